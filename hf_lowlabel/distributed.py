@@ -1,0 +1,59 @@
+"""The collectives the papers need; on one process each is the identity."""
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    """all_gather whose backward returns to each rank the sum over ranks of the gradients of its own rows."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        out = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(out, x.contiguous())
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def all_gather(x: Tensor, grad: bool = False) -> Tensor:
+    """[B, ...] on each rank -> [world * B, ...] in rank order on every rank; every rank brings the same B.
+
+    grad: let gradients flow back to the rank that made the rows (SimCLR needs it); otherwise the result is detached.
+    """
+    if world() == 1:
+        return x if grad else x.detach()
+    return _Gather.apply(x) if grad else _Gather.apply(x.detach())
+
+
+@torch.no_grad()
+def all_mean(x: Tensor) -> Tensor:
+    """The mean of `x` over ranks, detached."""
+    if world() == 1:
+        return x.detach()
+    x = x.detach().clone()
+    dist.all_reduce(x)
+    return x / world()
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()

@@ -1,0 +1,18 @@
+"""Errors a user can act on: what was found, what was expected, and the fix."""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input, found before anything is computed. The command line prints its message without a traceback."""
+
+
+def unknown(kind: str, found: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not one of `known`; offers the nearest ones first."""
+    names = sorted({str(k) for k in known})
+    near = difflib.get_close_matches(str(found), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+    return UserError(f"unknown {kind} {found!r}: {hint}known: {shown or '(none)'}")

@@ -1,0 +1,145 @@
+"""The contract every method meets: what a batch is, what a step returns, how a teacher follows its student.
+
+Shape letters: B batch, C channels, H W height and width in px, K classes, D features, N images in the pool.
+"""
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
+
+
+class Objective(nn.Module):
+    """One paper = one subclass. `forward` is the paper's loss; `after_step` is what happens once per optimizer step.
+
+    `forward(batch, t)` takes a dict of tensors and `t`, the progress of training in [0, 1]; it returns a dict with
+    "loss" (a differentiable scalar) and any number of detached scalars to log. It is called once per micro-batch, so
+    that DDP and autocast see one forward pass. State that must survive a resume is a registered buffer. Random numbers
+    come from torch's global generators, which the trainer seeds from (seed, step, rank) before every step.
+    """
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        raise TypeError(f"{type(self).__name__} must define forward(batch, t)")
+
+    def after_step(self, t: float) -> None:
+        """Called once after every optimizer step: teachers follow, queues advance."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and saved as the model."""
+        raise TypeError(f"{type(self).__name__} must define `evaluated`")
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by role; the trainer scales the learning rate of "head" and keeps that of "fixed" constant.
+
+        Every trainable parameter stands in exactly one group.
+        """
+        return {"base": [p for p in self.parameters() if p.requires_grad]}
+
+
+class PretrainObjective(Objective):
+    """Self-supervised: `views` names the kinds of view of every image, in the order of `batch["views"]`.
+
+    batch: {"views": [float [B, 3, H, W], ...], "index": int64 [B], "boxes": [float [B, 4], ...], "flips": [bool [B], ...]}
+    where a box is (x0, y0, x1, y1) in px of the pool image the view was cut from.
+    """
+
+    views: tuple[str, ...] = ("byol1", "byol2")
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.encoder
+
+
+class FinetuneObjective(Objective):
+    """Supervised or semi-supervised: the class axis of logits is 1, any spatial axes follow.
+
+    `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there. batch: {"labeled":
+    {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64 [M]}}.
+    The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved.
+    """
+
+    labeled_views: dict[str, str] = {"image": "weak"}
+    unlabeled_views: dict[str, str] = {"weak": "weak", "strong": "strong"}
+
+    def __init__(self, model: nn.Module, *, ema_decay: float = 0.999, ema_buffers: str = "copy"):
+        super().__init__()
+        self.model, self.ema_decay = model, ema_decay
+        self.ema = EMA(model, buffers=ema_buffers) if ema_decay else None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.ema.module if self.ema is not None else self.model
+
+    def after_step(self, t: float) -> None:
+        if self.ema is not None:
+            self.ema.update(self.model, self.ema_decay)
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        body = {id(p) for p in self.model.body_parameters()}
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        return {"base": [p for p in trainable if id(p) in body], "head": [p for p in trainable if id(p) not in body]}
+
+
+class EMA(nn.Module):
+    """A frozen copy that follows a student: theta' <- m theta' + (1 - m) theta.
+
+    buffers: what happens to BatchNorm statistics. "copy" takes the student's after every step (FixMatch, Mean Teacher);
+    "own" keeps what the teacher's own train-mode forward collects (BYOL, MoCo); "ema" averages them like the weights,
+    and the teacher always runs in eval mode (EMAN, Cai et al. 2021).
+    """
+
+    def __init__(self, student: nn.Module, buffers: str = "copy"):
+        super().__init__()
+        if buffers not in ("copy", "own", "ema"):
+            raise ValueError(f"buffers is {buffers!r}; expected 'copy', 'own' or 'ema'")
+        self.module, self.buffers_policy = copy.deepcopy(student).requires_grad_(False), buffers
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> EMA:
+        super().train(mode and self.buffers_policy != "ema")
+        return self
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, m: float) -> None:
+        """One step towards the student's weights, `m` the share that is kept."""
+        torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in student.parameters()], 1.0 - m)
+        if self.buffers_policy == "own":
+            return
+        for mine, theirs in zip(self.module.buffers(), student.buffers(), strict=True):
+            if self.buffers_policy == "ema" and mine.is_floating_point():
+                mine.lerp_(theirs, 1.0 - m)
+            else:
+                mine.copy_(theirs)
+
+    @torch.no_grad()
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def cosine_momentum(m0: float, t: float) -> float:
+    """m(t) = 1 - (1 - m0) (cos(pi t) + 1) / 2: from m0 at the start to 1 at the end (Grill et al. 2020, section 3.2)."""
+    return 1 - (1 - m0) * (math.cos(math.pi * t) + 1) / 2
+
+
+def mlp(dim_in: int, hidden: int, dim_out: int, depth: int = 2, bias: bool = True) -> nn.Sequential:
+    """`depth - 1` blocks Linear-BatchNorm-ReLU and a final Linear; He initialisation."""
+    layers: list[nn.Module] = []
+    for _ in range(depth - 1):
+        layers += [nn.Linear(dim_in, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+        dim_in = hidden
+    head = nn.Sequential(*layers, nn.Linear(dim_in, dim_out, bias=bias))
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return head
