@@ -1,0 +1,217 @@
+"""Every setting of a run, once: name, unit, default, and what it does. Python, YAML and the command line read this file.
+
+A setting left at None takes the method's own default (`hf-lowlabel methods NAME` shows it). No torch is imported here.
+"""
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError, unknown
+from .methods import METHODS
+
+
+def setting(default: Any, help: str, **kwargs) -> Any:
+    """A dataclass field with its help text; `choices` restrict it, `short` adds a one-letter flag."""
+    metadata = {"help": help, **kwargs}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass
+class RunConfig:
+    """What `pretrain` and `finetune` share."""
+
+    dataset: str | None = setting(None, "images: Hub id, local folder, parquet file or folder, or 'digits'")
+    dataset_config: str | None = setting(None, "configuration of a Hub data set")
+    dataset_split: str = setting("train", "split that training images come from")
+    dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
+    image_column: str | None = setting(None, "column that holds the image; found by itself when None")
+    label_column: str | None = setting(None, "column that holds the class; found by itself when None")
+    unlabeled_dataset: str | None = setting(None, "a second source of images without labels, joined to the first")
+    model: str = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)")
+    model_revision: str | None = setting(None, "revision of a model on the Hub")
+    from_scratch: bool = setting(False, "start from random weights: a timm name is then only an architecture")
+    init_from: str | None = setting(None, "take the weights of this checkpoint or run folder, and nothing else of it")
+    method: str | None = setting(None, "name of the method; `hf-lowlabel methods` lists them")
+    method_args: dict = setting({}, "hyperparameters of the method, as KEY=VALUE ...")
+    preset: str | None = setting(None, "named set of values from a paper, e.g. 'cifar' or 'pretrained'")
+
+    image_size: int | None = setting(None, "side of a training view in px; the model's own, or the images' when smaller")
+    pool_size: int | None = setting(None, "side of a stored image in px; None: image_size below 64 px, 8/7 of it above")
+    flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
+    augment: str = setting("kekmodel", "RandAugment preset of the strong view", choices=("kekmodel", "usb"))
+    min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop")
+    color: bool = setting(True, "jitter colours (off: brightness and contrast only, for gray images)")
+
+    max_steps: int | None = setting(None, "optimizer steps")
+    epochs: float | None = setting(None, "length in passes over the unlabeled pool instead of max_steps")
+    batch_size: int | None = setting(None, "images per optimizer step over all processes (finetune: labeled images)")
+    accumulate: int = setting(1, "micro-batches per optimizer step")
+    optimizer: str | None = setting(None, "optimizer", choices=("sgd", "lars", "adam", "adamw"))
+    lr: float | None = setting(None, "learning rate; pretraining scales it by batch_size / 256")
+    weight_decay: float | None = setting(None, "weight decay; biases and normalisation weights take none")
+    schedule: str | None = setting(
+        None, "learning rate over time", choices=("cosine", "fixmatch", "constant", "linear", "steps"))
+    warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
+    head_lr: float = setting(1.0, "learning rate of the classifier head as a multiple of the body's")
+    clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
+    precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16", "fp16"))
+    compile: bool = setting(False, "torch.compile the network")
+    channels_last: bool | None = setting(None, "memory layout of images and convolutions; None: on for CUDA")
+
+    seed: int = setting(0, "decides the labels drawn, initial weights, order of images and every view")
+    output_dir: str | None = setting(None, "run folder: model, card, metrics, log and checkpoints")
+    resume: bool = setting(False, "go on from the newest whole checkpoint in output_dir")
+    max_bad: float = setting(0.01, "share of unreadable images that is skipped and listed; above it the run stops")
+    save_every: int | None = setting(None, "steps between checkpoints; None: ten in a run, at least 100 steps apart")
+    keep_checkpoints: int = setting(2, "checkpoints kept; the older ones go after a newer one is safe on disk")
+    log_every: int = setting(50, "steps between log lines")
+    eval_every: int | None = setting(None, "steps between evaluations; None: ten in a run")
+    max_bad_steps: int = setting(10, "steps in a row with a loss that is NaN or infinite before training stops")
+    trackers: list = setting([], "tracker names that Accelerate knows: tensorboard, trackio, wandb ...")
+    memory_budget: float | None = setting(None, "GiB of images held decoded; None: half of what is free on the device")
+    streaming: bool | None = setting(None, "decode images as they are needed; None: when they exceed memory_budget")
+    workers: int = setting(2, "processes that decode images when streaming")
+    device: str | None = setting(None, "'cpu' to leave a GPU alone; None: the best there is")
+    dry_run: bool = setting(False, "2 steps, evaluation and save; prints the configuration, memory and expected time")
+    push_to_hub: str | None = setting(None, "Hub id to push the finished model to")
+
+    def resolved(self) -> RunConfig:
+        """A copy in which the method's defaults and the preset fill every setting left at None. Raises UserError."""
+        if self.method is None:
+            raise UserError(f"no method given; expected one of: {', '.join(methods_for(self.verb))} (--method NAME)")
+        if self.method not in methods_for(self.verb):
+            raise unknown(f"{self.verb} method", self.method, methods_for(self.verb))
+        spec = METHODS[self.method]
+        if self.preset is not None and self.preset not in spec.presets:
+            raise unknown(f"preset of {self.method}", self.preset, spec.presets)
+        values = {**FALLBACKS[self.verb], **spec.defaults, **spec.presets.get(self.preset, {})}
+        out = dataclasses.replace(self, method_args={**values.pop("method_args", {}), **self.method_args})
+        if self.epochs is not None and self.max_steps is None:
+            values.pop("max_steps", None)
+        for name, value in values.items():
+            if getattr(out, name) is None and not (name == "epochs" and self.max_steps is not None):
+                setattr(out, name, value)
+        out.validate()
+        return out
+
+    def validate(self) -> None:
+        """Errors that need neither data nor weights."""
+        if not self.dataset:
+            raise UserError("no data given; expected --dataset with a Hub id, a folder, a parquet file or 'digits'")
+        for f in fields(self):
+            value, choices = getattr(self, f.name), f.metadata.get("choices")
+            if choices and value is not None and value not in choices:
+                raise unknown(f.name, value, choices)
+        positive = ("image_size", "pool_size", "max_steps", "epochs", "batch_size", "accumulate", "save_every", "log_every",
+                    "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget")
+        for name in positive:
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        for name in ("lr", "weight_decay", "workers", "head_lr"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if self.resume and self.init_from:
+            raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
+
+
+@dataclass
+class PretrainConfig(RunConfig):
+    """Target pretraining: adapt weights to the user's images without labels."""
+
+    verb: typing.ClassVar[str] = "pretrain"
+    method: str | None = setting("byol", "self-supervised method; `hf-lowlabel methods` lists them")
+    l2_start: float | None = setting(None, "weight of |Phi - Phi_start|^2 (Xu et al. Eq. 3); 0 with --from-scratch")
+    knn_every: int | None = setting(None, "steps between k-nearest-neighbour checks of the features; None: ten in a run")
+
+
+@dataclass
+class FinetuneConfig(RunConfig):
+    """Supervised or semi-supervised finetuning from a few labels."""
+
+    verb: typing.ClassVar[str] = "finetune"
+    method: str | None = setting("fixmatch", "algorithm; `hf-lowlabel methods` lists them")
+    num_labels: int | None = setting(None, "labels to keep, drawn by seed; or give --split")
+    class_balanced: bool = setting(False, "draw the same number of labels from every class")
+    split: str | None = setting(None, "split manifest (JSON) that says which images are labeled")
+    validation: int = setting(0, "labeled images held out to choose by; they are not trained on")
+    test_fraction: float = setting(0.2, "share of the images held out as test set when the data brings none")
+    test_dataset_split: str | None = setting(None, "split of the data set to test on; None: 'test', then 'validation'")
+    unlabeled_ratio: int | None = setting(None, "unlabeled images per labeled one in a batch (mu)")
+    early_stopping: int | None = setting(None, "evaluations without a better validation accuracy before training stops")
+    drop_rate: float = setting(0.0, "dropout before the classifier head")
+    compare_supervised: str | None = setting(None, "run folder of the supervised baseline at the same labels, for the card")
+
+
+FALLBACKS: dict[str, dict] = {
+    "pretrain": dict(max_steps=1000, batch_size=256, optimizer="lars", lr=0.3, weight_decay=1e-6, schedule="cosine", warmup=0.0,
+                     l2_start=1e-2, min_scale=0.08),
+    "finetune": dict(max_steps=5000, batch_size=64, optimizer="sgd", lr=0.03, weight_decay=5e-4, schedule="fixmatch", warmup=0.0,
+                     unlabeled_ratio=7, min_scale=0.08),
+}
+
+
+def methods_for(verb: str) -> list[str]:
+    return [name for name, spec in METHODS.items() if spec.verb == verb]
+
+
+def field_type(f: dataclasses.Field, cls: type) -> tuple[type, bool]:
+    """(bare type, whether None is allowed) of a config field."""
+    hint = typing.get_type_hints(cls)[f.name]
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        args = [a for a in typing.get_args(hint) if a is not type(None)]
+        return args[0], True
+    return hint, False
+
+
+def coerce(cls: type, name: str, value: Any) -> Any:
+    """`value` as the type of field `name`, or a UserError that names both."""
+    f = next(f for f in fields(cls) if f.name == name)
+    kind, optional = field_type(f, cls)
+    if value is None and optional:
+        return None
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-2 as a string
+        except ValueError:
+            pass
+    elif kind is list and isinstance(value, str):
+        return [v.strip() for v in value.split(",") if v.strip()]
+    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise UserError(f"{name} is {value!r} ({type(value).__name__}); expected {kind.__name__}{' or null' if optional else ''}")
+
+
+def from_dict(cls: type[RunConfig], values: dict[str, Any], where: str = "configuration") -> RunConfig:
+    """A config from plain values; an unknown key is an error that names the nearest known one."""
+    known = {f.name for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            raise unknown(f"key in the {where}", key, known)
+    return cls(**{k: coerce(cls, k, v) for k, v in values.items()})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; keys may use '-' for '_'."""
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"found no configuration file at {path}; expected a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as e:
+        raise UserError(f"{path} is not valid YAML: {e}") from e
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}; expected 'name: value' lines")
+    return {str(k).replace("-", "_"): v for k, v in values.items()}
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)

@@ -1,0 +1,32 @@
+"""Labels only: the baseline every table needs.
+
+    L = 1/2 H(y, p(x_weak)) + 1/2 H(y, p(x_strong))
+
+It sees the same weak and strong augmentation as the semi-supervised methods, so that their gain is the unlabeled
+images' and not the augmentation's.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..objective import FinetuneObjective
+
+
+class Supervised(FinetuneObjective):
+    """Cross-entropy on weak and strong views of the labeled images. label_smoothing: share of each target spread evenly."""
+
+    labeled_views = {"image": "weak", "strong": "strong"}
+    unlabeled_views: dict[str, str] = {}
+
+    def __init__(self, model: nn.Module, *, label_smoothing: float = 0.0, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled = batch["labeled"]
+        logits = self.model(torch.cat([labeled["image"], labeled["strong"]])).logits.float()     # [2B, K]
+        target = labeled["target"].repeat(2)
+        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        return {"loss": loss, "train_accuracy": (logits.argmax(1) == target).float().mean()}

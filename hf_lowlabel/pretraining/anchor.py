@@ -1,0 +1,45 @@
+"""The pull to the starting weights (Xu et al., Revisiting Pretraining for SSL in the Low-Label Regime, Eq. 3).
+
+    L = L_self + lambda ||Phi - Phi_start||_2^2        Phi: the weights of the backbone alone, lambda = 1e-2
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..objective import PretrainObjective
+
+
+def l2_distance(params: list[Tensor], start: list[Tensor]) -> Tensor:
+    """Sum over all tensors of the squared differences: a scalar with gradient 2 (Phi - Phi_start)."""
+    return torch.stack([(p.float() - s).square().sum() for p, s in zip(params, start, strict=True)]).sum()
+
+
+class Anchored(PretrainObjective):
+    """Any self-supervised objective plus `weight` (lambda) times the squared distance to the weights it started from.
+
+    Buffers (BatchNorm statistics), projectors and predictors are free. The start travels in the checkpoint.
+    """
+
+    def __init__(self, objective: PretrainObjective, weight: float = 1e-2):
+        super().__init__(objective.encoder)
+        self.objective, self.weight, self.views = objective, weight, objective.views
+        del self.encoder  # one name per tensor: it lives in the objective
+        for i, p in enumerate(objective.encoder.parameters()):
+            self.register_buffer(f"start{i}", p.detach().float().clone())
+
+    @property
+    def evaluated(self):
+        return self.objective.evaluated
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        out = self.objective(batch, t)
+        params = list(self.objective.encoder.parameters())
+        pull = l2_distance(params, [getattr(self, f"start{i}") for i in range(len(params))])
+        return {**out, "loss": out["loss"] + self.weight * pull, "self": out["loss"].detach(), "distance": pull.detach()}
+
+    def after_step(self, t: float) -> None:
+        self.objective.after_step(t)
+
+    def param_groups(self) -> dict:
+        return self.objective.param_groups()
