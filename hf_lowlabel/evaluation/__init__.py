@@ -1,0 +1,1 @@
+"""Metrics, probes of frozen features, and pictures. `modules` (evaluate) and `plots` (matplotlib) are imported on demand."""
