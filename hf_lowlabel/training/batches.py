@@ -1,0 +1,116 @@
+"""What a step sees: a pure function of (seed, step), the same for any number of processes, workers or restarts."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..data.order import order
+from ..errors import UserError
+from ..views.draws import uniforms
+
+
+class ViewStream:
+    """Endless batches of views of some images of a pool.
+
+    members: int64 [N], positions in the pool. per_step: images in the GLOBAL batch of a step. views: batch key -> view.
+    targets: int64 [N] or None. chunk: steps whose views are made in one call; on a GPU that saves kernel launches, and
+    the pixels are the same for any chunk.
+    """
+
+    def __init__(self, pool, members: Tensor, per_step: int, views: dict, *, name: str, seed: int, rank: int = 0,
+                 world: int = 1, chunk: int = 1, targets: Tensor | None = None, geometry: bool = False):
+        if per_step % world:
+            raise UserError(f"a batch of {per_step} {name} images cannot be shared by {world} processes; "
+                            f"expected a multiple of {world}")
+        self.pool, self.members, self.per_step, self.views, self.targets = pool, members, per_step, views, targets
+        self.name, self.seed, self.rank, self.world, self.chunk, self.geometry = name, seed, rank, world, chunk, geometry
+        self.share = per_step // world
+
+    def positions(self, chunk: int) -> tuple[int, int, Tensor]:
+        """(first global sample of a chunk of steps, how many there are, which of them are this rank's)."""
+        count = self.per_step * self.chunk
+        rows = torch.arange(count).view(self.chunk, self.per_step)
+        return chunk * count, count, rows[:, self.rank * self.share:(self.rank + 1) * self.share].flatten()
+
+    def indices(self, chunk: int) -> Tensor:
+        """Positions in `members` that this rank sees in a chunk: int64 [chunk * share]."""
+        first, count, rows = self.positions(chunk)
+        return torch.as_tensor(order(self.seed, self.name, first, count, len(self.members)))[rows]
+
+    def __call__(self, start: int) -> Iterator[dict]:
+        """Batches from step `start` on."""
+        first_chunk = start // self.chunk
+
+        def wanted() -> Iterator[Tensor]:
+            chunk = first_chunk
+            while True:
+                yield self.members[self.indices(chunk)]
+                chunk += 1
+
+        for offset, images in enumerate(self.pool.stream(wanted())):
+            chunk = first_chunk + offset
+            whole = self.render(chunk, images)
+            for step in range(max(start, chunk * self.chunk), (chunk + 1) * self.chunk):
+                at = (step - chunk * self.chunk) * self.share
+                yield {k: v[at:at + self.share] for k, v in whole.items()}
+
+    def render(self, chunk: int, images: Tensor) -> dict[str, Tensor]:
+        """Every view of uint8 images [n, 3, S, S] with the draws that belong to this chunk."""
+        first, count, rows = self.positions(chunk)
+        out: dict[str, Tensor] = {}
+        for key, view in self.views.items():
+            u = uniforms(self.seed, f"{self.name}/{key}", first, count, view.width)[rows]   # [n, width]
+            out[key] = view(images, u)
+            if self.geometry:
+                box, flip = view.geometry(u, images.shape[-1])
+                out[f"{key}/box"] = box.to(images.device, non_blocking=True)
+                out[f"{key}/flip"] = flip.to(images.device, non_blocking=True)
+        index = self.indices(chunk)
+        out["index"] = index.to(images.device, non_blocking=True)
+        if self.targets is not None:
+            out["target"] = self.targets[index].to(images.device, non_blocking=True)
+        return out
+
+
+def micro_batches(batch: dict, parts: int) -> list[dict]:
+    """A batch cut into `parts` of equal length along the first axis of every tensor."""
+    if parts == 1:
+        return [batch]
+    cut: list[dict] = [{} for _ in range(parts)]
+    for key, value in batch.items():
+        pieces = micro_batches(value, parts) if isinstance(value, dict) else _equal(key, value, parts)
+        for c, piece in zip(cut, pieces, strict=True):
+            c[key] = piece
+    return cut
+
+
+def _equal(key: str, value, parts: int) -> list:
+    if isinstance(value, list):
+        return [list(piece) for piece in zip(*(_equal(key, v, parts) for v in value), strict=True)] or [[]] * parts
+    if len(value) % parts:
+        raise UserError(f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches; "
+                        f"expected a multiple of {parts}")
+    return list(value.chunk(parts))
+
+
+def finetune_batches(labeled: ViewStream, unlabeled: ViewStream | None, start: int) -> Iterator[dict]:
+    """{"labeled": {...}, "unlabeled": {...}} from step `start` on; both from one iterator, so that neither runs ahead."""
+    if unlabeled is None:
+        for batch in labeled(start):
+            yield {"labeled": batch, "unlabeled": {}}
+        return
+    for a, b in zip(labeled(start), unlabeled(start), strict=False):  # both are endless
+        yield {"labeled": a, "unlabeled": b}
+
+
+def pretrain_batches(stream: ViewStream, start: int) -> Iterator[dict]:
+    """{"views": [...], "index", and where the objective asks for it "boxes", "flips"} from step `start` on."""
+    keys = list(stream.views)
+    for batch in stream(start):
+        out = {"views": [batch[k] for k in keys], "index": batch["index"]}
+        if stream.geometry:
+            out["boxes"] = [batch[f"{k}/box"] for k in keys]
+            out["flips"] = [batch[f"{k}/flip"] for k in keys]
+        yield out

@@ -1,0 +1,141 @@
+"""Checkpoints that are whole or not there: safetensors and JSON in a temporary folder, hashes, fsync, one rename.
+
+    checkpoints/step-00000200/   objective.safetensors  optimizer.safetensors  state.json  manifest.json (SHA-256 of each)
+
+The older checkpoint goes only after the newer one is committed. A damaged one is found by its hashes, reported, and the
+one before it is taken. Nothing is ever unpickled.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import UserError
+
+_NAME = re.compile(r"^step-(\d{8})$")
+
+
+def save_checkpoint(folder: Path, step: int, objective: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict,
+                    keep: int) -> Path:
+    """Commit a checkpoint for `step` under `folder` and drop all but the newest `keep`. Called by the main process only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        tensors, scalars = _split_optimizer(optimizer)
+        save_file({k: v.detach().cpu().contiguous() for k, v in objective.items()}, temporary / "objective.safetensors")
+        save_file(tensors, temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", {**state, "step": step, "optimizer": scalars})
+        hashes = {p.name: _sha256(p) for p in sorted(temporary.iterdir())}
+        write_json(temporary / "manifest.json", hashes)
+        for path in [*temporary.iterdir(), temporary]:
+            _fsync(path)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+        _fsync(folder)
+    except OSError as e:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = next(iter(checkpoints(folder)), None)
+        kept = f"the last whole checkpoint is {last.name}" if last else "there is no earlier checkpoint"
+        raise UserError(f"could not write the checkpoint of step {step}: {e.strerror or e}; {kept}; free some space in "
+                        f"{folder.parent} and go on with --resume") from e
+    for old in checkpoints(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    for leftover in folder.glob(".step-*"):  # of a process killed while writing
+        shutil.rmtree(leftover, ignore_errors=True)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Committed checkpoints, newest first."""
+    return sorted((p for p in folder.glob("step-*") if _NAME.match(p.name)), reverse=True) if folder.is_dir() else []
+
+
+def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor], dict] | None:
+    """(path, objective tensors, optimizer tensors, state) of the newest whole checkpoint; None when there is none at all.
+
+    Raises UserError when checkpoints exist and every one is damaged.
+    """
+    found = checkpoints(folder)
+    for path in found:
+        reason = damage(path)
+        if reason is None:
+            state = json.loads((path / "state.json").read_text())
+            return path, load_file(path / "objective.safetensors"), load_file(path / "optimizer.safetensors"), state
+        warnings.warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it", stacklevel=2)
+    if found:
+        raise UserError(f"all {len(found)} checkpoints in {folder} are damaged; start again in another --output-dir")
+    return None
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file has the hash it was written with."""
+    try:
+        hashes = json.loads((path / "manifest.json").read_text())
+        assert isinstance(hashes, dict) and {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(hashes)
+    except (OSError, ValueError, AssertionError):
+        return "its manifest is missing or unreadable"
+    for name, expected in hashes.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _sha256(file) != expected:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: dict) -> None:
+    """The inverse of what `save_checkpoint` stored; parameters are matched by their order."""
+    state: dict[int, dict] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    for key, value in scalars.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, object]]:
+    tensors, scalars = {}, {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if torch.is_tensor(value):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"{index}.{name}"] = value
+    return tensors, scalars
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` in one move, so that a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,93 @@
+"""A loss that is NaN or infinite never reaches weights, teacher, BatchNorm statistics or queue."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..objective import Objective
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def state_of(objective: Objective) -> tuple[list[Tensor], list[Tensor]]:
+    """(what a forward pass may write, what an optimizer step and `after_step` may write).
+
+    A module may name buffers in `unguarded` that a bad step cannot harm: constants, and tables whose writes skip rows
+    that are not finite.
+    """
+    forward = []
+    for module in objective.modules():
+        skipped = getattr(module, "unguarded", ())
+        forward += [b for name, b in module._buffers.items() if b is not None and not name.startswith(tuple(skipped) or ("\0",))]
+    return forward, [p.detach() for p in objective.parameters()]
+
+
+class Guard:
+    """Undoes a step whose gradient or loss is not finite; counts such steps on the device.
+
+    On a CPU the host knows at once, and the optimizer does not run. On a GPU asking would stall the stream: the step
+    runs, and the old values come back by selecting bits, old * (1 - ok) + new * ok on integers, which no NaN survives.
+    """
+
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device):
+        self.objective, self.optimizer = objective, optimizer
+        self.on_host = device.type == "cpu"
+        self.in_row = torch.zeros((), dtype=torch.int64, device=device)    # bad steps up to now without a good one between
+        self.longest = torch.zeros((), dtype=torch.int64, device=device)   # the longest such run since the last look
+        self.total = torch.zeros((), dtype=torch.int64, device=device)
+        self.buffers, self.weights = state_of(objective)
+        self.live: list[Tensor] = []
+        self.old: list[Tensor] = []
+
+    def before_forward(self) -> None:
+        """Remember what the step may overwrite."""
+        live = list(self.buffers)
+        if not self.on_host:
+            live += self.weights
+            live += [v for s in self.optimizer.state.values() for v in s.values() if torch.is_tensor(v) and v.is_cuda]
+        live = [_bits(x) for x in live]
+        if len(live) != len(self.live):
+            self.old = [torch.empty_like(x) for x in live]
+        self.live = live
+        if live:
+            torch._foreach_copy_(self.old, self.live)
+
+    def apply(self, ok: Tensor, step: callable, first: bool) -> None:
+        """Run `step` (optimizer and `after_step`) if `ok`, a bool scalar; otherwise leave everything as it was."""
+        bad = (~ok).long()
+        self.in_row.add_(bad).mul_(bad)
+        torch.maximum(self.longest, self.in_row, out=self.longest)
+        self.total.add_(bad)
+        if self.on_host or first:  # the optimizer has no state to restore before its first step
+            if bool(ok):
+                step()
+            elif self.live:
+                torch._foreach_copy_(self.live, self.old)
+            return
+        step()
+        for dtype in {x.dtype for x in self.live}:
+            live = [x for x in self.live if x.dtype == dtype]
+            old = [o for x, o in zip(self.live, self.old, strict=True) if x.dtype == dtype]
+            keep, undo = ok.to(dtype), (~ok).to(dtype)
+            torch._foreach_mul_(live, keep)
+            torch._foreach_mul_(old, undo)
+            torch._foreach_add_(live, old)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"in_row": int(self.in_row), "total": int(self.total)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.in_row.fill_(state["in_row"])
+        self.total.fill_(state["total"])
+
+
+def _bits(x: Tensor) -> Tensor:
+    """The same memory as integers."""
+    return x.view(_BITS[x.element_size()])
+
+
+def finite(loss: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(bool scalar: loss and every gradient are finite on this rank, norm of the gradient), both on the device."""
+    grads = [p.grad for p in params if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else loss.detach().new_zeros(())
+    return torch.isfinite(norm) & torch.isfinite(loss.detach()), norm

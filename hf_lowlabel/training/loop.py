@@ -1,0 +1,295 @@
+"""The one loop every method trains in.
+
+    for step: seed -> forward (micro-batches) -> backward -> finite? -> optimizer -> after_step
+
+Accelerate places devices, wraps DistributedDataParallel and precision. The order of images, the random state and the
+checkpoints are ours, so that a resumed run is bit-identical to one that was never stopped.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from ..config import RunConfig
+from ..distributed import barrier, world
+from ..errors import UserError
+from ..objective import Objective
+from .batches import micro_batches
+from .checkpoint import load_newest, restore_optimizer, save_checkpoint
+from .guard import Guard, finite
+from .optim import build_optimizer, learning_rate, set_learning_rate
+from .sync_batchnorm import synchronise
+
+log = logging.getLogger("hf_lowlabel")
+
+
+class Interrupted(SystemExit):
+    """Training was asked to stop and saved a checkpoint first; the exit code is 130 (Ctrl-C) or 143 (SIGTERM)."""
+
+
+class Loop:
+    """Trains `objective` for `config.max_steps` steps.
+
+    batches(start) yields the batches of this rank from step `start` on. evaluate(objective) returns scalars to log;
+    `keep_best` names the one by which early stopping and the best step are decided (higher is better), or None.
+    """
+
+    def __init__(self, objective: Objective, batches: Callable[[int], Iterator[dict]], config: RunConfig, folder: Path, *,
+                 accelerator: Accelerator, lr: float, evaluate: Callable[[Objective, int], dict] | None = None,
+                 keep_best: str | None = None):
+        self.config, self.folder, self.accelerator, self.batches = config, folder, accelerator, batches
+        self.evaluate, self.keep_best = evaluate, keep_best
+        device = accelerator.device
+        objective.to(device)
+        self.channels_last = config.channels_last if config.channels_last is not None else device.type == "cuda"
+        if self.channels_last:
+            objective.to(memory_format=torch.channels_last)
+        if world() > 1:
+            synchronise(objective, device)
+        self.inner = objective
+        self.optimizer = build_optimizer(objective, config, lr)
+        self.params = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
+        self.steps = 2 if config.dry_run else config.max_steps
+        self.history: list[dict] = []
+        self.seconds = 0.0
+        if config.compile:
+            objective.compile()
+        self.objective = accelerator.prepare_model(objective) if world() > 1 else objective
+        self.guard = Guard(objective, self.optimizer, device)
+        self.signal = 0
+        self.save_every = config.save_every or max(100, self.steps // 10)
+        self.eval_every = config.eval_every or max(1, self.steps // 10)
+
+    # ---- one step -------------------------------------------------------------------------------------------------
+    def train_step(self, batch: dict) -> dict[str, torch.Tensor]:
+        """One optimizer step on this rank's share of the global batch; returns its scalars, still on the device."""
+        t = self.step / self.steps
+        parts = self.config.accumulate
+        seed_everything(self.config.seed, self.step, self.accelerator.process_index)
+        set_learning_rate(self.optimizer, learning_rate(self.config.schedule, t, self.config.warmup))
+        self.guard.before_forward()
+        sums: dict[str, torch.Tensor] = {}
+        for i, micro in enumerate(micro_batches(batch, parts)):
+            last = i == parts - 1
+            with contextlib.nullcontext() if last or world() == 1 else self.objective.no_sync():
+                with self.accelerator.autocast():
+                    out = self.objective(self.lay_out(micro), t)
+                (out["loss"] / parts).backward()
+            for name, value in out.items():
+                sums[name] = sums.get(name, 0) + value.detach() / parts
+        ok, norm = finite(sums["loss"], self.params)
+        if world() > 1:
+            flag = ok.float()
+            dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+            ok = flag.bool()
+        if self.config.clip_norm is not None:
+            scale = (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([p.grad for p in self.params if p.grad is not None], scale)
+        self.guard.apply(ok, lambda: self.update(t), first=not self.optimizer.state)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return {**sums, "grad_norm": norm}
+
+    def update(self, t: float) -> None:
+        self.optimizer.step()
+        self.inner.after_step(t)
+
+    def lay_out(self, batch):
+        """Images in the memory layout of the network."""
+        if not self.channels_last:
+            return batch
+        if isinstance(batch, dict):
+            return {k: self.lay_out(v) for k, v in batch.items()}
+        if isinstance(batch, list):
+            return [self.lay_out(v) for v in batch]
+        return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
+
+    # ---- the run --------------------------------------------------------------------------------------------------
+    def fit(self, resume: bool = False) -> None:
+        """Train to the end. Raises Interrupted after Ctrl-C or SIGTERM, with a checkpoint on disk."""
+        if resume:
+            self.resume()
+        main = self.accelerator.is_main_process
+        interactive = main and sys.stderr.isatty()
+        bar = tqdm(total=self.steps, initial=self.step, disable=not interactive, unit="step", dynamic_ncols=True)
+        self.inner.train()
+        begin, first = time.perf_counter(), self.step
+        with self._signals(), bar:
+            batches = self.batches(self.step) if self.step < self.steps else iter(())
+            while self.step < self.steps:
+                out = self.train_step(next(batches))
+                bar.update()
+                done = self.step == self.steps
+                if self.step % self.config.log_every == 0 or done:
+                    self.write_log(out, begin, first, bar)
+                if self.evaluate and (self.step % self.eval_every == 0 or done) and self.evaluated_enough():
+                    break
+                asked = self.asked_to_stop()
+                if (self.step % self.save_every == 0 or asked) and not done and not self.config.dry_run:
+                    self.save(time.perf_counter() - begin)
+                if asked:
+                    self._stop(asked)
+            self.seconds += time.perf_counter() - begin
+
+    def write_log(self, out: dict, begin: float, first: int, bar) -> None:
+        """Fetch this step's scalars (the only time the host waits for the device) and write them down."""
+        row = {"step": self.step, **{k: _number(v) for k, v in out.items()}, "lr": self.optimizer.param_groups[0]["lr"]}
+        row["skipped"] = int(self.guard.total)
+        row["steps_per_second"] = (self.step - first) / max(time.perf_counter() - begin, 1e-9)
+        longest = int(self.guard.longest)
+        self.guard.longest.zero_()
+        self.record(row)
+        if self.accelerator.is_main_process:
+            left = (self.steps - self.step) / row["steps_per_second"]
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k in ("loss", "used", "z_std", "train_accuracy"))
+            bar.set_postfix_str(shown)
+            if bar.disable:
+                log.info("step %d/%d  %s  %.2f steps/s  %s left", self.step, self.steps, shown, row["steps_per_second"],
+                         duration(left))
+        if longest >= self.config.max_bad_steps:
+            raise UserError(f"the loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
+                            "such step changed the model. Try a lower --lr, --clip-norm 1 or --precision fp32, then --resume")
+
+    def record(self, row: dict) -> None:
+        """Append to log.jsonl (main process) and hand the row to the trackers."""
+        self.history.append(row)
+        if self.accelerator.is_main_process:
+            with open(self.folder / "log.jsonl", "a") as f:
+                f.write(json.dumps(row) + "\n")
+        self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+
+    def evaluated_enough(self) -> bool:
+        """Evaluate and log; True when early stopping says so."""
+        scores = self.evaluate(self.inner, self.step)
+        self.inner.train()
+        if not scores:
+            return False
+        self.record({"step": self.step, **scores})
+        if self.accelerator.is_main_process:
+            log.info("step %d/%d  %s", self.step, self.steps, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+        if self.keep_best is None:
+            return False
+        if self.best is None or scores[self.keep_best] > self.best:
+            self.best, self.best_step, self.stale = scores[self.keep_best], self.step, 0
+        else:
+            self.stale += 1
+        patience = getattr(self.config, "early_stopping", None)
+        return patience is not None and self.stale >= patience
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+    def save(self, seconds: float) -> None:
+        if self.accelerator.is_main_process:
+            state = {"guard": self.guard.state_dict(), "best": self.best, "best_step": self.best_step, "stale": self.stale,
+                     "seconds": self.seconds + seconds, "config": _comparable(self.config)}
+            save_checkpoint(self.folder / "checkpoints", self.step, self.inner.state_dict(), self.optimizer, state,
+                            self.config.keep_checkpoints)
+        barrier()
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint. Raises UserError when the run was made with other settings."""
+        found = load_newest(self.folder / "checkpoints")
+        if found is None:
+            log.info("no checkpoint in %s yet: starting from step 0", self.folder)
+            self._truncate_log(0)
+            return
+        path, tensors, optimizer, state = found
+        changed = {k: (v, state["config"].get(k)) for k, v in _comparable(self.config).items() if state["config"].get(k) != v}
+        if changed:
+            listed = "; ".join(f"{k} was {old!r}, now {new!r}" for k, (new, old) in changed.items())
+            raise UserError(f"cannot resume {path.name} with other settings: {listed}. Use the settings of the run, or "
+                            "--init-from to start a new run from its weights")
+        self.inner.load_state_dict(tensors)
+        restore_optimizer(self.optimizer, optimizer, state["optimizer"])
+        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
+        self.stale, self.seconds = state["stale"], state["seconds"]
+        self.guard.load_state_dict(state["guard"])
+        self._truncate_log(self.step)
+        log.info("resumed from %s", path.name)
+
+    def _truncate_log(self, step: int) -> None:
+        """Forget log rows of steps that are trained again, a half-written last line among them."""
+        path = self.folder / "log.jsonl"
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        self.history = [row for row in rows if row["step"] <= step]
+        if self.accelerator.is_main_process and path.exists():
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+
+    # ---- interruption ---------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _signals(self):
+        """The first Ctrl-C or SIGTERM asks for a stop at the end of the step; a second Ctrl-C ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number, frame):
+            self.signal = number
+            signal.signal(number, old[number])
+
+        old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def asked_to_stop(self) -> int:
+        """The signal every rank has agreed on, or 0. Ranks agree every 10 steps, since asking is a collective."""
+        if world() == 1:
+            return self.signal
+        if self.step % 10:
+            return 0
+        flag = torch.tensor(self.signal, device=self.accelerator.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return int(flag)
+
+    def _stop(self, number: int) -> None:
+        if self.accelerator.is_main_process:
+            log.warning("stopped by %s at step %d of %d; saved. Go on with --resume", signal.Signals(number).name, self.step,
+                        self.steps)
+        raise Interrupted(128 + number)
+
+
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """torch's generators as a function of (seed, step, rank): dropout and mixing are the same after a resume."""
+    value = (seed * 1_000_003 + step) * 4096 + rank
+    torch.manual_seed(value % (2**63))
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    hours, rest = divmod(int(max(seconds, 0)), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def _number(value) -> float:
+    return float(value)
+
+
+_MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",
+               "memory_budget", "workers", "dry_run", "push_to_hub", "device", "compile", "streaming", "init_from",
+               "early_stopping", "compare_supervised", "knn_every"}
+
+
+def _comparable(config: RunConfig) -> dict:
+    """The settings that decide what is computed: a resumed run must have the same."""
+    from ..config import to_dict
+
+    values = {k: v for k, v in to_dict(config).items() if k not in _MAY_CHANGE}
+    return json.loads(json.dumps(values))

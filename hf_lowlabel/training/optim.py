@@ -1,0 +1,70 @@
+"""Optimizers and learning-rate schedules of the papers."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ..config import RunConfig
+from ..objective import Objective
+
+
+def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
+    """Multiplier of the base learning rate at progress t in [0, 1]; it rises linearly over the first `warmup` share.
+
+    cosine    (1 + cos(pi t)) / 2                     BYOL, SimSiam, MoCo v2
+    fixmatch  cos(7 pi t / 16)                        Sohn et al. 2020, section 2.4: ends at 0.2
+    steps     0.1 ^ (drops passed), at 0.3, 0.6, 0.8  Gidaris et al. 2018: epochs 60, 120, 160 of 200
+    linear    1 - t;      constant  1
+    """
+    if t < warmup:
+        return t / warmup
+    t = (t - warmup) / (1 - warmup) if warmup < 1 else 1.0
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * t))
+    if schedule == "fixmatch":
+        return math.cos(7 * math.pi * t / 16)
+    if schedule == "steps":
+        return 0.1 ** sum(t >= drop for drop in (0.3, 0.6, 0.8))
+    if schedule == "linear":
+        return 1 - t
+    if schedule == "constant":
+        return 1.0
+    raise ValueError(f"unknown schedule {schedule!r}")
+
+
+def takes_no_decay(p: nn.Parameter) -> bool:
+    """Biases and normalisation weights: no weight decay and no LARS adaptation."""
+    return p.ndim <= 1
+
+
+def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch.optim.Optimizer:
+    """The optimizer with a group for every role (body, head, fixed) with and without weight decay.
+
+    Each group carries `base_lr`, its own peak learning rate, and `fixed`: whether the schedule leaves it alone.
+    """
+    groups = []
+    for role, params in objective.param_groups().items():
+        for decays in (True, False):
+            chosen = [p for p in params if takes_no_decay(p) != decays]
+            if chosen:
+                rate = lr * (config.head_lr if role == "head" else 1.0)
+                group = {"params": chosen, "lr": rate, "base_lr": rate, "fixed": role == "fixed",
+                         "weight_decay": config.weight_decay if decays else 0.0}
+                if config.optimizer == "lars":
+                    group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
+                groups.append(group)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    if config.optimizer == "lars":
+        from timm.optim import Lars
+
+        return Lars(groups, lr=lr, momentum=0.9)
+    adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return adam(groups, lr=lr, capturable=False)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * (1.0 if group["fixed"] else multiplier)
