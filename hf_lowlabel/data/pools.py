@@ -1,0 +1,222 @@
+"""Pools of decoded images: uint8 [3, S, S] each, taken by their position in the pool.
+
+A resident pool is decoded once and lies on the training device; a streaming pool decodes in the workers of a DataLoader, in the
+order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in `skipped`; positions count
+the images that are left, and `indices` maps them to the source.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import UserError
+from .images import BadImage, resampling
+from .sources import Source
+
+MEMORY_BUDGET = 4 << 30  # bytes
+CHUNK = 64  # images a thread decodes before it reports
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
+
+def resident_bytes(count: int, size: int) -> int:
+    """What a resident pool of `count` images takes; known before anything is decoded."""
+    return count * 3 * size * size
+
+
+class ResidentPool:
+    """images: uint8 [N, 3, S, S] on the training device; ids and indices (positions in the source) of the N images."""
+
+    def __init__(self, images: Tensor, ids: list[str], indices=None, skipped: Iterable[tuple[str, str]] = ()):
+        self.images, self.ids, self.skipped = images, ids, list(skipped)
+        self.indices = np.arange(len(ids)) if indices is None else np.asarray(indices, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes
+
+    def take(self, indices: Tensor) -> Tensor:
+        """uint8 [n, 3, S, S] on the device."""
+        return self.images.index_select(0, indices.to(self.images.device, non_blocking=True))
+
+    def stream(self, index_batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`take` of each batch of indices."""
+        return map(self.take, index_batches)
+
+
+class Decoder(Dataset):
+    """What a worker holds: position in the pool, or a list of them -> uint8 [n, 3, S, S]."""
+
+    def __init__(self, source: Source, indices: np.ndarray, size: int, interpolation: str):
+        self.source, self.indices, self.size, self.interpolation = source, indices, size, interpolation
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return self.source.decode(self.indices[position], self.size, self.interpolation)
+
+    def __getitems__(self, positions: list[int]) -> Tensor:
+        out = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
+        for row, position in enumerate(positions):
+            out[row] = self[position]
+        return out
+
+
+def as_is(batch: Tensor) -> Tensor:
+    return batch
+
+
+class StreamingPool:
+    """The interface of ResidentPool for images that do not fit: nothing is kept, `stream` decodes ahead in `workers` processes.
+
+    A batch of indices is one task of one worker, so the result does not depend on their number.
+    """
+
+    def __init__(
+        self, source: Source, indices, *, size: int, interpolation: str = "bilinear", device="cpu", workers: int = 0,
+        skipped: Iterable[tuple[str, str]] = (),
+    ):  # fmt: skip
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.ids, self.skipped = [source.ids[i] for i in self.indices], list(skipped)
+        self.decoder = Decoder(source, self.indices, size, interpolation)
+        self.device, self.workers = torch.device(device), workers
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        return 0
+
+    def take(self, indices: Tensor) -> Tensor:
+        """uint8 [n, 3, S, S] on the device, decoded here and now."""
+        return self.decoder.__getitems__(indices.tolist()).to(self.device)
+
+    def stream(self, index_batches: Iterable[Tensor], prefetch: int = 4) -> Iterator[Tensor]:
+        """uint8 [n, 3, S, S] on the device for each batch of indices, up to `prefetch` batches a worker ahead.
+
+        `index_batches` is read ahead of what is yielded, so it must not depend on the training.
+        """
+        pin = self.device.type == "cuda"
+        loader = DataLoader(
+            self.decoder, batch_sampler=(batch.tolist() for batch in index_batches), collate_fn=as_is,
+            num_workers=self.workers, pin_memory=pin, prefetch_factor=prefetch if self.workers else None,
+        )  # fmt: skip
+        for images in loader:
+            yield images.to(self.device, non_blocking=pin)
+
+
+Pool = ResidentPool | StreamingPool
+
+
+def build_pool(
+    source: Source,
+    indices,
+    *,
+    size: int,
+    interpolation: str = "bilinear",
+    device: str | torch.device = "cpu",
+    memory_budget: int = MEMORY_BUDGET,
+    workers: int | None = None,
+    max_bad: float = 0.01,
+    streaming: bool | str = "auto",
+    known_bad: Collection[tuple[str, str]] | None = None,
+    progress: Progress | None = None,
+) -> Pool:
+    """A pool of the images at `indices` of `source`: resident when it fits `memory_budget` bytes, else streaming.
+
+    workers: threads here (None: one per core, 16 at most), processes in a streaming pool.
+    max_bad: the share of images that may be unreadable; above it is an error that names some.
+    known_bad: (id, reason) of an earlier pool's `skipped`. A streaming pool else decodes everything once to find them; one
+    that it meets later is an error.
+    """
+    indices = np.asarray(indices, dtype=np.int64)
+    if not len(indices):
+        raise UserError(f"found no image of {source.name!r} to put into a pool; expected at least one; check the split")
+    if streaming not in ("auto", True, False):
+        raise UserError(f"found streaming={streaming!r}; expected 'auto', True or False")
+    resampling(interpolation)
+    workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+    device = torch.device(device)
+    if streaming is True or (streaming == "auto" and resident_bytes(len(indices), size) > memory_budget):
+        bad = dict(known_bad) if known_bad is not None else find_bad(source, indices, size, interpolation, workers, progress)
+        keep = np.array([source.ids[i] not in bad for i in indices])
+        skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
+        check_share(skipped, len(indices), max_bad)
+        return StreamingPool(
+            source, indices[keep], size=size, interpolation=interpolation, device=device, workers=workers, skipped=skipped
+        )
+    return decode_all(source, indices, size, interpolation, device, workers, max_bad, progress)
+
+
+def decode_all(source, indices, size, interpolation, device, workers, max_bad, progress) -> ResidentPool:
+    """Decode in threads (PIL lets go of the interpreter) straight into the pool's memory, whose holes are then closed."""
+    images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8, device=device)
+    bad: dict[int, str] = {}
+    for start, part, errors in decode_chunks(source, indices, size, interpolation, workers, progress):
+        images[start : start + len(part)] = part.to(device)
+        bad |= errors
+    skipped = [(source.ids[indices[row]], reason) for row, reason in sorted(bad.items())]
+    check_share(skipped, len(indices), max_bad)
+    keep = [row for row in range(len(indices)) if row not in bad]
+    if bad:
+        for to, row in enumerate(keep):  # in place: a second copy may not fit
+            if to != row:
+                images[to] = images[row]
+        images = images[: len(keep)]
+    indices = indices[keep]
+    return ResidentPool(images, [source.ids[i] for i in indices], indices, skipped)
+
+
+def find_bad(source, indices, size, interpolation, workers, progress) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for _, _, errors in decode_chunks(source, indices, size, interpolation, workers, progress):
+        found |= {source.ids[indices[row]]: reason for row, reason in errors.items()}
+    return found
+
+
+def decode_chunks(source, indices, size, interpolation, workers, progress):
+    """(first row, uint8 [n, 3, S, S], {row: reason}) in order; the rows of bad images hold zeros."""
+
+    def work(start: int):
+        part = torch.zeros(min(CHUNK, len(indices) - start), 3, size, size, dtype=torch.uint8)
+        errors = {}
+        for row in range(len(part)):
+            try:
+                part[row] = source.decode(indices[start + row], size, interpolation)
+            except BadImage as error:
+                errors[start + row] = error.reason
+        return start, part, errors
+
+    threads = max(workers, 1)
+    starts = range(0, len(indices), CHUNK)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = []  # a bounded window: a slow consumer must not collect the whole set in memory
+        todo = iter(starts)
+        for start in todo:
+            waiting.append(pool.submit(work, start))
+            if len(waiting) >= 2 * threads:
+                break
+        while waiting:
+            start, part, errors = waiting.pop(0).result()
+            if (following := next(todo, None)) is not None:
+                waiting.append(pool.submit(work, following))
+            if progress is not None:
+                progress(start + len(part), len(indices))
+            yield start, part, errors
+
+
+def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> None:
+    if len(skipped) > max_bad * count or len(skipped) == count:
+        shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
+        raise UserError(f"found {len(skipped)} of {count} images that cannot be used ({shown}); expected at most "
+                        f"{max_bad:.1%} of them; fix or remove the files, or allow a larger share")  # fmt: skip

@@ -1,0 +1,1 @@
+"""Parquet files and data sets on the Hub, through `datasets`."""
