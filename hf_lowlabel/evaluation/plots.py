@@ -1,0 +1,300 @@
+"""Pictures for the run folder and the card: training curves, confusion matrix, reliability diagram, contact sheet.
+
+Every function writes one PNG below 300 KB and returns its path. Figures are objects of their own: no pyplot, no display,
+no global setting is touched. Colours are Okabe and Ito's, which colour-blind readers tell apart; mistakes are also marked
+by a sign, never by colour alone.
+"""
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from PIL import Image
+
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#767676")
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "--", "-.")
+LARGEST_FILE = 300_000  # bytes
+NOT_PLOTTED = {"step", "epoch", "t", "time", "seconds", "progress", "images", "samples", "memory", "grad_norm"}
+
+
+def curves(rows: Sequence[dict], path: str | Path, *, title: str | None = None) -> Path:
+    """curves.png from the rows of log.jsonl: a dict per line with "step" and any numbers, in panels by what they are.
+
+    Rows of training steps and of evaluations may alternate; a name is drawn where it occurs, gaps at NaN.
+    """
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            panel = _panel(name, row)
+            if panel and isinstance(value, (int, float)) and not isinstance(value, bool):
+                panels.setdefault(panel, {}).setdefault(name, []).append((row["step"], float(value)))
+    names = [p for p in (LOSS, PSEUDO, ACCURACY, SPREAD, RATE, OTHER) if p in panels]
+    if not names:
+        raise ValueError("found no row with a step and a number to draw; expected the rows of a log.jsonl")
+    columns = min(2, len(names))
+    fig = _figure(5.0 * columns, 2.9 * math.ceil(len(names) / columns) + 0.3 * bool(title))
+    for i, name in enumerate(names):
+        _panel_axes(fig.add_subplot(math.ceil(len(names) / columns), columns, i + 1), name, panels[name])
+    if title:
+        fig.suptitle(_plain(_cut(title, 80)), fontsize=11)
+    return _save(fig, path)
+
+
+LOSS, PSEUDO, ACCURACY = "Loss", "Pseudo-labels: share of the unlabeled batch (%)", "Accuracy (%)"
+SPREAD, RATE, OTHER = "Spread of features (1 isotropic, 0 collapsed)", "Learning rate", "Other"
+
+
+def _panel(name: str, row: dict) -> str | None:
+    """The panel that a logged name belongs to, None for what is not drawn."""
+    last = name.rsplit("/", 1)[-1]
+    if "step" not in row or last in NOT_PLOTTED or last.endswith(("_per_second", "_seconds", "skipped")):
+        return None
+    if last.startswith("lr") or last == "learning_rate":
+        return RATE
+    if "accuracy" in last or last in ("acc", "miou"):
+        return ACCURACY
+    if last.endswith("std"):
+        return SPREAD
+    if last in ("used", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):
+        return PSEUDO
+    return LOSS if "loss" in last or "loss" in row else OTHER
+
+
+def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]) -> None:
+    scale = 100 if panel in (PSEUDO, ACCURACY) else 1
+    drawn = sorted(lines, key=lambda n: (n != "loss", n))[: len(CYCLE)]
+    biggest = 0.0
+    for color, dashes, name in zip(CYCLE, DASHES, drawn):
+        x, y = (np.array(column, float) for column in zip(*lines[name], strict=True))
+        y = np.where(np.isfinite(y), y, np.nan) * scale
+        biggest = max(biggest, np.nanmax(np.abs(y), initial=0))
+        few = len(x) <= 30
+        if len(x) > 60 and panel == LOSS:  # noisy per-step values: faint, with their running mean on top
+            ax.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
+            y = _running_mean(y, max(3, len(y) // 40))
+        label = _plain(_cut(name.rsplit("/", 1)[-1].replace("_", " "), 28))
+        mark = "o" if few else None
+        ax.plot(x, y, color=color, linestyle=dashes, label=label, linewidth=1.6, marker=mark, markersize=3)
+    ax.set_title(panel, fontsize=10, loc="left")
+    ax.set_xlabel("step", fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+    ax.yaxis.get_offset_text().set_fontsize(8)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_xmargin(0.02)
+    ax.grid(alpha=0.25, linewidth=0.6)
+    if panel in (PSEUDO, RATE) or (panel == LOSS and biggest > 0):
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    if len(drawn) > 1 or drawn[0] != "loss":
+        ax.legend(fontsize=8, frameon=False, loc="best", handlelength=2.2)
+    _despine(ax)
+
+
+def _running_mean(y: np.ndarray, width: int) -> np.ndarray:
+    """Centred mean over `width` points that leaves NaN out; shorter windows at both ends."""
+    weight, kernel = np.isfinite(y).astype(float), np.ones(width)
+    total, count = np.convolve(np.where(weight > 0, y, 0), kernel, "same"), np.convolve(weight, kernel, "same")
+    return np.divide(total, count, out=np.full_like(y, np.nan), where=count > 0)
+
+
+def confusion(metrics: dict, path: str | Path) -> Path:
+    """confusion.png from `classification_metrics`: named cells up to 60 classes, an overview with the worst pairs above."""
+    names = metrics["class_names"]
+    if len(names) > 60 or metrics["confusion"] is None:
+        return _overview(metrics, path)
+    k, matrix = len(names), np.array(metrics["confusion"])
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # rows sum to 1
+    side = min(11.0, 2.6 + 0.42 * k) if k <= 20 else 11.0
+    font = 9 if k <= 20 else 7.5 if k <= 40 else 6
+    fig = _figure(side + 0.6, side)
+    ax = fig.add_subplot()
+    shown = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    labels = [_cut(n, 18) for n in names]
+    ax.set_xticks(range(k), labels, rotation=90 if k > 6 or max(map(len, labels)) > 6 else 0, fontsize=font, parse_math=False)
+    ax.set_yticks(range(k), labels, fontsize=font, parse_math=False)
+    if k <= 30:
+        digits = len(str(matrix.max()))
+        size = min(10.0, 0.8 * 72 * (side - 1.6) / k / (0.62 * max(digits, 2)))
+        for a, b in zip(*np.nonzero(matrix), strict=True):
+            color = "white" if share[a, b] > 0.45 else "black"
+            ax.text(b, a, str(matrix[a, b]), ha="center", va="center", fontsize=size, color=color)
+    ax.set_xlabel("predicted", fontsize=9), ax.set_ylabel("true", fontsize=9)
+    ax.set_title(_summary(metrics), fontsize=10, loc="left")
+    bar = fig.colorbar(shown, ax=ax, fraction=0.04, pad=0.02, ticks=(0, 0.05, 0.25, 0.5, 1))
+    bar.ax.set_yticklabels(("0", "5", "25", "50", "100 %"), fontsize=8)
+    bar.set_label("share of the true class", fontsize=8)
+    return _save(fig, path)
+
+
+def _summary(metrics: dict) -> str:
+    return f"{metrics['images']:,} test images, accuracy {100 * metrics['accuracy']:.1f} %"
+
+
+def _overview(metrics: dict, path: str | Path) -> Path:
+    """Many classes: the matrix as a texture, the distribution of per-class accuracy, the ten most frequent confusions."""
+    matrix = metrics["confusion"]
+    fig = _figure(11 if matrix else 6, 5.6)
+    grid = fig.add_gridspec(2, 2 if matrix else 1, width_ratios=(1.15, 1) if matrix else (1,), height_ratios=(1, 1.3))
+    if matrix:
+        ax, share = fig.add_subplot(grid[:, 0]), np.array(matrix, float)
+        share /= np.maximum(share.sum(1, keepdims=True), 1)
+        ax.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 1), interpolation="antialiased")
+        ax.set_title(_summary(metrics), fontsize=10, loc="left")
+        ax.set_xlabel("predicted class (index)", fontsize=9), ax.set_ylabel("true class (index)", fontsize=9)
+        ax.tick_params(labelsize=8)
+    ax = fig.add_subplot(grid[0, -1])
+    if not matrix:
+        ax.set_title(_summary(metrics), fontsize=10, loc="left")
+    measured = [100 * a for a in metrics["per_class"] if a is not None]
+    ax.hist(measured, bins=np.arange(0, 101, 5), color=BLUE, edgecolor="white", linewidth=0.5)
+    ax.set_xlabel("accuracy of a class (%)", fontsize=9), ax.set_ylabel("classes", fontsize=9)
+    ax.tick_params(labelsize=8), _despine(ax)
+    ax = fig.add_subplot(grid[1, -1])
+    pairs = metrics["most_confused"][:10][::-1]
+    labels = [f"{_cut(p['true'], 20)} as {_cut(p['predicted'], 20)}" for p in pairs]
+    ax.barh(range(len(pairs)), [p["images"] for p in pairs], color=VERMILION, height=0.6)
+    ax.set_yticks(range(len(pairs)), labels, fontsize=8, parse_math=False)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_xlabel("images, most frequent confusions", fontsize=9), ax.tick_params(axis="x", labelsize=8), _despine(ax)
+    return _save(fig, path)
+
+
+def reliability(metrics: dict, path: str | Path) -> Path:
+    """Reliability diagram (Guo et al. 2017, figure 1): accuracy against confidence in 15 bins, and how full the bins are."""
+    bins = metrics["reliability"]
+    images, m = np.array(bins["images"]), len(bins["images"])
+    acc, conf = (np.array([np.nan if v is None else 100 * v for v in bins[key]]) for key in ("accuracy", "confidence"))
+    left, full = 100 * np.arange(m) / m, images > 0
+    fig = _figure(4.6, 5.2)
+    grid = fig.add_gridspec(2, 1, height_ratios=(3, 1))
+    ax = fig.add_subplot(grid[0])
+    ax.bar(left[full], acc[full], 100 / m, align="edge", color=SKY, edgecolor="white", label="accuracy")
+    ax.plot((0, 100), (0, 100), color=GRAY, linewidth=1, linestyle="--", label="perfectly calibrated")
+    ax.plot(conf[full], acc[full], "o", color=VERMILION, markersize=4, label="mean confidence of the bin")
+    ax.set_xlim(0, 100), ax.set_ylim(0, 102)
+    ax.set_ylabel("accuracy (%)", fontsize=9), ax.legend(fontsize=8, loc="upper left", edgecolor="none")
+    ax.set_title(f"Calibration: expected error {100 * metrics['ece']:.1f} %", fontsize=10, loc="left")
+    ax.tick_params(labelsize=8, labelbottom=False), _despine(ax)
+    ax = fig.add_subplot(grid[1])
+    ax.bar(left, 100 * images / images.sum(), 100 / m, align="edge", color=GRAY, edgecolor="white")
+    ax.set_xlim(0, 100), ax.set_xlabel("confidence (%)", fontsize=9), ax.set_ylabel("images (%)", fontsize=9)
+    ax.tick_params(labelsize=8), _despine(ax)
+    return _save(fig, path)
+
+
+def choose_examples(probs: np.ndarray, targets: np.ndarray, random: int = 18, worst: int = 6, seed: int = 0) -> list[int]:
+    """Positions for a contact sheet: `random` drawn by seed, then the `worst` most confident mistakes among the rest."""
+    draw = np.random.default_rng(seed).permutation(len(probs))[:random]
+    wrong = np.flatnonzero((probs.argmax(1) != targets) & (targets >= 0))
+    wrong = np.setdiff1d(wrong, draw)
+    return [*map(int, draw), *map(int, wrong[np.argsort(-probs[wrong].max(1), kind="stable")][:worst])]
+
+
+def predictions(
+    image: Callable[[int], Any],
+    probs: np.ndarray,
+    targets: np.ndarray,
+    class_names: Sequence[str],
+    path: str | Path,
+    *,
+    random: int = 18,
+    worst: int = 6,
+    seed: int = 0,
+) -> Path:
+    """predictions.png: `random` test images drawn by seed, then the `worst` most confident mistakes, six in a row.
+
+    `image(i)` gives image i as PIL, uint8 array [H, W] or [H, W, 3], or uint8 tensor [3, H, W]; only those shown are asked
+    for. Below each: what was predicted with its confidence, and the true class where that was wrong (-1: not known).
+    """
+    probs, targets = np.asarray(probs), np.asarray(targets)
+    chosen = choose_examples(probs, targets, random, worst, seed)
+    columns, start = min(6, len(chosen)), min(random, len(probs))
+    rows = [chosen[i : min(i + columns, start)] for i in range(0, start, columns)]
+    first_worst = len(rows)
+    rows += [chosen[i : i + columns] for i in range(start, len(chosen), columns)]  # the mistakes begin a row of their own
+    side, gap, words, heading = 1.4, 0.12, 0.62, 0.28  # inches
+    headings = {0: f"{start} test images drawn at random", first_worst: "The most confident mistakes among the others"}
+    width = max(columns * (side + gap) + gap, 3.4)
+    height = len(rows) * (side + words) + (2 if first_worst < len(rows) else 1) * heading
+    fig, top = _figure(width, height, layout=None), height
+    for r, row in enumerate(rows):
+        if r in headings:
+            top -= heading
+            fig.text(gap / width, (top + 0.07) / height, headings[r], fontsize=9, fontweight="bold")
+        for c, i in enumerate(row):
+            box = (gap + c * (side + gap), top - side, side, side)
+            ax = fig.add_axes((box[0] / width, box[1] / height, side / width, side / height), anchor="S")
+            _example(ax, _pixels(image(i)), probs[i], int(targets[i]), class_names)
+        top -= side + words
+    return _save(fig, path)
+
+
+def _example(ax: Any, pixels: np.ndarray, p: np.ndarray, target: int, class_names: Sequence[str]) -> None:
+    guess = int(p.argmax())
+    wrong = target >= 0 and guess != target
+    ax.imshow(pixels, interpolation="nearest" if max(pixels.shape[:2]) < 64 else "antialiased")
+    ax.set_xticks(()), ax.set_yticks(())
+    for spine in ax.spines.values():
+        spine.set_color(VERMILION if wrong else "#BBBBBB"), spine.set_linewidth(3 if wrong else 0.8)
+    words = f"✗ {_cut(class_names[guess], 22)}" if wrong else _cut(class_names[guess], 24)
+    words += f"\n{100 * p[guess]:.0f} % sure" + (f"\ntrue: {_cut(class_names[target], 19)}" if wrong else "")
+    ax.set_xlabel(words, fontsize=7.5, color="#A84300" if wrong else BLACK, parse_math=False, labelpad=3)
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """uint8 [H, W, 3], at most 160 px on the longer side."""
+    if not isinstance(image, Image.Image):
+        array = image.cpu().numpy() if hasattr(image, "cpu") else np.asarray(image)
+        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+            array = array.transpose(1, 2, 0)
+        image = Image.fromarray(array.squeeze())
+    image = image.convert("RGB")
+    image.thumbnail((160, 160), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+    fig = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def _save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
+    """The figure as PNG: as it is, else in 256 colours, else smaller, until it is below LARGEST_FILE; written atomically."""
+    buffer, path = io.BytesIO(), Path(path)
+    fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+    picture = Image.open(buffer).convert("RGB")
+    while buffer.tell() > LARGEST_FILE:
+        buffer = io.BytesIO()
+        picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        picture = picture.resize([int(0.85 * side) for side in picture.size], Image.Resampling.LANCZOS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(buffer.getvalue())
+    os.replace(temporary, path)
+    return path
+
+
+def _despine(ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _cut(text: Any, length: int) -> str:
+    """Text on one line; what is too long loses its middle, because names often differ only at the end."""
+    text, tail = " ".join(str(text).split()), length // 3
+    return text if len(text) <= length else f"{text[: length - tail - 1]}…{text[-tail:]}"
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar sign is a dollar sign, where matplotlib offers no parse_math=False."""
+    return text.replace("$", r"\$")
