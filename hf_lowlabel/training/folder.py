@@ -1,0 +1,52 @@
+"""The run folder: one run at a time, never over somebody's files."""
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from ..errors import UserError
+
+_LOCKS: dict[Path, object] = {}  # open files of the folders this process holds
+IGNORED = {".lock", ".gitattributes", ".DS_Store"}
+
+
+def claim(folder: str | Path, resume: bool) -> Path:
+    """Make the run folder and lock it. A folder with files in it is refused unless the run is resumed.
+
+    Raises UserError when another process trains in it, when it is not empty, or when it cannot be written.
+    """
+    path = Path(folder).expanduser().resolve()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"output_dir {folder} is a file; expected a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "a+")
+    except OSError as e:
+        raise UserError(f"cannot write to output_dir {folder}: {e.strerror}; give another --output-dir") from e
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        lock.seek(0)
+        raise UserError(f"output_dir {folder} is in use by process {lock.read().strip() or '?'}; give another --output-dir or "
+                        "wait for it") from e
+    content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED)
+    if content and not resume:
+        lock.close()
+        some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
+        raise UserError(f"output_dir {folder} is not empty ({some}); give --resume to go on with that run, or another "
+                        "--output-dir to start a new one (--init-from takes over the weights of an old one)")
+    lock.seek(0)
+    lock.truncate()
+    lock.write(str(os.getpid()))
+    lock.flush()
+    _LOCKS[path] = lock
+    return path
+
+
+def release(folder: Path) -> None:
+    """Let others use the folder; the lock file goes."""
+    lock = _LOCKS.pop(folder, None)
+    if lock is not None:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.close()

@@ -1,0 +1,65 @@
+"""Logits and features of every image of a pool, over all processes, each image once."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import all_gather, rank, world
+
+
+@torch.inference_mode()
+def run_over(pool, view, function: Callable[[Tensor], Tensor], indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
+    """`function(views)` of images `indices` of the pool (None: all), in that order, float32 on the CPU: [n, ...].
+
+    Each process computes an equal share; the last share is filled up with repeats, which are cut off after gathering.
+    """
+    indices = torch.arange(len(pool)) if indices is None else indices
+    n, w = len(indices), world()
+    share = -(-n // w)
+    padded = torch.cat([indices, indices[:1].expand(share * w - n)])
+    mine = padded[rank() * share:(rank() + 1) * share]
+    chunks = [mine[i:i + batch_size] for i in range(0, share, batch_size)]
+    nothing = torch.zeros(max(map(len, chunks)), view.width, dtype=torch.float64)
+    out = []
+    for images in pool.stream(iter(chunks)):
+        out.append(function(view(images, nothing[: len(images)])).float())
+    return all_gather(torch.cat(out))[:n].cpu()
+
+
+class _Eval:
+    """A module in eval mode for a while, then back as it was."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __enter__(self) -> nn.Module:
+        self.modes = [(m, m.training) for m in self.module.modules()]
+        return self.module.eval()
+
+    def __exit__(self, *_) -> None:
+        for m, mode in self.modes:
+            m.training = mode
+
+
+def logits_of(model: nn.Module, pool, view, indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
+    """[n, K] float32 on the CPU."""
+    with _Eval(model):
+        return run_over(pool, view, lambda x: model(x).logits, indices, batch_size)
+
+
+def features_of(encoder: nn.Module, pool, view, indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
+    """[n, D] float32 on the CPU: pooled features of a backbone or of a classifier's body."""
+    with _Eval(encoder):
+        pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
+        return run_over(pool, view, pooled, indices, batch_size)
+
+
+def predict_images(model: nn.Module, decoded: Iterator[Tensor], view) -> Iterator[Tensor]:
+    """Class probabilities [n, K] for each uint8 batch [n, 3, S, S]."""
+    device = next(model.parameters()).device
+    with _Eval(model), torch.inference_mode():
+        for images in decoded:
+            u = torch.zeros(len(images), view.width, dtype=torch.float64)
+            yield model(view(images.to(device), u)).logits.float().softmax(1).cpu()

@@ -1,0 +1,165 @@
+"""From a configuration to the objects a run needs: sources, sizes, networks, pools, views, the objective."""
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import set_seed
+from tqdm.auto import tqdm
+
+from ..config import RunConfig
+from ..data.pools import build_pool
+from ..data.sources import Source, join, load_source
+from ..errors import UserError, unknown
+from ..methods import METHODS
+from ..objective import Objective
+from ..views.table import build_view
+
+log = logging.getLogger("hf_lowlabel")
+
+
+def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
+    """Devices, processes, precision and trackers. An uninstalled tracker is an error, not silence."""
+    for name in config.trackers:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+        from accelerate.utils import imports
+
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+        available = getattr(imports, f"is_{name}_available", None)
+        if available is not None and not available():
+            raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --trackers")
+    if config.precision == "bf16" and torch.cuda.is_available() and config.device != "cpu" and not torch.cuda.is_bf16_supported():
+        raise UserError("precision is bf16, which this GPU does not have; use --precision fp32")
+    accelerator = Accelerator(
+        cpu=config.device == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=list(config.trackers) or None, project_dir=str(folder),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)])
+    logging_level(accelerator.is_main_process)
+    if config.trackers:
+        flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(config).items()}
+        accelerator.init_trackers("hf_lowlabel", config=flat)
+    set_seed(config.seed)
+    log.info("%d process%s on %s, precision %s", accelerator.num_processes, "es" * (accelerator.num_processes > 1),
+             accelerator.device, config.precision)
+    return accelerator
+
+
+def logging_level(main: bool) -> None:
+    """Plain lines to stderr from the main process, warnings from the others."""
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+    log.setLevel(logging.INFO if main else logging.WARNING)
+
+
+def open_source(config: RunConfig, split: str | None = None) -> Source:
+    """The images a run trains on, the second, unlabeled source joined on."""
+    source = load_source(config.dataset, config=config.dataset_config, split=split or config.dataset_split,
+                         revision=config.dataset_revision, image_column=config.image_column, label_column=config.label_column)
+    if config.unlabeled_dataset and split is None:
+        source = join(source, load_source(config.unlabeled_dataset))
+    return source
+
+
+def typical_side(source: Source) -> int:
+    """Median short side in px of up to 32 images spread over the source."""
+    sides = []
+    for i in range(0, len(source), max(1, len(source) // 32)):
+        try:
+            with source.image(i) as image:
+                sides.append(min(image.size))
+        except UserError:  # an unreadable image is reported when the pool is built
+            continue
+    if not sides:
+        raise UserError(f"none of the sampled images of {source.name!r} could be read; expected image files PIL can open")
+    return int(statistics.median_low(sides))
+
+
+def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:
+    """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only."""
+    size = config.image_size or (model_side if fixed else min(model_side or 224, side))
+    if config.pool_size is not None and config.pool_size < size:
+        raise UserError(f"pool_size {config.pool_size} is below image_size {size}; expected at least as many px")
+    pool = config.pool_size or (size if size < 64 or side <= size else round(size * 8 / 7))
+    return size, pool
+
+
+def make_pool(config: RunConfig, source: Source, indices, size: int, interpolation: str, device, what: str):
+    """Decode (or prepare to stream) the images at `indices`, with a progress bar; unreadable ones are skipped and listed."""
+    with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+        pool = build_pool(
+            source, indices, size=size, interpolation=interpolation, device=device, memory_budget=budget(config, device),
+            workers=config.workers, max_bad=config.max_bad, streaming="auto" if config.streaming is None else config.streaming,
+            progress=lambda done, total: bar.update(done - bar.n))
+    if pool.skipped:
+        shown = "; ".join(f"{i}: {reason}" for i, reason in pool.skipped[:5])
+        log.warning("skipped %d of %d %s images that cannot be used (%s%s)", len(pool.skipped), len(indices), what, shown,
+                    "; ..." if len(pool.skipped) > 5 else "")
+    return pool
+
+
+def budget(config: RunConfig, device: torch.device) -> int:
+    """Bytes that decoded images may take."""
+    if config.memory_budget is not None:
+        return int(config.memory_budget * 2**30)
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    import psutil  # comes with accelerate
+
+    return psutil.virtual_memory().available // 2
+
+
+def statistics_of(pool, sample: int = 2048) -> tuple[list[float], list[float]]:
+    """Channel mean and standard deviation (0..1) of up to `sample` images spread over the pool."""
+    chosen = torch.linspace(0, len(pool) - 1, min(sample, len(pool))).long()
+    x = pool.take(chosen).double().div(255)
+    mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp_min(1e-3)
+    return [round(v, 6) for v in mean.tolist()], [round(v, 6) for v in std.tolist()]
+
+
+def make_views(config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std) -> dict:
+    flip = source.flip if config.flip is None else config.flip
+    return {key: build_view(kind, size=size, mean=mean, std=std, flip=flip, preset=config.augment, min_scale=config.min_scale,
+                            color=config.color) for key, kind in kinds.items()}
+
+
+def load(path: str) -> type:
+    """The class behind "module:Class" of the methods table."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"hf_lowlabel.{module}"), name)
+
+
+def build_objective(name: str, network: torch.nn.Module, arguments: dict, *, num_classes: int | None = None,
+                    pool: int | None = None) -> Objective:
+    """The objective of a method over `network`; `arguments` are its and its rule's hyperparameters, checked by name."""
+    spec = METHODS[name]
+    cls, rule_cls = load(spec.cls), load(spec.rule) if spec.rule else None
+    own = _keywords(cls)
+    rules = _keywords(rule_cls) if rule_cls else {}
+    offered = {k for k in (*own, *rules) if k not in ("rule", "num_classes", "pool")}
+    for key, value in arguments.items():
+        if key not in offered:
+            raise unknown(f"hyperparameter of {name}", key, offered)
+        default = own.get(key, rules.get(key))
+        if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
+            raise UserError(f"{key} of {name} is {value!r}; expected a number such as {default!r}")
+    facts = {"num_classes": num_classes, "pool": pool}
+    extra = {"rule": rule_cls(**_pick(arguments, facts, rules))} if rule_cls else {}
+    return cls(network, **_pick(arguments, facts, own), **extra)
+
+
+def _keywords(cls: type) -> dict[str, object]:
+    return {p.name: p.default for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+def _pick(arguments: dict, facts: dict, names: dict) -> dict:
+    return {k: v for k, v in {**facts, **arguments}.items() if k in names}
