@@ -1,0 +1,78 @@
+"""An encoder without classes whose checkpoints are timm's own: what target pretraining trains and saves."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from transformers import TimmWrapperConfig, TimmWrapperModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import PrefixChange
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
+
+from ..errors import UserError
+from .timm_checkpoint import TimmCheckpointMixin, pooled_size
+
+
+class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
+    """pooled(x) [B, D] is what a classifier's last layer would read; feature_map(x) [B, C, h, w] is the last map before pooling.
+
+    D = `num_features` and C = `num_map_features` are equal for most networks and differ where layers stand between
+    pooling and classes (MobileNetV3: 576 and 1024). A saved folder loads through `AutoModel`,
+    `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and here.
+    """
+
+    def __init__(self, config: TimmWrapperConfig):
+        TimmWrapperPreTrainedModel.__init__(self, config)  # not TimmWrapperModel's: it would build a second network
+        self.features_only = False
+        self.timm_model = self._build(config, 0)
+        self.post_init()
+
+    @property
+    def num_features(self) -> int:
+        """D, the length of a pooled feature vector."""
+        return pooled_size(self.timm_model)
+
+    @property
+    def num_map_features(self) -> int:
+        """C, the channels of the last feature map."""
+        return self.timm_model.num_features
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Pooled features."""
+        net = self.timm_model
+        return net.forward_head(net.forward_features(x.to(self.device, self.dtype)), pre_logits=True)  # [B, D]
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """The last feature map; a vision transformer's patch tokens in their grid."""
+        net = self.timm_model
+        out = net.forward_features(x.to(self.device, self.dtype))
+        if not isinstance(out, Tensor) or out.ndim not in (3, 4):
+            raise UserError(f"found features that are no map in {self.config.architecture!r}; expected [B, C, h, w], [B, h, w, C] "
+                            "or tokens; fix: take another architecture")
+        if out.ndim == 4:
+            return out.permute(0, 3, 1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else out  # [B, C, h, w]
+        h, w = self._grid(x.shape[-2:], out.shape[1])
+        tokens = out[:, out.shape[1] - h * w:]  # class and register tokens stand first
+        return tokens.transpose(1, 2).unflatten(2, (h, w))  # [B, C, h, w]
+
+    def feature_maps(self, x: Tensor, indices: int | Sequence[int] | None = None) -> list[Tensor]:
+        """Maps of several depths, shallow to deep, before any final norm: all, the last `indices`, or those listed."""
+        net = self.timm_model
+        if not hasattr(net, "forward_intermediates"):
+            raise UserError(f"found no intermediate maps in {self.config.architecture!r}; expected timm's forward_intermediates; "
+                            "fix: take another architecture, or feature_map for the last map alone")
+        maps = net.forward_intermediates(x.to(self.device, self.dtype), indices=indices, intermediates_only=True, output_fmt="NCHW")
+        return list(maps)  # [B, C_i, h_i, w_i]
+
+    def _grid(self, size: Sequence[int], tokens: int) -> tuple[int, int]:
+        """(h, w) of the patch tokens for an image of `size` (H, W) px."""
+        embed = getattr(self.timm_model, "patch_embed", None)
+        if hasattr(embed, "dynamic_feat_size"):
+            h, w = embed.dynamic_feat_size(tuple(size))
+            if tokens - h * w == getattr(self.timm_model, "num_prefix_tokens", 0):
+                return h, w
+        raise UserError(f"found {tokens} tokens for {tuple(size)} px in {self.config.architecture!r}; expected one per patch; "
+                        "fix: take an architecture with a regular patch grid")
+
+
+register_checkpoint_conversion_mapping("LowLabelBackbone", [PrefixChange(prefix_to_add="timm_model")], overwrite=True)

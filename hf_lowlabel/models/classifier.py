@@ -1,0 +1,66 @@
+"""An image classifier whose checkpoints are timm's own."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import PrefixChange
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
+
+from ..errors import UserError
+from .timm_checkpoint import TimmCheckpointMixin, body_parameters, classifier_modules
+
+
+class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageClassification):
+    """logits = classify(features(x)): `features` [B, D] is what stands before the last layer, `classify` is the last layer.
+
+    A folder from `save_pretrained` loads with bit-identical logits through `AutoModelForImageClassification`,
+    `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and through this
+    class; the CIFAR architectures of `models/cifar.py` are the exception, they need `import hf_lowlabel.models` first.
+    """
+
+    def __init__(self, config: TimmWrapperConfig):
+        TimmWrapperPreTrainedModel.__init__(self, config)  # not TimmWrapperForImageClassification's: it would build a second network
+        if not config.num_labels:
+            raise UserError("found a checkpoint without classes; expected a classifier; "
+                            "fix: create_classifier(FOLDER, num_labels) gives it a fresh head")
+        self.num_labels = config.num_labels
+        self.timm_model = self._build(config, config.num_labels)
+        self.post_init()
+
+    @property
+    def num_features(self) -> int:
+        """D, the length of a feature vector."""
+        head = self._head()
+        return head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled features before the last layer."""
+        net = self.timm_model
+        x = x.to(self.device, self.dtype)
+        return net.forward_head(net.forward_features(x), pre_logits=True)  # [B, D]
+
+    def classify(self, f: Tensor) -> Tensor:
+        """The last layer alone."""
+        head = self._head()
+        if isinstance(head, nn.Conv2d):
+            return head(f[:, :, None, None]).flatten(1)  # [B, K]
+        return head(f)  # [B, K]
+
+    def body_parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters except the last layer's."""
+        return body_parameters(self.timm_model)
+
+    def _head(self) -> nn.Module:
+        heads = classifier_modules(self.timm_model)
+        if len(heads) != 1:
+            raise UserError(f"found {len(heads)} classifier layers in {self.config.architecture!r}; expected one, as features and "
+                            "classify need; fix: take the variant of the architecture without distillation")
+        return heads[0]
+
+
+register_checkpoint_conversion_mapping(
+    "LowLabelForImageClassification", [PrefixChange(prefix_to_add="timm_model")], overwrite=True
+)

@@ -1,0 +1,152 @@
+"""What the classifier and the backbone share: one timm network inside a transformers model, and checkpoints in timm's layout.
+
+A saved folder holds exactly three files. `config.json` is timm's own (`architecture`, `num_classes`, `label_names`,
+`model_args`, `pretrained_cfg`) and transformers' `timm_wrapper` at once, `model.safetensors` has timm's names, and
+`preprocessor_config.json` repeats the evaluation preprocessing. So `timm.create_model("local-dir:FOLDER")`,
+`AutoModel*.from_pretrained(FOLDER)` and smp's `tu-local-dir:FOLDER` read it without this package.
+"""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from transformers import TimmWrapperConfig
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
+
+from ..errors import UserError
+from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
+
+PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
+# what timm keeps in pretrained_cfg about where weights came from, and recommendations that our fields replace
+_NOT_SAVED = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "num_classes", "custom_load",
+              "label_offset", "label_names", "label_descriptions", "test_input_size", "test_crop_pct", "test_pool_size")
+
+
+class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
+    """Builds the timm network so that its own initialisation survives transformers, and saves in timm's layout."""
+
+    def _build(self, config: TimmWrapperConfig, num_classes: int) -> nn.Module:
+        """The timm network of `config`, on the CPU even while transformers constructs on the meta device.
+
+        transformers >= 5 builds on meta inside `from_pretrained`, replaces every non-persistent buffer and every weight the
+        file lacks by uninitialised memory, and asks `_init_weights` to fill them module by module. timm cannot do
+        that (tables of swin, maxvit, ... would be overwritten after loading), so its own tensors are kept aside here.
+        """
+        args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
+        on_meta = torch.get_default_device().type == "meta"
+        with torch.device("cpu"):
+            net = timm.create_model(config.architecture, pretrained=False, num_classes=num_classes, **args)
+        if on_meta:
+            self.__dict__["_fresh"] = {
+                id(m): {n: t for n, t in [*m._parameters.items(), *m._buffers.items()] if t is not None} for m in net.modules()
+            }
+        return net
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Copies timm's own values into what the checkpoint did not bring; plain construction has nothing to do."""
+        for name, source in self.__dict__.get("_fresh", {}).get(id(module), {}).items():
+            target = getattr(module, name)
+            if target is not source and not getattr(target, "_is_hf_initialized", False):
+                target.copy_(source)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in transformers, from safetensors only."""
+        if not kwargs.setdefault("use_safetensors", True):
+            raise UserError("found use_safetensors=False; expected safetensors weights; fix: leave the argument out")
+        if os.path.isdir(pretrained_model_name_or_path):
+            find_weights(pretrained_model_name_or_path)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).__dict__.pop("_fresh", None)
+        return loaded
+
+    def save_pretrained(self, save_directory, *args, state_dict: dict[str, Tensor] | None = None, **kwargs) -> None:
+        """Writes config.json, model.safetensors and preprocessor_config.json, and nothing else."""
+        config, state = self.config, self.state_dict() if state_dict is None else state_dict
+        config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}  # timm wants {}, not None
+        config.pretrained_cfg = saved_cfg(getattr(config, "pretrained_cfg", None) or self.timm_model.pretrained_cfg)
+        config.num_features = self.num_features
+        kwargs.setdefault("max_shard_size", "1000GB")  # timm and smp read one file
+        if kwargs.get("is_main_process", True):  # before super(), which may push the folder
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(processor_config(config), indent=2) + "\n"
+            Path(save_directory, "preprocessor_config.json").write_text(text, encoding="utf-8")
+        super().save_pretrained(save_directory, *args, state_dict=timm_names(state), **kwargs)
+
+    @property
+    def preprocessing(self) -> dict:
+        """What evaluation does to an image: input_size (C, H, W) in px, crop_pct, interpolation, mean, std."""
+        cfg = getattr(self.config, "pretrained_cfg", None) or self.timm_model.pretrained_cfg
+        return timm.data.resolve_data_config(pretrained_cfg=dict(cfg), verbose=False)
+
+
+def classifier_modules(net: nn.Module) -> list[nn.Module]:
+    """The last layer or layers that give the logits; empty for a network without classes."""
+    found = net.get_classifier()
+    heads = found if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    return [h for h in heads if isinstance(h, nn.Module) and not isinstance(h, nn.Identity)]
+
+
+def head_names(net: nn.Module) -> set[str]:
+    """Names of the classifier's tensors in the network's state dict."""
+    heads = {id(h) for h in classifier_modules(net)}
+    prefixes = tuple(f"{name}." for name, module in net.named_modules() if id(module) in heads)
+    return {k for k in net.state_dict() if k.startswith(prefixes)} if prefixes else set()
+
+
+def body_parameters(net: nn.Module) -> Iterator[nn.Parameter]:
+    """All parameters except the classifier's."""
+    head = {id(p) for h in classifier_modules(net) for p in h.parameters()}
+    return (p for p in net.parameters() if id(p) not in head)
+
+
+def pooled_size(net: nn.Module) -> int:
+    """D of the pooled features: the input of the classifier, after any layers that stand between pooling and classes."""
+    return int(getattr(net, "head_hidden_size", None) or net.num_features)
+
+
+def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state under timm's names; tensors that share memory (CoaT) become copies, which safetensors demands."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in state.items():
+        shared = tensor.data_ptr() in seen and tensor.numel() > 0
+        out[name.removeprefix("_orig_mod.").removeprefix("timm_model.")] = tensor.clone() if shared else tensor
+        seen.add(tensor.data_ptr())
+    return out
+
+
+def saved_cfg(cfg: dict) -> dict:
+    """timm's pretrained_cfg as it is written: JSON values about preprocessing and layer names, no places of weights."""
+    listed = {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.items() if k not in _NOT_SAVED}
+    return {k: v for k, v in listed.items() if isinstance(v, (int, float, str, list, bool)) or k in ("first_conv", "classifier")}
+
+
+def processor_config(config: TimmWrapperConfig) -> dict:
+    """preprocessor_config.json: read on the Hub by AutoImageProcessor; locally it reads the same fields in config.json."""
+    cfg = {**config.pretrained_cfg, "architecture": config.architecture}
+    return {"image_processor_type": "TimmWrapperImageProcessor", "architecture": config.architecture, "pretrained_cfg": cfg}
+
+
+def find_weights(folder: str | os.PathLike) -> Path:
+    """model.safetensors of a local folder; pickled weights are refused, never opened."""
+    path = Path(folder)
+    if (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
+    if (path / "model.safetensors.index.json").is_file():
+        raise UserError(f"found sharded weights in {path}; expected one model.safetensors, which timm reads; "
+                        "fix: save again with max_shard_size='1000GB'")
+    pickled = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
+    if pickled:
+        raise UserError(
+            f"found only pickled weights in {path} ({', '.join(pickled)}); expected model.safetensors, because opening a pickle "
+            "runs code; fix: convert it where you trust the file, safetensors.torch.save_file(torch.load(FILE, "
+            "weights_only=True), 'model.safetensors')"
+        )
+    raise UserError(f"found no weights in {path}; expected model.safetensors; fix: give a folder that save_pretrained wrote")
