@@ -27,5 +27,6 @@ def digits(split: str = "train") -> Source:
     content = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     return Source(
         name="digits", config=None, split=split, revision=None, ids=ids, labels=labels, class_names=names,
-        fingerprint=fingerprint(ids, labels, names, content), license="cc-by-4.0", flip=False, reader=ArrayReader(images),
+        fingerprint=fingerprint(ids, labels, names, content), license="cc-by-4.0", flip=False,
+        reader=ArrayReader(images),
     )  # fmt: skip

@@ -1,12 +1,12 @@
 """A folder of images, with labels for all, some or none of them.
 
     photos/cat/1.jpg  photos/dog/2.jpg  photos/unlabeled/3.jpg  photos/4.jpg    folder = class; the last two have none
-    photos/metadata.csv (or .jsonl): file_name, label                           an empty label = unlabeled; not listed too
+    photos/metadata.csv (or .jsonl): file_name, label                           empty or not listed = unlabeled
     photos/1.jpg  photos/2.jpg                                                  no labels at all
     photos/train/...  photos/test/...  photos/validation/...                    each of the above per split
 
-Nothing is decoded here. Ids are paths relative to the folder (of the split), with "/" and in Unicode's NFC form, so that a
-data set copied from a Mac has the ids it had there.
+Nothing is decoded here. Ids are paths relative to the folder (of the split), with "/" and in Unicode's NFC form, so
+that a data set copied from a Mac has the ids it had there.
 """
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def load_folder(path: Path, split: str = "train", label_column: str | None = Non
     root, siblings = split_root(path, split)
     found = sorted((unicodedata.normalize("NFC", name), name, size) for name, size in walk(root))
     if not found:
-        raise UserError(f"found no images in {str(root)!r}; expected files such as .jpg, .png or .webp, in it or in one folder "
-                        "per class")  # fmt: skip
+        raise UserError(f"found no images in {str(root)!r}; expected files such as .jpg, .png or .webp, in it or in "
+                        "one folder per class")  # fmt: skip
     ids, paths, sizes = (list(column) for column in zip(*found))
     if len(set(ids)) != len(ids):
         raise UserError(f"found two files in {str(root)!r} whose names differ only in their Unicode form; rename one")
@@ -82,7 +82,7 @@ def load_folder(path: Path, split: str = "train", label_column: str | None = Non
 
 def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     """The folder of the split, and the folders of the other splits: classes are those of all splits together."""
-    folders = {entry.name: entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")}
+    folders = {entry.name: entry for entry in subfolders(path)}
     aliases = {alias for names in SPLITS.values() for alias in names}
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
     nested = train is not None and (
@@ -100,6 +100,10 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
         if name in folders:
             return folders[name], [folder for key, folder in folders.items() if key != name]
     raise unknown(f"split of {path.name!r}", split, folders)
+
+
+def subfolders(path: Path) -> list[Path]:
+    return [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def walk(root: Path):
@@ -126,8 +130,7 @@ def folder_label(id: str) -> str | None:
 def class_folders(root: Path) -> set[str]:
     if any((root / name).is_file() for name in METADATA):
         return set()
-    entries = (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return {unicodedata.normalize("NFC", entry.name) for entry in entries if entry.name != UNLABELED}
+    return {unicodedata.normalize("NFC", entry.name) for entry in subfolders(root) if entry.name != UNLABELED}
 
 
 def class_order(names) -> list[str]:
@@ -159,8 +162,9 @@ def metadata_labels(files: list[Path], ids: list[str], label_column: str | None)
                             f"{number}); expected one label; fix the file")  # fmt: skip
         labels[position[name]] = text if text is not None else labels[position[name]]
     if missing:
-        raise UserError(f"found {len(missing)} file names in {file.name} without an image, such as {missing[0]!r}; expected "
-                        f"paths relative to {str(file.parent)!r}; fix file_name or add the images")  # fmt: skip
+        raise UserError(f"found {len(missing)} file names in {file.name} without an image, such as {missing[0]!r}; "
+                        f"expected paths relative to {str(file.parent)!r}; fix file_name or add the "
+                        "images")  # fmt: skip
     return labels
 
 
@@ -184,12 +188,15 @@ def find_label(columns: list[str], asked: str | None, file: Path) -> str | None:
             return name
     others = [name for name in columns if name != "file_name"]
     if others:
-        warnings.warn(f"{file.name} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
-                      f"count as unlabeled; name the label column if one of {others} is it", stacklevel=2)  # fmt: skip
+        warnings.warn(f"{file.name} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all "
+                      f"images count as unlabeled; name the label column if one of {others} is "
+                      "it", stacklevel=2)  # fmt: skip
     return None
 
 
 def label_text(value) -> str | None:
     """A label as text; None for what says that there is none: empty, null, -1."""
-    text = "" if value is None else str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else str(value).strip()
     return None if text in ("", "-1") else unicodedata.normalize("NFC", text)

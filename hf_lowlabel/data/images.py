@@ -1,10 +1,10 @@
 """From an image file as it is to uint8 [3, S, S]: the mode, the orientation, the short side, the centre.
 
-The geometry is torchvision's Resize + CenterCrop on PIL, which is timm's evaluation transform with crop_pct 1, pixel for pixel.
-Modes become RGB as `PIL.Image.convert("RGB")` does it, which is what timm and transformers' pipelines do, so a model sees
-the same pixels here and there. In particular transparency is dropped, not laid on white. Two departures, where PIL's answer
-is wrong: 16-bit grey is scaled by 1/257 (PIL clips everything above 255 to white), and float or 32-bit images, whose range
-nobody knows, are refused.
+The geometry is torchvision's Resize + CenterCrop on PIL, which is timm's evaluation transform with crop_pct 1, pixel
+for pixel. Modes become RGB as `PIL.Image.convert("RGB")` does it, which is what timm and transformers' pipelines do, so
+a model sees the same pixels here and there. In particular transparency is dropped, not laid on white. Two departures,
+where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips everything above 255 to white), and float or
+32-bit images, whose range nobody knows, are refused.
 """
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SMALLEST_SIDE = 2  # px: one pixel is a tracking pixel or a placeholder, and the
 LARGEST_ASPECT = 100  # beyond it the resized long side alone would take gigabytes
 # What PIL's decoders raise on damaged files.
 DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error,
-    Image.DecompressionBombError,
+    OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error,
+    zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Resize the short side to `size` (the long one is floored), then crop the centre (offsets rounded half to even)."""
+    """The short side becomes `size` (the long one is floored), then the centre is cropped (offsets half to even)."""
     width, height = image.size
     short = min(width, height)
     if short != size:

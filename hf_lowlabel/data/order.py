@@ -18,8 +18,8 @@ def philox_key(seed: int, stream: str) -> int:
 def permutations(seed: int, stream: str, epoch: int, epochs: int, n: int) -> np.ndarray:
     """int64 [epochs, n]: the permutations of epoch, epoch + 1, ...
 
-    Each is the argsort of n raw 64-bit words of a Philox counter; epoch e owns its own stretch of the counter. Raw words,
-    because numpy keeps bit generators stable over its versions but not the methods of Generator.
+    Each is the argsort of n raw 64-bit words of a Philox counter; epoch e owns its own stretch of the counter. Raw
+    words, because numpy keeps bit generators stable over its versions but not the methods of Generator.
     """
     blocks = -(-n // 4)  # the counter gives 4 words a step
     bits = np.random.Philox(key=philox_key(seed, stream), counter=epoch * blocks)
@@ -32,8 +32,9 @@ def permutations(seed: int, stream: str, epoch: int, epochs: int, n: int) -> np.
 def order(seed: int, stream: str, start: int, count: int, n: int) -> np.ndarray:
     """int64 [count]: positions start..start+count of the endless sequence of epochs over 0..n-1.
 
-    Each epoch is an independent permutation; `stream` names what is drawn ("labeled", "unlabeled"), so that two draws with
-    one seed are independent. Nothing is remembered between calls: a resume or another number of ranks needs no replay.
+    Each epoch is an independent permutation; `stream` names what is drawn ("labeled", "unlabeled"), so that two draws
+    with one seed are independent. Nothing is remembered between calls: a resume or another number of ranks needs no
+    replay.
     """
     if n < 1:
         raise UserError(f"found an empty set of images for {stream!r}; expected at least one; check the split")

@@ -1,8 +1,8 @@
 """Pools of decoded images: uint8 [3, S, S] each, taken by their position in the pool.
 
-A resident pool is decoded once and lies on the training device; a streaming pool decodes in the workers of a DataLoader, in the
-order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in `skipped`; positions count
-the images that are left, and `indices` maps them to the source.
+A resident pool is decoded once and lies on the training device; a streaming pool decodes in the workers of a
+DataLoader, in the order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in
+`skipped`; positions count the images that are left, and `indices` maps them to the source.
 """
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def as_is(batch: Tensor) -> Tensor:
 
 
 class StreamingPool:
-    """The interface of ResidentPool for images that do not fit: nothing is kept, `stream` decodes ahead in `workers` processes.
+    """The interface of ResidentPool for images that do not fit: nothing is kept, `stream` decodes ahead in `workers`
+    processes.
 
     A batch of indices is one task of one worker, so the result does not depend on their number.
     """
@@ -134,10 +135,9 @@ def build_pool(
 ) -> Pool:
     """A pool of the images at `indices` of `source`: resident when it fits `memory_budget` bytes, else streaming.
 
-    workers: threads here (None: one per core, 16 at most), processes in a streaming pool.
-    max_bad: the share of images that may be unreadable; above it is an error that names some.
-    known_bad: (id, reason) of an earlier pool's `skipped`. A streaming pool else decodes everything once to find them; one
-    that it meets later is an error.
+    workers: threads here (None: one per core, 16 at most), processes in a streaming pool. max_bad: the share of images
+    that may be unreadable; above it is an error that names some. known_bad: (id, reason) of an earlier pool's
+    `skipped`. A streaming pool else decodes everything once to find them; one that it meets later is an error.
     """
     indices = np.asarray(indices, dtype=np.int64)
     if not len(indices):
@@ -148,18 +148,21 @@ def build_pool(
     workers = min(os.cpu_count() or 1, 16) if workers is None else workers
     device = torch.device(device)
     if streaming is True or (streaming == "auto" and resident_bytes(len(indices), size) > memory_budget):
-        bad = dict(known_bad) if known_bad is not None else find_bad(source, indices, size, interpolation, workers, progress)
+        if known_bad is None:
+            known_bad = find_bad(source, indices, size, interpolation, workers, progress)
+        bad = dict(known_bad)
         keep = np.array([source.ids[i] not in bad for i in indices])
         skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
         check_share(skipped, len(indices), max_bad)
         return StreamingPool(
-            source, indices[keep], size=size, interpolation=interpolation, device=device, workers=workers, skipped=skipped
-        )
+            source, indices[keep], size=size, interpolation=interpolation, device=device, workers=workers,
+            skipped=skipped,
+        )  # fmt: skip
     return decode_all(source, indices, size, interpolation, device, workers, max_bad, progress)
 
 
 def decode_all(source, indices, size, interpolation, device, workers, max_bad, progress) -> ResidentPool:
-    """Decode in threads (PIL lets go of the interpreter) straight into the pool's memory, whose holes are then closed."""
+    """Decode in threads (PIL lets go of the interpreter) into the pool's memory; holes are closed afterwards."""
     images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8, device=device)
     bad: dict[int, str] = {}
     for start, part, errors in decode_chunks(source, indices, size, interpolation, workers, progress):
@@ -177,11 +180,9 @@ def decode_all(source, indices, size, interpolation, device, workers, max_bad, p
     return ResidentPool(images, [source.ids[i] for i in indices], indices, skipped)
 
 
-def find_bad(source, indices, size, interpolation, workers, progress) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for _, _, errors in decode_chunks(source, indices, size, interpolation, workers, progress):
-        found |= {source.ids[indices[row]]: reason for row, reason in errors.items()}
-    return found
+def find_bad(source, indices, size, interpolation, workers, progress) -> list[tuple[str, str]]:
+    chunks = decode_chunks(source, indices, size, interpolation, workers, progress)
+    return [(source.ids[indices[row]], reason) for _, _, errors in chunks for row, reason in errors.items()]
 
 
 def decode_chunks(source, indices, size, interpolation, workers, progress):

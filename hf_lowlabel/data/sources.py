@@ -94,16 +94,16 @@ def check_labels(labels: np.ndarray, class_names: Sequence[str], ids: Sequence[s
     if len(wrong):
         i = int(wrong[0])
         raise UserError(
-            f"found label {labels[i]} of image {ids[i]!r}{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''} out of "
-            f"range; expected 0..{len(class_names) - 1} for {len(class_names)} classes, or -1 for an image without a "
-            "label; fix the label column"
+            f"found label {labels[i]} of image {ids[i]!r}{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''} out "
+            f"of range; expected 0..{len(class_names) - 1} for {len(class_names)} classes, or -1 for an image without "
+            "a label; fix the label column"
         )
 
 
 def fingerprint(
     ids: Iterable[str], labels: Iterable[int], class_names: Sequence[str], content: Iterable[int | str]
 ) -> str:
-    """sha256 over the class names and, per image, its id, its label and its size in bytes (or a hash of its content)."""
+    """sha256 over the class names and, per image, id, label and size in bytes (or a hash of the content)."""
     digest = hashlib.sha256(json.dumps(list(class_names), ensure_ascii=False).encode())
     for id, label, what in zip(ids, labels, content, strict=True):
         digest.update(f"\n{id}\0{int(label)}\0{what}".encode())
@@ -160,15 +160,16 @@ def load_source(
 ) -> Source:
     """`dataset`: "digits", a local folder, a parquet file or folder, or a Hub id. A local path wins over a Hub id.
 
-    `config` and `revision` belong to the Hub, `image_column` and `label_column` to tables and metadata files; where they are
-    not given, they are found, and when that is ambiguous the error names the choices.
+    `config` and `revision` belong to the Hub, `image_column` and `label_column` to tables and metadata files; where
+    they are not given, they are found, and when that is ambiguous the error names the choices.
     """
     from . import digits, folders, tables
 
     name, path = str(dataset), Path(dataset).expanduser()
     if name in EMBEDDED:
         if path.exists():
-            warnings.warn(f"{name!r} means the embedded set; for the folder of that name write './{name}'", stacklevel=2)
+            warnings.warn(f"{name!r} means the embedded set; for the folder of that name write "
+                          f"'./{name}'", stacklevel=2)
         return digits.digits(split)
     if path.exists():
         if revision is not None:

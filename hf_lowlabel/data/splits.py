@@ -83,7 +83,8 @@ class Split:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"found no split file {str(path)!r}; fix the path, or write one with `hf-lowlabel split`") from None
+            raise UserError(f"found no split file {str(path)!r}; fix the path, or write one with `hf-lowlabel "
+                            "split`") from None
         except ValueError as error:
             raise UserError(f"found a split file {str(path)!r} that is not JSON: {error}") from error
         return cls.from_dict(content, str(path))
@@ -105,9 +106,14 @@ class Split:
         """Positions in `source`, after checking that it is the data this split was made for."""
         self.check(source)
         position = {id: i for i, id in enumerate(source.ids)}
+        absent = [id for part in (self.labeled, self.validation, self.test) for id in part if id not in position]
+        if absent:
+            raise UserError(f"found {len(absent)} images in the split that {source.name!r} lacks, such as {absent[0]!r}; "
+                            f"expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give the data the "
+                            "split was made for (--dataset, --config, --revision)")  # fmt: skip
         class_index = {name: k for k, name in enumerate(self.class_names)}
-        labeled = sorted((find(id, position, source), class_index[name]) for id, name in self.labeled.items())
-        validation, test = (np.array(sorted(find(id, position, source) for id in ids), dtype=np.int64)
+        labeled = sorted((position[id], class_index[name]) for id, name in self.labeled.items())
+        validation, test = (np.array(sorted(position[id] for id in ids), dtype=np.int64)
                             for ids in (self.validation, self.test))  # fmt: skip
         pool = np.ones(len(source), dtype=bool)
         pool[validation] = pool[test] = False
@@ -115,16 +121,17 @@ class Split:
         return Resolved(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(pool))
 
     def check(self, source: Source) -> None:
-        if self.fingerprint is not None and self.fingerprint != source.fingerprint:
-            raise UserError(
-                f"found data {source.name!r} (fingerprint {source.fingerprint[:12]}) that differs from the {self.dataset!r} the "
-                f"split was made for (fingerprint {self.fingerprint[:12]}, revision {self.revision}): other images, ids, labels or "
-                "files; fix: give the original data (--dataset, --revision), or make a new split with `hf-lowlabel split`"
-            )
         if source.class_names:
             for name in self.class_names:
                 if name not in source.class_names:
                     raise unknown(f"class in the split (the data {source.name!r} lacks it)", name, source.class_names)
+        if self.fingerprint is not None and self.fingerprint != source.fingerprint:
+            raise UserError(
+                f"found data {source.name!r} (fingerprint {source.fingerprint[:12]}) that differs from the "
+                f"{self.dataset!r} the split was made for (fingerprint {self.fingerprint[:12]}, revision "
+                f"{self.revision}): other images, ids, labels or files; fix: give the original data (--dataset, "
+                "--revision), or make a new split with `hf-lowlabel split`"
+            )
 
     def targets(self, source: Source) -> np.ndarray:
         """int64 [N]: the label of each image of `source` as an index into the split's class names; -1 = none."""
@@ -132,12 +139,6 @@ class Split:
         at = self.resolve(source)
         labels[at.labeled] = at.labels
         return labels
-
-
-def find(id: str, position: Mapping[str, int], source: Source) -> int:
-    if id not in position:
-        raise unknown(f"image of the split in {source.name!r}", id, source.ids)
-    return position[id]
 
 
 def manifest(
@@ -161,8 +162,9 @@ def manifest(
 def warn_without_label(split: Split) -> None:
     without = [name for name in split.class_names if name not in set(split.labeled.values())]
     if without and split.labeled:
-        warnings.warn(f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be learned: "
-                      f"{', '.join(without)}; fix: more labels, or --class-balanced", stacklevel=3)  # fmt: skip
+        warnings.warn(f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
+                      f"learned: {', '.join(without)}; fix: more labels, or "
+                      "--class-balanced", stacklevel=3)  # fmt: skip
 
 
 def make_split(
@@ -171,8 +173,8 @@ def make_split(
 ) -> Split:  # fmt: skip
     """Choose `num_labels` labeled images (None: every label there is) after setting test and validation aside.
 
-    Test: `test_fraction` of the labeled images; validation: that many images more. Both are stratified. The test set depends
-    on the seed only, and a larger budget contains the smaller one where both are class-balanced.
+    Test: `test_fraction` of the labeled images; validation: that many images more. Both are stratified. The test set
+    depends on the seed only, and a larger budget contains the smaller one where both are class-balanced.
     """
     has_label = np.flatnonzero(source.labels >= 0)
     check_budget(source, num_labels, class_balanced, validation, test_fraction, len(has_label))
@@ -183,27 +185,30 @@ def make_split(
     wanted = len(rest) if num_labels is None else num_labels
     if wanted > len(rest):
         raise UserError(
-            f"found {len(rest)} labeled images to choose from ({len(has_label)} less {len(test)} for test and {len(held)} for "
-            f"validation); expected at least {wanted}, the label budget; fix: fewer labels, or a smaller test or validation set"
+            f"found {len(rest)} labeled images to choose from ({len(has_label)} less {len(test)} for test and "
+            f"{len(held)} for validation); expected at least {wanted}, the label budget; fix: fewer labels, or a "
+            "smaller test or validation set"
         )
     if class_balanced and num_labels is not None:
         chosen = balanced(source, rest, wanted, seed)
     else:
         chosen = rest[order(seed, "split/labeled", 0, wanted, len(rest))] if wanted else rest[:0]
     labeled = {source.ids[i]: source.class_names[source.labels[i]] for i in np.sort(chosen)}
-    return manifest(source, labeled, validation=[source.ids[i] for i in held], test=[source.ids[i] for i in test], seed=seed)
+    held_ids, test_ids = ([source.ids[i] for i in part] for part in (held, test))
+    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
 
 
 def check_budget(source: Source, num_labels, class_balanced: bool, validation, test_fraction, available: int) -> None:
     if not available:
-        raise UserError(f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into one "
-                        "folder per class, add metadata.csv with file_name and label, or give --split")  # fmt: skip
+        raise UserError(f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into "
+                        "one folder per class, add metadata.csv with file_name and label, or give --split")  # fmt: skip
     classes = len(source.class_names)
     if num_labels is not None and num_labels < 1:
         raise UserError(f"found a budget of {num_labels} labels; expected at least 1")
     if class_balanced and num_labels is not None and num_labels < classes:
-        raise UserError(f"found {num_labels} labels for {classes} classes; expected at least one each when class-balanced; "
-                        f"fix: --num-labels {classes} or more, or leave out --class-balanced")  # fmt: skip
+        raise UserError(f"found {num_labels} labels for {classes} classes; expected at least one each when "
+                        f"class-balanced; fix: --num-labels {classes} or more, or leave out "
+                        "--class-balanced")  # fmt: skip
     if not 0 <= test_fraction < 1:
         raise UserError(f"found a test fraction of {test_fraction}; expected 0 <= fraction < 1")
     if validation < 0 or int(validation) != validation:
@@ -219,7 +224,8 @@ def shuffled_class(source: Source, among: np.ndarray, k: int, seed: int, stream:
 def stratified(source: Source, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
     """`count` images with each class in proportion, by largest remainder (ties to the lower class)."""
     if count > len(among):
-        raise UserError(f"found {len(among)} labeled images left for {stream.removeprefix('split/')}; expected at least {count}")
+        raise UserError(f"found {len(among)} labeled images left for {stream.removeprefix('split/')}; expected at "
+                        f"least {count}")
     if count == 0:
         return among[:0]
     sizes = np.bincount(source.labels[among], minlength=len(source.class_names))
@@ -239,7 +245,8 @@ def balanced(source: Source, among: np.ndarray, count: int, seed: int) -> np.nda
     short = [k for k in range(classes) if sizes[k] < quota[k]]
     if short:
         found = ", ".join(f"{source.class_names[k]} has {sizes[k]}" for k in short[:10])
-        raise UserError(f"found too few labeled images of {len(short)} classes ({found}); expected {int(quota.max())} of each for "
-                        f"{count} class-balanced labels; fix: --num-labels {int(sizes.min()) * classes} or fewer, or leave out "
-                        "--class-balanced")  # fmt: skip
-    return np.concatenate([shuffled_class(source, among, k, seed, "split/balanced")[: quota[k]] for k in range(classes)])
+        raise UserError(f"found too few labeled images of {len(short)} classes ({found}); expected {int(quota.max())} "
+                        f"of each for {count} class-balanced labels; fix: --num-labels {int(sizes.min()) * classes} or "
+                        "fewer, or leave out --class-balanced")  # fmt: skip
+    parts = [shuffled_class(source, among, k, seed, "split/balanced")[: quota[k]] for k in range(classes)]
+    return np.concatenate(parts)
