@@ -93,6 +93,27 @@ def load_hub(
     return from_dataset(dataset, name, config, str(dataset.split), revision, license, image_column, label_column)
 
 
+def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
+    """(commit sha, license): the branch "main" moves, a commit does not."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = HfApi().dataset_info(name, revision=revision)
+    except RevisionNotFoundError as error:
+        refs = HfApi().list_repo_refs(name, repo_type="dataset")
+        known = [ref.name for ref in (*refs.branches, *refs.tags)]
+        raise unknown(f"revision of {name!r}", str(revision), known) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"found neither a path nor a data set on the Hub called {name!r}; expected one of them; fix: "
+                        "check the spelling, or log in with `hf auth login` if it is private") from error  # fmt: skip
+    except Exception as error:  # no network or a Hub that is down: what the cache holds may do
+        warnings.warn(f"the Hub does not answer ({type(error).__name__}: {error}); trying the cache of {name!r}, whose "
+                      "commit is not known", stacklevel=4)  # fmt: skip
+        return revision, None
+    return info.sha, one_license(info.card_data)
+
+
 def card_license(path: Path) -> str | None:
     from huggingface_hub import DatasetCard
 
