@@ -1,0 +1,163 @@
+"""Geometry of a view: which part of the pool image it shows, at what scale, mirrored or not.
+
+A crop is called with images uint8 [N, 3, S, S] and its draws float64 [N, width] (numpy) and returns new pixels whose
+levels are whole numbers 0 .. 255, uint8 or float32 [N, 3, size, size]. `geometry(u, S)` returns the box x0, y0, x1, y1
+in px of the pool image, float64 [N, 4], and whether the view is mirrored, bool [N].
+"""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.views.draws import between, integers, on_device
+from hf_lowlabel.views.pil_ops import take_pixels
+
+PADDING = 0.125  # share of the side reflected at every border before a weak crop: 4 px at 32 px (FixMatch)
+TRIES = 10  # boxes drawn before a random resized crop falls back to the whole image, as torchvision
+FLIP_CHANCE = 0.5
+# Weights are multiples of 2^-14: with whole levels up to 255 every partial sum of a product is then exact in float32, so
+# that the result depends neither on the order of summation nor on how a batch is cut or spread over threads and ranks.
+WEIGHT_GRID = 2.0**14
+
+
+class CentreCrop:
+    """The middle size x size px, as at evaluation. No draws."""
+
+    width = 0
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def geometry(self, u: np.ndarray, S: int) -> tuple[np.ndarray, np.ndarray]:
+        low = int(round((S - self.size) / 2.0))
+        return np.tile(np.array([low, low, low + self.size, low + self.size], float), (len(u), 1)), np.zeros(len(u), bool)
+
+    def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
+        low = int(round((check_side(images, self.size) - self.size) / 2.0))
+        return images[..., low:low + self.size, low:low + self.size].clone()
+
+
+class ShiftCrop:
+    """The weak augmentation of FixMatch: mirror, then a random window of size x size px.
+
+    From a larger pool image any window inside it; from one of the same size, a window of the image continued by
+    reflection by an eighth of its side.
+    """
+
+    width = 3  # shift x, shift y, flip
+
+    def __init__(self, size: int, flip: bool = True):
+        self.size, self.flip = size, flip
+
+    def geometry(self, u: np.ndarray, S: int) -> tuple[np.ndarray, np.ndarray]:
+        pad = round(S * PADDING) if S == self.size else 0
+        low = integers(u[:, :2], 0, S + 2 * pad - self.size + 1) - pad  # [N, 2] = x0, y0
+        return np.concatenate([low, low + self.size], 1).astype(float), mirrored(u[:, 2], self.flip)
+
+    def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
+        S = check_side(images, self.size)
+        box, flip = self.geometry(u, S)
+        step = np.arange(self.size)
+        columns = box[:, :1].astype(np.int64) + np.where(flip[:, None], step[::-1], step)  # [N, size]
+        rows = box[:, 1:2].astype(np.int64) + step
+        columns, rows = on_device(reflect(columns, S), images.device), on_device(reflect(rows, S), images.device)
+        return take_pixels(images, rows[:, :, None] * S + columns[:, None, :])
+
+
+class ResizedCrop:
+    """Inception crop: a box of random area and aspect ratio, resized to size x size px like Pillow, mirrored at random.
+
+    As torchvision's RandomResizedCrop: area uniform in `scale` (shares of the image), log aspect ratio uniform in
+    `ratio`; the first of ten boxes that fits, else the whole image. out = Ry x Rx^T with the antialiasing weights of
+    Pillow's resize, columns first, rounded to whole levels after both products; the mirror reverses the rows of Rx.
+    """
+
+    width = 2 * TRIES + 3  # area and ratio of every try, place x, place y, flip
+
+    def __init__(self, size: int, flip: bool = True, scale: tuple[float, float] = (0.08, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bicubic"):
+        self.size, self.flip, self.scale, self.ratio, self.interpolation = size, flip, scale, ratio, interpolation
+
+    def geometry(self, u: np.ndarray, S: int) -> tuple[np.ndarray, np.ndarray]:
+        area = between(u[:, :TRIES], *self.scale) * S * S  # [N, TRIES]
+        aspect = np.exp(between(u[:, TRIES:2 * TRIES], math.log(self.ratio[0]), math.log(self.ratio[1])))
+        sides = np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], 2).round()  # width, height [N, TRIES, 2]
+        fits = ((sides > 0) & (sides <= S)).all(2)
+        first = sides[np.arange(len(u)), fits.argmax(1)]
+        side = np.where(fits.any(1)[:, None], first, float(S))  # [N, 2]
+        low = integers(u[:, 2 * TRIES:2 * TRIES + 2], 0, S - side + 1)
+        return np.concatenate([low, low + side], 1), mirrored(u[:, -1], self.flip)
+
+    def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
+        n, c, _, S = images.shape
+        box, flip = self.geometry(u, S)
+        along = [resize_weights(box[:, k], box[:, k + 2] - box[:, k], S, self.size, self.interpolation, mirror,
+                                images.device) for k, mirror in ((0, flip), (1, np.zeros_like(flip)))]
+        x = torch.bmm(images.float().view(n, c * S, S), along[0].transpose(1, 2))  # [N, 3 S, size]
+        x = to_levels(x).view(n * c, S, self.size)
+        rows = along[1][:, None].expand(n, c, self.size, S).reshape(n * c, self.size, S)
+        return to_levels(torch.bmm(rows, x)).view(n, c, self.size, self.size)
+
+
+def resize_weights(low: np.ndarray, side: np.ndarray, S: int, size: int, interpolation: str, mirror: np.ndarray,
+                   device: torch.device) -> Tensor:
+    """Pillow's weights of source pixels low .. low + side - 1 for `size` outputs, float32 [N, size, S]."""
+    reach = {"bilinear": 1.0, "bicubic": 2.0}[interpolation]
+    scale = side / size  # source px per output px
+    stretch = np.maximum(scale, 1.0)  # the filter widens when it has to average
+    taps = 2 * math.ceil(reach * max(S / size, 1.0)) + 1
+    step = np.arange(size)
+    output = np.where(mirror[:, None], step[::-1], step)  # [N, size]
+    centre = (output + 0.5) * scale[:, None]
+    first = np.floor(centre - (reach * stretch)[:, None] + 0.5)
+    values = on_device(np.stack([centre, first], 2), device)  # [N, size, 2]
+    stretch, side, low = (on_device(v, device)[:, None, None] for v in (stretch, side, low))
+    pixel = values[:, :, 1:] + torch.arange(taps, dtype=torch.float64, device=device)  # inside the box, [N, size, taps]
+    weight = FILTERS[interpolation]((pixel + 0.5 - values[:, :, :1]).div_(stretch).abs_())
+    weight = weight.mul_(pixel.ge(0)).mul_(pixel.lt(side))
+    weight = weight.div_(weight.sum(2, keepdim=True)).mul_(WEIGHT_GRID).round_().div_(WEIGHT_GRID).float()
+    column = pixel.add_(low).clamp_(0, S - 1).long()  # a tap outside the image has weight 0
+    return torch.zeros(len(weight), size, S, device=device).scatter_add_(2, column, weight)
+
+
+def triangle(d: Tensor) -> Tensor:
+    """1 - d for a distance d < 1, else 0."""
+    return (1 - d).clamp_(min=0)
+
+
+def cubic(d: Tensor) -> Tensor:
+    """Keys's cubic of a distance d with a = -1/2."""
+    near = ((1.5 * d - 2.5) * d * d).add_(1)
+    far = (((-0.5 * d).add_(2.5) * d).sub_(4) * d).add_(2)
+    return torch.where(d < 1, near, far.mul_(d < 2))
+
+
+FILTERS = {"bilinear": triangle, "bicubic": cubic}
+
+
+def to_levels(x: Tensor) -> Tensor:
+    """Rounded half up to whole levels 0 .. 255, in place."""
+    return x.add_(0.5).floor_().clamp_(0, 255)
+
+
+def reflect(index: np.ndarray, n: int) -> np.ndarray:
+    """Indices outside 0 .. n - 1 mirrored at the outermost pixels, which are not repeated."""
+    index = np.abs(index)
+    return np.where(index > n - 1, 2 * (n - 1) - index, index)
+
+
+def mirrored(u: np.ndarray, allowed: bool) -> np.ndarray:
+    return (u < FLIP_CHANCE) & allowed
+
+
+def check_side(images: Tensor, size: int) -> int:
+    """The side of square pool images that hold a size x size window."""
+    S = images.shape[-1]
+    if S < size:
+        raise UserError(f"found pool images of {S} px; expected at least the view's {size} px; "
+                        f"fix: decode the pool at {size} px or ask for smaller views")
+    return S

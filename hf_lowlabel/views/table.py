@@ -1,0 +1,152 @@
+"""The views of every paper in one table, and `build_view`, which makes one of them.
+
+A view takes images uint8 [N, 3, S, S] on the training device and draws float64 [N, width] on the CPU and returns
+float32 [N, 3, size, size], normalised. Row i of the result depends on image i and row i of the draws only.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_lowlabel.errors import UserError, unknown
+from hf_lowlabel.views.blur import Blur
+from hf_lowlabel.views.color import Grayscale, HsvJitter, Jitter, Solarize
+from hf_lowlabel.views.crops import CentreCrop, ResizedCrop, ShiftCrop
+from hf_lowlabel.views.randaugment import PRESETS, RandAugment
+
+SMALL = 64  # px below which a view is not blurred: at 32 px the blur of the papers leaves nothing to recognise
+PIECE = 1 << 18  # values worked on at a time on a CPU, so that they stay in its second-level cache
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of view. Chances are shares of the samples; jitter is brightness, contrast, saturation, hue."""
+
+    crop: str  # "centre", "shift" or "resized"
+    scale: tuple[float, float] = (0.08, 1.0)  # area of a resized crop, shares of the pool image
+    interpolation: str = "bicubic"
+    jitter: tuple[float, float, float, float] | None = None
+    jitter_chance: float = 0.8
+    hsv: bool = False
+    gray_chance: float = 0.0
+    blur_chance: float = 0.0  # standard deviation 0.1 to 2 px
+    solarize_chance: float = 0.0
+    randaugment: bool = False
+
+
+VIEWS = {
+    "plain": Recipe("centre"),
+    "weak": Recipe("shift"),  # FixMatch, Sohn et al. 2020, section 2.3
+    "strong": Recipe("shift", randaugment=True),
+    # BYOL, Grill et al. 2020, table 6: two views that differ in blur and solarisation
+    "byol1": Recipe("resized", jitter=(0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=1.0),
+    "byol2": Recipe("resized", jitter=(0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.1, solarize_chance=0.2),
+    # MoCo v2, Chen et al. 2020; SimSiam, Chen & He 2021, takes its views over
+    "moco": Recipe("resized", (0.2, 1.0), "bilinear", (0.4, 0.4, 0.4, 0.1), gray_chance=0.2, blur_chance=0.5),
+    "simsiam": Recipe("resized", (0.2, 1.0), "bilinear", (0.4, 0.4, 0.4, 0.1), gray_chance=0.2, blur_chance=0.5),
+    # SimCLR, Chen et al. 2020, appendix A; half the colour strength below 64 px, appendix B.9
+    "simclr": Recipe("resized", (0.08, 1.0), "bicubic", (0.8, 0.8, 0.8, 0.2), gray_chance=0.2, blur_chance=0.5),
+    # PixPro, Xie et al. 2021: BYOL's colours, bilinear crops
+    "pixpro1": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=1.0),
+    "pixpro2": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.1,
+                      solarize_chance=0.2),
+    # S4L-Exemplar, Zhai et al. 2019, section 4.2: Inception crop, mirror, HSV colour randomisation
+    "exemplar": Recipe("resized", (0.08, 1.0), "bilinear", hsv=True),
+}
+
+
+class View:
+    """A crop, photometric steps and normalisation; `width` draws a sample."""
+
+    def __init__(self, crop, steps: Sequence, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype):
+        self.crop, self.steps, self.dtype = crop, list(steps), dtype
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
+        self.width = crop.width + sum(step.width for step in self.steps)
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def geometry(self, u: Tensor, S: int) -> tuple[Tensor, Tensor]:
+        """Where draws u [N, width] cut a pool image of side S: boxes float32 [N, 4] = x0, y0, x1, y1 in px; flips bool [N].
+
+        A mirrored view shows its box's x1 at the left.
+        """
+        box, flip = self.crop.geometry(u.numpy(), S)
+        return torch.from_numpy(box).float(), torch.from_numpy(flip)
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3, S, S]")
+        if u.shape != (len(images), self.width) or u.dtype != torch.float64 or u.device.type != "cpu":
+            raise UserError(f"found draws {u.dtype} {tuple(u.shape)} on {u.device}; "
+                            f"expected float64 [{len(images)}, {self.width}] on the CPU; fix: uniforms(..., view.width)")
+        draws, size = u.numpy(), self.crop.size
+        out = torch.empty(len(images), 3, size, size, device=images.device)
+        piece = len(images) if images.is_cuda else max(1, PIECE // (3 * images.shape[-1] ** 2))
+        for a in range(0, len(images), max(piece, 1)):
+            self._fill(out[a:a + piece], images[a:a + piece], draws[a:a + piece])
+        return out.to(self.dtype)
+
+    def _fill(self, out: Tensor, images: Tensor, u: np.ndarray) -> None:
+        x = self.crop(images, u[:, :self.crop.width])
+        at, top = self.crop.width, 255.0
+        for step in self.steps:
+            if not isinstance(step, RandAugment) and top != 1:
+                x, top = x.float().div_(255), 1.0
+            x = step(x, u[:, at:at + step.width])
+            at += step.width
+        scale, shift = self._normalisation(images.device)
+        out.copy_(x).mul_(scale / top).sub_(shift)
+
+    def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """1 / std and mean / std on the device, copied there once."""
+        if device not in self._constants:
+            self._constants[device] = (1 / self.std).to(device), (self.mean / self.std).to(device)
+        return self._constants[device]
+
+
+def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[float], flip: bool = True,
+               preset: str = "kekmodel", min_scale: float | None = None, color: bool = True,
+               dtype: torch.dtype = torch.float32) -> View:
+    """The view `kind` of VIEWS at size x size px.
+
+    flip False: never mirrored, for data whose mirror image is something else (digits). preset: which RandAugment.
+    min_scale: smallest area of a resized crop, a share of the pool image; small images need 0.3 to 0.5. color False: no
+    hue, saturation or grayscale, for grayscale data. Views below 64 px are not blurred, as is common practice.
+    """
+    if kind not in VIEWS:
+        raise unknown("view", kind, VIEWS)
+    if preset not in PRESETS:
+        raise unknown("RandAugment preset", preset, PRESETS)
+    if min_scale is not None and not 0 < min_scale <= 1:
+        raise UserError(f"found min_scale={min_scale}; expected a share of the image in (0, 1]")
+    recipe = VIEWS[kind]
+    if min_scale is not None:
+        recipe = replace(recipe, scale=(min_scale, max(min_scale, recipe.scale[1])))
+    return View(_crop(recipe, size, flip), _steps(recipe, size, preset, color), mean, std, dtype)
+
+
+def _crop(recipe: Recipe, size: int, flip: bool):
+    if recipe.crop == "resized":
+        return ResizedCrop(size, flip, recipe.scale, interpolation=recipe.interpolation)
+    return ShiftCrop(size, flip) if recipe.crop == "shift" else CentreCrop(size)
+
+
+def _steps(recipe: Recipe, size: int, preset: str, color: bool) -> list:
+    steps = []
+    if recipe.randaugment:
+        steps.append(RandAugment(PRESETS[preset]))
+    if recipe.jitter:
+        amounts = [a / 2 for a in recipe.jitter] if size < SMALL and max(recipe.jitter) > 0.5 else list(recipe.jitter)
+        steps.append(Jitter(*(amounts if color else [*amounts[:2], 0.0, 0.0]), p=recipe.jitter_chance))
+    if recipe.hsv and color:
+        steps.append(HsvJitter())
+    if recipe.gray_chance and color:
+        steps.append(Grayscale(recipe.gray_chance))
+    if recipe.blur_chance and size >= SMALL:
+        steps.append(Blur(recipe.blur_chance, size))
+    if recipe.solarize_chance:
+        steps.append(Solarize(recipe.solarize_chance))
+    return steps
