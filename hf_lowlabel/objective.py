@@ -49,6 +49,7 @@ class PretrainObjective(Objective):
     """
 
     views: tuple[str, ...] = ("byol1", "byol2")
+    geometry: bool = False  # whether a batch must bring "boxes" and "flips"
 
     def __init__(self, encoder: nn.Module):
         super().__init__()

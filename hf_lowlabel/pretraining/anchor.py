@@ -21,9 +21,12 @@ class Anchored(PretrainObjective):
     Buffers (BatchNorm statistics), projectors and predictors are free. The start travels in the checkpoint.
     """
 
+    unguarded = ("start",)  # constant: nothing to restore after a step with a bad loss
+
     def __init__(self, objective: PretrainObjective, weight: float = 1e-2):
         super().__init__(objective.encoder)
-        self.objective, self.weight, self.views = objective, weight, objective.views
+        self.objective, self.weight = objective, weight
+        self.views, self.geometry = objective.views, objective.geometry
         del self.encoder  # one name per tensor: it lives in the objective
         for i, p in enumerate(objective.encoder.parameters()):
             self.register_buffer(f"start{i}", p.detach().float().clone())
@@ -36,7 +39,8 @@ class Anchored(PretrainObjective):
         out = self.objective(batch, t)
         params = list(self.objective.encoder.parameters())
         pull = l2_distance(params, [getattr(self, f"start{i}") for i in range(len(params))])
-        return {**out, "loss": out["loss"] + self.weight * pull, "self": out["loss"].detach(), "distance": pull.detach()}
+        own = out["loss"]
+        return {**out, "loss": own + self.weight * pull, "self": own.detach(), "distance": pull.detach()}
 
     def after_step(self, t: float) -> None:
         self.objective.after_step(t)

@@ -3,7 +3,7 @@
     L = 2 - 2 cos(q(g(f(x1))), sg(g'(f'(x2))))  +  the same with x1 and x2 exchanged
     f', g' follow f, g by an average whose momentum rises from m0 to 1:  m(t) = 1 - (1 - m0)(cos(pi t) + 1) / 2
 
-f encoder, g projector, q predictor, sg stop-gradient. No negatives: the predictor and the slow teacher prevent collapse.
+f encoder, g projector, q predictor, sg stop-gradient. No negatives: predictor and slow teacher prevent collapse.
 """
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
 class BYOL(PretrainObjective):
     """BYOL on the pooled features of an encoder.
 
-    hidden, out: widths of projector and predictor. m0: the teacher's momentum at the start (0.99 up to 300 epochs, 0.996
-    at 1000). The loss is the SUM of both directions; the teacher's BatchNorm stays in train mode; the online encoder is
-    the one that is saved.
+    hidden, out: widths of projector and predictor. m0: the teacher's momentum at the start (0.99 up to 300 epochs,
+    0.996 at 1000). The loss is the SUM of both directions; the teacher's BatchNorm stays in train mode; the online
+    encoder is the one that is saved.
     """
 
     views = ("byol1", "byol2")
+    teacher_buffers = "own"  # what the teacher's BatchNorm normalises with, see EMA
 
     def __init__(self, encoder: nn.Module, *, hidden: int = 4096, out: int = 256, m0: float = 0.99):
         super().__init__(encoder)
         self.m0 = m0
         self.projector, self.predictor = mlp(encoder.num_features, hidden, out), mlp(out, hidden, out)
-        self.teacher_encoder, self.teacher_projector = EMA(encoder, "own"), EMA(self.projector, "own")
+        self.teacher_encoder, self.teacher_projector = (
+            EMA(network, self.teacher_buffers) for network in (encoder, self.projector))
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         x1, x2 = batch["views"]                                                          # [B, 3, H, W]

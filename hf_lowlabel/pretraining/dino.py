@@ -1,0 +1,90 @@
+"""DINO (Caron et al. 2021, arXiv 2104.14294, Eq. 1-4).
+
+    L = mean over teacher views i, student views j != i of  -sum_k P_t(x_i)_k log P_s(x_j)_k
+    P_s = softmax(g(f(x)) / tau_s),    P_t = softmax((g'(f'(x)) - c) / tau_t)
+    c <- m_c c + (1 - m_c) mean over the global batch of g'(f'(x))
+
+The teacher f', g' follows f, g by a momentum that rises from m0 to 1; it sees the first two (global) views, the student
+all of them. Centering and a sharp teacher keep each other from collapse.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_mean
+from ..objective import EMA, PretrainObjective, cosine_momentum
+from .contrast import Waiting
+
+
+def cross_view_entropy(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
+    """L from the teacher's probabilities and the student's log-probabilities of each view, all [B, K]."""
+    pairs = [(p, q) for i, p in enumerate(teacher) for j, q in enumerate(student) if i != j]
+    return torch.stack([-(p * q).sum(1).mean() for p, q in pairs]).mean()
+
+
+class Head(nn.Module):
+    """3 linear layers with GELU, a unit vector, then cosines to `out` prototypes (a weight-normalised linear layer)."""
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int, out: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
+                                 nn.Linear(hidden, bottleneck))
+        for layer in self.mlp[::2]:
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(out, bottleneck), dim=1))
+
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
+        # frozen: a gradient of zeros, where none at all would stall DDP
+        w = self.prototypes.detach() + 0 * self.prototypes if frozen else self.prototypes
+        return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(w, dim=1)).float()
+
+
+class DINO(PretrainObjective):
+    """DINO on the pooled features.
+
+    out: number of prototypes K. hidden, bottleneck: widths of the head. tau_s: the student's temperature. tau_t0,
+    tau_t, tau_warmup: the teacher's rises from the first to the second, linearly, over this share of training (30
+    epochs of 300). center_m: m_c. m0: the teacher's momentum at the start. freeze_last: share of training in which the
+    prototypes stay as they are (the authors: the first epoch). A batch may hold more views than two, of any size.
+    """
+
+    views = ("byol1", "byol2")
+
+    def __init__(self, encoder: nn.Module, *, out: int = 65536, hidden: int = 2048, bottleneck: int = 256,
+                 tau_s: float = 0.1, tau_t0: float = 0.04, tau_t: float = 0.07, tau_warmup: float = 0.1,
+                 center_m: float = 0.9, m0: float = 0.996, freeze_last: float = 0.01):
+        super().__init__(encoder)
+        self.tau_s, self.tau_t0, self.tau_t, self.tau_warmup = tau_s, tau_t0, tau_t, tau_warmup
+        self.center_m, self.m0, self.freeze_last = center_m, m0, freeze_last
+        self.head = Head(encoder.num_features, hidden, bottleneck, out)
+        self.teacher_encoder, self.teacher_head = EMA(encoder, "own"), EMA(self.head, "own")
+        self.register_buffer("center", torch.zeros(out))
+        self.waiting = Waiting()
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        views, frozen = batch["views"], t < self.freeze_last
+        with torch.no_grad():
+            out = [self.teacher_head(self.teacher_encoder.module.pooled(x)) for x in views[:2]]  # [B, out]
+            teacher = [((o - self.center) / self.teacher_temperature(t)).softmax(1) for o in out]
+        student = [(self.head(self.encoder.pooled(x), frozen) / self.tau_s).log_softmax(1) for x in views]
+        self.waiting.add(all_mean(torch.cat(out).mean(0)), t)
+        entropy = -(teacher[0] * teacher[0].clamp_min(1e-12).log()).sum(1).mean()
+        return {"loss": cross_view_entropy(teacher, student), "teacher_entropy": entropy}
+
+    def teacher_temperature(self, t: float) -> float:
+        """tau_t0 + (tau_t - tau_t0) min(1, t / tau_warmup)."""
+        rise = min(1.0, t / self.tau_warmup) if self.tau_warmup else 1.0
+        return self.tau_t0 + (self.tau_t - self.tau_t0) * rise
+
+    @torch.no_grad()
+    def after_step(self, t: float) -> None:
+        waiting = self.waiting.take()
+        if waiting:
+            mean = torch.stack(waiting).mean(0)
+            self.center.lerp_(torch.where(mean.isfinite(), mean, self.center), 1 - self.center_m)
+        m = cosine_momentum(self.m0, t)
+        self.teacher_encoder.update(self.encoder, m)
+        self.teacher_head.update(self.head, m)

@@ -1,0 +1,47 @@
+"""Exemplar (Dosovitskiy et al. 2014, arXiv 1406.6909; Zhai et al., S4L, section 3.1): every image is its own class.
+
+    L = mean_a log(1 + exp(max_{p: same image} |z_a - z_p|_2 - min_{n: other image} |z_a - z_n|_2))
+
+the batch-hard triplet loss with soft margin (Hermans et al. 2017, arXiv 1703.07737, section 2) over 8 instances of each
+image.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather, rank, world
+from ..errors import UserError
+from ..objective import PretrainObjective
+
+
+def batch_hard(z: Tensor, image: Tensor, everyone: Tensor, their_image: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances to the farthest embedding of the same image and the nearest of another: [A, D], [N, D] -> [A], [A]."""
+    far = torch.cdist(z.float(), everyone.float(), compute_mode="donot_use_mm_for_euclid_dist")  # [A, N]
+    same = image[:, None] == their_image[None]
+    return far.masked_fill(~same, -torch.inf).amax(1), far.masked_fill(same, torch.inf).amin(1)
+
+
+class Exemplar(PretrainObjective):
+    """Exemplar: all views of an image attract each other, the images of the batch, of all ranks, repel.
+
+    instances: views of each image in a step. out: width of the embedding, which is not normalised.
+    """
+
+    views = ("exemplar",) * 8
+
+    def __init__(self, encoder: nn.Module, *, instances: int = 8, out: int = 1000):
+        super().__init__(encoder)
+        if instances < 2:
+            raise UserError(f"instances is {instances}; expected 2 or more views of each image to pull together")
+        self.views, self.head = ("exemplar",) * instances, nn.Linear(encoder.num_features, out)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        views = batch["views"]
+        if len(views[0]) * world() < 2:
+            raise UserError("found 1 image in a batch; exemplar compares images: expected batch_size of 2 or more")
+        image = torch.arange(len(views[0]), device=views[0].device).repeat(len(views)) + rank() * len(views[0])
+        z = self.head(self.encoder.pooled(torch.cat(views)))                             # [V * B, out]
+        positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))
+        return {"loss": F.softplus(positive - negative).mean(), "hard": (positive > negative).float().mean()}

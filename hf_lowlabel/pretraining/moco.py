@@ -1,0 +1,54 @@
+"""MoCo v2 (He et al. 2020, arXiv 1911.05722, Eq. 1-2; Chen et al. 2020, arXiv 2003.04297).
+
+    L = -log exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_{k in queue} exp(q.k / tau))
+    q = g(f(x1)),  k+ = g'(f'(x2))  as unit vectors;  f', g' <- m (f', g') + (1 - m) (f, g)
+
+The paper shuffles the key batch over GPUs so that BatchNorm does not tell which key belongs to which query. Here
+nothing is shuffled: under several processes the trainer turns every BatchNorm into SyncBatchNorm, whose statistics are
+those of the global batch for queries and keys alike. `teacher_buffers="ema"` closes the leak altogether: keys then use
+averaged statistics (MoCo-EMAN, Cai et al. 2021).
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import unknown
+from ..objective import EMA, PretrainObjective
+from .contrast import KeyQueue, info_nce, unit
+
+
+class MoCo(PretrainObjective):
+    """MoCo v2: a queue of old keys as negatives, a slow encoder of keys, an MLP head without BatchNorm.
+
+    out: width of the embedding. queue: number of negative keys K. m: share of the key encoder that is kept in a step
+    (0.99 on small data). tau: temperature. teacher_buffers: BatchNorm of the key encoder, "own" batch statistics as in
+    the paper or "ema" of the query encoder's.
+    """
+
+    views = ("moco", "moco")
+
+    def __init__(self, encoder: nn.Module, *, out: int = 128, queue: int = 65536, m: float = 0.999, tau: float = 0.2,
+                 teacher_buffers: str = "own"):
+        if teacher_buffers not in ("own", "ema"):
+            raise unknown("teacher_buffers", teacher_buffers, ("own", "ema"))
+        super().__init__(encoder)
+        self.m, self.tau, dim = m, tau, encoder.num_features
+        self.projector = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, out))
+        self.teacher_encoder = EMA(encoder, teacher_buffers)
+        self.teacher_projector = EMA(self.projector, teacher_buffers)
+        self.queue = KeyQueue(queue, out)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        x_q, x_k = batch["views"]                                                        # [B, 3, H, W]
+        q = unit(self.projector(self.encoder.pooled(x_q)))                               # [B, out]
+        with torch.no_grad():
+            k = unit(self.teacher_projector(self.teacher_encoder.module.pooled(x_k)))    # [B, out]
+        loss = info_nce(q, k, self.queue.keys, self.tau)
+        self.queue.wait(k, t)
+        return {"loss": loss, "positive": (q.detach() * k).sum(1).mean()}
+
+    def after_step(self, t: float) -> None:
+        self.queue.advance()
+        self.teacher_encoder.update(self.encoder, self.m)
+        self.teacher_projector.update(self.projector, self.m)

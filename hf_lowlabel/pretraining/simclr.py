@@ -1,0 +1,49 @@
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709, Eq. 1 and algorithm 1): NT-Xent over the global batch.
+
+    l(i, j) = -log exp(z_i.z_j / tau) / sum_{k != i} exp(z_i.z_k / tau)
+
+z: unit vectors of all views of all images on all ranks, j the other view of i's image; the loss is the mean over i.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather, rank
+from ..objective import PretrainObjective, mlp
+from .byol import feature_std
+from .contrast import full_precision, unit
+
+
+def nt_xent(z: Tensor, tau: float) -> Tensor:
+    """The mean of l(i, j) over this rank's rows. z: unit vectors [2B, D], first the first views, then the second.
+
+    Other ranks' rows are gathered with gradient, so that the mean over ranks has the gradient of the global batch.
+    """
+    n = len(z)
+    everyone = all_gather(z, grad=True)                                                  # [world * 2B, D]
+    row = torch.arange(n, device=z.device)
+    me, partner = row + rank() * n, (row + n // 2) % n + rank() * n                      # positions in `everyone`
+    with full_precision(z):
+        logits = z @ everyone.T / tau                                                    # [2B, world * 2B]
+    itself = me[:, None] == torch.arange(len(everyone), device=z.device)                 # k = i
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
+
+
+class SimCLR(PretrainObjective):
+    """SimCLR: all other images of the batch, of all ranks, are the negatives; both views pass the encoder together.
+
+    hidden: width of the projector's hidden layer, 0 for that of the features. out: width of the embedding. tau:
+    temperature (0.5 suits CIFAR, 0.1 ImageNet).
+    """
+
+    views = ("simclr", "simclr")
+
+    def __init__(self, encoder: nn.Module, *, hidden: int = 0, out: int = 128, tau: float = 0.5):
+        super().__init__(encoder)
+        self.projector, self.tau = mlp(encoder.num_features, hidden or encoder.num_features, out), tau
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        z = unit(self.projector(self.encoder.pooled(torch.cat(batch["views"]))))         # [2B, out]
+        return {"loss": nt_xent(z, self.tau), "z_std": feature_std(z)}
