@@ -1,1 +1,1 @@
-"""Metrics, probes of frozen features, and pictures. `modules` (evaluate) and `plots` (matplotlib) are imported on demand."""
+"""Metrics, probes of frozen features, pictures. Only `modules` imports evaluate, and only `plots` matplotlib."""

@@ -2,6 +2,7 @@
 
 Letters: N images, K classes, p [N, K] probabilities, y [N] true classes, yhat_i = argmax_k p_ik, c_i = max_k p_ik.
 """
+
 from __future__ import annotations
 
 import math
@@ -28,7 +29,7 @@ def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def top_k_accuracy(scores: np.ndarray, targets: np.ndarray, k: int = 5) -> float:
-    """(1/N) sum_i 1[y_i is among the min(k, K) classes of largest score]; of equal scores the lower class comes first."""
+    """(1/N) sum_i 1[y_i is among the min(k, K) classes of largest score]; ties go to the lower class."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     k = min(k, scores.shape[1])
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # [N, k]
@@ -82,7 +83,9 @@ def most_confused(confusion: np.ndarray, class_names: Sequence[str], count: int 
     order = np.argsort(-errors, axis=None, kind="stable")[:count]
     pairs = [divmod(int(i), len(errors)) for i in order]
     return [
-        {"true": class_names[a], "predicted": class_names[b], "images": int(errors[a, b])} for a, b in pairs if errors[a, b]
+        {"true": class_names[a], "predicted": class_names[b], "images": int(errors[a, b])}
+        for a, b in pairs
+        if errors[a, b]
     ]
 
 
@@ -116,18 +119,22 @@ def classification_metrics(
     }
 
 
-def check(scores: np.ndarray, targets: np.ndarray, num_classes: int, probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
+def check(
+    scores: np.ndarray, targets: np.ndarray, num_classes: int, probabilities: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores as float64 [N, K] and targets as int64 [N], or an error that says what is wrong with them."""
     scores, targets = np.asarray(scores, np.float64), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1] or scores.shape[1] != num_classes or not len(scores):
         raise UserError(
-            f"found scores of shape {scores.shape} and targets of shape {targets.shape}; expected [N, {num_classes}] and "
-            f"[N] with N >= 1 for {num_classes} class names; fix: give one row of scores per labeled test image"
+            f"found scores of shape {scores.shape} and targets of shape {targets.shape}; "
+            f"expected [N, {num_classes}] and [N] with N >= 1 for {num_classes} class names; "
+            "fix: give one row of scores per labeled test image"
         )
     if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= num_classes:
         raise UserError(
-            f"found targets of type {targets.dtype} from {targets.min()} to {targets.max()}; expected integers from 0 to "
-            f"{num_classes - 1}; fix: leave unlabeled images (-1) out of the test set and check the class names"
+            f"found targets of type {targets.dtype} from {targets.min()} to {targets.max()}; "
+            f"expected integers from 0 to {num_classes - 1}; "
+            "fix: leave unlabeled images (-1) out of the test set and check the class names"
         )
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).any(1).sum())

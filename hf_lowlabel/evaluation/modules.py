@@ -6,6 +6,7 @@
 
 `predictions` are rows of probabilities [N, K] (for `ClassificationMetrics` with `class_names`: see there).
 """
+
 from __future__ import annotations
 
 import datasets

@@ -1,9 +1,10 @@
 """Pictures for the run folder and the card: training curves, confusion matrix, reliability diagram, contact sheet.
 
-Every function writes one PNG below 300 KB and returns its path. Figures are objects of their own: no pyplot, no display,
-no global setting is touched. Colours are Okabe and Ito's, which colour-blind readers tell apart; mistakes are also marked
-by a sign, never by colour alone.
+Every function writes one PNG below 300 KB and returns its path. Figures are objects of their own: no pyplot, no
+display, no global setting is touched. Colours are Okabe and Ito's, which colour-blind readers tell apart; mistakes are
+also marked by a sign, never by colour alone.
 """
+
 from __future__ import annotations
 
 import io
@@ -20,7 +21,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#767676")
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#767676",
+)
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "--", "-.")
 LARGEST_FILE = 300_000  # bytes
@@ -74,7 +83,7 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
     scale = 100 if panel in (PSEUDO, ACCURACY) else 1
     drawn = sorted(lines, key=lambda n: (n != "loss", n))[: len(CYCLE)]
     biggest = 0.0
-    for color, dashes, name in zip(CYCLE, DASHES, drawn):
+    for color, dashes, name in zip(CYCLE, DASHES, drawn, strict=False):
         x, y = (np.array(column, float) for column in zip(*lines[name], strict=True))
         y = np.where(np.isfinite(y), y, np.nan) * scale
         biggest = max(biggest, np.nanmax(np.abs(y), initial=0))
@@ -108,7 +117,7 @@ def _running_mean(y: np.ndarray, width: int) -> np.ndarray:
 
 
 def confusion(metrics: dict, path: str | Path) -> Path:
-    """confusion.png from `classification_metrics`: named cells up to 60 classes, an overview with the worst pairs above."""
+    """confusion.png from `classification_metrics`: named cells up to 60 classes, else an overview."""
     names = metrics["class_names"]
     if len(names) > 60 or metrics["confusion"] is None:
         return _overview(metrics, path)
@@ -120,7 +129,9 @@ def confusion(metrics: dict, path: str | Path) -> Path:
     ax = fig.add_subplot()
     shown = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     labels = [_cut(n, 18) for n in names]
-    ax.set_xticks(range(k), labels, rotation=90 if k > 6 or max(map(len, labels)) > 6 else 0, fontsize=font, parse_math=False)
+    ax.set_xticks(
+        range(k), labels, rotation=90 if k > 6 or max(map(len, labels)) > 6 else 0, fontsize=font, parse_math=False
+    )
     ax.set_yticks(range(k), labels, fontsize=font, parse_math=False)
     if k <= 30:
         digits = len(str(matrix.max()))
@@ -141,7 +152,7 @@ def _summary(metrics: dict) -> str:
 
 
 def _overview(metrics: dict, path: str | Path) -> Path:
-    """Many classes: the matrix as a texture, the distribution of per-class accuracy, the ten most frequent confusions."""
+    """Many classes: the matrix as a texture, a histogram of per-class accuracy, the ten most frequent confusions."""
     matrix = metrics["confusion"]
     fig = _figure(11 if matrix else 6, 5.6)
     grid = fig.add_gridspec(2, 2 if matrix else 1, width_ratios=(1.15, 1) if matrix else (1,), height_ratios=(1, 1.3))
@@ -170,7 +181,7 @@ def _overview(metrics: dict, path: str | Path) -> Path:
 
 
 def reliability(metrics: dict, path: str | Path) -> Path:
-    """Reliability diagram (Guo et al. 2017, figure 1): accuracy against confidence in 15 bins, and how full the bins are."""
+    """Reliability diagram (Guo et al. 2017, figure 1): accuracy against confidence in 15 bins, and their sizes."""
     bins = metrics["reliability"]
     images, m = np.array(bins["images"]), len(bins["images"])
     acc, conf = (np.array([np.nan if v is None else 100 * v for v in bins[key]]) for key in ("accuracy", "confidence"))
@@ -192,8 +203,10 @@ def reliability(metrics: dict, path: str | Path) -> Path:
     return _save(fig, path)
 
 
-def choose_examples(probs: np.ndarray, targets: np.ndarray, random: int = 18, worst: int = 6, seed: int = 0) -> list[int]:
-    """Positions for a contact sheet: `random` drawn by seed, then the `worst` most confident mistakes among the rest."""
+def choose_examples(
+    probs: np.ndarray, targets: np.ndarray, random: int = 18, worst: int = 6, seed: int = 0
+) -> list[int]:
+    """Positions for a contact sheet: `random` drawn by seed, then the `worst` most confident mistakes of the rest."""
     draw = np.random.default_rng(seed).permutation(len(probs))[:random]
     wrong = np.flatnonzero((probs.argmax(1) != targets) & (targets >= 0))
     wrong = np.setdiff1d(wrong, draw)
@@ -213,15 +226,20 @@ def predictions(
 ) -> Path:
     """predictions.png: `random` test images drawn by seed, then the `worst` most confident mistakes, six in a row.
 
-    `image(i)` gives image i as PIL, uint8 array [H, W] or [H, W, 3], or uint8 tensor [3, H, W]; only those shown are asked
-    for. Below each: what was predicted with its confidence, and the true class where that was wrong (-1: not known).
+    `image(i)` gives image i as PIL, uint8 array [H, W] or [H, W, 3], or uint8 tensor [3, H, W]; it is called for
+    those shown only. Below each: what was predicted with its confidence, and
+    the true class where that was wrong (-1: not known).
     """
     probs, targets = np.asarray(probs), np.asarray(targets)
+    if not len(probs):
+        raise ValueError("found no images; expected at least one to draw")
     chosen = choose_examples(probs, targets, random, worst, seed)
     columns, start = min(6, len(chosen)), min(random, len(probs))
     rows = [chosen[i : min(i + columns, start)] for i in range(0, start, columns)]
     first_worst = len(rows)
-    rows += [chosen[i : i + columns] for i in range(start, len(chosen), columns)]  # the mistakes begin a row of their own
+    rows += [
+        chosen[i : i + columns] for i in range(start, len(chosen), columns)
+    ]  # the mistakes begin a row of their own
     side, gap, words, heading = 1.4, 0.12, 0.62, 0.28  # inches
     headings = {0: f"{start} test images drawn at random", first_worst: "The most confident mistakes among the others"}
     width = max(columns * (side + gap) + gap, 3.4)
@@ -270,14 +288,17 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
 
 
 def _save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
-    """The figure as PNG: as it is, else in 256 colours, else smaller, until it is below LARGEST_FILE; written atomically."""
+    """The figure as PNG: as it is, else in 256 colours, else smaller, until it is below LARGEST_FILE; atomic."""
     buffer, path = io.BytesIO(), Path(path)
     fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
     picture = Image.open(buffer).convert("RGB")
+    shrink = 1.0
     while buffer.tell() > LARGEST_FILE:
         buffer = io.BytesIO()
-        picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
-        picture = picture.resize([int(0.85 * side) for side in picture.size], Image.Resampling.LANCZOS)
+        small = [int(shrink * side) for side in picture.size]
+        colors = picture.resize(small, Image.Resampling.LANCZOS) if shrink < 1 else picture
+        colors.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        shrink *= min(0.95, 0.95 * math.sqrt(LARGEST_FILE / buffer.tell()))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(buffer.getvalue())

@@ -1,4 +1,5 @@
 """What frozen features [N, D] know: nearest neighbours, spread, a linear classifier, clusters."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..errors import UserError
 
 @torch.no_grad()
 def feature_std(features: Tensor) -> Tensor:
-    """s = sqrt(D) * mean_d std_i(z_id / ||z_i||): 1 for isotropic features, 0 after collapse (Chen & He 2021, section 4.1).
+    """s = sqrt(D) * mean_d std_i(z_id / ||z_i||): 1 isotropic, 0 collapsed (Chen & He 2021, section 4.1).
 
     A float32 scalar on the features' device, so that logging it does not wait for the device.
     """
@@ -104,8 +105,9 @@ def clustering_accuracy(clusters: Tensor | np.ndarray, labels: Tensor | np.ndarr
     clusters, labels = _array(clusters), _array(labels)
     if clusters.shape != labels.shape or not len(labels) or clusters.min() < 0 or labels.min() < 0:
         raise UserError(
-            f"found clusters of shape {clusters.shape} and labels of shape {labels.shape}; expected one cluster and one "
-            "label, both at least 0, for each of N >= 1 images; fix: leave unlabeled images out"
+            f"found clusters of shape {clusters.shape} and labels of shape {labels.shape}; "
+            "expected one cluster and one label, both at least 0, for each of N >= 1 images; "
+            "fix: leave unlabeled images out"
         )
     together = np.zeros((clusters.max() + 1, labels.max() + 1), np.int64)  # L_c^T L
     np.add.at(together, (clusters, labels), 1)
@@ -113,7 +115,7 @@ def clustering_accuracy(clusters: Tensor | np.ndarray, labels: Tensor | np.ndarr
 
 
 def kmeans_accuracy(features: Tensor | np.ndarray, labels: Tensor | np.ndarray, *, seed: int = 0) -> float:
-    """Clustering accuracy of k-means on l2-normalised features with as many clusters as classes (Xu et al., Table 10)."""
+    """Clustering accuracy of k-means on l2-normalised features with one cluster per class (Xu et al., Table 10)."""
     from sklearn.cluster import KMeans
 
     x, y = _array(features).astype(np.float64), _array(labels)

@@ -1,4 +1,5 @@
 """Every metric against a second, independent computation."""
+
 from __future__ import annotations
 
 import json
@@ -22,7 +23,13 @@ def scores(n=400, k=7, seed=0, absent=()):
 
 
 def test_against_sklearn():
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+    from sklearn.metrics import (
+        accuracy_score,
+        balanced_accuracy_score,
+        confusion_matrix,
+        log_loss,
+        top_k_accuracy_score,
+    )
 
     logits, targets = scores()
     probs = metrics.softmax(logits)

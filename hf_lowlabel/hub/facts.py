@@ -1,0 +1,269 @@
+"""What a run records about itself (run.json): the only source of its card. Nothing is guessed; unknown stays None."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, unknown
+
+KINDS = ("classification", "backbone")
+PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
+HEAVY = ("confusion", "reliability")  # parts of the metrics that stay in metrics.json
+
+
+@dataclass
+class Stage:
+    """One step of the lineage. The first one is usually {"what": "pretrained weights", "name": "resnet18.a1_in1k"}."""
+
+    what: str  # "pretrained weights", "random weights", "target pretraining", "finetuning"
+    name: str | None = None  # of weights: timm name with tag, Hub id or folder
+    hub_id: str | None = None  # org/name where it is on the Hub, for a link
+    revision: str | None = None
+    license: str | None = None  # as its source states it
+    method: str | None = None  # a row of methods.py, or a name of your own
+    dataset: str | None = None
+    images: int | None = None
+    steps: int | None = None
+
+
+@dataclass
+class Data:
+    """The images: `hub_id` only when they really are on the Hub."""
+
+    name: str
+    hub_id: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str | None = None  # that training images come from
+    fingerprint: str | None = None
+    license: str | None = None
+    images: int | None = None  # in the pool, labeled ones included
+    unlabeled_from: str | None = None  # name of a second source of raw images
+    test: str | None = None  # which images were tested on, in words: "20 % of the images, stratified, held out"
+    test_split: str | None = None  # name of a published split, if the test images are exactly that
+
+
+@dataclass
+class Labels:
+    """The label budget."""
+
+    number: int
+    per_class: dict[str, int] = field(default_factory=dict)  # class name -> labeled images; 0 for a class without
+    chosen: str | None = None  # how, in words: "at random, the same number per class, seed 0"
+    split_hash: str | None = None  # sha256 of the manifest
+
+    @property
+    def without(self) -> list[str]:
+        """Classes that no labeled image shows."""
+        return [name for name, number in self.per_class.items() if number == 0]
+
+
+@dataclass
+class Row:
+    """A line of the results table beside this model: the supervised baseline, the bare pretrained weights, ..."""
+
+    name: str
+    metrics: dict[str, Any]
+
+
+@dataclass
+class RunFacts:
+    """All a card is made of. Fields left empty leave their lines out of the card; a missing licence is asked for."""
+
+    kind: str  # "classification" or "backbone"
+    name: str | None = None  # title and model-index name; None: the folder's name
+    hub_id: str | None = None  # where this model is pushed to
+    license: str | None = None  # of this model, given by its author
+    method: str | None = None
+    architecture: str | None = None  # timm architecture
+    parameters: int | None = None  # number of weights
+    image_size: int | None = None  # px
+    class_names: list[str] = field(default_factory=list)
+    lineage: list[Stage] = field(default_factory=list)  # oldest first, this run last
+    data: Data | None = None
+    labels: Labels | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)  # classification_metrics(...), or probes by name
+    comparisons: list[Row] = field(default_factory=list)  # same test images
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    steps: int | None = None
+    seconds: float | None = None  # wall time of training
+    command: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    extra_tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("kind of model", self.kind, KINDS)
+
+    def to_json(self, path: str | Path) -> Path:
+        """run.json, whole or not at all; paths are shortened, access tokens left out."""
+        values, path = asdict(self.public()), Path(path)
+        for metrics in (values["metrics"], *(row["metrics"] for row in values["comparisons"])):
+            for name in HEAVY:
+                metrics.pop(name, None)
+        write_text(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return path
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> RunFacts:
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"found no {path}; expected the run.json of a run folder; fix the path") from None
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}); expected the run.json of a run folder") from error
+        facts = _known(cls, values, path)
+        facts["lineage"] = [Stage(**_known(Stage, v, path)) for v in facts.get("lineage") or ()]
+        facts["comparisons"] = [Row(**_known(Row, v, path)) for v in facts.get("comparisons") or ()]
+        for name, kind in (("data", Data), ("labels", Labels)):
+            if facts.get(name) is not None:
+                facts[name] = kind(**_known(kind, facts[name], path))
+        return cls(**facts)
+
+    def public(self) -> RunFacts:
+        """A copy without this machine's paths and without access tokens."""
+        data = self.data and replace(
+            self.data, name=public_text(self.data.name), unlabeled_from=public_text(self.data.unlabeled_from)
+        )
+        lineage = [replace(s, name=public_text(s.name), dataset=public_text(s.dataset)) for s in self.lineage]
+        settings = {k: v for k, v in _public(self.hyperparameters).items() if "token" not in k}
+        return replace(self, data=data, lineage=lineage, hyperparameters=settings, command=public_text(self.command))
+
+
+def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UserError(f"found {type(values).__name__} in {path}; expected the fields of {cls.__name__}")
+    for key in values:
+        if key not in {f.name for f in fields(cls)}:
+            raise unknown(f"field of {cls.__name__} in {path}", key, [f.name for f in fields(cls)])
+    return dict(values)
+
+
+# ---- what is collected at run time ----------------------------------------------------------------------------------
+
+
+def lineage_of(folder: str | Path) -> list[Stage]:
+    """The stages that led to the model in a run folder; empty when the folder has no run.json."""
+    path = Path(folder, "run.json")
+    return RunFacts.from_json(path).lineage if path.is_file() else []
+
+
+def compare_with(facts: RunFacts, folder: str | Path, name: str) -> Row:
+    """The results of another run as a row of this card; the name says so when the labels are not the same."""
+    other = RunFacts.from_json(Path(folder, "run.json"))
+    ours, theirs = facts.labels and facts.labels.split_hash, other.labels and other.labels.split_hash
+    if ours is None or ours != theirs:
+        name += f" ({other.labels.number} labels of another split)" if other.labels else " (labels not recorded)"
+    return Row(name, {k: v for k, v in other.metrics.items() if k not in HEAVY})
+
+
+def collect_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def collect_hardware(processes: int = 1) -> dict[str, Any]:
+    """Processor, cores, memory and accelerators; no host name, no user name."""
+    import torch
+
+    found: dict[str, Any] = {"system": platform.system(), "cpu": _cpu_name(), "cores": _cores(), "processes": processes}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["gpu_memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30)
+    elif torch.backends.mps.is_available():
+        found["gpu"] = "Apple (MPS)"
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def collect_command(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """The command that started this process, as a reader can type it: paths shortened, tokens left out.
+
+    Launchers hide their own command line; from WORLD_SIZE it is written back as torchrun.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    processes = int(environ.get("WORLD_SIZE", 1))
+    start = argv[0] if argv else ""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if Path(start).stem == "__main__" and spec is not None:
+        program = ["-m", spec.name.removesuffix(".__main__")]
+    elif start.endswith(".py"):
+        program = [start]
+    else:
+        return public_text(shlex.join([Path(start).name, *argv[1:]]))
+    launcher = ["torchrun", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
+    return public_text(shlex.join([*launcher, *program, *argv[1:]]))
+
+
+# ---- what must not leave this machine -------------------------------------------------------------------------------
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=[-_]token[= ])[^\s-]\S*", re.IGNORECASE)
+ABSOLUTE = re.compile(r"(?<![\w.~:/\\-])/[^\s'\",;:=()]*[^\s'\",;:=().]")
+
+
+def public_text(text: str | None) -> str | None:
+    """`text` with paths below the working folder made relative, home as ~, others cut to their last part."""
+    if text is None:
+        return None
+    here, home = str(Path.cwd()), str(Path.home())
+
+    def shorten(match: re.Match) -> str:
+        path = match[0].rstrip("/") or "/"
+        if path == here or path.startswith(here.rstrip("/") + "/"):
+            return os.path.relpath(path, here)
+        if len(home) > 1 and (path == home or path.startswith(home + "/")):
+            return "~" + path[len(home) :]
+        return "path/to/" + Path(path).name
+
+    return TOKEN.sub("TOKEN", ABSOLUTE.sub(shorten, text))
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _public(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_public(v) for v in value]
+    return public_text(value) if isinstance(value, str) else str(value) if isinstance(value, Path) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file or none: written beside its place, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

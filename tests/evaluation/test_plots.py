@@ -1,0 +1,147 @@
+"""Pictures: what is drawn, that it fits, and that no global state of matplotlib is touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from hf_lowlabel.evaluation import metrics, plots
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved, in order."""
+    kept = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda fig, *args, **kwargs: (kept.append(fig), save(fig, *args, **kwargs))[1])
+    return kept
+
+
+def result(k, n=300, names=None):
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k))
+    logits[np.arange(n), targets] += 3
+    names = names or [f"class {i}" for i in range(k)]
+    return metrics.classification_metrics(logits, targets, names), metrics.softmax(logits), targets
+
+
+def log(steps=200):
+    for s in range(steps):
+        row = {
+            "step": s,
+            "loss": 2 / (s + 1),
+            "supervised": 1 / (s + 1),
+            "used": s / steps,
+            "lr": 0.03,
+            "seconds": 0.1 * s,
+        }
+        yield row
+        if s % 50 == 0:
+            yield {"step": s, "accuracy": s / steps, "knn_accuracy": 0.5, "feature_std": 0.9}
+
+
+def test_curves_have_a_panel_for_each_kind_of_number(tmp_path, figures):
+    rows = [*log(), {"step": 200, "loss": float("nan"), "note": "text", "lr": True}]
+    path = plots.curves(rows, tmp_path / "curves.png", title="digits, 40 labels for $5")
+    panels = {ax.get_title(loc="left"): ax for ax in figures[0].axes}
+    assert list(panels) == [plots.LOSS, plots.PSEUDO, plots.ACCURACY, plots.SPREAD, plots.RATE]
+    named = {title: {text.get_text() for text in ax.get_legend().get_texts()} for title, ax in panels.items()}
+    assert named[plots.LOSS] == {"loss", "supervised"} and named[plots.ACCURACY] == {"accuracy", "knn accuracy"}
+    accuracy = panels[plots.ACCURACY].lines[0]
+    np.testing.assert_allclose(accuracy.get_xdata(), [0, 50, 100, 150])
+    np.testing.assert_allclose(accuracy.get_ydata(), [0, 25, 50, 75])  # per cent
+    check(path)
+
+
+def test_an_empty_log_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="log.jsonl"):
+        plots.curves([{"step": 3}], tmp_path / "curves.png")
+
+
+def test_running_mean_leaves_gaps_out():
+    y = np.array([1.0, 3.0, np.nan, 5.0, 7.0])
+    np.testing.assert_allclose(plots._running_mean(y, 3), [2, 2, 4, 6, 6])
+
+
+@pytest.mark.parametrize("k", [2, 12, 45, 200, 300])
+def test_confusion_is_legible(tmp_path, figures, k):
+    """No two tick labels of an axis overlap, from 2 classes to hundreds, with names that are long and hold a $."""
+    names = [f"a class name that is rather long ${i}$" if i % 3 == 0 else f"n{i}" for i in range(k)]
+    m = result(k, 4 * k, names)[0]
+    check(plots.confusion(m, tmp_path / "confusion.png"))
+    fig = figures[0]
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            boxes = [t.get_window_extent() for t in axis.get_ticklabels() if t.get_text() and t.get_visible()]
+            side = ("x0", "x1") if axis is ax.xaxis else ("y0", "y1")
+            spans = sorted((getattr(b, side[0]), getattr(b, side[1])) for b in boxes)
+            assert all(a[1] <= b[0] + 1 for a, b in zip(spans, spans[1:], strict=False)), (k, axis)
+    if k == 12:
+        shown = {(int(t.get_position()[1]), int(t.get_position()[0])): int(t.get_text()) for t in fig.axes[0].texts}
+        assert shown == {(a, b): n for a, row in enumerate(m["confusion"]) for b, n in enumerate(row) if n}
+
+
+def test_reliability_draws_the_bins(tmp_path, figures):
+    m = result(5)[0]
+    check(plots.reliability(m, tmp_path / "reliability.png"))
+    heights = [bar.get_height() for bar in figures[0].axes[0].patches]
+    assert heights == pytest.approx([100 * a for a in m["reliability"]["accuracy"] if a is not None])
+
+
+def test_contact_sheet_frames_mistakes(tmp_path, figures):
+    _, probs, targets = result(4, 100)
+    rng, asked = np.random.default_rng(0), []
+
+    def image(i):
+        asked.append(i)
+        kinds = [Image.new("RGB", (40, 90), "red"), rng.integers(0, 255, (8, 8), np.uint8)]
+        return [*kinds, rng.integers(0, 255, (3, 32, 32), np.uint8)][i % 3]
+
+    check(plots.predictions(image, probs, targets, list("abcd"), tmp_path / "predictions.png"))
+    chosen = plots.choose_examples(probs, targets)
+    assert asked == chosen and len(set(chosen)) == len(chosen) == len(figures[0].axes) <= 24
+    for i, ax in zip(chosen, figures[0].axes, strict=True):
+        wrong = probs[i].argmax() != targets[i]
+        assert (ax.spines["left"].get_linewidth() > 1) == wrong
+        assert ("✗" in ax.get_xlabel()) == wrong == (f"true: {'abcd'[targets[i]]}" in ax.get_xlabel())
+        assert f"{100 * probs[i].max():.0f} %" in ax.get_xlabel()
+    others = np.setdiff1d(np.flatnonzero(probs.argmax(1) != targets), chosen[:18])
+    assert chosen[18:] == sorted(others.tolist(), key=lambda i: -probs[i].max())[:6]
+
+
+def test_contact_sheet_of_few_images_and_of_unlabeled_ones(tmp_path):
+    _, probs, targets = result(4, 3)
+    image = Image.new("RGB", (20, 20))
+    check(plots.predictions(lambda i: image, probs, targets, list("abcd"), tmp_path / "few.png"))
+    unknown = np.full(3, -1)
+    assert plots.choose_examples(probs, unknown, random=2) == plots.choose_examples(probs, unknown, random=2, worst=0)
+    check(plots.predictions(lambda i: image, probs, unknown, list("abcd"), tmp_path / "unknown.png"))
+    with pytest.raises(ValueError, match="at least one"):
+        plots.predictions(lambda i: image, probs[:0], targets[:0], list("abcd"), tmp_path / "none.png")
+
+
+def test_a_noisy_picture_stays_below_the_limit_and_replaces_the_old_one(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (800, 1000, 3), np.uint8)
+    fig = Figure(figsize=(10, 8))
+    fig.figimage(noise)
+    (tmp_path / "a.png").write_bytes(b"old")
+    check(plots._save(fig, tmp_path / "a.png", dpi=100))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_pyplot_is_never_imported():
+    code = "import sys; from hf_lowlabel.evaluation import plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def check(path):
+    assert path.stat().st_size < 300_000
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and 150 < min(picture.size) and max(picture.size) < 1600
