@@ -31,6 +31,85 @@ METHODS: dict[str, Method] = {
             "imagenet": dict(batch_size=4096, lr=0.2, weight_decay=1.5e-6, epochs=1000, warmup=0.01, l2_start=0.0,
                              method_args=dict(m0=0.996)),  # Grill et al., section 3.3
         }),
+    "byol-eman": Method(
+        "pretrain", "pretraining.byol_eman:BYOLEMAN", "Cai et al., Exponential moving average normalization", 2021,
+        "2101.08482", "two views",
+        defaults=dict(batch_size=256, lr=0.3, weight_decay=1e-6, optimizer="lars"),
+        presets={"target": dict(batch_size=256, lr=0.3, epochs=300, l2_start=1e-2)}),  # as BYOL in Xu et al.
+    "moco": Method(
+        "pretrain", "pretraining.moco:MoCo", "Chen et al., Improved baselines with momentum contrastive learning", 2020,
+        "2003.04297", "two views",
+        defaults=dict(batch_size=256, lr=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
+        presets={
+            "target": dict(lr=0.003, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(epochs=200, l2_start=0.0),
+            "cifar": dict(batch_size=512, lr=0.03, weight_decay=5e-4, epochs=200, l2_start=0.0,  # the authors' notebook
+                          method_args=dict(queue=4096, m=0.99, tau=0.1)),
+        }),
+    "simsiam": Method(
+        "pretrain", "pretraining.simsiam:SimSiam", "Chen and He, Exploring simple Siamese representations", 2021,
+        "2011.10566", "two views",
+        defaults=dict(batch_size=256, lr=0.05, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
+        presets={
+            "target": dict(lr=0.005, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=512, epochs=100, l2_start=0.0),  # section 4
+            "cifar": dict(batch_size=512, lr=0.03, weight_decay=5e-4, epochs=800, l2_start=0.0),  # appendix D
+        }),
+    "simclr": Method(
+        "pretrain", "pretraining.simclr:SimCLR", "Chen et al., A simple framework for contrastive learning", 2020,
+        "2002.05709", "two views",
+        defaults=dict(batch_size=256, lr=0.3, weight_decay=1e-6, optimizer="lars"),
+        presets={
+            "target": dict(lr=0.03, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=4096, epochs=100, warmup=0.1, l2_start=0.0, method_args=dict(tau=0.1)),
+            "cifar": dict(batch_size=1024, lr=1.0, epochs=1000, warmup=0.01, l2_start=0.0),  # appendix B.9
+        }),
+    "vicreg": Method(
+        "pretrain", "pretraining.vicreg:VICReg", "Bardes et al., VICReg", 2022, "2105.04906", "two views",
+        defaults=dict(batch_size=256, lr=0.2, weight_decay=1e-6, optimizer="lars"),
+        presets={
+            "target": dict(lr=0.02, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=2048, epochs=1000, warmup=0.01, l2_start=0.0),  # section 4.2
+        }),
+    "dino": Method(
+        "pretrain", "pretraining.dino:DINO", "Caron et al., Emerging properties in self-supervised ViTs", 2021, "2104.14294",
+        "two views",
+        defaults=dict(batch_size=256, lr=5e-4, weight_decay=0.04, optimizer="adamw", clip_norm=3.0, min_scale=0.14),
+        presets={
+            "target": dict(lr=5e-5, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=1024, epochs=300, warmup=0.0333, l2_start=0.0),  # without its local crops
+        }),
+    "rotnet": Method(
+        "pretrain", "pretraining.rotnet:RotNet", "Gidaris et al., Predicting image rotations", 2018, "1803.07728",
+        "one view, turned four ways",
+        defaults=dict(batch_size=128, lr=0.2, weight_decay=5e-4, optimizer="sgd", schedule="steps"),  # 0.1 at batch 128
+        presets={"cifar": dict(epochs=200, l2_start=0.0)}),  # Rebuffi et al., section 4.6
+    "exemplar": Method(
+        "pretrain", "pretraining.exemplar:Exemplar", "Dosovitskiy et al., Exemplar CNNs; Zhai et al., S4L", 2014,
+        "1406.6909", "eight views",
+        defaults=dict(batch_size=64, lr=0.1, weight_decay=1e-4, optimizer="sgd")),  # Kolesnikov et al. 2019, 1901.09005
+    "densecl": Method(
+        "pretrain", "pretraining.densecl:DenseCL", "Wang et al., Dense contrastive learning", 2021, "2011.09157",
+        "two views, feature maps", tasks=("segmentation", "classification"),
+        defaults=dict(batch_size=256, lr=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
+        presets={
+            "target": dict(lr=0.003, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(epochs=200, l2_start=0.0),
+            "coco": dict(lr=0.3, epochs=800, l2_start=0.0),
+        }),
+    "pixpro": Method(
+        "pretrain", "pretraining.pixpro:PixPro", "Xie et al., Propagate yourself", 2021, "2011.10043",
+        "two views with their boxes, feature maps", tasks=("segmentation", "classification"),
+        defaults=dict(batch_size=8, lr=0.1, weight_decay=1e-5, optimizer="lars"),
+        presets={
+            "target": dict(batch_size=8, lr=0.1, epochs=200, l2_start=1e-2),  # Xu et al., section 4.1
+            "imagenet": dict(batch_size=1024, lr=1.0, epochs=100, warmup=0.05, l2_start=0.0),  # Xie et al., section 4.1
+        }),
+    "pixpro-affine": Method(
+        "pretrain", "pretraining.pixpro_affine:PixProAffine", "Xu et al., Revisiting pretraining, section 3.1", 2022,
+        "2205.03001", "two views with their boxes, feature maps", tasks=("segmentation", "classification"),
+        defaults=dict(batch_size=8, lr=0.1, weight_decay=1e-5, optimizer="lars"),
+        presets={"target": dict(batch_size=8, lr=0.1, epochs=200, l2_start=1e-2)}),  # Xu et al., section 4.1
     "supervised": Method(
         "finetune", "finetuning.supervised:Supervised", "labels only, the baseline of every table", 2012, "", "nothing",
         defaults=dict(lr=0.03, batch_size=64)),
