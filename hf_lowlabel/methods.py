@@ -72,8 +72,8 @@ METHODS: dict[str, Method] = {
             "imagenet": dict(batch_size=2048, epochs=1000, warmup=0.01, l2_start=0.0),  # section 4.2
         }),
     "dino": Method(
-        "pretrain", "pretraining.dino:DINO", "Caron et al., Emerging properties in self-supervised ViTs", 2021, "2104.14294",
-        "two views",
+        "pretrain", "pretraining.dino:DINO", "Caron et al., Emerging properties in self-supervised ViTs", 2021,
+        "2104.14294", "two views",
         defaults=dict(batch_size=256, lr=5e-4, weight_decay=0.04, optimizer="adamw", clip_norm=3.0, min_scale=0.14),
         presets={
             "target": dict(lr=5e-5, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
