@@ -1,9 +1,10 @@
 """FixMatch (Sohn et al. 2020, arXiv 2001.07685, Eq. 3-4; Xu et al. Eq. 4) and the family that reweights it.
 
-    L = H(y, p(x_l)) + lambda_u * mean over ALL unlabeled images of  w(p_w) H(argmax p_w, p(x_strong)),   p_w = sg p(x_weak)
+    L = H(y, p(x_l)) + lambda_u * mean over ALL unlabeled images of  w(p_w) H(target(p_w), p(x_strong)),   p_w = sg p(x_weak)
 
-An image whose weight is 0 still counts in the mean. The class axis is 1, so the same lines train a classifier
-([B, K]) and a segmenter ([B, K, H, W]); there weak and strong views share their geometry.
+FixMatch itself: target = argmax p_w, w = 1[max p_w >= tau]; what the others do instead is a rule in weights.py. An image
+whose weight is 0 still counts in the mean. The class axis is 1, so the same lines train a classifier ([B, K]) and a
+segmenter ([B, K, H, W]); there weak and strong views share their geometry.
 """
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from .weights import Fixed
+from .functional import predict
+from .weights import Fixed, Rule
 
 
 class FixMatch(FinetuneObjective):
@@ -23,23 +25,30 @@ class FixMatch(FinetuneObjective):
     pseudo-labels through BatchNorm.
     """
 
-    def __init__(self, model: nn.Module, *, rule: nn.Module | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999):
-        super().__init__(model, ema_decay=ema_decay)
+    ema_buffers = "copy"
+
+    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay, ema_buffers=self.ema_buffers)
         self.rule, self.lambda_u = rule if rule is not None else Fixed(), lambda_u
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        x = torch.cat([labeled["image"], unlabeled["weak"], unlabeled["strong"]])
-        sizes = [len(labeled["image"]), len(unlabeled["weak"]), len(unlabeled["strong"])]
-        logits_l, logits_w, logits_s = self.model(x).logits.float().split(sizes)         # [B, K, ...]
-
+        logits_l, logits_w, logits_s = self.predict(labeled["image"], unlabeled["weak"], unlabeled["strong"])  # [n, K, ...]
         with torch.no_grad():
-            p, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1))
-        supervised = F.cross_entropy(logits_l, labeled["target"])
-        consistency = (w * F.cross_entropy(logits_s, p.argmax(1), reduction="none")).mean()
+            target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
+        supervised = self.supervised(logits_l, labeled["target"], t)
+        consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
         return {
-            "loss": supervised + self.lambda_u * consistency,
+            "loss": supervised + self.lambda_u * consistency + self.rule.penalty(logits_s, w),
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
             "used": w.mean(),
         }
+
+    def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the labeled, weak and strong views."""
+        return predict(self.model, x_l, x_w, x_s)
+
+    def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
+        """The loss of the labeled images."""
+        return F.cross_entropy(logits, target)

@@ -1,0 +1,31 @@
+"""FixMatch-EMAN (Cai et al. 2021, arXiv 2101.08482, section 4.2): the teacher makes the pseudo-labels.
+
+    L = H(y, p(x_l)) + lambda_u mean w(p'_w) H(target(p'_w), p(x_strong)),   p'_w = p(x_weak; theta')
+    theta' <- m theta' + (1 - m) theta   for weights AND BatchNorm statistics; the teacher runs in eval mode
+"""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .fixmatch import FixMatch
+from .functional import predict
+from .weights import Rule
+
+
+class FixMatchEMAN(FixMatch):
+    """FixMatch whose pseudo-labels come from the averaged network, which is also the one that is evaluated.
+
+    rule, lambda_u: as in FixMatch. ema_decay: m, the share of the teacher kept per step.
+    """
+
+    ema_buffers = "ema"
+
+    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is this method's teacher")
+        super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay)
+
+    def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits_l, logits_s = predict(self.model, x_l, x_s)
+        return logits_l, self.ema(x_w).logits.float(), logits_s

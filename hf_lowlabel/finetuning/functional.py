@@ -1,0 +1,110 @@
+"""Formulas that two or more methods share. No state: what a method remembers is in memory.py.
+
+The class axis is 1 everywhere; any spatial axes follow it.
+"""
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def predict(model: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:
+    """Float32 logits [n, K, ...] of each view from ONE forward pass, so that BatchNorm sees one batch."""
+    return model(torch.cat(views)).logits.float().split([len(v) for v in views])
+
+
+def embed(model: nn.Module, projector: nn.Module, *views: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """(logits [n, K], unit embeddings [n, E]) of each view from one forward pass, both float32."""
+    features, sizes = model.features(torch.cat(views)), [len(v) for v in views]
+    z = F.normalize(projector(features).float(), dim=1)
+    return model.classify(features).float().split(sizes), z.split(sizes)
+
+
+def projection(dim_in: int, dim_out: int) -> nn.Sequential:
+    """The two-layer head of the contrastive methods: Linear, ReLU, Linear."""
+    return nn.Sequential(nn.Linear(dim_in, dim_in), nn.ReLU(inplace=True), nn.Linear(dim_in, dim_out))
+
+
+def sharpen(p: Tensor, temperature: float) -> Tensor:
+    """p_c^(1/T) / sum_j p_j^(1/T) (MixMatch Eq. 7): one-hot as T -> 0."""
+    return (p.clamp_min(1e-30).log() / temperature).softmax(1)
+
+
+def align(p: Tensor, now: Tensor, target: Tensor | float = 1.0) -> Tensor:
+    """Distribution alignment: normalize(p * target / now), `now` and `target` class marginals [K] (ReMixMatch section 3.1)."""
+    ratio = (target + 1e-6) / (now + 1e-6)
+    return F.normalize(p * ratio.view(-1, *[1] * (p.dim() - 2)), p=1, dim=1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """- sum_c p_c log p_c: [M, K, ...] -> [M, ...]."""
+    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+
+
+def kl(p: Tensor, logits: Tensor) -> Tensor:
+    """KL(p || softmax(logits)) = sum_c p_c (log p_c - log q_c), with 0 log 0 = 0: [M, K, ...] -> [M, ...]."""
+    return F.kl_div(logits.log_softmax(1), p, reduction="none").sum(1)
+
+
+def linear_rampup(t: float, length: float) -> float:
+    """min(1, t / length): `length` is a share of training, 0 for no ramp."""
+    return min(1.0, t / length) if length else 1.0
+
+
+def sigmoid_rampup(t: float, length: float) -> float:
+    """exp(-5 (1 - min(1, t / length))^2): from exp(-5) to 1 (Laine & Aila 2017, section 2.1)."""
+    return math.exp(-5 * (1 - linear_rampup(t, length)) ** 2)
+
+
+def beta(n: int, alpha: float, like: Tensor) -> Tensor:
+    """n draws from Beta(alpha, alpha), on the device of `like`: [n]."""
+    return torch._sample_dirichlet(torch.full((n, 2), alpha, device=like.device))[:, 0]
+
+
+def mixup(x: Tensor, y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """lambda' x + (1 - lambda') x[shuffled] and the same for y, lambda ~ Beta(alpha, alpha) for every row.
+
+    lambda' = max(lambda, 1 - lambda) keeps each row closer to its own image than to its partner (MixMatch Eq. 8-11).
+    """
+    share, other = beta(len(x), alpha, x), torch.randperm(len(x), device=x.device)
+    share = torch.maximum(share, 1 - share)
+    mix = lambda v: torch.lerp(v[other], v, share.view(-1, *[1] * (v.dim() - 1)).to(v))  # noqa: E731
+    return mix(x), mix(y)
+
+
+def rotate(x: Tensor, quarters: Tensor) -> Tensor:
+    """Each square image [B, C, S, S] turned by its own number of quarter turns, [B] in 0..3."""
+    q = quarters.view(-1, 1, 1, 1)
+    x = torch.where(q >= 2, x.flip(2, 3), x)
+    return torch.where(q % 2 == 1, x.rot90(1, (2, 3)), x)
+
+
+@contextlib.contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm still normalises by the batch in here, but its running statistics stay as they are."""
+    tracking = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
+    for m in tracking:
+        m.track_running_stats = False
+    try:
+        yield
+    finally:
+        for m in tracking:
+            m.track_running_stats = True
+
+
+@contextlib.contextmanager
+def full_precision(x: Tensor) -> Iterator[None]:
+    """No autocast and no TF32 in here: for differences too small for ten bits of mantissa."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        with torch.autocast(x.device.type, enabled=False):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -1,0 +1,46 @@
+"""Mean Teacher (Tarvainen & Valpola 2017, arXiv 1703.01780, Eq. 1 and section 3).
+
+    L = H(y, p(x_l)) + a(t) lambda_u mean_{u, c} (p_c(x_u; theta) - p_c(x'_u; theta'))^2
+    theta' <- m theta' + (1 - m) theta,   a(t) = exp(-5 (1 - min(1, t / ramp))^2)
+
+x_u and x'_u are two weak views. The teacher sees the labeled images in its batch too, as the student does, so that
+BatchNorm makes no difference between them.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..objective import FinetuneObjective
+from .functional import predict, sigmoid_rampup
+
+
+class MeanTeacher(FinetuneObjective):
+    """Agreement with the averaged network, which is also the one that is evaluated.
+
+    lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises. ema_decay:
+    m, the share of the teacher kept per step.
+    """
+
+    unlabeled_views = {"weak": "weak", "weak2": "weak"}
+
+    def __init__(self, model: nn.Module, *, lambda_u: float = 50.0, ramp: float = 0.4, ema_decay: float = 0.999):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is this method's teacher")
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.ramp = lambda_u, ramp
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        logits_l, logits_u = predict(self.model, labeled["image"], unlabeled["weak"])
+        with torch.no_grad():
+            _, teacher = predict(self.ema, labeled["image"], unlabeled["weak2"])
+        supervised = F.cross_entropy(logits_l, labeled["target"])
+        agreement = F.mse_loss(logits_u.softmax(1), teacher.softmax(1))
+        return {
+            "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
+            "supervised": supervised.detach(),
+            "consistency": agreement.detach(),
+        }

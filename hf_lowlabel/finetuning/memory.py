@@ -1,0 +1,116 @@
+"""What methods remember between steps: averages, tables by image, queues. All of it buffers, equal on all ranks.
+
+Nothing here waits for the device or loops over the pool, and a value that is not finite is never stored: modules with
+a large memory say so in `unguarded`, which names the buffers ("" for all) that need no copy for the case of a bad step.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import all_gather, all_mean
+
+
+@torch.no_grad()
+def follow_(average: Tensor, value: Tensor, m: float) -> None:
+    """average <- m average + (1 - m) value, in place."""
+    average.lerp_(torch.where(value.isfinite().all(), value, average), 1 - m)
+
+
+@torch.no_grad()
+def write_(table: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """table[index] <- rows where `keep`, in place; of several places with one index the last kept wins.
+
+    table [N, ...], index int64 [M], rows [M, ...], keep bool [M]. Returns, in another order: the rows before [M, ...],
+    after [M, ...], and int64 [M] which is 1 at one place of every distinct index and 0 at the others.
+    """
+    order = (2 * index + keep).argsort(stable=True)  # equal indices side by side, kept ones last
+    index, rows, keep = index[order], rows[order].to(table.dtype), keep[order]
+    last = torch.searchsorted(index, index, right=True) - 1
+    old = table[index]
+    keep = keep[last].view(-1, *[1] * (rows.dim() - 1))
+    new = torch.where(keep, rows[last], old)
+    table[index] = new  # equal indices write equal rows: any order gives the same table
+    return old, new, (last == torch.arange(len(index), device=index.device)).long()
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """bool [M]: which rows of [M, ...] hold neither NaN nor infinity."""
+    return x.isfinite().flatten(1).all(1)
+
+
+class RunningMean(nn.Module):
+    """The mean of the last `length` batches' means of [M, width] over all ranks."""
+
+    def __init__(self, length: int, width: int):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(length, width))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, p: Tensor) -> Tensor:
+        """Takes the batch in and returns the mean with it: [width]."""
+        mean = all_mean(p.mean(0))
+        fine = mean.isfinite().all()
+        at = (self.pushed % len(self.rows)).view(1)
+        self.rows[at] = torch.where(fine, mean, self.rows[at])
+        self.pushed += fine
+        return self.rows.sum(0) / self.pushed.clamp(1, len(self.rows))
+
+
+class Queue(nn.Module):
+    """The last `length` rows of every table, first in first out: Queue(4096, z=128) holds `z` [4096, 128]."""
+
+    unguarded = ("",)  # a bad step cannot harm them, and they are too large to copy in every step
+
+    def __init__(self, length: int, **widths: int):
+        super().__init__()
+        self.length, self.names = length, tuple(widths)
+        for name, width in widths.items():
+            self.register_buffer(name, torch.zeros(length, width))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def filled(self) -> Tensor:
+        """bool [length]: which places hold a row."""
+        return torch.arange(self.length, device=self.pushed.device) < self.pushed
+
+    @torch.no_grad()
+    def push(self, **rows: Tensor) -> None:
+        """rows [M, width] of this rank under their tables' names; those of all ranks go in."""
+        new = {name: all_gather(rows[name]) for name in self.names}
+        count = len(new[self.names[0]])
+        at = (self.pushed + torch.arange(count, device=self.pushed.device))[-self.length:] % self.length
+        fine = torch.stack([finite_rows(v[-self.length:]) for v in new.values()]).all(0)[:, None]
+        for name, value in new.items():
+            table = getattr(self, name)
+            table[at] = torch.where(fine, value[-self.length:].to(table.dtype), table[at])
+        self.pushed += count
+
+
+class ClassQueue(nn.Module):
+    """The last `length` embeddings of every class: `z` [K, length, width], first in first out within a class."""
+
+    unguarded = ("",)
+
+    def __init__(self, num_classes: int, length: int, width: int):
+        super().__init__()
+        self.register_buffer("z", torch.zeros(num_classes, length, width))
+        self.register_buffer("pushed", torch.zeros(num_classes, dtype=torch.int64))
+
+    @property
+    def filled(self) -> Tensor:
+        """bool [K, length]: which places hold an embedding."""
+        return torch.arange(self.z.shape[1], device=self.z.device) < self.pushed[:, None]
+
+    @torch.no_grad()
+    def push(self, z: Tensor, label: Tensor) -> None:
+        """Embeddings [M, width] of this rank with classes int64 [M]; those of all ranks go in, in order."""
+        z, label = all_gather(z), all_gather(label)
+        fine, (num_classes, length, width) = finite_rows(z), self.z.shape
+        mine = torch.zeros(len(z), num_classes, dtype=torch.int64, device=z.device)
+        mine.scatter_(1, label[:, None], fine.long()[:, None])                           # [M, K]
+        before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]                 # earlier ones of the same class
+        place = label * length + (self.pushed[label] + before) % length
+        write_(self.z.view(num_classes * length, width), place, z, fine)
+        self.pushed += mine.sum(0)

@@ -1,0 +1,46 @@
+"""MixMatch (Berthelot et al. 2019, arXiv 1905.02249, algorithm 1, Eq. 3-5).
+
+    q = sharpen(1/2 (p(u_1) + p(u_2)), T) for both views;   X', U' = MixUp of the union of (x, y) and (u_k, q) with itself shuffled
+    L = mean H(y', p(x')) + min(1, t / ramp) lambda_u mean_{u', c} (q'_c - p_c(u'))^2
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..objective import FinetuneObjective
+from .functional import frozen_statistics, linear_rampup, mixup, predict, sharpen
+
+
+class MixMatch(FinetuneObjective):
+    """Guessed labels, sharpened, and everything mixed with everything.
+
+    lambda_u: weight of the unlabeled loss at the end of the ramp (75 CIFAR-10, 150 CIFAR-100, 250 SVHN). temperature: T,
+    below 1 sharpens. alpha: of the Beta distribution of MixUp, drawn for every image. ramp: share of training over which
+    the weight rises (16,000 of 2^20 steps). ema_decay: of the weights that are evaluated. BatchNorm's running statistics
+    come from the mixed images, not from the guesses.
+    """
+
+    unlabeled_views = {"weak": "weak", "weak2": "weak"}
+
+    def __init__(self, model: nn.Module, *, lambda_u: float = 75.0, temperature: float = 0.5, alpha: float = 0.75,
+                 ramp: float = 0.0153, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.temperature, self.alpha, self.ramp = lambda_u, temperature, alpha, ramp
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        x_l, u_1, u_2 = batch["labeled"]["image"], batch["unlabeled"]["weak"], batch["unlabeled"]["weak2"]
+        with torch.no_grad(), frozen_statistics(self.model):
+            guess_1, guess_2 = predict(self.model, u_1, u_2)
+            q = sharpen((guess_1.softmax(1) + guess_2.softmax(1)) / 2, self.temperature)          # [M, K]
+        y = torch.zeros(len(x_l), q.shape[1], device=q.device).scatter_(1, batch["labeled"]["target"][:, None], 1.0)
+        x, y = mixup(torch.cat([x_l, u_1, u_2]), torch.cat([y, q, q]), self.alpha)
+        logits_l, logits_u = self.model(x).logits.float().split([len(x_l), len(x) - len(x_l)])
+        supervised = F.cross_entropy(logits_l, y[: len(x_l)])
+        consistency = F.mse_loss(logits_u.softmax(1), y[len(x_l):])
+        return {
+            "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * consistency,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+        }

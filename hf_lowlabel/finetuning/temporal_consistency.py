@@ -1,0 +1,91 @@
+"""Temporal consistency and the alternating optimisation it belongs to (Rebuffi et al., section 3.2, algorithm 1).
+
+    L_temp = mean_u KL(p^{t-1}(x_u) || p^t(x_u))          p^{t-1}: the same image's prediction when last seen
+    phase two of a cycle:  L = (1 - share) H(pseudo_u, p(x_u)) + share L_temp,   share = 1/2
+
+An image not seen before adds nothing to L_temp.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather
+from ..objective import FinetuneObjective
+from .functional import kl, linear_rampup, predict
+from .memory import finite_rows, write_
+
+
+class Predictions(nn.Module):
+    """The last prediction of every image of the pool, [N, K]; all zeros where there is none."""
+
+    unguarded = ("table",)
+
+    def __init__(self, pool: int, num_classes: int):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(pool, num_classes))
+
+    def consistency(self, index: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(L_temp, share of images that had a prediction); then the new predictions take the old ones' places."""
+        before = self.table[index]
+        known = (before.sum(1) > 0).float()
+        loss = (known * kl(before, logits)).mean()
+        index, p = all_gather(index), all_gather(logits.softmax(1))
+        write_(self.table, index, p, finite_rows(p))
+        return loss, known.mean()
+
+
+class TemporalConsistency(FinetuneObjective):
+    """Labels and agreement with the previous epoch's prediction: L = H(y, p(x_l)) + min(1, t / ramp) lambda_u L_temp.
+
+    lambda_u: weight of the agreement. ramp: share of training over which it rises. ema_decay: of the weights that are
+    evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak"}
+
+    def __init__(self, model: nn.Module, *, num_classes: int, pool: int, lambda_u: float = 1.0, ramp: float = 0.4,
+                 ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.ramp, self.previous = lambda_u, ramp, Predictions(pool, num_classes)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        logits_l, logits_u = predict(self.model, batch["labeled"]["image"], batch["unlabeled"]["weak"])
+        supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
+        agreement, known = self.previous.consistency(batch["unlabeled"]["index"], logits_u)
+        return {
+            "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * agreement,
+            "supervised": supervised.detach(),
+            "consistency": agreement.detach(),
+            "used": known,
+        }
+
+
+class PhaseTwo(FinetuneObjective):
+    """Unlabeled images alone: their pseudo-labels from phase one and agreement over time.
+
+    pseudo: [N, K] probabilities or one-hot rows, a constant of the cycle. share: weight of L_temp against the
+    pseudo-labels'. ema_decay: of the weights that are evaluated; the paper keeps none.
+    """
+
+    labeled_views: dict[str, str] = {}
+    unlabeled_views = {"weak": "weak"}
+    unguarded = ("pseudo",)
+
+    def __init__(self, model: nn.Module, pseudo: Tensor, *, share: float = 0.5, ema_decay: float = 0.0):
+        super().__init__(model, ema_decay=ema_decay)
+        self.share, self.previous = share, Predictions(*pseudo.shape)
+        self.register_buffer("pseudo", pseudo)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        (logits,) = predict(self.model, batch["unlabeled"]["weak"])
+        index = batch["unlabeled"]["index"]
+        pseudo = F.cross_entropy(logits, self.pseudo[index].to(logits))
+        agreement, known = self.previous.consistency(index, logits)
+        return {
+            "loss": (1 - self.share) * pseudo + self.share * agreement,
+            "pseudo": pseudo.detach(),
+            "consistency": agreement.detach(),
+            "used": known,
+        }

@@ -1,0 +1,58 @@
+"""Temporal Ensembling (Laine & Aila 2017, arXiv 1610.02242, algorithm 2): every image remembers what was said of it.
+
+    L = H(y, p(x_l)) + a(t) lambda_u mean_{u, c} (p_c(x_u) - z~_uc)^2,   a(t) = exp(-5 (1 - min(1, t / ramp))^2)
+    Z_u <- alpha Z_u + (1 - alpha) p(x_u) at every visit,   z~_u = Z_u / (1 - alpha^visits)
+
+An image not visited before has no z~ and counts as agreed.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather
+from ..objective import FinetuneObjective
+from .functional import predict, sigmoid_rampup
+from .memory import finite_rows, write_
+
+
+class TemporalEnsembling(FinetuneObjective):
+    """Agreement with the average of an image's own past predictions.
+
+    lambda_u: weight of the agreement at the end of the ramp. alpha: share of the average kept per visit. ramp: share of
+    training over which the weight rises (80 of 300 epochs). ema_decay: of the weights that are evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak"}
+    unguarded = ("ensemble", "visits")
+
+    def __init__(self, model: nn.Module, *, num_classes: int, pool: int, lambda_u: float = 30.0, alpha: float = 0.6,
+                 ramp: float = 0.27, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.alpha, self.ramp = lambda_u, alpha, ramp
+        self.register_buffer("ensemble", torch.zeros(pool, num_classes))                 # [N, K]
+        self.register_buffer("visits", torch.zeros(pool, dtype=torch.int64))             # [N]
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        unlabeled = batch["unlabeled"]
+        logits_l, logits_u = predict(self.model, batch["labeled"]["image"], unlabeled["weak"])
+        p, index = logits_u.softmax(1), unlabeled["index"]
+        old, visits = self.ensemble[index], self.visits[index]                           # [M, K], [M]
+        target = old / (1 - self.alpha**visits.clamp_min(1)).unsqueeze(1)
+        known = (visits > 0).float()
+        agreement = (known * (p - target).square().mean(1)).mean()
+        supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
+        self.remember(index, self.alpha * old + (1 - self.alpha) * p.detach(), visits + 1)
+        return {
+            "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
+            "supervised": supervised.detach(),
+            "consistency": agreement.detach(),
+            "used": known.mean(),
+        }
+
+    def remember(self, index: Tensor, rows: Tensor, visits: Tensor) -> None:
+        index, rows, visits = all_gather(index), all_gather(rows), all_gather(visits)
+        fine = finite_rows(rows)
+        write_(self.ensemble, index, rows, fine)
+        write_(self.visits, index, visits, fine)

@@ -1,0 +1,47 @@
+"""UDA (Xie et al. 2020, arXiv 1904.12848, Eq. 1 and section 2.3), with training signal annealing (section 2.4 of v1).
+
+    L = H_TSA(y, p(x_l)) + lambda_u mean 1[max p_w >= tau] H(sharpen(p_w, T), p(x_strong)),   p_w = sg p(x_weak)
+    H_TSA = sum_b 1[p(y_b) < eta_t] (- log p(y_b)) / #{p(y_b) < eta_t},   eta_t = a_t (1 - 1/K) + 1/K
+    a_t = t (linear),  1 - exp(-5 t) (log),  exp(5 (t - 1)) (exp)
+
+The paper's KL(sharpen(p_w) || p) differs from this cross-entropy by a constant without gradient.
+"""
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import unknown
+from .fixmatch import FixMatch
+from .weights import Rule, Uda
+
+SCHEDULES = {
+    "linear": lambda t: t,
+    "log": lambda t: 1 - math.exp(-5 * t),
+    "exp": lambda t: math.exp(5 * (t - 1)),
+}
+
+
+class UDA(FixMatch):
+    """Soft, sharpened targets; labeled images that are already learned wait.
+
+    rule: Uda. lambda_u: weight of the unlabeled loss. tsa: how the threshold eta_t rises, "linear", "log" or "exp";
+    None (the paper's choice for CIFAR) uses every labeled image. ema_decay: of the weights that are evaluated.
+    """
+
+    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, tsa: str | None = None,
+                 ema_decay: float = 0.999):
+        super().__init__(model, rule=rule if rule is not None else Uda(), lambda_u=lambda_u, ema_decay=ema_decay)
+        if tsa is not None and tsa not in SCHEDULES:
+            raise unknown("tsa", tsa, SCHEDULES)
+        self.tsa = tsa
+
+    def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
+        if self.tsa is None:
+            return F.cross_entropy(logits, target)
+        eta = SCHEDULES[self.tsa](t) * (1 - 1 / logits.shape[1]) + 1 / logits.shape[1]
+        loss = F.cross_entropy(logits, target, reduction="none")                        # [B, ...]
+        open_ = (loss.detach() > -math.log(eta)).float()                                # p(y) < eta
+        return (open_ * loss).sum() / open_.sum().clamp_min(1)

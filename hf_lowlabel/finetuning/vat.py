@@ -1,0 +1,71 @@
+"""VAT (Miyato et al. 2019, arXiv 1704.03976, Eq. 5-14) and VAT + EntMin (Zhai et al., S4L, Eq. 3-5).
+
+    L = H(y, p(x_l)) + lambda_u mean KL(p(x) || p(x + r)) + entropy mean H(p(x)),   p(x) on the left without gradient
+    r = eps g / |g|,   g = grad_r KL(p(x) || p(x + r)) at r = xi d,   d a random unit vector, replaced by g / |g| each round
+
+KL is smallest at r = 0, so g is second order and lives in the last digits: the method runs in float32 whatever the
+precision of the run, and xi is 1e-2 (1e-6 leaves noise). BatchNorm in the adversarial passes normalises by a batch
+that also holds the labeled images, as the clean pass does, so that KL is zero at r = 0; running statistics are the
+clean pass's alone.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..objective import FinetuneObjective
+from .functional import entropy, frozen_statistics, full_precision, kl, predict
+
+
+def unit(v: Tensor) -> Tensor:
+    """v / |v|_2 for every image: [M, C, H, W]."""
+    return F.normalize(v.flatten(1), dim=1).view_as(v)
+
+
+def adversarial_direction(model: nn.Module, x_l: Tensor, x: Tensor, p: Tensor, xi: float, rounds: int) -> Tensor:
+    """The unit vector [M, C, H, W] along which p = p(x) changes most, by `rounds` of power iteration."""
+    d = unit(torch.randn_like(x))
+    for _ in range(rounds):
+        d.requires_grad_()
+        (g,) = torch.autograd.grad(kl(p, predict(model, x_l, x + xi * d)[1]).sum(), d)
+        d = unit(g)
+    return d
+
+
+def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps: float, xi: float, rounds: int) -> Tensor:
+    """mean KL(p(x) || p(x + r)) with `logits` those of x in one batch with x_l; inside `full_precision`."""
+    p = logits.detach().softmax(1)
+    with frozen_statistics(model):
+        r = eps * adversarial_direction(model, x_l, x, p, xi, rounds)
+        return kl(p, predict(model, x_l, x + r)[1]).mean()
+
+
+class VAT(FinetuneObjective):
+    """Predictions that the worst small change of the image does not move.
+
+    lambda_u: weight of the smoothness (S4L on ImageNet: 0.5). entropy: weight of the entropy, 0 for VAT alone. eps: length
+    of the change over the whole normalised image (6 at 32 px, 40 at 224 px). xi: step of the finite difference. rounds: of
+    power iteration, each one forward and backward pass. ema_decay: of the weights that are evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak"}
+
+    def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, entropy: float = 0.0, eps: float = 6.0, xi: float = 1e-2,
+                 rounds: int = 1, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.entropy, self.eps, self.xi, self.rounds = lambda_u, entropy, eps, xi, rounds
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        x_l, x = batch["labeled"]["image"], batch["unlabeled"]["weak"]
+        with full_precision(x):
+            logits_l, logits = predict(self.model, x_l, x)
+            smooth = smoothness(self.model, x_l, x, logits, eps=self.eps, xi=self.xi, rounds=self.rounds)
+        supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
+        uncertain = entropy(logits).mean()
+        return {
+            "loss": supervised + self.lambda_u * smooth + self.entropy * uncertain,
+            "supervised": supervised.detach(),
+            "consistency": smooth.detach(),
+            "entropy": uncertain.detach(),
+        }
