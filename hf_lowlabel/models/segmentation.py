@@ -1,0 +1,142 @@
+"""From a name to a segmenter, and from a segmenter to a folder that needs no package of ours."""
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+
+from ..errors import UserError, unknown
+from .backbone import LowLabelBackbone
+from .loading import LoadReport, create_backbone
+from .segmenter import LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
+
+log = logging.getLogger(__name__)
+
+AutoConfig.register(LowLabelSegmenterConfig.model_type, LowLabelSegmenterConfig, exist_ok=True)
+AutoModelForSemanticSegmentation.register(LowLabelSegmenterConfig, LowLabelForSemanticSegmentation, exist_ok=True)
+# pipeline("image-segmentation") warns of every model that is not in this table
+MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES.setdefault(LowLabelSegmenterConfig.model_type, LowLabelForSemanticSegmentation.__name__)
+
+# name -> (architecture, its arguments). smp's own default rates belong to stride 8.
+PRESETS: dict[str, tuple[str, dict]] = {
+    "deeplabv2": ("deeplabv2", dict(output_stride=8, rates=[6, 12, 18, 24])),  # Chen et al. 2017
+    # what the tables of CutMix-Seg, ClassMix and CLMB were made with: their code stops after the second rate
+    "deeplabv2-two-rates": ("deeplabv2", dict(output_stride=8, rates=[6, 12])),
+    # Chen et al. 2018, section 3.1
+    "deeplabv3plus-os16": ("deeplabv3plus", dict(encoder_output_stride=16, decoder_atrous_rates=[6, 12, 18])),
+    "deeplabv3plus-os8": ("deeplabv3plus", dict(encoder_output_stride=8, decoder_atrous_rates=[12, 24, 36])),
+}
+# arguments of a backbone that say how it ends, which is the architecture's business
+_NOT_INHERITED = ("output_stride", "global_pool", "drop_rate", "num_classes", "features_only", "out_indices")
+
+
+def architectures() -> list[str]:
+    return sorted([*MODEL_ARCHITECTURES_MAPPING, *PRESETS])
+
+
+def create_segmenter(encoder: str, num_labels: int, *, architecture: str = "deeplabv3plus-os16",
+                     architecture_args: dict | None = None, pretrained: bool = True, class_names: Sequence[str] | None = None,
+                     mean: Sequence[float] | None = None, std: Sequence[float] | None = None, image_size: int | None = None,
+                     size_divisor: int | None = None, revision: str | None = None) -> LowLabelForSemanticSegmentation:
+    """A float32 segmenter of `num_labels` classes; `model.load_report` says what of the encoder was loaded.
+
+    encoder: whatever `create_backbone` takes, a target-pretrained folder among it. architecture: a preset above or an smp
+    architecture; `architecture_args` go to it, and what it does not know to timm. size_divisor (px): for encoders that
+    want more than their stride, such as 224 for maxvit_*_224. The rest as in LowLabelSegmenterConfig.
+    """
+    names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
+    if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
+        raise UserError(f"found {num_labels} classes with the names {', '.join(names[:8])}; expected at least two and one name of its "
+                        "own for each; fix the class names")
+    if architecture not in architectures():
+        raise unknown("architecture", architecture, architectures())
+    kind, preset = PRESETS.get(architecture, (architecture, {}))
+    backbone = create_backbone(encoder, pretrained=pretrained, mean=mean, std=std, revision=revision)
+    inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
+    args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
+    seen = backbone.preprocessing
+    config = LowLabelSegmenterConfig(
+        encoder=backbone.config.architecture, architecture=kind, architecture_args=args, size_divisor=size_divisor,
+        image_size=image_size, image_mean=list(seen["mean"]), image_std=list(seen["std"]),
+        id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    model = _construct(config)
+    _try(model)
+    model.load_report = load_encoder(model, backbone)
+    return model
+
+
+def _any_size(backbone: LowLabelBackbone) -> dict:
+    """The argument by which this network takes images of any size; most need none."""
+    known = inspect.signature(type(backbone.timm_model).__init__).parameters
+    if "strict_img_size" in known:  # Swin
+        return {"strict_img_size": False}
+    return {"dynamic_img_size": True} if "dynamic_img_size" in known else {}
+
+
+def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentation:
+    try:
+        return LowLabelForSemanticSegmentation(config)
+    except Exception as error:  # whatever smp and timm raise for networks and arguments that do not go together
+        plain = " Plain vision transformers go with architecture 'dpt'." if "downsampling pattern" in str(error) else ""
+        raise UserError(f"found encoder {config.encoder!r}, architecture {config.architecture!r} and {config.architecture_args}, of "
+                        f"which smp cannot build a network ({type(error).__name__}: {error}); expected an encoder with maps at "
+                        f"several strides; fix: another encoder or architecture.{plain}") from error
+
+
+@torch.no_grad()
+def _try(model: LowLabelForSemanticSegmentation) -> None:
+    """One small image that is not square, before any data is read: some encoders take no size but their own."""
+    side = -(-128 // model.divisor) * model.divisor
+    try:
+        model.eval()(torch.zeros(1, model.config.num_channels, side, side + model.divisor))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"found encoder {model.config.encoder!r}, which does not take an image of {side} x {side + model.divisor} px "
+                        f"({error}); expected one for images of any size; fix: size_divisor=N with the side N px the encoder was "
+                        "made for (it helps networks of windows, such as maxvit), or another encoder") from error
+    model.train()
+
+
+def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackbone) -> LoadReport:
+    """Copies a backbone's weights into the encoder, in which timm's feature extraction may have renamed the outer modules.
+
+    A tensor of the encoder that the backbone has under none of its names, or in another shape, is an error.
+    """
+    encoder = getattr(model.network.encoder, "model", model.network.encoder)
+    target, source = encoder.state_dict(), backbone.timm_model.state_dict()
+    spellings = {alias: k for k in source for alias in (f"model.{k}", k.replace(".", "_", 1), k)}
+    found = {k: spellings[k] for k in target if k in spellings and source[spellings[k]].shape == target[k].shape}
+    missing = [k for k in target if k not in found]
+    if missing:
+        raise UserError(f"found no weights for {', '.join(missing[:5])} of the encoder in {backbone.load_report.source}; expected all "
+                        f"of {model.config.encoder}; fix: build the segmenter with the arguments of the backbone "
+                        f"({backbone.config.model_args})")
+    encoder.load_state_dict({k: source[name] for k, name in found.items()})
+    loaded = backbone.load_report
+    used = set(found.values())
+    if not loaded.matched:
+        return LoadReport(loaded.source, missing=list(model.state_dict()), head="fresh")
+    fresh = [k for k in model.state_dict() if not k.startswith("network.encoder.")]
+    report = LoadReport(loaded.source, loaded.license, sorted(used), fresh, [*loaded.unexpected, *(set(source) - used)], "fresh")
+    log.info("%s", report)
+    return report
+
+
+def export_standalone(model: LowLabelForSemanticSegmentation, folder: str | Path) -> None:
+    """Saves the model with its code, so that transformers alone loads it with trust_remote_code=True (timm and smp installed)."""
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    here = Path(__file__).parent
+    for name in ("configuration_segmenter.py", "segmenter.py"):
+        shutil.copyfile(here / name, folder / name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = {"AutoConfig": "configuration_segmenter.LowLabelSegmenterConfig",
+                          "AutoModelForSemanticSegmentation": "segmenter.LowLabelForSemanticSegmentation"}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
