@@ -33,6 +33,7 @@ class RunConfig:
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
     image_column: str | None = setting(None, "column that holds the image; found by itself when None")
     label_column: str | None = setting(None, "column that holds the class; found by itself when None")
+    split: str | None = setting(None, "split manifest (JSON): which images are labeled and which are held out")
     unlabeled_dataset: str | None = setting(None, "a second source of images without labels, joined to the first")
     model: str = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)")
     model_revision: str | None = setting(None, "revision of a model on the Hub")
@@ -61,7 +62,7 @@ class RunConfig:
     warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
     head_lr: float = setting(1.0, "learning rate of the classifier head as a multiple of the body's")
     clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
-    precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16", "fp16"))
+    precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"))
     compile: bool = setting(False, "torch.compile the network")
     channels_last: bool | None = setting(None, "memory layout of images and convolutions; None: on for CUDA")
 
@@ -128,7 +129,6 @@ class PretrainConfig(RunConfig):
     verb: typing.ClassVar[str] = "pretrain"
     method: str | None = setting("byol", "self-supervised method; `hf-lowlabel methods` lists them")
     l2_start: float | None = setting(None, "weight of |Phi - Phi_start|^2 (Xu et al. Eq. 3); 0 with --from-scratch")
-    knn_every: int | None = setting(None, "steps between k-nearest-neighbour checks of the features; None: ten in a run")
 
 
 @dataclass
@@ -139,7 +139,6 @@ class FinetuneConfig(RunConfig):
     method: str | None = setting("fixmatch", "algorithm; `hf-lowlabel methods` lists them")
     num_labels: int | None = setting(None, "labels to keep, drawn by seed; or give --split")
     class_balanced: bool = setting(False, "draw the same number of labels from every class")
-    split: str | None = setting(None, "split manifest (JSON) that says which images are labeled")
     validation: int = setting(0, "labeled images held out to choose by; they are not trained on")
     test_fraction: float = setting(0.2, "share of the images held out as test set when the data brings none")
     test_dataset_split: str | None = setting(None, "split of the data set to test on; None: 'test', then 'validation'")

@@ -9,10 +9,14 @@ class UserError(ValueError):
     """Bad input, found before anything is computed. The command line prints its message without a traceback."""
 
 
-def unknown(kind: str, found: str, known: Iterable[str]) -> UserError:
+class MissingSplit(UserError):
+    """The data set has no split of that name."""
+
+
+def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] = UserError) -> UserError:
     """The error for a name that is not one of `known`; offers the nearest ones first."""
     names = sorted({str(k) for k in known})
     near = difflib.get_close_matches(str(found), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-    return UserError(f"unknown {kind} {found!r}: {hint}known: {shown or '(none)'}")
+    return error(f"unknown {kind} {found!r}: {hint}known: {shown or '(none)'}")

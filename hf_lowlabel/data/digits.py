@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import MissingSplit
 from .sources import ArrayReader, Source, fingerprint
 
 
@@ -17,7 +17,7 @@ def digits(split: str = "train") -> Source:
     from sklearn.datasets import load_digits
 
     if split != "train":
-        raise UserError(f"found split {split!r} of 'digits'; expected 'train', the only one; "
+        raise MissingSplit(f"found split {split!r} of 'digits'; expected 'train', the only one; "
                         "fix: cut a test set out of it with test_fraction")  # fmt: skip
     data = load_digits()
     images = np.rint(data.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError, unknown
+from ..errors import MissingSplit, UserError, unknown
 from .images import open_image
 from .sources import Source, fingerprint
 
@@ -93,13 +93,13 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     whole = bool(folders) and set(folders) <= aliases and set(folders) != {UNLABELED}
     if not (nested or whole):
         if split not in SPLITS["train"]:
-            raise UserError(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/ beside train/; "
+            raise MissingSplit(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/ beside train/; "
                             "fix: use split 'train', or cut a test set out of it with test_fraction")  # fmt: skip
         return path, []
     for name in (split, *SPLITS.get(split, ())):
         if name in folders:
             return folders[name], [folder for key, folder in folders.items() if key != name]
-    raise unknown(f"split of {path.name!r}", split, folders)
+    raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
 
 
 def subfolders(path: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from ..errors import UserError, unknown
+from ..errors import MissingSplit, UserError, unknown
 from .folders import LABEL_COLUMNS, SPLITS, class_order, label_text
 from .images import BadImage, open_image
 from .sources import Source, check_labels, fingerprint
@@ -74,7 +74,7 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
         word = re.match(r"[a-z]+", path.name.lower())
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
         if split not in known:
-            raise UserError(f"found split {split!r} for the single file {path.name!r}; expected "
+            raise MissingSplit(f"found split {split!r} for the single file {path.name!r}; expected "
                             f"{' or '.join(sorted(known))}; fix: give the file of that split, or a folder with one "
                             "file per split")  # fmt: skip
         return load("parquet", None, "train", streaming=streaming, data_files=str(path))
@@ -165,7 +165,7 @@ def find_split(asked: str, known: Sequence[str], name: str) -> str:
     for candidate in (base, *group):
         if candidate in known:
             return candidate + bracket + rest
-    raise unknown(f"split of {name!r}", base, known)
+    raise unknown(f"split of {name!r}", base, known, MissingSplit)
 
 
 def from_dataset(dataset, name, config, split, revision, license, image_column, label_column) -> Source:

@@ -83,9 +83,10 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file has the hash it was written with."""
     try:
         hashes = json.loads((path / "manifest.json").read_text())
-        assert isinstance(hashes, dict) and {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(hashes)
-    except (OSError, ValueError, AssertionError):
+    except (OSError, ValueError):
         return "its manifest is missing or unreadable"
+    if not isinstance(hashes, dict) or not {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(hashes):
+        return "its manifest is incomplete"
     for name, expected in hashes.items():
         file = path / name
         if not file.is_file():

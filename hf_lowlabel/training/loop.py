@@ -43,14 +43,15 @@ class Loop:
     """Trains `objective` for `config.max_steps` steps.
 
     batches(start) yields the batches of this rank from step `start` on. evaluate(objective) returns scalars to log;
-    `keep_best` names the one by which early stopping and the best step are decided (higher is better), or None.
+    `keep_best` names the one (higher is better) by which training may stop early and the best weights are kept, or None.
+    on_save(loop) is called on the main process after every checkpoint.
     """
 
     def __init__(self, objective: Objective, batches: Callable[[int], Iterator[dict]], config: RunConfig, folder: Path, *,
                  accelerator: Accelerator, lr: float, evaluate: Callable[[Objective, int], dict] | None = None,
-                 keep_best: str | None = None):
+                 keep_best: str | None = None, on_save: Callable[[Loop], None] | None = None):
         self.config, self.folder, self.accelerator, self.batches = config, folder, accelerator, batches
-        self.evaluate, self.keep_best = evaluate, keep_best
+        self.evaluate, self.keep_best, self.on_save = evaluate, keep_best, on_save
         device = accelerator.device
         objective.to(device)
         self.channels_last = config.channels_last if config.channels_last is not None else device.type == "cuda"
@@ -62,6 +63,7 @@ class Loop:
         self.optimizer = build_optimizer(objective, config, lr)
         self.params = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
+        self.best_weights: dict[str, torch.Tensor] = {}
         self.steps = 2 if config.dry_run else config.max_steps
         self.history: list[dict] = []
         self.seconds = 0.0
@@ -184,6 +186,7 @@ class Loop:
             return False
         if self.best is None or scores[self.keep_best] > self.best:
             self.best, self.best_step, self.stale = scores[self.keep_best], self.step, 0
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in self.inner.evaluated.state_dict().items()}
         else:
             self.stale += 1
         patience = getattr(self.config, "early_stopping", None)
@@ -194,8 +197,11 @@ class Loop:
         if self.accelerator.is_main_process:
             state = {"guard": self.guard.state_dict(), "best": self.best, "best_step": self.best_step, "stale": self.stale,
                      "seconds": self.seconds + seconds, "config": _comparable(self.config)}
-            save_checkpoint(self.folder / "checkpoints", self.step, self.inner.state_dict(), self.optimizer, state,
+            best = {f"best::{k}": v for k, v in self.best_weights.items()}
+            save_checkpoint(self.folder / "checkpoints", self.step, {**self.inner.state_dict(), **best}, self.optimizer, state,
                             self.config.keep_checkpoints)
+            if self.on_save:
+                self.on_save(self)
         barrier()
 
     def resume(self) -> None:
@@ -211,6 +217,7 @@ class Loop:
             listed = "; ".join(f"{k} was {old!r}, now {new!r}" for k, (new, old) in changed.items())
             raise UserError(f"cannot resume {path.name} with other settings: {listed}. Use the settings of the run, or "
                             "--init-from to start a new run from its weights")
+        self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         self.inner.load_state_dict(tensors)
         restore_optimizer(self.optimizer, optimizer, state["optimizer"])
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
@@ -218,6 +225,12 @@ class Loop:
         self.guard.load_state_dict(state["guard"])
         self._truncate_log(self.step)
         log.info("resumed from %s", path.name)
+
+    def take_best(self) -> None:
+        """Put the weights of the best evaluation, where one was kept, into the network that is saved."""
+        if self.best_weights:
+            self.inner.evaluated.load_state_dict(self.best_weights)
+            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.keep_best, self.best)
 
     def _truncate_log(self, step: int) -> None:
         """Forget log rows of steps that are trained again, a half-written last line among them."""
@@ -284,7 +297,7 @@ def _number(value) -> float:
 
 _MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",
                "memory_budget", "workers", "dry_run", "push_to_hub", "device", "compile", "streaming", "init_from",
-               "early_stopping", "compare_supervised", "knn_every"}
+               "early_stopping", "compare_supervised"}
 
 
 def _comparable(config: RunConfig) -> dict:

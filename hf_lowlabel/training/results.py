@@ -1,0 +1,125 @@
+"""What a run leaves in its folder: model, split, metrics, pictures, configuration, facts and card."""
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from ..config import RunConfig, to_dict
+from ..data.sources import Source
+from ..data.splits import Split
+from ..distributed import world
+from ..evaluation import plots
+from ..hub.card import write_card_safely
+from ..hub.facts import (Data, Labels, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
+                         lineage_of)
+from .checkpoint import write_json
+
+log = logging.getLogger("hf_lowlabel")
+PRIVATE = ("output_dir", "resume", "dry_run")  # settings that say nothing about the model
+
+
+class Recorder:
+    """Collects the facts of a run while it goes on and writes them down; only the main process writes."""
+
+    def __init__(self, config: RunConfig, folder: Path, source: Source, split: Split | None, load_report, pools: dict):
+        self.config, self.folder, self.source, self.split, self.report, self.pools = config, folder, source, split, load_report, pools
+        self.main = int(os.environ.get("RANK", "0")) == 0
+        self.test_words = self.test_split = None
+        if self.main and not config.resume:
+            (folder / "training.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        if self.main and split is not None:
+            split.save(folder / "split.json")
+
+    def save(self, loop, metrics: dict, final: bool) -> None:
+        """Write the evaluated network and all that belongs to it."""
+        if not self.main:
+            return
+        network = loop.inner.evaluated
+        save_model(network, self.folder)
+        facts = self.facts(loop, network, metrics)
+        if metrics:
+            write_json(self.folder / "metrics.json", metrics)
+        facts.to_json(self.folder / "run.json")
+        if loop.history:
+            plots.curves(loop.history, self.folder / "curves.png", title=f"{self.config.method} on {self.source.name}")
+        write_card_safely(self.folder, facts)
+        if final:
+            loop.accelerator.end_training()
+
+    def facts(self, loop, network, metrics: dict) -> RunFacts:
+        config, kind = self.config, "backbone" if self.config.verb == "pretrain" else "classification"
+        start = config.init_from or config.model
+        before = lineage_of(start) if Path(start).is_dir() else []
+        if not before:
+            what = "random weights" if config.from_scratch else "pretrained weights"
+            before = [Stage(what, name=self.report.source.removeprefix("random weights (").rstrip(")"),
+                            license=self.report.license, revision=config.model_revision)]
+        pool = next(iter(self.pools.values()))
+        verb = "target pretraining" if kind == "backbone" else "finetuning"
+        stage = Stage(verb, method=config.method, dataset=self.source.name, images=len(pool), steps=loop.step)
+        hub_id = self.source.name if self.source.revision else None
+        facts = RunFacts(
+            kind, method=config.method, architecture=network.config.architecture,
+            parameters=sum(p.numel() for p in network.parameters()), image_size=network.preprocessing["input_size"][-1],
+            class_names=list(self.split.class_names) if self.split and kind == "classification" else [],
+            lineage=[*before, stage],
+            data=Data(self.source.name, hub_id=hub_id, config=self.source.config, revision=self.source.revision,
+                      split=self.source.split, fingerprint=self.source.fingerprint, license=self.source.license,
+                      images=len(pool), unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
+            labels=self.labels() if kind == "classification" else None, metrics=metrics,
+            hyperparameters={k: v for k, v in to_dict(config).items() if v not in (None, [], {}) and k not in PRIVATE},
+            seed=config.seed, steps=loop.step, seconds=round(loop.seconds, 1), command=collect_command(),
+            versions=collect_versions(), hardware={**collect_hardware(world()), "peak_memory_gib": round(peak_memory() / 2**30, 3)})
+        baseline = getattr(config, "compare_supervised", None)
+        if baseline:
+            facts.comparisons.append(compare_with(facts, baseline, "supervised, same labels"))
+        return facts
+
+    def labels(self) -> Labels:
+        given = list(self.split.labeled.values())
+        how = f"from the manifest {Path(self.config.split).name}" if self.config.split else (
+            f"at random, {'the same number per class, ' if self.config.class_balanced else ''}seed {self.config.seed}")
+        return Labels(len(given), {name: given.count(name) for name in self.split.class_names}, how, self.split.hash)
+
+    def pictures(self, pool, probabilities: np.ndarray, targets: np.ndarray, class_names: list[str], metrics: dict) -> None:
+        """predictions.png, confusion.png and reliability.png of the test images."""
+        if not self.main:
+            return
+        plots.predictions(lambda i: self._picture(pool, i), probabilities, targets, class_names, self.folder / "predictions.png")
+        plots.confusion(metrics, self.folder / "confusion.png")
+        plots.reliability(metrics, self.folder / "reliability.png")
+
+    @staticmethod
+    def _picture(pool, i: int) -> np.ndarray:
+        return pool.take(torch.tensor([i]))[0].permute(1, 2, 0).cpu().numpy()
+
+    def end(self) -> None:
+        """After an interruption: nothing more to write."""
+
+
+def save_model(network, folder: Path) -> None:
+    """config.json, model.safetensors and preprocessor_config.json: written aside, then moved into place one by one."""
+    aside = folder / f".model.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        network.save_pretrained(aside)
+        for file in sorted(aside.iterdir(), key=lambda p: p.suffix != ".safetensors"):  # config.json last says: complete
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU where there is one, else the most this process has held."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
