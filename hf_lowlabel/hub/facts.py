@@ -138,7 +138,7 @@ class RunFacts:
             self.data, name=public_text(self.data.name), unlabeled_from=public_text(self.data.unlabeled_from)
         )
         lineage = [replace(s, name=public_text(s.name), dataset=public_text(s.dataset)) for s in self.lineage]
-        settings = {k: v for k, v in _public(self.hyperparameters).items() if "token" not in k}
+        settings = {k: v for k, v in _public(self.hyperparameters).items() if not k.endswith("token")}
         return replace(self, data=data, lineage=lineage, hyperparameters=settings, command=public_text(self.command))
 
 
@@ -230,7 +230,7 @@ def collect_command(argv: Sequence[str] | None = None, environ: Mapping[str, str
 # ---- what must not leave this machine -------------------------------------------------------------------------------
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=[-_]token[= ])[^\s-]\S*", re.IGNORECASE)
-ABSOLUTE = re.compile(r"(?<![\w.~:/\\-])/[^\s'\",;:=()]*[^\s'\",;:=().]")
+ABSOLUTE = re.compile(r"(?:(?<=file://)|(?<![\w.~/\\-]))/(?!/)[^\s'\",;:=()]*[^\s'\",;:=().]|\b[A-Za-z]:\\[^\s'\"]+")
 
 
 def public_text(text: str | None) -> str | None:
@@ -241,11 +241,10 @@ def public_text(text: str | None) -> str | None:
 
     def shorten(match: re.Match) -> str:
         path = match[0].rstrip("/") or "/"
-        if path == here or path.startswith(here.rstrip("/") + "/"):
-            return os.path.relpath(path, here)
-        if len(home) > 1 and (path == home or path.startswith(home + "/")):
-            return "~" + path[len(home) :]
-        return "path/to/" + Path(path).name
+        for folder, short in ((here, "."), (home, "~")):
+            if len(folder) > 1 and (path == folder or path.startswith(folder + os.sep)):
+                return os.path.normpath(short + path[len(folder) :])
+        return "path/to/" + re.split(r"[/\\]", path)[-1]
 
     return TOKEN.sub("TOKEN", ABSOLUTE.sub(shorten, text))
 
@@ -255,7 +254,7 @@ def _public(value: Any) -> Any:
         return {k: _public(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_public(v) for v in value]
-    return public_text(value) if isinstance(value, str) else str(value) if isinstance(value, Path) else value
+    return public_text(str(value)) if isinstance(value, (str, Path)) else value
 
 
 def write_text(path: Path, text: str) -> None:

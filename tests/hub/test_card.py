@@ -1,0 +1,294 @@
+"""The card: facts present and absent, metadata read back, limits from numbers, and its code executed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import socket
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from hf_lowlabel.evaluation.metrics import classification_metrics
+from hf_lowlabel.hub.card import template, write_card, write_card_safely
+from hf_lowlabel.hub.card_parts import cell, code, duration, snippets
+from hf_lowlabel.hub.facts import Data, Labels, Row, RunFacts, Stage
+
+NAMES = ["cat", "dog", "snow_leopard", "a|b", "`tick`", "<b>owl</b>"]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", lambda *a, **k: pytest.fail("a card opened a connection"))
+
+
+def metrics(wrong=12, n=60, absent=None):
+    """Class 1 is taken for class 0 `wrong` times, everything else is right; 0.9 sure throughout."""
+    targets = np.array([c for c in range(6) if c != absent]).repeat(n)
+    guesses = targets.copy()
+    guesses[np.flatnonzero(targets == 1)[:wrong]] = 0
+    probs = np.full((len(targets), 6), 0.02)
+    probs[np.arange(len(targets)), guesses] = 0.9
+    return classification_metrics(probs, targets, NAMES, probabilities=True)
+
+
+def full(**changes):
+    values = dict(
+        kind="classification",
+        method="fixmatch",
+        architecture="resnet18",
+        parameters=11_000_000,
+        image_size=32,
+        class_names=NAMES,
+        lineage=[
+            Stage("pretrained weights", "resnet18.a1_in1k", hub_id="timm/resnet18.a1_in1k", license="apache-2.0"),
+            Stage("target pretraining", method="byol", dataset="pets", images=5000, steps=300),
+            Stage("finetuning", method="fixmatch", dataset="pets", images=5000, steps=700),
+        ],
+        data=Data(
+            "pets",
+            hub_id="org/pets",
+            config="small",
+            revision="0123456789abcdef",
+            split="train",
+            fingerprint="f" * 64,
+            license="cc-by-4.0",
+            images=5000,
+            test="the published test split",
+            test_split="test",
+        ),
+        labels=Labels(20, {n: 4 for n in NAMES[:5]} | {NAMES[5]: 0}, "at random, seed 3", "9" * 64),
+        metrics=metrics(),
+        comparisons=[Row("supervised, same labels", {"accuracy": 0.71, "ece": 0.2})],
+        hyperparameters={"lr": 0.03, "method_args": {"tau": 0.95}, "preset": None},
+        seed=3,
+        steps=700,
+        seconds=3723.0,
+        command="hf-lowlabel finetune --dataset org/pets --seed 3",
+        versions={"torch": "2.15.0"},
+        hardware={"gpu": "NVIDIA H100", "cpu": "x", "cores": 4},
+        license="mit",
+    )
+    return RunFacts(**{**values, **changes})
+
+
+def test_every_fact_is_there(tmp_path):
+    (tmp_path / "curves.png").touch(), (tmp_path / "confusion.png").touch()
+    text = write_card(tmp_path, full(name="pets-20")).read_text()
+    for words in (
+        "# pets-20\n", "**20 labeled images** among 5,000", "[fixmatch](https://arxiv.org/abs/2001.07685)",
+        "![pets-20: training curves](curves.png)", "[confusion matrix](confusion.png)",
+        "| **this model** | 96.7 % |", "| supervised, same labels | 71.0 % | – |",
+        "360 test images (the published test split)",
+        "[`resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)", "on 5,000 images of pets, 300 steps",
+        "[pets](https://huggingface.co/datasets/org/pets), configuration `small`, split `train`",
+        ", revision `0123456789ab`",
+        "fingerprint `ffffffffffff`", "Labels: 20, 4 per class, chosen at random, seed 3", "sha256 `9999999999999999`",
+        "700 steps in 1 h 2 min on NVIDIA H100", "```bash\nhf-lowlabel finetune --dataset org/pets --seed 3\n```",
+        "| lr | `0.03` |", "| method_args | `{'tau': 0.95}` |", "| version of torch | `2.15.0` |", "| seed | `3` |",
+        "This model: mit.", "resnet18.a1_in1k: apache-2.0; data set pets: cc-by-4.0",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "preset" not in text and "None" not in text
+
+
+def test_what_is_unknown_leaves_no_trace(tmp_path):
+    text = write_card(tmp_path, RunFacts("classification")).read_text()
+    for words in (
+        "None",
+        "model-index",
+        "Results",
+        "Lineage",
+        "Labels",
+        "Data",
+        "Training",
+        "curves",
+        "details",
+        "bash",
+        "license:",
+    ):
+        assert words not in text.replace("`license:`", ""), words
+    assert "**Not given yet.**" in text and "add `license:`" in text and "It was not evaluated." in text
+    assert text.count("```python") == 2 and not re.search(r"\n{3,}", text)
+
+
+def test_metadata_reads_back(tmp_path):
+    data = ModelCard.load(write_card(tmp_path, full(name="pets-20", hub_id="me/pets-20"))).data
+    assert (data.license, data.base_model, data.datasets, data.library_name) == (
+        "mit", "timm/resnet18.a1_in1k", ["org/pets"], "transformers")  # fmt: skip
+    assert data.pipeline_tag == "image-classification" and {"fixmatch", "byol", "semi-supervised"} <= set(data.tags)
+    assert data.model_name == "pets-20"
+    results = {r.metric_type: r for r in data.eval_results}
+    r = results["accuracy"]
+    assert (
+        r.metric_value == pytest.approx(348 / 360, abs=1e-6)
+        and r.dataset_type == "org/pets"
+        and r.dataset_config == "small"
+    )
+    assert (
+        r.dataset_revision == "0123456789abcdef" and r.dataset_split == "test" and r.task_type == "image-classification"
+    )
+    assert set(results) == {"accuracy", "top5_accuracy", "balanced_accuracy", "ece", "nll"}
+
+
+def test_model_index_has_the_shape_the_hub_checks(tmp_path):
+    """Strings are strings, values finite numbers, and a local data set is not passed off as one on the Hub."""
+    facts = full(data=Data("my photos/2024"), license=None)
+    card = ModelCard.load(write_card(tmp_path, facts))
+    index = card.data.to_dict()["model-index"]
+    assert [set(model) for model in index] == [{"name", "results"}] and index[0]["name"] == tmp_path.name
+    for result in index[0]["results"]:
+        assert set(result) == {"task", "dataset", "metrics"}
+        assert result["task"]["type"] == "image-classification" and result["dataset"]["type"] == "my-photos-2024"
+        assert all(isinstance(v, str) for v in result["dataset"].values())
+        for metric in result["metrics"]:
+            assert (
+                isinstance(metric["type"], str) and isinstance(metric["value"], float) and np.isfinite(metric["value"])
+            )
+    assert card.data.datasets is None and card.data.license is None
+
+
+@pytest.mark.parametrize(
+    "given, license, name",
+    [("Apache-2.0", "apache-2.0", None), ("ACME Research License 1.1", "other", "acme-research-license-1.1")],
+)
+def test_license(tmp_path, given, license, name):
+    data = ModelCard.load(write_card(tmp_path, full(license=given))).data
+    assert (data.license, data.get("license_name")) == (license, name)
+
+
+def test_a_license_written_into_the_card_is_kept_and_none_is_invented(tmp_path):
+    path = write_card(tmp_path, full(license=None))
+    assert ModelCard.load(path).data.license is None
+    path.write_text(path.read_text().replace("---\n", "---\nlicense: cc-by-4.0\n", 1))
+    again = write_card(tmp_path, full(license=None))
+    assert ModelCard.load(again).data.license == "cc-by-4.0" and "This model: cc-by-4.0." in again.read_text()
+
+
+def limits_of(tmp_path, **changes):
+    return write_card(tmp_path, full(**changes)).read_text().partition("## Limits")[2].partition("## How")[0]
+
+
+def test_limits_are_computed(tmp_path):
+    text = limits_of(tmp_path)
+    assert (
+        "No labeled image showed `&lt;b>owl" not in text
+        and "No labeled image showed `<b>owl</b>` (100.0 % correct)" in text
+    )
+    assert "Worst classes: `dog` 80.0 % (48 of 60)." in text
+    assert "on average 6.7 points too low (expected calibration error 6.7 %)" in text
+    assert "one of its 6 classes" in text and "Only" not in text
+    text = limits_of(tmp_path, metrics=metrics(wrong=50, n=60, absent=4))
+    assert "`dog` 16.7 % (10 of 60)" in text and "No test image showed `` `tick` ``: nothing is known about it." in text
+    assert "on average 6.7 points too high" in text
+    assert "Only 30 test images" in limits_of(tmp_path, metrics=metrics(wrong=0, n=5))
+    assert "Worst" not in limits_of(tmp_path, metrics=metrics(wrong=0))
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    facts = full(name="x | y\n---\nlicense: evil", command=None)
+    card = ModelCard.load(write_card(tmp_path, facts))
+    assert card.data.license == "mit" and card.data.model_name == "x | y\n---\nlicense: evil"
+    assert card.text.startswith("# x \\| y --- license: evil\n")
+    assert cell("a_b _c_ {{ 1 }} <i>*") == "a_b \\_c\\_ {{ 1 }} &lt;i>\\*" and code("a|b") == "`a¦b`"
+    text = write_card(tmp_path, full(data=Data("{{ card_data }} {% raw %}"))).read_text()
+    assert "{{ card_data }} {% raw %}" in text
+
+
+def test_a_failing_card_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING):
+        assert write_card_safely(tmp_path / "file" / "run", full()) is None
+    assert "no model card was written" in caplog.text and "NotADirectoryError" in caplog.text
+    assert write_card_safely(tmp_path, full()) == tmp_path / "README.md"
+
+
+def test_templates_are_found_in_a_checkout_and_in_an_installed_package(tmp_path, monkeypatch):
+    from hf_lowlabel.hub import card
+
+    checkout = template("backbone")
+    assert checkout.parent.name == "model_cards"
+    package = tmp_path / "site-packages" / "hf_lowlabel"
+    (package / "model_cards").mkdir(parents=True), (package / "model_cards" / "backbone.md").touch()
+    monkeypatch.setattr(card, "__file__", str(package / "hub" / "card.py"))
+    assert template("backbone") == package / "model_cards" / "backbone.md"
+    with pytest.raises(FileNotFoundError, match="not complete"):
+        template("classification")
+
+
+def test_duration():
+    assert [duration(s) for s in (0.4, 59, 61, 7261)] == ["0 s", "59 s", "1 min 1 s", "2 h 1 min"]
+
+
+# ---- the code on the card runs --------------------------------------------------------------------------------------
+
+
+def run_snippets(folder, monkeypatch):
+    """Executes every Python block of the card verbatim beside the folder and returns what was printed by each."""
+    monkeypatch.chdir(folder.parent)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40), np.uint8)).save("photo.jpg")  # gray
+    printed = []
+    for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL):
+        out, scope = io.StringIO(), {}
+        with contextlib.redirect_stdout(out):
+            exec(compile(block, "README.md", "exec"), scope)
+        printed.append((out.getvalue(), scope))
+    return printed
+
+
+@pytest.mark.parametrize("architecture, ours", [("resnet10t", False), ("resnet18_cifar", True)])
+def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
+    from hf_lowlabel.models import create_classifier
+
+    torch.manual_seed(0)
+    folder = tmp_path / "pets"
+    model = create_classifier(
+        architecture, 3, pretrained=False, class_names=["cat", "dog", "owl"], image_size=32
+    ).eval()
+    model.save_pretrained(folder)
+    facts = RunFacts("classification", architecture=architecture, class_names=["cat", "dog", "owl"])
+    text = write_card(folder, facts).read_text()
+    assert ("import hf_lowlabel.models" in text) == ours
+    (pipe, _), (auto, scope) = run_snippets(folder, monkeypatch)
+    with torch.no_grad():
+        logits = model(scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]).logits
+    assert torch.equal(scope["output"].logits, logits)
+    best = model.config.id2label[int(logits.argmax())]
+    assert auto.startswith(best) and eval(pipe)[0]["label"] == best
+
+
+def test_backbone_snippets(tmp_path, monkeypatch):
+    from hf_lowlabel.models import create_backbone
+
+    folder = tmp_path / "pets-byol"
+    model = create_backbone("resnet10t", pretrained=False, image_size=32).eval()
+    model.save_pretrained(folder)
+    facts = RunFacts(
+        "backbone",
+        method="byol",
+        architecture="resnet10t",
+        data=Data("pets"),
+        steps=3,
+        metrics={"knn_accuracy": 0.6, "feature_std": 0.1},
+        comparisons=[Row("before", {"knn_accuracy": 0.5})],
+    )
+    text = write_card(folder, facts).read_text()
+    assert "| **this model** | 60.0 % | 0.100 |" in text and "| before | 50.0 % | – |" in text
+    assert "hf-lowlabel finetune --model pets-byol" in text and "hardly differ between images (spread 0.10" in text
+    assert ModelCard.load(folder / "README.md").data.pipeline_tag == "image-feature-extraction"
+    (auto, scope), (_, timm_scope) = run_snippets(folder, monkeypatch)
+    x = scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model.pooled(x)
+        assert torch.equal(scope["features"], expected) and auto.strip() == f"torch.Size([1, {model.num_features}])"
+        assert torch.allclose(timm_scope["encoder"](x), expected, atol=1e-6)
+
+
+def test_snippets_name_the_hub_once_pushed():
+    both = snippets(RunFacts("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
+    assert 'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1]

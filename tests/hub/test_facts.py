@@ -1,0 +1,138 @@
+"""run.json: round trip, and nothing of this machine in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub import facts as f
+
+
+def run(**changes):
+    values = dict(
+        kind="classification",
+        class_names=["cat", "dog"],
+        lineage=[
+            f.Stage("pretrained weights", "resnet18", hub_id="timm/resnet18"),
+            f.Stage("finetuning", method="fixmatch"),
+        ],
+        data=f.Data("pets", images=100),
+        labels=f.Labels(4, {"cat": 4, "dog": 0}, split_hash="ab"),
+        metrics={"accuracy": 0.5, "confusion": [[1, 1], [1, 1]], "reliability": {}},
+        comparisons=[f.Row("supervised", {"accuracy": 0.4, "confusion": [[1]]})],
+        hyperparameters={"lr": 0.03, "method_args": {"tau": 0.95}},
+    )
+    return f.RunFacts(**{**values, **changes})
+
+
+def test_round_trip(tmp_path):
+    facts = run()
+    again = f.RunFacts.from_json(facts.to_json(tmp_path / "run.json"))
+    assert again.labels.without == ["dog"]
+    assert again == run(metrics={"accuracy": 0.5}, comparisons=[f.Row("supervised", {"accuracy": 0.4})])
+    assert "confusion" in facts.metrics  # what was written was a copy
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_bad_files_are_named(tmp_path):
+    path = tmp_path / "run.json"
+    with pytest.raises(UserError, match="found no"):
+        f.RunFacts.from_json(path)
+    path.write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        f.RunFacts.from_json(path)
+    path.write_text(json.dumps({"kind": "classification", "lineage": [{"what": "x", "metod": "y"}]}))
+    with pytest.raises(UserError, match="did you mean 'method'"):
+        f.RunFacts.from_json(path)
+    with pytest.raises(UserError, match="did you mean 'classification'"):
+        f.RunFacts("clasification")
+
+
+def test_lineage_continues_from_a_folder(tmp_path):
+    assert f.lineage_of(tmp_path) == []
+    run().to_json(tmp_path / "run.json")
+    assert f.lineage_of(tmp_path) == run().lineage
+
+
+@pytest.mark.parametrize(
+    "split_hash, name",
+    [("ab", "supervised"), ("cd", "supervised (4 labels of another split)"), (None, "(4 labels of another")],
+)
+def test_a_comparison_says_when_its_labels_are_others(tmp_path, split_hash, name):
+    run(labels=f.Labels(4, split_hash=split_hash)).to_json(tmp_path / "run.json")
+    row = f.compare_with(run(), tmp_path, "supervised")
+    assert name in row.name and (row.name == "supervised") == (split_hash == "ab")
+    assert row.metrics == {"accuracy": 0.5}
+
+
+def test_no_path_of_this_machine_and_no_token(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home" / "work")
+    here = os.getcwd()
+    text = f"a --out {here}/runs/x --data={tmp_path}/home/photos '/mnt/client/secret data' file://{here} "
+    text += "https://hf.co/a/b hf_hub:org/name 1/2 ./x ../y and/or"
+    assert f.public_text(text) == (
+        "a --out runs/x --data=~/photos 'path/to/secret data' file://. "
+        "https://hf.co/a/b hf_hub:org/name 1/2 ./x ../y and/or"
+    )
+    assert f.public_text(r"--data C:\Users\me\photos x") == "--data path/to/photos x"
+    token = "hf_" + "a" * 30
+    facts = run(
+        command=f"hf-lowlabel push --hub-token {token}",
+        data=f.Data(f"{tmp_path}/home/pets"),
+        hyperparameters={
+            "output_dir": Path(here, "out"),
+            "note": [token],
+            "hub_token": "abc",
+            "init_from": "/mnt/x/run",
+        },
+    )
+    written = facts.to_json(Path("run.json")).read_text()
+    for secret in (token, str(tmp_path), "/mnt", "abc"):
+        assert secret not in written
+    assert json.loads(written)["hyperparameters"] == {
+        "output_dir": "out",
+        "note": ["TOKEN"],
+        "init_from": "path/to/run",
+    }
+    assert json.loads(written)["data"]["name"] == "~/pets"
+
+
+@pytest.mark.parametrize(
+    "argv, world, command",
+    [
+        (
+            ["/usr/local/bin/hf-lowlabel", "finetune", "--dataset", "my pets"],
+            1,
+            "hf-lowlabel finetune --dataset 'my pets'",
+        ),
+        (["recipes/digits.py", "--seed", "1"], 1, "python recipes/digits.py --seed 1"),
+        (["recipes/digits.py"], 2, "torchrun --nproc_per_node=2 recipes/digits.py"),
+    ],
+)
+def test_command(argv, world, command):
+    assert f.collect_command(argv, {"WORLD_SIZE": str(world)}) == command
+
+
+def test_command_of_a_module(monkeypatch):
+    import importlib.machinery
+    import types
+
+    main = types.ModuleType("__main__")
+    main.__spec__ = importlib.machinery.ModuleSpec("hf_lowlabel.__main__", None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert f.collect_command(["/a/hf_lowlabel/__main__.py", "env"], {}) == "python -m hf_lowlabel env"
+
+
+def test_versions_and_hardware_are_json_and_name_nobody():
+    import socket
+
+    found = {**f.collect_versions(), **f.collect_hardware(processes=2)}
+    assert {"python", "torch", "transformers", "cpu", "cores", "processes"} <= set(found) and found["cores"] >= 1
+    assert socket.gethostname() not in json.dumps(found)
