@@ -165,7 +165,8 @@ def compare_with(facts: RunFacts, folder: str | Path, name: str) -> Row:
     other = RunFacts.from_json(Path(folder, "run.json"))
     ours, theirs = facts.labels and facts.labels.split_hash, other.labels and other.labels.split_hash
     if ours is None or ours != theirs:
-        name += f" ({other.labels.number} labels of another split)" if other.labels else " (labels not recorded)"
+        name = name.removesuffix(", same labels")
+        name += f", {other.labels.number} labels of another split" if other.labels else ", labels not recorded"
     return Row(name, {k: v for k, v in other.metrics.items() if k not in HEAVY})
 
 
