@@ -18,14 +18,14 @@ class MixMatch(FinetuneObjective):
 
     lambda_u: weight of the unlabeled loss at the end of the ramp (75 CIFAR-10, 150 CIFAR-100, 250 SVHN). temperature: T,
     below 1 sharpens. alpha: of the Beta distribution of MixUp, drawn for every image. ramp: share of training over which
-    the weight rises (16,000 of 2^20 steps). ema_decay: of the weights that are evaluated. BatchNorm's running statistics
+    the weight rises (1 of 64 MiB images). ema_decay: of the weights that are evaluated. BatchNorm's running statistics
     come from the mixed images, not from the guesses.
     """
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 75.0, temperature: float = 0.5, alpha: float = 0.75,
-                 ramp: float = 0.0153, ema_decay: float = 0.999):
+                 ramp: float = 0.0156, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.temperature, self.alpha, self.ramp = lambda_u, temperature, alpha, ramp
 
@@ -34,7 +34,7 @@ class MixMatch(FinetuneObjective):
         with torch.no_grad(), frozen_statistics(self.model):
             guess_1, guess_2 = predict(self.model, u_1, u_2)
             q = sharpen((guess_1.softmax(1) + guess_2.softmax(1)) / 2, self.temperature)          # [M, K]
-        y = torch.zeros(len(x_l), q.shape[1], device=q.device).scatter_(1, batch["labeled"]["target"][:, None], 1.0)
+        y = F.one_hot(batch["labeled"]["target"], q.shape[1]).to(q)                                # [B, K]
         x, y = mixup(torch.cat([x_l, u_1, u_2]), torch.cat([y, q, q]), self.alpha)
         logits_l, logits_u = self.model(x).logits.float().split([len(x_l), len(x) - len(x_l)])
         supervised = F.cross_entropy(logits_l, y[: len(x_l)])

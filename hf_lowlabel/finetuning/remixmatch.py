@@ -41,7 +41,7 @@ class ReMixMatch(FinetuneObjective):
         x_l, target, u = batch["labeled"]["image"], batch["labeled"]["target"], batch["unlabeled"]
         with torch.no_grad(), frozen_statistics(self.model):
             p = predict(self.model, u["weak"])[0].softmax(1)                                      # [M, K]
-            y = torch.zeros(len(x_l), p.shape[1], device=p.device).scatter_(1, target[:, None], 1.0)
+            y = F.one_hot(target, p.shape[1]).to(p)                                               # [B, K]
             q = sharpen(align(p, self.expected.update(p), self.marginal.update(y)), self.temperature)
         mixed, y = mixup(torch.cat([x_l, u["strong"], u["strong2"], u["weak"]]), torch.cat([y, q, q, q]), self.alpha)
         quarters = torch.randint(4, (len(q),), device=q.device)

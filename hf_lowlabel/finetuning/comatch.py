@@ -1,0 +1,70 @@
+"""CoMatch (Li et al. 2021, arXiv 2011.11183, Eq. 1-11): a graph of pseudo-labels teaches a graph of embeddings.
+
+    q = alpha norm(p(u_weak) / p~) + (1 - alpha) sum_k a_k p_k,   a_k = softmax_k(z(u_weak) . z_k / T)     over a memory bank (z_k, p_k)
+    L = H(y, p(x_l)) + lambda_u mean 1[max q >= tau] H(q, p(u_strong)) + lambda_c mean_b H(W^q_b, W^z_b)
+    W^q_bj  propto  1 if b = j, q_b . q_j if that is >= edge, else 0;     W^z_bj = softmax_j(z(u_strong)_b . z(u_strong2)_j / T)
+
+The bank holds weak views: p before smoothing for unlabeled images, the label for labeled ones. Smoothing starts when
+the bank is full. Graphs span the batches of all ranks.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather, rank
+from ..objective import FinetuneObjective
+from .functional import align, embed, projection
+from .memory import Queue, RunningMean
+
+
+class CoMatch(FinetuneObjective):
+    """Classes smoothed by neighbours, embeddings drawn together by classes.
+
+    lambda_u, lambda_c: weights of classes and graph (ImageNet: 10 and 10 at 1 %, 10 and 2 at 10 %). tau: confidence from
+    which a target counts. edge: agreement from which two images are joined. alpha: share of the image's own prediction.
+    temperature: T of the similarities. width: of the embeddings. bank: images in the memory (5 batches of the authors').
+    memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "simclr"}
+
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_c: float = 1.0, tau: float = 0.95,
+                 edge: float = 0.8, alpha: float = 0.9, temperature: float = 0.2, width: int = 64, bank: int = 2560,
+                 memory: int = 32, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.lambda_c, self.tau, self.edge = lambda_u, lambda_c, tau, edge
+        self.alpha, self.temperature = alpha, temperature
+        self.projector, self.mean = projection(model.num_features, width), RunningMean(memory, num_classes)
+        self.bank = Queue(bank, z=width, p=num_classes)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, u = batch["labeled"], batch["unlabeled"]
+        (logits_l, logits_w, logits_s, _), (z_l, z_w, z_1, z_2) = embed(
+            self.model, self.projector, labeled["image"], u["weak"], u["strong"], u["strong2"])
+        with torch.no_grad():
+            p = logits_w.softmax(1)
+            p = align(p, self.mean.update(p))                                            # [M, K]
+            neighbours = (z_w @ self.bank.z.T / self.temperature).softmax(1) @ self.bank.p
+            q = torch.where(self.bank.filled.all(), torch.lerp(neighbours, p, self.alpha), p)
+            w = (q.amax(1) >= self.tau).float()
+            y = F.one_hot(labeled["target"], p.shape[1]).to(p)
+            self.bank.push(z=torch.cat([z_w, z_l]), p=torch.cat([p, y]))
+        supervised = F.cross_entropy(logits_l, labeled["target"])
+        consistency = (w * F.cross_entropy(logits_s, q, reduction="none")).mean()
+        graph = F.cross_entropy(z_1 @ all_gather(z_2, grad=True).T / self.temperature, self.joined(q))
+        return {
+            "loss": supervised + self.lambda_u * consistency + self.lambda_c * graph,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+            "graph": graph.detach(),
+            "used": w.mean(),
+        }
+
+    def joined(self, q: Tensor) -> Tensor:
+        """W^q, the rows of this rank's images over those of all: [M, world M]."""
+        agreement = q @ all_gather(q).T
+        rows = torch.arange(len(q), device=q.device)
+        agreement[rows, rank() * len(q) + rows] = 1.0
+        return F.normalize(agreement * (agreement >= self.edge), p=1, dim=1)

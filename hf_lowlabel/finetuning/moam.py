@@ -1,0 +1,52 @@
+"""MOAM, step 1 (Zhai et al. 2019, S4L, section 5): rotations, virtual adversaries and entropy in one loss.
+
+    L = w_sup H(y, p(x_l^r)) + lambda_u [ w_rot L_rot + w_vat mean KL(p(x^r) || p(x^r + delta)) + w_ent mean H(p(x^r)) ]
+
+over all four rotations x^r of labeled (x_l) and unlabeled (x) images. Step 2 trains on the pseudo-labels of this network
+as if every image were labeled, step 3 on the labels alone.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..objective import FinetuneObjective
+from ..pretraining.rotnet import four_rotations
+from .functional import entropy, full_precision
+from .vat import smoothness
+
+
+class MOAM(FinetuneObjective):
+    """S4L-Rotation and VAT + EntMin together.
+
+    lambda_u: weight of all that needs no label. w_sup, w_rot, w_vat, w_ent: the paper's weights. eps, xi: of VAT.
+    ema_decay: of the weights that are evaluated (the paper: half a life per epoch).
+    """
+
+    unlabeled_views = {"weak": "weak"}
+
+    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, w_sup: float = 0.3, w_rot: float = 0.7, w_vat: float = 0.3,
+                 w_ent: float = 0.3, eps: float = 32.0, xi: float = 1e-2, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.w_sup, self.w_rot, self.w_vat, self.w_ent = lambda_u, w_sup, w_rot, w_vat, w_ent
+        self.eps, self.xi, self.turn = eps, xi, nn.Linear(model.num_features, 4)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        (x_l, r_l), (x_u, r_u) = (four_rotations(x) for x in (batch["labeled"]["image"], batch["unlabeled"]["weak"]))
+        with full_precision(x_u):
+            features = self.model.features(torch.cat([x_l, x_u]))                        # [4 (B + M), D]
+            logits_l, logits_u = self.model.classify(features).float().split([len(x_l), len(x_u)])
+            turn_l, turn_u = self.turn(features).float().split([len(x_l), len(x_u)])
+            smooth = smoothness(self.model, x_l, x_u, logits_u, eps=self.eps, xi=self.xi, rounds=1)
+        supervised = F.cross_entropy(logits_l, batch["labeled"]["target"].repeat(4))
+        rotation = (F.cross_entropy(turn_l, r_l) + F.cross_entropy(turn_u, r_u)) / 2
+        uncertain = entropy(logits_u).mean()
+        free = self.w_rot * rotation + self.w_vat * smooth + self.w_ent * uncertain
+        return {
+            "loss": self.w_sup * supervised + self.lambda_u * free,
+            "supervised": supervised.detach(),
+            "rotation": rotation.detach(),
+            "consistency": smooth.detach(),
+            "entropy": uncertain.detach(),
+        }

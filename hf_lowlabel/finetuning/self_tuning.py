@@ -1,0 +1,72 @@
+"""Self-Tuning (Wang et al. 2021, arXiv 2102.12903, Eq. 3-6): contrast with the group of a (pseudo-)label.
+
+    L = H(y, p(x_l)) + lambda_l L_PGC(x_l, y) + lambda_u L_PGC(x_u, argmax p(x_u))
+    L_PGC(x, c) = - 1 / (D + 1) sum_{k in {k_0} and group c} log [exp(q . k / T) / (exp(q . k_0 / T) + sum_{all groups} exp(q . k / T))]
+
+q = z(x), k_0 = z'(x') of another view by the averaged encoder; a group is the last D keys whose image had that
+(pseudo-)label. A wrong pseudo-label costs little, as the keys of all groups share the denominator.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..objective import EMA, FinetuneObjective
+from .functional import embed
+from .memory import ClassQueue
+
+
+class SelfTuning(FinetuneObjective):
+    """Cross-entropy on labels, pseudo group contrast on everything.
+
+    lambda_l, lambda_u: weights of the contrast of labeled and unlabeled images. queue: D, keys per class. temperature: T.
+    width: of the embeddings, one linear layer above the features. ema_decay: share of the key encoder kept per step; it is
+    the averaged network that is evaluated.
+    """
+
+    labeled_views = {"image": "strong", "strong2": "strong"}
+    unlabeled_views = {"strong": "strong", "strong2": "strong"}
+
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_l: float = 1.0, lambda_u: float = 1.0, queue: int = 32,
+                 temperature: float = 0.07, width: int = 1024, ema_decay: float = 0.999):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes this method's keys")
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_l, self.lambda_u, self.temperature = lambda_l, lambda_u, temperature
+        self.projector = nn.Linear(model.num_features, width)
+        self.key_projector = EMA(self.projector)
+        self.groups = ClassQueue(num_classes, queue, width)
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, u = batch["labeled"], batch["unlabeled"]
+        (logits_l, logits_u), (q_l, q_u) = embed(self.model, self.projector, labeled["image"], u["strong"])
+        with torch.no_grad():
+            _, (k_l, k_u) = embed(self.ema.module, self.key_projector.module, labeled["strong2"], u["strong2"])
+        y, pseudo = labeled["target"], logits_u.argmax(1)
+        supervised = F.cross_entropy(logits_l, y)
+        keys, filled = self.groups.z.clone(), self.groups.filled                         # the graph keeps these keys
+        pgc_l, pgc_u = (self.contrast(q, k, c, keys, filled) for q, k, c in ((q_l, k_l, y), (q_u, k_u, pseudo)))
+        self.groups.push(torch.cat([k_l, k_u]), torch.cat([y, pseudo]))
+        return {
+            "loss": supervised + self.lambda_l * pgc_l + self.lambda_u * pgc_u,
+            "supervised": supervised.detach(),
+            "contrast_labeled": pgc_l.detach(),
+            "consistency": pgc_u.detach(),
+        }
+
+    def contrast(self, q: Tensor, k: Tensor, label: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
+        """L_PGC, the mean over images: q, k [M, E], label [M], keys [K, D, E], filled bool [K, D]."""
+        own = (q * k).sum(1, keepdim=True) / self.temperature                            # [M, 1]
+        all_ = (q @ keys.flatten(0, 1).T / self.temperature).masked_fill(~filled.flatten(), -torch.inf)
+        log_p = torch.cat([own, all_], 1).log_softmax(1)                                 # [M, 1 + K D]
+        group = torch.zeros_like(filled, dtype=q.dtype)[None].repeat(len(q), 1, 1)       # [M, K, D]
+        group[torch.arange(len(q), device=q.device), label] = filled.to(q)[label]
+        positive = F.pad(group.flatten(1), (1, 0), value=1.0)                            # k_0 belongs to every group
+        total = (positive * log_p.masked_fill(positive == 0, 0.0)).sum(1)
+        return -(total / positive.sum(1)).mean()
+
+    def after_step(self, t: float) -> None:
+        super().after_step(t)
+        self.key_projector.update(self.projector, self.ema_decay)

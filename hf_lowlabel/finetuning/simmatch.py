@@ -1,0 +1,94 @@
+"""SimMatch (Zheng et al. 2022, arXiv 2203.06915, Eq. 4-13): class probabilities and similarities to labeled images agree.
+
+    p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)        v_i, y_i: bank of the labeled images, p~: recent mean
+    unfold     q'_i  propto  q^w_i p^w_{y_i}
+    aggregate  p'_c = alpha p^w_c + (1 - alpha) sum_{i: y_i = c} q^w_i
+    L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', softmax(z(u_strong) . v / T))
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather
+from ..errors import UserError
+from ..objective import EMA, FinetuneObjective
+from .functional import align, embed, projection
+from .memory import RunningMean, finite_rows, write_
+
+
+class SimMatch(FinetuneObjective):
+    """Pseudo-labels from classes and instances that correct each other.
+
+    lambda_u, lambda_in: weights of classes and instances (ImageNet: 10 and 5). tau: confidence from which a target
+    counts (ImageNet 0.7). alpha: share of the class probabilities in the target. temperature: T of the similarities.
+    width: of the embeddings. bank_m: share of a labeled image's embedding kept when it is seen again. teacher: 1 takes
+    weak views and bank from the averaged network, statistics included (ImageNet), 0 from the network itself.
+    memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
+    """
+
+    unguarded = ("bank", "label")
+
+    def __init__(self, model: nn.Module, *, num_classes: int, num_labeled: int, lambda_u: float = 1.0, lambda_in: float = 1.0,
+                 tau: float = 0.95, alpha: float = 0.9, temperature: float = 0.1, width: int = 128, bank_m: float = 0.7,
+                 teacher: int = 0, memory: int = 256, ema_decay: float = 0.999):
+        if teacher and not ema_decay:
+            raise UserError("teacher is 1 and ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
+        self.lambda_u, self.lambda_in, self.tau, self.alpha = lambda_u, lambda_in, tau, alpha
+        self.temperature, self.bank_m, self.num_classes = temperature, bank_m, num_classes
+        self.projector = projection(model.num_features, width)
+        self.teacher_projector = EMA(self.projector) if teacher else None
+        self.mean = RunningMean(memory, num_classes)
+        self.register_buffer("bank", torch.zeros(num_labeled, width))                    # [L, E] embeddings
+        self.register_buffer("label", torch.full((num_labeled,), -1))                    # [L], -1 where none is stored yet
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, u = batch["labeled"], batch["unlabeled"]
+        if self.teacher_projector is None:
+            (logits_l, logits_w, logits_s), (z_l, z_w, z_s) = embed(
+                self.model, self.projector, labeled["image"], u["weak"], u["strong"])
+        else:
+            (logits_l, logits_s), (_, z_s) = embed(self.model, self.projector, labeled["image"], u["strong"])
+            with torch.no_grad():
+                (_, logits_w), (z_l, z_w) = embed(
+                    self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"])
+        with torch.no_grad():
+            self.remember(labeled["index"], z_l, labeled["target"])
+            bank, missing = self.bank.clone(), self.label < 0                            # the graph keeps this bank
+            p = logits_w.softmax(1)
+            p = align(p, self.mean.update(p))                                            # [M, K]
+            q = self.similarity(z_w, bank, missing).softmax(1)                           # [M, L]
+            slot = self.label.clamp_min(0)
+            unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
+            aggregated = torch.zeros_like(p).index_add_(1, slot, q)                      # missing ones have q = 0
+            target = self.alpha * p + (1 - self.alpha) * aggregated
+            w = (target.amax(1) >= self.tau).float()
+        supervised = F.cross_entropy(logits_l, labeled["target"])
+        consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
+        log_s = self.similarity(z_s, bank, missing).log_softmax(1)
+        instance = -(unfolded * log_s.masked_fill(missing, 0.0)).sum(1).mean()
+        return {
+            "loss": supervised + self.lambda_u * consistency + self.lambda_in * instance,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+            "instance": instance.detach(),
+            "used": w.mean(),
+        }
+
+    def similarity(self, z: Tensor, bank: Tensor, missing: Tensor) -> Tensor:
+        """[M, L] z . v / T, minus infinity where the bank is empty."""
+        return (z @ bank.T / self.temperature).masked_fill(missing, -torch.inf)
+
+    def remember(self, index: Tensor, z: Tensor, target: Tensor) -> None:
+        """v <- norm(m v + (1 - m) z) for the batch's labeled images; an image's first embedding is stored as it is."""
+        index, z, target = all_gather(index), all_gather(z), all_gather(target)
+        fine, kept = finite_rows(z), self.bank_m * (self.label[index] >= 0).float()
+        write_(self.bank, index, F.normalize(torch.lerp(z, self.bank[index], kept[:, None]), dim=1), fine)
+        write_(self.label, index, target, fine)
+
+    def after_step(self, t: float) -> None:
+        super().after_step(t)
+        if self.teacher_projector is not None:
+            self.teacher_projector.update(self.projector, self.ema_decay)

@@ -1,0 +1,102 @@
+"""SsCL (Zhang et al., Semi-supervised Contrastive Learning with Similarity Co-calibration, Eq. 1-5, tables 7-8).
+
+    L = H(y, p(x_l)) + lambda_u mean 1[max p^ >= tau] H(p^, p(u_strong)) + lambda_ctr mean L_ctr                       (Eq. 1-3)
+    p^ = norm(p(u_weak) s~),   s~ = mean of s over the last 128 batches,   s = softmax_c(gamma cos(v(u_weak), v_c))
+    v_c <- prototype of class c: unit mean of its labeled images and of mixes lambda x_c + (1 - lambda) u_c            (Eq. 4)
+    L_ctr = log(1 + sum_n exp(gamma (s_n + m)) sum_p exp(- gamma alpha_p s_p))                                         (Eq. 5)
+
+s_n: similarities of v(u_strong) to a queue of keys; s_p: to its own key (alpha_p = 1) and to labeled keys of class
+c = argmax p(u_weak), alpha_p = max(0, cos(v(u_weak), v_c)). Keys come from the averaged encoder. The paper makes
+prototypes and classes anew every 5 epochs and finds 1 to 20 alike; here they follow step by step.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather
+from ..errors import UserError
+from ..objective import EMA, FinetuneObjective
+from .functional import beta, embed, frozen_statistics, projection
+from .memory import ClassQueue, Queue, RunningMean, follow_
+
+
+class SsCL(FinetuneObjective):
+    """Classes calibrated by similarity, similarity taught by classes.
+
+    lambda_u, lambda_ctr: weights of pseudo-labels and contrast. tau: confidence from which a pseudo-label counts. gamma:
+    1 / temperature. margin: m. queue: K, keys that are negatives. positives: labeled keys of the class, beside the own.
+    alpha: of the Beta distribution of Eq. 4. prototype_m: share of a prototype kept per step. memory: batches of which s~
+    is the mean. width: of the embeddings. ema_decay: of the key encoder, which is also what is evaluated.
+    """
+
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_ctr: float = 1.0, tau: float = 0.95,
+                 gamma: float = 5.0, margin: float = -0.25, queue: int = 4096, positives: int = 3, alpha: float = 1.0,
+                 prototype_m: float = 0.9, memory: int = 128, width: int = 64, ema_decay: float = 0.999):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes this method's keys")
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.lambda_ctr, self.tau, self.gamma, self.margin = lambda_u, lambda_ctr, tau, gamma, margin
+        self.alpha, self.prototype_m = alpha, prototype_m
+        self.projector = projection(model.num_features, width)
+        self.key_projector = EMA(self.projector)
+        self.negatives, self.labeled = Queue(queue, z=width), ClassQueue(num_classes, positives, width)
+        self.similar = RunningMean(memory, num_classes)
+        self.register_buffer("prototypes", torch.zeros(num_classes, width))              # [K, E], not normalised
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, u = batch["labeled"], batch["unlabeled"]
+        y = labeled["target"]
+        (logits_l, logits_w, logits_s), (v_l, v_w, v_s) = embed(
+            self.model, self.projector, labeled["image"], u["weak"], u["strong"])
+        with torch.no_grad():
+            _, (k_l, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
+            p = logits_w.softmax(1)
+            c = p.argmax(1)
+            self.refine(labeled["image"], y, v_l, u["weak"], c)
+            cosine = v_w @ F.normalize(self.prototypes, dim=1).T                         # [M, K]
+            p = F.normalize(p * self.similar.update((self.gamma * cosine).softmax(1)), p=1, dim=1)
+            w = (p.amax(1) >= self.tau).float()
+            paced = cosine.gather(1, c[:, None]).clamp_min(0)                            # alpha_p [M, 1]
+        supervised = F.cross_entropy(logits_l, y)
+        pseudo = (w * F.cross_entropy(logits_s, p, reduction="none")).mean()
+        contrast = self.contrast(v_s, k_u, c, paced).mean()
+        self.negatives.push(z=k_u)
+        self.labeled.push(k_l, y)
+        return {
+            "loss": supervised + self.lambda_u * pseudo + self.lambda_ctr * contrast,
+            "supervised": supervised.detach(),
+            "consistency": pseudo.detach(),
+            "contrast": contrast.detach(),
+            "used": w.mean(),
+        }
+
+    def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:
+        """L_ctr of every image, in its third form: v, own [M, E], c [M], paced [M, 1] -> [M]."""
+        s_n = (v @ self.negatives.z.clone().T).masked_fill(~self.negatives.filled, -torch.inf)       # [M, Q]
+        s_p = (self.labeled.z[c] @ v[:, :, None])[:, :, 0]                                           # [M, P]
+        pulls = (-self.gamma * paced * s_p).masked_fill(~self.labeled.filled[c], -torch.inf)
+        pulls = torch.cat([-self.gamma * (v * own).sum(1, keepdim=True), pulls], 1)
+        return F.softplus((self.gamma * (s_n + self.margin)).logsumexp(1) + pulls.logsumexp(1))
+
+    def refine(self, x: Tensor, y: Tensor, v: Tensor, u: Tensor, c: Tensor) -> None:
+        """Prototypes follow labeled images and their mixes with a random unlabeled image of the same class."""
+        same = y[:, None] == c[None]                                                                 # [B, M]
+        partner = (torch.rand(same.shape, device=x.device) * same).argmax(1)
+        share = beta(len(x), self.alpha, x).view(-1, 1, 1, 1)
+        with frozen_statistics(self.model):
+            _, (mixed,) = embed(self.model, self.projector, torch.lerp(u[partner], x, share.to(x)))
+        member = F.one_hot(y, len(self.prototypes)).to(v)                                            # [B, K]
+        mix = member * same.any(1, keepdim=True)
+        sums, counts = member.T @ v + mix.T @ mixed, (member + mix).sum(0)
+        sums, counts = all_gather(sums[None]).sum(0), all_gather(counts[None]).sum(0)
+        fresh = F.normalize(sums, dim=1)
+        fresh = torch.where(counts[:, None] > 0, fresh, self.prototypes)
+        first = self.prototypes.abs().sum(1, keepdim=True) == 0
+        self.prototypes.copy_(torch.where(first, fresh, self.prototypes))
+        follow_(self.prototypes, fresh, self.prototype_m)
+
+    def after_step(self, t: float) -> None:
+        super().after_step(t)
+        self.key_projector.update(self.projector, self.ema_decay)
