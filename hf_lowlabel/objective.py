@@ -8,6 +8,7 @@ import copy
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
@@ -65,7 +66,8 @@ class FinetuneObjective(Objective):
 
     `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there. batch: {"labeled":
     {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64 [M]}}.
-    The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved.
+    The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
+    momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.
     """
 
     labeled_views: dict[str, str] = {"image": "weak"}
@@ -75,14 +77,22 @@ class FinetuneObjective(Objective):
         super().__init__()
         self.model, self.ema_decay = model, ema_decay
         self.ema = EMA(model, buffers=ema_buffers) if ema_decay else None
+        self.updates = 0  # of the average; on the host, where its momentum is needed
 
     @property
     def evaluated(self) -> nn.Module:
         return self.ema.module if self.ema is not None else self.model
 
     def after_step(self, t: float) -> None:
+        self.updates += 1
         if self.ema is not None:
-            self.ema.update(self.model, self.ema_decay)
+            self.ema.update(self.model, min(self.ema_decay, (1 + self.updates) / (10 + self.updates)))
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.updates)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.updates = int(state)
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         body = {id(p) for p in self.model.body_parameters()}
@@ -124,6 +134,12 @@ class EMA(nn.Module):
     @torch.no_grad()
     def forward(self, *args, **kwargs):
         return self.module(*args, **kwargs)
+
+
+@torch.no_grad()
+def feature_std(z: Tensor) -> Tensor:
+    """sqrt(D) times the mean standard deviation of unit features [B, D]: near 1 when spread out, 0 when collapsed."""
+    return F.normalize(z.float(), dim=1).std(0, unbiased=False).mean() * z.shape[1] ** 0.5
 
 
 def cosine_momentum(m0: float, t: float) -> float:

@@ -8,16 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-
-
-@torch.no_grad()
-def feature_std(features: Tensor) -> Tensor:
-    """s = sqrt(D) * mean_d std_i(z_id / ||z_i||): 1 isotropic, 0 collapsed (Chen & He 2021, section 4.1).
-
-    A float32 scalar on the features' device, so that logging it does not wait for the device.
-    """
-    z = F.normalize(features.float(), dim=1)  # [N, D]
-    return z.std(0, correction=0).mean() * z.shape[1] ** 0.5
+from ..objective import feature_std  # noqa: F401  one of the probes, shared with the objectives
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..objective import EMA, PretrainObjective, cosine_momentum, mlp
+from ..objective import EMA, PretrainObjective, cosine_momentum, feature_std, mlp
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -49,9 +49,3 @@ class BYOL(PretrainObjective):
         m = cosine_momentum(self.m0, t)
         self.teacher_encoder.update(self.encoder, m)
         self.teacher_projector.update(self.projector, m)
-
-
-@torch.no_grad()
-def feature_std(z: Tensor) -> Tensor:
-    """sqrt(D) times the mean standard deviation of unit features [B, D]: near 1 when spread out, 0 when collapsed."""
-    return F.normalize(z.float(), dim=1).std(0, unbiased=False).mean() * z.shape[1] ** 0.5

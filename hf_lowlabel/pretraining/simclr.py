@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
-from ..objective import PretrainObjective, mlp
-from .byol import feature_std
+from ..objective import PretrainObjective, feature_std, mlp
 from .contrast import full_precision, unit
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..objective import PretrainObjective, mlp
-from .byol import feature_std
+from ..objective import PretrainObjective, feature_std, mlp
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..objective import PretrainObjective, mlp
-from .byol import feature_std
+from ..objective import PretrainObjective, feature_std, mlp
 from .contrast import full_precision
 
 

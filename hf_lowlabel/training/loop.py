@@ -72,8 +72,9 @@ class Loop:
         self.objective = accelerator.prepare_model(objective) if world() > 1 else objective
         self.guard = Guard(objective, self.optimizer, device)
         self.signal = 0
+        self.step_seconds = self.eval_seconds = 0.0
         self.save_every = config.save_every or max(100, self.steps // 10)
-        self.eval_every = config.eval_every or max(1, self.steps // 10)
+        self.eval_every = 2 if config.dry_run else self.real_eval_every()
 
     # ---- one step -------------------------------------------------------------------------------------------------
     def train_step(self, batch: dict) -> dict[str, torch.Tensor]:
@@ -135,16 +136,28 @@ class Loop:
                 out = self.train_step(next(batches))
                 bar.update()
                 done = self.step == self.steps
+                if self.config.dry_run:
+                    self._clock()
                 if self.step % self.config.log_every == 0 or done:
                     self.write_log(out, begin, first, bar)
                 if self.evaluate and (self.step % self.eval_every == 0 or done) and self.evaluated_enough():
                     break
                 asked = self.asked_to_stop()
-                if (self.step % self.save_every == 0 or asked) and not done and not self.config.dry_run:
+                if self.step % self.save_every == 0 or asked or done:
                     self.save(time.perf_counter() - begin)
                 if asked:
                     self._stop(asked)
             self.seconds += time.perf_counter() - begin
+
+    def _clock(self) -> None:
+        """Seconds of the latest step of a dry run; its second one is past all first-time costs."""
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.step_seconds, self._last = now - getattr(self, "_last", now), now
+
+    def real_eval_every(self) -> int:
+        return self.config.eval_every or max(1, self.config.max_steps // 10)
 
     def write_log(self, out: dict, begin: float, first: int, bar) -> None:
         """Fetch this step's scalars (the only time the host waits for the device) and write them down."""
@@ -175,7 +188,9 @@ class Loop:
 
     def evaluated_enough(self) -> bool:
         """Evaluate and log; True when early stopping says so."""
+        begin = time.perf_counter()
         scores = self.evaluate(self.inner, self.step)
+        self.eval_seconds = time.perf_counter() - begin
         self.inner.train()
         if not scores:
             return False

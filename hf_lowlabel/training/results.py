@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from transformers.utils import logging as transformers_logging
 
 from ..config import RunConfig, to_dict
 from ..data.sources import Source
@@ -101,20 +102,21 @@ class Recorder:
     def _picture(pool, i: int) -> np.ndarray:
         return pool.take(torch.tensor([i]))[0].permute(1, 2, 0).cpu().numpy()
 
-    def end(self) -> None:
-        """After an interruption: nothing more to write."""
-
 
 def save_model(network, folder: Path) -> None:
     """config.json, model.safetensors and preprocessor_config.json: written aside, then moved into place one by one."""
     aside = folder / f".model.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         network.save_pretrained(aside)
         for file in sorted(aside.iterdir(), key=lambda p: p.suffix != ".safetensors"):  # config.json last says: complete
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def peak_memory() -> int:

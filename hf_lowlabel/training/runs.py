@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
-from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict
+from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, to_dict
 from ..data.sources import Source, load_source
 from ..data.splits import Split, make_split
 from ..distributed import world
@@ -23,8 +25,8 @@ from . import setup
 from .batches import ViewStream, finetune_batches, pretrain_batches
 from .folder import claim, release
 from .inference import features_of, logits_of
-from .loop import Interrupted, Loop
-from .results import Recorder
+from .loop import Loop, duration
+from .results import Recorder, peak_memory
 
 log = logging.getLogger("hf_lowlabel")
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check of a pretraining run
@@ -110,7 +112,8 @@ def _pretrain(config: PretrainConfig, folder: Path) -> Run:
 
     loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
                 lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False))
-    _fit(loop, config, recorder)
+    loop.fit(config.resume)
+    loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated, metrics, loop, recorder)
@@ -173,7 +176,8 @@ def _finetune(config: FinetuneConfig, folder: Path) -> Run:
     loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
                 lr=config.lr, evaluate=watch, keep_best="validation_accuracy" if held is not None else None,
                 on_save=lambda loop: recorder.save(loop, {}, final=False))
-    _fit(loop, config, recorder)
+    loop.fit(config.resume)
+    loop.take_best()
     metrics = {}
     for part, (p, y) in truth.items():
         logits = logits_of(objective.evaluated, p, plain).numpy()
@@ -239,9 +243,15 @@ def _network(config: RunConfig, source: Source, create) -> tuple[torch.nn.Module
     cfg = network.config.pretrained_cfg
     side = network.preprocessing["input_size"][-1]
     size, stored = setup.sizes(config, side, setup.typical_side(source), fixed=bool(cfg.get("fixed_input_size")))
-    cfg.update(input_size=[3, size, size], crop_pct=size / stored, crop_mode="center")
+    cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode="center")
     log.info("%s, views of %d px from images of %d px", network.load_report, size, stored)
     return network, size, stored
+
+
+def crop_share(size: int, stored: int) -> float:
+    """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to that."""
+    share = size / stored
+    return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)
 
 
 def is_model_folder(path: str) -> bool:
@@ -278,10 +288,21 @@ def _steps(config: RunConfig, pool: int, per_step: int | None = None) -> int:
     return max(1, round(config.epochs * pool / (per_step or config.batch_size)))
 
 
-def _fit(loop: Loop, config: RunConfig, recorder: Recorder) -> None:
-    try:
-        loop.fit(config.resume)
-    except Interrupted:
-        recorder.end()
-        raise
-    loop.take_best()
+
+
+def summarise(run: Run) -> None:
+    """Print what came out, or for a dry run what the real run will take."""
+    config, loop = run.config, run.loop
+    if config.dry_run:
+        print(yaml.safe_dump({k: v for k, v in to_dict(config).items() if v not in (None, [], {})}, sort_keys=False).rstrip())
+        pools = sum(pool.nbytes for pool in run.recorder.pools.values())
+        print(f"\nmemory: {peak_memory() / 2**30:.2f} GiB at most ({pools / 2**30:.3f} GiB of it images)")
+        seconds = config.max_steps * loop.step_seconds + config.max_steps / loop.real_eval_every() * loop.eval_seconds
+        print(f"time: {duration(seconds)} expected for {config.max_steps} steps at {loop.step_seconds:.3f} s each "
+              f"and {loop.eval_seconds:.1f} s an evaluation")
+        print("dry run: 2 steps, evaluation and save worked; nothing was kept")
+        return
+    scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in (
+        "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy")}
+    print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    print(f"saved to {run.folder}: model.safetensors, README.md (card), split.json, metrics.json, curves.png ...")
