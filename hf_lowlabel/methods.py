@@ -22,7 +22,7 @@ class Method:
     presets: dict[str, dict] = field(default_factory=dict)
 
 
-# the training settings that the FixMatch family shares: Sohn et al. table 4; Xu et al. section 4.1; Cai et al. section 5.2
+# training settings that the FixMatch family shares: Sohn et al. table 4, Xu et al. section 4.1, Cai et al. section 5.2
 _CIFAR = dict(lr=0.03, batch_size=64, unlabeled_ratio=7, weight_decay=5e-4, max_steps=2**20)
 _PRETRAINED = dict(_CIFAR, lr=0.1)
 _IMAGENET = dict(lr=0.03, batch_size=64, unlabeled_ratio=5, weight_decay=1e-4, schedule="cosine", warmup=0.0125)
@@ -133,54 +133,59 @@ METHODS: dict[str, Method] = {
         "finetune", "finetuning.pseudo_label:PseudoLabel", "Lee, Pseudo-Label", 2013, "", "weak view",
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "pi-model": Method(
-        "finetune", "finetuning.pi_model:PiModel", "Laine and Aila, Temporal ensembling", 2017, "1610.02242", "two weak views",
-        presets={"cifar": dict(_CIFAR, method_args=dict(lambda_u=10.0, ramp=0.4)), "pretrained": _PRETRAINED}),  # TorchSSL's
+        "finetune", "finetuning.pi_model:PiModel", "Laine and Aila, Temporal ensembling", 2017, "1610.02242",
+        "two weak views",
+        presets={"cifar": dict(_CIFAR, method_args=dict(lambda_u=10.0, ramp=0.4)),  # TorchSSL
+                 "pretrained": _PRETRAINED}),
     "temporal-ensembling": Method(
         "finetune", "finetuning.temporal_ensembling:TemporalEnsembling", "Laine and Aila, Temporal ensembling", 2017,
         "1610.02242", "weak view, index", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "temporal-consistency": Method(
-        "finetune", "finetuning.temporal_consistency:TemporalConsistency", "Rebuffi et al., SSL with scarce annotations", 2020,
-        "1905.08845", "weak view, index", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
+        "finetune", "finetuning.temporal_consistency:TemporalConsistency",
+        "Rebuffi et al., Semi-supervised learning with scarce annotations", 2020, "1905.08845", "weak view, index", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "mean-teacher": Method(
         "finetune", "finetuning.mean_teacher:MeanTeacher", "Tarvainen and Valpola, Mean teachers", 2017, "1703.01780",
         "two weak views", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "vat": Method(
-        "finetune", "finetuning.vat:VAT", "Miyato et al., Virtual adversarial training", 2019, "1704.03976", "weak view",
+        "finetune", "finetuning.vat:VAT", "Miyato et al., Virtual adversarial training", 2019, "1704.03976",
+        "weak view",
         presets={
             "cifar": _CIFAR, "pretrained": _PRETRAINED,
-            "imagenet": dict(lr=0.1, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps", warmup=0.025,
-                             method_args=dict(eps=40.0, lambda_u=0.5)),  # S4L sections 4.1 and 4.2
+            "imagenet": dict(lr=0.1, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps",
+                             warmup=0.025, method_args=dict(eps=40.0, lambda_u=0.5)),  # S4L sections 4.1 and 4.2
         }),
     "vat-entmin": Method(
-        "finetune", "finetuning.vat:VAT", "Miyato et al., VAT, with entropy minimisation", 2019, "1704.03976", "weak view",
+        "finetune", "finetuning.vat:VAT", "Miyato et al., VAT, with entropy minimisation", 2019, "1704.03976",
+        "weak view",
         defaults=dict(method_args=dict(entropy=0.06)),  # Oliver et al. 2018, table of hyperparameters
         presets={
             "cifar": dict(_CIFAR, method_args=dict(entropy=0.06)),
             "pretrained": dict(_PRETRAINED, method_args=dict(entropy=0.06)),
-            "imagenet": dict(lr=0.03, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps", warmup=0.025,
-                             method_args=dict(eps=40.0, lambda_u=0.5, entropy=1.0)),
+            "imagenet": dict(lr=0.03, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps",
+                             warmup=0.025, method_args=dict(eps=40.0, lambda_u=0.5, entropy=1.0)),
         }),
     "uda": Method(
-        "finetune", "finetuning.uda:UDA", "Xie et al., Unsupervised data augmentation", 2020, "1904.12848", _WEAK_STRONG,
-        rule="finetuning.weights:Uda", presets={"cifar": dict(_CIFAR, max_steps=500_000), "pretrained": _PRETRAINED}),
+        "finetune", "finetuning.uda:UDA", "Xie et al., Unsupervised data augmentation", 2020, "1904.12848",
+        _WEAK_STRONG, rule="finetuning.weights:Uda",
+        presets={"cifar": dict(_CIFAR, max_steps=500_000), "pretrained": _PRETRAINED}),
     "mixmatch": Method(
         "finetune", "finetuning.mixmatch:MixMatch", "Berthelot et al., MixMatch", 2019, "1905.02249", "two weak views",
         defaults=dict(unlabeled_ratio=1),
-        presets={"cifar": dict(lr=0.002, optimizer="adam", batch_size=64, unlabeled_ratio=1, weight_decay=4e-5,
+        presets={"cifar": dict(lr=0.002, optimizer="adamw", batch_size=64, unlabeled_ratio=1, weight_decay=0.02,
                                schedule="constant", max_steps=2**20)}),
     "remixmatch": Method(
         "finetune", "finetuning.remixmatch:ReMixMatch", "Berthelot et al., ReMixMatch", 2020, "1911.09785",
         "weak and two strong views", defaults=dict(unlabeled_ratio=1),
-        presets={"cifar": dict(lr=0.002, optimizer="adam", batch_size=64, unlabeled_ratio=1, weight_decay=4e-5,
+        presets={"cifar": dict(lr=0.002, optimizer="adamw", batch_size=64, unlabeled_ratio=1, weight_decay=0.02,
                                schedule="constant", max_steps=2**20)}),
     "fixmatch-eman": Method(
-        "finetune", "finetuning.eman:FixMatchEMAN", "Cai et al., Exponential moving average normalization", 2021, "2101.08482",
-        _WEAK_STRONG, rule="finetuning.weights:Fixed",
+        "finetune", "finetuning.eman:FixMatchEMAN", "Cai et al., Exponential moving average normalization", 2021,
+        "2101.08482", _WEAK_STRONG, rule="finetuning.weights:Fixed",
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED,
                  "imagenet": dict(_IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0))}),
     "flexmatch": Method(
-        "finetune", "finetuning.fixmatch:FixMatch", "Zhang et al., FlexMatch", 2021, "2110.08263", "weak and strong view, index",
-        rule="finetuning.weights:Flex",
+        "finetune", "finetuning.fixmatch:FixMatch", "Zhang et al., FlexMatch", 2021, "2110.08263",
+        "weak and strong view, index", rule="finetuning.weights:Flex",
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED, "imagenet": dict(_IMAGENET, method_args=dict(tau=0.7))}),
     "freematch": Method(
         "finetune", "finetuning.fixmatch:FixMatch", "Wang et al., FreeMatch", 2023, "2205.07246", _WEAK_STRONG,
@@ -197,7 +202,8 @@ METHODS: dict[str, Method] = {
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED,
                  "imagenet": dict(_IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1))}),
     "comatch": Method(
-        "finetune", "finetuning.comatch:CoMatch", "Li et al., CoMatch", 2021, "2011.11183", "weak, strong and SimCLR view",
+        "finetune", "finetuning.comatch:CoMatch", "Li et al., CoMatch", 2021, "2011.11183",
+        "weak, strong and SimCLR view",
         presets={"cifar": dict(_CIFAR, max_steps=2**19), "pretrained": _PRETRAINED,
                  "imagenet": dict(lr=0.1, batch_size=160, unlabeled_ratio=4, weight_decay=1e-4, schedule="cosine",
                                   method_args=dict(tau=0.6, edge=0.3, lambda_u=10.0, lambda_c=10.0, temperature=0.1,
@@ -225,13 +231,13 @@ METHODS: dict[str, Method] = {
     "sscl": Method(
         "finetune", "finetuning.sscl:SsCL", "Zhang et al., Semi-supervised contrastive learning", 2021, "2105.07387",
         _WEAK_STRONG, defaults=dict(unlabeled_ratio=4),
-        presets={"cifar": dict(lr=0.03, batch_size=64, unlabeled_ratio=4, weight_decay=5e-4, schedule="cosine", epochs=200),
-                 "imagenet": dict(lr=0.4, batch_size=256, unlabeled_ratio=4, weight_decay=1e-4, schedule="cosine", epochs=800,
-                                  method_args=dict(lambda_ctr=10.0, lambda_u=5.0, tau=0.6, gamma=10.0, queue=65_536,
-                                                   width=128))}),  # table 8, 1 %; at 10 % the weights change places
+        presets={"cifar": dict(lr=0.03, unlabeled_ratio=4, weight_decay=5e-4, schedule="cosine", epochs=200),
+                 "imagenet": dict(lr=0.4, batch_size=256, unlabeled_ratio=4, weight_decay=1e-4, schedule="cosine",
+                                  epochs=800, method_args=dict(lambda_ctr=10.0, lambda_u=5.0, tau=0.6, gamma=10.0,
+                                                               queue=65_536, width=128))}),  # table 8, 1 %
     "less": Method(
-        "finetune", "finetuning.less:LESS", "Lucas et al., Barely-supervised learning", 2022, "2112.12004", _WEAK_STRONG,
-        rule="finetuning.weights:Fixed", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
+        "finetune", "finetuning.less:LESS", "Lucas et al., Barely-supervised learning", 2022, "2112.12004",
+        _WEAK_STRONG, rule="finetuning.weights:Fixed", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
 }
 
 
@@ -239,7 +245,7 @@ FACTS = ("num_classes", "num_labeled", "pool", "rule")  # keywords that a run fi
 
 
 def hyperparameters(method: Method) -> dict[str, object]:
-    """Keyword hyperparameters of a method and its rule with their defaults, read from the source without importing it."""
+    """Keyword hyperparameters of a method and its rule with their defaults, read from the source, not imported."""
     out: dict[str, object] = {}
     for path in (method.cls, method.rule):
         if path:

@@ -1,8 +1,9 @@
 """CoMatch (Li et al. 2021, arXiv 2011.11183, Eq. 1-11): a graph of pseudo-labels teaches a graph of embeddings.
 
-    q = alpha norm(p(u_weak) / p~) + (1 - alpha) sum_k a_k p_k,   a_k = softmax_k(z(u_weak) . z_k / T)     over a memory bank (z_k, p_k)
+    q = alpha norm(p(u_weak) / p~) + (1 - alpha) sum_k a_k p_k,   a_k = softmax_k(z(u_weak) . z_k / T); bank (z_k, p_k)
     L = H(y, p(x_l)) + lambda_u mean 1[max q >= tau] H(q, p(u_strong)) + lambda_c mean_b H(W^q_b, W^z_b)
-    W^q_bj  propto  1 if b = j, q_b . q_j if that is >= edge, else 0;     W^z_bj = softmax_j(z(u_strong)_b . z(u_strong2)_j / T)
+    W^q_bj  propto  1 if b = j, q_b . q_j if that is >= edge, else 0
+    W^z_bj = softmax_j(z(u_strong)_b . z(u_strong2)_j / T)
 
 The bank holds weak views: p before smoothing for unlabeled images, the label for labeled ones. Smoothing starts when
 the bank is full. Graphs span the batches of all ranks.
@@ -22,17 +23,17 @@ from .memory import Queue, RunningMean
 class CoMatch(FinetuneObjective):
     """Classes smoothed by neighbours, embeddings drawn together by classes.
 
-    lambda_u, lambda_c: weights of classes and graph (ImageNet: 10 and 10 at 1 %, 10 and 2 at 10 %). tau: confidence from
-    which a target counts. edge: agreement from which two images are joined. alpha: share of the image's own prediction.
-    temperature: T of the similarities. width: of the embeddings. bank: images in the memory (5 batches of the authors').
-    memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
+    lambda_u, lambda_c: weights of classes and graph (ImageNet: 10 and 10 at 1 %, 10 and 2 at 10 %). tau: confidence
+    from which a target counts. edge: agreement from which two images are joined. alpha: share of the image's own
+    prediction. temperature: T of the similarities. width: of the embeddings. bank: images in the memory (5 of the
+    authors' batches). memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
     """
 
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "simclr"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_c: float = 1.0, tau: float = 0.95,
-                 edge: float = 0.8, alpha: float = 0.9, temperature: float = 0.2, width: int = 64, bank: int = 2560,
-                 memory: int = 32, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_c: float = 1.0,
+                 tau: float = 0.95, edge: float = 0.8, alpha: float = 0.9, temperature: float = 0.2, width: int = 64,
+                 bank: int = 2560, memory: int = 32, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_c, self.tau, self.edge = lambda_u, lambda_c, tau, edge
         self.alpha, self.temperature = alpha, temperature

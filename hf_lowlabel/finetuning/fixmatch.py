@@ -1,10 +1,10 @@
 """FixMatch (Sohn et al. 2020, arXiv 2001.07685, Eq. 3-4; Xu et al. Eq. 4) and the family that reweights it.
 
-    L = H(y, p(x_l)) + lambda_u * mean over ALL unlabeled images of  w(p_w) H(target(p_w), p(x_strong)),   p_w = sg p(x_weak)
+    L = H(y, p(x_l)) + lambda_u * mean over ALL unlabeled images of  w(p_w) H(target(p_w), p(x_strong))
 
-FixMatch itself: target = argmax p_w, w = 1[max p_w >= tau]; what the others do instead is a rule in weights.py. An image
-whose weight is 0 still counts in the mean. The class axis is 1, so the same lines train a classifier ([B, K]) and a
-segmenter ([B, K, H, W]); there weak and strong views share their geometry.
+with p_w = p(x_weak) without gradient. FixMatch itself: target = argmax p_w, w = 1[max p_w >= tau]; what the others do
+instead is a rule in weights.py. An image whose weight is 0 still counts in the mean. The class axis is 1, so the same
+lines train a classifier ([B, K]) and a segmenter ([B, K, H, W]); there weak and strong views share their geometry.
 """
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class FixMatch(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        logits_l, logits_w, logits_s = self.predict(labeled["image"], unlabeled["weak"], unlabeled["strong"])  # [n, K, ...]
+        x = labeled["image"], unlabeled["weak"], unlabeled["strong"]
+        logits_l, logits_w, logits_s = self.predict(*x)                                  # [B or M, K, ...]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
         supervised = self.supervised(logits_l, labeled["target"], t)

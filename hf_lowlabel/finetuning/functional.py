@@ -36,7 +36,7 @@ def sharpen(p: Tensor, temperature: float) -> Tensor:
 
 
 def align(p: Tensor, now: Tensor, target: Tensor | float = 1.0) -> Tensor:
-    """Distribution alignment: normalize(p * target / now), `now` and `target` class marginals [K] (ReMixMatch section 3.1)."""
+    """normalize(p * target / now) with class marginals [K]: distribution alignment (ReMixMatch, section 3.1)."""
     ratio = (target + 1e-6) / (now + 1e-6)
     return F.normalize(p * ratio.view(-1, *[1] * (p.dim() - 2)), p=1, dim=1)
 

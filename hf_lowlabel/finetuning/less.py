@@ -1,6 +1,7 @@
 """LESS (Lucas et al. 2022, Barely-Supervised Learning, arXiv 2112.12004): images without a pseudo-label learn clusters.
 
-    L = H(y, p(x_l)) + lambda_u mean [ w H(argmax p_w, p(x_strong)) + lambda_c (1 - w) H(a_w, c(x_strong)) ],   w = 1[max p_w >= tau]
+    L = H(y, p(x_l)) + lambda_u mean [ w H(argmax p_w, p(x_strong)) + lambda_c (1 - w) H(a_w, c(x_strong)) ]
+    w = 1[max p_w >= tau]
     c(x) = softmax_j(z(x) . e_j / T)      unit embedding z, unit cluster vectors e_j
     a_w = Sinkhorn(z(x_weak) . e / epsilon), balanced over the batches of all ranks
 
@@ -39,8 +40,8 @@ class LESS(FinetuneObjective):
     """
 
     def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, lambda_c: float = 1.0,
-                 clusters: int = 256, temperature: float = 0.1, epsilon: float = 0.05, rounds: int = 3, width: int = 128,
-                 ema_decay: float = 0.999):
+                 clusters: int = 256, temperature: float = 0.1, epsilon: float = 0.05, rounds: int = 3,
+                 width: int = 128, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.rule, self.lambda_u, self.lambda_c = rule if rule is not None else Fixed(), lambda_u, lambda_c
         self.temperature, self.epsilon, self.rounds = temperature, epsilon, rounds

@@ -28,7 +28,7 @@ class MeanTeacher(FinetuneObjective):
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 50.0, ramp: float = 0.4, ema_decay: float = 0.999):
         if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is this method's teacher")
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp = lambda_u, ramp
 

@@ -110,7 +110,7 @@ class ClassQueue(nn.Module):
         fine, (num_classes, length, width) = finite_rows(z), self.z.shape
         mine = torch.zeros(len(z), num_classes, dtype=torch.int64, device=z.device)
         mine.scatter_(1, label[:, None], fine.long()[:, None])                           # [M, K]
-        before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]                 # earlier ones of the same class
+        before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]                 # earlier ones of its class
         place = label * length + (self.pushed[label] + before) % length
         write_(self.z.view(num_classes * length, width), place, z, fine)
         self.pushed += mine.sum(0)

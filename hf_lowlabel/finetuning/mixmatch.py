@@ -1,6 +1,7 @@
 """MixMatch (Berthelot et al. 2019, arXiv 1905.02249, algorithm 1, Eq. 3-5).
 
-    q = sharpen(1/2 (p(u_1) + p(u_2)), T) for both views;   X', U' = MixUp of the union of (x, y) and (u_k, q) with itself shuffled
+    q = sharpen(1/2 (p(u_1) + p(u_2)), T) for both views
+    X', U' = MixUp of the union of (x, y) and (u_k, q) with itself shuffled
     L = mean H(y', p(x')) + min(1, t / ramp) lambda_u mean_{u', c} (q'_c - p_c(u'))^2
 """
 from __future__ import annotations
@@ -16,10 +17,10 @@ from .functional import frozen_statistics, linear_rampup, mixup, predict, sharpe
 class MixMatch(FinetuneObjective):
     """Guessed labels, sharpened, and everything mixed with everything.
 
-    lambda_u: weight of the unlabeled loss at the end of the ramp (75 CIFAR-10, 150 CIFAR-100, 250 SVHN). temperature: T,
-    below 1 sharpens. alpha: of the Beta distribution of MixUp, drawn for every image. ramp: share of training over which
-    the weight rises (1 of 64 MiB images). ema_decay: of the weights that are evaluated. BatchNorm's running statistics
-    come from the mixed images, not from the guesses.
+    lambda_u: weight of the unlabeled loss at the end of the ramp (75 CIFAR-10, 150 CIFAR-100, 250 SVHN). temperature:
+    T, below 1 sharpens. alpha: of the Beta distribution of MixUp, drawn for every image. ramp: share of training over
+    which the weight rises (2^20 of 2^26 images). ema_decay: of the weights that are evaluated. BatchNorm's running
+    statistics come from the mixed images, not from the guesses.
     """
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}

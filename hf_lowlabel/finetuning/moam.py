@@ -2,8 +2,8 @@
 
     L = w_sup H(y, p(x_l^r)) + lambda_u [ w_rot L_rot + w_vat mean KL(p(x^r) || p(x^r + delta)) + w_ent mean H(p(x^r)) ]
 
-over all four rotations x^r of labeled (x_l) and unlabeled (x) images. Step 2 trains on the pseudo-labels of this network
-as if every image were labeled, step 3 on the labels alone.
+over all four rotations x^r of labeled (x_l) and unlabeled (x) images. Step 2 trains on the pseudo-labels of this
+network as if every image were labeled, step 3 on the labels alone.
 """
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class MOAM(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, w_sup: float = 0.3, w_rot: float = 0.7, w_vat: float = 0.3,
-                 w_ent: float = 0.3, eps: float = 32.0, xi: float = 1e-2, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, w_sup: float = 0.3, w_rot: float = 0.7,
+                 w_vat: float = 0.3, w_ent: float = 0.3, eps: float = 32.0, xi: float = 1e-2, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.w_sup, self.w_rot, self.w_vat, self.w_ent = lambda_u, w_sup, w_rot, w_vat, w_ent
         self.eps, self.xi, self.turn = eps, xi, nn.Linear(model.num_features, 4)

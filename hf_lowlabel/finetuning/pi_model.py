@@ -27,8 +27,8 @@ class PiModel(FinetuneObjective):
         self.lambda_u, self.ramp = lambda_u, ramp
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        unlabeled = batch["unlabeled"]
-        logits_l, logits_1, logits_2 = predict(self.model, batch["labeled"]["image"], unlabeled["weak"], unlabeled["weak2"])
+        x = batch["labeled"]["image"], batch["unlabeled"]["weak"], batch["unlabeled"]["weak2"]
+        logits_l, logits_1, logits_2 = predict(self.model, *x)
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
         agreement = F.mse_loss(logits_1.softmax(1), logits_2.softmax(1))
         return {

@@ -1,6 +1,6 @@
 """ReMixMatch (Berthelot et al. 2020, arXiv 1911.09785, algorithm 1, Eq. 3-4), with K = 2 strong views.
 
-    q = sharpen(norm(p(u_weak) p_y / p~), T)          p_y: labeled class marginal, p~: mean prediction, of the last 128 batches
+    q = sharpen(norm(p(u_weak) p_y / p~), T)        p_y, p~: mean label and mean prediction of the last 128 batches
     X', U' = MixUp of the union of (x_strong, y), (u_strong1, q), (u_strong2, q), (u_weak, q) with itself shuffled
     L = mean H(y', p(x')) + a(t) lambda_u mean H(q', p(u')) + a(t) lambda_1 mean H(q, p(u_strong1))
         + lambda_r mean H(r, p_rot(rotate(u_strong1, r)))          a(t) = min(1, t / ramp)
@@ -28,9 +28,9 @@ class ReMixMatch(FinetuneObjective):
     labeled_views = {"image": "strong"}
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.5, lambda_1: float = 0.5, lambda_r: float = 0.5,
-                 temperature: float = 0.5, alpha: float = 0.75, ramp: float = 0.0156, memory: int = 128,
-                 ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.5, lambda_1: float = 0.5,
+                 lambda_r: float = 0.5, temperature: float = 0.5, alpha: float = 0.75, ramp: float = 0.0156,
+                 memory: int = 128, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_1, self.lambda_r = lambda_u, lambda_1, lambda_r
         self.temperature, self.alpha, self.ramp = temperature, alpha, ramp
@@ -53,9 +53,9 @@ class ReMixMatch(FinetuneObjective):
         consistency = F.cross_entropy(logits_u, y[len(x_l):])
         anchored = F.cross_entropy(logits_1, q)
         rotation = F.cross_entropy(self.turn(features[-len(q):]).float(), quarters)
-        rise = linear_rampup(t, self.ramp)
+        rising = linear_rampup(t, self.ramp) * (self.lambda_u * consistency + self.lambda_1 * anchored)
         return {
-            "loss": supervised + rise * (self.lambda_u * consistency + self.lambda_1 * anchored) + self.lambda_r * rotation,
+            "loss": supervised + rising + self.lambda_r * rotation,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
             "anchored": anchored.detach(),

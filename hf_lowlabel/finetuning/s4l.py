@@ -1,6 +1,6 @@
 """S4L (Zhai et al. 2019, arXiv 1905.03670, Eq. 1-2, sections 3.1 and 4.4): labels and self-supervision at once.
 
-    L = mean H(y, p(x_l)) over every augmented copy of the labeled images + lambda_u L_self over labeled and unlabeled images
+    L = mean H(y, p(x_l)) over every augmented copy of the labeled images + lambda_u L_self over all images
     Rotation:  L_self = 1/4 sum_r mean H(r, p_rot(x^r)),   r in 0, 90, 180, 270 degrees, all four in one step
     Exemplar:  L_self = batch-hard triplet loss with soft margin over 8 instances of each image
 
@@ -76,7 +76,7 @@ class S4LExemplar(FinetuneObjective):
         """mean softplus(hardest positive - hardest negative) for embeddings [V B, E] of V views of B images."""
         n = len(z) // len(self.keys)
         if n * world() < 2:
-            raise UserError("found 1 image in a batch; s4l-exemplar compares images: expected a batch_size of 2 or more")
+            raise UserError("found 1 image in a batch; triplets compare images: expected a batch_size of 2 or more")
         image = torch.arange(n, device=z.device).repeat(len(self.keys)) + rank() * n
         positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))
         return F.softplus(positive - negative).mean()

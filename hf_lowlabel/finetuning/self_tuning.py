@@ -1,10 +1,10 @@
 """Self-Tuning (Wang et al. 2021, arXiv 2102.12903, Eq. 3-6): contrast with the group of a (pseudo-)label.
 
     L = H(y, p(x_l)) + lambda_l L_PGC(x_l, y) + lambda_u L_PGC(x_u, argmax p(x_u))
-    L_PGC(x, c) = - 1 / (D + 1) sum_{k in {k_0} and group c} log [exp(q . k / T) / (exp(q . k_0 / T) + sum_{all groups} exp(q . k / T))]
+    L_PGC(x, c) = - 1 / (D + 1) sum_{k in P} log [exp(q . k / T) / (exp(q . k_0 / T) + sum_{all groups} exp(q . k / T))]
 
-q = z(x), k_0 = z'(x') of another view by the averaged encoder; a group is the last D keys whose image had that
-(pseudo-)label. A wrong pseudo-label costs little, as the keys of all groups share the denominator.
+q = z(x), k_0 = z'(x') of another view by the averaged encoder, P: k_0 and the keys of group c; a group is the last D
+keys whose image had that (pseudo-)label. A wrong pseudo-label costs little, as all groups share the denominator.
 """
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .memory import ClassQueue
 class SelfTuning(FinetuneObjective):
     """Cross-entropy on labels, pseudo group contrast on everything.
 
-    lambda_l, lambda_u: weights of the contrast of labeled and unlabeled images. queue: D, keys per class. temperature: T.
-    width: of the embeddings, one linear layer above the features. ema_decay: share of the key encoder kept per step; it is
-    the averaged network that is evaluated.
+    lambda_l, lambda_u: weights of the contrast of labeled and unlabeled images. queue: D, keys per class. temperature:
+    T. width: of the embeddings, one linear layer above the features. ema_decay: share of the key encoder kept per step;
+    it is the averaged network that is evaluated.
     """
 
     labeled_views = {"image": "strong", "strong2": "strong"}
     unlabeled_views = {"strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_l: float = 1.0, lambda_u: float = 1.0, queue: int = 32,
-                 temperature: float = 0.07, width: int = 1024, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_l: float = 1.0, lambda_u: float = 1.0,
+                 queue: int = 32, temperature: float = 0.07, width: int = 1024, ema_decay: float = 0.999):
         if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes this method's keys")
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_l, self.lambda_u, self.temperature = lambda_l, lambda_u, temperature
         self.projector = nn.Linear(model.num_features, width)

@@ -1,9 +1,9 @@
-"""SimMatch (Zheng et al. 2022, arXiv 2203.06915, Eq. 4-13): class probabilities and similarities to labeled images agree.
+"""SimMatch (Zheng et al. 2022, arXiv 2203.06915, Eq. 4-13): classes and similarities to labeled images agree.
 
-    p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)        v_i, y_i: bank of the labeled images, p~: recent mean
+    p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)     p~: recent mean, (v_i, y_i): labeled images
     unfold     q'_i  propto  q^w_i p^w_{y_i}
     aggregate  p'_c = alpha p^w_c + (1 - alpha) sum_{i: y_i = c} q^w_i
-    L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', softmax(z(u_strong) . v / T))
+    L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', q(u_strong))
 """
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ class SimMatch(FinetuneObjective):
 
     lambda_u, lambda_in: weights of classes and instances (ImageNet: 10 and 5). tau: confidence from which a target
     counts (ImageNet 0.7). alpha: share of the class probabilities in the target. temperature: T of the similarities.
-    width: of the embeddings. bank_m: share of a labeled image's embedding kept when it is seen again. teacher: 1 takes
-    weak views and bank from the averaged network, statistics included (ImageNet), 0 from the network itself.
-    memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
+    width: of the embeddings. bank_m: share of a labeled image's embedding kept when it is seen again. teacher: weak
+    views and bank come from the averaged network, BatchNorm statistics included (ImageNet), else from the network
+    itself. memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
     """
 
     unguarded = ("bank", "label")
 
-    def __init__(self, model: nn.Module, *, num_classes: int, num_labeled: int, lambda_u: float = 1.0, lambda_in: float = 1.0,
-                 tau: float = 0.95, alpha: float = 0.9, temperature: float = 0.1, width: int = 128, bank_m: float = 0.7,
-                 teacher: int = 0, memory: int = 256, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, num_classes: int, num_labeled: int, lambda_u: float = 1.0,
+                 lambda_in: float = 1.0, tau: float = 0.95, alpha: float = 0.9, temperature: float = 0.1,
+                 width: int = 128, bank_m: float = 0.7, teacher: bool = False, memory: int = 256,
+                 ema_decay: float = 0.999):
         if teacher and not ema_decay:
-            raise UserError("teacher is 1 and ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
         self.lambda_u, self.lambda_in, self.tau, self.alpha = lambda_u, lambda_in, tau, alpha
         self.temperature, self.bank_m, self.num_classes = temperature, bank_m, num_classes
@@ -42,7 +43,7 @@ class SimMatch(FinetuneObjective):
         self.teacher_projector = EMA(self.projector) if teacher else None
         self.mean = RunningMean(memory, num_classes)
         self.register_buffer("bank", torch.zeros(num_labeled, width))                    # [L, E] embeddings
-        self.register_buffer("label", torch.full((num_labeled,), -1))                    # [L], -1 where none is stored yet
+        self.register_buffer("label", torch.full((num_labeled,), -1))                    # [L], -1: none stored yet
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]

@@ -1,9 +1,9 @@
 """SsCL (Zhang et al., Semi-supervised Contrastive Learning with Similarity Co-calibration, Eq. 1-5, tables 7-8).
 
-    L = H(y, p(x_l)) + lambda_u mean 1[max p^ >= tau] H(p^, p(u_strong)) + lambda_ctr mean L_ctr                       (Eq. 1-3)
+    L = H(y, p(x_l)) + lambda_u mean 1[max p^ >= tau] H(p^, p(u_strong)) + lambda_ctr mean L_ctr             (Eq. 1-3)
     p^ = norm(p(u_weak) s~),   s~ = mean of s over the last 128 batches,   s = softmax_c(gamma cos(v(u_weak), v_c))
-    v_c <- prototype of class c: unit mean of its labeled images and of mixes lambda x_c + (1 - lambda) u_c            (Eq. 4)
-    L_ctr = log(1 + sum_n exp(gamma (s_n + m)) sum_p exp(- gamma alpha_p s_p))                                         (Eq. 5)
+    v_c: prototype of class c, unit mean of its labeled images and of mixes lambda x_c + (1 - lambda) u_c    (Eq. 4)
+    L_ctr = log(1 + sum_n exp(gamma (s_n + m)) sum_p exp(- gamma alpha_p s_p))                               (Eq. 5)
 
 s_n: similarities of v(u_strong) to a queue of keys; s_p: to its own key (alpha_p = 1) and to labeled keys of class
 c = argmax p(u_weak), alpha_p = max(0, cos(v(u_weak), v_c)). Keys come from the averaged encoder. The paper makes
@@ -25,17 +25,18 @@ from .memory import ClassQueue, Queue, RunningMean, follow_
 class SsCL(FinetuneObjective):
     """Classes calibrated by similarity, similarity taught by classes.
 
-    lambda_u, lambda_ctr: weights of pseudo-labels and contrast. tau: confidence from which a pseudo-label counts. gamma:
-    1 / temperature. margin: m. queue: K, keys that are negatives. positives: labeled keys of the class, beside the own.
-    alpha: of the Beta distribution of Eq. 4. prototype_m: share of a prototype kept per step. memory: batches of which s~
-    is the mean. width: of the embeddings. ema_decay: of the key encoder, which is also what is evaluated.
+    lambda_u, lambda_ctr: weights of pseudo-labels and contrast. tau: confidence from which a pseudo-label counts.
+    gamma: 1 / temperature. margin: m. queue: K, keys that are negatives. positives: labeled keys of the class, beside
+    the own. alpha: of the Beta distribution of Eq. 4. prototype_m: share of a prototype kept per step. memory: batches
+    of which s~ is the mean. width: of the embeddings. ema_decay: of the key encoder, which is also what is evaluated.
     """
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_ctr: float = 1.0, tau: float = 0.95,
-                 gamma: float = 5.0, margin: float = -0.25, queue: int = 4096, positives: int = 3, alpha: float = 1.0,
-                 prototype_m: float = 0.9, memory: int = 128, width: int = 64, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_ctr: float = 1.0,
+                 tau: float = 0.95, gamma: float = 5.0, margin: float = -0.25, queue: int = 4096, positives: int = 3,
+                 alpha: float = 1.0, prototype_m: float = 0.9, memory: int = 128, width: int = 64,
+                 ema_decay: float = 0.999):
         if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes this method's keys")
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_ctr, self.tau, self.gamma, self.margin = lambda_u, lambda_ctr, tau, gamma, margin
         self.alpha, self.prototype_m = alpha, prototype_m

@@ -15,7 +15,10 @@ from ..objective import FinetuneObjective
 
 
 class Supervised(FinetuneObjective):
-    """Cross-entropy on weak and strong views of the labeled images. label_smoothing: share of each target spread evenly."""
+    """Cross-entropy on weak and strong views of the labeled images.
+
+    label_smoothing: share of each target spread evenly. ema_decay: of the weights that are evaluated.
+    """
 
     labeled_views = {"image": "weak", "strong": "strong"}
     unlabeled_views: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """VAT (Miyato et al. 2019, arXiv 1704.03976, Eq. 5-14) and VAT + EntMin (Zhai et al., S4L, Eq. 3-5).
 
     L = H(y, p(x_l)) + lambda_u mean KL(p(x) || p(x + r)) + entropy mean H(p(x)),   p(x) on the left without gradient
-    r = eps g / |g|,   g = grad_r KL(p(x) || p(x + r)) at r = xi d,   d a random unit vector, replaced by g / |g| each round
+    r = eps g / |g|,   g = grad_r KL(p(x) || p(x + r)) at r = xi d,   d a random unit vector, g / |g| in later rounds
 
 KL is smallest at r = 0, so g is second order and lives in the last digits: the method runs in float32 whatever the
 precision of the run, and xi is 1e-2 (1e-6 leaves noise). BatchNorm in the adversarial passes normalises by a batch
@@ -33,7 +33,7 @@ def adversarial_direction(model: nn.Module, x_l: Tensor, x: Tensor, p: Tensor, x
     return d
 
 
-def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps: float, xi: float, rounds: int) -> Tensor:
+def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps: float, xi: float, rounds: int):
     """mean KL(p(x) || p(x + r)) with `logits` those of x in one batch with x_l; inside `full_precision`."""
     p = logits.detach().softmax(1)
     with frozen_statistics(model):
@@ -44,15 +44,15 @@ def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps:
 class VAT(FinetuneObjective):
     """Predictions that the worst small change of the image does not move.
 
-    lambda_u: weight of the smoothness (S4L on ImageNet: 0.5). entropy: weight of the entropy, 0 for VAT alone. eps: length
-    of the change over the whole normalised image (6 at 32 px, 40 at 224 px). xi: step of the finite difference. rounds: of
-    power iteration, each one forward and backward pass. ema_decay: of the weights that are evaluated.
+    lambda_u: weight of the smoothness (S4L on ImageNet: 0.5). entropy: weight of the entropy, 0 for VAT alone. eps:
+    length of the change over the whole normalised image (6 at 32 px, 40 at 224 px). xi: step of the finite difference.
+    rounds: of power iteration, each one forward and backward pass. ema_decay: of the weights that are evaluated.
     """
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, entropy: float = 0.0, eps: float = 6.0, xi: float = 1e-2,
-                 rounds: int = 1, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, entropy: float = 0.0, eps: float = 6.0,
+                 xi: float = 1e-2, rounds: int = 1, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.entropy, self.eps, self.xi, self.rounds = lambda_u, entropy, eps, xi, rounds
 

@@ -24,7 +24,7 @@ class Rule(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(p, index, p_labeled, t)")
 
     def penalty(self, logits: Tensor, weight: Tensor) -> Tensor:
-        """A term the rule adds to the loss, from the strong views' logits [M, K, ...] and the weights it gave: a scalar."""
+        """What the rule adds to the loss, given logits [M, K, ...] of the strong views and its own weights: a scalar."""
         return logits.new_zeros(())
 
 
@@ -75,9 +75,10 @@ class Free(Rule):
 
         tau_t = m tau_{t-1} + (1 - m) mean_b max p_b        p~_t = m p~_{t-1} + (1 - m) mean_b p_b       both from 1 / K
         w = 1[max p >= tau_t p~_t(c) / max_c p~_t(c)],  c = argmax p
-        fairness: lambda_f sum_c a_c log b_c,   a = norm(p~_t / h~_t),   b = norm(mean_b w_b q_b / hist_b(w_b, argmax q_b))
+        fairness: lambda_f sum_c a_c log b_c,   a = norm(p~_t / h~_t),   b = norm(mean_b w_b q_b / h)
 
-    with q the strong views' probabilities and h~ the average histogram of argmax p. m: share of the averages kept per
+    with q the strong views' probabilities, h the histogram of their argmax where w = 1, h~ the average histogram of
+    argmax p. m: share of the averages kept per
     step. lambda_f: weight of fairness (w_f; the authors use 0.001 to 0.05 by data set).
     """
 
@@ -105,7 +106,7 @@ class Free(Rule):
 
 
 class Soft(Rule):
-    """SoftMatch (Chen et al. 2023, arXiv 2301.10921, Eq. 6-10): a truncated Gaussian of the confidence instead of a step.
+    """SoftMatch (Chen et al. 2023, arXiv 2301.10921, Eq. 6-10): a truncated Gaussian of the confidence, not a step.
 
         p' = norm(p / p~),   w = exp(-(max p' - mu)^2 / (2 sigma^2 / n^2)) if max p' < mu else 1
 
@@ -131,7 +132,7 @@ class Soft(Rule):
 
 
 class Ada(Rule):
-    """AdaMatch (Berthelot et al. 2022, arXiv 2106.04732, section 3.3): align to the labeled marginal, relative threshold.
+    """AdaMatch (Berthelot et al. 2022, arXiv 2106.04732, section 3): alignment to the labels, a relative threshold.
 
         p' = norm(p E[p_labeled] / E[p]),   w = 1[max p' >= tau mean_b max p_labeled_b],   target argmax p'
 
@@ -153,7 +154,7 @@ class Ada(Rule):
 
 
 class Uda(Rule):
-    """UDA (Xie et al. 2020, arXiv 1904.12848, section 2.3): target sharpen(p, T), w = 1[max p >= tau] of the p before it.
+    """UDA (Xie et al. 2020, arXiv 1904.12848, section 2.3): target sharpen(p, T), w = 1[max p >= tau] of the p before.
 
     temperature: T, below 1 sharpens. tau: confidence from which an image counts.
     """
