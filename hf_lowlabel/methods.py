@@ -142,7 +142,8 @@ METHODS: dict[str, Method] = {
         "1610.02242", "weak view, index", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "temporal-consistency": Method(
         "finetune", "finetuning.temporal_consistency:TemporalConsistency",
-        "Rebuffi et al., Semi-supervised learning with scarce annotations", 2020, "1905.08845", "weak view, index", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
+        "Rebuffi et al., Semi-supervised learning with scarce annotations", 2020, "1905.08845", "weak view, index",
+        presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "mean-teacher": Method(
         "finetune", "finetuning.mean_teacher:MeanTeacher", "Tarvainen and Valpola, Mean teachers", 2017, "1703.01780",
         "two weak views", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),

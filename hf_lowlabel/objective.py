@@ -83,10 +83,15 @@ class FinetuneObjective(Objective):
     def evaluated(self) -> nn.Module:
         return self.ema.module if self.ema is not None else self.model
 
+    @property
+    def momentum(self) -> float:
+        """The share of the average that its latest update kept."""
+        return min(self.ema_decay, (1 + self.updates) / (10 + self.updates))
+
     def after_step(self, t: float) -> None:
         self.updates += 1
         if self.ema is not None:
-            self.ema.update(self.model, min(self.ema_decay, (1 + self.updates) / (10 + self.updates)))
+            self.ema.update(self.model, self.momentum)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.updates)

@@ -69,4 +69,4 @@ class SelfTuning(FinetuneObjective):
 
     def after_step(self, t: float) -> None:
         super().after_step(t)
-        self.key_projector.update(self.projector, self.ema_decay)
+        self.key_projector.update(self.projector, self.momentum)

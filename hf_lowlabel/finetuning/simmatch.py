@@ -92,4 +92,4 @@ class SimMatch(FinetuneObjective):
     def after_step(self, t: float) -> None:
         super().after_step(t)
         if self.teacher_projector is not None:
-            self.teacher_projector.update(self.projector, self.ema_decay)
+            self.teacher_projector.update(self.projector, self.momentum)

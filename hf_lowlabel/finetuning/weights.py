@@ -24,7 +24,7 @@ class Rule(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(p, index, p_labeled, t)")
 
     def penalty(self, logits: Tensor, weight: Tensor) -> Tensor:
-        """What the rule adds to the loss, given logits [M, K, ...] of the strong views and its own weights: a scalar."""
+        """What the rule adds to the loss, from logits [M, K, ...] of the strong views and its weights: a scalar."""
         return logits.new_zeros(())
 
 
