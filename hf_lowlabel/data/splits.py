@@ -108,9 +108,9 @@ class Split:
         position = {id: i for i, id in enumerate(source.ids)}
         absent = [id for part in (self.labeled, self.validation, self.test) for id in part if id not in position]
         if absent:
-            raise UserError(f"found {len(absent)} images in the split that {source.name!r} lacks, such as {absent[0]!r}; "
-                            f"expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give the data the "
-                            "split was made for (--dataset, --config, --revision)")  # fmt: skip
+            raise UserError(f"found {len(absent)} images in the split that {source.name!r} lacks, such as "
+                            f"{absent[0]!r}; expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give "
+                            "the data the split was made for (--dataset, --config, --revision)")  # fmt: skip
         class_index = {name: k for k, name in enumerate(self.class_names)}
         labeled = sorted((position[id], class_index[name]) for id, name in self.labeled.items())
         validation, test = (np.array(sorted(position[id] for id in ids), dtype=np.int64)

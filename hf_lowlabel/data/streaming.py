@@ -88,18 +88,17 @@ class ShardedStream:
 
     def rows(self) -> Iterator[Row]:
         """This rank's rows from `position` on, epoch after epoch."""
-        skip = self.position
-        for epoch in itertools.count():
+        epoch, skip = 0, self.position
+        while True:
             count = 0
             for count, row in enumerate(self.epoch(epoch), start=1):
-                if skip:
-                    skip -= 1
-                else:
+                if count > skip:
                     yield row
             if not count:
                 raise UserError(f"found no rows in {self.name!r} for rank {self.rank} of {self.world}; expected at "
-                                "least one")
-            skip %= count  # every epoch has the same number of rows
+                                "least one; fix: fewer ranks, or more data")  # fmt: skip
+            passed = max(skip // count, 1)  # every epoch has the same number of rows
+            epoch, skip = epoch + passed, max(skip - passed * count, 0)
 
     def stream(self, index_batches: Iterable[Tensor], prefetch: int = 4) -> Iterator[Tensor]:
         """uint8 [n, 3, S, S] on the device, as many images as each batch of indices has; which ones, the stream

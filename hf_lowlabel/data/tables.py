@@ -8,7 +8,8 @@ import bisect
 import io
 import re
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,16 @@ class TableReader:
             raise BadImage("the row has no image")
         return open_image(path)
 
-    def sizes(self) -> list[int]:
-        """Bytes of each encoded image; -1 where the table has only a path."""
+    def content(self) -> Iterator[str]:
+        """For the fingerprint, of each encoded image: its size and the checksum of its last 64 bytes.
+
+        The size alone would not tell uncompressed images apart, whose ids may be mere row numbers; all bytes would mean
+        reading all of a large table.
+        """
         _, contents, _ = self.columns()
-        return [size for part in contents for size in pc.fill_null(pc.binary_length(part), -1).to_pylist()]
+        for part in contents:
+            for size, tail in zip(pc.binary_length(part).to_pylist(), pc.binary_slice(part, -64, None).to_pylist()):
+                yield "none" if size is None else f"{size}:{zlib.crc32(tail)}"
 
 
 def load_parquet(
@@ -184,7 +191,7 @@ def from_dataset(dataset, name, config, split, revision, license, image_column, 
                      else (np.full(len(ids), -1, dtype=np.int64), []))  # fmt: skip
     return Source(
         name=name, config=config, split=split, revision=revision, ids=ids, labels=labels, class_names=names,
-        fingerprint=fingerprint(ids, labels, names, reader.sizes()), license=license, flip=True, reader=reader,
+        fingerprint=fingerprint(ids, labels, names, reader.content()), license=license, flip=True, reader=reader,
     )  # fmt: skip
 
 

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import io
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_lowlabel.data.images import decode
+from hf_lowlabel.data.order import order
+from hf_lowlabel.data.pools import ResidentPool, StreamingPool, build_pool, resident_bytes
+from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, make):
+    return load_source(make.files(tmp_path, [f"{i:03d}.png" for i in range(150)]))
+
+
+@pytest.fixture
+def damaged(tmp_path, make):
+    """10 images; 2 is truncated, 5 is text, 7 has one pixel."""
+    make.files(tmp_path, [f"{i}.png" for i in range(10)])
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:100])
+    (tmp_path / "5.png").write_text("no image")
+    (tmp_path / "7.png").write_bytes(make.encoded(make.picture(0, 1, 1)))
+    return load_source(tmp_path)
+
+
+def expected(source, i: int, size: int = 16) -> torch.Tensor:
+    return decode(Image.open(io.BytesIO((source.reader.root / source.reader.paths[i]).read_bytes())), size, "bilinear")
+
+
+def batches(pool, count=4, size=7):
+    return [torch.from_numpy(order(0, "unlabeled", k * size, size, len(pool))) for k in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_resident_pool_holds_each_image_once(folder, workers):
+    indices = np.arange(150)[::-1][:140]
+    pool = build_pool(folder, indices, size=16, workers=workers)
+    assert isinstance(pool, ResidentPool) and pool.images.dtype == torch.uint8
+    assert pool.nbytes == resident_bytes(140, 16) == 140 * 3 * 16 * 16 == pool.images.untyped_storage().nbytes()
+    assert np.array_equal(pool.indices, indices) and pool.ids == [folder.ids[i] for i in indices] and not pool.skipped
+    got = pool.take(torch.tensor([0, 139, 65, 65]))
+    assert torch.equal(got, torch.stack([expected(folder, int(indices[i])) for i in (0, 139, 65, 65)]))
+
+
+def test_the_budget_decides(folder):
+    need = resident_bytes(150, 16)
+    assert isinstance(build_pool(folder, range(150), size=16, memory_budget=need), ResidentPool)
+    assert isinstance(build_pool(folder, range(150), size=16, memory_budget=need - 1), StreamingPool)
+    assert isinstance(build_pool(folder, range(150), size=16, memory_budget=0, streaming=False), ResidentPool)
+    assert isinstance(build_pool(folder, range(150), size=16, streaming=True), StreamingPool)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_equals_resident(folder, workers):
+    resident = build_pool(folder, range(150), size=16)
+    streaming = build_pool(folder, range(150), size=16, streaming=True, workers=workers)
+    assert len(streaming) == 150 and streaming.nbytes == 0
+    wanted = batches(resident)
+    got = list(streaming.stream(iter(wanted)))
+    assert len(got) == 4
+    for ours, theirs, indices in zip(got, resident.stream(wanted), wanted):
+        assert torch.equal(ours, theirs) and torch.equal(streaming.take(indices), theirs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_from_a_table(tmp_path, make, workers):
+    source = load_source(make.table(tmp_path / "t.parquet", [0, 1] * 10))
+    resident = build_pool(source, range(20), size=8)
+    streaming = build_pool(source, range(20), size=8, streaming=True, workers=workers, known_bad=[])
+    wanted = batches(resident)
+    assert all(torch.equal(a, b) for a, b in zip(streaming.stream(wanted), resident.stream(wanted), strict=True))
+
+
+def test_an_endless_stream_is_read_only_a_little_ahead(folder):
+    pool = build_pool(folder, range(150), size=16, streaming=True, workers=2)
+    asked = []
+
+    def endless():
+        while True:
+            asked.append(len(asked))
+            yield torch.tensor([1, 2])
+
+    stream = pool.stream(endless(), prefetch=2)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert len(asked) <= 3 + 2 * 2 + 1
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bad_images_are_left_out_and_listed(damaged, streaming):
+    pool = build_pool(damaged, range(10), size=16, streaming=streaming, max_bad=0.3, workers=2)
+    assert [id for id, _ in pool.skipped] == ["2.png", "5.png", "7.png"]
+    assert "not an image" in pool.skipped[1][1] and "1 x 1 px" in pool.skipped[2][1]
+    assert pool.ids == [f"{i}.png" for i in (0, 1, 3, 4, 6, 8, 9)] and pool.indices.tolist() == [0, 1, 3, 4, 6, 8, 9]
+    want = torch.stack([expected(damaged, i) for i in (0, 1, 3, 4, 6, 8, 9)])
+    assert torch.equal(pool.take(torch.arange(7)), want)
+    assert torch.equal(torch.cat(list(pool.stream(torch.arange(7).split(3)))), want)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_too_many_bad_images_are_an_error(damaged, streaming):
+    with pytest.raises(UserError, match=r"3 of 10 images that cannot be used \('2.png': .*at most 29.0%"):
+        build_pool(damaged, range(10), size=16, streaming=streaming, max_bad=0.29)
+    with pytest.raises(UserError, match="2 of 2 images"):
+        build_pool(damaged, [5, 7], size=16, streaming=streaming, max_bad=1.0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_known_bad_images_are_not_looked_for_again(damaged, workers):
+    known = build_pool(damaged, range(10), size=16, streaming=True, max_bad=0.3).skipped
+    calls = []
+    pool = build_pool(damaged, range(10), size=16, streaming=True, max_bad=0.3, workers=workers, known_bad=known,
+                      progress=lambda *at: calls.append(at))  # fmt: skip
+    assert len(pool) == 7 and pool.skipped == known and not calls
+    unaware = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
+    with pytest.raises(UserError, match="'5.png' cannot be used: not an image"):
+        list(unaware.stream([torch.tensor([4, 5])]))
+
+
+def test_progress_is_reported_from_this_thread(folder):
+    calls, threads = [], set()
+
+    def progress(done, total):
+        calls.append((done, total))
+        threads.add(threading.get_ident())
+
+    build_pool(folder, range(150), size=8, workers=3, progress=progress)
+    assert calls == [(64, 150), (128, 150), (150, 150)] and threads == {threading.get_ident()}
+
+
+def test_mistakes_are_found_before_anything_is_decoded(folder):
+    with pytest.raises(UserError, match="found no image"):
+        build_pool(folder, [], size=16)
+    with pytest.raises(UserError, match="unknown interpolation 'bicubik'"):
+        build_pool(folder, range(10), size=16, interpolation="bicubik")
+    with pytest.raises(UserError, match="streaming='yes'"):
+        build_pool(folder, range(10), size=16, streaming="yes")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_on_a_gpu(folder, streaming):
+    cpu = build_pool(folder, range(150), size=16)
+    gpu = build_pool(folder, range(150), size=16, device="cuda", streaming=streaming, workers=2)
+    wanted = batches(cpu)
+    for ours, theirs in zip(gpu.stream(wanted), cpu.stream(wanted), strict=True):
+        assert ours.is_cuda and torch.equal(ours.cpu(), theirs)

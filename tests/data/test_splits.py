@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hf_lowlabel.data.sources import ArrayReader, Source, load_source
+from hf_lowlabel.data.splits import Split, make_split, manifest
+from hf_lowlabel.errors import UserError
+
+NAMES = ["ant", "bee", "cat"]
+
+
+def source(labels, names=NAMES, fingerprint="f" * 64) -> Source:
+    images = np.zeros((len(labels), 4, 4), dtype=np.uint8)
+    ids = [f"im{i}" for i in range(len(labels))]
+    reader = ArrayReader(images)
+    return Source("made", None, "train", None, ids, np.array(labels), list(names), fingerprint, None, True, reader)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_source("digits")
+
+
+def test_parts_are_disjoint_and_the_pool_holds_the_labeled(digits):
+    split = make_split(digits, 40, seed=0, class_balanced=True, validation=30, test_fraction=0.2)
+    at = split.resolve(digits)
+    assert [len(part) for part in at] == [40, 40, 30, 359, 1797 - 30 - 359]
+    assert not set(at.test) & set(at.validation) and not (set(at.test) | set(at.validation)) & set(at.train)
+    assert set(at.labeled) <= set(at.train)
+    assert set(at.train) | set(at.validation) | set(at.test) == set(range(1797))
+    assert np.array_equal(at.labels, digits.labels[at.labeled])
+    assert Counter(at.labels.tolist()) == {k: 4 for k in range(10)}
+
+
+def test_test_and_validation_are_stratified(digits):
+    at = make_split(digits, 40, seed=3, validation=100, test_fraction=0.2).resolve(digits)
+    share = np.bincount(digits.labels) / len(digits)
+    for part in (at.validation, at.test):
+        assert np.abs(np.bincount(digits.labels[part], minlength=10) - share * len(part)).max() < 1
+
+
+def test_the_seed_decides(digits):
+    def split(seed, labels=40):
+        return make_split(digits, labels, seed=seed, class_balanced=True, test_fraction=0.2)
+
+    assert split(0) == split(0) and split(0).hash == split(0).hash
+    assert split(0).test != split(1).test and split(0).labeled != split(1).labeled
+    assert split(0, 10).test == split(0, 100).test
+    assert set(split(0, 10).labeled) < set(split(0, 40).labeled) < set(split(0, 100).labeled)
+
+
+def test_random_budgets_follow_the_frequencies(digits):
+    counts = sum(np.bincount(make_split(digits, 200, seed=s).resolve(digits).labels, minlength=10) for s in range(10))
+    expected = 2000 * np.bincount(digits.labels) / len(digits)
+    assert ((counts - expected) ** 2 / expected).sum() < 27.9  # p = 0.001 at 9 degrees of freedom
+
+
+def test_what_does_not_divide_goes_to_classes_by_the_seed(digits):
+    picked = [Counter(make_split(digits, 23, seed=s, class_balanced=True).labeled.values()) for s in range(6)]
+    assert all(sorted(count.values()) == [2] * 7 + [3] * 3 for count in picked)
+    assert len({tuple(sorted(name for name, n in count.items() if n == 3)) for count in picked}) > 1
+
+
+def test_unlabeled_images_are_in_the_pool_only():
+    data = source([0, 1, 2, 0, 1, 2, -1, -1, -1])
+    at = make_split(data, 3, seed=0, class_balanced=True, validation=1, test_fraction=0.2).resolve(data)
+    assert {6, 7, 8} <= set(at.train) and not {6, 7, 8} & (set(at.labeled) | set(at.test) | set(at.validation))
+
+
+def test_no_budget_means_every_label():
+    data = source([0, -1, 2, 1, -1])
+    assert make_split(data, seed=0).labeled == {"im0": "ant", "im2": "cat", "im3": "bee"}
+
+
+def test_classes_without_a_label_are_named():
+    with pytest.warns(UserWarning, match="2 of 3 classes have no labeled image and cannot be learned: ant, cat"):
+        manifest(source([0, 1, 2]), {"im1": "bee"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_split(source([0, 1, 2]), 3, class_balanced=True)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(num_labels=2, class_balanced=True), "2 labels for 3 classes.*--num-labels 3 or more"),
+        (dict(num_labels=7), "found 6 labeled images to choose from.*expected at least 7"),
+        (dict(num_labels=6, test_fraction=0.34), r"found 4 .*\(6 less 2 for test and 0 for validation\)"),
+        (dict(num_labels=6, class_balanced=True), "cat has 1.*--num-labels 3 or fewer"),
+        (dict(num_labels=0), "budget of 0"),
+        (dict(num_labels=-4), "budget of -4"),
+        (dict(num_labels=1, test_fraction=1.0), "test fraction of 1.0"),
+        (dict(num_labels=1, validation=-1), "-1 images for validation"),
+        (dict(num_labels=1, validation=9), "6 labeled images left for validation; expected at least 9"),
+    ],
+)
+def test_budgets_that_cannot_be_met(arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_split(source([0, 0, 0, 1, 1, 2, -1, -1]), seed=0, **arguments)
+
+
+def test_a_source_without_labels_cannot_be_split():
+    with pytest.raises(UserError, match="found no label.*--split"):
+        make_split(source([-1, -1], []), 2)
+
+
+def test_save_and_load_are_exact(tmp_path, digits):
+    split = make_split(digits, 40, seed=0, class_balanced=True, validation=10, test_fraction=0.2)
+    split.save(tmp_path / "new" / "split.json")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["split.json"]
+    again = Split.load(tmp_path / "new" / "split.json")
+    assert again == split and again.hash == split.hash
+    content = json.loads((tmp_path / "new" / "split.json").read_text())
+    assert content["unlabeled"] == "rest" and content["fingerprint"] == digits.fingerprint and content["seed"] == 0
+    assert content["dataset"] == "digits" and len(content["labeled"]) == 40
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, digits):
+    path = tmp_path / "split.json"
+    make_split(digits, 10, seed=0, class_balanced=True).save(path)
+    before = path.read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        make_split(digits, 40, seed=1, class_balanced=True).save(path)
+    assert path.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_the_hash_sees_every_field_but_not_the_order_of_labels():
+    base = Split("d", NAMES, {"a": "ant", "b": "bee"})
+    assert base.hash == Split("d", NAMES, {"b": "bee", "a": "ant"}).hash
+    labeled = {"a": "ant", "b": "bee"}
+    others = [Split("e", NAMES, labeled), Split("d", NAMES, {"a": "ant", "b": "cat"}), Split("d", NAMES[::-1], labeled),
+              Split("d", NAMES, labeled, seed=1), Split("d", NAMES, labeled, test=["c"])]  # fmt: skip
+    assert len({base.hash, *(other.hash for other in others)}) == 6
+
+
+def test_other_data_is_refused_with_the_fix():
+    split = make_split(source([0, 1, 2]), 3)
+    with pytest.raises(UserError, match="differs from the 'made' the split was made for.*--revision"):
+        split.resolve(source([0, 1, 2], fingerprint="e" * 64))
+
+
+def test_a_class_the_data_lacks():
+    split = Split("list", ["ant", "bee", "kat"], {"im0": "ant"})
+    with pytest.raises(UserError, match=r"class in the split \(the data 'made' lacks it\) 'kat': did you mean 'cat'"):
+        split.resolve(source([0, 1, 2]))
+
+
+def test_labels_outside_the_class_names():
+    with pytest.raises(UserError, match="class of image 'im0' in the split 'dog'"):
+        Split("list", NAMES, {"im0": "dog"})
+
+
+def test_images_the_data_lacks():
+    with pytest.raises(UserError, match="found 2 images in the split that 'made' lacks, such as 'x'"):
+        Split("list", NAMES, {"im0": "ant", "x": "bee"}, test=["y"]).resolve(source([0, 1, 2]))
+
+
+@pytest.mark.parametrize("parts", [dict(test=["im0"]), dict(validation=["im0"]), dict(test=["im1", "im1"])])
+def test_an_image_in_two_parts(parts):
+    with pytest.raises(UserError, match="expected each once"):
+        Split("list", NAMES, {"im0": "ant"}, **parts)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not JSON"),
+        ("[]", "found a list"),
+        ('{"dataset": "d", "class_names": ["a"], "labelled": {}}', "unknown key .*'labelled': did you mean 'labeled'"),
+        ('{"dataset": "d", "class_names": ["a"]}', "'labeled' = None.*expected a dict"),
+        ('{"dataset": "d", "class_names": ["a"], "labeled": ["x"]}', r"'labeled' = \['x'\]"),
+        ('{"dataset": "d", "class_names": ["a"], "labeled": {}, "unlabeled": ["x"]}', "expected 'rest'"),
+    ],
+)
+def test_a_damaged_manifest(tmp_path, text, message):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        Split.load(tmp_path / "s.json")
+    with pytest.raises(UserError, match="no split file"):
+        Split.load(tmp_path / "t.json")
+
+
+def test_a_published_list_and_a_source_without_labels():
+    raw = source([-1, -1, -1, -1], [])
+    split = manifest(raw, {"im3": "bee", "im1": "ant"}, test=["im0"])
+    at = split.resolve(raw)
+    assert split.class_names == ["ant", "bee"] and at.labeled.tolist() == [1, 3] and at.labels.tolist() == [0, 1]
+    assert at.train.tolist() == [1, 2, 3] and at.test.tolist() == [0]
+    assert split.targets(raw).tolist() == [-1, 0, -1, 1]
+
+
+def test_targets_follow_the_splits_class_order():
+    data = source([0, 1, 2, -1])
+    split = Split("list", ["cat", "bee", "ant"], {"im0": "ant", "im3": "bee"})
+    assert split.targets(data).tolist() == [2, 1, 0, 1]
+    assert split.resolve(data).labels.tolist() == [2, 1]

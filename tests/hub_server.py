@@ -1,0 +1,354 @@
+"""A Hub on the loopback interface, for tests with the real clients: repositories in memory, downloads, uploads, faults.
+
+    with Hub() as hub:
+        sha = hub.add("dataset", "org/name", {"train.parquet": content})
+        run(["python", ...], env={**os.environ, **hub.env(tmp_path)})   # the clients read HF_ENDPOINT when imported
+        hub.fault("/resolve/", status=503, times=2)
+        hub.requests                                                    # [(method, path, status), ...]
+
+Uploads of large files use plain LFS: HF_HUB_DISABLE_XET=1, which `env` sets. Tokens: "hf_write" may write under
+"tester" and "org", "hf_read" may only read.
+"""
+from __future__ import annotations
+
+import base64
+import fnmatch
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+
+TOKENS = {"hf_write": ("tester", "write"), "hf_read": ("reader", "read")}
+WRITABLE = ("tester", "org")
+LARGE = ("*.safetensors", "*.bin", "*.pt", "*.parquet", "*.arrow", "*.npz", "*.zip", "*.onnx")
+DATE = "2025-01-01T00:00:00.000Z"
+
+
+class Refused(Exception):
+    def __init__(self, status: int, code: str | None = None, message: str = ""):
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass
+class File:
+    data: bytes
+    large: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def oid(self) -> str:
+        """The git object's name: of the content, or of the LFS pointer that stands for it."""
+        content = self.data
+        if self.large:
+            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n"
+            content = pointer.encode()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.large else self.oid
+
+    def info(self, path: str) -> dict:
+        lfs = {"lfs": {"oid": self.sha256, "size": len(self.data), "pointerSize": 130}} if self.large else {}
+        return {"type": "file", "path": path, "oid": self.oid, "size": len(self.data), **lfs}
+
+
+@dataclass
+class Repo:
+    type: str
+    id: str
+    private: bool = False
+    commits: list[tuple[str, str, dict[str, File]]] = field(default_factory=list)  # (sha, title, files), newest last
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, File], title: str) -> str:
+        sha = hashlib.sha1(f"{self.type}/{self.id}/{len(self.commits)}/{title}".encode()).hexdigest()
+        self.commits.append((sha, title, files))
+        return sha
+
+    def at(self, revision: str) -> tuple[str, dict[str, File]]:
+        revision = self.tags.get(revision, revision)
+        for sha, _, files in reversed(self.commits):
+            if revision in ("main", sha):
+                return sha, files
+        raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+
+    def info(self, revision: str, blobs: bool) -> dict:
+        sha, files = self.at(revision)
+        card = front_matter(files.get("README.md"))
+        siblings = [{"rfilename": path, **({"size": len(file.data), "blobId": file.oid} if blobs else {})}
+                    for path, file in sorted(files.items())]  # fmt: skip
+        out = {"_id": "0" * 24, "id": self.id, "sha": sha, "private": self.private, "gated": False, "disabled": False,
+               "author": self.id.split("/")[0], "createdAt": DATE, "lastModified": DATE, "downloads": 0, "likes": 0,
+               "tags": list(card.get("tags") or []), "cardData": card, "siblings": siblings}  # fmt: skip
+        if self.type == "model":
+            out |= {"modelId": self.id} | {key: card.get(key) for key in ("library_name", "pipeline_tag")}
+        return out
+
+
+def front_matter(readme: File | None) -> dict:
+    match = readme and re.match(r"---\s*\n(.*?)\n---", readme.data.decode(), re.S)
+    return (yaml.safe_load(match[1]) or {}) if match else {}
+
+
+class Hub(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        port = self.server_address[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.storage = f"http://localhost:{port}"  # large files come from another host name, as on the real Hub
+        self.repos: dict[tuple[str, str], Repo] = {}
+        self.objects: dict[str, bytes] = {}
+        self.faults: list[dict] = []
+        self.requests: list[tuple[str, str, int]] = []
+        self.lock = threading.RLock()
+
+    def __enter__(self) -> Hub:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def env(self, home, token: str | None = None) -> dict[str, str]:
+        """What a client's process needs; merge it into os.environ. `home`: a folder for its cache."""
+        env = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
+               "HF_DATASETS_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
+               "NO_PROXY": "localhost,127.0.0.1"}  # fmt: skip
+        return env | ({"HF_TOKEN": token} if token else {})
+
+    def add(self, type: str, id: str, files: dict[str, bytes], title: str = "files", tag: str | None = None) -> str:
+        """Commit files without a client; the commit's sha."""
+        repo = self.repos.setdefault((type, id), Repo(type, id))
+        kept = repo.at("main")[1] if repo.commits else {}
+        sha = repo.commit(kept | {path: File(data, is_large(path, data)) for path, data in files.items()}, title)
+        if tag:
+            repo.tags[tag] = sha
+        return sha
+
+    def fault(self, pattern: str, status: int, times: int = 1, method: str | None = None) -> None:
+        """The next `times` requests whose path matches get `status`; -1: all."""
+        self.faults.append({"pattern": pattern, "status": status, "times": times, "method": method})
+
+    def take_fault(self, method: str, path: str) -> int | None:
+        for fault in self.faults:
+            if fault["times"] and fault["method"] in (None, method) and re.search(fault["pattern"], path):
+                fault["times"] -= 1
+                return fault["status"]
+        return None
+
+
+def is_large(path: str, data: bytes) -> bool:
+    return len(data) > 10 << 20 or any(fnmatch.fnmatch(path.split("/")[-1], pattern) for pattern in LARGE)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def answer(self) -> None:
+        url = urlsplit(self.path)
+        self.query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        body = self.body()
+        try:
+            with self.server.lock:
+                if status := self.server.take_fault(self.command, url.path):
+                    raise Refused(status, None, "injected fault")
+                self.user, self.role = self.who()
+                status, out, headers = self.route(url.path, body)
+        except Refused as refused:
+            status, out = refused.status, {"error": refused.message}
+            headers = {"X-Error-Message": refused.message} | ({"X-Error-Code": refused.code} if refused.code else {})
+        self.server.requests.append((self.command, self.path, status))
+        data = out if isinstance(out, bytes) else json.dumps(out).encode()
+        kind = "application/octet-stream" if isinstance(out, bytes) else "application/json"
+        self.send_response(status)
+        for name, value in ({"Content-Type": kind, "Content-Length": len(data)} | headers).items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
+
+    def body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        out = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            out += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return out
+
+    def who(self) -> tuple[str | None, str | None]:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ").strip()
+        if token and token not in TOKENS:
+            raise Refused(401, None, "Invalid credentials in Authorization header")
+        return TOKENS[token] if token else (None, None)
+
+    def must_write(self, id: str) -> None:
+        if self.user is None:
+            raise Refused(401, None, "Invalid username or password.")
+        if self.role != "write" or id.split("/")[0] not in WRITABLE:
+            raise Refused(403, None, f"You don't have the rights to write to {id}")
+
+    def repo(self, type: str, id: str, write: bool = False) -> Repo:
+        repo = self.server.repos.get((type, id))
+        if repo is None or (repo.private and self.role != "write"):
+            raise Refused(401 if self.user is None else 404, "RepoNotFound", "Repository not found")
+        if write:
+            self.must_write(id)
+        return repo
+
+    def route(self, path: str, body: bytes) -> tuple[int, object, dict]:
+        hub = self.server
+        if path == "/api/whoami-v2":
+            if self.user is None:
+                raise Refused(401, None, "Invalid username or password.")
+            access = {"accessToken": {"displayName": "test", "role": self.role}}
+            return 200, {"type": "user", "name": self.user, "fullname": self.user, "orgs": [], "auth": access}, {}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}, {}
+        if path == "/api/repos/create":
+            return self.create(json.loads(body))
+        if match := re.fullmatch(r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            self.repo((match[1] or "models/")[:-2], match[2], write=True)
+            objects = [{**o, "authenticated": True} for o in json.loads(body)["objects"]]
+            for o in objects:
+                if o["oid"] not in hub.objects:
+                    o["actions"] = {"upload": {"href": f"{hub.url}/lfs/{o['oid']}"}}
+            return 200, {"transfer": "basic", "objects": objects}, {"Content-Type": "application/vnd.git-lfs+json"}
+        if match := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
+            if self.command != "PUT":
+                return self.ranged(hub.objects[match[1]], {"ETag": f'"{match[1]}"'})
+            hub.objects[hashlib.sha256(body).hexdigest()] = body
+            return 200, b"", {}
+        if match := re.fullmatch(r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self.resolve((match[1] or "models/")[:-2], match[2], unquote(match[3]), unquote(match[4]))
+        if match := re.fullmatch(r"/api/(model|dataset|space)s/([^/]+/[^/]+?)(?:/([a-z-]+)(?:/(.*))?)?", path):
+            return self.api(match[1], match[2], match[3] or "revision", unquote(match[4] or ""), body)
+        raise Refused(404, None, f"no route for {self.command} {path}")
+
+    def create(self, asked: dict) -> tuple[int, object, dict]:
+        type, id = asked.get("type") or "model", f"{asked.get('organization') or self.user}/{asked['name']}"
+        self.must_write(id)
+        url = f"{self.server.url}/{'' if type == 'model' else type + 's/'}{id}"
+        if (type, id) in self.server.repos:
+            return 409, {"error": "You already created this repo", "url": url}, {}
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        self.server.repos[type, id] = repo = Repo(type, id, private)
+        repo.commit({".gitattributes": File(b"")}, "initial commit")
+        return 200, {"url": url, "name": id, "id": "0"}, {}
+
+    def resolve(self, type: str, id: str, revision: str, path: str) -> tuple[int, object, dict]:
+        sha, files = self.repo(type, id).at(revision)
+        if path not in files:
+            raise Refused(404, "EntryNotFound", "Entry not found")
+        file, headers = files[path], {"X-Repo-Commit": sha}
+        if not file.large:
+            return self.ranged(file.data, headers | {"ETag": f'"{file.etag}"'})
+        self.server.objects[file.sha256] = file.data
+        linked = {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": len(file.data)}
+        return 302, b"", headers | linked | {"Location": f"{self.server.storage}/lfs/{file.sha256}"}
+
+    def ranged(self, data: bytes, headers: dict) -> tuple[int, object, dict]:
+        headers |= {"Accept-Ranges": "bytes"}
+        match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
+        if not match:
+            return 200, data, headers
+        first, last = match.groups()
+        start = int(first) if first else max(0, len(data) - int(last))
+        stop = min(int(last) + 1, len(data)) if first and last else len(data)
+        if start >= len(data):
+            return 416, b"", headers | {"Content-Range": f"bytes */{len(data)}"}
+        return 206, data[start:stop], headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+
+    def api(self, type: str, id: str, what: str, rest: str, body: bytes) -> tuple[int, object, dict]:
+        repo = self.repo(type, id, write=what in ("preupload", "commit", "tag"))
+        if what == "revision":
+            return 200, repo.info(rest or "main", "blobs" in self.query), {}
+        if what == "refs":
+            main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repo.commits[-1][0]}
+            tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": sha} for n, sha in repo.tags.items()]
+            return 200, {"branches": [main], "converts": [], "tags": tags, "pullRequests": []}, {}
+        if what == "commits":
+            return 200, [{"id": sha, "title": title, "message": "", "date": DATE, "authors": []}
+                         for sha, title, _ in reversed(repo.commits)], {}  # fmt: skip
+        if what == "tag":
+            repo.tags[json.loads(body)["tag"]] = repo.at(rest)[0]
+            return 200, {}, {}
+        if what == "tree":
+            revision, _, folder = rest.partition("/")
+            return self.tree(repo.at(revision)[1], folder.strip("/"))
+        if what == "paths-info":
+            return self.paths_info(repo.at(rest)[1], body)
+        if what == "preupload":
+            files = json.loads(body)["files"]
+            modes = ["lfs" if is_large(f["path"], b"") or f["size"] > 10 << 20 else "regular" for f in files]
+            return 200, {"files": [{"path": f["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
+                                   for f, mode in zip(files, modes)]}, {}  # fmt: skip
+        if what == "commit":
+            return self.commit(repo, rest, body)
+        raise Refused(404, None, f"no route for {self.command} {self.path}")
+
+    def tree(self, files: dict[str, File], folder: str) -> tuple[int, object, dict]:
+        prefix = folder + "/" if folder else ""
+        deep = self.query.get("recursive") in ("1", "true", "True")
+        out, folders = [], set()
+        for path, file in sorted(files.items()):
+            if path.startswith(prefix):
+                *above, _ = path[len(prefix) :].split("/")
+                depth = len(above) if deep else min(1, len(above))
+                folders |= {prefix + "/".join(above[: n + 1]) for n in range(depth)}
+                if deep or not above:
+                    out.append(file.info(path))
+        if folder and not out and not folders:
+            raise Refused(404, "EntryNotFound", f"{folder} does not exist")
+        return 200, [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in sorted(folders)] + out, {}
+
+    def paths_info(self, files: dict[str, File], body: bytes) -> tuple[int, object, dict]:
+        try:
+            paths = json.loads(body)["paths"]
+        except ValueError:  # older clients send a form
+            paths = parse_qs(body.decode()).get("paths", [])
+        out = []
+        for path in [paths] if isinstance(paths, str) else paths:
+            if path in files:
+                out.append(files[path].info(path))
+            elif any(name.startswith(path.rstrip("/") + "/") for name in files) or not path:
+                out.append({"type": "directory", "oid": "0" * 40, "size": 0, "path": path})
+        return 200, out, {}
+
+    def commit(self, repo: Repo, branch: str, body: bytes) -> tuple[int, object, dict]:
+        files, title = dict(repo.at(branch)[1]), ""
+        for line in filter(None, body.splitlines()):
+            item = json.loads(line)
+            key, value = item["key"], item["value"]
+            if key == "header":
+                title = value.get("summary", "")
+            elif key == "file":
+                files[value["path"]] = File(base64.b64decode(value["content"]))
+            elif key == "lfsFile":
+                files[value["path"]] = File(self.server.objects[value["oid"]], large=True)
+            elif key == "deletedFile":
+                files.pop(value["path"], None)
+            else:
+                raise Refused(400, None, f"unknown operation {key}")
+        sha = repo.commit(files, title)
+        url = f"{self.server.url}/{'' if repo.type == 'model' else repo.type + 's/'}{repo.id}/commit/{sha}"
+        return 200, {"success": True, "commitOid": sha, "commitUrl": url}, {}
