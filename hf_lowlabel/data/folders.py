@@ -94,7 +94,8 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     if not (nested or whole):
         if split not in SPLITS["train"]:
             raise MissingSplit(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/ beside "
-                               "train/; fix: use split 'train', or cut a test set out of it with test_fraction")  # fmt: skip
+                               "train/; fix: use split 'train', or cut a test set out of it with "
+                               "test_fraction")  # fmt: skip
         return path, []
     for name in (split, *SPLITS.get(split, ())):
         if name in folders:

@@ -136,14 +136,13 @@ def join(labeled: Source, unlabeled: Source) -> Source:
     if not (labeled.labels >= 0).any():
         raise UserError(f"found no label in {labeled.name!r}; expected the first of the two sources to have some; "
                         f"fix: swap them, or use {unlabeled.name!r} alone")  # fmt: skip
-    both = [labeled.fingerprint, unlabeled.without_labels().fingerprint]
     licenses = sorted({source.license for source in (labeled, unlabeled) if source.license})
     return Source(
         name=f"{labeled.name}+{unlabeled.name}", config=None, split=f"{labeled.split}+{unlabeled.split}", revision=None,
         ids=[f"labeled/{id}" for id in labeled.ids] + [f"unlabeled/{id}" for id in unlabeled.ids],
         labels=np.concatenate([labeled.labels, np.full(len(unlabeled), -1, dtype=np.int64)]),
         class_names=list(labeled.class_names),
-        fingerprint=hashlib.sha256("+".join(both).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(f"{labeled.fingerprint}+{unlabeled.fingerprint}".encode()).hexdigest(),
         license=" and ".join(licenses) or None, flip=labeled.flip and unlabeled.flip,
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
     )  # fmt: skip

@@ -27,7 +27,7 @@ class Resolved(NamedTuple):
     """A split as positions in its source, each int64 and ascending."""
 
     labeled: np.ndarray
-    labels: np.ndarray  # of `labeled`, as indices into the split's class names
+    labels: np.ndarray  # of `labeled`, as indices into the split's class names; -1 = a mask
     validation: np.ndarray
     test: np.ndarray
     train: np.ndarray  # the unlabeled pool: all but validation and test
@@ -37,7 +37,7 @@ class Resolved(NamedTuple):
 class Split:
     dataset: str
     class_names: list[str]
-    labeled: dict[str, str]
+    labeled: dict[str, str | None]  # null: the label is a mask
     config: str | None = None
     revision: str | None = None
     fingerprint: str | None = None  # None: a published list of ids, which knows no particular copy of the data
@@ -50,7 +50,7 @@ class Split:
         if self.unlabeled != "rest":
             raise UserError(f"found \"unlabeled\": {self.unlabeled!r} in the split; expected 'rest'")
         for id, name in self.labeled.items():
-            if name not in self.class_names:
+            if name is not None and name not in self.class_names:
                 raise unknown(f"class of image {id!r} in the split", name, self.class_names)
         seen: dict[str, str] = {}
         for part in ("labeled", "validation", "test"):
@@ -112,7 +112,7 @@ class Split:
                             f"{absent[0]!r}; expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give "
                             "the data the split was made for (--dataset, --config, --revision)")  # fmt: skip
         class_index = {name: k for k, name in enumerate(self.class_names)}
-        labeled = sorted((position[id], class_index[name]) for id, name in self.labeled.items())
+        labeled = sorted((position[id], class_index.get(name, -1)) for id, name in self.labeled.items())
         validation, test = (np.array(sorted(position[id] for id in ids), dtype=np.int64)
                             for ids in (self.validation, self.test))  # fmt: skip
         pool = np.ones(len(source), dtype=bool)
