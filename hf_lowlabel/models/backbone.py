@@ -1,4 +1,5 @@
 """An encoder without classes whose checkpoints are timm's own: what target pretraining trains and saves."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from .timm_checkpoint import TimmCheckpointMixin, pooled_size
 
 
 class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
-    """pooled(x) [B, D] is what a classifier's last layer would read; feature_map(x) [B, C, h, w] is the last map before pooling.
+    """pooled(x) [B, D] is what a classifier's last layer would read; feature_map(x) [B, C, h, w] the last map.
 
     D = `num_features` and C = `num_map_features` are equal for most networks and differ where layers stand between
     pooling and classes (MobileNetV3: 576 and 1024). A saved folder loads through `AutoModel`,
@@ -47,32 +48,40 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
         net = self.timm_model
         out = net.forward_features(x.to(self.device, self.dtype))
         if not isinstance(out, Tensor) or out.ndim not in (3, 4):
-            raise UserError(f"found features that are no map in {self.config.architecture!r}; expected [B, C, h, w], [B, h, w, C] "
-                            "or tokens; fix: take another architecture")
+            raise UserError(
+                f"found features that are no map in {self.config.architecture!r}; expected [B, C, h, w], [B, h, w, C] "
+                "or tokens; fix: take another architecture"
+            )
         if out.ndim == 4:
             return out.permute(0, 3, 1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else out  # [B, C, h, w]
         h, w = self._grid(x.shape[-2:], out.shape[1])
-        tokens = out[:, out.shape[1] - h * w:]  # class and register tokens stand first
+        tokens = out[:, out.shape[1] - h * w :]  # class and register tokens stand first
         return tokens.transpose(1, 2).unflatten(2, (h, w))  # [B, C, h, w]
 
     def feature_maps(self, x: Tensor, indices: int | Sequence[int] | None = None) -> list[Tensor]:
         """Maps of several depths, shallow to deep, before any final norm: all, the last `indices`, or those listed."""
         net = self.timm_model
         if not hasattr(net, "forward_intermediates"):
-            raise UserError(f"found no intermediate maps in {self.config.architecture!r}; expected timm's forward_intermediates; "
-                            "fix: take another architecture, or feature_map for the last map alone")
-        maps = net.forward_intermediates(x.to(self.device, self.dtype), indices=indices, intermediates_only=True, output_fmt="NCHW")
+            raise UserError(
+                f"found no intermediate maps in {self.config.architecture!r}; expected timm's forward_intermediates; "
+                "fix: take another architecture, or feature_map for the last map alone"
+            )
+        maps = net.forward_intermediates(
+            x.to(self.device, self.dtype), indices=indices, intermediates_only=True, output_fmt="NCHW"
+        )
         return list(maps)  # [B, C_i, h_i, w_i]
 
     def _grid(self, size: Sequence[int], tokens: int) -> tuple[int, int]:
-        """(h, w) of the patch tokens for an image of `size` (H, W) px."""
-        embed = getattr(self.timm_model, "patch_embed", None)
-        if hasattr(embed, "dynamic_feat_size"):
-            h, w = embed.dynamic_feat_size(tuple(size))
-            if tokens - h * w == getattr(self.timm_model, "num_prefix_tokens", 0):
+        """(h, w) of the patch tokens for an image of `size` (H, W) px, which may follow a class token and registers."""
+        for prefix in (getattr(self.timm_model, "num_prefix_tokens", 0), 0, 1):
+            h = round(((tokens - prefix) * size[0] / size[1]) ** 0.5)
+            w = (tokens - prefix) // max(h, 1)
+            if h * w == tokens - prefix and abs(h * size[1] - w * size[0]) < max(size):
                 return h, w
-        raise UserError(f"found {tokens} tokens for {tuple(size)} px in {self.config.architecture!r}; expected one per patch; "
-                        "fix: take an architecture with a regular patch grid")
+        raise UserError(
+            f"found {tokens} tokens for {tuple(size)} px in {self.config.architecture!r}; expected one per patch; "
+            "fix: take an architecture with a regular patch grid"
+        )
 
 
 register_checkpoint_conversion_mapping("LowLabelBackbone", [PrefixChange(prefix_to_add="timm_model")], overwrite=True)

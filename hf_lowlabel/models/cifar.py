@@ -1,19 +1,21 @@
 """Architectures of the semi-supervised papers for 32 to 96 px, registered with timm under `wrn_*` and `resnet18_cifar`.
 
-Wide ResNet (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146) in the form of FixMatch (Sohn et al. 2020): a
-pre-activation block is x + conv(act(bn(conv(act(bn(x)))))), act is a leaky ReLU with slope 0.1, and where the width changes
-a 1x1 convolution stands on the shortcut. In the very first block the shortcut reads act(bn(x)). Every convolution
-has a bias; weights start from N(0, 2 / (k^2 C_out)), the classifier from Glorot's normal. BatchNorm has eps 1e-3 and
-`bn_momentum` 1e-3, the share of the NEW batch in the running statistics as torch counts it (0.999 is the share of the OLD
-ones in the reference); runs of a few hundred steps need a larger one, or the statistics never leave their start.
+Wide ResNet (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146) in the form of FixMatch (Sohn et al. 2020):
+a pre-activation block is x + conv(act(bn(conv(act(bn(x)))))), act is a leaky ReLU with slope 0.1, and where the width
+changes a 1x1 convolution stands on the shortcut. In the very first block the shortcut reads act(bn(x)). Convolutions
+have biases; weights start from N(0, 2 / (k^2 C_out)), the classifier from Glorot's normal. BatchNorm has eps 1e-3 and
+`bn_momentum` 1e-3, the share of the NEW batch in the running statistics as torch counts it (0.999 is the share of the
+OLD ones in the reference); runs of a few hundred steps need a larger one, or the statistics never leave their start.
 
-`wrn_D_W` has 3 groups of n = (D - 4) / 6 blocks with 16W, 32W, 64W channels at strides 1, 2, 4. `wrn_37_2` (STL-10, 96 px)
-has a fourth group, 128W, and starts at stride 2: 4 groups of 4 blocks are 32 convolutions, and 37 counts the stem and
-the 4 shortcuts. `resnet18_cifar` is ResNet-18 with a 3x3 stem of stride 1 and no max pooling.
+`wrn_D_W` has 3 groups of n = (D - 4) / 6 blocks with 16W, 32W, 64W channels at strides 1, 2, 4. `wrn_37_2` (STL-10,
+96 px) has a fourth group, 128W, and starts at stride 2: 4 groups of 4 blocks are 32 convolutions, and 37 counts stem
+and 4 shortcuts. `resnet18_cifar` is ResNet-18 with a 3x3 stem of stride 1 and no max pooling.
 
-timm alone does not know these names, and no timm architecture with arguments expresses them, so a process that loads such
-a checkpoint through the Auto classes or `timm.create_model` has to `import hf_lowlabel.models` first.
+timm alone does not know these names, and no timm architecture with arguments expresses them (its resnets keep a stem of
+stride 2, its pre-activation ones have no leaky ReLU of slope 0.1), so a process that loads such a checkpoint through
+the Auto classes, the pipeline or `timm.create_model` has to `import hf_lowlabel.models` first; `needs_package` tells.
 """
+
 from __future__ import annotations
 
 import math
@@ -25,7 +27,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-__all__ = ["CifarResNet", "WideResNet"]
+__all__ = ["CifarResNet", "WideResNet", "needs_package"]
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -56,8 +58,18 @@ class WideResNet(nn.Module):
     BatchNorm's running statistics; drop_rate: dropout before the classifier.
     """
 
-    def __init__(self, depth: int = 28, width: int = 2, groups: int = 3, first_stride: int = 1, num_classes: int = 1000,
-                 in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0, bn_momentum: float = 1e-3):
+    def __init__(
+        self,
+        depth: int = 28,
+        width: int = 2,
+        groups: int = 3,
+        first_stride: int = 1,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        bn_momentum: float = 1e-3,
+    ):
         super().__init__()
         if (depth - 4) % 6:
             raise ValueError(f"depth is {depth}; expected 6 n + 4")
@@ -91,7 +103,10 @@ class WideResNet(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict:
-        return {"stem": r"^conv1", "blocks": r"^group(\d+)" if coarse else [(r"^group(\d+)\.(\d+)", None), (r"^bn", (99999,))]}
+        return {
+            "stem": r"^conv1",
+            "blocks": r"^group(\d+)" if coarse else [(r"^group(\d+)\.(\d+)", None), (r"^bn", (99999,))],
+        }
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -101,16 +116,30 @@ class WideResNet(nn.Module):
         self.num_classes = num_classes
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
 
-    def forward_intermediates(self, x: Tensor, indices: int | Sequence[int] | None = None, norm: bool = False,
-                              stop_early: bool = False, output_fmt: str = "NCHW", intermediates_only: bool = False):
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ):
         """timm's interface: the map after every group, the last one after norm and activation when `norm`."""
-        chosen = range(self.groups) if indices is None else indices
-        chosen = range(self.groups - chosen, self.groups) if isinstance(chosen, int) else [i % self.groups for i in chosen]
+        every = range(self.groups)
+        if indices is None or isinstance(indices, int):
+            chosen = every[-(indices or self.groups):]
+        else:
+            chosen = [every[i] for i in indices]
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt is {output_fmt!r}; this network has NCHW maps")
         x, maps = self.conv1(x), []
         for g in range(self.groups):
             x = getattr(self, f"group{g + 1}")(x)
             if g in chosen:
                 maps.append(self.act(self.bn(x)) if norm and g == self.groups - 1 else x)
+            if stop_early and intermediates_only and g == max(chosen):
+                break
         return maps if intermediates_only else (self.act(self.bn(x)), maps)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -143,14 +172,34 @@ class CifarResNet(ResNet):
 
 
 def _cfg(size: int, first: str = "conv1") -> dict:
-    return {"input_size": (3, size, size), "crop_pct": 1.0, "interpolation": "bicubic", "mean": CIFAR_MEAN, "std": CIFAR_STD,
-            "num_classes": 10, "first_conv": first, "classifier": "fc", "license": "apache-2.0"}
+    return {
+        "input_size": (3, size, size),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": CIFAR_MEAN,
+        "std": CIFAR_STD,
+        "num_classes": 10,
+        "first_conv": first,
+        "classifier": "fc",
+        "license": "apache-2.0",
+    }
 
 
-default_cfgs = generate_default_cfgs({
-    "wrn_10_2": _cfg(32), "wrn_16_2": _cfg(32), "wrn_28_2": _cfg(32), "wrn_28_8": _cfg(32), "wrn_37_2": _cfg(96),
-    "resnet18_cifar": _cfg(32),
-})
+default_cfgs = generate_default_cfgs(
+    {
+        "wrn_10_2": _cfg(32),
+        "wrn_16_2": _cfg(32),
+        "wrn_28_2": _cfg(32),
+        "wrn_28_8": _cfg(32),
+        "wrn_37_2": _cfg(96),
+        "resnet18_cifar": _cfg(32),
+    }
+)
+
+
+def needs_package(architecture: str) -> bool:
+    """Whether a checkpoint of this architecture loads only after `import hf_lowlabel.models`."""
+    return architecture in default_cfgs
 
 
 def _wrn(variant: str, pretrained: bool, **kwargs) -> nn.Module:

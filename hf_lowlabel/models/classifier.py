@@ -1,4 +1,5 @@
 """An image classifier whose checkpoints are timm's own."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from transformers.core_model_loading import PrefixChange
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
 
 from ..errors import UserError
-from .timm_checkpoint import TimmCheckpointMixin, body_parameters, classifier_modules
+from .timm_checkpoint import TimmCheckpointMixin, body_parameters, classifier_modules, pooled_size
 
 
 class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageClassification):
-    """logits = classify(features(x)): `features` [B, D] is what stands before the last layer, `classify` is the last layer.
+    """logits = classify(features(x)): `features` [B, D] stand before the last layer, `classify` is the last layer.
 
     A folder from `save_pretrained` loads with bit-identical logits through `AutoModelForImageClassification`,
     `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and through this
@@ -22,10 +23,14 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
     """
 
     def __init__(self, config: TimmWrapperConfig):
-        TimmWrapperPreTrainedModel.__init__(self, config)  # not TimmWrapperForImageClassification's: it would build a second network
+        TimmWrapperPreTrainedModel.__init__(
+            self, config
+        )  # not TimmWrapperForImageClassification's: it would build a second network
         if not config.num_labels:
-            raise UserError("found a checkpoint without classes; expected a classifier; "
-                            "fix: create_classifier(FOLDER, num_labels) gives it a fresh head")
+            raise UserError(
+                "found a checkpoint without classes; expected a classifier; "
+                "fix: create_classifier(FOLDER, num_labels) gives it a fresh head"
+            )
         self.num_labels = config.num_labels
         self.timm_model = self._build(config, config.num_labels)
         self.post_init()
@@ -33,11 +38,11 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
     @property
     def num_features(self) -> int:
         """D, the length of a feature vector."""
-        head = self._head()
-        return head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
+        return pooled_size(self.timm_model)
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled features before the last layer."""
+        self._head()  # two heads read different features
         net = self.timm_model
         x = x.to(self.device, self.dtype)
         return net.forward_head(net.forward_features(x), pre_logits=True)  # [B, D]
@@ -56,8 +61,10 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
     def _head(self) -> nn.Module:
         heads = classifier_modules(self.timm_model)
         if len(heads) != 1:
-            raise UserError(f"found {len(heads)} classifier layers in {self.config.architecture!r}; expected one, as features and "
-                            "classify need; fix: take the variant of the architecture without distillation")
+            raise UserError(
+                f"found {len(heads)} classifier layers in {self.config.architecture!r}; expected one, as features and "
+                "classify need; fix: take the variant of the architecture without distillation"
+            )
         return heads[0]
 
 

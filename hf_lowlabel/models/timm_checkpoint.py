@@ -1,10 +1,11 @@
-"""What the classifier and the backbone share: one timm network inside a transformers model, and checkpoints in timm's layout.
+"""What classifier and backbone share: a timm network inside a transformers model, and checkpoints in timm's layout.
 
 A saved folder holds exactly three files. `config.json` is timm's own (`architecture`, `num_classes`, `label_names`,
 `model_args`, `pretrained_cfg`) and transformers' `timm_wrapper` at once, `model.safetensors` has timm's names, and
 `preprocessor_config.json` repeats the evaluation preprocessing. So `timm.create_model("local-dir:FOLDER")`,
 `AutoModel*.from_pretrained(FOLDER)` and smp's `tu-local-dir:FOLDER` read it without this package.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,12 +20,13 @@ from transformers import TimmWrapperConfig
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
 
 from ..errors import UserError
-from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
+from .locating import find_weights
 
-PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # what timm keeps in pretrained_cfg about where weights came from, and recommendations that our fields replace
-_NOT_SAVED = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "num_classes", "custom_load",
-              "label_offset", "label_names", "label_descriptions", "test_input_size", "test_crop_pct", "test_pool_size")
+_NOT_SAVED = set(
+    "url file state_dict hf_hub_id hf_hub_filename source architecture num_classes custom_load label_offset "
+    "label_names label_descriptions test_input_size test_crop_pct test_pool_size".split()
+)
 
 
 class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
@@ -33,8 +35,8 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
     def _build(self, config: TimmWrapperConfig, num_classes: int) -> nn.Module:
         """The timm network of `config`, on the CPU even while transformers constructs on the meta device.
 
-        transformers >= 5 builds on meta inside `from_pretrained`, replaces every non-persistent buffer and every weight the
-        file lacks by uninitialised memory, and asks `_init_weights` to fill them module by module. timm cannot do
+        transformers >= 5 builds on meta inside `from_pretrained`, replaces every non-persistent buffer and every weight
+        the file lacks by uninitialised memory, and asks `_init_weights` to fill them module by module. timm cannot do
         that (tables of swin, maxvit, ... would be overwritten after loading), so its own tensors are kept aside here.
         """
         args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
@@ -43,7 +45,8 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
             net = timm.create_model(config.architecture, pretrained=False, num_classes=num_classes, **args)
         if on_meta:
             self.__dict__["_fresh"] = {
-                id(m): {n: t for n, t in [*m._parameters.items(), *m._buffers.items()] if t is not None} for m in net.modules()
+                id(m): {n: t for n, t in [*m._parameters.items(), *m._buffers.items()] if t is not None}
+                for m in net.modules()
             }
         return net
 
@@ -69,9 +72,10 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
     def save_pretrained(self, save_directory, *args, state_dict: dict[str, Tensor] | None = None, **kwargs) -> None:
         """Writes config.json, model.safetensors and preprocessor_config.json, and nothing else."""
         config, state = self.config, self.state_dict() if state_dict is None else state_dict
-        config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}  # timm wants {}, not None
+        # {} and not None, which timm cannot read; transformers cannot read num_classes among the arguments
+        config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         config.pretrained_cfg = saved_cfg(getattr(config, "pretrained_cfg", None) or self.timm_model.pretrained_cfg)
-        config.num_features = self.num_features
+        config.num_features = pooled_size(self.timm_model)
         kwargs.setdefault("max_shard_size", "1000GB")  # timm and smp read one file
         if kwargs.get("is_main_process", True):  # before super(), which may push the folder
             Path(save_directory).mkdir(parents=True, exist_ok=True)
@@ -107,17 +111,20 @@ def body_parameters(net: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def pooled_size(net: nn.Module) -> int:
-    """D of the pooled features: the input of the classifier, after any layers that stand between pooling and classes."""
+    """D of the pooled features: the input of the classifier, after any layers between pooling and classes."""
     return int(getattr(net, "head_hidden_size", None) or net.num_features)
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state under timm's names; tensors that share memory (CoaT) become copies, which safetensors demands."""
+    """The state under timm's names, without the prefixes of transformers and torch.compile.
+
+    Tensors that share memory (CoaT) become copies, which safetensors demands.
+    """
     seen: set[int] = set()
     out = {}
     for name, tensor in state.items():
         shared = tensor.data_ptr() in seen and tensor.numel() > 0
-        out[name.removeprefix("_orig_mod.").removeprefix("timm_model.")] = tensor.clone() if shared else tensor
+        out[name.replace("_orig_mod.", "").removeprefix("timm_model.")] = tensor.clone() if shared else tensor
         seen.add(tensor.data_ptr())
     return out
 
@@ -125,28 +132,18 @@ def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def saved_cfg(cfg: dict) -> dict:
     """timm's pretrained_cfg as it is written: JSON values about preprocessing and layer names, no places of weights."""
     listed = {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.items() if k not in _NOT_SAVED}
-    return {k: v for k, v in listed.items() if isinstance(v, (int, float, str, list, bool)) or k in ("first_conv", "classifier")}
+    return {
+        k: v
+        for k, v in listed.items()
+        if isinstance(v, (int, float, str, list, bool)) or k in ("first_conv", "classifier")
+    }
 
 
 def processor_config(config: TimmWrapperConfig) -> dict:
-    """preprocessor_config.json: read on the Hub by AutoImageProcessor; locally it reads the same fields in config.json."""
+    """preprocessor_config.json: AutoImageProcessor reads it on the Hub, and the same fields of config.json locally."""
     cfg = {**config.pretrained_cfg, "architecture": config.architecture}
-    return {"image_processor_type": "TimmWrapperImageProcessor", "architecture": config.architecture, "pretrained_cfg": cfg}
-
-
-def find_weights(folder: str | os.PathLike) -> Path:
-    """model.safetensors of a local folder; pickled weights are refused, never opened."""
-    path = Path(folder)
-    if (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    if (path / "model.safetensors.index.json").is_file():
-        raise UserError(f"found sharded weights in {path}; expected one model.safetensors, which timm reads; "
-                        "fix: save again with max_shard_size='1000GB'")
-    pickled = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
-    if pickled:
-        raise UserError(
-            f"found only pickled weights in {path} ({', '.join(pickled)}); expected model.safetensors, because opening a pickle "
-            "runs code; fix: convert it where you trust the file, safetensors.torch.save_file(torch.load(FILE, "
-            "weights_only=True), 'model.safetensors')"
-        )
-    raise UserError(f"found no weights in {path}; expected model.safetensors; fix: give a folder that save_pretrained wrote")
+    return {
+        "image_processor_type": "TimmWrapperImageProcessor",
+        "architecture": config.architecture,
+        "pretrained_cfg": cfg,
+    }

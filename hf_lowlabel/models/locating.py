@@ -1,0 +1,140 @@
+"""Where a model name leads: timm's registry, a Hub repository or a local folder. Only JSON and safetensors are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from ..errors import UserError, unknown
+from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
+
+HUB_PREFIXES = ("hf_hub:", "hf-hub:")
+PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
+FROM_SCRATCH = "start from scratch (pretrained=False, --from-scratch)"
+
+
+@dataclass
+class Checkpoint:
+    """An architecture, how it was built, and its weights if there are any."""
+
+    source: str
+    architecture: str
+    cfg: dict  # timm's pretrained_cfg
+    model_args: dict
+    num_classes: int  # of the checkpoint; 0 without a head
+    label_names: list[str] | None
+    weights: Path | None
+
+
+def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
+    """Local folders win over Hub ids, and whatever has no slash is a timm name."""
+    local = name.removeprefix("local-dir:")
+    if os.path.isdir(local):
+        config = _read_config(Path(local, "config.json"), local)
+        return _from_config(config, local, find_weights(local) if pretrained else None)
+    if local != name or local.startswith((".", "~", os.sep)) or os.path.exists(local):
+        raise UserError(f"found no folder {local!r}; expected one with config.json, model.safetensors; fix: check it")
+    if not name.startswith(HUB_PREFIXES) and "/" not in name:
+        return _from_timm(name, pretrained, revision)
+    repo = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), name)
+    repo, _, at = repo.partition("@")  # timm writes hf_hub:org/name@revision
+    revision = revision or at or None
+    config = _read_config(_download(repo, ["config.json"], revision), repo)
+    return _from_config(config, repo, _download(repo, ["model.safetensors"], revision) if pretrained else None)
+
+
+def find_weights(folder: str | os.PathLike) -> Path:
+    """model.safetensors of a local folder; pickled weights are refused, never opened."""
+    path = Path(folder)
+    if (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
+    if (path / "model.safetensors.index.json").is_file():
+        raise UserError(f"found sharded weights in {path}; expected one model.safetensors, which timm reads; "
+                        "fix: save again with max_shard_size='1000GB'")
+    pickled = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
+    if pickled:
+        raise UserError(
+            f"found only pickled weights in {path} ({', '.join(pickled)}); expected model.safetensors, because opening "
+            "a pickle can run code; fix: where you trust the file, convert it with safetensors.torch.save_file("
+            "torch.load(FILE, weights_only=True), 'model.safetensors')")
+    raise UserError(f"found no weights in {path}; expected model.safetensors; fix: give a folder save_pretrained wrote")
+
+
+def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown("model", name, timm.list_models())
+    tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", include_tags=True)]
+    if tag and tag not in tags:
+        raise unknown(f"weights of {architecture}", tag, tags)
+    cfg = timm.get_pretrained_cfg(name).to_dict()
+    if not pretrained:
+        return Checkpoint(f"random weights ({architecture})", architecture, cfg, {}, 0, None, None)
+    if not cfg.get("hf_hub_id"):
+        raise UserError(f"found no safetensors weights of {name!r} on the Hub; expected a pretrained timm model; "
+                        f"fix: {FROM_SCRATCH}, or give another model or a folder")
+    candidates = ["model.safetensors"]
+    if special := cfg.get("hf_hub_filename"):  # open_clip repositories name their files differently
+        candidates = [special.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors", *candidates]
+    weights = _download(cfg["hf_hub_id"], candidates, revision)
+    source = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
+    return Checkpoint(source, architecture, cfg, {}, cfg.get("num_classes", 0), None, weights)
+
+
+def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
+    if "architecture" not in config:
+        kind = config.get("model_type", "unknown")
+        raise UserError(f"found a checkpoint of type {kind!r} in {source}; expected timm's layout, 'architecture' in "
+                        "config.json; fix: take a timm model, for example timm/resnet18.a1_in1k")
+    architecture = config["architecture"]
+    if not timm.is_model(architecture):
+        raise unknown(f"architecture in {source}", architecture, timm.list_models())
+    known = timm.models.PretrainedCfg.__dataclass_fields__
+    cfg = config.get("pretrained_cfg") or config  # timm's early layout has one level
+    cfg = {k: v for k, v in cfg.items() if k in known}
+    names = config.get("label_names") or cfg.get("label_names") or None
+    names = list(names.values()) if isinstance(names, dict) else names
+    classes = config.get("num_classes", cfg.get("num_classes", 0))
+    source = source if weights else f"random weights ({architecture})"
+    return Checkpoint(source, architecture, cfg, dict(config.get("model_args") or {}), classes, names, weights)
+
+
+def _read_config(path: Path, source: str) -> dict:
+    if not path.is_file():
+        raise UserError(f"found no config.json in {source}; expected a model; fix: give a folder save_pretrained wrote")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"found a damaged config.json in {source} ({error}); expected JSON; fix: save again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"found a config.json in {source} that is no mapping; expected one; fix: save the model again")
+    return config
+
+
+def _download(repo: str, candidates: list[str], revision: str | None) -> Path:
+    """The first of the files that the Hub repository has."""
+    for filename in candidates:
+        try:
+            return Path(hf_hub_download(repo, filename, revision=revision))
+        except LocalEntryNotFoundError as error:
+            raise UserError(f"found no cached {filename} of {repo}, and the Hub cannot be reached; expected either; "
+                            f"fix: connect, or give a local folder, or {FROM_SCRATCH}") from error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, HFValidationError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"found no model {repo!r} on the Hub ({first}); expected an id that exists and is open to you; fix: "
+                "check the spelling, log in with `hf auth login`, or give a timm name or a folder") from error
+        except Exception as error:  # the network's own, of whichever client huggingface_hub uses
+            raise UserError(f"could not download {filename} of {repo} ({type(error).__name__}: {error}); expected a "
+                            "Hub that answers; fix: try again, or give a local folder") from error
+    raise UserError(f"found no {candidates[-1]} in {repo}; expected safetensors and timm's config.json, because "
+                    "opening a pickle can run code; fix: take a repository or revision that has them, or convert it "
+                    "with the Hub's space safetensors/convert")
