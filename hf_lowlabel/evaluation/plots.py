@@ -34,6 +34,15 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "--", "-.")
 LARGEST_FILE = 300_000  # bytes
 NOT_PLOTTED = {"step", "epoch", "t", "time", "seconds", "progress", "images", "samples", "memory", "grad_norm"}
+NO_LOSS = {
+    "distance",
+    "hard",
+    "pairs",
+    "positive",
+    "valid",
+    "teacher_entropy",
+    "norm",
+}  # logged beside losses, other scales
 
 
 def curves(rows: Sequence[dict], path: str | Path, *, title: str | None = None) -> Path:
@@ -50,10 +59,13 @@ def curves(rows: Sequence[dict], path: str | Path, *, title: str | None = None) 
     names = [p for p in (LOSS, PSEUDO, ACCURACY, SPREAD, RATE, OTHER) if p in panels]
     if not names:
         raise ValueError("found no row with a step and a number to draw; expected the rows of a log.jsonl")
+    steps = {step for lines in panels.values() for points in lines.values() for step, _ in points}
     columns = min(2, len(names))
     fig = _figure(5.0 * columns, 2.9 * math.ceil(len(names) / columns) + 0.3 * bool(title))
     for i, name in enumerate(names):
-        _panel_axes(fig.add_subplot(math.ceil(len(names) / columns), columns, i + 1), name, panels[name])
+        ax = fig.add_subplot(math.ceil(len(names) / columns), columns, i + 1)
+        _panel_axes(ax, name, panels[name])
+        ax.set_xlim(0 if len(steps) == 1 or min(steps) < 0.1 * max(steps) else min(steps), max(*steps, 1))
     if title:
         fig.suptitle(_plain(_cut(title, 80)), fontsize=11)
     return _save(fig, path)
@@ -76,7 +88,7 @@ def _panel(name: str, row: dict) -> str | None:
         return SPREAD
     if last in ("used", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):
         return PSEUDO
-    return LOSS if "loss" in last or "loss" in row else OTHER
+    return LOSS if "loss" in last or ("loss" in row and last not in NO_LOSS) else OTHER
 
 
 def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]) -> None:
@@ -100,8 +112,10 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
     ax.yaxis.get_offset_text().set_fontsize(8)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_xmargin(0.02)
     ax.grid(alpha=0.25, linewidth=0.6)
+    values = [abs(y) for points in lines.values() for _, y in points if math.isfinite(y)]
+    if panel == OTHER and values and min(values) > 0 and max(values) > 100 * min(values):
+        ax.set_yscale("log")
     if panel in (PSEUDO, RATE) or (panel == LOSS and biggest > 0):
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     if len(drawn) > 1 or drawn[0] != "loss":

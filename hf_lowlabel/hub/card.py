@@ -13,7 +13,18 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..methods import METHODS
-from .card_parts import SHORT, cell, code, duration, limits, method_name, results_table, settings, snippets
+from .card_parts import (
+    SHORT,
+    cell,
+    code,
+    duration,
+    limits,
+    method_name,
+    needs_package,
+    results_table,
+    settings,
+    snippets,
+)
 from .facts import RunFacts, Stage, write_text
 
 log = logging.getLogger(__name__)
@@ -102,7 +113,7 @@ def metadata(facts: RunFacts, name: str, license: str | None) -> ModelCardData:
         datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
         eval_results=results or None,
         model_name=name if results else None,
-        library_name="transformers",
+        library_name="hf_lowlabel" if needs_package(facts.architecture) else "transformers",
         pipeline_tag=TASKS[facts.kind],
         metrics=["accuracy"] if "accuracy" in facts.metrics else None,
         tags=tags,
@@ -147,7 +158,7 @@ def _license_words(facts: RunFacts, license: str | None) -> str:
     known = [
         f"{stage.name or stage.what}: {stage.license or 'not recorded'}"
         for stage in facts.lineage
-        if "weights" in stage.what
+        if stage.what == "pretrained weights"
     ]
     known += [f"data set {facts.data.name}: {facts.data.license or 'not recorded'}"] if facts.data else []
     came_from = f" What it was made from: {cell('; '.join(known))}." if known else ""

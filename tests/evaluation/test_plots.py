@@ -59,6 +59,15 @@ def test_curves_have_a_panel_for_each_kind_of_number(tmp_path, figures):
     check(path)
 
 
+def test_numbers_of_another_scale_stay_out_of_the_loss_panel(tmp_path, figures):
+    rows = [{"step": s, "loss": 1.0, "self": 0.9, "pairs": 400.0, "valid": 0.5, "distance": 3.0} for s in (10, 20)]
+    plots.curves(rows, tmp_path / "curves.png")
+    loss, other = figures[0].axes
+    assert [line.get_label() for line in loss.lines] == ["loss", "self"] and loss.get_ylim()[1] < 2
+    assert sorted(line.get_label() for line in other.lines) == ["distance", "pairs", "valid"]
+    assert other.get_yscale() == "log" and loss.get_xlim() == other.get_xlim()
+
+
 def test_an_empty_log_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="log.jsonl"):
         plots.curves([{"step": 3}], tmp_path / "curves.png")

@@ -254,6 +254,7 @@ def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
     facts = RunFacts("classification", architecture=architecture, class_names=["cat", "dog", "owl"])
     text = write_card(folder, facts).read_text()
     assert ("import hf_lowlabel.models" in text) == ours
+    assert ModelCard.load(folder / "README.md").data.library_name == ("hf_lowlabel" if ours else "transformers")
     (pipe, _), (auto, scope) = run_snippets(folder, monkeypatch)
     with torch.no_grad():
         logits = model(scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]).logits
