@@ -149,16 +149,10 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
 
 
 def needs_package(architecture: str | None) -> bool:
-    """Whether timm knows this architecture only because hf_lowlabel registered it."""
-    import timm
+    """Whether the model loads only after `import hf_lowlabel.models`."""
+    from .. import models  # torch and timm: not before a card is written
 
-    from ..models import cifar  # noqa: F401  (registers)
-
-    return (
-        bool(architecture)
-        and timm.is_model(architecture)
-        and timm.model_entrypoint(architecture).__module__.startswith("hf_lowlabel")
-    )
+    return architecture is not None and models.needs_package(architecture)
 
 
 def settings(facts: RunFacts) -> str:
