@@ -6,11 +6,14 @@ not depend on the images beside it.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hf_lowlabel.views.draws import Groups, between, on_device, per_sample, permutations
+from hf_lowlabel.views.resample import blur
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G, B
 BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)
@@ -60,7 +63,7 @@ def brighten(x: Tensor, factor: np.ndarray) -> None:
 def change_contrast(x: Tensor, factor: np.ndarray) -> None:
     """clamp(f x + (1 - f) mean luma), in place."""
     # 1 + luma is a multiple of 2^-23, so that its float64 sum is exact in any order
-    total = luma(x).add_(1).sum((1, 2), dtype=torch.float64)
+    total = luma(x).add_(1).double().sum((1, 2))
     mean = total.div_(x[0, 0].numel()).sub_(1).float()[:, None, None, None]
     x.mul_(per_sample(factor, x, torch.float32)).add_(mean * per_sample(1 - factor, x, torch.float32)).clamp_(0, 1)
 
@@ -72,34 +75,43 @@ def saturate(x: Tensor, factor: np.ndarray) -> None:
 
 
 def turn_hue(x: Tensor, turn: np.ndarray) -> None:
-    """Hue + turn (shares of the circle) at constant HSV saturation and value, in place.
-
-    With hue h in sixths, V = max, C = max - min and m = min: R = m + C clamp(|h - 3| - 1), G = m + C clamp(2 - |h - 2|),
-    B = m + C clamp(2 - |h - 4|).
-    """
+    """Hue + turn (shares of the circle) at constant HSV saturation and value, in place."""
     h, low, chroma = hue(x)
-    h = h.add_(on_device(turn + 1, x.device, torch.float32)[:, None, None]).frac_().mul_(6)  # turn > -1
-    put_hue(x, h, low, chroma)
+    put_hue(x, h, turn, low, chroma)
 
 
 def hue(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue as a share of the circle in (-1/6, 5/6], minimum and chroma of every pixel, each [n, H, W]."""
+    """Hue in sixths of the circle in [0, 6], minimum and chroma (maximum - minimum) of every pixel, each [n, H, W].
+
+    Sorting the channels by two exchanges leaves h = |6 k + (second - third) / chroma|, where 6 k is 0 for R >= G >= B, -6
+    after exchanging G and B only, -2 after exchanging R and the larger of them only, and 4 after both.
+    """
     r, g, b = x.unbind(1)
-    high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
-    chroma = high - low
-    third = torch.where(high == r, g - b, torch.where(high == g, b - r, r - g))
-    third.div_(chroma.clamp(min=1e-12))  # a gray pixel has g - b = 0, and hue 0
-    sector = torch.where(high == r, 0.0, torch.where(high == g, 2.0, 4.0))
-    return third.add_(sector).div_(6), low, chroma
+    larger, smaller = torch.maximum(g, b), torch.minimum(g, b)
+    high, second = torch.maximum(r, larger), torch.minimum(r, larger)
+    low = torch.minimum(second, smaller)
+    chroma = torch.sub(high, low, out=high)
+    # comparisons written as 0 or 1 into float32: torch.where is ten times slower than arithmetic on a CPU
+    exchanged = torch.lt(g, b, out=torch.empty_like(low))
+    moved = torch.lt(r, larger, out=larger)
+    h = second.sub_(smaller).div_(torch.clamp(chroma, min=1e-12, out=smaller))  # a gray pixel has 0 / 1e-12
+    h.sub_(torch.mul(exchanged, 6, out=smaller))
+    return h.add_(exchanged.mul_(12).sub_(2).mul_(moved)).abs_(), low, chroma
 
 
-def put_hue(x: Tensor, h: Tensor, low: Tensor, chroma: Tensor) -> None:
-    """Writes the colour of hue h (sixths of the circle, [0, 6)), minimum and chroma into x."""
-    distance = (h - 3).abs_()
-    x[:, 0] = distance.sub_(1).clamp_(0, 1).mul_(chroma).add_(low)
-    for channel, centre in ((1, 2), (2, 4)):
-        distance = torch.sub(h, centre, out=distance).abs_()
-        x[:, channel] = distance.neg_().add_(2).clamp_(0, 1).mul_(chroma).add_(low)
+def put_hue(x: Tensor, h: Tensor, turn: np.ndarray, low: Tensor, chroma: Tensor) -> None:
+    """Writes the colour of hue h (sixths of the circle) plus turn (circles, > -1), minimum and chroma into x.
+
+    R = low + chroma clamp(|h - 3| - 1), G = low + chroma clamp(2 - |h - 2|), B = low + chroma clamp(2 - |h - 4|).
+    """
+    h = h.div_(6).add_(on_device(turn + 1, x.device, torch.float32)[:, None, None]).frac_().mul_(6)
+    red, green, blue = x.unbind(1)
+    distance = (h - 3).abs_().sub_(1)
+    torch.add(distance.clamp_(0, 1).mul_(chroma), low, out=red)
+    distance = torch.sub(h, 2, out=distance).abs_().neg_().add_(2)
+    torch.add(distance.clamp_(0, 1).mul_(chroma), low, out=green)
+    distance = h.sub_(4).abs_().neg_().add_(2)
+    torch.add(distance.clamp_(0, 1).mul_(chroma), low, out=blue)
 
 
 STEPS = {BRIGHTNESS: brighten, CONTRAST: change_contrast, SATURATION: saturate, HUE: turn_hue}
@@ -125,14 +137,13 @@ class HsvJitter:
     def __call__(self, x: Tensor, u: np.ndarray) -> Tensor:
         tables, turn = self.parameters(u)
         h, low, chroma = hue(x)
-        high = low + chroma
+        high = low.add_(chroma)
         saturation = chroma.div_(high.clamp(min=1e-12))
         levels = torch.stack([saturation, high], 1).mul_(255).add_(0.5).flatten(2).long()  # [n, 2, H W]
         new = on_device(tables, x.device).gather(2, levels).view(len(x), 2, *x.shape[2:])
         high = new[:, 1]
         chroma = new[:, 0] * high
-        h = h.add_(on_device(turn + 1, x.device, torch.float32)[:, None, None]).frac_().mul_(6)
-        put_hue(x, h, high - chroma, chroma)
+        put_hue(x, h, turn, high - chroma, chroma)
         return x
 
 
@@ -145,11 +156,7 @@ class Grayscale:
         self.p = p
 
     def __call__(self, x: Tensor, u: np.ndarray) -> Tensor:
-        chosen = np.flatnonzero(u[:, 0] < self.p)
-        if len(chosen):
-            k = on_device(chosen, x.device)
-            x.index_copy_(0, k, luma(x.index_select(0, k))[:, None].expand(-1, 3, -1, -1))
-        return x
+        return to_chosen(lambda y: y.copy_(luma(y)[:, None]), x, u[:, 0] < self.p)
 
 
 class Solarize:
@@ -161,9 +168,30 @@ class Solarize:
         self.p = p
 
     def __call__(self, x: Tensor, u: np.ndarray) -> Tensor:
-        chosen = np.flatnonzero(u[:, 0] < self.p)
-        if len(chosen):
-            k = on_device(chosen, x.device)
-            y = x.index_select(0, k)
-            x.index_copy_(0, k, torch.where(y < 128 / 255, y, 1 - y))
-        return x
+        return to_chosen(lambda y: torch.ge(y, 128 / 255, out=torch.empty_like(y)).sub_(y).abs_(), x, u[:, 0] < self.p)
+
+
+class Blur:
+    """With chance p, a Gaussian of standard deviation uniform in `sigma` px.
+
+    SimCLR's kernel spans a tenth of the image's side (23 px at 224 px), and BYOL and its successors follow.
+    """
+
+    width = 2  # gate, standard deviation
+
+    def __init__(self, p: float, size: int, sigma: tuple[float, float] = (0.1, 2.0)):
+        self.p, self.radius, self.sigma = p, max(1, size // 20), sigma
+
+    def __call__(self, x: Tensor, u: np.ndarray) -> Tensor:
+        chosen = u[:, 0] < self.p
+        return to_chosen(lambda y: blur(y, between(u[chosen, 1], *self.sigma), self.radius), x, chosen)
+
+
+def to_chosen(step: Callable[[Tensor], Tensor], x: Tensor, chosen: np.ndarray) -> Tensor:
+    """x with the images where chosen bool [N] replaced by step of them."""
+    if chosen.all():
+        return step(x)
+    if chosen.any():
+        k = on_device(np.flatnonzero(chosen), x.device)
+        x.index_copy_(0, k, step(x.index_select(0, k)))
+    return x

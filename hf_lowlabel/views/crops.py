@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.views.draws import between, integers, on_device
 from hf_lowlabel.views.pil_ops import take_pixels
+from hf_lowlabel.views.resample import reflect, resize
 
 PADDING = 0.125  # share of the side reflected at every border before a weak crop: 4 px at 32 px (FixMatch)
 TRIES = 10  # boxes drawn before a random resized crop falls back to the whole image, as torchvision
 FLIP_CHANCE = 0.5
-# Weights are multiples of 2^-14: with whole levels up to 255 every partial sum of a product is then exact in float32, so
-# that the result depends neither on the order of summation nor on how a batch is cut or spread over threads and ranks.
-WEIGHT_GRID = 2.0**14
 
 
 class CentreCrop:
@@ -93,61 +90,8 @@ class ResizedCrop:
         return np.concatenate([low, low + side], 1), mirrored(u[:, -1], self.flip)
 
     def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
-        n, c, _, S = images.shape
-        box, flip = self.geometry(u, S)
-        along = [resize_weights(box[:, k], box[:, k + 2] - box[:, k], S, self.size, self.interpolation, mirror,
-                                images.device) for k, mirror in ((0, flip), (1, np.zeros_like(flip)))]
-        x = torch.bmm(images.float().view(n, c * S, S), along[0].transpose(1, 2))  # [N, 3 S, size]
-        x = to_levels(x).view(n * c, S, self.size)
-        rows = along[1][:, None].expand(n, c, self.size, S).reshape(n * c, self.size, S)
-        return to_levels(torch.bmm(rows, x)).view(n, c, self.size, self.size)
-
-
-def resize_weights(low: np.ndarray, side: np.ndarray, S: int, size: int, interpolation: str, mirror: np.ndarray,
-                   device: torch.device) -> Tensor:
-    """Pillow's weights of source pixels low .. low + side - 1 for `size` outputs, float32 [N, size, S]."""
-    reach = {"bilinear": 1.0, "bicubic": 2.0}[interpolation]
-    scale = side / size  # source px per output px
-    stretch = np.maximum(scale, 1.0)  # the filter widens when it has to average
-    taps = 2 * math.ceil(reach * max(S / size, 1.0)) + 1
-    step = np.arange(size)
-    output = np.where(mirror[:, None], step[::-1], step)  # [N, size]
-    centre = (output + 0.5) * scale[:, None]
-    first = np.floor(centre - (reach * stretch)[:, None] + 0.5)
-    values = on_device(np.stack([centre, first], 2), device)  # [N, size, 2]
-    stretch, side, low = (on_device(v, device)[:, None, None] for v in (stretch, side, low))
-    pixel = values[:, :, 1:] + torch.arange(taps, dtype=torch.float64, device=device)  # inside the box, [N, size, taps]
-    weight = FILTERS[interpolation]((pixel + 0.5 - values[:, :, :1]).div_(stretch).abs_())
-    weight = weight.mul_(pixel.ge(0)).mul_(pixel.lt(side))
-    weight = weight.div_(weight.sum(2, keepdim=True)).mul_(WEIGHT_GRID).round_().div_(WEIGHT_GRID).float()
-    column = pixel.add_(low).clamp_(0, S - 1).long()  # a tap outside the image has weight 0
-    return torch.zeros(len(weight), size, S, device=device).scatter_add_(2, column, weight)
-
-
-def triangle(d: Tensor) -> Tensor:
-    """1 - d for a distance d < 1, else 0."""
-    return (1 - d).clamp_(min=0)
-
-
-def cubic(d: Tensor) -> Tensor:
-    """Keys's cubic of a distance d with a = -1/2."""
-    near = ((1.5 * d - 2.5) * d * d).add_(1)
-    far = (((-0.5 * d).add_(2.5) * d).sub_(4) * d).add_(2)
-    return torch.where(d < 1, near, far.mul_(d < 2))
-
-
-FILTERS = {"bilinear": triangle, "bicubic": cubic}
-
-
-def to_levels(x: Tensor) -> Tensor:
-    """Rounded half up to whole levels 0 .. 255, in place."""
-    return x.add_(0.5).floor_().clamp_(0, 255)
-
-
-def reflect(index: np.ndarray, n: int) -> np.ndarray:
-    """Indices outside 0 .. n - 1 mirrored at the outermost pixels, which are not repeated."""
-    index = np.abs(index)
-    return np.where(index > n - 1, 2 * (n - 1) - index, index)
+        box, flip = self.geometry(u, images.shape[-1])
+        return resize(images, box, flip, self.size, self.interpolation)
 
 
 def mirrored(u: np.ndarray, allowed: bool) -> np.ndarray:
