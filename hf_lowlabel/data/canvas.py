@@ -1,0 +1,193 @@
+"""Pools of images of different sizes, with masks where asked: uint8 [C, H, W], each image in the upper left corner.
+
+C is 3, or 4 with the mask as last channel. H and W are the largest of the pool; `sizes` says how much of them an image
+fills. Resident and streaming like the pools of square images (pools.py), whose interface these share.
+"""
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from ..errors import UserError
+from .images import BadImage, check_size
+from .masks import IGNORE, check_values
+from .pools import MEMORY_BUDGET, Progress, ResidentPool, StreamingPool, check_share
+from .segmentation import SegmentationSource
+from .sources import Source
+
+log = logging.getLogger(__name__)
+AHEAD = 64  # images decoded before the first of them is taken over
+
+
+def resized(width: int, height: int, long_side: int | None) -> tuple[int, int]:
+    """(width, height) after scaling the longer side to `long_side` px; the other is floored, as transformers does."""
+    if long_side is None:
+        return width, height
+    scale = min(long_side / height, long_side / width)
+    return max(int(width * scale), 1), max(int(height * scale), 1)
+
+
+class CanvasDecoder:
+    """What a worker holds: a list of positions in the pool -> uint8 [n, C, H, W]."""
+
+    def __init__(self, source: SegmentationSource | Source, indices: np.ndarray, sizes: np.ndarray,
+                 canvas: tuple[int, int], masks: bool):
+        self.source, self.indices, self.sizes, self.canvas, self.masks = source, indices, sizes, canvas, masks
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Tensor:
+        i, (height, width) = int(self.indices[position]), self.sizes[position].tolist()
+        image = rgb(self.source, i)
+        out = torch.zeros(3 + self.masks, *self.canvas, dtype=torch.uint8)
+        if self.masks:
+            mask = Image.fromarray(self.source.mask(i, image.size))
+            mask = mask.resize((width, height), Image.Resampling.NEAREST)
+            out[3] = IGNORE
+            out[3, :height, :width] = torch.from_numpy(np.array(mask))
+        pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        out[:3, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1)
+        return out
+
+    def __getitems__(self, positions: list[int]) -> Tensor:
+        return torch.stack([self[position] for position in positions])
+
+
+class ResidentCanvas(ResidentPool):
+    """images: uint8 [N, C, H, W] on the training device; sizes: int64 [N, 2] = height, width in px, on the CPU."""
+
+    def __init__(self, images: Tensor, ids: list[str], indices, sizes: np.ndarray, skipped=()):
+        super().__init__(images, ids, indices, skipped)
+        self.sizes = torch.from_numpy(sizes)
+
+
+class StreamingCanvas(StreamingPool):
+    """The same for images that do not fit; decoded in `workers` processes in the order asked for."""
+
+    def __init__(self, decoder: CanvasDecoder, *, device="cpu", workers: int = 0, skipped=()):
+        self.decoder, self.indices, self.sizes = decoder, decoder.indices, torch.from_numpy(decoder.sizes)
+        self.ids, self.skipped = [decoder.source.ids[i] for i in decoder.indices], list(skipped)
+        self.device, self.workers = torch.device(device), workers
+
+
+def build_canvas(
+    source: SegmentationSource | Source,
+    indices,
+    *,
+    masks: bool,
+    long_side: int | None = None,
+    device: str | torch.device = "cpu",
+    memory_budget: int = MEMORY_BUDGET,
+    workers: int | None = None,
+    max_bad: float = 0.01,
+    streaming: bool | str = "auto",
+    progress: Progress | None = None,
+) -> ResidentCanvas | StreamingCanvas:
+    """A pool of the images at `indices` of `source`, with their masks or without.
+
+    long_side: px to which the longer side is scaled (image bilinear, mask nearest); None: images stay as they are.
+    The rest is as in `build_pool`. A mask that cannot be used is an error that names the image; masks of a resident
+    pool are also looked at together (masks.check_values).
+    """
+    indices = np.asarray(indices, dtype=np.int64)
+    if not len(indices):
+        raise UserError(f"found no image of {source.name!r} to put into a pool; expected at least one; check the split")
+    workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+    sizes, bad = measure(source, indices, long_side, workers)
+    good = np.array([row for row in range(len(indices)) if row not in bad], dtype=np.int64)
+    skipped = [(source.ids[indices[row]], reason) for row, reason in sorted(bad.items())]
+    check_share(skipped, len(indices), max_bad)
+    indices, sizes = indices[good], sizes[good]
+    canvas = tuple(int(side) for side in sizes.max(0))
+    decoder = CanvasDecoder(source, indices, sizes, canvas, masks)
+    need = len(indices) * (3 + masks) * canvas[0] * canvas[1]
+    if streaming is True or (streaming == "auto" and need > memory_budget):
+        return StreamingCanvas(decoder, device=device, workers=workers, skipped=skipped)
+    return decode_resident(decoder, device, workers, max_bad, skipped, progress)
+
+
+def decode_resident(decoder: CanvasDecoder, device, workers: int, max_bad: float, skipped: list, progress):
+    source, n = decoder.source, len(decoder)
+    images = torch.empty(n, 3 + decoder.masks, *decoder.canvas, dtype=torch.uint8, device=device)
+    present, bad = np.zeros(256, dtype=bool), {}
+    for row, found in enumerate(in_threads(lambda row: attempt(decoder, row), range(n), workers)):
+        if isinstance(found, BadImage):
+            bad[row] = found.reason
+        else:
+            images[row] = found
+            if decoder.masks:
+                note_values(found, decoder.sizes[row], present, source.ids[decoder.indices[row]])
+        if progress is not None:
+            progress(row + 1, n)
+    skipped = skipped + [(source.ids[decoder.indices[row]], reason) for row, reason in bad.items()]
+    check_share(skipped, n + len(skipped) - len(bad), max_bad)
+    if decoder.masks:
+        check_values(present, source.coding, n - len(bad), source.name)
+    keep = np.array([row for row in range(n) if row not in bad])
+    if bad:
+        images = images[torch.from_numpy(keep).to(images.device)]
+    return ResidentCanvas(images, [source.ids[i] for i in decoder.indices[keep]], decoder.indices[keep],
+                          decoder.sizes[keep], skipped)
+
+
+def attempt(decoder: CanvasDecoder, row: int) -> Tensor | BadImage:
+    try:
+        return decoder[row]
+    except BadImage as error:
+        return error
+
+
+def note_values(packed: Tensor, size: np.ndarray, present: np.ndarray, id: str) -> None:
+    """Adds the mask's values inside the image to `present`; warns of a mask of which no pixel takes part."""
+    values = np.unique(packed[3, : size[0], : size[1]].numpy())
+    present[values] = True
+    if (values == IGNORE).all():
+        log.warning("the mask of image %r has no pixel of any class; it adds nothing to the labeled loss", id)
+
+
+def measure(source, indices: np.ndarray, long_side: int | None, workers: int) -> tuple[np.ndarray, dict[int, str]]:
+    """(int64 [N, 2] = height, width in the pool; {row: why it cannot be used}), from the headers alone."""
+    sizes, bad = np.ones((len(indices), 2), dtype=np.int64), {}
+
+    def work(row: int):
+        try:
+            with source.image(indices[row]) as image:
+                width, height = image.size
+                if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side
+                    width, height = height, width
+            check_size(width, height)
+            return resized(width, height, long_side)
+        except BadImage as error:
+            return error
+
+    for row, found in enumerate(in_threads(work, range(len(indices)), workers)):
+        if isinstance(found, BadImage):
+            bad[row] = found.reason
+        else:
+            sizes[row] = found[::-1]
+    return sizes, bad
+
+
+def rgb(source, i: int) -> Image.Image:
+    return source.rgb(i) if isinstance(source, SegmentationSource) else SegmentationSource.rgb(source, i)
+
+
+def in_threads(function, items: Iterable, workers: int) -> Iterator:
+    """`map` in order with a bounded number of results waiting."""
+    items = iter(items)
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        waiting = []
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= AHEAD:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()

@@ -1,0 +1,188 @@
+"""What the pixels of a mask mean: from a file to class indices uint8 [H, W], 255 where a pixel takes no part.
+
+    index    the value is the class (palette PNGs too: VOC, CamVid); 255 and declared values take no part
+    binary   below 128 is class 0, the rest class 1: masks of 0 and 255, also JPEGs of them
+    colors   each class has an RGB colour; a colour that belongs to none is an error
+
+The meaning is declared, never guessed: 255 is "no part" in one data set and "object" in the next.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError, unknown
+
+IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
+FORMATS = ("index", "binary", "colors")
+MAX_CLASSES = 255
+IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes that name a colour of no class
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the masks of a source are coded.
+
+    ignore: raw values that take no part, beside 255. table: class of every raw value 0..255, for sources whose values
+    are no class indices. colors: (RGB, class) pairs; class 255 = takes no part.
+    """
+
+    kind: str = "index"
+    ignore: tuple[int, ...] = ()
+    table: tuple[int, ...] | None = None
+    colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in FORMATS:
+            raise unknown("mask format", self.kind, FORMATS)
+        if self.kind == "colors" and not self.colors:
+            raise UserError("found mask format 'colors' without colours; expected one for each class; fix: give "
+                            "classes as a file with lines such as 'sky #87ceeb'")
+        wrong = [v for v in self.ignore if not 0 <= v <= 255]
+        if wrong:
+            raise UserError(f"found {wrong[0]} among the ignored mask values; expected 0..255")
+
+
+def decode_mask(image: Image.Image, coding: Coding, num_classes: int, id: str) -> np.ndarray:
+    """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
+    if coding.kind == "binary":
+        return (np.asarray(image.convert("L")) >= 128).astype(np.uint8)
+    if coding.kind == "colors":
+        return _from_colors(np.asarray(image.convert("RGB")), coding, id)
+    raw = _one_channel(image, id)
+    low, high = int(raw.min()), int(raw.max())
+    if low < 0 or high > 255:
+        raise _beyond(id, low if low < 0 else high, num_classes)
+    raw = raw.astype(np.uint8)
+    out = raw if coding.table is None else np.asarray(coding.table, np.uint8)[raw]
+    if coding.ignore:
+        out = np.where(np.isin(raw, coding.ignore), np.uint8(IGNORE), out)
+    wrong = out[(out >= num_classes) & (out != IGNORE)]
+    if len(wrong):
+        raise _beyond(id, int(wrong.min()), num_classes)
+    return out
+
+
+def _one_channel(image: Image.Image, id: str) -> np.ndarray:
+    values = np.asarray(image)
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
+        return values
+    if image.mode == "RGB" and (values == values[..., :1]).all():  # gray written as RGB
+        return values[..., 0]
+    raise UserError(f"found a mask of mode {image.mode} for image {id!r}; expected one channel of class indices; fix: "
+                    "declare mask format 'colors' with the colour of each class, or save the masks as indices")
+
+
+def _from_colors(rgb: np.ndarray, coding: Coding, id: str) -> np.ndarray:
+    def packed(c: np.ndarray) -> np.ndarray:
+        c = c.astype(np.int32)
+        return c[..., 0] << 16 | c[..., 1] << 8 | c[..., 2]
+
+    codes = packed(np.array([color for color, _ in coding.colors]))
+    order = np.argsort(codes, kind="stable")
+    pixels = packed(rgb)
+    at = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
+    strange = codes[at] != pixels
+    if strange.any():
+        color = tuple(int(v) for v in rgb[strange][0])
+        raise UserError(f"found colour {color} in the mask of image {id!r}; expected one of {len(codes)} declared "
+                        "colours; fix: declare it, under the name 'ignore' if it is no class (JPEG blurs colours: "
+                        "use PNG)")
+    return np.array([k for _, k in coding.colors], np.uint8)[at]
+
+
+def _beyond(id: str, value: int, num_classes: int) -> UserError:
+    return UserError(f"found value {value} in the mask of image {id!r}; expected classes 0..{num_classes - 1} or 255, "
+                     "which takes no part; fix: name more classes, declare the value as ignored, or for masks of 0 "
+                     "and 255 declare mask format 'binary'")
+
+
+def check_values(present: np.ndarray, coding: Coding, count: int, name: str) -> None:
+    """`present`: bool [256], which values the `count` labeled masks of a source hold together.
+
+    Nothing but 0 and 255 is what a binary mask looks like when it is read as indices.
+    """
+    values = set(np.flatnonzero(present).tolist())
+    if coding.kind == "index" and values == {0, IGNORE} and IGNORE not in coding.ignore:
+        raise UserError(f"found nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks pixels that take "
+                        "no part; expected several classes; fix: declare mask format 'binary' if 255 is the object, "
+                        "or declare 255 as ignored if it is not")
+    if values <= {IGNORE}:
+        raise UserError(f"found no pixel of any class in {count} labeled masks of {name!r}; expected some; fix the "
+                        "masks or the values declared as ignored")
+
+
+def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str) -> None:
+    """(width, height) of both."""
+    if mask_size != image_size:
+        raise UserError(f"found a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
+                        f"{image_size[1]} px; expected the same size; fix the mask (resize it by nearest neighbour)")
+
+
+def make_coding(kind: str, names: Sequence[str], colors: Mapping[str, tuple[int, int, int]] | None,
+                ignore: Iterable[int]) -> Coding:
+    """The coding a user declared. `colors` may name colours of no class beside those of all classes."""
+    pairs = []
+    if kind == "colors" and colors:
+        missing = [n for n in names if n not in colors]
+        if missing:
+            raise UserError(f"found no colour for class {missing[0]!r}; expected one for each class when masks are "
+                            "colours; fix the file of classes")
+        pairs = [(tuple(colors[n]), k) for k, n in enumerate(names)]
+        pairs += [(tuple(c), IGNORE) for n, c in colors.items() if n in IGNORED_NAMES and n not in names]
+        twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
+        if twice:
+            raise UserError(f"found colour {twice[0]} for two classes; expected a colour of its own for each")
+    return Coding(kind, tuple(int(v) for v in ignore), None, tuple(pairs))
+
+
+def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+    """(names, colours) from a text file: a class a line, in the order of its index; colours where masks have them.
+
+        sky #87ceeb
+        road 128 64 128
+        ignore #000000      a colour of no class
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"found no file of classes at {str(path)!r}; expected a text file with one class a line")
+    names, colors = [], {}
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        name, color = parse_class(line)
+        if not name:
+            continue
+        if name in names or name in colors:
+            raise UserError(f"found class {name!r} twice in {path.name}; expected each once")
+        if color is not None:
+            colors[name] = color
+        if not (name in IGNORED_NAMES and color is not None):
+            names.append(name)
+    check_names(names)
+    return names, colors
+
+
+def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
+    """("sky", (135, 206, 235)) from 'sky #87ceeb', 'sky, 135 206 235' or 'sky'."""
+    text = line.strip()
+    if found := re.fullmatch(r"(.*?)[\s,:]+#([0-9a-fA-F]{6})", text):
+        code = int(found[2], 16)
+        return found[1].strip(), (code >> 16, code >> 8 & 255, code & 255)
+    if found := re.fullmatch(r"(.*?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})", text):
+        color = tuple(int(v) for v in found.groups()[1:])
+        if max(color) > 255:
+            raise UserError(f"found colour {color} of class {found[1]!r}; expected numbers up to 255")
+        return found[1].strip(), color
+    return text, None
+
+
+def check_names(names: Sequence[str]) -> None:
+    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        raise UserError(f"found {len(names)} classes ({', '.join(names[:8])}); expected 2 to {MAX_CLASSES} with "
+                        "different names; fix the class names")

@@ -1,0 +1,95 @@
+"""Generated images for segmentation, 64 x 64 px: discs, squares, triangles and crosses on a background, all textured.
+
+Nothing but its outline tells the class of a shape: colours, textures, sizes and angles are drawn from the same
+distributions for all of them, and the background from a like one. Pure numpy and the same on every machine: image i of
+a split is a function of i.
+"""
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from ..errors import unknown
+from .masks import Coding
+from .order import philox_key
+from .segmentation import SegmentationSource
+from .sources import fingerprint
+
+SIDE = 64  # px
+SIZES = {"train": 800, "validation": 100, "test": 200}  # images
+CLASSES = ["background", "disc", "square", "triangle", "cross"]
+MOST = 4  # shapes in an image; there are 2 at least
+PER_SHAPE, PER_TEXTURE = 6, 10  # draws
+DRAWS = 1 + PER_TEXTURE + MOST * (PER_SHAPE + PER_TEXTURE) + 4
+NOISE = 0.04  # standard deviation, of values in 0..1
+
+
+def shapes(split: str = "train") -> SegmentationSource:
+    """The embedded set. Labels are free here: how many of its masks are used is the split's business."""
+    if split not in SIZES:
+        raise unknown("split of 'shapes'", split, SIZES)
+    n = SIZES[split]
+    ids = [f"{split}-{i:04d}" for i in range(n)]
+    version = hashlib.sha256(repr((SIDE, NOISE, CLASSES)).encode()).hexdigest()
+    return SegmentationSource(
+        name="shapes", config=None, split=split, revision=None, ids=ids, has_mask=np.ones(n, dtype=bool),
+        class_names=list(CLASSES), coding=Coding(), fingerprint=fingerprint(ids, np.ones(n), CLASSES, [version] * n),
+        license="cc0-1.0", flip=True, reader=ShapesReader(split, False), mask_reader=ShapesReader(split, True))
+
+
+class ShapesReader:
+    def __init__(self, split: str, masks: bool):
+        self.split, self.masks = split, masks
+
+    def __call__(self, i: int) -> Image.Image:
+        pixels, mask = draw(self.split, i)
+        return Image.fromarray(mask if self.masks else pixels)
+
+
+@lru_cache(maxsize=1024)  # image and mask are asked for one after the other
+def draw(split: str, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8 [64, 64, 3], uint8 [64, 64]) of image i."""
+    words = -(-(DRAWS + 3 * SIDE * SIDE) // 4)
+    raw = np.random.Philox(key=philox_key(0, f"shapes/{split}"), counter=i * words).random_raw(words * 4)
+    u = (raw >> np.uint64(11)) * 2.0**-53  # numpy keeps raw words stable over its versions, not its distributions
+    noise, u = u[DRAWS:DRAWS + 3 * SIDE * SIDE].reshape(SIDE, SIDE, 3), u[:DRAWS]
+    yy, xx = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5, indexing="ij")
+    pixels, mask = texture(u[1:1 + PER_TEXTURE], yy, xx), np.zeros((SIDE, SIDE), np.uint8)
+    for k in range(2 + int(u[0] * (MOST - 1))):
+        start = 1 + PER_TEXTURE + k * (PER_SHAPE + PER_TEXTURE)
+        kind, inside = outline(u[start:start + PER_SHAPE], yy, xx)
+        pixels[inside] = texture(u[start + PER_SHAPE:start + PER_SHAPE + PER_TEXTURE], yy, xx)[inside]
+        mask[inside] = kind
+    a, b, c, _ = u[-4:]  # light that falls off to one side
+    light = 1 + 0.5 * a * ((yy / SIDE - 0.5) * np.sin(2 * np.pi * b) + (xx / SIDE - 0.5) * np.cos(2 * np.pi * b))
+    pixels = pixels * light[..., None] * (0.8 + 0.4 * c) + (noise - 0.5) * (NOISE * 12**0.5)
+    return (pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8), mask
+
+
+def outline(u: np.ndarray, yy: np.ndarray, xx: np.ndarray) -> tuple[int, np.ndarray]:
+    """(class, bool [64, 64]) of one shape: class, centre, radius of 8 to 17 px, angle."""
+    kind, radius, angle = 1 + int(u[0] * 4), 8 + 9 * u[3], 2 * np.pi * u[4]
+    y, x = yy - SIDE * (0.1 + 0.8 * u[1]), xx - SIDE * (0.1 + 0.8 * u[2])
+    y, x = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
+    if kind == 1:
+        return kind, y**2 + x**2 < (0.85 * radius) ** 2
+    if kind == 2:
+        return kind, np.maximum(np.abs(y), np.abs(x)) < 0.75 * radius
+    if kind == 3:  # the centre is a third of the height above the base
+        return kind, (y < 0.55 * radius) & (np.abs(x) * 3**0.5 - y < 1.1 * radius)
+    return kind, (np.minimum(np.abs(y), np.abs(x)) < 0.3 * radius) & (np.maximum(np.abs(y), np.abs(x)) < radius)
+
+
+def texture(u: np.ndarray, yy: np.ndarray, xx: np.ndarray) -> np.ndarray:
+    """float64 [64, 64, 3]: two colours, mixed by stripes or by the product of two, a chequer."""
+    first, second = 0.15 + 0.7 * u[:3], 0.15 + 0.7 * u[3:6]
+    second = first + 0.5 * (second - first)
+    angle, period = np.pi * u[6], 3 + 9 * u[7]
+    along = np.cos(angle) * xx + np.sin(angle) * yy
+    across = np.cos(angle) * yy - np.sin(angle) * xx
+    wave = np.sin(2 * np.pi * (along / period + u[8]))
+    wave = wave * np.sin(2 * np.pi * across / period) if u[9] < 0.5 else wave
+    return first + (second - first) * (0.5 + 0.5 * wave)[..., None]
