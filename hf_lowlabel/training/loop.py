@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import signal
 import sys
 import threading
@@ -169,7 +170,7 @@ class Loop:
         self.record(row)
         if self.accelerator.is_main_process:
             left = (self.steps - self.step) / row["steps_per_second"]
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k in ("loss", "used", "z_std", "train_accuracy"))
+            shown = "  ".join(f"{k} {'NaN' if v is None else format(v, '.4g')}" for k, v in row.items() if k in ("loss", "used", "z_std", "train_accuracy"))
             bar.set_postfix_str(shown)
             if bar.disable:
                 log.info("step %d/%d  %s  %.2f steps/s  %s left", self.step, self.steps, shown, row["steps_per_second"],
@@ -306,8 +307,10 @@ def duration(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-def _number(value) -> float:
-    return float(value)
+def _number(value) -> float | None:
+    """A float, or None where JSON has no word for it."""
+    value = float(value)
+    return value if math.isfinite(value) else None
 
 
 _MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",

@@ -37,8 +37,9 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
             raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --trackers")
     if config.precision == "bf16" and torch.cuda.is_available() and config.device != "cpu" and not torch.cuda.is_bf16_supported():
         raise UserError("precision is bf16, which this GPU does not have; use --precision fp32")
-    accelerator = Accelerator(
-        cpu=config.device == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no",
+    on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    accelerator = Accelerator(  # without cpu=True a launch of several processes on a CPU ends up as one
+        cpu=on_cpu, mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with=list(config.trackers) or None, project_dir=str(folder),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)])
     logging_level(accelerator.is_main_process)

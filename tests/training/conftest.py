@@ -1,0 +1,32 @@
+"""Runs of a few steps on the embedded digits at 8 px: seconds each."""
+import logging
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+TINY = dict(dataset="digits", model="wrn_10_2", from_scratch=True, image_size=8, pool_size=8, color=False, log_every=2, eval_every=100,
+            save_every=2, batch_size=12, max_steps=6)
+FINETUNE = dict(TINY, num_labels=20, class_balanced=True, unlabeled_ratio=2)
+PRETRAIN = dict(TINY, min_scale=0.3)
+
+
+@pytest.fixture
+def tiny():
+    """Settings by verb."""
+    return {"finetune": dict(FINETUNE), "pretrain": dict(PRETRAIN)}
+
+
+@pytest.fixture(autouse=True)
+def visible_log():
+    """Let caplog see the library's lines."""
+    log = logging.getLogger("hf_lowlabel")
+    before, log.propagate = log.propagate, True
+    yield
+    log.propagate = before
+
+
+def tensors(folder: Path, step: int) -> dict:
+    """Everything a checkpoint holds, by name."""
+    path = Path(folder) / "checkpoints" / f"step-{step:08d}"
+    return {f"{part}/{k}": v for part in ("objective", "optimizer") for k, v in load_file(path / f"{part}.safetensors").items()}

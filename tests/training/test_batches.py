@@ -1,0 +1,87 @@
+"""Batches are a function of (seed, step): any number of ranks, any start, any chunk, and never an empty epoch."""
+import itertools
+
+import pytest
+import torch
+
+from hf_lowlabel.data.pools import ResidentPool
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
+from hf_lowlabel.views.table import build_view
+
+SIDE = 12
+
+
+@pytest.fixture(scope="module")
+def pool():
+    images = torch.randint(0, 256, (23, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ResidentPool(images, [str(i) for i in range(23)])
+
+
+def stream(pool, per_step=6, members=None, **kwargs) -> ViewStream:
+    views = {k: build_view(v, size=SIDE, mean=[0.5] * 3, std=[0.25] * 3) for k, v in {"weak": "weak", "strong": "strong"}.items()}
+    members = torch.arange(len(pool)) if members is None else members
+    return ViewStream(pool, members, per_step, views, name="unlabeled", seed=3, **kwargs)
+
+
+def take(s: ViewStream, start: int, count: int) -> list[dict]:
+    return list(itertools.islice(s(start), count))
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_start_and_chunk_do_not_matter(pool, chunk):
+    straight = take(stream(pool), 0, 12)
+    for start in (0, 1, 5, 7):
+        later = take(stream(pool, chunk=chunk), start, 12 - start)
+        assert all(same(a, b) for a, b in zip(straight[start:], later, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_global_batch(pool, world):
+    whole = take(stream(pool), 0, 9)
+    parts = [take(stream(pool, rank=r, world=world), 0, 9) for r in range(world)]
+    for step, batch in enumerate(whole):
+        for key in batch:
+            assert torch.equal(batch[key], torch.cat([p[step][key] for p in parts]))
+
+
+def test_every_image_once_an_epoch(pool):
+    seen = torch.cat([b["index"] for b in take(stream(pool, per_step=1), 0, 46)])
+    assert sorted(seen[:23].tolist()) == sorted(seen[23:].tolist()) == list(range(23))
+    assert seen[:23].tolist() != seen[23:].tolist()
+
+
+def test_views_of_one_image_differ_between_steps(pool):
+    members = torch.tensor([4])
+    a, b = take(stream(pool, per_step=1, members=members), 0, 2)
+    assert not torch.equal(a["strong"], b["strong"])
+
+
+@pytest.mark.parametrize("labels", range(1, 8))
+@pytest.mark.parametrize("world", [1, 2])
+def test_any_number_of_labels_fills_every_batch(pool, labels, world):
+    targets = torch.arange(labels) % 3
+    for rank in range(world):
+        s = stream(pool, per_step=6, members=torch.arange(labels), targets=targets, rank=rank, world=world)
+        for batch in itertools.islice(finetune_batches(s, stream(pool, rank=rank, world=world), 0), 5):
+            assert len(batch["labeled"]["weak"]) == 6 // world
+            assert torch.equal(batch["labeled"]["target"], targets[batch["labeled"]["index"]])
+            assert len(batch["unlabeled"]["strong"]) == 6 // world
+
+
+def test_batch_that_ranks_cannot_share_is_an_error(pool):
+    with pytest.raises(UserError, match="6 unlabeled images cannot be shared by 4"):
+        stream(pool, per_step=6, world=4)
+
+
+def test_micro_batches_cut_everything_equally():
+    batch = {"labeled": {"image": torch.arange(4), "target": torch.arange(4)}, "views": [torch.arange(8), torch.arange(8) + 10]}
+    a, b = micro_batches(batch, 2)
+    assert a["labeled"]["image"].tolist() == [0, 1] and b["labeled"]["target"].tolist() == [2, 3]
+    assert a["views"][1].tolist() == [10, 11, 12, 13] and b["views"][0].tolist() == [4, 5, 6, 7]
+    with pytest.raises(UserError, match="cannot be cut into 3"):
+        micro_batches(batch, 3)

@@ -1,0 +1,128 @@
+"""Whole or not there: damage is found, the one before is taken, a failed write costs nothing."""
+import errno
+import json
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.training import checkpoint, runs
+from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
+
+
+def make(folder, steps=(1, 2, 3), keep=3):
+    net = nn.Linear(3, 3)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.randn(2, 3)).sum().backward()
+    optimizer.step()
+    for step in steps:
+        save_checkpoint(folder, step, net.state_dict(), optimizer, {"note": step}, keep)
+    return net, optimizer
+
+
+def test_newest_are_kept_and_read_back(tmp_path):
+    net, optimizer = make(tmp_path, keep=2)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000003", "step-00000002"]
+    path, objective, state, rest = load_newest(tmp_path)
+    assert rest["step"] == 3 and rest["note"] == 3
+    assert all(torch.equal(objective[k], v) for k, v in net.state_dict().items())
+    fresh = torch.optim.Adam(net.parameters())
+    checkpoint.restore_optimizer(fresh, state, rest["optimizer"])
+    for a, b in zip(optimizer.state.values(), fresh.state.values(), strict=True):
+        assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    make(tmp_path, steps=(1, 2))
+    newest = checkpoints(tmp_path)[0]
+    rng = random.Random(0)
+    for file in ("objective.safetensors", "optimizer.safetensors", "state.json"):
+        whole = (newest / file).read_bytes()
+        for _ in range(20):
+            bad = bytearray(whole)
+            bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+            (newest / file).write_bytes(bad)
+            assert file in damage(newest)
+        (newest / file).write_bytes(whole)
+    assert damage(newest) is None
+
+
+@pytest.mark.parametrize("hurt", ["truncate", "remove", "manifest"])
+def test_a_damaged_checkpoint_falls_back(hurt, tmp_path):
+    make(tmp_path, steps=(1, 2))
+    newest = checkpoints(tmp_path)[0]
+    if hurt == "truncate":
+        file = newest / "objective.safetensors"
+        file.write_bytes(file.read_bytes()[:-10])
+    elif hurt == "remove":
+        (newest / "state.json").unlink()
+    else:
+        (newest / "manifest.json").write_text("{")
+    with pytest.warns(UserWarning, match="step-00000002 is damaged"):
+        assert load_newest(tmp_path)[3]["step"] == 1
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    make(tmp_path, steps=(1,))
+    (checkpoints(tmp_path)[0] / "state.json").write_text("{}")
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="all 1 checkpoints .* are damaged"):
+        load_newest(tmp_path)
+
+
+def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    """Die at the n-th file operation, for every n until one save succeeds: the old checkpoint is always loadable."""
+    operations = ("save_file", "write_json", "_sha256", "_fsync")
+    for n in range(40):
+        folder = tmp_path / str(n)
+        net, optimizer = make(folder, steps=(1,))
+        count = 0
+
+        def dying(real):
+            def call(*args, **kwargs):
+                nonlocal count
+                count += 1
+                if count == n + 1:
+                    raise MemoryError("killed here")  # not an OSError: nothing cleans up, as after SIGKILL
+                return real(*args, **kwargs)
+            return call
+
+        with monkeypatch.context() as m:
+            for name in operations:
+                m.setattr(checkpoint, name, dying(getattr(checkpoint, name)))
+            try:
+                save_checkpoint(folder, 2, net.state_dict(), optimizer, {}, keep=1)
+                survived = True
+            except MemoryError:
+                survived = False
+        assert load_newest(folder)[3]["step"] in ((2,) if survived else (1, 2))
+        if survived:
+            break
+    assert survived and n > 8  # it was killed at many points before
+    save_checkpoint(folder, 3, net.state_dict(), optimizer, {}, keep=1)
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_full_disk_keeps_the_old_checkpoint(tiny, tmp_path, monkeypatch):
+    real, calls = checkpoint.save_file, []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 2:  # two files a checkpoint: the second checkpoint fails
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device; the last whole checkpoint is step-00000002"):
+        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+
+
+def test_no_pickle_anywhere(tiny, tmp_path):
+    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png"}
+    json.loads((tmp_path / "run.json").read_text())

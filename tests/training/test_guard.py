@@ -1,0 +1,101 @@
+"""A bad loss leaves no trace: weights, average, BatchNorm, queue, optimizer."""
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.training import runs
+from hf_lowlabel.training.guard import Guard
+from hf_lowlabel.training.loop import Loop
+
+from .conftest import tensors
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "byol", "moco"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_step_leaves_no_trace(method, bad, tiny, tmp_path, monkeypatch):
+    """The state after a poisoned step 3 equals the state before it, bit by bit."""
+    step = Loop.train_step
+
+    def train_step(self, batch):
+        if self.step != 3:
+            return step(self, batch)
+        before = copy.deepcopy((self.inner.state_dict(), self.optimizer.state_dict()["state"]))
+        for image in (batch["views"] if "views" in batch else [batch["unlabeled"]["strong"]]):
+            image[0, 0, 0, 0] = bad
+        out = step(self, batch)
+        after = (self.inner.state_dict(), self.optimizer.state_dict()["state"])
+        same(before, after)
+        seen.append(out)
+        return out
+
+    def same(a, b):
+        if torch.is_tensor(a):
+            assert torch.equal(a, b)
+        elif isinstance(a, dict):
+            assert a.keys() == b.keys()
+            for k in a:
+                same(a[k], b[k])
+        elif isinstance(a, tuple):
+            for x, y in zip(a, b, strict=True):
+                same(x, y)
+
+    seen = []
+    monkeypatch.setattr(Loop, "train_step", train_step)
+    verb = "finetune" if method == "fixmatch" else "pretrain"
+    run = getattr(runs, verb)(**tiny[verb], method=method, output_dir=str(tmp_path))
+    assert len(seen) == 1 and not torch.isfinite(seen[0]["loss"])
+    assert int(run.loop.guard.total) == 1 and [r["skipped"] for r in run.loop.history if "loss" in r] == [0, 1, 1]
+    json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert all(v.isfinite().all() for v in tensors(tmp_path, 6).values() if v.is_floating_point())
+
+
+def test_bad_steps_in_a_row_stop_the_run(tiny, tmp_path, monkeypatch):
+    step = Loop.train_step
+
+    def train_step(self, batch):
+        batch["unlabeled"]["strong"].fill_(float("nan"))
+        return step(self, batch)
+
+    monkeypatch.setattr(Loop, "train_step", train_step)
+    with pytest.raises(UserError, match="NaN or infinite 4 steps in a row"):
+        runs.finetune(**tiny["finetune"], max_bad_steps=3, output_dir=str(tmp_path))
+
+
+def test_device_path_restores_bits():
+    """The path a GPU takes (select bits, no question to the host), run here on CPU tensors."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    net.register_buffer("flags", torch.tensor([True, False]))
+    net.register_buffer("half", torch.randn(3).bfloat16())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    guard = Guard(net, optimizer, torch.device("cpu"))
+    guard.on_host = False
+    net(torch.randn(8, 4)).sum().backward()
+    optimizer.step()
+    for ok in (True, False):
+        guard.before_forward()
+        guard.live = guard.live + [w.view(torch.int32) for w in guard.weights] + [s["momentum_buffer"].view(torch.int32) for s in optimizer.state.values()]  # on a GPU the guard adds them
+        guard.old = [x.clone() for x in guard.live]
+        before = copy.deepcopy(net.state_dict()), [s["momentum_buffer"].clone() for s in optimizer.state.values()]
+
+        def poison():
+            with torch.no_grad():
+                for t in (*net.parameters(), net[1].running_mean, net.half, *(s["momentum_buffer"] for s in optimizer.state.values())):
+                    t.fill_(float("nan"))
+                net.flags.logical_not_()
+                net[1].num_batches_tracked += 1
+
+        guard.apply(torch.tensor(ok), poison, first=False)
+        unchanged = all(torch.equal(a, b) for a, b in zip(before[0].values(), net.state_dict().values(), strict=True))
+        assert unchanged == (not ok)
+        if not ok:
+            assert all(torch.equal(a, s["momentum_buffer"]) for a, s in zip(before[1], optimizer.state.values(), strict=True))
+        else:  # make it whole again for the second round
+            net.load_state_dict(before[0])
+            for a, s in zip(before[1], optimizer.state.values(), strict=True):
+                s["momentum_buffer"].copy_(a)
+    assert int(guard.total) == 1 and int(guard.in_row) == 1

@@ -1,0 +1,154 @@
+"""A run that is killed and resumed ends bit-identical to one that was never stopped, for every method."""
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.methods import METHODS
+from hf_lowlabel.training import runs
+from hf_lowlabel.training.loop import Interrupted, Loop
+
+from .conftest import tensors
+
+CLASSIFICATION = [name for name, m in METHODS.items() if "classification" in m.tasks]
+
+
+class Killed(Exception):
+    pass
+
+
+def digest(value) -> str:
+    """A hash of every tensor in a batch, keys and order included."""
+    if torch.is_tensor(value):
+        return hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return hashlib.sha256("".join(f"{k}{digest(v)}" for k, v in items).encode()).hexdigest()
+
+
+def watch(monkeypatch, seen: dict, kill_at: int | None = None):
+    """Note the hash of every batch; die in the middle of step `kill_at`."""
+    step = Loop.train_step
+
+    def train_step(self, batch):
+        if self.step == kill_at:
+            raise Killed
+        seen[self.step] = digest(batch)
+        return step(self, batch)
+
+    monkeypatch.setattr(Loop, "train_step", train_step)
+
+
+@pytest.mark.parametrize("method", CLASSIFICATION)
+def test_resumed_run_is_bit_identical(method, tiny, tmp_path, monkeypatch):
+    verb = METHODS[method].verb
+    settings = dict(tiny[verb], method=method)
+    run = getattr(runs, verb)
+    straight, resumed = {}, {}
+    with monkeypatch.context() as m:
+        watch(m, straight)
+        run(**settings, output_dir=str(tmp_path / "straight"))
+    kill_at = random.Random(method).choice([3, 5])  # between two checkpoints, in the middle of an epoch
+    with monkeypatch.context() as m:
+        watch(m, resumed, kill_at)
+        with pytest.raises(Killed):
+            run(**settings, output_dir=str(tmp_path / "killed"))
+    with monkeypatch.context() as m:
+        watch(m, resumed)
+        run(**settings, output_dir=str(tmp_path / "killed"), resume=True)
+    assert straight == resumed and len(straight) == settings["max_steps"]
+    expected, found = tensors(tmp_path / "straight", 6), tensors(tmp_path / "killed", 6)
+    assert expected.keys() == found.keys()
+    assert any(k.startswith("optimizer/") for k in expected)
+    different = [k for k in expected if not torch.equal(expected[k], found[k])]
+    assert not different, different[:5]
+
+
+def test_killed_process_resumes(tiny, tmp_path):
+    """SIGKILL in the middle of a real process, then --resume from the command line."""
+    flags = [f"--{k.replace('_', '-')}{'=' + str(v) if v is not True else ''}" for k, v in tiny["finetune"].items() if v is not False]
+    flags = [f if f != "--color=False" else "--no-color" for f in flags] + ["--no-color", "--max-steps=60", "--save-every=2"]
+    command = [sys.executable, "-m", "hf_lowlabel.cli", "finetune", *flags, "--output-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "run" / "checkpoints", process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumed from step-" in done.stderr
+    straight = runs.finetune(**dict(tiny["finetune"], max_steps=60), output_dir=str(tmp_path / "straight"))
+    assert straight.loop.step == 60
+    expected, found = tensors(tmp_path / "straight", 60), tensors(tmp_path / "run", 60)
+    assert all(torch.equal(expected[k], found[k]) for k in expected)
+
+
+def wait_for(folder, process, seconds=120):
+    """Until a checkpoint is there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if any(folder.glob("step-*")):
+            return
+        os.sched_yield()
+    raise AssertionError(f"no checkpoint in {folder} (exit code {process.poll()})")
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_and_exits(number, code, tiny, tmp_path, monkeypatch):
+    step = Loop.train_step
+
+    def train_step(self, batch):
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+        return step(self, batch)
+
+    monkeypatch.setattr(Loop, "train_step", train_step)
+    with pytest.raises(Interrupted) as stop:
+        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    assert stop.value.code == code
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.Handlers.SIG_DFL)
+    assert (tmp_path / "checkpoints" / "step-00000004").is_dir()
+    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+
+
+def test_resume_with_other_settings_is_refused(tiny, tmp_path):
+    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    with pytest.raises(UserError, match="lr was 0.03, now 0.5"):
+        runs.finetune(**tiny["finetune"], lr=0.5, output_dir=str(tmp_path), resume=True)
+    with pytest.raises(UserError, match="num_labels was 20, now 30"):
+        runs.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
+
+
+def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
+    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    from hf_lowlabel.data import digits
+
+    def fewer(split="train"):
+        source = original(split)
+        source.fingerprint = "0" * 64
+        return source
+
+    original = digits.digits
+    monkeypatch.setattr(digits, "digits", fewer)
+    with pytest.raises(UserError, match="data"):
+        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True)
+
+
+def test_log_of_a_resumed_run_has_every_step_once(tiny, tmp_path, monkeypatch):
+    import json
+
+    with monkeypatch.context() as m:
+        watch(m, {}, kill_at=5)
+        with pytest.raises(Killed):
+            runs.finetune(**dict(tiny["finetune"], log_every=1), output_dir=str(tmp_path))
+    with open(tmp_path / "log.jsonl", "a") as f:
+        f.write('{"step": 5, "loss"')  # a line cut short by the kill
+    runs.finetune(**dict(tiny["finetune"], log_every=1), output_dir=str(tmp_path), resume=True)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
