@@ -91,10 +91,24 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
 
 
 def classifier_modules(net: nn.Module) -> list[nn.Module]:
-    """The last layer or layers that give the logits; empty for a network without classes."""
+    """What turns pooled features into logits: a layer, or two of a distilled network; empty without classes.
+
+    Some families (EfficientViT, SHViT) have a normalisation right before it, in a Sequential that counts as one layer.
+    """
+    if not net.num_classes:  # get_classifier of some families fails then
+        return []
     found = net.get_classifier()
     heads = found if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
-    return [h for h in heads if isinstance(h, nn.Module) and not isinstance(h, nn.Identity)]
+    names = {id(module): name for name, module in net.named_modules()}
+    out = []
+    for head in heads:
+        if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
+            continue
+        parent = names[id(head)].rpartition(".")[0]
+        while parent and isinstance(net.get_submodule(parent), nn.Sequential):
+            head, parent = net.get_submodule(parent), parent.rpartition(".")[0]
+        out.append(head)
+    return out
 
 
 def head_names(net: nn.Module) -> set[str]:
