@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as PIPELINE_MODELS
 
 from ..errors import UserError, unknown
 from .backbone import LowLabelBackbone
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 AutoConfig.register(LowLabelSegmenterConfig.model_type, LowLabelSegmenterConfig, exist_ok=True)
 AutoModelForSemanticSegmentation.register(LowLabelSegmenterConfig, LowLabelForSemanticSegmentation, exist_ok=True)
-# pipeline("image-segmentation") warns of every model that is not in this table
-MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES.setdefault(LowLabelSegmenterConfig.model_type, LowLabelForSemanticSegmentation.__name__)
+# pipeline("image-segmentation") reports an error for every model that is not in this table
+PIPELINE_MODELS.setdefault(LowLabelSegmenterConfig.model_type, LowLabelForSemanticSegmentation.__name__)
 
-# name -> (architecture, its arguments). smp's own default rates belong to stride 8.
+# name -> (architecture, its arguments). smp's own default rates belong to output stride 8.
 PRESETS: dict[str, tuple[str, dict]] = {
     "deeplabv2": ("deeplabv2", dict(output_stride=8, rates=[6, 12, 18, 24])),  # Chen et al. 2017
     # what the tables of CutMix-Seg, ClassMix and CLMB were made with: their code stops after the second rate
@@ -42,24 +42,36 @@ def architectures() -> list[str]:
     return sorted([*MODEL_ARCHITECTURES_MAPPING, *PRESETS])
 
 
-def create_segmenter(encoder: str, num_labels: int, *, architecture: str = "deeplabv3plus-os16",
-                     architecture_args: dict | None = None, pretrained: bool = True, class_names: Sequence[str] | None = None,
-                     mean: Sequence[float] | None = None, std: Sequence[float] | None = None, image_size: int | None = None,
-                     size_divisor: int | None = None, revision: str | None = None) -> LowLabelForSemanticSegmentation:
+def create_segmenter(
+    encoder: str,
+    num_labels: int,
+    *,
+    architecture: str = "deeplabv3plus-os16",
+    architecture_args: dict | None = None,
+    encoder_args: dict | None = None,
+    pretrained: bool = True,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    size_divisor: int | None = None,
+    revision: str | None = None,
+) -> LowLabelForSemanticSegmentation:
     """A float32 segmenter of `num_labels` classes; `model.load_report` says what of the encoder was loaded.
 
-    encoder: whatever `create_backbone` takes, a target-pretrained folder among it. architecture: a preset above or an smp
-    architecture; `architecture_args` go to it, and what it does not know to timm. size_divisor (px): for encoders that
-    want more than their stride, such as 224 for maxvit_*_224. The rest as in LowLabelSegmenterConfig.
+    encoder: whatever `create_backbone` takes, a target-pretrained folder among it. architecture: a preset above or an
+    smp architecture; `architecture_args` go to it and `encoder_args` to timm. size_divisor (px): for encoders that want
+    more than their stride, such as 256 for maxvit_nano_rw_256. The rest is as in LowLabelSegmenterConfig.
     """
     names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
     if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
-        raise UserError(f"found {num_labels} classes with the names {', '.join(names[:8])}; expected at least two and one name of its "
-                        "own for each; fix the class names")
+        raise UserError(f"found {num_labels} classes with the names {', '.join(names[:8])}; expected at least two "
+                        "and a name of its own for each; fix the class names")
     if architecture not in architectures():
         raise unknown("architecture", architecture, architectures())
     kind, preset = PRESETS.get(architecture, (architecture, {}))
-    backbone = create_backbone(encoder, pretrained=pretrained, mean=mean, std=std, revision=revision)
+    backbone = create_backbone(encoder, pretrained=pretrained, mean=mean, std=std, revision=revision,
+                               model_args=encoder_args)
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
     seen = backbone.preprocessing
@@ -86,9 +98,10 @@ def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentati
         return LowLabelForSemanticSegmentation(config)
     except Exception as error:  # whatever smp and timm raise for networks and arguments that do not go together
         plain = " Plain vision transformers go with architecture 'dpt'." if "downsampling pattern" in str(error) else ""
-        raise UserError(f"found encoder {config.encoder!r}, architecture {config.architecture!r} and {config.architecture_args}, of "
-                        f"which smp cannot build a network ({type(error).__name__}: {error}); expected an encoder with maps at "
-                        f"several strides; fix: another encoder or architecture.{plain}") from error
+        raise UserError(f"found encoder {config.encoder!r}, architecture {config.architecture!r} and "
+                        f"{config.architecture_args}, of which smp cannot build a network ({type(error).__name__}: "
+                        f"{error}); expected an encoder with maps at several strides; fix: another encoder or "
+                        f"architecture.{plain}") from error
 
 
 @torch.no_grad()
@@ -98,14 +111,15 @@ def _try(model: LowLabelForSemanticSegmentation) -> None:
     try:
         model.eval()(torch.zeros(1, model.config.num_channels, side, side + model.divisor))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"found encoder {model.config.encoder!r}, which does not take an image of {side} x {side + model.divisor} px "
-                        f"({error}); expected one for images of any size; fix: size_divisor=N with the side N px the encoder was "
-                        "made for (it helps networks of windows, such as maxvit), or another encoder") from error
+        raise UserError(f"found encoder {model.config.encoder!r}, which does not take an image of {side} x "
+                        f"{side + model.divisor} px ({error}); expected one for images of any size; fix: "
+                        "size_divisor=N with the side N px the encoder was made for (it helps networks of windows, "
+                        "such as maxvit), or another encoder") from error
     model.train()
 
 
 def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackbone) -> LoadReport:
-    """Copies a backbone's weights into the encoder, in which timm's feature extraction may have renamed the outer modules.
+    """Copies a backbone's weights into the encoder, where timm's feature extraction may have renamed outer modules.
 
     A tensor of the encoder that the backbone has under none of its names, or in another shape, is an error.
     """
@@ -115,22 +129,24 @@ def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackb
     found = {k: spellings[k] for k in target if k in spellings and source[spellings[k]].shape == target[k].shape}
     missing = [k for k in target if k not in found]
     if missing:
-        raise UserError(f"found no weights for {', '.join(missing[:5])} of the encoder in {backbone.load_report.source}; expected all "
-                        f"of {model.config.encoder}; fix: build the segmenter with the arguments of the backbone "
-                        f"({backbone.config.model_args})")
+        raise UserError(f"found no weights for {', '.join(missing[:5])} of the encoder in "
+                        f"{backbone.load_report.source}; expected all of {model.config.encoder}; fix: build the "
+                        f"segmenter with the arguments of the backbone ({backbone.config.model_args})")
     encoder.load_state_dict({k: source[name] for k, name in found.items()})
     loaded = backbone.load_report
-    used = set(found.values())
     if not loaded.matched:
         return LoadReport(loaded.source, missing=list(model.state_dict()), head="fresh")
-    fresh = [k for k in model.state_dict() if not k.startswith("network.encoder.")]
-    report = LoadReport(loaded.source, loaded.license, sorted(used), fresh, [*loaded.unexpected, *(set(source) - used)], "fresh")
+    used = set(found.values())
+    report = LoadReport(
+        loaded.source, loaded.license, matched=sorted(used), head="fresh",
+        missing=[k for k in model.state_dict() if not k.startswith("network.encoder.")],
+        unexpected=[*loaded.unexpected, *sorted(set(source) - used)])
     log.info("%s", report)
     return report
 
 
 def export_standalone(model: LowLabelForSemanticSegmentation, folder: str | Path) -> None:
-    """Saves the model with its code, so that transformers alone loads it with trust_remote_code=True (timm and smp installed)."""
+    """Saves the model with its code: transformers with timm and smp loads it by trust_remote_code=True."""
     folder = Path(folder)
     model.save_pretrained(folder)
     here = Path(__file__).parent

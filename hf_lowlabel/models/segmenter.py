@@ -48,8 +48,8 @@ class DilatedSum(nn.Module):
 class DeepLabV2(nn.Module):
     """DeepLabV2 (Chen et al. 2017): dilated encoder at output stride 8 and one classifier summed over four rates.
 
-    The code that the CutMix-Seg, ClassMix and CLMB tables were made with returns inside the loop over the rates, so that
-    only the first two, 6 and 12, take part: `rates=[6, 12]` is their network, the default is the paper's.
+    The code that the CutMix-Seg, ClassMix and CLMB tables were made with returns inside the loop over the rates, so
+    that only the first two, 6 and 12, take part: `rates=[6, 12]` is their network, the default is the paper's.
     """
 
     def __init__(self, encoder_name: str, in_channels: int, classes: int, output_stride: int = 8,
@@ -103,8 +103,8 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
         on_meta = torch.get_default_device().type == "meta"
         with torch.device("cpu"):
             self.network = build(config)
-        # from_pretrained builds on the meta device, replaces every missing weight and every non-persistent buffer by an
-        # empty one and asks _init_weights for its value. timm and smp cannot re-create single tensors, so they are kept.
+        # from_pretrained builds on the meta device, replaces every missing weight and non-persistent buffer by an empty
+        # one and asks _init_weights for its value; timm and smp cannot re-create single tensors, so theirs are kept
         self.__dict__["_fresh"] = {
             id(module): {name: t for name, t in (module._parameters | module._buffers).items() if t is not None}
             for module in self.network.modules()
@@ -191,8 +191,10 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
 
 
 def processor_config(config: LowLabelSegmenterConfig) -> dict:
-    """preprocessor_config.json: resize the longer side if the config says so, scale to 0..1, normalise. SegFormer's processor
-    does that and nothing else, and turns logits back into a map of the image's size."""
+    """preprocessor_config.json: resize the longer side if the config says so, scale to 0..1, normalise.
+
+    SegFormer's processor does that and nothing else, and turns logits back into a map of the image's size.
+    """
     side = config.image_size
     return {
         "image_processor_type": "SegformerImageProcessor", "do_resize": side is not None, "resample": 2,
