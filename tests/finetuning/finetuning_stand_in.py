@@ -12,6 +12,7 @@ from torch import nn
 from hf_lowlabel.methods import METHODS
 
 S, D, K, POOL, LABELED = 4, 6, 5, 23, 9  # px, features, classes, unlabeled and labeled images
+STEPS = 5
 
 
 class TinyModel(nn.Module):
@@ -21,8 +22,10 @@ class TinyModel(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * S * S, D), nn.BatchNorm1d(D) if norm else nn.Identity(), nn.Tanh())
+            between = nn.BatchNorm1d(D) if norm else nn.Identity()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * S * S, D), between, nn.Tanh())
             self.head = nn.Linear(D, K)
+            self.head.weight.data.mul_(3)  # some predictions confident, some not
         self.num_features = D
 
     def features(self, x):
@@ -148,3 +151,26 @@ def train(objective, steps: int, first: int = 0, lr: float = 0.1, total: int = 1
         objective.after_step(step / total)
         losses.append(float(loss.detach()))
     return losses
+
+
+def run(name, reference, rtol=2e-4, **arguments):
+    """Train STEPS steps and compare every loss with reference(model twin, teacher twin, batch, t)."""
+    objective = build(name, **arguments)
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    for step in range(STEPS):
+        batch, t = make_batch(objective, step), step / (2 * STEPS)
+        torch.manual_seed(step)
+        expected = reference(objective, Twin(objective.model), Twin(objective.ema.module), batch, t)
+        torch.manual_seed(step)
+        loss = objective(batch, t)["loss"]
+        np.testing.assert_allclose(float(loss.detach()), expected, rtol=rtol, err_msg=f"{name}, step {step}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step(t)
+    return objective
+
+
+def parts(batch, *keys):
+    l, u = batch["labeled"], batch["unlabeled"]
+    return [l["image"], array(l["target"]), *(u[k] for k in keys)]

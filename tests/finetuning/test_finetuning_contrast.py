@@ -1,0 +1,156 @@
+"""The loss of every method with embeddings and memories, step after step, against float64 numpy written from the papers."""
+import math
+
+import numpy as np
+import pytest
+import torch
+from finetuning_stand_in import LABELED, K, array, ce, linear, log_softmax, mlp2, norm, parts, run, softmax, unit
+
+from hf_lowlabel.finetuning.less import sinkhorn
+
+
+def z_of(projector, net, x):
+    return unit(mlp2(projector, net.features(x)))
+
+
+@pytest.mark.parametrize("teacher_on", [False, True])
+def test_simmatch(teacher_on):
+    bank, owner, seen = {}, {}, []
+
+    def reference(o, net, teacher, batch, t):
+        x, y, w, s = parts(batch, "weak", "strong")
+        source = teacher if teacher_on else net
+        head = o.teacher_projector.module if teacher_on else o.projector
+        z_l, z_w, z_s = z_of(head, source, x), z_of(head, source, w), z_of(o.projector, net, s)
+        old = dict(bank)
+        for i, z, c in zip(batch["labeled"]["index"].tolist(), z_l, y, strict=True):
+            bank[i] = unit((0.7 * old[i] + 0.3 * z)[None])[0] if i in old else z
+            owner[i] = c
+        v = np.stack([bank[i] for i in sorted(bank)])
+        c = np.array([owner[i] for i in sorted(bank)])
+        p = source.p(w)
+        seen.append(p.mean(0))
+        p = norm(p * (1 + 1e-6) / (np.mean(seen[-3:], 0) + 1e-6))
+        q = softmax(z_w @ v.T / 0.1)
+        unfolded = norm(q * p[:, c])
+        target = 0.9 * p + 0.1 * q @ np.eye(K)[c]
+        mask = target.max(1) >= 0.6
+        instance = -(unfolded * log_softmax(z_s @ v.T / 0.1)).sum(1).mean()
+        return ce(net.logits(x), y).mean() + 1.5 * (mask * ce(net.logits(s), target)).mean() + 2 * instance
+
+    objective = run("simmatch", reference, teacher=teacher_on, memory=3, tau=0.6, lambda_u=1.5, lambda_in=2.0, width=7)
+    assert len(bank) <= LABELED and sorted(bank) == [i for i, c in enumerate(objective.label.tolist()) if c >= 0]
+
+
+def test_comatch():
+    store, seen = [], []
+
+    def reference(o, net, teacher, batch, t):
+        x, y, w, s, s2 = parts(batch, "weak", "strong", "strong2")
+        p = net.p(w)
+        seen.append(p.mean(0))
+        p = norm(p * (1 + 1e-6) / (np.mean(seen[-2:], 0) + 1e-6))
+        z_l, z_w, z_1, z_2 = (z_of(o.projector, net, v) for v in (x, w, s, s2))
+        q = p
+        if len(store) >= 16:
+            z, m = (np.stack(v) for v in zip(*store[-16:], strict=True))
+            q = 0.9 * p + 0.1 * softmax(z_w @ z.T / 0.2) @ m
+        store.extend(zip([*z_w, *z_l], [*p, *np.eye(K)[y]], strict=True))
+        mask, Q = q.max(1) >= 0.6, q @ q.T
+        np.fill_diagonal(Q, 1)
+        Q = norm(Q * (Q >= 0.4))
+        graph = -(Q * log_softmax(z_1 @ z_2.T / 0.2)).sum(1).mean()
+        return ce(net.logits(x), y).mean() + 1.5 * (mask * ce(net.logits(s), q)).mean() + 2 * graph
+
+    run("comatch", reference, bank=16, memory=2, tau=0.6, edge=0.4, lambda_u=1.5, lambda_c=2.0, width=7)
+    assert len(store) > 16
+
+
+def test_self_tuning():
+    queues = [[] for _ in range(K)]
+
+    def reference(o, net, teacher, batch, t):
+        (l, u), y = (batch["labeled"], batch["unlabeled"]), array(batch["labeled"]["target"])
+        q = [unit(linear(o.projector, net.features(v))) for v in (l["image"], u["strong"])]
+        k = [unit(linear(o.key_projector.module, teacher.features(v))) for v in (l["strong2"], u["strong2"])]
+        labels = [y, net.p(u["strong"]).argmax(1)]
+
+        def contrast(q, k, label):
+            total = []
+            for a, own, c in zip(q, k, label, strict=True):
+                positives = [own, *queues[c][-3:]]
+                everyone = [own, *(v for queue in queues for v in queue[-3:])]
+                log_sum = math.log(sum(math.exp(a @ v / 0.07) for v in everyone))
+                total.append(-sum(a @ v / 0.07 - log_sum for v in positives) / len(positives))
+            return np.mean(total)
+
+        cost = contrast(q[0], k[0], labels[0]) + 1.5 * contrast(q[1], k[1], labels[1])
+        for keys, label in zip(k, labels, strict=True):
+            for v, c in zip(keys, label, strict=True):
+                queues[c].append(v)
+        return ce(net.logits(l["image"]), y).mean() + cost
+
+    run("self-tuning", reference, queue=3, width=7, lambda_u=1.5)
+    assert max(map(len, queues)) > 3
+
+
+def test_sscl():
+    proto, similar, keys, labeled = np.zeros((K, 7)), [], [], [[] for _ in range(K)]
+
+    def reference(o, net, teacher, batch, t):
+        x, y, w, s = parts(batch, "weak", "strong")
+        v_l, v_w, v_s = (z_of(o.projector, net, v) for v in (x, w, s))
+        k_l, k_u = (z_of(o.key_projector.module, teacher, v) for v in (x, w))
+        p = net.p(w)
+        c = p.argmax(1)
+        same = y[:, None] == c[None]
+        partner = (array(torch.rand(same.shape)) * same).argmax(1)                   # Eq. 4, with the method's own draws
+        lam = array(torch._sample_dirichlet(torch.full((len(y), 2), 1.0)))[:, 0][:, None, None, None]
+        mixed = z_of(o.projector, net, lam * array(x) + (1 - lam) * array(w)[partner])
+        for k in range(K):
+            members = [v for v, label in zip(v_l, y, strict=True) if label == k]
+            members += [v for v, label, m in zip(mixed, y, same, strict=True) if label == k and m.any()]
+            if members:
+                fresh = unit(np.sum(members, 0)[None])[0]
+                proto[k] = 0.9 * proto[k] + 0.1 * fresh if proto[k].any() else fresh
+        length = np.maximum(np.linalg.norm(proto, axis=1, keepdims=True), 1e-12)
+        cosine = v_w @ (proto / length).T
+        similar.append(softmax(5 * cosine).mean(0))
+        p = norm(p * np.mean(similar[-2:], 0))
+        mask = p.max(1) >= 0.6
+        contrast = []
+        for i in range(len(w)):
+            s_n = [v_s[i] @ k for k in keys[-10:]]
+            alpha = max(0, cosine[i, c[i]])
+            pulls = [math.exp(-5 * v_s[i] @ k_u[i])] + [math.exp(-5 * alpha * v_s[i] @ k) for k in labeled[c[i]][-2:]]
+            contrast.append(math.log1p(sum(math.exp(5 * (n - 0.25)) for n in s_n) * sum(pulls)))
+        keys.extend(k_u)
+        for k, label in zip(k_l, y, strict=True):
+            labeled[label].append(k)
+        return ce(net.logits(x), y).mean() + 1.5 * (mask * ce(net.logits(s), p)).mean() + 2 * np.mean(contrast)
+
+    run("sscl", reference, rtol=5e-4, width=7, memory=2, queue=10, positives=2, tau=0.6, lambda_u=1.5, lambda_ctr=2.0)
+    assert len(keys) > 10
+
+
+def test_less():
+    def reference(o, net, teacher, batch, t):
+        x, y, w, s = parts(batch, "weak", "strong")
+        e = unit(array(o.centres.weight))
+        p, z_w, z_s = net.p(w), z_of(o.projector, net, w), z_of(o.projector, net, s)
+        q = np.exp(z_w @ e.T / 0.05)
+        for _ in range(3):
+            q = q / q.sum(0) / q.shape[1]
+            q = q / q.sum(1, keepdims=True) / q.shape[0]
+        mask = p.max(1) >= 0.6
+        classes = (mask * ce(net.logits(s), p.argmax(1))).mean()
+        clusters = (~mask * ce(z_s @ e.T / 0.1, q * len(q))).mean()
+        return ce(net.logits(x), y).mean() + 1.5 * (classes + 2 * clusters)
+
+    run("less", reference, tau=0.6, clusters=9, lambda_u=1.5, lambda_c=2.0, width=7)
+
+
+def test_sinkhorn_fills_clusters_equally_and_rows_sum_to_one():
+    q = sinkhorn(torch.randn(64, 8), 0.5, 50)
+    torch.testing.assert_close(q.sum(1), torch.ones(64))
+    torch.testing.assert_close(q.sum(0), torch.full((8,), 8.0), rtol=1e-3, atol=1e-3)
