@@ -48,7 +48,8 @@ class SelfTuning(FinetuneObjective):
         supervised = F.cross_entropy(logits_l, y)
         keys, filled = self.groups.z.clone(), self.groups.filled                         # the graph keeps these keys
         pgc_l, pgc_u = (self.contrast(q, k, c, keys, filled) for q, k, c in ((q_l, k_l, y), (q_u, k_u, pseudo)))
-        self.groups.push(torch.cat([k_l, k_u]), torch.cat([y, pseudo]))
+        self.groups.push(k_l, y)
+        self.groups.push(k_u, pseudo)
         return {
             "loss": supervised + self.lambda_l * pgc_l + self.lambda_u * pgc_u,
             "supervised": supervised.detach(),
