@@ -7,96 +7,24 @@
         hub.requests                                                    # [(method, path, status), ...]
 
 Uploads of large files use plain LFS: HF_HUB_DISABLE_XET=1, which `env` sets. Tokens: "hf_write" may write under
-"tester" and "org", "hf_read" may only read.
+"tester" and "org", "hf_other" under "other", "hf_read" may only read.
 """
 from __future__ import annotations
 
-import base64
-import fnmatch
 import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
+from hub_repos import DATE, File, Refused, Repo, is_large
 
-TOKENS = {"hf_write": ("tester", "write"), "hf_read": ("reader", "read")}
-WRITABLE = ("tester", "org")
-LARGE = ("*.safetensors", "*.bin", "*.pt", "*.parquet", "*.arrow", "*.npz", "*.zip", "*.onnx")
-DATE = "2025-01-01T00:00:00.000Z"
-
-
-class Refused(Exception):
-    def __init__(self, status: int, code: str | None = None, message: str = ""):
-        self.status, self.code, self.message = status, code, message
-
-
-@dataclass
-class File:
-    data: bytes
-    large: bool = False
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        """The git object's name: of the content, or of the LFS pointer that stands for it."""
-        content = self.data
-        if self.large:
-            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n"
-            content = pointer.encode()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.large else self.oid
-
-    def info(self, path: str) -> dict:
-        lfs = {"lfs": {"oid": self.sha256, "size": len(self.data), "pointerSize": 130}} if self.large else {}
-        return {"type": "file", "path": path, "oid": self.oid, "size": len(self.data), **lfs}
-
-
-@dataclass
-class Repo:
-    type: str
-    id: str
-    private: bool = False
-    commits: list[tuple[str, str, dict[str, File]]] = field(default_factory=list)  # (sha, title, files), newest last
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, files: dict[str, File], title: str) -> str:
-        sha = hashlib.sha1(f"{self.type}/{self.id}/{len(self.commits)}/{title}".encode()).hexdigest()
-        self.commits.append((sha, title, files))
-        return sha
-
-    def at(self, revision: str) -> tuple[str, dict[str, File]]:
-        revision = self.tags.get(revision, revision)
-        for sha, _, files in reversed(self.commits):
-            if revision in ("main", sha):
-                return sha, files
-        raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-
-    def info(self, revision: str, blobs: bool) -> dict:
-        sha, files = self.at(revision)
-        card = front_matter(files.get("README.md"))
-        siblings = [{"rfilename": path, **({"size": len(file.data), "blobId": file.oid} if blobs else {})}
-                    for path, file in sorted(files.items())]  # fmt: skip
-        out = {"_id": "0" * 24, "id": self.id, "sha": sha, "private": self.private, "gated": False, "disabled": False,
-               "author": self.id.split("/")[0], "createdAt": DATE, "lastModified": DATE, "downloads": 0, "likes": 0,
-               "tags": list(card.get("tags") or []), "cardData": card, "siblings": siblings}  # fmt: skip
-        if self.type == "model":
-            out |= {"modelId": self.id} | {key: card.get(key) for key in ("library_name", "pipeline_tag")}
-        return out
-
-
-def front_matter(readme: File | None) -> dict:
-    match = readme and re.match(r"---\s*\n(.*?)\n---", readme.data.decode(), re.S)
-    return (yaml.safe_load(match[1]) or {}) if match else {}
+TOKENS = {  # token -> (user, role, where it may write)
+    "hf_write": ("tester", "write", ("tester", "org")),
+    "hf_other": ("other", "write", ("other",)),
+    "hf_read": ("reader", "read", ()),
+}
 
 
 class Hub(ThreadingHTTPServer):
@@ -110,7 +38,8 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.faults: list[dict] = []
-        self.requests: list[tuple[str, str, int]] = []
+        self.requests: list[tuple[str, str, int | str]] = []
+        self.before = lambda method, path: None  # a test's own hook, called before a request is answered
         self.lock = threading.RLock()
 
     def __enter__(self) -> Hub:
@@ -132,25 +61,27 @@ class Hub(ThreadingHTTPServer):
         """Commit files without a client; the commit's sha."""
         repo = self.repos.setdefault((type, id), Repo(type, id))
         kept = repo.at("main")[1] if repo.commits else {}
-        sha = repo.commit(kept | {path: File(data, is_large(path, data)) for path, data in files.items()}, title)
+        sha = repo.commit(kept | {path: File(data, is_large(path, len(data))) for path, data in files.items()}, title)
         if tag:
             repo.tags[tag] = sha
         return sha
 
-    def fault(self, pattern: str, status: int, times: int = 1, method: str | None = None) -> None:
-        """The next `times` requests whose path matches get `status`; -1: all."""
-        self.faults.append({"pattern": pattern, "status": status, "times": times, "method": method})
+    def fault(self, pattern: str, status: int | None = None, times: int = 1, method: str | None = None, *,
+              skip: int = 0, done: bool = False) -> None:  # fmt: skip
+        """The next `times` requests (-1: all) after `skip` whose path matches get `status`, or no answer at all: the
+        connection is dropped. `done`: what they asked for is done all the same, only the answer is lost."""
+        self.faults.append({"pattern": pattern, "status": status, "times": times, "method": method, "skip": skip,
+                            "done": done})  # fmt: skip
 
-    def take_fault(self, method: str, path: str) -> int | None:
+    def take_fault(self, method: str, path: str) -> dict | None:
         for fault in self.faults:
             if fault["times"] and fault["method"] in (None, method) and re.search(fault["pattern"], path):
+                if fault["skip"]:
+                    fault["skip"] -= 1
+                    continue
                 fault["times"] -= 1
-                return fault["status"]
+                return fault
         return None
-
-
-def is_large(path: str, data: bytes) -> bool:
-    return len(data) > 10 << 20 or any(fnmatch.fnmatch(path.split("/")[-1], pattern) for pattern in LARGE)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -164,15 +95,17 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         body = self.body()
-        try:
-            with self.server.lock:
-                if status := self.server.take_fault(self.command, url.path):
-                    raise Refused(status, None, "injected fault")
-                self.user, self.role = self.who()
-                status, out, headers = self.route(url.path, body)
-        except Refused as refused:
-            status, out = refused.status, {"error": refused.message}
-            headers = {"X-Error-Message": refused.message} | ({"X-Error-Code": refused.code} if refused.code else {})
+        self.server.before(self.command, url.path)
+        with self.server.lock:
+            fault = self.server.take_fault(self.command, url.path)
+            status, out, headers = self.done(url.path, body) if fault is None or fault["done"] else (0, b"", {})
+        if fault is not None and fault["status"] is None:
+            self.server.requests.append((self.command, self.path, "dropped"))
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault is not None:  # a gateway's page, not JSON
+            status, out, headers = fault["status"], b"<html>injected fault</html>", {}
         self.server.requests.append((self.command, self.path, status))
         data = out if isinstance(out, bytes) else json.dumps(out).encode()
         kind = "application/octet-stream" if isinstance(out, bytes) else "application/json"
@@ -185,6 +118,14 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
+    def done(self, path: str, body: bytes) -> tuple[int, object, dict]:
+        try:
+            self.user, self.role, self.namespaces = self.who()
+            return self.route(path, body)
+        except Refused as refused:
+            headers = {"X-Error-Message": refused.message} | ({"X-Error-Code": refused.code} if refused.code else {})
+            return refused.status, {"error": refused.message}, headers
+
     def body(self) -> bytes:
         if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -195,33 +136,38 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return out
 
-    def who(self) -> tuple[str | None, str | None]:
+    # ---- who may do what --------------------------------------------------------------------------------------------
+    def who(self) -> tuple[str | None, str | None, tuple[str, ...]]:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ").strip()
         if token and token not in TOKENS:
             raise Refused(401, None, "Invalid credentials in Authorization header")
-        return TOKENS[token] if token else (None, None)
+        return TOKENS[token] if token else (None, None, ())
 
     def must_write(self, id: str) -> None:
         if self.user is None:
             raise Refused(401, None, "Invalid username or password.")
-        if self.role != "write" or id.split("/")[0] not in WRITABLE:
+        if id.split("/")[0] not in self.namespaces:
             raise Refused(403, None, f"You don't have the rights to write to {id}")
 
-    def repo(self, type: str, id: str, write: bool = False) -> Repo:
-        repo = self.server.repos.get((type, id))
-        if repo is None or (repo.private and self.role != "write"):
+    def repo(self, type: str, id: str, write: bool = False, content: bool = False) -> Repo:
+        repo, owner = self.server.repos.get((type, id)), id.split("/")[0] in self.namespaces
+        if repo is None or (repo.private and not owner):
             raise Refused(401 if self.user is None else 404, "RepoNotFound", "Repository not found")
+        if content and repo.gated and not owner and self.user not in repo.readers:
+            raise Refused(401 if self.user is None else 403, "GatedRepo", f"Access to {id} is restricted")
         if write:
             self.must_write(id)
         return repo
 
+    # ---- what is asked ----------------------------------------------------------------------------------------------
     def route(self, path: str, body: bytes) -> tuple[int, object, dict]:
         hub = self.server
         if path == "/api/whoami-v2":
             if self.user is None:
                 raise Refused(401, None, "Invalid username or password.")
             access = {"accessToken": {"displayName": "test", "role": self.role}}
-            return 200, {"type": "user", "name": self.user, "fullname": self.user, "orgs": [], "auth": access}, {}
+            orgs = [{"name": n} for n in self.namespaces if n != self.user]
+            return 200, {"type": "user", "name": self.user, "fullname": self.user, "orgs": orgs, "auth": access}, {}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}, {}
         if path == "/api/repos/create":
@@ -236,7 +182,9 @@ class Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
             if self.command != "PUT":
                 return self.ranged(hub.objects[match[1]], {"ETag": f'"{match[1]}"'})
-            hub.objects[hashlib.sha256(body).hexdigest()] = body
+            if hashlib.sha256(body).hexdigest() != match[1]:
+                raise Refused(400, None, "the content is not what was announced")
+            hub.objects[match[1]] = body
             return 200, b"", {}
         if match := re.fullmatch(r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self.resolve((match[1] or "models/")[:-2], match[2], unquote(match[3]), unquote(match[4]))
@@ -256,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {"url": url, "name": id, "id": "0"}, {}
 
     def resolve(self, type: str, id: str, revision: str, path: str) -> tuple[int, object, dict]:
-        sha, files = self.repo(type, id).at(revision)
+        sha, files = self.repo(type, id, content=True).at(revision)
         if path not in files:
             raise Refused(404, "EntryNotFound", "Entry not found")
         file, headers = files[path], {"X-Repo-Commit": sha}
@@ -279,16 +227,20 @@ class Handler(BaseHTTPRequestHandler):
         return 206, data[start:stop], headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
 
     def api(self, type: str, id: str, what: str, rest: str, body: bytes) -> tuple[int, object, dict]:
-        repo = self.repo(type, id, write=what in ("preupload", "commit", "tag"))
+        repo = self.repo(type, id, what in ("preupload", "commit", "tag"), what in ("tree", "paths-info"))
         if what == "revision":
             return 200, repo.info(rest or "main", "blobs" in self.query), {}
         if what == "refs":
-            main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repo.commits[-1][0]}
-            tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": sha} for n, sha in repo.tags.items()]
-            return 200, {"branches": [main], "converts": [], "tags": tags, "pullRequests": []}, {}
+            def listed(refs: dict, kind: str) -> list[dict]:
+                return [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": sha} for n, sha in refs.items()]
+
+            pulls = {n.removeprefix("refs/pr/"): sha for n, sha in repo.refs.items() if n.startswith("refs/")}
+            branches = {n: sha for n, sha in repo.refs.items() if not n.startswith("refs/")}
+            return 200, {"branches": listed(branches, "heads"), "converts": [], "tags": listed(repo.tags, "tags"),
+                         "pullRequests": listed(pulls, "pr")}, {}  # fmt: skip
         if what == "commits":
-            return 200, [{"id": sha, "title": title, "message": "", "date": DATE, "authors": []}
-                         for sha, title, _ in reversed(repo.commits)], {}  # fmt: skip
+            return 200, [{"id": sha, "title": c.title, "message": "", "date": DATE, "authors": []}
+                         for sha, c in reversed(repo.commits.items())], {}  # fmt: skip
         if what == "tag":
             repo.tags[json.loads(body)["tag"]] = repo.at(rest)[0]
             return 200, {}, {}
@@ -298,10 +250,11 @@ class Handler(BaseHTTPRequestHandler):
         if what == "paths-info":
             return self.paths_info(repo.at(rest)[1], body)
         if what == "preupload":
-            files = json.loads(body)["files"]
-            modes = ["lfs" if is_large(f["path"], b"") or f["size"] > 10 << 20 else "regular" for f in files]
-            return 200, {"files": [{"path": f["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
-                                   for f, mode in zip(files, modes)]}, {}  # fmt: skip
+            files, present = json.loads(body)["files"], repo.at(rest)[1]
+            return 200, {"files": [{"path": f["path"], "shouldIgnore": False,
+                                    "uploadMode": "lfs" if is_large(f["path"], f["size"]) else "regular",
+                                    "oid": present[f["path"]].etag if f["path"] in present else None}
+                                   for f in files]}, {}  # fmt: skip
         if what == "commit":
             return self.commit(repo, rest, body)
         raise Refused(404, None, f"no route for {self.command} {self.path}")
@@ -334,21 +287,9 @@ class Handler(BaseHTTPRequestHandler):
                 out.append({"type": "directory", "oid": "0" * 40, "size": 0, "path": path})
         return 200, out, {}
 
-    def commit(self, repo: Repo, branch: str, body: bytes) -> tuple[int, object, dict]:
-        files, title = dict(repo.at(branch)[1]), ""
-        for line in filter(None, body.splitlines()):
-            item = json.loads(line)
-            key, value = item["key"], item["value"]
-            if key == "header":
-                title = value.get("summary", "")
-            elif key == "file":
-                files[value["path"]] = File(base64.b64decode(value["content"]))
-            elif key == "lfsFile":
-                files[value["path"]] = File(self.server.objects[value["oid"]], large=True)
-            elif key == "deletedFile":
-                files.pop(value["path"], None)
-            else:
-                raise Refused(400, None, f"unknown operation {key}")
-        sha = repo.commit(files, title)
-        url = f"{self.server.url}/{'' if repo.type == 'model' else repo.type + 's/'}{repo.id}/commit/{sha}"
-        return 200, {"success": True, "commitOid": sha, "commitUrl": url}, {}
+    def commit(self, repo: Repo, revision: str, body: bytes) -> tuple[int, object, dict]:
+        pull = self.query.get("create_pr") == "1"
+        sha, ref = repo.apply(revision, body, self.server.objects, pull)
+        base = f"{self.server.url}/{'' if repo.type == 'model' else repo.type + 's/'}{repo.id}"
+        out = {"success": True, "commitOid": sha, "commitUrl": f"{base}/commit/{sha}"}
+        return 200, out | ({"pullRequestUrl": f"{base}/discussions/{ref.split('/')[-1]}"} if pull else {}), {}
