@@ -178,7 +178,7 @@ def _source_network(found: Checkpoint, args: dict) -> nn.Module:
     cfg.update(architecture=found.architecture, num_classes=classes, state_dict=state)
     try:
         return timm.create_model(found.architecture, pretrained=True, pretrained_cfg=cfg, num_classes=classes, **args)
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, AttributeError) as error:
         detail = " ".join(str(error).split())[:300]
         raise UserError(
             f"found weights in {found.source} that do not fit {found.architecture} ({detail}); expected every tensor "

@@ -42,7 +42,8 @@ with torch.no_grad():
     out["smp_backbone"] = encoder(x)[-1]
     out["backbone"] = AutoModel.from_pretrained(f"{root}/backbone").eval()(x).pooler_output
     out["timm_backbone"] = timm.create_model(f"local-dir:{root}/backbone", pretrained=True).eval()(x)
-    out["auto_backbone"] = TimmBackbone.from_pretrained(f"local-dir:{root}/backbone", out_indices=(2, 3, 4)).eval()(x).feature_maps[-1]
+    maps = TimmBackbone.from_pretrained(f"local-dir:{root}/backbone", out_indices=(2, 3, 4)).eval()(x).feature_maps
+    out["auto_backbone"] = maps[-1]
     for wide in ("portrait", "gray", "palette"):
         out[f"processed_{wide}"] = AutoImageProcessor.from_pretrained(f"{root}/classifier")(
             Image.open(f"{root}/{wide}.png").convert("RGB"), return_tensors="pt")["pixel_values"]
@@ -77,7 +78,8 @@ def folder(tmp_path_factory):
     image.convert("L").save(root / "gray.png")
     image.convert("P").save(root / "palette.png")
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, str(root)], capture_output=True, text=True, env=env, cwd=root)
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=root)
     assert done.returncode == 0, done.stderr
     out = {k: torch.from_numpy(v) for k, v in np.load(root / "out.npz").items()}
     return root, model, backbone, out, json.loads((root / "out.json").read_text())
@@ -112,8 +114,8 @@ def test_bfloat16_folder_loads_everywhere(folder):
     assert ours.dtype == torch.float32  # training starts in float32 whatever was saved
     half = create_classifier(str(root / "classifier"), 4).to(torch.bfloat16).eval()
     assert torch.equal(out["bf16"], half(x).logits.float())
-    assert all(torch.equal(a, b.float()) for a, b in zip(ours.state_dict().values(), half.state_dict().values(), strict=True)
-               if a.is_floating_point())
+    rounded = half.state_dict()
+    assert all(torch.equal(v, rounded[k].float()) for k, v in ours.state_dict().items() if v.is_floating_point())
     assert (out["bf16"] - model(x).logits).abs().max() < 0.1
 
 
@@ -136,7 +138,8 @@ def test_image_processor_is_the_evaluation_preprocessing(folder, kind):
     assert out[f"processed_{kind}"].shape == (1, 3, 48, 48)
     assert np.abs(out[f"processed_{kind}"][0].numpy() - expected).max() < 1e-5
     assert model.preprocessing["input_size"] == [3, 48, 48] and model.preprocessing["crop_pct"] == 0.9
-    assert model.preprocessing["interpolation"] == "bilinear" and tuple(model.preprocessing["mean"]) == (0.4, 0.5, 0.6)
+    assert model.preprocessing["interpolation"] == "bilinear"
+    assert tuple(model.preprocessing["mean"]) == (0.4, 0.5, 0.6)
 
 
 @torch.no_grad()
