@@ -48,6 +48,29 @@ def test_every_trainable_weight_has_a_gradient_and_moves(name):
             assert any(moved), part
 
 
+@pytest.mark.parametrize("name", [n for n in PRETRAIN if n != "simsiam"])
+def test_the_gradient_is_the_slope_of_the_loss(name):
+    """Along the gradient, by central differences; only SimSiam cuts a gradient that would flow without a teacher."""
+    objective = make(name)
+    batch, state = batch_for(objective, seed=3), copy.deepcopy(objective.state_dict())
+    params = [p for p in objective.parameters() if p.requires_grad]
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(0)
+        return objective(batch, 0.5)["loss"]
+
+    loss().backward()
+    norm = torch.stack([p.grad.square().sum() for p in params]).sum().sqrt()
+    ends, h = [], 1e-3 / max(1.0, norm.item())
+    for sign in (1, -1):
+        objective.load_state_dict(state)
+        with torch.no_grad():
+            for p in params:
+                p.add_(p.grad / norm, alpha=sign * h)
+            ends.append(loss().double().item())
+    assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(norm.item(), rel=0.02)
+
+
 @pytest.mark.parametrize("name", PRETRAIN)
 def test_parameter_groups_hold_every_trainable_weight_once(name):
     objective = make(name)
