@@ -70,7 +70,7 @@ def test_device_path_restores_bits():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     net.register_buffer("flags", torch.tensor([True, False]))
-    net.register_buffer("half", torch.randn(3).bfloat16())
+    net.register_buffer("halves", torch.randn(3).bfloat16())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     guard = Guard(net, optimizer, torch.device("cpu"))
     guard.on_host = False
@@ -78,13 +78,13 @@ def test_device_path_restores_bits():
     optimizer.step()
     for ok in (True, False):
         guard.before_forward()
-        guard.live = guard.live + [w.view(torch.int32) for w in guard.weights] + [s["momentum_buffer"].view(torch.int32) for s in optimizer.state.values()]  # on a GPU the guard adds them
+        guard.live = guard.live + [s["momentum_buffer"].view(torch.int32) for s in optimizer.state.values()]  # on a GPU the guard adds them
         guard.old = [x.clone() for x in guard.live]
         before = copy.deepcopy(net.state_dict()), [s["momentum_buffer"].clone() for s in optimizer.state.values()]
 
         def poison():
             with torch.no_grad():
-                for t in (*net.parameters(), net[1].running_mean, net.half, *(s["momentum_buffer"] for s in optimizer.state.values())):
+                for t in (*net.parameters(), net[1].running_mean, net.halves, *(s["momentum_buffer"] for s in optimizer.state.values())):
                     t.fill_(float("nan"))
                 net.flags.logical_not_()
                 net[1].num_batches_tracked += 1
