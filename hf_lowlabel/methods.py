@@ -27,6 +27,9 @@ _CIFAR = dict(lr=0.03, batch_size=64, unlabeled_ratio=7, weight_decay=5e-4, max_
 _PRETRAINED = dict(_CIFAR, lr=0.1)
 _IMAGENET = dict(lr=0.03, batch_size=64, unlabeled_ratio=5, weight_decay=1e-4, schedule="cosine", warmup=0.0125)
 _WEAK_STRONG = "weak and strong view"
+_BOTH = ("classification", "segmentation")
+# Xu et al. section 4.2, and French et al.'s script for DeepLabV3+: Adam at a constant rate, 40 x 1000 steps
+_CUTMIX = dict(optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, max_steps=40_000)
 
 METHODS: dict[str, Method] = {
     "byol": Method(
@@ -118,10 +121,10 @@ METHODS: dict[str, Method] = {
         presets={"target": dict(batch_size=8, lr=0.1, epochs=200, l2_start=1e-2)}),  # Xu et al., section 4.1
     "supervised": Method(
         "finetune", "finetuning.supervised:Supervised", "labels only, the baseline of every table", 2012, "", "nothing",
-        defaults=dict(lr=0.03, batch_size=64)),
+        tasks=_BOTH, defaults=dict(lr=0.03, batch_size=64)),
     "fixmatch": Method(
         "finetune", "finetuning.fixmatch:FixMatch", "Sohn et al., FixMatch", 2020, "2001.07685", _WEAK_STRONG,
-        rule="finetuning.weights:Fixed",
+        rule="finetuning.weights:Fixed", tasks=_BOTH,
         defaults=dict(lr=0.03, batch_size=64, unlabeled_ratio=7),
         presets={
             "cifar": _CIFAR,
@@ -146,7 +149,7 @@ METHODS: dict[str, Method] = {
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "mean-teacher": Method(
         "finetune", "finetuning.mean_teacher:MeanTeacher", "Tarvainen and Valpola, Mean teachers", 2017, "1703.01780",
-        "two weak views", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
+        "two weak views", tasks=_BOTH, presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "vat": Method(
         "finetune", "finetuning.vat:VAT", "Miyato et al., Virtual adversarial training", 2019, "1704.03976",
         "weak view",
@@ -239,6 +242,33 @@ METHODS: dict[str, Method] = {
     "less": Method(
         "finetune", "finetuning.less:LESS", "Lucas et al., Barely-supervised learning", 2022, "2112.12004",
         _WEAK_STRONG, rule="finetuning.weights:Fixed", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
+    "cutmix": Method(
+        "finetune", "finetuning.cutmix:CutMixSeg", "French et al., Semi-supervised semantic segmentation needs strong, "
+        "varied perturbations", 2020, "1906.01916", "weak view of at least two images", tasks=("segmentation",),
+        defaults=dict(_CUTMIX, batch_size=10, lr=1e-4, max_steps=10_000),
+        presets={"voc": dict(_CUTMIX, batch_size=20, image_size=321),
+                 "cityscapes": dict(_CUTMIX, batch_size=8, image_size=512),
+                 "isic": dict(_CUTMIX, batch_size=10, image_size=224)}),  # French et al., section 4.3
+    "classmix": Method(
+        "finetune", "finetuning.classmix:ClassMix", "Olsson et al., ClassMix", 2021, "2007.07936",
+        "weak and strong view of at least two images", tasks=("segmentation",),
+        defaults=dict(optimizer="sgd", lr=2.5e-4, batch_size=10, unlabeled_ratio=1, schedule="linear"),
+        presets={"voc": dict(batch_size=10, image_size=321, max_steps=40_000),
+                 "cityscapes": dict(batch_size=2, image_size=512, max_steps=40_000)}),
+    "clmb": Method(
+        "finetune", "finetuning.clmb:CLMB", "Alonso et al., Pixel-level contrastive learning from a class-wise memory "
+        "bank", 2021, "2104.13415", "weak and two strong views of at least two images", tasks=("segmentation",),
+        defaults=dict(optimizer="sgd", lr=2.5e-4, batch_size=10, unlabeled_ratio=1, schedule="linear")),
+    "unimatch": Method(
+        "finetune", "finetuning.unimatch:UniMatch", "Yang et al., Revisiting weak-to-strong consistency", 2023,
+        "2208.09910", "weak and two strong views of at least two images", tasks=("segmentation",),
+        defaults=dict(optimizer="sgd", lr=1e-3, batch_size=16, unlabeled_ratio=1, weight_decay=1e-4, schedule="linear"),
+        presets={"voc": dict(image_size=321, epochs=80), "cityscapes": dict(lr=5e-3, image_size=801, epochs=240)}),
+    "unimatch-v2": Method(
+        "finetune", "finetuning.unimatch_v2:UniMatchV2", "Yang et al., UniMatch V2", 2024, "2410.10777",
+        "weak and two strong views of at least two images", tasks=("segmentation",),
+        defaults=dict(optimizer="adamw", lr=5e-6, batch_size=16, unlabeled_ratio=1, weight_decay=0.01,
+                      schedule="linear")),
 }
 
 

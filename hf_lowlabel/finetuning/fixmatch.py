@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from .functional import predict
+from .pixels import cross_entropy, mean_over
 from .weights import Fixed, Rule
 
 
@@ -38,12 +39,13 @@ class FixMatch(FinetuneObjective):
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
         supervised = self.supervised(logits_l, labeled["target"], t)
-        consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
+        valid = unlabeled.get("valid")                                                   # pixels inside the image
+        consistency = mean_over(w * F.cross_entropy(logits_s, target, reduction="none"), valid)
         return {
             "loss": supervised + self.lambda_u * consistency + self.rule.penalty(logits_s, w),
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": w.mean(),
+            "used": mean_over(w, valid),
         }
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,4 +54,4 @@ class FixMatch(FinetuneObjective):
 
     def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
         """The loss of the labeled images."""
-        return F.cross_entropy(logits, target)
+        return cross_entropy(logits, target)

@@ -9,12 +9,12 @@ BatchNorm makes no difference between them.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..objective import FinetuneObjective
 from .functional import predict, sigmoid_rampup
+from .pixels import cross_entropy, mean_over
 
 
 class MeanTeacher(FinetuneObjective):
@@ -25,6 +25,7 @@ class MeanTeacher(FinetuneObjective):
     """
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
+    dense_views = {"weak": "strong", "weak2": "weak"}  # views of a pixel share their geometry: colours make the noise
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 50.0, ramp: float = 0.4, ema_decay: float = 0.999):
         if not ema_decay:
@@ -37,8 +38,8 @@ class MeanTeacher(FinetuneObjective):
         logits_l, logits_u = predict(self.model, labeled["image"], unlabeled["weak"])
         with torch.no_grad():
             _, teacher = predict(self.ema, labeled["image"], unlabeled["weak2"])
-        supervised = F.cross_entropy(logits_l, labeled["target"])
-        agreement = F.mse_loss(logits_u.softmax(1), teacher.softmax(1))
+        supervised = cross_entropy(logits_l, labeled["target"])
+        agreement = mean_over((logits_u.softmax(1) - teacher.softmax(1)).square().mean(1), unlabeled.get("valid"))
         return {
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),

@@ -8,10 +8,10 @@ images' and not the augmentation's.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from .pixels import cross_entropy, mean_over
 
 
 class Supervised(FinetuneObjective):
@@ -29,7 +29,8 @@ class Supervised(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled = batch["labeled"]
-        logits = self.model(torch.cat([labeled["image"], labeled["strong"]])).logits.float()     # [2B, K]
-        target = labeled["target"].repeat(2)
-        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        return {"loss": loss, "train_accuracy": (logits.argmax(1) == target).float().mean()}
+        logits = self.model(torch.cat([labeled["image"], labeled["strong"]])).logits.float()     # [2B, K, ...]
+        target = torch.cat([labeled["target"]] * 2)
+        loss = cross_entropy(logits, target, self.label_smoothing)
+        right = (logits.argmax(1) == target).float()
+        return {"loss": loss, "train_accuracy": mean_over(right, None if target.dim() == 1 else target >= 0)}

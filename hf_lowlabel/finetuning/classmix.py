@@ -1,0 +1,60 @@
+"""ClassMix (Olsson et al. 2021, arXiv 2007.07936, sections 3.1 and 3.2).
+
+    L = H(y, p(x_l)) + lambda_u r mean over pixels of  H(y_m, p(x_m))
+    x_m = M x_a + (1 - M) x_b,   y_m = M y'(x_a) + (1 - M) y'(x_b),   y' = argmax p'
+    r = share of pixels with max p'_m >= tau
+
+M selects the pixels of x_a that the teacher p' gives to half of its predicted classes, floor(n / 2) of n. The teacher
+labels the weak views, the student sees the strong ones (colour and blur), mixed.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_mean
+from ..errors import UserError
+from ..objective import FinetuneObjective
+from .functional import predict
+from .pixels import check_pairs, cross_entropy, half_classes, partner, paste
+
+
+class ClassMix(FinetuneObjective):
+    """Hard labels of the averaged network on images mixed by classes.
+
+    lambda_u: weight of the unlabeled loss. tau: confidence above which a pixel counts towards r. ema_decay: of the
+    teacher, whose BatchNorm has statistics of its own. As in the authors' code the student is evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak", "strong": "strong"}
+
+    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.968, ema_decay: float = 0.99):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
+        self.lambda_u, self.tau = lambda_u, tau
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.model
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        x, valid = unlabeled["strong"], unlabeled["valid"]
+        check_pairs(x, "ClassMix")
+        with torch.no_grad():
+            p = self.ema(unlabeled["weak"]).logits.float().softmax(1)                    # [M, K, H, W]
+            confidence, labels = p.max(1)                                                # [M, H, W]
+            mask = half_classes(labels, p.shape[1], valid)
+            target, counted, sure = (paste(mask, v, partner(v)) for v in (labels, valid, confidence))
+            r = all_mean((sure >= self.tau).float().mean())
+        logits_l, logits_m = predict(self.model, labeled["image"], paste(mask, x, partner(x)))
+        supervised = cross_entropy(logits_l, labeled["target"])
+        consistency = r * (F.cross_entropy(logits_m, target, reduction="none") * counted).mean()
+        return {
+            "loss": supervised + self.lambda_u * consistency,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+            "used": r,
+        }

@@ -1,0 +1,175 @@
+"""CLMB (Alonso et al. 2021, arXiv 2104.13415, section 3).
+
+    L = H(y, p(x_l)) + a(t) mean w H(y', p(x_s)) + lambda_e H(p(x_s)) / log K + lambda_c (C(x_l) + C(x_s))
+    y' = argmax p'(x_w), w = (max p'(x_w))^6, p' averaged network; x_s two strong views, most of them mixed by ClassMix
+    C = 1/K sum_c mean over pixels z of class c and memory q of class c of  S_c(z) S'_c(q) (1 - cos(z, q))
+
+The memory holds projected features of labeled pixels that the teacher gets right with confidence above tau, those with
+the largest S'_c first. S_c, S'_c in (0, 1) are small networks of each class, and each is divided by its mean over the
+pixels, or the memory, of that class, so that C can be written with two weighted means: 1 - <mean S z, mean S' q>.
+
+Two faults of the authors' code are not repeated: there the memory's weights are divided by themselves, which makes them
+all 1, and the features with the SMALLEST S'_c are kept.
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distributed import all_gather, world
+from ..errors import UserError
+from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, cosine_momentum, mlp
+from .functional import entropy, sigmoid_rampup
+from .pixels import check_pairs, cross_entropy, half_classes, mean_over, partner, paste
+
+
+class ClassAttention(nn.Module):
+    """K networks Linear - BatchNorm - LeakyReLU - Linear - sigmoid: features [K, S, D] -> scores [K, S] in (0, 1)."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        self.hidden = nn.Parameter(torch.empty(classes, width, width).uniform_(-bound, bound))
+        self.out = nn.Parameter(torch.empty(classes, width, 1).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(classes, 1, 1))
+
+    def forward(self, z: Tensor, used: Tensor) -> Tensor:
+        """used bool [K, S]: rows that take part, also in the statistics of the normalisation."""
+        w = used[..., None].float()
+        count = w.sum(1, keepdim=True).clamp(min=1)
+        h = z @ self.hidden                                                              # [K, S, D]
+        h = h - (h * w).sum(1, keepdim=True) / count
+        h = h * ((h.square() * w).sum(1, keepdim=True) / count + 1e-5).rsqrt()
+        return (F.leaky_relu(h, 0.2) @ self.out + self.bias).sigmoid()[..., 0] * used
+
+
+class CLMB(FinetuneObjective):
+    """Pseudo-labels, entropy, and a contrast with a memory of labeled features for each class.
+
+    lambda_c, lambda_e: weights of contrast and entropy. power: of the confidence that weights a pseudo-label. memory:
+    features kept for each class. fresh: of them, how many a step may replace. samples: pixels of a class that a step
+    contrasts, drawn at random. width: of the projected features. tau: see above. ramp: share of training over which the
+    pseudo-labels' weight rises; the contrast starts at its end. mix: chance that a strong view is mixed by ClassMix,
+    after the ramp. ema_decay: of the teacher at the start; it rises to 1. As in the authors' code the student is
+    evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
+
+    def __init__(self, model: nn.Module, *, num_classes: int, lambda_c: float = 0.1, lambda_e: float = 0.01,
+                 power: float = 6.0, memory: int = 256, fresh: int = 16, samples: int = 256, width: int = 256,
+                 tau: float = 0.95, ramp: float = 0.02, mix: float = 0.75, ema_decay: float = 0.995):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
+        self.lambda_c, self.lambda_e, self.power, self.tau = lambda_c, lambda_e, power, tau
+        self.classes, self.fresh, self.samples, self.ramp, self.mix = num_classes, fresh, samples, ramp, mix
+        self.projector, self.predictor = mlp(model.num_features, width, width), mlp(width, width, width)
+        self.teacher_projector = EMA(self.projector, "own")
+        self.attention, self.memory_attention = ClassAttention(num_classes, width), ClassAttention(num_classes, width)
+        self.register_buffer("memory", torch.zeros(num_classes, memory, width))
+        self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.long))
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.model
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        x_l, y_l, x_w = labeled["image"], labeled["target"], unlabeled["weak"]
+        check_pairs(x_w, "CLMB")
+        n, size = len(x_l), tuple(x_w.shape[-2:])
+        with torch.no_grad():
+            teacher = self.ema.module
+            features = teacher.features(torch.cat([x_l, x_w]))
+            p = teacher.classify(features, size).float().softmax(1)
+            if t >= self.ramp / 2:
+                self.remember(features[:n], p[:n], y_l)
+            confidence, label = p[n:].max(1)                                             # [M, H, W]
+            label = label.masked_fill(~unlabeled["valid"], IGNORE_INDEX)
+        views = [self.mixed(unlabeled[k], label, confidence, t) for k in ("strong", "strong2")]
+        x_s, y_s, sure = (torch.cat(v) for v in zip(*views))
+
+        features = self.model.features(torch.cat([x_l, x_s]))
+        logits_l, logits_s = self.model.classify(features, size).float().split([n, len(x_s)])
+        known = y_s != IGNORE_INDEX
+        pseudo = mean_over(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
+        uncertainty = mean_over(entropy(logits_s), known) / math.log(self.classes)
+        contrast = self.contrast(features[:n], y_l) + self.contrast(features[n:], y_s)
+        supervised = cross_entropy(logits_l, y_l)
+        unsupervised = sigmoid_rampup(t, self.ramp) * pseudo + self.lambda_e * uncertainty
+        return {
+            "loss": supervised + unsupervised + self.lambda_c * (t >= self.ramp) * contrast,
+            "supervised": supervised.detach(),
+            "consistency": pseudo.detach(),
+            "contrast": contrast.detach(),
+            "memory": self.filled.float().mean(),
+        }
+
+    def after_step(self, t: float) -> None:
+        self.updates += 1
+        m = min(cosine_momentum(self.ema_decay, t), self.momentum)
+        self.ema.update(self.model, m)
+        self.teacher_projector.update(self.projector, m)
+
+    def mixed(self, x: Tensor, label: Tensor, confidence: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+        """A strong view, its labels and their confidence; mixed by half of an image's classes with chance `mix`."""
+        chance = self.mix * (t >= self.ramp)
+        known = label != IGNORE_INDEX
+        mask = half_classes(label.clamp(min=0), self.classes, known)
+        whole = torch.rand(len(x), device=x.device) >= chance
+        mask = mask | whole[:, None, None]
+        return tuple(paste(mask, v, partner(v)) for v in (x, label, confidence))
+
+    def contrast(self, features: Tensor, labels: Tensor) -> Tensor:
+        """C: features [n, D, h, w], labels [n, H, W]."""
+        z, used = self.sample(features, to_grid(labels, features, self.model.divisor))   # [K, S, D], [K, S]
+        z = F.normalize(self.predictor(self.projector(z.flatten(0, 1))).float(), dim=1).view(*used.shape, -1)
+        held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
+        means = [weighted_mean(a, f(a.detach(), u), u) for f, a, u in (
+            (self.attention, z, used), (self.memory_attention, F.normalize(self.memory, dim=2), held))]
+        counted = (used.sum(1) > 1) & (held.sum(1) > 1)                                  # [K]
+        return torch.where(counted, 1 - (means[0] * means[1]).sum(1), 0.0).sum() / self.classes
+
+    def sample(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Up to `samples` pixels of each class, drawn at random: (features [K, S, D], which of them exist [K, S])."""
+        flat = labels.flatten()                                                          # [n h w]
+        of_class = flat == torch.arange(self.classes, device=flat.device)[:, None]       # [K, n h w]
+        chance = torch.rand(of_class.shape, device=flat.device) - 1.0 * ~of_class        # others stand in for a batch
+        chance, index = chance.topk(min(self.samples, len(flat)), dim=1)
+        return features.movedim(1, 3).flatten(0, 2)[index], chance >= 0
+
+    def remember(self, features: Tensor, p: Tensor, labels: Tensor) -> None:
+        """The memory takes in, of the labeled pixels the teacher is sure and right about, those of largest S'_c."""
+        confidence, predicted = p.max(1)
+        right = (predicted == labels) & (confidence > self.tau)
+        labels = to_grid(labels.masked_fill(~right, IGNORE_INDEX), features, self.model.divisor)
+        z, used = self.sample(features, labels)
+        z = self.teacher_projector(z.flatten(0, 1)).float().view(*used.shape, -1)        # [K, S, width]
+        score = self.memory_attention(F.normalize(z, dim=2), used).masked_fill(~used, -1.0)
+        score, best = score.topk(min(self.fresh, score.shape[1]), dim=1)
+        new, is_new = z.gather(1, best[..., None].expand(-1, -1, z.shape[2])), score >= 0
+        new, is_new = (all_gather(v).view(world(), *v.shape).movedim(0, 1).flatten(1, 2) for v in (new, is_new.float()))
+        held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
+        rows = torch.cat([new, self.memory], 1)                                          # newest first
+        order = torch.cat([is_new < 0.5, ~held], 1).byte().argsort(dim=1, stable=True)[:, : self.memory.shape[1]]
+        self.memory.copy_(rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2])))
+        self.filled.copy_((self.filled + is_new.sum(1).long()).clamp(max=self.memory.shape[1]))
+
+
+def weighted_mean(z: Tensor, score: Tensor, used: Tensor) -> Tensor:
+    """sum s z / sum s over the rows in use, which is the mean of (s / mean s) z: [K, S, D], [K, S] -> [K, D]."""
+    score = score * used
+    return (score[..., None] * z).sum(1) / score.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def to_grid(labels: Tensor, features: Tensor, divisor: int) -> Tensor:
+    """Labels [n, H, W] at the centres of the cells of features [n, D, h, w] of the padded image; outside is ignored."""
+    below, right = (-side % divisor for side in labels.shape[-2:])
+    labels = F.pad(labels, (0, right, 0, below), value=IGNORE_INDEX)
+    rows, columns = (((torch.arange(cells, device=labels.device) + 0.5) * (side / cells)).long()
+                     for side, cells in zip(labels.shape[-2:], features.shape[-2:], strict=True))
+    return labels[:, rows[:, None], columns]

@@ -1,0 +1,56 @@
+"""CutMix-Seg (French et al. 2020, arXiv 1906.01916, section 3), the semi-supervised segmentation of Xu et al.
+
+    L = H(y, p(x_l)) + lambda_u r mean over pixels of  || p(x_m) - p'_m ||_2^2
+    x_m = M x_a + (1 - M) x_b,   p'_m = M p'(x_a) + (1 - M) p'(x_b),   r = share of pixels with max p'_m >= tau
+
+M is a rectangle of half the image, p' the averaged network; the squared difference is summed over the classes. r scales
+the whole loss of a batch: no pixel is left out for being uncertain. Pixels outside an image add nothing to the sum, and
+still count in both means.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import all_mean
+from ..errors import UserError
+from ..objective import FinetuneObjective
+from .functional import predict
+from .pixels import check_pairs, cross_entropy, half_box, partner, paste
+
+
+class CutMixSeg(FinetuneObjective):
+    """Agreement with the averaged network's predictions on images mixed by rectangles.
+
+    lambda_u: weight of the agreement. tau: confidence from which a pixel counts towards r. area: share of the image
+    that the rectangle covers. ema_decay: m, the share of the teacher kept per step, BatchNorm statistics included; the
+    teacher runs in eval mode and is evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak"}
+
+    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.97, area: float = 0.5,
+                 ema_decay: float = 0.99):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
+        self.lambda_u, self.tau, self.area = lambda_u, tau, area
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, x, valid = batch["labeled"], batch["unlabeled"]["weak"], batch["unlabeled"]["valid"]
+        check_pairs(x, "CutMix")
+        box = half_box(x, self.area)                                                     # [M, H, W]
+        with torch.no_grad():
+            p = self.ema(x).logits.float().softmax(1)                                    # [M, K, H, W]
+            target, counted = paste(box, p, partner(p)), paste(box, valid, partner(valid))
+            r = all_mean((target.amax(1) >= self.tau).float().mean())
+        logits_l, logits_m = predict(self.model, labeled["image"], paste(box, x, partner(x)))
+        supervised = cross_entropy(logits_l, labeled["target"])
+        difference = (logits_m.softmax(1) - target).square().sum(1)                      # [M, H, W], sum over classes
+        consistency = r * (difference * counted).mean()
+        return {
+            "loss": supervised + self.lambda_u * consistency,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+            "used": r,
+        }

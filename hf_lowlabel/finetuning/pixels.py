@@ -1,0 +1,86 @@
+"""What the segmentation methods share: means over the pixels that count, rectangles, class masks, mixing.
+
+Logits [M, K, H, W], labels int64 [M, H, W], masks bool [M, H, W]. Partners in a mix are neighbours in the batch: image
+i and image i - 1. A batch's `valid` is false where a view lies outside its image.
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..distributed import all_mean
+from ..errors import UserError
+from ..objective import IGNORE_INDEX
+
+
+def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the targets that are not IGNORE_INDEX, on all ranks together; 0 where there is none."""
+    if target.dim() == 1:
+        return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+    loss = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
+    return mean_over(loss, target != IGNORE_INDEX)
+
+
+def mean_over(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of `values` where `valid`, on all ranks together; 0 where nothing is. None: everything is valid."""
+    if valid is None:
+        return values.mean()
+    count = all_mean(valid.sum().float())  # DDP averages the gradients of the ranks' quotients
+    return torch.where(valid, values, 0.0).sum() / count.clamp(min=1)
+
+
+def half_box(x: Tensor, area: float = 0.5) -> Tensor:
+    """bool [M, H, W], true in one rectangle per image that covers `area` of it and lies inside (French et al., 3.2).
+
+    Its height is area^r of the image's, r uniform in [0, 1), in whole px; its width is whatever makes up the area, in
+    whole px.
+    """
+    n, (h, w) = len(x), x.shape[-2:]
+    r, y, x0 = torch.rand(3, n, device=x.device)
+    high = (torch.exp(r * math.log(area)) * h).round().clamp(min=1)
+    wide = (area * h * w / high).round().clamp(max=w)
+    return box_mask((y * (h - high + 1)).floor(), (x0 * (w - wide + 1)).floor(), high, wide, (h, w))
+
+
+def box_mask(top: Tensor, left: Tensor, high: Tensor, wide: Tensor, size: tuple[int, int]) -> Tensor:
+    """bool [M, H, W], true inside of each box; all four [M] in px."""
+    rows, columns = (torch.arange(side, device=top.device) for side in size)
+    inside_y = (rows >= top[:, None]) & (rows < (top + high)[:, None])
+    inside_x = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def half_classes(labels: Tensor, classes: int, valid: Tensor | None = None) -> Tensor:
+    """bool [M, H, W], true at the pixels of half of the classes an image has (floor(n / 2) of n), drawn at random.
+
+    Pixels that are not valid belong to no class.
+    """
+    flat = labels.flatten(1)                                                             # [M, H W]
+    counted = torch.ones_like(flat) if valid is None else valid.flatten(1).long()
+    present = torch.zeros(len(labels), classes, dtype=torch.long, device=labels.device)
+    present = present.scatter_add_(1, flat, counted) > 0                                 # [M, K]
+    chance = torch.rand(present.shape, device=labels.device).masked_fill(~present, -1.0)
+    place = chance.argsort(1, descending=True).argsort(1)                                # 0 is the first to be taken
+    chosen = place < present.sum(1, keepdim=True) // 2                                   # [M, K]
+    taken = chosen.gather(1, flat).view(labels.shape)
+    return taken if valid is None else taken & valid
+
+
+def paste(mask: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """`own` where the mask is true, `other` elsewhere: [M, H, W] or [M, C, H, W]."""
+    return torch.where(mask if own.dim() == 3 else mask[:, None], own, other)
+
+
+def partner(x: Tensor) -> Tensor:
+    """Image i - 1 for image i of the batch."""
+    return x.roll(1, 0)
+
+
+def check_pairs(x: Tensor, method: str) -> None:
+    if len(x) < 2:
+        raise UserError(f"found {len(x)} unlabeled image for each process and forward pass; expected at least 2, "
+                        f"because {method} mixes them in pairs; fix: a larger batch or unlabeled ratio, or fewer "
+                        "accumulation steps or processes")

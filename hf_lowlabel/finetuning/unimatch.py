@@ -1,0 +1,88 @@
+"""UniMatch (Yang et al. 2023, arXiv 2208.09910, sections 3.2 to 3.4).
+
+    L = 1/2 H(y, p(x_l)) + 1/2 (lambda_s/2 (L_s1 + L_s2) + lambda_fp L_fp),   lambda_s = lambda_fp = 1/2
+    L_si = mean over valid pixels of  1[max p_w >= tau] H(argmax p_w, p(x_si)),   x_si a strong view with a pasted box
+    L_fp = the same with p(dropped features of x_w): whole channels of every encoder map are dropped with chance 1/2
+
+p_w = p(x_w) without gradient, mixed by the same boxes. No averaged network teaches or is evaluated.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..objective import FinetuneObjective
+from .pixels import box_mask, check_pairs, cross_entropy, mean_over, partner, paste
+
+
+class UniMatch(FinetuneObjective):
+    """Two strong views and one view perturbed in feature space learn from the weak view's labels.
+
+    tau: confidence from which a pixel's label counts. lambda_s, lambda_fp: weights of the two kinds of views. drop:
+    chance to drop a channel. box: chance that a strong view gets a box of its partner, 2 to 40 % of the image.
+    ema_decay: of an average that is evaluated instead of the network; 0, the authors' choice, for none.
+    """
+
+    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
+
+    def __init__(self, model: nn.Module, *, tau: float = 0.95, lambda_s: float = 0.5, lambda_fp: float = 0.5,
+                 drop: float = 0.5, box: float = 0.5, ema_decay: float = 0.0):
+        super().__init__(model, ema_decay=ema_decay)
+        self.tau, self.lambda_s, self.lambda_fp, self.drop, self.box = tau, lambda_s, lambda_fp, drop, box
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        x_l, x_w, valid = labeled["image"], unlabeled["weak"], unlabeled["valid"]
+        check_pairs(x_w, "UniMatch")
+        n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
+        boxes = [random_boxes(x_w, self.box) for _ in range(2)]
+        strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
+        maps = self.model.encode(torch.cat([x_l, x_w, *strong]))
+        dropped = [drop_channels(f[n:n + m], self.drop) for f in maps]
+        features = self.model.decode([torch.cat([f, d]) for f, d in zip(maps, dropped, strict=True)])
+        logits = self.model.classify(features, size).float()
+        logits_l, logits_w, logits_1, logits_2, logits_fp = logits.split([n, m, m, m, m])
+
+        confidence, label = logits_w.detach().softmax(1).max(1)                          # [M, H, W]
+        perturbed = sure_loss(logits_fp, label, confidence, valid, self.tau)
+        first, second = (sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
+                         for box, z in zip(boxes, (logits_1, logits_2)))
+        supervised = cross_entropy(logits_l, labeled["target"])
+        consistency = self.lambda_s / 2 * (first + second) + self.lambda_fp * perturbed
+        return {
+            "loss": (supervised + consistency) / 2,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+            "used": mean_over((confidence >= self.tau).float(), valid),
+        }
+
+
+def sure_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, tau: float) -> Tensor:
+    """mean over valid pixels of 1[confidence >= tau] H(label, softmax(logits))"""
+    loss = F.cross_entropy(logits, label, reduction="none")
+    return mean_over(torch.where(confidence >= tau, loss, 0.0), valid)
+
+
+def drop_channels(x: Tensor, chance: float) -> Tensor:
+    """Whole channels set to 0 with that chance, the rest scaled by 1 / (1 - chance); prefix tokens stay as they are."""
+    return F.dropout2d(x, chance) if x.dim() == 4 and x.shape[1] else x
+
+
+def random_boxes(x: Tensor, chance: float, tries: int = 8) -> Tensor:
+    """bool [M, H, W]: for each image with that chance a box of 2 to 40 % of it, height over width from 0.3 to 1 / 0.3.
+
+    Position and shape are drawn until the box lies inside; after `tries` without success it is moved inside.
+    """
+    n, (h, w) = len(x), x.shape[-2:]
+    u = torch.rand(tries, 4, n, device=x.device)
+    area, ratio = 0.02 + 0.38 * u[0, 0], 0.3 + (1 / 0.3 - 0.3) * u[:, 1]
+    high = (area * h * w * ratio).sqrt().floor().clamp(1, h)                             # [tries, M]
+    wide = (area * h * w / ratio).sqrt().floor().clamp(1, w)
+    top, left = (u[:, 2] * h).floor(), (u[:, 3] * w).floor()
+    fits = (top + high <= h) & (left + wide <= w)
+    first = torch.where(fits.any(0), fits.float().argmax(0), tries - 1)[None]
+    high, wide, top, left = (v.gather(0, first)[0] for v in (high, wide, top, left))
+    top, left = torch.minimum(top, h - high), torch.minimum(left, w - wide)
+    on = torch.rand(n, device=x.device) < chance
+    return box_mask(top, left, high, wide, (h, w)) & on[:, None, None]

@@ -1,0 +1,69 @@
+"""UniMatch V2 (Yang et al. 2024, arXiv 2410.10777, sections 3.2 and 3.3).
+
+    L = 1/2 H(y, p(x_l)) + 1/4 (L_s1 + L_s2)
+    L_si = mean over valid pixels of  1[max p' >= tau] H(argmax p', p(x_si)),   p' = averaged network on x_w
+
+Each strong view is perturbed in its features as well: the two views of an image drop complementary halves of the
+channels of every encoder map, and half of the images in a batch drop none.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..objective import FinetuneObjective
+from .pixels import check_pairs, cross_entropy, mean_over, partner, paste
+from .unimatch import random_boxes, sure_loss
+
+
+class UniMatchV2(FinetuneObjective):
+    """Two strong views with complementary dropout learn from the averaged network.
+
+    tau: confidence from which a pixel's label counts. box: as in UniMatch. ema_decay: of the teacher, BatchNorm
+    statistics included; it is evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
+
+    def __init__(self, model: nn.Module, *, tau: float = 0.95, box: float = 0.5, ema_decay: float = 0.996):
+        if not ema_decay:
+            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
+        self.tau, self.box = tau, box
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        x_l, x_w, valid = labeled["image"], unlabeled["weak"], unlabeled["valid"]
+        check_pairs(x_w, "UniMatch")
+        n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
+        with torch.no_grad():
+            confidence, label = self.ema(x_w).logits.float().softmax(1).max(1)           # [M, H, W]
+        boxes = [random_boxes(x_w, self.box) for _ in range(2)]
+        strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
+        maps = self.model.encode(torch.cat([x_l, *strong]))
+        whole = torch.randperm(m, device=x_w.device) < m // 2                            # images that drop nothing
+        features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole)]) for f in maps])
+        logits_l, logits_1, logits_2 = self.model.classify(features, size).float().split([n, m, m])
+
+        first, second = (sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
+                         for box, z in zip(boxes, (logits_1, logits_2)))
+        supervised = cross_entropy(logits_l, labeled["target"])
+        consistency = (first + second) / 2
+        return {
+            "loss": (supervised + consistency) / 2,
+            "supervised": supervised.detach(),
+            "consistency": consistency.detach(),
+            "used": mean_over((confidence >= self.tau).float(), valid),
+        }
+
+
+def complementary_dropout(x: Tensor, whole: Tensor) -> Tensor:
+    """x [2 M, C, ...], two views of M images one after the other: view 1 keeps a random half of the channels, doubled,
+    view 2 the others; images where `whole` [M] keep all as they are. Prefix tokens [2 M, n, D] drop features."""
+    if not x.shape[1]:
+        return x
+    axis = 1 if x.dim() == 4 else 2
+    keep = 2.0 * (torch.rand(len(whole), x.shape[axis], device=x.device) < 0.5)          # [M, C]
+    keep = torch.where(whole[:, None], 1.0, torch.stack([keep, 2 - keep])).flatten(0, 1)  # [2 M, C]
+    return x * (keep[:, :, None, None] if axis == 1 else keep[:, None, :]).to(x)

@@ -1,0 +1,125 @@
+"""Views of images with masks: one geometry per image for the image, its mask and every other view of it.
+
+An image is scaled by a factor of its own, a window is cut out of it and mirrored at random; the image is sampled
+bilinearly, the mask to the nearest pixel, and what lies outside the image is not valid: mean colour, and -100 in the
+target. Then each view gets its own colours.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_lowlabel.errors import UserError, unknown
+from hf_lowlabel.objective import IGNORE_INDEX
+from hf_lowlabel.views.color import Blur, Grayscale, Jitter
+from hf_lowlabel.views.draws import between, on_device
+
+MASK_IGNORE = 255  # value of a pool's mask pixel that takes no part
+SMALL = 64  # px below which a view is not blurred
+FLIP_CHANCE = 0.5
+WIDTH = 4  # scale, place y, place x, flip
+
+
+class JointView:
+    """views: batch key -> "weak" (geometry alone) or "strong" (with colours: Yang et al. 2023, UniMatch, section 4.1).
+
+    size: (height, width) of the window in px. scale: range of the factor (0.5 to 1.5, French et al. 2019). color False:
+    no hue, saturation or grayscale, for gray images.
+    """
+
+    def __init__(self, views: Mapping[str, str], *, size: tuple[int, int], mean: Sequence[float], std: Sequence[float],
+                 scale: tuple[float, float] = (0.5, 1.5), flip: bool = True, color: bool = True):
+        if not 0 < scale[0] <= scale[1] or min(size) < 1:
+            raise UserError(f"found scale {scale} and size {size}; expected 0 < smallest <= largest scale, and px "
+                            "above 0")
+        self.size, self.scale, self.flip = size, scale, flip
+        self.steps = {key: _steps(kind, size, color) for key, kind in views.items()}
+        self.width = WIDTH + sum(step.width for steps in self.steps.values() for step in steps)
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def geometry(self, u: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(factors [N], (y, x) of the window's corner in the scaled image [N, 2], mirrored bool [N]).
+
+        The corner is uniform where the window fits; a smaller image lies anywhere in the window, whose corner is then
+        negative.
+        """
+        factor = between(u[:, 0], *self.scale)
+        corner = u[:, 1:3] * (sizes * factor[:, None] - np.array(self.size))
+        return factor, corner, (u[:, 3] < FLIP_CHANCE) & self.flip
+
+    def __call__(self, images: Tensor, sizes: Tensor, u: Tensor) -> dict[str, Tensor]:
+        """images uint8 [N, 3 or 4, H, W] on the device, the mask as channel 4; sizes int64 [N, 2] = height, width in px
+        of the image within, and draws u float64 [N, width], both on the CPU.
+
+        Returns float32 [N, 3, h, w] of every view, "valid" bool [N, h, w], and with masks "target" int64 [N, h, w].
+        """
+        self._check(images, sizes, u)
+        draws, n = u.numpy(), len(images)
+        rows, columns = self._coordinates(draws, sizes.numpy().astype(np.float64))      # [N, h], [N, w] in px
+        high = sizes.numpy()[:, :, None]
+        inside = [(c >= 0) & (c < top) for c, top in ((rows, high[:, 0]), (columns, high[:, 1]))]
+        y, x = (on_device(c.clip(0.5, top - 0.5) - 0.5, images.device, torch.float32)   # between pixel centres
+                for c, top in ((rows, high[:, 0]), (columns, high[:, 1])))
+        valid = on_device(inside[0], images.device)[:, :, None] & on_device(inside[1], images.device)[:, None, :]
+        out = {"valid": valid}                                                          # [N, h, w]
+        if images.shape[1] == 4:
+            r, c = (on_device(np.floor(k).clip(0, top - 1).astype(np.int64), images.device)
+                    for k, top in ((rows, high[:, 0]), (columns, high[:, 1])))
+            at = torch.arange(n, device=images.device)[:, None, None]
+            mask = images[:, 3][at, r[:, :, None], c[:, None, :]].long()
+            out["target"] = torch.where(valid & (mask != MASK_IGNORE), mask, IGNORE_INDEX)
+        pixels = bilinear(images[:, :3], y, x) / 255                                    # [N, 3, h, w]
+        at = WIDTH
+        for k, (key, steps) in enumerate(self.steps.items()):
+            view = pixels.clone() if steps and k + 1 < len(self.steps) else pixels
+            for step in steps:
+                view = step(view, draws[:, at:at + step.width])
+                at += step.width
+            out[key] = self._normalised(view, valid)
+        return out
+
+    def _coordinates(self, u: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the window's pixel centres lie in the image, in px from its edge: rows [N, h], columns [N, w]."""
+        factor, corner, flip = self.geometry(u, sizes)
+        rows = (np.arange(self.size[0]) + 0.5 + corner[:, :1]) / factor[:, None]
+        step = np.arange(self.size[1]) + 0.5
+        columns = (np.where(flip[:, None], step[::-1], step) + corner[:, 1:]) / factor[:, None]
+        return rows, columns
+
+    def _normalised(self, x: Tensor, valid: Tensor) -> Tensor:
+        if x.device not in self._constants:  # copied there once
+            self._constants[x.device] = self.mean.to(x.device), self.std.to(x.device)
+        mean, std = self._constants[x.device]
+        return (x - mean).div_(std).mul_(valid[:, None])
+
+    def _check(self, images: Tensor, sizes: Tensor, u: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (3, 4):
+            raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3 or 4, H, W]")
+        if u.shape != (len(images), self.width) or sizes.shape != (len(images), 2):
+            raise UserError(f"found draws {tuple(u.shape)} and sizes {tuple(sizes.shape)} for {len(images)} images; "
+                            f"expected [{len(images)}, {self.width}] and [{len(images)}, 2]")
+
+
+def bilinear(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] at the crossings of rows y [N, h] and columns x [N, w], in px with pixel 0's centre at 0."""
+    n, h, w = len(images), y.shape[1], x.shape[1]
+    top, left = max(images.shape[-2] - 1, 1), max(images.shape[-1] - 1, 1)
+    x, y = (x * (2 / left) - 1)[:, None, :], (y * (2 / top) - 1)[:, :, None]
+    grid = torch.stack([x.expand(n, h, w), y.expand(n, h, w)], -1)
+    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _steps(kind: str, size: tuple[int, int], color: bool) -> list:
+    if kind not in ("weak", "strong"):
+        raise unknown("view of an image with a mask", kind, ("weak", "strong"))
+    if kind == "weak":
+        return []
+    steps = [Jitter(0.5, 0.5, *((0.5, 0.25) if color else (0.0, 0.0)), p=0.8)]
+    if color:
+        steps.append(Grayscale(0.2))
+    return [*steps, Blur(0.5, min(size))] if min(size) >= SMALL else steps
