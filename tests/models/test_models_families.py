@@ -12,11 +12,12 @@ from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification,
 # the normal suite: the designs whose tables transformers 5 would corrupt on the meta device, shared modules (CoaT),
 # heads that are convolutions or two, layers between pooling and classes, and the plain ones
 QUICK = ["resnet10t", "mobilenetv3_small_050", "test_vit", "test_convnext", "test_efficientnet", "test_nfnet",
-         "test_maxvit", "test_coatnet", "test_byobnet", "test_mambaout", "test_vit_relpos", "lambda_resnet26t",
+         "test_maxvit", "test_coatnet", "test_byobnet", "test_mambaout", "test_vit_relpos",
          "swin_tiny_patch4_window7_224", "coat_lite_tiny", "deit_tiny_distilled_patch16_224"]
 # small stand-ins for the families whose smallest member is large
 SMALLER = {"swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 4)},
-           "deit_tiny_distilled_patch16_224": {"depth": 2}}
+           "deit_tiny_distilled_patch16_224": {"depth": 2}, "beit_base_patch16_224": {"depth": 2},
+           "mixer_b16_224": {"num_blocks": 2}, "deit3_small_patch16_224": {"depth": 2}, "vgg11": {"num_features": 256}}
 SLOW = """
     beit_base_patch16_224 botnet26t_256 halonet26t caformer_s18 cait_xxs24_224 coat_tiny coatnet_nano_rw_224
     convit_tiny convmixer_768_32 convnext_atto crossvit_tiny_240 cs3darknet_focus_s csatv2 cspnext_tiny davit_tiny
@@ -32,11 +33,12 @@ SLOW = """
     visformer_tiny vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224 xception41 xcit_nano_12_p8_224
     maxvit_pico_rw_256 mixer_b16_224 deit3_small_patch16_224 vit_tiny_patch16_224 vit_small_patch14_reg4_dinov2
     iformer_m lcnetv2_small lowformer_b0 cpubone_nano efficientvim_m1 mobileone_s0 repvgg_b0 flexivit_small
-    eva02_small_patch14_224 vit_small_patch16_dinov3 resnest26d seresnet18 convformer_s18 ghostnet_050
+    eva02_small_patch14_224 vit_small_patch16_dinov3 resnest26d seresnet18 convformer_s18 ghostnet_050 lambda_resnet26t
 """.split()
 TWO_HEADED = {"deit_tiny_distilled_patch16_224", "levit_128s", "efficientformer_l1", "efficientformerv2_s0",
               "crossvit_tiny_240", "swiftformer_xs"}
-OWN_SIZE = {"halonet26t": 256, "lambda_resnet26t": 64}  # px; halo attention has blocks of 8 cells
+OWN_SIZE = {"halonet26t": 256, "lambda_resnet26t": 64, "coat_lite_tiny": 64, "test_maxvit": 64,
+            "deit_tiny_distilled_patch16_224": 64}  # px; halo attention has blocks of 8 cells
 NO_MAP = {"coat_tiny"}  # families whose last features are no single map
 
 
@@ -50,7 +52,7 @@ def test_round_trip_is_exact(name, tmp_path):
 def test_round_trip_is_exact_for_every_family(name, tmp_path):
     if not timm.is_model(name):
         pytest.skip(f"timm {timm.__version__} has no {name}")
-    round_trip(name, {}, tmp_path)
+    round_trip(name, SMALLER.get(name, {}), tmp_path)
 
 
 @torch.no_grad()
