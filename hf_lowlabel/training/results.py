@@ -49,7 +49,7 @@ class Recorder:
         if metrics:
             write_json(self.folder / "metrics.json", metrics)
         facts.to_json(self.folder / "run.json")
-        if loop.history:
+        if final and loop.history:
             plots.curves(loop.history, self.folder / "curves.png", title=f"{self.config.method} on {self.source.name}")
         write_card_safely(self.folder, facts)
         if final:

@@ -26,6 +26,14 @@ def visible_log():
     log.propagate = before
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
+    if "pictures" not in request.keywords:
+        for name in ("curves", "predictions", "confusion", "reliability"):
+            monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+
+
 def tensors(folder: Path, step: int) -> dict:
     """Everything a checkpoint holds, by name."""
     path = Path(folder) / "checkpoints" / f"step-{step:08d}"
