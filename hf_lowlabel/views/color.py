@@ -22,8 +22,8 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)
 class Jitter:
     """ColorJitter with chance p: brightness, contrast, saturation and hue in a random order per image, each clamped.
 
-    With a factor f uniform in [max(0, 1 - a), 1 + a] each: f x; f x + (1 - f) mean luma(x); f x + (1 - f) luma(x); and a
-    turn of the HSV hue by a share of the circle uniform in [-hue, hue].
+    With a factor f uniform in [max(0, 1 - a), 1 + a] each: f x; f x + (1 - f) mean luma(x); f x + (1 - f) luma(x); and
+    a turn of the HSV hue by a share of the circle uniform in [-hue, hue].
     """
 
     width = 9  # strength of the four, order of the four, gate
@@ -83,8 +83,8 @@ def turn_hue(x: Tensor, turn: np.ndarray) -> None:
 def hue(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hue in sixths of the circle in [0, 6], minimum and chroma (maximum - minimum) of every pixel, each [n, H, W].
 
-    Sorting the channels by two exchanges leaves h = |6 k + (second - third) / chroma|, where 6 k is 0 for R >= G >= B, -6
-    after exchanging G and B only, -2 after exchanging R and the larger of them only, and 4 after both.
+    Sorting the channels by two exchanges leaves h = |6 k + (second - third) / chroma|, where 6 k is 0 for R >= G >= B,
+    -6 after exchanging G and B only, -2 after exchanging R and the larger of them only, and 4 after both.
     """
     r, g, b = x.unbind(1)
     larger, smaller = torch.maximum(g, b), torch.minimum(g, b)
@@ -120,8 +120,8 @@ STEPS = {BRIGHTNESS: brighten, CONTRAST: change_contrast, SATURATION: saturate, 
 class HsvJitter:
     """Dosovitskiy et al. 2014, section 2.1: in HSV, S <- m S^p + a and V likewise, H <- H + d, clamped.
 
-    p = 2^U(-2, 2), m = 2^U(-1/2, 1/2), a from U(-0.1, 0.1), d from U(-0.1, 0.1) of the circle, drawn separately for S and
-    V. Both pass through a table of 256 levels: V of an 8-bit image has no more, S is rounded to them.
+    p = 2^U(-2, 2), m = 2^U(-1/2, 1/2), a from U(-0.1, 0.1), d from U(-0.1, 0.1) of the circle, drawn separately for S
+    and V. Both pass through a table of 256 levels: V of an 8-bit image has no more, S is rounded to them.
     """
 
     width = 7  # exponent, factor and offset of S and of V, turn of the hue

@@ -31,7 +31,8 @@ class CentreCrop:
 
     def geometry(self, u: np.ndarray, S: int) -> tuple[np.ndarray, np.ndarray]:
         low = int(round((S - self.size) / 2.0))
-        return np.tile(np.array([low, low, low + self.size, low + self.size], float), (len(u), 1)), np.zeros(len(u), bool)
+        box = np.array([low, low, low + self.size, low + self.size], float)
+        return np.tile(box, (len(u), 1)), np.zeros(len(u), bool)
 
     def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
         low = int(round((check_side(images, self.size) - self.size) / 2.0))
@@ -69,8 +70,7 @@ class ResizedCrop:
     """Inception crop: a box of random area and aspect ratio, resized to size x size px like Pillow, mirrored at random.
 
     As torchvision's RandomResizedCrop: area uniform in `scale` (shares of the image), log aspect ratio uniform in
-    `ratio`; the first of ten boxes that fits, else the whole image. out = Ry x Rx^T with the antialiasing weights of
-    Pillow's resize, columns first, rounded to whole levels after both products; the mirror reverses the rows of Rx.
+    `ratio`; the first of ten boxes that fits, else the whole image. Resizing and mirror are one pair of products.
     """
 
     width = 2 * TRIES + 3  # area and ratio of every try, place x, place y, flip
@@ -87,7 +87,7 @@ class ResizedCrop:
         first = sides[np.arange(len(u)), fits.argmax(1)]
         side = np.where(fits.any(1)[:, None], first, float(S))  # [N, 2]
         low = integers(u[:, 2 * TRIES:2 * TRIES + 2], 0, S - side + 1)
-        return np.concatenate([low, low + side], 1), mirrored(u[:, -1], self.flip)
+        return np.concatenate([low, low + side], 1), mirrored(u[:, 2 * TRIES + 2], self.flip)
 
     def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
         box, flip = self.geometry(u, images.shape[-1])

@@ -79,7 +79,7 @@ def autocontrast(x: Tensor) -> Tensor:
 
 
 def equalize(x: Tensor) -> Tensor:
-    """Levels by rank: table[i] = (step // 2 + pixels below i) // step, step = (pixels - those of the last level) // 255."""
+    """Levels by rank: table[i] = (step // 2 + pixels below i) // step, step = (pixels - those of the last) // 255."""
     n, c, h, w = x.shape
     level = x.view(n, c, h * w).long()
     count = torch.zeros(n, c, 256, dtype=torch.int32, device=x.device)
@@ -98,9 +98,9 @@ def look_up(x: Tensor, table: Tensor) -> Tensor:
 
 
 def affine_nearest(x: Tensor, matrix: np.ndarray) -> Tensor:
-    """Pillow's transform(AFFINE, NEAREST), black outside: output pixel (i, j) takes the source at A (j + .5, i + .5, 1).
+    """Pillow's transform(AFFINE, NEAREST), black outside: pixel pixel (i, j) shows the source at A (j + .5, i + .5, 1).
 
-    matrix float64 [n, 6] is Pillow's (a, b, c, d, e, f). Coordinates are 16.16 fixed point, stepped from pixel to pixel.
+    matrix float64 [n, 6] is Pillow's (a, b, c, d, e, f). Coordinates are fixed point with 16 fractional bits.
     """
     a, b, c, d, e, f = np.moveaxis(matrix, 1, 0)
     exact = np.stack([a, b, c + 0.5 * a + 0.5 * b, d, e, f + 0.5 * d + 0.5 * e], 1)
@@ -122,28 +122,31 @@ def take_pixels(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(n, c, -1).gather(2, flat).view(n, c, *index.shape[1:])
 
 
-def shear_x(amount: np.ndarray) -> np.ndarray:
-    """Matrix [n, 6] of a source column j + amount * i."""
+# Matrices [n, 6] for images of size x size px, as Pillow's callers write them.
+
+
+def shear_x(amount: np.ndarray, size: int) -> np.ndarray:
+    """Source column j + amount * i."""
     return _matrix(len(amount), {1: amount})
 
 
-def shear_y(amount: np.ndarray) -> np.ndarray:
-    """Matrix [n, 6] of a source row i + amount * j."""
+def shear_y(amount: np.ndarray, size: int) -> np.ndarray:
+    """Source row i + amount * j."""
     return _matrix(len(amount), {3: amount})
 
 
-def translate_x(px: np.ndarray) -> np.ndarray:
-    """Matrix [n, 6] of a source column j + px, rounded half up as Pillow does where nothing rotates or shears."""
+def translate_x(px: np.ndarray, size: int) -> np.ndarray:
+    """Source column j + px, rounded half up as Pillow does where nothing turns or shears."""
     return _matrix(len(px), {2: np.floor(px + 0.5)})
 
 
-def translate_y(px: np.ndarray) -> np.ndarray:
-    """Matrix [n, 6] of a source row i + px, rounded half up."""
+def translate_y(px: np.ndarray, size: int) -> np.ndarray:
+    """Source row i + px, rounded half up."""
     return _matrix(len(px), {5: np.floor(px + 0.5)})
 
 
 def rotate(degrees: np.ndarray, size: int) -> np.ndarray:
-    """Matrix [n, 6] of a counter-clockwise turn about the centre of a size x size image."""
+    """A counter-clockwise turn about the centre."""
     angle = -np.radians(degrees % 360.0)
     cos, sin, centre = np.cos(angle).round(15), np.sin(angle).round(15), size / 2
     return _matrix(len(degrees), {0: cos, 1: sin, 2: cos * -centre + sin * -centre + centre,
@@ -158,7 +161,7 @@ def _matrix(n: int, entries: dict[int, np.ndarray]) -> np.ndarray:
 
 
 def rectangle(x: Tensor, corners: np.ndarray, level: tuple[int, int, int]) -> Tensor:
-    """Fills columns x0 .. x1 and rows y0 .. y1 (both ends included) with a colour: corners int64 [n, 4] = x0, y0, x1, y1."""
+    """Fills columns x0 .. x1 and rows y0 .. y1, both ends included; corners int64 [n, 4] = x0, y0, x1, y1."""
     x0, y0, x1, y1 = (on_device(v, x.device)[:, None] for v in np.moveaxis(corners, 1, 0))
     i, j = torch.arange(x.shape[-2], device=x.device), torch.arange(x.shape[-1], device=x.device)
     rows, columns = ((i >= y0) & (i <= y1)).view(torch.uint8), ((j >= x0) & (j <= x1)).view(torch.uint8)

@@ -1,11 +1,12 @@
-"""RandAugment (Cubuk et al. 2020) as FixMatch uses it (Sohn et al. 2020, appendix D), then cutout (DeVries & Taylor 2017).
+"""RandAugment (Cubuk et al. 2020) as FixMatch uses it (Sohn et al. 2020, appendix D), then cutout (DeVries & Taylor).
 
-Per image and layer one of 14 operations with a random strength; last, a gray square at a random place. The two reference
-implementations differ, and both are presets: "kekmodel" (kekmodel/FixMatch-pytorch, `RandAugmentMC(2, 10)`) and "usb"
-(TorchSSL and USB, `RandAugment(3, 5)`).
+Per image and layer one of 14 operations with a random strength; last, a gray square at a random place. The two
+reference implementations differ, and both are presets: "kekmodel" (kekmodel/FixMatch-pytorch, `RandAugmentMC(2, 10)`)
+and "usb" (TorchSSL and USB, `RandAugment(3, 5)`).
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,11 @@ OPS = ("identity", "autocontrast", "equalize", "brightness", "color", "contrast"
        "rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OP = {name: k for k, name in enumerate(OPS)}
 FIRST_GEOMETRIC = OP["rotate"]
-ENHANCERS = {OP[name]: getattr(pil_ops, name)
-             for name in ("brightness", "color", "contrast", "sharpness", "posterize", "solarize")}
+WITH_STRENGTH = {"brightness": pil_ops.brightness, "color": pil_ops.color, "contrast": pil_ops.contrast,
+                 "sharpness": pil_ops.sharpness, "posterize": pil_ops.posterize, "solarize": pil_ops.solarize}
+WITHOUT = {"autocontrast": pil_ops.autocontrast, "equalize": pil_ops.equalize}
+MATRICES = {"rotate": pil_ops.rotate, "shear_x": pil_ops.shear_x, "shear_y": pil_ops.shear_y,
+            "translate_x": pil_ops.translate_x, "translate_y": pil_ops.translate_y}
 
 # Strengths in Pillow's unit: kekmodel has bias + span * level / 10, level 1 .. 9; USB has uniform numbers of a range.
 KEKMODEL = {"brightness": (0.05, 0.9), "color": (0.05, 0.9), "contrast": (0.05, 0.9), "sharpness": (0.05, 0.9),
@@ -44,7 +48,7 @@ def _among(op: np.ndarray, *names: str) -> np.ndarray:
 
 
 def kekmodel_strength(op: np.ndarray, u: np.ndarray, sign: np.ndarray, size: int) -> np.ndarray:
-    """bias + span * level / 10 with a whole level 1 .. 9, whole where Pillow wants it, of either sign where it moves."""
+    """bias + span * level / 10, level 1 .. 9; whole where Pillow wants it, of either sign where it moves."""
     bias, span = _columns(KEKMODEL)
     value = integers(u, 1, 10) * span[op] / 10
     value = np.where(_among(op, "posterize", "solarize", "rotate"), np.trunc(value), value) + bias[op]
@@ -81,8 +85,8 @@ class Preset:
 
     layers: int
     gate: float
-    strength: callable
-    cutout: callable
+    strength: Callable  # (operation, draw, sign, size) -> strength in Pillow's unit
+    cutout: Callable  # (draws, size) -> corners
     level: tuple[int, int, int]
 
 
@@ -99,7 +103,7 @@ class RandAugment:
         self.preset, self.width = preset, preset.layers * DRAWS_PER_LAYER + CUTOUT_DRAWS
 
     def parameters(self, u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Operation int64 [N, layers], strength float64 [N, layers], cutout corners int64 [N, 4] of draws u [N, width]."""
+        """Of draws u [N, width]: operations int64 and strengths float64 [N, layers], cutout corners int64 [N, 4]."""
         layers = self.preset.layers
         which, strength, sign, gate = np.moveaxis(u[:, :layers * DRAWS_PER_LAYER].reshape(len(u), layers, -1), 2, 0)
         op = np.where(gate < self.preset.gate, integers(which, 0, len(OPS)), OP["identity"])
@@ -119,18 +123,12 @@ def apply_layer(batch: Groups, op: np.ndarray, strength: np.ndarray) -> None:
     slices = batch.by(op)
     x, strength = batch.x, strength[batch.origin]
     for k, part in slices.items():
-        if k in ENHANCERS:
-            x[part] = ENHANCERS[k](x[part], strength[part])
-        elif k == OP["autocontrast"]:
-            x[part] = pil_ops.autocontrast(x[part])
-        elif k == OP["equalize"]:
-            x[part] = pil_ops.equalize(x[part])
+        if OPS[k] in WITH_STRENGTH:
+            x[part] = WITH_STRENGTH[OPS[k]](x[part], strength[part])
+        elif OPS[k] in WITHOUT:
+            x[part] = WITHOUT[OPS[k]](x[part])
     moved = [k for k in slices if k >= FIRST_GEOMETRIC]
     if moved:
-        matrices = [_affine(OPS[k], strength[slices[k]], x.shape[-1]) for k in moved]
+        matrices = [MATRICES[OPS[k]](strength[slices[k]], x.shape[-1]) for k in moved]
         part = slice(slices[moved[0]].start, len(x))
         x[part] = pil_ops.affine_nearest(x[part], np.concatenate(matrices))
-
-
-def _affine(name: str, strength: np.ndarray, size: int) -> np.ndarray:
-    return pil_ops.rotate(strength, size) if name == "rotate" else getattr(pil_ops, name)(strength)

@@ -2,10 +2,10 @@
 
     out[n, c] = rows[n]^T q(x[n, c] columns[n])
 
-Floating-point sums depend on their order, and a matrix library chooses the order by the size of the batch, the machine and
-the number of threads. Here they cannot differ: pixels are whole numbers and weights are multiples of a power of two, both
-so small that every partial sum is a float32 without rounding. (On CUDA this holds while matrix products run in float32,
-torch's default; with TF32 switched on, weights lose bits, and levels may differ by one.)
+Floating-point sums depend on their order, and a matrix library chooses the order by the size of the batch, the machine
+and the number of threads. Here they cannot differ: pixels are whole numbers and weights multiples of a power of two,
+both so small that every partial sum is a float32 without rounding. (On CUDA this holds while matrix products run in
+float32, torch's default; with TF32 switched on, weights lose bits, and levels may differ by one.)
 """
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from hf_lowlabel.views.draws import on_device
 
-# |sum| <= 255 * 2^14 * 4 < 2^24 for levels 0 .. 255: four times the largest sum of absolute weights of a cubic
-RESIZE_GRID = 2.0**14
+# Levels are counted from the middle, -128 .. 127, and between the products in eighths; the absolute weights of a cubic
+# sum to 1.25. |sum| <= 128 * 1.25 * 2^16 < 2^24, and 1024 * 1.25 * 2^13 < 2^24.
+MIDDLE, COLUMN_GRID, PARTS, ROW_GRID = 128, 2.0**16, 8, 2.0**13
 BLUR_LEVELS, BLUR_GRID = 2.0**11, 2.0**13  # values in [0, 1] in steps of 2^-11: sums up to 2^24
 
 
@@ -35,25 +36,29 @@ def two_products(x: Tensor, columns: Tensor, rows: Tensor, q: Callable[[Tensor],
 
 
 def resize(x: Tensor, box: np.ndarray, flip: np.ndarray, size: int, interpolation: str) -> Tensor:
-    """The part `box` [N, 4] of every x uint8 [N, C, S, S], resized to size x size as Pillow does, mirrored where `flip`.
+    """The part `box` [N, 4] of every x uint8 [N, C, S, S], resized to size x size like Pillow, mirrored where `flip`.
 
-    Whole levels in float32 [N, C, size, size]: like Pillow, rounded half up after the columns and after the rows.
+    Whole levels in float32 [N, C, size, size], rounded half up. Pillow also rounds between columns and rows, moving
+    its result by at most 0.5 * 1.25 levels, and the grids here add less than 0.15: the levels of both differ by at most
+    one.
     """
-    S, upright = x.shape[-1], np.zeros_like(flip)
-    columns, rows = (_resize_weights(box[:, k], box[:, k + 2] - box[:, k], S, size, interpolation, mirror, x.device)
-                     for k, mirror in ((0, flip), (1, upright)))
-    return _levels(two_products(x.float(), columns, rows, _levels).transpose(1, 2))
+    S = x.shape[-1]
+    columns = _resize_weights(box[:, 0], box[:, 2] - box[:, 0], S, size, interpolation, flip, COLUMN_GRID, x.device)
+    rows = _resize_weights(box[:, 1], box[:, 3] - box[:, 1], S, size, interpolation, flip & False, ROW_GRID, x.device)
+    y = two_products(x.float().sub_(MIDDLE), columns, rows.div_(PARTS), _eighths).transpose(1, 2)
+    return torch.add(y, MIDDLE + 0.5, out=y.new_empty(y.shape)).floor_().clamp_(0, 255)
 
 
 def blur(x: Tensor, sigma: np.ndarray, radius: int) -> Tensor:
-    """x float32 [N, C, S, S] in [0, 1] convolved with exp(-k^2 / 2 sigma^2), |k| <= radius px, reflected at the border."""
-    kernel = _blur_weights(sigma, radius, x.shape[-1], x.device)
-    return two_products(_steps(x), kernel, kernel, _steps).transpose(1, 2)
+    """x float32 [N, C, H, W] in [0, 1] convolved with exp(-k^2 / 2 sigma^2), |k| <= radius px, borders reflected."""
+    rows = _blur_weights(sigma, radius, x.shape[-2], x.device)
+    columns = rows if x.shape[-1] == x.shape[-2] else _blur_weights(sigma, radius, x.shape[-1], x.device)
+    return two_products(_steps(x), columns, rows, _steps).transpose(1, 2)
 
 
-def _levels(x: Tensor) -> Tensor:
-    """Rounded half up to whole levels 0 .. 255, contiguous."""
-    return torch.add(x, 0.5, out=x.new_empty(x.shape)).floor_().clamp_(0, 255)
+def _eighths(x: Tensor) -> Tensor:
+    """Levels -128 .. 127 as whole numbers of eighths, contiguous."""
+    return torch.mul(x, PARTS, out=x.new_empty(x.shape)).round_().clamp_(-MIDDLE * PARTS, (MIDDLE - 1) * PARTS)
 
 
 def _steps(x: Tensor) -> Tensor:
@@ -62,8 +67,8 @@ def _steps(x: Tensor) -> Tensor:
 
 
 def _resize_weights(low: np.ndarray, side: np.ndarray, S: int, size: int, interpolation: str, mirror: np.ndarray,
-                    device: torch.device) -> Tensor:
-    """Pillow's weights of source pixels low .. low + side - 1 for `size` outputs, float32 [N, S, size]."""
+                    grid: float, device: torch.device) -> Tensor:
+    """Pillow's weights of source pixels low .. low + side - 1 for `size` outputs, float32 [N, S, size] / grid."""
     filter_, reach = FILTERS[interpolation]
     scale = side / size  # source px per output px
     stretch = np.maximum(scale, 1.0)  # the filter widens when it has to average
@@ -77,9 +82,11 @@ def _resize_weights(low: np.ndarray, side: np.ndarray, S: int, size: int, interp
     pixel = first + k  # within the box, [N, taps, size]
     weight = filter_((offset + k).div_(stretch).abs_())
     weight = weight.mul_(pixel.ge(0)).mul_(pixel.lt(side))
-    weight = weight.div_(weight.sum(1, keepdim=True)).mul_(RESIZE_GRID).round_().div_(RESIZE_GRID)
+    weight = weight.div_(weight.sum(1, keepdim=True)).mul_(grid).round_()
+    # what rounding left over goes to the largest weight, so that they sum to 1 and flat regions stay as they are
+    weight.scatter_add_(1, weight.argmax(1, keepdim=True), grid - weight.sum(1, keepdim=True))
     column = pixel.add_(low).clamp_(0, S - 1).long()  # a tap outside the image has weight 0
-    return torch.zeros(len(weight), S, size, device=device).scatter_add_(1, column, weight)
+    return torch.zeros(len(weight), S, size, device=device).scatter_add_(1, column, weight.div_(grid))
 
 
 def _triangle(d: Tensor) -> Tensor:

@@ -68,19 +68,21 @@ class View:
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def geometry(self, u: Tensor, S: int) -> tuple[Tensor, Tensor]:
-        """Where draws u [N, width] cut a pool image of side S: boxes float32 [N, 4] = x0, y0, x1, y1 in px; flips bool [N].
+        """Where draws u [N, width] cut pool images of side S: boxes float32 [N, 4] = x0, y0, x1, y1; flips bool [N].
 
         A mirrored view shows its box's x1 at the left.
         """
-        box, flip = self.crop.geometry(u.numpy(), S)
+        box, flip = self.crop.geometry(u.numpy()[:, :self.crop.width], S)
         return torch.from_numpy(box).float(), torch.from_numpy(flip)
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        square = images.dim() == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+        if images.dtype != torch.uint8 or not square:
             raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3, S, S]")
         if u.shape != (len(images), self.width) or u.dtype != torch.float64 or u.device.type != "cpu":
             raise UserError(f"found draws {u.dtype} {tuple(u.shape)} on {u.device}; "
-                            f"expected float64 [{len(images)}, {self.width}] on the CPU; fix: uniforms(..., view.width)")
+                            f"expected float64 [{len(images)}, {self.width}] on the CPU; "
+                            f"fix: uniforms(seed, stream, start, count, view.width)")
         draws, size = u.numpy(), self.crop.size
         out = torch.empty(len(images), 3, size, size, device=images.device)
         piece = len(images) if images.is_cuda else self._piece(images.shape[-1])
@@ -89,7 +91,7 @@ class View:
         return out.to(self.dtype)
 
     def _piece(self, S: int) -> int:
-        """Images a CPU works on at a time: larger pieces pay less per call, smaller ones stay nearer to the processor."""
+        """Images a CPU works on at a time: larger pieces pay less per call, smaller ones need less memory."""
         side = max(S, self.crop.size)
         return max(1, PIECE // (3 * side * side * (1 if all(isinstance(s, RandAugment) for s in self.steps) else 4)))
 
