@@ -34,6 +34,11 @@ def write_(table: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> tuple[Te
     return old, new, (last == torch.arange(len(index), device=index.device)).long()
 
 
+def left_out(held: Tensor) -> Tensor:
+    """float32: 0 where `held`, -1e6 elsewhere. Added to scores it takes places out of a softmax, and 0 log 0 stays 0."""
+    return (held.float() - 1) * 1e6
+
+
 def finite_rows(x: Tensor) -> Tensor:
     """bool [M]: which rows of [M, ...] hold neither NaN nor infinity."""
     return x.isfinite().flatten(1).all(1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
 from .functional import embed
-from .memory import ClassQueue
+from .memory import ClassQueue, left_out
 
 
 class SelfTuning(FinetuneObjective):
@@ -60,13 +60,12 @@ class SelfTuning(FinetuneObjective):
     def contrast(self, q: Tensor, k: Tensor, label: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
         """L_PGC, the mean over images: q, k [M, E], label [M], keys [K, D, E], filled bool [K, D]."""
         own = (q * k).sum(1, keepdim=True) / self.temperature                            # [M, 1]
-        all_ = (q @ keys.flatten(0, 1).T / self.temperature).masked_fill(~filled.flatten(), -torch.inf)
+        all_ = q @ keys.flatten(0, 1).T / self.temperature + left_out(filled.flatten())  # [M, K D]
         log_p = torch.cat([own, all_], 1).log_softmax(1)                                 # [M, 1 + K D]
         group = torch.zeros_like(filled, dtype=q.dtype)[None].repeat(len(q), 1, 1)       # [M, K, D]
         group[torch.arange(len(q), device=q.device), label] = filled.to(q)[label]
         positive = F.pad(group.flatten(1), (1, 0), value=1.0)                            # k_0 belongs to every group
-        total = (positive * log_p.masked_fill(positive == 0, 0.0)).sum(1)
-        return -(total / positive.sum(1)).mean()
+        return -((positive * log_p).sum(1) / positive.sum(1)).mean()
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

@@ -15,7 +15,7 @@ from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
 from .functional import align, embed, projection
-from .memory import RunningMean, finite_rows, write_
+from .memory import RunningMean, finite_rows, left_out, write_
 
 
 class SimMatch(FinetuneObjective):
@@ -57,10 +57,10 @@ class SimMatch(FinetuneObjective):
                     self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"])
         with torch.no_grad():
             self.remember(labeled["index"], z_l, labeled["target"])
-            bank, missing = self.bank.clone(), self.label < 0                            # the graph keeps this bank
+            bank, void = self.bank.clone(), left_out(self.label >= 0)                    # the graph keeps this bank
             p = logits_w.softmax(1)
             p = align(p, self.mean.update(p))                                            # [M, K]
-            q = self.similarity(z_w, bank, missing).softmax(1)                           # [M, L]
+            q = (z_w @ bank.T / self.temperature + void).softmax(1)                      # [M, L]
             slot = self.label.clamp_min(0)
             unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
             aggregated = torch.zeros_like(p).index_add_(1, slot, q)                      # missing ones have q = 0
@@ -68,8 +68,7 @@ class SimMatch(FinetuneObjective):
             w = (target.amax(1) >= self.tau).float()
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
-        log_s = self.similarity(z_s, bank, missing).log_softmax(1)
-        instance = -(unfolded * log_s.masked_fill(missing, 0.0)).sum(1).mean()
+        instance = F.cross_entropy(z_s @ bank.T / self.temperature + void, unfolded)
         return {
             "loss": supervised + self.lambda_u * consistency + self.lambda_in * instance,
             "supervised": supervised.detach(),
@@ -77,10 +76,6 @@ class SimMatch(FinetuneObjective):
             "instance": instance.detach(),
             "used": w.mean(),
         }
-
-    def similarity(self, z: Tensor, bank: Tensor, missing: Tensor) -> Tensor:
-        """[M, L] z . v / T, minus infinity where the bank is empty."""
-        return (z @ bank.T / self.temperature).masked_fill(missing, -torch.inf)
 
     def remember(self, index: Tensor, z: Tensor, target: Tensor) -> None:
         """v <- norm(m v + (1 - m) z) for the batch's labeled images; an image's first embedding is stored as it is."""

@@ -19,7 +19,7 @@ from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
 from .functional import beta, embed, frozen_statistics, projection
-from .memory import ClassQueue, Queue, RunningMean, follow_
+from .memory import ClassQueue, Queue, RunningMean, follow_, left_out
 
 
 class SsCL(FinetuneObjective):
@@ -75,9 +75,9 @@ class SsCL(FinetuneObjective):
 
     def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:
         """L_ctr of every image, in its third form: v, own [M, E], c [M], paced [M, 1] -> [M]."""
-        s_n = (v @ self.negatives.z.clone().T).masked_fill(~self.negatives.filled, -torch.inf)       # [M, Q]
+        s_n = v @ self.negatives.z.clone().T + left_out(self.negatives.filled)                       # [M, Q]
         s_p = (self.labeled.z[c] @ v[:, :, None])[:, :, 0]                                           # [M, P]
-        pulls = (-self.gamma * paced * s_p).masked_fill(~self.labeled.filled[c], -torch.inf)
+        pulls = -self.gamma * paced * s_p + left_out(self.labeled.filled[c])
         pulls = torch.cat([-self.gamma * (v * own).sum(1, keepdim=True), pulls], 1)
         return F.softplus((self.gamma * (s_n + self.margin)).logsumexp(1) + pulls.logsumexp(1))
 

@@ -25,34 +25,28 @@ class TemporalEnsembling(FinetuneObjective):
     """
 
     unlabeled_views = {"weak": "weak"}
-    unguarded = ("ensemble", "visits")
+    unguarded = ("ensemble",)
 
     def __init__(self, model: nn.Module, *, num_classes: int, pool: int, lambda_u: float = 30.0, alpha: float = 0.6,
                  ramp: float = 0.27, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.alpha, self.ramp = lambda_u, alpha, ramp
-        self.register_buffer("ensemble", torch.zeros(pool, num_classes))                 # [N, K]
-        self.register_buffer("visits", torch.zeros(pool, dtype=torch.int64))             # [N]
+        self.register_buffer("ensemble", torch.zeros(pool, num_classes + 1))             # [N, K + 1]: Z and visits
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         unlabeled = batch["unlabeled"]
         logits_l, logits_u = predict(self.model, batch["labeled"]["image"], unlabeled["weak"])
         p, index = logits_u.softmax(1), unlabeled["index"]
-        old, visits = self.ensemble[index], self.visits[index]                           # [M, K], [M]
-        target = old / (1 - self.alpha**visits.clamp_min(1)).unsqueeze(1)
+        old, visits = self.ensemble[index].split([p.shape[1], 1], 1)                     # [M, K], [M, 1]
+        target = old / (1 - self.alpha**visits.clamp_min(1))
         known = (visits > 0).float()
-        agreement = (known * (p - target).square().mean(1)).mean()
+        agreement = (known * (p - target).square()).mean()
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
-        self.remember(index, self.alpha * old + (1 - self.alpha) * p.detach(), visits + 1)
+        rows = all_gather(torch.cat([self.alpha * old + (1 - self.alpha) * p, visits + 1], 1))
+        write_(self.ensemble, all_gather(index), rows, finite_rows(rows))
         return {
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),
             "consistency": agreement.detach(),
             "used": known.mean(),
         }
-
-    def remember(self, index: Tensor, rows: Tensor, visits: Tensor) -> None:
-        index, rows, visits = all_gather(index), all_gather(rows), all_gather(visits)
-        fine = finite_rows(rows)
-        write_(self.ensemble, index, rows, fine)
-        write_(self.visits, index, visits, fine)

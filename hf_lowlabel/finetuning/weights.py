@@ -194,7 +194,7 @@ class Prior(Rule):
 
 def class_mean(p: Tensor) -> Tensor:
     """The mean over all axes but the class axis: [M, K, ...] -> [K]."""
-    return p.transpose(0, 1).flatten(1).mean(1)
+    return p.mean((0, *range(2, p.dim())))
 
 
 def one_hot(label: Tensor, like: Tensor) -> Tensor:
