@@ -118,6 +118,12 @@ class RunConfig:
         for name in ("lr", "weight_decay", "workers", "head_lr"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if getattr(self, "prior", None) and METHODS[self.method].rule is None:
+            able = [name for name, spec in METHODS.items() if spec.rule]
+            raise UserError(f"found prior pseudo-labels for {self.method}, which has no pseudo-label rule to tell of them; expected one of "
+                            f"{', '.join(able)}; fix: --method, or leave out --prior")
+        if not 0 <= getattr(self, "prior_until", 0.0) <= 1:
+            raise UserError(f"prior_until is {self.prior_until}; expected a share of training from 0 to 1")
         if self.resume and self.init_from:
             raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
 
@@ -143,7 +149,11 @@ class FinetuneConfig(RunConfig):
     test_fraction: float = setting(0.2, "share of the images held out as test set when the data brings none")
     test_dataset_split: str | None = setting(None, "split of the data set to test on; None: 'test', then 'validation'")
     unlabeled_ratio: int | None = setting(None, "unlabeled images per labeled one in a batch (mu)")
-    early_stopping: int | None = setting(None, "evaluations without a better validation accuracy before training stops")
+    early_stopping: int | None = setting(None, "evaluations without a better score (keep_best) before training stops")
+    keep_best: str | None = setting(None, "score whose best evaluation is saved; None: validation accuracy where there are "
+                                    "validation images, else Sel of a semi-supervised method", choices=("validation", "sel", "last"))
+    prior: str | None = setting(None, "prior pseudo-labels (safetensors, from `hf-lowlabel priors`) that guide the start")
+    prior_until: float = setting(0.0586, "share of training up to which they do (AS3L: 60 of 1024 epochs)")
     drop_rate: float = setting(0.0, "dropout before the classifier head")
     compare_supervised: str | None = setting(None, "run folder of the supervised baseline at the same labels, for the card")
 

@@ -200,11 +200,11 @@ class Loop:
             log.info("step %d/%d  %s", self.step, self.steps, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
         if self.keep_best is None:
             return False
-        if self.best is None or scores[self.keep_best] > self.best:
-            self.best, self.best_step, self.stale = scores[self.keep_best], self.step, 0
+        score = scores[self.keep_best]
+        self.stale = 0 if self.best is None or score > self.best else self.stale + 1
+        if self.best is None or score >= self.best:  # of equals the later: it has trained longer
+            self.best, self.best_step = score, self.step
             self.best_weights = {k: v.detach().cpu().clone() for k, v in self.inner.evaluated.state_dict().items()}
-        else:
-            self.stale += 1
         patience = getattr(self.config, "early_stopping", None)
         return patience is not None and self.stale >= patience
 

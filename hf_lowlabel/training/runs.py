@@ -16,8 +16,10 @@ from ..data.sources import Source, load_source
 from ..data.splits import Split, make_split
 from ..distributed import world
 from ..errors import MissingSplit, UserError
+from ..evaluation.checkpoints import LAST, median_of_last, sel
 from ..evaluation.metrics import classification_metrics, softmax
 from ..evaluation.probes import feature_std, knn_accuracy
+from ..finetuning.weights import Prior
 from ..models import create_backbone, create_classifier
 from ..pretraining.anchor import Anchored
 from ..views.table import build_view
@@ -26,9 +28,11 @@ from .batches import ViewStream, finetune_batches, pretrain_batches
 from .folder import claim, release
 from .inference import features_of, logits_of
 from .loop import Loop, duration
+from .priors import load_priors
 from .results import Recorder, peak_memory
 
 log = logging.getLogger("hf_lowlabel")
+SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check of a pretraining run
 
 
@@ -149,6 +153,8 @@ def _finetune(config: FinetuneConfig, folder: Path) -> Run:
         _normalise(model, pool)
     prep = model.preprocessing
     objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool))
+    if config.prior:
+        objective.rule = Prior(objective.rule, load_priors(config.prior, pool.ids, names), until=config.prior_until)
     start_from(objective, config)
 
     def stream(name, members, per_step, kinds, targets=None):
@@ -169,12 +175,18 @@ def _finetune(config: FinetuneConfig, folder: Path) -> Run:
     recorder = Recorder(config, folder, source, split, model.load_report,
                         pools={"training": pool, **{k: p for k, (p, _) in truth.items()}})
 
+    keep_best = _keep_best(config, held is not None, unlabeled is not None)
+    asked = torch.linspace(0, len(pool) - 1, min(SEL_IMAGES, len(pool))).long()
+
     def watch(trained, step: int) -> dict:
-        return {f"{k}_accuracy": float((logits_of(trained.evaluated, p, plain).argmax(1) == y).float().mean())
-                for k, (p, y) in truth.items()}
+        scores = {f"{k}_accuracy": float((logits_of(trained.evaluated, p, plain).argmax(1) == y).float().mean())
+                  for k, (p, y) in truth.items()}
+        if unlabeled is not None:
+            scores["sel"] = sel(softmax(logits_of(trained.evaluated, pool, plain, asked).numpy()))
+        return scores
 
     loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
-                lr=config.lr, evaluate=watch, keep_best="validation_accuracy" if held is not None else None,
+                lr=config.lr, evaluate=watch, keep_best=keep_best,
                 on_save=lambda loop: recorder.save(loop, {}, final=False))
     loop.fit(config.resume)
     loop.take_best()
@@ -184,11 +196,23 @@ def _finetune(config: FinetuneConfig, folder: Path) -> Run:
         scores = classification_metrics(logits, y.numpy(), names)
         if part == "test":
             metrics |= scores
+            metrics |= {f"accuracy_median_of_{LAST}": m for m in [median_of_last(loop.history)] if m is not None}
             recorder.pictures(p, softmax(logits), y.numpy(), names, scores)
         else:
             metrics["validation_accuracy"] = scores["accuracy"]
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated, metrics, loop, recorder)
+
+
+def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool) -> str | None:
+    """The score by which the saved weights are chosen; None: the last ones."""
+    for kind, there, need in (("validation", has_validation, "validation images; fix: --validation N, or a split with some"),
+                              ("sel", has_unlabeled, "a method that uses unlabeled images")):
+        if config.keep_best == kind and not there:
+            raise UserError(f"keep_best is {kind!r}; expected {need}")
+    if config.keep_best == "last":
+        return None
+    return "validation_accuracy" if has_validation and config.keep_best != "sel" else "sel" if has_unlabeled else None
 
 
 def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source, np.ndarray]:

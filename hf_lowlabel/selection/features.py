@@ -1,0 +1,236 @@
+"""Features of a whole source from any backbone: computed once, kept in a file, mapped into memory.
+
+    features = extract("runs/backbone", load_source("photos/"), path="to_label/features.safetensors")
+    features.values      float32 [M, D], memory-mapped;  features.indices  int64 [M], positions in the source
+
+The file is safetensors (`indices`, `features`) and carries the fingerprints of model and data; it is reused when both
+match. Images are decoded in threads as they are needed, so a million of them take the memory of a few batches. Under
+several processes each takes a share of whole batches, and the result is the same, bit for bit on one kind of machine.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..data.pools import CHUNK, check_share, decode_chunks
+from ..data.sources import Source
+from ..distributed import all_gather, barrier, rank, world
+from ..errors import UserError
+from ..models import create_backbone
+from ..views.table import build_view
+
+log = logging.getLogger("hf_lowlabel")
+BATCH = 4 * CHUNK  # images in a forward pass; the shares of processes are whole batches, so that no rounding differs
+
+
+@dataclass
+class Features:
+    """values: float32 [M, D]. indices: int64 [M], ascending positions in the source; an unreadable image has none."""
+
+    values: np.ndarray
+    indices: np.ndarray
+    model: str = ""  # fingerprint of weights and preprocessing
+    data: str = ""   # fingerprint of the source and of which of its images were asked for
+    reused: bool = False
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (id, reason), of this process
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Rows of the images at these positions of the source; one without features is left out."""
+        where = np.searchsorted(self.indices, indices)
+        where = np.minimum(where, len(self.indices) - 1)
+        return where[self.indices[where] == indices]
+
+
+def extract(
+    model: str | nn.Module, source: Source, members: np.ndarray | None = None, *, path: str | Path | None = None,
+    image_size: int | None = None, revision: str | None = None, device: str | None = None, workers: int | None = None,
+    max_bad: float = 0.01,
+) -> Features:
+    """Pooled features of the images at `members` of the source (None: all), from the evaluation view of the model.
+
+    model: a timm name, a local folder, a Hub id, or a network with `pooled` (or `features`) and `preprocessing`. path:
+    the file to keep them in, or to take them from when its fingerprints match. max_bad: share of unreadable images that
+    is left out and listed. Raises UserError for NaN or infinite features.
+    """
+    encoder = create_backbone(str(model), image_size=image_size, revision=revision) if isinstance(model, (str, Path)) else model
+    members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
+    prep = encoder.preprocessing
+    size = prep["input_size"][-1]
+    side = int(size / prep["crop_pct"])
+    model_print = fingerprint(encoder, [prep[k] for k in ("input_size", "crop_pct", "mean", "std", "interpolation")])
+    data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
+    found = read(path, model_print, data_print) if path is not None else None
+    barrier()  # every process has looked at the old file before one writes a new one
+    if found is not None:
+        log.info("features of %d images taken from %s", len(found), Path(path).name)
+        return check(found, source)
+    if world() > 1 and path is None:
+        raise UserError(f"found {world()} processes and no file for the features; expected one to collect them in; give a path")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    encoder = encoder.to(device).eval()
+    view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    skipped: list[tuple[str, str]] = []
+    parts = batches(encoder, view, source, share(members), side, prep["interpolation"], workers, skipped, device,
+                    max_bad * len(members))
+    if path is None:
+        pieces = list(parts)
+        values, indices = (np.concatenate(column) for column in zip(*pieces)) if pieces else (np.zeros((0, 1)), members[:0])
+    else:
+        facts = {"model": model_print, "data": data_print}
+        values, indices = collect(Path(path), parts, encoder.num_features, device, facts)
+    if not len(values):
+        check_share(skipped, len(members), max_bad)
+    if skipped:
+        log.warning("left out %d images that cannot be read, such as %s: %s", len(skipped), *skipped[0])
+    return check(Features(values, indices, model_print, data_print, skipped=skipped), source)
+
+
+def share(members: np.ndarray) -> np.ndarray:
+    """This process's part: whole batches, so that every image is computed in the same company on any number of processes."""
+    count = -(-len(members) // BATCH)
+    return members[rank() * count // world() * BATCH:(rank() + 1) * count // world() * BATCH]
+
+
+@torch.inference_mode()
+def batches(encoder, view, source, mine, side, interpolation, workers, skipped, device,
+            allowed: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(values [b, D], positions in the source [b]) of one batch after the other."""
+    pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
+    threads = min(os.cpu_count() or 1, 16) if workers is None else workers
+    chunks: list[Tensor] = []
+    kept: list[np.ndarray] = []
+    with tqdm(total=len(mine), desc="features", unit="img", disable=not sys.stderr.isatty() or rank() > 0, leave=False) as bar:
+        for start, images, errors in decode_chunks(source, mine, side, interpolation, threads, None):
+            good = [row for row in range(len(images)) if start + row not in errors]
+            skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
+            if len(skipped) > allowed:
+                check_share(skipped, max(len(mine), 1), allowed / max(len(mine), 1))
+            chunks.append(images[good])
+            kept.append(mine[start + np.array(good, dtype=np.int64)])
+            bar.update(len(images))
+            if (start + len(images)) % BATCH and start + len(images) < len(mine):
+                continue
+            x = torch.cat(chunks).to(device)
+            if len(x):
+                u = torch.zeros(len(x), view.width, dtype=torch.float64)
+                yield pooled(view(x, u)).float().cpu().numpy(), np.concatenate(kept)
+            chunks, kept = [], []
+
+
+def fingerprint(encoder: nn.Module, preprocessing: Sequence) -> str:
+    """sha256 over names, shapes and bytes of all tensors and over the preprocessing."""
+    digest = hashlib.sha256(json.dumps([str(p) for p in preprocessing]).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.dim() else str(tensor.item()).encode())
+    return digest.hexdigest()
+
+
+def check(features: Features, source: Source) -> Features:
+    """The features, or an error that names an image whose features are not finite."""
+    bad = 0
+    first = None
+    for start in range(0, len(features), 65536):
+        wrong = np.flatnonzero(~np.isfinite(features.values[start:start + 65536]).all(1))
+        bad += len(wrong)
+        first = int(start + wrong[0]) if first is None and len(wrong) else first
+    if bad:
+        raise UserError(f"found NaN or infinite features for {bad} of {len(features)} images, such as "
+                        f"{source.ids[features.indices[first]]!r}; expected finite numbers; fix: check that the model's training did "
+                        "not diverge, or take another model")
+    return features
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------------
+def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Write the parts of all processes into one file, in order, whole or not at all; returns it memory-mapped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = path.with_name(f".{path.name}.{rank()}.part")
+    rows: list[np.ndarray] = []
+    try:
+        with open(mine, "wb") as file:
+            for values, indices in parts:
+                values.astype("<f4", copy=False).tofile(file)
+                rows.append(indices)
+        indices = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        counts = all_gather(torch.tensor([len(indices)], device=device if world() > 1 else "cpu")).tolist()
+        most = max(counts)
+        padded = torch.zeros(most, dtype=torch.int64, device=device if world() > 1 else "cpu")
+        padded[:len(indices)] = torch.as_tensor(indices)
+        everyone = all_gather(padded).view(-1, most)
+        indices = np.concatenate([everyone[r, :n].cpu().numpy() for r, n in enumerate(counts)])
+        barrier()
+        if rank() == 0:
+            join(path, indices, [path.with_name(f".{path.name}.{r}.part") for r in range(world())], width, metadata)
+        barrier()
+    finally:
+        mine.unlink(missing_ok=True)
+    _, tensors = mapped(path)
+    return tensors["features"], np.array(tensors["indices"])
+
+
+def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
+    whole = path.with_name(f".{path.name}.{os.getpid()}.part")
+    n = len(indices)
+    header = json.dumps({
+        "__metadata__": metadata, "indices": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
+        "features": {"dtype": "F32", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 4 * n * width]}}).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
+    try:
+        with open(whole, "wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(indices.astype("<i8").tobytes())
+            for part in parts:
+                with open(part, "rb") as piece:
+                    while block := piece.read(1 << 24):
+                        file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(whole, path)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+TYPES = {"F32": "<f4", "I64": "<i8"}
+
+
+def mapped(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """(metadata, tensors as read-only memory maps) of a safetensors file."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", {})
+    return metadata, {name: np.memmap(path, TYPES[t["dtype"]], "r", 8 + length + t["data_offsets"][0], tuple(t["shape"]))
+                      if 0 not in t["shape"] else np.zeros(t["shape"], TYPES[t["dtype"]]) for name, t in header.items()}
+
+
+def read(path: str | Path, model: str, data: str) -> Features | None:
+    """Features kept in the file, or None where there are none or they belong to another model or other data."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        metadata, tensors = mapped(path)
+        features = Features(tensors["features"], np.array(tensors["indices"]), metadata["model"], metadata["data"], reused=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"found {path} that is not a whole file of features ({error}); expected one written by this library; remove "
+                        "it, or give another name") from error
+    differs = [what for what, a, b in (("model", features.model, model), ("data", features.data, data)) if a != b]
+    if differs:
+        log.info("features in %s are of another %s: computing them anew", path.name, " and ".join(differs))
+        return None
+    return features

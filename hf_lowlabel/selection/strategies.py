@@ -1,0 +1,196 @@
+"""Which images to label: each strategy is a function (features [N, D] of unit length, budget, seed) -> int64 [budget].
+
+`STRATEGIES` is the whole list. None of them sees a label, but for `class_balanced`, which is for benchmarks.
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..data.order import order
+from ..errors import UserError, unknown
+from .as3l import as3l, nearest_images
+from .clustering import BLOCK, device, kmeans, means, nearest, neighbours
+
+
+def random(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
+    """`budget` images at random, without replacement."""
+    return order(seed, "select/random", 0, budget, len(features))
+
+
+def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: np.ndarray) -> np.ndarray:
+    """The same number of images from every class, at random: needs the labels of all, so it is for benchmarks only.
+
+    What does not divide goes to classes drawn at random.
+    """
+    classes = np.unique(labels[labels >= 0])
+    if budget < len(classes):
+        raise UserError(f"found a budget of {budget} images for {len(classes)} classes; expected at least one each; fix: --budget "
+                        f"{len(classes)} or more, or another strategy")
+    quota = np.full(len(classes), budget // len(classes))
+    quota[order(seed, "select/extra", 0, len(classes), len(classes))[:budget % len(classes)]] += 1
+    chosen = []
+    for c, q in zip(classes, quota, strict=True):
+        mine = np.flatnonzero(labels == c)
+        if len(mine) < q:
+            raise UserError(f"found {len(mine)} images of class {c}; expected {q} for a class-balanced budget of {budget}; fix: fewer")
+        chosen.append(mine[order(seed, f"select/class/{c}", 0, len(mine), len(mine))[:q]])
+    return np.concatenate(chosen)
+
+
+def k_medoids(features: np.ndarray, budget: int, seed: int = 0, *, iterations: int = 50) -> np.ndarray:
+    """min over medoids among the images of sum_i ||x_i - x_medoid(i)||^2 (Kaufman and Rousseeuw 1987), by alternation.
+
+    The sum of squares from a member to the others of its cluster is smallest for the member nearest to their mean, so an
+    update costs N D. Starts at the images nearest to the centres of k-means.
+    """
+    medoids = nearest_images(features, kmeans(features, budget, seed=seed).centres)
+    x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=device())
+    for _ in range(iterations):
+        assigned, _ = nearest(features, features[medoids])
+        centre = means(x, torch.as_tensor(assigned, device=x.device), x[torch.as_tensor(medoids, device=x.device)])
+        new = nearest_images(features, centre.cpu().numpy())
+        if np.array_equal(new, medoids):
+            break
+        medoids = new
+    return medoids
+
+
+def coreset(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
+    """Greedy k-center (Sener and Savarese 2018, algorithm 1): next is argmax_i min_{j chosen} ||x_i - x_j||.
+
+    The first is drawn at random.
+    """
+    x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=device())
+    norm = (x * x).sum(1)
+    chosen = [int(order(seed, "select/coreset", 0, 1, len(x))[0])]
+    distance = torch.full((len(x),), torch.inf, device=x.device)
+    while True:
+        last = x[chosen[-1]]
+        distance = torch.minimum(distance, norm - 2 * (x @ last) + last @ last)
+        distance[chosen[-1]] = -torch.inf
+        if len(chosen) == budget:
+            return np.array(chosen)
+        chosen.append(int(distance.argmax()))
+
+
+def usl(features: np.ndarray, budget: int, seed: int = 0, *, k: int | None = None, iterations: int = 10, weight: float = 0.5,
+        alpha: float = 0.5, momentum: float = 0.9) -> np.ndarray:
+    """USL (Wang et al. 2022, arXiv 2110.03006, section 3): density peaks of k-means clusters, kept apart.
+
+        U_i = 1 / mean distance to the k nearest,   Reg_i = sum_{other clusters j} 1 / ||x_i - s_j||^alpha
+        R_i <- momentum R_i + (1 - momentum) Reg_i,   s_c <- argmax_{i in cluster c} U_i - weight R_i
+
+    for `iterations` rounds from s_c = argmax U. k: the authors' 400 of CIFAR's 50,000 images, here the same share.
+    """
+    k = k or int(np.clip(round(0.008 * len(features)), 5, 400))
+    u = 1 / np.maximum(np.sqrt(neighbours(features, k)[1]).mean(1), 1e-6)
+    assigned = kmeans(features, budget, seed=seed).assigned
+    chosen = best_of_each(u, assigned, budget)
+    smooth = np.zeros(len(u))
+    for _ in range(iterations):
+        reg = np.empty(len(u))
+        for start in range(0, len(u), BLOCK):
+            part = torch.as_tensor(np.array(features[start:start + BLOCK], dtype=np.float32))
+            d = torch.cdist(part, torch.as_tensor(np.array(features[chosen], dtype=np.float32))).clamp_min(1e-6).numpy() ** -alpha
+            d[np.arange(len(d)), assigned[start:start + BLOCK]] = 0
+            reg[start:start + BLOCK] = d.sum(1)
+        smooth = momentum * smooth + (1 - momentum) * reg
+        new = best_of_each(u - weight * smooth, assigned, budget)
+        if np.array_equal(new, chosen):
+            break
+        chosen = new
+    return chosen
+
+
+def best_of_each(score: np.ndarray, assigned: np.ndarray, clusters: int) -> np.ndarray:
+    """The image of highest score in each cluster; an empty cluster takes the best image left."""
+    ranked = np.argsort(-score, kind="stable")
+    out = np.full(clusters, -1)
+    found, first = np.unique(assigned[ranked], return_index=True)
+    out[found] = ranked[first]
+    left = np.setdiff1d(ranked, out, assume_unique=False)
+    empty = np.flatnonzero(out < 0)
+    out[empty] = left[np.argsort(-score[left], kind="stable")][:len(empty)]
+    return out
+
+
+def typiclust(features: np.ndarray, budget: int, seed: int = 0, *, k: int = 20, most: int = 500, smallest: int = 5) -> np.ndarray:
+    """TypiClust (Hacohen et al. 2022, arXiv 2202.02794, section 3): the most typical image of each large cluster.
+
+        typicality_i = 1 / mean distance to the min(k, size) nearest of its own cluster
+
+    with min(budget, `most`) clusters. In turn, the cluster with the fewest chosen images, and of those the largest, gives
+    its most typical one; clusters below `smallest` images come last.
+    """
+    clusters = min(budget, most)
+    assigned = kmeans(features, clusters, seed=seed).assigned
+    ranked = []
+    for c in range(clusters):
+        mine = np.flatnonzero(assigned == c)
+        rows = features[mine]
+        distance = np.sqrt(neighbours(rows, min(k, len(mine)))[1]).mean(1) if len(mine) > 1 else np.zeros(len(mine))
+        ranked.append(mine[np.argsort(distance, kind="stable")])
+    size = np.array([len(r) for r in ranked])
+    used = np.zeros(clusters, np.int64)
+    chosen = []
+    while len(chosen) < budget:
+        able = np.flatnonzero(used < size)
+        c = able[np.lexsort((-size[able], used[able], size[able] < smallest))[0]]
+        chosen.append(int(ranked[c][used[c]]))
+        used[c] += 1
+    return np.array(chosen)
+
+
+STRATEGIES = {
+    "as3l": as3l,
+    "random": random,
+    "class-balanced": class_balanced,
+    "k-medoids": k_medoids,
+    "coreset": coreset,
+    "usl": usl,
+    "typiclust": typiclust,
+}
+
+
+def choose(strategy: str, features: np.ndarray, budget: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    """Indices that a strategy of the table chooses, each once. Raises UserError for a budget that cannot be met."""
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    if not 1 <= budget <= len(features):
+        raise UserError(f"found a budget of {budget} for {len(features)} images to choose from; expected 1 to {len(features)}; fix: "
+                        "--budget")
+    if strategy == "class-balanced":
+        if labels is None or (labels < 0).all():
+            raise UserError("found no labels for the strategy class-balanced; expected those of all images; fix: --strategy as3l, which "
+                            "needs none")
+        chosen = class_balanced(features, budget, seed, labels=labels)
+    else:
+        chosen = STRATEGIES[strategy](features, budget, seed)
+    return np.asarray(chosen, dtype=np.int64)
+
+
+def identical(features: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+    """For each image the first one whose unit features are within `tolerance` of it (itself if none): int64 [N].
+
+    Copies of an image fall into the same cell of a grid over 16 random directions, or of one shifted by half a cell, but
+    for rounding at the border of both; whatever shares a cell is compared in full.
+    """
+    n = len(features)
+    directions = np.random.default_rng(0).standard_normal((features.shape[1], 16)).astype(np.float32)
+    first = np.arange(n)
+    place = np.concatenate([np.asarray(features[i:i + BLOCK], np.float32) @ directions for i in range(0, n, BLOCK)])
+    for shift in (0.0, 0.5):
+        _, group, size = np.unique(np.floor(place / (50 * tolerance) + shift), axis=0, return_inverse=True, return_counts=True)
+        group = group.ravel()
+        several = np.flatnonzero(size[group] > 1)
+        several = several[np.argsort(group[several], kind="stable")]
+        for members in np.split(several, np.flatnonzero(np.diff(group[several])) + 1):
+            seen: list[int] = []
+            for i in members:
+                close = np.linalg.norm(features[seen] - features[i], axis=1) < tolerance if seen else np.zeros(0, bool)
+                if close.any():
+                    first[i] = min(first[i], first[seen[int(close.argmax())]])
+                else:
+                    seen.append(int(i))
+    return first
