@@ -42,3 +42,15 @@ def test_collapse_costs_variance_and_copies_cost_covariance():
 def test_gradients():
     z = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).mul_(0.3).requires_grad_()
     assert torch.autograd.gradcheck(variance, z) and torch.autograd.gradcheck(covariance, z)
+
+
+@pytest.mark.parametrize("term", ["variance", "covariance"])
+def test_each_view_feels_each_term(term):
+    objective = make("vicreg", **{**dict(invariance=0.0, variance=0.0, covariance=0.0), term: 1.0})
+    with torch.no_grad():
+        objective.expander[-1].weight.mul_(0.1)  # standard deviations below 1
+    batch = batch_for(objective)
+    for x in batch["views"]:
+        x.requires_grad_()
+    objective(batch, 0.5)["loss"].backward()
+    assert all(x.grad.abs().max() > 1e-6 for x in batch["views"])
