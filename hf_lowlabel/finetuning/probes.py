@@ -1,0 +1,98 @@
+"""Baselines on frozen features: nearest neighbours, logistic regression, label spreading. No network is trained.
+
+features [N, D] of the labeled and unlabeled images with labels int [N], -1 for unlabeled; query [Q, D]; every function
+returns class probabilities float32 [Q, num_classes], 0 for a class without a label. They answer in seconds, and with
+strong pretrained features they are hard to beat.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UserError
+
+
+def knn(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, k: int = 20,
+        temperature: float = 0.07) -> np.ndarray:
+    """p_c propto sum of exp(s_j / T) over the k most similar labeled images j of class c (Wu et al. 2018, section 3.4).
+
+    s_j: cosine similarity. k: neighbours that vote, at most the number of labels. temperature: T.
+    """
+    x, y = _labeled(features, labels)
+    bank, query, k = _unit(x), _unit(query), min(k, len(x))
+    votes = np.zeros((len(query), num_classes), np.float32)
+    for start in range(0, len(query), 4096):
+        s = query[start:start + 4096] @ bank.T                                           # [q, L]
+        nearest = np.argpartition(-s, k - 1, axis=1)[:, :k]
+        weight = np.exp((np.take_along_axis(s, nearest, 1) - s.max(1, keepdims=True)) / temperature)
+        rows = np.arange(start, start + len(s))[:, None]
+        np.add.at(votes, (np.broadcast_to(rows, nearest.shape), y[nearest]), weight)
+    return votes / votes.sum(1, keepdims=True)
+
+
+def probe_head(features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2: float = 1.0,
+               max_iter: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """(weight [num_classes, D], bias [num_classes]) of a linear layer on raw features, by logistic regression.
+
+        min sum_labeled CE(y, V x' + c) + l2 / 2 |V|^2,   x' = (x - mean) / std over ALL images;   weight = V / std
+
+    l2: weight of the penalty. A class without a label gets weight 0 and a bias that loses to all others.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = _labeled(features, labels)
+    mean, std = np.mean(features, 0, dtype=np.float64), np.std(features, 0, dtype=np.float64)
+    std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, np.inf)  # a feature that never changes says nothing
+    known = np.unique(y)
+    if len(known) < 2:
+        raise UserError(f"found labels of {len(known)} class; expected at least two; label an image of another class")
+    fit = LogisticRegression(C=1 / l2, max_iter=max_iter).fit((x - mean) / std, y)
+    V, c = fit.coef_, fit.intercept_
+    if len(known) == 2:  # scikit-learn keeps the difference of the two alone
+        V, c = np.concatenate([np.zeros_like(V), V]), np.concatenate([np.zeros_like(c), c])
+    weight, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -1e4)
+    weight[known] = V / std
+    bias[known] = c - weight[known] @ mean
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def probe(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, l2: float = 1.0) -> np.ndarray:
+    """softmax of the linear layer of `probe_head`."""
+    weight, bias = probe_head(features, labels, num_classes=num_classes, l2=l2)
+    z = query.astype(np.float64) @ weight.T.astype(np.float64) + bias
+    e = np.exp(z - z.max(1, keepdims=True))
+    return (e / e.sum(1, keepdims=True)).astype(np.float32)
+
+
+def label_spreading(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, neighbours: int = 10,
+                    alpha: float = 0.8, max_iter: int = 100) -> np.ndarray:
+    """F <- alpha S F + (1 - alpha) Y over the neighbour graph of all images (Zhou et al. 2004), then the query's neighbours.
+
+    neighbours: of each image in the graph, by cosine. alpha: share that comes from the neighbours at every round.
+    """
+    from sklearn.semi_supervised import LabelSpreading
+
+    _labeled(features, labels)
+    neighbours = min(neighbours, len(features) - 1)
+    model = LabelSpreading(kernel="knn", n_neighbors=neighbours, alpha=alpha, max_iter=max_iter)
+    model.fit(_unit(features), labels)
+    out = np.zeros((len(query), num_classes), np.float32)
+    out[:, model.classes_] = np.nan_to_num(model.predict_proba(_unit(query)))
+    lost = out.sum(1) == 0  # a query whose neighbours no label has reached: every class alike
+    out[np.ix_(lost, model.classes_)] = 1 / len(model.classes_)
+    return out
+
+
+PROBES = {"knn": knn, "probe": probe, "label-spreading": label_spreading}
+
+
+def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    known = labels >= 0
+    if len(features) != len(labels) or not known.any():
+        raise UserError(f"found {len(features)} features and {len(labels)} labels, {known.sum()} of them known; expected "
+                        "one label for each image and at least one that is not -1")
+    return features[known], labels[known]
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
