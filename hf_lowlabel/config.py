@@ -48,6 +48,7 @@ class RunConfig:
     flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
     augment: str = setting("kekmodel", "RandAugment preset of the strong view", choices=("kekmodel", "usb"))
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop")
+    randaugment: bool = setting(False, "RandAugment in the views of pretraining too: it turns and shears, which crops do not")
     color: bool = setting(True, "jitter colours (off: brightness and contrast only, for gray images)")
 
     max_steps: int | None = setting(None, "optimizer steps")

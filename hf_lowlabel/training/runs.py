@@ -152,7 +152,8 @@ def _finetune(config: FinetuneConfig, folder: Path) -> Run:
     if config.from_scratch:
         _normalise(model, pool)
     prep = model.preprocessing
-    objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool))
+    objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool),
+                                      num_labeled=len(at.labeled))
     if config.prior:
         objective.rule = Prior(objective.rule, load_priors(config.prior, pool.ids, names), until=config.prior_until)
     start_from(objective, config)

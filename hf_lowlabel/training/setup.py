@@ -22,6 +22,7 @@ from ..objective import Objective
 from ..views.table import build_view
 
 log = logging.getLogger("hf_lowlabel")
+FACTS = ("rule", "num_classes", "pool", "num_labeled")  # what a constructor is told about the run, not set by the user
 
 
 def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
@@ -130,7 +131,7 @@ def statistics_of(pool, sample: int = 2048) -> tuple[list[float], list[float]]:
 def make_views(config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std) -> dict:
     flip = source.flip if config.flip is None else config.flip
     return {key: build_view(kind, size=size, mean=mean, std=std, flip=flip, preset=config.augment, min_scale=config.min_scale,
-                            color=config.color) for key, kind in kinds.items()}
+                            color=config.color, randaugment=config.randaugment) for key, kind in kinds.items()}
 
 
 def load(path: str) -> type:
@@ -140,20 +141,20 @@ def load(path: str) -> type:
 
 
 def build_objective(name: str, network: torch.nn.Module, arguments: dict, *, num_classes: int | None = None,
-                    pool: int | None = None) -> Objective:
+                    pool: int | None = None, num_labeled: int | None = None) -> Objective:
     """The objective of a method over `network`; `arguments` are its and its rule's hyperparameters, checked by name."""
     spec = METHODS[name]
     cls, rule_cls = load(spec.cls), load(spec.rule) if spec.rule else None
     own = _keywords(cls)
     rules = _keywords(rule_cls) if rule_cls else {}
-    offered = {k for k in (*own, *rules) if k not in ("rule", "num_classes", "pool")}
+    offered = {k for k in (*own, *rules) if k not in FACTS}
     for key, value in arguments.items():
         if key not in offered:
             raise unknown(f"hyperparameter of {name}", key, offered)
         default = own.get(key, rules.get(key))
         if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
             raise UserError(f"{key} of {name} is {value!r}; expected a number such as {default!r}")
-    facts = {"num_classes": num_classes, "pool": pool}
+    facts = {"num_classes": num_classes, "pool": pool, "num_labeled": num_labeled}
     extra = {"rule": rule_cls(**_pick(arguments, facts, rules))} if rule_cls else {}
     return cls(network, **_pick(arguments, facts, own), **extra)
 

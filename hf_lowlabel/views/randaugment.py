@@ -97,10 +97,10 @@ PRESETS = {
 
 
 class RandAugment:
-    """`preset.layers` operations, then cutout, on uint8 [N, 3, S, S]; in and out are whole levels, as with Pillow."""
+    """`preset.layers` operations, then `cutout`, on uint8 [N, 3, S, S]; in and out are whole levels, as with Pillow."""
 
-    def __init__(self, preset: Preset):
-        self.preset, self.width = preset, preset.layers * DRAWS_PER_LAYER + CUTOUT_DRAWS
+    def __init__(self, preset: Preset, cutout: bool = True):
+        self.preset, self.cutout, self.width = preset, cutout, preset.layers * DRAWS_PER_LAYER + CUTOUT_DRAWS
 
     def parameters(self, u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of draws u [N, width]: operations int64 and strengths float64 [N, layers], cutout corners int64 [N, 4]."""
@@ -115,7 +115,8 @@ class RandAugment:
         batch = Groups(x)
         for layer in range(self.preset.layers):
             apply_layer(batch, op[:, layer], strength[:, layer])
-        return pil_ops.rectangle(batch.restored(), corners, self.preset.level)
+        x = batch.restored()
+        return pil_ops.rectangle(x, corners, self.preset.level) if self.cutout else x
 
 
 def apply_layer(batch: Groups, op: np.ndarray, strength: np.ndarray) -> None:

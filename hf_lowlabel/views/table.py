@@ -99,6 +99,8 @@ class View:
         x = self.crop(images, u[:, :self.crop.width])
         at, top = self.crop.width, 255.0
         for step in self.steps:
+            if isinstance(step, RandAugment) and x.dtype != torch.uint8:
+                x = x.round().clamp_(0, 255).to(torch.uint8)
             if not isinstance(step, RandAugment) and top != 1:
                 x, top = x.float().div_(255), 1.0
             x = step(x, u[:, at:at + step.width])
@@ -115,12 +117,13 @@ class View:
 
 def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[float], flip: bool = True,
                preset: str = "kekmodel", min_scale: float | None = None, color: bool = True,
-               dtype: torch.dtype = torch.float32) -> View:
+               randaugment: bool = False, dtype: torch.dtype = torch.float32) -> View:
     """The view `kind` of VIEWS at size x size px.
 
     flip False: never mirrored, for data whose mirror image is something else (digits). preset: which RandAugment.
     min_scale: smallest area of a resized crop, a share of the pool image; small images need 0.3 to 0.5. color False: no
-    hue, saturation or grayscale, for grayscale data. Views below 64 px are not blurred, as is common practice.
+    hue, saturation or grayscale, for grayscale data. randaugment: RandAugment (without its cutout) before the other steps of
+    any view that is cut by a random resized crop; it turns and shears, which crops do not. Views below 64 px are not blurred, as is common practice.
     """
     if kind not in VIEWS:
         raise unknown("view", kind, VIEWS)
@@ -131,6 +134,8 @@ def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[flo
     recipe = VIEWS[kind]
     if min_scale is not None:
         recipe = replace(recipe, scale=(min_scale, max(min_scale, recipe.scale[1])))
+    if randaugment and recipe.crop == "resized":
+        recipe = replace(recipe, randaugment=True)
     return View(_crop(recipe, size, flip), _steps(recipe, size, preset, color), mean, std, dtype)
 
 
@@ -143,7 +148,7 @@ def _crop(recipe: Recipe, size: int, flip: bool):
 def _steps(recipe: Recipe, size: int, preset: str, color: bool) -> list:
     steps = []
     if recipe.randaugment:
-        steps.append(RandAugment(PRESETS[preset]))
+        steps.append(RandAugment(PRESETS[preset], cutout=recipe.crop == "shift"))
     if recipe.jitter:
         amounts = [a / 2 for a in recipe.jitter] if size < SMALL and max(recipe.jitter) > 0.5 else list(recipe.jitter)
         steps.append(Jitter(*(amounts if color else [*amounts[:2], 0.0, 0.0]), p=recipe.jitter_chance))

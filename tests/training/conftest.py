@@ -1,9 +1,12 @@
 """Runs of a few steps on the embedded digits at 8 px: seconds each."""
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+
+from hf_lowlabel.data import digits
 
 TINY = dict(dataset="digits", model="wrn_10_2", from_scratch=True, image_size=8, pool_size=8, color=False, log_every=2, eval_every=100,
             save_every=2, batch_size=12, max_steps=6)
@@ -24,6 +27,18 @@ def visible_log():
     before, log.propagate = log.propagate, True
     yield
     log.propagate = before
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """The first 160 digits only."""
+    whole = digits.digits
+
+    def few(split="train"):
+        source = whole(split)
+        return replace(source, ids=source.ids[:160], labels=source.labels[:160], fingerprint="f" * 64)
+
+    monkeypatch.setattr(digits, "digits", few)
 
 
 @pytest.fixture(autouse=True)
