@@ -1,0 +1,119 @@
+"""Masks as files and as pictures: palette PNGs, overlays, and a sheet of input, truth, prediction and confidence."""
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
+from PIL import Image
+
+from .plots import CYCLE, LARGEST_FILE, _cut, _figure, _save
+
+OPACITY = 0.6  # of colours laid over an image
+IGNORED = (128, 128, 128)  # pixels that take no part
+IGNORE = 255
+# Trubetskoy's list of colours that are easy to tell apart
+TWENTY = """#e6194b #3cb44b #ffe119 #4363d8 #f58231 #911eb4 #42d4f4 #f032e6 #bfef45 #fabed4
+            #469990 #dcbeff #9a6324 #fffac8 #800000 #aaffc3 #808000 #ffd8b1 #000075 #a9a9a9"""
+BACKGROUND = ("background", "bg", "other", "others", "none", "nothing")  # names of a class that is no object
+
+
+def palette(class_names: Sequence[str]) -> np.ndarray:
+    """uint8 [256, 3]: black for a first class that is the background; then Okabe and Ito's colours if they suffice,
+    else twenty others, and PASCAL VOC's for more classes.
+    """
+    first = [(0, 0, 0)] if class_names[0].lower() in BACKGROUND else []
+    few = [c for c in CYCLE if c != "#000000"]
+    listed = few if len(class_names) <= len(first) + len(few) else TWENTY.split()
+    first += [tuple(int(255 * v + 0.5) for v in to_rgb(c)) for c in listed]
+    colors = np.array([voc_color(k) for k in range(256)], np.uint8)
+    colors[: len(first)] = first
+    colors[IGNORE] = IGNORED
+    return colors
+
+
+def voc_color(k: int) -> tuple[int, int, int]:
+    """PASCAL VOC's colour of class k: its bits 0, 3, 6 ... from the top of red, 1, 4 ... of green, 2, 5 ... of blue."""
+    return tuple(sum((k >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+
+
+def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path) -> Path:
+    """uint8 [H, W] as a palette PNG whose values are the classes."""
+    image = Image.fromarray(np.asarray(mask, np.uint8), mode="P")
+    image.putpalette(palette(class_names).tobytes())
+    image.save(path)
+    return Path(path)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """uint8 [H, W, 3]: the image with the colours of the classes over it; a background stays as it is."""
+    colors = palette(class_names)[mask]
+    covered = (colors != 0).any(2, keepdims=True)
+    mixed = (1 - OPACITY) * image + OPACITY * colors
+    return np.where(covered, mixed, image).round().astype(np.uint8)
+
+
+def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path) -> Path:
+    """A row for each example: {"id", "image" uint8 [H, W, 3], "truth" uint8 [H, W] or None, "prediction" uint8 [H, W],
+    "confidence" float [H, W]}. Wrong pixels are white in the last column, confident ones in the one before.
+    """
+    columns = ["image", "truth", "prediction", "confidence", "wrong"]
+    fig = _figure(2.1 * len(columns), 2.2 * len(rows) * _aspect(rows) + 0.8)
+    axes = fig.subplots(len(rows), len(columns), squeeze=False)
+    k = len(class_names)
+    for line, row in zip(axes, rows):
+        truth, prediction = row.get("truth"), row["prediction"]
+        wrong = None if truth is None else (truth != prediction) & (truth != IGNORE)
+        pictures = [row["image"], None if truth is None else overlay(row["image"], truth, class_names),
+                    overlay(row["image"], prediction, class_names), row["confidence"], wrong]
+        for ax, name, picture in zip(line, columns, pictures):
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if picture is None:
+                ax.axis("off")
+                continue
+            gray = dict(cmap="gray", vmin=1 / k if name == "confidence" else 0, vmax=1)
+            ax.imshow(picture, **(gray if picture.ndim == 2 else {}), interpolation="nearest")
+        line[0].set_ylabel(_cut(row.get("id", ""), 24), fontsize=7)
+    for ax, name in zip(axes[0], columns):
+        ax.set_title(name, fontsize=9)
+    colors = palette(class_names) / 255
+    seen = sorted({int(v) for row in rows for m in (row.get("truth"), row["prediction"]) if m is not None
+                   for v in np.unique(m)} - {IGNORE})
+    handles = [Patch(facecolor=colors[v], edgecolor="#767676", label=_cut(class_names[v], 18)) for v in seen[:24]]
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=7, frameon=False)
+    return _save(fig, path, _dpi(fig))
+
+
+def _dpi(fig) -> int:
+    """The finest of a few resolutions that needs no colours merged to stay below the limit: the legend must hold."""
+    for dpi in (110, 90, 75, 62):
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+        if buffer.tell() <= LARGEST_FILE:
+            break
+    return dpi
+
+
+def _aspect(rows: Sequence[dict]) -> float:
+    return float(np.mean([row["image"].shape[0] / row["image"].shape[1] for row in rows]))
+
+
+class Examples:
+    """Collects rows for `examples` out of `evaluate_segmentation(each=...)`: the images at `positions` of the pool."""
+
+    def __init__(self, positions: Sequence[int], ids: Sequence[str]):
+        self.wanted, self.ids, self.rows = set(positions), ids, {}
+
+    def __call__(self, position: int, image, target, probabilities) -> None:
+        if position in self.wanted:
+            confidence, prediction = probabilities.max(0)
+            self.rows[position] = {
+                "id": self.ids[position], "image": image.permute(1, 2, 0).cpu().numpy(), "truth": target.cpu().numpy(),
+                "prediction": prediction.byte().cpu().numpy(), "confidence": confidence.cpu().numpy()}
+
+    def save(self, class_names: Sequence[str], path: str | Path) -> Path:
+        return examples([self.rows[p] for p in sorted(self.rows)], class_names, path)
