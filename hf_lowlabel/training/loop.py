@@ -45,14 +45,16 @@ class Loop:
 
     batches(start) yields the batches of this rank from step `start` on. evaluate(objective) returns scalars to log;
     `keep_best` names the one (higher is better) by which training may stop early and the best weights are kept, or None.
-    on_save(loop) is called on the main process after every checkpoint.
+    on_save(loop) is called on the main process after every checkpoint. data: what the run trains on (fingerprint of the
+    images, hash of the split); a resumed run must have the same.
     """
 
     def __init__(self, objective: Objective, batches: Callable[[int], Iterator[dict]], config: RunConfig, folder: Path, *,
                  accelerator: Accelerator, lr: float, evaluate: Callable[[Objective, int], dict] | None = None,
-                 keep_best: str | None = None, on_save: Callable[[Loop], None] | None = None):
+                 keep_best: str | None = None, on_save: Callable[[Loop], None] | None = None, data: dict[str, str] | None = None):
         self.config, self.folder, self.accelerator, self.batches = config, folder, accelerator, batches
         self.evaluate, self.keep_best, self.on_save = evaluate, keep_best, on_save
+        self.data = data or {}
         device = accelerator.device
         objective.to(device)
         self.channels_last = config.channels_last if config.channels_last is not None else device.type == "cuda"
@@ -212,7 +214,7 @@ class Loop:
     def save(self, seconds: float) -> None:
         if self.accelerator.is_main_process:
             state = {"guard": self.guard.state_dict(), "best": self.best, "best_step": self.best_step, "stale": self.stale,
-                     "seconds": self.seconds + seconds, "config": _comparable(self.config)}
+                     "seconds": self.seconds + seconds, "config": _comparable(self.config), "data": self.data}
             best = {f"best::{k}": v for k, v in self.best_weights.items()}
             save_checkpoint(self.folder / "checkpoints", self.step, {**self.inner.state_dict(), **best}, self.optimizer, state,
                             self.config.keep_checkpoints)
@@ -233,6 +235,10 @@ class Loop:
             listed = "; ".join(f"{k} was {old!r}, now {new!r}" for k, (new, old) in changed.items())
             raise UserError(f"cannot resume {path.name} with other settings: {listed}. Use the settings of the run, or "
                             "--init-from to start a new run from its weights")
+        for what, value in self.data.items():
+            if state["data"].get(what) != value:
+                raise UserError(f"cannot resume {path.name} on other data: its {what} was {str(state['data'].get(what))[:12]}, now "
+                                f"{value[:12]}. Give the data of the run, or --init-from to start a new run from its weights")
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         self.inner.load_state_dict(tensors)
         restore_optimizer(self.optimizer, optimizer, state["optimizer"])

@@ -115,7 +115,8 @@ def _pretrain(config: PretrainConfig, folder: Path) -> Run:
         return collapse_monitor(trained.evaluated, pool, plain, labels)
 
     loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
-                lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False))
+                lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False),
+                data=identity(source, split))
     loop.fit(config.resume)
     loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
@@ -188,7 +189,7 @@ def _finetune(config: FinetuneConfig, folder: Path) -> Run:
 
     loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
                 lr=config.lr, evaluate=watch, keep_best=keep_best,
-                on_save=lambda loop: recorder.save(loop, {}, final=False))
+                on_save=lambda loop: recorder.save(loop, {}, final=False), data=identity(source, split))
     loop.fit(config.resume)
     loop.take_best()
     metrics = {}
@@ -277,6 +278,11 @@ def crop_share(size: int, stored: int) -> float:
     """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to that."""
     share = size / stored
     return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)
+
+
+def identity(source: Source, split: Split | None) -> dict[str, str]:
+    """What a resumed run must find again."""
+    return {"fingerprint of the images": source.fingerprint, **({"hash of the split": split.hash} if split else {})}
 
 
 def is_model_folder(path: str) -> bool:
