@@ -1,0 +1,164 @@
+"""From chosen images to a folder a person can label: images, contact sheet, labels.csv, Label Studio tasks.
+
+    to_label/images/0000_cat.jpg   index.html   labels.csv   selection.json   classes.txt (where classes are known)
+             label_studio_tasks.json   label_studio_config.xml
+
+For segmentation there is no labels.csv: the masks are painted in Label Studio, and split.json says which images they
+are for. selection.json is written last: a folder with it is complete.
+"""
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from ..data.images import BadImage, to_rgb
+from ..data.segmentation import SegmentationSource
+from ..data.sources import Source
+from ..data.splits import Split
+from ..errors import UserError
+from .clustering import nearest, neighbours
+from .labels import Labels, Task, write_labels, write_text
+from .page import TYPES
+
+THUMB = 96       # px, side of a neighbour on the contact sheet
+NEIGHBOURS = 6   # on the contact sheet
+KEPT = ("features.safetensors", ".DS_Store")  # what may lie in the folder before
+
+
+def check_folder(folder: Path) -> None:
+    """An error for a folder that holds anything, so that no labels are ever written over."""
+    there = sorted(p.name for p in folder.iterdir() if p.name not in KEPT and not p.name.endswith(".part")) if folder.is_dir() else []
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"found the file {str(folder)!r}; expected a folder to write to")
+    if there:
+        raise UserError(f"found {', '.join(there[:3])}{' ...' if len(there) > 3 else ''} in {str(folder)!r}; expected an empty folder, so that "
+                        "nothing labeled is lost; fix: another --output")
+
+
+def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray, task: Task, why: list[dict]) -> Task:
+    """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    task = replace(task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)})
+    write_text(folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False))
+    write_text(folder / "label_studio_config.xml", label_studio_config(task))
+    write_text(folder / "index.html", contact_sheet(task, why))
+    if task.task == "classification":
+        if task.class_names:
+            write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
+        write_labels(folder / "labels.csv", task, Labels())
+    else:
+        Split(dataset=task.dataset, config=task.config, revision=task.revision, seed=task.seed, class_names=task.class_names,
+              labeled={**task.labeled, **dict.fromkeys(task.files.values())}, validation=task.validation, test=task.test
+              ).save(folder / "split.json")
+    task.save(folder)
+    return task
+
+
+def write_image(source: Source | SegmentationSource, i: int, folder: Path, number: int) -> str:
+    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
+    with source.image(i) as image:
+        file = Path(getattr(image, "filename", "") or "")
+        if file.suffix.lower() in TYPES and file.is_file():
+            name = f"{number:04d}_{stem}{file.suffix.lower()}"
+            shutil.copyfile(file, folder / name)
+        else:
+            name = f"{number:04d}_{stem}.png"
+            to_rgb(image).save(folder / name)
+    return name
+
+
+# ---- why these --------------------------------------------------------------------------------------------------------
+def reasons(x: np.ndarray, chosen: np.ndarray, source: Source | SegmentationSource, indices: np.ndarray) -> list[dict]:
+    """For each chosen row of features x [N, D]: its nearest images, how many images it is the nearest chosen one of, and
+    which of them are all but the same.
+
+    All but the same: nearer than a tenth of the median distance between a chosen image and its nearest ones.
+    """
+    index, distance = neighbours(x, NEIGHBOURS, chosen)
+    index, distance = index[:, :NEIGHBOURS], np.sqrt(distance)
+    stands_for = np.bincount(nearest(x, x[chosen])[0], minlength=len(chosen))
+    limit = 0.1 * float(np.median(distance)) if distance.size else 0.0
+    out = []
+    for row in range(len(chosen)):
+        shown = [{"id": source.ids[indices[j]], "distance": round(float(d), 4), "thumb": thumbnail(source, int(indices[j])),
+                  "same": bool(d < limit)} for j, d in zip(index[row], distance[row], strict=True)]
+        out.append({"stands_for": int(stands_for[row]), "neighbours": shown})
+    return out
+
+
+def thumbnail(source: Source | SegmentationSource, i: int) -> str:
+    """A small JPEG as a data address."""
+    try:
+        with source.image(i) as image:
+            small = to_rgb(image)
+            if max(small.size) < THUMB:
+                small = small.resize([side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST)
+            small.thumbnail((THUMB, THUMB))
+    except BadImage:
+        return ""
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+SHEET = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+ body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color-scheme: light dark; }}
+ section {{ display: flex; gap: 1rem; align-items: center; padding: .8rem 0; border-top: 1px solid #8885; }}
+ section > img {{ width: 160px; height: 160px; object-fit: contain; image-rendering: auto; background: #8882; }}
+ figure {{ display: inline-block; margin: 0 .2rem; text-align: center; font-size: .75rem; }}
+ figure.same img {{ outline: 3px solid #d60; }} p {{ margin: .2rem 0; }}
+</style>
+<h1>{title}</h1><p>{lead}</p>
+{rows}
+</html>
+"""
+
+
+def contact_sheet(task: Task, why: list[dict]) -> str:
+    """One row per chosen image: itself, how many images it stands for, and its nearest neighbours."""
+    rows = []
+    for (file, id), reason in zip(task.files.items(), why, strict=True):
+        near = "".join(
+            f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
+            f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}{" (all but the same)" if n["same"] else ""}'
+            f'</figcaption></figure>' for n in reason["neighbours"])
+        rows.append(f'<section id="{html.escape(file, True)}"><img src="images/{html.escape(file, True)}" alt="{html.escape(id, True)}" '
+                    f'loading="lazy"><div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p><p>nearest chosen image of '
+                    f'{reason["stands_for"]} images; its nearest neighbours and their distances:</p>{near}</div></section>')
+    title = f"{len(task.files)} images of {task.dataset} to label"
+    how = f"strategy {task.strategy}, seed {task.seed}, features of {task.model}"
+    next_step = ("label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then <code>hf-lowlabel split --from"
+                 "</code> this folder" if task.task == "classification" else
+                 "paint their masks in Label Studio, put them beside the images of the data set, and train with split.json")
+    lead = f"Chosen by {html.escape(how)}. Next: {next_step}."
+    return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))
+
+
+# ---- Label Studio -----------------------------------------------------------------------------------------------------
+def label_studio_tasks(task: Task) -> list[dict]:
+    """Tasks for Label Studio's import; its local storage root must be this folder (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT)."""
+    return [{"data": {"image": f"/data/local-files/?d=images/{file}", "image_id": id}} for file, id in task.files.items()]
+
+
+def label_studio_config(task: Task) -> str:
+    """The labeling interface: one choice, or brushes for masks. Classes that are not known yet are added in its settings."""
+    names = task.class_names or ["class 1", "class 2"]
+    if task.task == "classification":
+        inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in names)
+        body = f'<Choices name="class" toName="image" choice="single" showInline="true">{inside}\n  </Choices>'
+    else:
+        inside = "".join(f'\n    <Label value="{html.escape(name, True)}"/>' for name in names)
+        body = f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
+    return f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n  {body}\n</View>\n'

@@ -1,0 +1,292 @@
+"""Labels that come back: labels.csv as a person filled it in, or an export of Label Studio. Nothing labeled is ever lost.
+
+    file_name,id,label,skipped        one row per chosen image; an empty label = not labeled
+
+Every fault is found before anything is written, and named with its row. Rows are matched by file name or by id, so that
+either may have been edited; labels.csv itself is only ever replaced whole.
+"""
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import os
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from ..data.folders import class_order
+from ..data.sources import Source
+from ..data.splits import Split, manifest, warn_without_label
+from ..errors import UserError, unknown
+
+COLUMNS = ("file_name", "id", "label", "skipped")
+LABEL_NAMES = ("label", "class", "choice")
+SHOWN = 10  # faults listed
+
+
+@dataclass
+class Task:
+    """What `select` asked for: selection.json of a folder. files: name in images/ -> id in the data set."""
+
+    dataset: str
+    fingerprint: str | None
+    files: dict[str, str]
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    class_names: list[str] = field(default_factory=list)
+    task: str = "classification"
+    strategy: str | None = None
+    seed: int = 0
+    model: str | None = None
+    labeled: dict[str, str] = field(default_factory=dict)  # before this round
+    validation: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
+    report: dict = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        write_text(folder / "selection.json", json.dumps(asdict(self), indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Task:
+        path = Path(folder) / "selection.json"
+        if not path.is_file():
+            raise UserError(f"found no selection.json in {str(folder)!r}; expected a folder written by `hf-lowlabel select`")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
+        except (ValueError, TypeError) as error:
+            raise UserError(f"found {path} that cannot be read: {error}; expected it as `hf-lowlabel select` wrote it") from error
+
+    def classes(self, folder: Path) -> list[str]:
+        """The classes of classes.txt, which a person may edit; else those of the data."""
+        path = folder / "classes.txt"
+        return read_classes(path) if path.is_file() else list(self.class_names)
+
+
+def read_classes(path: str | Path) -> list[str]:
+    """One class a line, in order, each once."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"found no list of classes in {str(path)!r}: {error}; expected UTF-8 text with one class a line") from error
+    return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
+
+
+@dataclass
+class Labels:
+    """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+
+def clean(text: object) -> str:
+    return unicodedata.normalize("NFC", str(text or "").strip())
+
+
+# ---- labels.csv -------------------------------------------------------------------------------------------------------
+def read_labels(path: str | Path, task: Task, *, classes: list[str] | None = None, new_classes: bool = False,
+                allow_missing: bool = False) -> Labels:
+    """The labels of a CSV file, or one UserError that lists all its faults.
+
+    classes: the names a label may have (None or empty: any). new_classes: any name counts, beside those. allow_missing:
+    images without a row are left unlabeled.
+    """
+    path = Path(path)
+    rows = read_rows(path)
+    by_file = {clean(name): id for name, id in task.files.items()}
+    ids = set(task.files.values())
+    out, faults, seen = Labels(), [], {}
+    for line, row in rows:
+        name, id = clean(row.get("file_name")).replace("\\", "/").rsplit("images/", 1)[-1], clean(row.get("id"))
+        label, skipped = clean(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
+        found = by_file.get(name)
+        known = next((known for known in (found, id) if known in ids), None)
+        if known is None:
+            if label or name or id:
+                near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
+                faults.append(f"row {line}: no chosen image has the file name {name!r}" + (f" or the id {id!r}" if id else "")
+                              + (f"; did you mean {near[0]!r}?" if near else ""))
+            continue
+        if found is not None and id in ids and id != found:
+            faults.append(f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the two cells")
+            continue
+        if found is None and name:
+            out.notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
+        if known in seen and out.labels.get(known, "") != label:
+            faults.append(f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}")
+            continue
+        seen[known] = line
+        if label:
+            out.labels[known] = label
+        elif skipped:
+            out.skipped.add(known)
+    missing = [id for id in task.files.values() if id not in seen]
+    if missing and not allow_missing:
+        faults.append(f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an empty label "
+                      "is fine), or give --allow-missing to leave them unlabeled")
+    where = {id: f"row {line}" for id, line in seen.items()}
+    faults += class_faults(out.labels, where, classes, new_classes)
+    refuse(faults, path)
+    return out
+
+
+def read_rows(path: Path) -> list[tuple[int, dict]]:
+    """(line number, row by column) of a CSV with commas, semicolons or tabs, as spreadsheets write them."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"found no file {str(path)!r}; expected labels.csv or a Label Studio export") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"found {path.name} that is not UTF-8 (byte {error.start}); expected UTF-8 text; fix: save it as 'CSV UTF-8'; "
+                        "nothing was changed") from error
+    head = text.split("\n", 1)[0]
+    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
+    columns = [clean(c).lower() for c in reader.fieldnames or ()]
+    if "file_name" not in columns and "id" not in columns:
+        raise unknown(f"column in {path.name}", "file_name", columns)
+    if not set(LABEL_NAMES) & set(columns):
+        raise unknown(f"column in {path.name}", "label", columns)
+    reader.fieldnames = columns
+    return [(reader.line_num, row) for row in reader]
+
+
+def class_faults(labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool) -> list[str]:
+    """Labels that are no class, and classes that differ in capitals only."""
+    faults = []
+    used = class_order(set(labels.values()))
+    of = {name: next(where.get(id, id) for id, label in labels.items() if label == name) for name in used}
+    if classes and not new_classes:
+        for name in used:
+            if name not in classes:
+                near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
+                count = sum(label == name for label in labels.values())
+                faults.append(f"{of[name]}: {name!r} ({count} labels) is no class; " + (f"did you mean {near[0]!r}? " if near else "")
+                              + f"known: {', '.join(classes[:20])}; give --new-classes to add it")
+    spelled: dict[str, str] = {}
+    for name in dict.fromkeys([*(classes or ()), *used]):
+        other = spelled.setdefault(name.casefold(), name)
+        if other != name and name in of:
+            faults.append(f"{of[name]}: {name!r} and {other!r} differ in capitals only; use one of them")
+    return faults
+
+
+def refuse(faults: list[str], path: Path) -> None:
+    if faults:
+        listed = "\n  ".join(faults[:SHOWN]) + (f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else "")
+        raise UserError(f"found {len(faults)} fault{'s' * (len(faults) > 1)} in {path.name}; nothing was changed:\n  {listed}")
+
+
+def write_labels(path: Path, task: Task, labels: Labels) -> None:
+    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8."""
+    rows = [",".join(COLUMNS)]
+    for file, id in task.files.items():
+        rows.append(csv_line([file, id, labels.labels.get(id, ""), "x" if id in labels.skipped else ""]))
+    write_text(path, "\ufeff" + "\n".join(rows) + "\n")
+
+
+def csv_line(cells: list[str]) -> str:
+    return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in cells)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file or none, on disk when this returns."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# ---- Label Studio -----------------------------------------------------------------------------------------------------
+def read_label_studio(path: str | Path, task: Task, *, classes: list[str] | None = None, new_classes: bool = False,
+                      allow_missing: bool = False) -> Labels:
+    """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task)."""
+    path = Path(path)
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"found {str(path)!r} that is not JSON: {error}; expected an export of Label Studio (JSON or JSON-MIN)") from error
+    if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
+        raise UserError(f"found {path.name} that is no list of tasks; expected an export of Label Studio (JSON or JSON-MIN)")
+    by_file = {clean(name): id for name, id in task.files.items()}
+    ids = set(task.files.values())
+    out, faults, seen = Labels(), [], set()
+    for number, item in enumerate(tasks, start=1):
+        data = item.get("data", item)
+        id = clean(data.get("image_id"))
+        if id not in ids:
+            id = by_file.get(clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1])
+        if id is None:
+            faults.append(f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}")
+            continue
+        seen.add(id)
+        given = sorted({clean(name) for name in choices(item)})
+        if len(given) > 1:
+            faults.append(f"task {number}: {id!r} is labeled {' and '.join(map(repr, given))}; keep one annotation")
+        elif given:
+            out.labels[id] = given[0]
+        else:
+            out.skipped.add(id)
+    missing = [id for id in task.files.values() if id not in seen]
+    if missing and not allow_missing:
+        faults.append(f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or give "
+                      "--allow-missing to leave them unlabeled")
+    refuse(faults + class_faults(out.labels, {}, classes, new_classes), path)
+    return out
+
+
+def choices(item: dict) -> Iterable[str]:
+    """The class names a task was given, over its annotations that were not cancelled."""
+    if "data" not in item:  # JSON-MIN
+        name = item.get("choice") or item.get("label")
+        return [name] if isinstance(name, str) else (name or {}).get("choices", []) if isinstance(name, dict) else name or []
+    annotations = [a for a in item.get("annotations", item.get("completions", [])) if not a.get("was_cancelled")]
+    results = [r for a in annotations for r in a.get("result", []) if r.get("type") == "choices"]
+    return [name for r in results for name in r["value"]["choices"]]
+
+
+# ---- the manifest -----------------------------------------------------------------------------------------------------
+def import_labels(path: str | Path, *, source: Source | None = None, base: Split | None = None, new_classes: bool = False,
+                  allow_missing: bool = False) -> tuple[Split, Labels]:
+    """A split from filled-in labels: labels.csv, a Label Studio export, or the folder `select` wrote.
+
+    The images held out and labeled before this round stay so. Without a selection.json beside the file, `source` says
+    what the rows name. Raises UserError for every fault before anything is written.
+    """
+    path = Path(path)
+    path = path / "labels.csv" if path.is_dir() else path
+    folder = path.parent
+    if (folder / "selection.json").is_file():
+        task, classes = Task.load(folder), None
+        classes = task.classes(folder)
+    elif source is not None:
+        task = Task(source.name, source.fingerprint, {id: id for id in source.ids}, source.config, source.split, source.revision,
+                    list(source.class_names))
+        classes, allow_missing = list(source.class_names), True
+    else:
+        raise UserError(f"found no selection.json beside {str(path)!r}; expected the folder `hf-lowlabel select` wrote; fix: keep the "
+                        "file in it, or name the data with --dataset")
+    reader = read_label_studio if path.suffix == ".json" else read_labels
+    found = reader(path, task, classes=classes, new_classes=new_classes, allow_missing=allow_missing)
+    if not found.labels:
+        raise UserError(f"found no label in {str(path)!r}; expected some; fix: fill in the column label, or run `hf-lowlabel label`")
+    before = base.labeled if base is not None else task.labeled
+    labeled = {**before, **found.labels}
+    names = [*classes, *class_order(set(labeled.values()) - set(classes))]
+    held = (base.validation, base.test) if base is not None else (task.validation, task.test)
+    if source is not None:
+        split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)
+    else:
+        split = Split(dataset=task.dataset, config=task.config, revision=task.revision, fingerprint=task.fingerprint, seed=task.seed,
+                      class_names=names, labeled=labeled, validation=list(held[0]), test=list(held[1]))
+        warn_without_label(split)
+    return split, found
