@@ -65,7 +65,7 @@ class RunConfig:
     clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
     precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"))
     compile: bool = setting(False, "torch.compile the network")
-    channels_last: bool | None = setting(None, "memory layout of images and convolutions; None: on for CUDA")
+    channels_last: bool = setting(True, "memory layout of images and convolutions, the faster one on GPUs and CPUs")
 
     seed: int = setting(0, "decides the labels drawn, initial weights, order of images and every view")
     output_dir: str | None = setting(None, "run folder: model, card, metrics, log and checkpoints")
@@ -82,7 +82,8 @@ class RunConfig:
     workers: int = setting(2, "processes that decode images when streaming")
     device: str | None = setting(None, "'cpu' to leave a GPU alone; None: the best there is")
     dry_run: bool = setting(False, "2 steps, evaluation and save; prints the configuration, memory and expected time")
-    push_to_hub: str | None = setting(None, "Hub id to push the finished model to")
+    push_to_hub: str | None = setting(None, "Hub id (org/name) to push the finished model to")
+    hub_private: bool = setting(False, "push_to_hub makes a private repository")
 
     def resolved(self) -> RunConfig:
         """A copy in which the method's defaults and the preset fill every setting left at None. Raises UserError."""

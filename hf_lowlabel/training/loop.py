@@ -57,7 +57,7 @@ class Loop:
         self.data = data or {}
         device = accelerator.device
         objective.to(device)
-        self.channels_last = config.channels_last if config.channels_last is not None else device.type == "cuda"
+        self.channels_last = config.channels_last
         if self.channels_last:
             objective.to(memory_format=torch.channels_last)
         if world() > 1:
@@ -320,7 +320,7 @@ def _number(value) -> float | None:
 
 
 _MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",
-               "memory_budget", "workers", "dry_run", "push_to_hub", "device", "compile", "streaming", "init_from",
+               "memory_budget", "workers", "dry_run", "push_to_hub", "hub_private", "device", "compile", "streaming", "init_from",
                "early_stopping", "compare_supervised"}
 
 
