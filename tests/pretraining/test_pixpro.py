@@ -6,33 +6,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from pretraining_pixels import is_positive, propagate
 from pretraining_stand_in import array, batch_for, make, train, unit
 
 from hf_lowlabel.pretraining.pixpro import cell_centres, pair_cosine, positive_pairs
-
-
-def centre(box: np.ndarray, flip: bool, h: int, w: int, cell: int) -> np.ndarray:
-    """A cell's centre in the image, one cell at a time; a mirrored view shows the image's right edge at its left."""
-    row, column = divmod(cell, w)
-    x0, y0, x1, y1 = box
-    width, height = (x1 - x0) / w, (y1 - y0) / h
-    x = x1 - (column + 0.5) * width if flip else x0 + (column + 0.5) * width
-    return np.array([x, y0 + (row + 0.5) * height])
-
-
-def is_positive(batch: dict, b: int, i: int, j: int, h: int, w: int, tau: float) -> bool:
-    boxes, flips = [array(x[b]) for x in batch["boxes"]], [bool(x[b]) for x in batch["flips"]]
-    diagonal = max(np.hypot((x[2] - x[0]) / w, (x[3] - x[1]) / h) for x in boxes)
-    apart = centre(boxes[0], flips[0], h, w, i) - centre(boxes[1], flips[1], h, w, j)
-    return np.linalg.norm(apart) / diagonal < tau
-
-
-def propagate(x: np.ndarray, value: torch.nn.Conv2d, gamma: float) -> np.ndarray:
-    """y_i = sum_j max(cos(x_i, x_j), 0)^gamma g(x_j) for one map [D, P]; g of unit length."""
-    g = array(value.weight)[:, :, 0, 0] @ x + array(value.bias)[:, None]
-    g, u = g / np.linalg.norm(g, axis=0), x / np.linalg.norm(x, axis=0)
-    return np.stack([sum(max(u[:, i] @ u[:, j], 0) ** gamma * g[:, j] for j in range(x.shape[1]))
-                     for i in range(x.shape[1])], axis=1)
 
 
 @pytest.mark.parametrize("tau,gamma", [(0.7, 2.0), (1.5, 1.0)])

@@ -1,12 +1,13 @@
 """The affine views of Xu et al., section 3.1: the warp, its inverse, and PixPro on the maps warped back."""
 from __future__ import annotations
 
-import math
+import copy
 
 import numpy as np
 import pytest
 import torch
-from pretraining_stand_in import batch_for, make
+from pretraining_pixels import bilinear, is_positive, propagate
+from pretraining_stand_in import array, batch_for, make, train, unit
 
 from hf_lowlabel.pretraining.pixpro_affine import inverse, random_affine, warp
 
@@ -17,16 +18,6 @@ CPU = torch.device("cpu")
 def sampled(n: int = 4, p: float = 0.5, **ranges) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     return random_affine(n, CPU, **{**RANGES, **ranges}, p=p)
-
-
-def bilinear(image: np.ndarray, x: float, y: float) -> float:
-    """The image [H, W] at pixel position (x, y), pixel centres at integers, 0 outside."""
-    total = 0.0
-    for row in (math.floor(y), math.floor(y) + 1):
-        for column in (math.floor(x), math.floor(x) + 1):
-            if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
-                total += (1 - abs(x - column)) * (1 - abs(y - row)) * image[row, column]
-    return total
 
 
 @pytest.mark.parametrize("h,w", [(6, 6), (5, 8)])
@@ -111,6 +102,44 @@ def test_bf16_features_are_warped_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out, _ = warp(x, a, b)
     assert out.dtype == torch.float32 and torch.equal(out, warp(x.float(), a, b)[0])
+
+
+def warped_back(maps: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """t^-1 of a map [D, h, w] that was seen at A u + b: [D, P], and which cells have their centre inside the frame."""
+    h, w = maps.shape[1:]
+    cells, valid = [], []
+    for row in range(h):
+        for column in range(w):
+            at = np.linalg.inv(a) @ (np.array([(2 * column + 1) / w - 1, (2 * row + 1) / h - 1]) - b)
+            x, y = ((at[0] + 1) * w - 1) / 2, ((at[1] + 1) * h - 1) / 2
+            cells.append([bilinear(m, min(max(x, 0), w - 1), min(max(y, 0), h - 1)) for m in maps])
+            valid.append(np.abs(at).max() <= 1)
+    return np.array(cells).T, np.array(valid)
+
+
+def test_loss_is_pixpro_on_the_maps_warped_back():
+    objective = make("pixpro-affine", tau=1.2, scale=1.5)
+    train(objective, lr=0.05)
+    batch, twin = batch_for(objective, seed=5), copy.deepcopy(objective)
+    torch.manual_seed(3)
+    maps = [random_affine(4, CPU, **{**RANGES, "scale": 1.5}) for _ in range(2)]
+    turned = [warp(x, *m)[0] for x, m in zip(batch["views"], maps, strict=True)]
+    x = [array(twin.projector(twin.encoder.feature_map(v))) for v in turned]
+    k = [array(twin.teacher_projector(twin.teacher_encoder.module.feature_map(v))) for v in turned]
+    total, count, lost = 0.0, 0, 0
+    for i in range(4):
+        (x1, in1), (x2, in2) = (warped_back(x[v][i], array(maps[v][0][i]), array(maps[v][1][i])) for v in (0, 1))
+        k1, k2 = (warped_back(k[v][i], array(maps[v][0][i]), array(maps[v][1][i]))[0] for v in (0, 1))
+        y1, y2 = unit(propagate(x1, objective.value, 2.0, in1), 0), unit(propagate(x2, objective.value, 2.0, in2), 0)
+        near = [(p, q) for p in range(16) for q in range(16) if is_positive(batch, i, p, q, 4, 4, 1.2)]
+        pairs = [(p, q) for p, q in near if in1[p] and in2[q]]
+        count, lost = count + len(pairs), lost + len(near) - len(pairs)
+        if pairs:
+            total -= np.mean([y1[:, p] @ unit(k2, 0)[:, q] + y2[:, q] @ unit(k1, 0)[:, p] for p, q in pairs])
+    assert count > 20 and lost > 5
+    torch.manual_seed(3)
+    out = objective(batch, 0.5)
+    assert out["loss"].item() == pytest.approx(total / 4, rel=1e-4) and out["pairs"].item() == count / 4
 
 
 def test_without_any_range_it_is_pixpro():
