@@ -227,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
         return 206, data[start:stop], headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
 
     def api(self, type: str, id: str, what: str, rest: str, body: bytes) -> tuple[int, object, dict]:
-        repo = self.repo(type, id, what in ("preupload", "commit", "tag"), what in ("tree", "paths-info"))
+        repo = self.repo(type, id, what in ("preupload", "commit", "tag", "branch"), what in ("tree", "paths-info"))
         if what == "revision":
             return 200, repo.info(rest or "main", "blobs" in self.query), {}
         if what == "refs":
@@ -243,6 +243,9 @@ class Handler(BaseHTTPRequestHandler):
                          for sha, c in reversed(repo.commits.items())], {}  # fmt: skip
         if what == "tag":
             repo.tags[json.loads(body)["tag"]] = repo.at(rest)[0]
+            return 200, {}, {}
+        if what == "branch":
+            repo.refs.setdefault(rest, repo.sha((json.loads(body) if body else {}).get("startingPoint") or "main"))
             return 200, {}, {}
         if what == "tree":
             revision, _, folder = rest.partition("/")

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import UserError, unknown
 from .order import order
+from .published import fetch, is_published
 from .sources import Source
 
 
@@ -64,6 +65,10 @@ class Split:
         """sha256 of the content; the order of the labeled images does not matter."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def text(self) -> str:
+        """The manifest as it is written."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
     def save(self, path: str | Path) -> None:
         """The whole file or none: written beside its place, then renamed."""
         path = Path(path)
@@ -71,7 +76,7 @@ class Split:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with open(part, "w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=1, ensure_ascii=False)
+                file.write(self.text())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
@@ -80,8 +85,10 @@ class Split:
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
+        """From a file, or from the Hub: "hub:org/name[/configuration][@revision]" (published.py)."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            file = fetch(str(path), "split.json") if is_published(path) else Path(path)
+            content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"found no split file {str(path)!r}; fix the path, or write one with `hf-lowlabel "
                             "split`") from None

@@ -150,9 +150,11 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
 
 def needs_package(architecture: str | None) -> bool:
     """Whether the model loads only after `import hf_lowlabel.models`."""
-    from .. import models  # torch and timm: not before a card is written
+    if architecture is None:
+        return False
+    from .. import models  # torch and timm: not before they are needed
 
-    return architecture is not None and models.needs_package(architecture)
+    return models.needs_package(architecture)
 
 
 def settings(facts: RunFacts) -> str:

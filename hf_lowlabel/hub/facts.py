@@ -138,7 +138,7 @@ class RunFacts:
             self.data, name=public_text(self.data.name), unlabeled_from=public_text(self.data.unlabeled_from)
         )
         lineage = [replace(s, name=public_text(s.name), dataset=public_text(s.dataset)) for s in self.lineage]
-        settings = {k: v for k, v in _public(self.hyperparameters).items() if not k.endswith("token")}
+        settings = {k: v for k, v in public_values(self.hyperparameters).items() if not k.endswith("token")}
         return replace(self, data=data, lineage=lineage, hyperparameters=settings, command=public_text(self.command))
 
 
@@ -250,11 +250,11 @@ def public_text(text: str | None) -> str | None:
     return TOKEN.sub("TOKEN", ABSOLUTE.sub(shorten, text))
 
 
-def _public(value: Any) -> Any:
+def public_values(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _public(v) for k, v in value.items()}
+        return {k: public_values(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_public(v) for v in value]
+        return [public_values(v) for v in value]
     return public_text(str(value)) if isinstance(value, (str, Path)) else value
 
 

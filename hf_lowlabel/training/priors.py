@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from ..data.published import fetch, is_published
 from ..errors import UserError
 
 
@@ -34,9 +35,10 @@ def save_priors(path: str | Path, priors: np.ndarray, ids: list[str], class_name
 def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Tensor:
     """float32 [len(ids), classes]: the rows of these images, the columns in the order of `class_names`.
 
-    Raises UserError when the file is none, lacks an image or has other classes.
+    path: a file, or "hub:org/name[/configuration][@revision]". Raises UserError when it is none, lacks an image or has
+    other classes.
     """
-    path = Path(path)
+    path = fetch(str(path), "priors.safetensors") if is_published(path) else Path(path)
     if not path.is_file():
         raise UserError(f"found no file {str(path)!r}; expected prior pseudo-labels; fix: write them with `hf-lowlabel priors`")
     try:

@@ -1,0 +1,208 @@
+"""A run folder on the Hub: `push("runs/classifier", "org/name")`.
+
+One commit holds weights, configuration, image processor, card, split manifest, metrics and pictures; what a reader has
+no use for stays here (checkpoints, locks, half-written files, whatever else lies in the folder). Nothing is pickled, and
+no path of this machine travels.
+"""
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import re
+import tempfile
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UserError
+from .card import PICTURES, write_card
+from .facts import RunFacts, public_values, write_text
+from .upload import PushError, Uploaded, check_repo_id, upload
+
+log = logging.getLogger("hf_lowlabel")
+NEEDED = ("config.json", "model.safetensors", "README.md")
+JSON_FILES = ("config.json", "preprocessor_config.json", "split.json", "metrics.json", "run.json")
+SHARED = (*JSON_FILES, "model.safetensors", "README.md", "training.yaml", "log.jsonl", *PICTURES)
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}
+OF_THIS_MACHINE = ("output_dir", "resume", "dry_run", "push_to_hub", "hub_private")  # settings nobody else has a use for
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Uploaded:
+    """Push a finished run (or a model folder that has a card) to `repo_id` on the Hub, in one commit.
+
+    private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
+    revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
+    makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once the push succeeded.
+    Note that predictions.png shows test images. Raises UserError, and PushError where the Hub did not take it.
+    """
+    folder = Path(folder)
+    check_repo_id(repo_id)
+    files = contents(folder)
+    card, facts = hub_card(folder, repo_id)
+    files["README.md"] = card.encode()
+    if facts is not None:
+        files["run.json"] = facts.encode()
+    if not ModelCard(card, ignore_metadata_errors=True).data.get("license"):
+        log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", folder)
+
+    def make(remote):
+        stale = {name: None for name in remote.files if is_ours(name) and name not in files}
+        return {**files, **stale}
+
+    message = f"{_name_of(folder)}: weights, configuration, card, split, metrics"
+    try:
+        done = upload(make, repo_id, message=message, private=private, create_pr=create_pr, revision=revision, token=token)
+    except PushError as error:
+        flags = (" --private" if private else "") + (" --create-pr" if create_pr else "")
+        raise PushError(f"{error}. Nothing is lost: the run is whole in {folder}; push it again with `hf-lowlabel push "
+                        f"{folder} {repo_id}{flags}`") from None
+    if not create_pr and facts is not None:
+        write_text(folder / "README.md", card)
+        write_text(folder / "run.json", facts)
+    log.info("%s is at %s (commit %s)", folder, done.pull_request or done.url, done.commit[:12])
+    return done
+
+
+def contents(folder: Path) -> dict[str, Path | bytes]:
+    """Name -> file, or content, of all that is shared; UserError when the folder is not a whole model."""
+    if not folder.is_dir():
+        raise UserError(f"found no folder {str(folder)!r}; expected a run folder or a saved model; fix the path")
+    if (pid := _in_use(folder)) is not None:
+        raise UserError(f"found that process {pid} trains in {folder}; expected a finished run; fix: wait for it, or stop "
+                        "it (Ctrl-C saves)")
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            why = {"README.md": "a model card; push the run folder itself, or write one"}.get(name, "a finished run or a saved model")
+            raise UserError(f"found no {name} in {folder}; expected {why}")
+    present = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    pickled = [p.name for p in present if p.suffix.lower() in PICKLED]
+    if pickled:
+        raise UserError(f"found pickled files in {folder} ({', '.join(pickled)}); expected safetensors alone, because "
+                        "opening a pickle can run code; fix: remove them")
+    shared = [p for p in present if is_ours(p.name) or p.name in _code(folder)]
+    links = [p.name for p in shared if p.is_symlink() or not p.is_file()]
+    if links:
+        raise UserError(f"found {', '.join(links)} in {folder} to be no plain file; expected files; fix: copy what the "
+                        "link leads to")
+    _check_weights(folder / "model.safetensors")
+    out: dict[str, Path | bytes] = {p.name: p for p in shared}
+    for name in JSON_FILES:
+        if name in out:
+            _read_json(folder / name)
+    if "training.yaml" in out:
+        out["training.yaml"] = public_yaml((folder / "training.yaml").read_text()).encode()
+    left = [p.name for p in present if p not in shared and p.name != "checkpoints"]
+    if left:
+        log.info("not shared: %s", ", ".join(left))
+    return out
+
+
+def is_ours(name: str) -> bool:
+    return name in SHARED
+
+
+def _code(folder: Path) -> set[str]:
+    """Files of code that the configuration itself names: a model that is loaded by trust_remote_code."""
+    found = set(re.findall(r"[A-Za-z_]\w*(?=\.)", " ".join((_read_json(folder / "config.json").get("auto_map") or {}).values())))
+    names = {f"{module}.py" for module in found}
+    for name in list(names):
+        if (folder / name).is_file():
+            names |= {f"{m}.py" for m in re.findall(r"^from \.(\w+) import", (folder / name).read_text(), re.M)}
+    return names
+
+
+def _in_use(folder: Path) -> str | None:
+    """The process that trains in the folder, by the lock it holds."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return None
+    with open(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return lock.read().strip() or "?"
+    return None
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"found a damaged {path.name} in {path.parent} ({error}); expected JSON; fix: save the model again") from None
+
+
+def _check_weights(path: Path) -> None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if not list(file.keys()):
+                raise UserError(f"found no tensor in {path}; expected the weights; fix: save the model again")
+    except SafetensorError as error:
+        raise UserError(f"found a damaged {path.name} in {path.parent} ({error}); expected a whole safetensors file; fix: save the "
+                        "model again") from None
+
+
+def public_yaml(text: str) -> str:
+    """training.yaml without what belongs to this machine."""
+    values = public_values(yaml.safe_load(text) or {})
+    kept = {k: v for k, v in values.items() if k not in OF_THIS_MACHINE and not k.endswith("token")}
+    return yaml.safe_dump(kept, sort_keys=False)
+
+
+def _name_of(folder: Path) -> str:
+    path = folder / "run.json"
+    if not path.is_file():
+        return "Model"
+    facts = RunFacts.from_json(path)
+    return f"{facts.method or 'model'} on {facts.data.name if facts.data else 'images'}"
+
+
+# ---- the card -------------------------------------------------------------------------------------------------------
+
+
+def hub_card(folder: Path, repo_id: str) -> tuple[str, str | None]:
+    """(README.md, run.json) as they are on the Hub.
+
+    A card that is still as the run wrote it is written anew, with the Hub's name as its title; one that somebody has
+    edited keeps every word, and only the names of the model in its section "Use" become the Hub's.
+    """
+    card, path = (folder / "README.md").read_text(encoding="utf-8"), folder / "run.json"
+    if not path.is_file():
+        return renamed(card, repo_id), None
+    facts = RunFacts.from_json(path)
+    pristine = card == _rendered(folder, facts)
+    facts.hub_id = repo_id
+    with tempfile.TemporaryDirectory() as aside:
+        text = facts.to_json(Path(aside, "run.json")).read_text(encoding="utf-8")
+    return _rendered(folder, facts) if pristine else renamed(card, repo_id), text
+
+
+def _rendered(folder: Path, facts: RunFacts) -> str:
+    """The card of these facts, without touching the folder."""
+    with tempfile.TemporaryDirectory() as aside:
+        copy = Path(aside, folder.resolve().name)
+        copy.mkdir()
+        for picture in PICTURES:
+            if (folder / picture).is_file():
+                (copy / picture).touch()
+        (copy / "README.md").write_text((folder / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+        return write_card(copy, facts).read_text(encoding="utf-8")
+
+
+def renamed(card: str, repo_id: str) -> str:
+    """The card with `repo_id` wherever the code in its section "Use" names a model."""
+    start, use, rest = card.partition("\n## Use\n")
+    section, heading, tail = rest.partition("\n## ")
+    section = re.sub(r'(from_pretrained\(|model=)"[^"]+"', rf'\g<1>"{repo_id}"', section)
+    section = re.sub(r'"(tu-)?(?:local-dir|hf-hub):[^"]+"', lambda m: f'"{m[1] or ""}hf-hub:{repo_id}"', section)
+    section = re.sub(r"(--model )\S+", rf"\g<1>{repo_id}", section)
+    return start + use + section + heading + tail
