@@ -203,7 +203,7 @@ def _data_link(facts: RunFacts) -> str:
 
 
 def _stage(stage: Stage) -> str:
-    name = code(stage.name) if stage.name else ""
+    name = code(stage.name or stage.hub_id) if stage.name or stage.hub_id else ""
     name = f"[{name}](https://huggingface.co/{stage.hub_id})" if name and stage.hub_id else name
     words = f"{stage.what} {name}".strip()
     words += f" at revision `{stage.revision[:12]}`" if stage.revision else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 from ..errors import UserError, unknown
 
+log = logging.getLogger("hf_lowlabel")
 KINDS = ("classification", "backbone")
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
 HEAVY = ("confusion", "reliability")  # parts of the metrics that stay in metrics.json
@@ -154,10 +156,51 @@ def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
 # ---- what is collected at run time ----------------------------------------------------------------------------------
 
 
-def lineage_of(folder: str | Path) -> list[Stage]:
-    """The stages that led to the model in a run folder; empty when the folder has no run.json."""
-    path = Path(folder, "run.json")
-    return RunFacts.from_json(path).lineage if path.is_file() else []
+def lineage_of(start: str | Path, revision: str | None = None) -> list[Stage]:
+    """The stages that led to a model: a run folder, or one that was pushed; empty when it has no run.json."""
+    path = Path(start, "run.json") if Path(start).is_dir() else _pushed_facts(str(start), revision)
+    if path is None or not path.is_file():
+        return []
+    facts = RunFacts.from_json(path)
+    if facts.lineage and facts.hub_id:
+        facts.lineage[-1].hub_id = facts.hub_id
+        facts.lineage[-1].revision = revision
+    return facts.lineage
+
+
+def _pushed_facts(name: str, revision: str | None) -> Path | None:
+    """run.json of a Hub id; None where it has none, as most models of others."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repo, _, at = re.sub("^hf[_-]hub:", "", name).partition("@")
+    if repo.count("/") != 1:
+        return None
+    try:
+        return Path(hf_hub_download(repo, "run.json", revision=revision or at or None))
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # whichever the client raises; the model itself was loaded
+        log.warning("the lineage of %s is not known: %s: %s", repo, type(error).__name__, error)
+        return None
+
+
+def starting_weights(source: str, revision: str | None = None, license: str | None = None) -> Stage:
+    """The first stage of a lineage, with its place on the Hub. source: timm name, Hub id, folder, "random weights (x)"."""
+    if source.startswith("random weights"):
+        return Stage("random weights", name=source.removeprefix("random weights (").rstrip(")"))
+    hub_id = None
+    if not Path(source).is_dir():
+        repo = re.sub("^hf[_-]hub:", "", source).partition("@")[0]
+        hub_id = repo if "/" in repo else _timm_hub_id(source)
+    return Stage("pretrained weights", name=source, hub_id=hub_id, revision=revision, license=license)
+
+
+def _timm_hub_id(name: str) -> str | None:
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    return cfg.hf_hub_id if cfg is not None and cfg.hf_hub_id else None
 
 
 def compare_with(facts: RunFacts, folder: str | Path, name: str) -> Row:
