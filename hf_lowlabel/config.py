@@ -44,7 +44,7 @@ class RunConfig:
     preset: str | None = setting(None, "named set of values from a paper, e.g. 'cifar' or 'pretrained'")
 
     image_size: int | None = setting(None, "side of a training view in px; the model's own, or the images' when smaller")
-    pool_size: int | None = setting(None, "side of a stored image in px; None: image_size below 64 px, 8/7 of it above")
+    pool_size: int | None = setting(None, "side of a stored image in px; None: image_size below 64 px, about 8/7 of it above")
     flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
     augment: str = setting("kekmodel", "RandAugment preset of the strong view", choices=("kekmodel", "usb"))
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop")

@@ -15,9 +15,16 @@ from .checkpoint import write_json
 from .runs import Run, finetune, pretrain
 
 log = logging.getLogger("hf_lowlabel")
-SHARED = dict(dataset="digits", model="wrn_10_2", from_scratch=True, image_size=16, pool_size=16, color=False)
-PRETRAIN = dict(method="byol", max_steps=400, batch_size=128, lr=0.3, min_scale=0.3, method_args=dict(hidden=512, out=128))
-FINETUNE = dict(max_steps=600, batch_size=20, unlabeled_ratio=5, lr=0.03)
+SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, pool_size=16, color=False, log_every=100)
+PRETRAIN = dict(method="byol", max_steps=600, batch_size=128, optimizer="sgd", lr=0.2, weight_decay=1e-4, warmup=0.1, min_scale=0.5,
+                randaugment=True, method_args=dict(hidden=256, out=64, m0=0.97))
+FINETUNE = dict(max_steps=1500, batch_size=16, unlabeled_ratio=5, lr=0.03)
+
+
+def settings(num_labels: int) -> tuple[dict, dict, dict]:
+    """What every stage shares, target pretraining and finetuning for a budget of labels."""
+    few = dict(batch_size=10, unlabeled_ratio=8) if num_labels < 16 else {}
+    return dict(SHARED), dict(PRETRAIN), {**FINETUNE, **few}
 
 
 def demo(output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0) -> dict[str, Run]:
@@ -28,14 +35,16 @@ def demo(output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0) -
     begin = time.perf_counter()
     split = make_split(load_source("digits"), num_labels, seed=seed, class_balanced=True, test_fraction=0.2)
     split.save(folder / "split.json")
-    common = dict(SHARED, seed=seed, split=str(folder / "split.json"))
+    shared, pre, fine = settings(num_labels)
+    common = dict(shared, seed=seed, split=str(folder / "split.json"))
+    scratch = dict(common, from_scratch=True)
     print(f"{len(split.labeled)} labeled, {len(split.test)} test images\n1/3 supervised baseline on the labels alone")
-    supervised = finetune(**common, **FINETUNE, method="supervised", output_dir=str(folder / "supervised"))
+    supervised = finetune(**scratch, **fine, method="supervised", output_dir=str(folder / "supervised"))
     print("2/3 target pretraining without labels (BYOL)")
-    pretrained = pretrain(**common, **PRETRAIN, output_dir=str(folder / "pretrained"))
+    pretrained = pretrain(**scratch, **pre, output_dir=str(folder / "pretrained"))
     print("3/3 FixMatch on labeled and unlabeled images, from the pretrained weights")
-    settings = {**common, **FINETUNE, "model": str(folder / "pretrained"), "from_scratch": False}
-    model = finetune(**settings, method="fixmatch", output_dir=str(folder / "model"), compare_supervised=str(folder / "supervised"))
+    after = dict(common, model=str(folder / "pretrained"))
+    model = finetune(**after, **fine, method="fixmatch", output_dir=str(folder / "model"), compare_supervised=str(folder / "supervised"))
     runs = {"supervised": supervised, "pretrained": pretrained, "model": model}
     seconds = time.perf_counter() - begin
     results = {"supervised": supervised.metrics["accuracy"], "byol + fixmatch": model.metrics["accuracy"], "seconds": round(seconds, 1)}

@@ -22,6 +22,7 @@ from ..hub.card import write_card_safely
 from ..hub.facts import (Data, Labels, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
                          lineage_of)
 from .checkpoint import write_json
+from .loop import Loop
 
 log = logging.getLogger("hf_lowlabel")
 PRIVATE = ("output_dir", "resume", "dry_run")  # settings that say nothing about the model
@@ -101,6 +102,25 @@ class Recorder:
     @staticmethod
     def _picture(pool, i: int) -> np.ndarray:
         return pool.take(torch.tensor([i]))[0].permute(1, 2, 0).cpu().numpy()
+
+
+class Run:
+    """A finished (or dry) run: `model`, `metrics`, `folder` and `loop`."""
+
+    def __init__(self, config: RunConfig, folder: Path, model: torch.nn.Module, metrics: dict, loop: Loop, recorder: Recorder):
+        self.config, self.folder, self.model, self.metrics = config, folder, model, metrics
+        self.loop, self.recorder = loop, recorder
+
+    def __repr__(self) -> str:
+        shown = {k: round(v, 4) for k, v in self.metrics.items() if isinstance(v, float)}
+        return f"Run({self.config.verb} {self.config.method}, {self.folder}, {shown})"
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None,
+                    token: str | None = None):
+        """Put model, card, split, metrics and pictures on the Hub in one commit; see `hf_lowlabel.hub.push.push`."""
+        from ..hub.push import push
+
+        return push(self.folder, repo_id, private=private, create_pr=create_pr, revision=revision, token=token)
 
 
 def save_model(network, folder: Path) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import math
 import statistics
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from ..config import RunConfig
 from ..data.pools import build_pool
 from ..data.sources import Source, join, load_source
+from ..data.splits import Split
+from ..distributed import world
 from ..errors import UserError, unknown
 from ..methods import METHODS
 from ..objective import Objective
@@ -39,6 +43,7 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     if config.precision == "bf16" and torch.cuda.is_available() and config.device != "cpu" and not torch.cuda.is_bf16_supported():
         raise UserError("precision is bf16, which this GPU does not have; use --precision fp32")
     on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    AcceleratorState._reset_state(reset_partial_state=world() == 1)  # else an earlier run's precision and device stay
     accelerator = Accelerator(  # without cpu=True a launch of several processes on a CPU ends up as one
         cpu=on_cpu, mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with=list(config.trackers) or None, project_dir=str(folder),
@@ -91,7 +96,11 @@ def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = Fa
     size = config.image_size or (model_side if fixed else min(model_side or 224, side))
     if config.pool_size is not None and config.pool_size < size:
         raise UserError(f"pool_size {config.pool_size} is below image_size {size}; expected at least as many px")
-    pool = config.pool_size or (size if size < 64 or side <= size else round(size * 8 / 7))
+    margin = 4 * round(size / 28)
+    pool = config.pool_size or (size if size < 64 or side <= size else size + margin)
+    if (pool - size) % 4:
+        raise UserError(f"pool_size {pool} is {pool - size} px above image_size {size}; expected a multiple of 4, for example "
+                        f"{size + 4 * round((pool - size) / 4)}, so that the saved image processor cuts out the same pixels as evaluation")
     return size, pool
 
 
@@ -165,3 +174,62 @@ def _keywords(cls: type) -> dict[str, object]:
 
 def _pick(arguments: dict, facts: dict, names: dict) -> dict:
     return {k: v for k, v in {**facts, **arguments}.items() if k in names}
+
+
+def make_network(config: RunConfig, source: Source, create) -> tuple[torch.nn.Module, int, int]:
+    """(network, side of a view, side of a stored image) with the preprocessing that evaluation will use."""
+    name = config.init_from if config.init_from and is_model_folder(config.init_from) else config.model
+    scratch = config.from_scratch and name == config.model
+    arguments = dict(name=name, pretrained=not scratch, revision=config.model_revision)
+    network = create(**arguments, image_size=config.image_size)
+    cfg = network.config.pretrained_cfg
+    side = network.preprocessing["input_size"][-1]
+    size, stored = sizes(config, side, typical_side(source), fixed=bool(cfg.get("fixed_input_size")))
+    cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode="center")
+    log.info("%s, views of %d px from images of %d px", network.load_report, size, stored)
+    return network, size, stored
+
+
+def crop_share(size: int, stored: int) -> float:
+    """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to that."""
+    share = size / stored
+    return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)
+
+
+def identity(source: Source, split: Split | None) -> dict[str, str]:
+    """What a resumed run must find again."""
+    return {"fingerprint of the images": source.fingerprint, **({"hash of the split": split.hash} if split else {})}
+
+
+def is_model_folder(path: str) -> bool:
+    return (Path(path) / "config.json").is_file()
+
+
+def normalise(network, pool) -> None:
+    """Mean and standard deviation of the user's own images, for a network that starts from random weights."""
+    mean, std = statistics_of(pool)
+    network.config.pretrained_cfg.update(mean=mean, std=std)
+
+
+def start_from(objective, config: RunConfig) -> None:
+    """--init-from a checkpoint of an unfinished run: its tensors, teacher and all, and nothing else of it."""
+    if not config.init_from or is_model_folder(config.init_from):
+        return
+    from safetensors.torch import load_file
+
+    path = Path(config.init_from)
+    file = path / "objective.safetensors"
+    if not file.is_file():
+        raise UserError(f"found neither config.json nor objective.safetensors in {path}; expected a run folder, a saved model or one "
+                        "of a run's checkpoints/step-*")
+    tensors = {k: v for k, v in load_file(file).items() if not k.startswith("best::")}
+    try:
+        objective.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise UserError(f"the checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}") from e
+
+
+def steps(config: RunConfig, pool: int, per_step: int | None = None) -> int:
+    if config.max_steps is not None:
+        return config.max_steps
+    return max(1, round(config.epochs * pool / (per_step or config.batch_size)))

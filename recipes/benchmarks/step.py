@@ -20,7 +20,7 @@ import torch
 from hf_lowlabel.data import digits, sources
 from hf_lowlabel.hub.facts import collect_hardware, collect_versions
 from hf_lowlabel.methods import METHODS
-from hf_lowlabel.training import runs
+from hf_lowlabel.training import finetune_run, pretrain_run, runs
 from hf_lowlabel.training.loop import Loop
 
 
@@ -118,9 +118,9 @@ def main() -> None:
 
     Bare.__call__ = noting
     Loop.train_step = whole
-    for name in ("finetune_batches", "pretrain_batches"):
-        made = getattr(runs, name)
-        setattr(runs, name, lambda *a, made=made: batches(made(*a)))
+    for module, name in ((finetune_run, "finetune_batches"), (pretrain_run, "pretrain_batches")):
+        made = getattr(module, name)
+        setattr(module, name, lambda *a, made=made: batches(made(*a)))
     settings = dict(dataset="digits", model=args.model, from_scratch=True, image_size=args.size, pool_size=args.size, method=args.method,
                     batch_size=args.batch_size, max_steps=args.steps + 3, precision=args.precision, compile=args.compile,
                     eval_every=10**6, log_every=10**6, save_every=10**6)

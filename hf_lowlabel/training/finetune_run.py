@@ -1,0 +1,149 @@
+"""A run of supervised or semi-supervised finetuning, from its configuration to the saved classifier."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import FinetuneConfig
+from ..data.sources import Source, load_source
+from ..data.splits import Split, make_split
+from ..distributed import world
+from ..errors import MissingSplit, UserError
+from ..evaluation.checkpoints import LAST, median_of_last, sel
+from ..evaluation.metrics import classification_metrics, softmax
+from ..finetuning.weights import Prior
+from ..models import create_classifier
+from ..views.table import build_view
+from . import setup
+from .batches import ViewStream, finetune_batches
+from .inference import logits_of
+from .loop import Loop
+from .priors import load_priors
+from .results import Recorder, Run
+
+SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
+
+
+def run(config: FinetuneConfig, folder: Path) -> Run:
+    """Train a classifier and save it in `folder`."""
+    accelerator = setup.start_accelerator(config, folder)
+    source = setup.open_source(config)
+    split, test_source, test_at = choose_split(config, source)
+    at = split.resolve(source)
+    names = split.class_names
+    with accelerator.main_process_first():
+        model, size, stored = setup.make_network(config, source, lambda **kw: create_classifier(
+            num_labels=len(names), class_names=names, drop_rate=config.drop_rate, **kw))
+    interpolation, device = model.preprocessing["interpolation"], accelerator.device
+    pool = setup.make_pool(config, source, at.train, stored, interpolation, device, "training")
+    test_pool = setup.make_pool(config, test_source, test_at, stored, interpolation, device, "test") if len(test_at) else None
+    held = setup.make_pool(config, source, at.validation, stored, interpolation, device, "validation") if len(at.validation) else None
+    if config.from_scratch:
+        setup.normalise(model, pool)
+    prep = model.preprocessing
+    objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool),
+                                      num_labeled=len(at.labeled))
+    if config.prior:
+        objective.rule = Prior(objective.rule, load_priors(config.prior, pool.ids, names), until=config.prior_until)
+    setup.start_from(objective, config)
+
+    def stream(name, members, per_step, kinds, targets=None):
+        views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
+        return ViewStream(pool, members, per_step, views, name=name, seed=config.seed, rank=accelerator.process_index,
+                          world=world(), targets=targets)
+
+    labeled = stream("labeled", _positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
+                     torch.as_tensor(at.labels))
+    unlabeled = None
+    if objective.unlabeled_views:
+        unlabeled = stream("unlabeled", torch.arange(len(pool)), config.batch_size * config.unlabeled_ratio,
+                           objective.unlabeled_views)
+    config.max_steps = setup.steps(config, len(pool), config.batch_size * config.unlabeled_ratio)
+    plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    truth = {"validation": (held, source), "test": (test_pool, test_source)}
+    truth = {k: (p, torch.as_tensor(s.with_classes(names).labels[p.indices])) for k, (p, s) in truth.items() if p is not None}
+    recorder = Recorder(config, folder, source, split, model.load_report,
+                        pools={"training": pool, **{k: p for k, (p, _) in truth.items()}})
+
+    keep_best = _keep_best(config, held is not None, unlabeled is not None)
+    asked = torch.linspace(0, len(pool) - 1, min(SEL_IMAGES, len(pool))).long()
+
+    def watch(trained, step: int) -> dict:
+        scores = {f"{k}_accuracy": float((logits_of(trained.evaluated, p, plain).argmax(1) == y).float().mean())
+                  for k, (p, y) in truth.items()}
+        if unlabeled is not None:
+            scores["sel"] = sel(softmax(logits_of(trained.evaluated, pool, plain, asked).numpy()))
+        return scores
+
+    loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
+                lr=config.lr, evaluate=watch, keep_best=keep_best,
+                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split))
+    loop.fit(config.resume)
+    loop.take_best()
+    metrics = {}
+    for part, (p, y) in truth.items():
+        logits = logits_of(objective.evaluated, p, plain).numpy()
+        scores = classification_metrics(logits, y.numpy(), names)
+        if part == "test":
+            metrics |= scores
+            metrics |= {f"accuracy_median_of_{LAST}": m for m in [median_of_last(loop.history)] if m is not None}
+            recorder.pictures(p, softmax(logits), y.numpy(), names, scores)
+        else:
+            metrics["validation_accuracy"] = scores["accuracy"]
+    recorder.save(loop, metrics, final=True)
+    return Run(config, folder, objective.evaluated, metrics, loop, recorder)
+
+
+def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool) -> str | None:
+    """The score by which the saved weights are chosen; None: the last ones."""
+    for kind, there, need in (("validation", has_validation, "validation images; fix: --validation N, or a split with some"),
+                              ("sel", has_unlabeled, "a method that uses unlabeled images")):
+        if config.keep_best == kind and not there:
+            raise UserError(f"keep_best is {kind!r}; expected {need}")
+    if config.keep_best == "last":
+        return None
+    return "validation_accuracy" if has_validation and config.keep_best != "sel" else "sel" if has_unlabeled else None
+
+
+def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source, np.ndarray]:
+    """(which images are labeled, where the test images are, which they are).
+
+    The test set is the manifest's own, else the data set's `test` (or `validation`) split, else `test_fraction` of the
+    labeled images. Raises UserError where neither a label budget nor a manifest is given.
+    """
+    if (config.split is None) == (config.num_labels is None):
+        raise UserError("expected either --num-labels N (a budget to draw) or --split split.json (a manifest), found "
+                        + ("neither" if config.split is None else "both"))
+    given = Split.load(config.split) if config.split else None
+    if given is not None and given.test:
+        return given, source, given.resolve(source).test
+    other = None if config.dataset_split != "train" and config.test_dataset_split is None else _test_source(config)
+    if given is None:
+        given = make_split(source, config.num_labels, seed=config.seed, class_balanced=config.class_balanced,
+                           validation=config.validation, test_fraction=0.0 if other is not None else config.test_fraction)
+    if other is not None:
+        return given, other, np.flatnonzero(other.with_classes(given.class_names).labels >= 0)
+    return given, source, given.resolve(source).test
+
+
+def _test_source(config: FinetuneConfig) -> Source | None:
+    for name in [config.test_dataset_split] if config.test_dataset_split else ["test", "validation"]:
+        try:
+            return load_source(config.dataset, config=config.dataset_config, split=name, revision=config.dataset_revision,
+                               image_column=config.image_column, label_column=config.label_column)
+        except MissingSplit:
+            if config.test_dataset_split:
+                raise
+    return None
+
+
+def _positions(pool, labeled: np.ndarray, source: Source) -> torch.Tensor:
+    """Positions in the pool of labeled images given as positions in the source; one that was unreadable is an error."""
+    where = {int(i): at for at, i in enumerate(pool.indices)}
+    lost = [source.ids[i] for i in labeled if int(i) not in where]
+    if lost:
+        raise UserError(f"{len(lost)} labeled images cannot be read ({', '.join(lost[:5])}); expected every labeled image to be "
+                        "whole; fix the files or leave them out of the split")
+    return torch.tensor([where[int(i)] for i in labeled])

@@ -1,0 +1,72 @@
+"""A run of target pretraining, from its configuration to the saved backbone."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import PretrainConfig
+from ..data.splits import Split
+from ..distributed import world
+from ..evaluation.probes import feature_std, knn_accuracy
+from ..models import create_backbone
+from ..pretraining.anchor import Anchored
+from ..views.table import build_view
+from . import setup
+from .batches import ViewStream, pretrain_batches
+from .inference import features_of
+from .loop import Loop
+from .results import Recorder, Run
+
+KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
+
+
+def run(config: PretrainConfig, folder: Path) -> Run:
+    """Adapt a backbone to the images of the run, and save it in `folder`."""
+    accelerator = setup.start_accelerator(config, folder)
+    source = setup.open_source(config)
+    split = Split.load(config.split) if config.split else None
+    members = split.resolve(source).train if split else np.arange(len(source))
+    with accelerator.main_process_first():
+        encoder, size, stored = setup.make_network(config, source, lambda **kw: create_backbone(**kw))
+    pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device, "pool")
+    if config.from_scratch:
+        setup.normalise(encoder, pool)
+    prep = encoder.preprocessing
+    objective = setup.build_objective(config.method, encoder, config.method_args, pool=len(pool))
+    if config.l2_start and not config.from_scratch:
+        objective = Anchored(objective, config.l2_start)
+    setup.start_from(objective, config)
+    kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
+    views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
+    stream = ViewStream(pool, torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
+                        rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False))
+    config.max_steps = setup.steps(config, len(pool))
+    plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    labels = torch.as_tensor(source.labels[pool.indices])
+    recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": pool})
+
+    def watch(trained, step: int) -> dict:
+        return collapse_monitor(trained.evaluated, pool, plain, labels)
+
+    loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
+                lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False),
+                data=setup.identity(source, split))
+    loop.fit(config.resume)
+    loop.take_best()
+    metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
+    recorder.save(loop, metrics, final=True)
+    return Run(config, folder, objective.evaluated, metrics, loop, recorder)
+
+
+def collapse_monitor(encoder, pool, plain, labels: torch.Tensor) -> dict[str, float]:
+    """`feature_std` of the pooled features (1 spread out, 0 collapsed) and, where labels exist, their leave-one-out
+    nearest-neighbour accuracy. The labels are looked at here only; nothing is trained or chosen by them."""
+    chosen = torch.linspace(0, len(pool) - 1, min(KNN_IMAGES, len(pool))).long()
+    features = features_of(encoder, pool, plain, chosen)
+    out = {"feature_std": float(feature_std(features))}
+    known = labels[chosen] >= 0
+    if known.sum() >= 10 and labels[chosen][known].unique().numel() > 1:
+        out["knn_accuracy"] = float(knn_accuracy(features[known], labels[chosen][known]))
+    return out

@@ -1,0 +1,237 @@
+"""A run from settings to a folder that others can use, and the errors that stop it before anything is computed."""
+import csv
+import fcntl
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from hf_lowlabel import evaluate, finetune, load_source, make_split, predict, pretrain
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.training import finetune_run, runs, setup
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of 24 px images as folders, and unlabeled ones beside them."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(("dark", "light")):
+        (root / "labeled" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 100, (24, 24 + i, 3), dtype=np.uint8) + np.uint8(150 * k)
+            Image.fromarray(pixels).save(root / "labeled" / name / f"{i}.png")
+    (root / "raw").mkdir()
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(root / "raw" / f"{i}.png")
+    return root
+
+
+SMALL = dict(model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, log_every=2)
+
+
+@pytest.mark.pictures
+def test_a_run_leaves_everything_and_others_can_use_it(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, class_balanced=True, validation=2, output_dir=str(tmp_path / "run"), **SMALL)
+    left = {p.name for p in run.folder.iterdir()}
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "split.json", "metrics.json", "training.yaml",
+            "log.jsonl", "run.json", "curves.png", "predictions.png", "confusion.png", "reliability.png", "checkpoints"} == left
+    assert all((run.folder / name).stat().st_size > 2000 for name in left if name.endswith(".png"))
+    again = evaluate(str(run.folder), str(photos / "labeled"), output=str(tmp_path / "report"))
+    assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
+    assert (tmp_path / "report" / "confusion.png").is_file()
+    facts = json.loads((run.folder / "run.json").read_text())
+    assert facts["labels"]["number"] == 8 and facts["labels"]["per_class"] == {"dark": 4, "light": 4}
+
+
+def test_predict_lists_what_it_cannot_read(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path / "run"), **SMALL)
+    (tmp_path / "new").mkdir()
+    Image.new("L", (40, 30), 200).save(tmp_path / "new" / "gray.png")
+    Image.new("CMYK", (20, 30)).save(tmp_path / "new" / "cmyk.jpg")
+    (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
+    rows, skipped = predict([str(tmp_path / "new")], str(run.folder), output=str(tmp_path / "out.csv"), top=2)
+    assert [r["class"] in ("dark", "light") for r in rows] == [True, True]
+    assert [s[0].endswith("broken.png") for s in skipped] == [True]
+    with open(tmp_path / "out.csv") as f:
+        read = list(csv.DictReader(f))
+    assert [float(r["confidence"]) + float(r["confidence_2"]) for r in read] == pytest.approx([1, 1], abs=1e-5)
+    predict([str(tmp_path / "new" / "gray.png")], str(run.folder), output=str(tmp_path / "out.parquet"))
+    assert (tmp_path / "out.parquet").stat().st_size > 0
+    with pytest.raises(UserError, match="none of 1 images could be read"):
+        predict([str(tmp_path / "new" / "broken.png")], str(run.folder), output=None)
+    with pytest.raises(UserError, match="ends in .csv or .parquet"):
+        predict([str(tmp_path / "new")], str(run.folder), output="x.txt")
+    with pytest.raises(UserError, match="expected 1 to 2"):
+        predict([str(tmp_path / "new")], str(run.folder), top=3)
+
+
+def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):
+    """The image processor saved with the model does what evaluation does."""
+    import hf_lowlabel.models  # noqa: F401  cnn6_16
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path), pool_size=20, **SMALL)
+    files = sorted((photos / "labeled").rglob("*.png"))[:6]
+    rows, _ = predict([str(f) for f in files], str(run.folder), output=None)
+    processor, model = AutoImageProcessor.from_pretrained(tmp_path), AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        inputs = processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")
+        p = model(**inputs).logits.softmax(1)
+    assert [r["class"] for r in rows] == [model.config.id2label[i] for i in p.argmax(1).tolist()]
+    assert [r["confidence"] for r in rows] == pytest.approx(p.amax(1).tolist(), abs=1e-5)
+
+
+def test_labels_here_and_raw_images_there(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), unlabeled_dataset=str(photos / "raw"), num_labels=8, test_fraction=0.25,
+                   output_dir=str(tmp_path), **SMALL)
+    assert len(run.recorder.pools["training"]) == 24 - 6 + 9
+
+
+def test_target_pretraining_then_finetuning(photos, tmp_path):
+    split = make_split(load_source(str(photos / "labeled")), 8, test_fraction=0.25)
+    split.save(tmp_path / "split.json")
+    base = {k: v for k, v in SMALL.items() if k not in ("model", "from_scratch", "unlabeled_ratio")}
+    common = dict(base, dataset=str(photos / "labeled"), split=str(tmp_path / "split.json"))
+    pre = pretrain(**common, model="cnn6_16", from_scratch=True, method_args=dict(hidden=16), output_dir=str(tmp_path / "pre"))
+    assert len(pre.recorder.pools["pool"]) == 24 - 6  # the test images stay unseen
+    assert 0 < pre.metrics["feature_std"] and 0 <= pre.metrics["knn_accuracy"] <= 1
+    second = pretrain(**common, model=str(tmp_path / "pre"), method_args=dict(hidden=16), output_dir=str(tmp_path / "pre2"))
+    assert second.loop.history[0]["distance"] > 0  # the pull to the start is on for weights that were given
+    fine = finetune(**common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), lr=0.0, weight_decay=0.0)
+    a, b = load_file(tmp_path / "pre" / "model.safetensors"), load_file(tmp_path / "fine" / "model.safetensors")
+    assert all(torch.equal(a[k], b[k]) for k in a if "running" not in k and "num_batches" not in k)
+    lineage = json.loads((fine.folder / "run.json").read_text())["lineage"]
+    assert [s["what"] for s in lineage] == ["random weights", "target pretraining", "finetuning"]
+
+
+@pytest.mark.parametrize("bad, words", [
+    (dict(num_labels=8, split="x.json"), "found both"),
+    (dict(), "found neither"),
+    (dict(num_labels=1, class_balanced=True), "found 1 labels for 2 classes"),
+    (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
+    (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
+    (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'; expected a number"),
+    (dict(num_labels=8, pool_size=8), "pool_size 8 is below image_size 16"),
+    (dict(num_labels=8, pool_size=18), "expected a multiple of 4, for example 16"),
+    (dict(num_labels=8, trackers=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
+    (dict(num_labels=8, accumulate=3), "cannot be cut into 3 micro-batches"),
+    (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
+    (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
+])
+def test_bad_input_is_refused(bad, words, photos, tmp_path):
+    with pytest.raises(UserError) as e:
+        finetune(**{**SMALL, "dataset": str(photos / "labeled"), "output_dir": str(tmp_path / "run"), **bad})
+    assert words in str(e.value), str(e.value)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
+    import shutil
+
+    shutil.copytree(photos / "labeled", tmp_path / "data")
+    source = load_source(str(tmp_path / "data"))
+    split = make_split(source, 8, test_fraction=0.25)
+    victim = next(iter(split.labeled))
+    size = (tmp_path / "data" / victim).stat().st_size
+    (tmp_path / "data" / victim).write_bytes(b"\0" * size)
+    split.save(tmp_path / "split.json")
+    with pytest.raises(UserError) as e:
+        finetune(dataset=str(tmp_path / "data"), split=str(tmp_path / "split.json"), max_bad=0.5, output_dir=str(tmp_path / "run"), **SMALL)
+    assert victim in str(e.value) and "1 labeled images cannot be read" in str(e.value)
+
+
+def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8)
+    with pytest.raises(UserError, match="not empty .*--resume .*--init-from"):
+        finetune(**settings, output_dir=str(tmp_path / "full"))
+    assert (tmp_path / "full" / "thesis.tex").read_text() == "mine"
+    (tmp_path / "used").mkdir()
+    with open(tmp_path / "used" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        with pytest.raises(UserError, match="in use by process 4711"):
+            finetune(**settings, output_dir=str(tmp_path / "used"))
+
+
+def test_dry_run_keeps_nothing(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = finetune(**{**SMALL, "max_steps": 1000}, dataset=str(photos / "labeled"), num_labels=8, dry_run=True)
+    runs.summarise(run)
+    text = capsys.readouterr().out
+    assert "memory:" in text and "expected for 1000 steps" in text and "max_steps: 1000" in text
+    assert run.loop.step == 2 and not list(tmp_path.iterdir()) and not run.folder.exists()
+
+
+def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
+    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a better one."""
+    scores = iter([0.5, 0.9, 0.2, 0.1])
+    kept = {}
+
+    def watch(self):
+        score = next(scores)
+        self.history.append({"step": self.step})
+        if self.best is None or score > self.best:
+            kept["weights"] = {k: v.clone() for k, v in self.inner.evaluated.state_dict().items()}
+        return {"validation_accuracy": score}
+
+    real = finetune_run.Loop.__init__
+
+    def init(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        self.evaluate = lambda trained, step: watch(self)
+
+    monkeypatch.setattr(finetune_run.Loop, "__init__", init)
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, validation=4, eval_every=2, early_stopping=2, output_dir=str(tmp_path),
+                   **{**SMALL, "max_steps": 20})
+    assert run.loop.step == 8 and run.loop.best_step == 4
+    saved = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(saved[k.removeprefix("timm_model.")], v) for k, v in kept["weights"].items())
+
+
+def test_accumulation_changes_nothing_without_batchnorm(photos, tmp_path, monkeypatch):
+    """Two micro-batches of half the size are the whole batch, up to rounding."""
+    monkeypatch.setattr("hf_lowlabel.models.plain.nn.BatchNorm2d", lambda channels: nn.GroupNorm(1, channels))
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, lr=0.01, method_args={"tau": 0.0})
+    finetune(**settings, output_dir=str(tmp_path / "one"))
+    finetune(**settings, accumulate=2, output_dir=str(tmp_path / "two"))
+    a, b = load_file(tmp_path / "one" / "model.safetensors"), load_file(tmp_path / "two" / "model.safetensors")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-4)
+
+
+def test_bf16_compiles_and_learns_something(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, precision="bf16", clip_norm=1.0, optimizer="adamw", schedule="cosine",
+                   warmup=0.1, head_lr=2.0, output_dir=str(tmp_path), **{**SMALL, "max_steps": 12, "lr": 1e-3})
+    losses = [row["supervised"] for row in run.loop.history if "supervised" in row]
+    assert all(np.isfinite(losses))
+    assert load_file(tmp_path / "model.safetensors")["fc.weight"].dtype == torch.float32
+
+
+def test_init_from_a_checkpoint(photos, tmp_path):
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8)
+    finetune(**settings, output_dir=str(tmp_path / "a"))
+    checkpoint = tmp_path / "a" / "checkpoints" / "step-00000004"
+    run = finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b"))
+    a, b = load_file(checkpoint / "objective.safetensors"), run.loop.inner.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("model.") and "running" not in k and "num_batches" not in k)
+    with pytest.raises(UserError, match="does not fit this method and model"):
+        finetune(**{**settings, "model": "cnn6_32"}, init_from=str(checkpoint), output_dir=str(tmp_path / "c"))
+
+
+def test_sizes():
+    from hf_lowlabel.config import FinetuneConfig
+
+    assert setup.sizes(FinetuneConfig(), 224, 500) == (224, 256)
+    assert setup.sizes(FinetuneConfig(), 224, 32) == (32, 32)
+    assert setup.sizes(FinetuneConfig(image_size=96), 224, 500) == (96, 108)
+    for size in range(1, 300):
+        for stored in (size, size + 1, round(size * 8 / 7), 2 * size + 1):
+            assert int(size / setup.crop_share(size, stored)) == stored
