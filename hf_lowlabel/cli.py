@@ -19,7 +19,9 @@ VERBS = {
     "label": "label the images of such a folder in a browser, with the keyboard",
     "split": "draw which images are labeled, held out and tested on, or read finished labels; writes a manifest",
     "priors": "prior pseudo-labels of all images from the few labels, for finetune --prior",
-    "push": "put a finished run on the Hugging Face Hub",
+    "push": "put a finished run, or a manifest, on the Hugging Face Hub",
+    "report": "one HTML page about a run, or several side by side",
+    "demo-app": "a page to try a model on; or the folder of a Space with it",
     "demo": "the whole chain on 1,797 embedded digits, 40 of them labeled",
     "methods": "the methods there are, their papers and settings",
     "env": "versions and hardware, for a bug report",
@@ -344,7 +346,8 @@ def _share(name: str):
 
 
 _COMMANDS = {"pretrain": _train(PretrainConfig), "finetune": _train(FinetuneConfig), "evaluate": _evaluate, "predict": _predict,
-             "select": _select, "label": _label, "split": _split, "priors": _priors, "push": _share("push"), "demo": _demo, "methods": _methods, "env": _env}
+             "select": _select, "label": _label, "split": _split, "priors": _priors, "push": _share("push"), "report": _share("report"),
+             "demo-app": _share("demo_app"), "demo": _demo, "methods": _methods, "env": _env}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -39,6 +39,45 @@ def push(argv: list[str]) -> int:
     return 0
 
 
+def report(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel report",
+        description="One self-contained HTML page about a run, or several side by side: curves, confusion, calibration, t-SNE of "
+                    "the features at every stage, the worst mistakes as pictures. Opens without a network.")  # fmt: skip
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
+    parser.add_argument("--output", default="report.html", help="file to write (default: report.html)")
+    parser.add_argument("--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes")
+    args = parser.parse_args(argv)
+    _plain_log()
+    from .hub.report import write_report
+
+    path = write_report(args.runs, args.output, compute=not args.quick)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def demo_app(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel demo-app",
+        description="A page to try a model on (Gradio, pip install 'hf_lowlabel[demo]'): upload, camera or examples; classes with "
+                    "confidence and the nearest labeled images, or an overlay. Or the folder of a Hugging Face Space with it.")  # fmt: skip
+    parser.add_argument("run", metavar="RUN", help="run folder of a classifier or a segmenter")
+    parser.add_argument("--export-space", metavar="FOLDER", help="write a Space to this folder instead of starting the page")
+    parser.add_argument("--no-images", action="store_true", help="neither labeled images nor examples, which are your data")
+    parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
+    parser.add_argument("--share", action="store_true", help="a public address for 72 hours, through gradio.live")
+    args = parser.parse_args(argv)
+    _plain_log()
+    from .hub.app import demo_app, export_space
+
+    if not args.export_space:
+        demo_app(args.run, port=args.port, images=not args.no_images, share=args.share)
+        return 0
+    folder = export_space(args.run, args.export_space, images=not args.no_images)
+    print(f"wrote {folder}; try it with `python {folder}/app.py`, publish it with `hf upload ORG/NAME {folder} . --repo-type space`")
+    return 0
+
+
 def _plain_log() -> None:
     """Plain lines to stderr, as the training verbs have them; without torch, which a push has no use for."""
     log = logging.getLogger("hf_lowlabel")

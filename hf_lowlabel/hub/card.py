@@ -59,7 +59,7 @@ def write_card(folder: str | Path, facts: RunFacts) -> Path:
     found = [picture for picture in PICTURES if (folder / picture).is_file()]
     words = dict(
         title=cell(name),
-        summary=_summary(facts),
+        summary=summary(facts),
         picture=dict(file=found[0], alt=f"{name}: {PICTURES[found[0]]}") if found else None,
         more=" · ".join(f"[{PICTURES[p]}]({p})" for p in found[1:]),
         results=results_table(facts),
@@ -170,7 +170,7 @@ def _license_words(facts: RunFacts, license: str | None) -> str:
     )
 
 
-def _summary(facts: RunFacts) -> str:
+def summary(facts: RunFacts) -> str:
     """One or two sentences: what it does, from how many labels."""
     data = f" of {_data_link(facts)}" if facts.data else ""
     if facts.kind == "backbone":

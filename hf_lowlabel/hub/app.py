@@ -1,0 +1,182 @@
+"""`hf-lowlabel demo-app RUN`: a Gradio page for a trained model, and the folder of a Hugging Face Space with the same page."""
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from .card import summary
+from .facts import RunFacts, write_text
+
+log = logging.getLogger("hf_lowlabel")
+MOST_LABELED = 500  # labeled images that are offered as neighbours
+EXAMPLES = 8
+SIDE = 256  # px, long side of a stored picture
+MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+PACKAGES = {"classification": ("torch", "transformers", "timm", "safetensors", "numpy", "pillow"),
+            "segmentation": ("torch", "transformers", "timm", "segmentation-models-pytorch", "safetensors", "numpy", "pillow")}  # fmt: skip
+
+
+def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
+    """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("found no gradio; expected it for the demo page; fix: pip install 'hf_lowlabel[demo]'")
+    folder = tempfile.TemporaryDirectory(prefix="hf-lowlabel-demo-")
+    space = export_space(run, Path(folder.name, "space"), images=images)
+    from .space_app import build
+
+    page, launch = build(space)
+    page.folder = folder  # the pictures are read while the page is open; the folder goes with it
+    page.launch(server_port=port, share=share, prevent_thread_lock=not wait, **launch)
+    return page
+
+
+def export_space(run: str | Path, output: str | Path, *, images: bool = True) -> Path:
+    """Write the folder of a Space: page, model, requirements and, unless `images` is off, labeled and example images.
+
+    Raises UserError when `run` is no trained classifier or segmenter, or when `output` has files in it.
+    """
+    run, output = Path(run), Path(output)
+    facts = check_run(run)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"found {output} to be there already; expected a new folder; fix: take another --export-space")
+    (output / "model").mkdir(parents=True)
+    copied = [*MODEL_FILES, *(p.name for p in run.glob("*.py"))] if facts.kind == "segmentation" else MODEL_FILES
+    for name in copied:
+        shutil.copyfile(run / name, output / "model" / name)
+    here = Path(__file__).parent
+    shutil.copyfile(here / "space_app.py", output / "app.py")
+    _architectures(facts, output)
+    title = facts.name or (facts.hub_id or "").rpartition("/")[2] or run.resolve().name
+    said = {"task": facts.kind, "title": title, "text": summary(facts), "class_names": facts.class_names}
+    if facts.kind == "segmentation":
+        from ..evaluation.overlays import palette
+
+        said["colors"] = palette(facts.class_names).tolist()
+    write_text(output / "space.json", json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    if images:
+        add_images(run, facts, output)
+    write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(facts.kind)))
+    write_text(output / "README.md", space_card(facts, title))
+    return output
+
+
+def check_run(run: Path) -> RunFacts:
+    for name in ("run.json", *MODEL_FILES):
+        if not (run / name).is_file():
+            raise UserError(f"found no {name} in {run}; expected a finished run; fix the path")
+    facts = RunFacts.from_json(run / "run.json")
+    if facts.kind == "backbone":
+        raise UserError(f"found a backbone in {run}, which gives features and no answer; expected a classifier or a segmenter; fix: "
+                        "finetune it first")
+    return facts
+
+
+def _architectures(facts: RunFacts, output: Path) -> None:
+    """The code of an architecture that timm alone does not know travels with the Space."""
+    from ..models import needs_package
+
+    if facts.architecture is None or not needs_package(facts.architecture):
+        return
+    models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
+    folder.mkdir()
+    for name in ("cifar.py", "plain.py"):
+        shutil.copyfile(models / name, folder / name)
+    write_text(folder / "__init__.py", "from . import cifar  # registers its architectures with timm\n")
+
+
+def requirements(kind: str) -> list[str]:
+    """Packages and the versions this was tried with; gradio itself is named in the README of the Space."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in PACKAGES[kind]]
+
+
+def space_card(facts: RunFacts, title: str) -> str:
+    import yaml
+
+    try:
+        version = importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    values = {"title": title[:60], "sdk": "gradio", "sdk_version": version, "app_file": "app.py", "pinned": False,
+              "models": [facts.hub_id] if facts.hub_id else None, "license": facts.license}  # fmt: skip
+    head = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False, allow_unicode=True)
+    model = f" The model: [{facts.hub_id}](https://huggingface.co/{facts.hub_id})." if facts.hub_id else ""
+    return f"---\n{head}---\n{summary(facts)}{model}\n"
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def add_images(run: Path, facts: RunFacts, output: Path) -> None:
+    """The labeled images with their features, and test images as examples; without the data, a page without them."""
+    try:
+        if facts.kind == "classification":
+            _add_labeled(run, output)
+        _add_examples(run, facts, output)
+    except Exception as error:  # data that moved or cannot be reached: the model answers all the same
+        shutil.rmtree(output / "labeled", ignore_errors=True)
+        log.warning("no pictures on the page: %s", error)
+
+
+def _add_labeled(run: Path, output: Path) -> None:
+    import torch
+    from safetensors.numpy import save_file
+
+    from ..data.pools import build_pool
+    from ..data.splits import Split
+    from ..training.inference import features_of
+    from ..training.serving import load_classifier
+    from ..training.setup import open_source
+    from .report_data import _spread, config_of
+
+    source, split = open_source(config_of(run)), Split.load(run / "split.json")
+    at = split.resolve(source)
+    chosen = at.labeled[_spread(len(at.labeled), MOST_LABELED)]
+    names = {int(i): split.class_names[k] for i, k in zip(at.labeled, at.labels, strict=True)}
+    model, view, side = load_classifier(run, device="cpu")
+    pool = build_pool(source, chosen, size=side, interpolation=model.preprocessing["interpolation"])
+    with torch.inference_mode():
+        features = features_of(model, pool, view).numpy()
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    (output / "labeled").mkdir()
+    index = []
+    for n, i in enumerate(pool.indices.tolist()):
+        index.append({"file": _save(source, i, output / "labeled" / f"{n:04d}", enlarge=True), "label": names[i]})
+    save_file({"features": np.ascontiguousarray(features, np.float32)}, output / "labeled" / "features.safetensors")
+    write_text(output / "labeled" / "index.json", json.dumps(index, indent=0, ensure_ascii=False) + "\n")
+
+
+def _add_examples(run: Path, facts: RunFacts, output: Path) -> None:
+    from .report_data import _spread, labeled_images
+
+    source, chosen, _, _ = labeled_images(run, facts)
+    (output / "examples").mkdir()
+    for n, i in enumerate(chosen[_spread(len(chosen), EXAMPLES)]):
+        _save(source, int(i), output / "examples" / f"{n}")
+
+
+def _save(source, index: int, path: Path, enlarge: bool = False) -> str:
+    """The image beside the page, small, without whatever else its file held; its name.
+
+    enlarge: tiny images are shown with larger pixels; what the model is to read is not touched.
+    """
+    with source.image(index) as image:
+        shown = image.convert("RGB")
+    shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    file, tiny = io.BytesIO(), max(shown.size) <= 64
+    if tiny and enlarge:
+        scale = SIDE // 2 // max(shown.size)
+        shown = shown.resize([scale * side for side in shown.size], Image.Resampling.NEAREST)
+    shown.save(file, "PNG" if tiny else "JPEG", **({} if tiny else {"quality": 90}))
+    path = path.with_suffix(".png" if tiny else ".jpg")
+    path.write_bytes(file.getvalue())
+    return path.name
