@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
-from .functional import align, embed, projection
+from .functional import align, embed, products, projection
 from .memory import Queue, RunningMean
 
 
@@ -47,7 +47,7 @@ class CoMatch(FinetuneObjective):
         with torch.no_grad():
             p = logits_w.softmax(1)
             p = align(p, self.mean.update(p))                                            # [M, K]
-            neighbours = (z_w @ self.bank.z.T / self.temperature).softmax(1) @ self.bank.p
+            neighbours = products((products(z_w, self.bank.z) / self.temperature).softmax(1), self.bank.p.T)
             q = torch.where(self.bank.filled.all(), torch.lerp(neighbours, p, self.alpha), p)
             w = (q.amax(1) >= self.tau).float()
             y = F.one_hot(labeled["target"], p.shape[1]).to(p)
@@ -55,7 +55,7 @@ class CoMatch(FinetuneObjective):
             self.bank.push(z=z_l, p=y)
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, q, reduction="none")).mean()
-        graph = F.cross_entropy(z_1 @ all_gather(z_2, grad=True).T / self.temperature, self.joined(q))
+        graph = F.cross_entropy(products(z_1, all_gather(z_2, grad=True)) / self.temperature, self.joined(q))
         return {
             "loss": supervised + self.lambda_u * consistency + self.lambda_c * graph,
             "supervised": supervised.detach(),
@@ -66,7 +66,7 @@ class CoMatch(FinetuneObjective):
 
     def joined(self, q: Tensor) -> Tensor:
         """W^q, the rows of this rank's images over those of all: [M, world M]."""
-        agreement = q @ all_gather(q).T
+        agreement = products(q, all_gather(q))
         rows = torch.arange(len(q), device=q.device)
         agreement[rows, rank() * len(q) + rows] = 1.0
         return F.normalize(agreement * (agreement >= self.edge), p=1, dim=1)

@@ -30,6 +30,12 @@ def projection(dim_in: int, dim_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim_in, dim_in), nn.ReLU(inplace=True), nn.Linear(dim_in, dim_out))
 
 
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T, [M, E] and [N, E] -> [M, N], in float32 under autocast too: temperatures magnify what bfloat16 drops."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float().T
+
+
 def sharpen(p: Tensor, temperature: float) -> Tensor:
     """p_c^(1/T) / sum_j p_j^(1/T) (MixMatch Eq. 7): one-hot as T -> 0."""
     return (p.clamp_min(1e-30).log() / temperature).softmax(1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
-from .functional import embed, projection
+from .functional import embed, products, projection
 from .weights import Fixed, Rule
 
 
@@ -54,10 +54,10 @@ class LESS(FinetuneObjective):
         e = F.normalize(self.centres.weight.float(), dim=1)                              # [J, E]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), u["index"], logits_l.softmax(1), t)
-            assigned = sinkhorn(z_w @ e.T, self.epsilon, self.rounds)                    # [M, J]
+            assigned = sinkhorn(products(z_w, e), self.epsilon, self.rounds)                    # [M, J]
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
-        clustering = ((1 - w) * F.cross_entropy(z_s @ e.T / self.temperature, assigned, reduction="none")).mean()
+        clustering = ((1 - w) * F.cross_entropy(products(z_s, e) / self.temperature, assigned, reduction="none")).mean()
         loss = supervised + self.lambda_u * (consistency + self.lambda_c * clustering) + self.rule.penalty(logits_s, w)
         return {
             "loss": loss,

@@ -35,7 +35,7 @@ def write_(table: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> tuple[Te
 
 
 def left_out(held: Tensor) -> Tensor:
-    """float32: 0 where `held`, -1e6 elsewhere. Added to scores it takes places out of a softmax, and 0 log 0 stays 0."""
+    """float32: 0 where `held`, -1e6 elsewhere. Added to scores it takes places out of a softmax; 0 log 0 stays 0."""
     return (held.float() - 1) * 1e6
 
 

@@ -41,7 +41,7 @@ def probe_head(features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2
 
     x, y = _labeled(features, labels)
     mean, std = np.mean(features, 0, dtype=np.float64), np.std(features, 0, dtype=np.float64)
-    std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, np.inf)  # a feature that never changes says nothing
+    std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, np.inf)  # what never changes says nothing
     known = np.unique(y)
     if len(known) < 2:
         raise UserError(f"found labels of {len(known)} class; expected at least two; label an image of another class")
@@ -55,7 +55,8 @@ def probe_head(features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def probe(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, l2: float = 1.0) -> np.ndarray:
+def probe(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int,
+          l2: float = 1.0) -> np.ndarray:
     """softmax of the linear layer of `probe_head`."""
     weight, bias = probe_head(features, labels, num_classes=num_classes, l2=l2)
     z = query.astype(np.float64) @ weight.T.astype(np.float64) + bias
@@ -63,9 +64,9 @@ def probe(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_cl
     return (e / e.sum(1, keepdims=True)).astype(np.float32)
 
 
-def label_spreading(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, neighbours: int = 10,
-                    alpha: float = 0.8, max_iter: int = 100) -> np.ndarray:
-    """F <- alpha S F + (1 - alpha) Y over the neighbour graph of all images (Zhou et al. 2004), then the query's neighbours.
+def label_spreading(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int,
+                    neighbours: int = 10, alpha: float = 0.8, max_iter: int = 100) -> np.ndarray:
+    """F <- alpha S F + (1 - alpha) Y over the neighbour graph of all images (Zhou et al. 2004); queries ask neighbours.
 
     neighbours: of each image in the graph, by cosine. alpha: share that comes from the neighbours at every round.
     """
@@ -88,8 +89,8 @@ PROBES = {"knn": knn, "probe": probe, "label-spreading": label_spreading}
 def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     known = labels >= 0
     if len(features) != len(labels) or not known.any():
-        raise UserError(f"found {len(features)} features and {len(labels)} labels, {known.sum()} of them known; expected "
-                        "one label for each image and at least one that is not -1")
+        raise UserError(f"found {len(features)} features and {len(labels)} labels, {known.sum()} of them known; "
+                        "expected one label for each image and at least one that is not -1")
     return features[known], labels[known]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import embed
+from .functional import embed, products
 from .memory import ClassQueue, left_out
 
 
@@ -60,7 +60,7 @@ class SelfTuning(FinetuneObjective):
     def contrast(self, q: Tensor, k: Tensor, label: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
         """L_PGC, the mean over images: q, k [M, E], label [M], keys [K, D, E], filled bool [K, D]."""
         own = (q * k).sum(1, keepdim=True) / self.temperature                            # [M, 1]
-        all_ = q @ keys.flatten(0, 1).T / self.temperature + left_out(filled.flatten())  # [M, K D]
+        all_ = products(q, keys.flatten(0, 1)) / self.temperature + left_out(filled.flatten())  # [M, K D]
         log_p = torch.cat([own, all_], 1).log_softmax(1)                                 # [M, 1 + K D]
         group = torch.zeros_like(filled, dtype=q.dtype)[None].repeat(len(q), 1, 1)       # [M, K, D]
         group[torch.arange(len(q), device=q.device), label] = filled.to(q)[label]

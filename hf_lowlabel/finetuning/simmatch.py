@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import align, embed, projection
+from .functional import align, embed, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
 
 
@@ -60,7 +60,7 @@ class SimMatch(FinetuneObjective):
             bank, void = self.bank.clone(), left_out(self.label >= 0)                    # the graph keeps this bank
             p = logits_w.softmax(1)
             p = align(p, self.mean.update(p))                                            # [M, K]
-            q = (z_w @ bank.T / self.temperature + void).softmax(1)                      # [M, L]
+            q = (products(z_w, bank) / self.temperature + void).softmax(1)               # [M, L]
             slot = self.label.clamp_min(0)
             unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
             aggregated = torch.zeros_like(p).index_add_(1, slot, q)                      # missing ones have q = 0
@@ -68,7 +68,7 @@ class SimMatch(FinetuneObjective):
             w = (target.amax(1) >= self.tau).float()
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
-        instance = F.cross_entropy(z_s @ bank.T / self.temperature + void, unfolded)
+        instance = F.cross_entropy(products(z_s, bank) / self.temperature + void, unfolded)
         return {
             "loss": supervised + self.lambda_u * consistency + self.lambda_in * instance,
             "supervised": supervised.detach(),

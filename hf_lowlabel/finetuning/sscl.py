@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import beta, embed, frozen_statistics, projection
+from .functional import beta, embed, frozen_statistics, products, projection
 from .memory import ClassQueue, Queue, RunningMean, follow_, left_out
 
 
@@ -56,7 +56,7 @@ class SsCL(FinetuneObjective):
             p = logits_w.softmax(1)
             c = p.argmax(1)
             self.refine(labeled["image"], y, v_l, u["weak"], c)
-            cosine = v_w @ F.normalize(self.prototypes, dim=1).T                         # [M, K]
+            cosine = products(v_w, F.normalize(self.prototypes, dim=1))                  # [M, K]
             p = F.normalize(p * self.similar.update((self.gamma * cosine).softmax(1)), p=1, dim=1)
             w = (p.amax(1) >= self.tau).float()
             paced = cosine.gather(1, c[:, None]).clamp_min(0)                            # alpha_p [M, 1]
@@ -75,8 +75,8 @@ class SsCL(FinetuneObjective):
 
     def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:
         """L_ctr of every image, in its third form: v, own [M, E], c [M], paced [M, 1] -> [M]."""
-        s_n = v @ self.negatives.z.clone().T + left_out(self.negatives.filled)                       # [M, Q]
-        s_p = (self.labeled.z[c] @ v[:, :, None])[:, :, 0]                                           # [M, P]
+        s_n = products(v, self.negatives.z.clone()) + left_out(self.negatives.filled)                # [M, Q]
+        s_p = (self.labeled.z[c] * v[:, None]).sum(2)                                                # [M, P]
         pulls = -self.gamma * paced * s_p + left_out(self.labeled.filled[c])
         pulls = torch.cat([-self.gamma * (v * own).sum(1, keepdim=True), pulls], 1)
         return F.softplus((self.gamma * (s_n + self.margin)).logsumexp(1) + pulls.logsumexp(1))
@@ -90,7 +90,7 @@ class SsCL(FinetuneObjective):
             _, (mixed,) = embed(self.model, self.projector, torch.lerp(u[partner], x, share.to(x)))
         member = F.one_hot(y, len(self.prototypes)).to(v)                                            # [B, K]
         mix = member * same.any(1, keepdim=True)
-        sums, counts = member.T @ v + mix.T @ mixed, (member + mix).sum(0)
+        sums, counts = products(member.T, v.T) + products(mix.T, mixed.T), (member + mix).sum(0)
         sums, counts = all_gather(sums[None]).sum(0), all_gather(counts[None]).sum(0)
         fresh = F.normalize(sums, dim=1)
         fresh = torch.where(counts[:, None] > 0, fresh, self.prototypes)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from finetuning_stand_in import LABELED, K, array, ce, linear, log_softmax, mlp2, norm, parts, run, softmax, unit
 
+from hf_lowlabel.finetuning.functional import products
 from hf_lowlabel.finetuning.less import sinkhorn
 
 
@@ -154,3 +155,11 @@ def test_sinkhorn_fills_clusters_equally_and_rows_sum_to_one():
     q = sinkhorn(torch.randn(64, 8), 0.5, 50)
     torch.testing.assert_close(q.sum(1), torch.ones(64))
     torch.testing.assert_close(q.sum(0), torch.full((8,), 8.0), rtol=1e-3, atol=1e-3)
+
+
+def test_products_keep_their_digits_under_autocast():
+    a, b = torch.randn(5, 64), torch.randn(7, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, careless = products(a.bfloat16(), b), a @ b.T
+    assert careless.dtype == torch.bfloat16
+    np.testing.assert_allclose(out, array(a.bfloat16().float()) @ array(b).T, rtol=1e-5, atol=1e-5)
