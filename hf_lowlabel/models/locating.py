@@ -16,6 +16,7 @@ from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
 
 HUB_PREFIXES = ("hf_hub:", "hf-hub:")
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
+LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}  # of timm.create_model
 FROM_SCRATCH = "start from scratch (pretrained=False, --from-scratch)"
 
 
@@ -93,8 +94,7 @@ def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
         raise UserError(f"found a checkpoint of type {kind!r} in {source}; expected timm's layout, 'architecture' in "
                         "config.json; fix: take a timm model, for example timm/resnet18.a1_in1k")
     architecture = config["architecture"]
-    if not timm.is_model(architecture):
-        raise unknown(f"architecture in {source}", architecture, timm.list_models())
+    check_architecture(architecture, config.get("model_args"), source)
     known = timm.models.PretrainedCfg.__dataclass_fields__
     cfg = config.get("pretrained_cfg") or config  # timm's early layout has one level
     cfg = {k: v for k, v in cfg.items() if k in known}
@@ -103,6 +103,16 @@ def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
     classes = config.get("num_classes", cfg.get("num_classes", 0))
     source = source if weights else f"random weights ({architecture})"
     return Checkpoint(source, architecture, cfg, dict(config.get("model_args") or {}), classes, names, weights)
+
+
+def check_architecture(architecture: str, model_args: dict | None, source: str) -> None:
+    """A configuration may name an architecture and its arguments, and nothing that leads to another file."""
+    if not timm.is_model(architecture):
+        raise unknown(f"architecture in {source}", architecture, timm.list_models())
+    strange = sorted(LEADS_OUT & set(model_args or {}))
+    if strange:
+        raise UserError(f"found {', '.join(strange)} among the model_args of {source}; expected arguments of {architecture} alone: "
+                        "these would read other files; fix: take another source, or remove them from its config.json")
 
 
 def _read_config(path: Path, source: str) -> dict:
