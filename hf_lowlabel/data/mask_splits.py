@@ -45,7 +45,7 @@ def match_ids(names: Sequence[str], source: SegmentationSource) -> list[str]:
             raise UserError(f"found {len(candidates)} images called {key(name)!r} in {source.name!r}; expected one; "
                             f"fix: write whole ids in the list, such as {candidates[0]!r}")
         if not candidates:
-            raise unknown(f"image of the list in {source.name!r}", name, source.ids)
+            raise unknown(f"image of the list in {source.name!r}", key(name), source.ids)
         out.append(candidates[0])
     return out
 

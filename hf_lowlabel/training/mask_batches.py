@@ -1,0 +1,25 @@
+"""Batches of images with masks: as in batches.py, with one geometry for all views of an image."""
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..views.draws import uniforms
+from ..views.joint import JointView
+from .batches import ViewStream
+
+
+class MaskStream(ViewStream):
+    """`views` is a JointView; the pool a canvas (data.canvas), with masks for labeled images and without for others.
+
+    A batch holds the views, "valid", "index", and with masks "target".
+    """
+
+    views: JointView
+
+    def render(self, chunk: int, images: Tensor) -> dict[str, Tensor]:
+        first, count, rows = self.positions(chunk)
+        index = self.indices(chunk)
+        u = uniforms(self.seed, f"{self.name}/joint", first, count, self.views.width)[rows]  # [n, width]
+        out = self.views(images, self.pool.sizes[self.members[index]], u)
+        out["index"] = index.to(images.device, non_blocking=True)
+        return out
