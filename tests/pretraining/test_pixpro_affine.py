@@ -177,8 +177,8 @@ def test_an_equivariant_encoder_gives_the_same_map_on_warped_views():
     assert error[valid].max() < 0.1 and error[valid].mean() < 0.01
 
 
-@pytest.mark.parametrize("side,least", [(7, 0.8), (14, 0.8), (28, 0.8)])
-def test_most_cells_stay_valid_in_the_default_ranges(side, least):
+@pytest.mark.parametrize("side", [7, 14, 28])
+def test_most_cells_stay_valid_in_the_default_ranges(side):
     a, b = sampled(2000)
-    _, valid = warp(torch.zeros(2000, 1, side, side), *inverse(a, b))
-    assert least < valid.float().mean() < 1
+    share = warp(torch.zeros(2000, 1, side, side), *inverse(a, b))[1].float().mean(1)
+    assert share.mean().item() == pytest.approx(0.9, abs=0.02) and 0.45 < share.min() < 0.7
