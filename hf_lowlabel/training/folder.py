@@ -17,6 +17,8 @@ def claim(folder: str | Path, resume: bool) -> Path:
     Raises UserError when another process trains in it, when it is not empty, or when it cannot be written.
     """
     path = Path(folder).expanduser().resolve()
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one holds the folder, and is the only one to write
+        return path
     if path.exists() and not path.is_dir():
         raise UserError(f"output_dir {folder} is a file; expected a folder")
     try:

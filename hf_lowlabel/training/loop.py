@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ..config import RunConfig
-from ..distributed import barrier, world
+from ..distributed import all_mean, barrier, world
 from ..errors import UserError
 from ..objective import Objective
 from .batches import micro_batches
@@ -164,7 +164,8 @@ class Loop:
 
     def write_log(self, out: dict, begin: float, first: int, bar) -> None:
         """Fetch this step's scalars (the only time the host waits for the device) and write them down."""
-        row = {"step": self.step, **{k: _number(v) for k, v in out.items()}, "lr": self.optimizer.param_groups[0]["lr"]}
+        values = all_mean(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.accelerator.device) for v in out.values()]))
+        row = {"step": self.step, **dict(zip(out, map(_number, values.tolist()), strict=True)), "lr": self.optimizer.param_groups[0]["lr"]}
         row["skipped"] = int(self.guard.total)
         row["steps_per_second"] = (self.step - first) / max(time.perf_counter() - begin, 1e-9)
         longest = int(self.guard.longest)

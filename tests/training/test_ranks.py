@@ -1,4 +1,8 @@
-"""Two processes on the same global batch do what one does."""
+"""Two processes on the same global batch do what one does.
+
+Rounding differs (sums over ranks), and a network of BatchNorms this small multiplies it by about two a step at lr 0.01: the
+learning rates here are low enough for 1e-5 after 20 steps.
+"""
 import json
 import os
 import subprocess
@@ -29,8 +33,8 @@ def launch(processes: int, verb: str, settings: dict, folder) -> str:
 
 
 @pytest.mark.parametrize("verb, settings", [
-    ("finetune", dict(FINETUNE, method="fixmatch", max_steps=20, lr=0.01)),
-    ("pretrain", dict(PRETRAIN, method="byol", max_steps=20, batch_size=24, optimizer="sgd", lr=0.05)),
+    ("finetune", dict(FINETUNE, method="fixmatch", max_steps=20, lr=1e-3)),
+    ("pretrain", dict(PRETRAIN, method="byol", max_steps=20, batch_size=24, optimizer="sgd", lr=5e-3)),
 ])
 def test_two_ranks_equal_one(verb, settings, tmp_path):
     settings = dict(settings, log_every=1, save_every=20)
@@ -42,7 +46,7 @@ def test_two_ranks_equal_one(verb, settings, tmp_path):
     rows = [[json.loads(r) for r in (tmp_path / k / "log.jsonl").read_text().splitlines()] for k in ("one", "two")]
     losses = [[r["loss"] for r in run if "loss" in r] for run in rows]
     assert len(losses[0]) == len(losses[1]) == 20
-    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)  # a rank alone has another loss: it is the mean that is logged
 
 
 @pytest.mark.parametrize("labels", [10, 12, 13])
