@@ -28,7 +28,11 @@ from .card_parts import (
 from .facts import RunFacts, Stage, write_text
 
 log = logging.getLogger(__name__)
-TASKS = {"classification": "image-classification", "backbone": "image-feature-extraction"}
+TASKS = {
+    "classification": "image-classification",
+    "backbone": "image-feature-extraction",
+    "segmentation": "image-segmentation",
+}
 PICTURES = {
     "curves.png": "training curves",
     "predictions.png": "test images with predictions",
@@ -57,6 +61,8 @@ def write_card(folder: str | Path, facts: RunFacts) -> Path:
     name = facts.name or (facts.hub_id or "").rpartition("/")[2] or folder.resolve().name
     model_id = facts.hub_id or folder.resolve().name
     found = [picture for picture in PICTURES if (folder / picture).is_file()]
+    if facts.kind == "segmentation":  # overlays say more than curves
+        found.sort(key=lambda picture: picture != "predictions.png")
     words = dict(
         title=cell(name),
         summary=summary(facts),
@@ -115,7 +121,7 @@ def metadata(facts: RunFacts, name: str, license: str | None) -> ModelCardData:
         model_name=name if results else None,
         library_name="hf_lowlabel" if needs_package(facts.architecture) else "transformers",
         pipeline_tag=TASKS[facts.kind],
-        metrics=["accuracy"] if "accuracy" in facts.metrics else None,
+        metrics=[name for name in ("accuracy", "mean_iou") if {"mean_iou": "miou"}.get(name, name) in facts.metrics] or None,
         tags=tags,
         **values,
     )
@@ -139,7 +145,10 @@ def _eval_results(facts: RunFacts) -> list[EvalResult]:
     )
     return [
         EvalResult(
-            metric_type=key, metric_name=SHORT[key][0], metric_value=round(float(facts.metrics[key]), 6), **where
+            metric_type="mean_iou" if key == "miou" else key,
+            metric_name=SHORT[key][0],
+            metric_value=round(float(facts.metrics[key]), 6),
+            **where,
         )
         for key in SHORT
         if facts.metrics.get(key) is not None and not (key == "top5_accuracy" and len(facts.class_names) <= 5)
@@ -178,10 +187,11 @@ def summary(facts: RunFacts) -> str:
         what = f"An image encoder{which} adapted without labels to the images{data}"
         return what + (f", with {method_name(facts.method)}." if facts.method else ".")
     classes = f"{len(facts.class_names):,} classes" if facts.class_names else "classes"
-    words = f"Sorts images{data} into {classes}"
+    masks = facts.kind == "segmentation"
+    words = f"Sorts {'every pixel of ' if masks else ''}images{data} into {classes}"
     if facts.labels:
         pool = facts.data.images if facts.data else None
-        words += f", learned from **{facts.labels.number:,} labeled images**"
+        words += f", learned from **{facts.labels.number:,} {'images with masks' if masks else 'labeled images'}**"
         words += f" among {pool:,}" if pool and facts.method != "supervised" else ""
     words += f" with {method_name(facts.method)}" if facts.method else ""
     before = [stage.method for stage in facts.lineage if stage.what == "target pretraining" and stage.method]

@@ -13,6 +13,10 @@ SHORT = {  # metric -> (title, shown as per cent)
     "accuracy": ("Accuracy", True),
     "top5_accuracy": ("Top-5 accuracy", True),
     "balanced_accuracy": ("Mean accuracy of the classes", True),
+    "miou": ("Mean IoU", True),
+    "dice": ("Mean Dice", True),
+    "pixel_accuracy": ("Pixel accuracy", True),
+    "object_iou": ("IoU of the object", True),
     "knn_accuracy": ("k-NN accuracy", True),
     "linear_probe_accuracy": ("Linear probe accuracy", True),
     "clustering_accuracy": ("Clustering accuracy", True),
@@ -48,7 +52,7 @@ def _value(key: str, value: float | None) -> str:
 
 def limits(facts: RunFacts) -> list[str]:
     """What a user should know before trusting it, each sentence from a number that was recorded."""
-    lines = _backbone_limits(facts) if facts.kind == "backbone" else _class_limits(facts)
+    lines = {"backbone": _backbone_limits, "classification": _class_limits, "segmentation": _mask_limits}[facts.kind](facts)
     if facts.kind == "classification" and facts.class_names:
         lines.append(
             f"It answers with one of its {len(facts.class_names):,} classes for every image, "
@@ -103,6 +107,26 @@ def _class_limits(facts: RunFacts) -> list[str]:
     return lines
 
 
+def _mask_limits(facts: RunFacts) -> list[str]:
+    metrics, lines = facts.metrics, []
+    names, iou = metrics.get("class_names") or facts.class_names, metrics.get("per_class") or []
+    share = metrics.get("per_class_share") or [None] * len(iou)
+    if facts.labels and facts.labels.without:
+        lines.append(f"No mask showed {_some(map(code, facts.labels.without), 20)}: never named in training.")
+    measured = sorted((v, name, s) for v, name, s in zip(iou, names, share, strict=False) if v is not None and v < 1)
+    if measured:
+        worst = [f"{code(name)} IoU {percent(v)}" + (f" ({percent(s)} of the test pixels)" if s is not None else "") for v, name, s in measured[:5]]
+        lines.append("Worst classes: " + ", ".join(worst) + ".")
+    unseen = [code(name) for name, s in zip(names, share, strict=False) if s == 0]
+    if unseen:
+        lines.append(f"No test pixel showed {_some(unseen, 20)}: nothing is known about {'it' if len(unseen) == 1 else 'them'}.")
+    if 0 < (metrics.get("images") or 0) < 100:
+        lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
+    if facts.class_names:
+        lines.append(f"Every pixel gets one of its {len(facts.class_names):,} classes, also where an image shows none of them.")
+    return lines
+
+
 def _calibration(metrics: dict[str, Any]) -> list[str]:
     if metrics.get("ece") is None or metrics.get("confidence") is None:
         return []
@@ -127,15 +151,16 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
         '    output = model(**processor(image, return_tensors="pt"))\n'
     )
     imports = f"import torch\n{first}from PIL import Image\nfrom transformers import AutoImageProcessor, {{auto}}\n\n"
+    if facts.kind == "segmentation":
+        return _mask_snippets(model_id)
     if facts.kind == "backbone":
         source = f"hf-hub:{facts.hub_id}" if facts.hub_id else f"local-dir:{model_id}"
         auto = (imports + load).format(
             auto="AutoModel"
         ) + "features = output.pooler_output  # [1, D]\nprint(features.shape)"
-        return [
-            auto,
-            f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()',
-        ]
+        with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        with_smp = f'import segmentation_models_pytorch as smp\n\nsegmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
+        return [auto, with_timm] if ours else [auto, with_timm, with_smp]
     pipe = (
         f'from transformers import pipeline\n{first}\nclassify = pipeline("image-classification", model="{model_id}")\n'
     )
@@ -146,6 +171,21 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
         "print(model.config.id2label[best], float(probabilities[best]))"
     )
     return [pipe + 'print(classify("photo.jpg"))', auto + answer]
+
+
+def _mask_snippets(model_id: str) -> list[str]:
+    return [
+        "import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, AutoModelForSemanticSegmentation\n\n"
+        f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
+        "# its code lies beside the weights: read it, then trust it; or install hf_lowlabel, import hf_lowlabel.models.segmentation and\n"
+        "# leave trust_remote_code out\n"
+        f'model = AutoModelForSemanticSegmentation.from_pretrained("{model_id}", trust_remote_code=True).eval()\n'
+        'image = Image.open("photo.jpg").convert("RGB")\n'
+        "with torch.no_grad():\n"
+        '    output = model(**processor(image, return_tensors="pt"))\n'
+        "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W] of classes\n"
+        "print({model.config.id2label[int(k)]: float((mask == k).float().mean()) for k in mask.unique()})",
+    ]
 
 
 def needs_package(architecture: str | None) -> bool:

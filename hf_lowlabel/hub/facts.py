@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import UserError, unknown
 
 log = logging.getLogger("hf_lowlabel")
-KINDS = ("classification", "backbone")
+KINDS = ("classification", "backbone", "segmentation")
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
 HEAVY = ("confusion", "reliability")  # parts of the metrics that stay in metrics.json
 
@@ -60,7 +60,7 @@ class Labels:
     """The label budget."""
 
     number: int
-    per_class: dict[str, int] = field(default_factory=dict)  # class name -> labeled images; 0 for a class without
+    per_class: dict[str, int] = field(default_factory=dict)  # class name -> labeled images (that show it); 0 for a class without
     chosen: str | None = None  # how, in words: "at random, the same number per class, seed 0"
     split_hash: str | None = None  # sha256 of the manifest
 
@@ -82,7 +82,7 @@ class Row:
 class RunFacts:
     """All a card is made of. Fields left empty leave their lines out of the card; a missing licence is asked for."""
 
-    kind: str  # "classification" or "backbone"
+    kind: str  # "classification", "backbone" or "segmentation"
     name: str | None = None  # title and model-index name; None: the folder's name
     hub_id: str | None = None  # where this model is pushed to
     license: str | None = None  # of this model, given by its author

@@ -282,14 +282,60 @@ def test_backbone_snippets(tmp_path, monkeypatch):
     assert "| **this model** | 60.0 % | 0.100 |" in text and "| before | 50.0 % | – |" in text
     assert "hf-lowlabel finetune --model pets-byol" in text and "hardly differ between images (spread 0.10" in text
     assert ModelCard.load(folder / "README.md").data.pipeline_tag == "image-feature-extraction"
-    (auto, scope), (_, timm_scope) = run_snippets(folder, monkeypatch)
+    (auto, scope), (_, timm_scope), (_, smp_scope) = run_snippets(folder, monkeypatch)
     x = scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = model.pooled(x)
         assert torch.equal(scope["features"], expected) and auto.strip() == f"torch.Size([1, {model.num_features}])"
         assert torch.allclose(timm_scope["encoder"](x), expected, atol=1e-6)
+        assert torch.equal(smp_scope["segmenter"].encoder.eval()(x)[-1], model.feature_map(x))
 
 
 def test_snippets_name_the_hub_once_pushed():
     both = snippets(RunFacts("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
-    assert 'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1]
+    assert 'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1] and '"tu-hf-hub:me/pets"' in both[2]
+
+
+# ---- segmenters -----------------------------------------------------------------------------------------------------
+
+
+def mask_facts(**changes):
+    from hf_lowlabel.evaluation.segmentation import segmentation_metrics
+
+    matrix = np.array([[900, 50, 50, 0], [10, 90, 0, 0], [80, 0, 20, 0], [0, 0, 0, 0]])
+    measured = {**segmentation_metrics(matrix, ["background", "cat", "dog", "owl"]), "images": 40}
+    values = dict(kind="segmentation", method="fixmatch", class_names=["background", "cat", "dog", "owl"],
+                  labels=Labels(12, {"background": 12, "cat": 7, "dog": 5, "owl": 0}), metrics=measured,
+                  data=Data("pets", hub_id="org/pets", images=300))  # fmt: skip
+    return RunFacts(**{**values, **changes})
+
+
+def test_card_of_a_segmenter(tmp_path):
+    (tmp_path / "curves.png").touch(), (tmp_path / "predictions.png").touch()
+    card = ModelCard.load(write_card(tmp_path, mask_facts(name="pets-12", license="mit")))
+    text = card.text
+    assert "Sorts every pixel of images of [pets](https://huggingface.co/datasets/org/pets) into 4 classes" in text
+    assert "**12 images with masks** among 300" in text and "![pets-12: test images with predictions](predictions.png)" in text
+    limits = text.partition("## Limits")[2].partition("## How")[0]
+    assert "No mask showed `owl`: never named in training." in limits
+    iou = 20 / (100 + 70 - 20)
+    assert f"`dog` IoU {100 * iou:.1f} % (8.3 % of the test pixels), `cat` IoU 60.0 %" in limits
+    assert "No test pixel showed `owl`: nothing is known about it." in limits and "Only 40 test images" in limits
+    assert card.data.pipeline_tag == "image-segmentation" and card.data.metrics == ["mean_iou"]
+    results = {r.metric_type: r.metric_value for r in card.data.eval_results}
+    assert results["mean_iou"] == pytest.approx(np.mean([900 / 1090, 0.6, iou]), abs=1e-6) and "pixel_accuracy" in results
+
+
+def test_segmenter_snippet(tmp_path, monkeypatch):
+    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+
+    folder = tmp_path / "pets"
+    model = create_segmenter("resnet10t", 3, architecture="unet", pretrained=False, class_names=["background", "cat", "dog"]).eval()
+    export_standalone(model, folder)
+    write_card(folder, mask_facts(class_names=["background", "cat", "dog"], metrics={}, labels=None))
+    ((said, scope),) = run_snippets(folder, monkeypatch)
+    x = scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        logits = model(x).logits
+    assert torch.equal(scope["output"].logits, logits) and scope["mask"].shape == (50, 40)
+    assert sum(eval(said).values()) == pytest.approx(1) and set(eval(said)) <= {"background", "cat", "dog"}

@@ -1,0 +1,139 @@
+"""The demo page and the Space folder: what is in it, what it answers, and that it needs no package of ours."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.numpy import load_file
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.app import check_run, export_space
+
+WITHOUT_PACKAGE = """
+import json, sys
+from pathlib import Path
+sys.modules["hf_lowlabel"] = None
+sys.path.insert(0, sys.argv[1])
+import app
+from PIL import Image
+page, launch = app.build(Path(sys.argv[1]))
+model = app.Classifier(Path(sys.argv[1]))
+print("RESULT" + json.dumps([model(Image.open(path)) for path in sys.argv[2:]] + [model(None)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from hf_lowlabel import finetune
+
+    return finetune(dataset="digits", model="cnn6_16", from_scratch=True, image_size=16, pool_size=16, color=False, max_steps=2, log_every=1,
+                    batch_size=10, num_labels=20, unlabeled_ratio=1, output_dir=str(tmp_path_factory.mktemp("runs") / "digits")).folder  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def space(run, tmp_path_factory):
+    return export_space(run, tmp_path_factory.mktemp("space") / "digits")
+
+
+def test_the_folder_is_a_space(run, space):
+    there = {p.name for p in space.iterdir()}
+    assert there == {"README.md", "app.py", "requirements.txt", "space.json", "model", "labeled", "examples", "lowlabel_architectures"}
+    assert {p.name for p in (space / "model").iterdir()} == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    head = yaml.safe_load((space / "README.md").read_text().split("---")[1])
+    assert head["sdk"] == "gradio" and head["app_file"] == "app.py" and head["title"] == "digits"
+    pins = dict(line.split("==") for line in (space / "requirements.txt").read_text().split())
+    assert set(pins) == {"torch", "transformers", "timm", "safetensors", "numpy", "pillow"}
+    index = json.loads((space / "labeled" / "index.json").read_text())
+    split = json.loads((run / "split.json").read_text())
+    assert sorted(row["label"] for row in index) == sorted(split["labeled"].values())
+    features = load_file(space / "labeled" / "features.safetensors")["features"]
+    assert len(features) == 20 and np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    assert len(list((space / "examples").iterdir())) == 8 and Image.open(space / "examples" / "0.png").size == (8, 8)
+    assert str(run.parent) not in (space / "README.md").read_text() + (space / "space.json").read_text()
+
+
+def test_its_page_answers_without_the_package_as_the_package_does(run, space, tmp_path):
+    pytest.importorskip("gradio")
+    from hf_lowlabel import load_source, predict
+
+    source, split = load_source("digits"), json.loads((run / "split.json").read_text())
+    id, label = next(iter(split["labeled"].items()))
+    source.image(source.ids.index(id)).save(tmp_path / "labeled.png")
+    source.image(source.ids.index(split["test"][0])).save(tmp_path / "test.png")
+    files = [str(tmp_path / "labeled.png"), str(tmp_path / "test.png")]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, str(space), *files], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second, nothing = json.loads(done.stdout.split("RESULT")[1])
+    rows, _ = predict(files, str(run), output=None)
+    for (shares, nearest), row in zip((first, second), rows, strict=True):
+        assert max(shares, key=shares.get) == row["class"] and max(shares.values()) == pytest.approx(row["confidence"], abs=1e-5)
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and len(nearest) == 6
+    assert first[1][0][1] == f"{label} (1.00)" and nothing == [None, []]
+
+
+def test_without_images(run, tmp_path):
+    space = export_space(run, tmp_path / "space", images=False)
+    assert not (space / "labeled").exists() and not (space / "examples").exists()
+
+
+def test_data_that_moved_leaves_a_page_without_pictures(run, tmp_path, caplog):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    (copy / "training.yaml").write_text((copy / "training.yaml").read_text().replace("dataset: digits", "dataset: /nowhere/digits"))
+    space = export_space(copy, tmp_path / "space")
+    assert not (space / "labeled").exists() and (space / "app.py").is_file()
+
+
+def test_what_is_no_model_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="found no run.json"):
+        check_run(tmp_path)
+    with pytest.raises(UserError, match="to be there already"):
+        export_space(run, run)
+    facts = json.loads((run / "run.json").read_text())
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "run.json").write_text(json.dumps({**facts, "kind": "backbone"}))
+    with pytest.raises(UserError, match="found a backbone"):
+        export_space(tmp_path, tmp_path / "space")
+
+
+def test_a_segmenter(tmp_path):
+    pytest.importorskip("gradio")
+    from hf_lowlabel.hub.app import demo_app  # noqa: F401
+    from hf_lowlabel.hub.facts import RunFacts
+    from hf_lowlabel.hub.space_app import Segmenter
+    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+
+    names, run = ["background", "cat", "dog"], tmp_path / "run"
+    torch.manual_seed(0)
+    model = create_segmenter("test_resnet", 3, architecture="unet", pretrained=False, class_names=names).eval()
+    export_standalone(model, run)
+    RunFacts("segmentation", class_names=names).to_json(run / "run.json")
+    space = export_space(run, tmp_path / "space", images=False)
+    assert {"segmenter.py", "configuration_segmenter.py"} <= {p.name for p in (space / "model").iterdir()}
+    said = json.loads((space / "space.json").read_text())
+    page = Segmenter(space, names, said["colors"])
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))
+    image, mask = page.segment(picture)
+    x = page.processor(picture, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(model(x).logits, (40, 50), mode="bilinear", align_corners=False)
+    assert np.array_equal(mask, logits[0].argmax(0).numpy()) and mask.shape == (40, 50)
+    shown, legend = page.draw((image, mask), 0.0)
+    assert np.array_equal(shown, image)
+    shown, legend = page.draw((image, mask), 1.0)
+    colors = np.array(said["colors"], np.uint8)
+    assert np.array_equal(shown, np.where((mask > 0)[..., None], colors[mask], image))
+    for k in np.unique(mask):
+        assert f"{names[k]} {100 * (mask == k).mean():.1f} %" in legend
+    assert page.draw(None, 0.5) == (None, "")

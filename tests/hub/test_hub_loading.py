@@ -1,0 +1,235 @@
+"""Pushed models, loaded by one line each: in a process without this package, and in ours; and what must not load."""
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hub_server import Hub
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.card import write_card
+from hf_lowlabel.hub.facts import RunFacts
+from hf_lowlabel.hub.push import push
+from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification, create_backbone, create_classifier
+
+WITHOUT_PACKAGE = """
+import json, os, sys
+sys.modules["hf_lowlabel"] = None
+import numpy as np, timm, torch
+import segmentation_models_pytorch as smp
+from transformers import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+from PIL import Image
+
+root, old = sys.argv[1:]
+x = torch.from_numpy(np.load(f"{root}/x.npy"))
+image = Image.fromarray((np.arange(32 * 32 * 3) % 251).reshape(32, 32, 3).astype(np.uint8))
+out, said = {}, {}
+with torch.no_grad():
+    out["auto"] = AutoModelForImageClassification.from_pretrained("org/pets").eval()(x).logits
+    out["pinned"] = AutoModelForImageClassification.from_pretrained("org/pets", revision=old).eval()(x).logits
+    out["timm"] = timm.create_model("hf-hub:org/pets", pretrained=True).eval()(x)
+    out["private"] = AutoModel.from_pretrained("org/pets-byol").eval()(x).pooler_output
+    out["timm_backbone"] = timm.create_model("hf-hub:org/pets-byol", pretrained=True, num_classes=0).eval()(x)
+    out["auto_backbone"] = AutoBackbone.from_pretrained("hf-hub:org/pets-byol", use_timm_backbone=True).eval()(x).feature_maps[-1]
+    out["smp"] = smp.Unet("tu-hf-hub:org/pets-byol", encoder_weights=True).encoder.eval()(x)[-1]
+    said["pipeline"] = pipeline("image-classification", "org/pets", device="cpu")(image)[0]["label"]
+    out["processed"] = AutoImageProcessor.from_pretrained("org/pets")(image, return_tensors="pt")["pixel_values"]
+from datasets import load_dataset
+table = load_dataset("org/splits", "pets-2")
+said["split"] = {part: table[part][:] for part in table}
+for name, token in {"org/pets-byol": "hf_other", "org/gated": "hf_other", "org/pets": "hf_" + "x" * 30}.items():
+    try:
+        AutoModel.from_pretrained(name, token=token, force_download=True)
+        said[name] = "loaded"
+    except OSError as error:
+        said[name] = str(error)[:200]
+np.savez(f"{root}/out.npz", **{k: v.numpy() for k, v in out.items()})
+json.dump(said, open(f"{root}/said.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub for all tests of this file: the client's constants are set in this process."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    with Hub() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+                            "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache"))}.items():  # fmt: skip
+            patch.setattr(constants, name, value)
+        patch.setenv("HF_TOKEN", "hf_write"), patch.setenv("NO_PROXY", "localhost,127.0.0.1")
+        _http.close_session()
+        yield server
+    _http.close_session()
+
+
+@pytest.fixture(scope="module")
+def pushed(hub, tmp_path_factory):
+    """Both kinds of model on the Hub, the classifier in two versions, and what a process without the package read."""
+    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.hub.splits import push_split
+
+    root = tmp_path_factory.mktemp("pushed")
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
+    np.save(root / "x.npy", x.numpy())
+    networks, commits = {}, []
+    for version in range(2):
+        model = create_classifier("resnet10t", 2, pretrained=False, class_names=["cat", "dog"], image_size=32)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.02 * torch.randn_like(p))
+        networks[version] = model.eval()
+        commits.append(save_and_push(model, root / f"pets{version}", "org/pets", "classification").commit)
+    networks["backbone"] = create_backbone(str(root / "pets1")).eval()
+    save_and_push(networks["backbone"], root / "byol", "org/pets-byol", "backbone", private=True)
+    hub.add("model", "org/gated", {"config.json": (root / "byol" / "config.json").read_bytes()})
+    hub.repos["model", "org/gated"].gated = True
+    push_split(Split("pets", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"}, seed=1, test=["c.png"]), "org/splits", name="pets-2")
+    env = {**os.environ, **hub.env(root / "home", "hf_write"), "PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, str(root), commits[0]], env=env, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = {k: torch.from_numpy(v) for k, v in np.load(root / "out.npz").items()}
+    return networks, x, out, json.loads((root / "said.json").read_text())
+
+
+def save_and_push(model, folder, repo_id, kind, **arguments):
+    model.save_pretrained(folder)
+    facts = RunFacts(kind, architecture="resnet10t", class_names=["cat", "dog"] if kind == "classification" else [], license="mit")
+    facts.to_json(folder / "run.json")
+    write_card(folder, facts)
+    return push(folder, repo_id, **arguments)
+
+
+@torch.no_grad()
+def test_without_the_package(pushed):
+    networks, x, out, said = pushed
+    first, second, backbone = networks[0], networks[1], networks["backbone"]
+    assert torch.equal(out["auto"], second(x).logits) and torch.equal(out["timm"], second(x).logits)
+    assert torch.equal(out["pinned"], first(x).logits) and not torch.equal(out["pinned"], out["auto"])
+    assert torch.equal(out["private"], backbone.pooled(x)) and torch.equal(out["timm_backbone"], backbone.pooled(x))
+    assert torch.equal(out["auto_backbone"], backbone.feature_map(x)) and torch.equal(out["smp"], backbone.feature_map(x))
+    assert said["pipeline"] in ("cat", "dog") and out["processed"].shape == (1, 3, 32, 32)
+    assert said["split"] == {"labeled": {"id": ["a.png", "b.png"], "label": ["cat", "dog"]}, "test": {"id": ["c.png"]}}
+
+
+def test_what_is_closed_stays_closed(pushed):
+    said = pushed[3]
+    assert "org/pets-byol" in said["org/pets-byol"] and "not a" in said["org/pets-byol"]
+    assert "gated" in said["org/gated"]
+    assert said["org/pets"] != "loaded"
+
+
+@torch.no_grad()
+def test_ours(pushed):
+    networks, x, *_ = pushed
+    assert torch.equal(LowLabelForImageClassification.from_pretrained("org/pets").eval()(x).logits, networks[1](x).logits)
+    assert torch.equal(LowLabelBackbone.from_pretrained("org/pets-byol").eval().pooled(x), networks["backbone"].pooled(x))
+    assert torch.equal(create_backbone("org/pets-byol").eval().pooled(x), networks["backbone"].pooled(x))
+    assert torch.equal(create_classifier("hf_hub:org/pets", 2).eval()(x).logits, networks[1](x).logits)
+
+
+def test_lineage_of_a_pushed_model(pushed, hub):
+    from hf_lowlabel.hub.facts import lineage_of, starting_weights
+
+    hub.add("model", "org/lineage", {"run.json": json.dumps(
+        {"kind": "backbone", "hub_id": "org/lineage", "lineage": [{"what": "target pretraining", "method": "byol"}]}).encode()})  # fmt: skip
+    (stage,) = lineage_of("hf_hub:org/lineage", "main")
+    assert (stage.hub_id, stage.method, stage.revision) == ("org/lineage", "byol", "main")
+    assert lineage_of("org/splits-of-nobody") == [] and lineage_of("resnet18") == []
+    hub_ids = {name: starting_weights(name).hub_id for name in ("resnet18.a1_in1k", "hf-hub:org/pets@main", "random weights (resnet18)")}
+    assert hub_ids == {"resnet18.a1_in1k": "timm/resnet18.a1_in1k", "hf-hub:org/pets@main": "org/pets", "random weights (resnet18)": None}
+    assert starting_weights("random weights (resnet18)").name == "resnet18"
+
+
+# ---- what must not happen -------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """A pickle that leaves a mark when it is opened."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def ways_to_load(repo):
+    from transformers import AutoModelForImageClassification
+
+    return [
+        lambda: LowLabelForImageClassification.from_pretrained(repo),
+        lambda: LowLabelBackbone.from_pretrained(repo),
+        lambda: create_classifier(repo, 2),
+        lambda: create_backbone(repo),
+        lambda: AutoModelForImageClassification.from_pretrained(repo, use_safetensors=True),
+    ]
+
+
+def test_a_planted_pickle_is_never_opened(pushed, hub, tmp_path):
+    mark, config = tmp_path / "mark", hub.repos["model", "org/pets"].content()["config.json"]
+    planted = {name: pickle.dumps(Trap(mark)) for name in ("pytorch_model.bin", "model.pth")}
+    hub.add("model", "org/only-pickle", {"config.json": config, **planted})
+    for load in ways_to_load("org/only-pickle"):
+        with pytest.raises((UserError, OSError), match="safetensors"):
+            load()
+    hub.add("model", "org/both", {**hub.repos["model", "org/pets"].content(), **planted})
+    for load in ways_to_load("org/both"):
+        load()
+    assert not mark.exists()
+    assert not [path for method, path, _ in hub.requests if "pytorch_model.bin" in path and method == "GET" and "/resolve/" in path]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": "local-dir:/tmp/evil"},
+        {"architecture": "../evil"},
+        {"model_args": {"checkpoint_path": "../../evil.pth"}},
+        {"model_args": {"pretrained_cfg": {"file": "/tmp/evil.pth"}}},
+        {"model_args": {"pretrained_cfg_overlay": {"file": "/tmp/evil.pth"}}},
+        {"pretrained_cfg": {"file": "/tmp/evil.pth", "custom_load": True}},
+    ],
+    ids=["folder", "path", "checkpoint", "cfg", "overlay", "file"],
+)
+def test_a_config_that_leads_out_of_its_repository_is_refused(pushed, hub, change, monkeypatch):
+    there = hub.repos["model", "org/pets"].content()
+    config = {**json.loads(there["config.json"])}
+    for key, value in change.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    hub.add("model", "org/leads-out", {**there, "config.json": json.dumps(config).encode()})
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("a pickle was opened"))
+    for load in ways_to_load("org/leads-out")[:4]:
+        if "pretrained_cfg" in change:  # timm's note of where weights came from, which ours do not follow
+            load()
+            continue
+        with pytest.raises(UserError, match="expected|unknown"):
+            load()
+
+
+def test_code_of_a_repository_is_never_run_unasked(pushed, hub, tmp_path):
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    there, mark = hub.repos["model", "org/pets"].content(), tmp_path / "mark"
+    config = json.loads(there["config.json"])
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoModelForImageClassification": "evil.Model"}
+    code = f"import os\nos.mkdir({str(mark)!r})\n".encode()
+    hub.add("model", "org/code", {**there, "config.json": json.dumps(config).encode(), "evil.py": code})
+    config["model_type"] = "evil"
+    hub.add("model", "org/only-code", {**there, "config.json": json.dumps(config).encode(), "evil.py": code})
+    hub.requests.clear()
+    for load in ways_to_load("org/code"):
+        load()  # as what it says it is; its code is not looked at
+    for cls in (AutoConfig, AutoModel):
+        with pytest.raises(ValueError, match="trust_remote_code"):
+            cls.from_pretrained("org/only-code", trust_remote_code=False)
+    AutoImageProcessor.from_pretrained("org/code")
+    assert not mark.exists() and not [path for _, path, _ in hub.requests if "evil.py" in path and "/resolve/" in path]

@@ -1,0 +1,143 @@
+"""The report: one file that needs nothing else, true to its runs, and what it says when something is missing."""
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.metrics import classification_metrics
+from hf_lowlabel.hub.facts import Data, Labels, Row, RunFacts, Stage
+from hf_lowlabel.hub.report import short_names, write_report
+
+NAMES = ["cat", "<b>owl</b>", 'q"uote']
+VOID = {"meta", "img", "br", "line", "circle", "rect", "path", "text"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced and that nothing is fetched; collects the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.text, self.tags = [], [], []
+        self.feed(html)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        for name, value in attrs:
+            assert name not in ("src", "srcset", "poster") or value.startswith("data:image/png;base64,"), value
+            assert name != "href" and not name.startswith("on") and tag not in ("script", "link", "iframe")
+        if tag not in ("meta", "img", "br", "line"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **changes):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 60)
+    guess = np.where(rng.random(60) < accuracy_of, targets, (targets + 1) % 3)
+    metrics = classification_metrics(np.eye(3)[guess] * 3, targets, NAMES)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    rows = [{"step": s, "loss": 2 / s, "used": 0.5, "lr": 0.1} for s in range(1, 100)] + [{"step": 50, "test_accuracy": 0.6}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    facts = dict(kind="classification", method=method, class_names=NAMES, data=Data("pets", fingerprint="f"),
+                 labels=Labels(12, {n: 4 for n in NAMES}, split_hash=split_hash), metrics=metrics, seconds=70.0,
+                 lineage=[Stage("pretrained weights", "resnet18"), Stage("finetuning", method=method, steps=99)],
+                 command="hf-lowlabel finetune --dataset <pets>")  # fmt: skip
+    RunFacts(**{**facts, **changes}).to_json(folder / "run.json")
+    return folder, metrics
+
+
+def test_one_run(tmp_path):
+    folder, metrics = make(tmp_path / "run", comparisons=[Row("supervised, same labels", {"accuracy": 0.4})])
+    html = write_report([folder], tmp_path / "report.html", compute=False).read_text()
+    page = Page(html)
+    text = " ".join(page.text)
+    assert "http" not in re.sub(r"<pre>.*?</pre>", "", html, flags=re.S)
+    for words in (f"{100 * metrics['accuracy']:.1f} %", "supervised, same labels", "40.0 %", "60 test images", "hf-lowlabel finetune --dataset <pets>",
+                  "Expected calibration error", "1 min 10 s", "<b>owl</b>", "pretrained weights resnet18 → finetuning (fixmatch), 99 steps"):
+        assert words in text, words
+    assert "<b>owl" not in html
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert captions == ["Loss", "Pseudo-labels: share of the unlabeled batch", "Accuracy", "Confusion", "Calibration", "Accuracy of the classes, worst first"]
+    cells = [a for tag, a in page.tags if tag == "rect" and "rx" in a and a.get("fill") in ("var(--good)", "var(--bad)")]
+    assert len(cells) == np.count_nonzero(metrics["confusion"])
+
+
+def test_curves_are_where_the_numbers_are(tmp_path):
+    folder, _ = make(tmp_path / "run")
+    (folder / "log.jsonl").write_text("".join(json.dumps({"step": s, "loss": v}) + "\n" for s, v in ((0, 4.0), (5, None), (10, 0.0), (20, 2.0))))
+    html = write_report([folder], tmp_path / "report.html", compute=False).read_text()
+    (path,) = re.findall(r'<path d="([^"]+)"', html)
+    points = [tuple(map(float, p.split())) for p in re.split("[ML]", path)[1:]]
+    assert len(points) == 3 and points[0][1] < points[2][1] < points[1][1]  # up is less
+    assert points[1][0] - points[0][0] == pytest.approx((points[2][0] - points[0][0]) / 2, abs=0.2)
+    assert (points[1][1] - points[0][1]) == pytest.approx(2 * (points[2][1] - points[0][1]), abs=0.3)
+
+
+def test_runs_side_by_side(tmp_path):
+    a, _ = make(tmp_path / "a")
+    b, _ = make(tmp_path / "b", 0.5, method="supervised")
+    html = write_report([a, b], tmp_path / "report.html", compute=False).read_text()
+    Page(html)
+    assert "2 runs" in html and "different labels" not in html and html.count("<figcaption>Loss</figcaption>") == 1
+    assert html.count("<td class=best>") >= 2 and "Test results of a" in html and "How b was made" in html
+    c, _ = make(tmp_path / "c", split_hash="c" * 64)
+    html = write_report([a, c], tmp_path / "report.html", compute=False).read_text()
+    assert "The runs had different labels or test images" in html
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    folder, _ = make(tmp_path / "run")
+    with pytest.raises(UserError, match="no run.json"):
+        write_report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(UserError, match="ends in .html"):
+        write_report([folder], tmp_path / "report.pdf")
+    with pytest.raises(UserError, match="a run twice"):
+        write_report([folder, folder], tmp_path / "report.html")
+    assert short_names(["x/a", "y/a", "z/b"]) == ["x/a", "y/a", "z/b"] and short_names(["x/a", "y/b"]) == ["a", "b"]
+
+
+def test_data_that_moved_leaves_a_note(tmp_path):
+    folder, _ = make(tmp_path / "run")
+    (folder / "training.yaml").write_text("dataset: /nowhere/pets\n")
+    html = write_report([folder], tmp_path / "report.html").read_text()
+    Page(html)
+    assert "No pictures of the data" in html and "Worst mistakes" not in html and "Calibration" in html
+
+
+def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
+    from hf_lowlabel import evaluate, finetune, pretrain
+    from hf_lowlabel.hub import report_data
+
+    monkeypatch.setattr(report_data, "MOST_DOTS", 40)
+    tiny = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=2, log_every=1, batch_size=10)
+    start = pretrain(**tiny, model="cnn6_16", from_scratch=True, method="byol", output_dir=str(tmp_path / "byol"))
+    run = finetune(**tiny, model=str(start.folder), num_labels=20, unlabeled_ratio=1, output_dir=str(tmp_path / "run"))
+    done = report_data.compute(run.folder, RunFacts.from_json(run.folder / "run.json"))
+    assert [title for title, *_ in done.panels] == ["random weights", "after byol", "after fixmatch"] and not done.notes
+    for _, points, labels in done.panels:
+        assert points.shape == (40, 2) and np.isfinite(points).all() and len(labels) == 40
+    metrics = evaluate(str(run.folder), "digits")
+    wrong = round((1 - metrics["accuracy"]) * metrics["images"])
+    assert done.tested == metrics["images"] and len(done.mistakes) == min(wrong, report_data.MOST_MISTAKES)
+    sure = [m.confidence for m in done.mistakes]
+    assert sure == sorted(sure, reverse=True) and all(m.predicted != m.true for m in done.mistakes)
+    html = write_report([run.folder], tmp_path / "report.html").read_text()
+    page = Page(html)
+    shown = [a["src"] for tag, a in page.tags if tag == "img"]
+    assert [base64.b64decode(src.partition(",")[2]) for src in shown] == [m.picture for m in done.mistakes]
