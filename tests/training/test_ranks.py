@@ -34,7 +34,8 @@ def launch(processes: int, verb: str, settings: dict, folder) -> str:
 
 @pytest.mark.parametrize("verb, settings", [
     ("finetune", dict(FINETUNE, method="fixmatch", max_steps=20, lr=1e-3)),
-    ("pretrain", dict(PRETRAIN, method="byol", max_steps=20, batch_size=24, optimizer="sgd", lr=5e-3)),
+    ("pretrain", dict(PRETRAIN, method="byol", model="cnn6_16", image_size=16, pool_size=16, max_steps=20, batch_size=48, optimizer="sgd", lr=5e-4,
+                      method_args="hidden=64")),
 ])
 def test_two_ranks_equal_one(verb, settings, tmp_path):
     settings = dict(settings, log_every=1, save_every=20)
