@@ -141,7 +141,8 @@ class RunFacts:
         )
         lineage = [replace(s, name=public_text(s.name), dataset=public_text(s.dataset)) for s in self.lineage]
         settings = {k: v for k, v in public_values(self.hyperparameters).items() if not k.endswith("token")}
-        return replace(self, data=data, lineage=lineage, hyperparameters=settings, command=public_text(self.command))
+        rows = [replace(row, name=public_text(row.name)) for row in self.comparisons]
+        return replace(self, data=data, lineage=lineage, comparisons=rows, hyperparameters=settings, command=public_text(self.command))
 
 
 def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:

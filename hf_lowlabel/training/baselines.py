@@ -15,10 +15,11 @@ log = logging.getLogger("hf_lowlabel")
 MOST_LABELS = 10_000  # above it the probe would take longer than it is worth
 
 
-def frozen_row(model, source: str, view, pool, labeled: torch.Tensor, labels: np.ndarray, test_pool, test_labels) -> Row | None:
+def frozen_row(model, weights: str, view, pool, labeled: torch.Tensor, labels: np.ndarray, test_pool, test_labels) -> Row | None:
     """Test accuracy of logistic regression on frozen features of the labeled images (positions `labeled` of `pool`).
 
-    Every process calls it, since all compute features. None where there is nothing to learn from.
+    weights: what the network starts from, in words. Every process calls it, since all compute features. None where
+    there is nothing to learn from.
     """
     if len(labeled) > MOST_LABELS or len(np.unique(labels)) < 2:
         return None
@@ -28,4 +29,4 @@ def frozen_row(model, source: str, view, pool, labeled: torch.Tensor, labels: np
         log.info("no linear probe of the starting weights: %s", error)
         return None
     score = linear_probe(x, np.asarray(labels), tx, test_labels)
-    return Row(f"linear probe on the starting weights ({source}), same labels", {"accuracy": score})
+    return Row(f"linear probe on {weights}, same labels", {"accuracy": score})

@@ -17,6 +17,7 @@ from ..finetuning.weights import Prior
 from ..models import create_classifier
 from ..views.table import build_view
 from . import setup
+from .baselines import frozen_row
 from .batches import ViewStream, finetune_batches
 from .inference import logits_of
 from .loop import Loop
@@ -66,6 +67,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     truth = {k: (p, torch.as_tensor(s.with_classes(names).labels[p.indices])) for k, (p, s) in truth.items() if p is not None}
     recorder = Recorder(config, folder, source, split, model.load_report,
                         pools={"training": pool, **{k: p for k, (p, _) in truth.items()}})
+    recorder.test_words, recorder.test_split = tested_on(config, source, test_source)
 
     keep_best = _keep_best(config, held is not None, unlabeled is not None)
     asked = torch.linspace(0, len(pool) - 1, min(SEL_IMAGES, len(pool))).long()
@@ -80,6 +82,9 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
                 lr=config.lr, evaluate=watch, keep_best=keep_best,
                 on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split))
+    if "test" in truth and not (config.from_scratch or config.dry_run):
+        row = frozen_row(objective.evaluated, recorder.start_words(), plain, pool, labeled.members, at.labels, *truth["test"])
+        recorder.comparisons += [row] if row else []
     loop.fit(config.resume)
     loop.take_best()
     metrics = {}
@@ -126,6 +131,13 @@ def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source,
     if other is not None:
         return given, other, np.flatnonzero(other.with_classes(given.class_names).labels >= 0)
     return given, source, given.resolve(source).test
+
+
+def tested_on(config: FinetuneConfig, source: Source, test_source: Source) -> tuple[str, str | None]:
+    """Which images are the test set, for the card: in words, and the name of a published split where they are that."""
+    if test_source is not source:
+        return f"split {test_source.split!r}", test_source.split
+    return ("held out by the manifest" if config.split else f"{config.test_fraction:.0%} of the labeled images, held out"), None
 
 
 def _test_source(config: FinetuneConfig) -> Source | None:

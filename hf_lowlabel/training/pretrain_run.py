@@ -10,6 +10,7 @@ from ..config import PretrainConfig
 from ..data.splits import Split
 from ..distributed import world
 from ..evaluation.probes import feature_std, knn_accuracy
+from ..hub.facts import Row
 from ..models import create_backbone
 from ..pretraining.anchor import Anchored
 from ..views.table import build_view
@@ -53,6 +54,9 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
                 lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False),
                 data=setup.identity(source, split))
+    if not config.dry_run:
+        before = collapse_monitor(objective.evaluated, pool, plain, labels)
+        recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
     loop.fit(config.resume)
     loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)

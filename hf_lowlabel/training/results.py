@@ -14,18 +14,19 @@ import yaml
 from transformers.utils import logging as transformers_logging
 
 from ..config import RunConfig, to_dict
+from ..data.published import is_published
 from ..data.sources import Source
 from ..data.splits import Split
 from ..distributed import world
 from ..evaluation import plots
 from ..hub.card import write_card_safely
-from ..hub.facts import (Data, Labels, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
-                         lineage_of)
+from ..hub.facts import (Data, Labels, Row, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
+                         lineage_of, starting_weights)
 from .checkpoint import write_json
 from .loop import Loop
 
 log = logging.getLogger("hf_lowlabel")
-PRIVATE = ("output_dir", "resume", "dry_run")  # settings that say nothing about the model
+PRIVATE = ("output_dir", "resume", "dry_run", "push_to_hub", "hub_private")  # settings that say nothing about the model
 
 
 class Recorder:
@@ -35,10 +36,25 @@ class Recorder:
         self.config, self.folder, self.source, self.split, self.report, self.pools = config, folder, source, split, load_report, pools
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.test_words = self.test_split = None
+        self.before = self._before(load_report) if self.main else []
+        self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
         if self.main and not config.resume:
             (folder / "training.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         if self.main and split is not None:
             split.save(folder / "split.json")
+
+    def _before(self, report) -> list[Stage]:
+        """The lineage of the weights that the run starts from."""
+        start, revision = self.config.init_from or self.config.model, report.revision or self.config.model_revision
+        known = [] if self.config.from_scratch and not self.config.init_from else lineage_of(start, revision)
+        return known or [starting_weights(report.source, revision, report.license)]
+
+    def start_words(self) -> str:
+        """What the run starts from, for a row of a table."""
+        stage = self.before[-1] if self.before else Stage("the starting weights")
+        if stage.what == "target pretraining":
+            return f"the weights after {stage.method}"
+        return " ".join(filter(None, [stage.what, stage.name]))
 
     def save(self, loop, metrics: dict, final: bool) -> None:
         """Write the evaluated network and all that belongs to it."""
@@ -58,12 +74,6 @@ class Recorder:
 
     def facts(self, loop, network, metrics: dict) -> RunFacts:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else "classification"
-        start = config.init_from or config.model
-        before = lineage_of(start) if Path(start).is_dir() else []
-        if not before:
-            what = "random weights" if config.from_scratch else "pretrained weights"
-            before = [Stage(what, name=self.report.source.removeprefix("random weights (").rstrip(")"),
-                            license=self.report.license, revision=config.model_revision)]
         pool = next(iter(self.pools.values()))
         verb = "target pretraining" if kind == "backbone" else "finetuning"
         stage = Stage(verb, method=config.method, dataset=self.source.name, images=len(pool), steps=loop.step)
@@ -72,7 +82,7 @@ class Recorder:
             kind, method=config.method, architecture=network.config.architecture,
             parameters=sum(p.numel() for p in network.parameters()), image_size=network.preprocessing["input_size"][-1],
             class_names=list(self.split.class_names) if self.split and kind == "classification" else [],
-            lineage=[*before, stage],
+            lineage=[*self.before, stage],
             data=Data(self.source.name, hub_id=hub_id, config=self.source.config, revision=self.source.revision,
                       split=self.source.split, fingerprint=self.source.fingerprint, license=self.source.license,
                       images=len(pool), unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
@@ -83,11 +93,13 @@ class Recorder:
         baseline = getattr(config, "compare_supervised", None)
         if baseline:
             facts.comparisons.append(compare_with(facts, baseline, "supervised, same labels"))
+        facts.comparisons += self.comparisons
         return facts
 
     def labels(self) -> Labels:
         given = list(self.split.labeled.values())
-        how = f"from the manifest {Path(self.config.split).name}" if self.config.split else (
+        name = self.config.split and (self.config.split if is_published(self.config.split) else Path(self.config.split).name)
+        how = f"from the manifest {name}" if name else (
             f"at random, {'the same number per class, ' if self.config.class_balanced else ''}seed {self.config.seed}")
         return Labels(len(given), {name: given.count(name) for name in self.split.class_names}, how, self.split.hash)
 
