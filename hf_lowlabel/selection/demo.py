@@ -33,9 +33,11 @@ def active_demo(output_dir: str = "demo-digits", num_labels: int = 10, seed: int
     random = make_split(source, num_labels, seed=seed, test_fraction=0.2)
     random.save(folder / "random.json")
     replace(random, labeled={}).save(folder / "nothing-labeled.json")
-    common = dict(demo.SHARED, seed=seed)
+    shared, pre, fine = demo.settings(num_labels)
+    common = dict(shared, seed=seed)
     print("1/4 target pretraining without labels")
-    pretrained = pretrain(**common, **demo.PRETRAIN, split=str(folder / "nothing-labeled.json"), output_dir=str(folder / "pretrained"))
+    pretrained = pretrain(**common, **pre, from_scratch=True, split=str(folder / "nothing-labeled.json"),
+                          output_dir=str(folder / "pretrained"))
     backbone = str(folder / "pretrained")
     print(f"2/4 choosing {num_labels} images to label ({strategy}); their prior pseudo-labels")
     chosen = select(backbone, "digits", budget=num_labels, strategy=strategy, output=str(folder / "to_label"), seed=seed,
@@ -45,7 +47,7 @@ def active_demo(output_dir: str = "demo-digits", num_labels: int = 10, seed: int
     split.save(folder / "split.json")
     worth = priors(backbone, "digits", split=str(folder / "split.json"), output=str(folder / "priors.safetensors"), seed=seed,
                    features=str(folder / "to_label" / "features.safetensors"))
-    settings = {**common, **demo.FINETUNE, **METHOD, "model": backbone, "from_scratch": False}
+    settings = {**common, **fine, **METHOD, "model": backbone}
     print(f"3/4 FlexMatch with {num_labels} random labels")
     plain = finetune(**settings, split=str(folder / "random.json"), output_dir=str(folder / "random"))
     print("4/4 FlexMatch with the chosen labels, from their priors")

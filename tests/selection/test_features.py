@@ -1,0 +1,62 @@
+"""Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection.features import extract
+from hf_lowlabel.views.table import build_view
+
+
+def test_file_holds_what_the_backbone_computes(backbone, photos, tmp_path):
+    source, path = load_source(photos), tmp_path / "f.safetensors"
+    members = np.array([3, 5, 8, 20])
+    features = extract(backbone, source, members, path=path, device="cpu")
+    assert isinstance(features.values, np.memmap) and not features.reused and features.values.shape == (4, 128)
+    stored = load_file(path)
+    assert stored["indices"].tolist() == members.tolist() and np.array_equal(stored["features"], features.values)
+    encoder = create_backbone(backbone).eval()
+    prep = encoder.preprocessing
+    view = build_view("plain", size=16, mean=prep["mean"], std=prep["std"])
+    images = torch.stack([source.decode(i, 16, prep["interpolation"]) for i in members])
+    with torch.no_grad():
+        direct = encoder.pooled(view(images, torch.zeros(4, view.width, dtype=torch.float64)))
+    torch.testing.assert_close(torch.as_tensor(np.array(features.values)), direct, atol=1e-5, rtol=1e-4)
+    assert np.array_equal(extract(encoder, source, members, device="cpu").values, features.values)  # without a file
+
+
+def test_reuse_asks_for_the_same_model_and_data(backbone, photos, tmp_path):
+    source, path = load_source(photos), tmp_path / "f.safetensors"
+    first = extract(backbone, source, path=path, device="cpu")
+    assert extract(backbone, source, path=path, device="cpu").reused
+    assert not extract(backbone, source, np.arange(10), path=path, device="cpu").reused
+    other = create_backbone(backbone)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    changed = extract(other, source, path=path, device="cpu")
+    assert not changed.reused and changed.model != first.model and changed.data == first.data
+    path.write_bytes(b"\x05\0\0\0\0\0\0\0ab")
+    with pytest.raises(UserError, match="not a whole file of features"):
+        extract(backbone, source, path=path, device="cpu")
+
+
+def test_unreadable_images_are_left_out(backbone, photos, tmp_path):
+    (photos / "photo 04.png").write_bytes(b"no image")
+    source = load_source(photos)
+    features = extract(backbone, source, path=tmp_path / "f.safetensors", device="cpu", max_bad=0.05)
+    assert features.indices.tolist() == [i for i in range(24) if i != 4] and features.skipped[0][0] == "photo 04.png"
+    assert features.rows(np.array([3, 4, 5])).tolist() == [3, 4]  # row 4 is the image at 5
+    with pytest.raises(UserError, match="1 of 24 images"):
+        extract(backbone, source, device="cpu", max_bad=0.01)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_nan_features_name_an_image(backbone, photos, tmp_path):
+    encoder = create_backbone(backbone)
+    with torch.no_grad():
+        list(encoder.parameters())[-1].fill_(torch.nan)
+    with pytest.raises(UserError, match="NaN or infinite features for 24 of 24 images, such as 'photo 00.png'"):
+        extract(encoder, load_source(photos), device="cpu")

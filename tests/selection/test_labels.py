@@ -1,0 +1,191 @@
+"""Labels that come back, with every fault a spreadsheet or a person can make; nothing is written when one is found."""
+import json
+
+import pytest
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.labels import Labels, Task, import_labels, read_labels, write_labels
+
+FILES = {"0000_a.png": "x/a.png", "0001_b.png": "x/b, c.png", "0002_ü.png": "x/ü.png", "0003_d.png": "d.png"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    task = Task("photos", "f" * 64, dict(FILES), validation=["v.png"], test=["t.png"], labeled={"old.png": "cat"})
+    task.save(tmp_path)
+    write_labels(tmp_path / "labels.csv", task, Labels())
+    return tmp_path
+
+
+def fill(folder, labels, skipped=()):
+    write_labels(folder / "labels.csv", Task.load(folder), Labels(dict(labels), set(skipped)))
+
+
+def test_round_trip_to_a_manifest(folder):
+    labels = {"x/a.png": "cat", "x/b, c.png": 'a "dog"; big', "x/ü.png": "ça"}
+    fill(folder, labels, ["d.png"])
+    split, found = import_labels(folder)
+    assert found.labels == labels and found.skipped == {"d.png"} and not found.notes
+    assert split.labeled == {"old.png": "cat", **labels}  # labels of earlier rounds stay
+    assert split.validation == ["v.png"] and split.test == ["t.png"] and split.fingerprint == "f" * 64
+    assert split.class_names == sorted({"cat", 'a "dog"; big', "ça"})
+
+
+@pytest.mark.parametrize("separator, encode", [(",", "utf-8-sig"), (";", "utf-8-sig"), ("\t", "utf-8")])
+def test_what_spreadsheets_save(folder, separator, encode):
+    rows = [["File_Name", "id", "Label"], ["images\\0000_a.png", "", " cat "], ["0001_b.png", "x/b, c.png", "dog"],
+            ["0002_u\u0308.png", "", "dog"], ["", "d.png", ""], ["", "", ""]]
+    quoted = "\r\n".join(separator.join(f'"{c}"' for c in row) for row in rows)
+    (folder / "labels.csv").write_bytes(quoted.encode(encode))
+    split, _ = import_labels(folder)
+    assert split.labeled == {"old.png": "cat", "x/a.png": "cat", "x/b, c.png": "dog", "x/ü.png": "dog"}
+
+
+def edited(folder, old, new):
+    path = folder / "labels.csv"
+    path.write_text(path.read_text(encoding="utf-8-sig").replace(old, new), encoding="utf-8")
+
+
+def test_faults_are_listed_together_and_nothing_changes(folder):
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    fill(folder, {"x/a.png": "catt", "x/b, c.png": "dog", "x/ü.png": "dog", "d.png": "cat"})
+    edited(folder, "0003_d.png,d.png,cat", "0003_D2.png,,cat")
+    before = (folder / "labels.csv").read_bytes()
+    with pytest.raises(UserError) as error:
+        import_labels(folder)
+    text = str(error.value)
+    assert "3 faults in labels.csv; nothing was changed" in text
+    assert "row 2: 'catt' (1 labels) is no class; did you mean 'cat'?" in text and "--new-classes" in text
+    assert "row 5: no chosen image has the file name '0003_D2.png'; did you mean '0003_d.png'?" in text
+    assert "1 of 4 images have no row, such as 'd.png'" in text and "--allow-missing" in text
+    assert (folder / "labels.csv").read_bytes() == before
+
+
+def test_a_renamed_file_is_found_by_its_id(folder):
+    fill(folder, {"x/a.png": "cat"})
+    edited(folder, "0000_a.png", "my favourite.png")
+    split, found = import_labels(folder)
+    assert split.labeled["x/a.png"] == "cat" and "matched by its id" in found.notes[0]
+
+
+def test_rows_that_contradict(folder):
+    fill(folder, {"x/a.png": "cat"})
+    edited(folder, "0003_d.png,d.png", "0000_a.png,d.png")
+    with pytest.raises(UserError, match="row 5: file name '0000_a.png' is the image 'x/a.png', but the id says 'd.png'"):
+        import_labels(folder)
+    fill(folder, {"x/a.png": "cat"})
+    edited(folder, "0003_d.png,d.png,", "0000_a.png,x/a.png,dog")
+    with pytest.raises(UserError, match="'x/a.png' is 'dog' here and 'cat' in row 2"):
+        import_labels(folder, allow_missing=True)
+
+
+def test_missing_rows_are_an_error_unless_allowed(folder):
+    fill(folder, {"x/a.png": "cat", "d.png": "cat"})
+    edited(folder, "0001_b.png", "#")
+    path = folder / "labels.csv"
+    path.write_text("\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")))
+    with pytest.raises(UserError, match="1 of 4 images have no row"):
+        import_labels(folder)
+    assert import_labels(folder, allow_missing=True)[0].labeled == {"old.png": "cat", "x/a.png": "cat", "d.png": "cat"}
+
+
+def test_classes(folder):
+    fill(folder, {"x/a.png": "Cat", "d.png": "cat"})
+    with pytest.raises(UserError, match="'cat' and 'Cat' differ in capitals only|'Cat' and 'cat' differ"):
+        import_labels(folder)
+    (folder / "classes.txt").write_text("zebra\nant\n")
+    fill(folder, {"x/a.png": "zebra", "d.png": "bee"})
+    with pytest.raises(UserError, match="'bee' .* is no class"):
+        import_labels(folder)
+    with pytest.warns(UserWarning, match="no labeled image and cannot be learned: ant"):
+        split, _ = import_labels(folder, new_classes=True)
+    assert split.class_names == ["zebra", "ant", "bee", "cat"]  # the list's order stays
+
+
+def test_files_that_cannot_be_read(folder):
+    for content, words in ((b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"), (b"name,label\n", "did you mean|unknown column"),
+                           (b"file_name,animal\n", "unknown column")):
+        (folder / "labels.csv").write_bytes(content)
+        with pytest.raises(UserError, match=words):
+            import_labels(folder)
+    with pytest.raises(UserError, match="found no file"):
+        import_labels(folder / "other.csv")
+    fill(folder, {})
+    with pytest.raises(UserError, match="no label"):
+        import_labels(folder)
+
+
+def studio(folder, answers, **extra):
+    from hf_lowlabel.selection.labeling import label_studio_tasks
+
+    tasks = label_studio_tasks(Task.load(folder))
+    for task, answer in zip(tasks, answers, strict=True):
+        task["annotations"] = [{"was_cancelled": False, "result": [{"type": "choices", "from_name": "class", "to_name": "image",
+                                                                    "value": {"choices": [name]}}]} for name in answer]
+    path = folder / "export.json"
+    path.write_text(json.dumps(tasks))
+    return path, tasks
+
+
+def test_label_studio_exports(folder):
+    path, tasks = studio(folder, [["cat"], ["dog", "dog"], [], ["dog"]])
+    split, found = import_labels(path)
+    expected = {"old.png": "cat", "x/a.png": "cat", "x/b, c.png": "dog", "d.png": "dog"}
+    assert split.labeled == expected and found.skipped == {"x/ü.png"}
+    tasks[0]["annotations"].append({"was_cancelled": True, "result": [{"type": "choices", "value": {"choices": ["dog"]}}]})
+    for task in tasks:
+        del task["data"]["image_id"]  # a storage that knows the file only
+    path.write_text(json.dumps(tasks))
+    assert import_labels(path)[0].labeled == expected
+    flat = [{"image": f"/data/local-files/?d=images/{file}", "id": 7, "choice": "cat"} for file in FILES]
+    path.write_text(json.dumps(flat))
+    assert set(import_labels(path)[0].labeled) == {"old.png", *FILES.values()}
+
+
+def test_label_studio_faults(folder):
+    path, tasks = studio(folder, [["cat", "dog"], ["dog"], [], ["dog"]])
+    with pytest.raises(UserError, match="task 1: 'x/a.png' is labeled 'cat' and 'dog'"):
+        import_labels(path)
+    path.write_text(json.dumps(tasks[1:]))
+    with pytest.raises(UserError, match="1 of 4 images have no task"):
+        import_labels(path)
+    path.write_text(json.dumps([{"data": {"image": "other.png"}}]))
+    with pytest.raises(UserError, match="no chosen image is 'other.png'"):
+        import_labels(path)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="no list of tasks"):
+        import_labels(path)
+
+
+def test_command_line(folder, tmp_path, capsys):
+    fill(folder, {"x/a.png": "cat", "d.png": "dog"})
+    out = tmp_path / "split.json"
+    assert main(["split", "--from", str(folder), "--output", str(out)]) == 0
+    assert Split.load(out).labeled == {"old.png": "cat", "x/a.png": "cat", "d.png": "dog"}
+    assert main(["split", "--from", str(folder), "--output", str(out)]) == 2 and "exists" in capsys.readouterr().err
+    assert main(["split", "--from", str(folder), "--num-labels", "3", "--output", str(tmp_path / "b.json")]) == 2
+    assert main(["split", "--output", str(tmp_path / "b.json")]) == 2
+    assert "neither --dataset nor --from" in capsys.readouterr().err
+
+
+def test_rows_without_a_selection_need_the_data(tmp_path):
+    (tmp_path / "mine.csv").write_text("id,label\n0003,3\n0007,7\n")
+    with pytest.raises(UserError, match="--dataset"):
+        import_labels(tmp_path / "mine.csv")
+    from hf_lowlabel.data.sources import load_source
+
+    source = load_source("digits")
+    with pytest.warns(UserWarning, match="8 of 10 classes"):
+        split, _ = import_labels(tmp_path / "mine.csv", source=source)
+    assert split.labeled == {"0003": "3", "0007": "7"} and split.fingerprint == source.fingerprint
+    (tmp_path / "mine.csv").write_text("id,label\n0003,3\nxx,7\n")
+    with pytest.raises(UserError, match="row 3"):
+        import_labels(tmp_path / "mine.csv", source=source)
+
+
+def test_reading_changes_no_file(folder):
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    read_labels(folder / "labels.csv", Task.load(folder))
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

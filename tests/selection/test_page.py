@@ -1,0 +1,239 @@
+"""The labeling page: its server over HTTP, and the page itself in a real browser where there is one."""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.labels import Labels, Task, import_labels, read_labels, write_labels
+from hf_lowlabel.selection.page import PageServer, Session, only_one
+
+from .conftest import paint
+
+BROWSER = next((shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    names = paint(tmp_path / "images", 5)
+    task = Task("photos", None, {name: f"set/{name}" for name in names}, class_names=["red", "green"])
+    (tmp_path / "classes.txt").write_text("red\ngreen\n")
+    write_labels(tmp_path / "labels.csv", task, Labels())
+    task.save(tmp_path)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def serving(folder):
+    server = PageServer(Session(folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(server, path, body=None, **headers):
+    headers = {"Content-Type": "application/json", **headers} if body is not None else headers
+    data = json.dumps(body).encode() if body is not None else None
+    with urllib.request.urlopen(urllib.request.Request(server.url + path, data, headers), timeout=10) as answer:
+        kind = answer.headers["Content-Type"]
+        return json.load(answer) if "json" in kind else answer.read()
+
+
+def stored(folder):
+    return read_labels(folder / "labels.csv", Task.load(folder), new_classes=True).labels
+
+
+def test_every_label_is_on_disk_before_the_answer(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        for n, id in enumerate(ids[:3]):
+            ask(server, "label", {"id": id, "label": ["red", "green"][n % 2]})
+            assert stored(folder)[id] == ["red", "green"][n % 2] and len(stored(folder)) == n + 1
+        ask(server, "label", {"id": ids[3], "skipped": True})
+        ask(server, "class", {"name": " blau "})
+        state = ask(server, "label", {"id": ids[0], "label": "blau"})  # changed his mind
+        assert [i["label"] for i in state["images"]] == ["blau", "green", "red", "", ""] and state["images"][3]["skipped"]
+        assert (folder / "classes.txt").read_text() == "red\ngreen\nblau\n"
+        assert ask(server, "images/photo%2001.png") == (folder / "images" / "photo 01.png").read_bytes()
+    split, found = import_labels(folder, allow_missing=True)
+    assert split.labeled == {ids[0]: "blau", ids[1]: "green", ids[2]: "red"} and found.skipped == {ids[3]}
+
+
+def test_undo_goes_back_step_by_step_and_over_a_restart(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        ask(server, "label", {"id": ids[0], "label": "red"})
+        ask(server, "label", {"id": ids[0], "label": "green"})
+        ask(server, "label", {"id": ids[1], "skipped": True})
+        assert ask(server, "undo", {})["go_to"] == ids[1]
+    with open(folder / "history.jsonl", "a") as history:
+        history.write('{"id": "set/pho')  # cut short by a crash
+    with serving(folder) as server:
+        assert ask(server, "undo", {})["go_to"] == ids[0] and stored(folder) == {ids[0]: "red"}
+        assert not ask(server, "undo", {})["can_undo"] and stored(folder) == {}
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(server, "undo", {})
+        assert "nothing to undo" in json.load(error.value)["error"]
+
+
+def test_edits_by_hand_meanwhile_are_kept(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        ask(server, "label", {"id": ids[0], "label": "red"})
+        write_labels(folder / "labels.csv", Task.load(folder), Labels({ids[0]: "green", ids[4]: "violet"}))
+        state = ask(server, "label", {"id": ids[1], "label": "red"})
+        assert stored(folder) == {ids[0]: "green", ids[1]: "red", ids[4]: "violet"} and "violet" in state["classes"]
+        (folder / "labels.csv").write_text("broken")
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(server, "label", {"id": ids[2], "label": "red"})
+        assert "unknown column" in json.load(error.value)["error"] and (folder / "labels.csv").read_text() == "broken"
+
+
+def test_a_lost_file_comes_back_from_the_history(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        for id, label in zip(ids, ("red", "green", "red"), strict=False):
+            ask(server, "label", {"id": id, "label": label})
+        ask(server, "undo", {})
+    (folder / "labels.csv").unlink()
+    Session(folder)
+    assert stored(folder) == {ids[0]: "red", ids[1]: "green"}
+
+
+def test_what_the_server_refuses(folder):
+    (folder / "secret.txt").write_text("secret")
+    with serving(folder) as server:
+        id = ask(server, "state")["images"][0]["id"]
+        for path, body, headers in (("images/../secret.txt", None, {}), ("images/%2e%2e/secret.txt", None, {}), ("selection.json", None, {}),
+                                    ("state", None, {"Host": "evil.example"}), ("label", {"id": id, "label": "red"}, {"Host": "evil.example"}),
+                                    ("label", {"id": id, "label": "red"}, {"Content-Type": "text/plain"}),
+                                    ("label", {"id": "other", "label": "red"}, {}), ("label", {"id": id, "label": "unheard of"}, {}),
+                                    ("label", {"nonsense": 1}, {}), ("class", {"name": "RED"}, {}), ("class", {"name": " "}, {})):
+            with pytest.raises(urllib.error.HTTPError):
+                ask(server, path, body, **headers)
+        assert stored(folder) == {}
+    with only_one(folder), pytest.raises(UserError, match="another process"), only_one(folder):
+        pass
+    task = Task.load(folder)
+    task.task = "segmentation"
+    task.save(folder)
+    with pytest.raises(UserError, match="Label Studio"):
+        Session(folder)
+
+
+# ---- in a browser -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def start(folder) -> tuple[subprocess.Popen, str]:
+    """`hf-lowlabel label` as a process of its own; its address from what it prints."""
+    process = subprocess.Popen([sys.executable, "-m", "hf_lowlabel.cli", "label", str(folder), "--no-browser"], stdout=subprocess.PIPE,
+                               text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    return process, process.stdout.readline().split("open ")[1].split()[0]
+
+
+def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, browser):
+    ids = list(Task.load(folder).files.values())
+    process, url = start(folder)
+    from playwright.sync_api import expect
+
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    count = page.locator("#count")
+    try:
+        page.goto(url, wait_until="networkidle")
+        expect(count).to_have_text("0 labeled, 0 skipped of 5")
+        assert page.locator("#image").evaluate("image => image.naturalWidth") == 16
+
+        def press(key, text):
+            page.keyboard.press(key)
+            expect(count).to_contain_text(text)
+
+        press("1", "1 labeled, 0 skipped")
+        press("2", "2 labeled, 0 skipped")
+        press("s", "2 labeled, 1 skipped")
+        assert page.text_content("#id") == ids[3]
+        press("u", "2 labeled, 0 skipped")
+        assert page.text_content("#id") == ids[2]  # back where it was
+        page.keyboard.press("n")
+        page.keyboard.type("blue 1")  # digits and letters are text here, not classes
+        page.keyboard.press("Enter")
+        expect(page.locator("#classes button")).to_have_count(3)
+        press("3", "3 labeled, 0 skipped")
+        page.keyboard.press("ArrowLeft")
+        assert page.text_content("#id") == ids[2] and page.text_content("button.given").endswith("blue 1")
+        assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1"}
+
+        process.kill()  # the machine goes down
+        process.wait()
+        page.keyboard.press("1")
+        expect(page.locator("#problem")).to_contain_text("not saved")
+        process, url = start(folder)
+        page.goto(url)
+        expect(count).to_contain_text("3 labeled, 0 skipped")
+        assert page.text_content("#id") == ids[3]  # the first that is open
+        press("u", "2 labeled, 0 skipped")          # undo reaches over the crash
+        press("3", "3 labeled, 0 skipped")
+        page.click("text=green")                    # and with the mouse
+        expect(count).to_contain_text("4 labeled")
+        press(" ", "4 labeled, 1 skipped of 5 - done")
+        assert not problems
+    finally:
+        page.close()
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=20)[0]
+    assert "4 labeled, 1 skipped of 5; next: hf-lowlabel split --from" in out and process.returncode == 0
+    assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1", ids[3]: "green"}
+
+
+def test_killed_at_any_moment_the_file_is_whole(folder):
+    """SIGKILL while labels pour in: labels.csv is readable and holds everything that was answered."""
+    process, url = start(folder)
+    ids, answered, stop = list(Task.load(folder).files.values()), {}, threading.Event()
+
+    class Server:
+        pass
+
+    Server.url = url
+
+    def pour():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                ask(Server, "label", {"id": ids[n % 5], "label": ["red", "green"][n // 5 % 2]})
+                answered[ids[n % 5]] = ["red", "green"][n // 5 % 2]
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    time.sleep(0.7)
+    process.kill()
+    process.wait()
+    stop.set()
+    thread.join()
+    kept = stored(folder)
+    assert len(answered) == 5 and sum(kept[id] != label for id, label in answered.items()) <= 1  # one may be saved, not yet answered
+    process.stdout.close()

@@ -1,0 +1,115 @@
+"""Prior pseudo-labels and label spreading against direct computations; the file that finetuning reads."""
+import numpy as np
+import pytest
+import torch
+
+from hf_lowlabel.config import FinetuneConfig
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.clustering import constrained_kmeans
+from hf_lowlabel.selection.priors import cluster_priors, llgc, report
+from hf_lowlabel.training.priors import load_priors, save_priors
+
+from .conftest import blobs
+
+
+def some_labels(y, each=1):
+    at = np.concatenate([np.flatnonzero(y == c)[:each] for c in np.unique(y)])
+    return at, y[at]
+
+
+def test_priors_are_the_average_vote_of_the_labeled_images():
+    x, y = blobs(4, 30, spread=0.5)
+    labeled, labels = some_labels(y, 3)
+    counts = [4, 9, 20]
+    expected = np.zeros((len(x), 4))
+    for run, k in enumerate(counts):
+        found, _ = constrained_kmeans(x, k, labeled, labels, seed=run)
+        for i, cluster in enumerate(found.assigned):
+            inside = labels[found.assigned[labeled] == cluster]
+            expected[i] += np.bincount(inside, minlength=4) / len(inside) if len(inside) else np.full(4, 1 / 4)
+    np.testing.assert_allclose(cluster_priors(x, labeled, labels, 4, counts=counts), expected / 3, atol=1e-6)
+
+
+def test_easy_classes_are_propagated_and_far_images_stay_unsure():
+    x, y = blobs(5, 30, spread=0.1)
+    labeled, labels = some_labels(y)
+    p = cluster_priors(x, labeled, labels, 5)
+    assert p.dtype == np.float32 and np.allclose(p.sum(1), 1, atol=1e-5)
+    assert (p[labeled].max(1) == 1).all() and (p.argmax(1) == y).mean() > 0.95
+    rest = np.setdiff1d(np.arange(len(x)), labeled)
+    assert p[rest].max(1).min() < 0.5 < p[rest].max(1).max()  # K grows beyond the labels: some runs say nothing
+    assert (p == cluster_priors(x, labeled, labels, 5)).all()
+
+
+def test_a_class_without_labels_gets_none():
+    x, y = blobs(4, 20, spread=0.2)
+    labeled, labels = some_labels(np.where(y == 3, 2, y))
+    p = cluster_priors(x, labeled, labels, 4)
+    assert (p.argmax(1) != 3).all() and np.isfinite(p).all()
+
+
+def test_label_spreading_against_a_dense_solution():
+    x, y = blobs(3, 20, 6, spread=0.4)
+    labeled, labels = some_labels(y, 2)
+    s = x.astype(np.float64) @ x.T.astype(np.float64)
+    np.fill_diagonal(s, -np.inf)
+    a = np.zeros_like(s)
+    for i in range(len(x)):
+        near = np.argsort(-s[i])[:7]
+        a[i, near] = np.maximum(s[i, near], 0) ** 3
+    w = a + a.T
+    d = np.diag(1 / np.sqrt(w.sum(1)))
+    target = np.zeros((len(x), 3))
+    target[labeled, labels] = 1
+    z = np.linalg.solve(np.eye(len(x)) - 0.9 * d @ w @ d, target)
+    found = llgc(x, labeled, labels, 3, k=7, alpha=0.9)
+    np.testing.assert_allclose(found, z / z.sum(1, keepdims=True), atol=2e-4)
+    assert (found.argmax(1) == y).mean() > 0.8
+
+
+def test_an_island_without_labels_is_uniform():
+    x = np.repeat(np.eye(3, dtype=np.float32), 6, axis=0)
+    p = llgc(x, np.array([0, 6]), np.array([0, 1]), 2, k=3)
+    assert (p[:6, 0] > 0.99).all() and (p[6:12, 1] > 0.99).all() and np.allclose(p[12:], 0.5)
+
+
+def test_bad_labels_are_refused():
+    x, y = blobs()
+    for labeled, labels in ((np.zeros(0, int), np.zeros(0, int)), (np.arange(len(x)), y), (np.array([0]), np.array([4])),
+                            (np.array([0]), np.array([-1]))):
+        with pytest.raises(UserError):
+            cluster_priors(x, labeled, labels, 4)
+
+
+def test_report_by_hand():
+    p = np.array([[1, 0, 0], [0.6, 0.4, 0], [0.2, 0.7, 0.1], [1 / 3, 1 / 3, 1 / 3], [0.1, 0.1, 0.8]], np.float32)
+    out = report(p, np.array([0, 0, 0, -1, 2]), np.array([0]))
+    assert out["images"] == 5 and out["labeled"] == 1 and out["classes"] == 1
+    assert out["coverage"] == pytest.approx(3 / 4) and out["accuracy"] == pytest.approx(2 / 3)
+    assert out["ece"] == pytest.approx((0.4 + 0.7 + 0.2) / 3, abs=1e-6)  # each alone in its bin: |1-.6|, |0-.7|, |1-.8|
+    assert "accuracy" not in report(p, np.full(5, -1), np.array([0]))
+
+
+def test_file_is_read_by_image_and_class(tmp_path):
+    ids, names = [f"bild {i} ü" for i in range(6)], ["ant", "bee", "cat"]
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 6).astype(np.float32)
+    save_priors(tmp_path / "p.safetensors", p, ids, names, {"accuracy": 0.5})
+    got = load_priors(tmp_path / "p.safetensors", [ids[4], ids[1]], ["cat", "ant", "bee"])
+    assert torch.equal(got, torch.as_tensor(p[[4, 1]][:, [2, 0, 1]]))
+    with pytest.raises(UserError, match="1 of 2 images, such as 'other'"):
+        load_priors(tmp_path / "p.safetensors", [ids[0], "other"], names)
+    with pytest.raises(UserError, match="classes ant, bee, cat; expected ant, bee"):
+        load_priors(tmp_path / "p.safetensors", ids, ["ant", "bee"])
+    with pytest.raises(UserError, match="hf-lowlabel priors"):
+        load_priors(tmp_path / "none.safetensors", ids, names)
+    (tmp_path / "bad.safetensors").write_bytes(b"x" * 40)
+    with pytest.raises(UserError, match="holds no prior"):
+        load_priors(tmp_path / "bad.safetensors", ids, names)
+
+
+def test_methods_without_a_rule_refuse_priors():
+    with pytest.raises(UserError, match="mean-teacher, which has no pseudo-label rule.*flexmatch"):
+        FinetuneConfig(dataset="digits", method="mean-teacher", num_labels=10, prior="p.safetensors").resolved()
+    FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors").resolved()
+    with pytest.raises(UserError, match="prior_until is 60"):
+        FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors", prior_until=60.0).resolved()

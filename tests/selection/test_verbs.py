@@ -1,0 +1,134 @@
+"""The whole round trip on a small folder and on two processes; bad input before anything is written."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.data.splits import Split, make_split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.labels import Labels, Task, import_labels, write_labels
+from hf_lowlabel.selection.verbs import priors, select
+from hf_lowlabel.training.priors import load_priors
+
+COLOURS = ["red", "green", "blue"]
+
+
+def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
+    out = tmp_path / "to_label"
+    assert main(["select", "--model", backbone, "--dataset", str(photos), "--budget", "6", "--output", str(out), "--device", "cpu"]) == 0
+    assert "6 images; look at index.html" in capsys.readouterr().out
+    task = Task.load(out)
+    source = load_source(photos)
+    assert len(task.files) == 6 and set(task.files.values()) <= set(source.ids)
+    for file, id in task.files.items():
+        assert (out / "images" / file).read_bytes() == (photos / id).read_bytes()  # copied as they are
+    page = (out / "index.html").read_text()
+    assert page.count("<section") == 6 and page.count("data:image/jpeg;base64,") == 36
+    assert sum(int(n) for n in re.findall(r"nearest chosen image of (\d+) images", page)) == 24
+    assert "photo 0" in page and str(photos) not in page and backbone not in (out / "selection.json").read_text()
+    tasks = json.loads((out / "label_studio_tasks.json").read_text())
+    assert [t["data"]["image_id"] for t in tasks] == list(task.files.values()) and "<Choices" in (out / "label_studio_config.xml").read_text()
+    truth = {id: COLOURS[int(id[6:8]) % 3] for id in source.ids}
+    write_labels(out / "labels.csv", task, Labels({id: truth[id] for id in task.files.values()}))
+    assert main(["split", "--from", str(out), "--dataset", str(photos), "--output", str(tmp_path / "split.json")]) == 0
+    split = Split.load(tmp_path / "split.json")
+    assert split.labeled == {id: truth[id] for id in task.files.values()} and len(split.resolve(source).train) == 24
+    scores = priors(backbone, str(photos), split=str(tmp_path / "split.json"), output=str(tmp_path / "p.safetensors"), device="cpu",
+                    features=str(out / "features.safetensors"))
+    assert scores["images"] == 24 and scores["labeled"] == 6 and "accuracy" not in scores  # nobody knows the truth
+    p = load_priors(tmp_path / "p.safetensors", source.ids, split.class_names).numpy()
+    agree = np.mean([split.class_names[row.argmax()] == truth[id] for id, row in zip(source.ids, p, strict=True)])
+    assert p.shape == (24, len(split.class_names)) and agree > 0.8
+
+
+def test_a_second_round_leaves_labeled_and_held_out_images_alone(backbone, photos, tmp_path):
+    source = load_source(photos)
+    base = Split("photos", ["red", "green", "blue"], {source.ids[0]: "red", source.ids[1]: "green"}, fingerprint=source.fingerprint,
+                 validation=source.ids[2:4], test=source.ids[4:8])
+    base.save(tmp_path / "base.json")
+    done = select(backbone, str(photos), budget=14, strategy="coreset", output=str(tmp_path / "out"), split=str(tmp_path / "base.json"),
+                  device="cpu")
+    assert set(done.ids) <= set(source.ids[8:]) and len(done.ids) == 14
+    assert (tmp_path / "out" / "classes.txt").read_text() == "red\ngreen\nblue\n"
+    write_labels(tmp_path / "out" / "labels.csv", Task.load(tmp_path / "out"), Labels({done.ids[0]: "blue"}))
+    split, _ = import_labels(tmp_path / "out", source=source)
+    assert set(split.labeled) == {source.ids[0], source.ids[1], done.ids[0]} and split.test == base.test
+
+
+def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
+    for n in (3, 4, 5):
+        (photos / f"copy of {n}.png").write_bytes((photos / f"photo 0{n}.png").read_bytes())
+    done = select(backbone, str(photos), budget=24, strategy="coreset", output=str(tmp_path / "out"), device="cpu")
+    assert done.report["copies"] == 3 and ["photo 03.png", "copy of 3.png"] in done.report["copies_shown"]
+    assert not any(f"photo 0{n}.png" in done.ids and f"copy of {n}.png" in done.ids for n in (3, 4, 5))
+    assert done.report["near_copies"]["copy of 3.png"] == ["photo 03.png"]
+    with pytest.raises(UserError, match="24 images to choose from after leaving out 3 copies"):
+        select(backbone, str(photos), budget=25, output=str(tmp_path / "out2"), device="cpu")
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(budget=25), "budget of 25 for 24 images"), (dict(budget=0), "expected 1 to 24"),
+    (dict(budget=2, classes=["a", "b", "c"]), "2 for 3 classes"), (dict(strategy="as31"), "did you mean 'as3l'"),
+    (dict(task="detection"), "unknown task"), (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
+    (dict(split="nowhere.json"), "no split file"), (dict(dataset="nowhere/"), "no such path"),
+])
+def test_bad_input(backbone, photos, tmp_path, change, words):
+    with pytest.raises(UserError, match=words):
+        select(**{**dict(model=backbone, dataset=str(photos), budget=4, output=str(tmp_path / "out"), device="cpu"), **change})
+    assert not (tmp_path / "out" / "labels.csv").exists()
+
+
+def test_a_folder_with_labels_is_never_written_over(backbone, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "labels.csv").write_text("precious")
+    with pytest.raises(UserError, match="nothing labeled is lost"):
+        select(backbone, str(photos), budget=4, output=str(tmp_path / "out"), device="cpu")
+    assert (tmp_path / "out" / "labels.csv").read_text() == "precious"
+
+
+def test_images_browsers_cannot_show_become_png(backbone, photos, tmp_path):
+    from PIL import Image
+
+    Image.open(photos / "photo 00.png").save(photos / "photo 00.tif")
+    (photos / "photo 00.png").unlink()
+    done = select(backbone, str(photos), budget=24, strategy="random", output=str(tmp_path / "out"), device="cpu")
+    files = {id: file for file, id in Task.load(done.folder).files.items()}
+    assert files["photo 00.tif"].endswith(".png") and Image.open(done.folder / "images" / files["photo 00.tif"]).size == (16, 16)
+
+
+def test_segmentation_asks_for_masks(backbone, tmp_path):
+    from .conftest import paint
+
+    paint(tmp_path / "set" / "images")
+    (tmp_path / "classes.txt").write_text("background\nship\n")
+    done = select(backbone, str(tmp_path / "set"), budget=3, strategy="k-medoids", output=str(tmp_path / "out"), task="segmentation",
+                  classes=str(tmp_path / "classes.txt"), device="cpu")
+    assert '<Label value="ship"/>' in (done.folder / "label_studio_config.xml").read_text() and not (done.folder / "labels.csv").exists()
+    assert Split.load(done.folder / "split.json").labeled == dict.fromkeys(done.ids)
+
+
+def test_one_and_two_processes_choose_the_same(backbone, tmp_path):
+    """600 digits: three batches of features, so that two processes have unequal shares."""
+    split = make_split(load_source("digits"), 1, seed=0, test_fraction=0.66)
+    split.labeled = {}
+    split.save(tmp_path / "split.json")
+    files = []
+    for n in (1, 2):
+        out = tmp_path / f"out{n}"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "hf_lowlabel.cli",
+                   "select", "--model", backbone, "--dataset", "digits", "--split", str(tmp_path / "split.json"), "--budget", "12",
+                   "--output", str(out), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1",
+                                                                                        "ACCELERATE_USE_CPU": "true"})
+        assert done.returncode == 0, done.stderr[-3000:]
+        files.append(out)
+    a, b = (load_file(out / "features.safetensors") for out in files)
+    assert len(a["features"]) == 611 and np.array_equal(a["features"], b["features"]) and np.array_equal(a["indices"], b["indices"])
+    assert Task.load(files[0]).files == Task.load(files[1]).files
