@@ -94,12 +94,15 @@ class RunConfig:
         spec = METHODS[self.method]
         if self.preset is not None and self.preset not in spec.presets:
             raise unknown(f"preset of {self.method}", self.preset, spec.presets)
-        values = {**FALLBACKS[self.verb], **spec.defaults, **spec.presets.get(self.preset, {})}
+        chosen = {**spec.defaults, **spec.presets.get(self.preset, {})}
+        if self.epochs is not None or ("epochs" in chosen and self.max_steps is None):
+            chosen["max_steps"] = self.max_steps  # the length is given in epochs: no default in steps
+        if self.max_steps is not None:
+            chosen["epochs"] = self.epochs
+        values = {**FALLBACKS[self.verb], **chosen}
         out = dataclasses.replace(self, method_args={**values.pop("method_args", {}), **self.method_args})
-        if self.epochs is not None and self.max_steps is None:
-            values.pop("max_steps", None)
         for name, value in values.items():
-            if getattr(out, name) is None and not (name == "epochs" and self.max_steps is not None):
+            if getattr(out, name) is None:
                 setattr(out, name, value)
         out.validate()
         return out
@@ -162,9 +165,9 @@ class FinetuneConfig(RunConfig):
 
 FALLBACKS: dict[str, dict] = {
     "pretrain": dict(max_steps=1000, batch_size=256, optimizer="lars", lr=0.3, weight_decay=1e-6, schedule="cosine", warmup=0.0,
-                     l2_start=1e-2, min_scale=0.08),
+                     l2_start=1e-2),
     "finetune": dict(max_steps=5000, batch_size=64, optimizer="sgd", lr=0.03, weight_decay=5e-4, schedule="fixmatch", warmup=0.0,
-                     unlabeled_ratio=7, min_scale=0.08),
+                     unlabeled_ratio=7),
 }
 
 

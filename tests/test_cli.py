@@ -101,3 +101,14 @@ def test_split_then_no_overwrite(tmp_path, capsys):
 def test_env(capsys):
     assert main(["env"]) == 0
     assert "torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given, steps, epochs", [
+    ({}, 1000, None), ({"max_steps": 7}, 7, None), ({"epochs": 3.0}, None, 3.0), ({"preset": "target"}, None, 300),
+    ({"preset": "target", "max_steps": 7}, 7, None), ({"preset": "target", "epochs": 2.0}, None, 2.0),
+])
+def test_length_in_steps_or_epochs(given, steps, epochs):
+    """What the user says wins over a preset, a preset over the default, in either unit."""
+    config = PretrainConfig(dataset="digits", **given).resolved()
+    assert (config.max_steps, config.epochs) == (steps, epochs)
+    assert config.resolved() == config
