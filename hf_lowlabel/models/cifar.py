@@ -4,8 +4,8 @@ Wide ResNet (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146) in th
 a pre-activation block is x + conv(act(bn(conv(act(bn(x)))))), act is a leaky ReLU with slope 0.1, and where the width
 changes a 1x1 convolution stands on the shortcut. In the very first block the shortcut reads act(bn(x)). Convolutions
 have biases; weights start from N(0, 2 / (k^2 C_out)), the classifier from Glorot's normal. BatchNorm has eps 1e-3 and
-`bn_momentum` 0.1, the share of the NEW batch in the running statistics as torch counts it. The reference's 1e-3 (0.999 of
-the OLD ones) suits its 2^20 steps; in runs of a few thousand the statistics would never leave their start.
+`bn_momentum` 0.1, the share of the NEW batch in the running statistics as torch counts it. The reference's 1e-3 (0.999
+of the OLD ones) suits its 2^20 steps; in runs of a few thousand the statistics would never leave their start.
 
 `wrn_D_W` has 3 groups of n = (D - 4) / 6 blocks with 16W, 32W, 64W channels at strides 1, 2, 4. `wrn_37_2` (STL-10,
 96 px) has a fourth group, 128W, and starts at stride 2: 4 groups of 4 blocks are 32 convolutions, and 37 counts stem

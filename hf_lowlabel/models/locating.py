@@ -16,7 +16,8 @@ from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
 
 HUB_PREFIXES = ("hf_hub:", "hf-hub:")
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
-LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}  # of timm.create_model
+# arguments of timm.create_model that read other files
+LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 FROM_SCRATCH = "start from scratch (pretrained=False, --from-scratch)"
 
 
@@ -111,8 +112,8 @@ def check_architecture(architecture: str, model_args: dict | None, source: str) 
         raise unknown(f"architecture in {source}", architecture, timm.list_models())
     strange = sorted(LEADS_OUT & set(model_args or {}))
     if strange:
-        raise UserError(f"found {', '.join(strange)} among the model_args of {source}; expected arguments of {architecture} alone: "
-                        "these would read other files; fix: take another source, or remove them from its config.json")
+        raise UserError(f"found {', '.join(strange)} among the model_args of {source}; expected arguments of "
+                        f"{architecture} alone, since these read other files; fix: take another source, or drop them")
 
 
 def _read_config(path: Path, source: str) -> dict:

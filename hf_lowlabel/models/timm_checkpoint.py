@@ -15,12 +15,13 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.layers import ClassifierHead
 from torch import Tensor, nn
 from transformers import TimmWrapperConfig
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
 
 from ..errors import UserError
-from .locating import find_weights
+from .locating import check_architecture, find_weights
 
 # what timm keeps in pretrained_cfg about where weights came from, and recommendations that our fields replace
 _NOT_SAVED = set(
@@ -39,6 +40,7 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
         the file lacks by uninitialised memory, and asks `_init_weights` to fill them module by module. timm cannot do
         that (tables of swin, maxvit, ... would be overwritten after loading), so its own tensors are kept aside here.
         """
+        check_architecture(config.architecture, config.model_args, config.name_or_path or "the configuration")
         args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         on_meta = torch.get_default_device().type == "meta"
         with torch.device("cpu"):
@@ -93,7 +95,7 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
 def classifier_modules(net: nn.Module) -> list[nn.Module]:
     """What turns pooled features into logits: a layer, or two of a distilled network; empty without classes.
 
-    Some families (EfficientViT, SHViT) have a normalisation right before it, in a Sequential that counts as one layer.
+    Some families (EfficientViT, SHViT) have a BatchNorm right before it, in a Sequential that counts as one layer.
     """
     if not net.num_classes:  # get_classifier of some families fails then
         return []
@@ -104,10 +106,11 @@ def classifier_modules(net: nn.Module) -> list[nn.Module]:
     for head in heads:
         if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
             continue
-        parent = names[id(head)].rpartition(".")[0]
-        while parent and isinstance(net.get_submodule(parent), nn.Sequential):
-            head, parent = net.get_submodule(parent), parent.rpartition(".")[0]
-        out.append(head)
+        if isinstance(head, ClassifierHead):  # Sequencer names its pooling and its last layer together
+            head = head.fc
+        parent = net.get_submodule(names[id(head)].rpartition(".")[0])
+        normed = all(m is head or isinstance(m, (nn.BatchNorm1d, nn.Dropout)) for m in parent.children())
+        out.append(parent if isinstance(parent, nn.Sequential) and normed else head)
     return out
 
 

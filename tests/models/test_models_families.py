@@ -13,7 +13,8 @@ from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification,
 # heads that are convolutions or two, layers between pooling and classes, and the plain ones
 QUICK = ["resnet10t", "mobilenetv3_small_050", "test_vit", "test_convnext", "test_efficientnet", "test_nfnet",
          "test_maxvit", "test_coatnet", "test_byobnet", "test_mambaout", "test_vit_relpos",
-         "swin_tiny_patch4_window7_224", "coat_lite_tiny", "deit_tiny_distilled_patch16_224"]
+         "efficientvit_b0", "efficientvit_m0", "swin_tiny_patch4_window7_224", "coat_lite_tiny",
+         "deit_tiny_distilled_patch16_224"]
 # small stand-ins for the families whose smallest member is large
 SMALLER = {"swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 4)},
            "deit_tiny_distilled_patch16_224": {"depth": 2}, "beit_base_patch16_224": {"depth": 2},
@@ -22,7 +23,7 @@ SLOW = """
     beit_base_patch16_224 botnet26t_256 halonet26t caformer_s18 cait_xxs24_224 coat_tiny coatnet_nano_rw_224
     convit_tiny convmixer_768_32 convnext_atto crossvit_tiny_240 cs3darknet_focus_s csatv2 cspnext_tiny davit_tiny
     densenet121 dla46_c nf_regnet_b0 dpn48b ese_vovnet19b_slim_dw resnet18 edgenext_xx_small efficientformer_l1
-    efficientformerv2_s0 efficientnet_b0 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0
+    efficientformerv2_s0 efficientnet_b0 eva02_tiny_patch14_224 fasternet_t0
     fastvit_t8 lcnet_035 mobilenetv4_conv_small_035 focalnet_tiny_srf gcvit_xxtiny ghostnetv3_050 gmixer_12_224
     gmlp_ti16_224 hardcorenas_a hgnetv2_b0 hiera_tiny_224 sam2_hiera_tiny hrnet_w18_small inception_next_atto
     inception_resnet_v2 inception_v3 inception_v4 legacy_seresnet18 legacy_xception levit_128s mambaout_femto

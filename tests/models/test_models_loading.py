@@ -322,3 +322,13 @@ def test_damaged_and_foreign_folders(timm_folder, tmp_path):
     (broken / "model.safetensors").rename(broken / "model.safetensors.index.json")
     with pytest.raises(UserError, match="sharded"):
         create_classifier(str(broken), 3)
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "pretrained"])
+def test_a_configuration_leads_to_no_other_file(timm_folder, tmp_path, argument):
+    args = {argument: str(tmp_path / "other.bin")}
+    folder = changed(timm_folder, tmp_path / "led", model_args=args, model_type="timm_wrapper")
+    for load in (lambda: create_classifier(str(folder), 6), lambda: create_backbone(str(folder), pretrained=False),
+                 lambda: LowLabelForImageClassification.from_pretrained(folder)):
+        with pytest.raises(UserError, match=argument):
+            load()
