@@ -18,7 +18,8 @@ from hf_lowlabel.views.crops import CentreCrop, ResizedCrop, ShiftCrop
 from hf_lowlabel.views.randaugment import PRESETS, RandAugment
 
 SMALL = 64  # px below which a view is not blurred: at 32 px the blur of the papers leaves nothing to recognise
-PIECE = 1 << 22  # bytes of pixels worked on at a time on a CPU
+# Bytes of pixels worked on at a time: on a CPU smaller pieces pay more per call; on a GPU this bounds its memory.
+PIECE = {"cpu": 1 << 22, "cuda": 1 << 29}
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,22 @@ class View:
                             f"fix: uniforms(seed, stream, start, count, view.width)")
         draws, size = u.numpy(), self.crop.size
         out = torch.empty(len(images), 3, size, size, device=images.device)
-        piece = len(images) if images.is_cuda else self._piece(images.shape[-1])
-        for a in range(0, len(images), max(piece, 1)):
+        piece = self._piece(images)
+        for a in range(0, len(images), piece):
             self._fill(out[a:a + piece], images[a:a + piece], draws[a:a + piece])
         return out.to(self.dtype)
 
-    def _piece(self, S: int) -> int:
-        """Images a CPU works on at a time: larger pieces pay less per call, smaller ones need less memory."""
-        side = max(S, self.crop.size)
-        return max(1, PIECE // (3 * side * side * (1 if all(isinstance(s, RandAugment) for s in self.steps) else 4)))
+    def _piece(self, images: Tensor) -> int:
+        """Images worked on at a time; RandAugment takes one byte a value, the other steps four."""
+        side, whole = max(images.shape[-1], self.crop.size), all(isinstance(step, RandAugment) for step in self.steps)
+        return max(1, PIECE[images.device.type] // (3 * side * side * (1 if whole else 4)))
 
     def _fill(self, out: Tensor, images: Tensor, u: np.ndarray) -> None:
         x = self.crop(images, u[:, :self.crop.width])
         at, top = self.crop.width, 255.0
         for step in self.steps:
             if isinstance(step, RandAugment) and x.dtype != torch.uint8:
-                x = x.round().clamp_(0, 255).to(torch.uint8)
+                x = x.to(torch.uint8)  # a resized crop gives whole levels
             if not isinstance(step, RandAugment) and top != 1:
                 x, top = x.float().div_(255), 1.0
             x = step(x, u[:, at:at + step.width])
@@ -122,8 +123,9 @@ def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[flo
 
     flip False: never mirrored, for data whose mirror image is something else (digits). preset: which RandAugment.
     min_scale: smallest area of a resized crop, a share of the pool image; small images need 0.3 to 0.5. color False: no
-    hue, saturation or grayscale, for grayscale data. randaugment: RandAugment (without its cutout) before the other steps of
-    any view that is cut by a random resized crop; it turns and shears, which crops do not. Views below 64 px are not blurred, as is common practice.
+    hue, saturation or grayscale, for grayscale data. randaugment: RandAugment (without its cutout) before the other
+    steps of any view that is cut by a random resized crop; it turns and shears, which crops do not. Views below 64 px
+    are not blurred, as is common practice.
     """
     if kind not in VIEWS:
         raise unknown("view", kind, VIEWS)

@@ -5,8 +5,8 @@
 Both sides take images that are already decoded and in memory (PIL images there, a uint8 tensor here) and give
 normalised float32 tensors; ours includes its random draws. A pair is FixMatch's weak and strong view of one image;
 BYOL's pair is its two views. One CPU thread, CPU seconds, the median of rounds in which the two sides alternate, so
-that a busy machine slows both. With a CUDA device the views are also timed there, all images in one call, against the same
-PIL figures.
+that a busy machine slows both. With a CUDA device the views are also timed there, all images in one call,
+against the same PIL figures.
 Cost: about two CPU-minutes.
 """
 from __future__ import annotations
@@ -170,7 +170,7 @@ def main() -> None:
         print(f"{name}: ours {row['ours_per_cpu_s']:.0f}, PIL {row['pil_per_cpu_s']:.0f} per CPU-second, "
               f"ratio {row['ratio']:.2f}", end="")
         if "cuda_images" in row:
-            print(f"; CUDA {row['ours_cuda_per_s']:.0f}/s, {row['cuda_ms_per_call']:.2f} ms per {row['cuda_images']}", end="")
+            print(f"; CUDA {row['ours_cuda_per_s']:.0f} per second, {row['cuda_ms_per_call']:.2f} ms a call", end="")
         print(flush=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 

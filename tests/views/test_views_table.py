@@ -126,6 +126,20 @@ def test_smallest_scale():
     assert ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).min() >= 25
 
 
+def test_randaugment_before_the_colours_of_a_resized_crop():
+    view, plain = view_of("byol2", 32, randaugment=True), view_of("byol2", 32)
+    assert [type(step).__name__ for step in view.steps] == ["RandAugment", "Jitter", "Grayscale", "Solarize"]
+    x, u = images(50, 32), draws(view, 50)
+    cut = view.crop.width
+    cropped = view.crop(x, u[:, :cut].numpy())
+    assert torch.equal(cropped, cropped.round()) and cropped.min() >= 0 and cropped.max() <= 255
+    augmented = view.steps[0](cropped.to(torch.uint8), u[:, cut:cut + view.steps[0].width].numpy())
+    assert not view.steps[0].cutout and not torch.equal(augmented, cropped.to(torch.uint8))
+    whole = view(x, u)
+    assert torch.equal(torch.cat([view(x[:9], u[:9]), view(x[9:], u[9:])]), whole)
+    assert view.width == plain.width + view.steps[0].width and view_of("weak", 32, randaugment=True).steps == []
+
+
 def test_presets_differ_and_kinds_of_a_pair_differ():
     x = images(32, 32)
     kekmodel, usb = view_of("strong", 32), view_of("strong", 32, preset="usb")
