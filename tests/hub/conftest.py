@@ -14,12 +14,12 @@ def hub(tmp_path, monkeypatch):
     """A Hub for one test; requests go there with a token that may write, and nobody waits between attempts."""
     import time
 
-    from huggingface_hub import constants
     from huggingface_hub.utils import _http
     from hub_server import Hub
 
     with Hub() as server:
-        for name, value in {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+        for name, value in {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+                            "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
                             "HF_HUB_CACHE": str(tmp_path / "cache")}.items():  # fmt: skip
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", "hf_write")
