@@ -92,6 +92,9 @@ class RunConfig:
         if self.method not in methods_for(self.verb):
             raise unknown(f"{self.verb} method", self.method, methods_for(self.verb))
         spec = METHODS[self.method]
+        if "classification" not in spec.tasks:
+            raise UserError(f"{self.method} is a method for {' and '.join(spec.tasks)}, found a run of classification; expected one of "
+                            f"{', '.join(n for n in methods_for(self.verb) if 'classification' in METHODS[n].tasks)}")
         if self.preset is not None and self.preset not in spec.presets:
             raise unknown(f"preset of {self.method}", self.preset, spec.presets)
         chosen = {**spec.defaults, **spec.presets.get(self.preset, {})}

@@ -44,6 +44,7 @@ def test_flags_win_over_the_file(tmp_path):
     (["finetun"], "unknown verb 'finetun': did you mean 'finetune'"),
     (["finetune", "--dataset", "digits", "--method", "fixmach"], "did you mean 'fixmatch'"),
     (["finetune", "--datset", "digits"], "did you mean '--dataset'"),
+    (["finetune", "--dataset", "digits", "--method", "cutmix"], "cutmix is a method for segmentation"),
     (["pretrain", "--dataset", "digits", "--method", "fixmatch"], "unknown pretrain method 'fixmatch'"),
     (["finetune", "--dataset", "digits", "--preset", "cifer"], "did you mean 'cifar'"),
     (["finetune", "--dataset", "digits", "--schedule", "cosin"], "did you mean 'cosine'"),
