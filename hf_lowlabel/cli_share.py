@@ -4,6 +4,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
+from pathlib import Path
 
 from .errors import UserError
 
@@ -20,6 +22,7 @@ def push(argv: list[str]) -> int:
     parser.add_argument("--private", action="store_true", help="only for you and your organisation")
     parser.add_argument("--create-pr", action="store_true", help="as a pull request, where you may not write")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
+    parser.add_argument("--as-smp", action="store_true", help="of a segmenter: the checkpoint that smp.from_pretrained loads")
     parser.add_argument("--name", help="of a manifest: its configuration (default: data set, labels and seed)")
     parser.add_argument("--priors", metavar="FILE", help="of a manifest: prior pseudo-labels to publish with it")
     args = parser.parse_args(argv)
@@ -29,6 +32,16 @@ def push(argv: list[str]) -> int:
         from .hub.splits import push_split
 
         done = push_split(args.run, args.repo_id, name=args.name, priors=args.priors, **common)
+    elif args.as_smp:
+        from .hub.push import push
+        from .hub.smp_export import export_smp
+        from .hub.upload import PushError
+
+        with tempfile.TemporaryDirectory() as aside:
+            try:
+                done = push(export_smp(args.run, Path(aside, args.repo_id.rpartition("/")[2])), args.repo_id, **common)
+            except PushError as error:
+                raise PushError(f"{str(error).partition('. Nothing is lost')[0]}. Nothing is lost; push again with the same words") from None
     elif args.name or args.priors:
         raise UserError(f"found --name or --priors for {args.run}; expected them with a split manifest (.json) only; fix: leave them out")
     else:

@@ -9,22 +9,42 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # hub_server
 
 
+def connect(server, cache: Path, patch) -> None:
+    """Send the client of this process to the server; it read its settings when it was imported."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    settings = {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+                "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(cache)}  # fmt: skip
+    for name, value in settings.items():
+        patch.setattr(constants, name, value)
+    patch.setenv("HF_TOKEN", "hf_write")
+    patch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    _http.close_session()
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A Hub for one test; requests go there with a token that may write, and nobody waits between attempts."""
+    """A Hub for one test; the client has a token that may write, and nobody waits between attempts."""
     import time
 
     from huggingface_hub.utils import _http
     from hub_server import Hub
 
     with Hub() as server:
-        for name, value in {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
-                            "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
-                            "HF_HUB_CACHE": str(tmp_path / "cache")}.items():  # fmt: skip
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "hf_write")
-        monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+        connect(server, tmp_path / "cache", monkeypatch)
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
-        _http.close_session()
+        yield server
+    _http.close_session()
+
+
+@pytest.fixture(scope="module")
+def module_hub(tmp_path_factory):
+    """A Hub for all tests of a file."""
+    from huggingface_hub.utils import _http
+    from hub_server import Hub
+
+    with Hub() as server, pytest.MonkeyPatch.context() as patch:
+        connect(server, tmp_path_factory.mktemp("cache"), patch)
         yield server
     _http.close_session()

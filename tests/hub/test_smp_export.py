@@ -1,0 +1,55 @@
+"""A segmenter as smp's own checkpoint: the same logits, our card, no licence that nobody gave."""
+from __future__ import annotations
+
+import re
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.card import write_card
+from hf_lowlabel.hub.facts import RunFacts
+from hf_lowlabel.hub.push import push
+from hf_lowlabel.hub.smp_export import export_smp
+from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+
+
+def make(folder, architecture="unet"):
+    torch.manual_seed(0)
+    names = ["background", "cat", "dog"]
+    model = create_segmenter("test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=96).eval()
+    export_standalone(model, folder)
+    facts = RunFacts("segmentation", class_names=names)
+    facts.to_json(folder / "run.json"), write_card(folder, facts)
+    return model
+
+
+@torch.no_grad()
+def test_smp_loads_it_and_the_card_says_how(tmp_path, monkeypatch, hub):
+    model, out = make(tmp_path / "run"), export_smp(tmp_path / "run", tmp_path / "exported")
+    x = torch.randn(2, 3, 96, 64)
+    assert torch.equal(smp.from_pretrained(str(out)).eval()(x), model(x).logits)
+    card = ModelCard.load(out / "README.md")
+    assert card.data.license is None and card.data.library_name == "segmentation-models-pytorch"
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (50, 40)).save("photo.jpg")
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.S)
+    scope = {}
+    exec(snippet, scope)
+    assert scope["mask"].shape == (96, 96)
+    push(out, "org/pets-smp")
+    assert {"config.json", "model.safetensors", "README.md", "run.json"} <= set(hub.repos["model", "org/pets-smp"].content())
+    assert torch.equal(smp.from_pretrained("org/pets-smp").eval()(x), model(x).logits)
+
+
+def test_what_smp_does_not_have_is_refused(tmp_path):
+    make(tmp_path / "run", "deeplabv2")
+    with pytest.raises(UserError, match="'deeplabv2', which smp does not have"):
+        export_smp(tmp_path / "run", tmp_path / "out")
+    with pytest.raises(UserError, match="found no segmenter"):
+        export_smp(tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match="to be there already"):
+        export_smp(tmp_path / "run", tmp_path / "run")
