@@ -193,7 +193,7 @@ def _split(argv: list[str]) -> int:
                            test_fraction=args.test_fraction)
         of = f" of {len(source)} images"
     else:
-        from .selection.labels import import_labels
+        from .selection.importing import import_labels
 
         for name, default in (("num_labels", None), ("class_balanced", False), ("validation", 0), ("test_fraction", 0.0)):
             if getattr(args, name) != default:

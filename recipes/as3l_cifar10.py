@@ -19,7 +19,7 @@ from pathlib import Path
 from hf_lowlabel import finetune, load_source, pretrain
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.selection.demo import answer
-from hf_lowlabel.selection.labels import import_labels
+from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.verbs import priors, select
 
 

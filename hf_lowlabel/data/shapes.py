@@ -1,8 +1,8 @@
 """Generated images for segmentation, 64 x 64 px: discs, squares, triangles and crosses on a background, all textured.
 
-Nothing but its outline tells the class of a shape: colours, textures, sizes and angles are drawn from the same
-distributions for all of them, and the background from a like one. Pure numpy and the same on every machine: image i of
-a split is a function of i.
+A class has its outline and its pattern: discs are finely striped, squares chequered, triangles plain, crosses broadly
+striped. Colours, sizes, angles and light are the same lottery for all, so that ten labeled images leave much to learn
+from the others. Pure numpy and the same on every machine: image i of a split is a function of i.
 """
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ SIZES = {"train": 800, "validation": 100, "test": 200}  # images
 CLASSES = ["background", "disc", "square", "triangle", "cross"]
 MOST = 4  # shapes in an image; there are 2 at least
 PER_SHAPE, PER_TEXTURE = 6, 10  # draws
+PERIODS = ((16.0, 32.0), (3.0, 4.5), (5.0, 8.0), None, (7.0, 11.0))  # px of each class's pattern; the square's is a chequer
+CHEQUERED = 2
 DRAWS = 1 + PER_TEXTURE + MOST * (PER_SHAPE + PER_TEXTURE) + 4
 NOISE = 0.04  # standard deviation, of values in 0..1
 
@@ -57,11 +59,11 @@ def draw(split: str, i: int) -> tuple[np.ndarray, np.ndarray]:
     u = (raw >> np.uint64(11)) * 2.0**-53  # numpy keeps raw words stable over its versions, not its distributions
     noise, u = u[DRAWS:DRAWS + 3 * SIDE * SIDE].reshape(SIDE, SIDE, 3), u[:DRAWS]
     yy, xx = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5, indexing="ij")
-    pixels, mask = texture(u[1:1 + PER_TEXTURE], yy, xx), np.zeros((SIDE, SIDE), np.uint8)
+    pixels, mask = texture(u[1:1 + PER_TEXTURE], 0, yy, xx), np.zeros((SIDE, SIDE), np.uint8)
     for k in range(2 + int(u[0] * (MOST - 1))):
         start = 1 + PER_TEXTURE + k * (PER_SHAPE + PER_TEXTURE)
         kind, inside = outline(u[start:start + PER_SHAPE], yy, xx)
-        pixels[inside] = texture(u[start + PER_SHAPE:start + PER_SHAPE + PER_TEXTURE], yy, xx)[inside]
+        pixels[inside] = texture(u[start + PER_SHAPE:start + PER_SHAPE + PER_TEXTURE], kind, yy, xx)[inside]
         mask[inside] = kind
     a, b, c, _ = u[-4:]  # light that falls off to one side
     light = 1 + 0.5 * a * ((yy / SIDE - 0.5) * np.sin(2 * np.pi * b) + (xx / SIDE - 0.5) * np.cos(2 * np.pi * b))
@@ -83,13 +85,14 @@ def outline(u: np.ndarray, yy: np.ndarray, xx: np.ndarray) -> tuple[int, np.ndar
     return kind, (np.minimum(np.abs(y), np.abs(x)) < 0.3 * radius) & (np.maximum(np.abs(y), np.abs(x)) < radius)
 
 
-def texture(u: np.ndarray, yy: np.ndarray, xx: np.ndarray) -> np.ndarray:
-    """float64 [64, 64, 3]: two colours, mixed by stripes or by the product of two, a chequer."""
+def texture(u: np.ndarray, kind: int, yy: np.ndarray, xx: np.ndarray) -> np.ndarray:
+    """float64 [64, 64, 3]: two colours, mixed by the stripes of the class or by the product of two, a chequer."""
     first, second = 0.15 + 0.7 * u[:3], 0.15 + 0.7 * u[3:6]
-    second = first + 0.5 * (second - first)
-    angle, period = np.pi * u[6], 3 + 9 * u[7]
-    along = np.cos(angle) * xx + np.sin(angle) * yy
-    across = np.cos(angle) * yy - np.sin(angle) * xx
+    if PERIODS[kind] is None:
+        return np.broadcast_to(first, (SIDE, SIDE, 3)).copy()
+    angle, period = np.pi * u[6], PERIODS[kind][0] + (PERIODS[kind][1] - PERIODS[kind][0]) * u[7]
+    along, across = np.cos(angle) * xx + np.sin(angle) * yy, np.cos(angle) * yy - np.sin(angle) * xx
     wave = np.sin(2 * np.pi * (along / period + u[8]))
-    wave = wave * np.sin(2 * np.pi * across / period) if u[9] < 0.5 else wave
+    if kind == CHEQUERED:
+        wave = wave * np.sin(2 * np.pi * (across / period + u[9]))
     return first + (second - first) * (0.5 + 0.5 * wave)[..., None]

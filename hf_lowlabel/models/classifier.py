@@ -33,6 +33,7 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
             )
         self.num_labels = config.num_labels
         self.timm_model = self._build(config, config.num_labels)
+        self.__dict__["_heads"] = classifier_modules(self.timm_model)  # in __dict__: registered once, in timm_model
         self.post_init()
 
     @property
@@ -59,11 +60,11 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
         return body_parameters(self.timm_model)
 
     def _head(self) -> nn.Module:
-        heads = classifier_modules(self.timm_model)
+        heads = self._heads
         if len(heads) != 1:
             raise UserError(
                 f"found {len(heads)} classifier layers in {self.config.architecture!r}; expected one, as features and "
-                "classify need; fix: take the variant of the architecture without distillation"
+                "classify need; fix: take another architecture, or its variant without distillation"
             )
         return heads[0]
 

@@ -93,25 +93,28 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
 
 
 def classifier_modules(net: nn.Module) -> list[nn.Module]:
-    """What turns pooled features into logits: a layer, or two of a distilled network; empty without classes.
+    """What turns pooled features into logits: a layer, or several of a distilled network; empty without classes.
 
-    Some families (EfficientViT, SHViT) have a BatchNorm right before it, in a Sequential that counts as one layer.
+    timm names them twice, by a method and in pretrained_cfg, and VOLO's auxiliary head only there. Some families
+    (EfficientViT, SHViT) have a BatchNorm right before the layer, in a Sequential that counts as one layer.
     """
     if not net.num_classes:  # get_classifier of some families fails then
         return []
-    found = net.get_classifier()
-    heads = found if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
-    names = {id(module): name for name, module in net.named_modules()}
-    out = []
+    found, listed = net.get_classifier(), getattr(net, "pretrained_cfg", {}).get("classifier") or ()
+    heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    modules = dict(net.named_modules())
+    heads += [modules[name] for name in ([listed] if isinstance(listed, str) else listed) if name in modules]
+    # Sequencer names its pooling and its last layer together
+    heads = [head.fc if isinstance(head, ClassifierHead) else head for head in heads]
+    names = {id(module): name for name, module in modules.items()}
+    out = {}
     for head in heads:
-        if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
-            continue
-        if isinstance(head, ClassifierHead):  # Sequencer names its pooling and its last layer together
-            head = head.fc
-        parent = net.get_submodule(names[id(head)].rpartition(".")[0])
-        normed = all(m is head or isinstance(m, (nn.BatchNorm1d, nn.Dropout)) for m in parent.children())
-        out.append(parent if isinstance(parent, nn.Sequential) and normed else head)
-    return out
+        if isinstance(head, nn.Module) and not isinstance(head, nn.Identity):
+            parent = net.get_submodule(names[id(head)].rpartition(".")[0])
+            normed = all(m is head or isinstance(m, (nn.BatchNorm1d, nn.Dropout)) for m in parent.children())
+            head = parent if isinstance(parent, nn.Sequential) and normed else head
+            out[id(head)] = head
+    return list(out.values())
 
 
 def head_names(net: nn.Module) -> set[str]:

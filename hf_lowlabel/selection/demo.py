@@ -17,7 +17,8 @@ from ..errors import UserError
 from ..training import demo
 from ..training.checkpoint import write_json
 from ..training.runs import Run, finetune, pretrain
-from .labels import Labels, Task, import_labels, write_labels
+from .importing import import_labels
+from .labels import Labels, Task, write_labels
 from .verbs import priors, select
 
 METHOD = dict(method="flexmatch")

@@ -26,6 +26,7 @@ from ..data.sources import Source
 from ..data.splits import Split
 from ..errors import UserError
 from .clustering import nearest, neighbours
+from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Labels, Task, write_labels, write_text
 from .page import TYPES
 
@@ -144,21 +145,3 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
                  "paint their masks in Label Studio, put them beside the images of the data set, and train with split.json")
     lead = f"Chosen by {html.escape(how)}. Next: {next_step}."
     return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))
-
-
-# ---- Label Studio -----------------------------------------------------------------------------------------------------
-def label_studio_tasks(task: Task) -> list[dict]:
-    """Tasks for Label Studio's import; its local storage root must be this folder (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT)."""
-    return [{"data": {"image": f"/data/local-files/?d=images/{file}", "image_id": id}} for file, id in task.files.items()]
-
-
-def label_studio_config(task: Task) -> str:
-    """The labeling interface: one choice, or brushes for masks. Classes that are not known yet are added in its settings."""
-    names = task.class_names or ["class 1", "class 2"]
-    if task.task == "classification":
-        inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in names)
-        body = f'<Choices name="class" toName="image" choice="single" showInline="true">{inside}\n  </Choices>'
-    else:
-        inside = "".join(f'\n    <Label value="{html.escape(name, True)}"/>' for name in names)
-        body = f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
-    return f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n  {body}\n</View>\n'

@@ -1,4 +1,4 @@
-"""Labels that come back: labels.csv as a person filled it in, or an export of Label Studio. Nothing labeled is ever lost.
+"""What was asked and what came back: selection.json and labels.csv. Nothing labeled is ever lost.
 
     file_name,id,label,skipped        one row per chosen image; an empty label = not labeled
 
@@ -12,13 +12,10 @@ import difflib
 import json
 import os
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..data.folders import class_order
-from ..data.sources import Source
-from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError, unknown
 
 COLUMNS = ("file_name", "id", "label", "skipped")
@@ -204,89 +201,3 @@ def write_text(path: Path, text: str) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-# ---- Label Studio -----------------------------------------------------------------------------------------------------
-def read_label_studio(path: str | Path, task: Task, *, classes: list[str] | None = None, new_classes: bool = False,
-                      allow_missing: bool = False) -> Labels:
-    """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task)."""
-    path = Path(path)
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"found {str(path)!r} that is not JSON: {error}; expected an export of Label Studio (JSON or JSON-MIN)") from error
-    if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise UserError(f"found {path.name} that is no list of tasks; expected an export of Label Studio (JSON or JSON-MIN)")
-    by_file = {clean(name): id for name, id in task.files.items()}
-    ids = set(task.files.values())
-    out, faults, seen = Labels(), [], set()
-    for number, item in enumerate(tasks, start=1):
-        data = item.get("data", item)
-        id = clean(data.get("image_id"))
-        if id not in ids:
-            id = by_file.get(clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1])
-        if id is None:
-            faults.append(f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}")
-            continue
-        seen.add(id)
-        given = sorted({clean(name) for name in choices(item)})
-        if len(given) > 1:
-            faults.append(f"task {number}: {id!r} is labeled {' and '.join(map(repr, given))}; keep one annotation")
-        elif given:
-            out.labels[id] = given[0]
-        else:
-            out.skipped.add(id)
-    missing = [id for id in task.files.values() if id not in seen]
-    if missing and not allow_missing:
-        faults.append(f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or give "
-                      "--allow-missing to leave them unlabeled")
-    refuse(faults + class_faults(out.labels, {}, classes, new_classes), path)
-    return out
-
-
-def choices(item: dict) -> Iterable[str]:
-    """The class names a task was given, over its annotations that were not cancelled."""
-    if "data" not in item:  # JSON-MIN
-        name = item.get("choice") or item.get("label")
-        return [name] if isinstance(name, str) else (name or {}).get("choices", []) if isinstance(name, dict) else name or []
-    annotations = [a for a in item.get("annotations", item.get("completions", [])) if not a.get("was_cancelled")]
-    results = [r for a in annotations for r in a.get("result", []) if r.get("type") == "choices"]
-    return [name for r in results for name in r["value"]["choices"]]
-
-
-# ---- the manifest -----------------------------------------------------------------------------------------------------
-def import_labels(path: str | Path, *, source: Source | None = None, base: Split | None = None, new_classes: bool = False,
-                  allow_missing: bool = False) -> tuple[Split, Labels]:
-    """A split from filled-in labels: labels.csv, a Label Studio export, or the folder `select` wrote.
-
-    The images held out and labeled before this round stay so. Without a selection.json beside the file, `source` says
-    what the rows name. Raises UserError for every fault before anything is written.
-    """
-    path = Path(path)
-    path = path / "labels.csv" if path.is_dir() else path
-    folder = path.parent
-    if (folder / "selection.json").is_file():
-        task, classes = Task.load(folder), None
-        classes = task.classes(folder)
-    elif source is not None:
-        task = Task(source.name, source.fingerprint, {id: id for id in source.ids}, source.config, source.split, source.revision,
-                    list(source.class_names))
-        classes, allow_missing = list(source.class_names), True
-    else:
-        raise UserError(f"found no selection.json beside {str(path)!r}; expected the folder `hf-lowlabel select` wrote; fix: keep the "
-                        "file in it, or name the data with --dataset")
-    reader = read_label_studio if path.suffix == ".json" else read_labels
-    found = reader(path, task, classes=classes, new_classes=new_classes, allow_missing=allow_missing)
-    if not found.labels:
-        raise UserError(f"found no label in {str(path)!r}; expected some; fix: fill in the column label, or run `hf-lowlabel label`")
-    before = base.labeled if base is not None else task.labeled
-    labeled = {**before, **found.labels}
-    names = [*classes, *class_order(set(labeled.values()) - set(classes))]
-    held = (base.validation, base.test) if base is not None else (task.validation, task.test)
-    if source is not None:
-        split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)
-    else:
-        split = Split(dataset=task.dataset, config=task.config, revision=task.revision, fingerprint=task.fingerprint, seed=task.seed,
-                      class_names=names, labeled=labeled, validation=list(held[0]), test=list(held[1]))
-        warn_without_label(split)
-    return split, found

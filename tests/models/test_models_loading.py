@@ -184,7 +184,12 @@ def test_direct_construction_and_deepcopy():
 
     model = LowLabelForImageClassification(TimmWrapperConfig(architecture=ARCH, num_labels=3)).eval()
     x = torch.randn(1, 3, 32, 32)
-    assert torch.equal(copy.deepcopy(model)(x).logits, model(x).logits)
+    twin, logits = copy.deepcopy(model), model(x).logits
+    assert torch.equal(twin.classify(twin.features(x)), logits)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert torch.equal(twin.classify(twin.features(x)), logits)  # nothing is shared
     backbone = LowLabelBackbone(TimmWrapperConfig(architecture=ARCH)).eval()
     assert torch.equal(backbone(x).pooler_output, backbone.pooled(x))
 

@@ -6,7 +6,8 @@ import pytest
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.labels import Labels, Task, import_labels, read_labels, write_labels
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 
 FILES = {"0000_a.png": "x/a.png", "0001_b.png": "x/b, c.png", "0002_ü.png": "x/ü.png", "0003_d.png": "d.png"}
 
@@ -118,7 +119,7 @@ def test_files_that_cannot_be_read(folder):
 
 
 def studio(folder, answers, **extra):
-    from hf_lowlabel.selection.labeling import label_studio_tasks
+    from hf_lowlabel.selection.label_studio import label_studio_tasks
 
     tasks = label_studio_tasks(Task.load(folder))
     for task, answer in zip(tasks, answers, strict=True):

@@ -14,7 +14,8 @@ import urllib.request
 import pytest
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.labels import Labels, Task, import_labels, read_labels, write_labels
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 from hf_lowlabel.selection.page import PageServer, Session, only_one
 
 from .conftest import paint

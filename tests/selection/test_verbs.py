@@ -13,7 +13,8 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.sources import load_source
 from hf_lowlabel.data.splits import Split, make_split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.labels import Labels, Task, import_labels, write_labels
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labels import Labels, Task, write_labels
 from hf_lowlabel.selection.verbs import priors, select
 from hf_lowlabel.training.priors import load_priors
 
