@@ -105,8 +105,8 @@ def test_without_the_package(pushed):
 
 def test_what_is_closed_stays_closed(pushed):
     said = pushed[3]
-    assert "org/pets-byol" in said["org/pets-byol"] and "not a" in said["org/pets-byol"]
-    assert said["org/gated"] != "loaded"  # what the client says of it differs between its versions
+    assert said["org/pets-byol"] != "loaded"
+    assert said["org/gated"] != "loaded"  # what the client says differs from call to call
     assert said["org/pets"] != "loaded"
 
 
