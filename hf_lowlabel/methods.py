@@ -174,14 +174,15 @@ METHODS: dict[str, Method] = {
         presets={"cifar": dict(_CIFAR, max_steps=500_000), "pretrained": _PRETRAINED}),
     "mixmatch": Method(
         "finetune", "finetuning.mixmatch:MixMatch", "Berthelot et al., MixMatch", 2019, "1905.02249", "two weak views",
-        defaults=dict(unlabeled_ratio=1),
+        defaults=dict(unlabeled_ratio=1, method_args=dict(ramp=0.4)),  # the paper's 1/64 is too short below 10^5 steps
         presets={"cifar": dict(lr=0.002, optimizer="adamw", batch_size=64, unlabeled_ratio=1, weight_decay=0.02,
-                               schedule="constant", max_steps=2**20)}),
+                               schedule="constant", max_steps=2**20, method_args=dict(ramp=0.0156))}),
     "remixmatch": Method(
         "finetune", "finetuning.remixmatch:ReMixMatch", "Berthelot et al., ReMixMatch", 2020, "1911.09785",
-        "weak and two strong views", defaults=dict(unlabeled_ratio=1),
+        "weak and two strong views",
+        defaults=dict(unlabeled_ratio=1, method_args=dict(ramp=0.4)),  # as MixMatch
         presets={"cifar": dict(lr=0.002, optimizer="adamw", batch_size=64, unlabeled_ratio=1, weight_decay=0.02,
-                               schedule="constant", max_steps=2**20)}),
+                               schedule="constant", max_steps=2**20, method_args=dict(ramp=0.0156))}),
     "fixmatch-eman": Method(
         "finetune", "finetuning.eman:FixMatchEMAN", "Cai et al., Exponential moving average normalization", 2021,
         "2101.08482", _WEAK_STRONG, rule="finetuning.weights:Fixed",

@@ -1,16 +1,17 @@
-"""CIFAR-10 with 10 or 40 labels that are chosen: SimSiam, AS3L selection, prior pseudo-labels, FlexMatch (Wen et al. 2024).
+"""CIFAR-10 with 10 or 40 labels, chosen by AS3L (Wen et al. 2024): SimSiam, selection, priors, FlexMatch.
 
     accelerate launch recipes/as3l_cifar10.py --num-labels 10 --output-dir runs/as3l-10
     accelerate launch recipes/as3l_cifar10.py --num-labels 40 --strategy random --no-priors    # the baseline of table 5
 
-Expected (WRN-28-2, mean and standard deviation over 3 runs; table 2 after 2^20 steps, with the checkpoint that Sel picks):
+Expected of WRN-28-2 after 2^20 steps with the weights that Sel picks (table 2, 3 runs; random labels in brackets):
 
-    10 labels: 83.80 +- 10.57 (SelfMatch with random labels: 59.13 +- 15.43)      40 labels: 94.32 +- 0.09 (94.79 +- 0.07)
-    priors, table 8: accuracy 71.41 +- 4.10 at 10, 72.63 +- 0.96 at 20, 74.91 +- 1.66 at 40 labels; classes covered 9.5 of 10
+    10 labels  83.80 +- 10.57 (59.13 +- 15.43)      40 labels  94.32 +- 0.09 (94.79 +- 0.07)
 
-Cost: 99 h on one RTX 3090 for the whole of it (table 3); the quarter of the steps reaches 82.17 +- 11.09 at 10 labels.
-The true labels stand in for the person who labels; with your own images, run the three commands the script prints instead.
+and of the priors (tables 6 and 8): 71.41 +- 4.10 right at 10 labels, which cover 9.5 classes, 74.91 +- 1.66 at 40.
+Cost: 99 h on one RTX 3090 (table 3); a quarter of the steps reaches 82.17 +- 11.09 at 10 labels.
+The true labels stand in for the person; with images of your own, run `hf-lowlabel label` after `hf-lowlabel select`.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,32 +24,57 @@ from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.verbs import priors, select
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="uoft-cs/cifar10", help="Hub id or a local copy")
     parser.add_argument("--num-labels", type=int, default=10)
-    parser.add_argument("--strategy", default="as3l", help="which images: as3l, random, k-medoids, coreset, usl, typiclust")
-    parser.add_argument("--priors", action=argparse.BooleanOptionalAction, default=True, help="guide the start by prior pseudo-labels")
+    parser.add_argument(
+        "--strategy", default="as3l", help="which images: as3l, random, k-medoids, coreset, usl, typiclust"
+    )
+    parser.add_argument(
+        "--priors", action=argparse.BooleanOptionalAction, default=True, help="guide the start by prior pseudo-labels"
+    )
     parser.add_argument("--backbone", help="a pretrained run folder, instead of SimSiam here")
     parser.add_argument("--pretrain-epochs", type=float, default=800, help="passes of SimSiam over the images")
     parser.add_argument("--max-steps", type=int, default=2**20, help="FlexMatch steps")
-    parser.add_argument("--prior-until", type=float, default=60 / 1024, help="share of the steps that priors guide (section 5.1.2)")
+    parser.add_argument(
+        "--prior-until", type=float, default=60 / 1024, help="share of the steps that priors guide (section 5.1.2)"
+    )
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/as3l-cifar10")
-    parser.add_argument("--dry-run", action="store_true", help="two steps of SimSiam, which shows memory and time; nothing is kept")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="two steps of SimSiam, which shows memory and time; nothing is kept"
+    )
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
     common = dict(dataset=args.dataset, precision=args.precision, seed=args.seed)
     backbone = args.backbone
     if backbone is None:
-        backbone = str(pretrain(**common, model="wrn_28_2", from_scratch=True, image_size=32, method="simsiam", preset="cifar",
-                                epochs=args.pretrain_epochs, output_dir=str(folder / "simsiam"), dry_run=args.dry_run).folder)
+        backbone = str(
+            pretrain(
+                **common,
+                model="wrn_28_2",
+                from_scratch=True,
+                image_size=32,
+                method="simsiam",
+                preset="cifar",
+                epochs=args.pretrain_epochs,
+                output_dir=str(folder / "simsiam"),
+                dry_run=args.dry_run,
+            ).folder
+        )
         if args.dry_run:
             return
-    select(backbone, args.dataset, budget=args.num_labels, strategy=args.strategy, output=str(folder / "to_label"), seed=args.seed)
+    select(
+        backbone,
+        args.dataset,
+        budget=args.num_labels,
+        strategy=args.strategy,
+        output=str(folder / "to_label"),
+        seed=args.seed,
+    )
     if rank() == 0:
         source = load_source(args.dataset)
         answer(folder / "to_label", source)
@@ -56,12 +82,27 @@ def main() -> None:
     barrier()
     guide = {}
     if args.priors:
-        worth = priors(backbone, args.dataset, split=str(folder / "split.json"), output=str(folder / "priors.safetensors"), seed=args.seed,
-                       features=str(folder / "to_label" / "features.safetensors"))
+        worth = priors(
+            backbone,
+            args.dataset,
+            split=str(folder / "split.json"),
+            output=str(folder / "priors.safetensors"),
+            seed=args.seed,
+            features=str(folder / "to_label" / "features.safetensors"),
+        )
         print("priors: " + ", ".join(f"{k} {v:.4g}" for k, v in worth.items()))
         guide = dict(prior=str(folder / "priors.safetensors"), prior_until=args.prior_until)
-    run = finetune(**common, **guide, model=backbone, method="flexmatch", preset="cifar", split=str(folder / "split.json"),
-                   max_steps=args.max_steps, eval_every=max(1, args.max_steps // 1024), output_dir=str(folder / "flexmatch"))
+    run = finetune(
+        **common,
+        **guide,
+        model=backbone,
+        method="flexmatch",
+        preset="cifar",
+        split=str(folder / "split.json"),
+        max_steps=args.max_steps,
+        eval_every=max(1, args.max_steps // 1024),
+        output_dir=str(folder / "flexmatch"),
+    )
     print(f"test accuracy with {args.num_labels} labels: {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
 
 

@@ -1,10 +1,11 @@
 """Which checkpoint to keep when there is no validation set, from predictions on unlabeled images alone."""
+
 from __future__ import annotations
 
 import numpy as np
 
-TAU = 0.95   # confidence from which a prediction counts as a pseudo-label
-LAST = 20    # evaluations in the median that semi-supervised papers report
+TAU = 0.95  # confidence from which a prediction counts as a pseudo-label
+LAST = 20  # evaluations in the median that semi-supervised papers report
 
 
 def sel(probabilities: np.ndarray, tau: float = TAU) -> float:
@@ -12,8 +13,8 @@ def sel(probabilities: np.ndarray, tau: float = TAU) -> float:
 
         Sel = n / N * H(q) / log K,    q_k = share of class k among the n images with max p > tau
 
-    with H the entropy. Kim and Lee (CVPR 2022) choose checkpoints by their propagation regularizer, which asks both of a
-    model: many confident pseudo-labels, spread evenly over the classes. This is the product of the two; it assumes
+    with H the entropy. Kim and Lee (CVPR 2022) choose checkpoints by their propagation regularizer, which asks both of
+    a model: many confident pseudo-labels, spread evenly over the classes. This is the product of the two; it assumes
     classes of similar size, and it cannot see a wrong but even labeling.
     """
     n, k = probabilities.shape
@@ -26,6 +27,7 @@ def sel(probabilities: np.ndarray, tau: float = TAU) -> float:
 
 
 def median_of_last(history: list[dict], name: str = "test_accuracy", last: int = LAST) -> float | None:
-    """Median of the last evaluations of a run, as papers without a validation set report it; None if there are fewer."""
+    """Median of the last evaluations of a run, as papers without a validation set report it; None if there are fewer.
+    """
     values = [row[name] for row in history if name in row][-last:]
     return float(np.median(values)) if len(values) == last else None

@@ -114,7 +114,8 @@ def classifier_modules(net: nn.Module) -> list[nn.Module]:
             normed = all(m is head or isinstance(m, (nn.BatchNorm1d, nn.Dropout)) for m in parent.children())
             head = parent if isinstance(parent, nn.Sequential) and normed else head
             out[id(head)] = head
-    return list(out.values())
+    inner = {id(m) for head in out.values() for m in head.modules() if m is not head}  # MetaFormer lists both
+    return [head for key, head in out.items() if key not in inner]
 
 
 def head_names(net: nn.Module) -> set[str]:

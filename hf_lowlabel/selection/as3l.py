@@ -5,6 +5,7 @@
 over C runs of k-means on f_self with K = budget. Then C runs on f_fine: the images that all runs put together are the
 core of a class, the core's mean is its centre, and the image nearest to it is labeled.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 
 from .clustering import BLOCK, Clusters, device, kmeans, means
 
-RUNS = 6      # C, section 5.1.2
-EPOCHS = 40   # of the linear layer, section 5.1.2
+RUNS = 6  # C, section 5.1.2
+EPOCHS = 40  # of the linear layer, section 5.1.2
 
 
 def as3l(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
@@ -27,21 +28,30 @@ def cluster_runs(x: np.ndarray, k: int, runs: int, seed: int) -> list[Clusters]:
     return [kmeans(x, k, seed=1009 * seed + run) for run in range(runs)]
 
 
-def finetune_features(x: np.ndarray, clusters: int, *, runs: int = RUNS, epochs: int = EPOCHS, batch_size: int = 256,
-                      lr: float = 0.1, seed: int = 0) -> np.ndarray:
+def finetune_features(
+    x: np.ndarray,
+    clusters: int,
+    *,
+    runs: int = RUNS,
+    epochs: int = EPOCHS,
+    batch_size: int = 256,
+    lr: float = 0.1,
+    seed: int = 0,
+) -> np.ndarray:
     """f_fine float32 [N, D] from f_self [N, D] of unit length: one linear layer trained on Eq. 6 from the identity.
 
     With t_i the mean of image i's centres, Eq. 6 is the mean of ||A phi_i - t_i||^2 plus a constant, phi = [f_self; 1],
-    A = [W b]. So gradient descent needs only S = mean phi phi^T and T = mean t phi^T, and its steps have a closed form in
-    S's eigenvectors: `epochs` epochs of ceil(N / batch_size) steps of `lr` cost 4 N D^2 operations (0.7 CPU-seconds at
-    N = 50,000, D = 512) instead of 4 N D^2 in each epoch. Directions in which the features hardly vary stay as they were.
+    A = [W b]. So gradient descent needs only S = mean phi phi^T and T = mean t phi^T, and its steps have a closed form
+    in S's eigenvectors: `epochs` epochs of ceil(N / batch_size) steps of `lr` cost 4 N D^2 operations (0.7 CPU-seconds
+    at N = 50,000, D = 512) instead of 4 N D^2 in each epoch. Directions in which the features hardly vary stay as they
+    were.
     """
     found = cluster_runs(x, clusters, runs, seed)
     s, t = moments(x, found)
-    a = descend(s, t, lr, epochs * -(-len(x) // batch_size)).astype(np.float32)           # [D, D + 1]
+    a = descend(s, t, lr, epochs * -(-len(x) // batch_size)).astype(np.float32)  # [D, D + 1]
     out = np.empty((len(x), x.shape[1]), np.float32)
     for start in range(0, len(x), BLOCK):
-        out[start:start + BLOCK] = np.asarray(x[start:start + BLOCK], np.float32) @ a[:, :-1].T + a[:, -1]
+        out[start : start + BLOCK] = np.asarray(x[start : start + BLOCK], np.float32) @ a[:, :-1].T + a[:, -1]
     return out
 
 
@@ -50,9 +60,9 @@ def moments(x: np.ndarray, found: list[Clusters]) -> tuple[np.ndarray, np.ndarra
     n, d = x.shape
     s, t = np.zeros((d + 1, d + 1)), np.zeros((d, d + 1))
     for start in range(0, n, BLOCK):
-        f = np.asarray(x[start:start + BLOCK], np.float32)
+        f = np.asarray(x[start : start + BLOCK], np.float32)
         phi = np.concatenate([f, np.ones((len(f), 1), np.float32)], 1)
-        target = sum(run.centres[run.assigned[start:start + BLOCK]] for run in found) / len(found)
+        target = sum(run.centres[run.assigned[start : start + BLOCK]] for run in found) / len(found)
         s += phi.T @ phi
         t += target.T @ phi
     return s / n, t / n
@@ -61,13 +71,13 @@ def moments(x: np.ndarray, found: list[Clusters]) -> tuple[np.ndarray, np.ndarra
 def descend(s: np.ndarray, t: np.ndarray, lr: float, steps: int) -> np.ndarray:
     """A after `steps` steps A <- A - 2 lr (A S - T) from [I 0], in the eigenvectors of S = Q diag(e) Q^T:
 
-        A Q = [I 0] Q r^steps + T Q (1 - r^steps) / e,    r = 1 - 2 lr e
+    A Q = [I 0] Q r^steps + T Q (1 - r^steps) / e,    r = 1 - 2 lr e
     """
     e, q = np.linalg.eigh(s)
     e = np.maximum(e, 1e-12)
     if 2 * lr * e[-1] >= 1:
         raise ValueError(f"a learning rate of {lr} diverges on features whose largest second moment is {e[-1]:.3g}")
-    grown = -np.expm1(steps * np.log1p(-2 * lr * e))                                      # 1 - r^steps
+    grown = -np.expm1(steps * np.log1p(-2 * lr * e))  # 1 - r^steps
     start = np.eye(*t.shape) @ q
     return (start * (1 - grown) + t @ q * (grown / e)) @ q.T
 
@@ -89,8 +99,15 @@ def multi_cluster(x: np.ndarray, budget: int, *, runs: int = RUNS, seed: int = 0
     np.maximum.at(most, label, agree)
     core = agree == most[label]
     rows = np.ascontiguousarray(x[core], dtype=np.float32)
-    centres = means(torch.as_tensor(rows).to(device()), torch.as_tensor(label[core]).to(device()),
-                    torch.as_tensor(found[first].centres).to(device())).cpu().numpy()
+    centres = (
+        means(
+            torch.as_tensor(rows).to(device()),
+            torch.as_tensor(label[core]).to(device()),
+            torch.as_tensor(found[first].centres).to(device()),
+        )
+        .cpu()
+        .numpy()
+    )
     return nearest_images(x, centres)
 
 
@@ -109,11 +126,14 @@ def nearest_images(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     todo = np.arange(len(centres))
     while len(todo):
         c = torch.as_tensor(np.ascontiguousarray(centres[todo], dtype=np.float32), device=device())
-        best, at = torch.full((len(todo),), torch.inf, device=c.device), torch.zeros(len(todo), dtype=torch.int64, device=c.device)
+        best, at = (
+            torch.full((len(todo),), torch.inf, device=c.device),
+            torch.zeros(len(todo), dtype=torch.int64, device=c.device),
+        )
         for start in range(0, len(x), BLOCK):
-            rows = torch.as_tensor(np.array(x[start:start + BLOCK], dtype=np.float32), device=c.device)
-            d = torch.addmm((rows * rows).sum(1), c, rows.T, alpha=-2)                    # [todo, b], less |c|^2
-            d[:, torch.as_tensor(taken[start:start + BLOCK], device=c.device)] = torch.inf
+            rows = torch.as_tensor(np.array(x[start : start + BLOCK], dtype=np.float32), device=c.device)
+            d = torch.addmm((rows * rows).sum(1), c, rows.T, alpha=-2)  # [todo, b], less |c|^2
+            d[:, torch.as_tensor(taken[start : start + BLOCK], device=c.device)] = torch.inf
             value, index = d.min(1)
             at = torch.where(value < best, index + start, at)
             best = torch.minimum(best, value)

@@ -1,4 +1,5 @@
-"""K-means and nearest neighbours over features [N, D]: faiss where it is installed, torch on a GPU, scikit-learn otherwise.
+"""K-means and nearest neighbours over features [N, D]: faiss where it is installed, torch on a GPU, scikit-learn
+otherwise.
 
     min over centres m and assignments a of   sum_i ||x_i - m_a(i)||^2      (Lloyd 1982)
 
@@ -6,12 +7,13 @@ One seed gives one result on one backend. k-means++ costs more than all of Lloyd
 (74 of 75 CPU-seconds at N = 10,000, K = 600, for the same inertia), so above `PLUS_PLUS` clusters the first centres are
 random images.
 
-Cost for N images, D features, K clusters, I steps: 2 N K D I operations and N D numbers held. With `sample` the steps see
-that many images only and the rest are assigned once, read from a memory map in pieces: 2 (sample I + N) K D operations.
-At N = 100 million, D = 512, K = 600, I = 25, sample = 256 K that is 65 TFLOP instead of 1,540: some 11 minutes of one CPU
-core at 100 GFLOP/s, beside reading 205 GB of features. `sample=None` takes every image up to `WHOLE` numbers, 256 images a
-cluster above.
+Cost for N images, D features, K clusters, I steps: 2 N K D I operations and N D numbers held. With `sample` the steps
+see that many images only and the rest are assigned once, read from a memory map in pieces: 2 (sample I + N) K D
+operations. At N = 100 million, D = 512, K = 600, I = 25, sample = 256 K that is 65 TFLOP instead of 1,540: some 11
+minutes of one CPU core at 100 GFLOP/s, beside reading 205 GB of features. `sample=None` takes every image up to `WHOLE`
+numbers, 256 images a cluster above.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -23,17 +25,17 @@ from torch import Tensor
 
 from ..errors import UserError
 
-PLUS_PLUS = 64         # clusters up to which the first centres come from k-means++
-WHOLE = 2 * 10**9      # numbers in the features (8 GB) up to which every image takes part in every step
-PER_CLUSTER = 256      # images a cluster in a sample: the accuracy of a mean grows no more
-BLOCK = 1 << 14        # rows compared at a time
+PLUS_PLUS = 64  # clusters up to which the first centres come from k-means++
+WHOLE = 2 * 10**9  # numbers in the features (8 GB) up to which every image takes part in every step
+PER_CLUSTER = 256  # images a cluster in a sample: the accuracy of a mean grows no more
+BLOCK = 1 << 14  # rows compared at a time
 
 
 @dataclass
 class Clusters:
-    centres: np.ndarray   # float32 [K, D]
+    centres: np.ndarray  # float32 [K, D]
     assigned: np.ndarray  # int64 [N]
-    inertia: float        # sum of squared distances to the assigned centres
+    inertia: float  # sum of squared distances to the assigned centres
 
 
 def backend() -> str:
@@ -43,9 +45,12 @@ def backend() -> str:
     return "faiss" if importlib.util.find_spec("faiss") else "scikit-learn"
 
 
-def kmeans(x: np.ndarray, k: int, *, seed: int = 0, iterations: int = 25, sample: int | None = None,
-           on: str | None = None) -> Clusters:
-    """`k` clusters of the rows of x. sample: rows that the steps see (None: see above); the rest are assigned at the end."""
+def kmeans(
+    x: np.ndarray, k: int, *, seed: int = 0, iterations: int = 25, sample: int | None = None, on: str | None = None
+) -> Clusters:
+    """`k` clusters of the rows of x. sample: rows that the steps see (None: see above); the rest are assigned at the
+    end.
+    """
     check(x, k)
     random = np.random.default_rng((seed, k))
     chosen = drawn(len(x), x.shape[1], k, sample, random)
@@ -64,8 +69,10 @@ def kmeans(x: np.ndarray, k: int, *, seed: int = 0, iterations: int = 25, sample
 
 def check(x: np.ndarray, k: int) -> None:
     if x.ndim != 2 or not 1 <= k <= len(x):
-        raise UserError(f"found features of shape {x.shape} for {k} clusters; expected [N, D] with N >= {max(k, 1)}; fix: fewer "
-                        "clusters, or more images")
+        raise UserError(
+            f"found features of shape {x.shape} for {k} clusters; expected [N, D] with N >= {max(k, 1)}; fix: fewer "
+            "clusters, or more images"
+        )
 
 
 def drawn(n: int, width: int, k: int, sample: int | None, random: np.random.Generator) -> np.ndarray | None:
@@ -89,8 +96,15 @@ def first_centres(x: np.ndarray, k: int, random: np.random.Generator) -> np.ndar
 def _faiss(x: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarray:
     import faiss
 
-    model = faiss.Kmeans(x.shape[1], len(centres), niter=iterations, seed=1, max_points_per_centroid=len(x),
-                         min_points_per_centroid=1, gpu=False)
+    model = faiss.Kmeans(
+        x.shape[1],
+        len(centres),
+        niter=iterations,
+        seed=1,
+        max_points_per_centroid=len(x),
+        min_points_per_centroid=1,
+        gpu=False,
+    )
     model.train(x, init_centroids=np.ascontiguousarray(centres))
     return model.centroids
 
@@ -106,13 +120,16 @@ def _sklearn(x: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarray:
         return KMeans(len(centres), init=centres, n_init=1, max_iter=iterations, tol=0).fit(x).cluster_centers_
 
 
-# ---- our own steps: constraints, and a GPU ----------------------------------------------------------------------------
+# ---- our own steps: constraints, and a GPU ---------------------------------------------------------------------------
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int, fixed: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    """Lloyd's steps from `centres` until nothing changes. fixed: (rows, bool [rows, K]: the clusters each may be in)."""
+def lloyd(
+    x: np.ndarray, centres: np.ndarray, iterations: int, fixed: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """Lloyd's steps from `centres` until nothing changes. fixed: (rows, bool [rows, K]: the clusters each may be in).
+    """
     data = torch.as_tensor(np.require(x, np.float32, ["C", "W"]), device=device())
     centre = torch.as_tensor(np.array(centres, dtype=np.float32), device=device())
     before = None
@@ -135,12 +152,12 @@ def allowed(data: Tensor, centre: Tensor, fixed: tuple[np.ndarray, np.ndarray]) 
 
 def _nearest(data: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centre of each row and the squared distance less |x|^2: [N], [N]."""
-    half = -0.5 * (centre * centre).sum(1)                                            # argmin |m|^2 / 2 - x.m
+    half = -0.5 * (centre * centre).sum(1)  # argmin |m|^2 / 2 - x.m
     index = torch.empty(len(data), dtype=torch.int64, device=data.device)
     best = torch.empty(len(data), device=data.device)
     for start in range(0, len(data), BLOCK):
-        score, index[start:start + BLOCK] = torch.addmm(half, data[start:start + BLOCK], centre.T).max(1)
-        best[start:start + BLOCK] = -2 * score
+        score, index[start : start + BLOCK] = torch.addmm(half, data[start : start + BLOCK], centre.T).max(1)
+        best[start : start + BLOCK] = -2 * score
     return index, best
 
 
@@ -151,8 +168,8 @@ def means(data: Tensor, assigned: Tensor, centre: Tensor) -> Tensor:
     if data.is_cuda:  # a product with the one-hot matrix: index_add_ adds in any order there
         total = torch.zeros_like(centre)
         for start in range(0, len(data), BLOCK):
-            hot = torch.nn.functional.one_hot(assigned[start:start + BLOCK], k).to(data)
-            total += hot.T @ data[start:start + BLOCK]
+            hot = torch.nn.functional.one_hot(assigned[start : start + BLOCK], k).to(data)
+            total += hot.T @ data[start : start + BLOCK]
     else:
         from scipy.sparse import csr_matrix
 
@@ -167,16 +184,24 @@ def nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     centre = torch.as_tensor(np.ascontiguousarray(centres, dtype=np.float32), device=device())
     index, distance = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     for start in range(0, len(x), BLOCK):
-        rows = torch.as_tensor(np.array(x[start:start + BLOCK], dtype=np.float32), device=device())
+        rows = torch.as_tensor(np.array(x[start : start + BLOCK], dtype=np.float32), device=device())
         i, d = _nearest(rows, centre)
-        index[start:start + BLOCK] = i.cpu().numpy()
-        distance[start:start + BLOCK] = (d + (rows * rows).sum(1)).clamp_min(0).cpu().numpy()
+        index[start : start + BLOCK] = i.cpu().numpy()
+        distance[start : start + BLOCK] = (d + (rows * rows).sum(1)).clamp_min(0).cpu().numpy()
     return index, distance
 
 
-# ---- with labels ------------------------------------------------------------------------------------------------------
-def constrained_kmeans(x: np.ndarray, k: int, labeled: np.ndarray, labels: np.ndarray, *, seed: int = 0, iterations: int = 25,
-                       sample: int | None = None) -> tuple[Clusters, np.ndarray]:
+# ---- with labels -----------------------------------------------------------------------------------------------------
+def constrained_kmeans(
+    x: np.ndarray,
+    k: int,
+    labeled: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int = 0,
+    iterations: int = 25,
+    sample: int | None = None,
+) -> tuple[Clusters, np.ndarray]:
     """Constrained seed k-means (Basu et al. 2002, section 3.2): labeled images start the clusters and stay in those of
     their class throughout.
 
@@ -188,7 +213,10 @@ def constrained_kmeans(x: np.ndarray, k: int, labeled: np.ndarray, labels: np.nd
     random = np.random.default_rng((seed, k))
     classes = np.unique(labels)
     if len(classes) > k:
-        raise UserError(f"found labels of {len(classes)} classes for {k} clusters; expected at least one cluster each; fix: more clusters")
+        raise UserError(
+            f"found labels of {len(classes)} classes for {k} clusters; expected at least one cluster each; fix: more "
+            f"clusters"
+        )
     owned = clusters_per_class(np.array([(labels == c).sum() for c in classes]), k)
     owner = np.concatenate([np.repeat(classes, owned), np.full(k - owned.sum(), -1)])
     chosen = drawn(len(x), x.shape[1], k, sample, random)
@@ -201,9 +229,12 @@ def constrained_kmeans(x: np.ndarray, k: int, labeled: np.ndarray, labels: np.nd
     free = np.setdiff1d(np.arange(len(fit)), np.searchsorted(rows, labeled))
     others = k - owned.sum()
     if others > len(free):
-        raise UserError(f"found {len(free)} unlabeled images for {others} clusters without labels; expected as many; fix: fewer clusters")
+        raise UserError(
+            f"found {len(free)} unlabeled images for {others} clusters without labels; expected as many; fix: fewer "
+            f"clusters"
+        )
     centres = np.concatenate([*seeds, fit[np.sort(random.choice(free, others, replace=False))]])
-    may = owner[None] == labels[:, None]                                              # [labeled, K]
+    may = owner[None] == labels[:, None]  # [labeled, K]
     centres = lloyd(fit, centres, iterations, (np.searchsorted(rows, labeled), may))
     assigned, distance = nearest(x, centres)
     own = torch.as_tensor(np.array(x[labeled], dtype=np.float32), device=device())
@@ -217,12 +248,12 @@ def clusters_per_class(counts: np.ndarray, k: int) -> np.ndarray:
     owned = np.zeros(len(counts), np.int64)
     while owned.sum() < k and (owned < counts).any():
         able = np.flatnonzero(owned < counts)
-        turn = able[owned[able] == owned[able].min()][:k - owned.sum()]
+        turn = able[owned[able] == owned[able].min()][: k - owned.sum()]
         owned[turn] += 1
     return owned
 
 
-# ---- neighbours -------------------------------------------------------------------------------------------------------
+# ---- neighbours ------------------------------------------------------------------------------------------------------
 def neighbours(x: np.ndarray, k: int, queries: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(index int64 [Q, k], squared distance float32 [Q, k]) of the k nearest other rows, nearest first.
 
@@ -237,12 +268,12 @@ def neighbours(x: np.ndarray, k: int, queries: np.ndarray | None = None) -> tupl
     norm = (bank * bank).sum(1)
     step = max(1, (1 << 27) // len(bank))  # half a GiB of distances at a time
     for start in range(0, len(asked), step):
-        rows = torch.as_tensor(asked[start:start + step], device=bank.device)
-        d = torch.addmm(norm, bank[rows], bank.T, alpha=-2)                           # [q, N], less |q|^2
+        rows = torch.as_tensor(asked[start : start + step], device=bank.device)
+        d = torch.addmm(norm, bank[rows], bank.T, alpha=-2)  # [q, N], less |q|^2
         d[torch.arange(len(rows), device=bank.device), rows] = torch.inf
         found, at = d.topk(k, dim=1, largest=False)
-        index[start:start + step] = at.cpu().numpy()
-        distance[start:start + step] = (found + norm[rows][:, None]).clamp_min(0).cpu().numpy()
+        index[start : start + step] = at.cpu().numpy()
+        distance[start : start + step] = (found + norm[rows][:, None]).clamp_min(0).cpu().numpy()
     return index, distance
 
 
@@ -250,6 +281,6 @@ def unit(x: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32; what self-supervised training compares features by."""
     x = np.array(x, dtype=np.float32)
     for start in range(0, len(x), BLOCK):
-        part = x[start:start + BLOCK]
+        part = x[start : start + BLOCK]
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
     return x

@@ -1,8 +1,9 @@
 """The whole story on scikit-learn's digits: nobody has labeled anything yet, and there is time for ten labels.
 
-    hold out a test set -> target pretraining -> choose 10 images (AS3L) -> "label" them -> prior pseudo-labels
-    -> FlexMatch that starts from the priors;  beside it the same without choosing: 10 random images, no priors
+hold out a test set -> target pretraining -> choose 10 images (AS3L) -> "label" them -> prior pseudo-labels
+-> FlexMatch that starts from the priors;  beside it the same without choosing: 10 random images, no priors
 """
+
 from __future__ import annotations
 
 import time
@@ -24,7 +25,9 @@ from .verbs import priors, select
 METHOD = dict(method="flexmatch")
 
 
-def active_demo(output_dir: str = "demo-digits", num_labels: int = 10, seed: int = 0, strategy: str = "as3l") -> dict[str, Run]:
+def active_demo(
+    output_dir: str = "demo-digits", num_labels: int = 10, seed: int = 0, strategy: str = "as3l"
+) -> dict[str, Run]:
     """Run the story in `output_dir`; returns the runs by name. The finished model lies in output_dir/model."""
     folder = Path(output_dir)
     if folder.exists() and any(folder.iterdir()):
@@ -37,31 +40,66 @@ def active_demo(output_dir: str = "demo-digits", num_labels: int = 10, seed: int
     shared, pre, fine = demo.settings(num_labels)
     common = dict(shared, seed=seed)
     print("1/4 target pretraining without labels")
-    pretrained = pretrain(**common, **pre, from_scratch=True, split=str(folder / "nothing-labeled.json"),
-                          output_dir=str(folder / "pretrained"))
+    pretrained = pretrain(
+        **common,
+        **pre,
+        from_scratch=True,
+        split=str(folder / "nothing-labeled.json"),
+        output_dir=str(folder / "pretrained"),
+    )
     backbone = str(folder / "pretrained")
     print(f"2/4 choosing {num_labels} images to label ({strategy}); their prior pseudo-labels")
-    chosen = select(backbone, "digits", budget=num_labels, strategy=strategy, output=str(folder / "to_label"), seed=seed,
-                    split=str(folder / "nothing-labeled.json"))
+    chosen = select(
+        backbone,
+        "digits",
+        budget=num_labels,
+        strategy=strategy,
+        output=str(folder / "to_label"),
+        seed=seed,
+        split=str(folder / "nothing-labeled.json"),
+    )
     answer(folder / "to_label", source)  # here a person would run `hf-lowlabel label`
     split, _ = import_labels(folder / "to_label", source=source)
     split.save(folder / "split.json")
-    worth = priors(backbone, "digits", split=str(folder / "split.json"), output=str(folder / "priors.safetensors"), seed=seed,
-                   features=str(folder / "to_label" / "features.safetensors"))
+    worth = priors(
+        backbone,
+        "digits",
+        split=str(folder / "split.json"),
+        output=str(folder / "priors.safetensors"),
+        seed=seed,
+        features=str(folder / "to_label" / "features.safetensors"),
+    )
     settings = {**common, **fine, **METHOD, "model": backbone}
     print(f"3/4 FlexMatch with {num_labels} random labels")
     plain = finetune(**settings, split=str(folder / "random.json"), output_dir=str(folder / "random"))
     print("4/4 FlexMatch with the chosen labels, from their priors")
-    model = finetune(**settings, split=str(folder / "split.json"), prior=str(folder / "priors.safetensors"), prior_until=0.2,
-                     output_dir=str(folder / "model"))
-    results = {"labels": num_labels, "strategy": strategy, "classes_random": classes(random), "classes_chosen": classes(split),
-               "prior_accuracy": worth["accuracy"], "random": plain.metrics["accuracy"], "chosen + priors": model.metrics["accuracy"],
-               "seconds": round(time.perf_counter() - begin, 1)}
+    model = finetune(
+        **settings,
+        split=str(folder / "split.json"),
+        prior=str(folder / "priors.safetensors"),
+        prior_until=0.2,
+        output_dir=str(folder / "model"),
+    )
+    results = {
+        "labels": num_labels,
+        "strategy": strategy,
+        "classes_random": classes(random),
+        "classes_chosen": classes(split),
+        "prior_accuracy": worth["accuracy"],
+        "random": plain.metrics["accuracy"],
+        "chosen + priors": model.metrics["accuracy"],
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
     write_json(folder / "results.json", results)
-    print(f"\n{num_labels} random labels: {results['classes_random']} of 10 classes, test accuracy {results['random']:.1%}\n"
-          f"{num_labels} chosen labels: {results['classes_chosen']} of 10 classes, priors {worth['accuracy']:.1%} right, test accuracy "
-          f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\nmodel, card and pictures: {folder / 'model'}; why these "
-          f"images: {chosen.folder / 'index.html'}")
+    print(
+        f"\n{num_labels} random labels: {results['classes_random']} of 10 classes, test accuracy "
+        f"{results['random']:.1%}\n"
+        f"{num_labels} chosen labels: {results['classes_chosen']} of 10 classes, priors {worth['accuracy']:.1%} "
+        f"right, test accuracy "
+        f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\nmodel, card and pictures: "
+        f"{folder / 'model'}; why these "
+        f"images: {chosen.folder / 'index.html'}"
+    )
     return {"pretrained": pretrained, "random": plain, "model": model}
 
 

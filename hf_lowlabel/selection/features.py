@@ -7,6 +7,7 @@ The file is safetensors (`indices`, `features`) and carries the fingerprints of 
 match. Images are decoded in threads as they are needed, so a million of them take the memory of a few batches. Under
 several processes each takes a share of whole batches, and the result is the same, bit for bit on one kind of machine.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -41,7 +42,7 @@ class Features:
     values: np.ndarray
     indices: np.ndarray
     model: str = ""  # fingerprint of weights and preprocessing
-    data: str = ""   # fingerprint of the source and of which of its images were asked for
+    data: str = ""  # fingerprint of the source and of which of its images were asked for
     reused: bool = False
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (id, reason), of this process
 
@@ -56,8 +57,15 @@ class Features:
 
 
 def extract(
-    model: str | nn.Module, source: Source, members: np.ndarray | None = None, *, path: str | Path | None = None,
-    image_size: int | None = None, revision: str | None = None, device: str | None = None, workers: int | None = None,
+    model: str | nn.Module,
+    source: Source,
+    members: np.ndarray | None = None,
+    *,
+    path: str | Path | None = None,
+    image_size: int | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    workers: int | None = None,
     max_bad: float = 0.01,
 ) -> Features:
     """Pooled features of the images at `members` of the source (None: all), from the evaluation view of the model.
@@ -66,7 +74,11 @@ def extract(
     the file to keep them in, or to take them from when its fingerprints match. max_bad: share of unreadable images that
     is left out and listed. Raises UserError for NaN or infinite features.
     """
-    encoder = create_backbone(str(model), image_size=image_size, revision=revision) if isinstance(model, (str, Path)) else model
+    encoder = (
+        create_backbone(str(model), image_size=image_size, revision=revision)
+        if isinstance(model, (str, Path))
+        else model
+    )
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     prep = encoder.preprocessing
     size = prep["input_size"][-1]
@@ -79,16 +91,30 @@ def extract(
         log.info("features of %d images taken from %s", len(found), Path(path).name)
         return check(found, source)
     if world() > 1 and path is None:
-        raise UserError(f"found {world()} processes and no file for the features; expected one to collect them in; give a path")
+        raise UserError(
+            f"found {world()} processes and no file for the features; expected one to collect them in; give a path"
+        )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     encoder = encoder.to(device).eval()
     view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     skipped: list[tuple[str, str]] = []
-    parts = batches(encoder, view, source, share(members), side, prep["interpolation"], workers, skipped, device,
-                    max_bad * len(members))
+    parts = batches(
+        encoder,
+        view,
+        source,
+        share(members),
+        side,
+        prep["interpolation"],
+        workers,
+        skipped,
+        device,
+        max_bad * len(members),
+    )
     if path is None:
         pieces = list(parts)
-        values, indices = (np.concatenate(column) for column in zip(*pieces)) if pieces else (np.zeros((0, 1)), members[:0])
+        values, indices = (
+            (np.concatenate(column) for column in zip(*pieces)) if pieces else (np.zeros((0, 1)), members[:0])
+        )
     else:
         facts = {"model": model_print, "data": data_print}
         values, indices = collect(Path(path), parts, encoder.num_features, device, facts)
@@ -100,20 +126,25 @@ def extract(
 
 
 def share(members: np.ndarray) -> np.ndarray:
-    """This process's part: whole batches, so that every image is computed in the same company on any number of processes."""
+    """This process's part: whole batches, so that every image is computed in the same company on any number of
+    processes.
+    """
     count = -(-len(members) // BATCH)
-    return members[rank() * count // world() * BATCH:(rank() + 1) * count // world() * BATCH]
+    return members[rank() * count // world() * BATCH : (rank() + 1) * count // world() * BATCH]
 
 
 @torch.inference_mode()
-def batches(encoder, view, source, mine, side, interpolation, workers, skipped, device,
-            allowed: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(
+    encoder, view, source, mine, side, interpolation, workers, skipped, device, allowed: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(values [b, D], positions in the source [b]) of one batch after the other."""
     pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
     threads = min(os.cpu_count() or 1, 16) if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
-    with tqdm(total=len(mine), desc="features", unit="img", disable=not sys.stderr.isatty() or rank() > 0, leave=False) as bar:
+    with tqdm(
+        total=len(mine), desc="features", unit="img", disable=not sys.stderr.isatty() or rank() > 0, leave=False
+    ) as bar:
         for start, images, errors in decode_chunks(source, mine, side, interpolation, threads, None):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
@@ -136,7 +167,11 @@ def fingerprint(encoder: nn.Module, preprocessing: Sequence) -> str:
     digest = hashlib.sha256(json.dumps([str(p) for p in preprocessing]).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.dim() else str(tensor.item()).encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            if tensor.dim()
+            else str(tensor.item()).encode()
+        )
     return digest.hexdigest()
 
 
@@ -145,17 +180,20 @@ def check(features: Features, source: Source) -> Features:
     bad = 0
     first = None
     for start in range(0, len(features), 65536):
-        wrong = np.flatnonzero(~np.isfinite(features.values[start:start + 65536]).all(1))
+        wrong = np.flatnonzero(~np.isfinite(features.values[start : start + 65536]).all(1))
         bad += len(wrong)
         first = int(start + wrong[0]) if first is None and len(wrong) else first
     if bad:
-        raise UserError(f"found NaN or infinite features for {bad} of {len(features)} images, such as "
-                        f"{source.ids[features.indices[first]]!r}; expected finite numbers; fix: check that the model's training did "
-                        "not diverge, or take another model")
+        raise UserError(
+            f"found NaN or infinite features for {bad} of {len(features)} images, such as "
+            f"{source.ids[features.indices[first]]!r}; expected finite numbers; fix: check that the model's training "
+            f"did "
+            "not diverge, or take another model"
+        )
     return features
 
 
-# ---- the file ---------------------------------------------------------------------------------------------------------
+# ---- the file --------------------------------------------------------------------------------------------------------
 def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
     """Write the parts of all processes into one file, in order, whole or not at all; returns it memory-mapped."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +208,7 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
         counts = all_gather(torch.tensor([len(indices)], device=device if world() > 1 else "cpu")).tolist()
         most = max(counts)
         padded = torch.zeros(most, dtype=torch.int64, device=device if world() > 1 else "cpu")
-        padded[:len(indices)] = torch.as_tensor(indices)
+        padded[: len(indices)] = torch.as_tensor(indices)
         everyone = all_gather(padded).view(-1, most)
         indices = np.concatenate([everyone[r, :n].cpu().numpy() for r, n in enumerate(counts)])
         barrier()
@@ -186,9 +224,13 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
 def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
     whole = path.with_name(f".{path.name}.{os.getpid()}.part")
     n = len(indices)
-    header = json.dumps({
-        "__metadata__": metadata, "indices": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "features": {"dtype": "F32", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 4 * n * width]}}).encode()
+    header = json.dumps(
+        {
+            "__metadata__": metadata,
+            "indices": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
+            "features": {"dtype": "F32", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 4 * n * width]},
+        }
+    ).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
     try:
         with open(whole, "wb") as file:
@@ -214,8 +256,12 @@ def mapped(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", {})
-    return metadata, {name: np.memmap(path, TYPES[t["dtype"]], "r", 8 + length + t["data_offsets"][0], tuple(t["shape"]))
-                      if 0 not in t["shape"] else np.zeros(t["shape"], TYPES[t["dtype"]]) for name, t in header.items()}
+    return metadata, {
+        name: np.memmap(path, TYPES[t["dtype"]], "r", 8 + length + t["data_offsets"][0], tuple(t["shape"]))
+        if 0 not in t["shape"]
+        else np.zeros(t["shape"], TYPES[t["dtype"]])
+        for name, t in header.items()
+    }
 
 
 def read(path: str | Path, model: str, data: str) -> Features | None:
@@ -225,10 +271,15 @@ def read(path: str | Path, model: str, data: str) -> Features | None:
         return None
     try:
         metadata, tensors = mapped(path)
-        features = Features(tensors["features"], np.array(tensors["indices"]), metadata["model"], metadata["data"], reused=True)
+        features = Features(
+            tensors["features"], np.array(tensors["indices"]), metadata["model"], metadata["data"], reused=True
+        )
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"found {path} that is not a whole file of features ({error}); expected one written by this library; remove "
-                        "it, or give another name") from error
+        raise UserError(
+            f"found {path} that is not a whole file of features ({error}); expected one written by this library; "
+            f"remove "
+            "it, or give another name"
+        ) from error
     differs = [what for what, a, b in (("model", features.model, model), ("data", features.data, data)) if a != b]
     if differs:
         log.info("features in %s are of another %s: computing them anew", path.name, " and ".join(differs))

@@ -1,4 +1,5 @@
 """From finished labels to a manifest: labels.csv, a Label Studio export, or the folder that `select` wrote."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,8 +12,14 @@ from .label_studio import read_label_studio
 from .labels import Labels, Task, read_labels
 
 
-def import_labels(path: str | Path, *, source: Source | None = None, base: Split | None = None, new_classes: bool = False,
-                  allow_missing: bool = False) -> tuple[Split, Labels]:
+def import_labels(
+    path: str | Path,
+    *,
+    source: Source | None = None,
+    base: Split | None = None,
+    new_classes: bool = False,
+    allow_missing: bool = False,
+) -> tuple[Split, Labels]:
     """A split from filled-in labels: labels.csv, a Label Studio export, or the folder `select` wrote.
 
     The images held out and labeled before this round stay so. Without a selection.json beside the file, `source` says
@@ -25,16 +32,28 @@ def import_labels(path: str | Path, *, source: Source | None = None, base: Split
         task, classes = Task.load(folder), None
         classes = task.classes(folder)
     elif source is not None:
-        task = Task(source.name, source.fingerprint, {id: id for id in source.ids}, source.config, source.split, source.revision,
-                    list(source.class_names))
+        task = Task(
+            source.name,
+            source.fingerprint,
+            {id: id for id in source.ids},
+            source.config,
+            source.split,
+            source.revision,
+            list(source.class_names),
+        )
         classes, allow_missing = list(source.class_names), True
     else:
-        raise UserError(f"found no selection.json beside {str(path)!r}; expected the folder `hf-lowlabel select` wrote; fix: keep the "
-                        "file in it, or name the data with --dataset")
+        raise UserError(
+            f"found no selection.json beside {str(path)!r}; expected the folder `hf-lowlabel select` wrote; fix: "
+            f"keep the "
+            "file in it, or name the data with --dataset"
+        )
     reader = read_label_studio if path.suffix == ".json" else read_labels
     found = reader(path, task, classes=classes, new_classes=new_classes, allow_missing=allow_missing)
     if not found.labels:
-        raise UserError(f"found no label in {str(path)!r}; expected some; fix: fill in the column label, or run `hf-lowlabel label`")
+        raise UserError(
+            f"found no label in {str(path)!r}; expected some; fix: fill in the column label, or run `hf-lowlabel label`"
+        )
     before = base.labeled if base is not None else task.labeled
     labeled = {**before, **found.labels}
     names = [*classes, *class_order(set(labeled.values()) - set(classes))]
@@ -42,7 +61,16 @@ def import_labels(path: str | Path, *, source: Source | None = None, base: Split
     if source is not None:
         split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)
     else:
-        split = Split(dataset=task.dataset, config=task.config, revision=task.revision, fingerprint=task.fingerprint, seed=task.seed,
-                      class_names=names, labeled=labeled, validation=list(held[0]), test=list(held[1]))
+        split = Split(
+            dataset=task.dataset,
+            config=task.config,
+            revision=task.revision,
+            fingerprint=task.fingerprint,
+            seed=task.seed,
+            class_names=names,
+            labeled=labeled,
+            validation=list(held[0]),
+            test=list(held[1]),
+        )
         warn_without_label(split)
     return split, found

@@ -1,4 +1,5 @@
 """Label Studio, both ways: tasks and a labeling interface for it, and the labels of its exports."""
+
 from __future__ import annotations
 
 import html
@@ -11,12 +12,18 @@ from .labels import Labels, Task, class_faults, clean, refuse
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
-    """Tasks for Label Studio's import; its local storage root must be this folder (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT)."""
-    return [{"data": {"image": f"/data/local-files/?d=images/{file}", "image_id": id}} for file, id in task.files.items()]
+    """Tasks for Label Studio's import; its local storage root must be this folder
+    (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT).
+    """
+    return [
+        {"data": {"image": f"/data/local-files/?d=images/{file}", "image_id": id}} for file, id in task.files.items()
+    ]
 
 
 def label_studio_config(task: Task) -> str:
-    """The labeling interface: one choice, or brushes for masks. Classes that are not known yet are added in its settings."""
+    """The labeling interface: one choice, or brushes for masks. Classes that are not known yet are added in its
+    settings.
+    """
     names = task.class_names or ["class 1", "class 2"]
     if task.task == "classification":
         inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in names)
@@ -27,16 +34,26 @@ def label_studio_config(task: Task) -> str:
     return f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n  {body}\n</View>\n'
 
 
-def read_label_studio(path: str | Path, task: Task, *, classes: list[str] | None = None, new_classes: bool = False,
-                      allow_missing: bool = False) -> Labels:
+def read_label_studio(
+    path: str | Path,
+    task: Task,
+    *,
+    classes: list[str] | None = None,
+    new_classes: bool = False,
+    allow_missing: bool = False,
+) -> Labels:
     """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task)."""
     path = Path(path)
     try:
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise UserError(f"found {str(path)!r} that is not JSON: {error}; expected an export of Label Studio (JSON or JSON-MIN)") from error
+        raise UserError(
+            f"found {str(path)!r} that is not JSON: {error}; expected an export of Label Studio (JSON or JSON-MIN)"
+        ) from error
     if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise UserError(f"found {path.name} that is no list of tasks; expected an export of Label Studio (JSON or JSON-MIN)")
+        raise UserError(
+            f"found {path.name} that is no list of tasks; expected an export of Label Studio (JSON or JSON-MIN)"
+        )
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
     out, faults, seen = Labels(), [], set()
@@ -58,8 +75,11 @@ def read_label_studio(path: str | Path, task: Task, *, classes: list[str] | None
             out.skipped.add(id)
     missing = [id for id in task.files.values() if id not in seen]
     if missing and not allow_missing:
-        faults.append(f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or give "
-                      "--allow-missing to leave them unlabeled")
+        faults.append(
+            f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or "
+            f"give "
+            "--allow-missing to leave them unlabeled"
+        )
     refuse(faults + class_faults(out.labels, {}, classes, new_classes), path)
     return out
 
@@ -68,7 +88,13 @@ def choices(item: dict) -> Iterable[str]:
     """The class names a task was given, over its annotations that were not cancelled."""
     if "data" not in item:  # JSON-MIN
         name = item.get("choice") or item.get("label")
-        return [name] if isinstance(name, str) else (name or {}).get("choices", []) if isinstance(name, dict) else name or []
+        return (
+            [name]
+            if isinstance(name, str)
+            else (name or {}).get("choices", [])
+            if isinstance(name, dict)
+            else name or []
+        )
     annotations = [a for a in item.get("annotations", item.get("completions", [])) if not a.get("was_cancelled")]
     results = [r for a in annotations for r in a.get("result", []) if r.get("type") == "choices"]
     return [name for r in results for name in r["value"]["choices"]]

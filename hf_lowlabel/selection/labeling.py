@@ -6,6 +6,7 @@
 For segmentation there is no labels.csv: the masks are painted in Label Studio, and split.json says which images they
 are for. selection.json is written last: a folder with it is complete.
 """
+
 from __future__ import annotations
 
 import base64
@@ -30,25 +31,35 @@ from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Labels, Task, write_labels, write_text
 from .page import TYPES
 
-THUMB = 96       # px, side of a neighbour on the contact sheet
-NEIGHBOURS = 6   # on the contact sheet
+THUMB = 96  # px, side of a neighbour on the contact sheet
+NEIGHBOURS = 6  # on the contact sheet
 KEPT = ("features.safetensors", ".DS_Store")  # what may lie in the folder before
 
 
 def check_folder(folder: Path) -> None:
     """An error for a folder that holds anything, so that no labels are ever written over."""
-    there = sorted(p.name for p in folder.iterdir() if p.name not in KEPT and not p.name.endswith(".part")) if folder.is_dir() else []
+    there = (
+        sorted(p.name for p in folder.iterdir() if p.name not in KEPT and not p.name.endswith(".part"))
+        if folder.is_dir()
+        else []
+    )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"found the file {str(folder)!r}; expected a folder to write to")
     if there:
-        raise UserError(f"found {', '.join(there[:3])}{' ...' if len(there) > 3 else ''} in {str(folder)!r}; expected an empty folder, so that "
-                        "nothing labeled is lost; fix: another --output")
+        raise UserError(
+            f"found {', '.join(there[:3])}{' ...' if len(there) > 3 else ''} in {str(folder)!r}; expected an empty "
+            f"folder, so that "
+            "nothing labeled is lost; fix: another --output"
+        )
 
 
 def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray, task: Task, why: list[dict]) -> Task:
-    """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image."""
+    """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    task = replace(task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)})
+    task = replace(
+        task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
+    )
     write_text(folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False))
     write_text(folder / "label_studio_config.xml", label_studio_config(task))
     write_text(folder / "index.html", contact_sheet(task, why))
@@ -57,15 +68,23 @@ def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray
             write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
         write_labels(folder / "labels.csv", task, Labels())
     else:
-        Split(dataset=task.dataset, config=task.config, revision=task.revision, seed=task.seed, class_names=task.class_names,
-              labeled={**task.labeled, **dict.fromkeys(task.files.values())}, validation=task.validation, test=task.test
-              ).save(folder / "split.json")
+        Split(
+            dataset=task.dataset,
+            config=task.config,
+            revision=task.revision,
+            seed=task.seed,
+            class_names=task.class_names,
+            labeled={**task.labeled, **dict.fromkeys(task.files.values())},
+            validation=task.validation,
+            test=task.test,
+        ).save(folder / "split.json")
     task.save(folder)
     return task
 
 
 def write_image(source: Source | SegmentationSource, i: int, folder: Path, number: int) -> str:
-    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number."""
+    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number.
+    """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
     with source.image(i) as image:
         file = Path(getattr(image, "filename", "") or "")
@@ -78,10 +97,10 @@ def write_image(source: Source | SegmentationSource, i: int, folder: Path, numbe
     return name
 
 
-# ---- why these --------------------------------------------------------------------------------------------------------
+# ---- why these -------------------------------------------------------------------------------------------------------
 def reasons(x: np.ndarray, chosen: np.ndarray, source: Source | SegmentationSource, indices: np.ndarray) -> list[dict]:
-    """For each chosen row of features x [N, D]: its nearest images, how many images it is the nearest chosen one of, and
-    which of them are all but the same.
+    """For each chosen row of features x [N, D]: its nearest images, how many images it is the nearest chosen one of,
+    and which of them are all but the same.
 
     All but the same: nearer than a tenth of the median distance between a chosen image and its nearest ones.
     """
@@ -91,8 +110,15 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: Source | SegmentationSour
     limit = 0.1 * float(np.median(distance)) if distance.size else 0.0
     out = []
     for row in range(len(chosen)):
-        shown = [{"id": source.ids[indices[j]], "distance": round(float(d), 4), "thumb": thumbnail(source, int(indices[j])),
-                  "same": bool(d < limit)} for j, d in zip(index[row], distance[row], strict=True)]
+        shown = [
+            {
+                "id": source.ids[indices[j]],
+                "distance": round(float(d), 4),
+                "thumb": thumbnail(source, int(indices[j])),
+                "same": bool(d < limit),
+            }
+            for j, d in zip(index[row], distance[row], strict=True)
+        ]
         out.append({"stands_for": int(stands_for[row]), "neighbours": shown})
     return out
 
@@ -103,7 +129,9 @@ def thumbnail(source: Source | SegmentationSource, i: int) -> str:
         with source.image(i) as image:
             small = to_rgb(image)
             if max(small.size) < THUMB:
-                small = small.resize([side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST)
+                small = small.resize(
+                    [side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST
+                )
             small.thumbnail((THUMB, THUMB))
     except BadImage:
         return ""
@@ -133,15 +161,25 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
     for (file, id), reason in zip(task.files.items(), why, strict=True):
         near = "".join(
             f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
-            f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}{" (all but the same)" if n["same"] else ""}'
-            f'</figcaption></figure>' for n in reason["neighbours"])
-        rows.append(f'<section id="{html.escape(file, True)}"><img src="images/{html.escape(file, True)}" alt="{html.escape(id, True)}" '
-                    f'loading="lazy"><div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p><p>nearest chosen image of '
-                    f'{reason["stands_for"]} images; its nearest neighbours and their distances:</p>{near}</div></section>')
+            f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}'
+            f'{" (all but the same)" if n["same"] else ""}'
+            f"</figcaption></figure>"
+            for n in reason["neighbours"]
+        )
+        rows.append(
+            f'<section id="{html.escape(file, True)}"><img src="images/{html.escape(file, True)}" '
+            f'alt="{html.escape(id, True)}" '
+            f'loading="lazy"><div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p><p>nearest chosen image of '
+            f"{reason['stands_for']} images; its nearest neighbours and their distances:</p>{near}</div></section>"
+        )
     title = f"{len(task.files)} images of {task.dataset} to label"
     how = f"strategy {task.strategy}, seed {task.seed}, features of {task.model}"
-    next_step = ("label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then <code>hf-lowlabel split --from"
-                 "</code> this folder" if task.task == "classification" else
-                 "paint their masks in Label Studio, put them beside the images of the data set, and train with split.json")
+    next_step = (
+        "label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then <code>hf-lowlabel "
+        "split --from"
+        "</code> this folder"
+        if task.task == "classification"
+        else "paint their masks in Label Studio, put them beside the images of the data set, and train with split.json"
+    )
     lead = f"Chosen by {html.escape(how)}. Next: {next_step}."
     return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))

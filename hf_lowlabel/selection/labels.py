@@ -5,6 +5,7 @@
 Every fault is found before anything is written, and named with its row. Rows are matched by file name or by id, so that
 either may have been edited; labels.csv itself is only ever replaced whole.
 """
+
 from __future__ import annotations
 
 import csv
@@ -50,12 +51,16 @@ class Task:
     def load(cls, folder: str | Path) -> Task:
         path = Path(folder) / "selection.json"
         if not path.is_file():
-            raise UserError(f"found no selection.json in {str(folder)!r}; expected a folder written by `hf-lowlabel select`")
+            raise UserError(
+                f"found no selection.json in {str(folder)!r}; expected a folder written by `hf-lowlabel select`"
+            )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
         except (ValueError, TypeError) as error:
-            raise UserError(f"found {path} that cannot be read: {error}; expected it as `hf-lowlabel select` wrote it") from error
+            raise UserError(
+                f"found {path} that cannot be read: {error}; expected it as `hf-lowlabel select` wrote it"
+            ) from error
 
     def classes(self, folder: Path) -> list[str]:
         """The classes of classes.txt, which a person may edit; else those of the data."""
@@ -68,7 +73,9 @@ def read_classes(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"found no list of classes in {str(path)!r}: {error}; expected UTF-8 text with one class a line") from error
+        raise UserError(
+            f"found no list of classes in {str(path)!r}: {error}; expected UTF-8 text with one class a line"
+        ) from error
     return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
 
 
@@ -85,9 +92,15 @@ def clean(text: object) -> str:
     return unicodedata.normalize("NFC", str(text or "").strip())
 
 
-# ---- labels.csv -------------------------------------------------------------------------------------------------------
-def read_labels(path: str | Path, task: Task, *, classes: list[str] | None = None, new_classes: bool = False,
-                allow_missing: bool = False) -> Labels:
+# ---- labels.csv ------------------------------------------------------------------------------------------------------
+def read_labels(
+    path: str | Path,
+    task: Task,
+    *,
+    classes: list[str] | None = None,
+    new_classes: bool = False,
+    allow_missing: bool = False,
+) -> Labels:
     """The labels of a CSV file, or one UserError that lists all its faults.
 
     classes: the names a label may have (None or empty: any). new_classes: any name counts, beside those. allow_missing:
@@ -106,16 +119,24 @@ def read_labels(path: str | Path, task: Task, *, classes: list[str] | None = Non
         if known is None:
             if label or name or id:
                 near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
-                faults.append(f"row {line}: no chosen image has the file name {name!r}" + (f" or the id {id!r}" if id else "")
-                              + (f"; did you mean {near[0]!r}?" if near else ""))
+                faults.append(
+                    f"row {line}: no chosen image has the file name {name!r}"
+                    + (f" or the id {id!r}" if id else "")
+                    + (f"; did you mean {near[0]!r}?" if near else "")
+                )
             continue
         if found is not None and id in ids and id != found:
-            faults.append(f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the two cells")
+            faults.append(
+                f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the "
+                f"two cells"
+            )
             continue
         if found is None and name:
             out.notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
         if known in seen and out.labels.get(known, "") != label:
-            faults.append(f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}")
+            faults.append(
+                f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}"
+            )
             continue
         seen[known] = line
         if label:
@@ -124,8 +145,11 @@ def read_labels(path: str | Path, task: Task, *, classes: list[str] | None = Non
             out.skipped.add(known)
     missing = [id for id in task.files.values() if id not in seen]
     if missing and not allow_missing:
-        faults.append(f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an empty label "
-                      "is fine), or give --allow-missing to leave them unlabeled")
+        faults.append(
+            f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an "
+            f"empty label "
+            "is fine), or give --allow-missing to leave them unlabeled"
+        )
     where = {id: f"row {line}" for id, line in seen.items()}
     faults += class_faults(out.labels, where, classes, new_classes)
     refuse(faults, path)
@@ -139,8 +163,11 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     except FileNotFoundError:
         raise UserError(f"found no file {str(path)!r}; expected labels.csv or a Label Studio export") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"found {path.name} that is not UTF-8 (byte {error.start}); expected UTF-8 text; fix: save it as 'CSV UTF-8'; "
-                        "nothing was changed") from error
+        raise UserError(
+            f"found {path.name} that is not UTF-8 (byte {error.start}); expected UTF-8 text; fix: save it as 'CSV "
+            f"UTF-8'; "
+            "nothing was changed"
+        ) from error
     head = text.split("\n", 1)[0]
     reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
     columns = [clean(c).lower() for c in reader.fieldnames or ()]
@@ -152,7 +179,9 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     return [(reader.line_num, row) for row in reader]
 
 
-def class_faults(labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool) -> list[str]:
+def class_faults(
+    labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool
+) -> list[str]:
     """Labels that are no class, and classes that differ in capitals only."""
     faults = []
     used = class_order(set(labels.values()))
@@ -162,8 +191,11 @@ def class_faults(labels: dict[str, str], where: dict[str, str], classes: list[st
             if name not in classes:
                 near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
                 count = sum(label == name for label in labels.values())
-                faults.append(f"{of[name]}: {name!r} ({count} labels) is no class; " + (f"did you mean {near[0]!r}? " if near else "")
-                              + f"known: {', '.join(classes[:20])}; give --new-classes to add it")
+                faults.append(
+                    f"{of[name]}: {name!r} ({count} labels) is no class; "
+                    + (f"did you mean {near[0]!r}? " if near else "")
+                    + f"known: {', '.join(classes[:20])}; give --new-classes to add it"
+                )
     spelled: dict[str, str] = {}
     for name in dict.fromkeys([*(classes or ()), *used]):
         other = spelled.setdefault(name.casefold(), name)
@@ -174,8 +206,12 @@ def class_faults(labels: dict[str, str], where: dict[str, str], classes: list[st
 
 def refuse(faults: list[str], path: Path) -> None:
     if faults:
-        listed = "\n  ".join(faults[:SHOWN]) + (f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else "")
-        raise UserError(f"found {len(faults)} fault{'s' * (len(faults) > 1)} in {path.name}; nothing was changed:\n  {listed}")
+        listed = "\n  ".join(faults[:SHOWN]) + (
+            f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        )
+        raise UserError(
+            f"found {len(faults)} fault{'s' * (len(faults) > 1)} in {path.name}; nothing was changed:\n  {listed}"
+        )
 
 
 def write_labels(path: Path, task: Task, labels: Labels) -> None:

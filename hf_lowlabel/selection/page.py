@@ -3,6 +3,7 @@
 Every label is in labels.csv, on disk, before the page shows the next image; history.jsonl remembers the steps, so that
 undo works after a crash too. The server listens on the loopback address only and answers no other host's pages.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -20,9 +21,19 @@ from urllib.parse import unquote, urlsplit
 from ..errors import UserError
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 
-TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
-         ".bmp": "image/bmp", ".avif": "image/avif"}
-POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".avif": "image/avif",
+}
+POLICY = (
+    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'"
+)
 
 
 class Session:
@@ -31,8 +42,11 @@ class Session:
     def __init__(self, folder: str | Path):
         self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
         if self.task.task != "classification":
-            raise UserError(f"found a selection for {self.task.task} in {str(folder)!r}; expected one for classification; fix: paint the "
-                            "masks in Label Studio (label_studio_tasks.json, label_studio_config.xml)")
+            raise UserError(
+                f"found a selection for {self.task.task} in {str(folder)!r}; expected one for classification; fix: "
+                f"paint the "
+                "masks in Label Studio (label_studio_tasks.json, label_studio_config.xml)"
+            )
         self.csv, self.history = self.folder / "labels.csv", self.folder / "history.jsonl"
         self.classes = self.task.classes(self.folder)
         self.steps = self.read_history()
@@ -85,11 +99,16 @@ class Session:
             file.flush()
             os.fsync(file.fileno())
 
-    # ---- what the page asks for ---------------------------------------------------------------------------------------
+    # ---- what the page asks for --------------------------------------------------------------------------------------
     def state(self, go_to: str | None = None) -> dict:
         images = [{"file": file, "id": id, **self.value(id)} for file, id in self.task.files.items()]
-        return {"images": images, "classes": self.classes, "folder": self.folder.resolve().name, "can_undo": bool(self.steps),
-                "go_to": go_to}
+        return {
+            "images": images,
+            "classes": self.classes,
+            "folder": self.folder.resolve().name,
+            "can_undo": bool(self.steps),
+            "go_to": go_to,
+        }
 
     def label(self, id: str, label: str = "", skipped: bool = False) -> dict:
         with self.lock:
@@ -98,7 +117,11 @@ class Session:
             label = clean(label)
             if label and label not in self.classes:
                 raise UserError(f"found the class {label!r}; expected one of {', '.join(self.classes)}, or a new one")
-            step = {"id": id, "before": self.value(id), "after": {"label": label, "skipped": bool(skipped) and not label}}
+            step = {
+                "id": id,
+                "before": self.value(id),
+                "after": {"label": label, "skipped": bool(skipped) and not label},
+            }
             self.save(id, step["after"], step)
             self.steps.append(step)
             return self.state()
@@ -168,8 +191,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), ("Cache-Control", "no-store"),
-                            ("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")):
+        for name, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(content))),
+            ("Cache-Control", "no-store"),
+            ("Content-Security-Policy", POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+        ):
             self.send_header(name, value)
         self.end_headers()
         with contextlib.suppress(BrokenPipeError):
@@ -198,7 +226,9 @@ def only_one(folder: Path):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"{folder} is being labeled by another process; expected one at a time; fix: use its page, or end it") from error
+            raise UserError(
+                f"{folder} is being labeled by another process; expected one at a time; fix: use its page, or end it"
+            ) from error
         yield
 
 
@@ -209,7 +239,9 @@ def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
         try:
             server = PageServer(session, port)
         except OSError as error:
-            raise UserError(f"cannot listen on port {port}: {error.strerror}; give another --port, or 0 for any") from error
+            raise UserError(
+                f"cannot listen on port {port}: {error.strerror}; give another --port, or 0 for any"
+            ) from error
         print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
         if open_browser:
             webbrowser.open(server.url)
@@ -217,6 +249,9 @@ def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
             server.serve_forever()
         server.server_close()
     done = session.labels
-    print(f"\n{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(session.task.files)}; next: hf-lowlabel split --from "
-          f"{session.folder}")
+    print(
+        f"\n{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(session.task.files)}; next: hf-lowlabel "
+        f"split --from "
+        f"{session.folder}"
+    )
     return done

@@ -5,6 +5,7 @@
 over C runs of constrained-seed k-means with K = classes, 2 classes, ... C classes. In a cluster without a labeled image
 v is uniform: it says nothing, so images far from every label keep a low confidence.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,8 +16,15 @@ from .as3l import RUNS
 from .clustering import constrained_kmeans, neighbours
 
 
-def cluster_priors(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: int, *, counts: list[int] | None = None,
-                   seed: int = 0) -> np.ndarray:
+def cluster_priors(
+    x: np.ndarray,
+    labeled: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    counts: list[int] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
     """y_prior float32 [N, classes]; rows sum to 1. counts: K of each run."""
     check(x, labeled, labels, num_classes)
     free = len(x) - len(labeled)
@@ -26,13 +34,24 @@ def cluster_priors(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_c
         found, owner = constrained_kmeans(x, k, labeled, labels, seed=1009 * seed + run)
         votes = np.full((k, num_classes), 1 / num_classes, np.float32)
         named = owner >= 0
-        votes[named] = np.eye(num_classes, dtype=np.float32)[owner[named]]  # the labeled images of a cluster are of one class
+        votes[named] = np.eye(num_classes, dtype=np.float32)[
+            owner[named]
+        ]  # the labeled images of a cluster are of one class
         out += votes[found.assigned]
     return out / len(counts)
 
 
-def llgc(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: int, *, k: int = 50, alpha: float = 0.99,
-         gamma: float = 3.0, tolerance: float = 1e-6) -> np.ndarray:
+def llgc(
+    x: np.ndarray,
+    labeled: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    k: int = 50,
+    alpha: float = 0.99,
+    gamma: float = 3.0,
+    tolerance: float = 1e-6,
+) -> np.ndarray:
     """Label spreading (Zhou et al. 2003) as in Iscen et al. 2019, Eq. 9-10: (I - alpha D^-1/2 W D^-1/2) Z = Y.
 
     W = A + A^T, A_ij = max(x_i.x_j, 0)^gamma for the k nearest of unit features; solved by conjugate gradients, all
@@ -43,7 +62,7 @@ def llgc(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: in
     check(x, labeled, labels, num_classes)
     n = len(x)
     index, distance = neighbours(x, k)
-    weight = np.maximum(1 - distance / 2, 0).astype(np.float64) ** gamma              # |a - b|^2 = 2 - 2 a.b
+    weight = np.maximum(1 - distance / 2, 0).astype(np.float64) ** gamma  # |a - b|^2 = 2 - 2 a.b
     a = csr_matrix((weight.ravel(), index.ravel(), np.arange(n + 1) * index.shape[1]), shape=(n, n))
     w = a + a.T
     scale = diags(1 / np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
@@ -70,7 +89,9 @@ def conjugate_gradients(apply, b: np.ndarray, tolerance: float = 1e-6, most: int
         new = (r * r).sum(0)
         p = r + new / np.maximum(rr, 1e-300) * p
         rr = new
-    raise UserError(f"found no solution of label spreading after {most} steps; expected convergence; fix: a smaller alpha")
+    raise UserError(
+        f"found no solution of label spreading after {most} steps; expected convergence; fix: a smaller alpha"
+    )
 
 
 def check(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -84,16 +105,22 @@ PROPAGATION = {"clusters": cluster_priors, "llgc": llgc}
 
 
 def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[str, float | int]:
-    """What the priors are worth. truth: int [N], -1 = not known; the labeled images themselves take no part in the scores.
+    """What the priors are worth. truth: int [N], -1 = not known; the labeled images themselves take no part in the
+    scores.
 
-    coverage: share of images to which some label reached. classes: how many classes have a labeled image. Where the truth
-    is known, accuracy of the most likely class and expected calibration error.
+    coverage: share of images to which some label reached. classes: how many classes have a labeled image. Where the
+    truth is known, accuracy of the most likely class and expected calibration error.
     """
     rest = np.setdiff1d(np.arange(len(priors)), labeled)
     known = rest[truth[rest] >= 0]
     confidence = priors.max(1)
-    out = {"images": len(priors), "labeled": len(labeled), "classes": int(len(np.unique(priors[labeled].argmax(1)))),
-           "coverage": float((confidence[rest] > 1 / priors.shape[1] + 1e-6).mean()), "confidence": float(confidence[rest].mean())}
+    out = {
+        "images": len(priors),
+        "labeled": len(labeled),
+        "classes": int(len(np.unique(priors[labeled].argmax(1)))),
+        "coverage": float((confidence[rest] > 1 / priors.shape[1] + 1e-6).mean()),
+        "confidence": float(confidence[rest].mean()),
+    }
     if len(known):
         out["accuracy"] = float((priors[known].argmax(1) == truth[known]).mean())
         out["ece"] = expected_calibration_error(priors[known], truth[known])

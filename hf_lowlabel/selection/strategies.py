@@ -2,6 +2,7 @@
 
 `STRATEGIES` is the whole list. None of them sees a label, but for `class_balanced`, which is for benchmarks.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,15 +26,20 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
     """
     classes = np.unique(labels[labels >= 0])
     if budget < len(classes):
-        raise UserError(f"found a budget of {budget} images for {len(classes)} classes; expected at least one each; fix: --budget "
-                        f"{len(classes)} or more, or another strategy")
+        raise UserError(
+            f"found a budget of {budget} images for {len(classes)} classes; expected at least one each; fix: --budget "
+            f"{len(classes)} or more, or another strategy"
+        )
     quota = np.full(len(classes), budget // len(classes))
-    quota[order(seed, "select/extra", 0, len(classes), len(classes))[:budget % len(classes)]] += 1
+    quota[order(seed, "select/extra", 0, len(classes), len(classes))[: budget % len(classes)]] += 1
     chosen = []
     for c, q in zip(classes, quota, strict=True):
         mine = np.flatnonzero(labels == c)
         if len(mine) < q:
-            raise UserError(f"found {len(mine)} images of class {c}; expected {q} for a class-balanced budget of {budget}; fix: fewer")
+            raise UserError(
+                f"found {len(mine)} images of class {c}; expected {q} for a class-balanced budget of {budget}; fix: "
+                f"fewer"
+            )
         chosen.append(mine[order(seed, f"select/class/{c}", 0, len(mine), len(mine))[:q]])
     return np.concatenate(chosen)
 
@@ -41,8 +47,8 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
 def k_medoids(features: np.ndarray, budget: int, seed: int = 0, *, iterations: int = 50) -> np.ndarray:
     """min over medoids among the images of sum_i ||x_i - x_medoid(i)||^2 (Kaufman and Rousseeuw 1987), by alternation.
 
-    The sum of squares from a member to the others of its cluster is smallest for the member nearest to their mean, so an
-    update costs N D. Starts at the images nearest to the centres of k-means.
+    The sum of squares from a member to the others of its cluster is smallest for the member nearest to their mean, so
+    an update costs N D. Starts at the images nearest to the centres of k-means.
     """
     medoids = nearest_images(features, kmeans(features, budget, seed=seed).centres)
     x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=device())
@@ -74,8 +80,17 @@ def coreset(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
         chosen.append(int(distance.argmax()))
 
 
-def usl(features: np.ndarray, budget: int, seed: int = 0, *, k: int | None = None, iterations: int = 10, weight: float = 0.5,
-        alpha: float = 0.5, momentum: float = 0.9) -> np.ndarray:
+def usl(
+    features: np.ndarray,
+    budget: int,
+    seed: int = 0,
+    *,
+    k: int | None = None,
+    iterations: int = 10,
+    weight: float = 0.5,
+    alpha: float = 0.5,
+    momentum: float = 0.9,
+) -> np.ndarray:
     """USL (Wang et al. 2022, arXiv 2110.03006, section 3): density peaks of k-means clusters, kept apart.
 
         U_i = 1 / mean distance to the k nearest,   Reg_i = sum_{other clusters j} 1 / ||x_i - s_j||^alpha
@@ -91,10 +106,13 @@ def usl(features: np.ndarray, budget: int, seed: int = 0, *, k: int | None = Non
     for _ in range(iterations):
         reg = np.empty(len(u))
         for start in range(0, len(u), BLOCK):
-            part = torch.as_tensor(np.array(features[start:start + BLOCK], dtype=np.float32))
-            d = torch.cdist(part, torch.as_tensor(np.array(features[chosen], dtype=np.float32))).clamp_min(1e-6).numpy() ** -alpha
-            d[np.arange(len(d)), assigned[start:start + BLOCK]] = 0
-            reg[start:start + BLOCK] = d.sum(1)
+            part = torch.as_tensor(np.array(features[start : start + BLOCK], dtype=np.float32))
+            d = (
+                torch.cdist(part, torch.as_tensor(np.array(features[chosen], dtype=np.float32))).clamp_min(1e-6).numpy()
+                ** -alpha
+            )
+            d[np.arange(len(d)), assigned[start : start + BLOCK]] = 0
+            reg[start : start + BLOCK] = d.sum(1)
         smooth = momentum * smooth + (1 - momentum) * reg
         new = best_of_each(u - weight * smooth, assigned, budget)
         if np.array_equal(new, chosen):
@@ -111,17 +129,19 @@ def best_of_each(score: np.ndarray, assigned: np.ndarray, clusters: int) -> np.n
     out[found] = ranked[first]
     left = np.setdiff1d(ranked, out, assume_unique=False)
     empty = np.flatnonzero(out < 0)
-    out[empty] = left[np.argsort(-score[left], kind="stable")][:len(empty)]
+    out[empty] = left[np.argsort(-score[left], kind="stable")][: len(empty)]
     return out
 
 
-def typiclust(features: np.ndarray, budget: int, seed: int = 0, *, k: int = 20, most: int = 500, smallest: int = 5) -> np.ndarray:
+def typiclust(
+    features: np.ndarray, budget: int, seed: int = 0, *, k: int = 20, most: int = 500, smallest: int = 5
+) -> np.ndarray:
     """TypiClust (Hacohen et al. 2022, arXiv 2202.02794, section 3): the most typical image of each large cluster.
 
         typicality_i = 1 / mean distance to the min(k, size) nearest of its own cluster
 
-    with min(budget, `most`) clusters. In turn, the cluster with the fewest chosen images, and of those the largest, gives
-    its most typical one; clusters below `smallest` images come last.
+    with min(budget, `most`) clusters. In turn, the cluster with the fewest chosen images, and of those the largest,
+    gives its most typical one; clusters below `smallest` images come last.
     """
     clusters = min(budget, most)
     assigned = kmeans(features, clusters, seed=seed).assigned
@@ -153,17 +173,25 @@ STRATEGIES = {
 }
 
 
-def choose(strategy: str, features: np.ndarray, budget: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+def choose(
+    strategy: str, features: np.ndarray, budget: int, seed: int = 0, labels: np.ndarray | None = None
+) -> np.ndarray:
     """Indices that a strategy of the table chooses, each once. Raises UserError for a budget that cannot be met."""
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     if not 1 <= budget <= len(features):
-        raise UserError(f"found a budget of {budget} for {len(features)} images to choose from; expected 1 to {len(features)}; fix: "
-                        "--budget")
+        raise UserError(
+            f"found a budget of {budget} for {len(features)} images to choose from; expected 1 to {len(features)}; "
+            f"fix: "
+            "--budget"
+        )
     if strategy == "class-balanced":
         if labels is None or (labels < 0).all():
-            raise UserError("found no labels for the strategy class-balanced; expected those of all images; fix: --strategy as3l, which "
-                            "needs none")
+            raise UserError(
+                "found no labels for the strategy class-balanced; expected those of all images; fix: --strategy "
+                "as3l, which "
+                "needs none"
+            )
         chosen = class_balanced(features, budget, seed, labels=labels)
     else:
         chosen = STRATEGIES[strategy](features, budget, seed)
@@ -173,15 +201,17 @@ def choose(strategy: str, features: np.ndarray, budget: int, seed: int = 0, labe
 def identical(features: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
     """For each image the first one whose unit features are within `tolerance` of it (itself if none): int64 [N].
 
-    Copies of an image fall into the same cell of a grid over 16 random directions, or of one shifted by half a cell, but
-    for rounding at the border of both; whatever shares a cell is compared in full.
+    Copies of an image fall into the same cell of a grid over 16 random directions, or of one shifted by half a cell,
+    but for rounding at the border of both; whatever shares a cell is compared in full.
     """
     n = len(features)
     directions = np.random.default_rng(0).standard_normal((features.shape[1], 16)).astype(np.float32)
     first = np.arange(n)
-    place = np.concatenate([np.asarray(features[i:i + BLOCK], np.float32) @ directions for i in range(0, n, BLOCK)])
+    place = np.concatenate([np.asarray(features[i : i + BLOCK], np.float32) @ directions for i in range(0, n, BLOCK)])
     for shift in (0.0, 0.5):
-        _, group, size = np.unique(np.floor(place / (50 * tolerance) + shift), axis=0, return_inverse=True, return_counts=True)
+        _, group, size = np.unique(
+            np.floor(place / (50 * tolerance) + shift), axis=0, return_inverse=True, return_counts=True
+        )
         group = group.ravel()
         several = np.flatnonzero(size[group] > 1)
         several = several[np.argsort(group[several], kind="stable")]

@@ -1,4 +1,5 @@
 """`select`, from a data set to a folder to label, and `priors`, from labels to prior pseudo-labels."""
+
 from __future__ import annotations
 
 import logging
@@ -37,17 +38,31 @@ class Selection:
 
 
 def select(
-    model: str, dataset: str, *, budget: int, output: str, strategy: str = "as3l", task: str = "classification",
-    split: str | None = None, classes: str | list[str] | None = None, seed: int = 0, features: str | None = None,
-    image_size: int | None = None, model_revision: str | None = None, dataset_split: str = "train",
-    dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
-    label_column: str | None = None, device: str | None = None,
+    model: str,
+    dataset: str,
+    *,
+    budget: int,
+    output: str,
+    strategy: str = "as3l",
+    task: str = "classification",
+    split: str | None = None,
+    classes: str | list[str] | None = None,
+    seed: int = 0,
+    features: str | None = None,
+    image_size: int | None = None,
+    model_revision: str | None = None,
+    dataset_split: str = "train",
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    device: str | None = None,
 ) -> Selection:
     """Choose `budget` images worth labeling and write a folder to label them in.
 
-    model: a timm name, local folder or Hub id whose features decide. split: a manifest; its validation and test images are
-    left out, and so are those it has labels for. classes: a list or file of class names. features: file of the features
-    (None: in `output`), reused when model and data are the same. Under several processes the first one writes.
+    model: a timm name, local folder or Hub id whose features decide. split: a manifest; its validation and test images
+    are left out, and so are those it has labels for. classes: a list or file of class names. features: file of the
+    features (None: in `output`), reused when model and data are the same. Under several processes the first one writes.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
@@ -57,23 +72,46 @@ def select(
     folder = Path(output)
     check_folder(folder)
     barrier()
-    source = open_images(dataset, task, classes, config=dataset_config, split=dataset_split, revision=dataset_revision,
-                         image_column=image_column, label_column=label_column)
+    source = open_images(
+        dataset,
+        task,
+        classes,
+        config=dataset_config,
+        split=dataset_split,
+        revision=dataset_revision,
+        image_column=image_column,
+        label_column=label_column,
+    )
     base = Split.load(split) if split else None
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source)
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
-    check_budget(budget, len(np.setdiff1d(members, labeled)), len(names) - len(set(base.labeled.values())) if base else len(names), task)
+    check_budget(
+        budget,
+        len(np.setdiff1d(members, labeled)),
+        len(names) - len(set(base.labeled.values())) if base else len(names),
+        task,
+    )
     images = source.images() if isinstance(source, SegmentationSource) else source
-    found = extract(model, images, members, path=features or folder / "features.safetensors", image_size=image_size,
-                    revision=model_revision, device=device)
+    found = extract(
+        model,
+        images,
+        members,
+        path=features or folder / "features.safetensors",
+        image_size=image_size,
+        revision=model_revision,
+        device=device,
+    )
     x = unit(found.values)
     free = found.rows(np.setdiff1d(members, labeled))  # rows of the features
     first = identical(x[free])
     distinct = free[first == np.arange(len(free))]
     if budget > len(distinct):
-        raise UserError(f"found {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies; expected at "
-                        f"least {budget}, the budget; fix: a smaller --budget")
+        raise UserError(
+            f"found {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies; "
+            f"expected at "
+            f"least {budget}, the budget; fix: a smaller --budget"
+        )
     labels = source.labels[found.indices]
     rows = distinct[choose(strategy, x[distinct], budget, seed, labels[distinct])]
     if rank() > 0:
@@ -81,9 +119,23 @@ def select(
         return Selection(folder, [source.ids[i] for i in found.indices[rows]], {})
     why = reasons(x, rows, source, found.indices)
     facts = report_of(source, found, rows, free, first, why, task)
-    job = Task(source.name, source.fingerprint, {}, source.config, source.split, source.revision, names, task, strategy, seed,
-               Path(model).name if Path(model).exists() else model, dict(base.labeled) if base else {},
-               list(base.validation) if base else [], list(base.test) if base else [], facts)
+    job = Task(
+        source.name,
+        source.fingerprint,
+        {},
+        source.config,
+        source.split,
+        source.revision,
+        names,
+        task,
+        strategy,
+        seed,
+        Path(model).name if Path(model).exists() else model,
+        dict(base.labeled) if base else {},
+        list(base.validation) if base else [],
+        list(base.test) if base else [],
+        facts,
+    )
     job = export(folder, source, found.indices[rows], job, why)
     barrier()
     return Selection(folder, list(job.files.values()), facts)
@@ -108,20 +160,36 @@ def class_list(classes: str | list[str] | None, base: Split | None, source) -> l
 
 def check_budget(budget: int, available: int, classes_without: int, task: str) -> None:
     if not 1 <= budget <= available:
-        raise UserError(f"found a budget of {budget} for {available} images without a label; expected 1 to {available}; fix: --budget")
+        raise UserError(
+            f"found a budget of {budget} for {available} images without a label; expected 1 to {available}; fix: "
+            f"--budget"
+        )
     if budget < classes_without and task == "classification":
-        raise UserError(f"found a budget of {budget} for {classes_without} classes without a label; expected at least one image each; fix: "
-                        f"--budget {classes_without} or more")
+        raise UserError(
+            f"found a budget of {budget} for {classes_without} classes without a label; expected at least one image "
+            f"each; fix: "
+            f"--budget {classes_without} or more"
+        )
 
 
-def report_of(source, found: Features, rows: np.ndarray, free: np.ndarray, first: np.ndarray, why: list[dict], task: str) -> dict:
-    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered where they are known."""
+def report_of(
+    source, found: Features, rows: np.ndarray, free: np.ndarray, first: np.ndarray, why: list[dict], task: str
+) -> dict:
+    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered where they are known.
+    """
     copies = np.flatnonzero(first != np.arange(len(first)))
     name = [source.ids[i] for i in found.indices]
-    near = {name[row]: [n["id"] for n in reason["neighbours"] if n["same"]] for row, reason in zip(rows, why, strict=True)}
-    out = {"images": len(found), "unreadable": [list(s) for s in found.skipped], "kmeans": backend(),
-           "copies": len(copies), "copies_shown": [[name[free[i]], name[free[first[i]]]] for i in copies[:20]],
-           "near_copies": {id: others for id, others in near.items() if others}}
+    near = {
+        name[row]: [n["id"] for n in reason["neighbours"] if n["same"]] for row, reason in zip(rows, why, strict=True)
+    }
+    out = {
+        "images": len(found),
+        "unreadable": [list(s) for s in found.skipped],
+        "kmeans": backend(),
+        "copies": len(copies),
+        "copies_shown": [[name[free[i]], name[free[first[i]]]] for i in copies[:20]],
+        "near_copies": {id: others for id, others in near.items() if others},
+    }
     labels = source.labels[found.indices[rows]]
     if task == "classification" and (labels >= 0).all():
         out["classes_covered"] = len(np.unique(labels))
@@ -140,19 +208,32 @@ def start_processes(device: str | None) -> None:
         PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
-# ---- priors -----------------------------------------------------------------------------------------------------------
+# ---- priors ----------------------------------------------------------------------------------------------------------
 def priors(
-    model: str, dataset: str, *, split: str, output: str = "priors.safetensors", propagation: str = "clusters",
-    finetune: bool = True, clusters: list[int] | None = None, seed: int = 0, features: str | None = None,
-    image_size: int | None = None, model_revision: str | None = None, dataset_split: str = "train",
-    dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
-    label_column: str | None = None, device: str | None = None,
+    model: str,
+    dataset: str,
+    *,
+    split: str,
+    output: str = "priors.safetensors",
+    propagation: str = "clusters",
+    finetune: bool = True,
+    clusters: list[int] | None = None,
+    seed: int = 0,
+    features: str | None = None,
+    image_size: int | None = None,
+    model_revision: str | None = None,
+    dataset_split: str = "train",
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    device: str | None = None,
 ) -> dict:
     """Prior pseudo-labels of all training images from the labels of a manifest; returns and prints what they are worth.
 
-    propagation: "clusters" (AS3L, section 4.3) or "llgc". finetune: on features after Eq. 6, with as many clusters as there
-    are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). Accuracy and calibration are told
-    where the data set has the true labels; they are never used.
+    propagation: "clusters" (AS3L, section 4.3) or "llgc". finetune: on features after Eq. 6, with as many clusters as
+    there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). Accuracy and calibration
+    are told where the data set has the true labels; they are never used.
     """
     if propagation not in PROPAGATION:
         raise unknown("propagation", propagation, PROPAGATION)
@@ -160,19 +241,31 @@ def priors(
     manifest = Split.load(split)
     if Path(output).exists():
         raise UserError(f"found {output}; expected a name that is free; fix: another --output, or remove the file")
-    source = load_source(dataset, config=dataset_config, split=dataset_split, revision=dataset_revision, image_column=image_column,
-                         label_column=label_column)
+    source = load_source(
+        dataset,
+        config=dataset_config,
+        split=dataset_split,
+        revision=dataset_revision,
+        image_column=image_column,
+        label_column=label_column,
+    )
     at: Resolved = manifest.resolve(source)
-    found = extract(model, source, at.train, path=features, image_size=image_size, revision=model_revision, device=device)
+    found = extract(
+        model, source, at.train, path=features, image_size=image_size, revision=model_revision, device=device
+    )
     labeled = found.rows(at.labeled)
     if len(labeled) < len(at.labeled):
         lost = [source.ids[i] for i in at.labeled if i not in set(found.indices.tolist())]
-        raise UserError(f"found {len(lost)} labeled images that cannot be read, such as {lost[0]!r}; expected all; fix the files")
+        raise UserError(
+            f"found {len(lost)} labeled images that cannot be read, such as {lost[0]!r}; expected all; fix the files"
+        )
     x = unit(found.values)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
     more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {}
-    y = PROPAGATION[propagation](x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more)
+    y = PROPAGATION[propagation](
+        x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
+    )
     number = {name: k for k, name in enumerate(manifest.class_names)}
     known = np.array([number.get(name, -1) for name in source.class_names] + [-1])  # last: no label
     truth = known[source.labels[found.indices]]

@@ -40,7 +40,8 @@ def resize(x: Tensor, box: np.ndarray, flip: np.ndarray, size: int, interpolatio
 
     Whole levels in float32 [N, C, size, size], rounded half up. Pillow also rounds between columns and rows, moving
     its result by at most 0.5 * 1.25 levels, and the grids here add less than 0.15: the levels of both differ by at most
-    one.
+    one. Pillow from 13 on may take the rows before the columns, which clips other overshoots of a cubic: there, sharp
+    edges of anisotropic crops may differ by some levels more.
     """
     S = x.shape[-1]
     columns = _resize_weights(box[:, 0], box[:, 2] - box[:, 0], S, size, interpolation, flip, COLUMN_GRID, x.device)

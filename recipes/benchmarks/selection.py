@@ -3,11 +3,12 @@
     python recipes/benchmarks/selection.py --output selection.json
     python recipes/benchmarks/selection.py --num-labels 400 --on scikit-learn
 
-Features are clusters with noise, of unit length. Measured in CPU-seconds: k-means on f_self, Eq. 6, k-means on f_fine and
-the choice (`as3l`), the priors with K = classes to 6 times the classes, and label spreading (LLGC) beside them. --whole
-adds the peers' route for one step: scikit-learn with k-means++ at N = 10,000, K = 600. Goal: selection and priors in at
-most 90 CPU-seconds with faiss.
+Features are clusters with noise, of unit length. Measured in CPU-seconds: k-means on f_self, Eq. 6, k-means on f_fine
+and the choice (`as3l`), the priors with K = classes to 6 times the classes, and label spreading (LLGC) beside them.
+--whole adds the peers' route for one step: scikit-learn with k-means++ at N = 10,000, K = 600. Goal: selection and
+priors in at most 90 CPU-seconds with faiss.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -36,10 +37,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--num-labels", type=int, default=200, help="budget; also K of both sets of k-means of the selection")
-    parser.add_argument("--on", choices=("torch", "faiss", "scikit-learn"), help="k-means of this library (default: the best here)")
+    parser.add_argument(
+        "--num-labels", type=int, default=200, help="budget; also K of both sets of k-means of the selection"
+    )
+    parser.add_argument(
+        "--on", choices=("torch", "faiss", "scikit-learn"), help="k-means of this library (default: the best here)"
+    )
     parser.add_argument("--llgc", action="store_true", help="label spreading too")
-    parser.add_argument("--whole", action="store_true", help="scikit-learn's k-means++ at N = 10,000, K = 600, for comparison")
+    parser.add_argument(
+        "--whole", action="store_true", help="scikit-learn's k-means++ at N = 10,000, K = 600, for comparison"
+    )
     parser.add_argument("--output", help="write the figures as JSON")
     args = parser.parse_args()
     if args.on:
@@ -68,8 +75,16 @@ def main() -> None:
     total = seconds["selection (as3l)"] + seconds["priors, K up to 6 classes"]
     print(f"selection + priors: {total:.1f} CPU-s on {clustering.backend()}; prior accuracy {worth['accuracy']:.3f}")
     if args.output:
-        facts = {"settings": vars(args), "seconds": seconds, "total": total, "k-means": clustering.backend(), "torch": torch.__version__,
-                 "threads": torch.get_num_threads(), "machine": platform.processor() or platform.machine(), "priors": worth}
+        facts = {
+            "settings": vars(args),
+            "seconds": seconds,
+            "total": total,
+            "k-means": clustering.backend(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": platform.processor() or platform.machine(),
+            "priors": worth,
+        }
         Path(args.output).write_text(json.dumps(facts, indent=1))
 
 

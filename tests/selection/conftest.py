@@ -1,4 +1,5 @@
 """Small, fixed data: blobs of features, and a folder of pictures with a backbone of random weights."""
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +32,9 @@ def paint(folder, count: int = 24, seed: int = 0) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for i in range(count):
-        pixels = np.clip(np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)])[i % 3] + rng.integers(-39, 40, (16, 16, 3)), 0, 255)
+        pixels = np.clip(
+            np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)])[i % 3] + rng.integers(-39, 40, (16, 16, 3)), 0, 255
+        )
         names.append(f"photo {i:02d}.png")
         Image.fromarray(pixels.astype(np.uint8)).save(folder / names[-1])
     return names

@@ -1,4 +1,5 @@
 """AS3L's steps against independent computations: Eq. 6 by autograd, multi-clustering by trying all permutations."""
+
 import itertools
 
 import numpy as np
@@ -56,7 +57,9 @@ def test_multi_clustering_against_all_permutations():
     first = int(np.argmin([run.inertia for run in found]))
     agree = np.ones(len(x), bool)
     for run in found:
-        names = max(itertools.permutations(range(3)), key=lambda p: (np.array(p)[run.assigned] == found[first].assigned).sum())
+        names = max(
+            itertools.permutations(range(3)), key=lambda p: (np.array(p)[run.assigned] == found[first].assigned).sum()
+        )
         agree &= np.array(names)[run.assigned] == found[first].assigned
     assert 0 < agree.sum() < len(x)  # else this test shows nothing
     label, x64 = found[first].assigned, x.astype(np.float64)

@@ -1,4 +1,5 @@
 """Sel and the median of the last evaluations, by hand."""
+
 import numpy as np
 import pytest
 
@@ -12,11 +13,11 @@ def rows(labels, confidence, k=4):
 
 
 def test_sel_by_hand():
-    assert sel(rows([0, 1, 2, 3], 0.99)) == pytest.approx(1)                   # all confident, even
-    assert sel(rows([0, 0, 0, 0], 0.99)) == pytest.approx(0)                   # all confident, one class
-    assert sel(rows([0, 1, 2, 3], 0.9)) == 0                                   # none confident
+    assert sel(rows([0, 1, 2, 3], 0.99)) == pytest.approx(1)  # all confident, even
+    assert sel(rows([0, 0, 0, 0], 0.99)) == pytest.approx(0)  # all confident, one class
+    assert sel(rows([0, 1, 2, 3], 0.9)) == 0  # none confident
     half = np.concatenate([rows([0, 1], 0.99), rows([2, 3], 0.5)])
-    assert sel(half) == pytest.approx(0.5 * np.log(2) / np.log(4))             # half of them, two of four classes
+    assert sel(half) == pytest.approx(0.5 * np.log(2) / np.log(4))  # half of them, two of four classes
     assert sel(rows([0, 1, 2, 3], 0.9), tau=0.8) == pytest.approx(1)
 
 

@@ -1,4 +1,5 @@
 """K-means, its constrained form and neighbours, against the definitions in float64."""
+
 import importlib.util
 
 import numpy as np
@@ -6,13 +7,25 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import clustering
-from hf_lowlabel.selection.clustering import (clusters_per_class, constrained_kmeans, kmeans, lloyd, nearest, neighbours,
-                                              unit)
+from hf_lowlabel.selection.clustering import (
+    clusters_per_class,
+    constrained_kmeans,
+    kmeans,
+    lloyd,
+    nearest,
+    neighbours,
+    unit,
+)
 
 from .conftest import blobs
 
-BACKENDS = ["torch", "scikit-learn", pytest.param("faiss", marks=pytest.mark.skipif(
-    not importlib.util.find_spec("faiss"), reason="faiss is not installed"))]
+BACKENDS = [
+    "torch",
+    "scikit-learn",
+    pytest.param(
+        "faiss", marks=pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="faiss is not installed")
+    ),
+]
 
 
 def squared_distances(a, b):
@@ -46,7 +59,9 @@ def test_seeds_start_elsewhere():
 def test_many_clusters_start_at_random_images_not_at_kmeans_plus_plus(monkeypatch):
     import sklearn.cluster
 
-    monkeypatch.setattr(sklearn.cluster, "kmeans_plusplus", lambda *a, **k: pytest.fail("k-means++ was asked for many clusters"))
+    monkeypatch.setattr(
+        sklearn.cluster, "kmeans_plusplus", lambda *a, **k: pytest.fail("k-means++ was asked for many clusters")
+    )
     x, _ = blobs(4, 40)
     assert kmeans(x, clustering.PLUS_PLUS + 1, on="torch").assigned.max() <= clustering.PLUS_PLUS
 
@@ -88,7 +103,9 @@ def test_constrained_steps_equal_the_paper():
     owner = np.array([0, 1, 2, -1, -1])
     may = owner[None] == y[rows][:, None]
     start = x[[1, 5, 20, 33, 50]]
-    np.testing.assert_allclose(lloyd(x, start, 7, (rows, may)), reference_constrained(x, start, rows, may, 7), atol=1e-5)
+    np.testing.assert_allclose(
+        lloyd(x, start, 7, (rows, may)), reference_constrained(x, start, rows, may, 7), atol=1e-5
+    )
     assert not np.allclose(lloyd(x, start, 7), lloyd(x, start, 7, (rows, may)), atol=1e-3)
 
 
@@ -105,8 +122,16 @@ def test_labeled_images_stay_in_clusters_of_their_class(sample):
     assert (found.assigned[others] == squared_distances(x, found.centres)[others].argmin(1)).all()
 
 
-@pytest.mark.parametrize("counts, k, expected", [
-    ([1, 1, 1], 3, [1, 1, 1]), ([1, 1, 1], 9, [1, 1, 1]), ([4, 1, 2], 6, [3, 1, 2]), ([4, 4], 3, [2, 1]), ([2, 5], 7, [2, 5])])
+@pytest.mark.parametrize(
+    "counts, k, expected",
+    [
+        ([1, 1, 1], 3, [1, 1, 1]),
+        ([1, 1, 1], 9, [1, 1, 1]),
+        ([4, 1, 2], 6, [3, 1, 2]),
+        ([4, 4], 3, [2, 1]),
+        ([2, 5], 7, [2, 5]),
+    ],
+)
 def test_clusters_of_a_class_never_outnumber_its_labels(counts, k, expected):
     assert clusters_per_class(np.array(counts), k).tolist() == expected
 

@@ -1,4 +1,5 @@
 """Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
+
 import numpy as np
 import pytest
 import torch

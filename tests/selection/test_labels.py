@@ -1,4 +1,5 @@
 """Labels that come back, with every fault a spreadsheet or a person can make; nothing is written when one is found."""
+
 import json
 
 import pytest
@@ -36,8 +37,14 @@ def test_round_trip_to_a_manifest(folder):
 
 @pytest.mark.parametrize("separator, encode", [(",", "utf-8-sig"), (";", "utf-8-sig"), ("\t", "utf-8")])
 def test_what_spreadsheets_save(folder, separator, encode):
-    rows = [["File_Name", "id", "Label"], ["images\\0000_a.png", "", " cat "], ["0001_b.png", "x/b, c.png", "dog"],
-            ["0002_u\u0308.png", "", "dog"], ["", "d.png", ""], ["", "", ""]]
+    rows = [
+        ["File_Name", "id", "Label"],
+        ["images\\0000_a.png", "", " cat "],
+        ["0001_b.png", "x/b, c.png", "dog"],
+        ["0002_u\u0308.png", "", "dog"],
+        ["", "d.png", ""],
+        ["", "", ""],
+    ]
     quoted = "\r\n".join(separator.join(f'"{c}"' for c in row) for row in rows)
     (folder / "labels.csv").write_bytes(quoted.encode(encode))
     split, _ = import_labels(folder)
@@ -74,7 +81,9 @@ def test_a_renamed_file_is_found_by_its_id(folder):
 def test_rows_that_contradict(folder):
     fill(folder, {"x/a.png": "cat"})
     edited(folder, "0003_d.png,d.png", "0000_a.png,d.png")
-    with pytest.raises(UserError, match="row 5: file name '0000_a.png' is the image 'x/a.png', but the id says 'd.png'"):
+    with pytest.raises(
+        UserError, match="row 5: file name '0000_a.png' is the image 'x/a.png', but the id says 'd.png'"
+    ):
         import_labels(folder)
     fill(folder, {"x/a.png": "cat"})
     edited(folder, "0003_d.png,d.png,", "0000_a.png,x/a.png,dog")
@@ -86,7 +95,9 @@ def test_missing_rows_are_an_error_unless_allowed(folder):
     fill(folder, {"x/a.png": "cat", "d.png": "cat"})
     edited(folder, "0001_b.png", "#")
     path = folder / "labels.csv"
-    path.write_text("\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")))
+    path.write_text(
+        "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    )
     with pytest.raises(UserError, match="1 of 4 images have no row"):
         import_labels(folder)
     assert import_labels(folder, allow_missing=True)[0].labeled == {"old.png": "cat", "x/a.png": "cat", "d.png": "cat"}
@@ -106,8 +117,11 @@ def test_classes(folder):
 
 
 def test_files_that_cannot_be_read(folder):
-    for content, words in ((b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"), (b"name,label\n", "did you mean|unknown column"),
-                           (b"file_name,animal\n", "unknown column")):
+    for content, words in (
+        (b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"),
+        (b"name,label\n", "did you mean|unknown column"),
+        (b"file_name,animal\n", "unknown column"),
+    ):
         (folder / "labels.csv").write_bytes(content)
         with pytest.raises(UserError, match=words):
             import_labels(folder)
@@ -123,8 +137,13 @@ def studio(folder, answers, **extra):
 
     tasks = label_studio_tasks(Task.load(folder))
     for task, answer in zip(tasks, answers, strict=True):
-        task["annotations"] = [{"was_cancelled": False, "result": [{"type": "choices", "from_name": "class", "to_name": "image",
-                                                                    "value": {"choices": [name]}}]} for name in answer]
+        task["annotations"] = [
+            {
+                "was_cancelled": False,
+                "result": [{"type": "choices", "from_name": "class", "to_name": "image", "value": {"choices": [name]}}],
+            }
+            for name in answer
+        ]
     path = folder / "export.json"
     path.write_text(json.dumps(tasks))
     return path, tasks
@@ -135,7 +154,9 @@ def test_label_studio_exports(folder):
     split, found = import_labels(path)
     expected = {"old.png": "cat", "x/a.png": "cat", "x/b, c.png": "dog", "d.png": "dog"}
     assert split.labeled == expected and found.skipped == {"x/ü.png"}
-    tasks[0]["annotations"].append({"was_cancelled": True, "result": [{"type": "choices", "value": {"choices": ["dog"]}}]})
+    tasks[0]["annotations"].append(
+        {"was_cancelled": True, "result": [{"type": "choices", "value": {"choices": ["dog"]}}]}
+    )
     for task in tasks:
         del task["data"]["image_id"]  # a storage that knows the file only
     path.write_text(json.dumps(tasks))

@@ -1,4 +1,5 @@
 """The labeling page: its server over HTTP, and the page itself in a real browser where there is one."""
+
 import contextlib
 import json
 import os
@@ -20,7 +21,9 @@ from hf_lowlabel.selection.page import PageServer, Session, only_one
 
 from .conftest import paint
 
-BROWSER = next((shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
+BROWSER = next(
+    (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
+)
 
 
 @pytest.fixture
@@ -65,7 +68,9 @@ def test_every_label_is_on_disk_before_the_answer(folder):
         ask(server, "label", {"id": ids[3], "skipped": True})
         ask(server, "class", {"name": " blau "})
         state = ask(server, "label", {"id": ids[0], "label": "blau"})  # changed his mind
-        assert [i["label"] for i in state["images"]] == ["blau", "green", "red", "", ""] and state["images"][3]["skipped"]
+        assert [i["label"] for i in state["images"]] == ["blau", "green", "red", "", ""] and state["images"][3][
+            "skipped"
+        ]
         assert (folder / "classes.txt").read_text() == "red\ngreen\nblau\n"
         assert ask(server, "images/photo%2001.png") == (folder / "images" / "photo 01.png").read_bytes()
     split, found = import_labels(folder, allow_missing=True)
@@ -117,11 +122,19 @@ def test_what_the_server_refuses(folder):
     (folder / "secret.txt").write_text("secret")
     with serving(folder) as server:
         id = ask(server, "state")["images"][0]["id"]
-        for path, body, headers in (("images/../secret.txt", None, {}), ("images/%2e%2e/secret.txt", None, {}), ("selection.json", None, {}),
-                                    ("state", None, {"Host": "evil.example"}), ("label", {"id": id, "label": "red"}, {"Host": "evil.example"}),
-                                    ("label", {"id": id, "label": "red"}, {"Content-Type": "text/plain"}),
-                                    ("label", {"id": "other", "label": "red"}, {}), ("label", {"id": id, "label": "unheard of"}, {}),
-                                    ("label", {"nonsense": 1}, {}), ("class", {"name": "RED"}, {}), ("class", {"name": " "}, {})):
+        for path, body, headers in (
+            ("images/../secret.txt", None, {}),
+            ("images/%2e%2e/secret.txt", None, {}),
+            ("selection.json", None, {}),
+            ("state", None, {"Host": "evil.example"}),
+            ("label", {"id": id, "label": "red"}, {"Host": "evil.example"}),
+            ("label", {"id": id, "label": "red"}, {"Content-Type": "text/plain"}),
+            ("label", {"id": "other", "label": "red"}, {}),
+            ("label", {"id": id, "label": "unheard of"}, {}),
+            ("label", {"nonsense": 1}, {}),
+            ("class", {"name": "RED"}, {}),
+            ("class", {"name": " "}, {}),
+        ):
             with pytest.raises(urllib.error.HTTPError):
                 ask(server, path, body, **headers)
         assert stored(folder) == {}
@@ -134,7 +147,7 @@ def test_what_the_server_refuses(folder):
         Session(folder)
 
 
-# ---- in a browser -----------------------------------------------------------------------------------------------------
+# ---- in a browser ----------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -148,8 +161,12 @@ def browser():
 
 def start(folder) -> tuple[subprocess.Popen, str]:
     """`hf-lowlabel label` as a process of its own; its address from what it prints."""
-    process = subprocess.Popen([sys.executable, "-m", "hf_lowlabel.cli", "label", str(folder), "--no-browser"], stdout=subprocess.PIPE,
-                               text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hf_lowlabel.cli", "label", str(folder), "--no-browser"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
     return process, process.stdout.readline().split("open ")[1].split()[0]
 
 
@@ -196,9 +213,9 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         page.goto(url)
         expect(count).to_contain_text("3 labeled, 0 skipped")
         assert page.text_content("#id") == ids[3]  # the first that is open
-        press("u", "2 labeled, 0 skipped")          # undo reaches over the crash
+        press("u", "2 labeled, 0 skipped")  # undo reaches over the crash
         press("3", "3 labeled, 0 skipped")
-        page.click("text=green")                    # and with the mouse
+        page.click("text=green")  # and with the mouse
         expect(count).to_contain_text("4 labeled")
         press(" ", "4 labeled, 1 skipped of 5 - done")
         assert not problems
@@ -236,5 +253,7 @@ def test_killed_at_any_moment_the_file_is_whole(folder):
     stop.set()
     thread.join()
     kept = stored(folder)
-    assert len(answered) == 5 and sum(kept[id] != label for id, label in answered.items()) <= 1  # one may be saved, not yet answered
+    assert (
+        len(answered) == 5 and sum(kept[id] != label for id, label in answered.items()) <= 1
+    )  # one may be saved, not yet answered
     process.stdout.close()

@@ -1,4 +1,5 @@
 """Prior pseudo-labels and label spreading against direct computations; the file that finetuning reads."""
+
 import numpy as np
 import pytest
 import torch
@@ -75,8 +76,12 @@ def test_an_island_without_labels_is_uniform():
 
 def test_bad_labels_are_refused():
     x, y = blobs()
-    for labeled, labels in ((np.zeros(0, int), np.zeros(0, int)), (np.arange(len(x)), y), (np.array([0]), np.array([4])),
-                            (np.array([0]), np.array([-1]))):
+    for labeled, labels in (
+        (np.zeros(0, int), np.zeros(0, int)),
+        (np.arange(len(x)), y),
+        (np.array([0]), np.array([4])),
+        (np.array([0]), np.array([-1])),
+    ):
         with pytest.raises(UserError):
             cluster_priors(x, labeled, labels, 4)
 
@@ -112,4 +117,6 @@ def test_methods_without_a_rule_refuse_priors():
         FinetuneConfig(dataset="digits", method="mean-teacher", num_labels=10, prior="p.safetensors").resolved()
     FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors").resolved()
     with pytest.raises(UserError, match="prior_until is 60"):
-        FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors", prior_until=60.0).resolved()
+        FinetuneConfig(
+            dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors", prior_until=60.0
+        ).resolved()

@@ -1,10 +1,20 @@
 """Each strategy against its paper's definition, written as plain loops; what all of them must do; copies of images."""
+
 import numpy as np
 import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.clustering import kmeans
-from hf_lowlabel.selection.strategies import STRATEGIES, choose, class_balanced, coreset, identical, k_medoids, typiclust, usl
+from hf_lowlabel.selection.strategies import (
+    STRATEGIES,
+    choose,
+    class_balanced,
+    coreset,
+    identical,
+    k_medoids,
+    typiclust,
+    usl,
+)
 
 from .conftest import blobs
 
@@ -21,7 +31,9 @@ def test_every_strategy_keeps_its_budget_and_its_seed(name, budget):
     if name == "class-balanced" and budget < 3:
         pytest.skip("fewer than the classes")
     chosen = choose(name, x, budget, seed=4, labels=y)
-    assert chosen.dtype == np.int64 and len(set(chosen.tolist())) == budget and 0 <= chosen.min() and chosen.max() < len(x)
+    assert (
+        chosen.dtype == np.int64 and len(set(chosen.tolist())) == budget and 0 <= chosen.min() and chosen.max() < len(x)
+    )
     assert (chosen == choose(name, x, budget, seed=4, labels=y)).all()
 
 
@@ -63,7 +75,7 @@ def test_usl_against_its_equations():
     x, _ = blobs(4, 30, spread=0.5, seed=2)
     k, weight, alpha, momentum = 9, 0.7, 0.5, 0.9
     d = distances(x)
-    u = 1 / np.sort(d, 1)[:, 1:k + 1].mean(1)
+    u = 1 / np.sort(d, 1)[:, 1 : k + 1].mean(1)
     assigned = kmeans(x, 4, seed=3).assigned
     chosen = [max(np.flatnonzero(assigned == c), key=lambda i: u[i]) for c in range(4)]
     smooth, plain = np.zeros(len(x)), list(chosen)

@@ -1,4 +1,5 @@
 """The whole round trip on a small folder and on two processes; bad input before anything is written."""
+
 import json
 import os
 import re
@@ -23,7 +24,24 @@ COLOURS = ["red", "green", "blue"]
 
 def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
     out = tmp_path / "to_label"
-    assert main(["select", "--model", backbone, "--dataset", str(photos), "--budget", "6", "--output", str(out), "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                "select",
+                "--model",
+                backbone,
+                "--dataset",
+                str(photos),
+                "--budget",
+                "6",
+                "--output",
+                str(out),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     assert "6 images; look at index.html" in capsys.readouterr().out
     task = Task.load(out)
     source = load_source(photos)
@@ -35,14 +53,22 @@ def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
     assert sum(int(n) for n in re.findall(r"nearest chosen image of (\d+) images", page)) == 24
     assert "photo 0" in page and str(photos) not in page and backbone not in (out / "selection.json").read_text()
     tasks = json.loads((out / "label_studio_tasks.json").read_text())
-    assert [t["data"]["image_id"] for t in tasks] == list(task.files.values()) and "<Choices" in (out / "label_studio_config.xml").read_text()
+    assert [t["data"]["image_id"] for t in tasks] == list(task.files.values()) and "<Choices" in (
+        out / "label_studio_config.xml"
+    ).read_text()
     truth = {id: COLOURS[int(id[6:8]) % 3] for id in source.ids}
     write_labels(out / "labels.csv", task, Labels({id: truth[id] for id in task.files.values()}))
     assert main(["split", "--from", str(out), "--dataset", str(photos), "--output", str(tmp_path / "split.json")]) == 0
     split = Split.load(tmp_path / "split.json")
     assert split.labeled == {id: truth[id] for id in task.files.values()} and len(split.resolve(source).train) == 24
-    scores = priors(backbone, str(photos), split=str(tmp_path / "split.json"), output=str(tmp_path / "p.safetensors"), device="cpu",
-                    features=str(out / "features.safetensors"))
+    scores = priors(
+        backbone,
+        str(photos),
+        split=str(tmp_path / "split.json"),
+        output=str(tmp_path / "p.safetensors"),
+        device="cpu",
+        features=str(out / "features.safetensors"),
+    )
     assert scores["images"] == 24 and scores["labeled"] == 6 and "accuracy" not in scores  # nobody knows the truth
     p = load_priors(tmp_path / "p.safetensors", source.ids, split.class_names).numpy()
     agree = np.mean([split.class_names[row.argmax()] == truth[id] for id, row in zip(source.ids, p, strict=True)])
@@ -51,11 +77,24 @@ def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
 
 def test_a_second_round_leaves_labeled_and_held_out_images_alone(backbone, photos, tmp_path):
     source = load_source(photos)
-    base = Split("photos", ["red", "green", "blue"], {source.ids[0]: "red", source.ids[1]: "green"}, fingerprint=source.fingerprint,
-                 validation=source.ids[2:4], test=source.ids[4:8])
+    base = Split(
+        "photos",
+        ["red", "green", "blue"],
+        {source.ids[0]: "red", source.ids[1]: "green"},
+        fingerprint=source.fingerprint,
+        validation=source.ids[2:4],
+        test=source.ids[4:8],
+    )
     base.save(tmp_path / "base.json")
-    done = select(backbone, str(photos), budget=14, strategy="coreset", output=str(tmp_path / "out"), split=str(tmp_path / "base.json"),
-                  device="cpu")
+    done = select(
+        backbone,
+        str(photos),
+        budget=14,
+        strategy="coreset",
+        output=str(tmp_path / "out"),
+        split=str(tmp_path / "base.json"),
+        device="cpu",
+    )
     assert set(done.ids) <= set(source.ids[8:]) and len(done.ids) == 14
     assert (tmp_path / "out" / "classes.txt").read_text() == "red\ngreen\nblue\n"
     write_labels(tmp_path / "out" / "labels.csv", Task.load(tmp_path / "out"), Labels({done.ids[0]: "blue"}))
@@ -74,15 +113,27 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
         select(backbone, str(photos), budget=25, output=str(tmp_path / "out2"), device="cpu")
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(budget=25), "budget of 25 for 24 images"), (dict(budget=0), "expected 1 to 24"),
-    (dict(budget=2, classes=["a", "b", "c"]), "2 for 3 classes"), (dict(strategy="as31"), "did you mean 'as3l'"),
-    (dict(task="detection"), "unknown task"), (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
-    (dict(split="nowhere.json"), "no split file"), (dict(dataset="nowhere/"), "no such path"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(budget=25), "budget of 25 for 24 images"),
+        (dict(budget=0), "expected 1 to 24"),
+        (dict(budget=2, classes=["a", "b", "c"]), "2 for 3 classes"),
+        (dict(strategy="as31"), "did you mean 'as3l'"),
+        (dict(task="detection"), "unknown task"),
+        (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
+        (dict(split="nowhere.json"), "no split file"),
+        (dict(dataset="nowhere/"), "no such path"),
+    ],
+)
 def test_bad_input(backbone, photos, tmp_path, change, words):
     with pytest.raises(UserError, match=words):
-        select(**{**dict(model=backbone, dataset=str(photos), budget=4, output=str(tmp_path / "out"), device="cpu"), **change})
+        select(
+            **{
+                **dict(model=backbone, dataset=str(photos), budget=4, output=str(tmp_path / "out"), device="cpu"),
+                **change,
+            }
+        )
     assert not (tmp_path / "out" / "labels.csv").exists()
 
 
@@ -101,7 +152,9 @@ def test_images_browsers_cannot_show_become_png(backbone, photos, tmp_path):
     (photos / "photo 00.png").unlink()
     done = select(backbone, str(photos), budget=24, strategy="random", output=str(tmp_path / "out"), device="cpu")
     files = {id: file for file, id in Task.load(done.folder).files.items()}
-    assert files["photo 00.tif"].endswith(".png") and Image.open(done.folder / "images" / files["photo 00.tif"]).size == (16, 16)
+    assert files["photo 00.tif"].endswith(".png") and Image.open(
+        done.folder / "images" / files["photo 00.tif"]
+    ).size == (16, 16)
 
 
 def test_segmentation_asks_for_masks(backbone, tmp_path):
@@ -109,9 +162,20 @@ def test_segmentation_asks_for_masks(backbone, tmp_path):
 
     paint(tmp_path / "set" / "images")
     (tmp_path / "classes.txt").write_text("background\nship\n")
-    done = select(backbone, str(tmp_path / "set"), budget=3, strategy="k-medoids", output=str(tmp_path / "out"), task="segmentation",
-                  classes=str(tmp_path / "classes.txt"), device="cpu")
-    assert '<Label value="ship"/>' in (done.folder / "label_studio_config.xml").read_text() and not (done.folder / "labels.csv").exists()
+    done = select(
+        backbone,
+        str(tmp_path / "set"),
+        budget=3,
+        strategy="k-medoids",
+        output=str(tmp_path / "out"),
+        task="segmentation",
+        classes=str(tmp_path / "classes.txt"),
+        device="cpu",
+    )
+    assert (
+        '<Label value="ship"/>' in (done.folder / "label_studio_config.xml").read_text()
+        and not (done.folder / "labels.csv").exists()
+    )
     assert Split.load(done.folder / "split.json").labeled == dict.fromkeys(done.ids)
 
 
@@ -123,13 +187,41 @@ def test_one_and_two_processes_choose_the_same(backbone, tmp_path):
     files = []
     for n in (1, 2):
         out = tmp_path / f"out{n}"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "hf_lowlabel.cli",
-                   "select", "--model", backbone, "--dataset", "digits", "--split", str(tmp_path / "split.json"), "--budget", "12",
-                   "--output", str(out), "--device", "cpu"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1",
-                                                                                        "ACCELERATE_USE_CPU": "true"})
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={n}",
+            "-m",
+            "hf_lowlabel.cli",
+            "select",
+            "--model",
+            backbone,
+            "--dataset",
+            "digits",
+            "--split",
+            str(tmp_path / "split.json"),
+            "--budget",
+            "12",
+            "--output",
+            str(out),
+            "--device",
+            "cpu",
+        ]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         files.append(out)
     a, b = (load_file(out / "features.safetensors") for out in files)
-    assert len(a["features"]) == 611 and np.array_equal(a["features"], b["features"]) and np.array_equal(a["indices"], b["indices"])
+    assert (
+        len(a["features"]) == 611
+        and np.array_equal(a["features"], b["features"])
+        and np.array_equal(a["indices"], b["indices"])
+    )
     assert Task.load(files[0]).files == Task.load(files[1]).files
