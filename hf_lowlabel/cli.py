@@ -71,10 +71,12 @@ def training_parser(cls: type[RunConfig]) -> argparse.ArgumentParser:
         elif kind is dict:
             parser.add_argument(flag, nargs="+", metavar="KEY=VALUE", default=argparse.SUPPRESS, help=help)
         elif kind is list:
-            parser.add_argument(flag, nargs="+", metavar="NAME", default=argparse.SUPPRESS, help=help)
+            of = f.metadata.get("of", str)
+            parser.add_argument(flag, nargs="+", type=of, metavar="NAME" if of is str else of.__name__.upper(),
+                                default=argparse.SUPPRESS, help=help)
         else:
             parser.add_argument(flag, type=kind, metavar=kind.__name__.upper() if kind is not str else f.name.upper(),
-                                default=argparse.SUPPRESS, help=help + (f"; {', '.join(f.metadata['choices'])}"
+                                default=argparse.SUPPRESS, help=help + (f"; {', '.join(map(str, f.metadata['choices']))}"
                                                                         if "choices" in f.metadata else ""))
     return parser
 
@@ -89,12 +91,13 @@ def parse_config(cls: type[RunConfig], argv: list[str]) -> RunConfig:
     flags = vars(given)
     values = read_yaml(flags.pop("config")) if given.config else {}
     flags.pop("config", None)
-    if "method_args" in flags:
-        flags["method_args"] = {**values.get("method_args", {}), **key_values(flags["method_args"])}
+    for name in ("method_args", "architecture_args"):
+        if name in flags:
+            flags[name] = {**values.get(name, {}), **key_values(flags[name], f"--{name.replace('_', '-')}")}
     return from_dict(cls, {**values, **flags})
 
 
-def key_values(pairs: list[str]) -> dict[str, object]:
+def key_values(pairs: list[str], flag: str = "--method-args") -> dict[str, object]:
     """["tau=0.9", "name=x"] -> {"tau": 0.9, "name": "x"}."""
     import ast
 
@@ -102,7 +105,7 @@ def key_values(pairs: list[str]) -> dict[str, object]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise UserError(f"found {pair!r} in --method-args; expected KEY=VALUE, for example tau=0.9")
+            raise UserError(f"found {pair!r} in {flag}; expected KEY=VALUE, for example tau=0.9")
         try:
             out[key.replace("-", "_")] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -16,7 +16,7 @@ from .methods import METHODS
 
 
 def setting(default: Any, help: str, **kwargs) -> Any:
-    """A dataclass field with its help text; `choices` restrict it, `short` adds a one-letter flag."""
+    """A dataclass field with its help text; `choices` restrict it, `of` is the type of a list's entries, `task` the only task it is for."""
     metadata = {"help": help, **kwargs}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -27,13 +27,19 @@ def setting(default: Any, help: str, **kwargs) -> Any:
 class RunConfig:
     """What `pretrain` and `finetune` share."""
 
-    dataset: str | None = setting(None, "images: Hub id, local folder, parquet file or folder, or 'digits'")
+    task: str = setting("classification", "what is learned: the class of an image, or of every pixel", choices=("classification", "segmentation"))
+    dataset: str | None = setting(None, "images: Hub id, local folder, parquet file or folder, 'digits' or (with masks) 'shapes'")
     dataset_config: str | None = setting(None, "configuration of a Hub data set")
     dataset_split: str = setting("train", "split that training images come from")
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
     image_column: str | None = setting(None, "column that holds the image; found by itself when None")
     label_column: str | None = setting(None, "column that holds the class; found by itself when None")
-    split: str | None = setting(None, "split manifest (JSON): which images are labeled and which are held out")
+    mask_column: str | None = setting(None, "column that holds the mask; found by itself when None", task="segmentation")
+    classes: list = setting([], "classes of the masks in the order of their values, or a text file of them", task="segmentation")
+    mask_format: str | None = setting(None, "what a mask's pixels are; None: class indices, as the layout has them",
+                                      choices=("index", "binary", "colors"), task="segmentation")
+    mask_ignore: list = setting([], "values of a mask that take no part, beside 255", of=int, task="segmentation")
+    split: str | None = setting(None, "split manifest (JSON): which images are labeled and which are held out; for masks also a list of ids (.txt)")
     unlabeled_dataset: str | None = setting(None, "a second source of images without labels, joined to the first")
     model: str = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)")
     model_revision: str | None = setting(None, "revision of a model on the Hub")
@@ -44,7 +50,8 @@ class RunConfig:
     preset: str | None = setting(None, "named set of values from a paper, e.g. 'cifar' or 'pretrained'")
 
     image_size: int | None = setting(None, "side of a training view in px; the model's own, or the images' when smaller")
-    pool_size: int | None = setting(None, "side of a stored image in px; None: image_size below 64 px, about 8/7 of it above")
+    pool_size: int | None = setting(None, "side of a stored image in px; None: image_size below 64 px, about 8/7 of it above; with masks "
+                                    "the longer side (None: images stay as they are)")
     flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
     augment: str = setting("kekmodel", "RandAugment preset of the strong view", choices=("kekmodel", "usb"))
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop")
@@ -87,22 +94,27 @@ class RunConfig:
 
     def resolved(self) -> RunConfig:
         """A copy in which the method's defaults and the preset fill every setting left at None. Raises UserError."""
+        if (self.verb, self.task) not in DEFAULT_METHODS:
+            raise unknown("task", self.task, [task for _, task in DEFAULT_METHODS])
         if self.method is None:
-            raise UserError(f"no method given; expected one of: {', '.join(methods_for(self.verb))} (--method NAME)")
+            return dataclasses.replace(self, method=DEFAULT_METHODS[self.verb, self.task]).resolved()
         if self.method not in methods_for(self.verb):
             raise unknown(f"{self.verb} method", self.method, methods_for(self.verb))
-        spec = METHODS[self.method]
-        if "classification" not in spec.tasks:
-            raise UserError(f"{self.method} is a method for {' and '.join(spec.tasks)}, found a run of classification; expected one of "
-                            f"{', '.join(n for n in methods_for(self.verb) if 'classification' in METHODS[n].tasks)}")
-        if self.preset is not None and self.preset not in spec.presets:
-            raise unknown(f"preset of {self.method}", self.preset, spec.presets)
-        chosen = {**spec.defaults, **spec.presets.get(self.preset, {})}
+        spec, masks = METHODS[self.method], self.verb == "finetune" and self.task == "segmentation"
+        if self.verb == "finetune" and self.task not in spec.tasks:
+            raise UserError(f"{self.method} is a method for {' and '.join(spec.tasks)}, found a run of {self.task}; fix: --task "
+                            f"{spec.tasks[0]}, or --method with one of "
+                            f"{', '.join(n for n in methods_for(self.verb) if self.task in METHODS[n].tasks)}")
+        # defaults and presets of a method for both tasks are those of its paper, for classification
+        defaults, presets = ({}, {}) if masks and "classification" in spec.tasks else (spec.defaults, spec.presets)
+        if self.preset is not None and self.preset not in presets:
+            raise unknown(f"preset of {self.method}", self.preset, presets)
+        chosen = {**defaults, **presets.get(self.preset, {})}
         if self.epochs is not None or ("epochs" in chosen and self.max_steps is None):
             chosen["max_steps"] = self.max_steps  # the length is given in epochs: no default in steps
         if self.max_steps is not None:
             chosen["epochs"] = self.epochs
-        values = {**FALLBACKS[self.verb], **chosen}
+        values = {**FALLBACKS["segmentation" if masks else self.verb], **chosen}
         out = dataclasses.replace(self, method_args={**values.pop("method_args", {}), **self.method_args})
         for name, value in values.items():
             if getattr(out, name) is None:
@@ -118,10 +130,15 @@ class RunConfig:
             value, choices = getattr(self, f.name), f.metadata.get("choices")
             if choices and value is not None and value not in choices:
                 raise unknown(f.name, value, choices)
+            if f.metadata.get("task", self.task) != self.task and value != default_of(f):
+                raise UserError(f"found {f.name} in a run of {self.task}; expected it with task {f.metadata['task']} only; fix: "
+                                f"--task {f.metadata['task']}, or leave it out")
+        if (scale := getattr(self, "scale", [1, 1])) and not (len(scale) == 2 and 0 < scale[0] <= scale[1]):
+            raise UserError(f"scale is {scale}; expected two factors above 0, the smaller first, such as 0.5 1.5")
         positive = ("image_size", "pool_size", "max_steps", "epochs", "batch_size", "accumulate", "save_every", "log_every",
-                    "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget")
+                    "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget", "image_height", "window")
         for name in positive:
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name, None) is not None and getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
         for name in ("lr", "weight_decay", "workers", "head_lr"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
@@ -141,7 +158,8 @@ class PretrainConfig(RunConfig):
     """Target pretraining: adapt weights to the user's images without labels."""
 
     verb: typing.ClassVar[str] = "pretrain"
-    method: str | None = setting("byol", "self-supervised method; `hf-lowlabel methods` lists them")
+    method: str | None = setting(None, "self-supervised method (default: byol; for segmentation pixpro)")
+    output_stride: int | None = setting(None, "px per cell of the last feature map; None: the network's own, mostly 32", choices=(8, 16, 32))
     l2_start: float | None = setting(None, "weight of |Phi - Phi_start|^2 (Xu et al. Eq. 3); 0 with --from-scratch")
 
 
@@ -150,19 +168,27 @@ class FinetuneConfig(RunConfig):
     """Supervised or semi-supervised finetuning from a few labels."""
 
     verb: typing.ClassVar[str] = "finetune"
-    method: str | None = setting("fixmatch", "algorithm; `hf-lowlabel methods` lists them")
+    method: str | None = setting(None, "algorithm (default: fixmatch; for segmentation cutmix)")
+    architecture: str | None = setting(None, "what stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, upernet, segformer, "
+                                       "dpt ..., any of smp's", task="segmentation")
+    architecture_args: dict = setting({}, "arguments of the architecture, as KEY=VALUE ...", task="segmentation")
+    image_height: int | None = setting(None, "height of a training view in px; None: image_size", task="segmentation")
+    scale: list = setting([0.5, 1.5], "smallest and largest factor by which a training view is scaled", of=float, task="segmentation")
+    window: int | None = setting(None, "side in px of a window that slides over test images; None: whole images", task="segmentation")
     num_labels: int | None = setting(None, "labels to keep, drawn by seed; or give --split")
-    class_balanced: bool = setting(False, "draw the same number of labels from every class")
+    class_balanced: bool = setting(False, "draw the same number of labels from every class", task="classification")
     validation: int = setting(0, "labeled images held out to choose by; they are not trained on")
     test_fraction: float = setting(0.2, "share of the images held out as test set when the data brings none")
     test_dataset_split: str | None = setting(None, "split of the data set to test on; None: 'test', then 'validation'")
     unlabeled_ratio: int | None = setting(None, "unlabeled images per labeled one in a batch (mu)")
     early_stopping: int | None = setting(None, "evaluations without a better score (keep_best) before training stops")
-    keep_best: str | None = setting(None, "score whose best evaluation is saved; None: validation accuracy where there are "
-                                    "validation images, else Sel of a semi-supervised method", choices=("validation", "sel", "last"))
-    prior: str | None = setting(None, "prior pseudo-labels (safetensors, from `hf-lowlabel priors`) that guide the start")
+    keep_best: str | None = setting(None, "score whose best evaluation is saved; None: validation accuracy (mean IoU) where there are "
+                                    "validation images, else Sel of a semi-supervised method, with masks the last",
+                                    choices=("validation", "sel", "last"))
+    prior: str | None = setting(None, "prior pseudo-labels (safetensors, from `hf-lowlabel priors`) that guide the start",
+                                task="classification")
     prior_until: float = setting(0.0586, "share of training up to which they do (AS3L: 60 of 1024 epochs)")
-    drop_rate: float = setting(0.0, "dropout before the classifier head")
+    drop_rate: float = setting(0.0, "dropout before the classifier head", task="classification")
     compare_supervised: str | None = setting(None, "run folder of the supervised baseline at the same labels, for the card")
 
 
@@ -171,7 +197,15 @@ FALLBACKS: dict[str, dict] = {
                      l2_start=1e-2),
     "finetune": dict(max_steps=5000, batch_size=64, optimizer="sgd", lr=0.03, weight_decay=5e-4, schedule="fixmatch", warmup=0.0,
                      unlabeled_ratio=7),
+    "segmentation": dict(max_steps=10_000, batch_size=10, optimizer="adam", lr=1e-4, weight_decay=0.0, schedule="constant", warmup=0.0,
+                         unlabeled_ratio=1, architecture="deeplabv3plus-os16"),
 }
+DEFAULT_METHODS = {("pretrain", "classification"): "byol", ("pretrain", "segmentation"): "pixpro",
+                   ("finetune", "classification"): "fixmatch", ("finetune", "segmentation"): "cutmix"}
+
+
+def default_of(f: dataclasses.Field) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
 def methods_for(verb: str) -> list[str]:
@@ -198,8 +232,13 @@ def coerce(cls: type, name: str, value: Any) -> Any:
             return float(value)  # YAML reads 1e-2 as a string
         except ValueError:
             pass
-    elif kind is list and isinstance(value, str):
-        return [v.strip() for v in value.split(",") if v.strip()]
+    elif kind is list and isinstance(value, (str, list, tuple)):
+        entries = [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+        of = f.metadata.get("of", str)
+        try:
+            return [of(v) for v in entries]
+        except ValueError as e:
+            raise UserError(f"{name} is {value!r}; expected a list of {of.__name__}") from e
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise UserError(f"{name} is {value!r} ({type(value).__name__}); expected {kind.__name__}{' or null' if optional else ''}")

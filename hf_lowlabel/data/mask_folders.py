@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import UserError, unknown
+from ..errors import MissingSplit, UserError, unknown
 from .folders import SPLITS, FileReader, walk
 from .masks import IGNORE, Coding
 from .segmentation import Declared, SegmentationSource, build
@@ -73,16 +73,16 @@ def pair_roots(path: Path, split: str) -> tuple[Path, Path]:
         for name in names:
             if name in nested:
                 return nested[name] / "images", nested[name] / "masks"
-        raise unknown(f"split of {path.name!r}", split, nested)
+        raise unknown(f"split of {path.name!r}", split, nested, MissingSplit)
     inside = {p.name for p in (path / "images").iterdir() if p.is_dir()}
     if inside and inside <= {alias for aliases in SPLITS.values() for alias in aliases}:
         for name in names:
             if name in inside:
                 return path / "images" / name, path / "masks" / name
-        raise unknown(f"split of {path.name!r}", split, inside)
+        raise unknown(f"split of {path.name!r}", split, inside, MissingSplit)
     if split not in SPLITS["train"]:
-        raise UserError(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/images/ beside "
-                        "train/images/; fix: use split 'train', or cut a test set out of it with test_fraction")
+        raise MissingSplit(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/images/ beside "
+                           "train/images/; fix: use split 'train', or cut a test set out of it with test_fraction")
     return path / "images", path / "masks"
 
 
@@ -145,7 +145,7 @@ def load_voc(path: Path, split: str, declared: Declared) -> SegmentationSource:
     else:
         name = next((n for n in (split, *SPLITS.get(split, ())) if n in lists), None)
         if name is None:
-            raise unknown(f"split of {path.name!r} (lists in ImageSets/Segmentation)", split, [*lists, "all"])
+            raise unknown(f"split of {path.name!r} (lists in ImageSets/Segmentation)", split, [*lists, "all"], MissingSplit)
         ids = sorted(dict.fromkeys(lists[name].read_text(encoding="utf-8").split()))
     absent = [id for id in ids if id not in every]
     if absent:
@@ -162,7 +162,7 @@ def load_cityscapes(path: Path, split: str, declared: Declared) -> SegmentationS
     images, folders = path / "leftImg8bit", {p.name for p in (path / "leftImg8bit").iterdir() if p.is_dir()}
     name = next((n for n in (split, *SPLITS.get(split, ())) if n in folders), None)
     if name is None:
-        raise unknown(f"split of {path.name!r}", split, folders)
+        raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
     found = {PurePosixPath(id).stem.removesuffix("_leftImg8bit"): (file, size)
              for id, file, size in listing(images / name)}
     masks, kinds = path / "gtFine" / name, {"_gtFine_labelIds": CITYSCAPES_TABLE, "_gtFine_labelTrainIds": None}

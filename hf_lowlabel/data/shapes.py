@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ..errors import unknown
+from ..errors import MissingSplit, unknown
 from .masks import Coding
 from .order import philox_key
 from .segmentation import SegmentationSource
@@ -32,7 +32,7 @@ NOISE = 0.04  # standard deviation, of values in 0..1
 def shapes(split: str = "train") -> SegmentationSource:
     """The embedded set. Labels are free here: how many of its masks are used is the split's business."""
     if split not in SIZES:
-        raise unknown("split of 'shapes'", split, SIZES)
+        raise unknown("split of 'shapes'", split, SIZES, MissingSplit)
     n = SIZES[split]
     ids = [f"{split}-{i:04d}" for i in range(n)]
     version = hashlib.sha256(repr((SIDE, NOISE, CLASSES)).encode()).hexdigest()

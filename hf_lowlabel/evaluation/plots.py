@@ -82,7 +82,7 @@ def _panel(name: str, row: dict) -> str | None:
         return None
     if last.startswith("lr") or last == "learning_rate":
         return RATE
-    if "accuracy" in last or last in ("acc", "miou"):
+    if "accuracy" in last or last == "acc" or last.endswith("miou"):
         return ACCURACY
     if last.endswith("std"):
         return SPREAD

@@ -322,7 +322,7 @@ def _number(value) -> float | None:
 
 _MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",
                "memory_budget", "workers", "dry_run", "push_to_hub", "hub_private", "device", "compile", "streaming", "init_from",
-               "early_stopping", "compare_supervised"}
+               "early_stopping", "compare_supervised", "window"}
 
 
 def _comparable(config: RunConfig) -> dict:

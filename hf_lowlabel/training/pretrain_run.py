@@ -19,6 +19,7 @@ from .batches import ViewStream, pretrain_batches
 from .inference import features_of
 from .loop import Loop
 from .results import Recorder, Run
+from .segment_data import open_images
 
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
 
@@ -26,11 +27,12 @@ KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
 def run(config: PretrainConfig, folder: Path) -> Run:
     """Adapt a backbone to the images of the run, and save it in `folder`."""
     accelerator = setup.start_accelerator(config, folder)
-    source = setup.open_source(config)
-    split = Split.load(config.split) if config.split else None
+    source = open_images(config) if config.task == "segmentation" else setup.open_source(config)
+    split = Split.load(config.split) if config.split and not config.split.endswith(".txt") else None  # a list holds nothing out
     members = split.resolve(source).train if split else np.arange(len(source))
     with accelerator.main_process_first():
-        encoder, size, stored = setup.make_network(config, source, lambda **kw: create_backbone(**kw))
+        encoder, size, stored = setup.make_network(
+            config, source, lambda **kw: create_backbone(output_stride=config.output_stride, **kw))
     pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device, "pool")
     if config.from_scratch:
         setup.normalise(encoder, pool)

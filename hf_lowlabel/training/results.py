@@ -19,6 +19,7 @@ from ..data.sources import Source
 from ..data.splits import Split
 from ..distributed import world
 from ..evaluation import plots
+from ..evaluation.overlays import Examples
 from ..hub.card import write_card_safely
 from ..hub.facts import (Data, Labels, Row, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
                          lineage_of, starting_weights)
@@ -38,6 +39,7 @@ class Recorder:
         self.test_words = self.test_split = None
         self.before = self._before(load_report) if self.main else []
         self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
+        self.shown: dict[str, int] | None = None  # class -> labeled masks that show it
         if self.main and not config.resume:
             (folder / "training.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         if self.main and split is not None:
@@ -73,20 +75,21 @@ class Recorder:
             loop.accelerator.end_training()
 
     def facts(self, loop, network, metrics: dict) -> RunFacts:
-        config, kind = self.config, "backbone" if self.config.verb == "pretrain" else "classification"
+        config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
         pool = next(iter(self.pools.values()))
         verb = "target pretraining" if kind == "backbone" else "finetuning"
         stage = Stage(verb, method=config.method, dataset=self.source.name, images=len(pool), steps=loop.step)
         hub_id = self.source.name if self.source.revision else None
         facts = RunFacts(
-            kind, method=config.method, architecture=network.config.architecture,
-            parameters=sum(p.numel() for p in network.parameters()), image_size=network.preprocessing["input_size"][-1],
-            class_names=list(self.split.class_names) if self.split and kind == "classification" else [],
+            kind, method=config.method, architecture=network.config.encoder if kind == "segmentation" else network.config.architecture,
+            parameters=sum(p.numel() for p in network.parameters()),
+            image_size=config.image_size if kind == "segmentation" else network.preprocessing["input_size"][-1],
+            class_names=list(self.split.class_names) if self.split and kind != "backbone" else [],
             lineage=[*self.before, stage],
             data=Data(self.source.name, hub_id=hub_id, config=self.source.config, revision=self.source.revision,
                       split=self.source.split, fingerprint=self.source.fingerprint, license=self.source.license,
                       images=len(pool), unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
-            labels=self.labels() if kind == "classification" else None, metrics=metrics,
+            labels=self.labels() if kind != "backbone" else None, metrics=metrics,
             hyperparameters={k: v for k, v in to_dict(config).items() if v not in (None, [], {}) and k not in PRIVATE},
             seed=config.seed, steps=loop.step, seconds=round(loop.seconds, 1), command=collect_command(),
             versions=collect_versions(), hardware={**collect_hardware(world()), "peak_memory_gib": round(peak_memory() / 2**30, 3)})
@@ -101,7 +104,8 @@ class Recorder:
         name = self.config.split and (self.config.split if is_published(self.config.split) else Path(self.config.split).name)
         how = f"from the manifest {name}" if name else (
             f"at random, {'the same number per class, ' if self.config.class_balanced else ''}seed {self.config.seed}")
-        return Labels(len(given), {name: given.count(name) for name in self.split.class_names}, how, self.split.hash)
+        counts = {name: given.count(name) for name in self.split.class_names} if self.shown is None else self.shown
+        return Labels(len(given), counts, how, self.split.hash)
 
     def pictures(self, pool, probabilities: np.ndarray, targets: np.ndarray, class_names: list[str], metrics: dict) -> None:
         """predictions.png, confusion.png and reliability.png of the test images."""
@@ -110,6 +114,11 @@ class Recorder:
         plots.predictions(lambda i: self._picture(pool, i), probabilities, targets, class_names, self.folder / "predictions.png")
         plots.confusion(metrics, self.folder / "confusion.png")
         plots.reliability(metrics, self.folder / "reliability.png")
+
+    def mask_pictures(self, examples: Examples, metrics: dict) -> None:
+        """predictions.png (input, truth, prediction, confidence) and confusion.png of the test images."""
+        examples.save(metrics["class_names"], self.folder / "predictions.png")
+        plots.confusion({**metrics, "accuracy": metrics["pixel_accuracy"]}, self.folder / "confusion.png")
 
     @staticmethod
     def _picture(pool, i: int) -> np.ndarray:
@@ -136,19 +145,29 @@ class Run:
 
 
 def save_model(network, folder: Path) -> None:
-    """config.json, model.safetensors and preprocessor_config.json: written aside, then moved into place one by one."""
+    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code: written aside, then moved into place one by one."""
     aside = folder / f".model.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        network.save_pretrained(aside)
+        save_standalone(network, aside)
         for file in sorted(aside.iterdir(), key=lambda p: p.suffix != ".safetensors"):  # config.json last says: complete
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def save_standalone(network, folder: Path) -> None:
+    """As others load it: a segmenter with its code beside it, for processes without this package."""
+    if network.config.model_type == "lowlabel-segmenter":
+        from ..models.segmentation import export_standalone
+
+        export_standalone(network, folder)
+    else:
+        network.save_pretrained(folder)
 
 
 def peak_memory() -> int:

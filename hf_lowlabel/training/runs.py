@@ -25,11 +25,17 @@ def pretrain(config: PretrainConfig | None = None, **settings) -> Run:
 
 
 def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
-    """Train a classifier from a few labels and, for the semi-supervised methods, all images of `dataset`.
+    """Train a classifier from a few labels and, for the semi-supervised methods, all images of `dataset`; with
+    task="segmentation" a segmenter from a few masks.
 
     Takes a FinetuneConfig or its fields by name. Raises UserError for bad input, before anything is computed.
     """
-    return _run(finetune_run.run, _config(FinetuneConfig, config, settings))
+    config = _config(FinetuneConfig, config, settings)
+    if config.task == "segmentation":
+        from . import segment_run  # smp, which nothing else needs
+
+        return _run(segment_run.run, config)
+    return _run(finetune_run.run, config)
 
 
 def _config(cls: type[RunConfig], config: RunConfig | None, settings: dict) -> RunConfig:
@@ -74,6 +80,15 @@ def summarise(run: Run) -> None:
         print("dry run: 2 steps, evaluation and save worked; nothing was kept")
         return
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in (
-        "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy")}
+        "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy", "miou", "dice", "pixel_accuracy",
+        "validation_miou")}
     print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    if "miou" in run.metrics:
+        print("IoU  " + per_class(run.metrics))
     print(f"saved to {run.folder}: model.safetensors, README.md (card), split.json, metrics.json, curves.png ...")
+
+
+def per_class(metrics: dict) -> str:
+    """The IoU of each class on one line; "–" for a class that is nowhere."""
+    pairs = zip(metrics["class_names"], metrics["per_class"], strict=True)
+    return "  ".join(f"{name} {'–' if value is None else format(value, '.3f')}" for name, value in pairs)

@@ -111,11 +111,15 @@ def make_pool(config: RunConfig, source: Source, indices, size: int, interpolati
             source, indices, size=size, interpolation=interpolation, device=device, memory_budget=budget(config, device),
             workers=config.workers, max_bad=config.max_bad, streaming="auto" if config.streaming is None else config.streaming,
             progress=lambda done, total: bar.update(done - bar.n))
+    tell_skipped(pool, len(indices), what)
+    return pool
+
+
+def tell_skipped(pool, count: int, what: str) -> None:
     if pool.skipped:
         shown = "; ".join(f"{i}: {reason}" for i, reason in pool.skipped[:5])
-        log.warning("skipped %d of %d %s images that cannot be used (%s%s)", len(pool.skipped), len(indices), what, shown,
+        log.warning("skipped %d of %d %s images that cannot be used (%s%s)", len(pool.skipped), count, what, shown,
                     "; ..." if len(pool.skipped) > 5 else "")
-    return pool
 
 
 def budget(config: RunConfig, device: torch.device) -> int:

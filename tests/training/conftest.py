@@ -3,7 +3,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from hf_lowlabel.data import digits
@@ -12,6 +14,26 @@ TINY = dict(dataset="digits", model="wrn_10_2", from_scratch=True, image_size=8,
             save_every=2, batch_size=12, max_steps=6)
 FINETUNE = dict(TINY, num_labels=20, class_balanced=True, unlabeled_ratio=2)
 PRETRAIN = dict(TINY, min_scale=0.3)
+SEGMENT = dict(task="segmentation", model="cnn6_16", from_scratch=True, architecture="unet",
+               architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), image_size=16, scale=[0.8, 1.2], num_labels=4,
+               batch_size=4, max_steps=6, log_every=2, eval_every=100, save_every=2)
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory):
+    """Fourteen 24 px photos with masks of three classes (a lighter square and a darker one on a ground), four without."""
+    root, rng = tmp_path_factory.mktemp("masked"), np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (root / part).mkdir()
+    for i in range(18):
+        pixels, mask = rng.integers(90, 160, (24, 24 + i % 3, 3), dtype=np.uint8), np.zeros((24, 24 + i % 3), np.uint8)
+        for k, value in ((1, 230), (2, 20)):
+            y, x = rng.integers(0, 16, 2)
+            pixels[y:y + 8, x:x + 8], mask[y:y + 8, x:x + 8] = value, k
+        Image.fromarray(pixels).save(root / "images" / f"{i:02d}.png")
+        if i < 14:
+            Image.fromarray(mask).save(root / "masks" / f"{i:02d}.png")
+    return root
 
 
 @pytest.fixture
@@ -47,6 +69,7 @@ def no_pictures(request, monkeypatch):
     if "pictures" not in request.keywords:
         for name in ("curves", "predictions", "confusion", "reliability"):
             monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+        monkeypatch.setattr("hf_lowlabel.evaluation.overlays.examples", lambda *args, **kwargs: None)
 
 
 def tensors(folder: Path, step: int) -> dict:
