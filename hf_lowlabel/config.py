@@ -114,7 +114,7 @@ class RunConfig:
             chosen["max_steps"] = self.max_steps  # the length is given in epochs: no default in steps
         if self.max_steps is not None:
             chosen["epochs"] = self.epochs
-        values = {**FALLBACKS["segmentation" if masks else self.verb], **chosen}
+        values = {**({} if spec.frozen else FALLBACKS["segmentation" if masks else self.verb]), **chosen}
         out = dataclasses.replace(self, method_args={**values.pop("method_args", {}), **self.method_args})
         for name, value in values.items():
             if getattr(out, name) is None:
@@ -136,19 +136,30 @@ class RunConfig:
         if (scale := getattr(self, "scale", [1, 1])) and not (len(scale) == 2 and 0 < scale[0] <= scale[1]):
             raise UserError(f"scale is {scale}; expected two factors above 0, the smaller first, such as 0.5 1.5")
         positive = ("image_size", "pool_size", "max_steps", "epochs", "batch_size", "accumulate", "save_every", "log_every",
-                    "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget", "image_height", "window")
+                    "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget", "image_height", "window",
+                    "lora_rank", "lora_alpha")
         for name in positive:
             if getattr(self, name, None) is not None and getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
         for name in ("lr", "weight_decay", "workers", "head_lr"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        if getattr(self, "prior", None) and METHODS[self.method].rule is None:
-            able = [name for name, spec in METHODS.items() if spec.rule]
-            raise UserError(f"found prior pseudo-labels for {self.method}, which has no pseudo-label rule to tell of them; expected one of "
+        if METHODS[self.method].frozen:
+            given = [f.name for f in fields(self) if f.name in OF_TRAINING and getattr(self, f.name) != f.default]
+            if given:
+                raise UserError(f"found {', '.join(given)} for {self.method}, which trains no network; expected none of them; fix: leave "
+                                "them out, or take another --method")
+        if getattr(self, "prior", None) and not (METHODS[self.method].rule or METHODS[self.method].prior):
+            able = [name for name, spec in METHODS.items() if spec.rule or spec.prior]
+            raise UserError(f"found prior pseudo-labels for {self.method}, which has no use for them; expected one of "
                             f"{', '.join(able)}; fix: --method, or leave out --prior")
         if not 0 <= getattr(self, "prior_until", 0.0) <= 1:
             raise UserError(f"prior_until is {self.prior_until}; expected a share of training from 0 to 1")
+        if getattr(self, "lora_alpha", None) and not self.lora_rank:
+            raise UserError("found lora_alpha without lora_rank; expected both, or neither")
+        if getattr(self, "lora_rank", None) and self.from_scratch:
+            raise UserError("found lora_rank with from_scratch; expected pretrained weights, since adapters leave all others as they are; "
+                            "fix: give --model with weights, or leave out --lora-rank")
         if self.resume and self.init_from:
             raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
 
@@ -189,9 +200,16 @@ class FinetuneConfig(RunConfig):
                                 task="classification")
     prior_until: float = setting(0.0586, "share of training up to which they do (AS3L: 60 of 1024 epochs)")
     drop_rate: float = setting(0.0, "dropout before the classifier head", task="classification")
+    lora_rank: int | None = setting(None, "train low-rank adapters of this rank and the head, and nothing else (Hu et al. 2022; peft)",
+                                    task="classification")
+    lora_alpha: float | None = setting(None, "adapters count lora_alpha / lora_rank times; None: once", task="classification")
     compare_supervised: str | None = setting(None, "run folder of the supervised baseline at the same labels, for the card")
 
 
+# settings that mean nothing to a method on frozen features
+OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay", "schedule", "warmup", "head_lr",
+               "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
+               "lora_rank", "lora_alpha"}
 FALLBACKS: dict[str, dict] = {
     "pretrain": dict(max_steps=1000, batch_size=256, optimizer="lars", lr=0.3, weight_decay=1e-6, schedule="cosine", warmup=0.0,
                      l2_start=1e-2),

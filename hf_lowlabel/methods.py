@@ -17,6 +17,8 @@ class Method:
     arxiv: str
     needs: str  # what it asks of a batch, beside labeled images
     rule: str | None = None  # "module:Class" of the pseudo-label rule, for the FixMatch family
+    frozen: bool = False  # reads features of the network as it is: no training, `cls` is a function
+    prior: bool = False  # takes prior pseudo-labels (--prior) without a rule
     tasks: tuple[str, ...] = ("classification",)
     defaults: dict = field(default_factory=dict)
     presets: dict[str, dict] = field(default_factory=dict)
@@ -122,6 +124,15 @@ METHODS: dict[str, Method] = {
     "supervised": Method(
         "finetune", "finetuning.supervised:Supervised", "labels only, the baseline of every table", 2012, "", "nothing",
         tasks=_BOTH, defaults=dict(lr=0.03, batch_size=64)),
+    "probe": Method(
+        "finetune", "finetuning.probes:probe_head", "logistic regression on frozen features", 2019, "",
+        "features of all images, no training", frozen=True, prior=True),
+    "knn": Method(
+        "finetune", "finetuning.probes:knn", "Wu et al., Unsupervised feature learning, section 3.4: weighted neighbours", 2018,
+        "1805.01978", "features of all images, no training", frozen=True),
+    "label-spreading": Method(
+        "finetune", "finetuning.probes:label_spreading", "Zhou et al., Learning with local and global consistency", 2004, "",
+        "features of all images, no training", frozen=True),
     "fixmatch": Method(
         "finetune", "finetuning.fixmatch:FixMatch", "Sohn et al., FixMatch", 2020, "2001.07685", _WEAK_STRONG,
         rule="finetuning.weights:Fixed", tasks=_BOTH,
@@ -287,8 +298,9 @@ def hyperparameters(method: Method) -> dict[str, object]:
 
 def _signature(module: str, name: str) -> dict[str, object]:
     tree = ast.parse(Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py").read_text())
-    cls = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    init = next((n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    init = next(n for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and n.name == name)
+    if isinstance(init, ast.ClassDef):
+        init = next((n for n in init.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
         return {}
     given = [(a.arg, d) for a, d in zip(init.args.kwonlyargs, init.args.kw_defaults) if d is not None]

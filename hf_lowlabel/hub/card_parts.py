@@ -161,6 +161,8 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
         with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
         with_smp = f'import segmentation_models_pytorch as smp\n\nsegmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
         return [auto, with_timm] if ours else [auto, with_timm, with_smp]
+    if facts.method in ("knn", "label-spreading"):  # they leave classes of these images, and no model
+        return ['import pandas as pd\n\nprint(pd.read_parquet("predictions.parquet").head())']
     pipe = (
         f'from transformers import pipeline\n{first}\nclassify = pipeline("image-classification", model="{model_id}")\n'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -58,6 +59,25 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
     def body_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters except the last layer's."""
         return body_parameters(self.timm_model)
+
+    @torch.no_grad()
+    def set_classifier(self, weight: Tensor, bias: Tensor) -> None:
+        """Make classify(f) = f weight^T + bias, [K, D] and [K]. UserError where the last layer is not linear."""
+        head = self._head()
+        *before, last = head if isinstance(head, nn.Sequential) else [head]
+        plain = isinstance(last, nn.Linear) or isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1)
+        if not plain or last.bias is None or last.weight.flatten(1).shape != weight.shape:
+            raise UserError(
+                f"found {type(last).__name__} as the last layer of {self.config.architecture!r}; expected one linear layer "
+                "with a bias; fix: take another architecture"
+            )
+        for norm in before[::-1]:
+            if isinstance(norm, nn.BatchNorm1d):  # a f + c before the layer: undone in its weights
+                a = norm.weight / (norm.running_var + norm.eps).sqrt()
+                weight, c = weight.to(a) / a, norm.bias - norm.running_mean * a
+                bias = bias.to(a) - weight @ c
+        last.weight.copy_(weight.view_as(last.weight))
+        last.bias.copy_(bias)
 
     def _head(self) -> nn.Module:
         heads = self._heads

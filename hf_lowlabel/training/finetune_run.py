@@ -15,6 +15,7 @@ from ..evaluation.checkpoints import LAST, median_of_last, sel
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.weights import Prior
 from ..models import create_classifier
+from ..models.lora import add_lora, merged
 from ..views.table import build_view
 from . import setup
 from .baselines import frozen_row
@@ -44,6 +45,8 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     if config.from_scratch:
         setup.normalise(model, pool)
     prep = model.preprocessing
+    if config.lora_rank:
+        add_lora(model, config.lora_rank, config.lora_alpha)
     objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool),
                                       num_labeled=len(at.labeled))
     if config.prior:
@@ -55,7 +58,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         return ViewStream(pool, members, per_step, views, name=name, seed=config.seed, rank=accelerator.process_index,
                           world=world(), targets=targets)
 
-    labeled = stream("labeled", _positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
+    labeled = stream("labeled", labeled_positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
                      torch.as_tensor(at.labels))
     unlabeled = None
     if objective.unlabeled_views:
@@ -87,9 +90,9 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         recorder.comparisons += [row] if row else []
     loop.fit(config.resume)
     loop.take_best()
-    metrics = {}
+    metrics, trained = {}, merged(objective.evaluated)
     for part, (p, y) in truth.items():
-        logits = logits_of(objective.evaluated, p, plain).numpy()
+        logits = logits_of(trained, p, plain).numpy()
         scores = classification_metrics(logits, y.numpy(), names)
         if part == "test":
             metrics |= scores
@@ -98,7 +101,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         else:
             metrics["validation_accuracy"] = scores["accuracy"]
     recorder.save(loop, metrics, final=True)
-    return Run(config, folder, objective.evaluated, metrics, loop, recorder)
+    return Run(config, folder, trained, metrics, loop, recorder)
 
 
 def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool) -> str | None:
@@ -151,7 +154,7 @@ def _test_source(config: FinetuneConfig) -> Source | None:
     return None
 
 
-def _positions(pool, labeled: np.ndarray, source: Source) -> torch.Tensor:
+def labeled_positions(pool, labeled: np.ndarray, source: Source) -> torch.Tensor:
     """Positions in the pool of labeled images given as positions in the source; one that was unreadable is an error."""
     where = {int(i): at for at, i in enumerate(pool.indices)}
     lost = [source.ids[i] for i in labeled if int(i) not in where]

@@ -23,6 +23,7 @@ from ..evaluation.overlays import Examples
 from ..hub.card import write_card_safely
 from ..hub.facts import (Data, Labels, Row, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
                          lineage_of, starting_weights)
+from ..models.lora import merged
 from .checkpoint import write_json
 from .loop import Loop
 
@@ -58,12 +59,13 @@ class Recorder:
             return f"the weights after {stage.method}"
         return " ".join(filter(None, [stage.what, stage.name]))
 
-    def save(self, loop, metrics: dict, final: bool) -> None:
-        """Write the evaluated network and all that belongs to it."""
+    def save(self, loop, metrics: dict, final: bool, model: bool = True) -> None:
+        """Write the evaluated network (unless `model` is False: the run made none) and all that belongs to it."""
         if not self.main:
             return
-        network = loop.inner.evaluated
-        save_model(network, self.folder)
+        network = merged(loop.inner.evaluated)
+        if model:
+            save_model(network, self.folder)
         facts = self.facts(loop, network, metrics)
         if metrics:
             write_json(self.folder / "metrics.json", metrics)

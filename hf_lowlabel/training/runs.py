@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, to_dict
-from . import finetune_run, pretrain_run
+from ..methods import METHODS
+from . import finetune_run, frozen_run, pretrain_run
 from .folder import claim, release
 from .loop import duration
 from .results import Run, peak_memory
@@ -35,7 +36,7 @@ def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
         from . import segment_run  # smp, which nothing else needs
 
         return _run(segment_run.run, config)
-    return _run(finetune_run.run, config)
+    return _run((frozen_run if METHODS[config.method].frozen else finetune_run).run, config)
 
 
 def _config(cls: type[RunConfig], config: RunConfig | None, settings: dict) -> RunConfig:
@@ -74,6 +75,9 @@ def summarise(run: Run) -> None:
         print(yaml.safe_dump({k: v for k, v in to_dict(config).items() if v not in (None, [], {})}, sort_keys=False).rstrip())
         pools = sum(pool.nbytes for pool in run.recorder.pools.values())
         print(f"\nmemory: {peak_memory() / 2**30:.2f} GiB at most ({pools / 2**30:.3f} GiB of it images)")
+        if not loop.steps:
+            print("dry run: features, evaluation and save worked; nothing was kept")
+            return
         seconds = config.max_steps * loop.step_seconds + config.max_steps / loop.real_eval_every() * loop.eval_seconds
         print(f"time: {duration(seconds)} expected for {config.max_steps} steps at {loop.step_seconds:.3f} s each "
               f"and {loop.eval_seconds:.1f} s an evaluation")
@@ -85,7 +89,8 @@ def summarise(run: Run) -> None:
     print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     if "miou" in run.metrics:
         print("IoU  " + per_class(run.metrics))
-    print(f"saved to {run.folder}: model.safetensors, README.md (card), split.json, metrics.json, curves.png ...")
+    left = ("model.safetensors", "predictions.parquet", "priors.safetensors", "README.md", "split.json", "metrics.json", "curves.png")
+    print(f"saved to {run.folder}: {', '.join(name for name in left if (run.folder / name).is_file())} ...")
 
 
 def per_class(metrics: dict) -> str:

@@ -33,7 +33,7 @@ def load_classifier(model: str | LowLabelForImageClassification, revision: str |
     if isinstance(model, (str, Path)):
         if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
             raise UserError(f"found no config.json in {model}; expected a run folder or a saved model; a run that was stopped before "
-                            "its first checkpoint has none")
+                            "its first checkpoint has none, nor has one of knn or label-spreading, which leave predictions.parquet")
         model = LowLabelForImageClassification.from_pretrained(model, revision=revision or "main")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     prep = model.preprocessing

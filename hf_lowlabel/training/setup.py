@@ -160,20 +160,24 @@ def build_objective(name: str, network: torch.nn.Module, arguments: dict, *, num
     cls, rule_cls = load(spec.cls), load(spec.rule) if spec.rule else None
     own = _keywords(cls)
     rules = _keywords(rule_cls) if rule_cls else {}
-    offered = {k for k in (*own, *rules) if k not in FACTS}
-    for key, value in arguments.items():
-        if key not in offered:
-            raise unknown(f"hyperparameter of {name}", key, offered)
-        default = own.get(key, rules.get(key))
-        if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
-            raise UserError(f"{key} of {name} is {value!r}; expected a number such as {default!r}")
+    check_arguments(name, arguments, {**rules, **own})
     facts = {"num_classes": num_classes, "pool": pool, "num_labeled": num_labeled}
     extra = {"rule": rule_cls(**_pick(arguments, facts, rules))} if rule_cls else {}
     return cls(network, **_pick(arguments, facts, own), **extra)
 
 
+def check_arguments(name: str, arguments: dict, known: dict[str, object]) -> None:
+    """UserError for a hyperparameter that the method does not have, or one that should be a number. known: name -> default."""
+    offered = {k for k in known if k not in FACTS}
+    for key, value in arguments.items():
+        if key not in offered:
+            raise unknown(f"hyperparameter of {name}", key, offered)
+        if isinstance(known[key], (int, float)) and not isinstance(value, (int, float)):
+            raise UserError(f"{key} of {name} is {value!r}; expected a number such as {known[key]!r}")
+
+
 def _keywords(cls: type) -> dict[str, object]:
-    return {p.name: p.default for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
 def _pick(arguments: dict, facts: dict, names: dict) -> dict:

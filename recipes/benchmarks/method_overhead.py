@@ -116,7 +116,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {args.device}, 1 thread, pool {args.pool:,}\n")
     print("| method | images | step ms | above FixMatch ms | table ms |\n|---|---:|---:|---:|---:|")
     known = [n for n, m in METHODS.items() if m.verb == "finetune" and m.cls.startswith("finetuning.")
-             and "classification" in m.tasks]
+             and "classification" in m.tasks and not m.frozen]
     for name in args.methods or known:
         images, ms, above, table = compare(name, args.pool, args.device, args.steps)
         print(f"| {name} | {images} | {ms:.2f} | {above:+.2f} | {table:+.2f} |", flush=True)

@@ -135,7 +135,7 @@ def build(name: str, *, model: nn.Module | None = None, **arguments) -> nn.Modul
 
 
 FINETUNE = [n for n, m in METHODS.items() if m.verb == "finetune" and m.cls.startswith("finetuning.")
-            and "classification" in m.tasks]
+            and "classification" in m.tasks and not m.frozen]
 
 
 def train(objective, steps: int, first: int = 0, lr: float = 0.1, total: int = 10) -> list[float]:
