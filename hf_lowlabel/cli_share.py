@@ -58,13 +58,23 @@ def report(argv: list[str]) -> int:
         description="One self-contained HTML page about a run, or several side by side: curves, confusion, calibration, t-SNE of "
                     "the features at every stage, the worst mistakes as pictures. Opens without a network.")  # fmt: skip
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
-    parser.add_argument("--output", default="report.html", help="file to write (default: report.html)")
+    parser.add_argument("--output", help="file to write (default: report.html, with --table table.md)")
+    parser.add_argument("--table", action="store_true", help="one markdown table of all RUNs instead: methods by labels, mean and "
+                        "standard deviation over seeds")
     parser.add_argument("--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes")
     args = parser.parse_args(argv)
     _plain_log()
+    if args.table:
+        from .hub.facts import write_text
+        from .hub.table import methods_table
+
+        text = methods_table(args.runs)
+        write_text(Path(args.output or "table.md"), text)
+        print(text)
+        return 0
     from .hub.report import write_report
 
-    path = write_report(args.runs, args.output, compute=not args.quick)
+    path = write_report(args.runs, args.output or "report.html", compute=not args.quick)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 

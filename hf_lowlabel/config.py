@@ -41,6 +41,7 @@ class RunConfig:
     mask_ignore: list = setting([], "values of a mask that take no part, beside 255", of=int, task="segmentation")
     split: str | None = setting(None, "split manifest (JSON): which images are labeled and which are held out; for masks also a list of ids (.txt)")
     unlabeled_dataset: str | None = setting(None, "a second source of images without labels, joined to the first")
+    unlabeled_dataset_split: str = setting("train", "split of the second source")
     model: str = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)")
     model_revision: str | None = setting(None, "revision of a model on the Hub")
     from_scratch: bool = setting(False, "start from random weights: a timm name is then only an architecture")
@@ -141,8 +142,8 @@ class RunConfig:
         for name in positive:
             if getattr(self, name, None) is not None and getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
-        for name in ("lr", "weight_decay", "workers", "head_lr"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
+        for name in ("lr", "weight_decay", "workers", "head_lr", "freeze"):
+            if getattr(self, name, None) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if METHODS[self.method].frozen:
             given = [f.name for f in fields(self) if f.name in OF_TRAINING and getattr(self, f.name) != f.default]
@@ -153,8 +154,13 @@ class RunConfig:
             able = [name for name, spec in METHODS.items() if spec.rule or spec.prior]
             raise UserError(f"found prior pseudo-labels for {self.method}, which has no use for them; expected one of "
                             f"{', '.join(able)}; fix: --method, or leave out --prior")
+        if METHODS[self.method].prior == "must" and not self.prior:
+            raise UserError(f"found no pseudo-labels for {self.method}; expected --prior FILE; fix: `hf-lowlabel priors`, or take "
+                            "priors.safetensors of a run of probe, knn or label-spreading")
         if not 0 <= getattr(self, "prior_until", 0.0) <= 1:
             raise UserError(f"prior_until is {self.prior_until}; expected a share of training from 0 to 1")
+        if getattr(self, "lora_rank", None) and self.freeze:
+            raise UserError("found freeze with lora_rank; expected one of them: adapters leave every stage as it is")
         if getattr(self, "lora_alpha", None) and not self.lora_rank:
             raise UserError("found lora_alpha without lora_rank; expected both, or neither")
         if getattr(self, "lora_rank", None) and self.from_scratch:
@@ -200,6 +206,7 @@ class FinetuneConfig(RunConfig):
                                 task="classification")
     prior_until: float = setting(0.0586, "share of training up to which they do (AS3L: 60 of 1024 epochs)")
     drop_rate: float = setting(0.0, "dropout before the classifier head", task="classification")
+    freeze: int = setting(0, "leading stages of the network whose weights stay as they are, the stem with them", task="classification")
     lora_rank: int | None = setting(None, "train low-rank adapters of this rank and the head, and nothing else (Hu et al. 2022; peft)",
                                     task="classification")
     lora_alpha: float | None = setting(None, "adapters count lora_alpha / lora_rank times; None: once", task="classification")
@@ -209,7 +216,7 @@ class FinetuneConfig(RunConfig):
 # settings that mean nothing to a method on frozen features
 OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay", "schedule", "warmup", "head_lr",
                "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
-               "lora_rank", "lora_alpha"}
+               "freeze", "lora_rank", "lora_alpha"}
 FALLBACKS: dict[str, dict] = {
     "pretrain": dict(max_steps=1000, batch_size=256, optimizer="lars", lr=0.3, weight_decay=1e-6, schedule="cosine", warmup=0.0,
                      l2_start=1e-2),

@@ -18,7 +18,7 @@ class Method:
     needs: str  # what it asks of a batch, beside labeled images
     rule: str | None = None  # "module:Class" of the pseudo-label rule, for the FixMatch family
     frozen: bool = False  # reads features of the network as it is: no training, `cls` is a function
-    prior: bool = False  # takes prior pseudo-labels (--prior) without a rule
+    prior: str = ""  # without a rule: whether it "may" or "must" be given prior pseudo-labels (--prior)
     tasks: tuple[str, ...] = ("classification",)
     defaults: dict = field(default_factory=dict)
     presets: dict[str, dict] = field(default_factory=dict)
@@ -126,7 +126,7 @@ METHODS: dict[str, Method] = {
         tasks=_BOTH, defaults=dict(lr=0.03, batch_size=64)),
     "probe": Method(
         "finetune", "finetuning.probes:probe_head", "logistic regression on frozen features", 2019, "",
-        "features of all images, no training", frozen=True, prior=True),
+        "features of all images, no training", frozen=True, prior="may"),
     "knn": Method(
         "finetune", "finetuning.probes:knn", "Wu et al., Unsupervised feature learning, section 3.4: weighted neighbours", 2018,
         "1805.01978", "features of all images, no training", frozen=True),
@@ -146,6 +146,11 @@ METHODS: dict[str, Method] = {
     "pseudo-label": Method(
         "finetune", "finetuning.pseudo_label:PseudoLabel", "Lee, Pseudo-Label", 2013, "", "weak view",
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
+    "self-training": Method(
+        "finetune", "finetuning.self_training:SelfTraining", "Zhai et al., S4L, section 4.2: Pseudo-Label in two steps", 2019,
+        "1905.03670", "weak view, pseudo-labels of all images (--prior)", prior="must",
+        presets={"imagenet": dict(lr=0.1, batch_size=32, unlabeled_ratio=8, weight_decay=1e-4, schedule="steps", epochs=100,
+                                  method_args=dict(lambda_l=0.0))}),  # section 4.2
     "pi-model": Method(
         "finetune", "finetuning.pi_model:PiModel", "Laine and Aila, Temporal ensembling", 2017, "1610.02242",
         "two weak views",
@@ -284,7 +289,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-FACTS = ("num_classes", "num_labeled", "pool", "rule")  # keywords that a run fills in
+FACTS = ("num_classes", "num_labeled", "pool", "rule", "priors")  # keywords that a run fills in, not the user
 
 
 def hyperparameters(method: Method) -> dict[str, object]:

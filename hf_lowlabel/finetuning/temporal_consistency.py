@@ -1,7 +1,6 @@
-"""Temporal consistency and the alternating optimisation it belongs to (Rebuffi et al., section 3.2, algorithm 1).
+"""Temporal consistency (Rebuffi et al., section 3.2; its alternating optimisation uses self_training.py).
 
     L_temp = mean_u KL(p^{t-1}(x_u) || p^t(x_u))          p^{t-1}: the same image's prediction when last seen
-    phase two of a cycle:  L = (1 - share) H(pseudo_u, p(x_u)) + share L_temp,   share = 1/2
 
 An image not seen before adds nothing to L_temp.
 """
@@ -26,11 +25,14 @@ class Predictions(nn.Module):
         super().__init__()
         self.register_buffer("table", torch.zeros(pool, num_classes))
 
-    def consistency(self, index: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """(L_temp, share of images that had a prediction); then the new predictions take the old ones' places."""
+    def consistency(self, index: Tensor, logits: Tensor, weight: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """(L_temp, share of images that had a prediction); then the new predictions take the old ones' places.
+
+        weight: of each image in the mean, [M].
+        """
         before = self.table[index]
         known = (before.sum(1) > 0).float()
-        loss = (known * kl(before, logits)).mean()
+        loss = (weight * known * kl(before, logits)).mean()
         index, p = all_gather(index), all_gather(logits.softmax(1))
         write_(self.table, index, p, finite_rows(p))
         return loss, known.mean()
@@ -57,35 +59,6 @@ class TemporalConsistency(FinetuneObjective):
         return {
             "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),
-            "consistency": agreement.detach(),
-            "used": known,
-        }
-
-
-class PhaseTwo(FinetuneObjective):
-    """Unlabeled images alone: their pseudo-labels from phase one and agreement over time.
-
-    pseudo: [N, K] probabilities or one-hot rows, a constant of the cycle. share: weight of L_temp against the
-    pseudo-labels'. ema_decay: of the weights that are evaluated; the paper keeps none.
-    """
-
-    labeled_views: dict[str, str] = {}
-    unlabeled_views = {"weak": "weak"}
-    unguarded = ("pseudo",)
-
-    def __init__(self, model: nn.Module, pseudo: Tensor, *, share: float = 0.5, ema_decay: float = 0.0):
-        super().__init__(model, ema_decay=ema_decay)
-        self.share, self.previous = share, Predictions(*pseudo.shape)
-        self.register_buffer("pseudo", pseudo)
-
-    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        (logits,) = predict(self.model, batch["unlabeled"]["weak"])
-        index = batch["unlabeled"]["index"]
-        pseudo = F.cross_entropy(logits, self.pseudo[index].to(logits))
-        agreement, known = self.previous.consistency(index, logits)
-        return {
-            "loss": (1 - self.share) * pseudo + self.share * agreement,
-            "pseudo": pseudo.detach(),
             "consistency": agreement.detach(),
             "used": known,
         }

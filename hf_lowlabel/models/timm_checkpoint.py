@@ -131,6 +131,26 @@ def body_parameters(net: nn.Module) -> Iterator[nn.Parameter]:
     return (p for p in net.parameters() if id(p) not in head)
 
 
+def freeze_stages(model: nn.Module, count: int) -> None:
+    """The stem and the first `count` stages take no gradient any more, as timm groups them; BatchNorm still sees the batch.
+
+    Raises UserError where the architecture names no stages, or `count` are all of them.
+    """
+    net = model.timm_model
+    try:
+        groups = timm.models.group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+    except (AttributeError, NotImplementedError):
+        raise UserError(f"found no stages in {model.config.architecture!r}; expected timm's group_matcher; fix: leave out --freeze, or "
+                        "take another architecture") from None
+    stem, *stages, _ = sorted(set(groups.values()))  # the last group is the head
+    if count >= len(stages):
+        raise UserError(f"found freeze={count} for {model.config.architecture!r}; expected less than its {len(stages)} stages, one of "
+                        "which has to train")
+    for name, group in groups.items():
+        if group in (stem, *stages[:count]):
+            net.get_parameter(name).requires_grad_(False)
+
+
 def pooled_size(net: nn.Module) -> int:
     """D of the pooled features: the input of the classifier, after any layers between pooling and classes."""
     return int(getattr(net, "head_hidden_size", None) or net.num_features)

@@ -16,6 +16,7 @@ from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.weights import Prior
 from ..models import create_classifier
 from ..models.lora import add_lora, merged
+from ..models.timm_checkpoint import freeze_stages
 from ..views.table import build_view
 from . import setup
 from .baselines import frozen_row
@@ -47,10 +48,13 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     prep = model.preprocessing
     if config.lora_rank:
         add_lora(model, config.lora_rank, config.lora_alpha)
+    if config.freeze:
+        freeze_stages(model, config.freeze)
+    priors = load_priors(config.prior, pool.ids, names) if config.prior else None
     objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool),
-                                      num_labeled=len(at.labeled))
-    if config.prior:
-        objective.rule = Prior(objective.rule, load_priors(config.prior, pool.ids, names), until=config.prior_until)
+                                      num_labeled=len(at.labeled), priors=priors)
+    if priors is not None and hasattr(objective, "rule"):
+        objective.rule = Prior(objective.rule, priors, until=config.prior_until)
     setup.start_from(objective, config)
 
     def stream(name, members, per_step, kinds, targets=None):

@@ -21,12 +21,11 @@ from ..data.sources import Source, join, load_source
 from ..data.splits import Split
 from ..distributed import world
 from ..errors import UserError, unknown
-from ..methods import METHODS
+from ..methods import FACTS, METHODS
 from ..objective import Objective
 from ..views.table import build_view
 
 log = logging.getLogger("hf_lowlabel")
-FACTS = ("rule", "num_classes", "pool", "num_labeled")  # what a constructor is told about the run, not set by the user
 
 
 def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
@@ -73,7 +72,7 @@ def open_source(config: RunConfig, split: str | None = None) -> Source:
     source = load_source(config.dataset, config=config.dataset_config, split=split or config.dataset_split,
                          revision=config.dataset_revision, image_column=config.image_column, label_column=config.label_column)
     if config.unlabeled_dataset and split is None:
-        source = join(source, load_source(config.unlabeled_dataset))
+        source = join(source, load_source(config.unlabeled_dataset, split=config.unlabeled_dataset_split))
     return source
 
 
@@ -154,14 +153,14 @@ def load(path: str) -> type:
 
 
 def build_objective(name: str, network: torch.nn.Module, arguments: dict, *, num_classes: int | None = None,
-                    pool: int | None = None, num_labeled: int | None = None) -> Objective:
+                    pool: int | None = None, num_labeled: int | None = None, priors: torch.Tensor | None = None) -> Objective:
     """The objective of a method over `network`; `arguments` are its and its rule's hyperparameters, checked by name."""
     spec = METHODS[name]
     cls, rule_cls = load(spec.cls), load(spec.rule) if spec.rule else None
     own = _keywords(cls)
     rules = _keywords(rule_cls) if rule_cls else {}
     check_arguments(name, arguments, {**rules, **own})
-    facts = {"num_classes": num_classes, "pool": pool, "num_labeled": num_labeled}
+    facts = {"num_classes": num_classes, "pool": pool, "num_labeled": num_labeled, "priors": priors}
     extra = {"rule": rule_cls(**_pick(arguments, facts, rules))} if rule_cls else {}
     return cls(network, **_pick(arguments, facts, own), **extra)
 

@@ -52,7 +52,8 @@ class Linear(nn.Module):
 def build(name: str, pool: int, device: str) -> nn.Module:
     import inspect
 
-    spec, facts = METHODS[name], dict(num_classes=CLASSES, pool=pool, num_labeled=LABELED)
+    spec, facts = METHODS[name], dict(num_classes=CLASSES, pool=pool, num_labeled=LABELED,
+                                      priors=torch.full((pool, CLASSES), 1 / CLASSES))
     pick = lambda cls: {k: v for k, v in facts.items() if k in inspect.signature(cls.__init__).parameters}  # noqa: E731
     extra = {"rule": load(spec.rule)(**pick(load(spec.rule)))} if spec.rule else {}
     return load(spec.cls)(Linear(), **pick(load(spec.cls)), **extra).to(device)

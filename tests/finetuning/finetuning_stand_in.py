@@ -126,7 +126,8 @@ def accepted(cls) -> set[str]:
 def build(name: str, *, model: nn.Module | None = None, **arguments) -> nn.Module:
     """The objective of a method of the table over a tiny network; heads come from seed 1."""
     spec = METHODS[name]
-    facts = dict(num_classes=K, pool=POOL, num_labeled=LABELED, **arguments)
+    priors = torch.randn(POOL, K, generator=torch.Generator().manual_seed(5)).softmax(1)
+    facts = dict(num_classes=K, pool=POOL, num_labeled=LABELED, priors=priors) | arguments
     pick = lambda cls: {k: v for k, v in facts.items() if k in accepted(cls)}  # noqa: E731
     cls = load(spec.cls)
     extra = {"rule": load(spec.rule)(**pick(load(spec.rule)))} if spec.rule else {}

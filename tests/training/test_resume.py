@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
+from hf_lowlabel import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import METHODS
 from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Interrupted, Loop
+from hf_lowlabel.training.priors import save_priors
 
 from .conftest import tensors
 
@@ -55,6 +58,10 @@ def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkey
     """Whatever a kill in step 3 or 5 leaves behind (the checkpoint before it) leads to the same end as no kill."""
     verb = METHODS[method].verb
     settings = dict(tiny[verb], method=method, keep_checkpoints=9, method_args=NARROW.get(method, {}))
+    if METHODS[method].prior == "must":
+        settings["prior"] = str(tmp_path / "priors.safetensors")
+        source, rng = load_source("digits"), np.random.default_rng(0)
+        save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
     run = getattr(runs, verb)
     straight, resumed = {}, {}
     with monkeypatch.context() as m:

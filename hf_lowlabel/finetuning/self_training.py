@@ -1,0 +1,56 @@
+"""Self-training: the pool's pseudo-labels were made beforehand and stay as they are (--prior).
+
+    L = lambda_l H(y, p(x_l)) + lambda_u [ (1 - share) mean_u w_u H(q_u, p(x_u)) + share mean_u w_u KL(p^{t-1}(x_u) || p(x_u)) ]
+
+q_u: the prior of image u, hard or soft. w_u: 0 where its row is zero, else 1 over the share of the pool that has a row.
+
+    share 0                        the second step of Pseudo-Label (Zhai et al. 2019, S4L, section 4.2), and V-PET's
+                                   (Zhang et al. 2025, arXiv 2503.09707), whose q is an ensemble's
+    share 0.5, lambda_l 0          phase two of alternating optimisation (Rebuffi et al., section 3.2, algorithm 1)
+"""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..objective import FinetuneObjective
+from .functional import predict
+from .temporal_consistency import Predictions
+
+
+class SelfTraining(FinetuneObjective):
+    """Cross-entropy to pseudo-labels that do not change.
+
+    priors: q [N, K]. lambda_u, lambda_l: weights of the pseudo-labels and of the labels. share: of the pseudo-labels'
+    weight that goes to agreement with the previous epoch's prediction. ema_decay: of the weights that are evaluated.
+    """
+
+    unlabeled_views = {"weak": "weak"}
+    unguarded = ("priors",)
+
+    def __init__(self, model: nn.Module, *, priors: Tensor, lambda_u: float = 1.0, lambda_l: float = 1.0, share: float = 0.0,
+                 ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.lambda_u, self.lambda_l, self.share = lambda_u, lambda_l, share
+        self.previous = Predictions(*priors.shape)
+        self.register_buffer("priors", priors)
+        self.kept = float((priors.sum(1) > 0).double().mean())
+        if not self.kept:
+            raise UserError("found a pseudo-label for none of the images; expected some; fix: give another --prior")
+
+    def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        logits_l, logits_u = predict(self.model, labeled["image"], unlabeled["weak"])
+        q = self.priors[unlabeled["index"]].to(logits_u)                                 # [M, K]
+        w = (q.sum(1) > 0).float() / self.kept
+        supervised = F.cross_entropy(logits_l, labeled["target"])
+        pseudo = (w * F.cross_entropy(logits_u, q, reduction="none")).mean()
+        agreement, known = self.previous.consistency(unlabeled["index"], logits_u, w)
+        return {
+            "loss": self.lambda_l * supervised + self.lambda_u * ((1 - self.share) * pseudo + self.share * agreement),
+            "supervised": supervised.detach(),
+            "pseudo": pseudo.detach(),
+            "consistency": agreement.detach(),
+            "used": known,
+        }

@@ -1,0 +1,97 @@
+"""All methods on digits: {10, 40} labels x seeds, from scratch and after BYOL, in one table made from the run folders.
+
+    python recipes/benchmarks/digits_methods.py --output runs/digits-methods               # everything, seeds 0-4
+    python recipes/benchmarks/digits_methods.py --seeds 0 1 --methods fixmatch supervised  # a part; go on later
+    python recipes/benchmarks/digits_methods.py --table-only                               # the table of what is there
+
+A finished run folder is not run again and a broken one starts anew, so it may be stopped at any time and run in several
+processes at once, each with its own --seeds. All rows share the network, the augmentation, the optimizer and the number
+of steps; hyperparameters are each method's own defaults, and self-training learns from the run of label-spreading. Nothing
+is chosen by the test images: the last weights count.
+"""
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.config import methods_for
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.facts import write_text
+from hf_lowlabel.hub.table import methods_table
+from hf_lowlabel.methods import METHODS
+
+SHARED = dict(dataset="digits", image_size=16, pool_size=16, color=False, flip=False, log_every=100, save_every=10**6, eval_every=10**6,
+              device="cpu")
+BYOL = dict(method="byol", max_steps=400, batch_size=64, optimizer="sgd", lr=0.2, weight_decay=1e-4, warmup=0.1, min_scale=0.5,
+            randaugment=True, method_args=dict(hidden=128, out=64, m0=0.97))
+TRAINED = dict(max_steps=500, batch_size=10, optimizer="sgd", lr=0.03, schedule="fixmatch", weight_decay=5e-4, keep_best="last")
+RATIO = 5  # unlabeled images per labeled one; less where a method has a lower ratio of its own
+STARTS = ("scratch", "byol")
+
+
+def once(verb, folder: Path, **settings) -> None:
+    """Run unless the folder holds a finished run."""
+    if (folder / "run.json").is_file() and (folder / "metrics.json").is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"{folder}", flush=True)
+    verb(**settings, output_dir=str(folder))
+
+
+def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], methods: list[str], model: str) -> None:
+    common = dict(SHARED, seed=seed)
+    scratch = dict(model=model, from_scratch=True)
+    source = load_source("digits")
+    tests = set()
+    for number in labels:
+        split = make_split(source, number, seed=seed, class_balanced=True, test_fraction=0.2)
+        split.save(root / f"split-{number}-{seed}.json")
+        tests.add(tuple(sorted(split.test)))
+    assert len(tests) == 1, "the test images must not depend on the number of labels"
+    for start in starts:
+        if start == "byol":
+            once(pretrain, root / f"byol-{seed}", **common, **scratch, **BYOL, split=str(root / f"split-{labels[0]}-{seed}.json"))
+        weights = scratch if start == "scratch" else dict(model=str(root / f"byol-{seed}"))
+        for number in labels:
+            for method in methods:
+                prior = root / start / f"label-spreading-{number}-{seed}" / "priors.safetensors"
+                if METHODS[method].prior == "must" and not prior.is_file():
+                    print(f"left out {method}: it learns from label-spreading's run, which is not there", flush=True)
+                    continue
+                own = {} if METHODS[method].frozen else dict(TRAINED, unlabeled_ratio=min(RATIO, METHODS[method].defaults.get("unlabeled_ratio", RATIO)))
+                if METHODS[method].prior == "must":
+                    own["prior"] = str(prior)
+                once(finetune, root / start / f"{method}-{number}-{seed}", **common, **weights, **own, method=method,
+                     split=str(root / f"split-{number}-{seed}.json"))
+
+
+def main() -> None:
+    able = [n for n in methods_for("finetune") if "classification" in METHODS[n].tasks]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="runs/digits-methods", help="folder of all run folders, and of table.md")
+    parser.add_argument("--methods", nargs="+", default=able, choices=able, metavar="NAME")
+    parser.add_argument("--labels", type=int, nargs="+", default=[10, 40])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
+    parser.add_argument("--model", default="cnn6_16", help="architecture")
+    parser.add_argument("--threads", type=int, default=1, help="of this process: two processes on two cores do more than one on both")
+    parser.add_argument("--table-only", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    root = Path(args.output)
+    for seed in [] if args.table_only else args.seeds:
+        one_seed(root, seed, args.labels, args.starts, args.methods, args.model)
+    done = sorted(p.parent for start in STARTS for p in (root / start).glob("*/metrics.json"))
+    if not done:
+        raise UserError(f"found no finished run in {root}; expected some to make a table of")
+    text = methods_table(done)
+    write_text(root / "table.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
