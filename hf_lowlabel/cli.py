@@ -258,6 +258,8 @@ def _priors(argv: list[str]) -> int:
     parser.add_argument("--output", default="priors.safetensors", help="file to write (default: priors.safetensors)")
     parser.add_argument("--propagation", default="clusters", help="clusters (AS3L) or llgc (default: clusters)")
     parser.add_argument("--clusters", type=int, nargs="+", metavar="K", help="clusters of each run (default: 1 to 6 times the classes)")
+    parser.add_argument("--neighbors", type=int, default=50, help="neighbours of every image in the graph of llgc (default: 50)")
+    parser.add_argument("--hard", action="store_true", help="the most likely class alone; the rows of llgc are too flat for a threshold")
     parser.add_argument("--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6")
     _feature_flags(parser, "none kept")
     args = parser.parse_args(argv)
@@ -289,8 +291,8 @@ def _data_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel demo", description="Target pretraining, FixMatch and the supervised "
-                                     "baseline on scikit-learn's digits with 40 labels, evaluated on the same test set.")
+    parser = argparse.ArgumentParser(prog="hf-lowlabel demo", description="Target pretraining, prior pseudo-labels, FixMatch and "
+                                     "the supervised baseline on scikit-learn's digits with 40 labels, on the same test set.")
     parser.add_argument("--output-dir", default="demo-digits", help="folder to leave model, card and pictures in")
     parser.add_argument("--num-labels", type=int, help="labels to keep, the same number per class (default: 40; with --active: 10)")
     parser.add_argument("--active", action="store_true", help="choose which images are labeled, and compare with random ones")

@@ -37,7 +37,7 @@ def active_demo(
     random = make_split(source, num_labels, seed=seed, test_fraction=0.2)
     random.save(folder / "random.json")
     replace(random, labeled={}).save(folder / "nothing-labeled.json")
-    shared, pre, fine = demo.settings(num_labels)
+    shared, pre, fine = demo.settings()
     common = dict(shared, seed=seed)
     print("1/4 target pretraining without labels")
     pretrained = pretrain(
@@ -68,6 +68,7 @@ def active_demo(
         output=str(folder / "priors.safetensors"),
         seed=seed,
         features=str(folder / "to_label" / "features.safetensors"),
+        **demo.PRIORS,
     )
     settings = {**common, **fine, **METHOD, "model": backbone}
     print(f"3/4 FlexMatch with {num_labels} random labels")
@@ -77,7 +78,7 @@ def active_demo(
         **settings,
         split=str(folder / "split.json"),
         prior=str(folder / "priors.safetensors"),
-        prior_until=0.2,
+        prior_until=demo.PRIOR_UNTIL,
         output_dir=str(folder / "model"),
     )
     results = {

@@ -101,6 +101,12 @@ def check(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: i
         raise UserError(f"found labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
 
 
+def harden(priors: np.ndarray) -> np.ndarray:
+    """The most likely class of every row alone; a row without one, which no label reached, stays uniform."""
+    hard = np.eye(priors.shape[1], dtype=np.float32)[priors.argmax(1)]
+    return np.where(priors.max(1, keepdims=True) > 1 / priors.shape[1] + 1e-6, hard, 1 / np.float32(priors.shape[1]))
+
+
 PROPAGATION = {"clusters": cluster_priors, "llgc": llgc}
 
 

@@ -21,7 +21,7 @@ from .clustering import backend, unit
 from .features import Features, extract
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
-from .priors import PROPAGATION, report
+from .priors import PROPAGATION, harden, report
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -218,6 +218,8 @@ def priors(
     propagation: str = "clusters",
     finetune: bool = True,
     clusters: list[int] | None = None,
+    neighbors: int = 50,
+    hard: bool = False,
     seed: int = 0,
     features: str | None = None,
     image_size: int | None = None,
@@ -232,8 +234,10 @@ def priors(
     """Prior pseudo-labels of all training images from the labels of a manifest; returns and prints what they are worth.
 
     propagation: "clusters" (AS3L, section 4.3) or "llgc". finetune: on features after Eq. 6, with as many clusters as
-    there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). Accuracy and calibration
-    are told where the data set has the true labels; they are never used.
+    there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). neighbors: of every image
+    in the graph of llgc; fewer suit small data sets. hard: the most likely class alone, for the rows of llgc are so
+    flat that a confidence threshold never sees them. Accuracy and calibration are told where the data set has the true
+    labels; they are never used.
     """
     if propagation not in PROPAGATION:
         raise unknown("propagation", propagation, PROPAGATION)
@@ -262,10 +266,12 @@ def priors(
     x = unit(found.values)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
-    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {}
+    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {"k": neighbors}
     y = PROPAGATION[propagation](
         x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
     )
+    if hard:
+        y = harden(y)
     number = {name: k for k, name in enumerate(manifest.class_names)}
     known = np.array([number.get(name, -1) for name in source.class_names] + [-1])  # last: no label
     truth = known[source.labels[found.indices]]

@@ -1,4 +1,4 @@
-"""Accuracy on digits: supervised, FixMatch and BYOL + FixMatch on the same splits, mean and standard deviation over seeds.
+"""Accuracy on digits: supervised, FixMatch, and both after target pretraining, on the same splits, over seeds.
 
     python recipes/benchmarks/digits_accuracy.py                       # 40 and 10 labels, seeds 0-4
     python recipes/benchmarks/digits_accuracy.py --labels 40 --seeds 0 1 --output digits.json
@@ -13,6 +13,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from sklearn.svm import SVC
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.hub.facts import collect_hardware, collect_versions
-from hf_lowlabel.training.demo import settings
+from hf_lowlabel.selection.verbs import priors
+from hf_lowlabel.training.demo import PRETRAIN, PRIOR_UNTIL, PRIORS, settings
 
 
 def pixels_rows(split, source) -> dict[str, float]:
@@ -37,21 +39,40 @@ def pixels_rows(split, source) -> dict[str, float]:
             "SVM on pixels": float((svm.predict(x[at.test]) == truth).mean())}
 
 
-def rows(labels: int, seed: int, folder: Path) -> dict[str, float]:
-    source = load_source("digits")
-    split = make_split(source, labels, seed=seed, class_balanced=True, test_fraction=0.2)
-    split.save(folder / "split.json")
-    out = pixels_rows(split, source)
-    shared, pre, fine = settings(labels)
-    common = dict(**shared, seed=seed, split=str(folder / "split.json"), save_every=10**6, eval_every=10**6)
-    scratch = dict(common, from_scratch=True)
-    pretrain(**scratch, **pre, output_dir=str(folder / "byol"))
-    after = dict(common, model=str(folder / "byol"))
-    for name, start, method in (("supervised", scratch, "supervised"), ("FixMatch", scratch, "fixmatch"),
-                                ("BYOL + supervised", after, "supervised"), ("BYOL + FixMatch", after, "fixmatch")):
+def rows(budgets: list[int], seed: int, folder: Path) -> dict[int, dict[str, float]]:
+    """Test accuracy by budget and row; pretraining sees no label, so all budgets share it."""
+    source, out = load_source("digits"), {}
+    for pretraining in PRETRAIN:
+        shared, pre, fine = settings(pretraining)
+        common = dict(**shared, seed=seed, save_every=10**6, eval_every=10**6)
+        unlabeled = folder / "unlabeled.json"
+        replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(unlabeled)
         begin = time.perf_counter()
-        out[name] = finetune(**start, **fine, method=method, output_dir=str(folder / name)).metrics["accuracy"]
-        print(f"{labels} labels, seed {seed}: {name} {out[name]:.2%} in {time.perf_counter() - begin:.0f} s", flush=True)
+        pretrain(**common, **pre, from_scratch=True, split=str(unlabeled), output_dir=str(folder / pretraining))
+        print(f"seed {seed}: {pretraining} in {time.perf_counter() - begin:.0f} s", flush=True)
+    for labels in budgets:
+        split = make_split(source, labels, seed=seed, class_balanced=True, test_fraction=0.2)
+        manifest = folder / f"split-{labels}.json"
+        split.save(manifest)
+        out[labels] = pixels_rows(split, source)
+
+        def train(name: str, method: str, start: str | None = None, **more) -> None:
+            begin = time.perf_counter()
+            weights = {"model": str(folder / start)} if start else {"from_scratch": True}
+            run = finetune(**{**common, **fine, **weights, **more}, method=method, split=str(manifest), keep_best="last",
+                           output_dir=str(folder / f"{name} {labels}"))
+            out[labels][name] = run.metrics["accuracy"]
+            print(f"{labels} labels, seed {seed}: {name} {out[labels][name]:.2%} in {time.perf_counter() - begin:.0f} s", flush=True)
+
+        train("supervised", "supervised")
+        train("FixMatch", "fixmatch")
+        train("BYOL + FixMatch", "fixmatch", "byol")
+        train("SimCLR + supervised", "supervised", "simclr")
+        train("SimCLR + FixMatch", "fixmatch", "simclr")
+        prior = folder / f"priors-{labels}.safetensors"
+        worth = priors(str(folder / "simclr"), "digits", split=str(manifest), output=str(prior), seed=seed, **PRIORS)
+        out[labels]["SimCLR, priors alone (training images)"] = worth["accuracy"]
+        train("SimCLR + priors + FixMatch", "fixmatch", "simclr", prior=str(prior), prior_until=PRIOR_UNTIL)
     return out
 
 
@@ -62,20 +83,19 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file for the results")
     args = parser.parse_args()
     result = {"hardware": collect_hardware(), "versions": collect_versions(), "accuracy": {}}
-    for labels in args.labels:
-        table: dict[str, list[float]] = {}
-        for seed in args.seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, value in rows(labels, seed, Path(folder)).items():
-                    table.setdefault(name, []).append(value)
-        result["accuracy"][labels] = table
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            for labels, found in rows(args.labels, seed, Path(folder)).items():
+                for name, value in found.items():
+                    result["accuracy"].setdefault(labels, {}).setdefault(name, []).append(value)
+        if args.output:
+            Path(args.output).write_text(json.dumps(result, indent=1) + "\n")
+    for labels, table in result["accuracy"].items():
         print(f"\n| {labels} labels | mean | std | seeds {' '.join(map(str, args.seeds))} |\n|---|---:|---:|---|")
         for name, values in table.items():
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")
             print(f"| {name} | {statistics.mean(values):.2%} | {spread:.2%} | {' '.join(f'{v:.1%}' for v in values)} |")
     print(json.dumps({k: result[k] for k in ("hardware", "versions")}))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from hf_lowlabel.config import FinetuneConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.clustering import constrained_kmeans
-from hf_lowlabel.selection.priors import cluster_priors, llgc, report
+from hf_lowlabel.selection.priors import cluster_priors, harden, llgc, report
 from hf_lowlabel.training.priors import load_priors, save_priors
 
 from .conftest import blobs
@@ -72,6 +72,11 @@ def test_an_island_without_labels_is_uniform():
     x = np.repeat(np.eye(3, dtype=np.float32), 6, axis=0)
     p = llgc(x, np.array([0, 6]), np.array([0, 1]), 2, k=3)
     assert (p[:6, 0] > 0.99).all() and (p[6:12, 1] > 0.99).all() and np.allclose(p[12:], 0.5)
+
+
+def test_hard_priors_keep_the_class_and_say_nothing_where_no_label_reached():
+    p = np.array([[0.30, 0.36, 0.34], [1 / 3, 1 / 3, 1 / 3], [0.8, 0.1, 0.1]], np.float32)
+    assert np.allclose(harden(p), [[0, 1, 0], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0]])
 
 
 def test_bad_labels_are_refused():
