@@ -118,7 +118,7 @@ def test_file_is_read_by_image_and_class(tmp_path):
 
 
 def test_methods_without_a_rule_refuse_priors():
-    with pytest.raises(UserError, match="mean-teacher, which has no pseudo-label rule.*flexmatch"):
+    with pytest.raises(UserError, match="mean-teacher, which has no use for them.*flexmatch"):
         FinetuneConfig(dataset="digits", method="mean-teacher", num_labels=10, prior="p.safetensors").resolved()
     FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors").resolved()
     with pytest.raises(UserError, match="prior_until is 60"):
