@@ -67,7 +67,7 @@ class RunConfig:
     lr: float | None = setting(None, "learning rate; pretraining scales it by batch_size / 256")
     weight_decay: float | None = setting(None, "weight decay; biases and normalisation weights take none")
     schedule: str | None = setting(
-        None, "learning rate over time", choices=("cosine", "fixmatch", "constant", "linear", "steps"))
+        None, "learning rate over time", choices=("cosine", "fixmatch", "constant", "linear", "steps", "steps-late", "steps-moam"))
     warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
     head_lr: float = setting(1.0, "learning rate of the classifier head as a multiple of the body's")
     clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")

@@ -28,6 +28,10 @@ class Method:
 _CIFAR = dict(lr=0.03, batch_size=64, unlabeled_ratio=7, weight_decay=5e-4, max_steps=2**20)
 _PRETRAINED = dict(_CIFAR, lr=0.1)
 _IMAGENET = dict(lr=0.03, batch_size=64, unlabeled_ratio=5, weight_decay=1e-4, schedule="cosine", warmup=0.0125)
+# S4L sections 4.1 and 4.3: 200 passes over 10 % of the labels, 1000 over 1 %; here in passes over all images
+_STEPS = dict(batch_size=256, unlabeled_ratio=1, schedule="steps-late")
+_S4L = {"imagenet-10": dict(_STEPS, lr=0.1, weight_decay=1e-3, warmup=0.025, epochs=20),
+        "imagenet-1": dict(_STEPS, lr=0.01, weight_decay=1e-2, warmup=0.01, epochs=10)}
 _WEAK_STRONG = "weak and strong view"
 _BOTH = ("classification", "segmentation")
 # Xu et al. section 4.2, and French et al.'s script for DeepLabV3+: Adam at a constant rate, 40 x 1000 steps
@@ -123,16 +127,18 @@ METHODS: dict[str, Method] = {
         presets={"target": dict(batch_size=8, lr=0.1, epochs=200, l2_start=1e-2)}),  # Xu et al., section 4.1
     "supervised": Method(
         "finetune", "finetuning.supervised:Supervised", "labels only, the baseline of every table", 2012, "", "nothing",
-        tasks=_BOTH, defaults=dict(lr=0.03, batch_size=64)),
+        tasks=_BOTH, defaults=dict(lr=0.03, batch_size=64),  # presets: S4L section 4.1
+        presets={"imagenet-10": dict(_STEPS, lr=0.1, weight_decay=1e-3, warmup=0.025, max_steps=100_000),
+                 "imagenet-1": dict(_STEPS, lr=0.01, weight_decay=1e-2, warmup=0.01, max_steps=50_000)}),
     "probe": Method(
         "finetune", "finetuning.probes:probe_head", "logistic regression on frozen features", 2019, "",
         "features of all images, no training", frozen=True, prior="may"),
     "knn": Method(
-        "finetune", "finetuning.probes:knn", "Wu et al., Unsupervised feature learning, section 3.4: weighted neighbours", 2018,
-        "1805.01978", "features of all images, no training", frozen=True),
+        "finetune", "finetuning.probes:knn", "Wu et al., Unsupervised feature learning via non-parametric instance "
+        "discrimination, section 3.4", 2018, "1805.01978", "features of all images, no training", frozen=True),
     "label-spreading": Method(
-        "finetune", "finetuning.probes:label_spreading", "Zhou et al., Learning with local and global consistency", 2004, "",
-        "features of all images, no training", frozen=True),
+        "finetune", "finetuning.probes:label_spreading", "Zhou et al., Learning with local and global consistency", 2004,
+        "", "features of all images, no training", frozen=True),
     "fixmatch": Method(
         "finetune", "finetuning.fixmatch:FixMatch", "Sohn et al., FixMatch", 2020, "2001.07685", _WEAK_STRONG,
         rule="finetuning.weights:Fixed", tasks=_BOTH,
@@ -147,8 +153,8 @@ METHODS: dict[str, Method] = {
         "finetune", "finetuning.pseudo_label:PseudoLabel", "Lee, Pseudo-Label", 2013, "", "weak view",
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),
     "self-training": Method(
-        "finetune", "finetuning.self_training:SelfTraining", "Zhai et al., S4L, section 4.2: Pseudo-Label in two steps", 2019,
-        "1905.03670", "weak view, pseudo-labels of all images (--prior)", prior="must",
+        "finetune", "finetuning.self_training:SelfTraining", "Zhai et al., S4L, section 4.2: Pseudo-Label in two steps",
+        2019, "1905.03670", "weak view, pseudo-labels of all images (--prior)", prior="must",
         presets={"imagenet": dict(lr=0.1, batch_size=32, unlabeled_ratio=8, weight_decay=1e-4, schedule="steps", epochs=100,
                                   method_args=dict(lambda_l=0.0))}),  # section 4.2
     "pi-model": Method(
@@ -171,8 +177,7 @@ METHODS: dict[str, Method] = {
         "weak view",
         presets={
             "cifar": _CIFAR, "pretrained": _PRETRAINED,
-            "imagenet": dict(lr=0.1, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps",
-                             warmup=0.025, method_args=dict(eps=40.0, lambda_u=0.5)),  # S4L sections 4.1 and 4.2
+            **{name: dict(values, method_args=dict(eps=40.0, lambda_u=0.5)) for name, values in _S4L.items()},  # 4.2
         }),
     "vat-entmin": Method(
         "finetune", "finetuning.vat:VAT", "Miyato et al., VAT, with entropy minimisation", 2019, "1704.03976",
@@ -181,8 +186,8 @@ METHODS: dict[str, Method] = {
         presets={
             "cifar": dict(_CIFAR, method_args=dict(entropy=0.06)),
             "pretrained": dict(_PRETRAINED, method_args=dict(entropy=0.06)),
-            "imagenet": dict(lr=0.03, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps",
-                             warmup=0.025, method_args=dict(eps=40.0, lambda_u=0.5, entropy=1.0)),
+            **{name: dict(values, lr=values["lr"] * 0.3, method_args=dict(eps=40.0, lambda_u=0.5, entropy=1.0))
+               for name, values in _S4L.items()},
         }),
     "uda": Method(
         "finetune", "finetuning.uda:UDA", "Xie et al., Unsupervised data augmentation", 2020, "1904.12848",
@@ -236,26 +241,24 @@ METHODS: dict[str, Method] = {
                                     max_steps=27_000)}),
     "s4l-rotation": Method(
         "finetune", "finetuning.s4l:S4LRotation", "Zhai et al., S4L", 2019, "1905.03670", "weak view, turned four ways",
-        defaults=dict(unlabeled_ratio=1),
-        presets={"imagenet": dict(lr=0.1, batch_size=256, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps",
-                                  warmup=0.05)}),
+        defaults=dict(unlabeled_ratio=1), presets=_S4L),
     "s4l-exemplar": Method(
         "finetune", "finetuning.s4l:S4LExemplar", "Zhai et al., S4L", 2019, "1905.03670", "eight views",
-        defaults=dict(unlabeled_ratio=1),
-        presets={"imagenet": dict(lr=0.1, batch_size=512, unlabeled_ratio=1, weight_decay=1e-3, schedule="steps",
-                                  warmup=0.05)}),
+        defaults=dict(unlabeled_ratio=1), presets=_S4L),
     "moam": Method(
         "finetune", "finetuning.moam:MOAM", "Zhai et al., S4L, step 1 of the mix of all models", 2019, "1905.03670",
         "weak view, turned four ways", defaults=dict(unlabeled_ratio=1),
-        presets={"imagenet": dict(lr=0.1, batch_size=128, unlabeled_ratio=1, weight_decay=2e-4, schedule="steps",
-                                  warmup=0.05)}),
+        presets={"imagenet-10": dict(lr=0.1, batch_size=128, unlabeled_ratio=1, weight_decay=2e-4, schedule="steps-moam",
+                                     warmup=0.05, epochs=20)}),  # section 5
     "sscl": Method(
         "finetune", "finetuning.sscl:SsCL", "Zhang et al., Semi-supervised contrastive learning", 2021, "2105.07387",
         _WEAK_STRONG, defaults=dict(unlabeled_ratio=4),
         presets={"cifar": dict(lr=0.03, unlabeled_ratio=4, weight_decay=5e-4, schedule="cosine", epochs=200),
-                 "imagenet": dict(lr=0.4, batch_size=256, unlabeled_ratio=4, weight_decay=1e-4, schedule="cosine",
-                                  epochs=800, method_args=dict(lambda_ctr=10.0, lambda_u=5.0, tau=0.6, gamma=10.0,
-                                                               queue=65_536, width=128))}),  # table 8, 1 %
+                 **{f"imagenet-{percent}": dict(
+                     lr=0.4, batch_size=256, unlabeled_ratio=4, weight_decay=1e-4, schedule="cosine", epochs=800,
+                     method_args=dict(weights, tau=0.6, gamma=10.0, queue=65_536, width=128))  # table 8
+                    for percent, weights in ((1, dict(lambda_ctr=10.0, lambda_u=5.0)),
+                                             (10, dict(lambda_ctr=5.0, lambda_u=10.0)))}}),
     "less": Method(
         "finetune", "finetuning.less:LESS", "Lucas et al., Barely-supervised learning", 2022, "2112.12004",
         _WEAK_STRONG, rule="finetuning.weights:Fixed", presets={"cifar": _CIFAR, "pretrained": _PRETRAINED}),

@@ -1,6 +1,7 @@
 """Self-training: the pool's pseudo-labels were made beforehand and stay as they are (--prior).
 
-    L = lambda_l H(y, p(x_l)) + lambda_u [ (1 - share) mean_u w_u H(q_u, p(x_u)) + share mean_u w_u KL(p^{t-1}(x_u) || p(x_u)) ]
+    L = lambda_l H(y, p(x_l))
+        + lambda_u mean_u w_u [ (1 - share) H(q_u, p(x_u)) + share KL(p^{t-1}(x_u) || p(x_u)) ]
 
 q_u: the prior of image u, hard or soft. w_u: 0 where its row is zero, else 1 over the share of the pool that has a row.
 
@@ -8,6 +9,7 @@ q_u: the prior of image u, hard or soft. w_u: 0 where its row is zero, else 1 ov
                                    (Zhang et al. 2025, arXiv 2503.09707), whose q is an ensemble's
     share 0.5, lambda_l 0          phase two of alternating optimisation (Rebuffi et al., section 3.2, algorithm 1)
 """
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -29,8 +31,16 @@ class SelfTraining(FinetuneObjective):
     unlabeled_views = {"weak": "weak"}
     unguarded = ("priors",)
 
-    def __init__(self, model: nn.Module, *, priors: Tensor, lambda_u: float = 1.0, lambda_l: float = 1.0, share: float = 0.0,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        priors: Tensor,
+        lambda_u: float = 1.0,
+        lambda_l: float = 1.0,
+        share: float = 0.0,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_l, self.share = lambda_u, lambda_l, share
         self.previous = Predictions(*priors.shape)
@@ -42,7 +52,7 @@ class SelfTraining(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         logits_l, logits_u = predict(self.model, labeled["image"], unlabeled["weak"])
-        q = self.priors[unlabeled["index"]].to(logits_u)                                 # [M, K]
+        q = self.priors[unlabeled["index"]].to(logits_u)  # [M, K]
         w = (q.sum(1) > 0).float() / self.kept
         supervised = F.cross_entropy(logits_l, labeled["target"])
         pseudo = (w * F.cross_entropy(logits_u, q, reduction="none")).mean()

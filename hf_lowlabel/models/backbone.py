@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from transformers import TimmWrapperConfig, TimmWrapperModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -57,6 +58,21 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
         h, w = self._grid(x.shape[-2:], out.shape[1])
         tokens = out[:, out.shape[1] - h * w :]  # class and register tokens stand first
         return tokens.transpose(1, 2).unflatten(2, (h, w))  # [B, C, h, w]
+
+    def freeze_beyond_map(self) -> list[str]:
+        """Layers behind the last map (MobileNetV3's conv_head, ConvNeXt's head.norm) stop to take gradients; their names.
+
+        For training on `feature_map` alone: every weight that is left gets a gradient, as DistributedDataParallel needs.
+        """
+        training = self.training
+        with torch.enable_grad():
+            self.eval().feature_map(torch.zeros(1, *self.preprocessing["input_size"])).sum().backward()
+        beyond = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
+        for name in beyond:
+            self.get_parameter(name).requires_grad_(False)
+        self.zero_grad(set_to_none=True)
+        self.train(training)
+        return beyond
 
     def feature_maps(self, x: Tensor, indices: int | Sequence[int] | None = None) -> list[Tensor]:
         """Maps of several depths, shallow to deep, before any final norm: all, the last `indices`, or those listed."""

@@ -1,7 +1,8 @@
-"""Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) through peft: few weights to train, and an ordinary model to save.
+"""Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) through peft: few weights to train, an ordinary model to save.
 
-    W x + (alpha / rank) B A x,    A [rank, in] random, B [out, rank] zero at the start; W and all else but the head frozen
+W x + (alpha / rank) B A x,    A [rank, in] random, B [out, rank] zero at the start; W and all else but the head frozen
 """
+
 from __future__ import annotations
 
 import copy
@@ -26,15 +27,20 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Modu
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError("found no peft, which --lora-rank needs; expected it installed; fix: pip install 'hf_lowlabel[lora]'") from error
+        raise UserError(
+            "found no peft, which --lora-rank needs; expected it installed; fix: pip install 'hf_lowlabel[lora]'"
+        ) from error
     net, heads = model.timm_model, classifier_modules(model.timm_model)
     head = {id(m) for h in heads for m in h.modules()}
     body = {name: m for name, m in net.named_modules() if id(m) not in head}
     names = [n for n, m in body.items() if isinstance(m, nn.Linear)] or [
-        n for n, m in body.items() if isinstance(m, nn.Conv2d) and m.groups == 1]
+        n for n, m in body.items() if isinstance(m, nn.Conv2d) and m.groups == 1
+    ]
     if not names:
-        raise UserError(f"found no layer of {model.config.architecture!r} that takes adapters; expected linear layers or convolutions; "
-                        "fix: leave out --lora-rank")
+        raise UserError(
+            f"found no layer of {model.config.architecture!r} that takes adapters; expected linear layers or "
+            "convolutions; fix: leave out --lora-rank"
+        )
     scale = rank if alpha is None else alpha
     config = LoraConfig(r=rank, lora_alpha=scale, target_modules=names, lora_dropout=0.0)
     inject_adapter_in_model(config, net)
@@ -42,15 +48,22 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Modu
         h.requires_grad_(True)
     unused = _bypassed(model)
     if len(unused) == len(names):
-        raise UserError(f"found that {model.config.architecture!r} calls none of its layers; expected some that take adapters; fix: "
-                        "leave out --lora-rank")
+        raise UserError(
+            f"found that {model.config.architecture!r} calls none of its layers; expected some that take "
+            "adapters; fix: leave out --lora-rank"
+        )
     for name in unused:
         _replace(net, name, net.get_submodule(name).get_base_layer())
     if unused:
         log.info("no adapters in %d layers that the network does not call, such as %s", len(unused), unused[0])
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    log.info("adapters of rank %d in %d layers: %d of %d weights train", rank, len(names) - len(unused), trained,
-             sum(p.numel() for p in model.parameters()))
+    log.info(
+        "adapters of rank %d in %d layers: %d of %d weights train",
+        rank,
+        len(names) - len(unused),
+        trained,
+        sum(p.numel() for p in model.parameters()),
+    )
     return model
 
 

@@ -41,6 +41,7 @@ class DenseCL(PretrainObjective):
     """
 
     views = ("moco", "moco")
+    maps = True
 
     def __init__(self, encoder: nn.Module, *, hidden: int = 2048, out: int = 128, queue: int = 65536, m: float = 0.999,
                  tau: float = 0.2, dense: float = 0.5):

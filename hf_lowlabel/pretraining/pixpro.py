@@ -52,6 +52,7 @@ class PixPro(PretrainObjective):
 
     views = ("pixpro1", "pixpro2")
     geometry = True
+    maps = True
 
     def __init__(self, encoder: nn.Module, *, hidden: int = 4096, out: int = 256, gamma: float = 2.0, tau: float = 0.7,
                  m0: float = 0.99):

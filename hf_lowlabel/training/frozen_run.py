@@ -7,6 +7,7 @@ classes of this run's own images, `predictions.parquet` (id, part, class, confid
 with. All three leave `priors.safetensors`, the probabilities of every training image, for `--prior`: with
 `--method probe` that is a linear head fitted to them, with `--method self-training` a whole network.
 """
+
 from __future__ import annotations
 
 import logging
@@ -58,11 +59,17 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     split, test_source, test_at = choose_split(config, source)
     at, names = split.resolve(source), split.class_names
     with accelerator.main_process_first():
-        model, size, stored = setup.make_network(config, source, lambda **kw: create_classifier(
-            num_labels=len(names), class_names=names, **kw))
+        model, size, stored = setup.make_network(
+            config, source, lambda **kw: create_classifier(num_labels=len(names), class_names=names, **kw)
+        )
     asked = {"training": (source, at.train), "test": (test_source, test_at), "validation": (source, at.validation)}
-    pools = {part: setup.make_pool(config, where, members, stored, model.preprocessing["interpolation"], accelerator.device, part)
-             for part, (where, members) in asked.items() if len(members)}
+    pools = {
+        part: setup.make_pool(
+            config, where, members, stored, model.preprocessing["interpolation"], accelerator.device, part
+        )
+        for part, (where, members) in asked.items()
+        if len(members)
+    }
     pool = pools["training"]
     if config.from_scratch:
         setup.normalise(model, pool)
@@ -80,10 +87,21 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     if config.prior:
         believed = load_priors(config.prior, pool.ids, names).numpy()
         labels = np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
-    probabilities = fit(config, model, features, labels, len(names), {p: lambda q=q: logits_of(model, q, view) for p, q in pools.items()})
+    probabilities = fit(
+        config,
+        model,
+        features,
+        labels,
+        len(names),
+        {p: lambda q=q: logits_of(model, q, view) for p, q in pools.items()},
+    )
     done = Fit(model, accelerator, time.perf_counter() - begin)
 
-    truth = {part: where.with_classes(names).labels[pools[part].indices] for part, (where, _) in asked.items() if part in pools}
+    truth = {
+        part: where.with_classes(names).labels[pools[part].indices]
+        for part, (where, _) in asked.items()
+        if part in pools
+    }
     metrics = {}
     if "test" in pools:
         metrics = classification_metrics(probabilities["test"], truth["test"], names, probabilities=True)
@@ -91,26 +109,39 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     if "validation" in pools:
         metrics["validation_accuracy"] = float((probabilities["validation"].argmax(1) == truth["validation"]).mean())
     if recorder.main:
-        save_priors(folder / "priors.safetensors", probabilities["training"], pool.ids, names, {"method": config.method})
+        save_priors(
+            folder / "priors.safetensors", probabilities["training"], pool.ids, names, {"method": config.method}
+        )
         write_table(table(pools, probabilities, given, names), folder / "predictions.parquet")
     recorder.save(done, metrics, final=True, model=config.method == "probe")
     return Run(config, folder, model, metrics, done, recorder)
 
 
-def fit(config: FinetuneConfig, model, features: dict[str, np.ndarray], labels: np.ndarray, num_classes: int, logits: dict) -> dict:
-    """Class probabilities [n, K] of the images of every pool. `probe` becomes the head of the model and is asked through it."""
+def fit(
+    config: FinetuneConfig, model, features: dict[str, np.ndarray], labels: np.ndarray, num_classes: int, logits: dict
+) -> dict:
+    """Class probabilities [n, K] of the images of every pool; `probe` becomes the head of the model, which is asked."""
     x, arguments = features["training"], config.method_args
     if config.method == "probe":
         weight, bias = probe_head(x, labels, num_classes=num_classes, **arguments)
         model.set_classifier(torch.from_numpy(weight).to(model.device), torch.from_numpy(bias).to(model.device))
         return {part: softmax(ask().numpy()) for part, ask in logits.items()}
-    together = PROBES[config.method](x, labels, np.concatenate(list(features.values())), num_classes=num_classes, **arguments)
+    together = PROBES[config.method](
+        x, labels, np.concatenate(list(features.values())), num_classes=num_classes, **arguments
+    )
     return dict(zip(features, np.split(together, np.cumsum([len(f) for f in features.values()])[:-1]), strict=True))
 
 
 def table(pools: dict, probabilities: dict[str, np.ndarray], labeled: np.ndarray, names: list[str]) -> list[dict]:
-    """A row for every image: its id, its part (labeled, unlabeled, test, validation), the predicted class and its probability."""
+    """A row for every image: id, part (labeled, unlabeled, test, validation), predicted class and its probability."""
     known = set(labeled.tolist())
-    return [{"id": id, "part": part if part != "training" else "labeled" if i in known else "unlabeled",
-             "class": names[int(p.argmax())], "confidence": float(p.max())}
-            for part, pool in pools.items() for i, (id, p) in enumerate(zip(pool.ids, probabilities[part], strict=True))]
+    return [
+        {
+            "id": id,
+            "part": part if part != "training" else "labeled" if i in known else "unlabeled",
+            "class": names[int(p.argmax())],
+            "confidence": float(p.max()),
+        }
+        for part, pool in pools.items()
+        for i, (id, p) in enumerate(zip(pool.ids, probabilities[part], strict=True))
+    ]

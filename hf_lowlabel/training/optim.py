@@ -10,23 +10,28 @@ from ..config import RunConfig
 from ..objective import Objective
 
 
+DROPS = {"steps": (0.3, 0.6, 0.8), "steps-late": (0.7, 0.8, 0.9), "steps-moam": (0.5, 0.75, 0.95)}
+
+
 def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
     """Multiplier of the base learning rate at progress t in [0, 1]; it rises linearly over the first `warmup` share.
 
     cosine    (1 + cos(pi t)) / 2                     BYOL, SimSiam, MoCo v2
     fixmatch  cos(7 pi t / 16)                        Sohn et al. 2020, section 2.4: ends at 0.2
-    steps     0.1 ^ (drops passed), at 0.3, 0.6, 0.8  Gidaris et al. 2018: epochs 60, 120, 160 of 200
+    steps     0.1 ^ (drops passed), at shares of the whole run, warmup included
+              steps 0.3, 0.6, 0.8: Gidaris et al. 2018, epochs 60, 120, 160 of 200
+              steps-late 0.7, 0.8, 0.9 and steps-moam 0.5, 0.75, 0.95: S4L, sections 4.1 and 5
     linear    1 - t;      constant  1
     """
     if t < warmup:
         return t / warmup
+    if schedule in DROPS:
+        return 0.1 ** sum(t >= drop for drop in DROPS[schedule])
     t = (t - warmup) / (1 - warmup) if warmup < 1 else 1.0
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * t))
     if schedule == "fixmatch":
         return math.cos(7 * math.pi * t / 16)
-    if schedule == "steps":
-        return 0.1 ** sum(t >= drop for drop in (0.3, 0.6, 0.8))
     if schedule == "linear":
         return 1 - t
     if schedule == "constant":

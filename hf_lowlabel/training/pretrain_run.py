@@ -11,6 +11,7 @@ from ..data.splits import Split
 from ..distributed import world
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..hub.facts import Row
+from ..methods import METHODS
 from ..models import create_backbone
 from ..pretraining.anchor import Anchored
 from ..views.table import build_view
@@ -37,6 +38,8 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     if config.from_scratch:
         setup.normalise(encoder, pool)
     prep = encoder.preprocessing
+    if setup.load(METHODS[config.method].cls).maps:
+        encoder.freeze_beyond_map()
     objective = setup.build_objective(config.method, encoder, config.method_args, pool=len(pool))
     if config.l2_start and not config.from_scratch:
         objective = Anchored(objective, config.l2_start)

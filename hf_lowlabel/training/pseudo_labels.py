@@ -1,9 +1,10 @@
 """What trained classifiers believe of every training image, as the file that `--prior` reads.
 
-    q_u = mean over models m of  p_m(x_u)                                  (S4L section 4.2: one model)
-        or mean over m of  one-hot(argmax p_m(x_u))                        votes: V-PET (Zhang et al. 2025)
-    p_m averaged over five crops and four rotations where `crops` is set   (S4L section 5, step 2)
+q_u = mean over models m of  p_m(x_u)                                  (S4L section 4.2: one model)
+    or mean over m of  one-hot(argmax p_m(x_u))                        votes: V-PET (Zhang et al. 2025)
+p_m averaged over five crops and four rotations where `crops` is set   (S4L section 5, step 2)
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -36,11 +37,19 @@ class CornerCrop:
     def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
         room = images.shape[-1] - self.size
         x, y = round(room * self.across), round(room * self.down)
-        return images[..., y:y + self.size, x:x + self.size].rot90(self.quarters, (2, 3)).contiguous()
+        return images[..., y : y + self.size, x : x + self.size].rot90(self.quarters, (2, 3)).contiguous()
 
 
-def pseudo_labels(models: Sequence[str | Path], source: Source, split: Split, output: str | Path, *, votes: bool = False,
-                  crops: bool = False, device: str | None = None) -> np.ndarray:
+def pseudo_labels(
+    models: Sequence[str | Path],
+    source: Source,
+    split: Split,
+    output: str | Path,
+    *,
+    votes: bool = False,
+    crops: bool = False,
+    device: str | None = None,
+) -> np.ndarray:
     """float32 [training images, K], also written to `output`; labeled images keep their labels.
 
     models: run folders of classifiers with the split's classes. Every process of a launch calls it. Raises UserError
@@ -51,10 +60,17 @@ def pseudo_labels(models: Sequence[str | Path], source: Source, split: Split, ou
     for folder in models:
         model, view, side = load_classifier(folder, device=device)
         if names_of(model) != names:
-            raise UserError(f"found the classes {', '.join(names_of(model)[:8])} in {folder}; expected those of the split: "
-                            f"{', '.join(names[:8])}; fix: train it on this split")
-        pool = build_pool(source, at.train, size=side, interpolation=model.preprocessing["interpolation"],
-                          device=next(model.parameters()).device)
+            raise UserError(
+                f"found the classes {', '.join(names_of(model)[:8])} in {folder}; expected those of the split: "
+                f"{', '.join(names[:8])}; fix: train it on this split"
+            )
+        pool = build_pool(
+            source,
+            at.train,
+            size=side,
+            interpolation=model.preprocessing["interpolation"],
+            device=next(model.parameters()).device,
+        )
         p = np.mean([softmax(logits_of(model, pool, v).numpy()) for v in (twenty(view) if crops else [view])], axis=0)
         total = total + (np.eye(len(names))[p.argmax(1)] if votes else p) / len(models)
         ids, known = pool.ids, pool.indices
@@ -62,7 +78,9 @@ def pseudo_labels(models: Sequence[str | Path], source: Source, split: Split, ou
     for i, k in zip(at.labeled, at.labels, strict=True):
         total[row[int(i)]] = np.eye(len(names))[k]
     if rank() == 0:
-        save_priors(output, total, ids, names, {"models": [Path(m).name for m in models], "votes": votes, "crops": crops})
+        save_priors(
+            output, total, ids, names, {"models": [Path(m).name for m in models], "votes": votes, "crops": crops}
+        )
     barrier()
     return total.astype(np.float32)
 
@@ -71,5 +89,8 @@ def twenty(view: View) -> list[View]:
     """Five crops (corners and centre) times four rotations."""
     size = view.crop.size
     places = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5)]
-    return [View(CornerCrop(size, x, y, q), [], view.mean.flatten().tolist(), view.std.flatten().tolist(), torch.float32)
-            for x, y in places for q in range(4)]
+    return [
+        View(CornerCrop(size, x, y, q), [], view.mean.flatten().tolist(), view.std.flatten().tolist(), torch.float32)
+        for x, y in places
+        for q in range(4)
+    ]

@@ -6,9 +6,10 @@
 
 A finished run folder is not run again and a broken one starts anew, so it may be stopped at any time and run in several
 processes at once, each with its own --seeds. All rows share the network, the augmentation, the optimizer and the number
-of steps; hyperparameters are each method's own defaults, and self-training learns from the run of label-spreading. Nothing
-is chosen by the test images: the last weights count.
+of steps; hyperparameters are each method's own defaults, and self-training learns from the run of label-spreading.
+Nothing is chosen by the test images: the last weights count.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,11 +25,32 @@ from hf_lowlabel.hub.facts import write_text
 from hf_lowlabel.hub.table import methods_table
 from hf_lowlabel.methods import METHODS
 
-SHARED = dict(dataset="digits", image_size=16, pool_size=16, color=False, flip=False, log_every=100, save_every=10**6, eval_every=10**6,
-              device="cpu")
-BYOL = dict(method="byol", max_steps=400, batch_size=64, optimizer="sgd", lr=0.2, weight_decay=1e-4, warmup=0.1, min_scale=0.5,
-            randaugment=True, method_args=dict(hidden=128, out=64, m0=0.97))
-TRAINED = dict(max_steps=500, batch_size=10, optimizer="sgd", lr=0.03, schedule="fixmatch", weight_decay=5e-4, keep_best="last")
+SHARED = dict(
+    dataset="digits",
+    image_size=16,
+    pool_size=16,
+    color=False,
+    flip=False,
+    log_every=100,
+    save_every=10**6,
+    eval_every=10**6,
+    device="cpu",
+)
+BYOL = dict(
+    method="byol",
+    max_steps=400,
+    batch_size=64,
+    optimizer="sgd",
+    lr=0.2,
+    weight_decay=1e-4,
+    warmup=0.1,
+    min_scale=0.5,
+    randaugment=True,
+    method_args=dict(hidden=128, out=64, m0=0.97),
+)
+TRAINED = dict(
+    max_steps=500, batch_size=10, optimizer="sgd", lr=0.03, schedule="fixmatch", weight_decay=5e-4, keep_best="last"
+)
 RATIO = 5  # unlabeled images per labeled one; less where a method has a lower ratio of its own
 STARTS = ("scratch", "byol")
 
@@ -54,7 +76,14 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], method
     assert len(tests) == 1, "the test images must not depend on the number of labels"
     for start in starts:
         if start == "byol":
-            once(pretrain, root / f"byol-{seed}", **common, **scratch, **BYOL, split=str(root / f"split-{labels[0]}-{seed}.json"))
+            once(
+                pretrain,
+                root / f"byol-{seed}",
+                **common,
+                **scratch,
+                **BYOL,
+                split=str(root / f"split-{labels[0]}-{seed}.json"),
+            )
         weights = scratch if start == "scratch" else dict(model=str(root / f"byol-{seed}"))
         for number in labels:
             for method in methods:
@@ -62,11 +91,24 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], method
                 if METHODS[method].prior == "must" and not prior.is_file():
                     print(f"left out {method}: it learns from label-spreading's run, which is not there", flush=True)
                     continue
-                own = {} if METHODS[method].frozen else dict(TRAINED, unlabeled_ratio=min(RATIO, METHODS[method].defaults.get("unlabeled_ratio", RATIO)))
+                own = (
+                    {}
+                    if METHODS[method].frozen
+                    else dict(
+                        TRAINED, unlabeled_ratio=min(RATIO, METHODS[method].defaults.get("unlabeled_ratio", RATIO))
+                    )
+                )
                 if METHODS[method].prior == "must":
                     own["prior"] = str(prior)
-                once(finetune, root / start / f"{method}-{number}-{seed}", **common, **weights, **own, method=method,
-                     split=str(root / f"split-{number}-{seed}.json"))
+                once(
+                    finetune,
+                    root / start / f"{method}-{number}-{seed}",
+                    **common,
+                    **weights,
+                    **own,
+                    method=method,
+                    split=str(root / f"split-{number}-{seed}.json"),
+                )
 
 
 def main() -> None:
@@ -78,7 +120,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
     parser.add_argument("--model", default="cnn6_16", help="architecture")
-    parser.add_argument("--threads", type=int, default=1, help="of this process: two processes on two cores do more than one on both")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of this process: two processes on two cores do more than one on both"
+    )
     parser.add_argument("--table-only", action="store_true", help="run nothing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -146,3 +146,23 @@ def test_trains_convolutional_networks_and_vision_transformers(name, network):
     assert out["loss"].isfinite()
     gradient = sum(p.grad.abs().sum() for p in objective.encoder.parameters() if p.grad is not None)
     assert gradient > 0
+
+
+@pytest.mark.parametrize("method", ["pixpro", "densecl"])
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_convnext", "vit_tiny_patch16_224"])
+def test_every_trained_weight_of_a_real_network_gets_a_gradient(method, name):
+    """Layers behind the last map would otherwise wait for a gradient that never comes, and stop a run of several processes."""
+    from hf_lowlabel.models import create_backbone
+    from hf_lowlabel.training.setup import build_objective, load
+
+    encoder = create_backbone(name, pretrained=False, image_size=32, model_args=dict(depth=1) if "vit" in name else {})
+    assert load(METHODS[method].cls).maps
+    beyond = encoder.freeze_beyond_map()
+    assert any(part in "".join(beyond) for part in {"mobilenetv3_small_050": ["conv_head"], "test_convnext": ["head"]}.get(name, [""]))
+    small = dict(hidden=16, out=8) | (dict(queue=16) if method == "densecl" else {})
+    objective = build_objective(method, encoder, small, pool=8)
+    size = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * 4)
+    batch = {"views": [torch.rand(4, 3, 32, 32) for _ in range(2)], "index": torch.arange(4), "boxes": [size, size],
+             "flips": [torch.zeros(4, dtype=torch.bool)] * 2}
+    objective(batch, 0.1)["loss"].backward()
+    assert not [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]

@@ -1,4 +1,5 @@
 """Methods on frozen features: an ordinary run folder, a model where the method is one, and no step of training."""
+
 import json
 
 import numpy as np
@@ -15,13 +16,24 @@ from hf_lowlabel.models import create_classifier
 from hf_lowlabel.training.priors import load_priors
 from hf_lowlabel.training.serving import load_classifier
 
-DIGITS = dict(dataset="digits", model="cnn6_16", from_scratch=True, image_size=16, pool_size=16, num_labels=40, class_balanced=True)
+DIGITS = dict(
+    dataset="digits",
+    model="cnn6_16",
+    from_scratch=True,
+    image_size=16,
+    pool_size=16,
+    num_labels=40,
+    class_balanced=True,
+)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("frozen")
-    return {name: finetune(**DIGITS, method=name, validation=10, output_dir=str(root / name)) for name in ("probe", "knn", "label-spreading")}
+    return {
+        name: finetune(**DIGITS, method=name, validation=10, output_dir=str(root / name))
+        for name in ("probe", "knn", "label-spreading")
+    }
 
 
 @pytest.mark.parametrize("method", ["probe", "knn", "label-spreading"])
@@ -30,14 +42,19 @@ def test_a_run_folder_with_the_classes_of_every_image(method, runs):
 
     run = runs[method]
     facts, metrics = (json.loads((run.folder / name).read_text()) for name in ("run.json", "metrics.json"))
-    assert facts["method"] == method and facts["metrics"]["accuracy"] == metrics["accuracy"] == run.metrics["accuracy"] > 0.5
+    assert (
+        facts["method"] == method
+        and facts["metrics"]["accuracy"] == metrics["accuracy"] == run.metrics["accuracy"] > 0.5
+    )
     assert f"{metrics['accuracy']:.1%}".replace("%", " %") in (run.folder / "README.md").read_text()
     split, source = Split.load(run.folder / "split.json"), load_source("digits")
     rows = pq.read_table(run.folder / "predictions.parquet").to_pylist()
     assert sorted(r["id"] for r in rows) == sorted(source.ids)
     parts = {part: [r for r in rows if r["part"] == part] for part in ("labeled", "unlabeled", "validation", "test")}
     assert {r["id"] for r in parts["labeled"]} == set(split.labeled) and len(parts["labeled"]) == 40
-    assert {r["id"] for r in parts["validation"]} == set(split.validation) and {r["id"] for r in parts["test"]} == set(split.test)
+    assert {r["id"] for r in parts["validation"]} == set(split.validation) and {r["id"] for r in parts["test"]} == set(
+        split.test
+    )
     true = dict(zip(source.ids, (source.class_names[k] for k in source.labels), strict=True))
     assert np.mean([r["class"] == true[r["id"]] for r in parts["test"]]) == pytest.approx(metrics["accuracy"])
     assert np.mean([r["class"] == true[r["id"]] for r in parts["validation"]]) == metrics["validation_accuracy"]
@@ -66,7 +83,10 @@ def test_the_probe_is_a_model_whose_body_has_not_moved(runs):
 def test_neighbours_leave_no_model_and_say_so(method, runs):
     folder = runs[method].folder
     assert not (folder / "model.safetensors").exists() and not (folder / "config.json").exists()
-    assert "predictions.parquet" in (folder / "README.md").read_text() and "pipeline(" not in (folder / "README.md").read_text()
+    assert (
+        "predictions.parquet" in (folder / "README.md").read_text()
+        and "pipeline(" not in (folder / "README.md").read_text()
+    )
     with pytest.raises(UserError, match="knn or label-spreading, which leave predictions.parquet"):
         load_classifier(folder)
 
@@ -74,11 +94,24 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
 def test_a_head_fitted_to_label_spreading_when_it_is_asked_for(runs, tmp_path):
     """--prior: the probe learns from the classes that label spreading gave every image."""
     spread = runs["label-spreading"]
-    run = finetune(**{**DIGITS, "num_labels": None, "class_balanced": False}, method="probe", split=str(spread.folder / "split.json"),
-                   prior=str(spread.folder / "priors.safetensors"), output_dir=str(tmp_path / "head"))
-    p, q = (load_priors(r.folder / "priors.safetensors", load_ids(spread), Split.load(spread.folder / "split.json").class_names)
-            for r in (spread, run))
-    alone = load_priors(runs["probe"].folder / "priors.safetensors", load_ids(spread), Split.load(spread.folder / "split.json").class_names)
+    run = finetune(
+        **{**DIGITS, "num_labels": None, "class_balanced": False},
+        method="probe",
+        split=str(spread.folder / "split.json"),
+        prior=str(spread.folder / "priors.safetensors"),
+        output_dir=str(tmp_path / "head"),
+    )
+    p, q = (
+        load_priors(
+            r.folder / "priors.safetensors", load_ids(spread), Split.load(spread.folder / "split.json").class_names
+        )
+        for r in (spread, run)
+    )
+    alone = load_priors(
+        runs["probe"].folder / "priors.safetensors",
+        load_ids(spread),
+        Split.load(spread.folder / "split.json").class_names,
+    )
     same = [float((p.argmax(1) == other.argmax(1)).float().mean()) for other in (q, alone)]
     assert same[0] > 0.95 > same[1] and (run.folder / "model.safetensors").is_file()
 
@@ -89,13 +122,16 @@ def load_ids(run) -> list[str]:
     return [id for id in load_source("digits").ids if id not in held]
 
 
-@pytest.mark.parametrize("bad, words", [
-    (dict(lr=0.1, max_steps=5), "found max_steps, lr for knn, which trains no network"),
-    (dict(prior="x"), "found prior pseudo-labels for knn"),
-    (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
-    (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
-    (dict(resume=True), "found resume for knn"),
-])
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (dict(lr=0.1, max_steps=5), "found max_steps, lr for knn, which trains no network"),
+        (dict(prior="x"), "found prior pseudo-labels for knn"),
+        (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
+        (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
+        (dict(resume=True), "found resume for knn"),
+    ],
+)
 def test_settings_of_training_are_refused(bad, words, tmp_path):
     with pytest.raises(UserError) as e:
         finetune(**DIGITS, method="knn", output_dir=str(tmp_path / "run"), **bad)
@@ -110,9 +146,15 @@ def test_dry_run(capsys, tmp_path, monkeypatch):
     assert "nothing was kept" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name, args", [
-    ("resnet10t", {}), ("shvit_s1", {}), ("mobilenetv3_small_050", {}), ("vit_tiny_patch16_224", dict(depth=1)),
-])
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("resnet10t", {}),
+        ("shvit_s1", {}),
+        ("mobilenetv3_small_050", {}),
+        ("vit_tiny_patch16_224", dict(depth=1)),
+    ],
+)
 def test_the_head_is_logistic_regression_on_every_kind_of_last_layer(name, args):
     """A BatchNorm before the layer (SHViT) is undone in its weights."""
     torch.manual_seed(0)
@@ -132,6 +174,8 @@ def test_the_head_is_logistic_regression_on_every_kind_of_last_layer(name, args)
 
 def test_a_head_of_several_layers_is_refused():
     model = create_classifier("cnn6_16", 3, pretrained=False)
-    model.__dict__["_heads"] = [torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 3, bias=False))]  # as MetaFormer's
+    model.__dict__["_heads"] = [
+        torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 3, bias=False))
+    ]  # as MetaFormer's
     with pytest.raises(UserError, match="expected one linear layer"):
         model.set_classifier(torch.zeros(3, 64), torch.zeros(3))

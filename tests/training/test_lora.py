@@ -1,4 +1,5 @@
 """Low-rank adapters: what moves, what is saved, and that a resumed run is the same."""
+
 import shutil
 import sys
 
@@ -33,8 +34,12 @@ def settings(vit: str, **more) -> dict:
 
 
 def networks():
-    return [("vit_tiny_patch16_224", TINY_VIT, 8, 8), ("beit_base_patch16_224", dict(depth=1, embed_dim=32, num_heads=2), 32, 3),
-            ("cnn6_16", {}, 16, 6), ("mobilenetv3_small_050", {}, 32, None)]
+    return [
+        ("vit_tiny_patch16_224", TINY_VIT, 8, 8),
+        ("beit_base_patch16_224", dict(depth=1, embed_dim=32, num_heads=2), 32, 3),
+        ("cnn6_16", {}, 16, 6),
+        ("mobilenetv3_small_050", {}, 32, None),
+    ]
 
 
 @pytest.mark.parametrize("name, args, size, layers", networks())
@@ -54,7 +59,9 @@ def test_adapters_start_at_nothing_and_merge_into_the_same_logits(name, args, si
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert all(p.grad is not None for p in trained.values())
     heads = {id(p) for p in model.parameters()} - {id(p) for p in model.body_parameters()}
-    assert all("lora_" in n or id(p) in heads for n, p in trained.items()) and any(id(p) in heads for p in trained.values())
+    assert all("lora_" in n or id(p) in heads for n, p in trained.items()) and any(
+        id(p) in heads for p in trained.values()
+    )
     with torch.no_grad():
         for n, p in trained.items():
             p.add_(0.2 * torch.randn_like(p)) if "lora_B" in n else None
@@ -66,7 +73,10 @@ def test_adapters_start_at_nothing_and_merge_into_the_same_logits(name, args, si
 
 @pytest.mark.parametrize("method", ["fixmatch", "mean-teacher", "vat", "simmatch"])
 def test_base_weights_do_not_move_and_the_saved_model_needs_no_peft(method, vit, few_images, tmp_path):
-    run = finetune(**settings(vit, method=method, method_args={"memory": 2} if method == "simmatch" else {}), output_dir=str(tmp_path / "run"))
+    run = finetune(
+        **settings(vit, method=method, method_args={"memory": 2} if method == "simmatch" else {}),
+        output_dir=str(tmp_path / "run"),
+    )
     start = load_file(f"{vit}/model.safetensors")
     for network in (run.loop.inner.model, run.loop.inner.evaluated):
         state = {k.replace(".base_layer", "").removeprefix("timm_model."): v for k, v in network.state_dict().items()}
@@ -74,7 +84,9 @@ def test_base_weights_do_not_move_and_the_saved_model_needs_no_peft(method, vit,
         assert any(v.abs().max() > 0 for k, v in state.items() if "lora_B" in k)
     saved = load_file(tmp_path / "run" / "model.safetensors")
     moved = {k for k, v in start.items() if not torch.equal(saved[k], v)}
-    assert moved == {k for k in start if k.endswith("weight") and k.split(".")[-2] in ("qkv", "proj", "fc1", "fc2") and "blocks" in k}
+    assert moved == {
+        k for k in start if k.endswith("weight") and k.split(".")[-2] in ("qkv", "proj", "fc1", "fc2") and "blocks" in k
+    }
     assert set(saved) == {*start, "head.weight", "head.bias"}
     model, view, _ = load_classifier(tmp_path / "run", device="cpu")
     x = torch.rand(3, 3, 8, 8)
@@ -105,10 +117,17 @@ def test_without_peft_the_extra_is_named(vit, tmp_path, monkeypatch):
         finetune(**settings(vit), output_dir=str(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("bad, words", [
-    (dict(from_scratch=True, lora_rank=2), "expected pretrained weights"), (dict(lora_alpha=2.0), "found lora_alpha without lora_rank"),
-    (dict(lora_rank=0), "lora_rank is 0; expected a number above 0"), (dict(method="probe", lora_rank=2), "found lora_rank for probe"),
-])
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (dict(from_scratch=True, lora_rank=2), "expected pretrained weights"),
+        (dict(lora_alpha=2.0), "found lora_alpha without lora_rank"),
+        (dict(lora_rank=0), "lora_rank is 0; expected a number above 0"),
+        (dict(method="probe", lora_rank=2), "found lora_rank for probe"),
+    ],
+)
 def test_settings_that_contradict_are_refused(bad, words, tmp_path):
     with pytest.raises(UserError, match=words):
-        finetune(**{"dataset": "digits", "num_labels": 20, "model": "cnn6_16", "output_dir": str(tmp_path / "run"), **bad})
+        finetune(
+            **{"dataset": "digits", "num_labels": 20, "model": "cnn6_16", "output_dir": str(tmp_path / "run"), **bad}
+        )

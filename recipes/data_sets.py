@@ -1,0 +1,50 @@
+"""Where the recipes' images come from, and what the papers feed them to: settings of `pretrain` and `finetune` by name.
+
+A local copy replaces `dataset` with --dataset; its columns and splits have to be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+DATA: dict[str, dict] = {
+    "cifar10": dict(dataset="uoft-cs/cifar10"),
+    "cifar100": dict(dataset="uoft-cs/cifar100", label_column="fine_label"),
+    "svhn": dict(dataset="ufldl-stanford/svhn", dataset_config="cropped_digits", flip=False),
+    "stl10": dict(dataset="jxie/stl10", unlabeled_dataset="jxie/stl10", unlabeled_dataset_split="unlabeled"),
+    "imagenet": dict(dataset="ILSVRC/imagenet-1k", test_dataset_split="validation", streaming=True),
+}
+# the network and its image side in px that the literature trains from random weights
+SMALL: dict[str, dict] = {
+    "cifar10": dict(model="wrn_28_2", image_size=32),
+    "cifar100": dict(model="wrn_28_8", image_size=32),
+    "svhn": dict(model="wrn_28_2", image_size=32),
+    "stl10": dict(model="wrn_37_2", image_size=96),
+}
+
+
+def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) -> None:
+    """The flags that every recipe has."""
+    parser.add_argument("--benchmark", default=names[0], choices=names, help=f"data set (default: {names[0]})")
+    parser.add_argument("--dataset", help="a local copy of the data set, or another Hub id")
+    parser.add_argument("--unlabeled-dataset", help="a local copy of the images without labels (STL-10)")
+    parser.add_argument("--seed", type=int, default=0, help="decides labels, weights and views")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--output-dir", default=output)
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier launch stopped")
+    parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
+
+
+def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:
+    """Settings that all stages of a recipe share."""
+    data = dict(DATA[benchmark or args.benchmark])
+    if args.dataset:
+        data |= dict(dataset=args.dataset, dataset_config=None)
+    if args.unlabeled_dataset:
+        data |= dict(unlabeled_dataset=args.unlabeled_dataset)
+    return dict(data, seed=args.seed, precision=args.precision, resume=args.resume, dry_run=args.dry_run)
+
+
+def for_pretrain(settings: dict) -> dict:
+    """The part of them that `pretrain` takes."""
+    return {k: v for k, v in settings.items() if k != "test_dataset_split"}

@@ -1,0 +1,320 @@
+"""Every recipe runs on generated images in the columns and splits of the published data sets."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_lowlabel.methods import METHODS
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def write(folder: Path, split: str, labels: list[int], classes: int, column: str, side: int, image: str) -> None:
+    """One parquet file, as `datasets` writes them: classes differ by brightness."""
+    from datasets import ClassLabel, Dataset, Features, Image
+    from PIL import Image as Pictures
+
+    rng = np.random.default_rng(len(labels))
+    pictures = [
+        Pictures.fromarray((rng.integers(0, 60, (side, side, 3)) + 190 * max(k, 0) // classes).astype(np.uint8))
+        for k in labels
+    ]
+    features = {image: Image(), column: ClassLabel(names=[f"class {k}" for k in range(classes)])}
+    columns = {image: pictures, column: labels}
+    if column == "fine_label":  # CIFAR-100 has two columns of classes
+        features["coarse_label"], columns["coarse_label"] = ClassLabel(names=["a", "b"]), [0] * len(labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    Dataset.from_dict(columns, features=Features(features)).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> dict[str, str]:
+    """Local copies, 24 training and 12 test images of 3 classes at 16 px."""
+    root = tmp_path_factory.mktemp("copies")
+    for name, image, column, test in (
+        ("cifar10", "img", "label", "test"),
+        ("cifar100", "img", "fine_label", "test"),
+        ("svhn", "image", "label", "test"),
+        ("stl10", "image", "label", "test"),
+        ("imagenet", "image", "label", "validation"),
+    ):
+        write(root / name / "data", "train", [i % 3 for i in range(24)], 3, column, 16, image)
+        write(root / name / "data", test, [i % 3 for i in range(12)], 3, column, 16, image)
+        if name == "stl10":
+            write(root / name / "data", "unlabeled", [-1] * 20, 3, column, 16, image)
+    return {p.name: str(p) for p in root.iterdir()}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    for name in ("curves", "predictions", "confusion", "reliability"):
+        monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+
+
+def run(monkeypatch, tmp_path, name: str, *arguments) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(RECIPES))
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
+    runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+
+
+TINY = ("--model", "wrn_10_2", "--num-labels", 6, "--dry-run")
+DRY = [
+    ("target_pretraining", "cifar10", (*TINY, "--from-scratch", "--image-size", 16)),
+    (
+        "target_pretraining",
+        "cifar100",
+        (*TINY, "--from-scratch", "--image-size", 16, "--method", "self-tuning", "--pretrain", "moco"),
+    ),
+    ("target_pretraining", "svhn", (*TINY, "--from-scratch", "--image-size", 16, "--pretrain", "none")),
+    ("from_scratch", "cifar10", (*TINY, "--method", "fixmatch")),
+    ("from_scratch", "cifar100", (*TINY, "--pretrain", "simsiam")),
+    ("from_scratch", "svhn", (*TINY, "--method", "mixmatch")),
+    ("from_scratch", "stl10", (*TINY, "--method", "flexmatch")),
+    ("imagenet", "imagenet", (*TINY, "--image-size", 16, "--method", "fixmatch-eman", "--workers", 0)),
+    (
+        "imagenet",
+        "imagenet",
+        (*TINY, "--image-size", 16, "--method", "s4l-rotation", "--pretrain", "byol-eman", "--workers", 0),
+    ),
+    ("moam", "imagenet", (*TINY, "--image-size", 16, "--pool-size", 16)),
+    ("alternating_optimisation", "svhn", (*TINY, "--image-size", 16)),
+]
+
+
+@pytest.mark.parametrize("recipe, benchmark, arguments", DRY)
+def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, tmp_path, monkeypatch, capsys):
+    """--dry-run keeps nothing. The batches of the papers are cut to what 24 images need."""
+    small_batches(monkeypatch)
+    more = ("--unlabeled-dataset", copies["stl10"]) if benchmark == "stl10" else ()
+    run(monkeypatch, tmp_path, recipe, "--benchmark", benchmark, "--dataset", copies[benchmark], *arguments, *more)
+    assert not list(tmp_path.iterdir())
+
+
+def small_batches(monkeypatch):
+    """Batches of 4 in every default and preset: a recipe's own settings stay as they are."""
+    for spec in METHODS.values():
+        for values in (spec.defaults, *spec.presets.values()):
+            if "batch_size" in values:
+                monkeypatch.setitem(values, "batch_size", 4)
+    from hf_lowlabel import config
+
+    for values in config.FALLBACKS.values():
+        monkeypatch.setitem(values, "batch_size", 4)
+    for name, args in {
+        "byol": dict(hidden=16),
+        "byol-eman": dict(hidden=16),
+        "simsiam": dict(hidden=16, out=16),
+        "moco": dict(queue=16),
+    }.items():
+        for values in (METHODS[name].defaults, *METHODS[name].presets.values()):
+            monkeypatch.setitem(values, "method_args", args)
+
+
+def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, capsys):
+    small_batches(monkeypatch)
+    arguments = (
+        "--local",
+        f"cifar10={copies['cifar10']}",
+        f"svhn={copies['svhn']}",
+        "--sources",
+        "none",
+        "svhn",
+        "--targets",
+        "cifar10",
+        "svhn",
+        "--model",
+        "wrn_10_2",
+        "--from-scratch",
+        "--image-size",
+        16,
+        "--pretrain-epochs",
+        1,
+        "--max-steps",
+        2,
+    )
+    monkeypatch.setattr("hf_lowlabel.training.finetune_run.make_split", fewer_labels)
+    run(monkeypatch, tmp_path, "transfer_matrix", *arguments)
+    first = capsys.readouterr().out
+    assert re.search(r"\| none \| \d+\.\d\d \| \d+\.\d\d \|\n\| svhn \| \d+\.\d\d \| \d+\.\d\d \|", first)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
+    assert len(before) == 5
+    run(monkeypatch, tmp_path, "transfer_matrix", *arguments)
+    assert capsys.readouterr().out.splitlines()[-3:] == first.splitlines()[-3:]
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
+
+
+def fewer_labels(source, number, **kwargs):
+    from hf_lowlabel.data.splits import make_split
+
+    return make_split(source, 6, **kwargs)
+
+
+def test_moam_in_three_steps(copies, tmp_path, monkeypatch, capsys):
+    """Step 2 takes a pseudo-label for every image, step 3 the given labels again."""
+    from hf_lowlabel.data.splits import Split
+
+    small_batches(monkeypatch)
+    run(
+        monkeypatch,
+        tmp_path,
+        "moam",
+        "--benchmark",
+        "cifar10",
+        "--dataset",
+        copies["cifar10"],
+        "--model",
+        "wrn_10_2",
+        "--num-labels",
+        6,
+        "--image-size",
+        12,
+        "--pool-size",
+        16,
+        "--epochs",
+        40,
+        2,
+        20,
+    )
+    assert len(re.findall(r"step \d: top-5", capsys.readouterr().out)) == 3
+    splits = [Split.load(p / "split.json") for p in sorted((tmp_path / "runs" / "moam").glob("?-*"))]
+    assert [len(s.labeled) for s in splits] == [6, 24, 6] and splits[2].labeled == splits[0].labeled
+    assert all(splits[1].labeled[id] == name for id, name in splits[0].labeled.items())
+
+
+def test_alternating_cycles_reset_and_keep_two_thirds(copies, tmp_path, monkeypatch, capsys):
+    from safetensors.numpy import load_file
+
+    run(
+        monkeypatch,
+        tmp_path,
+        "alternating_optimisation",
+        "--benchmark",
+        "cifar10",
+        "--dataset",
+        copies["cifar10"],
+        "--model",
+        "wrn_10_2",
+        "--num-labels",
+        6,
+        "--image-size",
+        16,
+        "--pretrain-epochs",
+        1,
+        "--cycles",
+        3,
+        "--whole",
+        1,
+        "--epochs",
+        2,
+        "--batch-size",
+        8,
+    )
+    assert len(re.findall(r"cycle \d: test accuracy", capsys.readouterr().out)) == 3
+    root = next((tmp_path / "runs" / "alternating").iterdir())
+    kept = [(load_file(root / f"cycle-{c:02d}" / "priors.safetensors")["priors"].sum(1) > 0) for c in (1, 2, 3)]
+    assert [k.sum() for k in kept] == [16, 16, 24] and (kept[0] != kept[1]).any()
+    start = load_file(root / "rotnet" / "model.safetensors")
+    for c in (1, 2, 3):
+        after = load_file(root / f"cycle-{c:02d}" / "phase-2" / "model.safetensors")
+        same = {k for k in start if k in after and np.array_equal(start[k], after[k])}
+        weights = {
+            k for k in start if k.startswith(("conv1", "group")) and "running" not in k and "num_batches" not in k
+        }
+        assert {k for k in weights if k.startswith(("conv1", "group1", "group2"))} <= same and not any(
+            "group3" in k for k in weights & same
+        )
+
+
+def test_refinement_uses_all_images_and_soft_labels(copies, tmp_path, monkeypatch):
+    from safetensors.numpy import load_file
+
+    from hf_lowlabel import finetune
+
+    start = finetune(
+        dataset=copies["cifar10"],
+        model="wrn_10_2",
+        from_scratch=True,
+        image_size=16,
+        num_labels=6,
+        method="mean-teacher",
+        max_steps=2,
+        batch_size=4,
+        unlabeled_ratio=1,
+        output_dir=str(tmp_path / "mt"),
+    )
+    run(
+        monkeypatch,
+        tmp_path,
+        "alternating_optimisation",
+        "--dataset",
+        copies["cifar10"],
+        "--image-size",
+        16,
+        "--num-labels",
+        6,
+        "--cycles",
+        1,
+        "--whole",
+        0,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--refine",
+        start.folder,
+    )
+    p = load_file(next(tmp_path.rglob("cycle-01/priors.safetensors")))["priors"]
+    assert np.allclose(p.sum(1), 1, atol=1e-5) and (p.max(1) < 1).any()
+
+
+def test_votes_of_adapted_models(copies, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("peft")
+    import torch
+    from safetensors.numpy import load_file
+
+    from hf_lowlabel.models import create_backbone
+
+    for i, depth in enumerate((1, 2)):
+        torch.manual_seed(i)
+        create_backbone(
+            "vit_tiny_patch16_224",
+            pretrained=False,
+            image_size=16,
+            model_args=dict(depth=depth, embed_dim=24, num_heads=2, patch_size=4),
+        ).save_pretrained(tmp_path / f"vit{i}")
+    run(
+        monkeypatch,
+        tmp_path,
+        "vpet",
+        "--benchmark",
+        "cifar100",
+        "--dataset",
+        copies["cifar100"],
+        "--backbones",
+        tmp_path / "vit0",
+        tmp_path / "vit1",
+        "--ranks",
+        2,
+        "--num-labels",
+        6,
+        "--image-size",
+        16,
+        "--batch-size",
+        6,
+        "--max-steps",
+        3,
+    )
+    text = capsys.readouterr().out
+    assert len(re.findall("labels only, vit[01] rank 2", text)) == 2 and "self-training on 2 votes" in text
+    p = load_file(next(tmp_path.rglob("priors.safetensors")))["priors"]
+    assert set(np.unique(p)) <= {0, 0.5, 1} and np.allclose(p.sum(1), 1)
+
+
+def test_every_recipe_is_tested_here():
+    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet"}
+    others = {"as3l_cifar10", "byol_fixmatch_digits", "data_sets"}  # of selection, of the demo; the table of data sets
+    assert {p.stem for p in RECIPES.glob("*.py")} - others == tested

@@ -1,0 +1,76 @@
+"""What classifiers believe of the pool: means, votes, five crops and four rotations; labels stay labels."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_lowlabel import load_source, make_split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.models import create_classifier
+from hf_lowlabel.training.priors import load_priors
+from hf_lowlabel.training.pseudo_labels import pseudo_labels, twenty
+from hf_lowlabel.training.serving import load_classifier
+
+
+@pytest.fixture
+def made(tmp_path, few_images):
+    """(source, split, folders of two random classifiers of 6 px crops from 8 px images)."""
+    source = load_source("digits")
+    split = make_split(source, 20, class_balanced=True, test_fraction=0.2)
+    for i in range(2):
+        torch.manual_seed(i)
+        model = create_classifier(
+            "cnn6_16", 10, pretrained=False, class_names=split.class_names, image_size=6, crop_pct=0.75
+        )
+        with torch.no_grad():
+            model.timm_model.fc.weight.mul_(30)
+        model.save_pretrained(tmp_path / str(i))
+    return source, split, [tmp_path / "0", tmp_path / "1"]
+
+
+def by_hand(source, split, folder, crops: bool) -> np.ndarray:
+    model, view, side = load_classifier(folder, device="cpu")
+    assert side == 8
+    x = torch.stack(
+        [
+            torch.from_numpy(np.array(source.image(i).convert("RGB"))).permute(2, 0, 1)
+            for i in split.resolve(source).train
+        ]
+    )
+    mean, std = view.mean, view.std
+    places = [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)] if crops else [(1, 1)]
+    turns = range(4) if crops else (0,)
+    with torch.no_grad():
+        return np.mean([model((x[..., a : a + 6, b : b + 6].rot90(q, (2, 3)) / 255 - mean) / std).logits.softmax(1).numpy()
+                        for a, b in places for q in turns], axis=0)  # fmt: skip
+
+
+@pytest.mark.parametrize("votes, crops", [(False, False), (True, False), (False, True)])
+def test_the_file_holds_the_mean_over_models_and_crops(votes, crops, made, tmp_path):
+    source, split, folders = made
+    found = pseudo_labels(folders, source, split, tmp_path / "p.safetensors", votes=votes, crops=crops, device="cpu")
+    beliefs = [by_hand(source, split, f, crops) for f in folders]
+    expected = np.mean([np.eye(10)[p.argmax(1)] if votes else p for p in beliefs], axis=0)
+    at = split.resolve(source)
+    known = np.isin(at.train, at.labeled)
+    assert known.sum() == 20
+    np.testing.assert_allclose(found[~known], expected[~known], atol=1e-4)
+    assert np.array_equal(found[known].argmax(1), at.labels) and np.all(found[known].max(1) == 1)
+    ids = [source.ids[i] for i in at.train]
+    np.testing.assert_allclose(load_priors(tmp_path / "p.safetensors", ids, split.class_names).numpy(), found)
+
+
+def test_twenty_views_are_different(made):
+    _, view, _ = load_classifier(made[2][0], device="cpu")
+    x = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    shown = {v(x, torch.zeros(1, 0, dtype=torch.float64)).numpy().tobytes() for v in twenty(view)}
+    assert len(shown) == 20
+
+
+def test_a_model_of_other_classes_is_refused(made, tmp_path):
+    source, split, _ = made
+    create_classifier("cnn6_16", 2, pretrained=False, class_names=["cat", "dog"], image_size=8).save_pretrained(
+        tmp_path / "other"
+    )
+    with pytest.raises(UserError, match="found the classes cat, dog in .*other"):
+        pseudo_labels([tmp_path / "other"], source, split, tmp_path / "p.safetensors", device="cpu")
