@@ -4,6 +4,7 @@
     accelerate launch recipes/imagenet.py --percent 10 --method s4l-rotation
     accelerate launch recipes/imagenet.py --percent 1 --method fixmatch-eman --backbone runs/byol-eman     # SelfMatch
     accelerate launch recipes/imagenet.py --percent 1 --method fixmatch-eman --pretrain byol-eman
+    accelerate launch recipes/imagenet.py --percent 10 --label-with runs/imagenet/supervised-10-0       # Pseudo-Label
 
 ResNet-50 at 224 px, each method's own preset (imagenet-1, imagenet-10 or imagenet). 13 images of every class are 1 %,
 128 are 10 %.
@@ -27,8 +28,10 @@ from pathlib import Path
 
 from data_sets import arguments, common, for_pretrain
 
-from hf_lowlabel import finetune, pretrain
+from hf_lowlabel import finetune, load_source, pretrain
+from hf_lowlabel.data.splits import Split
 from hf_lowlabel.methods import METHODS
+from hf_lowlabel.training.pseudo_labels import pseudo_labels
 
 PER_CLASS = {"1": 13, "10": 128}  # of 1000 classes
 
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--method", default="sscl", help="method of finetuning, with its preset for ImageNet")
     parser.add_argument("--pretrain", default="none", help="self-supervised method before it, or none")
     parser.add_argument("--backbone", help="weights that are pretrained already: a run folder, a timm name or a Hub id")
+    parser.add_argument("--label-with", help="finished run whose classes of all images are learned (self-training)")
     parser.add_argument("--model", default="resnet50", help="architecture")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")
     parser.add_argument(
@@ -59,7 +63,14 @@ def main() -> None:
         )
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    presets = METHODS[args.method].presets
+    labels, method = dict(num_labels=number, class_balanced=True), args.method
+    if args.label_with:
+        given = Path(args.label_with, "split.json")
+        source = load_source(shared["dataset"])
+        pseudo_labels([args.label_with], source, Split.load(given), folder / "pseudo-labels.safetensors")
+        labels = dict(split=str(given), prior=str(folder / "pseudo-labels.safetensors"))
+        method = "self-training"
+    presets = METHODS[method].presets
     preset = next((name for name in (f"imagenet-{args.percent}", "imagenet") if name in presets), None)
     stated = {"epochs", "max_steps"} & set(presets.get(preset, {}))  # the paper's own length
     length = {} if stated and not args.epochs else dict(epochs=args.epochs or 50.0)
@@ -67,11 +78,10 @@ def main() -> None:
         **shared,
         **start,
         **length,
-        method=args.method,
+        **labels,
+        method=method,
         preset=preset,
-        num_labels=number,
-        class_balanced=True,
-        output_dir=str(folder / f"{args.method}-{args.percent}-{args.seed}"),
+        output_dir=str(folder / f"{method}-{args.percent}-{args.seed}"),
     )
     print(
         f"{args.percent} % of the labels: top-1 {run.metrics['accuracy']:.2%}, top-5 {run.metrics['top5_accuracy']:.2%}"

@@ -69,7 +69,9 @@ def _slug(name: str) -> str:
 
 
 def summarise(run: Run) -> None:
-    """Print what came out, or for a dry run what the real run will take."""
+    """Print what came out, or for a dry run what the real run will take; of several processes the first one does."""
+    if int(os.environ.get("RANK", "0")):
+        return
     config, loop = run.config, run.loop
     if config.dry_run:
         print(yaml.safe_dump({k: v for k, v in to_dict(config).items() if v not in (None, [], {})}, sort_keys=False).rstrip())

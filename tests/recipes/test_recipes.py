@@ -314,6 +314,31 @@ def test_votes_of_adapted_models(copies, tmp_path, monkeypatch, capsys):
     assert set(np.unique(p)) <= {0, 0.5, 1} and np.allclose(p.sum(1), 1)
 
 
+def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
+    """ImageNet: a supervised run labels every image, and a fresh network learns them."""
+    small_batches(monkeypatch)
+    monkeypatch.setitem(METHODS["supervised"].presets["imagenet-10"], "max_steps", 2)
+    monkeypatch.setitem(METHODS["self-training"].presets["imagenet"], "epochs", 3)
+    tiny = (
+        "--dataset",
+        copies["imagenet"],
+        "--percent",
+        10,
+        "--model",
+        "wrn_10_2",
+        "--num-labels",
+        6,
+        "--image-size",
+        16,
+        "--workers",
+        0,
+    )
+    run(monkeypatch, tmp_path, "imagenet", *tiny, "--method", "supervised")
+    run(monkeypatch, tmp_path, "imagenet", *tiny, "--label-with", "runs/imagenet/supervised-10-0")
+    assert capsys.readouterr().out.count("top-1") == 2
+    assert (tmp_path / "runs" / "imagenet" / "self-training-10-0" / "model.safetensors").is_file()
+
+
 def test_every_recipe_is_tested_here():
     tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet"}
     others = {"as3l_cifar10", "byol_fixmatch_digits", "data_sets"}  # of selection, of the demo; the table of data sets
