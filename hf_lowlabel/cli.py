@@ -259,6 +259,7 @@ def _priors(argv: list[str]) -> int:
     parser.add_argument("--propagation", default="clusters", help="clusters (AS3L) or llgc (default: clusters)")
     parser.add_argument("--clusters", type=int, nargs="+", metavar="K", help="clusters of each run (default: 1 to 6 times the classes)")
     parser.add_argument("--neighbors", type=int, default=50, help="neighbours of every image in the graph of llgc (default: 50)")
+    parser.add_argument("--balanced", action="store_true", help="give every class the same mass, where classes are of similar size")
     parser.add_argument("--hard", action="store_true", help="the most likely class alone; the rows of llgc are too flat for a threshold")
     parser.add_argument("--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6")
     _feature_flags(parser, "none kept")

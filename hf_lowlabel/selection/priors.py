@@ -101,6 +101,18 @@ def check(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: i
         raise UserError(f"found labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
 
 
+def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
+    """Rows scaled until every class has the same mass N / K (Sinkhorn and Knopp 1967): what class mass normalization
+    (Zhu, Ghahramani and Lafferty 2003, section 4) does once, done until rows sum to 1 as well. For classes of similar
+    size; where they are, it corrects a class that spread too far over a bridge in the graph.
+    """
+    z = priors.astype(np.float64) + 1e-9
+    for _ in range(rounds):
+        z *= len(z) / z.shape[1] / z.sum(0)
+        z /= z.sum(1, keepdims=True)
+    return z.astype(np.float32)
+
+
 def harden(priors: np.ndarray) -> np.ndarray:
     """The most likely class of every row alone; a row without one, which no label reached, stays uniform."""
     hard = np.eye(priors.shape[1], dtype=np.float32)[priors.argmax(1)]

@@ -21,7 +21,7 @@ from .clustering import backend, unit
 from .features import Features, extract
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
-from .priors import PROPAGATION, harden, report
+from .priors import PROPAGATION, balance, harden, report
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -219,6 +219,7 @@ def priors(
     finetune: bool = True,
     clusters: list[int] | None = None,
     neighbors: int = 50,
+    balanced: bool = False,
     hard: bool = False,
     seed: int = 0,
     features: str | None = None,
@@ -235,9 +236,9 @@ def priors(
 
     propagation: "clusters" (AS3L, section 4.3) or "llgc". finetune: on features after Eq. 6, with as many clusters as
     there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). neighbors: of every image
-    in the graph of llgc; fewer suit small data sets. hard: the most likely class alone, for the rows of llgc are so
-    flat that a confidence threshold never sees them. Accuracy and calibration are told where the data set has the true
-    labels; they are never used.
+    in the graph of llgc; fewer suit small data sets. balanced: every class gets the same mass, for classes of similar
+    size. hard: the most likely class alone, for the rows of llgc are so flat that a confidence threshold never sees
+    them. Accuracy and calibration are told where the data set has the true labels; they are never used.
     """
     if propagation not in PROPAGATION:
         raise unknown("propagation", propagation, PROPAGATION)
@@ -270,8 +271,8 @@ def priors(
     y = PROPAGATION[propagation](
         x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
     )
-    if hard:
-        y = harden(y)
+    y = balance(y) if balanced else y
+    y = harden(y) if hard else y
     number = {name: k for k, name in enumerate(manifest.class_names)}
     known = np.array([number.get(name, -1) for name in source.class_names] + [-1])  # last: no label
     truth = known[source.labels[found.indices]]

@@ -21,7 +21,7 @@ PRETRAIN = {  # contrast learns most in a minute; BYOL needs more steps and smal
     "simclr": dict(_PRETRAIN, method="simclr", max_steps=600, lr=0.2, min_scale=0.5),
     "byol": dict(_PRETRAIN, method="byol", max_steps=900, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)),
 }
-PRIORS = dict(propagation="llgc", neighbors=10, hard=True, finetune=False)
+PRIORS = dict(propagation="llgc", neighbors=7, balanced=True, hard=True, finetune=False)
 FINETUNE = dict(max_steps=600, batch_size=16, unlabeled_ratio=5, lr=0.03)
 PRIOR_UNTIL = 0.6  # share of FixMatch that the priors guide
 

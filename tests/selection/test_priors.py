@@ -7,7 +7,7 @@ import torch
 from hf_lowlabel.config import FinetuneConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.clustering import constrained_kmeans
-from hf_lowlabel.selection.priors import cluster_priors, harden, llgc, report
+from hf_lowlabel.selection.priors import balance, cluster_priors, harden, llgc, report
 from hf_lowlabel.training.priors import load_priors, save_priors
 
 from .conftest import blobs
@@ -77,6 +77,19 @@ def test_an_island_without_labels_is_uniform():
 def test_hard_priors_keep_the_class_and_say_nothing_where_no_label_reached():
     p = np.array([[0.30, 0.36, 0.34], [1 / 3, 1 / 3, 1 / 3], [0.8, 0.1, 0.1]], np.float32)
     assert np.allclose(harden(p), [[0, 1, 0], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0]])
+
+
+def test_balanced_priors_are_the_scaling_with_equal_masses():
+    """D1 P D2 with rows of 1 and columns of N / K is unique; here it is found by Newton's method on its logarithms."""
+    p = np.random.default_rng(0).dirichlet([2.0, 1.0, 0.5], 12)
+    found = balance(p.astype(np.float32))
+    assert np.allclose(found.sum(1), 1, atol=1e-6) and np.allclose(found.sum(0), 4, atol=1e-4)
+    v = np.zeros(3)  # log of the columns' factors; the rows' follow
+    for _ in range(50):
+        b = p * np.exp(v) / (p * np.exp(v)).sum(1, keepdims=True)
+        jacobian = np.diag(b.sum(0)) - b.T @ b
+        v -= np.linalg.pinv(jacobian) @ (b.sum(0) - 4)
+    assert np.allclose(found, b, atol=1e-4) and (found.argmax(1) != p.argmax(1)).any()
 
 
 def test_bad_labels_are_refused():
