@@ -292,7 +292,7 @@ def _data_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel demo", description="Target pretraining, prior pseudo-labels, FixMatch and "
+    parser = argparse.ArgumentParser(prog="hf-lowlabel demo", description="Target pretraining, prior pseudo-labels, FlexMatch and "
                                      "the supervised baseline on scikit-learn's digits with 40 labels, on the same test set.")
     parser.add_argument("--output-dir", default="demo-digits", help="folder to leave model, card and pictures in")
     parser.add_argument("--num-labels", type=int, help="labels to keep, the same number per class (default: 40; with --active: 10)")

@@ -78,7 +78,7 @@ def active_demo(
         **settings,
         split=str(folder / "split.json"),
         prior=str(folder / "priors.safetensors"),
-        prior_until=demo.PRIOR_UNTIL,
+        prior_until=demo.FROM_PRIORS["prior_until"],
         output_dir=str(folder / "model"),
     )
     results = {

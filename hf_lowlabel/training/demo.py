@@ -1,6 +1,6 @@
 """The whole chain on scikit-learn's digits: 1,797 real scans, offline, a few of them labeled.
 
-    split -> supervised baseline -> target pretraining -> prior pseudo-labels -> FixMatch from both -> one test set for all
+    split -> supervised baseline -> target pretraining -> prior pseudo-labels -> FlexMatch from both -> one test set for all
 """
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger("hf_lowlabel")
 SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, pool_size=16, color=False, log_every=100)
 _PRETRAIN = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup=0.1, randaugment=True)
 PRETRAIN = {  # contrast learns most in a minute; BYOL needs more steps and smaller crops
-    "simclr": dict(_PRETRAIN, method="simclr", max_steps=600, lr=0.2, min_scale=0.5),
-    "byol": dict(_PRETRAIN, method="byol", max_steps=900, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)),
+    "simclr": dict(_PRETRAIN, method="simclr", max_steps=1000, lr=0.2, min_scale=0.5),
+    "byol": dict(_PRETRAIN, method="byol", max_steps=1500, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)),
 }
 PRIORS = dict(propagation="llgc", neighbors=7, balanced=True, hard=True, finetune=False)
 FINETUNE = dict(max_steps=600, batch_size=16, unlabeled_ratio=5, lr=0.03)
-PRIOR_UNTIL = 0.6  # share of FixMatch that the priors guide
+FROM_PRIORS = dict(method="flexmatch", prior_until=0.6)  # its thresholds start low: priors count before the network is sure
 
 
 def settings(pretraining: str = "simclr") -> tuple[dict, dict, dict]:
@@ -53,11 +53,11 @@ def demo(output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0, p
     print("3/4 prior pseudo-labels: the few labels spread over the features of all images")
     worth = priors(backbone, "digits", split=common["split"], output=prior, seed=seed, **PRIORS)
     print(f"{worth['accuracy']:.1%} of {worth['images'] - worth['labeled']} pseudo-labels are right\n"
-          "4/4 FixMatch on labeled and unlabeled images, from the pretrained weights and the priors")
-    model = finetune(**dict(common, model=backbone), **fine, method="fixmatch", prior=prior, prior_until=PRIOR_UNTIL,
+          "4/4 FlexMatch (FixMatch with a threshold per class), from the pretrained weights and the priors")
+    model = finetune(**dict(common, model=backbone), **fine, **FROM_PRIORS, prior=prior,
                      output_dir=str(folder / "model"), compare_supervised=str(folder / "supervised"))
     runs = {"supervised": supervised, "pretrained": pretrained, "model": model}
-    name, seconds = f"{pre['method']} + priors + fixmatch", time.perf_counter() - begin
+    name, seconds = f"{pre['method']} + priors + flexmatch", time.perf_counter() - begin
     results = {"supervised": supervised.metrics["accuracy"], "priors": worth["accuracy"], name: model.metrics["accuracy"],
                "seconds": round(seconds, 1)}
     write_json(folder / "results.json", results)

@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.hub.facts import collect_hardware, collect_versions
 from hf_lowlabel.selection.verbs import priors
-from hf_lowlabel.training.demo import PRETRAIN, PRIOR_UNTIL, PRIORS, settings
+from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 
 
 def pixels_rows(split, source) -> dict[str, float]:
@@ -39,40 +39,38 @@ def pixels_rows(split, source) -> dict[str, float]:
             "SVM on pixels": float((svm.predict(x[at.test]) == truth).mean())}
 
 
-def rows(budgets: list[int], seed: int, folder: Path) -> dict[int, dict[str, float]]:
+def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[int, dict[str, float]]:
     """Test accuracy by budget and row; pretraining sees no label, so all budgets share it."""
     source, out = load_source("digits"), {}
-    for pretraining in PRETRAIN:
-        shared, pre, fine = settings(pretraining)
-        common = dict(**shared, seed=seed, save_every=10**6, eval_every=10**6)
-        unlabeled = folder / "unlabeled.json"
-        replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(unlabeled)
-        begin = time.perf_counter()
-        pretrain(**common, **pre, from_scratch=True, split=str(unlabeled), output_dir=str(folder / pretraining))
-        print(f"seed {seed}: {pretraining} in {time.perf_counter() - begin:.0f} s", flush=True)
+    shared, pre, fine = settings(pretraining)
+    common = dict(**shared, seed=seed, save_every=10**6, eval_every=10**6)
+    unlabeled, backbone = folder / "unlabeled.json", str(folder / "backbone")
+    replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(unlabeled)
+    begin = time.perf_counter()
+    pretrain(**common, **pre, from_scratch=True, split=str(unlabeled), output_dir=backbone)
+    print(f"seed {seed}: {pretraining} in {time.perf_counter() - begin:.0f} s", flush=True)
     for labels in budgets:
         split = make_split(source, labels, seed=seed, class_balanced=True, test_fraction=0.2)
         manifest = folder / f"split-{labels}.json"
         split.save(manifest)
         out[labels] = pixels_rows(split, source)
 
-        def train(name: str, method: str, start: str | None = None, **more) -> None:
+        def train(name: str, start: bool = False, **more) -> None:
             begin = time.perf_counter()
-            weights = {"model": str(folder / start)} if start else {"from_scratch": True}
-            run = finetune(**{**common, **fine, **weights, **more}, method=method, split=str(manifest), keep_best="last",
+            weights = {"model": backbone} if start else {"from_scratch": True}
+            run = finetune(**{**common, **fine, **weights, **more}, split=str(manifest), keep_best="last",
                            output_dir=str(folder / f"{name} {labels}"))
             out[labels][name] = run.metrics["accuracy"]
             print(f"{labels} labels, seed {seed}: {name} {out[labels][name]:.2%} in {time.perf_counter() - begin:.0f} s", flush=True)
 
-        train("supervised", "supervised")
-        train("FixMatch", "fixmatch")
-        train("BYOL + FixMatch", "fixmatch", "byol")
-        train("SimCLR + supervised", "supervised", "simclr")
-        train("SimCLR + FixMatch", "fixmatch", "simclr")
-        prior = folder / f"priors-{labels}.safetensors"
-        worth = priors(str(folder / "simclr"), "digits", split=str(manifest), output=str(prior), seed=seed, **PRIORS)
-        out[labels]["SimCLR, priors alone (training images)"] = worth["accuracy"]
-        train("SimCLR + priors + FixMatch", "fixmatch", "simclr", prior=str(prior), prior_until=PRIOR_UNTIL)
+        train("supervised", method="supervised")
+        train("FixMatch", method="fixmatch")
+        train(f"{pretraining} + supervised", start=True, method="supervised")
+        train(f"{pretraining} + FixMatch", start=True, method="fixmatch")
+        prior = str(folder / f"priors-{labels}.safetensors")
+        worth = priors(backbone, "digits", split=str(manifest), output=prior, seed=seed, **PRIORS)
+        out[labels][f"{pretraining}, priors alone (training images)"] = worth["accuracy"]
+        train(f"{pretraining} + priors + FlexMatch", start=True, prior=prior, **FROM_PRIORS)
     return out
 
 
@@ -80,12 +78,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=int, nargs="+", default=[40, 10])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--pretraining", default="simclr", choices=PRETRAIN)
     parser.add_argument("--output", help="JSON file for the results")
     args = parser.parse_args()
     result = {"hardware": collect_hardware(), "versions": collect_versions(), "accuracy": {}}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            for labels, found in rows(args.labels, seed, Path(folder)).items():
+            for labels, found in rows(args.labels, args.pretraining, seed, Path(folder)).items():
                 for name, value in found.items():
                     result["accuracy"].setdefault(labels, {}).setdefault(name, []).append(value)
         if args.output:
