@@ -69,7 +69,7 @@ class RunConfig:
     schedule: str | None = setting(
         None, "learning rate over time", choices=("cosine", "fixmatch", "constant", "linear", "steps", "steps-late", "steps-moam"))
     warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
-    head_lr: float = setting(1.0, "learning rate of the classifier head as a multiple of the body's")
+    head_lr: float | None = setting(None, "learning rate of the head (with masks: decoder and head) as a multiple of the body's; None: 1")
     clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
     precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"))
     compile: bool = setting(False, "torch.compile the network")
@@ -219,11 +219,11 @@ OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "
                "freeze", "lora_rank", "lora_alpha"}
 FALLBACKS: dict[str, dict] = {
     "pretrain": dict(max_steps=1000, batch_size=256, optimizer="lars", lr=0.3, weight_decay=1e-6, schedule="cosine", warmup=0.0,
-                     l2_start=1e-2),
+                     head_lr=1.0, l2_start=1e-2),
     "finetune": dict(max_steps=5000, batch_size=64, optimizer="sgd", lr=0.03, weight_decay=5e-4, schedule="fixmatch", warmup=0.0,
-                     unlabeled_ratio=7),
+                     head_lr=1.0, unlabeled_ratio=7),
     "segmentation": dict(max_steps=10_000, batch_size=10, optimizer="adam", lr=1e-4, weight_decay=0.0, schedule="constant", warmup=0.0,
-                         unlabeled_ratio=1, architecture="deeplabv3plus-os16"),
+                         head_lr=1.0, unlabeled_ratio=1, architecture="deeplabv3plus-os16"),
 }
 DEFAULT_METHODS = {("pretrain", "classification"): "byol", ("pretrain", "segmentation"): "pixpro",
                    ("finetune", "classification"): "fixmatch", ("finetune", "segmentation"): "cutmix"}

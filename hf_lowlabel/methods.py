@@ -267,14 +267,14 @@ METHODS: dict[str, Method] = {
         "varied perturbations", 2020, "1906.01916", "weak view of at least two images", tasks=("segmentation",),
         defaults=dict(_CUTMIX, batch_size=10, lr=1e-4, max_steps=10_000),
         presets={"voc": dict(_CUTMIX, batch_size=20, image_size=321),
-                 "cityscapes": dict(_CUTMIX, batch_size=8, image_size=512),
+                 "cityscapes": dict(_CUTMIX, batch_size=8, pool_size=1024, image_size=512, image_height=256),
                  "isic": dict(_CUTMIX, batch_size=10, image_size=224)}),  # French et al., section 4.3
     "classmix": Method(
         "finetune", "finetuning.classmix:ClassMix", "Olsson et al., ClassMix", 2021, "2007.07936",
         "weak and strong view of at least two images", tasks=("segmentation",),
         defaults=dict(optimizer="sgd", lr=2.5e-4, batch_size=10, unlabeled_ratio=1, schedule="linear"),
         presets={"voc": dict(batch_size=10, image_size=321, max_steps=40_000),
-                 "cityscapes": dict(batch_size=2, image_size=512, max_steps=40_000)}),
+                 "cityscapes": dict(batch_size=2, pool_size=1024, image_size=512, max_steps=40_000)}),
     "clmb": Method(
         "finetune", "finetuning.clmb:CLMB", "Alonso et al., Pixel-level contrastive learning from a class-wise memory "
         "bank", 2021, "2104.13415", "weak and two strong views of at least two images", tasks=("segmentation",),
@@ -282,8 +282,8 @@ METHODS: dict[str, Method] = {
     "unimatch": Method(
         "finetune", "finetuning.unimatch:UniMatch", "Yang et al., Revisiting weak-to-strong consistency", 2023,
         "2208.09910", "weak and two strong views of at least two images", tasks=("segmentation",),
-        defaults=dict(optimizer="sgd", lr=1e-3, batch_size=16, unlabeled_ratio=1, weight_decay=1e-4, schedule="linear"),
-        presets={"voc": dict(image_size=321, epochs=80), "cityscapes": dict(lr=5e-3, image_size=801, epochs=240)}),
+        defaults=dict(optimizer="sgd", lr=1e-3, head_lr=10.0, batch_size=16, unlabeled_ratio=1, weight_decay=1e-4, schedule="linear"),
+        presets={"voc": dict(image_size=321, epochs=80), "cityscapes": dict(lr=5e-3, image_size=801, window=801, epochs=240)}),
     "unimatch-v2": Method(
         "finetune", "finetuning.unimatch_v2:UniMatchV2", "Yang et al., UniMatch V2", 2024, "2410.10777",
         "weak and two strong views of at least two images", tasks=("segmentation",),

@@ -84,6 +84,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def load_rgb(image: Image.Image) -> Image.Image:
+    """The whole image, upright, RGB; a damaged one is a `BadImage`."""
+    try:
+        check_size(*image.size)
+        image.load()  # the file may be closed after this
+        return to_rgb(image)
+    except BadImage:
+        raise
+    except DECODE_ERRORS as error:
+        raise BadImage(f"{type(error).__name__}: {error}") from error
+
+
 def fit(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     """The short side becomes `size` (the long one is floored), then the centre is cropped (offsets half to even)."""
     width, height = image.size

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError, unknown
-from .images import DECODE_ERRORS, BadImage, to_rgb
+from .images import DECODE_ERRORS, BadImage, load_rgb
 from .masks import IGNORE, Coding, check_names, check_size, decode_mask, make_coding, read_classes
 from .sources import JoinedReader, Reader, Source, fingerprint, looks_like_hub_id, missing
 
@@ -73,10 +73,9 @@ class SegmentationSource:
         """Image i decoded, upright, RGB."""
         with self.image(i) as image:
             try:
-                image.load()  # the file is closed on the way out
-                return to_rgb(image)
-            except DECODE_ERRORS as error:
-                raise BadImage(getattr(error, "reason", f"{type(error).__name__}: {error}"), self.ids[i]) from error
+                return load_rgb(image)
+            except BadImage as error:
+                raise BadImage(error.reason, self.ids[i]) from error
 
     def mask(self, i: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [H, W] of classes and 255. `size`: (width, height) of the image, checked where given."""

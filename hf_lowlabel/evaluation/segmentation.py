@@ -180,7 +180,7 @@ def segment(model: nn.Module, image: np.ndarray, *, mean: Sequence[float], std: 
     long_side: px of the longer side at which the network sees it; probabilities are scaled back bilinearly.
     """
     device = next(model.parameters()).device
-    x = Normalise(mean, std)(torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None])
+    x = Normalise(mean, std)(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None])
     size = tuple(x.shape[-2:])
     if long_side is not None:
         scale = long_side / max(size)

@@ -51,6 +51,17 @@ def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     return _from_config(config, repo, _download(repo, ["model.safetensors"], revision) if pretrained else None)
 
 
+def model_type(name: str, revision: str | None = None) -> str | None:
+    """What transformers calls the kind of model in a local folder or Hub repository; None where no config.json tells."""
+    if os.path.isdir(name):
+        path = Path(name, "config.json")
+        return _read_config(path, name).get("model_type") if path.is_file() else None
+    if "/" not in name or name.startswith((".", "~", os.sep)):
+        return None
+    repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
+    return _read_config(_download(repo, ["config.json"], revision or at or None), name).get("model_type")
+
+
 def find_weights(folder: str | os.PathLike) -> Path:
     """model.safetensors of a local folder; pickled weights are refused, never opened."""
     path = Path(folder)

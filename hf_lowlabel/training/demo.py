@@ -33,13 +33,18 @@ def settings(pretraining: str = "simclr") -> tuple[dict, dict, dict]:
     return dict(SHARED), dict(PRETRAIN[pretraining]), dict(FINETUNE)
 
 
+def check_empty(output_dir: str) -> Path:
+    folder = Path(output_dir)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"output_dir {output_dir} is not empty; give another --output-dir, so that nothing is lost")
+    return folder
+
+
 def demo(output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0, pretraining: str = "simclr") -> dict[str, Run]:
     """Run the chain in `output_dir`; returns the runs by name. The finished model lies in output_dir/model."""
     from ..selection.verbs import priors
 
-    folder = Path(output_dir)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"output_dir {output_dir} is not empty; give another --output-dir, so that nothing is lost")
+    folder = check_empty(output_dir)
     begin = time.perf_counter()
     shared, pre, fine = settings(pretraining)
     split = make_split(load_source("digits"), num_labels, seed=seed, class_balanced=True, test_fraction=0.2)

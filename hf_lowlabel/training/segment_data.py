@@ -76,7 +76,7 @@ def choose_split(config: RunConfig, source: SegmentationSource) -> tuple[Split, 
     given = read_split(config, source) if config.split else None
     if given is not None and given.test:
         return given, source, given.resolve(source).test
-    other = None if config.dataset_split != "train" and config.test_dataset_split is None else test_source(config, source)
+    other = None if config.dataset_split != "train" and config.test_dataset_split is None else test_source(config, source.class_names)
     if given is None:
         given = make_mask_split(source, config.num_labels, seed=config.seed, validation=config.validation,
                                 test_fraction=0.0 if other is not None else config.test_fraction)
@@ -85,11 +85,11 @@ def choose_split(config: RunConfig, source: SegmentationSource) -> tuple[Split, 
     return given, source, given.resolve(source).test
 
 
-def test_source(config: RunConfig, source: SegmentationSource) -> SegmentationSource | None:
+def test_source(config: RunConfig, names: list[str]) -> SegmentationSource | None:
     """The data set's own test images: of the split that is asked for, else the first of test and validation with masks."""
     for name in [config.test_dataset_split] if config.test_dataset_split else ["test", "validation"]:
         try:
-            other = open_masks(config, name, source.class_names)
+            other = open_masks(config, name, names)
         except MissingSplit:
             if config.test_dataset_split:
                 raise
@@ -97,7 +97,7 @@ def test_source(config: RunConfig, source: SegmentationSource) -> SegmentationSo
         if other.has_mask.any():
             return other
         if config.test_dataset_split:
-            raise UserError(f"found no mask in split {name!r} of {source.name!r}; expected some to test on; fix: --test-dataset-split")
+            raise UserError(f"found no mask in split {name!r} of {config.dataset!r}; expected some to test on; fix: --test-dataset-split")
     return None
 
 

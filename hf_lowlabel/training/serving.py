@@ -1,4 +1,4 @@
-"""Using a trained classifier: `evaluate` on labeled images, `predict` on files."""
+"""Using a trained model: `evaluate` on labeled images, `predict` on files. Segmenters are in segment_serving.py."""
 from __future__ import annotations
 
 import csv
@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.metrics import classification_metrics, softmax
 from ..models import LowLabelForImageClassification
+from ..models.locating import model_type
 from ..views.table import build_view
 from .checkpoint import write_json
 from .inference import logits_of, predict_images
@@ -48,12 +49,19 @@ def names_of(model) -> list[str]:
 
 def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, split: str | None = None,
              dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
-             label_column: str | None = None, output: str | None = None, device: str | None = None) -> dict:
+             label_column: str | None = None, output: str | None = None, device: str | None = None, task: str | None = None,
+             **masks) -> dict:
     """Metrics of a saved classifier on the labeled images of a data set (see `classification_metrics`).
 
-    Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
+    A segmenter is recognised by its config; `masks` and its metrics are in `segment_serving.evaluate_masks`. Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
     split.json; else the data set's split "test". Classes are matched by name. Raises UserError.
     """
+    if task_of(model, task) == "segmentation":
+        from .segment_serving import evaluate_masks
+
+        return evaluate_masks(model, dataset, dataset_split=dataset_split, split=split, dataset_config=dataset_config, output=output,
+                              dataset_revision=dataset_revision, image_column=image_column, device=device, **masks)
+    refuse(masks)
     manifest = Path(split) if split else Path(model) / "split.json"
     chosen = Split.load(manifest) if dataset_split is None and (split or manifest.is_file()) else None
     use = chosen is not None and bool(chosen.test)
@@ -81,12 +89,19 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
 
 
 def predict(images: Sequence[str], model: str, *, output: str | None = "predictions.csv", top: int = 1, batch_size: int = 64,
-            device: str | None = None, revision: str | None = None) -> tuple[list[dict], list[tuple[str, str]]]:
+            device: str | None = None, revision: str | None = None, task: str | None = None,
+            window: int | None = None) -> tuple[list[dict], list[tuple[str, str]]]:
     """Class and confidence for image files and folders: (rows, [(file, why it was skipped)]).
 
-    A row is {"file", "class", "confidence"}, and with top > 1 also {"class_2", "confidence_2", ...}. `output` (.csv or
+    A segmenter, recognised by its config, writes masks and overlays instead, into the folder `output` less its ending
+    (segment_serving.predict_masks, where `window` is). A row is {"file", "class", "confidence"}, and with top > 1 also {"class_2", "confidence_2", ...}. `output` (.csv or
     .parquet) is written whole or not at all. Raises UserError when nothing can be read.
     """
+    if task_of(model, task, revision) == "segmentation":
+        from .segment_serving import predict_masks
+
+        return predict_masks(images, model, output=output, window=window, device=device, revision=revision)
+    refuse({"window": window})
     if output and Path(output).suffix not in (".csv", ".parquet"):
         raise UserError(f"found --output {output!r}; expected a name that ends in .csv or .parquet")
     files = find_images(images)
@@ -124,6 +139,26 @@ def predict(images: Sequence[str], model: str, *, output: str | None = "predicti
     if output:
         write_table(rows, Path(output))
     return rows, skipped
+
+
+def task_of(model, asked: str | None = None, revision: str | None = None) -> str:
+    """"classification" or "segmentation", by the model's own config; an error where another task was asked for."""
+    kind = model_type(str(model), revision) if isinstance(model, (str, Path)) else model.config.model_type
+    task = "segmentation" if kind == "lowlabel-segmenter" else "classification"
+    if asked not in (None, task):
+        raise UserError(f"found a model for {task}; expected one for {asked}; fix: --task {task}, or another --model")
+    return task
+
+
+def folder_for(output: str) -> Path:
+    """Where a segmenter writes: "predictions" for the file "predictions.csv" that a classifier would write."""
+    return Path(output).with_suffix("") if Path(output).suffix in (".csv", ".parquet") else Path(output)
+
+
+def refuse(masks: dict) -> None:
+    for name, value in masks.items():
+        if value not in (None, [], ()):
+            raise UserError(f"found {name} for a classifier; expected it for a segmenter only; fix: leave it out")
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:

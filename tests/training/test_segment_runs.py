@@ -159,3 +159,32 @@ def test_every_method_has_settings():
     for name in (n for n, m in METHODS.items() if m.verb == "finetune" and "segmentation" in m.tasks):
         config = FinetuneConfig(task="segmentation", dataset="shapes", method=name).resolved()
         assert config.unlabeled_ratio == 1 and config.batch_size <= 20 and config.lr <= 1e-3, name
+
+
+def test_pixpro_is_told_where_its_views_came_from():
+    """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen there."""
+    from hf_lowlabel.data.pools import ResidentPool
+    from hf_lowlabel.pretraining.pixpro import cell_centres
+    from hf_lowlabel.training.batches import ViewStream, pretrain_batches
+    from hf_lowlabel.views.table import build_view
+
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    images = torch.stack([x * 4, y * 4, x * 0]).to(torch.uint8).expand(6, 3, 64, 64)
+    views = {f"{i}-{k}": build_view(k, size=32, mean=(0, 0, 0), std=(1, 1, 1), min_scale=0.3) for i, k in enumerate(("pixpro1", "pixpro2"))}
+    for view in views.values():
+        view.steps = []  # geometry alone
+        view.width = view.crop.width
+    stream = ViewStream(ResidentPool(images, list("abcdef")), torch.arange(6), 6, views, name="unlabeled", seed=0, geometry=True)
+    batch = next(pretrain_batches(stream, 0))
+    assert len({bool(f) for flips in batch["flips"] for f in flips}) == 2  # both kinds are among them
+    for seen, box, flip in zip(batch["views"], batch["boxes"], batch["flips"], strict=True):
+        cells = torch.nn.functional.adaptive_avg_pool2d(seen * 255 / 4, 4).flatten(2)[:, :2].transpose(1, 2)  # [B, 16, 2] = x, y
+        centres, _ = cell_centres(box, flip, 4, 4)
+        torch.testing.assert_close(cells + 0.5, centres, atol=0.6, rtol=0)  # levels are whole, windows have edges
+
+
+def test_streaming_sees_what_a_resident_pool_shows(masked, tmp_path):
+    for name, streaming in (("resident", False), ("streaming", True)):
+        finetune(**SEGMENT, dataset=str(masked), method="cutmix", streaming=streaming, workers=0, output_dir=str(tmp_path / name))
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("resident", "streaming"))
+    assert all(torch.equal(a[k], b[k]) for k in a)

@@ -1,0 +1,63 @@
+"""ISIC 2017 skin lesions with 10, 20 or 50 masks: BYOL target pretraining, then CutMix (Xu et al., section 4.3.3).
+
+    accelerate launch recipes/byol_cutmix_isic.py --dataset isic2017/ --num-labels 10
+    accelerate launch recipes/byol_cutmix_isic.py --dataset isic2017/ --num-labels 50 --seed 12346
+    accelerate launch recipes/byol_cutmix_isic.py --dataset isic2017/ --dry-run
+
+isic2017/ holds train/images/ISIC_*.jpg, train/masks/ISIC_*_segmentation.png (0 and 255) and the same under test/. Seed 12345
+draws the labeled images that CutMix-Seg (French et al. 2020) drew, from the sorted names.
+
+Expected (Xu et al., table 4; ResNet-50, mean IoU, mean and standard deviation over 5 runs; 91 h on one V100 with 10 masks):
+
+    ImageNet -> BYOL -> CutMix    10 masks 77.60 +- 1.34    20: 82.96 +- 1.21    50: 86.04 +- 1.10
+    ImageNet -> CutMix            10 masks 73.65 +- 1.25    20: 82.90 +- 1.45    50: 86.00 +- 1.08
+
+Which mean that is, the paper does not say: French et al. report 74.57 for 50 masks, the Jaccard index of the lesion. Both are
+printed: the mean of lesion and skin, and the lesion's own. Images keep their aspect here; French et al. squeeze them to a square.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hf_lowlabel import finetune, pretrain
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="isic2017", help="folder with train/images, train/masks, test/images, test/masks")
+    parser.add_argument("--num-labels", type=int, default=10, help="masks")
+    parser.add_argument("--model", default="resnet50", help="timm name, Hub id or folder with pretrained weights")
+    parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
+    parser.add_argument("--method", default="cutmix", help="supervised for the baseline, or any other of segmentation")
+    parser.add_argument("--pretrain-epochs", type=float, default=300, help="passes of BYOL over the 2,000 images; 0 leaves it out")
+    parser.add_argument("--pretrain-batch-size", type=int, default=256, help="images per step of BYOL")
+    parser.add_argument("--max-steps", type=int, default=40_000, help="CutMix steps")
+    parser.add_argument("--batch-size", type=int, default=10, help="labeled images per step, and as many unlabeled")
+    parser.add_argument("--long-side", type=int, default=330, help="px to which images are scaled")
+    parser.add_argument("--image-size", type=int, default=224, help="side of a crop in px")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("--output-dir", default="runs/byol-cutmix-isic")
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier launch stopped")
+    parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
+    args = parser.parse_args()
+
+    folder = Path(args.output_dir)
+    common = dict(task="segmentation", dataset=args.dataset, mask_format="binary", classes=["skin", "lesion"], image_size=args.image_size,
+                  precision=args.precision, seed=args.seed, resume=args.resume, dry_run=args.dry_run)
+    start = dict(model=args.model, from_scratch=args.from_scratch)
+    if args.pretrain_epochs:
+        backbone = pretrain(**common, **start, method="byol", preset="target", epochs=args.pretrain_epochs,
+                            batch_size=args.pretrain_batch_size, output_dir=str(folder / "byol"))
+        if not args.dry_run:
+            start = dict(model=str(backbone.folder))
+    run = finetune(**common, **start, method=args.method, num_labels=args.num_labels, optimizer="adam", lr=1e-5, weight_decay=0.0,
+                   schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size, pool_size=args.long_side,
+                   max_steps=args.max_steps, output_dir=str(folder / args.method))
+    print(f"with {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, IoU of the lesion {run.metrics['object_iou']:.2%}, its mean over "
+          f"images {run.metrics['object_jaccard']:.2%}")
+
+
+if __name__ == "__main__":
+    main()
