@@ -359,7 +359,8 @@ def _methods(argv: list[str]) -> int:
         raise unknown("method", args.name, METHODS)
     m = METHODS[args.name]
     print(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
-    print(f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}")
+    prior = "may" if m.rule else m.prior
+    print(f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}" + (f"   --prior: {prior} be given" if prior else ""))
     for title, values in {"hyperparameters": hyperparameters(m), "defaults": m.defaults,
                           **{f"preset {k}": v for k, v in m.presets.items()}}.items():
         print(f"{title}: " + (", ".join(f"{k}={v}" for k, v in values.items()) or "none"))

@@ -81,20 +81,10 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
 
     begin = time.perf_counter()
     features = {part: features_of(model, p, view).numpy() for part, p in pools.items()}
-    labels = np.full(len(pool), -1)
     given = labeled_positions(pool, at.labeled, source).numpy()
-    labels[given] = at.labels
-    if config.prior:
-        believed = load_priors(config.prior, pool.ids, names).numpy()
-        labels = np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
-    probabilities = fit(
-        config,
-        model,
-        features,
-        labels,
-        len(names),
-        {p: lambda q=q: logits_of(model, q, view) for p, q in pools.items()},
-    )
+    labels = known_labels(config, pool, given, at.labels, names)
+    ask = {part: lambda p=p: logits_of(model, p, view) for part, p in pools.items()}
+    probabilities = fit(config, model, features, labels, len(names), ask)
     done = Fit(model, accelerator, time.perf_counter() - begin)
 
     truth = {
@@ -115,6 +105,16 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         write_table(table(pools, probabilities, given, names), folder / "predictions.parquet")
     recorder.save(done, metrics, final=True, model=config.method == "probe")
     return Run(config, folder, model, metrics, done, recorder)
+
+
+def known_labels(config: FinetuneConfig, pool, given: np.ndarray, classes: np.ndarray, names: list[str]) -> np.ndarray:
+    """int64 [pool], -1 where there is none: the labels, and where --prior is given its most probable classes."""
+    labels = np.full(len(pool), -1)
+    labels[given] = classes
+    if not config.prior:
+        return labels
+    believed = load_priors(config.prior, pool.ids, names).numpy()
+    return np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
 
 
 def fit(
