@@ -8,6 +8,7 @@ A finished run folder is not run again and a broken one starts anew, so it may b
 processes at once, each with its own --seeds. All rows share the network, the augmentation, the optimizer and the number
 of steps; hyperparameters are each method's own defaults, and self-training learns from the run of label-spreading.
 Nothing is chosen by the test images: the last weights count.
+Cost: 29 methods x 2 x 5 x 2 = 580 runs of about 15 s on one core of a 2.5 GHz Xeon (s4l-exemplar 45 s): two to three hours.
 """
 
 from __future__ import annotations
