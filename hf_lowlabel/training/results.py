@@ -74,7 +74,8 @@ class Recorder:
             plots.curves(loop.history, self.folder / "curves.png", title=f"{self.config.method} on {self.source.name}")
         write_card_safely(self.folder, facts)
         if final:
-            loop.accelerator.end_training()
+            for tracker in loop.accelerator.trackers:  # not end_training(), which would leave the other processes' group: a
+                tracker.finish()  # second run in the same processes would wait for this one forever
 
     def facts(self, loop, network, metrics: dict) -> RunFacts:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
