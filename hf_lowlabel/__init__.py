@@ -5,6 +5,7 @@
     run = finetune(dataset="photos/", model="runs/backbone", num_labels=40, output_dir="runs/classifier")
     run.model.save_pretrained("my-classifier")
 
+help(pretrain) and help(finetune) list every setting; `METHODS` maps the name of a method to its paper, defaults and presets.
 Everything is imported on first use, so that `import hf_lowlabel` costs next to nothing.
 """
 from __future__ import annotations

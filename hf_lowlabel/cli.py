@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 # ---- training ---------------------------------------------------------------------------------------------------------
 def training_parser(cls: type[RunConfig]) -> argparse.ArgumentParser:
     """One flag per field of the configuration, with its help, choices and default."""
-    parser = argparse.ArgumentParser(prog=f"hf-lowlabel {cls.verb}", description=cls.__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=f"hf-lowlabel {cls.verb}", description=cls.__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE.yaml", help="read settings from a YAML file; flags win over it")
     for f in dataclasses.fields(cls):
         kind, _ = field_type(f, cls)

@@ -170,6 +170,14 @@ class RunConfig:
             raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
 
 
+def settings_text(cls: type[RunConfig]) -> str:
+    """Every setting with its default and what it does, for help()."""
+    defaults = cls()
+    lines = [f"    {f.name} ({getattr(defaults, f.name)!r}): {f.metadata['help']}"
+             + (f"; {', '.join(map(str, f.metadata['choices']))}" if "choices" in f.metadata else "") for f in fields(cls)]
+    return "\n".join(["\n\n    Settings (default):", *lines, ""])
+
+
 @dataclass
 class PretrainConfig(RunConfig):
     """Target pretraining: adapt weights to the user's images without labels."""
@@ -217,6 +225,10 @@ class FinetuneConfig(RunConfig):
 OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay", "schedule", "warmup", "head_lr",
                "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
                "freeze", "lora_rank", "lora_alpha"}
+
+for _config in (PretrainConfig, FinetuneConfig):
+    _config.__doc__ += settings_text(_config)
+
 FALLBACKS: dict[str, dict] = {
     "pretrain": dict(max_steps=1000, batch_size=256, optimizer="lars", lr=0.3, weight_decay=1e-6, schedule="cosine", warmup=0.0,
                      head_lr=1.0, l2_start=1e-2),

@@ -1,6 +1,8 @@
 """The collectives the papers need; on one process each is the identity."""
 from __future__ import annotations
 
+import sys
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,6 +18,11 @@ def rank() -> int:
 
 def world() -> int:
     return dist.get_world_size() if initialized() else 1
+
+
+def interactive() -> bool:
+    """Whether this process shows progress bars: the main one, at a terminal or in a notebook (whose stderr is no terminal)."""
+    return rank() == 0 and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 class _Gather(torch.autograd.Function):

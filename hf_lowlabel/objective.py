@@ -46,7 +46,8 @@ class PretrainObjective(Objective):
     """Self-supervised: `views` names the kinds of view of every image, in the order of `batch["views"]`.
 
     batch: {"views": [float [B, 3, H, W], ...], "index": int64 [B], "boxes": [float [B, 4], ...], "flips": [bool [B], ...]}
-    where a box is (x0, y0, x1, y1) in px of the pool image the view was cut from.
+    where a box is (x0, y0, x1, y1) in px of the pool image the view was cut from. encoder: the network that is trained,
+    evaluated and saved.
     """
 
     views: tuple[str, ...] = ("byol1", "byol2")
@@ -69,6 +70,7 @@ class FinetuneObjective(Objective):
     {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64 [M]}}.
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
     momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.
+    `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
     """
 
     labeled_views: dict[str, str] = {"image": "weak"}

@@ -1,7 +1,9 @@
 """The package as others get it: a light import, a table that agrees with the code, a wheel that works outside the checkout."""
+import dataclasses
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -22,10 +24,39 @@ def test_import_is_light():
 
 
 @pytest.mark.parametrize("name", hf_lowlabel.__all__)
-def test_public_names_exist_and_are_documented(name):
+def test_help_describes_every_argument(name):
     value = getattr(hf_lowlabel, name)
-    if inspect.isclass(value) or inspect.isfunction(value):
-        assert inspect.getdoc(value)
+    if not callable(value):
+        assert isinstance(value, dict) and f"`{name}`" in hf_lowlabel.__doc__  # help() of a dict speaks of dicts
+        return
+    said = inspect.getdoc(value)
+    assert said and not said.startswith(f"{name}("), "the docstring that a data class is given by itself says nothing"
+    if value.__name__.endswith("Error"):
+        return
+    for argument in inspect.signature(value).parameters.values():
+        if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            assert re.search(rf"\b{argument.name}\b", said), f"help({name}) does not speak of {argument.name}"
+
+
+@pytest.mark.parametrize("verb, config", [("pretrain", "PretrainConfig"), ("finetune", "FinetuneConfig")])
+def test_help_lists_every_setting_with_its_default(verb, config):
+    cls = getattr(hf_lowlabel, config)
+    for said in (getattr(hf_lowlabel, verb).__doc__, cls.__doc__):
+        for f in dataclasses.fields(cls):
+            assert f"\n    {f.name} ({getattr(cls(), f.name)!r}): {f.metadata['help']}" in said
+
+
+def test_progress_bars_are_made_for_notebooks_too(monkeypatch):
+    """A notebook's stderr is no terminal; tqdm.auto chooses the widget there."""
+    from hf_lowlabel.distributed import interactive
+
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not interactive()  # under a test, as in a batch job, lines are logged instead
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    assert interactive()
+    for file in (ROOT / "hf_lowlabel").rglob("*.py"):
+        text = file.read_text()
+        assert "tqdm" not in text or ("from tqdm.auto import tqdm" in text and "disable=not interactive()" in text), file
 
 
 @pytest.mark.parametrize("name", METHODS)

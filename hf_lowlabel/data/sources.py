@@ -34,6 +34,13 @@ class Reader(Protocol):
 
 @dataclass
 class Source:
+    """Images by position: `ids`, `labels` and `image(i)`; made by `load_source`.
+
+    Raises UserError without any image. name, config, split, revision: where they come from. class_names: of the labels.
+    fingerprint: of ids, labels, class names and image sizes. license: as the source states it. flip: whether mirror images
+    keep their class. reader: opens image i.
+    """
+
     name: str  # the Hub id, "digits", or the last part of a local path: no machine's folders get into a manifest
     config: str | None
     split: str
@@ -159,7 +166,7 @@ def load_source(
 ) -> Source:
     """`dataset`: "digits", a local folder, a parquet file or folder, or a Hub id. A local path wins over a Hub id.
 
-    `config` and `revision` belong to the Hub, `image_column` and `label_column` to tables and metadata files; where
+    `split` is the part of the data set, such as "train" or "test". `config` and `revision` belong to the Hub, `image_column` and `label_column` to tables and metadata files; where
     they are not given, they are found, and when that is ambiguous the error names the choices.
     """
     from . import digits, folders, tables

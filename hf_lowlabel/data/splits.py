@@ -36,6 +36,13 @@ class Resolved(NamedTuple):
 
 @dataclass
 class Split:
+    """A manifest: which images of a data set are labeled, and which are held out.
+
+    dataset, config, revision, fingerprint: the Source it was made for. class_names: in the order of the classifier's
+    outputs. labeled: image id -> class name (None: the label is a mask). validation, test: ids that are never trained on.
+    seed: of the draw. unlabeled: always "rest", all but validation and test. `save`, `load` and `resolve` it.
+    """
+
     dataset: str
     class_names: list[str]
     labeled: dict[str, str | None]  # null: the label is a mask
@@ -181,7 +188,8 @@ def make_split(
     """Choose `num_labels` labeled images (None: every label there is) after setting test and validation aside.
 
     Test: `test_fraction` of the labeled images; validation: that many images more. Both are stratified. The test set
-    depends on the seed only, and a larger budget contains the smaller one where both are class-balanced.
+    depends on `seed` only, and a larger budget contains the smaller one where both are `class_balanced` (the same number
+    per class). source: what `load_source` returns. Raises UserError for a budget that the labels there cannot meet.
     """
     has_label = np.flatnonzero(source.labels >= 0)
     check_budget(source, num_labels, class_balanced, validation, test_fraction, len(has_label))

@@ -58,8 +58,33 @@ def limits(facts: RunFacts) -> list[str]:
             f"It answers with one of its {len(facts.class_names):,} classes for every image, "
             "also for one that shows none of them."
         )
+    lines = _seen_before(facts) + lines + _no_better(facts)
     if not facts.metrics:
         lines.append("It was not evaluated.")
+    return lines
+
+
+def _seen_before(facts: RunFacts) -> list[str]:
+    """The warning that results are too good, because test images had been trained on."""
+    lines = []
+    for stage in facts.lineage:
+        if stage.saw_test:
+            lines.append(f"**{stage.saw_test:,} test images of its {cell(stage.what)} had been trained on** by the stages before it, with or "
+                         "without labels: results on them are too good.")
+    return lines
+
+
+def _no_better(facts: RunFacts) -> list[str]:
+    """What does as well on the same test images, by the first metric that both have."""
+    lines = []
+    for row in facts.comparisons:
+        for key in ("accuracy", "miou", "knn_accuracy"):
+            own, other = facts.metrics.get(key), row.metrics.get(key)
+            if own is None or other is None:
+                continue
+            if own <= other:
+                lines.append(f"{SHORT[key][0]}: {percent(own)}, no better than {percent(other)} ({cell(row.name)}).")
+            break
     return lines
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import re
@@ -17,7 +16,6 @@ from typing import Any
 
 from ..errors import UserError, unknown
 
-log = logging.getLogger("hf_lowlabel")
 KINDS = ("classification", "backbone", "segmentation")
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
 HEAVY = ("confusion", "reliability")  # parts of the metrics that stay in metrics.json
@@ -36,6 +34,7 @@ class Stage:
     dataset: str | None = None
     images: int | None = None
     steps: int | None = None
+    saw_test: int | None = None  # test images of this stage that the stages before it were trained on
 
 
 @dataclass
@@ -48,6 +47,7 @@ class Data:
     revision: str | None = None
     split: str | None = None  # that training images come from
     fingerprint: str | None = None
+    ids_hash: str | None = None  # sha256 of the image ids, which stay the same when labels come
     license: str | None = None
     images: int | None = None  # in the pool, labeled ones included
     unlabeled_from: str | None = None  # name of a second source of raw images
@@ -155,63 +155,6 @@ def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
 
 
 # ---- what is collected at run time ----------------------------------------------------------------------------------
-
-
-def lineage_of(start: str | Path, revision: str | None = None) -> list[Stage]:
-    """The stages that led to a model: a run folder, or one that was pushed; empty when it has no run.json."""
-    path = Path(start, "run.json") if Path(start).is_dir() else _pushed_facts(str(start), revision)
-    if path is None or not path.is_file():
-        return []
-    facts = RunFacts.from_json(path)
-    if facts.lineage and facts.hub_id:
-        facts.lineage[-1].hub_id = facts.hub_id
-        facts.lineage[-1].revision = revision
-    return facts.lineage
-
-
-def _pushed_facts(name: str, revision: str | None) -> Path | None:
-    """run.json of a Hub id; None where it has none, as most models of others."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    repo, _, at = re.sub("^hf[_-]hub:", "", name).partition("@")
-    if repo.count("/") != 1:
-        return None
-    try:
-        return Path(hf_hub_download(repo, "run.json", revision=revision or at or None))
-    except EntryNotFoundError:
-        return None
-    except Exception as error:  # whichever the client raises; the model itself was loaded
-        log.warning("the lineage of %s is not known: %s: %s", repo, type(error).__name__, error)
-        return None
-
-
-def starting_weights(source: str, revision: str | None = None, license: str | None = None) -> Stage:
-    """The first stage of a lineage, with its place on the Hub. source: timm name, Hub id, folder, "random weights (x)"."""
-    if source.startswith("random weights"):
-        return Stage("random weights", name=source.removeprefix("random weights (").rstrip(")"))
-    hub_id = None
-    if not Path(source).is_dir():
-        repo = re.sub("^hf[_-]hub:", "", source).partition("@")[0]
-        hub_id = repo if "/" in repo else _timm_hub_id(source)
-    return Stage("pretrained weights", name=source, hub_id=hub_id, revision=revision, license=license)
-
-
-def _timm_hub_id(name: str) -> str | None:
-    import timm
-
-    cfg = timm.get_pretrained_cfg(name)
-    return cfg.hf_hub_id if cfg is not None and cfg.hf_hub_id else None
-
-
-def compare_with(facts: RunFacts, folder: str | Path, name: str) -> Row:
-    """The results of another run as a row of this card; the name says so when the labels are not the same."""
-    other = RunFacts.from_json(Path(folder, "run.json"))
-    ours, theirs = facts.labels and facts.labels.split_hash, other.labels and other.labels.split_hash
-    if ours is None or ours != theirs:
-        name = name.removesuffix(", same labels")
-        name += f", {other.labels.number} labels of another split" if other.labels else ", labels not recorded"
-    return Row(name, {k: v for k, v in other.metrics.items() if k not in HEAVY})
 
 
 def collect_versions() -> dict[str, str]:

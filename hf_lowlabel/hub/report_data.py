@@ -15,7 +15,6 @@ from PIL import Image
 from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, read_yaml
 from ..data.pools import build_pool
 from ..data.sources import Source
-from ..data.splits import Split
 from ..evaluation.metrics import softmax
 from ..models import LowLabelBackbone, LowLabelForImageClassification, create_backbone
 from ..training.finetune_run import choose_split

@@ -20,7 +20,8 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
 
     D = `num_features` and C = `num_map_features` are equal for most networks and differ where layers stand between
     pooling and classes (MobileNetV3: 576 and 1024). A saved folder loads through `AutoModel`,
-    `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and here.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and here. Made by
+    `create_backbone` or `from_pretrained`; config: transformers' TimmWrapperConfig.
     """
 
     def __init__(self, config: TimmWrapperConfig):

@@ -54,6 +54,7 @@ def create_classifier(
     or in timm's layout. The body is loaded; the head too when the checkpoint has one of the same size and, where
     `class_names` are given, the same names in the same order; otherwise it is fresh. `image_size` (px), `mean`, `std`,
     `crop_pct` (share of the short side that evaluation keeps) and `interpolation` replace the checkpoint's own values.
+    pretrained=False: `name` is an architecture and the weights are random. revision: commit, tag or branch of a Hub id.
     drop_rate: dropout before the last layer; model_args: further arguments of the architecture, saved with the model.
     """
     names = _check_classes(num_labels, class_names)
@@ -74,8 +75,9 @@ def create_backbone(
     std: Sequence[float] | None = None, crop_pct: float | None = None, interpolation: str | None = None,
     output_stride: int | None = None, revision: str | None = None, model_args: dict | None = None,
 ) -> LowLabelBackbone:
-    """A float32 encoder without classes; names and preprocessing as in `create_classifier`.
+    """A float32 encoder without classes; `model.load_report` says what was loaded.
 
+    name, pretrained, image_size, mean, std, crop_pct, interpolation, revision, model_args: as in `create_classifier`.
     output_stride: px of the image per cell of the last map (8, 16 or 32), for convolutional networks that timm can
     dilate. It is saved with the model; smp, which dilates by itself, takes only a folder of stride 32 as encoder.
     """

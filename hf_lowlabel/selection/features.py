@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..data.pools import CHUNK, check_share, decode_chunks
 from ..data.sources import Source
-from ..distributed import all_gather, barrier, rank, world
+from ..distributed import all_gather, barrier, interactive, rank, world
 from ..errors import UserError
 from ..models import create_backbone
 from ..views.table import build_view
@@ -142,9 +141,7 @@ def batches(
     threads = min(os.cpu_count() or 1, 16) if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
-    with tqdm(
-        total=len(mine), desc="features", unit="img", disable=not sys.stderr.isatty() or rank() > 0, leave=False
-    ) as bar:
+    with tqdm(total=len(mine), desc="features", unit="img", disable=not interactive(), leave=False) as bar:
         for start, images, errors in decode_chunks(source, mine, side, interpolation, threads, None):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]

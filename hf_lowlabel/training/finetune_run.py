@@ -74,7 +74,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     truth = {k: (p, torch.as_tensor(s.with_classes(names).labels[p.indices])) for k, (p, s) in truth.items() if p is not None}
     recorder = Recorder(config, folder, source, split, model.load_report,
                         pools={"training": pool, **{k: p for k, (p, _) in truth.items()}})
-    recorder.test_words, recorder.test_split = tested_on(config, source, test_source)
+    recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
 
     keep_best = _keep_best(config, held is not None, unlabeled is not None)
     asked = torch.linspace(0, len(pool) - 1, min(SEL_IMAGES, len(pool))).long()

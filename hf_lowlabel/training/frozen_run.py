@@ -77,7 +77,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     prep = model.preprocessing
     view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     recorder = Recorder(config, folder, source, split, model.load_report, pools=pools)
-    recorder.test_words, recorder.test_split = tested_on(config, source, test_source)
+    recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
 
     begin = time.perf_counter()
     features = {part: features_of(model, p, view).numpy() for part, p in pools.items()}

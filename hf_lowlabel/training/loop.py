@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ..config import RunConfig
-from ..distributed import all_mean, barrier, world
+from ..distributed import all_mean, barrier, interactive, world
 from ..errors import UserError
 from ..objective import Objective
 from .batches import micro_batches
@@ -128,9 +127,7 @@ class Loop:
         """Train to the end. Raises Interrupted after Ctrl-C or SIGTERM, with a checkpoint on disk."""
         if resume:
             self.resume()
-        main = self.accelerator.is_main_process
-        interactive = main and sys.stderr.isatty()
-        bar = tqdm(total=self.steps, initial=self.step, disable=not interactive, unit="step", dynamic_ncols=True)
+        bar = tqdm(total=self.steps, initial=self.step, disable=not interactive(), unit="step", dynamic_ncols=True)
         self.inner.train()
         begin, first = time.perf_counter(), self.step
         with self._signals(), bar:

@@ -30,7 +30,8 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     accelerator = setup.start_accelerator(config, folder)
     source = open_images(config) if config.task == "segmentation" else setup.open_source(config)
     split = Split.load(config.split) if config.split and not config.split.endswith(".txt") else None  # a list holds nothing out
-    members = split.resolve(source).train if split else np.arange(len(source))
+    at = split.resolve(source) if split else None
+    members = at.train if at else np.arange(len(source))
     with accelerator.main_process_first():
         encoder, size, stored = setup.make_network(
             config, source, lambda **kw: create_backbone(output_stride=config.output_stride, **kw))
@@ -52,6 +53,8 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     labels = torch.as_tensor(source.labels[pool.indices])
     recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": pool})
+    if at:
+        recorder.tests_on(source, at.test)
 
     def watch(trained, step: int) -> dict:
         return collapse_monitor(trained.evaluated, pool, plain, labels)

@@ -21,8 +21,8 @@ from ..distributed import world
 from ..evaluation import plots
 from ..evaluation.overlays import Examples
 from ..hub.card import write_card_safely
-from ..hub.facts import (Data, Labels, Row, RunFacts, Stage, collect_command, collect_hardware, collect_versions, compare_with,
-                         lineage_of, starting_weights)
+from ..hub.facts import Data, Labels, Row, RunFacts, Stage, collect_command, collect_hardware, collect_versions
+from ..hub.lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
 from ..models.lora import merged
 from .checkpoint import write_json
 from .loop import Loop
@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self, config: RunConfig, folder: Path, source: Source, split: Split | None, load_report, pools: dict):
         self.config, self.folder, self.source, self.split, self.report, self.pools = config, folder, source, split, load_report, pools
         self.main = int(os.environ.get("RANK", "0")) == 0
-        self.test_words = self.test_split = None
+        self.test_words = self.test_split = self.saw_test = None
         self.before = self._before(load_report) if self.main else []
         self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
         self.shown: dict[str, int] | None = None  # class -> labeled masks that show it
@@ -48,9 +48,25 @@ class Recorder:
 
     def _before(self, report) -> list[Stage]:
         """The lineage of the weights that the run starts from."""
-        start, revision = self.config.init_from or self.config.model, report.revision or self.config.model_revision
-        known = [] if self.config.from_scratch and not self.config.init_from else lineage_of(start, revision)
-        return known or [starting_weights(report.source, revision, report.license)]
+        known = lineage_of(*self.start) if self.start else []
+        return known or [starting_weights(report.source, report.revision or self.config.model_revision, report.license)]
+
+    @property
+    def start(self) -> tuple[str, str | None] | None:
+        """(folder or Hub id, revision) of the weights the run starts from; None: random ones."""
+        if self.config.from_scratch and not self.config.init_from:
+            return None
+        return self.config.init_from or self.config.model, self.report.revision or self.config.model_revision
+
+    def tests_on(self, source: Source, indices: np.ndarray, words: str | None = None, published: str | None = None) -> None:
+        """Note which images are the test set, and warn of those that the starting weights have been trained on."""
+        self.test_words, self.test_split = words, published
+        if not (self.main and self.start and len(indices)):
+            return
+        self.saw_test = images_seen(self.start[0], source, [source.ids[i] for i in indices], self.start[1]) or None
+        if self.saw_test:
+            log.warning("%d of the %d test images are among those that %s was trained on: results on them are too good; fix: "
+                        "give the same --split to pretrain, which then leaves them out", self.saw_test, len(indices), self.start[0])
 
     def start_words(self) -> str:
         """What the run starts from, for a row of a table."""
@@ -81,7 +97,7 @@ class Recorder:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
         pool = next(iter(self.pools.values()))
         verb = "target pretraining" if kind == "backbone" else "finetuning"
-        stage = Stage(verb, method=config.method, dataset=self.source.name, images=len(pool), steps=loop.step)
+        stage = Stage(verb, method=config.method, dataset=self.source.name, images=len(pool), steps=loop.step, saw_test=self.saw_test)
         hub_id = self.source.name if self.source.revision else None
         facts = RunFacts(
             kind, method=config.method, architecture=network.config.encoder if kind == "segmentation" else network.config.architecture,
@@ -90,7 +106,8 @@ class Recorder:
             class_names=list(self.split.class_names) if self.split and kind != "backbone" else [],
             lineage=[*self.before, stage],
             data=Data(self.source.name, hub_id=hub_id, config=self.source.config, revision=self.source.revision,
-                      split=self.source.split, fingerprint=self.source.fingerprint, license=self.source.license,
+                      split=self.source.split, fingerprint=self.source.fingerprint, ids_hash=ids_hash(self.source),
+                      license=self.source.license,
                       images=len(pool), unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
             labels=self.labels() if kind != "backbone" else None, metrics=metrics,
             hyperparameters={k: v for k, v in to_dict(config).items() if v not in (None, [], {}) and k not in PRIVATE},
@@ -129,7 +146,12 @@ class Recorder:
 
 
 class Run:
-    """A finished (or dry) run: `model`, `metrics`, `folder` and `loop`."""
+    """A finished (or dry) run, as `pretrain` and `finetune` return it.
+
+    config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that was
+    saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by name.
+    loop: the training loop, whose `history` has the logged rows. recorder: what the card is made of.
+    """
 
     def __init__(self, config: RunConfig, folder: Path, model: torch.nn.Module, metrics: dict, loop: Loop, recorder: Recorder):
         self.config, self.folder, self.model, self.metrics = config, folder, model, metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, to_dict
+from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, settings_text, to_dict
 from ..methods import METHODS
 from . import finetune_run, frozen_run, pretrain_run
 from .folder import claim, release
@@ -19,7 +19,7 @@ from .results import Run, peak_memory
 def pretrain(config: PretrainConfig | None = None, **settings) -> Run:
     """Target pretraining: adapt a backbone to the images of `dataset`, without labels.
 
-    Takes a PretrainConfig or its fields by name. Images that a `split` holds out for validation or test are left out.
+    Takes a PretrainConfig (`config`) or its fields by name; returns a Run, its folder a saved backbone. Images that a `split` holds out for validation or test are left out.
     Raises UserError for bad input, before anything is computed.
     """
     return _run(pretrain_run.run, _config(PretrainConfig, config, settings))
@@ -29,7 +29,8 @@ def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
     """Train a classifier from a few labels and, for the semi-supervised methods, all images of `dataset`; with
     task="segmentation" a segmenter from a few masks.
 
-    Takes a FinetuneConfig or its fields by name. Raises UserError for bad input, before anything is computed.
+    Takes a FinetuneConfig (`config`) or its fields by name; returns a Run, its folder a saved model. Raises
+    UserError for bad input, before anything is computed.
     """
     config = _config(FinetuneConfig, config, settings)
     if config.task == "segmentation":
@@ -37,6 +38,10 @@ def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
 
         return _run(segment_run.run, config)
     return _run((frozen_run if METHODS[config.method].frozen else finetune_run).run, config)
+
+
+pretrain.__doc__ += settings_text(PretrainConfig)
+finetune.__doc__ += settings_text(FinetuneConfig)
 
 
 def _config(cls: type[RunConfig], config: RunConfig | None, settings: dict) -> RunConfig:

@@ -1,7 +1,6 @@
 """The images and masks of a run of segmentation: source, split, test images, canvases, and what they say of themselves."""
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..data.mask_splits import make_mask_split, split_from_lists
 from ..data.segmentation import SegmentationSource, join_images, load_segmentation
 from ..data.sources import Source, load_source
 from ..data.splits import Split
+from ..distributed import interactive
 from ..errors import MissingSplit, UserError
 from . import setup
 
@@ -103,7 +103,7 @@ def test_source(config: RunConfig, names: list[str]) -> SegmentationSource | Non
 
 def make_canvas(config: RunConfig, source, indices, device, what: str, *, masks: bool, max_bad: float | None = None):
     """A pool of images at their own size, or scaled to pool_size px on the longer side."""
-    with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
         pool = build_canvas(
             source, indices, masks=masks, long_side=config.pool_size, device=device, memory_budget=setup.budget(config, device),
             workers=config.workers, max_bad=config.max_bad if max_bad is None else max_bad,

@@ -60,7 +60,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     unlabeled = stream("unlabeled", pool, config.batch_size * config.unlabeled_ratio, kinds) if kinds else None
     config.max_steps = setup.steps(config, len(pool), config.batch_size * config.unlabeled_ratio)
     recorder = Recorder(config, folder, source, split, model.load_report, pools={"training": pool, "labeled": labeled_pool, **truth})
-    recorder.test_words, recorder.test_split = tested_on(config, source, test_source)
+    recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
     recorder.shown = dict(zip(names, shown_in(labeled_pool, len(names)), strict=True))
 
     def scores(network, images) -> dict:

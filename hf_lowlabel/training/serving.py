@@ -4,7 +4,6 @@ from __future__ import annotations
 import csv
 import logging
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..data.images import BadImage, decode, open_image
 from ..data.pools import build_pool
 from ..data.sources import load_source
 from ..data.splits import Split
+from ..distributed import interactive
 from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.metrics import classification_metrics, softmax
@@ -53,8 +53,11 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
              **masks) -> dict:
     """Metrics of a saved classifier on the labeled images of a data set (see `classification_metrics`).
 
-    A segmenter is recognised by its config; `masks` and its metrics are in `segment_serving.evaluate_masks`. Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
-    split.json; else the data set's split "test". Classes are matched by name. Raises UserError.
+    A segmenter is recognised by its config (`task` says which is expected); `masks` and its metrics are in
+    `segment_serving.evaluate_masks`. Which images: those of `dataset_split` if given; else the test images of the manifest
+    `split` or of the model's own split.json; else the data set's split "test". Classes are matched by name. `model` is a run
+    folder, a saved model or a Hub id; `dataset`, `dataset_config`, `dataset_revision`, `image_column` and `label_column` are
+    those of `load_source`; `output` a folder for metrics.json and pictures; `device` None the best there is. Raises UserError.
     """
     if task_of(model, task) == "segmentation":
         from .segment_serving import evaluate_masks
@@ -93,9 +96,11 @@ def predict(images: Sequence[str], model: str, *, output: str | None = "predicti
             window: int | None = None) -> tuple[list[dict], list[tuple[str, str]]]:
     """Class and confidence for image files and folders: (rows, [(file, why it was skipped)]).
 
-    A segmenter, recognised by its config, writes masks and overlays instead, into the folder `output` less its ending
-    (segment_serving.predict_masks, where `window` is). A row is {"file", "class", "confidence"}, and with top > 1 also {"class_2", "confidence_2", ...}. `output` (.csv or
-    .parquet) is written whole or not at all. Raises UserError when nothing can be read.
+    A segmenter, recognised by its config (`task` says which is expected), writes masks and overlays instead, into the folder
+    `output` less its ending (segment_serving.predict_masks, where `window` is). A row is {"file", "class", "confidence"}, and
+    with top > 1 also {"class_2", "confidence_2", ...}. `output` (.csv or .parquet) is written whole or not at all. `images`:
+    files or folders, searched through. `model`: a run folder, a saved model or a Hub id, at `revision`. `batch_size` images
+    at a time, on `device` (None: the best there is). Raises UserError when nothing can be read.
     """
     if task_of(model, task, revision) == "segmentation":
         from .segment_serving import predict_masks
@@ -113,7 +118,7 @@ def predict(images: Sequence[str], model: str, *, output: str | None = "predicti
 
     def batches() -> Iterable[torch.Tensor]:
         waiting = []
-        for file in tqdm(files, desc="predicting", unit="img", disable=not sys.stderr.isatty()):
+        for file in tqdm(files, desc="predicting", unit="img", disable=not interactive()):
             try:
                 with open_image(file) as image:
                     waiting.append(decode(image, side, interpolation))

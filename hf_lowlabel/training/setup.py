@@ -19,7 +19,7 @@ from ..config import RunConfig
 from ..data.pools import build_pool
 from ..data.sources import Source, join, load_source
 from ..data.splits import Split
-from ..distributed import world
+from ..distributed import interactive, world
 from ..errors import UserError, unknown
 from ..methods import FACTS, METHODS
 from ..objective import Objective
@@ -105,7 +105,7 @@ def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = Fa
 
 def make_pool(config: RunConfig, source: Source, indices, size: int, interpolation: str, device, what: str):
     """Decode (or prepare to stream) the images at `indices`, with a progress bar; unreadable ones are skipped and listed."""
-    with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
         pool = build_pool(
             source, indices, size=size, interpolation=interpolation, device=device, memory_budget=budget(config, device),
             workers=config.workers, max_bad=config.max_bad, streaming="auto" if config.streaming is None else config.streaming,

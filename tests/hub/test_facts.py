@@ -11,6 +11,7 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub import facts as f
+from hf_lowlabel.hub.lineage import compare_with, lineage_of
 
 
 def run(**changes):
@@ -54,9 +55,9 @@ def test_bad_files_are_named(tmp_path):
 
 
 def test_lineage_continues_from_a_folder(tmp_path):
-    assert f.lineage_of(tmp_path) == []
+    assert lineage_of(tmp_path) == []
     run().to_json(tmp_path / "run.json")
-    assert f.lineage_of(tmp_path) == run().lineage
+    assert lineage_of(tmp_path) == run().lineage
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_lineage_continues_from_a_folder(tmp_path):
 )
 def test_a_comparison_says_when_its_labels_are_others(tmp_path, split_hash, name):
     run(labels=f.Labels(4, split_hash=split_hash)).to_json(tmp_path / "run.json")
-    row = f.compare_with(run(), tmp_path, "supervised, same labels")
+    row = compare_with(run(), tmp_path, "supervised, same labels")
     assert row.name == name and row.metrics == {"accuracy": 0.5}
 
 

@@ -120,7 +120,7 @@ def test_ours(pushed):
 
 
 def test_lineage_of_a_pushed_model(pushed, module_hub):
-    from hf_lowlabel.hub.facts import lineage_of, starting_weights
+    from hf_lowlabel.hub.lineage import lineage_of, starting_weights
 
     module_hub.add("model", "org/lineage", {"run.json": json.dumps(
         {"kind": "backbone", "hub_id": "org/lineage", "lineage": [{"what": "target pretraining", "method": "byol"}]}).encode()})  # fmt: skip

@@ -1,0 +1,94 @@
+"""Where the weights of a run come from, what they have seen, and the runs they are compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.sources import Source
+from ..data.splits import Split
+from .facts import HEAVY, Row, RunFacts, Stage
+
+log = logging.getLogger("hf_lowlabel")
+
+
+def lineage_of(start: str | Path, revision: str | None = None) -> list[Stage]:
+    """The stages that led to a model: a run folder, or one that was pushed; empty when it has no run.json."""
+    path = beside(start, "run.json", revision)
+    if path is None:
+        return []
+    facts = RunFacts.from_json(path)
+    if facts.lineage and facts.hub_id:
+        facts.lineage[-1].hub_id = facts.hub_id
+        facts.lineage[-1].revision = revision
+    return facts.lineage
+
+
+def beside(start: str | Path, file: str, revision: str | None) -> Path | None:
+    """A file beside the weights that a run starts from, in a folder or on the Hub; None where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if Path(start).is_dir():
+        return Path(start, file) if Path(start, file).is_file() else None
+    repo, _, at = re.sub("^hf[_-]hub:", "", str(start)).partition("@")
+    if repo.count("/") != 1:
+        return None
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision or at or None))
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # whichever the client raises; the model itself was loaded
+        log.warning("the lineage of %s is not known: %s: %s", repo, type(error).__name__, error)
+        return None
+
+
+def images_seen(start: str | Path, source: Source, test: Sequence[str], revision: str | None = None) -> int:
+    """How many of the `test` ids of `source` the run that made the weights `start` was trained on.
+
+    It was trained on all images of its source that its own manifest does not hold out. The sources are the same when their
+    fingerprints are, or name and ids: labels that were added since change only the first. 0 when nothing is known.
+    """
+    path = beside(start, "run.json", revision)
+    data = RunFacts.from_json(path).data if path is not None else None
+    if data is None or not (data.fingerprint == source.fingerprint or (data.name, data.ids_hash) == (source.name, ids_hash(source))):
+        return 0
+    manifest = beside(start, "split.json", revision)
+    split = Split.load(manifest) if manifest is not None else None
+    held = {*split.validation, *split.test} if split is not None else set()
+    return sum(id not in held for id in test)
+
+
+def ids_hash(source: Source) -> str:
+    return hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
+
+
+def starting_weights(source: str, revision: str | None = None, license: str | None = None) -> Stage:
+    """The first stage of a lineage, with its place on the Hub. source: timm name, Hub id, folder, "random weights (x)"."""
+    if source.startswith("random weights"):
+        return Stage("random weights", name=source.removeprefix("random weights (").rstrip(")"))
+    hub_id = None
+    if not Path(source).is_dir():
+        repo = re.sub("^hf[_-]hub:", "", source).partition("@")[0]
+        hub_id = repo if "/" in repo else _timm_hub_id(source)
+    return Stage("pretrained weights", name=source, hub_id=hub_id, revision=revision, license=license)
+
+
+def _timm_hub_id(name: str) -> str | None:
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    return cfg.hf_hub_id if cfg is not None and cfg.hf_hub_id else None
+
+
+def compare_with(facts: RunFacts, folder: str | Path, name: str) -> Row:
+    """The results of another run as a row of this card; the name says so when the labels are not the same."""
+    other = RunFacts.from_json(Path(folder, "run.json"))
+    ours, theirs = facts.labels and facts.labels.split_hash, other.labels and other.labels.split_hash
+    if ours is None or ours != theirs:
+        name = name.removesuffix(", same labels")
+        name += f", {other.labels.number} labels of another split" if other.labels else ", labels not recorded"
+    return Row(name, {k: v for k, v in other.metrics.items() if k not in HEAVY})
