@@ -77,14 +77,14 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
                 continue
             gray = dict(cmap="gray", vmin=1 / k if name == "confidence" else 0, vmax=1)
             ax.imshow(picture, **(gray if picture.ndim == 2 else {}), interpolation="nearest")
-        line[0].set_ylabel(_cut(row.get("id", ""), 24), fontsize=7)
+        line[0].set_ylabel(_cut(row.get("id", ""), 24), fontsize=9)
     for ax, name in zip(axes[0], columns):
-        ax.set_title(name, fontsize=9)
+        ax.set_title(name, fontsize=11)
     colors = palette(class_names) / 255
     seen = sorted({int(v) for row in rows for m in (row.get("truth"), row["prediction"]) if m is not None
                    for v in np.unique(m)} - {IGNORE})
     handles = [Patch(facecolor=colors[v], edgecolor="#767676", label=_cut(class_names[v], 18)) for v in seen[:24]]
-    fig.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=7, frameon=False)
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=11, frameon=False)
     return _save(fig, path, _dpi(fig))
 
 

@@ -69,8 +69,8 @@ def _seen_before(facts: RunFacts) -> list[str]:
     lines = []
     for stage in facts.lineage:
         if stage.saw_test:
-            lines.append(f"**{stage.saw_test:,} test images of its {cell(stage.what)} had been trained on** by the stages before it, with or "
-                         "without labels: results on them are too good.")
+            lines.append(f"**{stage.saw_test:,} test images of its {cell(stage.what)} had been trained on** by the stages before "
+                         "it, with or without labels: results on them may be too good.")
     return lines
 
 
@@ -177,7 +177,7 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
     )
     imports = f"import torch\n{first}from PIL import Image\nfrom transformers import AutoImageProcessor, {{auto}}\n\n"
     if facts.kind == "segmentation":
-        return _mask_snippets(model_id)
+        return _mask_snippets(model_id, ours)
     if facts.kind == "backbone":
         source = f"hf-hub:{facts.hub_id}" if facts.hub_id else f"local-dir:{model_id}"
         auto = (imports + load).format(
@@ -200,17 +200,18 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
     return [pipe + 'print(classify("photo.jpg"))', auto + answer]
 
 
-def _mask_snippets(model_id: str) -> list[str]:
+def _mask_snippets(model_id: str, ours: bool) -> list[str]:
+    more = "import hf_lowlabel.models  # the encoder is an architecture of this package\n" if ours else ""
     return [
-        "import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, AutoModelForSemanticSegmentation\n\n"
+        f"import torch\n{more}from PIL import Image\nfrom transformers import AutoImageProcessor, AutoModelForSemanticSegmentation\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
-        "# its code lies beside the weights: read it, then trust it; or install hf_lowlabel, import hf_lowlabel.models.segmentation and\n"
-        "# leave trust_remote_code out\n"
+        "# its code lies beside the weights: read it before you trust it; after\n"
+        "# `import hf_lowlabel.models.segmentation` it loads without trust_remote_code\n"
         f'model = AutoModelForSemanticSegmentation.from_pretrained("{model_id}", trust_remote_code=True).eval()\n'
         'image = Image.open("photo.jpg").convert("RGB")\n'
         "with torch.no_grad():\n"
         '    output = model(**processor(image, return_tensors="pt"))\n'
-        "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W] of classes\n"
+        "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W]\n"
         "print({model.config.id2label[int(k)]: float((mask == k).float().mean()) for k in mask.unique()})",
     ]
 

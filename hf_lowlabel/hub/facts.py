@@ -205,7 +205,7 @@ def collect_command(argv: Sequence[str] | None = None, environ: Mapping[str, str
     processes = int(environ.get("WORLD_SIZE", 1))
     start = argv[0] if argv else ""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if Path(start).stem == "__main__" and spec is not None:
+    if spec is not None and (Path(start).stem == "__main__" or spec.origin == start):  # python -m
         program = ["-m", spec.name.removesuffix(".__main__")]
     elif start.endswith(".py"):
         program = [start]

@@ -88,10 +88,10 @@ def head(runs: list[Shown]) -> str:
 
 
 def sentence(facts: RunFacts) -> str:
-    words = {"backbone": "target pretraining", "classification": "classifier"}.get(facts.kind, facts.kind)
+    words = {"backbone": "target pretraining", "classification": "classifier", "segmentation": "segmenter"}[facts.kind]
     words += f" with {facts.method}" if facts.method else ""
     words += f" on {facts.data.name}" if facts.data else ""
-    words += f", {facts.labels.number:,} labels" if facts.labels else ""
+    words += f", {facts.labels.number:,} {'masks' if facts.kind == 'segmentation' else 'labels'}" if facts.labels else ""
     return words + (f", {facts.architecture}" if facts.architecture else "")
 
 
@@ -182,14 +182,20 @@ def run_sections(run: Shown, named: bool) -> list[str]:
     of, metrics, figures = f" of {escape(run.name)}" if named else "", run.metrics, []
     names = metrics.get("class_names") or run.facts.class_names
     if metrics.get("confusion") and len(names) <= 60:
-        figures.append(charts.confusion("Confusion", metrics["confusion"], names))
+        figures.append(charts.confusion("Confusion", metrics["confusion"], names, pixels=run.facts.kind == "segmentation"))
     elif metrics.get("most_confused"):
         most = metrics["most_confused"][:12]
         figures.append(charts.bars("Most frequent confusions", [(f"{p['true']} as {p['predicted']}", p["images"] / most[0]["images"],
                                                                  f"{p['images']:,} images") for p in most]))
     if metrics.get("reliability"):
         figures.append(charts.reliability("Calibration", metrics["reliability"], metrics["ece"]))
-    if metrics.get("per_class"):
+    if metrics.get("per_class") and run.facts.kind == "segmentation":
+        per = sorted((v, share, name) for name, v, share in zip(names, metrics["per_class"], metrics["per_class_share"], strict=True)
+                     if v is not None)
+        rows = [(name, v, f"{percent(v)}, {percent(share)} of pixels") for v, share, name in per]
+        figures.append(charts.bars("IoU of the classes, worst first", rows[:MOST_BARS],
+                                   f"and {len(rows) - MOST_BARS:,} more" if len(rows) > MOST_BARS else ""))
+    elif metrics.get("per_class"):
         per = [(a, n, name) for name, a, n in zip(names, metrics["per_class"], metrics["per_class_images"], strict=True) if a is not None]
         rows = [(name, a, f"{percent(a)} of {n:,}") for a, n, name in sorted(per, key=lambda p: p[0])]
         figures.append(charts.bars("Accuracy of the classes, worst first", rows[:MOST_BARS],
@@ -205,6 +211,12 @@ def run_sections(run: Shown, named: bool) -> list[str]:
         tiles = "".join(_tile(m) for m in done.mistakes)
         out.append(f"<h2>Worst mistakes{of}</h2><p class=note>The most confident wrong answers among {done.tested:,} test "
                    f"images.</p><div class=tiles>{tiles}</div>")
+    elif done is not None and done.masks:
+        tiles = "".join(_strip(m) for m in done.masks)
+        items = "".join(f'<span><i class=box style="background:rgb{color}"></i>{escape(name)}</span>'
+                        for name, color in done.colors.items())
+        out.append(f"<h2>Worst masks{of}</h2><p class=note>The test images of lowest mean IoU among {done.tested:,}: image, true mask, "
+                   f"answer.</p><div class=legend>{items}</div><div class='tiles strips'>{tiles}</div>")
     elif (run.folder / "predictions.png").is_file():
         out.append(f"<h2>Examples{of}</h2><img class=picture alt='test images with predictions' src='{_inline(run.folder / 'predictions.png')}'>")
     return out + [f"<p class=note>{escape(note)}</p>" for note in (done.notes if done is not None else [])]
@@ -214,6 +226,11 @@ def _tile(mistake) -> str:
     picture = base64.b64encode(mistake.picture).decode()
     return (f"<div class=tile><img alt='' src='data:image/png;base64,{picture}'><b>✗ {escape(mistake.predicted)}</b> "
             f"{100 * mistake.confidence:.0f} %<br>true: {escape(mistake.true)}</div>")
+
+
+def _strip(mask) -> str:
+    picture = base64.b64encode(mask.picture).decode()
+    return f"<div class=tile><img alt='' src='data:image/png;base64,{picture}'>{escape(mask.id)}: IoU {percent(mask.miou)}</div>"
 
 
 def _inline(path: Path) -> str:

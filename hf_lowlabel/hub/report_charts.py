@@ -25,7 +25,7 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False, zero: boo
     if not len(every):
         return ""
     xs = np.concatenate([x for _, x, _ in drawn])
-    frame = _Frame(xs.min(), max(xs.max(), xs.min() + 1), min(every.min(), 0.0) if zero else every.min(), every.max())
+    frame = _Frame(xs.min() if xs.max() > xs.min() else 0, max(xs.max(), xs.min() + 1), min(every.min(), 0.0) if zero else every.min(), every.max())
     parts = [frame.grid("%" if percent else "", x_name)]
     for i, (name, x, y) in enumerate(drawn):
         color = f"var(--c{i % MOST_COLORS})"
@@ -97,8 +97,8 @@ def _short(v: float) -> str:
     return f"{v:,.6g}"
 
 
-def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """A heat map, rows are the truth; numbers up to 20 classes."""
+def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str], pixels: bool = False) -> str:
+    """A heat map, rows are the truth; numbers up to 20 classes. pixels: per cent of the row instead of images."""
     counts = np.array(matrix)
     k, share = len(counts), counts / np.maximum(counts.sum(1, keepdims=True), 1)
     cell = 26 if k <= 20 else 14 if k <= 40 else 9
@@ -108,12 +108,12 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str])
     for a, b in zip(*np.nonzero(counts), strict=True):
         x, y, s = left + b * cell, 4 + a * cell, share[a, b]
         color = "--good" if a == b else "--bad"
+        words = f"{100 * s:.1f} % of its pixels" if pixels else f"{counts[a, b]} of {counts[a].sum()}"
         rows.append(f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" rx="2" fill="var({color})" '
-                    f'fill-opacity="{0.12 + 0.88 * s**0.6:.2f}"><title>{escape(names[a])} called {escape(names[b])}: {counts[a, b]} of '
-                    f"{counts[a].sum()}</title></rect>")
+                    f'fill-opacity="{0.12 + 0.88 * s**0.6:.2f}"><title>{escape(names[a])} called {escape(names[b])}: {words}</title></rect>')
         if k <= 20:
-            strong = " class=on" if s > 0.35 else ""
-            rows.append(f'<text x="{x + (cell - 1) / 2}" y="{y + cell / 2 + 4}" text-anchor="middle"{strong}>{counts[a, b]}</text>')
+            strong, number = " class=on" if s > 0.35 else "", f"{100 * s:.0f}" if pixels else counts[a, b]
+            rows.append(f'<text x="{x + (cell - 1) / 2}" y="{y + cell / 2 + 4}" text-anchor="middle"{strong}>{number}</text>')
     font = min(12, cell)
     for i, name in enumerate(names):
         text = escape(name if len(name) <= letters else name[: letters - 1] + "…")
@@ -124,7 +124,8 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str])
     height = 4 + k * cell + 12 + 7 * letters
     svg = (f'<svg viewBox="0 0 {size} {height}" style="max-width:{size}px" role="img" aria-label="{escape(title)}">'
            f"<g>{''.join(rows)}</g></svg>")
-    return _figure(title, svg, note="Rows are the true class, columns the answer.")
+    unit = " Per cent of the pixels of the row." if pixels else ""
+    return _figure(title, svg, note=f"Rows are the true class, columns the answer.{unit}")
 
 
 def reliability(title: str, bins: dict, ece: float) -> str:

@@ -1,4 +1,4 @@
-"""What a report computes anew from a run folder and its data: features of each stage for t-SNE, the worst mistakes."""
+"""What a report computes anew from a run folder and its data: features of each stage for t-SNE, the worst mistakes or masks."""
 from __future__ import annotations
 
 import dataclasses
@@ -13,10 +13,15 @@ import torch
 from PIL import Image
 
 from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, read_yaml
+from ..data.canvas import build_canvas
 from ..data.pools import build_pool
 from ..data.sources import Source
 from ..evaluation.metrics import softmax
+from ..evaluation.overlays import IGNORE, overlay, palette
+from ..evaluation.segmentation import confusion_of, evaluate_segmentation, segmentation_metrics
 from ..models import LowLabelBackbone, LowLabelForImageClassification, create_backbone
+from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..training import segment_data
 from ..training.finetune_run import choose_split
 from ..training.inference import features_of, logits_of
 from ..training.serving import load_classifier, names_of
@@ -28,6 +33,8 @@ log = logging.getLogger("hf_lowlabel")
 MOST_TESTED = 10_000  # test images that are looked through for mistakes
 MOST_DOTS = 600  # images in a t-SNE picture
 MOST_MISTAKES = 24
+MOST_SEGMENTED = 500  # test images that are segmented in search of the worst
+MOST_MASKS = 12
 TILE = 112  # px, side of a picture of a mistake
 
 
@@ -40,12 +47,21 @@ class Mistake:
 
 
 @dataclass
+class WorstMask:
+    picture: bytes  # PNG: image, truth and prediction side by side
+    id: str
+    miou: float  # over the classes that truth or prediction show
+
+
+@dataclass
 class Computed:
     """`panels`: (title, points [n, 2], labels [n]) of one t-SNE each; `notes`: what could not be computed, and why."""
 
     class_names: list[str] = field(default_factory=list)
     panels: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
+    masks: list[WorstMask] = field(default_factory=list)
+    colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # of the classes in the pictures of masks
     tested: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -61,6 +77,9 @@ def compute(folder: Path, facts: RunFacts) -> Computed:
             log.warning("%s: no %s: %s", folder, what, error)
             out.notes.append(f"No {what}: {error}")
 
+    if facts.kind == "segmentation":
+        part("list of the worst masks", lambda: find_worst_masks(folder, out))
+        return out
     images: list = []
     part("pictures of the data", lambda: images.extend(labeled_images(folder, facts)))
     if not images:
@@ -82,13 +101,16 @@ def config_of(folder: Path) -> RunConfig:
 def labeled_images(folder: Path, facts: RunFacts) -> tuple[Source, np.ndarray, np.ndarray, list[str]]:
     """(source, which of its images, their classes, class names): test images, or for a backbone any that have a label."""
     config = config_of(folder)
-    source = open_source(config)
+    given = dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None) if facts.kind != "backbone" else config
+    if facts.kind == "segmentation":
+        split, source, chosen = segment_data.choose_split(given, segment_data.open_masks(config))
+        return source.images(), chosen, np.full(len(chosen), -1), list(split.class_names)
+    source = segment_data.open_images(config) if config.task == "segmentation" else open_source(config)
     if facts.kind == "backbone":
         chosen = np.flatnonzero(source.labels >= 0)
         if not len(chosen):
             raise ValueError(f"none of the images of {source.name} has a label to colour it by")
         return source, chosen, source.labels[chosen], list(source.class_names)
-    given = dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None)
     split, source, chosen = choose_split(given, source)
     if not len(chosen):
         raise ValueError("the run held out no test images")
@@ -115,16 +137,57 @@ def find_mistakes(folder: Path, source: Source, chosen: np.ndarray, labels: np.n
         out.mistakes.append(Mistake(_png(source, int(pool.indices[i])), names[guess[i]], out.class_names[y[i]], float(sure[i])))
 
 
+def find_worst_masks(folder: Path, out: Computed) -> None:
+    """The test images whose masks came out worst, by the mean IoU of each."""
+    config = config_of(folder)
+    given = dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None)
+    split, source, chosen = segment_data.choose_split(given, segment_data.open_masks(config))
+    if not len(chosen):
+        raise ValueError("the run held out no test images")
+    model = LowLabelForSemanticSegmentation.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    names, window = list(split.class_names), config.window and (config.window,) * 2
+    pool = build_canvas(source, chosen[_spread(len(chosen), MOST_SEGMENTED)], masks=True, long_side=config.pool_size)
+    found: list[tuple[float, int, tuple]] = []
+
+    def keep(i: int, image: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> None:
+        prediction = p.argmax(0)
+        matrix = confusion_of(prediction, target, len(names)).cpu().numpy()
+        if not matrix.sum():
+            return  # nothing but pixels that take no part
+        found.append((segmentation_metrics(matrix, names)["miou"], i, (image.cpu(), target.cpu(), prediction.cpu())))
+        found.sort(key=lambda f: f[:2])
+        del found[MOST_MASKS:]
+
+    evaluate_segmentation(model, pool, names, mean=model.config.image_mean, std=model.config.image_std, window=window, each=keep)
+    out.tested = len(pool)
+    for miou, i, (image, truth, prediction) in found:
+        pixels, truth = image.permute(1, 2, 0).numpy(), truth.numpy()
+        answer = np.where(truth == IGNORE, IGNORE, prediction.numpy()).astype(np.uint8)
+        strip = [_small(Image.fromarray(p)) for p in (pixels, overlay(pixels, truth, names), overlay(pixels, answer, names))]
+        joined = Image.new("RGBA", (sum(s.width for s in strip) + 4 * (len(strip) - 1), strip[0].height))
+        for n, s in enumerate(strip):
+            joined.paste(s, (n * (strip[0].width + 4), 0))
+        out.masks.append(WorstMask(_encoded(joined), str(pool.ids[i]), miou))
+    out.colors = dict(zip(names, map(tuple, palette(names).tolist()), strict=False))
+
+
 def _png(source: Source, index: int) -> bytes:
     """The image as a small PNG; tiny images keep their pixels."""
     with source.image(index) as image:
-        shown = image.convert("RGB")
+        return _encoded(_small(image.convert("RGB")))
+
+
+def _small(shown: Image.Image) -> Image.Image:
     if max(shown.size) <= TILE // 2:
         scale = TILE // max(shown.size)
         shown = shown.resize([scale * side for side in shown.size], Image.Resampling.NEAREST)
     shown.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    return shown
+
+
+def _encoded(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    shown.save(file, "PNG", optimize=True)
+    image.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 

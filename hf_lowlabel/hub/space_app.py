@@ -27,6 +27,7 @@ TOP = 5  # classes shown
 CSS = """
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 14px }
 .legend i { display: inline-block; width: 14px; height: 14px; border-radius: 3px; margin-right: 6px; vertical-align: -2px; border: 1px solid #8888 }
+.shown img { width: 100%; height: 100%; object-fit: contain }
 footer { display: none !important }
 """
 
@@ -121,10 +122,11 @@ def classification_page(folder: Path, said: dict, examples: list[str]) -> None:
     model = Classifier(folder)
     with gr.Row():
         with gr.Column(min_width=280):
-            image = gr.Image(type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320)
+            image = gr.Image(type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown")
         with gr.Column(min_width=280):
             answer = gr.Label(num_top_classes=min(TOP, len(model.names)), label="Class and confidence")
-            nearest = gr.Gallery(label="Nearest labeled images (class, similarity)", columns=3, height="auto", object_fit="contain",
+            gr.Markdown("Nearest labeled images (class, similarity)", visible=model.features is not None)
+            nearest = gr.Gallery(label="Nearest labeled images", show_label=False, columns=3, height="auto", object_fit="contain",
                                  visible=model.features is not None)
     if examples:
         gr.Examples(examples, image, label="Examples")
@@ -136,10 +138,10 @@ def segmentation_page(folder: Path, said: dict, examples: list[str]) -> None:
     found = gr.State()
     with gr.Row():
         with gr.Column(min_width=280):
-            image = gr.Image(type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320)
+            image = gr.Image(type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown")
             opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the colours")
         with gr.Column(min_width=280):
-            picture = gr.Image(label="Classes", interactive=False, height=320)
+            picture = gr.Image(label="Classes", interactive=False, height=320, elem_classes="shown")
             legend = gr.HTML()
     if examples:
         gr.Examples(examples, image, label="Examples")

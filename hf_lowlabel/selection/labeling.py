@@ -141,13 +141,16 @@ def thumbnail(source: Source | SegmentationSource, i: int) -> str:
 
 
 SHEET = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>
- body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color-scheme: light dark; }}
+ :root {{ color-scheme: light dark; }}
+ body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; max-width: 70rem; overflow-wrap: anywhere; }}
  section {{ display: flex; gap: 1rem; align-items: center; padding: .8rem 0; border-top: 1px solid #8885; }}
- section > img {{ width: 160px; height: 160px; object-fit: contain; image-rendering: auto; background: #8882; }}
+ section > img {{ width: 160px; height: 160px; flex: none; object-fit: contain; background: #8882; }}
+ .tiny {{ image-rendering: pixelated; }}
  figure {{ display: inline-block; margin: 0 .2rem; text-align: center; font-size: .75rem; }}
  figure.same img {{ outline: 3px solid #d60; }} p {{ margin: .2rem 0; }}
+ @media (max-width: 600px) {{ body {{ margin: .8rem; }} section {{ display: block; }} figure img {{ width: 72px; }} }}
 </style>
 <h1>{title}</h1><p>{lead}</p>
 {rows}
@@ -169,7 +172,8 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
         rows.append(
             f'<section id="{html.escape(file, True)}"><img src="images/{html.escape(file, True)}" '
             f'alt="{html.escape(id, True)}" '
-            f'loading="lazy"><div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p><p>nearest chosen image of '
+            f'loading="lazy" onload="if (naturalWidth < 128) className = \'tiny\'">'
+            f"<div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p><p>nearest chosen image of "
             f"{reason['stands_for']} images; its nearest neighbours and their distances:</p>{near}</div></section>"
         )
     title = f"{len(task.files)} images of {task.dataset} to label"

@@ -65,7 +65,7 @@ class Recorder:
             return
         self.saw_test = images_seen(self.start[0], source, [source.ids[i] for i in indices], self.start[1]) or None
         if self.saw_test:
-            log.warning("%d of the %d test images are among those that %s was trained on: results on them are too good; fix: "
+            log.warning("%d of the %d test images are among those that %s was trained on: results on them may be too good; fix: "
                         "give the same --split to pretrain, which then leaves them out", self.saw_test, len(indices), self.start[0])
 
     def start_words(self) -> str:

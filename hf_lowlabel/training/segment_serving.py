@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 from ..config import FinetuneConfig, read_yaml
 from ..data.images import BadImage, load_rgb, open_image
 from ..data.splits import Split
+from ..distributed import interactive
 from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.overlays import overlay, save_mask
@@ -91,7 +91,7 @@ def predict_masks(images: Sequence[str], model: str, *, output: str | None = "pr
     network = load_segmenter(model, revision, device)
     names, rows, skipped = names_of(network), [], []
     seen = dict(mean=network.config.image_mean, std=network.config.image_std, long_side=network.config.image_size)
-    for file, name in zip(tqdm(files, desc="predicting", unit="img", disable=not sys.stderr.isatty()), places(files, images), strict=True):
+    for file, name in zip(tqdm(files, desc="predicting", unit="img", disable=not interactive()), places(files, images), strict=True):
         try:
             with open_image(file) as opened:
                 pixels = np.asarray(load_rgb(opened))

@@ -190,6 +190,7 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
             page.keyboard.press(key)
             expect(count).to_contain_text(text)
 
+        assert page.evaluate('keysOf(["0", "cat", "1", "A", "a"])') == ["0", "2", "1", "a", "3"]  # a class "1" has the key 1
         press("1", "1 labeled, 0 skipped")
         press("2", "2 labeled, 0 skipped")
         press("s", "2 labeled, 1 skipped")

@@ -1,0 +1,85 @@
+"""A run of segmentation as others see it: card, report, demo page, push, and a process without the package."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from hf_lowlabel import finetune
+
+CODE = """import sys
+sys.modules["hf_lowlabel"] = None
+import torch
+from transformers import AutoModelForSemanticSegmentation
+model = AutoModelForSemanticSegmentation.from_pretrained("run", trust_remote_code=True).eval()
+with torch.no_grad():
+    print(tuple(model(torch.zeros(1, 3, 24, 26)).logits.shape))"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Sixteen 24 px photos with masks of a lighter square on a ground; four are tested on, four labeled."""
+    root, rng = tmp_path_factory.mktemp("segmenter"), np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (root / "photos" / part).mkdir(parents=True)
+    for i in range(16):
+        pixels, mask = rng.integers(90, 160, (24, 26, 3), dtype=np.uint8), np.zeros((24, 26), np.uint8)
+        y, x = rng.integers(0, 16, 2)
+        pixels[y : y + 8, x : x + 8], mask[y : y + 8, x : x + 8] = 230, 1
+        Image.fromarray(pixels).save(root / "photos" / "images" / f"{i:02d}.png")
+        Image.fromarray(mask).save(root / "photos" / "masks" / f"{i:02d}.png")
+    finetune(task="segmentation", dataset=str(root / "photos"), classes=["background", "square"], num_labels=4, test_fraction=0.25,
+             model="test_resnet", from_scratch=True, architecture="unet", image_size=24, method="supervised", batch_size=4,
+             max_steps=4, log_every=1, eval_every=100, device="cpu", output_dir=str(root / "run"))  # fmt: skip
+    return root / "run"
+
+
+def test_card(run):
+    card = ModelCard.load(run / "README.md")
+    assert "learned from **4 images with masks**" in card.text and "![run: test images with predictions](predictions.png)" in card.text
+    assert card.data.pipeline_tag == "image-segmentation" and "| **this model** |" in card.text
+    assert all((run / name).is_file() for name in ("predictions.png", "confusion.png", "curves.png"))
+
+
+def test_report_shows_the_worst_masks(run, tmp_path):
+    from hf_lowlabel.hub.facts import RunFacts
+    from hf_lowlabel.hub.report import write_report
+    from hf_lowlabel.hub.report_data import compute
+
+    found = compute(run, RunFacts.from_json(run / "run.json"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert not found.notes and found.tested == len(found.masks) == metrics["images"] == 4
+    ious = [m.miou for m in found.masks]
+    assert ious == sorted(ious) and ious[0] < metrics["miou"] + 1e-9
+    page = write_report([run], tmp_path / "report.html").read_text()
+    for words in ("Worst masks", "IoU of the classes, worst first", "segmenter with supervised on photos, 4 masks", "true mask", ">square</span>"):
+        assert words in page, words
+    assert page.count("data:image/png;base64,") == 4 and "No list of" not in page
+    assert "% of its pixels</title>" in page  # the confusion of pixels in per cent
+
+
+def test_space_offers_test_images_and_no_masks(run, tmp_path):
+    pytest.importorskip("gradio")
+    from hf_lowlabel.hub.app import export_space
+
+    space = export_space(run, tmp_path / "space")
+    shown = [np.asarray(Image.open(p).convert("RGB")) for p in sorted((space / "examples").iterdir())]
+    test = json.loads((run / "split.json").read_text())["test"]
+    photos = [np.asarray(Image.open(run.parent / "photos" / "images" / id)) for id in test]
+    assert len(shown) == 4 and all(any(np.array_equal(s, p) for p in photos) for s in shown)
+    said = json.loads((space / "space.json").read_text())
+    assert said["task"] == "segmentation" and said["class_names"] == ["background", "square"]
+
+
+def test_what_is_pushed_loads_without_the_package(run):
+    from hf_lowlabel.hub.push import contents
+
+    files = contents(run)
+    assert {"segmenter.py", "configuration_segmenter.py", "predictions.png", "split.json", "metrics.json"} <= set(files)
+    text = subprocess.run([sys.executable, "-c", CODE], cwd=run.parent, check=True, capture_output=True, text=True).stdout
+    assert text.strip().endswith("(1, 2, 24, 26)")

@@ -1,0 +1,39 @@
+"""The README's Python runs as it stands there."""
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The names that all blocks leave, executed one after the other in an empty folder."""
+    scope = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("readme"))
+        for block in BLOCKS:
+            exec(compile(block, "README.md", "exec"), scope)
+            if "accuracy" in block:
+                scope["classifier"] = scope["run"]
+    return scope
+
+
+def test_five_lines_to_a_saved_model():
+    for block in BLOCKS[:2]:
+        statements = [line for line in block.splitlines() if line and not line.startswith(" ")]
+        assert len(statements) <= 5 and statements[0].startswith("from hf_lowlabel import")
+
+
+def test_they_train_save_and_load(ran):
+    assert ran["classifier"].metrics["accuracy"] > 0.2 and 0 < ran["run"].metrics["miou"] < 1
+    image = ran["load_source"]("digits").image(0)
+    assert {answer["label"] for answer in ran["classify"](image, top_k=10)} == {str(k) for k in range(10)}
+    assert ran["segmenter"].config.id2label[1] == "disc"
+
+
+def test_relative_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()) if "://" not in link]
+    assert links and all((ROOT / link).exists() for link in links)
