@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
+from ..config import FinetuneConfig, PretrainConfig, default_of
 from ..methods import METHODS
 from .facts import RunFacts
 
@@ -226,8 +228,10 @@ def needs_package(architecture: str | None) -> bool:
 
 
 def settings(facts: RunFacts) -> str:
-    """Hyperparameters, versions and hardware as one table; None is left out."""
-    rows = [*facts.hyperparameters.items()]
+    """Hyperparameters, versions and hardware as one table; None is left out, and so is a setting at its default."""
+    config = PretrainConfig if facts.kind == "backbone" else FinetuneConfig
+    defaults = {f.name: default_of(f) for f in fields(config) if f.name != "seed"}
+    rows = [(name, value) for name, value in facts.hyperparameters.items() if name not in defaults or value != defaults[name]]
     rows += [("seed", facts.seed)] if "seed" not in facts.hyperparameters else []
     rows += [("architecture", facts.architecture), ("weights", facts.parameters and f"{facts.parameters:,}")]
     rows += [(f"version of {name}", version) for name, version in facts.versions.items()]
