@@ -5,14 +5,22 @@ import dataclasses
 import logging
 
 import pytest
+from hub_runs import without_pictures
 from huggingface_hub import ModelCard
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.lineage import images_seen
 
-TINY = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=1, device="cpu")
+TINY = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=1, eval_every=9, device="cpu")
 WARNING = "are among those that"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hub_runs import without_pictures
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.metrics import classification_metrics
@@ -125,7 +126,8 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     from hf_lowlabel.hub import report_data
 
     monkeypatch.setattr(report_data, "MOST_DOTS", 40)
-    tiny = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=2, log_every=1, batch_size=10)
+    without_pictures(monkeypatch)
+    tiny = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=2, log_every=1, eval_every=9, batch_size=10)
     start = pretrain(**tiny, model="cnn6_16", from_scratch=True, method="byol", output_dir=str(tmp_path / "byol"))
     run = finetune(**tiny, model=str(start.folder), num_labels=20, unlabeled_ratio=1, output_dir=str(tmp_path / "run"))
     done = report_data.compute(run.folder, RunFacts.from_json(run.folder / "run.json"))
@@ -137,6 +139,7 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     assert done.tested == metrics["images"] and len(done.mistakes) == min(wrong, report_data.MOST_MISTAKES)
     sure = [m.confidence for m in done.mistakes]
     assert sure == sorted(sure, reverse=True) and all(m.predicted != m.true for m in done.mistakes)
+    monkeypatch.setattr(report_data, "compute", lambda *given: done)  # once is enough
     html = write_report([run.folder], tmp_path / "report.html").read_text()
     page = Page(html)
     shown = [a["src"] for tag, a in page.tags if tag == "img"]
