@@ -256,5 +256,5 @@ def _stage(stage: Stage) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line of the card without its Markdown quotes."""
-    return line.replace("`", "").replace("\\", "")
+    """A line of the card without its Markdown; names keep quotes."""
+    return line.replace("**", "").replace("`", "'").replace("\\", "")
