@@ -1,6 +1,7 @@
 """A run of supervised or semi-supervised finetuning, from its configuration to the saved classifier."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from ..config import FinetuneConfig
 from ..data.sources import Source, load_source
-from ..data.splits import Split, make_split
+from ..data.splits import Resolved, Split, make_split
 from ..distributed import world
 from ..errors import MissingSplit, UserError
 from ..evaluation.checkpoints import LAST, median_of_last, sel
@@ -17,6 +18,7 @@ from ..finetuning.weights import Prior
 from ..models import create_classifier
 from ..models.lora import add_lora, merged
 from ..models.timm_checkpoint import freeze_stages
+from ..objective import Objective
 from ..views.table import build_view
 from . import setup
 from .baselines import frozen_row
@@ -41,11 +43,46 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
             num_labels=len(names), class_names=names, drop_rate=config.drop_rate, **kw))
     interpolation, device = model.preprocessing["interpolation"], accelerator.device
     pool = setup.make_pool(config, source, at.train, stored, interpolation, device, "training")
-    test_pool = setup.make_pool(config, test_source, test_at, stored, interpolation, device, "test") if len(test_at) else None
-    held = setup.make_pool(config, source, at.validation, stored, interpolation, device, "validation") if len(at.validation) else None
+    known = {}  # part -> (pool, labels [N]) of images that are not trained on
+    for part, images, indices in (("validation", source, at.validation), ("test", test_source, test_at)):
+        if len(indices):
+            held = setup.make_pool(config, images, indices, stored, interpolation, device, part)
+            known[part] = held, torch.as_tensor(images.with_classes(names).labels[held.indices])
     if config.from_scratch:
         setup.normalise(model, pool)
     prep = model.preprocessing
+    objective = make_objective(config, model, pool, at, names)
+
+    def stream(name, members, per_step, kinds, targets=None):
+        views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
+        return ViewStream(pool, members, per_step, views, name=name, seed=config.seed, rank=accelerator.process_index,
+                          world=world(), targets=targets)
+
+    labeled = stream("labeled", labeled_positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
+                     torch.as_tensor(at.labels))
+    per_step = config.batch_size * config.unlabeled_ratio
+    unlabeled = stream("unlabeled", torch.arange(len(pool)), per_step, objective.unlabeled_views) if objective.unlabeled_views else None
+    config.max_steps = setup.steps(config, len(pool), per_step)
+    plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    recorder = Recorder(config, folder, source, split, model.load_report, pools={"training": pool, **{k: p for k, (p, _) in known.items()}})
+    recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
+    loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
+                lr=config.lr, evaluate=watcher(known, plain, pool if unlabeled else None),
+                keep_best=_keep_best(config, "validation" in known, unlabeled is not None),
+                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split))
+    if "test" in known and not (config.from_scratch or config.dry_run):
+        row = frozen_row(objective.evaluated, recorder.start_words(), plain, pool, labeled.members, at.labels, *known["test"])
+        recorder.comparisons += [row] if row else []
+    loop.fit(config.resume)
+    loop.take_best()
+    trained = merged(objective.evaluated)
+    metrics = final_metrics(trained, known, plain, names, loop.history, recorder)
+    recorder.save(loop, metrics, final=True)
+    return Run(config, folder, trained, metrics, loop, recorder)
+
+
+def make_objective(config: FinetuneConfig, model, pool, at: Resolved, names: list[str]) -> Objective:
+    """The method over the network, with adapters, frozen stages, priors and starting weights as the settings say."""
     if config.lora_rank:
         add_lora(model, config.lora_rank, config.lora_alpha)
     if config.freeze:
@@ -56,56 +93,36 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     if priors is not None and hasattr(objective, "rule"):
         objective.rule = Prior(objective.rule, priors, until=config.prior_until)
     setup.start_from(objective, config)
+    return objective
 
-    def stream(name, members, per_step, kinds, targets=None):
-        views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
-        return ViewStream(pool, members, per_step, views, name=name, seed=config.seed, rank=accelerator.process_index,
-                          world=world(), targets=targets)
 
-    labeled = stream("labeled", labeled_positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
-                     torch.as_tensor(at.labels))
-    unlabeled = None
-    if objective.unlabeled_views:
-        unlabeled = stream("unlabeled", torch.arange(len(pool)), config.batch_size * config.unlabeled_ratio,
-                           objective.unlabeled_views)
-    config.max_steps = setup.steps(config, len(pool), config.batch_size * config.unlabeled_ratio)
-    plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
-    truth = {"validation": (held, source), "test": (test_pool, test_source)}
-    truth = {k: (p, torch.as_tensor(s.with_classes(names).labels[p.indices])) for k, (p, s) in truth.items() if p is not None}
-    recorder = Recorder(config, folder, source, split, model.load_report,
-                        pools={"training": pool, **{k: p for k, (p, _) in truth.items()}})
-    recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
+def watcher(known: dict, plain, unlabeled) -> Callable[[Objective, int], dict]:
+    """What an evaluation logs: accuracy of every part of `known` and, with an `unlabeled` pool, Sel on some of it."""
+    asked = torch.linspace(0, len(unlabeled) - 1, min(SEL_IMAGES, len(unlabeled))).long() if unlabeled else None
 
-    keep_best = _keep_best(config, held is not None, unlabeled is not None)
-    asked = torch.linspace(0, len(pool) - 1, min(SEL_IMAGES, len(pool))).long()
-
-    def watch(trained, step: int) -> dict:
-        scores = {f"{k}_accuracy": float((logits_of(trained.evaluated, p, plain).argmax(1) == y).float().mean())
-                  for k, (p, y) in truth.items()}
-        if unlabeled is not None:
-            scores["sel"] = sel(softmax(logits_of(trained.evaluated, pool, plain, asked).numpy()))
+    def watch(objective: Objective, step: int) -> dict:
+        scores = {f"{part}_accuracy": float((logits_of(objective.evaluated, p, plain).argmax(1) == y).float().mean())
+                  for part, (p, y) in known.items()}
+        if unlabeled:
+            scores["sel"] = sel(softmax(logits_of(objective.evaluated, unlabeled, plain, asked).numpy()))
         return scores
 
-    loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
-                lr=config.lr, evaluate=watch, keep_best=keep_best,
-                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split))
-    if "test" in truth and not (config.from_scratch or config.dry_run):
-        row = frozen_row(objective.evaluated, recorder.start_words(), plain, pool, labeled.members, at.labels, *truth["test"])
-        recorder.comparisons += [row] if row else []
-    loop.fit(config.resume)
-    loop.take_best()
-    metrics, trained = {}, merged(objective.evaluated)
-    for part, (p, y) in truth.items():
+    return watch
+
+
+def final_metrics(trained, known: dict, plain, names: list[str], history: list[dict], recorder: Recorder) -> dict:
+    """Metrics of the test images, pictures of them, and the accuracy on validation images."""
+    metrics = {}
+    for part, (p, y) in known.items():
         logits = logits_of(trained, p, plain).numpy()
         scores = classification_metrics(logits, y.numpy(), names)
         if part == "test":
             metrics |= scores
-            metrics |= {f"accuracy_median_of_{LAST}": m for m in [median_of_last(loop.history)] if m is not None}
+            metrics |= {f"accuracy_median_of_{LAST}": m for m in [median_of_last(history)] if m is not None}
             recorder.pictures(p, softmax(logits), y.numpy(), names, scores)
         else:
             metrics["validation_accuracy"] = scores["accuracy"]
-    recorder.save(loop, metrics, final=True)
-    return Run(config, folder, trained, metrics, loop, recorder)
+    return metrics
 
 
 def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool) -> str | None:
