@@ -5,7 +5,6 @@ import argparse
 import dataclasses
 import importlib
 import sys
-from pathlib import Path
 
 from .cli_select import data_flags
 from .config import FinetuneConfig, PretrainConfig, RunConfig, field_type, from_dict, methods_for, read_yaml

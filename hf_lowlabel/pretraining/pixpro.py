@@ -10,7 +10,6 @@ length 1 (as in the authors' code). An image without a positive pair counts as 0
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import EMA, PretrainObjective, cosine_momentum

@@ -10,7 +10,6 @@ and 6 sum over d and leave out the 1/2.
 """
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

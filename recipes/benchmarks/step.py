@@ -104,7 +104,6 @@ def main() -> None:
             yield batch
 
     def whole(self, batch):
-        device = self.accelerator.device
         out = timed(self, batch)
         times["step"].append(timed.end - bare_end[0] + timed.views)
         return out
