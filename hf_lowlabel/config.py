@@ -16,7 +16,7 @@ from .methods import METHODS
 
 
 def setting(default: Any, help: str, **kwargs) -> Any:
-    """A dataclass field with its help text; `choices` restrict it, `of` is the type of a list's entries, `task` the only task it is for."""
+    """A dataclass field with its help text; `choices` restrict it, `of` is the type of a list's entries, `task` its only task."""
     metadata = {"help": help, **kwargs}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -27,7 +27,8 @@ def setting(default: Any, help: str, **kwargs) -> Any:
 class RunConfig:
     """What `pretrain` and `finetune` share."""
 
-    task: str = setting("classification", "what is learned: the class of an image, or of every pixel", choices=("classification", "segmentation"))
+    task: str = setting("classification", "what is learned: the class of an image, or of every pixel",
+                        choices=("classification", "segmentation"))
     dataset: str | None = setting(None, "images: Hub id, local folder, parquet file or folder, 'digits' or (with masks) 'shapes'")
     dataset_config: str | None = setting(None, "configuration of a Hub data set")
     dataset_split: str = setting("train", "split that training images come from")
@@ -39,7 +40,8 @@ class RunConfig:
     mask_format: str | None = setting(None, "what a mask's pixels are; None: class indices, as the layout has them",
                                       choices=("index", "binary", "colors"), task="segmentation")
     mask_ignore: list = setting([], "values of a mask that take no part, beside 255", of=int, task="segmentation")
-    split: str | None = setting(None, "split manifest (JSON): which images are labeled and which are held out; for masks also a list of ids (.txt)")
+    split: str | None = setting(None, "split manifest (JSON): which images are labeled and which are held out; for masks also a list "
+                                "of ids (.txt)")
     unlabeled_dataset: str | None = setting(None, "a second source of images without labels, joined to the first")
     unlabeled_dataset_split: str = setting("train", "split of the second source")
     model: str = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)")
@@ -184,7 +186,8 @@ class PretrainConfig(RunConfig):
 
     verb: typing.ClassVar[str] = "pretrain"
     method: str | None = setting(None, "self-supervised method (default: byol; for segmentation pixpro)")
-    output_stride: int | None = setting(None, "px per cell of the last feature map; None: the network's own, mostly 32", choices=(8, 16, 32))
+    output_stride: int | None = setting(None, "px per cell of the last feature map; None: the network's own, mostly 32",
+                                        choices=(8, 16, 32))
     l2_start: float | None = setting(None, "weight of |Phi - Phi_start|^2 (Xu et al. Eq. 3); 0 with --from-scratch")
 
 

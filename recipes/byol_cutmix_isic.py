@@ -52,11 +52,12 @@ def main() -> None:
                             batch_size=args.pretrain_batch_size, output_dir=str(folder / "byol"))
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    run = finetune(**common, **start, method=args.method, num_labels=args.num_labels, optimizer="adam", lr=1e-5, weight_decay=0.0,
-                   schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size, pool_size=args.long_side,
+    views = dict(strong=False) if args.method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
+    run = finetune(**common, **start, method=args.method, method_args=views, num_labels=args.num_labels,
+                   optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size, pool_size=args.long_side,
                    max_steps=args.max_steps, output_dir=str(folder / args.method))
-    print(f"with {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, IoU of the lesion {run.metrics['object_iou']:.2%}, its mean over "
-          f"images {run.metrics['object_jaccard']:.2%}")
+    print(f"with {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, IoU of the lesion "
+          f"{run.metrics['object_iou']:.2%}, its mean over images {run.metrics['object_jaccard']:.2%}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def main() -> None:
                             output_stride=args.output_stride, image_size=min(224, args.image_size), output_dir=str(folder / "pixpro"))
         after = plain if args.dry_run else dict(model=str(backbone.folder))
     for row in args.rows:
-        run = finetune(**common, **(after if row.endswith("+") else plain), method=row.rstrip("+"), num_labels=args.num_labels,
+        method = row.rstrip("+")
+        views = dict(strong=False) if method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
+        run = finetune(**common, **(after if row.endswith("+") else plain), method=method, method_args=views, num_labels=args.num_labels,
                        architecture=args.architecture, lr=args.lr, batch_size=args.batch_size, image_size=args.image_size,
                        max_steps=args.max_steps, output_dir=str(folder / row))
         print(f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, pixel accuracy {run.metrics['pixel_accuracy']:.2%}")

@@ -57,9 +57,10 @@ def main() -> None:
                             output_stride=args.output_stride, image_size=min(224, args.image_size), output_dir=str(folder / "pixpro"))
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
+    views = dict(strong=False) if args.method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
     labels = dict(split=args.labeled) if args.labeled else dict(num_labels=args.num_labels)
-    run = finetune(**common, **start, **labels, method=args.method, architecture=args.architecture, test_dataset_split="val",
-                   optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size,
+    run = finetune(**common, **start, **labels, method=args.method, method_args=views, architecture=args.architecture,
+                   test_dataset_split="val", optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size,
                    image_size=args.image_size, max_steps=args.max_steps, output_dir=str(folder / args.method))
     print(f"{len(run.recorder.split.labeled)} masks: mean IoU {run.metrics['miou']:.2%}")
 

@@ -233,7 +233,7 @@ def settings(facts: RunFacts) -> str:
     defaults = {f.name: default_of(f) for f in fields(config) if f.name != "seed"}
     rows = [(name, value) for name, value in facts.hyperparameters.items() if name not in defaults or value != defaults[name]]
     rows += [("seed", facts.seed)] if "seed" not in facts.hyperparameters else []
-    rows += [("architecture", facts.architecture), ("weights", facts.parameters and f"{facts.parameters:,}")]
+    rows += [("encoder" if facts.kind == "segmentation" else "architecture", facts.architecture), ("weights", facts.parameters and f"{facts.parameters:,}")]
     rows += [(f"version of {name}", version) for name, version in facts.versions.items()]
     rows += [(name.replace("_", " ").replace("gib", "(GiB)"), value) for name, value in facts.hardware.items()]
     lines = [f"| {cell(name)} | {code(value)} |" for name, value in rows if value not in (None, {}, [], "")]

@@ -28,7 +28,7 @@ def open_masks(config: RunConfig, split: str | None = None, names: list[str] | N
         image_column=config.image_column, mask_column=config.mask_column, classes=declared_classes(config) or names,
         mask_format=config.mask_format, mask_ignore=config.mask_ignore)
     if config.unlabeled_dataset and split is None:
-        source = join_images(source, raw_images(config.unlabeled_dataset, source.class_names))
+        source = join_images(source, raw_images(config.unlabeled_dataset, config.unlabeled_dataset_split, source.class_names))
     return source
 
 
@@ -38,12 +38,12 @@ def declared_classes(config: RunConfig) -> list[str] | str | None:
     return given[0] if len(given) == 1 else given or None
 
 
-def raw_images(dataset: str, names: list[str]) -> Source:
+def raw_images(dataset: str, split: str, names: list[str]) -> Source:
     """Images alone; a folder with masks beside its images does not count the masks among them."""
     path = Path(dataset).expanduser()
     if path.is_dir() and layout(path) is not None:
-        return load_segmentation(path, classes=names).images()
-    return load_source(dataset)
+        return load_segmentation(path, split=split, classes=names).images()
+    return load_source(dataset, split=split)
 
 
 def open_images(config: RunConfig) -> Source:

@@ -18,7 +18,8 @@ PRETRAIN = dict(method="pixpro", image_size=48, pool_size=64, max_steps=300, bat
                 warmup=0.1, min_scale=0.3, method_args=dict(hidden=256, out=64, m0=0.97))
 FINETUNE = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[32, 16, 16]), image_size=48,
                 scale=[0.8, 1.25], max_steps=400, batch_size=8, lr=5e-3, schedule="cosine", weight_decay=1e-4, eval_every=100)
-METHODS = {"supervised": dict(method="supervised", method_args=dict(ema_decay=0.99)),
+METHODS = {"supervised": dict(method="supervised", method_args=dict(ema_decay=0.99, strong=False)),  # the views that CutMix has
+           "supervised, strong views": dict(method="supervised", method_args=dict(ema_decay=0.99)),
            "cutmix": dict(method="cutmix", method_args=dict(tau=0.9))}
 
 
@@ -52,5 +53,6 @@ def segment_demo(output_dir: str = "demo-shapes", num_labels: int = 20, seed: in
     for words, name in shown.items():
         print(f"{words:55} {runs[name].metrics['miou']:8.1%} {runs[name].metrics['pixel_accuracy']:15.1%}")
     print(f"({seconds:.0f} s; model, card and overlays: {folder / 'model'})")
-    write_json(folder / "results.json", {**{words: runs[name].metrics["miou"] for words, name in shown.items()}, "seconds": round(seconds, 1)})
+    results = {words: runs[name].metrics["miou"] for words, name in shown.items()}
+    write_json(folder / "results.json", {**results, "seconds": round(seconds, 1)})
     return runs

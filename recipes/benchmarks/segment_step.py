@@ -41,8 +41,10 @@ def generated(split: str, count: int) -> SegmentationSource:
 
 
 def sync(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    """Seconds: of the clock on a GPU, of the processor on a CPU, which others may share."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 
@@ -78,15 +80,15 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     shapes.shapes = lambda split="train": generated(split, args.pool)
     times: dict[str, list[float]] = {"step": [], "bare": []}
-    waited = [0.0]
+    waited, clock = [0.0], time.perf_counter if torch.cuda.is_available() else time.process_time
     original, made = Loop.train_step, segment_run.finetune_batches
 
     def batches(*arguments):
         iterator = made(*arguments)
         while True:
-            begin = time.perf_counter()
+            begin = clock()
             batch = next(iterator)
-            waited[0] = time.perf_counter() - begin
+            waited[0] = clock() - begin
             yield batch
 
     def train_step(self, batch):

@@ -125,6 +125,16 @@ def test_supervised():
     assert float(out["train_accuracy"]) == pytest.approx(float((z.argmax(1) == y)[y >= 0].double().mean()))
 
 
+def test_supervised_without_strong_views():
+    """The baseline beside methods that have none: one view, and the run is asked for no other."""
+    model, batch = TinySegmenter(), make_batch()
+    del batch["labeled"]["strong"]
+    objective = Supervised(model, strong=False)
+    assert objective.labeled_views == {"image": "weak"} and "strong" in Supervised.labeled_views
+    expected = mean_ce(double(batch["labeled"]["image"], model), batch["labeled"]["target"])
+    assert float(objective(batch, 0.5)["loss"]) == pytest.approx(expected, abs=1e-5)
+
+
 def test_fixmatch_by_pixels():
     batch, objective = make_batch(), make(FixMatch, rule=Fixed(tau=TAU), lambda_u=0.7)
     u, total = batch["unlabeled"], 0.0

@@ -188,3 +188,9 @@ def test_streaming_sees_what_a_resident_pool_shows(masked, tmp_path):
         finetune(**SEGMENT, dataset=str(masked), method="cutmix", streaming=streaming, workers=0, output_dir=str(tmp_path / name))
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("resident", "streaming"))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_masks_here_and_raw_images_there(masked, tmp_path):
+    """Masks beside the second source's images are not images, and not used."""
+    run = finetune(**SEGMENT, dataset=str(masked), unlabeled_dataset=str(masked), method="fixmatch", output_dir=str(tmp_path))
+    assert len(run.recorder.pools["training"]) == 18 - 3 + 18 and len(run.recorder.pools["labeled"]) == 4
