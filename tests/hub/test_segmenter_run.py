@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ CODE = """import sys
 sys.modules["hf_lowlabel"] = None
 import torch
 from transformers import AutoModelForSemanticSegmentation
-model = AutoModelForSemanticSegmentation.from_pretrained("run", trust_remote_code=True).eval()
+model = AutoModelForSemanticSegmentation.from_pretrained("org/squares", trust_remote_code=True).eval()
 with torch.no_grad():
     print(tuple(model(torch.zeros(1, 3, 24, 26)).logits.shape))"""
 
@@ -76,10 +77,16 @@ def test_space_offers_test_images_and_no_masks(run, tmp_path):
     assert said["task"] == "segmentation" and said["class_names"] == ["background", "square"]
 
 
-def test_what_is_pushed_loads_without_the_package(run):
-    from hf_lowlabel.hub.push import contents
+def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_path):
+    from hf_lowlabel.hub.push import push
 
-    files = contents(run)
-    assert {"segmenter.py", "configuration_segmenter.py", "predictions.png", "split.json", "metrics.json"} <= set(files)
-    text = subprocess.run([sys.executable, "-c", CODE], cwd=run.parent, check=True, capture_output=True, text=True).stdout
-    assert text.strip().endswith("(1, 2, 24, 26)")
+    done = push(run, "org/squares")
+    files = hub.repos["model", "org/squares"].content()
+    assert {"segmenter.py", "configuration_segmenter.py", "predictions.png", "split.json", "metrics.json", "README.md"} <= set(files)
+    assert len(hub.repos["model", "org/squares"].history()) == 2 and done.url.endswith("org/squares")
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    out = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, check=True, capture_output=True, text=True, env=env).stdout
+    assert out.strip().endswith("(1, 2, 24, 26)")
+    refused = subprocess.run([sys.executable, "-c", CODE.replace("=True).eval", "=False).eval")], cwd=tmp_path, capture_output=True,
+                             text=True, env=env)  # fmt: skip
+    assert refused.returncode and "trust_remote_code" in refused.stderr
