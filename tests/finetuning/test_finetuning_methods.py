@@ -60,7 +60,8 @@ ALTERNATIVES = {"tsa": "linear", "teacher": True, "rounds": 2, "memory": 1, "que
 @pytest.mark.parametrize("name,key", [(n, k) for n in FINETUNE for k in hyperparameters(METHODS[n])])
 def test_every_hyperparameter_matters(name, key):
     usual = lively(name)
-    new = ALTERNATIVES.get(key) or 0.5 * (hyperparameters(METHODS[name])[key] or 1.0)
+    default = hyperparameters(METHODS[name])[key]
+    new = not default if isinstance(default, bool) else ALTERNATIVES.get(key) or 0.5 * (default or 1.0)
     changed = lively(name, **{key: new})
     if name == "flexmatch":  # its thresholds start at 0; here every image has been confident once
         for rule in (usual.rule, changed.rule):
