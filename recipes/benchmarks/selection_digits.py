@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--budget", type=int, default=10, help="labels")
-    parser.add_argument("--pretraining", choices=list(PRETRAIN), default="byol")
+    parser.add_argument("--pretraining", choices=list(PRETRAIN), default="simclr")
     parser.add_argument("--priors", choices=("demo", "as3l"), default="demo")
     parser.add_argument("--steps", type=int, default=400, help="of FlexMatch")
     parser.add_argument("--backbone", help="a pretrained backbone instead of the one made here; needs --split")
