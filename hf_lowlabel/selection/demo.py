@@ -14,7 +14,6 @@ import numpy as np
 
 from ..data.sources import Source, load_source
 from ..data.splits import Split, make_split
-from ..errors import UserError
 from ..training import demo
 from ..training.checkpoint import write_json
 from ..training.runs import Run, finetune, pretrain
@@ -22,16 +21,11 @@ from .importing import import_labels
 from .labels import Labels, Task, write_labels
 from .verbs import priors, select
 
-METHOD = dict(method="flexmatch")
-
-
 def active_demo(
     output_dir: str = "demo-digits", num_labels: int = 10, seed: int = 0, strategy: str = "as3l"
 ) -> dict[str, Run]:
     """Run the story in `output_dir`; returns the runs by name. The finished model lies in output_dir/model."""
-    folder = Path(output_dir)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"output_dir {output_dir} is not empty; give another --output-dir, so that nothing is lost")
+    folder = demo.check_empty(output_dir)
     begin = time.perf_counter()
     source = load_source("digits")
     random = make_split(source, num_labels, seed=seed, test_fraction=0.2)
@@ -40,14 +34,8 @@ def active_demo(
     shared, pre, fine = demo.settings()
     common = dict(shared, seed=seed)
     print("1/4 target pretraining without labels")
-    pretrained = pretrain(
-        **common,
-        **pre,
-        from_scratch=True,
-        split=str(folder / "nothing-labeled.json"),
-        output_dir=str(folder / "pretrained"),
-    )
-    backbone = str(folder / "pretrained")
+    backbone, held_out = str(folder / "pretrained"), str(folder / "nothing-labeled.json")
+    pretrained = pretrain(**common, **pre, from_scratch=True, split=held_out, output_dir=backbone)
     print(f"2/4 choosing {num_labels} images to label ({strategy}); their prior pseudo-labels")
     chosen = select(
         backbone,
@@ -56,7 +44,7 @@ def active_demo(
         strategy=strategy,
         output=str(folder / "to_label"),
         seed=seed,
-        split=str(folder / "nothing-labeled.json"),
+        split=held_out,
     )
     answer(folder / "to_label", source)  # here a person would run `hf-lowlabel label`
     split, _ = import_labels(folder / "to_label", source=source)
@@ -70,17 +58,13 @@ def active_demo(
         features=str(folder / "to_label" / "features.safetensors"),
         **demo.PRIORS,
     )
-    settings = {**common, **fine, **METHOD, "model": backbone}
+    settings = {**common, **fine, "model": backbone}
+    from_priors = dict(demo.FROM_PRIORS, prior=str(folder / "priors.safetensors"))
     print(f"3/4 FlexMatch with {num_labels} random labels")
+    settings["method"] = from_priors.pop("method")
     plain = finetune(**settings, split=str(folder / "random.json"), output_dir=str(folder / "random"))
     print("4/4 FlexMatch with the chosen labels, from their priors")
-    model = finetune(
-        **settings,
-        split=str(folder / "split.json"),
-        prior=str(folder / "priors.safetensors"),
-        prior_until=demo.FROM_PRIORS["prior_until"],
-        output_dir=str(folder / "model"),
-    )
+    model = finetune(**settings, **from_priors, split=str(folder / "split.json"), output_dir=str(folder / "model"))
     results = {
         "labels": num_labels,
         "strategy": strategy,
