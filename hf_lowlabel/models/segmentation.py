@@ -101,7 +101,7 @@ def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentati
         raise UserError(f"found encoder {config.encoder!r}, architecture {config.architecture!r} and "
                         f"{config.architecture_args}, of which smp cannot build a network ({type(error).__name__}: "
                         f"{error}); expected an encoder with maps at several strides; fix: another encoder or "
-                        f"architecture.{plain}") from error
+                        f"architecture, or encoder_depth=N (and as many decoder_channels) for one with N maps.{plain}") from error
 
 
 @torch.no_grad()
