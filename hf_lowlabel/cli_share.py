@@ -59,8 +59,8 @@ def report(argv: list[str]) -> int:
                     "the features at every stage, the worst mistakes as pictures. Opens without a network.")  # fmt: skip
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
     parser.add_argument("--output", help="file to write (default: report.html, with --table table.md)")
-    parser.add_argument("--table", action="store_true", help="one markdown table of all RUNs instead: methods by labels, mean and "
-                        "standard deviation over seeds")
+    parser.add_argument("--table", action="store_true", help="one markdown table of all RUNs instead: methods by labels, mean, "
+                        "standard deviation over seeds and margin over the supervised baseline")
     parser.add_argument("--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes")
     args = parser.parse_args(argv)
     _plain_log()

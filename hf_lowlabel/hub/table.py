@@ -1,6 +1,7 @@
 """One table of results from run folders: a row per method, a column per number of labels and starting weights.
 
     accuracy = mean +- standard deviation over seeds (their number where it is not the same everywhere)
+    margin   = mean +- standard deviation of (accuracy - that of the supervised baseline on the same seed)
 
 Nothing is typed: all of it stands in the run.json of each folder.
 """
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..methods import METHODS
+from ..methods import METHODS, hyperparameters
 from .facts import RunFacts
 
 SHARED = (
@@ -31,11 +32,49 @@ SHARED = (
     "freeze",
     "lora_rank",
 )  # settings of training that are told below the table
+BASELINE = "supervised"
+NOTHING = "–"
+Scores = dict[int, float]  # by seed
 
 
 def methods_table(folders: Sequence[str | Path], metric: str = "accuracy") -> str:
-    """Markdown. Raises UserError where a folder is no finished run, or the runs are not of one data set and network."""
+    """Markdown: the scores, then the margins over every baseline that was run.
+
+    Raises UserError where a folder is no finished run, the runs are not of one data set and network, or two runs would
+    count as one.
+    """
     runs = [RunFacts.from_json(Path(folder, "run.json")) for folder in folders]
+    check(folders, runs, metric)
+    cells: dict[tuple[str, tuple[int, str]], Scores] = {}
+    seconds: dict[str, list[float]] = {}
+    for folder, run in zip(folders, runs, strict=True):
+        row, column = row_name(run), (run.labels.number, start(run))
+        scores = cells.setdefault((row, column), {})
+        if run.seed in scores:
+            raise UserError(
+                f"found a second run of {row}, {column[0]} labels, {column[1]}, seed {run.seed} in {folder}; expected one, "
+                "since a cell averages over seeds alone; fix: leave out one of them"
+            )
+        scores[run.seed] = run.metrics[metric]
+        seconds.setdefault(row, []).append(run.seconds or 0.0)
+    known = [*METHODS]
+    place = {row_name(r): known.index(r.method) if r.method in known else len(known) for r in runs}
+    rows = sorted(place, key=lambda row: (place[row], row))
+    columns = sorted({c for _, c in cells}, key=lambda c: (c[1], c[0]))
+    counts = {len(scores) for scores in cells.values()}
+    heads = [f"{n} labels, {s}" for n, s in columns]
+    body = {row: [cell(cells.get((row, c), {}), len(counts) > 1) for c in columns] for row in rows}
+    body = {row: [*line, f"{statistics.median(seconds[row]):.0f}"] for row, line in body.items()}
+    lines = [*grid([*heads, "seconds"], body), "", *notes(runs, metric, counts)]
+    for base in (row for row in rows if row.split()[0] == BASELINE):
+        body = {r: [margin(cells.get((r, c), {}), cells.get((base, c), {})) for c in columns] for r in rows if r != base}
+        body = {row: line for row, line in body.items() if set(line) != {NOTHING}}
+        if body:
+            lines += ["", f"## Over {base}", "", *grid(heads, body), "", margin_note(metric, base)]
+    return "\n".join(lines) + "\n"
+
+
+def check(folders: Sequence[str | Path], runs: list[RunFacts], metric: str) -> None:
     if not runs:
         raise UserError("found no run folders; expected at least one finished run")
     for folder, run in zip(folders, runs, strict=True):
@@ -54,22 +93,15 @@ def methods_table(folders: Sequence[str | Path], metric: str = "accuracy") -> st
                 f"found runs with {len(values)} kinds of {what} ({shown}); expected one, since a "
                 "row compares methods alone; fix: make a table of each"
             )
-    cells: dict[tuple[str, tuple[int, str]], dict[int, RunFacts]] = {}
-    for run in runs:
-        cells.setdefault((run.method, (run.labels.number, start(run))), {})[run.seed] = run
-    order = [*METHODS]
-    methods = sorted({m for m, _ in cells}, key=lambda m: order.index(m) if m in order else len(order))
-    columns = sorted({c for _, c in cells}, key=lambda c: (c[1], c[0]))
-    counts = {len(seeds) for seeds in cells.values()}
-    lines = [
-        "| method | " + " | ".join(f"{n} labels, {s}" for n, s in columns) + " | seconds |",
-        "|---|" + "---:|" * (len(columns) + 1),
-    ]
-    for method in methods:
-        took = [run.seconds or 0.0 for c in columns for run in cells.get((method, c), {}).values()]
-        row = [cell([r.metrics[metric] for r in cells.get((method, c), {}).values()], len(counts) > 1) for c in columns]
-        lines.append(f"| {method} | " + " | ".join(row) + f" | {statistics.median(took):.0f} |")
-    return "\n".join([*lines, "", *notes(runs, metric, counts)]) + "\n"
+
+
+def row_name(run: RunFacts) -> str:
+    """The method, with the hyperparameters that are not its defaults and the prior pseudo-labels it may do without."""
+    spec, settings = METHODS.get(run.method), run.hyperparameters
+    default = {**hyperparameters(spec), **spec.defaults.get("method_args", {})} if spec else {}
+    own = {k: v for k, v in (settings.get("method_args") or {}).items() if v != default.get(k)}
+    priors = " + priors" if settings.get("prior") and not (spec and spec.prior == "must") else ""
+    return run.method + priors + (f" ({', '.join(f'{k}={v}' for k, v in own.items())})" if own else "")
 
 
 def start(run: RunFacts) -> str:
@@ -80,15 +112,42 @@ def start(run: RunFacts) -> str:
     return f"after {before.method}" if before.method else f"from {before.name or before.what}"
 
 
-def cell(values: list[float], count: bool) -> str:
+def grid(heads: list[str], body: dict[str, list[str]]) -> list[str]:
+    """A markdown table, the first column left and the others right."""
+    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    return lines + [f"| {row} | " + " | ".join(line) + " |" for row, line in body.items()]
+
+
+def cell(scores: Scores, count: bool) -> str:
+    values = [*scores.values()]
     if not values:
-        return "–"
+        return NOTHING
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread}" + (f" ({len(values)})" if count else "")
 
 
+def margin(scores: Scores, base: Scores) -> str:
+    """"+4.2 ± 1.1 (5) above": from the seeds that both have."""
+    gains = [100 * (scores[seed] - base[seed]) for seed in scores.keys() & base.keys()]
+    if not gains:
+        return NOTHING
+    mean = statistics.mean(gains)
+    if len(gains) == 1:
+        return f"{mean:+.1f} (1)"
+    spread = statistics.stdev(gains)
+    word = "within" if abs(mean) <= spread else "above" if mean > 0 else "below"
+    return f"{mean:+.1f} ± {spread:.1f} ({len(gains)}) {word}"
+
+
+def margin_note(metric: str, base: str) -> str:
+    return (
+        f"{metric.capitalize()} minus that of {base} on the same seed, in points: mean ± standard deviation (number of seeds). "
+        "`above` or `below`: the mean is larger than the deviation; `within`: it is not."
+    )
+
+
 def notes(runs: list[RunFacts], metric: str, counts: set[int]) -> list[str]:
-    """What all runs share, and which hyperparameters were set by hand."""
+    """What all runs share."""
     one = runs[0]
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} (in brackets)"
     trained = [run for run in runs if run.steps]
@@ -96,18 +155,11 @@ def notes(runs: list[RunFacts], metric: str, counts: set[int]) -> list[str]:
     shared = {k: v[0] for k, v in values.items() if v and v[0] is not None and all(x == v[0] for x in v)}
     differ = [k for k, v in values.items() if any(x != v[0] for x in v)]
     where = one.hardware.get("gpu") or one.hardware.get("cpu")
+    what = f"{metric.capitalize()} in percent on {one.metrics.get('images', '?')} test images"
     lines = [
-        f"{metric.capitalize()} in percent on {one.metrics.get('images', '?')} test images, mean ± standard deviation "
-        f"over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, median.",
+        f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, median.",
         f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}.",
         "Every trained row: " + ", ".join(f"{k} {v}" for k, v in shared.items()) + "." if shared else "",
         f"Not the same in every row: {', '.join(differ)} (training.yaml of each run)." if differ else "",
     ]
-    by_hand = {r.method: r.hyperparameters["method_args"] for r in runs if r.hyperparameters.get("method_args")}
-    changed = {
-        m: {k: v for k, v in args.items() if v != METHODS[m].defaults.get("method_args", {}).get(k)}
-        for m, args in by_hand.items()
-        if m in METHODS
-    }
-    lines += [f"{m}: " + ", ".join(f"{k}={v}" for k, v in args.items()) + "." for m, args in changed.items() if args]
     return [line for line in lines if line]

@@ -2,13 +2,16 @@
 
     python recipes/benchmarks/digits_methods.py --output runs/digits-methods               # everything, seeds 0-4
     python recipes/benchmarks/digits_methods.py --seeds 0 1 --methods fixmatch supervised  # a part; go on later
-    python recipes/benchmarks/digits_methods.py --table-only                               # the table of what is there
+    python recipes/benchmarks/digits_methods.py --table-only --page recipes/results/digits_methods.md
+
+The last one makes the tables of what is there; of a page that exists it keeps what stands from "## Why" on.
 
 A finished run folder is not run again and a broken one starts anew, so it may be stopped at any time and run in several
 processes at once, each with its own --seeds. All rows share the network, the augmentation, the optimizer and the number
 of steps; hyperparameters are each method's own defaults, and self-training learns from the run of label-spreading.
-Nothing is chosen by the test images: the last weights count.
-Cost: 29 methods x 2 budgets x 5 seeds = 290 runs for each of three starts, of about 20 s on one core of a 2.5 GHz Xeon
+Nothing is chosen by the test images: the last weights count. The baseline sees weak and strong views; the row
+supervised-weak sees weak ones alone, as the methods without strong views do.
+Cost: 30 rows x 2 budgets x 5 seeds = 300 runs for each of three starts, of about 20 s on one core of a 2.5 GHz Xeon
 (s4l-exemplar a minute).
 """
 
@@ -43,7 +46,17 @@ TRAINED = dict(
     max_steps=500, batch_size=10, optimizer="sgd", lr=0.03, schedule="fixmatch", weight_decay=5e-4, keep_best="last"
 )
 RATIO = 5  # unlabeled images per labeled one; less where a method has a lower ratio of its own
+ROWS = {
+    **{n: (n, {}) for n in methods_for("finetune") if "classification" in METHODS[n].tasks},
+    "supervised-weak": ("supervised", dict(strong=False)),
+}  # row -> method, its arguments
 STARTS = ("scratch", *PRETRAIN)  # or weights pretrained as in `hf-lowlabel demo`
+
+TITLE = """# All methods on digits
+
+Made by `python recipes/benchmarks/digits_methods.py --table-only --page recipes/results/digits_methods.md` from the run
+folders; only the last section is written by hand."""
+WHY = "## Why"
 
 
 def once(verb, folder: Path, **settings) -> None:
@@ -55,7 +68,7 @@ def once(verb, folder: Path, **settings) -> None:
     verb(**settings, output_dir=str(folder))
 
 
-def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], methods: list[str], model: str) -> None:
+def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: list[str], model: str) -> None:
     common = dict(SHARED, seed=seed)
     scratch = dict(model=model, from_scratch=True)
     source = load_source("digits")
@@ -71,7 +84,8 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], method
             once(pretrain, root / f"{start}-{seed}", **common, **scratch, **PRETRAIN[start], split=none)
         weights = scratch if start == "scratch" else dict(model=str(root / f"{start}-{seed}"))
         for number in labels:
-            for method in methods:
+            for row in rows:
+                method, arguments = ROWS[row]
                 prior = root / start / f"label-spreading-{number}-{seed}" / "priors.safetensors"
                 if METHODS[method].prior == "must" and not prior.is_file():
                     print(f"left out {method}: it learns from label-spreading's run, which is not there", flush=True)
@@ -87,20 +101,20 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], method
                     own["prior"] = str(prior)
                 once(
                     finetune,
-                    root / start / f"{method}-{number}-{seed}",
+                    root / start / f"{row}-{number}-{seed}",
                     **common,
                     **weights,
                     **own,
                     method=method,
+                    method_args=arguments,
                     split=str(root / f"split-{number}-{seed}.json"),
                 )
 
 
 def main() -> None:
-    able = [n for n in methods_for("finetune") if "classification" in METHODS[n].tasks]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/digits-methods", help="folder of all run folders, and of table.md")
-    parser.add_argument("--methods", nargs="+", default=able, choices=able, metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=[*ROWS], choices=ROWS, metavar="NAME")
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 40])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--starts", nargs="+", default=["scratch", "byol"], choices=STARTS)
@@ -109,6 +123,7 @@ def main() -> None:
         "--threads", type=int, default=1, help="of this process: two processes on two cores do more than one on both"
     )
     parser.add_argument("--table-only", action="store_true", help="run nothing")
+    parser.add_argument("--page", help="markdown file to write the tables to as well")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     root = Path(args.output)
@@ -119,7 +134,16 @@ def main() -> None:
         raise UserError(f"found no finished run in {root}; expected some to make a table of")
     text = methods_table(done)
     write_text(root / "table.md", text)
+    if args.page:
+        write_page(Path(args.page), text)
     print(text)
+
+
+def write_page(path: Path, tables: str) -> None:
+    """TITLE and the tables, then what an earlier page said from WHY on."""
+    before = path.read_text() if path.is_file() else ""
+    said = before[before.index(WHY) :] if WHY in before else f"{WHY}\n"
+    write_text(path, f"{TITLE}\n\n{tables}\n{said}")
 
 
 if __name__ == "__main__":

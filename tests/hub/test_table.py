@@ -1,6 +1,8 @@
 """The table of results says what the run folders say, and refuses to mix what cannot be compared."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from hf_lowlabel.hub.table import methods_table
 
 
 def folder(root, method, labels, seed, accuracy, start="random weights", **more):
-    path = root / f"{method}-{labels}-{seed}-{start.replace(' ', '-')}"
+    path = root / f"{method}-{labels}-{seed}-{start.replace(' ', '-')}-{len([*root.iterdir()])}"
     path.mkdir(parents=True)
     lineage = [Stage("random weights", name="cnn6_16")]
     lineage += [Stage("target pretraining", method=start)] if start != "random weights" else []
@@ -35,6 +37,12 @@ def folder(root, method, labels, seed, accuracy, start="random weights", **more)
     return path
 
 
+def table(text, number=0):
+    """Cells of a table in the text, head and rule included."""
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    return [line.split("|")[1:-1] for line in blocks[number].splitlines()]
+
+
 def test_mean_and_deviation_of_every_cell(tmp_path):
     runs = [
         folder(tmp_path, m, n, s, a + 0.01 * s, start)
@@ -45,7 +53,7 @@ def test_mean_and_deviation_of_every_cell(tmp_path):
         if not (m == "knn" and s == 2)
     ]
     text = methods_table(runs)
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    rows = table(text)
     assert [c.strip() for c in rows[0]] == [
         "method",
         "10 labels, after byol",
@@ -69,7 +77,62 @@ def test_what_differs_between_rows_is_named(tmp_path):
     text = methods_table(
         [folder(tmp_path, "fixmatch", 10, 0, 0.75, **other), folder(tmp_path, "supervised", 10, 0, 0.5)]
     )
-    assert "Not the same in every row: unlabeled_ratio" in text and "fixmatch: tau=0.8" in text and "lr 0.03" in text
+    assert "Not the same in every row: unlabeled_ratio" in text and "lr 0.03" in text
+
+
+def test_other_hyperparameters_and_priors_make_a_row_of_their_own(tmp_path):
+    runs = [
+        folder(tmp_path, "fixmatch", 10, 0, 0.7, hyperparameters={"method_args": {"tau": 0.95}}),  # its default
+        folder(tmp_path, "fixmatch", 10, 1, 0.8),
+        folder(tmp_path, "fixmatch", 10, 0, 0.5, hyperparameters={"method_args": {"tau": 0.8}}),
+        folder(tmp_path, "fixmatch", 10, 0, 0.9, hyperparameters={"prior": "priors.safetensors"}),
+        folder(tmp_path, "vat-entmin", 10, 0, 0.6, hyperparameters={"method_args": {"entropy": 0.06}}),  # its default
+        folder(tmp_path, "self-training", 10, 0, 0.6, hyperparameters={"prior": "priors.safetensors"}),
+    ]
+    rows = {r[0].strip(): r[1].strip() for r in table(methods_table(runs))[2:]}
+    assert rows == {
+        "fixmatch": "75.0 ± 7.1 (2)",
+        "fixmatch (tau=0.8)": "50.0 (1)",
+        "fixmatch + priors": "90.0 (1)",
+        "self-training": "60.0 (1)",
+        "vat-entmin": "60.0 (1)",
+    }
+
+
+def test_two_runs_of_one_seed_are_refused(tmp_path):
+    runs = [folder(tmp_path, "fixmatch", 10, 0, a) for a in (0.7, 0.8)]
+    with pytest.raises(UserError, match="second run of fixmatch, 10 labels, from scratch, seed 0"):
+        methods_table(runs)
+
+
+def test_margins_are_paired_by_seed(tmp_path):
+    """The seeds differ by 20 points, the gain over the baseline hardly at all."""
+    accuracy = {
+        "supervised": (0.5, 0.6, 0.7),
+        "fixmatch": (0.55, 0.64, 0.76),  # +5, +4, +6
+        "uda": (0.49, 0.61, 0.7),  # -1, +1, 0
+        "vat": (0.4, 0.49, None),  # -10, -11
+        "mixmatch": (0.3, None, None),  # -20
+        "knn": (None, None, None),
+    }
+    runs = [folder(tmp_path, m, 40, s, a) for m, line in accuracy.items() for s, a in enumerate(line) if a is not None]
+    weak = [folder(tmp_path, "supervised", 40, s, 0.5, hyperparameters={"method_args": {"strong": False}}) for s in (0, 1)]
+    elsewhere = [folder(tmp_path, "knn", 10, 0, 0.5)]  # no baseline with ten labels
+    text = methods_table([*runs, *weak, *elsewhere])
+    margins = {r[0].strip(): r[2].strip() for r in table(text, 1)[2:]}
+    assert text.count("## Over") == 2 and text.index("## Over supervised\n") < text.index("## Over supervised (strong=False)")
+    assert margins == {
+        "supervised (strong=False)": "-5.0 ± 7.1 (2) within",
+        "fixmatch": "+5.0 ± 1.0 (3) above",
+        "uda": "+0.0 ± 1.0 (3) within",
+        "vat": "-10.5 ± 0.7 (2) below",
+        "mixmatch": "-20.0 (1)",
+    }
+    assert {r[0].strip(): r[2].strip() for r in table(text, 2)[2:]}["vat"] == "-5.5 ± 6.4 (2) within"
+
+
+def test_no_margins_without_the_baseline(tmp_path):
+    assert "## Over" not in methods_table([folder(tmp_path, "fixmatch", 10, s, 0.75) for s in (0, 1)])
 
 
 @pytest.mark.parametrize(
@@ -95,3 +158,22 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads((runs[0] / "run.json").read_text())["method"] == "fixmatch"
     assert main(["report", "--table", *map(str, runs), "--output", str(tmp_path / "table.md")]) == 0
     assert "| fixmatch | 75.0 ± 0.0 | 10 |" in (tmp_path / "table.md").read_text()
+
+
+def test_the_page_keeps_what_was_written_by_hand(tmp_path, monkeypatch):
+    recipe = Path(__file__).parents[2] / "recipes" / "benchmarks" / "digits_methods.py"
+    page = tmp_path / "page.md"
+
+    def make(*runs):
+        for run in runs:
+            (run / "metrics.json").write_text("{}")
+        monkeypatch.setattr("sys.argv", ["", "--output", str(tmp_path), "--table-only", "--page", str(page)])
+        runpy.run_path(str(recipe), run_name="__main__")
+        return page.read_text()
+
+    (tmp_path / "scratch").mkdir()
+    assert "| vat | 40.0 | 10 |" in make(folder(tmp_path / "scratch", "vat", 40, 0, 0.4))
+    page.write_text(page.read_text() + "\nvat: its noise is too weak.\n")
+    text = make(folder(tmp_path / "scratch", "vat", 40, 1, 0.6))
+    assert "| vat | 50.0 ± 14.1 | 10 |" in text and text.endswith("## Why\n\nvat: its noise is too weak.\n")
+    assert text.count("| vat |") == 1
