@@ -67,6 +67,5 @@ class CoMatch(FinetuneObjective):
     def joined(self, q: Tensor) -> Tensor:
         """W^q, the rows of this rank's images over those of all: [M, world M]."""
         agreement = products(q, all_gather(q))
-        rows = torch.arange(len(q), device=q.device)
-        agreement[rows, rank() * len(q) + rows] = 1.0
+        agreement.diagonal(rank() * len(q)).fill_(1.0)  # an image agrees with itself
         return F.normalize(agreement * (agreement >= self.edge), p=1, dim=1)

@@ -25,7 +25,8 @@ def random_affine(n: int, device: torch.device, scale: float, rotation: float, s
     u: a position of the warped image, -1 to 1 from edge to edge; A u + b: the position it shows. Each of s in
     [1 / scale, scale] (log-uniform), the angle, k and b stays neutral with probability 1 - p.
     """
-    r = (torch.rand(n, 5, device=device) * 2 - 1) * (torch.rand(n, 4, device=device) < p)[:, [0, 1, 2, 3, 3]]
+    r, chosen = torch.rand(n, 5, device=device) * 2 - 1, torch.rand(n, 4, device=device) < p
+    r = r * torch.cat([chosen, chosen[:, 3:]], 1)
     s, angle, k = scale ** r[:, 0], math.radians(rotation) * r[:, 1], shear * r[:, 2]
     cos, sin = angle.cos(), angle.sin()
     a = torch.stack([cos, cos * k - sin, sin, sin * k + cos], dim=1).view(n, 2, 2)       # R Shear, determinant 1
