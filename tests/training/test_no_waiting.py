@@ -3,6 +3,7 @@
 On a CPU nothing waits, so here every operation of a step is looked at instead: those whose result goes to the host
 (`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy over.
 """
+
 import traceback
 
 import numpy as np
@@ -19,8 +20,18 @@ from hf_lowlabel.training.priors import save_priors
 from .conftest import SEGMENT
 from .test_resume import NARROW
 
-WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "bincount", "is_nonzero", "equal",
-         "lift_fresh"}
+WAITS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "_unique2",
+    "unique_dim",
+    "bincount",
+    "is_nonzero",
+    "equal",
+    "lift_fresh",
+}
 HOST = ("tolist", "numpy", "cpu", "__array__")
 CLASSIFICATION = [name for name, m in METHODS.items() if "classification" in m.tasks and not m.frozen]
 SEGMENTATION = [name for name, m in METHODS.items() if "segmentation" in m.tasks]
@@ -38,7 +49,9 @@ class Waits(TorchDispatchMode):
         indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
         if name in WAITS or any(torch.is_tensor(i) and i.dtype == torch.bool for i in indices):
             stack = "".join(traceback.format_stack(limit=8)[:-1])
-            if "torch/optim/" not in stack and "F.one_hot(" not in stack:  # Adam counts on the host; one_hot asks on a CPU only
+            if (
+                "torch/optim/" not in stack and "F.one_hot(" not in stack
+            ):  # Adam counts on the host; one_hot asks on a CPU only
                 self.found.append(f"{name}\n{stack}")
         return func(*args, **(kwargs or {}))
 
@@ -75,7 +88,9 @@ def waits(monkeypatch):
 @pytest.mark.parametrize("method", CLASSIFICATION)
 def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
     verb = METHODS[method].verb
-    settings = dict(tiny[verb], method=method, method_args=NARROW.get(method, {}), max_steps=3, log_every=99, save_every=99)
+    settings = dict(
+        tiny[verb], method=method, method_args=NARROW.get(method, {}), max_steps=3, log_every=99, save_every=99
+    )
     if METHODS[method].prior == "must":
         settings["prior"] = str(tmp_path / "priors.safetensors")
         source, rng = load_source("digits"), np.random.default_rng(0)
@@ -89,7 +104,9 @@ def test_no_step_of_segmentation_waits(method, masked, tmp_path, waits):
     verb = METHODS[method].verb
     settings = dict(SEGMENT, dataset=str(masked), method=method, max_steps=3, log_every=99, save_every=99)
     if verb == "pretrain":
-        settings = {k: v for k, v in settings.items() if k not in ("architecture", "architecture_args", "scale", "num_labels")}
+        settings = {
+            k: v for k, v in settings.items() if k not in ("architecture", "architecture_args", "scale", "num_labels")
+        }
         settings["method_args"] = dict(hidden=16, out=8)
     getattr(runs, verb)(**settings, output_dir=str(tmp_path / "run"))
     assert not waits, f"{len(waits)} in two steps, the first: {waits[0]}"
@@ -109,7 +126,17 @@ def test_no_step_waits_on_cuda(method, tiny, few_images, tmp_path, monkeypatch):
     if METHODS[method].prior == "must":
         pytest.skip("needs priors")
     try:
-        getattr(runs, METHODS[method].verb)(**dict(tiny[METHODS[method].verb], method=method, method_args=NARROW.get(method, {}), device="cuda",
-                                                   max_steps=5, log_every=99, save_every=99), output_dir=str(tmp_path / "run"))
+        getattr(runs, METHODS[method].verb)(
+            **dict(
+                tiny[METHODS[method].verb],
+                method=method,
+                method_args=NARROW.get(method, {}),
+                device="cuda",
+                max_steps=5,
+                log_every=99,
+                save_every=99,
+            ),
+            output_dir=str(tmp_path / "run"),
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")
