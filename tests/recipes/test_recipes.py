@@ -70,6 +70,7 @@ DRY = [
         (*TINY, "--from-scratch", "--image-size", 16, "--method", "self-tuning", "--pretrain", "moco"),
     ),
     ("target_pretraining", "svhn", (*TINY, "--from-scratch", "--image-size", 16, "--pretrain", "none")),
+    ("byol_fixmatch_cifar10", "cifar10", (*TINY, "--from-scratch", "--image-size", 16, "--method", "uda")),
     ("from_scratch", "cifar10", (*TINY, "--method", "fixmatch")),
     ("from_scratch", "cifar100", (*TINY, "--pretrain", "simsiam")),
     ("from_scratch", "svhn", (*TINY, "--method", "mixmatch")),
