@@ -342,5 +342,5 @@ def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
 
 def test_every_recipe_that_takes_a_benchmark_is_tested_here():
     tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet"}
-    takes = {p.stem for p in RECIPES.glob("*.py") if "from data_sets import" in p.read_text()}
+    takes = {p.stem for p in RECIPES.glob("*.py") if re.search("^from (data_sets|target_pretraining) import", p.read_text(), re.M)}
     assert takes == tested
