@@ -1,0 +1,52 @@
+"""Benchmarks whose figures stand in the README, on generated images: they run, go on where they stopped, and count right."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from hf_lowlabel.errors import UserError
+from tests.recipes.test_recipes import write
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
+
+
+def run(monkeypatch, folder: Path, name: str, *arguments) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
+    runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+
+
+@pytest.fixture
+def bright(tmp_path) -> tuple[Path, Path]:
+    """(parquet of 90 images of 3 classes that differ by brightness, a backbone with random weights)."""
+    import torch
+
+    from hf_lowlabel.models import create_backbone
+
+    write(tmp_path / "data", "train", [i % 3 for i in range(90)], 3, "label", 16, "img")
+    torch.manual_seed(0)
+    create_backbone("wrn_10_2", pretrained=False, image_size=16).save_pretrained(tmp_path / "net")
+    return tmp_path / "data", tmp_path / "net"
+
+
+def test_as3l_tables_count_and_go_on(bright, tmp_path, monkeypatch, capsys):
+    """Classes as far apart as these are all covered and all priors right; a second seed leaves the first as it is."""
+    data, net = bright
+    common = ("--dataset", data, "--model", net, "--image-size", 16, "--images", 80, "--labels", 3, 6, "--output", "out")
+    run(monkeypatch, tmp_path, "as3l_tables", *common, "--seeds", 0)
+    text = capsys.readouterr().out
+    assert (tmp_path / "out.md").read_text() in text and "3 labels" in text and "6 labels" in text
+    first = json.loads((tmp_path / "out.json").read_text())["cells"]
+    assert set(first) == {"3/0", "6/0"}
+    assert first["3/0"]["table 6, priors right (%)"]["multi-cluster on f_fine"] == 100
+    assert set(first["6/0"]["table 6, classes covered"].values()) == {3}
+    assert first["6/0"]["table 9, priors right (%)"]["K, 2 K ... 6 K"] == first["6/0"]["table 8, priors right (%)"]["clusters, as3l"]
+    run(monkeypatch, tmp_path, "as3l_tables", *common, "--seeds", 0, 1)
+    second = json.loads((tmp_path / "out.json").read_text())["cells"]
+    assert len(second) == 4 and all(second[key] == first[key] for key in first)
+    assert re.search(r"\| multi-cluster on f_fine \| 3.0 ± 0.0 \| - \|", capsys.readouterr().out)
+    with pytest.raises(UserError, match="other settings"):
+        run(monkeypatch, tmp_path, "as3l_tables", *common, "--images", 70)
