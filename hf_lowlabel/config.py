@@ -189,6 +189,18 @@ class PretrainConfig(RunConfig):
     output_stride: int | None = setting(None, "px per cell of the last feature map; None: the network's own, mostly 32",
                                         choices=(8, 16, 32))
     l2_start: float | None = setting(None, "weight of |Phi - Phi_start|^2 (Xu et al. Eq. 3); 0 with --from-scratch")
+    sharded: bool = setting(False, "read a Hub data set or parquet files as they come, each process its own files, nothing stored: for "
+                            "data that no disk holds; needs max_steps")
+
+    def resolved(self) -> PretrainConfig:
+        if self.sharded:
+            wrong = [name for name in ("epochs", "split", "unlabeled_dataset", "label_column", "streaming") if getattr(self, name) is not None]
+            if wrong:
+                raise UserError(f"found {', '.join(wrong)} with sharded; expected none of them: images that are read as they come are "
+                                "neither counted nor told apart nor kept; fix: leave them out, or --streaming for data that a disk holds")
+            if self.max_steps is None:
+                raise UserError("found sharded without max_steps; expected --max-steps N: nobody knows the number of images")
+        return super().resolved()
 
 
 @dataclass

@@ -6,78 +6,131 @@ up to it again, without decoding; for data that fits a disk, a StreamingPool res
 """
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
+from .folders import is_table
 from .images import BadImage, decode, open_image, resampling
 from .order import order
-from .tables import find_image, hub_facts, id_columns, load, open_local
+from .sources import EMBEDDED, Source
+from .tables import card_license, find_image, hub_facts, id_columns, load, open_local
 
-Row = tuple[str, dict]  # (id, {"bytes", "path"} of the encoded image)
+Row = tuple[str, dict | None]  # (id, {"bytes", "path"} of the encoded image)
+
+
+class Shards:
+    """The files of a data set, opened but not read. dataset: a Hub id, or local parquet; the rest as for `load_source`.
+
+    count: how many there are. revision: commit on the Hub; None for local files.
+    """
+
+    def __init__(
+        self, dataset: str | Path, *, config: str | None = None, split: str = "train", revision: str | None = None,
+        image_column: str | None = None,
+    ):  # fmt: skip
+        path = Path(dataset).expanduser()
+        if str(dataset) in (*EMBEDDED, "shapes") or path.exists() and not is_table(path):
+            raise UserError(f"found {str(dataset)!r}, which has no shards; expected parquet files or a Hub id; fix: read it whole")
+        if path.exists():
+            self.name, self.revision, self.license = path.resolve().name, None, card_license(path)
+            self.dataset = open_local(path, config, split, streaming=True)
+        else:
+            self.name = str(dataset)
+            self.revision, self.license = hub_facts(self.name, revision)
+            self.dataset = load(self.name, config, split, streaming=True, revision=self.revision)
+        self.config, self.split, self.count = config, split, self.dataset.num_shards
+        self.image_column = find_image(self.dataset.features, image_column)
+        self.id_column = next(iter(id_columns(self.dataset.features)), None)
+
+    def rows(self, number: int) -> Iterator[Row]:
+        """The rows of one shard, encoded; a row without an id column is called <shard>:<row>."""
+        import datasets
+
+        rows = self.dataset.shard(self.count, number)
+        rows = rows.select_columns([name for name in (self.image_column, self.id_column) if name])
+        for i, row in enumerate(rows.cast_column(self.image_column, datasets.Image(decode=False))):
+            yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", row[self.image_column]
+
+    def sample(self, images: int) -> Source:
+        """The first rows of up to 32 shards spread over all of them, about `images` in total, held encoded and without
+        labels. The fingerprint is that of the sample and the number of shards."""
+        numbers = np.unique(np.linspace(0, self.count - 1, min(self.count, 32)).astype(int)).tolist()
+        each = -(-images // len(numbers))
+        rows = {f"{n}:{i}": row for n in numbers for i, row in enumerate(itertools.islice(self.rows(n), each))}
+        digest = hashlib.sha256(f"{self.count}".encode())
+        for id, encoded in rows.values():
+            digest.update(f"\n{id}\0{zlib.crc32((encoded or {}).get('bytes') or b'')}".encode())
+        return Source(
+            name=self.name, config=self.config, split=self.split, revision=self.revision, ids=list(rows),
+            labels=np.full(len(rows), -1), class_names=[], fingerprint=digest.hexdigest(), license=self.license, flip=True,
+            reader=EncodedReader([encoded for _, encoded in rows.values()]),
+        )  # fmt: skip
+
+
+class EncodedReader:
+    """Rows that are held in memory as they were read."""
+
+    def __init__(self, rows: list[dict | None]):
+        self.rows = rows
+
+    def __call__(self, i: int) -> Image.Image:
+        return open_encoded(self.rows[i])
+
+
+def open_encoded(encoded: dict | None) -> Image.Image:
+    if encoded is None or (encoded["bytes"] is None and encoded["path"] is None):
+        raise BadImage("the row has no image")
+    return open_image(io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else encoded["path"])
 
 
 class ShardedStream:
     """Unlabeled images for pretraining, with the `stream` of a pool; the number of images need not be known.
 
-    dataset: a Hub id or local parquet, as for `load_source`. position: how many images this rank has already been
-    given, over all epochs. window: rows shuffled together, held encoded. max_bad: the share of unreadable images above
-    which to stop.
+    position: how many images this rank has already been given, over all epochs. window: rows shuffled together, held
+    encoded. max_bad: the share of unreadable images above which to stop.
     """
 
+    nbytes = 0  # of decoded images held
+
     def __init__(
-        self, dataset: str | Path, *, config: str | None = None, split: str = "train", revision: str | None = None,
-        image_column: str | None = None, size: int, interpolation: str = "bilinear", device: str | torch.device = "cpu",
+        self, shards: Shards, *, size: int, interpolation: str = "bilinear", device: str | torch.device = "cpu",
         seed: int = 0, rank: int = 0, world: int = 1, position: int = 0, window: int = 1024, workers: int | None = None,
         max_bad: float = 0.01,
     ):  # fmt: skip
         resampling(interpolation)
-        path = Path(dataset).expanduser()
-        if path.exists():
-            self.name, self.revision = path.resolve().name, None
-            self.dataset = open_local(path, config, split, streaming=True)
-        else:
-            self.name = str(dataset)
-            self.revision, _ = hub_facts(self.name, revision)
-            self.dataset = load(self.name, config, split, streaming=True, revision=self.revision)
-        self.image_column = find_image(self.dataset.features, image_column)
-        self.id_column = next(iter(id_columns(self.dataset.features)), None)
+        self.shards, self.name = shards, shards.name
         self.size, self.interpolation, self.device = size, interpolation, torch.device(device)
         self.seed, self.rank, self.world, self.position, self.window = seed, rank, world, position, window
         self.workers = min(os.cpu_count() or 1, 16) if workers is None else max(workers, 1)
         self.max_bad, self.seen, self.skipped = max_bad, 0, []
-        self.own_shards = self.dataset.num_shards >= world
-        if not self.own_shards:
-            warnings.warn(f"{self.name!r} has {self.dataset.num_shards} shards for {world} ranks: each rank reads all "
+        self.own_shards = shards.count >= world
+        if not self.own_shards and rank == 0:
+            warnings.warn(f"{self.name!r} has {shards.count} shards for {world} ranks: each rank reads all "
                           f"of it and keeps one row in {world}; more files would be read "
                           "faster", stacklevel=2)  # fmt: skip
-
-    def shard(self, number: int) -> Iterator[Row]:
-        """The rows of one shard, encoded; a row without an id column is called <shard>:<row>."""
-        import datasets
-
-        rows = self.dataset.shard(self.dataset.num_shards, number)
-        rows = rows.select_columns([name for name in (self.image_column, self.id_column) if name])
-        for i, row in enumerate(rows.cast_column(self.image_column, datasets.Image(decode=False))):
-            yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", row[self.image_column]
 
     def epoch(self, epoch: int) -> Iterator[Row]:
         """This rank's rows of one epoch, in order."""
         if self.own_shards:
-            shards, first, stride = list(range(self.rank, self.dataset.num_shards, self.world)), 0, 1
+            shards, first, stride = list(range(self.rank, self.shards.count, self.world)), 0, 1
         else:
-            shards, first, stride = list(range(self.dataset.num_shards)), self.rank, self.world
+            shards, first, stride = list(range(self.shards.count)), self.rank, self.world
         turn = order(self.seed, "stream/shards", epoch * len(shards), len(shards), len(shards))
-        rows = itertools.chain.from_iterable(self.shard(shards[i]) for i in turn)
+        rows = itertools.chain.from_iterable(self.shards.rows(shards[i]) for i in turn)
         rows = itertools.islice(rows, first, None, stride)
         for number in itertools.count():
             window = list(itertools.islice(rows, self.window))
@@ -131,10 +184,7 @@ class ShardedStream:
         """uint8 [3, S, S], or (id, reason)."""
         id, encoded = row
         try:
-            if encoded is None or (encoded["bytes"] is None and encoded["path"] is None):
-                raise BadImage("the row has no image")
-            content = encoded["bytes"]
-            with open_image(io.BytesIO(content) if content is not None else encoded["path"]) as image:
+            with open_encoded(encoded) as image:
                 return decode(image, self.size, self.interpolation)
         except BadImage as error:
             return id, error.reason
@@ -146,7 +196,7 @@ class ShardedStream:
         if not good:
             raise UserError(f"found a whole batch of {len(bad)} images of {self.name!r} that cannot be used, such as "
                             f"{bad[0][0]!r}: {bad[0][1]}; expected images; fix: check the image column "
-                            f"{self.image_column!r}")  # fmt: skip
+                            f"{self.shards.image_column!r}")  # fmt: skip
         take = [next((j for j in good if j >= i), good[0]) for i in range(len(decoded))]
         return torch.stack([decoded[j] for j in take]), bad
 

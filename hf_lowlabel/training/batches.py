@@ -14,12 +14,12 @@ from ..views.draws import uniforms
 class ViewStream:
     """Endless batches of views of some images of a pool.
 
-    members: int64 [N], positions in the pool. per_step: images in the GLOBAL batch of a step. views: batch key -> view.
+    members: int64 [N], positions in the pool; None: a ShardedStream decides itself which images come. per_step: images in the GLOBAL batch of a step. views: batch key -> view.
     targets: int64 [N] or None. chunk: steps whose views are made in one call; on a GPU that saves kernel launches, and
     the pixels are the same for any chunk.
     """
 
-    def __init__(self, pool, members: Tensor, per_step: int, views: dict, *, name: str, seed: int, rank: int = 0,
+    def __init__(self, pool, members: Tensor | None, per_step: int, views: dict, *, name: str, seed: int, rank: int = 0,
                  world: int = 1, chunk: int = 1, targets: Tensor | None = None, geometry: bool = False):
         if per_step % world:
             raise UserError(f"a batch of {per_step} {name} images cannot be shared by {world} processes; "
@@ -35,18 +35,23 @@ class ViewStream:
         return chunk * count, count, rows[:, self.rank * self.share:(self.rank + 1) * self.share].flatten()
 
     def indices(self, chunk: int) -> Tensor:
-        """Positions in `members` that this rank sees in a chunk: int64 [chunk * share]."""
+        """Positions in `members` (without them, in the stream) that this rank sees in a chunk: int64 [chunk * share]."""
         first, count, rows = self.positions(chunk)
+        if self.members is None:
+            return first + rows
         return torch.as_tensor(order(self.seed, self.name, first, count, len(self.members)))[rows]
 
     def __call__(self, start: int) -> Iterator[dict]:
         """Batches from step `start` on."""
         first_chunk = start // self.chunk
+        if self.members is None:
+            self.pool.position = first_chunk * self.chunk * self.share
 
         def wanted() -> Iterator[Tensor]:
             chunk = first_chunk
             while True:
-                yield self.members[self.indices(chunk)]
+                indices = self.indices(chunk)
+                yield indices if self.members is None else self.members[indices]
                 chunk += 1
 
         for offset, images in enumerate(self.pool.stream(wanted())):

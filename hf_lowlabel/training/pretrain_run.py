@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from ..config import PretrainConfig
+from ..data.sources import Source
 from ..data.splits import Split
+from ..data.streaming import ShardedStream, Shards
 from ..distributed import world
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..hub.facts import Row
@@ -23,36 +25,39 @@ from .results import Recorder, Run
 from .segment_data import open_images
 
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
+SAMPLE = 2048  # images of a sharded data set
 
 
 def run(config: PretrainConfig, folder: Path) -> Run:
     """Adapt a backbone to the images of the run, and save it in `folder`."""
     accelerator = setup.start_accelerator(config, folder)
-    source = open_images(config) if config.task == "segmentation" else setup.open_source(config)
+    source, shards = open_data(config)
     split = Split.load(config.split) if config.split and not config.split.endswith(".txt") else None  # a list holds nothing out
     at = split.resolve(source) if split else None
     members = at.train if at else np.arange(len(source))
     with accelerator.main_process_first():
         encoder, size, stored = setup.make_network(
             config, source, lambda **kw: create_backbone(output_stride=config.output_stride, **kw))
-    pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device, "pool")
+    pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device,
+                           "sample" if shards else "pool")
+    seen = read_shards(shards, config, encoder, stored, accelerator) if shards else pool
     if config.from_scratch:
         setup.normalise(encoder, pool)
     prep = encoder.preprocessing
     if setup.load(METHODS[config.method].cls).maps:
         encoder.freeze_beyond_map()
-    objective = setup.build_objective(config.method, encoder, config.method_args, pool=len(pool))
+    objective = setup.build_objective(config.method, encoder, config.method_args, pool=None if shards else len(pool))
     if config.l2_start and not config.from_scratch:
         objective = Anchored(objective, config.l2_start)
     setup.start_from(objective, config)
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
     views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
-    stream = ViewStream(pool, torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
+    stream = ViewStream(seen, None if shards else torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
                         rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False))
     config.max_steps = setup.steps(config, len(pool))
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     labels = torch.as_tensor(source.labels[pool.indices])
-    recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": pool})
+    recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": seen})
     if at:
         recorder.tests_on(source, at.test)
 
@@ -61,15 +66,31 @@ def run(config: PretrainConfig, folder: Path) -> Run:
 
     loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
                 lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False),
-                data=setup.identity(source, split))
+                data={**setup.identity(source, split), **({"number of processes": str(world())} if shards else {})})
     if not config.dry_run:
         before = collapse_monitor(objective.evaluated, pool, plain, labels)
         recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
     loop.fit(config.resume)
+    if shards:
+        setup.tell_skipped(seen, seen.seen, "streamed")
     loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated, metrics, loop, recorder)
+
+
+def open_data(config: PretrainConfig) -> tuple[Source, Shards | None]:
+    """The images; of a sharded data set a sample that stands for them in statistics and checks, and the shards."""
+    if config.sharded:
+        shards = Shards(config.dataset, config=config.dataset_config, split=config.dataset_split, revision=config.dataset_revision,
+                        image_column=config.image_column)
+        return shards.sample(SAMPLE), shards
+    return (open_images(config) if config.task == "segmentation" else setup.open_source(config)), None
+
+
+def read_shards(shards: Shards, config: PretrainConfig, encoder, size: int, accelerator) -> ShardedStream:
+    return ShardedStream(shards, size=size, interpolation=encoder.preprocessing["interpolation"], device=accelerator.device,
+                         seed=config.seed, rank=accelerator.process_index, world=world(), workers=config.workers, max_bad=config.max_bad)
 
 
 def collapse_monitor(encoder, pool, plain, labels: torch.Tensor) -> dict[str, float]:

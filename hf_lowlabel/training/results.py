@@ -96,9 +96,11 @@ class Recorder:
     def facts(self, loop, network, metrics: dict) -> RunFacts:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
         pool = next(iter(self.pools.values()))
+        images = len(pool) if hasattr(pool, "__len__") else None  # nobody counts those of a ShardedStream
         verb = "target pretraining" if kind == "backbone" else "finetuning"
-        stage = Stage(verb, method=config.method, dataset=self.source.name, images=len(pool), steps=loop.step, saw_test=self.saw_test)
+        stage = Stage(verb, method=config.method, dataset=self.source.name, images=images, steps=loop.step, saw_test=self.saw_test)
         hub_id = self.source.name if self.source.revision else None
+        counted = images is not None
         facts = RunFacts(
             kind, method=config.method, architecture=network.config.encoder if kind == "segmentation" else network.config.architecture,
             parameters=sum(p.numel() for p in network.parameters()),
@@ -106,9 +108,9 @@ class Recorder:
             class_names=list(self.split.class_names) if self.split and kind != "backbone" else [],
             lineage=[*self.before, stage],
             data=Data(self.source.name, hub_id=hub_id, config=self.source.config, revision=self.source.revision,
-                      split=self.source.split, fingerprint=self.source.fingerprint, ids_hash=ids_hash(self.source),
-                      license=self.source.license,
-                      images=len(pool), unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
+                      split=self.source.split, fingerprint=self.source.fingerprint if counted else None,
+                      ids_hash=ids_hash(self.source) if counted else None, license=self.source.license,
+                      images=images, unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
             labels=self.labels() if kind != "backbone" else None, metrics=metrics,
             hyperparameters={k: v for k, v in to_dict(config).items() if v not in (None, [], {}) and k not in PRIVATE},
             seed=config.seed, steps=loop.step, seconds=round(loop.seconds, 1), command=collect_command(),

@@ -14,7 +14,7 @@ SCRIPT = """
 import json, sys, warnings
 import numpy as np
 from hf_lowlabel.data.sources import load_source
-from hf_lowlabel.data.streaming import ShardedStream
+from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 
 out = []
@@ -23,8 +23,8 @@ for arguments in json.loads(sys.argv[1]):
         warnings.simplefilter("always")
         try:
             if arguments.pop("streaming", False):
-                found = ShardedStream(**arguments, size=8)
-                out.append({"revision": found.revision, "ids": sorted(id for id, _ in found.epoch(0))})
+                shards = Shards(**arguments)
+                out.append({"revision": shards.revision, "ids": sorted(id for id, _ in ShardedStream(shards, size=8).epoch(0))})
             else:
                 found = load_source(**arguments)
                 facts = {k: getattr(found, k) for k in ("name", "config", "split", "revision", "ids", "class_names",

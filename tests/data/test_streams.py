@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_lowlabel.data.sources import load_source
-from hf_lowlabel.data.streaming import ShardedStream
+from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 
 SHARDS, ROWS = 5, 6
@@ -21,7 +21,7 @@ def shards(tmp_path, make):
 
 
 def stream(path, **options) -> ShardedStream:
-    return ShardedStream(path, **{"size": 8, "window": 4, "workers": 2, **options})
+    return ShardedStream(Shards(path), **{"size": 8, "window": 4, "workers": 2, **options})
 
 
 def ids(found: ShardedStream, count: int) -> list[str]:
@@ -113,6 +113,25 @@ def test_too_many_bad_images_stop_the_stream(tmp_path, make):
 
 def test_columns_and_splits_are_checked(shards):
     with pytest.raises(UserError, match="did you mean 'image'"):
-        stream(shards, image_column="imag")
+        Shards(shards, image_column="imag")
     with pytest.raises(UserError, match="unknown split"):
-        stream(shards, split="test")
+        Shards(shards, split="test")
+
+
+@pytest.mark.parametrize("dataset", ["digits", "folder"])
+def test_only_parquet_and_the_hub_have_shards(tmp_path, make, monkeypatch, dataset):
+    make.files(tmp_path / "folder", ["a/0.png"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"'{dataset}', which has no shards; expected parquet"):
+        Shards(dataset)
+
+
+def test_a_sample_is_spread_over_the_shards(shards):
+    found, whole = Shards(shards).sample(10), load_source(shards)
+    assert found.ids == [f"{s}:{i}" for s in range(SHARDS) for i in range(2)]
+    at = {id: i for i, id in enumerate(whole.ids)}
+    for i, id in enumerate(found.ids):
+        assert torch.equal(found.decode(i, 8), whole.decode(at[id.replace(":", "-")], 8))
+    assert (found.labels == -1).all() and found.fingerprint == Shards(shards).sample(10).fingerprint
+    (shards / f"train-00001-of-{SHARDS:05d}.parquet").unlink()
+    assert found.fingerprint != Shards(shards).sample(10).fingerprint

@@ -1,0 +1,23 @@
+"""What torchrun starts in test_sharded.py: the command line, with the ids that each process reads written to FILE.<rank>."""
+import json
+import os
+import sys
+from pathlib import Path
+
+from hf_lowlabel import cli
+from hf_lowlabel.data.streaming import ShardedStream
+
+ids, rows = [], ShardedStream.rows
+
+
+def noted(self):
+    for row in rows(self):
+        ids.append(row[0])
+        yield row
+
+
+if __name__ == "__main__":
+    ShardedStream.rows = noted
+    code = cli.main(sys.argv[2:])
+    Path(f"{sys.argv[1]}.{os.environ['RANK']}").write_text(json.dumps(ids))
+    sys.exit(code)
