@@ -110,8 +110,7 @@ def _blur_weights(sigma: np.ndarray, radius: int, S: int, device: torch.device) 
     weight = np.exp(-0.5 * (k / sigma[:, None]) ** 2)
     weight = (weight / weight.sum(1, keepdims=True) * BLUR_GRID).round()
     weight[:, radius] += BLUR_GRID - weight.sum(1)  # a constant image stays as it is
-    source = torch.from_numpy(reflect(k[:, None] + np.arange(S), S))
-    source = on_device(source.numpy(), device).expand(len(sigma), -1, -1)  # [n, taps, S]
+    source = on_device(reflect(k[:, None] + np.arange(S), S), device).expand(len(sigma), -1, -1)  # [n, taps, S]
     weight = on_device(weight / (BLUR_GRID * BLUR_LEVELS), device, torch.float32)[:, :, None].expand(-1, -1, S)
     return torch.zeros(len(sigma), S, S, device=device).scatter_add_(1, source, weight)
 

@@ -1,4 +1,4 @@
-"""Between two rows of the log no step waits for the device, for every method.
+"""Between two rows of the log no step waits for the device, for every method; and every method runs in bf16.
 
 On a CPU nothing waits, so here every operation of a step is looked at instead: those whose result goes to the host
 (`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy over.
@@ -89,7 +89,13 @@ def waits(monkeypatch):
 def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
     verb = METHODS[method].verb
     settings = dict(
-        tiny[verb], method=method, method_args=NARROW.get(method, {}), max_steps=3, log_every=99, save_every=99
+        tiny[verb],
+        method=method,
+        method_args=NARROW.get(method, {}),
+        max_steps=3,
+        log_every=99,
+        save_every=99,
+        precision="bf16",
     )
     if METHODS[method].prior == "must":
         settings["prior"] = str(tmp_path / "priors.safetensors")
@@ -102,7 +108,9 @@ def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
 @pytest.mark.parametrize("method", SEGMENTATION)
 def test_no_step_of_segmentation_waits(method, masked, tmp_path, waits):
     verb = METHODS[method].verb
-    settings = dict(SEGMENT, dataset=str(masked), method=method, max_steps=3, log_every=99, save_every=99)
+    settings = dict(
+        SEGMENT, dataset=str(masked), method=method, max_steps=3, log_every=99, save_every=99, precision="bf16"
+    )
     if verb == "pretrain":
         settings = {
             k: v for k, v in settings.items() if k not in ("architecture", "architecture_args", "scale", "num_labels")
