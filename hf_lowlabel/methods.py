@@ -88,11 +88,12 @@ METHODS: dict[str, Method] = {
         }),
     "dino": Method(
         "pretrain", "pretraining.dino:DINO", "Caron et al., Emerging properties in self-supervised ViTs", 2021,
-        "2104.14294", "two views",
+        "2104.14294", "two views, and local crops where asked for",
         defaults=dict(batch_size=256, lr=5e-4, weight_decay=0.04, optimizer="adamw", clip_norm=3.0, min_scale=0.14),
         presets={
             "target": dict(lr=5e-5, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
-            "imagenet": dict(batch_size=1024, epochs=300, warmup=0.0333, l2_start=0.0),  # without its local crops
+            "imagenet": dict(batch_size=1024, epochs=300, warmup=0.0333, l2_start=0.0, min_scale=0.4,
+                             method_args=dict(local_crops=8)),  # section 3.1, and the authors' code
         }),
     "rotnet": Method(
         "pretrain", "pretraining.rotnet:RotNet", "Gidaris et al., Predicting image rotations", 2018, "1803.07728",

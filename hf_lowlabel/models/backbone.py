@@ -40,6 +40,11 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
         """C, the channels of the last feature map."""
         return self.timm_model.num_features
 
+    @property
+    def patch(self) -> int:
+        """Side in px of which the side of an image must be a multiple: a transformer's patch, 1 for other networks."""
+        return getattr(getattr(self.timm_model, "patch_embed", None), "patch_size", (1,))[0]
+
     def pooled(self, x: Tensor) -> Tensor:
         """Pooled features."""
         net = self.timm_model

@@ -73,16 +73,20 @@ def create_classifier(
 def create_backbone(
     name: str, *, pretrained: bool = True, image_size: int | None = None, mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None, crop_pct: float | None = None, interpolation: str | None = None,
-    output_stride: int | None = None, revision: str | None = None, model_args: dict | None = None,
+    output_stride: int | None = None, any_size: bool = False, revision: str | None = None, model_args: dict | None = None,
 ) -> LowLabelBackbone:
     """A float32 encoder without classes; `model.load_report` says what was loaded.
 
     name, pretrained, image_size, mean, std, crop_pct, interpolation, revision, model_args: as in `create_classifier`.
     output_stride: px of the image per cell of the last map (8, 16 or 32), for convolutional networks that timm can
     dilate. It is saved with the model; smp, which dilates by itself, takes only a folder of stride 32 as encoder.
+    any_size: it takes images of other sizes than image_size too; a transformer interpolates its positions for them.
     """
     found = locate(str(name), pretrained, revision)
     args = {**(model_args or {}), **({"output_stride": output_stride} if output_stride else {})}
+    if any_size and found.cfg.get("fixed_input_size"):
+        side = image_size or found.cfg["input_size"][-1]
+        args = {"img_size": [side, side], **args, "dynamic_img_size": True}
     config = _config(found, 0, [], args, image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation)
     model = _construct(LowLabelBackbone, config, found.source)
     model.load_report = _fill(model, found, keep_head=False)

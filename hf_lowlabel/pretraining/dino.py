@@ -4,16 +4,20 @@
     P_s = softmax(g(f(x)) / tau_s),    P_t = softmax((g'(f'(x)) - c) / tau_t)
     c <- m_c c + (1 - m_c) mean over the global batch of g'(f'(x))
 
-The teacher f', g' follows f, g by a momentum that rises from m0 to 1; it sees the first two (global) views, the student
-all of them. Centering and a sharp teacher keep each other from collapse.
+The teacher f', g' follows f, g by a momentum that rises from m0 to 1; it sees the two global views, the student these and
+the local crops (section 3.1). Centering and a sharp teacher keep each other from collapse. Views of one size go through
+a network together, as in the authors' code: BatchNorm sees them as one batch.
 """
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_mean
+from ..errors import UserError
 from ..objective import EMA, PretrainObjective, cosine_momentum
 from .contrast import Waiting
 
@@ -22,6 +26,16 @@ def cross_view_entropy(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
     """L from the teacher's probabilities and the student's log-probabilities of each view, all [B, K]."""
     pairs = [(p, q) for i, p in enumerate(teacher) for j, q in enumerate(student) if i != j]
     return torch.stack([-(p * q).sum(1).mean() for p, q in pairs]).mean()
+
+
+def by_size(f: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+    """f of every view, with one call for all views of the same height and width."""
+    out: list[Tensor] = list(views)
+    for size in dict.fromkeys(x.shape[-2:] for x in views):
+        at = [i for i, x in enumerate(views) if x.shape[-2:] == size]
+        for i, y in zip(at, f(torch.cat([views[i] for i in at])).chunk(len(at)), strict=True):
+            out[i] = y
+    return out
 
 
 class Head(nn.Module):
@@ -48,15 +62,18 @@ class DINO(PretrainObjective):
     out: number of prototypes K. hidden, bottleneck: widths of the head. tau_s: the student's temperature. tau_t0,
     tau_t, tau_warmup: the teacher's rises from the first to the second, linearly, over this share of training (30
     epochs of 300). center_m: m_c. m0: the teacher's momentum at the start. freeze_last: share of training in which the
-    prototypes stay as they are (the authors: the first epoch). A batch may hold more views than two, of any size.
+    prototypes stay as they are (the authors: the first epoch). local_crops: views of 5 to 40 % of the image for the
+    student, 96 px beside global ones of 224, a multiple of a transformer's patch; the paper has 8 of them with min_scale
+    0.4. Networks of a fixed image size need timm's dynamic_img_size for them.
     """
-
-    views = ("byol1", "byol2")
 
     def __init__(self, encoder: nn.Module, *, out: int = 65536, hidden: int = 2048, bottleneck: int = 256,
                  tau_s: float = 0.1, tau_t0: float = 0.04, tau_t: float = 0.07, tau_warmup: float = 0.1,
-                 center_m: float = 0.9, m0: float = 0.996, freeze_last: float = 0.01):
+                 center_m: float = 0.9, m0: float = 0.996, freeze_last: float = 0.01, local_crops: int = 0):
         super().__init__(encoder)
+        if local_crops < 0:
+            raise UserError(f"local_crops is {local_crops}; expected 0 or more views of each image")
+        self.views = ("byol1", "byol2") + ("dino-local",) * local_crops
         self.tau_s, self.tau_t0, self.tau_t, self.tau_warmup = tau_s, tau_t0, tau_t, tau_warmup
         self.center_m, self.m0, self.freeze_last = center_m, m0, freeze_last
         self.head = Head(encoder.num_features, hidden, bottleneck, out)
@@ -67,9 +84,10 @@ class DINO(PretrainObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         views, frozen = batch["views"], t < self.freeze_last
         with torch.no_grad():
-            out = [self.teacher_head(self.teacher_encoder.module.pooled(x)) for x in views[:2]]  # [B, out]
+            out = by_size(lambda x: self.teacher_head(self.teacher_encoder.module.pooled(x)), views[:2])  # [B, out]
             teacher = [((o - self.center) / self.teacher_temperature(t)).softmax(1) for o in out]
-        student = [(self.head(self.encoder.pooled(x), frozen) / self.tau_s).log_softmax(1) for x in views]
+        seen = by_size(lambda x: self.head(self.encoder.pooled(x), frozen), views)
+        student = [(o / self.tau_s).log_softmax(1) for o in seen]
         self.waiting.add(all_mean(torch.cat(out).mean(0)), t)
         entropy = -(teacher[0] * teacher[0].clamp_min(1e-12).log()).sum(1).mean()
         return {"loss": cross_view_entropy(teacher, student), "teacher_entropy": entropy}

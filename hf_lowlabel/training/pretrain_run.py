@@ -37,7 +37,8 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     members = at.train if at else np.arange(len(source))
     with accelerator.main_process_first():
         encoder, size, stored = setup.make_network(
-            config, source, lambda **kw: create_backbone(output_stride=config.output_stride, **kw))
+            config, source, lambda **kw: create_backbone(
+                output_stride=config.output_stride, any_size=bool(config.method_args.get("local_crops")), **kw))
     pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device,
                            "sample" if shards else "pool")
     seen = read_shards(shards, config, encoder, stored, accelerator) if shards else pool
@@ -51,7 +52,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         objective = Anchored(objective, config.l2_start)
     setup.start_from(objective, config)
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
-    views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
+    views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"], encoder.patch)
     stream = ViewStream(seen, None if shards else torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
                         rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False))
     config.max_steps = setup.steps(config, len(pool))

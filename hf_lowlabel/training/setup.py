@@ -140,10 +140,10 @@ def statistics_of(pool, sample: int = 2048) -> tuple[list[float], list[float]]:
     return [round(v, 6) for v in mean.tolist()], [round(v, 6) for v in std.tolist()]
 
 
-def make_views(config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std) -> dict:
+def make_views(config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std, multiple: int = 1) -> dict:
     flip = source.flip if config.flip is None else config.flip
     return {key: build_view(kind, size=size, mean=mean, std=std, flip=flip, preset=config.augment, min_scale=config.min_scale,
-                            color=config.color, randaugment=config.randaugment) for key, kind in kinds.items()}
+                            color=config.color, randaugment=config.randaugment, multiple=multiple) for key, kind in kinds.items()}
 
 
 def load(path: str) -> type:

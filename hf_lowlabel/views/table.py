@@ -36,6 +36,7 @@ class Recipe:
     blur_chance: float = 0.0  # standard deviation 0.1 to 2 px
     solarize_chance: float = 0.0
     randaugment: bool = False
+    side: float = 1.0  # of the view, a share of the run's; below 1 a local crop, of which min_scale says nothing
 
 
 VIEWS = {
@@ -54,6 +55,9 @@ VIEWS = {
     "pixpro1": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=1.0),
     "pixpro2": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.1,
                       solarize_chance=0.2),
+    # DINO, Caron et al. 2021, section 3.1: beside BYOL's two views
+    "dino-local": Recipe("resized", (0.05, 0.4), jitter=(0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.5,
+                         side=96 / 224),
     # S4L-Exemplar, Zhai et al. 2019, section 4.2: Inception crop, mirror, HSV colour randomisation
     "exemplar": Recipe("resized", (0.08, 1.0), "bilinear", hsv=True),
 }
@@ -118,8 +122,8 @@ class View:
 
 def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[float], flip: bool = True,
                preset: str = "kekmodel", min_scale: float | None = None, color: bool = True,
-               randaugment: bool = False, dtype: torch.dtype = torch.float32) -> View:
-    """The view `kind` of VIEWS at size x size px.
+               randaugment: bool = False, multiple: int = 1, dtype: torch.dtype = torch.float32) -> View:
+    """The view `kind` of VIEWS at size x size px, a local crop at 3/7 of that, rounded to a multiple of `multiple` px.
 
     flip False: never mirrored, for data whose mirror image is something else (digits). preset: which RandAugment.
     min_scale: smallest area of a resized crop, a share of the pool image; small images need 0.3 to 0.5. color False: no
@@ -134,7 +138,9 @@ def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[flo
     if min_scale is not None and not 0 < min_scale <= 1:
         raise UserError(f"found min_scale={min_scale}; expected a share of the image in (0, 1]")
     recipe = VIEWS[kind]
-    if min_scale is not None:
+    if recipe.side < 1:
+        size = max(1, round(recipe.side * size / multiple)) * multiple
+    elif min_scale is not None:
         recipe = replace(recipe, scale=(min_scale, max(min_scale, recipe.scale[1])))
     if randaugment and recipe.crop == "resized":
         recipe = replace(recipe, randaugment=True)

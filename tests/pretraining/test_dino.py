@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import torch
 from pretraining_stand_in import array, batch_for, make, train
+from transformers import AutoModel
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.models import create_backbone, create_classifier
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -15,9 +19,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def outputs(objective, views) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of student and teacher, from one pass for each size of views: the first two, and the others."""
     objective = copy.deepcopy(objective)
-    student = [array(objective.head(objective.encoder.pooled(x))) for x in views]
-    return student, [array(objective.teacher_head(objective.teacher_encoder.module.pooled(x))) for x in views[:2]]
+    passes = [torch.cat(v) for v in (views[:2], views[2:]) if v]
+    student = [array(objective.head(objective.encoder.pooled(x))) for x in passes]
+    teacher = array(objective.teacher_head(objective.teacher_encoder.module.pooled(passes[0])))
+    return [p for s in student for p in np.split(s, len(s) // len(views[0]))], np.split(teacher, 2)
 
 
 def lively():
@@ -31,9 +38,9 @@ def lively():
     return objective
 
 
-@pytest.mark.parametrize("further", [0, 2])
+@pytest.mark.parametrize("further", [0, 3])
 def test_loss_is_equation_3(further):
-    """Two global views; further, smaller ones go through the student alone."""
+    """Two global views; local crops go through the student alone."""
     objective = lively()
     views = batch_for(objective, seed=5)["views"] + [torch.randn(4, 3, 4, 4) for _ in range(further)]
     student, teacher = outputs(objective, views)
@@ -94,3 +101,52 @@ def test_head_gives_cosines():
     with torch.no_grad():
         head.prototypes.mul_(3)
     torch.testing.assert_close(head(x), before)
+
+
+def test_local_crops_are_views_of_their_own_that_only_the_student_sees():
+    objective = make("dino", local_crops=3)
+    assert make("dino").views == ("byol1", "byol2")
+    assert objective.views == ("byol1", "byol2", "dino-local", "dino-local", "dino-local")
+    views = batch_for(make("dino"))["views"]
+    local = [torch.randn(4, 3, 4, 4, requires_grad=True) for _ in range(3)]
+    passes = []
+    objective.teacher_encoder.module.pooled = lambda x: passes.append(x.shape) or x.new_zeros(len(x), 8)
+    objective({"views": views + local}, 0.3)["loss"].backward()
+    assert passes == [(8, 3, 8, 8)] and all(x.grad.abs().sum() > 0 for x in local)
+    with pytest.raises(UserError, match="local_crops is -1"):
+        make("dino", local_crops=-1)
+
+
+TINY = dict(depth=1, embed_dim=16, num_heads=2, patch_size=4)
+
+
+@pytest.mark.parametrize("model, arguments, side", [("vit_tiny_patch16_224", TINY, 12), ("wrn_10_2", {}, 14)])
+def test_a_run_with_local_crops(model, arguments, side, tmp_path, monkeypatch):
+    """A transformer interpolates its positions; the saved one loads as any other, and takes the views' size."""
+    from hf_lowlabel import pretrain
+    from hf_lowlabel.pretraining.dino import DINO
+
+    seen, forward = [], DINO.forward
+
+    def spy(self, batch, t):
+        seen.append([x.shape[-1] for x in batch["views"]])
+        return forward(self, batch, t)
+
+    monkeypatch.setattr(DINO, "forward", spy)
+    start = tmp_path / "start"
+    create_backbone(model, pretrained=False, image_size=32, model_args=arguments).save_pretrained(start)
+    pretrain(dataset="digits", model=str(start), method="dino", method_args=dict(local_crops=2, out=16, hidden=16),
+             image_size=32, pool_size=32, batch_size=4, max_steps=2, eval_every=100, device="cpu",
+             output_dir=str(tmp_path / "run"))
+    assert seen == [[32, 32, side, side]] * 2
+    x = torch.randn(2, 3, 32, 32)
+    saved = create_backbone(str(tmp_path / "run")).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(AutoModel.from_pretrained(tmp_path / "run").eval()(x).pooler_output, saved.pooled(x))
+    classifier = create_classifier(str(tmp_path / "run"), 3, image_size=64)
+    assert classifier(torch.randn(1, 3, 64, 64)).logits.shape == (1, 3)
+
+
+def test_a_network_of_one_size_is_refused():
+    with pytest.raises(UserError, match="dynamic_img_size"):
+        create_backbone("mixer_s32_224", pretrained=False, any_size=True)

@@ -15,7 +15,7 @@ OTHER = {  # another value of every hyperparameter
     "hidden": 12, "out": 6, "m0": 0.5, "m": 0.5, "tau": 0.4, "queue": 24, "teacher_buffers": "ema", "invariance": 10.0,
     "variance": 10.0, "covariance": 3.0, "bottleneck": 6, "tau_s": 0.2, "tau_t0": 0.06, "tau_t": 0.1, "tau_warmup": 0.9,
     "center_m": 0.5, "freeze_last": 0.4, "instances": 4, "dense": 0.2, "gamma": 1.0, "scale": 2.0, "rotation": 90.0,
-    "shear": 1.0, "translation": 0.3,
+    "shear": 1.0, "translation": 0.3, "local_crops": 2,
 }
 TEACHERS = [n for n in PRETRAIN if any(isinstance(m, EMA) for m in make(n).modules())]
 

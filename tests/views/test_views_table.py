@@ -30,7 +30,8 @@ def test_a_batch_may_be_cut_anywhere(kind, S, size, n):
     x, view = images(n, S), view_of(kind, size)
     u = draws(view, n)
     whole = view(x, u)
-    assert whole.shape == (n, 3, size, size) and whole.dtype == torch.float32 and whole.isfinite().all()
+    side = round(96 / 224 * size) if kind == "dino-local" else size
+    assert whole.shape == (n, 3, side, side) and whole.dtype == torch.float32 and whole.isfinite().all()
     for cuts in ([1, n - 1], [n // 2, n - n // 2], [7] * (n // 7) + [n % 7]):
         parts = [view(a, b) for a, b in zip(x.split(cuts), u.split(cuts))]
         assert torch.equal(torch.cat(parts), whole)
@@ -126,6 +127,17 @@ def test_smallest_scale():
     assert ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).min() >= 25
 
 
+def test_local_crops():
+    """Caron et al. 2021, section 3.1: 96 px of 5 to 40 % of the image beside 224 px, half of them blurred."""
+    view = view_of("dino-local", 224, min_scale=0.5)
+    box, _ = view.geometry(draws(view, 4000), 224)
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / 224**2
+    assert view.crop.size == 96 and 0.045 < area.min() < 0.06 and 0.39 < area.max() < 0.41
+    assert [type(step).__name__ for step in view.steps] == ["Jitter", "Grayscale", "Blur"] and view.steps[2].p == 0.5
+    for size, patch, side in ((224, 14, 98), (256, 16, 112), (32, 1, 14), (32, 16, 16)):
+        assert view_of("dino-local", size, multiple=patch).crop.size == side
+
+
 def test_randaugment_before_the_colours_of_a_resized_crop():
     view, plain = view_of("byol2", 32, randaugment=True), view_of("byol2", 32)
     assert [type(step).__name__ for step in view.steps] == ["RandAugment", "Jitter", "Grayscale", "Solarize"]
@@ -175,7 +187,7 @@ def test_no_waiting_and_no_loop_over_images(kind):
     for times in (1, 1, 2, 3):
         x, u = images(64, 64).repeat(times, 1, 1, 1), draws(view, 64).repeat(times, 1)
         with Calls() as calls:
-            view._fill(torch.empty(64 * times, 3, 64, 64), x, u.numpy())
+            view._fill(torch.empty(64 * times, 3, view.crop.size, view.crop.size), x, u.numpy())
         counts.append(calls.count)
     counts = counts[1:]  # the first call also copies the constants of the normalisation
     assert counts[0] == counts[1] == counts[2]
