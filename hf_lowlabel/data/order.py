@@ -14,9 +14,9 @@ def philox_key(seed: int, stream: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()[:16], "little")
 
 
-@lru_cache(maxsize=8)  # consecutive steps lie in the same epoch
+@lru_cache(maxsize=4)  # consecutive steps lie in the same epoch or two, of labeled and unlabeled images
 def permutations(seed: int, stream: str, epoch: int, epochs: int, n: int) -> np.ndarray:
-    """int64 [epochs, n]: the permutations of epoch, epoch + 1, ...
+    """int32 [epochs, n] (int64 from 2^31 images on): the permutations of epoch, epoch + 1, ...
 
     Each is the argsort of n raw 64-bit words of a Philox counter; epoch e owns its own stretch of the counter. Raw
     words, because numpy keeps bit generators stable over its versions but not the methods of Generator.
@@ -24,7 +24,7 @@ def permutations(seed: int, stream: str, epoch: int, epochs: int, n: int) -> np.
     blocks = -(-n // 4)  # the counter gives 4 words a step
     bits = np.random.Philox(key=philox_key(seed, stream), counter=epoch * blocks)
     words = bits.random_raw(epochs * blocks * 4).reshape(epochs, blocks * 4)[:, :n]
-    out = np.argsort(words, axis=1, kind="stable").astype(np.int64)
+    out = np.argsort(words, axis=1, kind="stable").astype(np.int32 if n < 2**31 else np.int64)
     out.flags.writeable = False
     return out
 
@@ -47,4 +47,4 @@ def order(seed: int, stream: str, start: int, count: int, n: int) -> np.ndarray:
         rows = permutations(seed, stream, first, last - first + 1, n).reshape(-1)
     else:  # one epoch at a time, so that the neighbouring steps find it in the cache
         rows = np.concatenate([permutations(seed, stream, e, 1, n)[0] for e in range(first, last + 1)])
-    return rows[start - first * n :][:count].copy()
+    return rows[start - first * n :][:count].astype(np.int64)

@@ -151,7 +151,7 @@ def build_pool(
         if known_bad is None:
             known_bad = find_bad(source, indices, size, interpolation, workers, progress)
         bad = dict(known_bad)
-        keep = np.array([source.ids[i] not in bad for i in indices])
+        keep = np.array([source.ids[i] not in bad for i in indices]) if bad else np.ones(len(indices), bool)
         skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
         check_share(skipped, len(indices), max_bad)
         return StreamingPool(

@@ -119,7 +119,8 @@ class Split:
     def resolve(self, source: Source) -> Resolved:
         """Positions in `source`, after checking that it is the data this split was made for."""
         self.check(source)
-        position = {id: i for i, id in enumerate(source.ids)}
+        named = {*self.labeled, *self.validation, *self.test}
+        position = {id: i for i, id in enumerate(source.ids) if id in named}  # not of all: there may be millions
         absent = [id for part in (self.labeled, self.validation, self.test) for id in part if id not in position]
         if absent:
             raise UserError(f"found {len(absent)} images in the split that {source.name!r} lacks, such as "

@@ -260,7 +260,7 @@ def priors(
     )
     labeled = found.rows(at.labeled)
     if len(labeled) < len(at.labeled):
-        lost = [source.ids[i] for i in at.labeled if i not in set(found.indices.tolist())]
+        lost = [source.ids[i] for i in np.setdiff1d(at.labeled, found.indices)]
         raise UserError(
             f"found {len(lost)} labeled images that cannot be read, such as {lost[0]!r}; expected all; fix the files"
         )

@@ -65,6 +65,9 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
             f"{', '.join(class_names[:8])}; fix: "
             "make them from the same split"
         )
+    columns = [names.index(name) for name in class_names]
+    if known == ids:  # the usual case, without a dict of millions
+        return priors[:, columns]
     row = {id: i for i, id in enumerate(known)}
     missing = [id for id in ids if id not in row]
     if missing:
@@ -73,4 +76,4 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
             f"one for "
             "each image that is trained on; fix: make them from the same data and split"
         )
-    return priors[[row[id] for id in ids]][:, [names.index(name) for name in class_names]]
+    return priors[[row[id] for id in ids]][:, columns]

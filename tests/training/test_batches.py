@@ -85,3 +85,18 @@ def test_micro_batches_cut_everything_equally():
     assert a["views"][1].tolist() == [10, 11, 12, 13] and b["views"][0].tolist() == [4, 5, 6, 7]
     with pytest.raises(UserError, match="cannot be cut into 3"):
         micro_batches(batch, 3)
+
+
+def test_labeled_images_are_found_in_a_pool_in_any_order():
+    """A pool may hold a part of its source, in any order; a labeled image it lacks is named."""
+    import numpy as np
+
+    from hf_lowlabel.data.sources import ArrayReader, Source
+    from hf_lowlabel.training.finetune_run import labeled_positions
+
+    images = np.zeros((9, 4, 4, 3), np.uint8)
+    source = Source("s", None, "train", None, [f"{i}.png" for i in range(9)], np.zeros(9), ["a"], "0", None, True, ArrayReader(images))
+    pool = ResidentPool(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), ["7.png", "0.png", "5.png", "8.png", "3.png"], [7, 0, 5, 8, 3])
+    assert labeled_positions(pool, np.array([3, 7, 0]), source).tolist() == [4, 0, 1]
+    with pytest.raises(UserError, match=r"2 labeled images cannot be read \(1.png, 6.png\)"):
+        labeled_positions(pool, np.array([0, 1, 6]), source)
