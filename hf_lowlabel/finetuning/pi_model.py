@@ -16,13 +16,14 @@ from .functional import predict, sigmoid_rampup
 class PiModel(FinetuneObjective):
     """Agreement of two views.
 
-    lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises (80 of 300
-    epochs). ema_decay: of the weights that are evaluated.
+    lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises. Both are those
+    of FixMatch's authors for 40 labels and more; Laine & Aila have 100 and 0.27 (80 of 300 epochs) for 1,000, which lets
+    one label per class collapse into one class. ema_decay: of the weights that are evaluated.
     """
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 100.0, ramp: float = 0.27, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, lambda_u: float = 10.0, ramp: float = 0.4, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp = lambda_u, ramp
 

@@ -1,6 +1,7 @@
 """VAT (Miyato et al. 2019, arXiv 1704.03976, Eq. 5-14) and VAT + EntMin (Zhai et al., S4L, Eq. 3-5).
 
-    L = H(y, p(x_l)) + lambda_u mean KL(p(x) || p(x + r)) + entropy mean H(p(x)),   p(x) on the left without gradient
+    L = H(y, p(x_l)) + a(t) lambda_u mean KL(p(x) || p(x + r)) + entropy mean H(p(x)),   p(x) on the left without gradient
+    a(t) = exp(-5 (1 - min(1, t / ramp))^2)
     r = eps g / |g|,   g = grad_r KL(p(x) || p(x + r)) at r = xi d,   d a random unit vector, g / |g| in later rounds
 
 KL is smallest at r = 0, so g is second order and lives in the last digits: the method runs in float32 whatever the
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from .functional import entropy, frozen_statistics, full_precision, kl, predict
+from .functional import entropy, frozen_statistics, full_precision, kl, predict, sigmoid_rampup
 
 
 def unit(v: Tensor) -> Tensor:
@@ -44,17 +45,18 @@ def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps:
 class VAT(FinetuneObjective):
     """Predictions that the worst small change of the image does not move.
 
-    lambda_u: weight of the smoothness (S4L on ImageNet: 0.5). entropy: weight of the entropy, 0 for VAT alone. eps:
-    length of the change over the whole normalised image (6 at 32 px, 40 at 224 px). xi: step of the finite difference.
+    lambda_u: weight of the smoothness at the end of the ramp (S4L on ImageNet: 0.5). ramp: share of training over which it
+    rises, 0 for none; lambda_u, ramp and eps are those of Oliver et al. 2018. entropy: weight of the entropy, 0 for VAT
+    alone. eps: length of the change over the whole normalised image (6 at 32 px, 40 at 224 px). xi: step of the finite difference.
     rounds: of power iteration, each one forward and backward pass. ema_decay: of the weights that are evaluated.
     """
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, entropy: float = 0.0, eps: float = 6.0,
-                 xi: float = 1e-2, rounds: int = 1, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, ramp: float = 0.4, entropy: float = 0.0,
+                 eps: float = 6.0, xi: float = 1e-2, rounds: int = 1, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
-        self.lambda_u, self.entropy, self.eps, self.xi, self.rounds = lambda_u, entropy, eps, xi, rounds
+        self.lambda_u, self.ramp, self.entropy, self.eps, self.xi, self.rounds = lambda_u, ramp, entropy, eps, xi, rounds
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         x_l, x = batch["labeled"]["image"], batch["unlabeled"]["weak"]
@@ -64,7 +66,7 @@ class VAT(FinetuneObjective):
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
         uncertain = entropy(logits).mean()
         return {
-            "loss": supervised + self.lambda_u * smooth + self.entropy * uncertain,
+            "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * smooth + self.entropy * uncertain,
             "supervised": supervised.detach(),
             "consistency": smooth.detach(),
             "entropy": uncertain.detach(),

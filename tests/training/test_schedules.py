@@ -18,6 +18,7 @@ from hf_lowlabel.training.optim import learning_rate
             {0: 1, 59: 1, 61: 0.1, 119: 0.1, 121: 0.01, 161: 0.001, 199: 0.001},
         ),  # Gidaris et al., Rebuffi et al. section 4.6
         ("steps-late", 5, {0: 0, 2.5: 0.5, 5: 1, 139: 1, 141: 0.1, 161: 0.01, 181: 0.001}),  # S4L, section 4.1
+        ("steps-even", 3.3, {0: 0, 1.65: 0.5, 4: 1, 33: 1, 34: 0.1, 67: 0.01, 101: 0.001, 134: 1e-4, 199: 1e-5}),  # FixMatch
         ("steps-moam", 10, {0: 0, 5: 0.5, 10: 1, 99: 1, 101: 0.1, 149: 0.1, 151: 0.01, 191: 0.001}),  # S4L, section 5
     ],
 )
@@ -43,3 +44,21 @@ def test_lengths_in_passes_over_the_labels(method, preset, steps):
     config = FinetuneConfig(dataset="x", method=method, preset=preset).resolved()
     found = length(config, 1_281_167, config.batch_size * config.unlabeled_ratio)
     assert found == pytest.approx(steps, rel=0.02) and preset in METHODS[method].presets
+
+
+@pytest.mark.parametrize("method, entropy", [("vat", None), ("vat-entmin", 1.0)])
+def test_vat_on_imagenet_as_its_authors_ran_it(method, entropy):
+    """S4L, section 4.2, and config/vat.sh, config/vat_entmin.sh of its code, for 10 % of the labels."""
+    config = FinetuneConfig(dataset="x", method=method, preset="imagenet-10").resolved()
+    arguments = {"eps": 40.0, "lambda_u": 0.5, "ramp": 0.0} | ({"entropy": entropy} if entropy else {})
+    assert config.method_args == arguments
+    assert (config.lr, config.weight_decay, config.batch_size) == (pytest.approx(0.03), 1e-3, 256)
+    assert (config.schedule, config.warmup) == ("steps-late", 5 / 200)
+
+
+def test_fixmatch_on_imagenet_as_its_authors_ran_it():
+    """imagenet/ of its code: rate 0.1 for each 256 labeled images, 50 of 3000 epochs of warm-up, a drop every 500."""
+    config = FinetuneConfig(dataset="x", method="fixmatch", preset="imagenet").resolved()
+    assert config.lr == 0.1 * config.batch_size / 256 and config.warmup == pytest.approx(50 / 3000)
+    assert config.weight_decay == 2 * 3e-4  # Keras's l2(3e-4) has twice the gradient of PyTorch's decay
+    assert config.method_args == {"tau": 0.7, "lambda_u": 10.0} and config.unlabeled_ratio == 5
