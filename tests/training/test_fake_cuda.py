@@ -142,7 +142,7 @@ def test_view(kind, fake):
     u = Host(uniforms(0, "views", 0, 8, view.width))
     with fake:
         view.mean, view.std = fake.from_tensor(view.mean), fake.from_tensor(view.std)
-        out = torch.empty(8, 3, 64, 64, device="cuda")
+        out = torch.empty(8, 3, view.crop.size, view.crop.size, device="cuda")
         view._fill(out, torch.empty(8, 3, 80, 80, dtype=torch.uint8, device="cuda"), u.numpy())
 
 
