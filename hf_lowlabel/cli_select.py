@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
+from .config import DataSource
 from .errors import UserError
 
 
@@ -34,8 +36,7 @@ def split(argv: list[str]) -> int:
 
     source = None
     if args.dataset is not None:
-        source = load_source(args.dataset, config=args.dataset_config, split=args.dataset_split, revision=args.dataset_revision,
-                             image_column=args.image_column, label_column=args.label_column)
+        source = load_source(**data_source(args).where())
     if args.labels is None:
         split = make_split(source, args.num_labels, seed=args.seed, class_balanced=args.class_balanced, validation=args.validation,
                            test_fraction=args.test_fraction)
@@ -71,7 +72,7 @@ def select(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from .selection.verbs import select
 
-    done = select(**vars(args))
+    done = select(dataset=data_source(args), **vars(args))
     facts = done.report
     if facts.get("copies"):
         print(f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of {facts['copies_shown'][0][1]}")
@@ -111,7 +112,7 @@ def priors(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from .selection.verbs import priors
 
-    scores = priors(**vars(args))
+    scores = priors(dataset=data_source(args), **vars(args))
     print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
     print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {args.split}")
     return 0
@@ -134,3 +135,12 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset-revision", help="revision of a Hub data set")
     parser.add_argument("--image-column", help="column that holds the image")
     parser.add_argument("--label-column", help="column that holds the class")
+
+
+def data_source(args: argparse.Namespace) -> DataSource:
+    """What --dataset and `data_flags` said, taken out of `args`."""
+    names = [f.name for f in dataclasses.fields(DataSource)]
+    source = DataSource(**{name: getattr(args, name) for name in names})
+    for name in names:
+        delattr(args, name)
+    return source

@@ -24,17 +24,28 @@ def setting(default: Any, help: str, **kwargs) -> Any:
 
 
 @dataclass
-class RunConfig:
-    """What `pretrain` and `finetune` share."""
+class DataSource:
+    """Where images are: what every verb that reads a data set takes."""
 
-    task: str = setting("classification", "what is learned: the class of an image, or of every pixel",
-                        choices=("classification", "segmentation"))
     dataset: str | None = setting(None, "images: Hub id, local folder, parquet file or folder, 'digits' or (with masks) 'shapes'")
     dataset_config: str | None = setting(None, "configuration of a Hub data set")
     dataset_split: str = setting("train", "split that training images come from")
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
     image_column: str | None = setting(None, "column that holds the image; found by itself when None")
     label_column: str | None = setting(None, "column that holds the class; found by itself when None")
+
+    def where(self, split: str | None = None) -> dict[str, Any]:
+        """The arguments of `load_source`; `split` instead of the one that is set."""
+        return dict(dataset=self.dataset, config=self.dataset_config, split=split or self.dataset_split, revision=self.dataset_revision,
+                    image_column=self.image_column, label_column=self.label_column)
+
+
+@dataclass
+class RunConfig(DataSource):
+    """What `pretrain` and `finetune` share."""
+
+    task: str = setting("classification", "what is learned: the class of an image, or of every pixel",
+                        choices=("classification", "segmentation"))
     mask_column: str | None = setting(None, "column that holds the mask; found by itself when None", task="segmentation")
     classes: list = setting([], "classes of the masks in the order of their values, or a text file of them", task="segmentation")
     mask_format: str | None = setting(None, "what a mask's pixels are; None: class indices, as the layout has them",

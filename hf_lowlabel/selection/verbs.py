@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..config import DataSource
 from ..data.segmentation import SegmentationSource, load_segmentation
 from ..data.sources import Source, load_source
 from ..data.splits import Resolved, Split
@@ -39,7 +40,7 @@ class Selection:
 
 def select(
     model: str,
-    dataset: str,
+    dataset: str | DataSource,
     *,
     budget: int,
     output: str,
@@ -51,16 +52,12 @@ def select(
     features: str | None = None,
     image_size: int | None = None,
     model_revision: str | None = None,
-    dataset_split: str = "train",
-    dataset_config: str | None = None,
-    dataset_revision: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
     device: str | None = None,
 ) -> Selection:
     """Choose `budget` images worth labeling and write a folder to label them in.
 
-    model: a timm name, local folder or Hub id whose features decide. split: a manifest; its validation and test images
+    model: a timm name, local folder or Hub id whose features decide. dataset: as for `load_source`, or a DataSource with
+    its split, columns and revision. split: a manifest; its validation and test images
     are left out, and so are those it has labels for. classes: a list or file of class names. features: file of the
     features (None: in `output`), reused when model and data are the same. Under several processes the first one writes.
     """
@@ -72,16 +69,7 @@ def select(
     folder = Path(output)
     check_folder(folder)
     barrier()
-    source = open_images(
-        dataset,
-        task,
-        classes,
-        config=dataset_config,
-        split=dataset_split,
-        revision=dataset_revision,
-        image_column=image_column,
-        label_column=label_column,
-    )
+    source = open_images(dataset, task, classes)
     base = Split.load(split) if split else None
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source)
@@ -141,11 +129,12 @@ def select(
     return Selection(folder, list(job.files.values()), facts)
 
 
-def open_images(dataset: str, task: str, classes, **where) -> Source | SegmentationSource:
+def open_images(dataset: str | DataSource, task: str, classes=None) -> Source | SegmentationSource:
+    where = (dataset if isinstance(dataset, DataSource) else DataSource(dataset)).where()
     if task == "classification":
-        return load_source(dataset, **where)
+        return load_source(**where)
     where.pop("label_column")
-    return load_segmentation(dataset, classes=classes, **where)
+    return load_segmentation(classes=classes, **where)
 
 
 def class_list(classes: str | list[str] | None, base: Split | None, source) -> list[str]:
@@ -211,7 +200,7 @@ def start_processes(device: str | None) -> None:
 # ---- priors ----------------------------------------------------------------------------------------------------------
 def priors(
     model: str,
-    dataset: str,
+    dataset: str | DataSource,
     *,
     split: str,
     output: str = "priors.safetensors",
@@ -225,11 +214,6 @@ def priors(
     features: str | None = None,
     image_size: int | None = None,
     model_revision: str | None = None,
-    dataset_split: str = "train",
-    dataset_config: str | None = None,
-    dataset_revision: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
     device: str | None = None,
 ) -> dict:
     """Prior pseudo-labels of all training images from the labels of a manifest; returns and prints what they are worth.
@@ -246,14 +230,7 @@ def priors(
     manifest = Split.load(split)
     if Path(output).exists():
         raise UserError(f"found {output}; expected a name that is free; fix: another --output, or remove the file")
-    source = load_source(
-        dataset,
-        config=dataset_config,
-        split=dataset_split,
-        revision=dataset_revision,
-        image_column=image_column,
-        label_column=label_column,
-    )
+    source = open_images(dataset, "classification")
     at: Resolved = manifest.resolve(source)
     found = extract(
         model, source, at.train, path=features, image_size=image_size, revision=model_revision, device=device

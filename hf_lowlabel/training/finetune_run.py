@@ -167,8 +167,7 @@ def tested_on(config: FinetuneConfig, source: Source, test_source: Source) -> tu
 def _test_source(config: FinetuneConfig) -> Source | None:
     for name in [config.test_dataset_split] if config.test_dataset_split else ["test", "validation"]:
         try:
-            return load_source(config.dataset, config=config.dataset_config, split=name, revision=config.dataset_revision,
-                               image_column=config.image_column, label_column=config.label_column)
+            return load_source(**config.where(name))
         except MissingSplit:
             if config.test_dataset_split:
                 raise

@@ -69,8 +69,7 @@ def logging_level(main: bool) -> None:
 
 def open_source(config: RunConfig, split: str | None = None) -> Source:
     """The images a run trains on, the second, unlabeled source joined on."""
-    source = load_source(config.dataset, config=config.dataset_config, split=split or config.dataset_split,
-                         revision=config.dataset_revision, image_column=config.image_column, label_column=config.label_column)
+    source = load_source(**config.where(split))
     if config.unlabeled_dataset and split is None:
         source = join(source, load_source(config.unlabeled_dataset, split=config.unlabeled_dataset_split))
     return source
