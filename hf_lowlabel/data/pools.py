@@ -2,10 +2,13 @@
 
 A resident pool is decoded once and lies on the training device; a streaming pool decodes in the workers of a
 DataLoader, in the order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in
-`skipped`; positions count the images that are left, and `indices` maps them to the source.
+`skipped`; positions count the images that are left, and `indices` maps them to the source. To find such images among
+millions would take hours before the first step, so training streams after a look at some (`vital` of `build_pool`), and
+one met later gives its place to the next image of the pool: the same one for any number of workers, ranks or restarts.
 """
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +22,10 @@ from ..errors import UserError
 from .images import BadImage, resampling
 from .sources import Source
 
+log = logging.getLogger("hf_lowlabel")
 MEMORY_BUDGET = 4 << 30  # bytes
 CHUNK = 64  # images a thread decodes before it reports
+LOOK = 1000  # images spread over a pool that are decoded before training streams
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
@@ -53,25 +58,35 @@ class ResidentPool:
 
 
 class Decoder(Dataset):
-    """What a worker holds: position in the pool, or a list of them -> uint8 [n, 3, S, S]."""
+    """What a worker holds: positions in the pool -> (uint8 [n, 3, S, S], [(id, reason)] of the bad among them).
 
-    def __init__(self, source: Source, indices: np.ndarray, size: int, interpolation: str):
+    lenient: a bad image gives its place to the next one of the pool; else it is an error.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray, size: int, interpolation: str, lenient: bool = False):
         self.source, self.indices, self.size, self.interpolation = source, indices, size, interpolation
+        self.lenient = lenient
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> Tensor:
-        return self.source.decode(self.indices[position], self.size, self.interpolation)
-
-    def __getitems__(self, positions: list[int]) -> Tensor:
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
         out = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
+        bad: dict[str, str] = {}
         for row, position in enumerate(positions):
-            out[row] = self[position]
-        return out
+            for following in range(len(self)):
+                i = self.indices[(position + following) % len(self)]
+                try:
+                    out[row] = self.source.decode(i, self.size, self.interpolation)
+                    break
+                except BadImage as error:
+                    if not self.lenient or following == LOOK:
+                        raise
+                    bad[self.source.ids[i]] = error.reason
+        return out, list(bad.items())
 
 
-def as_is(batch: Tensor) -> Tensor:
+def as_is(batch):
     return batch
 
 
@@ -79,17 +94,18 @@ class StreamingPool:
     """The interface of ResidentPool for images that do not fit: nothing is kept, `stream` decodes ahead in `workers`
     processes.
 
-    A batch of indices is one task of one worker, so the result does not depend on their number.
+    A batch of indices is one task of one worker, so the result does not depend on their number. lenient: see Decoder;
+    an error once more than `max_bad` of the images seen (of `LOOK` at least) were bad.
     """
 
     def __init__(
         self, source: Source, indices, *, size: int, interpolation: str = "bilinear", device="cpu", workers: int = 0,
-        skipped: Iterable[tuple[str, str]] = (),
+        skipped: Iterable[tuple[str, str]] = (), lenient: bool = False, max_bad: float = 0.01,
     ):  # fmt: skip
         self.indices = np.asarray(indices, dtype=np.int64)
         self.ids, self.skipped = [source.ids[i] for i in self.indices], list(skipped)
-        self.decoder = Decoder(source, self.indices, size, interpolation)
-        self.device, self.workers = torch.device(device), workers
+        self.decoder = Decoder(source, self.indices, size, interpolation, lenient)
+        self.device, self.workers, self.max_bad, self.seen = torch.device(device), workers, max_bad, 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,7 +116,7 @@ class StreamingPool:
 
     def take(self, indices: Tensor) -> Tensor:
         """uint8 [n, 3, S, S] on the device, decoded here and now."""
-        return self.decoder.__getitems__(indices.tolist()).to(self.device)
+        return self.note(*self.decoder.__getitems__(indices.tolist())).to(self.device)
 
     def stream(self, index_batches: Iterable[Tensor], prefetch: int = 4) -> Iterator[Tensor]:
         """uint8 [n, 3, S, S] on the device for each batch of indices, up to `prefetch` batches a worker ahead.
@@ -112,8 +128,18 @@ class StreamingPool:
             self.decoder, batch_sampler=(batch.tolist() for batch in index_batches), collate_fn=as_is,
             num_workers=self.workers, pin_memory=pin, prefetch_factor=prefetch if self.workers else None,
         )  # fmt: skip
-        for images in loader:
-            yield images.to(self.device, non_blocking=pin)
+        for images, bad in loader:
+            yield self.note(images, bad).to(self.device, non_blocking=pin)
+
+    def note(self, images: Tensor, bad: list[tuple[str, str]]) -> Tensor:
+        """List what turned out bad, and stop when it is too much."""
+        self.seen = min(self.seen + len(images), len(self))
+        for id, reason in bad:
+            if (id, reason) not in self.skipped:
+                self.skipped.append((id, reason))
+                log.warning("image %r cannot be used (%s): the next one takes its place", id, reason)
+                check_share(self.skipped, max(self.seen, LOOK), self.max_bad)
+        return images
 
 
 Pool = ResidentPool | StreamingPool
@@ -131,13 +157,16 @@ def build_pool(
     max_bad: float = 0.01,
     streaming: bool | str = "auto",
     known_bad: Collection[tuple[str, str]] | None = None,
+    vital: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Pool:
     """A pool of the images at `indices` of `source`: resident when it fits `memory_budget` bytes, else streaming.
 
     workers: threads here (None: one per core, 16 at most), processes in a streaming pool. max_bad: the share of images
     that may be unreadable; above it is an error that names some. known_bad: (id, reason) of an earlier pool's
-    `skipped`. A streaming pool else decodes everything once to find them; one that it meets later is an error.
+    `skipped`. A streaming pool else decodes everything once to find them; one that it meets later is an error. vital:
+    those of `indices` that must be whole (labeled images). A streaming pool then decodes only these and `LOOK` others at
+    the start; a bad one that it meets later gives its place to the next image of the pool.
     """
     indices = np.asarray(indices, dtype=np.int64)
     if not len(indices):
@@ -148,15 +177,19 @@ def build_pool(
     workers = min(os.cpu_count() or 1, 16) if workers is None else workers
     device = torch.device(device)
     if streaming is True or (streaming == "auto" and resident_bytes(len(indices), size) > memory_budget):
+        lenient, looked = known_bad is None and vital is not None, indices
+        if lenient:
+            spread = indices[np.linspace(0, len(indices) - 1, min(LOOK, len(indices))).astype(np.int64)]
+            looked = np.union1d(spread, vital).astype(np.int64)
         if known_bad is None:
-            known_bad = find_bad(source, indices, size, interpolation, workers, progress)
+            known_bad = find_bad(source, looked, size, interpolation, workers, progress)
         bad = dict(known_bad)
         keep = np.array([source.ids[i] not in bad for i in indices]) if bad else np.ones(len(indices), bool)
         skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
-        check_share(skipped, len(indices), max_bad)
+        check_share(skipped, len(looked), max_bad)
         return StreamingPool(
             source, indices[keep], size=size, interpolation=interpolation, device=device, workers=workers,
-            skipped=skipped,
+            skipped=skipped, lenient=lenient, max_bad=max_bad,
         )  # fmt: skip
     return decode_all(source, indices, size, interpolation, device, workers, max_bad, progress)
 

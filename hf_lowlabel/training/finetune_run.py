@@ -42,7 +42,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         model, size, stored = setup.make_network(config, source, lambda **kw: create_classifier(
             num_labels=len(names), class_names=names, drop_rate=config.drop_rate, **kw))
     interpolation, device = model.preprocessing["interpolation"], accelerator.device
-    pool = setup.make_pool(config, source, at.train, stored, interpolation, device, "training")
+    pool = setup.make_pool(config, source, at.train, stored, interpolation, device, "training", at.labeled)
     known = {}  # part -> (pool, labels [N]) of images that are not trained on
     for part, images, indices in (("validation", source, at.validation), ("test", test_source, test_at)):
         if len(indices):

@@ -40,7 +40,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
             config, source, lambda **kw: create_backbone(
                 output_stride=config.output_stride, any_size=bool(config.method_args.get("local_crops")), **kw))
     pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device,
-                           "sample" if shards else "pool")
+                           "sample" if shards else "pool", members[:0])
     seen = read_shards(shards, config, encoder, stored, accelerator) if shards else pool
     if config.from_scratch:
         setup.normalise(encoder, pool)

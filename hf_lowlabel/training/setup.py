@@ -102,13 +102,16 @@ def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = Fa
     return size, pool
 
 
-def make_pool(config: RunConfig, source: Source, indices, size: int, interpolation: str, device, what: str):
-    """Decode (or prepare to stream) the images at `indices`, with a progress bar; unreadable ones are skipped and listed."""
+def make_pool(config: RunConfig, source: Source, indices, size: int, interpolation: str, device, what: str, vital=None):
+    """Decode (or prepare to stream) the images at `indices`, with a progress bar; unreadable ones are skipped and listed.
+
+    vital: which of them must be whole, where that is not all; see `build_pool`.
+    """
     with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
         pool = build_pool(
             source, indices, size=size, interpolation=interpolation, device=device, memory_budget=budget(config, device),
             workers=config.workers, max_bad=config.max_bad, streaming="auto" if config.streaming is None else config.streaming,
-            progress=lambda done, total: bar.update(done - bar.n))
+            vital=vital, progress=lambda done, total: bar.update(done - bar.n))
     tell_skipped(pool, len(indices), what)
     return pool
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 
 import numpy as np
@@ -103,6 +104,25 @@ def test_bad_images_are_left_out_and_listed(damaged, streaming):
     want = torch.stack([expected(damaged, i) for i in (0, 1, 3, 4, 6, 8, 9)])
     assert torch.equal(pool.take(torch.arange(7)), want)
     assert torch.equal(torch.cat(list(pool.stream(torch.arange(7).split(3)))), want)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, caplog):
+    """Vital images are read at the start; a bad one met later gives its place to the next, the same one every time."""
+    monkeypatch.setattr("hf_lowlabel.data.pools.LOOK", 3)  # 0, 4 and 9
+    calls: list = []
+    monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "propagate", True)  # the root logger is what caplog hears
+    pool = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.7, vital=np.array([5, 6]),
+                      progress=lambda *at: calls.append(at))  # fmt: skip
+    assert calls[-1] == (5, 5) and [id for id, _ in pool.skipped] == ["5.png"]
+    want = torch.stack([expected(damaged, i) for i in (0, 1, 3, 3, 4, 6, 8, 8, 9)])
+    assert torch.equal(torch.cat(list(pool.stream(torch.arange(9).split(3)))), want)
+    assert torch.equal(pool.take(torch.arange(9)), want)
+    assert [id for id, _ in pool.skipped] == ["5.png", "2.png", "7.png"]
+    assert caplog.text.count("the next one takes its place") == 2
+    strict = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.3, vital=[6])
+    with pytest.raises(UserError, match="1 of 3 images that cannot be used"):
+        list(strict.stream(torch.arange(9).split(3)))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
