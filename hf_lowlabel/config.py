@@ -151,7 +151,7 @@ class RunConfig(DataSource):
             raise UserError(f"scale is {scale}; expected two factors above 0, the smaller first, such as 0.5 1.5")
         positive = ("image_size", "pool_size", "max_steps", "epochs", "batch_size", "accumulate", "save_every", "log_every",
                     "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget", "image_height", "window",
-                    "lora_rank", "lora_alpha")
+                    "lora_rank", "lora_alpha", "adapter_width")
         for name in positive:
             if getattr(self, name, None) is not None and getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
@@ -159,6 +159,9 @@ class RunConfig(DataSource):
             if getattr(self, name, None) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if METHODS[self.method].frozen:
+            if self.push_to_hub and self.method != "probe":
+                raise UserError(f"found push_to_hub for {self.method}, which leaves no network; expected a method that makes one; fix: "
+                                "leave it out, and give the run's priors.safetensors to a run of probe or self-training (--prior)")
             given = [f.name for f in fields(self) if f.name in OF_TRAINING and getattr(self, f.name) != f.default]
             if given:
                 raise UserError(f"found {', '.join(given)} for {self.method}, which trains no network; expected none of them; fix: leave "
@@ -172,13 +175,16 @@ class RunConfig(DataSource):
                             "priors.safetensors of a run of probe, knn or label-spreading")
         if not 0 <= getattr(self, "prior_until", 0.0) <= 1:
             raise UserError(f"prior_until is {self.prior_until}; expected a share of training from 0 to 1")
-        if getattr(self, "lora_rank", None) and self.freeze:
-            raise UserError("found freeze with lora_rank; expected one of them: adapters leave every stage as it is")
+        small = [n for n in ("lora_rank", "adapter_width") if getattr(self, n, None)]
+        if len(small) == 2:
+            raise UserError("found lora_rank and adapter_width; expected one of them")
+        if small and self.freeze:
+            raise UserError(f"found freeze with {small[0]}; expected one of them: adapters leave every stage as it is")
         if getattr(self, "lora_alpha", None) and not self.lora_rank:
             raise UserError("found lora_alpha without lora_rank; expected both, or neither")
-        if getattr(self, "lora_rank", None) and self.from_scratch:
-            raise UserError("found lora_rank with from_scratch; expected pretrained weights, since adapters leave all others as they are; "
-                            "fix: give --model with weights, or leave out --lora-rank")
+        if small and self.from_scratch:
+            raise UserError(f"found {small[0]} with from_scratch; expected pretrained weights, since adapters leave all others as they "
+                            f"are; fix: give --model with weights, or leave out --{small[0].replace('_', '-')}")
         if self.resume and self.init_from:
             raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
 
@@ -244,13 +250,15 @@ class FinetuneConfig(RunConfig):
     lora_rank: int | None = setting(None, "train low-rank adapters of this rank and the head, and nothing else (Hu et al. 2022; peft)",
                                     task="classification")
     lora_alpha: float | None = setting(None, "adapters count lora_alpha / lora_rank times; None: once", task="classification")
+    adapter_width: int | None = setting(None, "train branches of this many units beside a vision transformer's MLPs and the head, and "
+                                        "nothing else (AdaptFormer, Chen et al. 2022: 64)", task="classification")
     compare_supervised: str | None = setting(None, "run folder of the supervised baseline at the same labels, for the card")
 
 
 # settings that mean nothing to a method on frozen features
 OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay", "schedule", "warmup", "head_lr",
                "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
-               "freeze", "lora_rank", "lora_alpha"}
+               "freeze", "lora_rank", "lora_alpha", "adapter_width"}
 
 for _config in (PretrainConfig, FinetuneConfig):
     _config.__doc__ += settings_text(_config)

@@ -7,10 +7,10 @@
     2  each votes for a class of every training image; q = the mean of their one-hot votes
     3  the first backbone with the first adapter is finetuned anew on q (self-training), and is the result
 
-The paper's adapters are LoRA and AdaptFormer; here two ranks of LoRA stand for two adapters. Its tables are of data
-sets of its own choice, so no number is quoted; the runs of step 1 are the labels-only rows that it has to beat, and the
-recipe prints them. Needs peft: pip install 'hf_lowlabel[lora]'.
-Cost: backbones x ranks short runs, one pass of each over all images, and one run over all images.
+The adapters are the paper's, LoRA and AdaptFormer. Its tables are of data sets of its own choice, so no number is
+quoted; the runs of step 1 are the labels-only rows that it has to beat, and the recipe prints them. LoRA needs peft:
+pip install 'hf_lowlabel[lora]'.
+Cost: backbones x adapters short runs, one pass of each over all images, and one run over all images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument(
         "--backbones", nargs="+", default=BACKBONES, metavar="NAME", help="timm names, Hub ids or folders"
     )
-    parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16], metavar="R", help="ranks of the adapters")
+    parser.add_argument("--ranks", type=int, nargs="*", default=[16], metavar="R", help="of LoRA's adapters")
+    parser.add_argument("--widths", type=int, nargs="*", default=[64], metavar="W", help="of AdaptFormer's branches")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (AdamW)")
     parser.add_argument(
@@ -42,6 +43,10 @@ def main() -> None:
     )
     parser.add_argument("--max-steps", type=int, default=2000, help="steps of each run")
     args = parser.parse_args()
+    adapters = {f"rank {r}": dict(lora_rank=r) for r in args.ranks}
+    adapters |= {f"width {w}": dict(adapter_width=w) for w in args.widths}
+    if not adapters:
+        parser.error("found neither --ranks nor --widths; expected at least one adapter")
 
     folder = Path(args.output_dir) / f"{args.benchmark}-{args.num_labels}-{args.seed}"
     shared = dict(
@@ -57,16 +62,16 @@ def main() -> None:
     )
     labels = dict(num_labels=args.num_labels, class_balanced=True)
     voters = {
-        f"{Path(name).name} rank {r}": finetune(
+        f"{Path(name).name} {adapter}": finetune(
             **shared,
             **labels,
+            **setting,
             model=name,
-            lora_rank=r,
             method="supervised",
-            output_dir=str(folder / f"labels-only-{i}-rank-{r}"),
+            output_dir=str(folder / f"labels-only-{i}-{adapter.replace(' ', '-')}"),
         )
         for i, name in enumerate(args.backbones)
-        for r in args.ranks
+        for adapter, setting in adapters.items()
     }
     for name, run in voters.items():
         print(f"labels only, {name}: test accuracy {run.metrics['accuracy']:.2%}")
@@ -83,7 +88,7 @@ def main() -> None:
         **shared,
         split=str(split),
         model=args.backbones[0],
-        lora_rank=args.ranks[0],
+        **next(iter(adapters.values())),
         method="self-training",
         prior=str(folder / "priors.safetensors"),
         output_dir=str(folder / "self-training"),

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
+from ..methods import METHODS
 from .card import PICTURES, write_card
 from .facts import RunFacts, public_values, write_text
 from .upload import PushError, Uploaded, check_repo_id, upload
@@ -80,6 +81,7 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
     if (pid := _in_use(folder)) is not None:
         raise UserError(f"found that process {pid} trains in {folder}; expected a finished run; fix: wait for it, or stop "
                         "it (Ctrl-C saves)")
+    _check_is_a_model(folder)
     for name in NEEDED:
         if not (folder / name).is_file():
             why = {"README.md": "a model card; push the run folder itself, or write one"}.get(name, "a finished run or a saved model")
@@ -105,6 +107,20 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
     if left:
         log.info("not shared: %s", ", ".join(left))
     return out
+
+
+def _check_is_a_model(folder: Path) -> None:
+    """UserError for a run of a method that is no network, with what can be pushed in its place."""
+    if (folder / "config.json").is_file() or not (folder / "run.json").is_file():
+        return
+    facts = RunFacts.from_json(folder / "run.json")
+    if facts.method in METHODS and METHODS[facts.method].frozen:
+        raise UserError(
+            f"found a run of {facts.method} in {folder}, which leaves classes of its own images and no network; expected a "
+            f"model; fix: push what `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "
+            f"{folder}/split.json` makes of it (or self-training), or publish its pseudo-labels with the split: `hf-lowlabel "
+            f"push {folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`"
+        )
 
 
 def is_ours(name: str) -> bool:

@@ -31,6 +31,7 @@ SHARED = (
     "color",
     "freeze",
     "lora_rank",
+    "adapter_width",
 )  # settings of training that are told below the table
 BASELINE = "supervised"
 NOTHING = "–"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
+from .adaptformer import adapted_mlps, replace, widen
 from .timm_checkpoint import classifier_modules
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Modu
             "adapters; fix: leave out --lora-rank"
         )
     for name in unused:
-        _replace(net, name, net.get_submodule(name).get_base_layer())
+        replace(net, name, net.get_submodule(name).get_base_layer())
     if unused:
         log.info("no adapters in %d layers that the network does not call, such as %s", len(unused), unused[0])
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -73,14 +74,18 @@ def adapted_layers(net: nn.Module) -> list[str]:
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """A copy with W + (alpha / rank) B A in place of each adapted layer; the model itself where there is none."""
-    if not adapted_layers(model):
+    """A copy with W + (alpha / rank) B A in place of each adapted layer, and AdaptFormer's branches in their MLPs.
+
+    The model itself where there are neither.
+    """
+    if not adapted_layers(model) and not adapted_mlps(model):
         return model
     out = copy.deepcopy(model)
+    widen(out)
     for name in adapted_layers(out):
         layer = out.get_submodule(name)
         layer.merge()
-        _replace(out, name, layer.get_base_layer())
+        replace(out, name, layer.get_base_layer())
     return out
 
 
@@ -95,8 +100,3 @@ def _bypassed(model: nn.Module) -> list[str]:
     model.zero_grad(set_to_none=True)
     model.train(training)
     return names
-
-
-def _replace(net: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(net.get_submodule(parent), last, layer)

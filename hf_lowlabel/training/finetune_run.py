@@ -16,6 +16,7 @@ from ..evaluation.checkpoints import LAST, median_of_last, sel
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.weights import Prior
 from ..models import create_classifier
+from ..models.adaptformer import add_adaptformer
 from ..models.lora import add_lora, merged
 from ..models.timm_checkpoint import freeze_stages
 from ..objective import Objective
@@ -85,6 +86,8 @@ def make_objective(config: FinetuneConfig, model, pool, at: Resolved, names: lis
     """The method over the network, with adapters, frozen stages, priors and starting weights as the settings say."""
     if config.lora_rank:
         add_lora(model, config.lora_rank, config.lora_alpha)
+    if config.adapter_width:
+        add_adaptformer(model, config.adapter_width)
     if config.freeze:
         freeze_stages(model, config.freeze)
     priors = load_priors(config.prior, pool.ids, names) if config.prior else None

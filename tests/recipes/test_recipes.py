@@ -300,6 +300,8 @@ def test_votes_of_adapted_models(copies, tmp_path, monkeypatch, capsys):
         tmp_path / "vit1",
         "--ranks",
         2,
+        "--widths",
+        3,
         "--num-labels",
         6,
         "--image-size",
@@ -310,9 +312,9 @@ def test_votes_of_adapted_models(copies, tmp_path, monkeypatch, capsys):
         3,
     )
     text = capsys.readouterr().out
-    assert len(re.findall("labels only, vit[01] rank 2", text)) == 2 and "self-training on 2 votes" in text
+    assert len(re.findall("labels only, vit[01] (rank 2|width 3)", text)) == 4 and "self-training on 4 votes" in text
     p = load_file(next(tmp_path.rglob("priors.safetensors")))["priors"]
-    assert set(np.unique(p)) <= {0, 0.5, 1} and np.allclose(p.sum(1), 1)
+    assert set(np.unique(p)) <= {0, 0.25, 0.5, 0.75, 1} and np.allclose(p.sum(1), 1)
 
 
 def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from hf_lowlabel import evaluate, finetune, load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.probes import probe, probe_head
+from hf_lowlabel.hub.push import contents, push
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.training.priors import load_priors
 from hf_lowlabel.training.serving import load_classifier
@@ -89,6 +90,9 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
     )
     with pytest.raises(UserError, match="knn or label-spreading, which leave predictions.parquet"):
         load_classifier(folder)
+    with pytest.raises(UserError, match=f"found a run of {method} in .*--method probe --prior {folder}/priors.safetensors"):
+        push(folder, "org/neighbours")
+    assert contents(runs["probe"].folder)["model.safetensors"].is_file()  # a probe is a model
 
 
 def test_a_head_fitted_to_label_spreading_when_it_is_asked_for(runs, tmp_path):
@@ -130,6 +134,7 @@ def load_ids(run) -> list[str]:
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
         (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
         (dict(resume=True), "found resume for knn"),
+        (dict(push_to_hub="org/knn"), "found push_to_hub for knn, which leaves no network"),
     ],
 )
 def test_settings_of_training_are_refused(bad, words, tmp_path):
