@@ -178,7 +178,7 @@ METHODS: dict[str, Method] = {
         "weak view",
         presets={
             "cifar": _CIFAR, "pretrained": _PRETRAINED,
-            **{name: dict(values, lr=0.3 * values["lr"], method_args=dict(eps=40.0, lambda_u=0.5, ramp=0.0))
+            **{name: dict(values, lr=0.3 * values["lr"], method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0))
                for name, values in _S4L.items()},  # 10 %: the authors' config/vat.sh; 1 %: that rate in proportion
         }),
     "vat-entmin": Method(
@@ -188,7 +188,7 @@ METHODS: dict[str, Method] = {
         presets={
             "cifar": dict(_CIFAR, method_args=dict(entropy=0.06)),
             "pretrained": dict(_PRETRAINED, method_args=dict(entropy=0.06)),
-            **{name: dict(values, lr=0.3 * values["lr"], method_args=dict(eps=40.0, lambda_u=0.5, ramp=0.0, entropy=1.0))
+            **{name: dict(values, lr=0.3 * values["lr"], method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0, entropy=1.0))
                for name, values in _S4L.items()},  # as vat; config/vat_entmin.sh
         }),
     "uda": Method(

@@ -20,14 +20,16 @@ from .vat import smoothness
 class MOAM(FinetuneObjective):
     """S4L-Rotation and VAT + EntMin together.
 
-    lambda_u: weight of all that needs no label. w_sup, w_rot, w_vat, w_ent: the paper's weights. eps, xi: of VAT.
-    ema_decay: of the weights that are evaluated (the paper: half a life per epoch).
+    lambda_u: weight of all that needs no label. w_sup, w_rot, w_vat, w_ent: the paper's weights. eps, xi: of VAT; eps
+    None: 71 at 224 px, in proportion to the side (the authors' 32 is for pixels in [-1, 1]). ema_decay: of the weights that
+    are evaluated (the paper: half a life per epoch).
     """
 
     unlabeled_views = {"weak": "weak"}
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, w_sup: float = 0.3, w_rot: float = 0.7,
-                 w_vat: float = 0.3, w_ent: float = 0.3, eps: float = 32.0, xi: float = 1e-2, ema_decay: float = 0.999):
+                 w_vat: float = 0.3, w_ent: float = 0.3, eps: float | None = None, xi: float = 1e-2,
+                 ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.w_sup, self.w_rot, self.w_vat, self.w_ent = lambda_u, w_sup, w_rot, w_vat, w_ent
         self.eps, self.xi, self.turn = eps, xi, nn.Linear(model.num_features, 4)
@@ -38,7 +40,8 @@ class MOAM(FinetuneObjective):
             features = self.model.features(torch.cat([x_l, x_u]))                        # [4 (B + M), D]
             logits_l, logits_u = self.model.classify(features).float().split([len(x_l), len(x_u)])
             turn_l, turn_u = self.turn(features).float().split([len(x_l), len(x_u)])
-            smooth = smoothness(self.model, x_l, x_u, logits_u, eps=self.eps, xi=self.xi, rounds=1)
+            eps = 71 * x_u.shape[-1] / 224 if self.eps is None else self.eps
+            smooth = smoothness(self.model, x_l, x_u, logits_u, eps=eps, xi=self.xi, rounds=1)
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"].repeat(4))
         rotation = (F.cross_entropy(turn_l, r_l) + F.cross_entropy(turn_u, r_u)) / 2
         uncertain = entropy(logits_u).mean()

@@ -47,14 +47,16 @@ class VAT(FinetuneObjective):
 
     lambda_u: weight of the smoothness at the end of the ramp (S4L on ImageNet: 0.5). ramp: share of training over which it
     rises, 0 for none; lambda_u, ramp and eps are those of Oliver et al. 2018. entropy: weight of the entropy, 0 for VAT
-    alone. eps: length of the change over the whole normalised image (6 at 32 px, 40 at 224 px). xi: step of the finite difference.
-    rounds: of power iteration, each one forward and backward pass. ema_decay: of the weights that are evaluated.
+    alone. eps: length of the change over the whole normalised image; None: 6 at 32 px, in proportion to its side (S4L at
+    224 px: 40 for pixels in [-1, 1], 88 for pixels divided by ImageNet's deviation of 0.226). xi: step of the finite
+    difference. rounds: of power iteration, each one forward and backward pass. ema_decay: of the weights that are
+    evaluated.
     """
 
     unlabeled_views = {"weak": "weak"}
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, ramp: float = 0.4, entropy: float = 0.0,
-                 eps: float = 6.0, xi: float = 1e-2, rounds: int = 1, ema_decay: float = 0.999):
+                 eps: float | None = None, xi: float = 1e-2, rounds: int = 1, ema_decay: float = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp, self.entropy, self.eps, self.xi, self.rounds = lambda_u, ramp, entropy, eps, xi, rounds
 
@@ -62,7 +64,8 @@ class VAT(FinetuneObjective):
         x_l, x = batch["labeled"]["image"], batch["unlabeled"]["weak"]
         with full_precision(x):
             logits_l, logits = predict(self.model, x_l, x)
-            smooth = smoothness(self.model, x_l, x, logits, eps=self.eps, xi=self.xi, rounds=self.rounds)
+            eps = 6 * x.shape[-1] / 32 if self.eps is None else self.eps
+            smooth = smoothness(self.model, x_l, x, logits, eps=eps, xi=self.xi, rounds=self.rounds)
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
         uncertain = entropy(logits).mean()
         return {

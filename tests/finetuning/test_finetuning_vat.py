@@ -46,6 +46,19 @@ def test_no_change_means_no_loss_with_batchnorm():
         assert float(objective(make_batch(objective, seed), 0.5)["consistency"]) > 1e-4
 
 
+@pytest.mark.parametrize("name, length", [("vat", 6 / 32), ("moam", 71 / 224)])
+def test_the_change_grows_with_the_side_of_the_image(name, length):
+    """6 at 32 px is 3 at 16 px: the same change of a pixel."""
+    usual = build(name)
+    batch = make_batch(usual)
+    set_by_hand = build(name, eps=length * batch["unlabeled"]["weak"].shape[-1])
+    losses = []
+    for objective in (usual, set_by_hand):
+        torch.manual_seed(0)
+        losses.append(float(objective(batch, 0.5)["consistency"]))
+    assert losses[0] == losses[1] > 0
+
+
 def test_statistics_stay_and_come_back():
     model = TinyModel(norm=True)
     before = {k: v.clone() for k, v in model.state_dict().items()}
