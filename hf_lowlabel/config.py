@@ -65,7 +65,8 @@ class RunConfig(DataSource):
 
     image_size: int | None = setting(None, "side of a training view in px; the model's own, or the images' when smaller")
     pool_size: int | None = setting(None, "side of a stored image in px; None: image_size below 64 px, about 8/7 of it above; with masks "
-                                    "the longer side (None: images stay as they are)")
+                                    "the longer side (None: images stay as they are). Pretraining stores squares: the middle of an image, for "
+                                    "segmentation as many as make up a wide one (two for 2:1)")
     flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
     augment: str = setting("kekmodel", "RandAugment preset of the strong view", choices=("kekmodel", "usb"))
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop")

@@ -96,23 +96,24 @@ def load_rgb(image: Image.Image) -> Image.Image:
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
 
-def fit(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """The short side becomes `size` (the long one is floored), then the centre is cropped (offsets half to even)."""
+def fit(image: Image.Image, size: int, resample: Image.Resampling, at: float = 0.5) -> Image.Image:
+    """The short side becomes `size` (the long one is floored), then a square is cropped, `at` 0 from the start of the long
+    side, 1 from its end, 0.5 from the centre (offsets half to even)."""
     width, height = image.size
     short = min(width, height)
     if short != size:
         new = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
         image = image.resize(new, resample)
-    left, top = (round((side - size) / 2.0) for side in image.size)
+    left, top = (round((side - size) * at) for side in image.size)
     return image if image.size == (size, size) else image.crop((left, top, left + size, top + size))
 
 
-def decode(image: Image.Image, size: int, interpolation: str = "bilinear") -> torch.Tensor:
-    """uint8 [3, size, size]. Raises `BadImage` with the reason when the file is damaged or the image is of no use."""
+def decode(image: Image.Image, size: int, interpolation: str = "bilinear", at: float = 0.5) -> torch.Tensor:
+    """uint8 [3, size, size], the square that `fit` crops. Raises `BadImage` with the reason when the file is damaged or the image is of no use."""
     resample = resampling(interpolation)  # before the try: a wrong name is the caller's error, not the image's
     try:
         check_size(*image.size)
-        pixels = np.array(fit(to_rgb(image), size, resample))  # [S, S, 3]
+        pixels = np.array(fit(to_rgb(image), size, resample, at))  # [S, S, 3]
     except BadImage:
         raise
     except DECODE_ERRORS as error:

@@ -52,6 +52,7 @@ class Source:
     license: str | None
     flip: bool  # a horizontal mirror image keeps the label
     reader: Reader = field(repr=False)
+    squares: int = 1  # rows that each image stands in, see `in_squares`
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels, dtype=np.int64)
@@ -69,15 +70,16 @@ class Source:
     def image(self, i: int) -> Image.Image:
         """Image i as PIL opens it: its own mode, pixels not yet decoded. A file PIL cannot open is a `BadImage`."""
         try:
-            return self.reader(int(i))
+            return self.reader(int(i) // self.squares)
         except BadImage as error:
             raise BadImage(error.reason, self.ids[i]) from error
 
     def decode(self, i: int, size: int, interpolation: str = "bilinear") -> torch.Tensor:
-        """uint8 [3, size, size]; a `BadImage` carries the id."""
+        """uint8 [3, size, size], the middle of the image or, of several squares, this one; a `BadImage` carries the id."""
+        at = i % self.squares / (self.squares - 1) if self.squares > 1 else 0.5
         with self.image(i) as image:
             try:
-                return decode(image, size, interpolation)
+                return decode(image, size, interpolation, at)
             except BadImage as error:
                 raise BadImage(error.reason, self.ids[i]) from error
 
@@ -91,6 +93,14 @@ class Source:
         index = {name: k for k, name in enumerate(names)}
         table = np.array([index.get(name, -1) for name in self.class_names] + [-1], dtype=np.int64)  # last: unlabeled
         return replace(self, labels=table[self.labels], class_names=names)
+
+    def in_squares(self, count: int) -> Source:
+        """Each image as `count` squares spread evenly from one end of its longer side to the other: image i, square k at
+        row i * count + k."""
+        if count == 1:
+            return self
+        ids = [f"{id} ({k + 1}/{count})" for id in self.ids for k in range(count)]
+        return replace(self, ids=ids, labels=np.repeat(self.labels, count), squares=count)
 
     def without_labels(self) -> Source:
         return replace(self, labels=np.full(len(self), -1, dtype=np.int64), class_names=[])

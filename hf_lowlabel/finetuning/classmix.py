@@ -46,7 +46,7 @@ class ClassMix(FinetuneObjective):
         with torch.no_grad():
             p = self.ema(unlabeled["weak"]).logits.float().softmax(1)                    # [M, K, H, W]
             confidence, labels = p.max(1)                                                # [M, H, W]
-            mask = half_classes(labels, p.shape[1], valid)
+            mask = half_classes(unlabeled["key"], labels, p.shape[1], valid)
             target, counted, sure = (paste(mask, v, partner(v)) for v in (labels, valid, confidence))
             r = all_mean((sure >= self.tau).float().mean())
         logits_l, logits_m = predict(self.model, labeled["image"], paste(mask, x, partner(x)))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather, world
 from ..errors import UserError
 from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, cosine_momentum, mlp
+from ..views.draws import keyed
 from .functional import entropy, sigmoid_rampup
 from .pixels import check_pairs, cross_entropy, half_classes, mean_over, partner, paste
 
@@ -80,6 +81,7 @@ class CLMB(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         x_l, y_l, x_w = labeled["image"], labeled["target"], unlabeled["weak"]
+        keys = unlabeled["key"], ~unlabeled["key"]                                       # of two strong views
         check_pairs(x_w, "CLMB")
         n, size = len(x_l), tuple(x_w.shape[-2:])
         with torch.no_grad():
@@ -87,10 +89,10 @@ class CLMB(FinetuneObjective):
             features = teacher.features(torch.cat([x_l, x_w]))
             p = teacher.classify(features, size).float().softmax(1)
             if t >= self.ramp / 2:
-                self.remember(features[:n], p[:n], y_l)
+                self.remember(features[:n], p[:n], y_l, labeled["key"])
             confidence, label = p[n:].max(1)                                             # [M, H, W]
             label = label.masked_fill(~unlabeled["valid"], IGNORE_INDEX)
-        views = [self.mixed(unlabeled[k], label, confidence, t) for k in ("strong", "strong2")]
+        views = [self.mixed(unlabeled[k], label, confidence, key, t) for k, key in zip(("strong", "strong2"), keys)]
         x_s, y_s, sure = (torch.cat(v) for v in zip(*views))
 
         features = self.model.features(torch.cat([x_l, x_s]))
@@ -98,7 +100,7 @@ class CLMB(FinetuneObjective):
         known = y_s != IGNORE_INDEX
         pseudo = mean_over(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
         uncertainty = mean_over(entropy(logits_s), known) / math.log(self.classes)
-        contrast = self.contrast(features[:n], y_l) + self.contrast(features[n:], y_s)
+        contrast = self.contrast(features[:n], y_l, labeled["key"]) + self.contrast(features[n:], y_s, torch.cat(keys))
         supervised = cross_entropy(logits_l, y_l)
         unsupervised = sigmoid_rampup(t, self.ramp) * pseudo + self.lambda_e * uncertainty
         return {
@@ -115,18 +117,18 @@ class CLMB(FinetuneObjective):
         self.ema.update(self.model, m)
         self.teacher_projector.update(self.projector, m)
 
-    def mixed(self, x: Tensor, label: Tensor, confidence: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    def mixed(self, x: Tensor, label: Tensor, confidence: Tensor, key: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """A strong view, its labels and their confidence; mixed by half of an image's classes with chance `mix`."""
         chance = self.mix * (t >= self.ramp)
         known = label != IGNORE_INDEX
-        mask = half_classes(label.clamp(min=0), self.classes, known)
-        whole = torch.rand(len(x), device=x.device) >= chance
+        mask = half_classes(key, label.clamp(min=0), self.classes, known)
+        whole = keyed(key, "mix", 1)[:, 0] >= chance
         mask = mask | whole[:, None, None]
         return tuple(paste(mask, v, partner(v)) for v in (x, label, confidence))
 
-    def contrast(self, features: Tensor, labels: Tensor) -> Tensor:
+    def contrast(self, features: Tensor, labels: Tensor, key: Tensor) -> Tensor:
         """C: features [n, D, h, w], labels [n, H, W]."""
-        z, used = self.sample(features, to_grid(labels, features, self.model.divisor))   # [K, S, D], [K, S]
+        z, used = self.sample(features, to_grid(labels, features, self.model.divisor), key)  # [K, S, D], [K, S]
         z = F.normalize(self.predictor(self.projector(z.flatten(0, 1))).float(), dim=1).view(*used.shape, -1)
         held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
         means = [weighted_mean(a, f(a.detach(), u), u) for f, a, u in (
@@ -134,28 +136,32 @@ class CLMB(FinetuneObjective):
         counted = (used.sum(1) > 1) & (held.sum(1) > 1)                                  # [K]
         return torch.where(counted, 1 - (means[0] * means[1]).sum(1), 0.0).sum() / self.classes
 
-    def sample(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Up to `samples` pixels of each class, drawn at random: (features [K, S, D], which of them exist [K, S])."""
+    def sample(self, features: Tensor, labels: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Up to `samples` pixels of each class on all ranks, drawn at random: (features [K, S, D], which exist [K, S])."""
         flat = labels.flatten()                                                          # [n h w]
         of_class = flat == torch.arange(self.classes, device=flat.device)[:, None]       # [K, n h w]
-        chance = torch.rand(of_class.shape, device=flat.device) - 1.0 * ~of_class        # others stand in for a batch
+        chance = keyed(key, "pixels", labels[0].numel()).flatten() - 1.0 * ~of_class     # others stand in for a batch
         chance, index = chance.topk(min(self.samples, len(flat)), dim=1)
-        return features.movedim(1, 3).flatten(0, 2)[index], chance >= 0
+        z = features.movedim(1, 3).flatten(0, 2)[index]                                  # [K, S, D]
+        if world() > 1:  # of every rank's chosen pixels, those that one rank would have chosen
+            z, chance = (all_gather(v.movedim(1, 0), grad=True).movedim(0, 1) for v in (z, chance))
+            chance, index = chance.topk(min(self.samples, world() * len(flat)), dim=1)
+            z = z.gather(1, index[..., None].expand(-1, -1, z.shape[2]))
+        return z, chance >= 0
 
-    def remember(self, features: Tensor, p: Tensor, labels: Tensor) -> None:
+    def remember(self, features: Tensor, p: Tensor, labels: Tensor, key: Tensor) -> None:
         """The memory takes in, of the labeled pixels the teacher is sure and right about, those of largest S'_c."""
         confidence, predicted = p.max(1)
         right = (predicted == labels) & (confidence > self.tau)
         labels = to_grid(labels.masked_fill(~right, IGNORE_INDEX), features, self.model.divisor)
-        z, used = self.sample(features, labels)
+        z, used = self.sample(features, labels, key)
         z = self.teacher_projector(z.flatten(0, 1)).float().view(*used.shape, -1)        # [K, S, width]
         score = self.memory_attention(F.normalize(z, dim=2), used).masked_fill(~used, -1.0)
         score, best = score.topk(min(self.fresh, score.shape[1]), dim=1)
         new, is_new = z.gather(1, best[..., None].expand(-1, -1, z.shape[2])), score >= 0
-        new, is_new = (all_gather(v).view(world(), *v.shape).movedim(0, 1).flatten(1, 2) for v in (new, is_new.float()))
         held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
         rows = torch.cat([new, self.memory], 1)                                          # newest first
-        order = torch.cat([is_new < 0.5, ~held], 1).byte().argsort(dim=1, stable=True)[:, : self.memory.shape[1]]
+        order = torch.cat([~is_new, ~held], 1).byte().argsort(dim=1, stable=True)[:, : self.memory.shape[1]]
         self.memory.copy_(rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2])))
         self.filled.copy_((self.filled + is_new.sum(1).long()).clamp(max=self.memory.shape[1]))
 

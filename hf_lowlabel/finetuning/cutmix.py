@@ -37,9 +37,9 @@ class CutMixSeg(FinetuneObjective):
         self.lambda_u, self.tau, self.area = lambda_u, tau, area
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        labeled, x, valid = batch["labeled"], batch["unlabeled"]["weak"], batch["unlabeled"]["valid"]
+        labeled, (x, valid, key) = batch["labeled"], (batch["unlabeled"][k] for k in ("weak", "valid", "key"))
         check_pairs(x, "CutMix")
-        box = half_box(x, self.area)                                                     # [M, H, W]
+        box = half_box(key, x.shape[-2:], self.area)                                     # [M, H, W]
         with torch.no_grad():
             p = self.ema(x).logits.float().softmax(1)                                    # [M, K, H, W]
             target, counted = paste(box, p, partner(p)), paste(box, valid, partner(valid))

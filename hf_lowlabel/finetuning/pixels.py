@@ -1,7 +1,9 @@
 """What the segmentation methods share: means over the pixels that count, rectangles, class masks, mixing.
 
-Logits [M, K, H, W], labels int64 [M, H, W], masks bool [M, H, W]. Partners in a mix are neighbours in the batch: image
-i and image i - 1. A batch's `valid` is false where a view lies outside its image.
+Logits [M, K, H, W], labels int64 [M, H, W], masks bool [M, H, W]. Partners in a mix are neighbours in the batch: images
+0 and 1, 2 and 3, and so on; in a shuffled batch that is as random as any pairing. What an image draws is a function of its
+`key` int64 [M]. So a batch on several processes, an even number of images on each, is mixed as it is on one. A batch's
+`valid` is false where a view lies outside its image.
 """
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from ..distributed import all_mean
 from ..errors import UserError
 from ..objective import IGNORE_INDEX
+from ..views.draws import keyed
 
 
 def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -32,17 +35,17 @@ def mean_over(values: Tensor, valid: Tensor | None) -> Tensor:
     return torch.where(valid, values, 0.0).sum() / count.clamp(min=1)
 
 
-def half_box(x: Tensor, area: float = 0.5) -> Tensor:
+def half_box(key: Tensor, size: tuple[int, int], area: float = 0.5) -> Tensor:
     """bool [M, H, W], true in one rectangle per image that covers `area` of it and lies inside (French et al., 3.2).
 
     Its height is area^r of the image's, r uniform in [0, 1), in whole px; its width is whatever makes up the area, in
     whole px.
     """
-    n, (h, w) = len(x), x.shape[-2:]
-    r, y, x0 = torch.rand(3, n, device=x.device)
+    h, w = size
+    r, y, x0 = keyed(key, "box", 3).unbind(1)                                            # [M]
     high = (torch.exp(r * math.log(area)) * h).round().clamp(min=1)
     wide = (area * h * w / high).round().clamp(max=w)
-    return box_mask((y * (h - high + 1)).floor(), (x0 * (w - wide + 1)).floor(), high, wide, (h, w))
+    return box_mask((y * (h - high + 1)).floor(), (x0 * (w - wide + 1)).floor(), high, wide, size)
 
 
 def box_mask(top: Tensor, left: Tensor, high: Tensor, wide: Tensor, size: tuple[int, int]) -> Tensor:
@@ -53,7 +56,7 @@ def box_mask(top: Tensor, left: Tensor, high: Tensor, wide: Tensor, size: tuple[
     return inside_y[:, :, None] & inside_x[:, None, :]
 
 
-def half_classes(labels: Tensor, classes: int, valid: Tensor | None = None) -> Tensor:
+def half_classes(key: Tensor, labels: Tensor, classes: int, valid: Tensor | None = None) -> Tensor:
     """bool [M, H, W], true at the pixels of half of the classes an image has (floor(n / 2) of n), drawn at random.
 
     Pixels that are not valid belong to no class.
@@ -62,7 +65,7 @@ def half_classes(labels: Tensor, classes: int, valid: Tensor | None = None) -> T
     counted = torch.ones_like(flat) if valid is None else valid.flatten(1).long()
     present = torch.zeros(len(labels), classes, dtype=torch.long, device=labels.device)
     present = present.scatter_add_(1, flat, counted) > 0                                 # [M, K]
-    chance = torch.rand(present.shape, device=labels.device).masked_fill(~present, -1.0)
+    chance = keyed(key, "classes", classes).masked_fill(~present, -1.0)
     place = chance.argsort(1, descending=True).argsort(1)                                # 0 is the first to be taken
     chosen = place < present.sum(1, keepdim=True) // 2                                   # [M, K]
     taken = chosen.gather(1, flat).view(labels.shape)
@@ -75,8 +78,9 @@ def paste(mask: Tensor, own: Tensor, other: Tensor) -> Tensor:
 
 
 def partner(x: Tensor) -> Tensor:
-    """Image i - 1 for image i of the batch."""
-    return x.roll(1, 0)
+    """The other image of each pair of neighbours; the last of an odd number takes the one before it."""
+    i = torch.arange(len(x), device=x.device)
+    return x[torch.where((i ^ 1) < len(x), i ^ 1, i - 1)]
 
 
 def check_pairs(x: Tensor, method: str) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..views.draws import keyed
 from .pixels import box_mask, check_pairs, cross_entropy, mean_over, partner, paste
 
 
@@ -33,13 +34,13 @@ class UniMatch(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        x_l, x_w, valid = labeled["image"], unlabeled["weak"], unlabeled["valid"]
+        x_l, (x_w, valid, key) = labeled["image"], (unlabeled[k] for k in ("weak", "valid", "key"))
         check_pairs(x_w, "UniMatch")
         n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
-        boxes = [random_boxes(x_w, self.box) for _ in range(2)]
+        boxes = [random_boxes(key, size, self.box, f"box {k}") for k in range(2)]
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
         maps = self.model.encode(torch.cat([x_l, x_w, *strong]))
-        dropped = [drop_channels(f[n:n + m], self.drop) for f in maps]
+        dropped = [drop_channels(f[n:n + m], key, self.drop, f"map {k}") for k, f in enumerate(maps)]
         features = self.model.decode([torch.cat([f, d]) for f, d in zip(maps, dropped, strict=True)])
         logits = self.model.classify(features, size).float()
         logits_l, logits_w, logits_1, logits_2, logits_fp = logits.split([n, m, m, m, m])
@@ -64,18 +65,22 @@ def sure_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, 
     return mean_over(torch.where(confidence >= tau, loss, 0.0), valid)
 
 
-def drop_channels(x: Tensor, chance: float) -> Tensor:
+def drop_channels(x: Tensor, key: Tensor, chance: float, purpose: str = "map") -> Tensor:
     """Whole channels set to 0 with that chance, the rest scaled by 1 / (1 - chance); prefix tokens stay as they are."""
-    return F.dropout2d(x, chance) if x.dim() == 4 and x.shape[1] else x
+    if x.dim() != 4 or not chance:
+        return x
+    keep = (keyed(key, purpose, x.shape[1]) >= chance).to(x) / (1 - chance)              # [M, C]
+    return x * keep[:, :, None, None]
 
 
-def random_boxes(x: Tensor, chance: float, tries: int = 8) -> Tensor:
+def random_boxes(key: Tensor, size: tuple[int, int], chance: float, purpose: str = "box", tries: int = 8) -> Tensor:
     """bool [M, H, W]: for each image with that chance a box of 2 to 40 % of it, height over width from 0.3 to 1 / 0.3.
 
     Position and shape are drawn until the box lies inside; after `tries` without success it is moved inside.
     """
-    n, (h, w) = len(x), x.shape[-2:]
-    u = torch.rand(tries, 4, n, device=x.device)
+    h, w = size
+    u = keyed(key, purpose, 4 * tries + 1).T                                             # [4 tries + 1, M]
+    on, u = u[-1] < chance, u[:-1].view(tries, 4, -1)
     area, ratio = 0.02 + 0.38 * u[0, 0], 0.3 + (1 / 0.3 - 0.3) * u[:, 1]
     high = (area * h * w * ratio).sqrt().floor().clamp(1, h)                             # [tries, M]
     wide = (area * h * w / ratio).sqrt().floor().clamp(1, w)
@@ -84,5 +89,4 @@ def random_boxes(x: Tensor, chance: float, tries: int = 8) -> Tensor:
     first = torch.where(fits.any(0), fits.float().argmax(0), tries - 1)[None]
     high, wide, top, left = (v.gather(0, first)[0] for v in (high, wide, top, left))
     top, left = torch.minimum(top, h - high), torch.minimum(left, w - wide)
-    on = torch.rand(n, device=x.device) < chance
     return box_mask(top, left, high, wide, (h, w)) & on[:, None, None]

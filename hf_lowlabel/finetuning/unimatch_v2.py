@@ -4,7 +4,7 @@
     L_si = mean over valid pixels of  1[max p' >= tau] H(argmax p', p(x_si)),   p' = averaged network on x_w
 
 Each strong view is perturbed in its features as well: the two views of an image drop complementary halves of the
-channels of every encoder map, and half of the images in a batch drop none.
+channels of every encoder map, and half of the images in a batch drop none: one of each pair.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..objective import FinetuneObjective
+from ..views.draws import keyed
 from .pixels import check_pairs, cross_entropy, mean_over, partner, paste
 from .unimatch import random_boxes, sure_loss
 
@@ -34,16 +35,17 @@ class UniMatchV2(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        x_l, x_w, valid = labeled["image"], unlabeled["weak"], unlabeled["valid"]
+        x_l, (x_w, valid, key) = labeled["image"], (unlabeled[k] for k in ("weak", "valid", "key"))
         check_pairs(x_w, "UniMatch")
         n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
         with torch.no_grad():
             confidence, label = self.ema(x_w).logits.float().softmax(1).max(1)           # [M, H, W]
-        boxes = [random_boxes(x_w, self.box) for _ in range(2)]
+        boxes = [random_boxes(key, size, self.box, f"box {k}") for k in range(2)]
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
         maps = self.model.encode(torch.cat([x_l, *strong]))
-        whole = torch.randperm(m, device=x_w.device) < m // 2                            # images that drop nothing
-        features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole)]) for f in maps])
+        whole = one_of_each_pair(key)                                                    # images that drop nothing
+        features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole, key, f"map {k}")])
+                                      for k, f in enumerate(maps)])
         logits_l, logits_1, logits_2 = self.model.classify(features, size).float().split([n, m, m])
 
         first, second = (sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
@@ -58,12 +60,18 @@ class UniMatchV2(FinetuneObjective):
         }
 
 
-def complementary_dropout(x: Tensor, whole: Tensor) -> Tensor:
+def one_of_each_pair(key: Tensor) -> Tensor:
+    """bool [M], true for one image of each two neighbours, drawn at random; the last of an odd number is left to chance."""
+    i = torch.arange(len(key), device=key.device)
+    return (keyed(key, "whole", 1)[i - i % 2, 0] < 0.5) ^ (i % 2 == 1)
+
+
+def complementary_dropout(x: Tensor, whole: Tensor, key: Tensor, purpose: str = "map") -> Tensor:
     """x [2 M, C, ...], two views of M images one after the other: view 1 keeps a random half of the channels, doubled,
     view 2 the others; images where `whole` [M] keep all as they are. Prefix tokens [2 M, n, D] drop features."""
     if not x.shape[1]:
         return x
     axis = 1 if x.dim() == 4 else 2
-    keep = 2.0 * (torch.rand(len(whole), x.shape[axis], device=x.device) < 0.5)          # [M, C]
+    keep = 2.0 * (keyed(key, purpose, x.shape[axis]) < 0.5)                              # [M, C]
     keep = torch.where(whole[:, None], 1.0, torch.stack([keep, 2 - keep])).flatten(0, 1)  # [2 M, C]
     return x * (keep[:, :, None, None] if axis == 1 else keep[:, None, :]).to(x)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..views.draws import uniforms
+from ..views.draws import keys, uniforms
 from ..views.joint import JointView
 from .batches import ViewStream
 
@@ -11,7 +11,7 @@ from .batches import ViewStream
 class MaskStream(ViewStream):
     """`views` is a JointView; the pool a canvas (data.canvas), with masks for labeled images and without for others.
 
-    A batch holds the views, "valid", "index", and with masks "target".
+    A batch holds the views, "valid", "index", "key" (what methods draw from, views.draws.keyed), and with masks "target".
     """
 
     views: JointView
@@ -22,4 +22,5 @@ class MaskStream(ViewStream):
         u = uniforms(self.seed, f"{self.name}/joint", first, count, self.views.width)[rows]  # [n, width]
         out = self.views(images, self.pool.sizes[self.members[index]], u)
         out["index"] = index.to(images.device, non_blocking=True)
+        out["key"] = keys(self.seed, f"{self.name}/method", first, count)[rows].to(images.device, non_blocking=True)
         return out

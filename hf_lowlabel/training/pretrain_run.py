@@ -22,7 +22,7 @@ from .batches import ViewStream, pretrain_batches
 from .inference import features_of
 from .loop import Loop
 from .results import Recorder, Run
-from .segment_data import open_images
+from .segment_data import open_images, squares_of
 
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
 SAMPLE = 2048  # images of a sharded data set
@@ -39,8 +39,10 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         encoder, size, stored = setup.make_network(
             config, source, lambda **kw: create_backbone(
                 output_stride=config.output_stride, any_size=bool(config.method_args.get("local_crops")), **kw))
-    pool = setup.make_pool(config, source, members, stored, encoder.preprocessing["interpolation"], accelerator.device,
-                           "sample" if shards else "pool", members[:0])
+    count = squares_of(source) if config.task == "segmentation" and not shards else 1
+    rows = (np.asarray(members)[:, None] * count + np.arange(count)).flatten()
+    pool = setup.make_pool(config, source.in_squares(count), rows, stored, encoder.preprocessing["interpolation"], accelerator.device,
+                           "sample" if shards else "pool", rows[:0])
     seen = read_shards(shards, config, encoder, stored, accelerator) if shards else pool
     if config.from_scratch:
         setup.normalise(encoder, pool)
@@ -57,8 +59,8 @@ def run(config: PretrainConfig, folder: Path) -> Run:
                         rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False))
     config.max_steps = setup.steps(config, len(pool))
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
-    labels = torch.as_tensor(source.labels[pool.indices])
-    recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": seen})
+    labels = torch.as_tensor(source.labels[pool.indices // count])
+    recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": seen}, squares=count)
     if at:
         recorder.tests_on(source, at.test)
 

@@ -34,8 +34,9 @@ PRIVATE = ("output_dir", "resume", "dry_run", "push_to_hub", "hub_private")  # s
 class Recorder:
     """Collects the facts of a run while it goes on and writes them down; only the main process writes."""
 
-    def __init__(self, config: RunConfig, folder: Path, source: Source, split: Split | None, load_report, pools: dict):
+    def __init__(self, config: RunConfig, folder: Path, source: Source, split: Split | None, load_report, pools: dict, squares: int = 1):
         self.config, self.folder, self.source, self.split, self.report, self.pools = config, folder, source, split, load_report, pools
+        self.squares = squares  # of each image in the first pool
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.test_words = self.test_split = self.saw_test = None
         self.before = self._before(load_report) if self.main else []
@@ -96,7 +97,7 @@ class Recorder:
     def facts(self, loop, network, metrics: dict) -> RunFacts:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
         pool = next(iter(self.pools.values()))
-        images = len(pool) if hasattr(pool, "__len__") else None  # nobody counts those of a ShardedStream
+        images = len(pool) // self.squares if hasattr(pool, "__len__") else None  # nobody counts those of a ShardedStream
         verb = "target pretraining" if kind == "backbone" else "finetuning"
         stage = Stage(verb, method=config.method, dataset=self.source.name, images=images, steps=loop.step, saw_test=self.saw_test)
         hub_id = self.source.name if self.source.revision else None

@@ -1,6 +1,7 @@
 """The images and masks of a run of segmentation: source, split, test images, canvases, and what they say of themselves."""
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ def open_images(config: RunConfig) -> Source:
     if path.exists() and layout(path) is None and not is_table(path):
         return setup.open_source(config)
     return open_masks(config, names=None if config.split else ["background", "object"]).images()  # a manifest knows the classes
+
+
+def squares_of(source: Source) -> int:
+    """Squares that target pretraining cuts an image into, so that none of a wide one is lost (two for Cityscapes' 2:1): the
+    median ratio of its sides, rounded. Below 1.5 that is one, the middle."""
+    return max(1, round(statistics.median(max(size) / min(size) for size in setup.sampled_sizes(source))))
 
 
 def read_split(config: RunConfig, source: SegmentationSource) -> Split:

@@ -76,17 +76,22 @@ def open_source(config: RunConfig, split: str | None = None) -> Source:
 
 
 def typical_side(source: Source) -> int:
-    """Median short side in px of up to 32 images spread over the source."""
-    sides = []
+    """Median short side in px of the sampled images."""
+    return int(statistics.median_low(min(size) for size in sampled_sizes(source)))
+
+
+def sampled_sizes(source: Source) -> list[tuple[int, int]]:
+    """(width, height) in px of up to 32 images spread over the source."""
+    found = []
     for i in range(0, len(source), max(1, len(source) // 32)):
         try:
             with source.image(i) as image:
-                sides.append(min(image.size))
+                found.append(image.size)
         except UserError:  # an unreadable image is reported when the pool is built
             continue
-    if not sides:
+    if not found:
         raise UserError(f"none of the sampled images of {source.name!r} could be read; expected image files PIL can open")
-    return int(statistics.median_low(sides))
+    return found
 
 
 def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:

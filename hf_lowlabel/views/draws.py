@@ -14,6 +14,7 @@ from torch import Tensor
 from hf_lowlabel.errors import UserError
 
 PHILOX_BLOCK = 4  # numbers per counter of Philox 4x64
+GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed words
 
 
 def uniforms(seed: int, stream: str, start: int, count: int, width: int) -> Tensor:
@@ -29,6 +30,31 @@ def uniforms(seed: int, stream: str, start: int, count: int, width: int) -> Tens
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"), counter=start * blocks))
     table = generator.random((count, blocks * PHILOX_BLOCK))
     return torch.from_numpy(table)[:, :width]
+
+
+def keys(seed: int, stream: str, start: int, count: int) -> Tensor:
+    """What samples `start .. start + count - 1` of a stream make their draws on the device from: int64 [count], see `keyed`."""
+    return _mixed(_word(f"{int(seed)}/{stream}") + GOLDEN * torch.arange(start, start + count))
+
+
+def keyed(key: Tensor, purpose: str, width: int) -> Tensor:
+    """Uniform numbers in [0, 1), float32 [n, width] on the device of `key` [n]: row i is a function of key i and `purpose`.
+
+    For draws whose number depends on the network or on pixels. SplitMix64 (Steele et al. 2014), a start for each key.
+    """
+    counter = torch.arange(1, width + 1, device=key.device)
+    return (_mixed(_mixed(key ^ _word(purpose))[:, None] + GOLDEN * counter) >> 40 & 0xFFFFFF) * 2.0**-24
+
+
+def _word(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """SplitMix64's bijection of int64, whose products wrap around; a shift to the right brings zeros."""
+    z = (z ^ (z >> 30 & (1 << 34) - 1)) * FIRST
+    z = (z ^ (z >> 27 & (1 << 37) - 1)) * SECOND
+    return z ^ (z >> 31 & (1 << 33) - 1)
 
 
 def integers(u: np.ndarray, low: int, high: int | np.ndarray) -> np.ndarray:

@@ -32,6 +32,24 @@ def write_rows(root, rows, name="metadata.csv"):
     (root / name).write_text(text + "\n", encoding="utf-8")
 
 
+# squares
+
+
+def test_squares_of_wide_and_of_tall_images():
+    """Image i, square k at row i * count + k, from one end of the longer side to the other, whatever loader asks."""
+    rng = np.random.default_rng(0)
+    for shape in ((6, 12), (12, 6), (6, 6)):
+        images = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
+        whole = Source("made", None, "train", None, ["a", "b"], np.array([0, 1]), ["x", "y"], "f" * 64, None, True, ArrayReader(images))
+        cut = pickle.loads(pickle.dumps(whole.in_squares(2)))
+        assert cut.ids == ["a (1/2)", "a (2/2)", "b (1/2)", "b (2/2)"] and cut.labels.tolist() == [0, 0, 1, 1]
+        for i in range(2):
+            for k in range(2):
+                part = images[i][k * (shape[0] - 6):][:6, k * (shape[1] - 6):][:, :6]
+                assert (cut.decode(2 * i + k, 6).numpy() == part).all()
+        assert (cut.in_squares(1).decode(3, 6) == cut.decode(3, 6)).all() and whole.in_squares(1) is whole
+
+
 # digits
 
 

@@ -19,8 +19,8 @@ from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2
 from hf_lowlabel.finetuning.weights import Fixed
 
 STEPS = 3
-SAME = {"supervised": (Supervised, {}), "fixmatch": (FixMatch, dict(tau=0.5)), "mean-teacher": (MeanTeacher, {})}
-DRAWING = {  # each rank draws its own boxes and classes
+METHODS = {
+    "supervised": (Supervised, {}), "fixmatch": (FixMatch, dict(tau=0.5)), "mean-teacher": (MeanTeacher, {}),
     "cutmix": (CutMixSeg, dict(tau=0.5)), "classmix": (ClassMix, dict(tau=0.5)), "unimatch": (UniMatch, dict(tau=0.5)),
     "unimatch-v2": (UniMatchV2, dict(tau=0.5)),
     "clmb": (CLMB, dict(num_classes=K, width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.2))}
@@ -32,16 +32,16 @@ def cut(batch: dict, rank: int, world: int) -> dict:
 
 def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
     """The state after STEPS steps of the mean gradient over ranks, and the share r of CutMix and ClassMix."""
-    cls, kwargs = {**SAME, **DRAWING}[name]
+    cls, kwargs = METHODS[name]
     kwargs = {**kwargs, **({"rule": Fixed(tau=kwargs["tau"])} if name == "fixmatch" else {})}
     kwargs.pop("tau" if name == "fixmatch" else "", None)
     torch.manual_seed(1)  # of heads
     objective = cls(TinySegmenter(), **kwargs).train()
-    torch.manual_seed(rank)
+    torch.manual_seed(rank)  # what a rank draws from torch's generator may differ
     params = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(params, lr=0.1)
     for step in range(STEPS):
-        batch = make_batch(step, labeled=4, unlabeled=6)
+        batch = make_batch(step, labeled=4, unlabeled=8)
         batch["labeled"]["target"][0, 2:] = -100  # the ranks' labeled pixels differ in number
         out = objective(cut(batch, rank, world), 0.5)
         optimizer.zero_grad()
@@ -68,6 +68,6 @@ def evaluated() -> torch.Tensor:
 def work(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    states = {name: trained(name, rank, 2) for name in (*SAME, *DRAWING)}
+    states = {name: trained(name, rank, 2) for name in METHODS}
     torch.save({**states, "evaluated": evaluated()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hf_lowlabel.views.draws import keys
+
 K, D, SIDE = 4, 6, 8  # classes, features, px
 
 
@@ -51,8 +53,10 @@ def make_batch(seed: int = 0, labeled: int = 2, unlabeled: int = 3) -> dict:
     target[:, 0] = -100
     valid = torch.rand(unlabeled, SIDE, SIDE, generator=g) > 0.2
     views = {key: x(unlabeled) for key in ("weak", "weak2", "strong", "strong2")}
-    return {"labeled": {"image": x(labeled), "strong": x(labeled), "target": target, "index": torch.arange(labeled)},
-            "unlabeled": {**views, "valid": valid, "index": torch.arange(unlabeled)}}
+    return {"labeled": {"image": x(labeled), "strong": x(labeled), "target": target, "index": torch.arange(labeled),
+                        "key": keys(seed, "labeled", 0, labeled)},
+            "unlabeled": {**views, "valid": valid, "index": torch.arange(unlabeled),
+                          "key": keys(seed, "unlabeled", 0, unlabeled)}}
 
 
 def double(x: torch.Tensor, model: TinySegmenter) -> torch.Tensor:

@@ -17,8 +17,9 @@ from hf_lowlabel.finetuning.mean_teacher import MeanTeacher
 from hf_lowlabel.finetuning.pixels import cross_entropy, half_box, half_classes, mean_over, partner, paste
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.finetuning.unimatch import UniMatch, drop_channels, random_boxes
-from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2, complementary_dropout
+from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2, complementary_dropout, one_of_each_pair
 from hf_lowlabel.finetuning.weights import Fixed
+from hf_lowlabel.views.draws import keys
 
 TAU = 0.5  # half of the pixels of the stand-in lie above it
 SMALL = dict(num_classes=K, width=8, memory=6, fresh=3, samples=9, tau=TAU, ramp=0.2)
@@ -38,17 +39,17 @@ def make(cls, **kwargs):
     return objective
 
 
-def left(i: int, n: int) -> int:
-    return (i - 1) % n
+def mate(i: int, n: int) -> int:
+    """0 and 1, 2 and 3, ...; the last of an odd number takes the one before it."""
+    return i ^ 1 if i ^ 1 < n else i - 1
 
 
 # ---- rectangles and class masks -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("size", [(64, 64), (321, 321), (256, 512), (8, 6)])
 def test_boxes_cover_half_of_the_image_and_lie_inside(size):
-    torch.manual_seed(0)
     n, (h, w) = 400, size
-    boxes = half_box(torch.zeros(n, 3, h, w))
+    boxes = half_box(keys(0, "boxes", 0, n), size)
     area = boxes.flatten(1).sum(1).double()
     rows, columns = boxes.any(2).sum(1), boxes.any(1).sum(1)
     assert (area == rows * columns).all()  # one rectangle, no part cut off at the border
@@ -70,7 +71,7 @@ def test_half_of_the_classes():
     valid = torch.rand(50, 9, 9) > 0.3
     counts = torch.zeros(7)
     for v in (None, valid):
-        masks = half_classes(labels, 7, v)
+        masks = half_classes(keys(0, "classes", 0, 50), labels, 7, v)
         for m, y, ok in zip(masks, labels, valid if v is not None else torch.ones_like(valid)):
             present, taken = set(y[ok].tolist()), set(y[m].tolist())
             assert len(taken) == len(present) // 2 and taken <= present
@@ -81,8 +82,7 @@ def test_half_of_the_classes():
 
 
 def test_boxes_of_unimatch():
-    torch.manual_seed(0)
-    boxes = random_boxes(torch.zeros(600, 3, 60, 80), 0.5)
+    boxes = random_boxes(keys(0, "boxes", 0, 600), (60, 80), 0.5)
     area, on = boxes.flatten(1).float().mean(1), boxes.flatten(1).any(1)
     assert abs(on.float().mean() - 0.5) < 0.06
     rows, columns = boxes.any(2).sum(1)[on], boxes.any(1).sum(1)[on]
@@ -90,7 +90,7 @@ def test_boxes_of_unimatch():
     assert (area[on] <= 0.4).all() and (area[on] >= 0.01).all() and 0.1 < area[on].mean() < 0.3
     ratio = rows / columns
     assert (ratio > 0.2).all() and (ratio < 4).all() and (ratio > 1).any() and (ratio < 1).any()
-    assert not random_boxes(torch.zeros(9, 3, 8, 8), 0.0).any()
+    assert not random_boxes(keys(0, "boxes", 0, 9), (8, 8), 0.0).any()
 
 
 # ---- means over the pixels that count -------------------------------------------------------------------------------
@@ -161,19 +161,17 @@ def test_mean_teacher_by_pixels():
 def test_cutmix():
     batch, objective = make_batch(), make(CutMixSeg, tau=TAU, lambda_u=0.8)
     x, valid = batch["unlabeled"]["weak"], batch["unlabeled"]["valid"]
-    torch.manual_seed(3)
-    box = half_box(x)
-    torch.manual_seed(3)
+    box = half_box(batch["unlabeled"]["key"], (SIDE, SIDE))
     out = objective(batch, 0.3)
 
     mixed, teacher, n = x.clone(), double(x, objective.ema.module).softmax(1), len(x)
     for i, r, c in pixels(n):
         if not box[i, r, c]:
-            mixed[i, :, r, c] = x[left(i, n), :, r, c]
+            mixed[i, :, r, c] = x[mate(i, n), :, r, c]
     student = double(mixed, objective.model).softmax(1)
     total, sure = 0.0, 0
     for i, r, c in pixels(n):
-        j = i if box[i, r, c] else left(i, n)
+        j = i if box[i, r, c] else mate(i, n)
         sure += float(teacher[j, :, r, c].max()) >= TAU
         if valid[j, r, c]:
             total += sum(float(student[i, k, r, c] - teacher[j, k, r, c]) ** 2 for k in range(K))  # sum over classes
@@ -202,17 +200,15 @@ def test_classmix():
     u, n = batch["unlabeled"], 3
     teacher = double(u["weak"], objective.ema.module).softmax(1)
     labels = teacher.argmax(1)
-    torch.manual_seed(3)
-    mask = half_classes(labels, K, u["valid"])
-    torch.manual_seed(3)
+    mask = half_classes(u["key"], labels, K, u["valid"])
     out = objective(batch, 0.3)
     mixed = u["strong"].clone()
     for i, r, c in pixels(n):
         if not mask[i, r, c]:
-            mixed[i, :, r, c] = u["strong"][left(i, n), :, r, c]
+            mixed[i, :, r, c] = u["strong"][mate(i, n), :, r, c]
     logq, total, sure = double(mixed, objective.model).log_softmax(1), 0.0, 0
     for i, r, c in pixels(n):
-        j = i if mask[i, r, c] else left(i, n)
+        j = i if mask[i, r, c] else mate(i, n)
         sure += float(teacher[j, :, r, c].max()) >= TAU
         if u["valid"][j, r, c]:
             total -= float(logq[i, labels[j, r, c], r, c])
@@ -226,7 +222,7 @@ def sure_ce(z: torch.Tensor, teacher: torch.Tensor, box: torch.Tensor | None, va
     """Mean over valid pixels of CE to the mixed label where the mixed confidence reaches TAU."""
     logq, n, total, count = z.log_softmax(1), len(z), 0.0, 0
     for i, r, c in pixels(n):
-        j = left(i, n) if box is not None and box[i, r, c] else i
+        j = mate(i, n) if box is not None and box[i, r, c] else i
         if valid[j, r, c]:
             count += 1
             if teacher[j, :, r, c].max() >= TAU:
@@ -238,9 +234,7 @@ def test_unimatch():
     batch = make_batch()
     u = batch["unlabeled"]
     objective = make(UniMatch, tau=TAU, drop=0.0, box=0.9, lambda_s=0.6, lambda_fp=0.3)
-    torch.manual_seed(3)
-    boxes = [random_boxes(u["weak"], 0.9) for _ in range(2)]
-    torch.manual_seed(3)
+    boxes = [random_boxes(u["key"], (SIDE, SIDE), 0.9, f"box {k}") for k in range(2)]
     out = objective(batch, 0.3)
     assert all(b.any() for b in boxes) and objective.ema is None and objective.evaluated is objective.model
     teacher = double(u["weak"], objective.model).softmax(1)
@@ -252,43 +246,38 @@ def test_unimatch():
 
 
 def test_dropped_channels():
-    torch.manual_seed(0)
-    x = torch.rand(50, 40, 3, 3) + 1
-    y = drop_channels(x, 0.5)
+    x, key = torch.rand(50, 40, 3, 3) + 1, keys(0, "channels", 0, 50)
+    y = drop_channels(x, key, 0.5)
     ratio = (y / x).flatten(2)
     assert torch.equal(ratio.amax(2), ratio.amin(2)) and set(ratio.unique().round().tolist()) == {0.0, 2.0}
     assert abs((ratio[:, :, 0] == 0).float().mean() - 0.5) < 0.05
-    assert torch.equal(drop_channels(torch.ones(2, 5, 8), 0.5), torch.ones(2, 5, 8))  # prefix tokens
+    assert torch.equal(drop_channels(x[20:30], key[20:30], 0.5), y[20:30])  # wherever in a batch an image lies
+    assert torch.equal(drop_channels(torch.ones(2, 5, 8), key[:2], 0.5), torch.ones(2, 5, 8))  # prefix tokens
 
 
 def test_complementary_dropout():
-    torch.manual_seed(0)
-    x, whole = torch.rand(6, 40, 3, 3) + 1, torch.tensor([True, False, False])
-    first, second = complementary_dropout(torch.cat([x[:3], x[:3]]), whole).chunk(2)
+    x, whole, key = torch.rand(6, 40, 3, 3) + 1, torch.tensor([True, False, False]), keys(0, "channels", 0, 3)
+    first, second = complementary_dropout(torch.cat([x[:3], x[:3]]), whole, key).chunk(2)
     assert torch.equal(first[0], x[0]) and torch.equal(second[0], x[0])
     assert torch.allclose(first + second, 2 * x[:3]) and ((first == 0) ^ (second == 0))[1:].all()
     assert 0.2 < (first[1:] == 0).float().mean() < 0.8
-    tokens = complementary_dropout(torch.ones(4, 2, 9), torch.tensor([False, False]))
+    tokens = complementary_dropout(torch.ones(4, 2, 9), torch.tensor([False, False]), key[:2])
     assert torch.equal(tokens[0, 0], tokens[0, 1]) and set(tokens.unique().tolist()) == {0.0, 2.0}
 
 
 def test_unimatch_v2():
     batch, objective = make_batch(unlabeled=4), make(UniMatchV2, tau=TAU, box=0.9)
     u, model = batch["unlabeled"], objective.model
-    torch.manual_seed(3)
-    boxes = [random_boxes(u["weak"], 0.9) for _ in range(2)]
-    whole = torch.randperm(4) < 2
-    state = torch.get_rng_state()
-    torch.manual_seed(3)
+    boxes = [random_boxes(u["key"], (SIDE, SIDE), 0.9, f"box {k}") for k in range(2)]
+    whole = one_of_each_pair(u["key"])
     out = objective(batch, 0.3)
     teacher = double(u["weak"], objective.ema.module).softmax(1)
     strong = torch.cat([paste(b, partner(u[k]), u[k]) for b, k in zip(boxes, ("strong", "strong2"))])
-    torch.set_rng_state(state)
-    maps = [complementary_dropout(f, whole) for f in model.encode(strong)]
+    maps = [complementary_dropout(f, whole, u["key"], f"map {k}") for k, f in enumerate(model.encode(strong))]
     z = model.classify(model.decode(maps), (SIDE, SIDE)).double()
     s1, s2 = (sure_ce(part, teacher, b, u["valid"]) for part, b in zip(z.chunk(2), boxes))
     supervised = mean_ce(double(batch["labeled"]["image"], model), batch["labeled"]["target"])
-    assert whole.sum() == 2
+    assert torch.equal(whole[::2], ~whole[1::2])
     assert float(out["loss"]) == pytest.approx(supervised / 2 + (s1 + s2) / 4, abs=1e-5)
     assert objective.evaluated is objective.ema.module
 
@@ -320,10 +309,9 @@ def test_contrast_is_the_paper_pair_by_pair():
     assert torch.equal(grid, labels[:, 1::2, 1::2])
     captured = {}
     objective.predictor.register_forward_hook(lambda m, a, out: captured.update(out=out))
-    torch.manual_seed(0)
-    got = objective.contrast(features, labels)
-    torch.manual_seed(0)
-    _, used = objective.sample(features, grid)
+    key = keys(0, "pixels", 0, 2)
+    got = objective.contrast(features, labels, key)
+    _, used = objective.sample(features, grid, key)
     z = captured["out"].view(*used.shape, -1).double()
     total = 0.0
     for k in range(K):
@@ -345,6 +333,7 @@ def test_contrast_is_the_paper_pair_by_pair():
 
 def test_memory_takes_right_and_sure_pixels_of_the_highest_scores():
     objective = filled_clmb()
+    objective.samples = 32  # all pixels
     old = objective.memory.clone()
     features = torch.randn(2, D, 4, 4)
     p = torch.full((2, K, SIDE, SIDE), 0.01)
@@ -355,7 +344,7 @@ def test_memory_takes_right_and_sure_pixels_of_the_highest_scores():
     wrong[1, 4:] = 1 - labels[1, 4:]  # confident of another class
     score = {}
     objective.memory_attention.register_forward_hook(lambda m, a, out: score.update(z=a[0], used=a[1], s=out))
-    objective.remember(features, p, wrong)
+    objective.remember(features, p, wrong, keys(0, "pixels", 0, 2))
     new = F.normalize(objective.memory, dim=2)
     for k in range(2):
         allowed = [(i, r, c) for i in range(2) for r in range(4) for c in range(4)
@@ -391,14 +380,14 @@ def test_clmb_loss():
 def test_clmb_mixes_after_the_ramp_only():
     objective, u = make(CLMB, **SMALL), make_batch()["unlabeled"]
     labels = torch.randint(0, K, (3, SIDE, SIDE)).masked_fill(~u["valid"], -100)
-    args = u["strong"], labels, torch.rand(3, SIDE, SIDE)
-    for a, b in zip(objective.mixed(*args, 0.1), args):
+    args = u["strong"], labels, torch.rand(3, SIDE, SIDE), u["key"]
+    for a, b in zip(objective.mixed(*args, 0.1), args[:3], strict=True):
         assert (a == b)[..., :].float().mean() == 1
     objective.mix = 1.0
     x, y, _ = objective.mixed(*args, 0.5)
     assert not torch.equal(x, args[0])
     for i, r, c in pixels(3):
-        source = i if torch.equal(x[i, :, r, c], args[0][i, :, r, c]) else left(i, 3)
+        source = i if torch.equal(x[i, :, r, c], args[0][i, :, r, c]) else mate(i, 3)
         assert torch.equal(x[i, :, r, c], args[0][source, :, r, c]) and y[i, r, c] == labels[source, r, c]
 
 

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 import torch
-from segmentation_ranks import DRAWING, SAME, evaluated, trained, work
+from segmentation_ranks import METHODS, evaluated, trained, work
 
 
 @pytest.fixture(scope="module")
@@ -17,19 +17,15 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_end_where_one_does(two, name):
+    """Boxes, classes, pairs, dropped channels, the pixels of CLMB and its memory included."""
     for key, value in trained(name).items():
         a, b = two[0][name][key], two[1][name][key]
+        if ".num_batches_tracked" in key or ".running_" in key:  # of heads, which the trainer synchronises
+            continue
         assert torch.equal(a, b), f"{key} differs between the ranks"
-        torch.testing.assert_close(a, value, rtol=1e-4, atol=2e-6, msg=lambda m, key=key: f"{key}: {m}")
-
-
-@pytest.mark.parametrize("name", DRAWING)
-def test_networks_and_memories_are_the_same_on_every_rank(two, name):
-    for key, value in two[0][name].items():
-        own = ".num_batches_tracked" in key or ".running_" in key  # of heads, which the trainer synchronises
-        assert own or torch.equal(value, two[1][name][key]), key
+        torch.testing.assert_close(a, value, rtol=1e-4, atol=5e-6, msg=lambda m, key=key: f"{key}: {m}")
     if name == "clmb":
         assert two[0][name]["filled"].sum() > 6
 

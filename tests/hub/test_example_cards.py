@@ -37,7 +37,12 @@ COMMANDS = {
     "digits-classifier": f"hf-lowlabel finetune --dataset digits --split split.json --model digits-backbone {NETWORK} "
                          "--method fixmatch --max-steps 120 --batch-size 10 --unlabeled-ratio 4 --eval-every 30 "
                          "--compare-supervised supervised --output-dir digits-classifier",
+    "shapes-segmenter": "hf-lowlabel finetune --task segmentation --dataset shapes --num-labels 20 --model cnn6_16 --from-scratch "
+                        "--architecture unet --architecture-args encoder_depth=3 'decoder_channels=[16,8,8]' --image-size 32 --scale 0.8 1.25 "
+                        "--method cutmix --method-args tau=0.9 --lr 0.005 --schedule cosine --max-steps 60 --batch-size 4 --eval-every 30 "
+                        "--output-dir shapes-segmenter",
 }  # fmt: skip
+CARDS = ("digits-backbone", "digits-classifier", "shapes-segmenter")
 KEPT = ("README.md", "split.json", "curves.png", "predictions.png", "confusion.png", "reliability.png")
 
 
@@ -75,17 +80,17 @@ def made(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["digits-backbone", "digits-classifier"])
+@pytest.mark.parametrize("name", CARDS)
 def test_example_is_what_its_command_makes(made, name):
     written, fresh = (folder / name / "README.md" for folder in (EXAMPLES, made))
     assert compared(written.read_text()) == compared(fresh.read_text()), f"the card has changed; if that is meant: {REWRITE}"
     assert COMMANDS[name] in written.read_text()
     ours, theirs = ({r.metric_type: r.metric_value for r in ModelCard.load(card).data.eval_results} for card in (written, fresh))
-    for metric in ("accuracy", "knn_accuracy"):
+    for metric in ("accuracy", "knn_accuracy", "mean_iou", "pixel_accuracy"):
         assert ours.get(metric, 0) == pytest.approx(theirs.get(metric, 0), abs=0.1), REWRITE
 
 
-@pytest.mark.parametrize("name", ["digits-backbone", "digits-classifier"])
+@pytest.mark.parametrize("name", CARDS)
 def test_example_links_to_nothing_that_is_missing(name):
     text = (EXAMPLES / name / "README.md").read_text()
     linked = {link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")}
@@ -101,7 +106,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as aside, pytest.MonkeyPatch.context() as monkeypatch:
         make(Path(aside), monkeypatch)
         shutil.rmtree(EXAMPLES, ignore_errors=True)
-        for example in ("digits-backbone", "digits-classifier"):
+        for example in CARDS:
             (EXAMPLES / example).mkdir(parents=True)
             text = Path(aside, example, "README.md").read_text()
             for file in [f for f in KEPT if f"({f})" in text or f == "README.md"]:

@@ -20,12 +20,9 @@ def settings(method: str, folder) -> dict:
     return dict(SEGMENT, dataset=str(folder), method=method, method_args=SMALL.get(method, {}), keep_checkpoints=9)
 
 
-DRAWN = ("cutmix", "classmix", "clmb", "unimatch", "unimatch-v2")  # each process draws rectangles or classes of its own
-
-
-def main(data: str, folder: Path, methods=ALGORITHMS) -> None:
-    for method in methods:
-        run = finetune(**settings(method, data) | dict(max_steps=2 if method in DRAWN else 5, lr=1e-4, optimizer="sgd", log_every=1),
+def main(data: str, folder: Path) -> None:
+    for method in ALGORITHMS:
+        run = finetune(**settings(method, data) | dict(max_steps=5, seed=1, lr=1e-4, optimizer="sgd", log_every=1),
                        output_dir=str(folder / method))
         if dist.is_initialized():
             hashes = [None] * dist.get_world_size()

@@ -8,7 +8,7 @@ from scipy import stats
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.views import uniforms
-from hf_lowlabel.views.draws import Groups, between, integers, permutations, signs
+from hf_lowlabel.views.draws import Groups, _mixed, between, integers, keyed, keys, permutations, signs
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 11, 23])
@@ -35,6 +35,27 @@ def test_seed_stream_and_row_all_matter():
     rows.append(uniforms(10, "a", 0, 4, 8))
     assert len({row.numpy().tobytes() for row in rows}) == len(rows)
     assert not np.isin(rows[0].numpy(), rows[1].numpy()).any()
+
+
+def splitmix(z: int) -> int:
+    """SplitMix64's output function as it was published, on Python's unbounded integers."""
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
+
+
+def test_keyed_draws():
+    words = [0, 1, 2**63, 2**64 - 1, 0x9E3779B97F4A7C15]
+    mixed = _mixed(torch.tensor([w - 2**64 if w >= 2**63 else w for w in words]))
+    assert [w % 2**64 for w in mixed.tolist()] == [splitmix(w) for w in words]
+    key = keys(0, "unlabeled", 64, 2000)
+    assert torch.equal(key[5:9], keys(0, "unlabeled", 69, 4)) and not torch.equal(key, keys(1, "unlabeled", 64, 2000))
+    u = keyed(key, "box", 30)
+    assert u.dtype == torch.float32 and torch.equal(keyed(key[7:9], "box", 30), u[7:9])
+    for other in (keyed(key, "classes", 30), keyed(~key, "box", 30), u.roll(1, 0), u.roll(1, 1)):
+        assert abs(np.corrcoef(u.flatten(), other.flatten())[0, 1]) < 0.02
+    assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3 and u.max() < 1
+    assert stats.kstest(u[:, 0].numpy(), "uniform").pvalue > 1e-3 and stats.kstest(u[0].numpy(), "uniform").pvalue > 1e-3
 
 
 def test_far_rows_and_empty_requests():
