@@ -35,7 +35,7 @@ def resized(width: int, height: int, long_side: int | None) -> tuple[int, int]:
 
 
 class CanvasDecoder:
-    """What a worker holds: a list of positions in the pool -> uint8 [n, C, H, W]."""
+    """What a worker holds: a list of positions in the pool -> uint8 [n, C, H, W], and no bad images: they were looked for."""
 
     def __init__(self, source: SegmentationSource | Source, indices: np.ndarray, sizes: np.ndarray,
                  canvas: tuple[int, int], masks: bool):
@@ -57,8 +57,8 @@ class CanvasDecoder:
         out[:3, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1)
         return out
 
-    def __getitems__(self, positions: list[int]) -> Tensor:
-        return torch.stack([self[position] for position in positions])
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list]:
+        return torch.stack([self[position] for position in positions]), []
 
 
 class ResidentCanvas(ResidentPool):
@@ -75,7 +75,7 @@ class StreamingCanvas(StreamingPool):
     def __init__(self, decoder: CanvasDecoder, *, device="cpu", workers: int = 0, skipped=()):
         self.decoder, self.indices, self.sizes = decoder, decoder.indices, torch.from_numpy(decoder.sizes)
         self.ids, self.skipped = [decoder.source.ids[i] for i in decoder.indices], list(skipped)
-        self.device, self.workers = torch.device(device), workers
+        self.device, self.workers, self.max_bad, self.seen = torch.device(device), workers, 0.0, 0
 
 
 def build_canvas(
