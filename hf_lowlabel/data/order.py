@@ -45,6 +45,8 @@ def order(seed: int, stream: str, start: int, count: int, n: int) -> np.ndarray:
     first, last = start // n, (start + count - 1) // n
     if last - first > 1:
         rows = permutations(seed, stream, first, last - first + 1, n).reshape(-1)
-    else:  # one epoch at a time, so that the neighbouring steps find it in the cache
-        rows = np.concatenate([permutations(seed, stream, e, 1, n)[0] for e in range(first, last + 1)])
-    return rows[start - first * n :][:count].astype(np.int64)
+        return rows[start - first * n :][:count].astype(np.int64)
+    parts = []  # one epoch at a time, so that the neighbouring steps find it in the cache; cut before they are joined
+    for epoch in range(first, last + 1):
+        parts.append(permutations(seed, stream, epoch, 1, n)[0][max(start - epoch * n, 0) : start + count - epoch * n])
+    return np.concatenate(parts).astype(np.int64)
