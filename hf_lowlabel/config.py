@@ -81,7 +81,8 @@ class RunConfig(DataSource):
     lr: float | None = setting(None, "learning rate; pretraining scales it by batch_size / 256")
     weight_decay: float | None = setting(None, "weight decay; biases and normalisation weights take none")
     schedule: str | None = setting(
-        None, "learning rate over time", choices=("cosine", "fixmatch", "constant", "linear", "steps", "steps-late", "steps-moam", "steps-even"))
+        None, "learning rate over time",
+        choices=("cosine", "fixmatch", "constant", "linear", "steps", "steps-late", "steps-moam", "steps-even", "steps-tuning"))
     warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
     head_lr: float | None = setting(None, "learning rate of the head (with masks: decoder and head) as a multiple of the body's; None: 1")
     clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")

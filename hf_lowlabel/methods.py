@@ -239,8 +239,8 @@ METHODS: dict[str, Method] = {
     "self-tuning": Method(
         "finetune", "finetuning.self_tuning:SelfTuning", "Wang et al., Self-tuning", 2021, "2102.12903",
         "two strong views of all images", defaults=dict(unlabeled_ratio=1),
-        presets={"pretrained": dict(lr=0.001, batch_size=64, unlabeled_ratio=1, weight_decay=1e-4, schedule="steps",
-                                    max_steps=27_000)}),
+        presets={"pretrained": dict(lr=0.001, head_lr=10.0, batch_size=64, unlabeled_ratio=1, weight_decay=1e-4,
+                                    schedule="steps-tuning", max_steps=27_000)}),  # the authors' src/main.py
     "s4l-rotation": Method(
         "finetune", "finetuning.s4l:S4LRotation", "Zhai et al., S4L", 2019, "1905.03670", "weak view, turned four ways",
         defaults=dict(unlabeled_ratio=1), presets=_S4L),

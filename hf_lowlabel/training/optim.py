@@ -11,7 +11,7 @@ from ..objective import Objective
 
 
 DROPS = {"steps": (0.3, 0.6, 0.8), "steps-late": (0.7, 0.8, 0.9), "steps-moam": (0.5, 0.75, 0.95),
-         "steps-even": tuple(i / 6 for i in range(1, 6))}
+         "steps-even": tuple(i / 6 for i in range(1, 6)), "steps-tuning": (2 / 9, 4 / 9, 6 / 9, 8 / 9)}
 
 
 def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
@@ -23,6 +23,7 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
               steps 0.3, 0.6, 0.8: Gidaris et al. 2018, epochs 60, 120, 160 of 200
               steps-late 0.7, 0.8, 0.9 and steps-moam 0.5, 0.75, 0.95: S4L, sections 4.1 and 5
               steps-even 1/6, 2/6 ... 5/6: FixMatch on ImageNet, epochs 500, 1000 ... of 3000 in its authors' code
+              steps-tuning 2/9, 4/9, 6/9, 8/9: Self-Tuning, steps 6000, 12000 ... of 27000 in its authors' code
     linear    1 - t;      constant  1
     """
     if t < warmup:

@@ -19,6 +19,7 @@ from hf_lowlabel.training.optim import learning_rate
         ),  # Gidaris et al., Rebuffi et al. section 4.6
         ("steps-late", 5, {0: 0, 2.5: 0.5, 5: 1, 139: 1, 141: 0.1, 161: 0.01, 181: 0.001}),  # S4L, section 4.1
         ("steps-even", 3.3, {0: 0, 1.65: 0.5, 4: 1, 33: 1, 34: 0.1, 67: 0.01, 101: 0.001, 134: 1e-4, 199: 1e-5}),  # FixMatch
+        ("steps-tuning", 0, {0: 1, 44: 1, 45: 0.1, 88: 0.1, 89: 0.01, 134: 1e-3, 178: 1e-4}),  # Self-Tuning
         ("steps-moam", 10, {0: 0, 5: 0.5, 10: 1, 99: 1, 101: 0.1, 149: 0.1, 151: 0.01, 191: 0.001}),  # S4L, section 5
     ],
 )
