@@ -30,8 +30,6 @@ SHARED = (
     "flip",
     "color",
     "freeze",
-    "lora_rank",
-    "adapter_width",
 )  # settings of training that are told below the table
 BASELINE = "supervised"
 NOTHING = "–"
@@ -97,10 +95,11 @@ def check(folders: Sequence[str | Path], runs: list[RunFacts], metric: str) -> N
 
 
 def row_name(run: RunFacts) -> str:
-    """The method, with the hyperparameters that are not its defaults and the prior pseudo-labels it may do without."""
+    """The method, with adapters, hyperparameters that are not its defaults, and priors that it may do without."""
     spec, settings = METHODS.get(run.method), run.hyperparameters
     default = {**hyperparameters(spec), **spec.defaults.get("method_args", {})} if spec else {}
     own = {k: v for k, v in (settings.get("method_args") or {}).items() if v != default.get(k)}
+    own |= {k: settings[k] for k in ("lora_rank", "adapter_width") if settings.get(k)}
     priors = " + priors" if settings.get("prior") and not (spec and spec.prior == "must") else ""
     return run.method + priors + (f" ({', '.join(f'{k}={v}' for k, v in own.items())})" if own else "")
 

@@ -86,6 +86,7 @@ def test_other_hyperparameters_and_priors_make_a_row_of_their_own(tmp_path):
         folder(tmp_path, "fixmatch", 10, 1, 0.8),
         folder(tmp_path, "fixmatch", 10, 0, 0.5, hyperparameters={"method_args": {"tau": 0.8}}),
         folder(tmp_path, "fixmatch", 10, 0, 0.9, hyperparameters={"prior": "priors.safetensors"}),
+        folder(tmp_path, "fixmatch", 10, 0, 0.4, hyperparameters={"lora_rank": 4}),
         folder(tmp_path, "vat-entmin", 10, 0, 0.6, hyperparameters={"method_args": {"entropy": 0.06}}),  # its default
         folder(tmp_path, "self-training", 10, 0, 0.6, hyperparameters={"prior": "priors.safetensors"}),
     ]
@@ -93,6 +94,7 @@ def test_other_hyperparameters_and_priors_make_a_row_of_their_own(tmp_path):
     assert rows == {
         "fixmatch": "75.0 ± 7.1 (2)",
         "fixmatch (tau=0.8)": "50.0 (1)",
+        "fixmatch (lora_rank=4)": "40.0 (1)",
         "fixmatch + priors": "90.0 (1)",
         "self-training": "60.0 (1)",
         "vat-entmin": "60.0 (1)",
