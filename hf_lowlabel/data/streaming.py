@@ -44,7 +44,8 @@ class Shards:
     ):  # fmt: skip
         path = Path(dataset).expanduser()
         if str(dataset) in (*EMBEDDED, "shapes") or path.exists() and not is_table(path):
-            raise UserError(f"found {str(dataset)!r}, which has no shards; expected parquet files or a Hub id; fix: read it whole")
+            raise UserError(f"found {str(dataset)!r}, which has no shards; expected parquet files or a Hub id; fix: read it "
+                            "whole")  # fmt: skip
         if path.exists():
             self.name, self.revision, self.license = path.resolve().name, None, card_license(path)
             self.dataset = open_local(path, config, split, streaming=True)
@@ -75,8 +76,8 @@ class Shards:
         for id, encoded in rows.values():
             digest.update(f"\n{id}\0{zlib.crc32((encoded or {}).get('bytes') or b'')}".encode())
         return Source(
-            name=self.name, config=self.config, split=self.split, revision=self.revision, ids=list(rows),
-            labels=np.full(len(rows), -1), class_names=[], fingerprint=digest.hexdigest(), license=self.license, flip=True,
+            name=self.name, config=self.config, split=self.split, revision=self.revision, license=self.license,
+            ids=list(rows), labels=np.full(len(rows), -1), class_names=[], fingerprint=digest.hexdigest(), flip=True,
             reader=EncodedReader([encoded for _, encoded in rows.values()]),
         )  # fmt: skip
 

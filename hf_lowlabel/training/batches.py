@@ -35,7 +35,7 @@ class ViewStream:
         return chunk * count, count, rows[:, self.rank * self.share:(self.rank + 1) * self.share].flatten()
 
     def indices(self, chunk: int) -> Tensor:
-        """Positions in `members` (without them, in the stream) that this rank sees in a chunk: int64 [chunk * share]."""
+        """Positions in `members` (without them, in the stream) that this rank sees: int64 [chunk * share]."""
         first, count, rows = self.positions(chunk)
         if self.members is None:
             return first + rows

@@ -97,10 +97,17 @@ def damage(path: Path) -> str | None:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: dict) -> None:
-    """The inverse of what `save_checkpoint` stored; parameters are matched by their order."""
+    """The inverse of what `save_checkpoint` stored; parameters are matched by their order.
+
+    State of a parameter's shape takes its layout in memory too (channels_last), which fused optimizers rely on.
+    """
     state: dict[int, dict] = {}
+    params = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
         index, name = key.split(".", 1)
+        like = params[int(index)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[name] = value
     for key, value in scalars.items():
         index, name = key.split(".", 1)

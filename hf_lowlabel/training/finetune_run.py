@@ -57,7 +57,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     def stream(name, members, per_step, kinds, targets=None):
         views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
         return ViewStream(pool, members, per_step, views, name=name, seed=config.seed, rank=accelerator.process_index,
-                          world=world(), targets=targets)
+                          world=world(), targets=targets, chunk=setup.steps_ahead(config, per_step // world(), stored, device))
 
     labeled = stream("labeled", labeled_positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
                      torch.as_tensor(at.labels))

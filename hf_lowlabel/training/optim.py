@@ -50,7 +50,9 @@ def takes_no_decay(p: nn.Parameter) -> bool:
 def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch.optim.Optimizer:
     """The optimizer with a group for every role (body, head, fixed) with and without weight decay.
 
-    Each group carries `base_lr`, its own peak learning rate, and `fixed`: whether the schedule leaves it alone.
+    Each group carries `base_lr`, its own peak learning rate, and `fixed`: whether the schedule leaves it alone. A fused
+    step is up to 3 times as fast (recipes/benchmarks), and right only while weights, gradients and state share their
+    layout in memory: autograd sees to that, and `restore_optimizer`.
     """
     groups = []
     for role, params in objective.param_groups().items():
@@ -64,13 +66,13 @@ def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch
                     group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
                 groups.append(group)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
     if config.optimizer == "lars":
         from timm.optim import Lars
 
         return Lars(groups, lr=lr, momentum=0.9)
     adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return adam(groups, lr=lr, capturable=False)
+    return adam(groups, lr=lr, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> None:

@@ -55,8 +55,10 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     setup.start_from(objective, config)
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
     views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"], encoder.patch)
-    stream = ViewStream(seen, None if shards else torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
-                        rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False))
+    stream = ViewStream(
+        seen, None if shards else torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
+        rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False),
+        chunk=setup.steps_ahead(config, config.batch_size // world(), stored, accelerator.device))
     config.max_steps = setup.steps(config, len(pool))
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     labels = torch.as_tensor(source.labels[pool.indices // count])
@@ -85,15 +87,17 @@ def run(config: PretrainConfig, folder: Path) -> Run:
 def open_data(config: PretrainConfig) -> tuple[Source, Shards | None]:
     """The images; of a sharded data set a sample that stands for them in statistics and checks, and the shards."""
     if config.sharded:
-        shards = Shards(config.dataset, config=config.dataset_config, split=config.dataset_split, revision=config.dataset_revision,
-                        image_column=config.image_column)
+        where = config.where()
+        where.pop("label_column")
+        shards = Shards(**where)
         return shards.sample(SAMPLE), shards
     return (open_images(config) if config.task == "segmentation" else setup.open_source(config)), None
 
 
 def read_shards(shards: Shards, config: PretrainConfig, encoder, size: int, accelerator) -> ShardedStream:
-    return ShardedStream(shards, size=size, interpolation=encoder.preprocessing["interpolation"], device=accelerator.device,
-                         seed=config.seed, rank=accelerator.process_index, world=world(), workers=config.workers, max_bad=config.max_bad)
+    return ShardedStream(
+        shards, size=size, interpolation=encoder.preprocessing["interpolation"], device=accelerator.device, seed=config.seed,
+        rank=accelerator.process_index, world=world(), workers=config.workers, max_bad=config.max_bad)
 
 
 def collapse_monitor(encoder, pool, plain, labels: torch.Tensor) -> dict[str, float]:

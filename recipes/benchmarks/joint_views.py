@@ -109,6 +109,8 @@ def main() -> None:
     makers = {"ours": ours, "torchvision": torchvision_per_sample}
     if importlib.util.find_spec("kornia"):
         makers["kornia"] = kornia_batch
+    else:
+        print("kornia is not installed: no row for it")
     result = {"torch": torch.__version__, "torchvision": torchvision.__version__, "batch": BATCH, "px": SIZE}
     result["cpu_s"] = measure({k: m(images) for k, m in makers.items()}, arguments.rounds, time.process_time)
     if torch.cuda.is_available():

@@ -1,31 +1,26 @@
 """End-to-end step of a segmentation method over the bare passes of its own networks on resident tensors.
 
-    python recipes/benchmarks/segment_step.py                                     # CutMix, ResNet-18 and DeepLabV3+, 2 + 2 crops of 161 px, CPU
+    python recipes/benchmarks/segment_step.py            # CutMix, ResNet-18 and DeepLabV3+, 2 + 2 crops of 161 px, CPU
     python recipes/benchmarks/segment_step.py --model resnet50 --size 321 --batch-size 20 --precision bf16      # GPU
 
-Bare: forward and backward of the student on all crops of the step, and the forward of the teacher on the unlabeled ones where
-the method has one. Both sides run interleaved in one process, on the same precision, layout and batch; the ratio is of medians.
+Bare: forward and backward of the student on all crops of the step, and the forward of the teacher on the unlabeled ones
+where the method has one. Both sides alternate in one process, on the same precision, layout and batch.
 The end-to-end step makes its own crops and colours out of a pool of 375 x 500 px photos. Cost: a minute on one core.
 """
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from timing import WARM, compare, report
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data import shapes
 from hf_lowlabel.data.masks import Coding
 from hf_lowlabel.data.segmentation import SegmentationSource
 from hf_lowlabel.data.sources import ArrayReader
-from hf_lowlabel.hub.facts import collect_hardware, collect_versions
-from hf_lowlabel.training import segment_run
 from hf_lowlabel.training.loop import Loop
 
 CLASSES, PHOTO = 21, (375, 500)
@@ -38,14 +33,6 @@ def generated(split: str, count: int) -> SegmentationSource:
     images, masks = (rng.integers(0, top, (count, *PHOTO, *deep), dtype=np.uint8) for top, deep in ((256, (3,)), (CLASSES, ())))
     return SegmentationSource("generated", None, split, None, [f"{i:06d}" for i in range(count)], np.ones(count, bool),
                               [f"class {k}" for k in range(CLASSES)], Coding(), "0" * 64, None, True, ArrayReader(images), ArrayReader(masks))
-
-
-def sync(device: torch.device) -> float:
-    """Seconds: of the clock on a GPU, of the processor on a CPU, which others may share."""
-    if device.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def bare(loop: Loop, batch: dict) -> None:
@@ -79,41 +66,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     shapes.shapes = lambda split="train": generated(split, args.pool)
-    times: dict[str, list[float]] = {"step": [], "bare": []}
-    waited, clock = [0.0], time.perf_counter if torch.cuda.is_available() else time.process_time
-    original, made = Loop.train_step, segment_run.finetune_batches
-
-    def batches(*arguments):
-        iterator = made(*arguments)
-        while True:
-            begin = clock()
-            batch = next(iterator)
-            waited[0] = clock() - begin
-            yield batch
-
-    def train_step(self, batch):
-        device = self.accelerator.device
-        begin = sync(device)  # what is left of the views counts as the step's
-        views = waited[0] + (sync(device) - begin)
-        begin = sync(device)
-        bare(self, batch)
-        middle = sync(device)
-        out = original(self, batch)
-        times["bare"].append(middle - begin)
-        times["step"].append(sync(device) - middle + views)
-        return out
-
-    Loop.train_step, segment_run.finetune_batches = train_step, batches
+    settings = dict(task="segmentation", dataset="shapes", model=args.model, from_scratch=True, method=args.method,
+                    architecture=args.architecture, image_size=args.size, batch_size=args.batch_size, num_labels=10,
+                    max_steps=args.steps + WARM, precision=args.precision, eval_every=10**6, log_every=10**6,
+                    save_every=10**6)
     with tempfile.TemporaryDirectory() as folder:
-        finetune(task="segmentation", dataset="shapes", model=args.model, from_scratch=True, architecture=args.architecture, method=args.method,
-                 image_size=args.size, batch_size=args.batch_size, num_labels=10, max_steps=args.steps + 3, precision=args.precision,
-                 eval_every=10**6, log_every=10**6, save_every=10**6, output_dir=folder)
-    step, passes = (statistics.median(times[k][3:]) for k in ("step", "bare"))
-    result = {"command": vars(args), "end_to_end_s": step, "bare_s": passes, "ratio": step / passes, "hardware": collect_hardware(),
-              "versions": collect_versions()}
-    print(json.dumps(result, indent=1))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result, indent=1) + "\n")
+        report(args, compare(lambda: finetune(**settings, output_dir=folder), bare))
 
 
 if __name__ == "__main__":

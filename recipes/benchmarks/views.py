@@ -1,17 +1,19 @@
-"""Speed of the views against the per-image PIL pipeline: torchvision v2 on PIL images, and Pillow's own RandAugment.
+"""Speed of the views against kornia and the per-image PIL pipeline: torchvision v2 on PIL images, Pillow's RandAugment.
 
-    python recipes/benchmarks/views.py --output views.json
+    python recipes/benchmarks/views.py --output views.json          # kornia's row needs pip install '.[peers]'
 
-Both sides take images that are already decoded and in memory (PIL images there, a uint8 tensor here) and give
+All sides take images that are already decoded and in memory (PIL images there, a uint8 tensor here) and give
 normalised float32 tensors; ours includes its random draws. A pair is FixMatch's weak and strong view of one image;
-BYOL's pair is its two views. One CPU thread, CPU seconds, the median of rounds in which the two sides alternate, so
-that a busy machine slows both. With a CUDA device the views are also timed there, all images in one call,
-against the same PIL figures.
-Cost: about two CPU-minutes.
+BYOL's pair is its two views. kornia works in batches like ours, but its RandAugment draws the operations once for
+the whole batch, which is less work, and not what the methods ask for. One CPU thread, CPU seconds, the median of rounds
+in which the sides alternate, so that a busy machine slows all. With a CUDA device ours and kornia are also timed there,
+all images in one call, against the same PIL figures.
+Cost: about three CPU-minutes.
 """
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -30,6 +32,7 @@ from torchvision.transforms import v2
 
 from hf_lowlabel.views import build_view, uniforms
 
+KORNIA = importlib.util.find_spec("kornia") is not None
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CASES = {  # name: (the two kinds of view, px, images per call on a CPU, images per call on CUDA)
     "FixMatch pairs, 32 px": (("weak", "strong"), 32, 1024, 7168),
@@ -120,6 +123,32 @@ def theirs(kinds: tuple[str, str], images: torch.Tensor, size: int) -> Callable[
     return make
 
 
+def kornia_side(kinds: tuple[str, str], images: torch.Tensor, size: int) -> Callable[[int], None]:
+    import kornia.augmentation as K
+    from kornia.augmentation.auto import RandAugment
+
+    def pipeline(kind: str) -> torch.nn.Module:
+        if kind in ("weak", "strong"):
+            strong = [RandAugment(2, 9), K.RandomErasing(scale=(0.25, 0.25), ratio=(1.0, 1.0), value=0.5, p=1.0)]
+            steps = [K.RandomHorizontalFlip(), K.RandomCrop((size, size), padding=size // 8, padding_mode="reflect"),
+                     *(strong if kind == "strong" else [])]
+        else:
+            blur, solarize = {"byol1": (1.0, 0.0), "byol2": (0.1, 0.2)}[kind]
+            steps = [K.RandomResizedCrop((size, size), resample="bicubic"), K.RandomHorizontalFlip(),
+                     K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8), K.RandomGrayscale(p=0.2)]
+            if size >= 64:
+                steps.append(K.RandomGaussianBlur((2 * (size // 20) + 1,) * 2, (0.1, 2.0), p=blur))
+            steps.append(K.RandomSolarize(0.0, 0.0, p=solarize))
+        return torch.nn.Sequential(*steps, K.Normalize(torch.tensor(MEAN), torch.tensor(STD)))
+
+    pipelines = [pipeline(kind).to(images.device) for kind in kinds]
+
+    def make(round_: int) -> None:
+        for pipeline in pipelines:
+            pipeline(images.float() / 255)
+    return make
+
+
 def seconds(make: Callable[[int], None], round_: int, clock: Callable[[], float], cuda: bool = False) -> float:
     start = clock()
     make(round_)
@@ -129,21 +158,28 @@ def seconds(make: Callable[[int], None], round_: int, clock: Callable[[], float]
 
 
 def measure(name: str, rounds: int) -> dict:
-    """Pairs per second of both sides and their ratio."""
+    """Pairs per second of every side and their ratios to ours."""
     kinds, size, n, n_cuda = CASES[name]
     images = smooth_images(n, size)
-    a, b = ours(kinds, images, size), theirs(kinds, images[: max(8, n // 4)], size)
-    a(0)
-    times = [(seconds(a, k, time.process_time), seconds(b, k, time.process_time)) for k in range(1, rounds + 1)]
-    row = {"case": name, "ours_per_cpu_s": n / statistics.median(t for t, _ in times),
-           "pil_per_cpu_s": max(8, n // 4) / statistics.median(t for _, t in times)}
+    few = images[: max(8, n // 4)]
+    sides = {"ours": (n, ours(kinds, images, size)), "pil": (len(few), theirs(kinds, few, size))}
+    if KORNIA:
+        sides["kornia"] = (n, kornia_side(kinds, images, size))
+    times = [[seconds(make, k, time.process_time) for _, make in sides.values()] for k in range(rounds + 1)]
+    times = times[1:]  # the first warms up
+    row: dict = {"case": name}
+    for (side, (count, _)), values in zip(sides.items(), zip(*times, strict=True), strict=True):
+        row[f"{side}_per_cpu_s"] = count / statistics.median(values)
     row["ratio"] = row["ours_per_cpu_s"] / row["pil_per_cpu_s"]
+    if KORNIA:
+        row["ratio_kornia"] = row["ours_per_cpu_s"] / row["kornia_per_cpu_s"]
     if torch.cuda.is_available():
-        c = ours(kinds, images.cuda().repeat(-(-n_cuda // n), 1, 1, 1)[:n_cuda], size)
-        seconds(c, 0, time.perf_counter, cuda=True)
-        wall = statistics.median(seconds(c, k, time.perf_counter, cuda=True) for k in range(1, rounds + 1))
-        row |= {"ours_cuda_per_s": n_cuda / wall, "cuda_ms_per_call": wall * 1e3, "cuda_images": n_cuda,
-                "ratio_cuda": n_cuda / wall / row["pil_per_cpu_s"]}
+        many = images.cuda().repeat(-(-n_cuda // n), 1, 1, 1)[:n_cuda]
+        for side, make in {"ours": ours, **({"kornia": kornia_side} if KORNIA else {})}.items():
+            made = make(kinds, many, size)
+            wall = statistics.median([seconds(made, k, time.perf_counter, cuda=True) for k in range(rounds + 1)][1:])
+            row |= {f"{side}_cuda_per_s": n_cuda / wall, f"{side}_cuda_ms_per_call": wall * 1e3}
+        row |= {"cuda_images": n_cuda, "ratio_cuda": row["ours_cuda_per_s"] / row["pil_per_cpu_s"]}
     return row
 
 
@@ -164,14 +200,12 @@ def main() -> None:
     torch.set_num_threads(1)
     result = {"machine": machine(), "rows": []}
     print(json.dumps(result["machine"]))
+    if not KORNIA:
+        print("kornia is not installed: no row for it")
     for name in CASES:
         row = measure(name, arguments.rounds)
         result["rows"].append(row)
-        print(f"{name}: ours {row['ours_per_cpu_s']:.0f}, PIL {row['pil_per_cpu_s']:.0f} per CPU-second, "
-              f"ratio {row['ratio']:.2f}", end="")
-        if "cuda_images" in row:
-            print(f"; CUDA {row['ours_cuda_per_s']:.0f} per second, {row['cuda_ms_per_call']:.2f} ms a call", end="")
-        print(flush=True)
+        print(f"{name}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items() if k != "case"), flush=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

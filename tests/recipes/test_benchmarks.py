@@ -50,3 +50,22 @@ def test_as3l_tables_count_and_go_on(bright, tmp_path, monkeypatch, capsys):
     assert re.search(r"\| multi-cluster on f_fine \| 3.0 ± 0.0 \| - \|", capsys.readouterr().out)
     with pytest.raises(UserError, match="other settings"):
         run(monkeypatch, tmp_path, "as3l_tables", *common, "--images", 70)
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "byol"])
+def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
+    """On a network this small the views, the optimizer and the rest cost more than the passes; they add up."""
+    from hf_lowlabel.data import digits
+    from hf_lowlabel.training.loop import Loop
+
+    monkeypatch.setattr(digits, "digits", digits.digits)  # the script puts generated images in its place
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    train_step = Loop.train_step
+    run(monkeypatch, tmp_path, "step", "--method", method, "--model", "cnn6_16", "--size", 16, "--batch-size", 4,
+        "--steps", 2, "--pool", 60, "--output", "step.json")
+    assert Loop.train_step is train_step
+    found = json.loads((tmp_path / "step.json").read_text())
+    parts = found["parts_s"]
+    assert list(parts) == ["views", "guard", "forward", "backward", "finite", "optimizer", "after_step"]
+    assert found["ratio"] > 1 and all(parts.values())
+    assert parts["forward"] + parts["backward"] < sum(parts.values()) < 1.5 * found["end_to_end_s"]

@@ -1,4 +1,4 @@
-"""What torchrun starts in test_sharded.py: the command line, with the ids that each process reads written to FILE.<rank>."""
+"""What torchrun starts in test_sharded.py: the command line; the ids that each process reads are left in FILE.<rank>."""
 import json
 import os
 import sys

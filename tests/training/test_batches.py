@@ -4,10 +4,14 @@ import itertools
 import pytest
 import torch
 
+from hf_lowlabel.config import FinetuneConfig
 from hf_lowlabel.data.pools import ResidentPool
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.training import runs, setup
 from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
 from hf_lowlabel.views.table import build_view
+
+from .conftest import FINETUNE
 
 SIDE = 12
 
@@ -38,6 +42,22 @@ def test_start_and_chunk_do_not_matter(pool, chunk):
     for start in (0, 1, 5, 7):
         later = take(stream(pool, chunk=chunk), start, 12 - start)
         assert all(same(a, b) for a, b in zip(straight[start:], later, strict=True))
+
+
+def test_small_batches_are_made_for_several_steps_in_one_call(monkeypatch, tmp_path):
+    calls, render = [], ViewStream.render
+
+    def noted(self, chunk, images):
+        calls.append((self.name, self.chunk, len(images)))
+        return render(self, chunk, images)
+
+    monkeypatch.setattr(ViewStream, "render", noted)
+    runs.finetune(**FINETUNE, method="fixmatch", output_dir=str(tmp_path))  # 6 steps at 8 px
+    assert calls == [("labeled", 16, 16 * 12), ("unlabeled", 16, 16 * 24)]
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    config = FinetuneConfig()
+    ahead = [setup.steps_ahead(config, n, px, d) for n, px, d in ((56, 32, cpu), (448, 32, cpu), (448, 32, gpu), (56, 224, gpu))]
+    assert ahead == [9, 1, 9, 1] and setup.steps_ahead(FinetuneConfig(dry_run=True), 56, 32, cpu) == 1
 
 
 @pytest.mark.parametrize("world", [2, 3])

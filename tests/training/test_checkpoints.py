@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from hf_lowlabel.config import PretrainConfig
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.objective import Objective
 from hf_lowlabel.training import checkpoint, runs
 from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
+from hf_lowlabel.training.optim import build_optimizer
 
 
 def make(folder, steps=(1, 2, 3), keep=3):
@@ -32,6 +35,38 @@ def test_newest_are_kept_and_read_back(tmp_path):
     checkpoint.restore_optimizer(fresh, state, rest["optimizer"])
     for a, b in zip(optimizer.state.values(), fresh.state.values(), strict=True):
         assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_a_restored_optimizer_takes_the_same_step(name, tmp_path):
+    """Of weights in channels_last, whose state is stored row by row."""
+    def networks():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+        config = PretrainConfig(dataset="digits", optimizer=name, weight_decay=0.1, head_lr=1.0)
+        return net, build_optimizer(Whole(net), config, lr=0.1)
+
+    class Whole(Objective):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+    def step(net, optimizer, seed):
+        x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).to(memory_format=torch.channels_last)
+        net(x).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    net, optimizer = networks()
+    step(net, optimizer, 1)
+    save_checkpoint(tmp_path, 1, net.state_dict(), optimizer, {}, 1)
+    step(net, optimizer, 2)
+    other, fresh = networks()
+    _, weights, state, rest = load_newest(tmp_path)
+    other.load_state_dict(weights)
+    checkpoint.restore_optimizer(fresh, state, rest["optimizer"])
+    step(other, fresh, 2)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
 def test_every_flipped_bit_is_found(tmp_path):
