@@ -55,7 +55,8 @@ def llgc(
     """Label spreading (Zhou et al. 2003) as in Iscen et al. 2019, Eq. 9-10: (I - alpha D^-1/2 W D^-1/2) Z = Y.
 
     W = A + A^T, A_ij = max(x_i.x_j, 0)^gamma for the k nearest of unit features; solved by conjugate gradients, all
-    classes at once. Rows of Z are normalised; an image that no label reaches gets a uniform row.
+    classes at once. Y_ic = 1 / labeled images of class c, as in their code: with 1, the class with most labels takes the
+    rest. Rows of Z are normalised; an image that no label reaches gets a uniform row.
     """
     from scipy.sparse import csr_matrix, diags
 
@@ -68,7 +69,7 @@ def llgc(
     scale = diags(1 / np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
     s = scale @ w @ scale
     y = np.zeros((n, num_classes))
-    y[labeled, labels] = 1
+    y[labeled, labels] = 1 / np.bincount(labels, minlength=num_classes)[labels]
     z = np.maximum(conjugate_gradients(lambda v: v - alpha * (s @ v), y, tolerance), 0)
     total = z.sum(1, keepdims=True)
     return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes).astype(np.float32)
