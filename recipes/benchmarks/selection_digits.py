@@ -35,7 +35,7 @@ from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 
 COLUMNS = {"classes": ("classes of 10", "{:.1f}"), "prior_accuracy": ("priors right", "{:.1%}"),
            "pixels": ("LabelSpreading on pixels", "{:.1%}"), "accuracy": ("final accuracy", "{:.1%}")}  # fmt: skip
-SETTINGS = ("budget", "pretraining", "priors", "steps", "backbone", "split")  # all runs of a file share them
+SETTINGS = ("budget", "pretraining", "priors", "steps", "pretrain_steps", "backbone", "split")  # all runs of a file share them
 
 
 def prepare(args: argparse.Namespace, folder: Path, source: Source) -> tuple[str, Split]:
@@ -46,6 +46,7 @@ def prepare(args: argparse.Namespace, folder: Path, source: Source) -> tuple[str
     if not path.is_file():
         replace(make_split(source, args.budget, seed=0, test_fraction=0.2), labeled={}).save(path)
     shared, pre, _ = settings(args.pretraining)
+    pre["max_steps"] = args.pretrain_steps or pre["max_steps"]
     if not (folder / "backbone" / "metrics.json").is_file():
         pretrain(**shared, **pre, from_scratch=True, split=str(path), output_dir=str(folder / "backbone"),
                  resume=(folder / "backbone").exists())  # fmt: skip
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--budget", type=int, default=10, help="labels")
     parser.add_argument("--pretraining", choices=list(PRETRAIN), default="simclr")
+    parser.add_argument("--pretrain-steps", type=int, help="of the backbone (default: those of the demo)")
     parser.add_argument("--priors", choices=("demo", "as3l"), default="demo")
     parser.add_argument("--steps", type=int, default=400, help="of FlexMatch")
     parser.add_argument("--backbone", help="a pretrained backbone instead of the one made here; needs --split")
