@@ -140,7 +140,7 @@ def our_round(args, now: Callable[[], float]) -> float:
 
     settings = dict(dataset="digits", model=args.model, from_scratch=True, image_size=args.size, pool_size=args.size,
                     method=args.case, batch_size=args.batch_size, max_steps=args.steps + WARM, precision=args.precision,
-                    eval_every=10**6, log_every=10**6, save_every=10**6)
+                    channels_last=args.channels_last, eval_every=10**6, log_every=10**6, save_every=10**6)
     if args.case == "fixmatch":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
     Loop.train_step = timed
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="default: 8 labeled images, for byol 32 images")
     parser.add_argument("--unlabeled-ratio", type=int, default=7)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True, help="our memory layout")
     parser.add_argument("--workers", type=int, default=0, help="processes of the peer's loaders")
     parser.add_argument("--steps", type=int, default=6, help="steps timed in a round")
     parser.add_argument("--rounds", type=int, default=3)
