@@ -1,10 +1,10 @@
 """Tables 6, 8 and 9 of AS3L (Wen et al. 2024) on your features: which images to label, how labels spread, which K.
 
-    python recipes/benchmarks/as3l_tables.py --dataset uoft-cs/cifar10 --model resnet18 --image-size 128 --output as3l-tables
+    python recipes/benchmarks/as3l_tables.py --dataset uoft-cs/cifar10 --model resnet18 --image-size 128
 
 Features of --images training images, drawn once, are computed once and kept in OUTPUT.safetensors; a cell (labels,
 seed) that is in OUTPUT.json is not repeated: stop it and start it again. A seed decides k-means and the draws. The
-labels are spread over f_fine for every choice, as in the paper, and the true labels of the data set count what is right.
+labels are spread over f_fine for every choice; the true labels of the data set count what is right.
 Writes OUTPUT.json and OUTPUT.md. The paper's figures stand beside ours: CIFAR-10, 50,000 images, features of SimSiam on
 WRN-28-2 trained on CIFAR-10 itself. Other features have other figures; what compares is the rows of one column.
 Cost: minutes on one CPU core, features and figures each.
@@ -72,10 +72,11 @@ def cell(x: np.ndarray, y: np.ndarray, classes: int, budget: int, seed: int) -> 
     """{table: {row: figure}} of one budget and seed. x: f_self [N, D] of unit length; y: true classes [N]."""
     fine = finetune_features(x, budget, seed=seed)
     near = unit(fine)
-    chosen = {"k-medoids on f_self": k_medoids(x, budget, seed), "multi-cluster on f_self": multi_cluster(x, budget, seed=seed),
-              "k-medoids on f_fine": k_medoids(fine, budget, seed), AS3L: multi_cluster(fine, budget, seed=seed)}
-    rivals = {"random": random(x, budget, seed), "coreset": coreset(x, budget, seed), "k-medoids": chosen["k-medoids on f_self"],
-              "usl": usl(x, budget, seed), "as3l": chosen[AS3L]}
+    chosen = {"k-medoids on f_self": k_medoids(x, budget, seed), "k-medoids on f_fine": k_medoids(fine, budget, seed),
+              "multi-cluster on f_self": multi_cluster(x, budget, seed=seed),
+              AS3L: multi_cluster(fine, budget, seed=seed)}  # fmt: skip
+    rivals = {"random": random(x, budget, seed), "coreset": coreset(x, budget, seed), "usl": usl(x, budget, seed),
+              "k-medoids": chosen["k-medoids on f_self"], "as3l": chosen[AS3L]}  # fmt: skip
 
     def clusters(at: np.ndarray, counts: list[int] | None = None) -> dict:
         return report(cluster_priors(fine, at, y[at], classes, counts=counts, seed=seed), y, at)
@@ -100,7 +101,8 @@ def table(name: str, cells: dict[str, dict], labels: list[int]) -> str:
         for n in labels:
             values = [c[name][row] for key, c in cells.items() if key.split("/")[0] == str(n)]
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            line += f" {statistics.mean(values):.1f}{spread} | {'{:.1f} ± {:.1f}'.format(*paper[n]) if n in paper else '-'} |"
+            theirs = "{:.1f} ± {:.1f}".format(*paper[n]) if n in paper else "-"
+            line += f" {statistics.mean(values):.1f}{spread} | {theirs} |"
         lines.append(line)
     return "\n".join(lines)
 
@@ -124,7 +126,7 @@ def main() -> None:
     source = load_source(args.dataset, split=args.split)
     known = np.flatnonzero(source.labels >= 0)
     if len(known) < args.images or args.images <= 6 * len(source.class_names) + max(args.labels):
-        raise UserError(f"found {len(known)} images with a label; expected at least --images {args.images}, and that well "
+        raise UserError(f"found {len(known)} images with a label; expected at least --images {args.images}, and that "
                         f"above six times the {len(source.class_names)} classes; fix: --images")  # fmt: skip
     members = np.sort(known[order(0, "images", 0, args.images, len(known))])
     begin = time.perf_counter()
@@ -142,10 +144,12 @@ def main() -> None:
                 write_text(path, json.dumps(kept, indent=1) + "\n")
                 print(key, kept["cells"][key]["seconds"], "s", flush=True)
     counted = sorted({int(key.split("/")[0]) for key in kept["cells"]})
-    said = (f"{args.images:,} images of {Path(args.dataset).name}, features of {Path(args.model).name} at {args.image_size} px; mean ± "
-            f"standard deviation over {len({key.split('/')[1] for key in kept['cells']})} seeds; paper: SimSiam on WRN-28-2.\n\n")  # fmt: skip
+    seeds = len({key.split("/")[1] for key in kept["cells"]})
+    said = (f"{args.images:,} images of {Path(args.dataset).name}, features of {Path(args.model).name} at "
+            f"{args.image_size} px; mean ± standard deviation over {seeds} seeds.\n\n")  # fmt: skip
     said += "\n\n".join(table(name, kept["cells"], counted) for name in PAPER) + "\n\n"
-    said += ", ".join(f"{k} {v}" for k, v in {**kept["hardware"], **kept["versions"], "k-means": kept["k-means"]}.items()) + "\n"
+    facts = {**kept["hardware"], **kept["versions"], "k-means": kept["k-means"]}
+    said += ", ".join(f"{k} {v}" for k, v in facts.items()) + "\n"
     write_text(path.with_suffix(".md"), said)
     print(said)
 

@@ -1,0 +1,179 @@
+"""What grows with the pool: start-up, memory and step of FlexMatch, 10 thousand to 10 million images; ratio and ranks.
+
+    python recipes/benchmarks/growth.py --output growth.json             # to 1 million images
+    python recipes/benchmarks/growth.py --output growth.json --full      # 10 million too
+
+Three tables, a process (or `torchrun`) for every row: pools of 10 thousand images and more; unlabeled ratio 1 to 14; 1
+and 2 ranks on the same global batch. Images are 32 px and generated, 2,000 of them labeled; the network is small, so
+that a cost that grows would be seen. Where the images exceed --memory-budget (1 GiB: 349,525 of them) the library
+streams them, decoded as they are needed. start: from the call to the first step, and the part of it that reads images.
+memory: the most the process held above what it had imported; of it the resident images. FlexMatch keeps a table with a
+row for every image. Seconds and milliseconds are of the processor, those of a step a median, and hold on a busy
+machine; ranks are timed by the clock too. Two ranks need two free cores: on fewer they show that they do the same, not
+what they gain.
+Cost: minutes of one core.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIDE, LABELED, DISTINCT, BATCH = 32, 2000, 10_000, 8  # px, images with a label, different images, labeled images a step
+EARLY = 5  # step whose loss is compared
+POOLS, FULL, RATIOS, RANKS = (10_000, 100_000, 1_000_000), 10_000_000, (1, 2, 4, 7, 14), (1, 2)
+
+
+class Repeated:
+    """Opens image i of a source of any length, from a few that are in memory."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __call__(self, i: int):
+        from PIL import Image
+
+        return Image.fromarray(self.images[i % len(self.images)])
+
+
+def generated(split: str, count: int):
+    """A source as `load_source` would return it: `count` images of ten classes, the first of them labeled."""
+    import numpy as np
+
+    from hf_lowlabel.data.sources import Source, fingerprint
+    from hf_lowlabel.errors import MissingSplit
+
+    if split != "train":
+        raise MissingSplit(f"found no split {split!r}")
+    ids, names = [f"{i:08d}.jpg" for i in range(count)], [str(k) for k in range(10)]
+    labels = np.where(np.arange(count) < LABELED, np.arange(count) % 10, -1)
+    images = np.random.default_rng(0).integers(0, 256, (min(count, DISTINCT), SIDE, SIDE, 3), dtype=np.uint8)
+    print_ = fingerprint(ids, labels, names, [3 * SIDE * SIDE] * count)
+    return Source("generated", None, split, None, ids, labels, names, print_, None, True, Repeated(images))
+
+
+def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
+    """One run of the library's own `finetune`, watched; rank 0 writes what it saw."""
+    import psutil
+    import torch
+
+    from hf_lowlabel import finetune
+    from hf_lowlabel.data import digits
+    from hf_lowlabel.training import finetune_run, setup  # noqa: F401, imported before the clock starts
+    from hf_lowlabel.training.loop import Loop
+
+    torch.set_num_threads(1)
+    seen: dict = {"reading_s": 0.0, "images_mib": 0.0}
+    wall, cpu, marks = [], [], {}
+    real_step, real_pool = Loop.train_step, setup.build_pool
+
+    def build(source, indices, **options):
+        begin = time.process_time()
+        made = real_pool(source, indices, **options)
+        seen["reading_s"] += time.process_time() - begin
+        seen["images_mib"] += made.nbytes / 2**20
+        seen.setdefault("pool", type(made).__name__)
+        return made
+
+    def step(self, batch):
+        now = time.perf_counter(), time.process_time()
+        if "step" in marks:  # from the end of the last step: making the batch counts
+            now = marks["step"]
+        else:
+            seen["start_s"], seen["start_wall_s"] = now[1] - marks["start"][1], now[0] - marks["start"][0]
+        out = real_step(self, batch)
+        marks["step"] = time.perf_counter(), time.process_time()
+        wall.append(1e3 * (marks["step"][0] - now[0]))
+        cpu.append(1e3 * (marks["step"][1] - now[1]))
+        return out
+
+    digits.digits = lambda split="train": generated(split, pool)
+    Loop.train_step, setup.build_pool = step, build
+    before = psutil.Process().memory_info().rss
+    marks["start"] = time.perf_counter(), time.process_time()
+    done = finetune(
+        dataset="digits", model="cnn6_16", from_scratch=True, image_size=SIDE, pool_size=SIDE, method="flexmatch",
+        num_labels=40, batch_size=BATCH, unlabeled_ratio=ratio, max_steps=steps, memory_budget=budget, workers=0,
+        device="cpu", log_every=min(EARLY, steps), eval_every=10**6, save_every=10**6,
+        output_dir=str(Path(output).parent / "run"),
+    )  # fmt: skip
+    seen["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20
+    seen |= {"step_ms": statistics.median(cpu[2:]), "step_wall_ms": statistics.median(wall[2:])}
+    seen["slowest_ms"] = max(cpu[1:])
+    seen["loss"] = next(row["loss"] for row in done.loop.history if "loss" in row)  # rounding doubles with every step
+    if os.environ.get("RANK", "0") == "0":
+        Path(output).write_text(json.dumps(seen))
+
+
+def launch(pool: int, ratio: int, ranks: int, args: argparse.Namespace) -> dict:
+    """The figures of one run in processes of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "seen.json")
+        many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+        asked = [str(v) for v in (pool, ratio, args.steps, args.memory_budget, out)]
+        command = [sys.executable, *many, __file__, "--one", *asked]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if done.returncode:
+            raise SystemExit(done.stderr[-2000:])
+        return {"images": pool, "ratio": ratio, "ranks": ranks, **json.loads(Path(out).read_text())}
+
+
+def tables(rows: dict[str, list[dict]]) -> str:
+    said = ["| images | pool | start s | of it reading s | memory MiB | of it images MiB | step ms | step / smallest |"]
+    said += ["|---:|---|---:|---:|---:|---:|---:|---:|"]
+    for r in rows["pools"]:
+        said.append(
+            f"| {r['images']:,} | {r['pool'].removesuffix('Pool').lower()} | {r['start_s']:.1f} | "
+            f"{r['reading_s']:.1f} | {r['memory_mib']:.0f} | {r['images_mib']:.0f} | {r['step_ms']:.1f} | "
+            f"{r['step_ms'] / rows['pools'][0]['step_ms']:.2f} |"
+        )
+    said += ["", "| unlabeled ratio | images a step | step ms | ms an image |", "|---:|---:|---:|---:|"]
+    for r in rows["ratios"]:
+        images = BATCH * (1 + 2 * r["ratio"])  # labeled, weak and strong views
+        said.append(f"| {r['ratio']} | {images} | {r['step_ms']:.1f} | {r['step_ms'] / images:.2f} |")
+    said += ["", f"| ranks | clock ms of a step | processor ms of a rank | loss of step {EARLY} |"]
+    said += ["|---:|---:|---:|---:|"]
+    for r in rows["ranks"]:
+        said.append(f"| {r['ranks']} | {r['step_wall_ms']:.1f} | {r['step_ms']:.1f} | {r['loss']:.6f} |")
+    return "\n".join(said)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--one"]:
+        pool, ratio, steps, budget, output = sys.argv[2:]
+        return one(int(pool), int(ratio), int(steps), float(budget), output)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pools", type=int, nargs="+", default=list(POOLS))
+    parser.add_argument("--full", action="store_true", help=f"{FULL:,} images too")
+    parser.add_argument("--ratios", type=int, nargs="*", default=list(RATIOS), help="on the smallest pool")
+    parser.add_argument("--ranks", type=int, nargs="*", default=list(RANKS), help="on the smallest pool, ratio 7")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--memory-budget", type=float, default=1.0, help="GiB that decoded images may take")
+    parser.add_argument("--output", help="JSON file for the figures")
+    args = parser.parse_args()
+    pools = args.pools + [FULL] * args.full
+    plan = {"pools": [(n, 7, 1) for n in pools], "ratios": [(pools[0], r, 1) for r in args.ratios],
+            "ranks": [(pools[0], 7, r) for r in args.ranks]}  # fmt: skip
+    known: dict[tuple, dict] = {}
+    for run in dict.fromkeys(run for runs in plan.values() for run in runs):
+        known[run] = launch(*run, args)
+        print(known[run], file=sys.stderr, flush=True)
+    rows = {name: [known[run] for run in runs] for name, runs in plan.items()}
+    from hf_lowlabel.hub.facts import collect_hardware, collect_versions
+
+    facts = {**collect_hardware(), **collect_versions()}
+    print(tables(rows), ", ".join(f"{k} {v}" for k, v in facts.items()), sep="\n\n")
+    if args.output:
+        kept = {"settings": vars(args), "rows": rows, "facts": facts}
+        Path(args.output).write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
