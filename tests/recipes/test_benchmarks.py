@@ -1,4 +1,4 @@
-"""Benchmarks whose figures stand in the README, on generated images: they run, go on where they stopped, and count right."""
+"""Benchmarks whose figures stand in the READMEs, on generated images: they run, go on, and count right."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def bright(tmp_path) -> tuple[Path, Path]:
 def test_as3l_tables_count_and_go_on(bright, tmp_path, monkeypatch, capsys):
     """Classes as far apart as these are all covered and all priors right; a second seed leaves the first as it is."""
     data, net = bright
-    common = ("--dataset", data, "--model", net, "--image-size", 16, "--images", 80, "--labels", 3, 6, "--output", "out")
+    common = ("--dataset", data, "--model", net, "--image-size", 16, "--images", 80, "--labels", 3, 6, "--output=out")
     run(monkeypatch, tmp_path, "as3l_tables", *common, "--seeds", 0)
     text = capsys.readouterr().out
     assert (tmp_path / "out.md").read_text() in text and "3 labels" in text and "6 labels" in text
@@ -43,7 +43,8 @@ def test_as3l_tables_count_and_go_on(bright, tmp_path, monkeypatch, capsys):
     assert set(first) == {"3/0", "6/0"}
     assert first["3/0"]["table 6, priors right (%)"]["multi-cluster on f_fine"] == 100
     assert set(first["6/0"]["table 6, classes covered"].values()) == {3}
-    assert first["6/0"]["table 9, priors right (%)"]["K, 2 K ... 6 K"] == first["6/0"]["table 8, priors right (%)"]["clusters, as3l"]
+    by_k, spread = (first["6/0"][f"table {n}, priors right (%)"] for n in (9, 8))
+    assert by_k["K, 2 K ... 6 K"] == spread["clusters, as3l"]
     run(monkeypatch, tmp_path, "as3l_tables", *common, "--seeds", 0, 1)
     second = json.loads((tmp_path / "out.json").read_text())["cells"]
     assert len(second) == 4 and all(second[key] == first[key] for key in first)
@@ -69,3 +70,13 @@ def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
     assert list(parts) == ["views", "guard", "forward", "backward", "finite", "optimizer", "after_step"]
     assert found["ratio"] > 1 and all(parts.values())
     assert parts["forward"] + parts["backward"] < sum(parts.values()) < 1.5 * found["end_to_end_s"]
+
+
+def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
+    """One run for all three tables; its images are counted, and above the budget none is kept."""
+    common = ("--ratios", 7, "--ranks", 1, "--steps", 4, "--output", "growth.json")
+    run(monkeypatch, tmp_path, "growth", "--pools", 2100, "--memory-budget", 0.001, *common)
+    row = json.loads((tmp_path / "growth.json").read_text())["rows"]["pools"][0]
+    assert row["pool"] == "StreamingPool" and row["images_mib"] < 2 and row["memory_mib"] > 0
+    text = capsys.readouterr().out
+    assert re.search(r"\| 2,100 \| streaming \|.*\| 1\.00 \|\n", text) and "| 7 | 120 |" in text and "torch 2" in text
