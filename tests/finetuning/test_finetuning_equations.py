@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from finetuning_stand_in import (
-    POOL, STEPS, D, K, Twin, array, build, ce, linear, log_softmax, make_batch, norm, parts, run, sharp, softmax, unit,
+    POOL, D, K, Twin, array, build, ce, linear, log_softmax, make_batch, norm, parts, run, sharp, softmax, unit,
 )
 
 def gauss(t, ramp):
