@@ -13,11 +13,12 @@ from .checkpoint import write_json
 from .demo import check_empty
 from .runs import Run, finetune, pretrain
 
-SHARED = dict(task="segmentation", dataset="shapes", model="cnn6_16", log_every=100)
-PRETRAIN = dict(method="pixpro", image_size=48, pool_size=64, max_steps=300, batch_size=24, optimizer="sgd", lr=0.5, weight_decay=1e-4,
-                warmup=0.1, min_scale=0.3, method_args=dict(hidden=256, out=64, m0=0.97))
+SHARED = dict(task="segmentation", dataset="shapes", model="cnn6_16", channels_last=True, optimizer="adamw", weight_decay=1e-2,
+              log_every=100)
+PRETRAIN = dict(method="pixpro", image_size=48, pool_size=64, max_steps=500, batch_size=32, lr=0.02, warmup=0.1, min_scale=0.4,
+                method_args=dict(hidden=256, out=64, m0=0.97))  # SGD collapses these small maps within 100 steps
 FINETUNE = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[32, 16, 16]), image_size=48,
-                scale=[0.8, 1.25], max_steps=400, batch_size=8, lr=5e-3, schedule="cosine", weight_decay=1e-4, eval_every=100)
+                scale=[0.8, 1.25], max_steps=1200, batch_size=8, lr=3e-3, head_lr=1.0, schedule="cosine", eval_every=400)
 METHODS = {"supervised": dict(method="supervised", method_args=dict(ema_decay=0.99, strong=False)),  # the views that CutMix has
            "supervised, strong views": dict(method="supervised", method_args=dict(ema_decay=0.99)),
            "cutmix": dict(method="cutmix", method_args=dict(tau=0.9))}

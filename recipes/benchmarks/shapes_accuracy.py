@@ -5,7 +5,7 @@
 
 200 test images of 64 px, the weights at the end (nothing is chosen by the test set). All rows share the network, the geometry of
 the crops, the number of steps and the masks; the settings are the demo's. CutMix's labeled images are not jittered in colour, nor
-are those of its baseline; the row "strong views" jitters them. Cost: about five CPU-minutes a seed.
+are those of its baseline; the row "strong views" jitters them. Cost: about eight CPU-minutes a seed.
 """
 from __future__ import annotations
 
