@@ -38,7 +38,7 @@ class Source:
 
     Raises UserError without any image. name, config, split, revision: where they come from. class_names: of the labels.
     fingerprint: of ids, labels, class names and image sizes. license: as the source states it. flip: whether mirror images
-    keep their class. reader: opens image i.
+    keep their class. reader: opens image i. squares: how many rows each image stands in, see `in_squares`.
     """
 
     name: str  # the Hub id, "digits", or the last part of a local path: no machine's folders get into a manifest
@@ -52,7 +52,7 @@ class Source:
     license: str | None
     flip: bool  # a horizontal mirror image keeps the label
     reader: Reader = field(repr=False)
-    squares: int = 1  # rows that each image stands in, see `in_squares`
+    squares: int = 1
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels, dtype=np.int64)

@@ -166,6 +166,7 @@ def start(folder) -> tuple[subprocess.Popen, str]:
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits deafness
     )
     return process, process.stdout.readline().split("open ")[1].split()[0]
 
