@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "pretrain": "training.runs", "finetune": "training.runs", "Run": "training.runs",
-    "PretrainConfig": "config", "FinetuneConfig": "config",
+    "PretrainConfig": "config", "FinetuneConfig": "config", "DataSource": "config",
     "evaluate": "training.serving", "predict": "training.serving",
     "load_source": "data", "make_split": "data", "Split": "data", "Source": "data",
     "LowLabelForImageClassification": "models", "LowLabelBackbone": "models", "create_classifier": "models", "create_backbone": "models",

@@ -191,7 +191,7 @@ class RunConfig(DataSource):
             raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
 
 
-def settings_text(cls: type[RunConfig]) -> str:
+def settings_text(cls: type[DataSource]) -> str:
     """Every setting with its default and what it does, for help()."""
     defaults = cls()
     lines = [f"    {f.name} ({getattr(defaults, f.name)!r}): {f.metadata['help']}"
@@ -262,7 +262,7 @@ OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "
                "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
                "freeze", "lora_rank", "lora_alpha", "adapter_width"}
 
-for _config in (PretrainConfig, FinetuneConfig):
+for _config in (DataSource, PretrainConfig, FinetuneConfig):
     _config.__doc__ += settings_text(_config)
 
 FALLBACKS: dict[str, dict] = {

@@ -109,7 +109,10 @@ def fit(image: Image.Image, size: int, resample: Image.Resampling, at: float = 0
 
 
 def decode(image: Image.Image, size: int, interpolation: str = "bilinear", at: float = 0.5) -> torch.Tensor:
-    """uint8 [3, size, size], the square that `fit` crops. Raises `BadImage` with the reason when the file is damaged or the image is of no use."""
+    """uint8 [3, size, size], the square that `fit` crops.
+
+    Raises `BadImage` with the reason when the file is damaged or the image is of no use.
+    """
     resample = resampling(interpolation)  # before the try: a wrong name is the caller's error, not the image's
     try:
         check_size(*image.size)

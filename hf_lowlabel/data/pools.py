@@ -73,14 +73,15 @@ class Decoder(Dataset):
     def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
         out = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
         bad: dict[str, str] = {}
+        last = min(LOOK, len(self) - 1)  # of the following images that may stand in
         for row, position in enumerate(positions):
-            for following in range(len(self)):
+            for following in range(last + 1):
                 i = self.indices[(position + following) % len(self)]
                 try:
                     out[row] = self.source.decode(i, self.size, self.interpolation)
                     break
                 except BadImage as error:
-                    if not self.lenient or following == LOOK:
+                    if not self.lenient or following == last:
                         raise
                     bad[self.source.ids[i]] = error.reason
         return out, list(bad.items())

@@ -64,7 +64,7 @@ def add_adaptformer(model: nn.Module, width: int) -> nn.Module:
     names = [name for name, m in net.named_modules() if type(m) is Mlp and type(m.fc1) is nn.Linear]
     names = [name for name in names if isinstance(net.get_submodule(name).norm, nn.Identity)]
     ratios = {(m.fc1.out_features + width) / m.fc1.in_features for m in map(net.get_submodule, names)}
-    if len(ratios) != 1 or not _can_be_wider(model, ratios, {n: width for n in names}):
+    if len(ratios) != 1 or not _can_be_wider(model, ratios.pop(), names, width):
         raise UserError(
             f"found {len(names)} MLPs that can be widened alike in {model.config.architecture!r}; expected a vision "
             "transformer whose blocks are all of one width (ViT, DeiT, DINOv2 with a plain MLP, CLIP, BEiT); fix: "
@@ -97,19 +97,19 @@ def widen(model: nn.Module) -> None:
         model.config.model_args = {**(model.config.model_args or {}), "mlp_ratio": fc1.out_features / fc1.in_features}
 
 
-def _can_be_wider(model: nn.Module, ratios: set[float], more: dict[str, int]) -> bool:
-    """Whether timm builds the architecture with the wider MLPs and is otherwise the same."""
+def _can_be_wider(model: nn.Module, ratio: float, names: list[str], width: int) -> bool:
+    """Whether timm builds the architecture with MLPs of that ratio, and all else stays the same."""
     args = {k: v for k, v in (model.config.model_args or {}).items() if k != "num_classes"}
     net = model.timm_model
     try:
         with torch.device("meta"):
             wide = timm.create_model(
-                model.config.architecture, num_classes=net.num_classes, **{**args, "mlp_ratio": next(iter(ratios))}
+                model.config.architecture, num_classes=net.num_classes, **{**args, "mlp_ratio": ratio}
             )
     except TypeError:  # the architecture has no such argument
         return False
     expected = {k: v.shape for k, v in net.state_dict().items()}
-    for name, width in more.items():
+    for name in names:
         hidden, dim = expected[f"{name}.fc1.weight"]
         hidden += width
         expected[f"{name}.fc1.weight"], expected[f"{name}.fc1.bias"] = torch.Size([hidden, dim]), torch.Size([hidden])

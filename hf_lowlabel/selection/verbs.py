@@ -57,9 +57,9 @@ def select(
     """Choose `budget` images worth labeling and write a folder to label them in.
 
     model: a timm name, local folder or Hub id whose features decide. dataset: as for `load_source`, or a DataSource with
-    its split, columns and revision. split: a manifest; its validation and test images
-    are left out, and so are those it has labels for. classes: a list or file of class names. features: file of the
-    features (None: in `output`), reused when model and data are the same. Under several processes the first one writes.
+    its split, columns and revision. split: a manifest; its validation and test images are left out, and so are those it
+    has labels for. classes: a list or file of class names. features: file of the features (None: in `output`), reused
+    when model and data are the same. Under several processes the first one writes.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)

@@ -14,9 +14,9 @@ from ..views.draws import uniforms
 class ViewStream:
     """Endless batches of views of some images of a pool.
 
-    members: int64 [N], positions in the pool; None: a ShardedStream decides itself which images come. per_step: images in the GLOBAL batch of a step. views: batch key -> view.
-    targets: int64 [N] or None. chunk: steps whose views are made in one call; on a GPU that saves kernel launches, and
-    the pixels are the same for any chunk.
+    members: int64 [N], positions in the pool; None: a ShardedStream decides itself which images come. per_step: images in
+    the GLOBAL batch of a step. views: batch key -> view. targets: int64 [N] or None. chunk: steps whose views are made in
+    one call, which saves starting small operations; the pixels are the same for any chunk.
     """
 
     def __init__(self, pool, members: Tensor | None, per_step: int, views: dict, *, name: str, seed: int, rank: int = 0,

@@ -17,7 +17,7 @@ from .runs import Run, finetune, pretrain
 log = logging.getLogger("hf_lowlabel")
 SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, pool_size=16, color=False, log_every=100)
 _PRETRAIN = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup=0.1, randaugment=True)
-PRETRAIN = {  # contrast learns most in a minute; BYOL needs more steps and smaller crops
+PRETRAIN = {  # contrast learns most in two minutes; BYOL needs more steps and smaller crops
     "simclr": dict(_PRETRAIN, method="simclr", max_steps=1500, lr=0.2, min_scale=0.5),
     "byol": dict(_PRETRAIN, method="byol", max_steps=1500, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)),
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.data.images import decode
+from hf_lowlabel.data.images import BadImage, decode
 from hf_lowlabel.data.order import order
 from hf_lowlabel.data.pools import ResidentPool, StreamingPool, build_pool, resident_bytes
 from hf_lowlabel.data.sources import load_source
@@ -123,6 +123,12 @@ def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, ca
     strict = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.3, vital=[6])
     with pytest.raises(UserError, match="1 of 3 images that cannot be used"):
         list(strict.stream(torch.arange(9).split(3)))
+
+
+def test_a_pool_whose_images_all_turn_out_bad_gives_no_pixels(damaged):
+    pool = StreamingPool(damaged, [2, 5, 7], size=16, lenient=True, max_bad=1.0)
+    with pytest.raises(BadImage):
+        pool.take(torch.arange(3))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
