@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from .functional import predict
+from .functional import frozen_statistics, has_batchnorm, predict
 from .pixels import cross_entropy, mean_over
 from .weights import Fixed, Rule
 
@@ -22,15 +22,19 @@ class FixMatch(FinetuneObjective):
     """Pseudo-labels from weak views train the strong ones.
 
     rule: which pseudo-labels count (weights.py). lambda_u: weight of the unlabeled loss. ema_decay: of the weights that
-    are evaluated. One concatenated forward: a weak branch in eval mode or of its own changes up to half the
-    pseudo-labels through BatchNorm.
+    are evaluated. joint: whether the weak views go through the network together with the others, and so through its
+    backward pass, instead of before them and without gradient, which saves a third of a step at seven unlabeled images
+    per labeled one. None: together where BatchNorm makes a difference (one pseudo-label in ten), apart where both are
+    the same.
     """
 
     ema_buffers = "copy"
 
-    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999,
+                 joint: bool | None = None):
         super().__init__(model, ema_decay=ema_decay, ema_buffers=self.ema_buffers)
         self.rule, self.lambda_u = rule if rule is not None else Fixed(), lambda_u
+        self.joint = has_batchnorm(model) if joint is None else joint
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
@@ -50,7 +54,12 @@ class FixMatch(FinetuneObjective):
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the labeled, weak and strong views."""
-        return predict(self.model, x_l, x_w, x_s)
+        if self.joint:
+            return predict(self.model, x_l, x_w, x_s)
+        with torch.no_grad(), frozen_statistics(self.model):
+            (logits_w,) = predict(self.model, x_w)
+        logits_l, logits_s = predict(self.model, x_l, x_s)
+        return logits_l, logits_w, logits_s
 
     def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
         """The loss of the labeled images."""

@@ -90,6 +90,11 @@ def rotate(x: Tensor, quarters: Tensor) -> Tensor:
     return torch.where(q % 2 == 1, x.rot90(1, (2, 3)), x)
 
 
+def has_batchnorm(model: nn.Module) -> bool:
+    """Whether what the network says of an image depends on the others of its batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
 @contextlib.contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """BatchNorm still normalises by the batch in here, but its running statistics stay as they are."""

@@ -28,12 +28,14 @@ class UDA(FixMatch):
     """Soft, sharpened targets; labeled images that are already learned wait.
 
     rule: Uda. lambda_u: weight of the unlabeled loss. tsa: how the threshold eta_t rises, "linear", "log" or "exp";
-    None (the paper's choice for CIFAR) uses every labeled image. ema_decay: of the weights that are evaluated.
+    None (the paper's choice for CIFAR) uses every labeled image. ema_decay: of the weights that are evaluated. joint:
+    as in FixMatch.
     """
 
     def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, tsa: str | None = None,
-                 ema_decay: float = 0.999):
-        super().__init__(model, rule=rule if rule is not None else Uda(), lambda_u=lambda_u, ema_decay=ema_decay)
+                 ema_decay: float = 0.999, joint: bool | None = None):
+        rule = rule if rule is not None else Uda()
+        super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay, joint=joint)
         if tsa is not None and tsa not in SCHEDULES:
             raise unknown("tsa", tsa, SCHEDULES)
         self.tsa = tsa

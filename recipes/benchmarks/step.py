@@ -2,6 +2,7 @@
 
     python recipes/benchmarks/step.py                                # FixMatch, WRN-28-2, 32 px, 8 + 2 x 56, CPU
     python recipes/benchmarks/step.py --model resnet18 --size 224 --batch-size 1 --pool 100                # 1 + 2 x 7
+    python recipes/benchmarks/step.py --method-args joint=False                   # weak views without a backward pass
     python recipes/benchmarks/step.py --method byol --model resnet18 --size 224 --batch-size 256 --precision bf16
 
 Bare: forward and backward of the network with its heads, and for a method with a teacher the forward of that, on one
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from timing import WARM, compare, report
 
+from hf_lowlabel.cli import key_values
 from hf_lowlabel.data import digits, sources
 from hf_lowlabel.methods import METHODS
 from hf_lowlabel.training import runs
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="px")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--unlabeled-ratio", type=int, default=7)
+    parser.add_argument("--method-args", nargs="+", default=[], metavar="KEY=VALUE", help="hyperparameters of the method")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
@@ -79,9 +82,9 @@ def main() -> None:
     verb = METHODS[args.method].verb
     digits.digits = lambda split="train": generated(args.size, args.pool)
     settings = dict(dataset="digits", model=args.model, from_scratch=True, image_size=args.size, pool_size=args.size,
-                    method=args.method, batch_size=args.batch_size, max_steps=args.steps + WARM, compile=args.compile,
-                    precision=args.precision, channels_last=args.channels_last, eval_every=10**6, log_every=10**6,
-                    save_every=10**6)
+                    method=args.method, method_args=key_values(args.method_args), batch_size=args.batch_size,
+                    max_steps=args.steps + WARM, compile=args.compile, precision=args.precision,
+                    channels_last=args.channels_last, eval_every=10**6, log_every=10**6, save_every=10**6)
     if verb == "finetune":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
     with tempfile.TemporaryDirectory() as folder:

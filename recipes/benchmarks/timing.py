@@ -16,6 +16,7 @@ import torch
 
 from hf_lowlabel.hub.facts import collect_hardware, collect_versions
 from hf_lowlabel.training import loop as loops
+from hf_lowlabel.training.batches import ViewStream
 
 WARM = 3  # steps that are not counted
 
@@ -31,11 +32,14 @@ def clock() -> float:
 def compare(train: Callable[[], object], bare: Callable[[loops.Loop, dict], None]) -> dict:
     """Seconds of the steps of a run of `train`, views included, and of `bare(loop, batch)` before each of them.
 
-    The two alternate, and the ratio is the median of their ratios. parts_s: where the steps' time goes, in the order of
-    the step; on a GPU, where parts overlap, only the whole is taken. "update" is the optimizer and `after_step`.
+    The two alternate, and the ratio is the median of their ratios. Views made for many steps in one call count for each
+    of them with its share of the call. parts_s: where the steps' time goes, in the order of the step; on a GPU, where
+    parts overlap, only the whole is taken. "update" is the optimizer and `after_step`.
     """
     parts: dict[str, list[float]] = defaultdict(list)
-    original = loops.Loop.__init__, loops.Loop.train_step, torch.Tensor.backward, loops.finite
+    made: dict[str, list[float]] = defaultdict(list)  # stream -> seconds for a step's views, one per call
+    original = loops.Loop.__init__, loops.Loop.train_step, torch.Tensor.backward, loops.finite, ViewStream.render
+    rendering = [0.0]  # seconds within the present call for a batch
 
     def timed(part: str, function: Callable):
         def call(*args, **kwargs):
@@ -50,9 +54,9 @@ def compare(train: Callable[[], object], bare: Callable[[loops.Loop, dict], None
         def measured(start):
             iterator = batches(start)
             while True:
-                begin = clock()
+                begin, rendering[0] = clock(), 0.0
                 batch = next(iterator)
-                parts["views"].append(clock() - begin)
+                parts["views"].append(clock() - begin - rendering[0])
                 yield batch
 
         original[0](self, objective, measured, *args, **kwargs)
@@ -60,6 +64,14 @@ def compare(train: Callable[[], object], bare: Callable[[loops.Loop, dict], None
         self.guard.before_forward = timed("guard", self.guard.before_forward)
         self.optimizer.step = timed("optimizer", self.optimizer.step)
         self.inner.after_step = timed("after_step", self.inner.after_step)
+
+    def render(self, chunk, images):
+        begin = clock()
+        out = original[4](self, chunk, images)
+        seconds = clock() - begin
+        rendering[0] += seconds
+        made[self.name].append(seconds / self.chunk)
+        return out
 
     def train_step(self, batch):
         begin = clock()
@@ -69,15 +81,18 @@ def compare(train: Callable[[], object], bare: Callable[[loops.Loop, dict], None
         out = original[1](self, batch)
         loops.finite, torch.Tensor.backward = original[3], original[2]
         parts["bare"].append(middle - begin)
-        parts["step"].append(clock() - middle + parts["views"][-1])
+        parts["step"].append(clock() - middle)
         return out
 
-    loops.Loop.__init__, loops.Loop.train_step = init, train_step
+    loops.Loop.__init__, loops.Loop.train_step, ViewStream.render = init, train_step, render
     try:
         train()
     finally:
-        loops.Loop.__init__, loops.Loop.train_step, torch.Tensor.backward, loops.finite = original
+        loops.Loop.__init__, loops.Loop.train_step, torch.Tensor.backward, loops.finite, ViewStream.render = original
     counted = {name: values[WARM:] for name, values in parts.items()}
+    views = sum(statistics.median(calls[1:] or calls) for calls in made.values())  # the first call prepares as well
+    counted["views"] = [seconds + views for seconds in counted["views"]]
+    counted["step"] = [s + v for s, v in zip(counted["step"], counted["views"], strict=False)]
     steps, passes = counted.pop("step"), counted.pop("bare")
     out = {"end_to_end_s": statistics.median(steps), "bare_s": statistics.median(passes),
            "ratio": statistics.median(s / b for s, b in zip(steps, passes, strict=True))}

@@ -44,9 +44,10 @@ def fixmatch(predict, used):
     return reference
 
 
-def test_fixmatch():
+@pytest.mark.parametrize("joint", [None, True, False])
+def test_fixmatch(joint):
     used = []
-    run("fixmatch", fixmatch(lambda net, teacher, x: net.p(x), used), tau=0.6, lambda_u=1.7)
+    run("fixmatch", fixmatch(lambda net, teacher, x: net.p(x), used), tau=0.6, lambda_u=1.7, joint=joint)
     assert 0 < np.mean(used) < 1
 
 

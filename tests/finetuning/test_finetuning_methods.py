@@ -54,15 +54,16 @@ def test_every_weight_gets_a_gradient_and_no_teacher_or_table_does(name):
 
 ALTERNATIVES = {"tsa": "linear", "teacher": True, "rounds": 2, "memory": 1, "queue": 2, "bank": 8, "positives": 1, "width": 5,
                 "clusters": 7, "instances": 4, "ema_decay": 0.05, "entropy": 0.5, "label_smoothing": 0.2, "xi": 1.0, "n": 1.0,
-                "margin": 0.5, "m": 0.1, "prototype_m": 0.1, "bank_m": 0.05, "edge": 0.9, "tau": 0.999, "ramp": 0.05}
+                "margin": 0.5, "m": 0.1, "prototype_m": 0.1, "bank_m": 0.05, "edge": 0.9, "tau": 0.999, "ramp": 0.05, "joint": False}
 
 
 @pytest.mark.parametrize("name,key", [(n, k) for n in FINETUNE for k in hyperparameters(METHODS[n])])
 def test_every_hyperparameter_matters(name, key):
-    usual = lively(name)
+    net = lambda: TinyModel(norm=key == "joint")  # noqa: E731
+    usual = lively(name, model=net())
     default = hyperparameters(METHODS[name])[key]
-    new = not default if isinstance(default, bool) else ALTERNATIVES.get(key) or 0.5 * (default or 1.0)
-    changed = lively(name, **{key: new})
+    new = not default if isinstance(default, bool) else ALTERNATIVES.get(key, 0.5 * (default or 1.0))
+    changed = lively(name, model=net(), **{key: new})
     if name == "flexmatch":  # its thresholds start at 0; here every image has been confident once
         for rule in (usual.rule, changed.rule):
             rule.last.copy_(torch.arange(POOL) % K)
@@ -108,6 +109,19 @@ def test_running_statistics_of_batchnorm_come_from_one_pass(name):
     objective = build(name, model=TinyModel(norm=True), **SMALL.get(name, {}))
     objective(make_batch(objective), 0.3)
     assert int(objective.model.body[2].num_batches_tracked) == 1
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_weak_views_apart(norm):
+    """Without BatchNorm they are no other loss and cost no backward pass; with it they are, and have to be asked for."""
+    joint, apart = (lively("fixmatch", model=TinyModel(norm=norm), joint=j) for j in (True, False))
+    batch, rows = make_batch(joint), []
+    apart.model.head.register_full_backward_hook(lambda m, inputs, outputs: rows.append(len(outputs[0])))
+    losses, gradients = [float(o(batch, 0.3)["loss"].detach()) for o in (joint, apart)], [grads(joint), grads(apart)]
+    same = [torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(*gradients, strict=True)]
+    assert rows == [len(batch["labeled"]["image"]) + len(batch["unlabeled"]["strong"])]
+    assert all(same) and losses[0] == pytest.approx(losses[1]) if not norm else not all(same) and losses[0] != losses[1]
+    assert lively("fixmatch", model=TinyModel(norm=norm)).joint == norm
 
 
 @pytest.mark.parametrize("name", SEMI)
