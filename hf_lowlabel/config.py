@@ -74,7 +74,7 @@ class RunConfig(DataSource):
     color: bool = setting(True, "jitter colours (off: brightness and contrast only, for gray images)")
 
     max_steps: int | None = setting(None, "optimizer steps")
-    epochs: float | None = setting(None, "length in passes over the unlabeled pool instead of max_steps")
+    epochs: float | None = setting(None, "length in passes over the unlabeled images instead of max_steps")
     batch_size: int | None = setting(None, "images per optimizer step over all processes (finetune: labeled images)")
     accumulate: int = setting(1, "micro-batches per optimizer step")
     optimizer: str | None = setting(None, "optimizer", choices=("sgd", "lars", "adam", "adamw"))

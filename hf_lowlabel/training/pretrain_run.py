@@ -59,7 +59,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         seen, None if shards else torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
         rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False),
         chunk=setup.steps_ahead(config, config.batch_size // world(), stored, accelerator.device))
-    config.max_steps = setup.steps(config, len(pool))
+    config.max_steps = setup.steps(config, len(pool) // count)  # an epoch is as many views as there are images
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     labels = torch.as_tensor(source.labels[pool.indices // count])
     recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": seen}, squares=count)

@@ -1,6 +1,7 @@
 """The images and masks of a run of segmentation: source, split, test images, canvases, and what they say of themselves."""
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 
@@ -56,9 +57,9 @@ def open_images(config: RunConfig) -> Source:
 
 
 def squares_of(source: Source) -> int:
-    """Squares that target pretraining cuts an image into, so that none of a wide one is lost (two for Cityscapes' 2:1): the
-    median ratio of its sides, rounded. Below 1.5 that is one, the middle."""
-    return max(1, round(statistics.median(max(size) / min(size) for size in setup.sampled_sizes(source))))
+    """Squares that target pretraining cuts an image into, so that together they hold all of it: two for photos of 4:3, for
+    16:9 and for Cityscapes' 2:1. By the median ratio of the sides; up to a tenth over is cut off, half at each end."""
+    return math.ceil(statistics.median(max(size) / min(size) for size in setup.sampled_sizes(source)) - 0.1)
 
 
 def read_split(config: RunConfig, source: SegmentationSource) -> Split:

@@ -77,20 +77,23 @@ def test_encoder_from_target_pretraining(masked, tmp_path):
     assert [s["what"] for s in lineage] == ["random weights", "target pretraining", "finetuning"]
 
 
-def test_target_pretraining_sees_both_halves_of_wide_images(tmp_path):
+@pytest.mark.parametrize("width", [32, 22, 17])  # 2:1, 4:3 and nearly square
+def test_target_pretraining_sees_all_of_wide_images(tmp_path, width):
     from hf_lowlabel import pretrain
 
     rng, folder = np.random.default_rng(0), tmp_path / "wide"
     folder.mkdir()
     for i in range(4):
-        Image.fromarray(rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (16, width, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     run = pretrain(task="segmentation", dataset=str(folder), image_size=16, batch_size=4, epochs=1, model="cnn6_16", from_scratch=True,
                    method="pixpro", method_args=dict(hidden=16, out=8), output_dir=str(tmp_path / "run"))
     pool = run.recorder.pools["pool"]
-    for row, i in enumerate(np.repeat(range(4), 2)):
+    starts = [0, width - 16] if width > 17 else [0]
+    assert len(pool) == 4 * len(starts)
+    for row, i in enumerate(np.repeat(range(4), len(starts))):
         whole = torch.from_numpy(np.array(Image.open(folder / f"{i}.png"))).permute(2, 0, 1)
-        assert torch.equal(pool.images[row], whole[:, :, 16 * (row % 2):][:, :, :16])
-    assert run.config.max_steps == 2  # an epoch is every square
+        assert torch.equal(pool.images[row], whole[:, :, starts[row % len(starts)]:][:, :, :16])
+    assert run.config.max_steps == 1  # an epoch is as many views as there are images
     assert json.loads((run.folder / "run.json").read_text())["data"]["images"] == 4
 
 
