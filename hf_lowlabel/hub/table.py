@@ -3,7 +3,7 @@
     accuracy = mean +- standard deviation over seeds (their number where it is not the same everywhere)
     margin   = mean +- standard deviation of (accuracy - that of the supervised baseline on the same seed)
 
-Nothing is typed: all of it stands in the run.json of each folder.
+and the same for the mean IoU of segmenters. Nothing is typed: all of it stands in the run.json of each folder.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ SHARED = (
 )  # settings of training that are told below the table
 BASELINE = "supervised"
 NOTHING = "–"
+WORDS = {"accuracy": "Accuracy", "miou": "Mean IoU"}
 Scores = dict[int, float]  # by seed
 
 
-def methods_table(folders: Sequence[str | Path], metric: str = "accuracy") -> str:
-    """Markdown: the scores, then the margins over every baseline that was run.
+def methods_table(folders: Sequence[str | Path]) -> str:
+    """Markdown: the scores (mean IoU of segmenters), then the margins over every baseline that was run.
 
     Raises UserError where a folder is no finished run, the runs are not of one data set and network, or two runs would
     count as one.
     """
     runs = [RunFacts.from_json(Path(folder, "run.json")) for folder in folders]
+    metric = "miou" if any(run.kind == "segmentation" for run in runs) else "accuracy"
     check(folders, runs, metric)
     cells: dict[tuple[str, tuple[int, str]], Scores] = {}
     seconds: dict[str, list[float]] = {}
@@ -141,7 +143,7 @@ def margin(scores: Scores, base: Scores) -> str:
 
 def margin_note(metric: str, base: str) -> str:
     return (
-        f"{metric.capitalize()} minus that of {base} on the same seed, in points: mean ± standard deviation (number of seeds). "
+        f"{WORDS[metric]} minus that of {base} on the same seed, in points: mean ± standard deviation (number of seeds). "
         "`above` or `below`: the mean is larger than the deviation; `within`: it is not."
     )
 
@@ -155,7 +157,7 @@ def notes(runs: list[RunFacts], metric: str, counts: set[int]) -> list[str]:
     shared = {k: v[0] for k, v in values.items() if v and v[0] is not None and all(x == v[0] for x in v)}
     differ = [k for k, v in values.items() if any(x != v[0] for x in v)]
     where = one.hardware.get("gpu") or one.hardware.get("cpu")
-    what = f"{metric.capitalize()} in percent on {one.metrics.get('images', '?')} test images"
+    what = f"{WORDS[metric]} in percent on {one.metrics.get('images', '?')} test images"
     lines = [
         f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, median.",
         f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}.",

@@ -31,7 +31,7 @@ TRAINED = dict(optimizer="adamw", lr=3e-4, weight_decay=1e-4, schedule="cosine",
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="folder, parquet or Hub id with images and masks, and test images of its own")
-    parser.add_argument("--classes", nargs="+", help="their names, in the order of the masks' values")
+    parser.add_argument("--classes", nargs="+", default=[], help="their names, in the order of the masks' values")
     parser.add_argument("--mask-ignore", type=int, nargs="+", default=[])
     parser.add_argument("--model", default="resnet18", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--methods", nargs="+", default=["supervised-weak", "supervised", "cutmix", "unimatch"], choices=ROWS)
@@ -58,7 +58,7 @@ def main() -> None:
                 method, arguments = ROWS[row]
                 once(finetune, root / start / f"{row}-{args.labels}-{seed}", **common, **NETWORK, **TRAINED, seed=seed, model=model,
                      method=method, method_args=arguments, num_labels=args.labels, max_steps=args.max_steps, pool_size=args.long_side)
-    text = methods_table(sorted(p.parent for p in root.glob("*/*/metrics.json")), metric="miou")
+    text = methods_table(sorted(p.parent for p in root.glob("*/*/metrics.json")))
     write_text(root / "table.md", text)
     print(text, collect_hardware())
 

@@ -153,6 +153,16 @@ def test_runs_that_cannot_be_compared_are_refused(change, words, tmp_path):
         methods_table([])
 
 
+def test_segmenters_are_compared_by_mean_iou(tmp_path):
+    same = dict(kind="segmentation", metrics={"miou": 0.5, "pixel_accuracy": 0.9, "images": 7})
+    runs = [folder(tmp_path, m, 20, s, 0.0, **same) for m in ("supervised", "cutmix") for s in (0, 1)]
+    text = methods_table(runs)
+    assert {r[0].strip(): r[1].strip() for r in table(text)[2:]} == {"supervised": "50.0 ± 0.0", "cutmix": "50.0 ± 0.0"}
+    assert "Mean IoU in percent on 7 test images" in text and "Mean IoU minus that of supervised" in text
+    with pytest.raises(UserError, match="found no miou on test images"):
+        methods_table([*runs, folder(tmp_path, "fixmatch", 20, 0, 0.5)])
+
+
 def test_from_the_command_line(tmp_path, capsys):
     from hf_lowlabel.cli import main
 

@@ -9,6 +9,7 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from tests.recipes.test_recipes import write
+from tests.recipes.test_segment_recipes import mask, photo
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
 
@@ -80,3 +81,27 @@ def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
     assert row["pool"] == "StreamingPool" and row["images_mib"] < 2 and row["memory_mib"] > 0
     text = capsys.readouterr().out
     assert re.search(r"\| 2,100 \| streaming \|.*\| 1\.00 \|\n", text) and "| 7 | 120 |" in text and "torch 2" in text
+
+
+def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsys):
+    """A second start goes on with what is missing."""
+    import torch
+
+    from hf_lowlabel.models import create_backbone
+
+    for part, count in (("train", 6), ("test", 2)):
+        for i in range(count):
+            photo(tmp_path / "data" / part / "images" / f"{i}.png", (24, 32), i)
+            mask(tmp_path / "data" / part / "masks" / f"{i}.png", (24, 32), [0, 1, 1])
+    torch.manual_seed(0)
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    common = ("--dataset", tmp_path / "data", "--classes", "one", "two", "--model", tmp_path / "net", "--image-size", 32, "--long-side", 32,
+              "--labels", 2, "--max-steps", 1, "--output=out")
+    run(monkeypatch, tmp_path, "masks_accuracy", *common, "--seeds", 0, "--methods", "supervised-weak")
+    before = (tmp_path / "out" / "weights" / "supervised-weak-2-0" / "metrics.json").stat().st_mtime_ns
+    run(monkeypatch, tmp_path, "masks_accuracy", *common, "--seeds", 0, "--methods", "supervised-weak", "--starts", "pixpro", "weights")
+    assert (tmp_path / "out" / "weights" / "supervised-weak-2-0" / "metrics.json").stat().st_mtime_ns == before
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "2 labels, after pixpro" in text and re.search(r"\| supervised \(.*\) \| \d+\.\d \| \d+\.\d \|", text) and "Mean IoU" in text
