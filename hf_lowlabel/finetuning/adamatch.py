@@ -36,7 +36,7 @@ class AdaMatch(FixMatch):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         x_l, y = torch.cat([labeled["image"], labeled["strong"]]), labeled["target"].repeat(2)
-        joint, logits_w, logits_s = predict(self.model, x_l, unlabeled["weak"], unlabeled["strong"])
+        joint, logits_w, logits_s = self.predict(x_l, unlabeled["weak"], unlabeled["strong"])
         with frozen_statistics(self.model):
             (alone,) = predict(self.model, x_l)
         logits_l = torch.lerp(alone, joint, torch.rand_like(joint))                      # [2B, K]

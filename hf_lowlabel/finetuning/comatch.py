@@ -10,13 +10,15 @@ the bank is full. Graphs span the batches of all ranks.
 """
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
-from .functional import align, embed, products, projection
+from .functional import align, embed, has_batchnorm, label_weak, products, projection
 from .memory import Queue, RunningMean
 
 
@@ -38,12 +40,12 @@ class CoMatch(FinetuneObjective):
         self.lambda_u, self.lambda_c, self.tau, self.edge = lambda_u, lambda_c, tau, edge
         self.alpha, self.temperature = alpha, temperature
         self.projector, self.mean = projection(model.num_features, width), RunningMean(memory, num_classes)
-        self.bank = Queue(bank, z=width, p=num_classes)
+        self.bank, self.joint = Queue(bank, z=width, p=num_classes), has_batchnorm(model)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
-        (logits_l, logits_w, logits_s, _), (z_l, z_w, z_1, z_2) = embed(
-            self.model, self.projector, labeled["image"], u["weak"], u["strong"], u["strong2"])
+        (logits_l, z_l), (logits_w, z_w), (logits_s, z_1), (_, z_2) = label_weak(
+            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"], u["strong2"])
         with torch.no_grad():
             p = logits_w.softmax(1)
             p = align(p, self.mean.update(p))                                            # [M, K]

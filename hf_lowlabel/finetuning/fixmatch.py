@@ -8,12 +8,14 @@ lines train a classifier ([B, K]) and a segmenter ([B, K, H, W]); there weak and
 """
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from .functional import frozen_statistics, has_batchnorm, predict
+from .functional import has_batchnorm, label_weak, predict
 from .pixels import cross_entropy, mean_over
 from .weights import Fixed, Rule
 
@@ -54,12 +56,7 @@ class FixMatch(FinetuneObjective):
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the labeled, weak and strong views."""
-        if self.joint:
-            return predict(self.model, x_l, x_w, x_s)
-        with torch.no_grad(), frozen_statistics(self.model):
-            (logits_w,) = predict(self.model, x_w)
-        logits_l, logits_s = predict(self.model, x_l, x_s)
-        return logits_l, logits_w, logits_s
+        return label_weak(partial(predict, self.model), self.model, self.joint, x_l, x_w, x_s)
 
     def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
         """The loss of the labeled images."""

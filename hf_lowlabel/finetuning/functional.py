@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,24 @@ def predict(model: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:
     return model(torch.cat(views)).logits.float().split([len(v) for v in views])
 
 
-def embed(model: nn.Module, projector: nn.Module, *views: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def embed(model: nn.Module, projector: nn.Module, *views: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
     """(logits [n, K], unit embeddings [n, E]) of each view from one forward pass, both float32."""
     features, sizes = model.features(torch.cat(views)), [len(v) for v in views]
     z = F.normalize(projector(features).float(), dim=1)
-    return model.classify(features).float().split(sizes), z.split(sizes)
+    return tuple(zip(model.classify(features).float().split(sizes), z.split(sizes), strict=True))
+
+
+def label_weak(f: Callable[..., tuple], model: nn.Module, joint: bool, x_l: Tensor, x_w: Tensor, *x_s: Tensor) -> tuple:
+    """f(x_l, x_w, *x_s), where f is `predict` or `embed` and x_w are views that only label the others.
+
+    Unless `joint` they come first, of their own and without gradient: without BatchNorm the same at less cost.
+    """
+    if joint:
+        return f(x_l, x_w, *x_s)
+    with torch.no_grad(), frozen_statistics(model):
+        (weak,) = f(x_w)
+    labeled, *strong = f(x_l, *x_s)
+    return labeled, weak, *strong
 
 
 def projection(dim_in: int, dim_out: int) -> nn.Sequential:
@@ -91,7 +104,7 @@ def rotate(x: Tensor, quarters: Tensor) -> Tensor:
 
 
 def has_batchnorm(model: nn.Module) -> bool:
-    """Whether what the network says of an image depends on the others of its batch."""
+    """Whether what the network says of an image in training depends on the others of its batch."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 

@@ -10,13 +10,15 @@ SwAV's (Caron et al. 2020, Eq. 2-5) with the weak view's assignment as the targe
 """
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
-from .functional import embed, products, projection
+from .functional import embed, has_batchnorm, label_weak, products, projection
 from .weights import Fixed, Rule
 
 
@@ -45,12 +47,13 @@ class LESS(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay)
         self.rule, self.lambda_u, self.lambda_c = rule if rule is not None else Fixed(), lambda_u, lambda_c
         self.temperature, self.epsilon, self.rounds = temperature, epsilon, rounds
+        self.joint = has_batchnorm(model)
         self.projector, self.centres = projection(model.num_features, width), nn.Linear(width, clusters, bias=False)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
-        (logits_l, logits_w, logits_s), (_, z_w, z_s) = embed(
-            self.model, self.projector, labeled["image"], u["weak"], u["strong"])
+        (logits_l, _), (logits_w, z_w), (logits_s, z_s) = label_weak(
+            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"])
         e = F.normalize(self.centres.weight.float(), dim=1)                              # [J, E]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), u["index"], logits_l.softmax(1), t)

@@ -41,9 +41,9 @@ class SelfTuning(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
-        (logits_l, logits_u), (q_l, q_u) = embed(self.model, self.projector, labeled["image"], u["strong"])
+        (logits_l, q_l), (logits_u, q_u) = embed(self.model, self.projector, labeled["image"], u["strong"])
         with torch.no_grad():
-            _, (k_l, k_u) = embed(self.ema.module, self.key_projector.module, labeled["strong2"], u["strong2"])
+            (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["strong2"], u["strong2"])
         y, pseudo = labeled["target"], logits_u.argmax(1)
         supervised = F.cross_entropy(logits_l, y)
         keys, filled = self.groups.z.clone(), self.groups.filled                         # the graph keeps these keys

@@ -7,6 +7,8 @@
 """
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import align, embed, products, projection
+from .functional import align, embed, has_batchnorm, label_weak, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
 
 
@@ -39,6 +41,7 @@ class SimMatch(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
         self.lambda_u, self.lambda_in, self.tau, self.alpha = lambda_u, lambda_in, tau, alpha
         self.temperature, self.bank_m, self.num_classes = temperature, bank_m, num_classes
+        self.joint = has_batchnorm(model)
         self.projector = projection(model.num_features, width)
         self.teacher_projector = EMA(self.projector) if teacher else None
         self.mean = RunningMean(memory, num_classes)
@@ -48,12 +51,12 @@ class SimMatch(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         if self.teacher_projector is None:
-            (logits_l, logits_w, logits_s), (z_l, z_w, z_s) = embed(
-                self.model, self.projector, labeled["image"], u["weak"], u["strong"])
+            (logits_l, z_l), (logits_w, z_w), (logits_s, z_s) = label_weak(
+                partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"])
         else:
-            (logits_l, logits_s), (_, z_s) = embed(self.model, self.projector, labeled["image"], u["strong"])
+            (logits_l, _), (logits_s, z_s) = embed(self.model, self.projector, labeled["image"], u["strong"])
             with torch.no_grad():
-                (_, logits_w), (z_l, z_w) = embed(
+                (_, z_l), (logits_w, z_w) = embed(
                     self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"])
         with torch.no_grad():
             self.remember(labeled["index"], z_l, labeled["target"])

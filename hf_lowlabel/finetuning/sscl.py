@@ -11,6 +11,8 @@ prototypes and classes anew every 5 epochs and finds 1 to 20 alike; here they fo
 """
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import beta, embed, frozen_statistics, products, projection
+from .functional import beta, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
 from .memory import ClassQueue, Queue, RunningMean, follow_, left_out
 
 
@@ -39,7 +41,7 @@ class SsCL(FinetuneObjective):
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_ctr, self.tau, self.gamma, self.margin = lambda_u, lambda_ctr, tau, gamma, margin
-        self.alpha, self.prototype_m = alpha, prototype_m
+        self.alpha, self.prototype_m, self.joint = alpha, prototype_m, has_batchnorm(model)
         self.projector = projection(model.num_features, width)
         self.key_projector = EMA(self.projector)
         self.negatives, self.labeled = Queue(queue, z=width), ClassQueue(num_classes, positives, width)
@@ -49,10 +51,10 @@ class SsCL(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         y = labeled["target"]
-        (logits_l, logits_w, logits_s), (v_l, v_w, v_s) = embed(
-            self.model, self.projector, labeled["image"], u["weak"], u["strong"])
+        (logits_l, v_l), (logits_w, v_w), (logits_s, v_s) = label_weak(
+            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"])
         with torch.no_grad():
-            _, (k_l, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
+            (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
             p = logits_w.softmax(1)
             c = p.argmax(1)
             self.refine(labeled["image"], y, v_l, u["weak"], c)
@@ -87,7 +89,7 @@ class SsCL(FinetuneObjective):
         partner = (torch.rand(same.shape, device=x.device) * same).argmax(1)
         share = beta(len(x), self.alpha, x).view(-1, 1, 1, 1)
         with frozen_statistics(self.model):
-            _, (mixed,) = embed(self.model, self.projector, torch.lerp(u[partner], x, share.to(x)))
+            ((_, mixed),) = embed(self.model, self.projector, torch.lerp(u[partner], x, share.to(x)))
         member = F.one_hot(y, len(self.prototypes)).to(v)                                            # [B, K]
         mix = member * same.any(1, keepdim=True)
         sums, counts = products(member.T, v.T) + products(mix.T, mixed.T), (member + mix).sum(0)
