@@ -138,7 +138,7 @@ def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackb
         return LoadReport(loaded.source, missing=list(model.state_dict()), head="fresh")
     used = set(found.values())
     report = LoadReport(
-        loaded.source, loaded.license, matched=sorted(used), head="fresh",
+        loaded.source, loaded.revision, loaded.license, matched=sorted(used), head="fresh",
         missing=[k for k in model.state_dict() if not k.startswith("network.encoder.")],
         unexpected=[*loaded.unexpected, *sorted(set(source) - used)])
     log.info("%s", report)

@@ -123,6 +123,9 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
+        """As in transformers, from safetensors only: to open a pickle can run code."""
+        if not kwargs.setdefault("use_safetensors", True):
+            raise ValueError("found use_safetensors=False; expected safetensors weights; fix: leave the argument out")
         out = super().from_pretrained(*args, **kwargs)
         (out[0] if isinstance(out, tuple) else out).__dict__["_fresh"] = {}
         return out

@@ -10,6 +10,8 @@ from pathlib import Path
 from ..errors import UserError
 from .labels import Labels, Task, class_faults, clean, refuse
 
+CONTROL = "class"  # name of the choice in our labeling interface, which is the key of its value in JSON-MIN
+
 
 def label_studio_tasks(task: Task) -> list[dict]:
     """Tasks for Label Studio's import; its local storage root must be this folder
@@ -27,7 +29,7 @@ def label_studio_config(task: Task) -> str:
     names = task.class_names or ["class 1", "class 2"]
     if task.task == "classification":
         inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in names)
-        body = f'<Choices name="class" toName="image" choice="single" showInline="true">{inside}\n  </Choices>'
+        body = f'<Choices name="{CONTROL}" toName="image" choice="single" showInline="true">{inside}\n  </Choices>'
     else:
         inside = "".join(f'\n    <Label value="{html.escape(name, True)}"/>' for name in names)
         body = f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
@@ -87,7 +89,7 @@ def read_label_studio(
 def choices(item: dict) -> Iterable[str]:
     """The class names a task was given, over its annotations that were not cancelled."""
     if "data" not in item:  # JSON-MIN
-        name = item.get("choice") or item.get("label")
+        name = item.get(CONTROL) or item.get("choice") or item.get("label")
         return (
             [name]
             if isinstance(name, str)

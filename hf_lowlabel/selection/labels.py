@@ -112,7 +112,9 @@ def read_labels(
     ids = set(task.files.values())
     out, faults, seen = Labels(), [], {}
     for line, row in rows:
-        name, id = clean(row.get("file_name")).replace("\\", "/").rsplit("images/", 1)[-1], clean(row.get("id"))
+        name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
+        if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
+            name = name.rsplit("images/", 1)[-1]
         label, skipped = clean(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
         found = by_file.get(name)
         known = next((known for known in (found, id) if known in ids), None)

@@ -32,7 +32,11 @@ DECLARED = ("classes", "mask_format", "mask_ignore", "mask_column")
 def load_segmenter(model: str | LowLabelForSemanticSegmentation, revision: str | None = None, device: str | None = None):
     """The segmenter in eval mode on its device."""
     if isinstance(model, (str, Path)):
-        model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+        try:
+            model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+        except OSError as error:
+            raise UserError(f"found no segmenter in {model} ({str(error).splitlines()[0]}); expected a run folder, a saved model or a "
+                            "Hub id with model.safetensors; fix: another --model") from error
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 

@@ -148,6 +148,8 @@ def predict(images: Sequence[str], model: str, *, output: str | None = "predicti
 
 def task_of(model, asked: str | None = None, revision: str | None = None) -> str:
     """"classification" or "segmentation", by the model's own config; an error where another task was asked for."""
+    if isinstance(model, (str, Path)) and not Path(model).is_dir() and ("/" not in str(model) or str(model).startswith((".", "~", "/"))):
+        raise UserError(f"found no model {str(model)!r}; expected a run folder, a saved model or a Hub id (org/name); fix: another --model")
     kind = model_type(str(model), revision) if isinstance(model, (str, Path)) else model.config.model_type
     task = "segmentation" if kind == "lowlabel-segmenter" else "classification"
     if asked not in (None, task):

@@ -15,7 +15,8 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, p
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.loading import create_backbone
-from hf_lowlabel.models.segmentation import PRESETS, architectures, create_segmenter, export_standalone
+from hf_lowlabel.models.segmentation import PRESETS, architectures, create_segmenter, export_standalone, load_encoder
+from hf_lowlabel.training.segment_serving import load_segmenter
 
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 # the encoders whose outer modules or tables timm renames, drops or re-creates, at the architectures that suit them
@@ -134,6 +135,29 @@ def test_a_target_pretrained_backbone_is_loaded_whole_and_reported(tmp_path):
         for name in report.matched:
             assert any(t.shape == theirs[name].shape and torch.equal(t, theirs[name]) for t in ours), name
         assert all(not n.startswith("network.encoder.") for n in report.missing)
+
+
+def test_the_report_keeps_revision_and_licence_of_the_encoder(tmp_path):
+    backbone = create_backbone("test_resnet", pretrained=False)
+    backbone.save_pretrained(tmp_path)
+    backbone = create_backbone(str(tmp_path))
+    backbone.load_report.revision, backbone.load_report.license = "abc123", "mit"
+    report = load_encoder(make(), backbone)
+    assert (report.source, report.revision, report.license) == (str(tmp_path), "abc123", "mit")
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    model = make()
+    export_standalone(model, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    for load in (type(model), AutoModelForSemanticSegmentation):
+        with pytest.raises(OSError, match="model.safetensors"):
+            load.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="leave the argument out"):
+        type(model).from_pretrained(tmp_path, use_safetensors=False)
+    with pytest.raises(UserError, match="found no segmenter"):
+        load_segmenter(str(tmp_path))
 
 
 def test_the_loss_of_an_image_without_labels_is_zero():

@@ -1,6 +1,7 @@
 """Labels that come back, with every fault a spreadsheet or a person can make; nothing is written when one is found."""
 
 import json
+import re
 
 import pytest
 
@@ -166,6 +167,17 @@ def test_label_studio_exports(folder):
     assert set(import_labels(path)[0].labeled) == {"old.png", *FILES.values()}
 
 
+def test_json_min_names_the_control_of_our_interface(folder):
+    from hf_lowlabel.selection.label_studio import label_studio_config
+
+    control = re.search(r'<Choices name="(\w+)"', label_studio_config(Task.load(folder)))[1]
+    flat = [{"image": f"/data/local-files/?d=images/{file}", "id": 7, control: "cat"} for file in list(FILES)[:3]]
+    flat.append({"image": f"/data/local-files/?d=images/{list(FILES)[3]}", "id": 8})
+    (folder / "export.json").write_text(json.dumps(flat))
+    split, found = import_labels(folder / "export.json")
+    assert set(split.labeled) == {"old.png", *list(FILES.values())[:3]} and found.skipped == {"d.png"}
+
+
 def test_label_studio_faults(folder):
     path, tasks = studio(folder, [["cat", "dog"], ["dog"], [], ["dog"]])
     with pytest.raises(UserError, match="task 1: 'x/a.png' is labeled 'cat' and 'dog'"):
@@ -205,6 +217,12 @@ def test_rows_without_a_selection_need_the_data(tmp_path):
     (tmp_path / "mine.csv").write_text("id,label\n0003,3\nxx,7\n")
     with pytest.raises(UserError, match="row 3"):
         import_labels(tmp_path / "mine.csv", source=source)
+
+
+def test_ids_may_hold_images_and_a_slash(tmp_path):
+    (tmp_path / "labels.csv").write_text("file_name,label\ncat_images/1.jpg,cat\nimages/2.jpg,dog\n")
+    ids = {id: id for id in ("cat_images/1.jpg", "2.jpg")}
+    assert read_labels(tmp_path / "labels.csv", Task("photos", None, ids)).labels == {"cat_images/1.jpg": "cat", "2.jpg": "dog"}
 
 
 def test_reading_changes_no_file(folder):

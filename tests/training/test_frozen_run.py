@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
-from hf_lowlabel import evaluate, finetune, load_source
+from hf_lowlabel import evaluate, finetune, load_source, predict
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.probes import probe, probe_head
@@ -93,6 +93,12 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
     with pytest.raises(UserError, match=f"found a run of {method} in .*--method probe --prior {folder}/priors.safetensors"):
         push(folder, "org/neighbours")
     assert contents(runs["probe"].folder)["model.safetensors"].is_file()  # a probe is a model
+
+
+@pytest.mark.parametrize("name", ["nosuch", "./nosuch", "/nowhere/nosuch"])
+def test_a_model_that_is_not_there_is_named(name, tmp_path):
+    with pytest.raises(UserError, match="found no model .*nosuch'; expected a run folder, a saved model or a Hub id"):
+        predict([str(tmp_path)], name, output=None)
 
 
 def test_a_head_fitted_to_label_spreading_when_it_is_asked_for(runs, tmp_path):
