@@ -1,7 +1,7 @@
 """What the pixels of a mask mean: from a file to class indices uint8 [H, W], 255 where a pixel takes no part.
 
     index    the value is the class (palette PNGs too: VOC, CamVid); 255 and declared values take no part
-    binary   below 128 is class 0, the rest class 1: masks of 0 and 255, also JPEGs of them
+    binary   below 128 is class 0, the rest class 1: masks of 0 and 255, also JPEGs of them; 0 and 1 are an error
     colors   each class has an RGB colour; a colour that belongs to none is an error
 
 The meaning is declared, never guessed: 255 is "no part" in one data set and "object" in the next.
@@ -51,7 +51,7 @@ class Coding:
 def decode_mask(image: Image.Image, coding: Coding, num_classes: int, id: str) -> np.ndarray:
     """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
     if coding.kind == "binary":
-        return (np.asarray(image.convert("L")) >= 128).astype(np.uint8)
+        return _from_binary(image, id)
     if coding.kind == "colors":
         return _from_colors(np.asarray(image.convert("RGB")), coding, id)
     raw = _one_channel(image, id)
@@ -78,6 +78,23 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
         return values[..., 0]
     raise UserError(f"found a mask of mode {image.mode} for image {id!r}; expected one channel of class indices; fix: "
                     "declare mask format 'colors' with the colour of each class, or save the masks as indices")
+
+
+def _from_binary(image: Image.Image, id: str) -> np.ndarray:
+    """JPEG and soft edges give any gray, but with a bright one beside it; several values that are all dark are class numbers
+    or colours, and the object would be lost."""
+    gray, found = np.asarray(image.convert("L")), None
+    if gray.min() < gray.max() < 128:  # one dark value alone is background: a JPEG may turn 0 into 1 or 2
+        raw = np.asarray(image)
+        found = f"nothing but the values {', '.join(map(str, np.unique(raw if raw.ndim == 2 else gray)[:8].tolist()))}"
+    elif image.mode == "P":
+        rgb = np.asarray(image.convert("RGB"))
+        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192)  # VOC's classes, not its pale border
+        found = f"the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
+    if found:
+        raise UserError(f"found {found} in the mask of image {id!r}; expected 0 and 255 in a mask of format 'binary'; fix: "
+                        "--mask-format index if the values are class numbers, or save the masks as 0 and 255")
+    return (gray >= 128).astype(np.uint8)
 
 
 def _from_colors(rgb: np.ndarray, coding: Coding, id: str) -> np.ndarray:
