@@ -81,7 +81,7 @@ def load_folder(path: Path, split: str = "train", label_column: str | None = Non
 
 
 def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
-    """The folder of the split, and the folders of the other splits: classes are those of all splits together."""
+    """The folder of the split, and those of the other splits with classes: classes are those of all splits together."""
     folders = {entry.name: entry for entry in subfolders(path)}
     aliases = {alias for names in SPLITS.values() for alias in names}
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
@@ -99,8 +99,16 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
         return path, []
     for name in (split, *SPLITS.get(split, ())):
         if name in folders:
-            return folders[name], [folder for key, folder in folders.items() if key != name]
+            return folders[name], [folder for key, folder in folders.items() if key not in (name, UNLABELED)]
     raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
+
+
+def has_unlabeled_split(path: Path) -> bool:
+    """Is there unlabeled/ beside train/, which is read only where it is asked for?"""
+    try:
+        return path.is_dir() and not is_table(path) and split_root(path, UNLABELED)[0].name == UNLABELED
+    except MissingSplit:
+        return False
 
 
 def subfolders(path: Path) -> list[Path]:
@@ -120,7 +128,11 @@ def walk(root: Path):
         for file in sorted(files):
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in EXTENSIONS:
                 path = os.path.join(folder, file)
-                yield os.path.relpath(path, root).replace(os.sep, "/"), os.path.getsize(path)
+                try:
+                    size = os.path.getsize(path)
+                except OSError:  # a link to nothing: an image that cannot be read, as others
+                    size = 0
+                yield os.path.relpath(path, root).replace(os.sep, "/"), size
 
 
 def folder_label(id: str) -> str | None:

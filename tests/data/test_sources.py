@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from hf_lowlabel.data.folders import has_unlabeled_split
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.sources import ArrayReader, Source, join, load_source
 from hf_lowlabel.errors import UserError
@@ -171,6 +172,13 @@ def test_flat_split_folders(tmp_path, make):
     assert load_source(tmp_path, split="unlabeled").ids == ["3.png"]
 
 
+def test_folders_of_an_unlabeled_split_are_no_classes(tmp_path, make):
+    make.files(tmp_path, ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "unlabeled/camera1/4.png"])
+    assert load_source(tmp_path).class_names == load_source(tmp_path, split="test").class_names == ["cat", "dog"]
+    assert load_source(tmp_path, split="unlabeled").ids == ["camera1/4.png"]
+    assert has_unlabeled_split(tmp_path) and not has_unlabeled_split(tmp_path / "train")
+
+
 def test_no_such_split_in_a_plain_folder(tmp_path, make):
     with pytest.raises(UserError, match="no folder for split 'test'.*test_fraction"):
         load_source(make.files(tmp_path, ["cat/1.png"]), split="test")
@@ -272,4 +280,13 @@ def test_a_file_that_goes_missing_is_a_bad_image(tmp_path, make):
     found = load_source(make.files(tmp_path, ["a.png", "b.png"]))
     (tmp_path / "b.png").unlink()
     with pytest.raises(BadImage, match="'b.png'.*No such file"):
+        found.decode(1, 8)
+
+
+def test_a_link_to_nothing_is_a_bad_image(tmp_path, make):
+    make.files(tmp_path, ["cat/1.png", "dog/2.png"])
+    os.symlink(tmp_path / "gone.png", tmp_path / "cat" / "link.png")
+    found = load_source(tmp_path)
+    assert found.ids == ["cat/1.png", "cat/link.png", "dog/2.png"]
+    with pytest.raises(BadImage, match="'cat/link.png'.*No such file"):
         found.decode(1, 8)
