@@ -33,6 +33,7 @@ TASKS = {
     "backbone": "image-feature-extraction",
     "segmentation": "image-segmentation",
 }
+LABELS_ALONE = ("supervised", "probe", "knn")  # methods that learn from nothing else, unless they are given priors
 PICTURES = {
     "curves.png": "training curves",
     "predictions.png": "test images with predictions",
@@ -129,7 +130,8 @@ def metadata(facts: RunFacts, name: str, license: str | None) -> ModelCardData:
 
 def _tags(facts: RunFacts) -> list[str]:
     tags = [stage.method for stage in facts.lineage if stage.method] + ([facts.method] if facts.method else [])
-    return tags + (["semi-supervised"] if facts.labels and facts.method != "supervised" else [])
+    alone = facts.method in LABELS_ALONE and not facts.hyperparameters.get("prior")
+    return tags + (["semi-supervised"] if facts.labels and not alone else [])
 
 
 def _eval_results(facts: RunFacts) -> list[EvalResult]:

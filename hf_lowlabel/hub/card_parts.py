@@ -187,7 +187,7 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
         ) + "features = output.pooler_output  # [1, D]\nprint(features.shape)"
         with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
         with_smp = f'import segmentation_models_pytorch as smp\n\nsegmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
-        return [auto, with_timm] if ours else [auto, with_timm, with_smp]
+        return [auto, with_timm, with_smp] if not ours and fits_unet(facts) else [auto, with_timm]
     if facts.method in ("knn", "label-spreading"):  # they leave classes of these images, and no model
         return ['import pandas as pd\n\nprint(pd.read_parquet("predictions.parquet").head())']
     pipe = (
@@ -225,6 +225,21 @@ def needs_package(architecture: str | None) -> bool:
     from .. import models  # torch and timm: not before they are needed
 
     return models.needs_package(architecture)
+
+
+def fits_unet(facts: RunFacts) -> bool:
+    """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than 32."""
+    if facts.architecture is None or facts.hyperparameters.get("output_stride") not in (None, 32):
+        return False
+    import segmentation_models_pytorch as smp
+    import torch
+
+    try:
+        with torch.device("meta"):  # shapes alone: no memory, no time
+            smp.Unet(f"tu-{facts.architecture}", encoder_weights=None)
+    except Exception:  # whatever timm and smp raise for a network they do not fit
+        return False
+    return True
 
 
 def settings(facts: RunFacts) -> str:

@@ -8,6 +8,7 @@ and the same for the mean IoU of segmenters. Nothing is typed: all of it stands 
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..methods import METHODS, hyperparameters
 from .facts import RunFacts
 
+log = logging.getLogger("hf_lowlabel")
 SHARED = (
     "max_steps",
     "epochs",
@@ -40,10 +42,14 @@ Scores = dict[int, float]  # by seed
 def methods_table(folders: Sequence[str | Path]) -> str:
     """Markdown: the scores (mean IoU of segmenters), then the margins over every baseline that was run.
 
-    Raises UserError where a folder is no finished run, the runs are not of one data set and network, or two runs would
-    count as one.
+    Runs of pretrain are left out, with a note in the log. Raises UserError where a folder is no finished run, the runs are
+    not of one data set, network and number of test images, or two runs would count as one.
     """
-    runs = [RunFacts.from_json(Path(folder, "run.json")) for folder in folders]
+    found = [(folder, RunFacts.from_json(Path(folder, "run.json"))) for folder in folders]
+    for folder, run in found:
+        if run.kind == "backbone":
+            log.info("left out %s: a run of pretrain, which has no results on test images", folder)
+    folders, runs = ([pair[i] for pair in found if pair[1].kind != "backbone"] for i in (0, 1))
     metric = "miou" if any(run.kind == "segmentation" for run in runs) else "accuracy"
     check(folders, runs, metric)
     cells: dict[tuple[str, tuple[int, str]], Scores] = {}
@@ -77,7 +83,7 @@ def methods_table(folders: Sequence[str | Path]) -> str:
 
 def check(folders: Sequence[str | Path], runs: list[RunFacts], metric: str) -> None:
     if not runs:
-        raise UserError("found no run folders; expected at least one finished run")
+        raise UserError("found no run folders; expected at least one finished run of finetune")
     for folder, run in zip(folders, runs, strict=True):
         if run.labels is None or run.metrics.get(metric) is None:
             raise UserError(
@@ -87,6 +93,7 @@ def check(folders: Sequence[str | Path], runs: list[RunFacts], metric: str) -> N
         ("data set", {r.data.fingerprint for r in runs}),
         ("network", {r.architecture for r in runs}),
         ("size of images", {r.image_size for r in runs}),
+        ("number of test images", {r.metrics.get("images") for r in runs} - {None}),
     ):
         if len(values) > 1:
             shown = ", ".join(sorted(map(str, values)))

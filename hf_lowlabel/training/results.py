@@ -116,6 +116,9 @@ class Recorder:
             hyperparameters={k: v for k, v in to_dict(config).items() if v not in (None, [], {}) and k not in PRIVATE},
             seed=config.seed, steps=loop.step, seconds=round(loop.seconds, 1), command=collect_command(),
             versions=collect_versions(), hardware={**collect_hardware(world()), "peak_memory_gib": round(peak_memory() / 2**30, 3)})
+        stride = (network.config.model_args or {}).get("output_stride") if kind == "backbone" else None
+        if stride:  # also where the weights it started from brought it along
+            facts.hyperparameters["output_stride"] = stride
         baseline = getattr(config, "compare_supervised", None)
         if baseline:
             facts.comparisons.append(compare_with(facts, baseline, "supervised, same labels"))

@@ -291,6 +291,21 @@ def test_backbone_snippets(tmp_path, monkeypatch):
         assert torch.equal(smp_scope["segmenter"].encoder.eval()(x)[-1], model.feature_map(x))
 
 
+@pytest.mark.parametrize("architecture, stride, fits", [
+    ("resnet10t", None, True), ("resnet10t", 32, True), ("resnet10t", 16, False), ("test_vit", None, False), ("test_convnext", None, True)])
+def test_unet_is_offered_where_smp_can_build_it(architecture, stride, fits):
+    facts = RunFacts("backbone", architecture=architecture, hyperparameters={"output_stride": stride} if stride else {})
+    assert any("smp.Unet" in code for code in snippets(facts, "pets")) == fits
+
+
+@pytest.mark.parametrize("method, given, tagged", [
+    ("fixmatch", {}, True), ("supervised", {}, False), ("knn", {}, False), ("label-spreading", {}, True), ("probe", {}, False),
+    ("probe", {"prior": "priors.safetensors"}, True)])
+def test_what_learns_from_labels_alone_is_not_tagged_semi_supervised(method, given, tagged, tmp_path):
+    card = ModelCard.load(write_card(tmp_path, full(method=method, lineage=[], hyperparameters=given)))
+    assert ("semi-supervised" in card.data.tags) == tagged
+
+
 def test_snippets_name_the_hub_once_pushed():
     both = snippets(RunFacts("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
     assert 'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1] and '"tu-hf-hub:me/pets"' in both[2]

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.lineage import images_seen
+from hf_lowlabel.models import create_backbone
 
 TINY = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=1, eval_every=9, device="cpu")
 WARNING = "are among those that"
@@ -78,3 +79,11 @@ def test_labels_that_come_later_do_not_hide_it_and_other_data_is_left_alone(fold
     assert images_seen(folder / "all", dataclasses.replace(renamed, name="photos"), test) == 0
     assert images_seen(folder / "all", dataclasses.replace(source, name="photos"), test) == 5  # a folder that was moved
     assert images_seen(folder, source, test) == images_seen("resnet18", source, test) == 0
+
+
+def test_a_stride_that_the_weights_brought_along_stays_on_the_card(tmp_path):
+    """smp cannot build a Unet on it, so the card does not say how."""
+    create_backbone("test_resnet", pretrained=False, output_stride=16).save_pretrained(tmp_path / "start")
+    run = pretrain(**TINY, model=str(tmp_path / "start"), batch_size=8, output_dir=str(tmp_path / "run"))
+    card = ModelCard.load(run.folder / "README.md").text
+    assert "| output_stride | `16` |" in card and "timm.create_model" in card and "smp.Unet" not in card

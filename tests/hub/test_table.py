@@ -142,6 +142,7 @@ def test_no_margins_without_the_baseline(tmp_path):
     [
         (dict(architecture="resnet18"), "2 kinds of network"),
         (dict(data=Data("digits", fingerprint="g")), "2 kinds of data set"),
+        (dict(metrics={"accuracy": 0.5, "images": 200}), r"2 kinds of number of test images \(200, 359\)"),
         (dict(metrics={}), "found no accuracy on test images"),
     ],
 )
@@ -170,6 +171,12 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads((runs[0] / "run.json").read_text())["method"] == "fixmatch"
     assert main(["report", "--table", *map(str, runs), "--output", str(tmp_path / "table.md")]) == 0
     assert "| fixmatch | 75.0 ± 0.0 | 10 |" in (tmp_path / "table.md").read_text()
+    before = folder(tmp_path, "byol", 0, 0, 0.0, kind="backbone", metrics={"knn_accuracy": 0.6})
+    both = [str(before), *map(str, runs), "--output", str(tmp_path / "both.md")]
+    capsys.readouterr()
+    assert main(["report", "--table", *both]) == 0  # `runs/*` has both
+    assert f"left out {before}" in capsys.readouterr().err
+    assert (tmp_path / "both.md").read_text() == (tmp_path / "table.md").read_text()
 
 
 def test_the_page_keeps_what_was_written_by_hand(tmp_path, monkeypatch):
