@@ -81,8 +81,8 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
 
 
 def _from_binary(image: Image.Image, id: str) -> np.ndarray:
-    """JPEG and soft edges give any gray, but with a bright one beside it; several values that are all dark are class numbers
-    or colours, and the object would be lost."""
+    """JPEG and soft edges give any gray, but with a bright one beside it; several values that are all dark are class
+    numbers or colours, and the object would be lost."""
     gray, found = np.asarray(image.convert("L")), None
     if gray.min() < gray.max() < 128:  # one dark value alone is background: a JPEG may turn 0 into 1 or 2
         raw = np.asarray(image)
@@ -92,8 +92,8 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
         coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192)  # VOC's classes, not its pale border
         found = f"the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
-        raise UserError(f"found {found} in the mask of image {id!r}; expected 0 and 255 in a mask of format 'binary'; fix: "
-                        "--mask-format index if the values are class numbers, or save the masks as 0 and 255")
+        raise UserError(f"found {found} in the mask of image {id!r}; expected 0 and 255 in a mask of format 'binary'; "
+                        "fix: --mask-format index if the values are class numbers, or save the masks as 0 and 255")
     return (gray >= 128).astype(np.uint8)
 
 

@@ -218,6 +218,11 @@ def check_budget(source: Source, num_labels, class_balanced: bool, validation, t
     if not available:
         raise UserError(f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into "
                         "one folder per class, add metadata.csv with file_name and label, or give --split")  # fmt: skip
+    named = [source.class_names[k] for k in np.unique(source.labels[source.labels >= 0])]
+    if len(named) < 2:
+        raise UserError(f"found the one class {named[0]!r} among {available} labels of {source.name!r}; expected at "
+                        "least 2 to tell apart; fix: labels of another class, or --dataset with the folder that holds "
+                        "one folder per class")
     classes = len(source.class_names)
     if num_labels is not None and num_labels < 1:
         raise UserError(f"found a budget of {num_labels} labels; expected at least 1")

@@ -109,6 +109,12 @@ def test_a_source_without_labels_cannot_be_split():
         make_split(source([-1, -1], []), 2)
 
 
+def test_one_class_is_none_to_learn():
+    for names in (["ant"], NAMES):
+        with pytest.raises(UserError, match="found the one class 'ant' among 3 labels of 'made'; expected at least 2"):
+            make_split(source([0, 0, -1, 0], names), 2)
+
+
 def test_save_and_load_are_exact(tmp_path, digits):
     split = make_split(digits, 40, seed=0, class_balanced=True, validation=10, test_fraction=0.2)
     split.save(tmp_path / "new" / "split.json")
