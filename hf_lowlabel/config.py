@@ -153,10 +153,18 @@ class RunConfig(DataSource):
             raise UserError(f"scale is {scale}; expected two factors above 0, the smaller first, such as 0.5 1.5")
         positive = ("image_size", "pool_size", "max_steps", "epochs", "batch_size", "accumulate", "save_every", "log_every",
                     "eval_every", "keep_checkpoints", "max_bad_steps", "clip_norm", "memory_budget", "image_height", "window",
-                    "lora_rank", "lora_alpha", "adapter_width")
+                    "lora_rank", "lora_alpha", "adapter_width", "unlabeled_ratio", "early_stopping")
         for name in positive:
             if getattr(self, name, None) is not None and getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        drawn = [n for n in ("validation", "test_fraction", "class_balanced") if self.verb == "finetune" and self.split
+                 and getattr(self, n) != default_of(next(f for f in fields(self) if f.name == n))]
+        if drawn:
+            raise UserError(f"found {', '.join(drawn)} beside a split; expected one of them, since the split says which images are held "
+                            "out; fix: leave it out, or give it to `hf-lowlabel split`")
+        for name in ("warmup", "max_bad"):
+            if getattr(self, name, None) is not None and not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; expected a share from 0 to 1")
         for name in ("lr", "weight_decay", "workers", "head_lr", "freeze"):
             if getattr(self, name, None) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
@@ -187,8 +195,6 @@ class RunConfig(DataSource):
         if small and self.from_scratch:
             raise UserError(f"found {small[0]} with from_scratch; expected pretrained weights, since adapters leave all others as they "
                             f"are; fix: give --model with weights, or leave out --{small[0].replace('_', '-')}")
-        if self.resume and self.init_from:
-            raise UserError("resume and init_from are both given; resume goes on with a run, init_from starts a new one")
 
 
 def settings_text(cls: type[DataSource]) -> str:

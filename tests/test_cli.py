@@ -51,7 +51,9 @@ def test_flags_win_over_the_file(tmp_path):
     (["finetune", "--num-labels", "40"], "no data given"),
     (["finetune", "--dataset", "digits", "--max-steps", "0"], "max_steps is 0; expected a number above 0"),
     (["finetune", "--dataset", "digits", "--lr", "-1"], "lr is -1.0; expected 0 or more"),
-    (["finetune", "--dataset", "digits", "--resume", "--init-from", "x"], "resume and init_from are both given"),
+    (["finetune", "--dataset", "digits", "--unlabeled-ratio", "0"], "unlabeled_ratio is 0; expected a number above 0"),
+    (["finetune", "--dataset", "digits", "--warmup", "1.5"], "warmup is 1.5; expected a share from 0 to 1"),
+    (["finetune", "--dataset", "digits", "--split", "s.json", "--validation", "3"], "found validation beside a split"),
     (["finetune", "--config", "no-such.yaml"], "found no configuration file at no-such.yaml"),
     (["methods", "bylo"], "did you mean 'byol'"),
 ])

@@ -91,6 +91,11 @@ def as_is(batch):
     return batch
 
 
+def own_group(worker: int) -> None:
+    """A signal to the trainer's process group does not reach its workers: it saves first, and then ends them."""
+    os.setpgrp()
+
+
 class StreamingPool:
     """The interface of ResidentPool for images that do not fit: nothing is kept, `stream` decodes ahead in `workers`
     processes.
@@ -128,6 +133,7 @@ class StreamingPool:
         loader = DataLoader(
             self.decoder, batch_sampler=(batch.tolist() for batch in index_batches), collate_fn=as_is,
             num_workers=self.workers, pin_memory=pin, prefetch_factor=prefetch if self.workers else None,
+            worker_init_fn=own_group,
         )  # fmt: skip
         for images, bad in loader:
             yield self.note(images, bad).to(self.device, non_blocking=pin)
@@ -163,7 +169,7 @@ def build_pool(
 ) -> Pool:
     """A pool of the images at `indices` of `source`: resident when it fits `memory_budget` bytes, else streaming.
 
-    workers: threads here (None: one per core, 16 at most), processes in a streaming pool. max_bad: the share of images
+    workers: processes of a streaming pool (None: one per core, 16 at most, as the threads that decode here). max_bad: the share of images
     that may be unreadable; above it is an error that names some. known_bad: (id, reason) of an earlier pool's
     `skipped`. A streaming pool else decodes everything once to find them; one that it meets later is an error. vital:
     those of `indices` that must be whole (labeled images). A streaming pool then decodes only these and `LOOK` others at
@@ -175,7 +181,8 @@ def build_pool(
     if streaming not in ("auto", True, False):
         raise UserError(f"found streaming={streaming!r}; expected 'auto', True or False")
     resampling(interpolation)
-    workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+    threads = min(os.cpu_count() or 1, 16)
+    workers = threads if workers is None else workers
     device = torch.device(device)
     if streaming is True or (streaming == "auto" and resident_bytes(len(indices), size) > memory_budget):
         lenient, looked = known_bad is None and vital is not None, indices
@@ -183,7 +190,7 @@ def build_pool(
             spread = indices[np.linspace(0, len(indices) - 1, min(LOOK, len(indices))).astype(np.int64)]
             looked = np.union1d(spread, vital).astype(np.int64)
         if known_bad is None:
-            known_bad = find_bad(source, looked, size, interpolation, workers, progress)
+            known_bad = find_bad(source, looked, size, interpolation, threads, progress)
         bad = dict(known_bad)
         keep = np.array([source.ids[i] not in bad for i in indices]) if bad else np.ones(len(indices), bool)
         skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
@@ -192,7 +199,7 @@ def build_pool(
             source, indices[keep], size=size, interpolation=interpolation, device=device, workers=workers,
             skipped=skipped, lenient=lenient, max_bad=max_bad,
         )  # fmt: skip
-    return decode_all(source, indices, size, interpolation, device, workers, max_bad, progress)
+    return decode_all(source, indices, size, interpolation, device, threads, max_bad, progress)
 
 
 def decode_all(source, indices, size, interpolation, device, workers, max_bad, progress) -> ResidentPool:

@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,11 +45,11 @@ def save_checkpoint(folder: Path, step: int, objective: dict[str, Tensor], optim
             shutil.rmtree(target)
         os.replace(temporary, target)
         _fsync(folder)
-    except OSError as e:
+    except (OSError, SafetensorError) as e:  # the latter from save_file, on a full disk too
         shutil.rmtree(temporary, ignore_errors=True)
         last = next(iter(checkpoints(folder)), None)
         kept = f"the last whole checkpoint is {last.name}" if last else "there is no earlier checkpoint"
-        raise UserError(f"could not write the checkpoint of step {step}: {e.strerror or e}; {kept}; free some space in "
+        raise UserError(f"could not write the checkpoint of step {step}: {getattr(e, 'strerror', None) or e}; {kept}; free some space in "
                         f"{folder.parent} and go on with --resume") from e
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -70,13 +70,13 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
                 lr=config.lr, evaluate=watcher(known, plain, pool if unlabeled else None),
                 keep_best=_keep_best(config, "validation" in known, unlabeled is not None),
-                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split))
+                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split, pool))
     if "test" in known and not (config.from_scratch or config.dry_run):
         row = frozen_row(objective.evaluated, recorder.start_words(), plain, pool, labeled.members, at.labels, *known["test"])
         recorder.comparisons += [row] if row else []
     loop.fit(config.resume)
     loop.take_best()
-    trained = merged(objective.evaluated)
+    trained = merged(objective.evaluated).eval()
     metrics = final_metrics(trained, known, plain, names, loop.history, recorder)
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, trained, metrics, loop, recorder)

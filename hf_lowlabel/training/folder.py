@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from ..errors import UserError
+
+log = logging.getLogger("hf_lowlabel")
 
 _LOCKS: dict[Path, object] = {}  # open files of the folders this process holds
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
@@ -28,10 +31,12 @@ def claim(folder: str | Path, resume: bool) -> Path:
         raise UserError(f"cannot write to output_dir {folder}: {e.strerror}; give another --output-dir") from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
+    except BlockingIOError as e:
         lock.seek(0)
         raise UserError(f"output_dir {folder} is in use by process {lock.read().strip() or '?'}; give another --output-dir or "
                         "wait for it") from e
+    except OSError as e:  # a network file system without locks
+        log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
     content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED)
     if content and not resume:
         lock.close()

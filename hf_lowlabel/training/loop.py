@@ -54,6 +54,9 @@ class Loop:
         self.config, self.folder, self.accelerator, self.batches = config, folder, accelerator, batches
         self.evaluate, self.keep_best, self.on_save = evaluate, keep_best, on_save
         self.data = data or {}
+        if getattr(config, "early_stopping", None) and not keep_best:
+            raise UserError(f"found early_stopping {config.early_stopping}, and no score to stop by; expected validation images, or a "
+                            "method whose Sel is kept; fix: --validation N, or leave out --early-stopping")
         device = accelerator.device
         objective.to(device)
         self.channels_last = config.channels_last
@@ -129,7 +132,7 @@ class Loop:
             self.resume()
         bar = tqdm(total=self.steps, initial=self.step, disable=not interactive(), unit="step", dynamic_ncols=True)
         self.inner.train()
-        begin, first = time.perf_counter(), self.step
+        before, begin, first = self.seconds, time.perf_counter(), self.step
         with self._signals(), bar:
             batches = self.batches(self.step) if self.step < self.steps else iter(())
             while self.step < self.steps:
@@ -144,10 +147,11 @@ class Loop:
                     break
                 asked = self.asked_to_stop()
                 if self.step % self.save_every == 0 or asked or done:
-                    self.save(time.perf_counter() - begin)
+                    self.seconds = before + time.perf_counter() - begin
+                    self.save()
                 if asked:
                     self._stop(asked)
-            self.seconds += time.perf_counter() - begin
+            self.seconds = before + time.perf_counter() - begin
 
     def _clock(self) -> None:
         """Seconds of the latest step of a dry run; its second one is past all first-time costs."""
@@ -177,7 +181,8 @@ class Loop:
                          duration(left))
         if longest >= self.config.max_bad_steps:
             raise UserError(f"the loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
-                            "such step changed the model. Try a lower --lr, --clip-norm 1 or --precision fp32, then --resume")
+                            "such step changed the model. Start a new run with a lower --lr, --clip-norm 1 or --precision fp32; --init-from "
+                            f"{self.folder}/checkpoints/step-N lets it start from this run's weights")
 
     def record(self, row: dict) -> None:
         """Append to log.jsonl (main process) and hand the row to the trackers."""
@@ -209,10 +214,10 @@ class Loop:
         return patience is not None and self.stale >= patience
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
-    def save(self, seconds: float) -> None:
+    def save(self) -> None:
         if self.accelerator.is_main_process:
             state = {"guard": self.guard.state_dict(), "best": self.best, "best_step": self.best_step, "stale": self.stale,
-                     "seconds": self.seconds + seconds, "config": _comparable(self.config), "data": self.data}
+                     "seconds": self.seconds, "config": _comparable(self.config), "data": self.data}
             best = {f"best::{k}": v for k, v in self.best_weights.items()}
             save_checkpoint(self.folder / "checkpoints", self.step, {**self.inner.state_dict(), **best}, self.optimizer, state,
                             self.config.keep_checkpoints)
@@ -318,7 +323,7 @@ def _number(value) -> float | None:
 
 
 _MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",
-               "memory_budget", "workers", "dry_run", "push_to_hub", "hub_private", "device", "compile", "streaming", "init_from",
+               "memory_budget", "workers", "dry_run", "push_to_hub", "hub_private", "device", "compile", "streaming",
                "early_stopping", "compare_supervised", "window"}
 
 

@@ -71,7 +71,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
 
     loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
                 lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False),
-                data={**setup.identity(source, split), **({"number of processes": str(world())} if shards else {})})
+                data={**setup.identity(source, split, None if shards else pool), **({"number of processes": str(world())} if shards else {})})
     if not config.dry_run:
         before = collapse_monitor(objective.evaluated, pool, plain, labels)
         recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
@@ -81,7 +81,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
     recorder.save(loop, metrics, final=True)
-    return Run(config, folder, objective.evaluated, metrics, loop, recorder)
+    return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
 
 
 def open_data(config: PretrainConfig) -> tuple[Source, Shards | None]:

@@ -1,6 +1,7 @@
 """From a configuration to the objects a run needs: sources, sizes, networks, pools, views, the objective."""
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import logging
@@ -9,6 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
@@ -19,7 +21,7 @@ from ..config import RunConfig
 from ..data.pools import build_pool
 from ..data.sources import Source, join, load_source
 from ..data.splits import Split
-from ..distributed import interactive, world
+from ..distributed import all_gather, interactive, world
 from ..errors import UserError, unknown
 from ..methods import FACTS, METHODS
 from ..objective import Objective
@@ -41,7 +43,7 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
             raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --trackers")
     if config.precision == "bf16" and torch.cuda.is_available() and config.device != "cpu" and not torch.cuda.is_bf16_supported():
         raise UserError("precision is bf16, which this GPU does not have; use --precision fp32")
-    on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available()  # views need float64, which Apple's GPUs lack
     AcceleratorState._reset_state(reset_partial_state=world() == 1)  # else an earlier run's precision and device stay
     accelerator = Accelerator(  # without cpu=True a launch of several processes on a CPU ends up as one
         cpu=on_cpu, mixed_precision="bf16" if config.precision == "bf16" else "no",
@@ -129,14 +131,16 @@ def tell_skipped(pool, count: int, what: str) -> None:
 
 
 def budget(config: RunConfig, device: torch.device) -> int:
-    """Bytes that decoded images may take."""
+    """Bytes that decoded images may take, the same on all ranks: a pool is resident on all of them or on none."""
     if config.memory_budget is not None:
         return int(config.memory_budget * 2**30)
     if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
-    import psutil  # comes with accelerate
+        free = torch.cuda.mem_get_info(device)[0] // 2
+    else:
+        import psutil  # comes with accelerate
 
-    return psutil.virtual_memory().available // 2
+        free = psutil.virtual_memory().available // 2
+    return int(all_gather(torch.tensor([free], device=device)).min())
 
 
 def statistics_of(pool, sample: int = 2048) -> tuple[list[float], list[float]]:
@@ -219,9 +223,11 @@ def crop_share(size: int, stored: int) -> float:
     return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)
 
 
-def identity(source: Source, split: Split | None) -> dict[str, str]:
-    """What a resumed run must find again."""
-    return {"fingerprint of the images": source.fingerprint, **({"hash of the split": split.hash} if split else {})}
+def identity(source: Source, split: Split | None, pool=None) -> dict[str, str]:
+    """What a resumed run must find again. A resident pool leaves out every bad image, a streaming one those it looked at."""
+    used = hashlib.sha256(np.asarray(pool.indices, dtype=np.int64).tobytes()).hexdigest() if pool is not None else None
+    return {"fingerprint of the images": source.fingerprint, **({"hash of the split": split.hash} if split else {}),
+            **({"list of usable images (see --streaming and --memory-budget)": used} if used else {})}
 
 
 def is_model_folder(path: str) -> bool:

@@ -26,6 +26,7 @@ class _Sum(torch.autograd.Function):
 
 def synced_batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     """BatchNorm of x [B, C, ...] by the mean and variance of the batches of all ranks together."""
+    dtype, x = x.dtype, x.float()  # under autocast too: sums of many bfloat16 numbers are none
     dims = [d for d in range(x.dim()) if d != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
     count = torch.tensor(float(x.numel() // x.shape[1]), dtype=x.dtype) * dist.get_world_size()
@@ -39,7 +40,7 @@ def synced_batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Ten
             module.running_mean.lerp_(mean.detach(), m)
             module.running_var.lerp_(var.detach() * count / (count - 1), m)
     y = centred * torch.rsqrt(var + module.eps).view(shape)
-    return y * module.weight.view(shape) + module.bias.view(shape) if module.affine else y
+    return (y * module.weight.view(shape) + module.bias.view(shape) if module.affine else y).to(dtype)
 
 
 def _train_forward(module: nn.Module, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -123,6 +125,15 @@ def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, ca
     strict = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.3, vital=[6])
     with pytest.raises(UserError, match="1 of 3 images that cannot be used"):
         list(strict.stream(torch.arange(9).split(3)))
+
+
+def test_workers_outlive_a_signal_to_the_process_group(damaged):
+    pool = StreamingPool(damaged, [i for i in range(len(damaged)) if i not in (2, 5, 7)], size=16, workers=1)
+    batches = pool.stream(iter(torch.arange(6).split(1)), prefetch=1)
+    first = next(batches)
+    workers = multiprocessing.active_children()
+    assert workers and os.getpgrp() not in {os.getpgid(worker.pid) for worker in workers}
+    assert len([first, *batches]) == 6
 
 
 def test_a_pool_whose_images_all_turn_out_bad_gives_no_pixels(damaged):

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from hf_lowlabel.config import PretrainConfig
@@ -139,13 +140,14 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 
 
-def test_full_disk_keeps_the_old_checkpoint(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")])
+def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
     real, calls = checkpoint.save_file, []
 
     def full(*args, **kwargs):
         calls.append(1)
         if len(calls) > 2:  # two files a checkpoint: the second checkpoint fails
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         return real(*args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "save_file", full)

@@ -1,9 +1,13 @@
 """A run from settings to a folder that others can use, and the errors that stop it before anything is computed."""
 import csv
+import errno
 import fcntl
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -11,8 +15,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hf_lowlabel import evaluate, finetune, load_source, make_split, predict, pretrain
+from hf_lowlabel.config import FinetuneConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import finetune_run, runs, setup
+from hf_lowlabel.training.folder import claim, release
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,7 @@ def test_a_run_leaves_everything_and_others_can_use_it(photos, tmp_path):
     again = evaluate(str(run.folder), str(photos / "labeled"), output=str(tmp_path / "report"))
     assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
     assert (tmp_path / "report" / "confusion.png").is_file()
+    assert not run.model.training
     facts = json.loads((run.folder / "run.json").read_text())
     assert facts["labels"]["number"] == 8 and facts["labels"]["per_class"] == {"dark": 4, "light": 4}
 
@@ -161,6 +168,34 @@ def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):
             finetune(**settings, output_dir=str(tmp_path / "used"))
 
 
+def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, caplog):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert claim(tmp_path / "run", resume=False) == tmp_path / "run"
+    assert "cannot be locked (No locks available)" in caplog.text
+    release(tmp_path / "run")
+
+
+def test_early_stopping_wants_a_score(photos, tmp_path):
+    with pytest.raises(UserError, match="no score to stop by.*--validation N"):
+        finetune(**SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", early_stopping=2, output_dir=str(tmp_path / "run"))
+
+
+def test_all_ranks_have_the_budget_of_the_fullest(monkeypatch):
+    monkeypatch.setattr(setup, "all_gather", lambda x: torch.cat([x, x // 4]))
+    free = psutil.virtual_memory().available
+    assert setup.budget(FinetuneConfig(dataset="digits"), torch.device("cpu")) < free // 4
+    assert setup.budget(FinetuneConfig(dataset="digits", memory_budget=2.0), torch.device("cpu")) == 2**31
+
+
+def test_what_a_resumed_run_must_find_again_names_the_usable_images(photos):
+    source = load_source(str(photos / "labeled"))
+    one, other = (setup.identity(source, None, SimpleNamespace(indices=np.arange(n))) for n in (8, 7))
+    assert {k for k in one if one[k] != other[k]} == {"list of usable images (see --streaming and --memory-budget)"}
+
+
 def test_dry_run_keeps_nothing(photos, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = finetune(**{**SMALL, "max_steps": 1000}, dataset=str(photos / "labeled"), num_labels=8, dry_run=True)
@@ -222,6 +257,12 @@ def test_init_from_a_checkpoint(photos, tmp_path):
     run = finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b"))
     a, b = load_file(checkpoint / "objective.safetensors"), run.loop.inner.state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("model.") and "running" not in k and "num_batches" not in k)
+    before = run.loop.inner.state_dict()
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-00000004")
+    again = finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b"), resume=True)
+    assert all(torch.equal(v, before[k]) for k, v in again.loop.inner.state_dict().items())
+    with pytest.raises(UserError, match="init_from was"):
+        finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)
     with pytest.raises(UserError, match="does not fit this method and model"):
         finetune(**{**settings, "model": "cnn6_32"}, init_from=str(checkpoint), output_dir=str(tmp_path / "c"))
 
