@@ -55,3 +55,18 @@ def test_no_budget_gives_an_empty_epoch_on_two_ranks(labels, tmp_path):
     """Labels below, equal to and above the batch of 12 (one rank: test_batches.py)."""
     launch(2, "finetune", dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3), tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_batchnorm_over_ranks_under_autocast(monkeypatch):
+    """bfloat16 in and out, statistics in float32: those of torch on the same batch."""
+    from hf_lowlabel.training import sync_batchnorm
+
+    monkeypatch.setattr(sync_batchnorm.dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(sync_batchnorm.dist, "all_reduce", lambda x: None)
+    ours, torchs = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    x = (torch.randn(8, 3, 9, 9) * 3 + 2).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, expected = sync_batchnorm.synced_batch_norm(ours, x), torchs(x)
+    assert y.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(ours.running_var, torchs.running_var)
