@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import UserError
 from .images import BadImage, check_size
 from .masks import IGNORE, check_values
-from .pools import MEMORY_BUDGET, Progress, ResidentPool, StreamingPool, check_share
+from .pools import LOOK, MEMORY_BUDGET, Progress, ResidentPool, StreamingPool, check_share
 from .segmentation import SegmentationSource
 from .sources import Source
 
@@ -35,7 +35,11 @@ def resized(width: int, height: int, long_side: int | None) -> tuple[int, int]:
 
 
 class CanvasDecoder:
-    """What a worker holds: a list of positions in the pool -> uint8 [n, C, H, W], and no bad images: they were looked for."""
+    """What a worker holds: positions in the pool -> (uint8 [n, C, H, W], [(id, reason)] of the bad among them).
+
+    A bad image without a mask gives its place to the next one of the pool, at the size the bad one has in `sizes`,
+    which the views were drawn for; with masks it is an error.
+    """
 
     def __init__(self, source: SegmentationSource | Source, indices: np.ndarray, sizes: np.ndarray,
                  canvas: tuple[int, int], masks: bool):
@@ -44,8 +48,9 @@ class CanvasDecoder:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> Tensor:
-        i, (height, width) = int(self.indices[position]), self.sizes[position].tolist()
+    def __getitem__(self, position: int, shown: int | None = None) -> Tensor:
+        """uint8 [C, H, W] of one position, or the image of position `shown` in its place; raises BadImage."""
+        i, (height, width) = int(self.indices[position if shown is None else shown]), self.sizes[position].tolist()
         image = rgb(self.source, i)
         out = torch.zeros(3 + self.masks, *self.canvas, dtype=torch.uint8)
         if self.masks:
@@ -57,8 +62,20 @@ class CanvasDecoder:
         out[:3, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1)
         return out
 
-    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list]:
-        return torch.stack([self[position] for position in positions]), []
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
+        out, bad = [], {}
+        last = 0 if self.masks else min(LOOK, len(self) - 1)  # of the following images that may stand in
+        for position in positions:
+            for following in range(last + 1):
+                shown = (position + following) % len(self)
+                try:
+                    out.append(self.__getitem__(position, shown))
+                    break
+                except BadImage as error:
+                    if following == last:
+                        raise
+                    bad[self.source.ids[self.indices[shown]]] = error.reason
+        return torch.stack(out), list(bad.items())
 
 
 class ResidentCanvas(ResidentPool):
@@ -70,12 +87,14 @@ class ResidentCanvas(ResidentPool):
 
 
 class StreamingCanvas(StreamingPool):
-    """The same for images that do not fit; decoded in `workers` processes in the order asked for."""
+    """The same for images that do not fit; decoded in `workers` processes in the order asked for. An error once more
+    than `max_bad` of them turned out bad."""
 
-    def __init__(self, decoder: CanvasDecoder, *, device="cpu", workers: int = 0, skipped=()):
+    def __init__(self, decoder: CanvasDecoder, *, device="cpu", workers: int = 0, skipped=(), max_bad: float = 0.01):
         self.decoder, self.indices, self.sizes = decoder, decoder.indices, torch.from_numpy(decoder.sizes)
         self.ids, self.skipped = [decoder.source.ids[i] for i in decoder.indices], list(skipped)
-        self.device, self.workers, self.max_bad, self.seen = torch.device(device), workers, 0.0, 0
+        self.device, self.workers, self.max_bad = torch.device(device), workers, max_bad
+        self.seen = len(self)  # `skipped` has those of the whole pool whose headers are bad
 
 
 def build_canvas(
@@ -94,8 +113,8 @@ def build_canvas(
     """A pool of the images at `indices` of `source`, with their masks or without.
 
     long_side: px to which the longer side is scaled (image bilinear, mask nearest); None: images stay as they are.
-    The rest is as in `build_pool`. A mask that cannot be used is an error that names the image; masks of a resident
-    pool are also looked at together (masks.check_values).
+    The rest is as in `build_pool`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is an
+    error that names the image; masks of a resident pool are also looked at together (masks.check_values).
     """
     indices = np.asarray(indices, dtype=np.int64)
     if not len(indices):
@@ -110,7 +129,11 @@ def build_canvas(
     decoder = CanvasDecoder(source, indices, sizes, canvas, masks)
     need = len(indices) * (3 + masks) * canvas[0] * canvas[1]
     if streaming is True or (streaming == "auto" and need > memory_budget):
-        return StreamingCanvas(decoder, device=device, workers=workers, skipped=skipped)
+        bad = look(decoder, workers, max_bad)
+        good = np.array([row for row in range(len(indices)) if row not in bad], dtype=np.int64)
+        skipped += [(source.ids[indices[row]], reason) for row, reason in bad.items()]
+        decoder = CanvasDecoder(source, indices[good], sizes[good], canvas, masks)
+        return StreamingCanvas(decoder, device=device, workers=workers, skipped=skipped, max_bad=max_bad)
     return decode_resident(decoder, device, workers, max_bad, skipped, progress)
 
 
@@ -136,6 +159,15 @@ def decode_resident(decoder: CanvasDecoder, device, workers: int, max_bad: float
         images = images[torch.from_numpy(keep).to(images.device)]
     return ResidentCanvas(images, [source.ids[i] for i in decoder.indices[keep]], decoder.indices[keep],
                           decoder.sizes[keep], skipped)
+
+
+def look(decoder: CanvasDecoder, workers: int, max_bad: float) -> dict[int, str]:
+    """{row: why it cannot be used} of up to `LOOK` rows spread over the pool."""
+    rows = np.linspace(0, len(decoder) - 1, min(LOOK, len(decoder))).astype(np.int64).tolist()
+    found = zip(rows, in_threads(lambda row: attempt(decoder, row), rows, workers))
+    bad = {row: one.reason for row, one in found if isinstance(one, BadImage)}
+    check_share([(decoder.source.ids[decoder.indices[row]], reason) for row, reason in bad.items()], len(rows), max_bad)
+    return bad
 
 
 def attempt(decoder: CanvasDecoder, row: int) -> Tensor | BadImage:

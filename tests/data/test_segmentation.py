@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from hf_lowlabel.data.canvas import build_canvas, resized
+from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
 from hf_lowlabel.data.mask_splits import make_mask_split, read_ids, split_from_lists
 from hf_lowlabel.data.segmentation import join_images, load_segmentation
@@ -285,6 +286,35 @@ def test_bad_masks_and_images(tmp_path, caplog):
         build_canvas(source, np.arange(6), masks=False)
     pool = build_canvas(source, np.arange(6), masks=False, max_bad=0.2)
     assert pool.ids == [f"{i}.jpg" for i in range(5)] and pool.skipped[0][0] == "5.jpg" and len(pool.images) == 5
+
+
+def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatch):
+    """Cut off files have whole headers: the next image stands in, at the size that the bad one's views are drawn for."""
+    folder(tmp_path, 8, 8)
+    source = load_segmentation(tmp_path, classes=ABC)
+    for name in ("3.jpg", "4.jpg"):
+        file = tmp_path / "images" / name
+        file.write_bytes(file.read_bytes()[:-150])
+    pool = build_canvas(source, np.arange(8), masks=False, max_bad=0.3, streaming=True, workers=0)
+    assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"] and len(pool) == 6
+    with pytest.raises(UserError, match="2 of 8 images that cannot be used .'3.jpg'.*at most 20.0%"):
+        build_canvas(source, np.arange(8), masks=False, max_bad=0.2, streaming=True, workers=0)
+    with pytest.raises(UserError, match="1 of 2 images that cannot be used .'3.jpg'"):
+        build_canvas(source, np.array([0, 3]), masks=True, max_bad=0.0, streaming=True, workers=0)
+
+    monkeypatch.setattr("hf_lowlabel.data.canvas.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
+    at = torch.tensor([2, 3, 4])
+    for workers in (0, 2):
+        pool = build_canvas(source, np.arange(8), masks=False, max_bad=0.4, streaming=True, workers=workers)
+        assert pool.ids[3] == "4.jpg" and pool.sizes[3].tolist() == [24, 30]
+        images = next(iter(pool.stream([at])))
+        resized_next = source.rgb(5).resize((30, 24), Image.Resampling.BILINEAR)
+        assert (images[1, :, :24].permute(1, 2, 0).numpy() == np.asarray(resized_next)).all()
+        assert (images[2, :, :25].permute(1, 2, 0).numpy() == np.asarray(source.rgb(5))).all()
+        assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"]
+    few = build_canvas(source, np.arange(8), masks=True, max_bad=0.4, streaming=True, workers=0)
+    with pytest.raises(BadImage, match="'4.jpg'"):
+        few.take(at)
 
 
 def test_shapes_are_the_same_everywhere_and_know_their_classes():
