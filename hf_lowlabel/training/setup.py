@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from ..config import RunConfig
+from ..data.folders import has_unlabeled_split
 from ..data.pools import build_pool
 from ..data.sources import Source, join, load_source
 from ..data.splits import Split
@@ -74,6 +75,9 @@ def open_source(config: RunConfig, split: str | None = None) -> Source:
     source = load_source(**config.where(split))
     if config.unlabeled_dataset and split is None:
         source = join(source, load_source(config.unlabeled_dataset, split=config.unlabeled_dataset_split))
+    elif split is None and config.dataset_split != "unlabeled" and has_unlabeled_split(Path(config.dataset).expanduser()):
+        log.warning("the images in unlabeled/ of %r are not used; fix: --unlabeled-dataset %s --unlabeled-dataset-split unlabeled",
+                    config.dataset, config.dataset)
     return source
 
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_labels_here_and_raw_images_there(photos, tmp_path):
     run = finetune(dataset=str(photos / "labeled"), unlabeled_dataset=str(photos / "raw"), num_labels=8, test_fraction=0.25,
                    output_dir=str(tmp_path), **SMALL)
     assert len(run.recorder.pools["training"]) == 24 - 6 + 9
+
+
+def test_images_of_an_unlabeled_split_need_their_option(tmp_path, caplog):
+    for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + ["unlabeled/camera1/0"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    config = FinetuneConfig(dataset=str(tmp_path), num_labels=2)
+    assert setup.open_source(config).class_names == ["cat", "dog"]
+    assert f"fix: --unlabeled-dataset {tmp_path} --unlabeled-dataset-split unlabeled" in caplog.text
+    caplog.clear()
+    both = setup.open_source(replace(config, unlabeled_dataset=str(tmp_path), unlabeled_dataset_split="unlabeled"))
+    assert len(both) == 11 and both.class_names == ["cat", "dog"] and not caplog.text
 
 
 def test_target_pretraining_then_finetuning(photos, tmp_path):
@@ -268,8 +281,6 @@ def test_init_from_a_checkpoint(photos, tmp_path):
 
 
 def test_sizes():
-    from hf_lowlabel.config import FinetuneConfig
-
     assert setup.sizes(FinetuneConfig(), 224, 500) == (224, 256)
     assert setup.sizes(FinetuneConfig(), 224, 32) == (32, 32)
     assert setup.sizes(FinetuneConfig(image_size=96), 224, 500) == (96, 108)
