@@ -71,7 +71,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
 
     loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
                 lr=config.lr, evaluate=watch, keep_best=keep_best(config, "validation" in truth),
-                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split))
+                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split, pool))
     loop.fit(config.resume)
     loop.take_best()
     network, metrics = objective.evaluated, {}
