@@ -1,6 +1,7 @@
 """A run of supervised or semi-supervised finetuning, from its configuration to the saved classifier."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from .loop import Loop
 from .priors import load_priors
 from .results import Recorder, Run
 
+log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
 
 
@@ -142,7 +144,7 @@ def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool
 def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source, np.ndarray]:
     """(which images are labeled, where the test images are, which they are).
 
-    The test set is the manifest's own, else the data set's `test` (or `validation`) split, else `test_fraction` of the
+    The test set is the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else `test_fraction` of the
     labeled images. Raises UserError where neither a label budget nor a manifest is given.
     """
     if (config.split is None) == (config.num_labels is None):
@@ -168,12 +170,20 @@ def tested_on(config: FinetuneConfig, source: Source, test_source: Source) -> tu
 
 
 def _test_source(config: FinetuneConfig) -> Source | None:
+    """The data set's own test images: of the split that is asked for, else the first of test and validation with labels."""
     for name in [config.test_dataset_split] if config.test_dataset_split else ["test", "validation"]:
         try:
-            return load_source(**config.where(name))
+            other = load_source(**config.where(name))
         except MissingSplit:
             if config.test_dataset_split:
                 raise
+            continue
+        if (other.labels >= 0).any():
+            return other
+        found = f"found no label in split {name!r} of {config.dataset!r}"
+        if config.test_dataset_split:
+            raise UserError(f"{found}; expected some to test on; fix: --test-dataset-split")
+        log.warning("%s: it is not the test set", found)
     return None
 
 

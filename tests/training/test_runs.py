@@ -165,6 +165,22 @@ def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
     assert victim in str(e.value) and "1 labeled images cannot be read" in str(e.value)
 
 
+def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
+    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some held out."""
+    for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + ["test/0", "test/1", "validation/cat/0", "validation/dog/0"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    config = FinetuneConfig(dataset=str(tmp_path), num_labels=2, test_fraction=0.2)
+    split, images, at = finetune_run.choose_split(config, load_source(str(tmp_path)))
+    assert images.split == "validation" and at.tolist() == [0, 1] and not split.test
+    assert "found no label in split 'test'" in caplog.text
+    (tmp_path / "validation").rename(tmp_path / ".away")
+    split, images, at = finetune_run.choose_split(config, load_source(str(tmp_path)))
+    assert images.split == "train" and len(at) == len(split.test) == 2
+    with pytest.raises(UserError, match="found no label in split 'test'.*expected some to test on"):
+        finetune_run.choose_split(replace(config, test_dataset_split="test"), load_source(str(tmp_path)))
+
+
 def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
