@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/as3l-cifar10")
     parser.add_argument(
-        "--dry-run", action="store_true", help="two steps of SimSiam, which shows memory and time; nothing is kept"
+        "--dry-run",
+        action="store_true",
+        help="two steps of SimSiam (with --backbone: of FlexMatch), which show memory and time; nothing is kept",
     )
     args = parser.parse_args()
 
@@ -67,6 +69,17 @@ def main() -> None:
         )
         if args.dry_run:
             return
+    if args.dry_run:  # labels at random take as long as chosen ones
+        finetune(
+            **common,
+            model=backbone,
+            method="flexmatch",
+            preset="cifar",
+            num_labels=args.num_labels,
+            max_steps=args.max_steps,
+            dry_run=True,
+        )
+        return
     select(
         backbone,
         args.dataset,

@@ -207,7 +207,7 @@ def priors(
     propagation: str = "clusters",
     finetune: bool = True,
     clusters: list[int] | None = None,
-    neighbors: int = 50,
+    neighbors: int | None = None,
     balanced: bool = False,
     hard: bool = False,
     seed: int = 0,
@@ -220,12 +220,16 @@ def priors(
 
     propagation: "clusters" (AS3L, section 4.3) or "llgc". finetune: on features after Eq. 6, with as many clusters as
     there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). neighbors: of every image
-    in the graph of llgc; fewer suit small data sets. balanced: every class gets the same mass, for classes of similar
-    size. hard: the most likely class alone, for the rows of llgc are so flat that a confidence threshold never sees
-    them. Accuracy and calibration are told where the data set has the true labels; they are never used.
+    in the graph of llgc (None: 50); fewer suit small data sets. balanced: every class gets the same mass, for classes of
+    similar size. hard: the most likely class alone, for the rows of llgc are so flat that a confidence threshold never
+    sees them. Accuracy and calibration are told where the data set has the true labels; they are never used.
     """
     if propagation not in PROPAGATION:
         raise unknown("propagation", propagation, PROPAGATION)
+    other = {"clusters": ("neighbors", neighbors), "llgc": ("clusters", clusters)}[propagation]
+    if other[1] is not None:
+        raise UserError(f"found {other[0]} with the propagation {propagation!r}, which has none; expected it with the "
+                        "other one; fix: leave it out, or change --propagation")
     start_processes(device)
     manifest = Split.load(split)
     if Path(output).exists():
@@ -244,7 +248,7 @@ def priors(
     x = unit(found.values)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
-    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {"k": neighbors}
+    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {"k": 50 if neighbors is None else neighbors}
     y = PROPAGATION[propagation](
         x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
     )

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..config import FinetuneConfig
+from ..errors import UserError
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.probes import PROBES, probe_head
 from ..methods import METHODS, hyperparameters
@@ -54,6 +55,11 @@ class Fit:
 def run(config: FinetuneConfig, folder: Path) -> Run:
     """Fit the method to features, evaluate it and save what it is."""
     setup.check_arguments(config.method, config.method_args, hyperparameters(METHODS[config.method]))
+    if config.init_from and not setup.is_model_folder(config.init_from):
+        raise UserError(
+            f"found no config.json in {config.init_from}; expected a run folder or a saved model, since {config.method} takes "
+            "no tensors of a checkpoint; fix: another --init-from, or --model for a timm name or a Hub id"
+        )
     accelerator = setup.start_accelerator(config, folder)
     source = setup.open_source(config)
     split, test_source, test_at = choose_split(config, source)

@@ -18,6 +18,7 @@ from ..data.published import is_published
 from ..data.sources import Source
 from ..data.splits import Split
 from ..distributed import world
+from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.overlays import Examples
 from ..hub.card import write_card_safely
@@ -40,6 +41,7 @@ class Recorder:
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.test_words = self.test_split = self.saw_test = None
         self.before = self._before(load_report) if self.main else []
+        self._check_baseline()
         self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
         self.shown: dict[str, int] | None = None  # class -> labeled masks that show it
         if self.main and not config.resume:
@@ -51,6 +53,15 @@ class Recorder:
         """The lineage of the weights that the run starts from."""
         known = lineage_of(*self.start) if self.start else []
         return known or [starting_weights(report.source, report.revision or self.config.model_revision, report.license)]
+
+    def _check_baseline(self) -> None:
+        """A baseline that cannot be compared with is found before training."""
+        folder = getattr(self.config, "compare_supervised", None)
+        if folder and self.main:
+            other = RunFacts.from_json(Path(folder, "run.json"))
+            if other.kind != self.config.task or not other.metrics:
+                raise UserError(f"found a run of {other.kind} with{'' if other.metrics else 'out'} results in {folder}; expected a "
+                                f"finished run of {self.config.task} to compare with; fix: another --compare-supervised, or leave it out")
 
     @property
     def start(self) -> tuple[str, str | None] | None:

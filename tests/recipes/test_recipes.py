@@ -95,6 +95,16 @@ def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, t
     assert not list(tmp_path.iterdir())
 
 
+def test_dry_run_of_as3l_from_a_backbone_keeps_nothing(copies, tmp_path_factory, tmp_path, monkeypatch):
+    small_batches(monkeypatch)
+    from hf_lowlabel.models import create_backbone
+
+    start = tmp_path_factory.mktemp("start")
+    create_backbone("wrn_10_2", pretrained=False, image_size=16).save_pretrained(start)
+    run(monkeypatch, tmp_path, "as3l_cifar10", "--dataset", copies["cifar10"], "--num-labels", 6, "--backbone", start, "--dry-run")
+    assert not list(tmp_path.iterdir())
+
+
 def small_batches(monkeypatch):
     """Batches of 4 in every default and preset: a recipe's own settings stay as they are."""
     for spec in METHODS.values():

@@ -137,6 +137,14 @@ def test_bad_input(backbone, photos, tmp_path, change, words):
     assert not (tmp_path / "out" / "labels.csv").exists()
 
 
+@pytest.mark.parametrize("given, words", [
+    (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
+    (["--propagation", "llgc", "--clusters", "3", "6"], "found clusters with the propagation 'llgc'")])
+def test_flags_of_the_other_propagation_are_refused(given, words, capsys):
+    assert main(["priors", "--split", "nowhere.json", "--model", "nowhere", "--dataset", "digits", *given]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_a_folder_with_labels_is_never_written_over(backbone, photos, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "labels.csv").write_text("precious")

@@ -12,6 +12,7 @@ from hf_lowlabel import evaluate, finetune, load_source, predict
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.probes import probe, probe_head
+from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.push import contents, push
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.training.priors import load_priors
@@ -140,6 +141,8 @@ def load_ids(run) -> list[str]:
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
         (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
         (dict(resume=True), "found resume for knn"),
+        (dict(init_from="nowhere"), "found no config.json in nowhere; expected a run folder or a saved model"),
+        (dict(compare_supervised="nowhere"), "found no nowhere/run.json"),
         (dict(push_to_hub="org/knn"), "found push_to_hub for knn, which leaves no network"),
     ],
 )
@@ -147,6 +150,17 @@ def test_settings_of_training_are_refused(bad, words, tmp_path):
     with pytest.raises(UserError) as e:
         finetune(**DIGITS, method="knn", output_dir=str(tmp_path / "run"), **bad)
     assert words in str(e.value), str(e.value)
+
+
+def test_a_baseline_of_another_kind_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_lowlabel.training.frozen_run.features_of", lambda *args: pytest.fail("computed"))
+    for kind, metrics, words in (
+        ("backbone", {"knn_accuracy": 0.5}, "run of backbone with results"),
+        ("classification", {}, "run of classification without results"),
+    ):
+        RunFacts(kind, metrics=metrics).to_json(tmp_path / kind / "run.json")
+        with pytest.raises(UserError, match=f"{words} in .*{kind}; expected a finished run of classification"):
+            finetune(**DIGITS, method="knn", compare_supervised=str(tmp_path / kind), output_dir=str(tmp_path / f"run-{kind}"))
 
 
 def test_dry_run(capsys, tmp_path, monkeypatch):
