@@ -1,6 +1,7 @@
 """The table of results says what the run folders say, and refuses to mix what cannot be compared."""
 
 import json
+import logging
 import runpy
 from pathlib import Path
 
@@ -164,8 +165,11 @@ def test_segmenters_are_compared_by_mean_iou(tmp_path):
         methods_table([*runs, folder(tmp_path, "fixmatch", 20, 0, 0.5)])
 
 
-def test_from_the_command_line(tmp_path, capsys):
+def test_from_the_command_line(tmp_path, caplog, monkeypatch):
     from hf_lowlabel.cli import main
+
+    monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "propagate", True)  # the root logger is what caplog hears
+    caplog.set_level(logging.INFO, "hf_lowlabel")
 
     runs = [folder(tmp_path, "fixmatch", 10, s, 0.75) for s in (0, 1)]
     assert json.loads((runs[0] / "run.json").read_text())["method"] == "fixmatch"
@@ -173,9 +177,8 @@ def test_from_the_command_line(tmp_path, capsys):
     assert "| fixmatch | 75.0 ± 0.0 | 10 |" in (tmp_path / "table.md").read_text()
     before = folder(tmp_path, "byol", 0, 0, 0.0, kind="backbone", metrics={"knn_accuracy": 0.6})
     both = [str(before), *map(str, runs), "--output", str(tmp_path / "both.md")]
-    capsys.readouterr()
     assert main(["report", "--table", *both]) == 0  # `runs/*` has both
-    assert f"left out {before}" in capsys.readouterr().err
+    assert f"left out {before}" in caplog.text
     assert (tmp_path / "both.md").read_text() == (tmp_path / "table.md").read_text()
 
 
