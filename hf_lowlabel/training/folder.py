@@ -11,6 +11,7 @@ from ..errors import UserError
 log = logging.getLogger("hf_lowlabel")
 
 _LOCKS: dict[Path, object] = {}  # open files of the folders this process holds
+NOTES = {"split.json", "training.yaml"}
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 
 
@@ -49,6 +50,14 @@ def claim(folder: str | Path, resume: bool) -> Path:
     lock.flush()
     _LOCKS[path] = lock
     return path
+
+
+def forget(folder: Path) -> None:
+    """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty folder."""
+    left = {p.name for p in folder.iterdir()} - IGNORED
+    if left <= NOTES:
+        for name in left:
+            (folder / name).unlink()
 
 
 def release(folder: Path) -> None:

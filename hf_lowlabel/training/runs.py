@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 
 from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, settings_text, to_dict
+from ..errors import UserError
 from ..methods import METHODS
 from . import finetune_run, frozen_run, pretrain_run
-from .folder import claim, release
+from .folder import claim, forget, release
 from .loop import duration
 from .results import Run, peak_memory
 
@@ -62,6 +63,10 @@ def _run(body, config: RunConfig) -> Run:
     folder = claim(config.output_dir or f"runs/{config.verb}-{config.method}-{_slug(config.dataset)}", config.resume)
     try:
         run = body(config, folder)
+    except UserError:
+        if not config.resume and int(os.environ.get("RANK", "0")) == 0:
+            forget(folder)
+        raise
     finally:
         release(folder)
     if pushes:

@@ -207,9 +207,12 @@ def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, 
     release(tmp_path / "run")
 
 
-def test_early_stopping_wants_a_score(photos, tmp_path):
+def test_bad_input_found_late_leaves_an_empty_folder(photos, tmp_path):
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", output_dir=str(tmp_path / "run"))
     with pytest.raises(UserError, match="no score to stop by.*--validation N"):
-        finetune(**SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", early_stopping=2, output_dir=str(tmp_path / "run"))
+        finetune(**settings, early_stopping=2)
+    assert not list((tmp_path / "run").iterdir())
+    finetune(**settings)
 
 
 def test_all_ranks_have_the_budget_of_the_fullest(monkeypatch):
