@@ -157,8 +157,7 @@ class RunConfig(DataSource):
         for name in positive:
             if getattr(self, name, None) is not None and getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
-        drawn = [n for n in ("validation", "test_fraction", "class_balanced") if self.verb == "finetune" and self.split
-                 and getattr(self, n) != default_of(next(f for f in fields(self) if f.name == n))]
+        drawn = [f.name for f in fields(self) if f.name in OF_A_DRAW and self.split and getattr(self, f.name) != f.default]
         if drawn:
             raise UserError(f"found {', '.join(drawn)} beside a split; expected one of them, since the split says which images are held "
                             "out; fix: leave it out, or give it to `hf-lowlabel split`")
@@ -264,6 +263,7 @@ class FinetuneConfig(RunConfig):
 
 
 # settings that mean nothing to a method on frozen features
+OF_A_DRAW = {"validation", "test_fraction", "class_balanced"}  # settings that a manifest has settled
 OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay", "schedule", "warmup", "head_lr",
                "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
                "freeze", "lora_rank", "lora_alpha", "adapter_width"}

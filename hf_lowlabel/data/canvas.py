@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..errors import UserError
 from .images import BadImage, check_size
 from .masks import IGNORE, check_values
-from .pools import LOOK, MEMORY_BUDGET, Progress, ResidentPool, StreamingPool, check_share
+from .pools import LOOK, MEMORY_BUDGET, Progress, ResidentPool, StreamingPool, check_share, first_good
 from .segmentation import SegmentationSource
 from .sources import Source
 
@@ -63,19 +64,9 @@ class CanvasDecoder:
         return out
 
     def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
-        out, bad = [], {}
-        last = 0 if self.masks else min(LOOK, len(self) - 1)  # of the following images that may stand in
-        for position in positions:
-            for following in range(last + 1):
-                shown = (position + following) % len(self)
-                try:
-                    out.append(self.__getitem__(position, shown))
-                    break
-                except BadImage as error:
-                    if following == last:
-                        raise
-                    bad[self.source.ids[self.indices[shown]]] = error.reason
-        return torch.stack(out), list(bad.items())
+        bad: dict[int, str] = {}
+        out = [first_good(partial(self.__getitem__, at), at, len(self), not self.masks, bad) for at in positions]
+        return torch.stack(out), [(self.source.ids[self.indices[at]], reason) for at, reason in bad.items()]
 
 
 class ResidentCanvas(ResidentPool):
@@ -119,8 +110,9 @@ def build_canvas(
     indices = np.asarray(indices, dtype=np.int64)
     if not len(indices):
         raise UserError(f"found no image of {source.name!r} to put into a pool; expected at least one; check the split")
-    workers = min(os.cpu_count() or 1, 16) if workers is None else workers
-    sizes, bad = measure(source, indices, long_side, workers)
+    threads = min(os.cpu_count() or 1, 16)
+    workers = threads if workers is None else workers
+    sizes, bad = measure(source, indices, long_side, threads)
     good = np.array([row for row in range(len(indices)) if row not in bad], dtype=np.int64)
     skipped = [(source.ids[indices[row]], reason) for row, reason in sorted(bad.items())]
     check_share(skipped, len(indices), max_bad)
@@ -129,12 +121,12 @@ def build_canvas(
     decoder = CanvasDecoder(source, indices, sizes, canvas, masks)
     need = len(indices) * (3 + masks) * canvas[0] * canvas[1]
     if streaming is True or (streaming == "auto" and need > memory_budget):
-        bad = look(decoder, workers, max_bad)
+        bad = look(decoder, threads, max_bad)
         good = np.array([row for row in range(len(indices)) if row not in bad], dtype=np.int64)
         skipped += [(source.ids[indices[row]], reason) for row, reason in bad.items()]
         decoder = CanvasDecoder(source, indices[good], sizes[good], canvas, masks)
         return StreamingCanvas(decoder, device=device, workers=workers, skipped=skipped, max_bad=max_bad)
-    return decode_resident(decoder, device, workers, max_bad, skipped, progress)
+    return decode_resident(decoder, device, threads, max_bad, skipped, progress)
 
 
 def decode_resident(decoder: CanvasDecoder, device, workers: int, max_bad: float, skipped: list, progress):

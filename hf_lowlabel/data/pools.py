@@ -71,20 +71,28 @@ class Decoder(Dataset):
         return len(self.indices)
 
     def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
+        bad: dict[int, str] = {}
         out = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
-        bad: dict[str, str] = {}
-        last = min(LOOK, len(self) - 1)  # of the following images that may stand in
         for row, position in enumerate(positions):
-            for following in range(last + 1):
-                i = self.indices[(position + following) % len(self)]
-                try:
-                    out[row] = self.source.decode(i, self.size, self.interpolation)
-                    break
-                except BadImage as error:
-                    if not self.lenient or following == last:
-                        raise
-                    bad[self.source.ids[i]] = error.reason
-        return out, list(bad.items())
+            out[row] = first_good(self.read, position, len(self), self.lenient, bad)
+        return out, [(self.source.ids[self.indices[at]], reason) for at, reason in bad.items()]
+
+    def read(self, position: int) -> Tensor:
+        """uint8 [3, S, S]; raises BadImage."""
+        return self.source.decode(self.indices[position], self.size, self.interpolation)
+
+
+def first_good(read: Callable[[int], Tensor], position: int, count: int, lenient: bool, bad: dict[int, str]) -> Tensor:
+    """`read` of the position or, if lenient, of the first of the `LOOK` after it that is not bad; notes why in `bad`."""
+    last = min(LOOK, count - 1) if lenient else 0
+    for following in range(last + 1):
+        at = (position + following) % count
+        try:
+            return read(at)
+        except BadImage as error:
+            if following == last:
+                raise
+            bad[at] = error.reason
 
 
 def as_is(batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import fields
@@ -229,14 +230,18 @@ def needs_package(architecture: str | None) -> bool:
 
 def fits_unet(facts: RunFacts) -> bool:
     """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than 32."""
-    if facts.architecture is None or facts.hyperparameters.get("output_stride") not in (None, 32):
-        return False
+    whole = facts.hyperparameters.get("output_stride") in (None, 32)
+    return whole and facts.architecture is not None and smp_builds(facts.architecture)
+
+
+@functools.cache  # a card is written at every checkpoint
+def smp_builds(architecture: str) -> bool:
     import segmentation_models_pytorch as smp
     import torch
 
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
-            smp.Unet(f"tu-{facts.architecture}", encoder_weights=None)
+            smp.Unet(f"tu-{architecture}", encoder_weights=None)
     except Exception:  # whatever timm and smp raise for a network they do not fit
         return False
     return True

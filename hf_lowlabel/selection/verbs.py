@@ -248,7 +248,7 @@ def priors(
     x = unit(found.values)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
-    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {"k": 50 if neighbors is None else neighbors}
+    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {} if neighbors is None else {"k": neighbors}
     y = PROPAGATION[propagation](
         x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
     )

@@ -144,8 +144,8 @@ def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool
 def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source, np.ndarray]:
     """(which images are labeled, where the test images are, which they are).
 
-    The test set is the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else `test_fraction` of the
-    labeled images. Raises UserError where neither a label budget nor a manifest is given.
+    The test set is the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else
+    `test_fraction` of the labeled images. Raises UserError where neither a label budget nor a manifest is given.
     """
     if (config.split is None) == (config.num_labels is None):
         raise UserError("expected either --num-labels N (a budget to draw) or --split split.json (a manifest), found "
