@@ -82,7 +82,7 @@ class RunConfig(DataSource):
     weight_decay: float | None = setting(None, "weight decay; biases and normalisation weights take none")
     schedule: str | None = setting(
         None, "learning rate over time",
-        choices=("cosine", "fixmatch", "constant", "linear", "steps", "steps-late", "steps-moam", "steps-even", "steps-tuning"))
+        choices=("cosine", "fixmatch", "constant", "linear", "poly", "steps", "steps-late", "steps-moam", "steps-even", "steps-tuning"))
     warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
     head_lr: float | None = setting(None, "learning rate of the head (with masks: decoder and head) as a multiple of the body's; None: 1")
     clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
@@ -237,7 +237,7 @@ class FinetuneConfig(RunConfig):
                                        "dpt ..., any of smp's", task="segmentation")
     architecture_args: dict = setting({}, "arguments of the architecture, as KEY=VALUE ...", task="segmentation")
     image_height: int | None = setting(None, "height of a training view in px; None: image_size", task="segmentation")
-    scale: list = setting([0.5, 1.5], "smallest and largest factor by which a training view is scaled", of=float, task="segmentation")
+    scale: list | None = setting(None, "smallest and largest factor by which a training view is scaled", of=float, task="segmentation")
     window: int | None = setting(None, "side in px of a window that slides over test images; None: whole images", task="segmentation")
     num_labels: int | None = setting(None, "labels to keep, drawn by seed; or give --split")
     class_balanced: bool = setting(False, "draw the same number of labels from every class", task="classification")
@@ -277,7 +277,7 @@ FALLBACKS: dict[str, dict] = {
     "finetune": dict(max_steps=5000, batch_size=64, optimizer="sgd", lr=0.03, weight_decay=5e-4, schedule="fixmatch", warmup=0.0,
                      head_lr=1.0, unlabeled_ratio=7),
     "segmentation": dict(max_steps=10_000, batch_size=10, optimizer="adam", lr=1e-4, weight_decay=0.0, schedule="constant", warmup=0.0,
-                         head_lr=1.0, unlabeled_ratio=1, architecture="deeplabv3plus-os16"),
+                         head_lr=1.0, unlabeled_ratio=1, architecture="deeplabv3plus-os16", scale=[0.5, 1.5]),
 }
 DEFAULT_METHODS = {("pretrain", "classification"): "byol", ("pretrain", "segmentation"): "pixpro",
                    ("finetune", "classification"): "fixmatch", ("finetune", "segmentation"): "cutmix"}

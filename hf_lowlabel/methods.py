@@ -228,7 +228,7 @@ METHODS: dict[str, Method] = {
     "simmatch": Method(
         "finetune", "finetuning.simmatch:SimMatch", "Zheng et al., SimMatch", 2022, "2203.06915", _WEAK_STRONG,
         presets={"cifar": _CIFAR, "pretrained": _PRETRAINED,
-                 "imagenet": dict(_IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1))}),
+                 "imagenet": dict(_IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1, bank_m=0.0))}),
     "comatch": Method(
         "finetune", "finetuning.comatch:CoMatch", "Li et al., CoMatch", 2021, "2011.11183",
         "weak, strong and SimCLR view",
@@ -274,23 +274,27 @@ METHODS: dict[str, Method] = {
     "classmix": Method(
         "finetune", "finetuning.classmix:ClassMix", "Olsson et al., ClassMix", 2021, "2007.07936",
         "weak and strong view of at least two images", tasks=("segmentation",),
-        defaults=dict(optimizer="sgd", lr=2.5e-4, batch_size=10, unlabeled_ratio=1, schedule="linear"),
+        # section 4 and the authors' configs/; there whole images of Cityscapes, neither scaled nor mirrored
+        defaults=dict(optimizer="sgd", lr=2.5e-4, head_lr=10.0, batch_size=10, unlabeled_ratio=1, weight_decay=5e-4, schedule="poly"),
         presets={"voc": dict(batch_size=10, image_size=321, max_steps=40_000),
-                 "cityscapes": dict(batch_size=2, pool_size=1024, image_size=512, max_steps=40_000)}),
+                 "cityscapes": dict(batch_size=2, pool_size=1024, image_size=1024, image_height=512, scale=[1.0, 1.0], flip=False,
+                                    max_steps=40_000)}),
     "clmb": Method(
         "finetune", "finetuning.clmb:CLMB", "Alonso et al., Pixel-level contrastive learning from a class-wise memory "
         "bank", 2021, "2104.13415", "weak and two strong views of at least two images", tasks=("segmentation",),
-        defaults=dict(optimizer="sgd", lr=2.5e-4, batch_size=10, unlabeled_ratio=1, schedule="linear")),
+        defaults=dict(optimizer="sgd", lr=2e-4, batch_size=10, unlabeled_ratio=1, weight_decay=5e-4, schedule="poly")),  # configs/
     "unimatch": Method(
         "finetune", "finetuning.unimatch:UniMatch", "Yang et al., Revisiting weak-to-strong consistency", 2023,
         "2208.09910", "weak and two strong views of at least two images", tasks=("segmentation",),
-        defaults=dict(optimizer="sgd", lr=1e-3, head_lr=10.0, batch_size=16, unlabeled_ratio=1, weight_decay=1e-4, schedule="linear"),
-        presets={"voc": dict(image_size=321, epochs=80), "cityscapes": dict(lr=5e-3, image_size=801, window=801, epochs=240)}),
+        defaults=dict(optimizer="sgd", lr=1e-3, head_lr=10.0, batch_size=8, unlabeled_ratio=1, weight_decay=1e-4, schedule="poly",
+                      scale=[0.5, 2.0]),
+        presets={"voc": dict(image_size=321, epochs=80),  # section 4.1 and the authors' configs/
+                 "cityscapes": dict(lr=5e-3, head_lr=1.0, image_size=801, window=801, epochs=240, method_args=dict(tau=0.0))}),
     "unimatch-v2": Method(
         "finetune", "finetuning.unimatch_v2:UniMatchV2", "Yang et al., UniMatch V2", 2024, "2410.10777",
         "weak and two strong views of at least two images", tasks=("segmentation",),
-        defaults=dict(optimizer="adamw", lr=5e-6, batch_size=16, unlabeled_ratio=1, weight_decay=0.01,
-                      schedule="linear")),
+        defaults=dict(optimizer="adamw", lr=5e-6, head_lr=40.0, batch_size=16, unlabeled_ratio=1, weight_decay=0.01, schedule="poly",
+                      scale=[0.5, 2.0])),  # section 4.1; the decoder starts from nothing
 }
 
 

@@ -25,9 +25,9 @@ class SimMatch(FinetuneObjective):
 
     lambda_u, lambda_in: weights of classes and instances (ImageNet: 10 and 5). tau: confidence from which a target
     counts (ImageNet 0.7). alpha: share of the class probabilities in the target. temperature: T of the similarities.
-    width: of the embeddings. bank_m: share of a labeled image's embedding kept when it is seen again. teacher: weak
-    views and bank come from the averaged network, BatchNorm statistics included (ImageNet), else from the network
-    itself. memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
+    width: of the embeddings. bank_m: share of a labeled image's embedding kept when it is seen again (ImageNet 0: a
+    teacher's need no smoothing). teacher: weak views and bank come from the averaged network, BatchNorm statistics
+    included (ImageNet), else from the network itself. memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
     """
 
     unguarded = ("bank", "label")

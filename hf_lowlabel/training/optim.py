@@ -24,6 +24,7 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
               steps-late 0.7, 0.8, 0.9 and steps-moam 0.5, 0.75, 0.95: S4L, sections 4.1 and 5
               steps-even 1/6, 2/6 ... 5/6: FixMatch on ImageNet, epochs 500, 1000 ... of 3000 in its authors' code
               steps-tuning 2/9, 4/9, 6/9, 8/9: Self-Tuning, steps 6000, 12000 ... of 27000 in its authors' code
+    poly      (1 - t)^0.9                             DeepLab; ClassMix, CLMB and UniMatch in their authors' code
     linear    1 - t;      constant  1
     """
     if t < warmup:
@@ -35,6 +36,8 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
         return 0.5 * (1 + math.cos(math.pi * t))
     if schedule == "fixmatch":
         return math.cos(7 * math.pi * t / 16)
+    if schedule == "poly":
+        return (1 - t) ** 0.9
     if schedule == "linear":
         return 1 - t
     if schedule == "constant":

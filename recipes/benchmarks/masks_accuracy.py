@@ -24,8 +24,8 @@ from hf_lowlabel.hub.table import methods_table
 ROWS = {"supervised-weak": ("supervised", dict(strong=False, ema_decay=0.99)), "supervised": ("supervised", dict(ema_decay=0.99)),
         "cutmix": ("cutmix", {}), "classmix": ("classmix", {}), "fixmatch": ("fixmatch", dict(ema_decay=0.99)), "unimatch": ("unimatch", {})}
 NETWORK = dict(architecture="unet", architecture_args=dict(encoder_depth=4, decoder_channels=[64, 48, 32, 16]), channels_last=True)
-TRAINED = dict(optimizer="adamw", lr=3e-4, weight_decay=1e-4, schedule="cosine", batch_size=8, unlabeled_ratio=1, keep_best="last",
-               eval_every=10**6, save_every=10**6)
+TRAINED = dict(optimizer="adamw", lr=3e-4, weight_decay=1e-4, schedule="cosine", batch_size=8, unlabeled_ratio=1, scale=[0.5, 1.5],
+               keep_best="last", eval_every=10**6, save_every=10**6)
 
 
 def main() -> None:

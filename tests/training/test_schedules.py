@@ -31,6 +31,7 @@ def test_drops_at_the_epochs_of_the_papers(schedule, warmup, epochs):
 def test_smooth_schedules_start_after_the_warmup():
     assert learning_rate("fixmatch", 1.0) == pytest.approx(math.cos(7 * math.pi / 16))
     assert learning_rate("cosine", 0.1, 0.1) == 1 and learning_rate("cosine", 0.55, 0.1) == pytest.approx(0.5)
+    assert learning_rate("poly", 0.36) == pytest.approx(0.64**0.9) and learning_rate("poly", 1.0) == 0
     assert learning_rate("linear", 0.25) == 0.75 and learning_rate("constant", 0.9) == 1
 
 
@@ -67,3 +68,36 @@ def test_fixmatch_on_imagenet_as_its_authors_ran_it():
     assert config.lr == 0.1 * config.batch_size / 256 and config.warmup == pytest.approx(50 / 3000)
     assert config.weight_decay == 2 * 3e-4  # Keras's l2(3e-4) has twice the gradient of PyTorch's decay
     assert config.method_args == {"tau": 0.7, "lambda_u": 10.0} and config.unlabeled_ratio == 5
+
+
+def of_masks(method, preset=None, **given):
+    return FinetuneConfig(dataset="x", task="segmentation", method=method, preset=preset, **given).resolved()
+
+
+@pytest.mark.parametrize("method, preset, rate, head, decay, images, scale", [
+    ("classmix", "voc", 2.5e-4, 10, 5e-4, 10, [0.5, 1.5]), ("classmix", "cityscapes", 2.5e-4, 10, 5e-4, 2, [1, 1]),
+    ("clmb", None, 2e-4, 1, 5e-4, 10, [0.5, 1.5]),
+    ("unimatch", "voc", 1e-3, 10, 1e-4, 8, [0.5, 2]), ("unimatch", "cityscapes", 5e-3, 1, 1e-4, 8, [0.5, 2]),
+    ("unimatch-v2", None, 5e-6, 40, 0.01, 16, [0.5, 2]),
+])
+def test_segmentation_as_its_authors_ran_it(method, preset, rate, head, decay, images, scale):
+    """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in all."""
+    config = of_masks(method, preset)
+    assert (config.lr, config.head_lr, config.weight_decay) == (rate, head, decay)
+    assert (config.batch_size, config.scale, config.schedule) == (images, scale, "poly")
+
+
+def test_cityscapes_as_classmix_and_unimatch_ran_it():
+    """Whole images at half size, as they are; and every pixel a pseudo-label."""
+    config = of_masks("classmix", "cityscapes")
+    assert (config.image_height, config.image_size, config.pool_size, config.flip) == (512, 1024, 1024, False)
+    assert of_masks("unimatch", "cityscapes").method_args == {"tau": 0.0} and of_masks("unimatch").method_args == {}
+
+
+def test_what_is_said_of_the_scale_wins():
+    assert of_masks("unimatch", scale=[1.0, 1.2]).scale == [1.0, 1.2] and of_masks("cutmix").scale == [0.5, 1.5]
+
+
+def test_simmatch_on_imagenet_replaces_what_it_stored():
+    """models/simmatch.py of its code: with a teacher the bank takes the newest embedding."""
+    assert FinetuneConfig(dataset="x", method="simmatch", preset="imagenet").resolved().method_args["bank_m"] == 0
