@@ -4,7 +4,8 @@
     L_si = mean over valid pixels of  1[max p' >= tau] H(argmax p', p(x_si)),   p' = averaged network on x_w
 
 Each strong view is perturbed in its features as well: the two views of an image drop complementary halves of the
-channels of every encoder map, and half of the images in a batch drop none: one of each pair.
+channels of every encoder map, and half of the images in a batch drop none: one of each pair. Maps of one width, those of
+a vision transformer, drop the same channels: a channel that is gone cannot be read from another layer.
 """
 from __future__ import annotations
 
@@ -44,8 +45,7 @@ class UniMatchV2(FinetuneObjective):
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
         maps = self.model.encode(torch.cat([x_l, *strong]))
         whole = one_of_each_pair(key)                                                    # images that drop nothing
-        features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole, key, f"map {k}")])
-                                      for k, f in enumerate(maps)])
+        features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole, key)]) for f in maps])
         logits_l, logits_1, logits_2 = self.model.classify(features, size).float().split([n, m, m])
 
         first, second = (sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
@@ -66,12 +66,12 @@ def one_of_each_pair(key: Tensor) -> Tensor:
     return (keyed(key, "whole", 1)[i - i % 2, 0] < 0.5) ^ (i % 2 == 1)
 
 
-def complementary_dropout(x: Tensor, whole: Tensor, key: Tensor, purpose: str = "map") -> Tensor:
+def complementary_dropout(x: Tensor, whole: Tensor, key: Tensor) -> Tensor:
     """x [2 M, C, ...], two views of M images one after the other: view 1 keeps a random half of the channels, doubled,
     view 2 the others; images where `whole` [M] keep all as they are. Prefix tokens [2 M, n, D] drop features."""
     if not x.shape[1]:
         return x
     axis = 1 if x.dim() == 4 else 2
-    keep = 2.0 * (keyed(key, purpose, x.shape[axis]) < 0.5)                              # [M, C]
+    keep = 2.0 * (keyed(key, "map", x.shape[axis]) < 0.5)                              # [M, C]
     keep = torch.where(whole[:, None], 1.0, torch.stack([keep, 2 - keep])).flatten(0, 1)  # [2 M, C]
     return x * (keep[:, :, None, None] if axis == 1 else keep[:, None, :]).to(x)
