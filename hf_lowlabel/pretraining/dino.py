@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..distributed import all_mean
 from ..errors import UserError
 from ..objective import EMA, PretrainObjective, cosine_momentum
-from .contrast import Waiting
+from .contrast import Waiting, full_precision, unit
 
 
 def cross_view_entropy(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
@@ -53,7 +53,9 @@ class Head(nn.Module):
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
         # frozen: a gradient of zeros, where none at all would stall DDP
         w = self.prototypes.detach() + 0 * self.prototypes if frozen else self.prototypes
-        return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(w, dim=1)).float()
+        z = unit(self.mlp(x))
+        with full_precision(z):
+            return F.linear(z, unit(w))
 
 
 class DINO(PretrainObjective):

@@ -103,6 +103,19 @@ def test_head_gives_cosines():
     torch.testing.assert_close(head(x), before)
 
 
+def test_cosines_keep_their_digits_under_autocast():
+    """They are divided by 0.04: what bfloat16 drops would be a tenth of a logit."""
+    head = make("dino").head
+    head.mlp.register_forward_hook(lambda m, x, z: seen.append(z))
+    seen: list[torch.Tensor] = []
+    with torch.autocast("cpu", torch.bfloat16):
+        out = head(torch.randn(4, 8))
+    z, w = array(seen[0].float()), array(head.prototypes)
+    expected = (z / np.linalg.norm(z, axis=1, keepdims=True)) @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T
+    assert seen[0].dtype == torch.bfloat16
+    np.testing.assert_allclose(array(out), expected, atol=1e-6)
+
+
 def test_local_crops_are_views_of_their_own_that_only_the_student_sees():
     objective = make("dino", local_crops=3)
     assert make("dino").views == ("byol1", "byol2")
