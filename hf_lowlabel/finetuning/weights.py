@@ -100,7 +100,7 @@ class Free(Rule):
         q, w = logits.softmax(1), weight.unsqueeze(1)
         mine = torch.stack([class_mean(w * q), class_mean(w * one_hot(q.argmax(1), q))])[None]      # [1, 2, K]
         q_mean, h = all_gather(mine, grad=True).mean(0)                                             # over all ranks
-        a = F.normalize(self.p_mean / self.h_mean, p=1, dim=0)
+        a = F.normalize(self.p_mean / self.h_mean.clamp_min(1e-30), p=1, dim=0)  # a class not seen for 10^5 steps
         b = F.normalize(torch.where(h > 0, q_mean / h.clamp_min(1e-12), 0.0), p=1, dim=0)
         return self.lambda_f * torch.where(h.sum() > 0, (a * (b + 1e-12).log()).sum(), 0.0)
 

@@ -71,6 +71,15 @@ def test_free_without_confident_images_has_a_finite_gradient():
     assert torch.equal(logits.grad, torch.zeros(M, K))
 
 
+def test_free_survives_a_class_that_is_never_predicted():
+    """Its share of the histogram shrinks by m in every step, in the end below what a ratio can hold."""
+    rule, logits = Free(num_classes=K), torch.randn(M, K, requires_grad=True)
+    for smallest in (1e-42, 0.0):
+        rule.h_mean[0] = smallest
+        rule.penalty(logits, torch.ones(M)).backward()
+        assert logits.grad.isfinite().all()
+
+
 def test_soft():
     rule = Soft(num_classes=K, m=0.9, n=2.0)
     mu, var, p_mean = 1 / K, 1.0, np.full(K, 1 / K)
