@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distributed import all_mean
+from ..distributed import all_mean, world
 from ..errors import UserError
 from ..objective import IGNORE_INDEX
 from ..views.draws import keyed
@@ -32,7 +32,7 @@ def mean_over(values: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return values.mean()
     count = all_mean(valid.sum().float())  # DDP averages the gradients of the ranks' quotients
-    return torch.where(valid, values, 0.0).sum() / count.clamp(min=1)
+    return torch.where(valid, values, 0.0).sum() / count.clamp(min=1 / world())
 
 
 def half_box(key: Tensor, size: tuple[int, int], area: float = 0.5) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import unknown
 from .fixmatch import FixMatch
+from .pixels import mean_over
 from .weights import Rule, Uda
 
 SCHEDULES = {
@@ -45,5 +46,4 @@ class UDA(FixMatch):
             return F.cross_entropy(logits, target)
         eta = SCHEDULES[self.tsa](t) * (1 - 1 / logits.shape[1]) + 1 / logits.shape[1]
         loss = F.cross_entropy(logits, target, reduction="none")                        # [B, ...]
-        open_ = (loss.detach() > -math.log(eta)).float()                                # p(y) < eta
-        return (open_ * loss).sum() / open_.sum().clamp_min(1)
+        return mean_over(loss, loss.detach() > -math.log(eta))                          # p(y) < eta

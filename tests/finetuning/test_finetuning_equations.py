@@ -11,6 +11,9 @@ from finetuning_stand_in import (
     POOL, D, K, Twin, array, build, ce, linear, log_softmax, make_batch, norm, parts, run, sharp, softmax, unit,
 )
 
+from hf_lowlabel.finetuning import pixels
+
+
 def gauss(t, ramp):
     return math.exp(-5 * (1 - min(1, t / ramp)) ** 2)
 
@@ -138,6 +141,14 @@ def test_uda(tsa):
         return labeled + (mask * divergence).mean()
 
     run("uda", reference, tsa=tsa, tau=0.6)
+
+
+def test_training_signal_annealing_counts_the_open_images_of_all_processes(monkeypatch):
+    objective, logits, target = build("uda", tsa="linear"), torch.zeros(3, K), torch.tensor([0, 1, 2])
+    logits[0, 0] = 9.0  # already learned
+    alone = float(objective.supervised(logits, target, 0.5))
+    monkeypatch.setattr(pixels, "all_mean", lambda count: (count + 6) / 2)  # another process has six open ones
+    assert alone == pytest.approx(math.log(K)) and float(objective.supervised(logits, target, 0.5)) == pytest.approx(2 * alone / 4)
 
 
 def test_pseudo_label():

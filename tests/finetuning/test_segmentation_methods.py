@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from segmenter_stand_in import SIDE, D, K, TinySegmenter, double, make_batch, mean_ce, pixels
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning import pixels as pixels_module
 from hf_lowlabel.finetuning.classmix import ClassMix
 from hf_lowlabel.finetuning.clmb import CLMB, to_grid
 from hf_lowlabel.finetuning.cutmix import CutMixSeg
@@ -111,6 +112,15 @@ def test_mean_over():
     v, valid = torch.tensor([[1.0, float("nan")], [3.0, 4.0]]), torch.tensor([[True, False], [True, False]])
     assert mean_over(v, valid) == 2 and mean_over(v, torch.zeros(2, 2, dtype=torch.bool)) == 0
     assert mean_over(v[1], None) == 3.5
+
+
+@pytest.mark.parametrize("elsewhere", [0, 5])
+def test_mean_over_of_several_processes(elsewhere, monkeypatch):
+    """The mean over ranks of what each returns is the mean over all values, down to a single one."""
+    v, valid = torch.tensor([4.0, 9.0]), torch.tensor([True, False])
+    monkeypatch.setattr(pixels_module, "all_mean", lambda x: (x + elsewhere) / 2)
+    monkeypatch.setattr(pixels_module, "world", lambda: 2)
+    assert mean_over(v, valid) / 2 == pytest.approx(4 / (1 + elsewhere))
 
 
 # ---- equations ------------------------------------------------------------------------------------------------------
@@ -265,6 +275,22 @@ def test_complementary_dropout():
     assert torch.equal(tokens[0, 0], tokens[0, 1]) and set(tokens.unique().tolist()) == {0.0, 2.0}
 
 
+def test_maps_of_one_width_drop_the_same_channels():
+    """As in the authors' code: of a transformer's layers none may tell what the others have lost."""
+    class Layers(TinySegmenter):
+        def encode(self, x):
+            return [super(Layers, self).encode(x)[-1]] * 2
+
+        def decode(self, maps):
+            seen.extend(maps)
+            return super().decode(maps[-1:])
+
+    seen: list[torch.Tensor] = []
+    UniMatchV2(Layers(), tau=TAU)(make_batch(unlabeled=4), 0.3)
+    first, second = ((m[-8:] == 0).all((2, 3)) for m in seen[-2:])  # the student's, after the teacher's
+    assert first.any() and torch.equal(first, second)
+
+
 def test_unimatch_v2():
     batch, objective = make_batch(unlabeled=4), make(UniMatchV2, tau=TAU, box=0.9)
     u, model = batch["unlabeled"], objective.model
@@ -273,7 +299,7 @@ def test_unimatch_v2():
     out = objective(batch, 0.3)
     teacher = double(u["weak"], objective.ema.module).softmax(1)
     strong = torch.cat([paste(b, partner(u[k]), u[k]) for b, k in zip(boxes, ("strong", "strong2"))])
-    maps = [complementary_dropout(f, whole, u["key"], f"map {k}") for k, f in enumerate(model.encode(strong))]
+    maps = [complementary_dropout(f, whole, u["key"]) for f in model.encode(strong)]
     z = model.classify(model.decode(maps), (SIDE, SIDE)).double()
     s1, s2 = (sure_ce(part, teacher, b, u["valid"]) for part, b in zip(z.chunk(2), boxes))
     supervised = mean_ce(double(batch["labeled"]["image"], model), batch["labeled"]["target"])
