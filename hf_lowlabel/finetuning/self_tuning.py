@@ -67,6 +67,13 @@ class SelfTuning(FinetuneObjective):
         positive = F.pad(group.flatten(1), (1, 0), value=1.0)                            # k_0 belongs to every group
         return -((positive * log_p).sum(1) / positive.sum(1)).mean()
 
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The projector learns at the body's rate; the head is the classifier alone, as in the authors' code."""
+        projector = list(self.projector.parameters())
+        base, known = [*self.model.body_parameters(), *projector], {id(p) for p in projector}
+        head = [p for p in super().param_groups()["head"] if id(p) not in known]
+        return {"base": [p for p in base if p.requires_grad], "head": head}
+
     def after_step(self, t: float) -> None:
         super().after_step(t)
         self.key_projector.update(self.projector, self.momentum)

@@ -91,8 +91,10 @@ def test_self_tuning():
                 queues[c].append(v)
         return ce(net.logits(l["image"]), y).mean() + cost
 
-    run("self-tuning", reference, queue=3, width=7, lambda_u=1.5)
+    objective = run("self-tuning", reference, queue=3, width=7, lambda_u=1.5)
     assert max(map(len, queues)) > 3
+    head = {id(p) for p in objective.param_groups()["head"]}
+    assert head == {id(p) for p in objective.model.head.parameters()}  # 10 times the rate: the classifier, not the projector
 
 
 def test_sscl():
