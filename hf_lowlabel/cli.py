@@ -5,8 +5,9 @@ import argparse
 import dataclasses
 import importlib
 import sys
+import warnings
 
-from .cli_select import data_flags
+from .cli_select import data_flags, max_bad_flag
 from .config import FinetuneConfig, PretrainConfig, RunConfig, field_type, from_dict, methods_for, read_yaml
 from .errors import UserError, unknown
 from .methods import METHODS, hyperparameters
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
         return 0
+    formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
     try:
         if argv[0] not in VERBS:
             raise unknown("verb", argv[0], VERBS)
@@ -52,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    finally:
+        warnings.formatwarning = formatted
 
 
 # ---- training ---------------------------------------------------------------------------------------------------------
@@ -135,6 +139,7 @@ def _evaluate(argv: list[str]) -> int:
     parser.add_argument("--dataset-split", help="split to evaluate on (default: the manifest's test images, else 'test')")
     parser.add_argument("--split", help="manifest whose test images are meant (default: split.json of the run folder)")
     data_flags(parser)
+    max_bad_flag(parser)
     masks = parser.add_argument_group("segmenters (default: as the run folder was trained)")
     masks.add_argument("--mask-column", help="column that holds the mask")
     masks.add_argument("--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file")

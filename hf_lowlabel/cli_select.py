@@ -59,7 +59,7 @@ def split(argv: list[str]) -> int:
         of = f", {len(found.skipped)} skipped"
     split.save(args.output)
     print(f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test{of} in "
-          f"{len(split.class_names)} classes; hash {split.hash[:12]}")
+          f"{len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}")
     return 0
 
 
@@ -88,6 +88,11 @@ def select(argv: list[str]) -> int:
         print(f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`" if
               args.task == "classification" else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio")
     return 0
+
+
+def listed(names: list[str]) -> str:
+    """The classes, so that folders which are none are seen at once."""
+    return f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
 
 
 def label(argv: list[str]) -> int:
@@ -132,6 +137,20 @@ def feature_flags(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--model-revision", help="revision of a model on the Hub")
     parser.add_argument("--seed", type=int, default=0, help="decides clusters and draws (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
+    max_bad_flag(parser)
+
+
+def max_bad_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-bad", type=share, default=0.01, metavar="FLOAT", help="share of unreadable images that is left out and "
+                        "listed; above it nothing is computed (default: 0.01)")
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1; argparse makes its error of any other."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
 
 
 def data_flags(parser: argparse.ArgumentParser) -> None:

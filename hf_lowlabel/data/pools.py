@@ -9,6 +9,7 @@ one met later gives its place to the next image of the pool: the same one for an
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -268,5 +269,7 @@ def decode_chunks(source, indices, size, interpolation, workers, progress):
 def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> None:
     if len(skipped) > max_bad * count or len(skipped) == count:
         shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
+        needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
+        larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
         raise UserError(f"found {len(skipped)} of {count} images that cannot be used ({shown}); expected at most "
-                        f"{max_bad:.1%} of them; fix or remove the files, or allow a larger share")  # fmt: skip
+                        f"{max_bad:.1%} of them; fix: repair or remove the files{larger}")  # fmt: skip

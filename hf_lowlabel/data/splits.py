@@ -136,8 +136,11 @@ class Split:
         return Resolved(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(pool))
 
     def check(self, source: Source) -> None:
-        if source.class_names:
-            for name in self.class_names:
+        if self.foreign(source):
+            warnings.warn(f"found {', '.join(source.class_names[:10])} in {source.name!r}, none of them a class of the split "
+                          f"({', '.join(self.class_names[:10])}): the labels are those of the split alone")
+        else:
+            for name in self.class_names if source.class_names else ():
                 if name not in source.class_names:
                     raise unknown(f"class in the split (the data {source.name!r} lacks it)", name, source.class_names)
         if self.fingerprint is not None and self.fingerprint != source.fingerprint:
@@ -148,9 +151,14 @@ class Split:
                 "--revision), or make a new split with `hf-lowlabel split`"
             )
 
+    def foreign(self, source: Source) -> bool:
+        """Are the classes of `source` others altogether, as folders by day or by slide are? All labels are then the split's."""
+        return bool(self.class_names and source.class_names) and set(self.class_names).isdisjoint(source.class_names)
+
     def targets(self, source: Source) -> np.ndarray:
         """int64 [N]: the label of each image of `source` as an index into the split's class names; -1 = none."""
-        labels = source.with_classes(self.class_names).labels.copy()
+        own = source.without_labels() if self.foreign(source) else source
+        labels = own.with_classes(self.class_names).labels.copy()
         at = self.resolve(source)
         labels[at.labeled] = at.labels
         return labels

@@ -207,4 +207,4 @@ class ShardedStream:
         if len(self.skipped) > max(self.max_bad * self.seen, self.max_bad * 1000):
             shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.skipped[:5])
             raise UserError(f"found {len(self.skipped)} of {self.seen} images that cannot be used ({shown}); expected "
-                            f"at most {self.max_bad:.1%} of them; fix the data, or allow a larger share")  # fmt: skip
+                            f"at most {self.max_bad:.1%} of them; fix the data, or allow a larger share (--max-bad)")  # fmt: skip

@@ -56,7 +56,11 @@ def import_labels(
         )
     before = base.labeled if base is not None else task.labeled
     labeled = {**before, **found.labels}
-    names = [*classes, *class_order(set(labeled.values()) - set(classes))]
+    used = set(labeled.values())
+    if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
+        found.notes.append(f"no label is one of {', '.join(classes[:10])}: they are not taken for classes")
+        classes = []
+    names = [*classes, *class_order(used - set(classes))]
     held = (base.validation, base.test) if base is not None else (task.validation, task.test)
     if source is not None:
         split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)

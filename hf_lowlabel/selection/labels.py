@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..data.folders import class_order
-from ..errors import UserError, unknown
+from ..errors import UserError
 
 COLUMNS = ("file_name", "id", "label", "skipped")
-LABEL_NAMES = ("label", "class", "choice")
+FILE_NAMES = ("file_name", "filename", "file", "image", "path")
+LABEL_NAMES = ("label", "class", "choice", "category", "target")
 SHOWN = 10  # faults listed
 
 
@@ -173,10 +174,12 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     head = text.split("\n", 1)[0]
     reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
     columns = [clean(c).lower() for c in reader.fieldnames or ()]
-    if "file_name" not in columns and "id" not in columns:
-        raise unknown(f"column in {path.name}", "file_name", columns)
+    named = next((c for c in FILE_NAMES if c in columns), None)
+    if named is None and "id" not in columns:
+        raise UserError(f"found the columns {', '.join(columns)} in {path.name}; expected one called file_name; fix: rename it")
     if not set(LABEL_NAMES) & set(columns):
-        raise unknown(f"column in {path.name}", "label", columns)
+        raise UserError(f"found the columns {', '.join(columns)} in {path.name}; expected one called label; fix: rename it")
+    columns = ["file_name" if c == named else c for c in columns]
     reader.fieldnames = columns
     return [(reader.line_num, row) for row in reader]
 
@@ -188,7 +191,12 @@ def class_faults(
     faults = []
     used = class_order(set(labels.values()))
     of = {name: next(where.get(id, id) for id, label in labels.items() if label == name) for name in used}
-    if classes and not new_classes:
+    if classes and not new_classes and used and not set(used) & set(classes):
+        faults.append(
+            f"no label ({', '.join(used[:10])}) is one of the classes that are known: {', '.join(classes[:10])}; if those are folders "
+            "that say nothing of the class, give --new-classes"
+        )
+    elif classes and not new_classes:
         for name in used:
             if name not in classes:
                 near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)

@@ -53,13 +53,15 @@ def select(
     image_size: int | None = None,
     model_revision: str | None = None,
     device: str | None = None,
+    max_bad: float = 0.01,
 ) -> Selection:
     """Choose `budget` images worth labeling and write a folder to label them in.
 
     model: a timm name, local folder or Hub id whose features decide. dataset: as for `load_source`, or a DataSource with
     its split, columns and revision. split: a manifest; its validation and test images are left out, and so are those it
     has labels for. classes: a list or file of class names. features: file of the features (None: in `output`), reused
-    when model and data are the same. Under several processes the first one writes.
+    when model and data are the same. max_bad: share of unreadable images that is left out and listed. Under several
+    processes the first one writes.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
@@ -89,6 +91,7 @@ def select(
         image_size=image_size,
         revision=model_revision,
         device=device,
+        max_bad=max_bad,
     )
     x = unit(found.values)
     free = found.rows(np.setdiff1d(members, labeled))  # rows of the features
@@ -215,6 +218,7 @@ def priors(
     image_size: int | None = None,
     model_revision: str | None = None,
     device: str | None = None,
+    max_bad: float = 0.01,
 ) -> dict:
     """Prior pseudo-labels of all training images from the labels of a manifest; returns and prints what they are worth.
 
@@ -237,7 +241,8 @@ def priors(
     source = open_images(dataset, "classification")
     at: Resolved = manifest.resolve(source)
     found = extract(
-        model, source, at.train, path=features, image_size=image_size, revision=model_revision, device=device
+        model, source, at.train, path=features, image_size=image_size, revision=model_revision, device=device,
+        max_bad=max_bad,
     )
     labeled = found.rows(at.labeled)
     if len(labeled) < len(at.labeled):

@@ -98,7 +98,7 @@ def summarise(run: Run) -> None:
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in (
         "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy", "miou", "dice", "pixel_accuracy",
         "validation_miou")}
-    print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
     if "miou" in run.metrics:
         print("IoU  " + per_class(run.metrics))
     left = ("model.safetensors", "predictions.parquet", "priors.safetensors", "README.md", "split.json", "metrics.json", "curves.png")

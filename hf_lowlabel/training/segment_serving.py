@@ -44,7 +44,7 @@ def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None
                    dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
                    mask_column: str | None = None, classes: Sequence[str] = (), mask_format: str | None = None,
                    mask_ignore: Sequence[int] = (), window: int | None = None, output: str | None = None,
-                   device: str | None = None) -> dict:
+                   device: str | None = None, max_bad: float = 0.01) -> dict:
     """Metrics of a segmenter on the images with masks of a data set (evaluation.segmentation.segmentation_metrics).
 
     What the masks mean is declared as for finetuning; left out, it is what the run folder `model` was trained with. Which
@@ -56,7 +56,7 @@ def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None
     trained = read_yaml(folder / "training.yaml") if (folder / "training.yaml").is_file() and not given else {}
     said = {k: trained[k] for k in DECLARED if trained.get(k)} | given
     config = FinetuneConfig(task="segmentation", dataset=dataset, dataset_config=dataset_config, dataset_revision=dataset_revision,
-                            image_column=image_column, pool_size=network.config.image_size, **said)
+                            image_column=image_column, pool_size=network.config.image_size, max_bad=max_bad, **said)
     manifest = Path(split) if split else folder / "split.json"
     chosen = Split.load(manifest) if dataset_split is None and (split or manifest.is_file()) else None
     if chosen is not None and chosen.test:

@@ -25,6 +25,7 @@ from ..models.locating import model_type
 from ..views.table import build_view
 from .checkpoint import write_json
 from .inference import logits_of, predict_images
+from .setup import tell_skipped
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -50,20 +51,22 @@ def names_of(model) -> list[str]:
 def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, split: str | None = None,
              dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
              label_column: str | None = None, output: str | None = None, device: str | None = None, task: str | None = None,
-             **masks) -> dict:
+             max_bad: float = 0.01, **masks) -> dict:
     """Metrics of a saved classifier on the labeled images of a data set (see `classification_metrics`).
 
     A segmenter is recognised by its config (`task` says which is expected); `masks` and its metrics are in
     `segment_serving.evaluate_masks`. Which images: those of `dataset_split` if given; else the test images of the manifest
     `split` or of the model's own split.json; else the data set's split "test". Classes are matched by name. `model` is a run
     folder, a saved model or a Hub id; `dataset`, `dataset_config`, `dataset_revision`, `image_column` and `label_column` are
-    those of `load_source`; `output` a folder for metrics.json and pictures; `device` None the best there is. Raises UserError.
+    those of `load_source`; `output` a folder for metrics.json and pictures; `device` None the best there is; `max_bad` the share of
+    unreadable images that is left out. Raises UserError.
     """
     if task_of(model, task) == "segmentation":
         from .segment_serving import evaluate_masks
 
         return evaluate_masks(model, dataset, dataset_split=dataset_split, split=split, dataset_config=dataset_config, output=output,
-                              dataset_revision=dataset_revision, image_column=image_column, device=device, **masks)
+                              dataset_revision=dataset_revision, image_column=image_column, device=device, max_bad=max_bad,
+                              **masks)
     refuse(masks)
     manifest = Path(split) if split else Path(model) / "split.json"
     chosen = Split.load(manifest) if dataset_split is None and (split or manifest.is_file()) else None
@@ -77,7 +80,8 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
     if not len(indices):
         raise UserError(f"found no labeled image in {dataset!r} (split {source.split!r}); expected some to evaluate on")
     pool = build_pool(source, indices, size=side, interpolation=network.preprocessing["interpolation"],
-                      device=next(network.parameters()).device)
+                      device=next(network.parameters()).device, max_bad=max_bad)
+    tell_skipped(pool, len(indices), "test")
     logits, targets = logits_of(network, pool, view).numpy(), labels[pool.indices]
     metrics = classification_metrics(logits, targets, names)
     if output:

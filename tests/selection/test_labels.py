@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.sources import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
@@ -120,8 +122,8 @@ def test_classes(folder):
 def test_files_that_cannot_be_read(folder):
     for content, words in (
         (b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"),
-        (b"name,label\n", "did you mean|unknown column"),
-        (b"file_name,animal\n", "unknown column"),
+        (b"name,label\n", "the columns name, label .* one called file_name; fix: rename"),
+        (b"file_name,animal\n", "the columns file_name, animal .* one called label; fix: rename"),
     ):
         (folder / "labels.csv").write_bytes(content)
         with pytest.raises(UserError, match=words):
@@ -211,8 +213,6 @@ def test_rows_without_a_selection_need_the_data(tmp_path):
     (tmp_path / "mine.csv").write_text("id,label\n0003,3\n0007,7\n")
     with pytest.raises(UserError, match="--dataset"):
         import_labels(tmp_path / "mine.csv")
-    from hf_lowlabel.data.sources import load_source
-
     source = load_source("digits")
     with pytest.warns(UserWarning, match="8 of 10 classes"):
         split, _ = import_labels(tmp_path / "mine.csv", source=source)
@@ -220,6 +220,24 @@ def test_rows_without_a_selection_need_the_data(tmp_path):
     (tmp_path / "mine.csv").write_text("id,label\n0003,3\nxx,7\n")
     with pytest.raises(UserError, match="row 3"):
         import_labels(tmp_path / "mine.csv", source=source)
+
+
+def test_folders_that_are_no_classes(tmp_path, capsys):
+    for name in ("slide 1/a.png", "slide 1/b.png", "Ülm/c.png", "d.png"):
+        (tmp_path / "cells" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "cells" / name)
+    (tmp_path / "mine.csv").write_text("image;Class\nslide 1/a.png;flat\nÜlm/c.png;round\n", encoding="utf-8")
+    argv = ["split", "--dataset", str(tmp_path / "cells"), "--from", str(tmp_path / "mine.csv"), "--output", str(tmp_path / "s.json")]
+    assert main(argv) == 2
+    assert "no label (flat, round) is one of the classes that are known: slide 1, Ülm" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="found slide 1, Ülm in 'cells', none of them a class of the split"):
+        assert main([*argv, "--new-classes"]) == 0
+    assert "2 classes (flat, round)" in capsys.readouterr().out
+    split, source = Split.load(tmp_path / "s.json"), load_source(tmp_path / "cells")
+    with pytest.warns(UserWarning, match="the labels are those of the split alone"):
+        at = split.resolve(source)
+    assert [source.ids[i] for i in at.labeled] == ["slide 1/a.png", "Ülm/c.png"] and at.labels.tolist() == [0, 1]
+    assert len(at.train) == 4 and split.targets(source).tolist() == [-1, 0, -1, 1]
 
 
 def test_ids_may_hold_images_and_a_slash(tmp_path):

@@ -137,6 +137,16 @@ def test_bad_input(backbone, photos, tmp_path, change, words):
     assert not (tmp_path / "out" / "labels.csv").exists()
 
 
+def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, photos, tmp_path, capsys):
+    (photos / "photo 05.png").write_bytes(b"")
+    argv = ["select", "--model", backbone, "--dataset", str(photos), "--budget", "3", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(argv) == 2
+    assert "found 1 of 24 images that cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
+    assert "or --max-bad 0.05 to leave them out" in error
+    assert main([*argv, "--max-bad", "0.05"]) == 0
+    assert Task.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"
+
+
 @pytest.mark.parametrize("given, words", [
     (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
     (["--propagation", "llgc", "--clusters", "3", "6"], "found clusters with the propagation 'llgc'")])
