@@ -7,7 +7,7 @@
 A finished run folder is not run again, so it may be stopped at any time. All rows share the masks, the starting weights, the
 network (a U-Net of four stages), the geometry of the crops, the steps and the rate; nothing is chosen by the test images. The
 baseline sees weak and strong views, supervised-weak weak ones alone, as CutMix does.
-Cost: 2 to 7 minutes a run on one 2.5 GHz core, 20 runs for five seeds of four rows.
+Cost: 2 to 7 minutes a run on one 2.5 GHz core, 20 runs for five seeds of four rows; PixPro takes 15 minutes a seed.
 """
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=20, help="masks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--max-steps", type=int, default=400)
+    parser.add_argument("--pretrain-steps", type=int, default=600, help="of PixPro, 16 images each")
     parser.add_argument("--long-side", type=int, default=96, help="px to which images are scaled, for training and evaluation")
     parser.add_argument("--image-size", type=int, default=64, help="side of a crop in px")
     parser.add_argument("--output", default="runs/masks-accuracy", help="folder of all run folders, and of table.md")
@@ -53,7 +54,7 @@ def main() -> None:
             if start == "pixpro":
                 model = str(root / f"pixpro-{seed}")
                 once(pretrain, Path(model), **common, seed=seed, model=args.model, method="pixpro", preset="target", batch_size=16,
-                     max_steps=args.max_steps, output_stride=16, pool_size=args.long_side)
+                     max_steps=args.pretrain_steps, output_stride=16, pool_size=args.long_side)
             for row in args.methods:
                 method, arguments = ROWS[row]
                 once(finetune, root / start / f"{row}-{args.labels}-{seed}", **common, **NETWORK, **TRAINED, seed=seed, model=model,
