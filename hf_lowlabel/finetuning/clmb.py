@@ -113,7 +113,7 @@ class CLMB(FinetuneObjective):
 
     def after_step(self, t: float) -> None:
         self.updates += 1
-        m = min(cosine_momentum(self.ema_decay, t), self.momentum)
+        m = min(cosine_momentum(self.ema_decay, t), (1 + self.updates) / (10 + self.updates))  # as in BYOL
         self.ema.update(self.model, m)
         self.teacher_projector.update(self.projector, m)
 

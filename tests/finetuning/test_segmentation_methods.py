@@ -255,6 +255,17 @@ def test_unimatch():
     assert float(out["loss"]) == pytest.approx((supervised + 0.3 * (s1 + s2) + 0.3 * fp) / 2, abs=1e-5)
 
 
+def test_unimatch_learns_from_the_weak_view_with_dropped_channels():
+    batch, objective = make_batch(), make(UniMatch, tau=TAU, box=0.0, lambda_s=0.0, lambda_fp=0.6)
+    u, model = batch["unlabeled"], objective.model
+    out = objective(batch, 0.3)
+    maps = [drop_channels(f, u["key"], 0.5, f"map {k}") for k, f in enumerate(model.encode(u["weak"]))]
+    z = model.classify(model.decode(maps), (SIDE, SIDE)).detach().double()
+    fp = sure_ce(z, double(u["weak"], model).softmax(1), None, u["valid"])
+    supervised = mean_ce(double(batch["labeled"]["image"], model), batch["labeled"]["target"])
+    assert out["loss"].item() == pytest.approx((supervised + 0.6 * fp) / 2, abs=1e-5)
+
+
 def test_dropped_channels():
     x, key = torch.rand(50, 40, 3, 3) + 1, keys(0, "channels", 0, 50)
     y = drop_channels(x, key, 0.5)
@@ -401,6 +412,33 @@ def test_clmb_loss():
     expected = mean_ce(double(batch["labeled"]["image"], objective.model), batch["labeled"]["target"])
     expected += float(ramp) * total / count + 0.3 * entropy / count / torch.tensor(float(K)).log()
     assert float(objective(batch, t)["loss"]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_clmb_contrasts_after_the_ramp_and_scores_do_not_move_features():
+    loss, seen = {}, []
+    for t in (0.1, 0.5):
+        for weight in (0.0, 1.0):
+            torch.manual_seed(0)  # of the heads
+            objective = make(CLMB, **{**SMALL, "lambda_c": weight})
+            objective.attention.register_forward_hook(lambda m, a, out: seen.append(a[0].requires_grad))
+            objective.memory.normal_(generator=torch.Generator().manual_seed(9))
+            objective.filled.fill_(6)
+            out = objective(make_batch(), t)
+            loss[t, weight] = out["loss"].item()
+    assert loss[0.1, 0.0] == loss[0.1, 1.0] and out["contrast"] > 0.01
+    assert loss[0.5, 1.0] - loss[0.5, 0.0] == pytest.approx(out["contrast"].item(), abs=1e-5)
+    assert seen and not any(seen)
+
+
+def test_clmb_teacher_slows_down_to_a_stop():
+    objective = make(CLMB, **SMALL, ema_decay=0.9)
+    objective.updates = 10**6
+    before = [p.clone() for p in objective.ema.module.parameters()]
+    for t, kept in ((0.0, 0.9), (0.5, 0.95), (1.0, 1.0)):
+        objective.after_step(t)
+        before = [kept * b + (1 - kept) * p for b, p in zip(before, objective.model.parameters(), strict=True)]
+        for b, p in zip(before, objective.ema.module.parameters(), strict=True):
+            torch.testing.assert_close(p, b, rtol=0, atol=1e-5)
 
 
 def test_clmb_mixes_after_the_ramp_only():
