@@ -2,13 +2,14 @@
 
 A reference keeps its own memory from the first step on; it is given the weights before the step and the same draws.
 """
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from finetuning_stand_in import (
-    POOL, D, K, Twin, array, build, ce, linear, log_softmax, make_batch, norm, parts, run, sharp, softmax, unit,
+    POOL, D, K, TinyModel, Twin, array, build, ce, linear, log_softmax, make_batch, norm, parts, run, sharp, softmax, unit,
 )
 
 from hf_lowlabel.finetuning import pixels
@@ -128,6 +129,20 @@ def test_adamatch():
     run("adamatch", reference, m=0.8)
 
 
+def test_adamatch_draws_each_labeled_logit_between_two_normalisations():
+    """z' of the labeled images in the batch with all others, z'' in a batch of their own; lambda for every logit."""
+    objective = build("adamatch", model=TinyModel(norm=True))
+    batch, twin = make_batch(objective), copy.deepcopy(objective.model)
+    x, u = torch.cat([batch["labeled"][k] for k in ("image", "strong")]), batch["unlabeled"]
+    joint, alone = (array(twin(v).logits)[:len(x)] for v in (torch.cat([x, u["weak"], u["strong"]]), x))
+    torch.manual_seed(3)
+    share = array(torch.rand(len(x), K))
+    torch.manual_seed(3)
+    target, found = array(batch["labeled"]["target"].repeat(2)), float(objective(batch, 0.0)["supervised"])
+    assert found == pytest.approx(ce(share * joint + (1 - share) * alone, target).mean(), rel=1e-4)
+    assert all(abs(found - ce(z, target).mean()) > 1e-3 for z in (joint, alone))
+
+
 @pytest.mark.parametrize("tsa", [None, "linear", "log", "exp"])
 def test_uda(tsa):
     def reference(o, net, teacher, batch, t):
@@ -175,6 +190,16 @@ def test_mean_teacher():
         return ce(net.logits(x), y).mean() + gauss(t, 0.4) * 50 * ((net.p(u) - teacher.p(v)) ** 2).mean()
 
     run("mean-teacher", reference)
+
+
+def test_the_mean_teacher_normalises_by_the_batch_its_student_sees():
+    objective = build("mean-teacher", model=TinyModel(norm=True))
+    with torch.no_grad():
+        for p in objective.ema.parameters():
+            p.add_(0.1)
+    (x, _, u, v), twin = parts(batch := make_batch(objective), "weak", "weak2"), copy.deepcopy(objective)
+    p, q = (softmax(array(net(torch.cat([x, w])).logits)[len(x):]) for net, w in ((twin.model, u), (twin.ema.module, v)))
+    assert float(objective(batch, 0.5)["consistency"]) == pytest.approx(((p - q) ** 2).mean(), rel=1e-4)
 
 
 def test_temporal_ensembling():

@@ -33,6 +33,16 @@ def test_loss_is_equation_1(tau):
     assert objective(batch, 0.9)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_queue_takes_the_slow_encoder_s_keys_of_the_second_view():
+    objective = make("moco", norm=True)
+    train(objective)
+    batch, at, twin = batch_for(objective, seed=5), int(objective.queue.pointer), copy.deepcopy(objective)
+    expected = unit(array(twin.teacher_projector(twin.teacher_encoder.module.pooled(batch["views"][1]))))
+    objective(batch, 0.9)
+    objective.after_step(0.9)
+    np.testing.assert_allclose(array(objective.queue.keys[at:at + 4]), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_info_nce_gradient():
     g = torch.Generator().manual_seed(0)
     q, k, n = (F.normalize(torch.randn(*s, dtype=torch.float64, generator=g), dim=1) for s in ((3, 4), (3, 4), (5, 4)))
