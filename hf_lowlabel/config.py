@@ -5,6 +5,7 @@ A setting left at None takes the method's own default (`hf-lowlabel methods NAME
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass, fields
@@ -293,11 +294,14 @@ def methods_for(verb: str) -> list[str]:
 
 def field_type(f: dataclasses.Field, cls: type) -> tuple[type, bool]:
     """(bare type, whether None is allowed) of a config field."""
-    hint = typing.get_type_hints(cls)[f.name]
+    hint = _hints(cls)[f.name]
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         args = [a for a in typing.get_args(hint) if a is not type(None)]
         return args[0], True
     return hint, False
+
+
+_hints = functools.cache(typing.get_type_hints)  # a millisecond each, asked for every field
 
 
 def coerce(cls: type, name: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -159,13 +160,16 @@ def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
 
 def collect_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result; what is not installed is left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@functools.cache  # a card is written at every checkpoint, and this parses a file
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def collect_hardware(processes: int = 1) -> dict[str, Any]:

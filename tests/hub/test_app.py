@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hub_runs import without_pictures
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -33,8 +34,11 @@ print("RESULT" + json.dumps([model(Image.open(path)) for path in sys.argv[2:]] +
 def run(tmp_path_factory):
     from hf_lowlabel import finetune
 
-    return finetune(dataset="digits", model="cnn6_16", from_scratch=True, image_size=16, pool_size=16, color=False, max_steps=2, log_every=1, eval_every=9,
-                    batch_size=10, num_labels=20, unlabeled_ratio=1, output_dir=str(tmp_path_factory.mktemp("runs") / "digits")).folder  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        return finetune(dataset="digits", model="cnn6_16", from_scratch=True, image_size=16, pool_size=16, color=False, max_steps=2, log_every=1,
+                        eval_every=9, batch_size=10, num_labels=20, unlabeled_ratio=1,
+                        output_dir=str(tmp_path_factory.mktemp("runs") / "digits")).folder  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Every recipe runs on generated images in the columns and splits of the published data sets."""
 
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -90,6 +91,8 @@ DRY = [
 def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, tmp_path, monkeypatch, capsys):
     """--dry-run keeps nothing. The batches of the papers are cut to what 24 images need."""
     small_batches(monkeypatch)
+    monkeypatch.syspath_prepend(str(RECIPES))
+    monkeypatch.setitem(importlib.import_module("data_sets").SMALL["stl10"], "image_size", 16)
     more = ("--unlabeled-dataset", copies["stl10"]) if benchmark == "stl10" else ()
     run(monkeypatch, tmp_path, recipe, "--benchmark", benchmark, "--dataset", copies[benchmark], *arguments, *more)
     assert not list(tmp_path.iterdir())

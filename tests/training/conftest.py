@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_lowlabel.data import digits
+from hf_lowlabel.evaluation import overlays, plots
 
 TINY = dict(dataset="digits", model="wrn_10_2", from_scratch=True, image_size=8, pool_size=8, color=False, log_every=2, eval_every=100,
             save_every=2, batch_size=12, max_steps=6)
@@ -67,9 +68,13 @@ def few_images(monkeypatch):
 def no_pictures(request, monkeypatch):
     """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
     if "pictures" not in request.keywords:
-        for name in ("curves", "predictions", "confusion", "reliability"):
-            monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
-        monkeypatch.setattr("hf_lowlabel.evaluation.overlays.examples", lambda *args, **kwargs: None)
+        draw_nothing(monkeypatch.setattr)
+
+
+def draw_nothing(setattr) -> None:
+    for name in ("curves", "predictions", "confusion", "reliability"):
+        setattr(plots, name, lambda *args, **kwargs: None)
+    setattr(overlays, "examples", lambda *args, **kwargs: None)
 
 
 def tensors(folder: Path, step: int) -> dict:

@@ -1,4 +1,4 @@
-"""What torchrun starts in test_sharded.py: the command line; the ids that each process reads are left in FILE.<rank>."""
+"""What test_sharded.py starts, on two processes under torchrun: the command line; the ids that each process reads are left in FILE.<rank>."""
 import json
 import os
 import sys
@@ -19,5 +19,5 @@ def noted(self):
 if __name__ == "__main__":
     ShardedStream.rows = noted
     code = cli.main(sys.argv[2:])
-    Path(f"{sys.argv[1]}.{os.environ['RANK']}").write_text(json.dumps(ids))
+    Path(f"{sys.argv[1]}.{os.environ.get('RANK', 0)}").write_text(json.dumps(ids))
     sys.exit(code)

@@ -1,7 +1,7 @@
-"""Two processes on the same global batch do what one does.
+"""Two processes on the same global batch do what one does, for both verbs and every method of segmentation.
 
-Rounding differs (sums over ranks), and a network of BatchNorms this small multiplies it by about two a step at lr 0.01: the
-learning rates here are low enough for 1e-5 after 20 steps.
+Rounding differs (sums over ranks), and a network of BatchNorms this small multiplies it by about two a step at lr
+0.01: the learning rates here are low enough for 1e-5 after 20 steps.
 """
 import json
 import os
@@ -12,49 +12,74 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .conftest import FINETUNE, PRETRAIN
+from . import launched_runs
+from .conftest import draw_nothing
+from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
 
-def flags(settings: dict) -> list[str]:
-    out = []
-    for key, value in settings.items():
-        flag = key.replace("_", "-")
-        out.append(f"--{flag}" if value is True else f"--no-{flag}" if value is False else f"--{flag}={value}")
-    return out
-
-
-def launch(processes: int, verb: str, settings: dict, folder) -> str:
-    """Run the command line under torchrun; returns what it printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "hf_lowlabel.cli",
-               verb, *flags(settings), "--output-dir", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+@pytest.fixture(scope="module")
+def two(masked, tmp_path_factory):
+    """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three times."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               launched_runs.__file__, str(masked), str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
+    return folder, done.stderr
 
 
-@pytest.mark.parametrize("verb, settings", [
-    ("finetune", dict(FINETUNE, method="fixmatch", max_steps=20, lr=1e-3)),
-    ("pretrain", dict(PRETRAIN, method="byol", model="cnn6_16", image_size=16, pool_size=16, max_steps=20, batch_size=48, optimizer="sgd", lr=5e-4,
-                      method_args="hidden=64")),
-])
-def test_two_ranks_equal_one(verb, settings, tmp_path):
-    settings = dict(settings, log_every=1, save_every=20)
-    one, two = launch(1, verb, settings, tmp_path / "one"), launch(2, verb, settings, tmp_path / "two")
-    assert "1 process on cpu" in one and "2 processes on cpu" in two
-    a, b = load_file(tmp_path / "one" / "model.safetensors"), load_file(tmp_path / "two" / "model.safetensors")
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
-    rows = [[json.loads(r) for r in (tmp_path / k / "log.jsonl").read_text().splitlines()] for k in ("one", "two")]
-    losses = [[r["loss"] for r in run if "loss" in r] for run in rows]
+@pytest.fixture(scope="module")
+def one(masked, tmp_path_factory):
+    """Folder with the same runs of this process."""
+    folder = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch.setattr)
+        launched_runs.classification(folder)
+        launched_runs.segmentation(masked, folder)
+    return folder
+
+
+def compare(a, b) -> list[list[float]]:
+    """Weights of two run folders are the same; returns the losses of both."""
+    x, y = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    assert x.keys() == y.keys()
+    for name in x:
+        torch.testing.assert_close(x[name], y[name], atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+    rows = [[json.loads(r) for r in (folder / "log.jsonl").read_text().splitlines()] for folder in (a, b)]
+    return [[r["loss"] for r in run if "loss" in r] for run in rows]
+
+
+@pytest.mark.parametrize("verb", COMPARED)
+def test_two_ranks_equal_one(verb, one, two):
+    losses = compare(one / verb, two[0] / verb)
     assert len(losses[0]) == len(losses[1]) == 20
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)  # a rank alone has another loss: it is the mean that is logged
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)  # it is the mean over ranks that is logged
+    facts = [json.loads((folder / verb / "run.json").read_text()) for folder in (one, two[0])]
+    assert [f["hardware"]["processes"] for f in facts] == [1, 2]
+    assert "2 processes on cpu" in two[1] and "1 process" not in two[1]
 
 
-@pytest.mark.parametrize("labels", [10, 12, 13])
-def test_no_budget_gives_an_empty_epoch_on_two_ranks(labels, tmp_path):
+@pytest.mark.parametrize("labels", LABELS)
+def test_no_budget_gives_an_empty_epoch_on_two_ranks(labels, two):
     """Labels below, equal to and above the batch of 12 (one rank: test_batches.py)."""
-    launch(2, "finetune", dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3), tmp_path)
-    assert (tmp_path / "model.safetensors").is_file()
+    assert (two[0] / f"{labels}-labels" / "model.safetensors").is_file()
+
+
+def test_the_first_of_two_ranks_draws(two):
+    for run, pictures in (("finetune", {"curves", "predictions", "confusion", "reliability"}),
+                          ("pretrain", {"curves"}), ("with-pictures", {"curves", "predictions", "confusion"})):
+        assert {p.stem for p in (two[0] / run).glob("*.png")} == pictures
+
+
+@pytest.mark.parametrize("method", ALGORITHMS)
+def test_two_ranks_equal_one_in_segmentation(method, one, two):
+    losses = compare(one / method, two[0] / method)
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+    a, b = (json.loads((folder / method / "metrics.json").read_text()) for folder in (one, two[0]))
+    assert a["pixels"] == b["pixels"] and a["miou"] == pytest.approx(b["miou"], abs=2e-3)  # a pixel may turn over
+    hashes = json.loads((two[0] / f"{method}.json").read_text())
+    assert len(hashes) == 2 and hashes[0] == hashes[1]  # the ranks stay one network
 
 
 def test_batchnorm_over_ranks_under_autocast(monkeypatch):

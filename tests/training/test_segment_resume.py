@@ -9,7 +9,7 @@ import torch
 from hf_lowlabel import finetune
 
 from .conftest import SEGMENT, tensors
-from .segment_ranks import ALGORITHMS, settings
+from .launched_runs import ALGORITHMS, settings
 from .test_resume import watch
 
 

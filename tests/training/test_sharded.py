@@ -21,7 +21,7 @@ from hf_lowlabel.training import pretrain_run, runs
 
 from . import shard_ranks
 from .conftest import PRETRAIN, tensors
-from .test_ranks import flags
+from .launched_runs import flags
 from .test_resume import watch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # hub_server, which imports its neighbour
@@ -93,9 +93,9 @@ def test_ranks_read_their_own_files_of_a_hub_data_set(folder, tmp_path):
         for world in (1, 2):
             settings = dict(SETTINGS, dataset="org/many", method_args="hidden=32", max_steps=FILES * ROWS // 8, save_every=3)
             noted = tmp_path / f"read{world}"
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}",
-                       shard_ranks.__file__, str(noted), "pretrain", *flags(settings), "--output-dir",
-                       str(tmp_path / f"run{world}")]
+            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if world > 1 else []
+            command = [sys.executable, *torchrun, shard_ranks.__file__, str(noted), "pretrain", *flags(settings),
+                       "--output-dir", str(tmp_path / f"run{world}")]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", **hub.env(tmp_path / "home")}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,70 @@
+"""Short runs one after the other; as a script, what torchrun starts: all of them on two processes, in one launch."""
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from hf_lowlabel import METHODS, cli, finetune  # noqa: E402
+from tests.training.conftest import FINETUNE, PRETRAIN, SEGMENT, draw_nothing  # noqa: E402
+from tests.training.test_resume import digest  # noqa: E402
+
+ALGORITHMS = [name for name, m in METHODS.items() if m.verb == "finetune" and "segmentation" in m.tasks]
+SMALL = {"clmb": dict(width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.3)}
+LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
+COMPARED = {
+    "finetune": dict(FINETUNE, method="fixmatch", max_steps=20, lr=1e-3),
+    "pretrain": dict(PRETRAIN, method="byol", model="cnn6_16", image_size=16, pool_size=16, max_steps=20,
+                     batch_size=48, optimizer="sgd", lr=5e-4, method_args="hidden=64"),
+}
+
+
+def flags(settings: dict) -> list[str]:
+    out = []
+    for key, value in settings.items():
+        flag = key.replace("_", "-")
+        out.append(f"--{flag}" if value is True else f"--no-{flag}" if value is False else f"--{flag}={value}")
+    return out
+
+
+def command(verb: str, settings: dict, folder: Path) -> None:
+    """A run of the command line."""
+    assert cli.main([verb, *flags(settings), "--output-dir", str(folder)]) == 0
+
+
+def classification(folder: Path) -> None:
+    """Both verbs, log and checkpoint as they are compared."""
+    for verb, settings in COMPARED.items():
+        command(verb, dict(settings, log_every=1, save_every=20), folder / verb)
+
+
+def settings(method: str, folder) -> dict:
+    return dict(SEGMENT, dataset=str(folder), method=method, method_args=SMALL.get(method, {}), keep_checkpoints=9)
+
+
+def segmentation(data: str, folder: Path) -> None:
+    for method in ALGORITHMS:
+        run = finetune(**settings(method, data) | dict(max_steps=5, seed=1, lr=1e-4, optimizer="sgd", log_every=1),
+                       output_dir=str(folder / method))
+        if dist.is_initialized():
+            hashes = [None] * dist.get_world_size()
+            state = run.loop.inner.state_dict()
+            dist.all_gather_object(hashes, digest({k: v for k, v in state.items() if torch.is_tensor(v)}))
+            (folder / f"{method}.json").write_text(json.dumps(hashes))
+
+
+def main(data: str, folder: Path) -> None:
+    classification(folder)
+    finetune(**settings("supervised", data) | dict(max_steps=1), output_dir=str(folder / "with-pictures"))
+    draw_nothing(setattr)
+    for labels in LABELS:
+        command("finetune", dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3), folder / f"{labels}-labels")
+    segmentation(data, folder)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1], Path(sys.argv[2]))
