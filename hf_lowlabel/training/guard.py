@@ -33,7 +33,7 @@ class Guard:
         self.objective, self.optimizer = objective, optimizer
         self.on_host = device.type == "cpu"
         self.in_row = torch.zeros((), dtype=torch.int64, device=device)    # bad steps up to now without a good one between
-        self.longest = torch.zeros((), dtype=torch.int64, device=device)   # the longest such run since the last look
+        self.longest = torch.zeros((), dtype=torch.int64, device=device)   # the longest such run
         self.total = torch.zeros((), dtype=torch.int64, device=device)
         self.buffers, self.weights = state_of(objective)
         self.live: list[Tensor] = []

@@ -170,7 +170,6 @@ class Loop:
         row["skipped"] = int(self.guard.total)
         row["steps_per_second"] = (self.step - first) / max(time.perf_counter() - begin, 1e-9)
         longest = int(self.guard.longest)
-        self.guard.longest.zero_()
         self.record(row)
         if self.accelerator.is_main_process:
             left = (self.steps - self.step) / row["steps_per_second"]

@@ -194,7 +194,7 @@ def save_model(network, folder: Path) -> None:
     transformers_logging.disable_progress_bar()
     try:
         save_standalone(network, aside)
-        for file in sorted(aside.iterdir(), key=lambda p: p.suffix != ".safetensors"):  # config.json last says: complete
+        for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):  # the last one, it says: complete
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

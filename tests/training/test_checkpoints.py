@@ -21,6 +21,7 @@ def make(folder, steps=(1, 2, 3), keep=3):
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(2, 3)).sum().backward()
     optimizer.step()
+    optimizer.state[net.bias]["count"] = 7  # some optimizers keep plain numbers
     for step in steps:
         save_checkpoint(folder, step, net.state_dict(), optimizer, {"note": step}, keep)
     return net, optimizer
@@ -35,7 +36,7 @@ def test_newest_are_kept_and_read_back(tmp_path):
     fresh = torch.optim.Adam(net.parameters())
     checkpoint.restore_optimizer(fresh, state, rest["optimizer"])
     for a, b in zip(optimizer.state.values(), fresh.state.values(), strict=True):
-        assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+        assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
@@ -87,7 +88,7 @@ def test_every_flipped_bit_is_found(tmp_path):
 
 @pytest.mark.parametrize("hurt", ["truncate", "remove", "manifest"])
 def test_a_damaged_checkpoint_falls_back(hurt, tmp_path):
-    make(tmp_path, steps=(1, 2))
+    net, optimizer = make(tmp_path, steps=(1, 2))
     newest = checkpoints(tmp_path)[0]
     if hurt == "truncate":
         file = newest / "objective.safetensors"
@@ -98,6 +99,8 @@ def test_a_damaged_checkpoint_falls_back(hurt, tmp_path):
         (newest / "manifest.json").write_text("{")
     with pytest.warns(UserWarning, match="step-00000002 is damaged"):
         assert load_newest(tmp_path)[3]["step"] == 1
+    save_checkpoint(tmp_path, 2, net.state_dict(), optimizer, {}, keep=2)  # trained again up to there: in the damaged one's place
+    assert load_newest(tmp_path)[3]["step"] == 2 and damage(newest) is None
 
 
 def test_all_damaged_is_an_error(tmp_path):
@@ -109,7 +112,7 @@ def test_all_damaged_is_an_error(tmp_path):
 
 def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
     """Die at the n-th file operation, for every n until one save succeeds: the old checkpoint is always loadable."""
-    operations = ("save_file", "write_json", "_sha256", "_fsync")
+    operations, left = ("save_file", "write_json", "_sha256", "_fsync"), []
     for n in range(40):
         folder = tmp_path / str(n)
         net, optimizer = make(folder, steps=(1,))
@@ -133,11 +136,49 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
             except MemoryError:
                 survived = False
         assert load_newest(folder)[3]["step"] in ((2,) if survived else (1, 2))
+        left.append([p.name for p in folder.iterdir() if p.name.startswith(".")])
+        save_checkpoint(folder, 3, net.state_dict(), optimizer, {}, keep=1)
+        assert [p.name for p in folder.iterdir()] == ["step-00000003"]  # nothing of the killed one stays
         if survived:
             break
-    assert survived and n > 8  # it was killed at many points before
-    save_checkpoint(folder, 3, net.state_dict(), optimizer, {}, keep=1)
-    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    assert survived and n > 8 and sum(map(bool, left)) > 8  # it was killed at many points before
+
+
+def test_everything_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new one."""
+    done = []
+    fsync, replace, rmtree = checkpoint._fsync, checkpoint.os.replace, checkpoint.shutil.rmtree
+    make(tmp_path, steps=(1,), keep=1)
+    monkeypatch.setattr(checkpoint, "_fsync", lambda p: (done.append(("fsync", p.name)), fsync(p)))
+    monkeypatch.setattr(checkpoint.os, "replace", lambda a, b: (done.append(("replace", b.name)), replace(a, b)))
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda p, **k: (done.append(("rmtree", p.name)), rmtree(p, **k)))
+    make(tmp_path, steps=(2,), keep=1)
+    named, gone = done.index(("replace", "step-00000002")), done.index(("rmtree", "step-00000001"))
+    before = {name for what, name in done[:named] if what == "fsync"}
+    assert before >= {"objective.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}
+    assert any(name.startswith(".step-00000002") for name in before)  # the folder that lists them
+    assert done[named + 1] == ("fsync", tmp_path.name) and gone > named + 1
+
+
+def test_a_reader_never_sees_half_a_json_file(tmp_path, monkeypatch):
+    checkpoint.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
+    seen, replace = [], checkpoint.os.replace
+    monkeypatch.setattr(checkpoint.os, "replace", lambda a, b: (seen.append((a.read_text(), b.read_text())), replace(a, b)))
+    checkpoint.write_json(tmp_path / "metrics.json", {"accuracy": 0.6})
+    assert [tuple(map(json.loads, pair)) for pair in seen] == [({"accuracy": 0.6}, {"accuracy": 0.5})]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"accuracy": 0.6}
+
+
+def test_a_saved_model_is_there_when_its_config_is(tmp_path, monkeypatch):
+    """A folder with a config.json is taken for a model: all else is in place before."""
+    from hf_lowlabel.models import create_classifier
+    from hf_lowlabel.training import results
+
+    moved, replace = [], results.os.replace
+    monkeypatch.setattr(results.os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
+    results.save_model(create_classifier("cnn6_16", 2, pretrained=False), tmp_path)
+    assert sorted(moved) == ["config.json", "model.safetensors", "preprocessor_config.json"] and moved[-1] == "config.json"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(moved)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")])

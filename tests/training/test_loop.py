@@ -1,12 +1,21 @@
 """The loop alone, around a network of three weights: what each step is given, how it may stop, what a resume brings back."""
+import contextlib
+import json
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from hf_lowlabel.config import FinetuneConfig, PretrainConfig
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning.supervised import Supervised
+from hf_lowlabel.models import create_classifier
 from hf_lowlabel.objective import Objective
+from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.optim import build_optimizer, set_learning_rate
 from hf_lowlabel.training.setup import start_accelerator
@@ -51,6 +60,31 @@ def test_progress_and_rate_of_each_step(tmp_path):
     loop.fit()
     assert [t for t, _ in loop.inner.seen] == [0, 0.25, 0.5, 0.75]
     assert [row["lr"] for row in loop.history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
+def test_the_last_step_is_logged_evaluated_and_saved(tmp_path):
+    """Also where it is no multiple of what the settings say."""
+    evaluated = []
+    loop = make(tmp_path, evaluate=scored([0] * 4, evaluated), log_every=3, eval_every=3, save_every=3)
+    loop.fit()
+    assert [row["step"] for row in loop.history if "loss" in row] == evaluated == [3, 4]
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["step-00000004", "step-00000003"]
+
+
+def test_a_second_interrupt_ends_the_process_at_once(tmp_path):
+    """The first one is waited for until the end of the step."""
+    loop, real = make(tmp_path), Loop.train_step
+
+    def train_step(batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert loop.signal == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(loop, batch)
+
+    loop.train_step = train_step
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit()
+    assert loop.step == 0 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):
@@ -123,6 +157,90 @@ def test_the_seconds_of_all_parts_are_counted(tmp_path):
     assert 1000 <= again.seconds < 1100
 
 
+def test_killed_before_its_first_checkpoint_a_run_starts_its_log_anew(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "lo')
+    loop = make(tmp_path)
+    loop.fit(resume=True)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [row["step"] for row in loop.history] == [1, 2, 3, 4] and rows[0]["loss"] == 3
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Pretend that there is a second process: `two(value)` is what it brings to the next agreement."""
+    said = []
+
+    def all_reduce(x, op):
+        x.copy_({dist.ReduceOp.MIN: torch.minimum, dist.ReduceOp.MAX: torch.maximum}[op](x, torch.full_like(x, said.pop())))
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+
+    def begin(*values):
+        monkeypatch.setattr("hf_lowlabel.training.loop.world", lambda: 2)
+        said.extend(values)
+
+    return begin
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_a_bad_loss_on_one_process_skips_the_step_on_all(other, two, tmp_path):
+    loop = make(tmp_path)
+    two(other)
+    loop.train_step(next(loop.batches(0)))
+    assert int(loop.guard.total) == 1 - other
+    assert torch.equal(loop.inner.net.weight, torch.ones(1, 3)) == (other == 0)
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(two, tmp_path):
+    loop = make(tmp_path)
+    two(15)
+    loop.step = 9
+    assert loop.asked_to_stop() == 0  # not asked yet: the other one would not answer
+    loop.step = 10
+    assert loop.asked_to_stop() == 15
+
+
+def test_gradients_are_exchanged_with_the_last_micro_batch(two, tmp_path, monkeypatch):
+    loop, said = make(tmp_path, accumulate=2, batch_size=2), []
+
+    class Wrapped:
+        def __call__(self, batch, t):
+            said.append(batch["x"].shape[0])
+            return loop.inner(batch, t)
+
+        @contextlib.contextmanager
+        def no_sync(self):
+            said.append("alone")
+            yield
+            said.append("together")
+
+    loop.objective = Wrapped()
+    two(1)
+    out = loop.train_step(next(loop.batches(0)))
+    assert said == ["alone", 1, "together", 1] and float(out["loss"]) == 3  # 1 + 1 + 1: what is logged is their mean
+
+
+@pytest.mark.parametrize("good, stop", [((), 3), ((2,), 5), ((1, 3), 6)])
+@pytest.mark.parametrize("spoil", [
+    lambda loss: loss * float("nan"),
+    lambda loss: loss + float("nan"),  # its gradient is finite
+    lambda loss: loss + (0 * loss).sqrt(),  # finite itself, and its gradient is not
+])
+def test_bad_steps_in_a_row_are_counted_to_the_step(spoil, good, stop, tmp_path):
+    """The third in a row ends the run; a good one between starts the count anew, whether rows are logged or not."""
+    for log_every in (1, stop):
+        loop = make(tmp_path, max_steps=9, max_bad_steps=3, log_every=log_every)
+        real = loop.inner.forward
+
+        def forward(batch, t):
+            loss = real(batch, t)["loss"]
+            return {"loss": loss if loop.step + 1 in good else spoil(loss)}
+
+        loop.inner.forward = forward
+        with pytest.raises(UserError, match=f"3 steps in a row up to step {stop}"):
+            loop.fit()
+
+
 class Roles(Objective):
     """A body with a weight that decays and one that does not, a head, and a part whose rate is fixed."""
 
@@ -143,6 +261,14 @@ def test_every_weight_has_its_rate_and_decay(name):
     found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert found == {id(net.body.weight): (0.1, 0.3), id(net.body.bias): (0.1, 0), id(net.head.weight): (1, 0.3),
                      id(net.fixed.weight): (0.2, 0.3)}
+
+
+def test_the_last_layer_is_the_head():
+    model = create_classifier("cnn6_16", 3, pretrained=False)
+    groups = Supervised(model).param_groups()
+    head = {id(p) for p in model.timm_model.fc.parameters()}
+    assert {id(p) for p in groups["head"]} == head
+    assert {id(p) for p in groups["base"]} == {id(p) for p in model.parameters()} - head
 
 
 def test_lars_adapts_weights_without_decay_too():

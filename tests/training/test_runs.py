@@ -18,7 +18,7 @@ from torch import nn
 from hf_lowlabel import evaluate, finetune, load_source, make_split, predict, pretrain
 from hf_lowlabel.config import FinetuneConfig
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.training import finetune_run, runs, setup
+from hf_lowlabel.training import finetune_run, pretrain_run, runs, setup
 from hf_lowlabel.training.folder import claim, release
 
 
@@ -120,6 +120,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path):
     pre = pretrain(**common, model="cnn6_16", from_scratch=True, method_args=dict(hidden=16), output_dir=str(tmp_path / "pre"))
     assert len(pre.recorder.pools["pool"]) == 24 - 6  # the test images stay unseen
     assert 0 < pre.metrics["feature_std"] and 0 <= pre.metrics["knn_accuracy"] <= 1
+    assert pre.loop.optimizer.param_groups[0]["base_lr"] == pytest.approx(pre.config.lr * 4 / 256)  # lr is of 256 images a step
     second = pretrain(**common, model=str(tmp_path / "pre"), method_args=dict(hidden=16), output_dir=str(tmp_path / "pre2"))
     assert max(r.get("distance", 0) for r in second.loop.history) > 0  # the pull to the start is on for weights that were given
     fine = finetune(**common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), lr=0.0, weight_decay=0.0)
@@ -165,6 +166,54 @@ def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
     assert victim in str(e.value) and "1 labeled images cannot be read" in str(e.value)
 
 
+def test_an_unreadable_test_image_does_not_shift_the_labels_of_the_others(photos, tmp_path):
+    shutil.copytree(photos / "labeled", tmp_path / "data")
+    source = load_source(str(tmp_path / "data"))
+    split = make_split(source, 8, test_fraction=0.25)
+    split.save(tmp_path / "split.json")
+    first = min(split.test, key=source.ids.index)  # of the class "dark", as the next two
+    (tmp_path / "data" / first).write_bytes(b"\0" * (tmp_path / "data" / first).stat().st_size)
+    run = finetune(dataset=str(tmp_path / "data"), split=str(tmp_path / "split.json"), max_bad=0.5, method="supervised",
+                   output_dir=str(tmp_path / "run"), **{k: v for k, v in SMALL.items() if k != "unlabeled_ratio"})
+    assert run.metrics["per_class_images"] == [2, 3]
+
+
+@pytest.mark.parametrize("asked, validation, unlabeled, expected", [
+    (None, True, True, "validation_accuracy"), (None, False, True, "sel"), (None, False, False, None),
+    ("validation", True, True, "validation_accuracy"), ("sel", True, True, "sel"), ("last", True, True, None),
+    ("validation", False, True, UserError), ("sel", True, False, UserError),
+])
+def test_which_weights_are_kept(asked, validation, unlabeled, expected):
+    config = FinetuneConfig(dataset="digits", num_labels=10, keep_best=asked) if asked else FinetuneConfig(dataset="digits", num_labels=10)
+    if expected is UserError:
+        with pytest.raises(UserError, match="keep_best is"):
+            finetune_run._keep_best(config, validation, unlabeled)
+    else:
+        assert finetune_run._keep_best(config, validation, unlabeled) == expected
+
+
+def test_sel_looks_at_images_all_over_the_pool(monkeypatch):
+    """Pools are sorted by class as folders are: the first images of one would be of one class."""
+    asked = []
+    monkeypatch.setattr(finetune_run, "SEL_IMAGES", 5)
+    monkeypatch.setattr(finetune_run, "logits_of", lambda net, pool, view, at=None: asked.append(at) or torch.eye(2)[[0, 1, 1, 1]])
+    known = {"validation": (range(4), torch.tensor([0, 1, 1, 0]))}
+    scores = finetune_run.watcher(known, None, range(101))(SimpleNamespace(evaluated=None), 1)
+    assert scores["validation_accuracy"] == 0.75 and asked[0] is None and asked[1].tolist() == [0, 25, 50, 75, 100]
+
+
+def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkeypatch):
+    """Twelve labeled images of two clusters, each among unlabeled ones that are nearer than its kind."""
+    labels = torch.tensor(([0] + [-1] * 4) * 6 + ([1] + [-1] * 4) * 6)
+    angle = torch.tensor([0.0] * 30 + [1.5] * 30) + torch.arange(60) * 1e-3
+    monkeypatch.setattr(pretrain_run, "features_of", lambda net, pool, view, at: torch.stack([angle.cos(), angle.sin()], 1)[at])
+    assert pretrain_run.collapse_monitor(None, range(60), None, labels)["knn_accuracy"] == 1
+    labels[5] = labels[10] = -1  # eleven, ten: still enough; below that nothing is said
+    assert "knn_accuracy" in pretrain_run.collapse_monitor(None, range(60), None, labels)
+    labels[15] = -1
+    assert "knn_accuracy" not in pretrain_run.collapse_monitor(None, range(60), None, labels)
+
+
 def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
     """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some held out."""
     for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + ["test/0", "test/1", "validation/cat/0", "validation/dog/0"]:
@@ -174,6 +223,10 @@ def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
     split, images, at = finetune_run.choose_split(config, load_source(str(tmp_path)))
     assert images.split == "validation" and at.tolist() == [0, 1] and not split.test
     assert "found no label in split 'test'" in caplog.text
+    make_split(load_source(str(tmp_path)), 2, test_fraction=0.4).save(tmp_path / "split.json")
+    given = replace(config, num_labels=None, split=str(tmp_path / "split.json"))
+    split, images, at = finetune_run.choose_split(given, load_source(str(tmp_path)))
+    assert images.split == "train" and len(at) == len(split.test) == 4  # the manifest's own come first
     (tmp_path / "validation").rename(tmp_path / ".away")
     split, images, at = finetune_run.choose_split(config, load_source(str(tmp_path)))
     assert images.split == "train" and len(at) == len(split.test) == 2
@@ -297,6 +350,10 @@ def test_init_from_a_checkpoint(photos, tmp_path):
         finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)
     with pytest.raises(UserError, match="does not fit this method and model"):
         finetune(**{**settings, "model": "cnn6_32"}, init_from=str(checkpoint), output_dir=str(tmp_path / "c"))
+
+
+def test_typical_side_is_a_short_one(photos):
+    assert setup.typical_side(load_source(str(photos / "labeled"))) == 24  # of images 24 to 35 px wide
 
 
 def test_sizes():

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 from hf_lowlabel import METHODS, finetune
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.canvas import ResidentCanvas
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.training.segment_data import shown_in, statistics_of
 
 from .conftest import SEGMENT
 
@@ -51,6 +53,22 @@ def test_command_line_with_a_list_of_ids(masked, tmp_path, capsys):
     assert "class 2" in split["class_names"]  # counted in the masks
     assert main([*argv, "--output-dir", str(tmp_path / "other"), "--dry-run"]) == 0
     assert "memory:" in capsys.readouterr().out and not (tmp_path / "other").exists()
+
+
+def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
+    """Two images of different size: what fills the canvas up is no pixel, and 255 in a mask no class."""
+    images = torch.zeros(2, 4, 6, 8, dtype=torch.uint8)
+    images[:, 3] = 255
+    for i, (h, w) in enumerate(((6, 4), (2, 8))):
+        images[i, :3, :h, :w] = torch.tensor([255, 51, 0], dtype=torch.uint8)[:, None, None]
+        images[i, 3, :h, :w] = i
+    images[0, :3, :, :2], images[0, 3, 0, 0] = 0, 2
+    pool = ResidentCanvas(images, ["a", "b"], [0, 1], np.array([[6, 4], [2, 8]]))
+    mean, std = statistics_of(pool)
+    share = 28 / 40  # of the pixels are coloured
+    assert mean == pytest.approx([share, share / 5, 0], abs=1e-6)
+    assert std == pytest.approx([(share * (1 - share)) ** 0.5, (share * (1 - share)) ** 0.5 / 5, 1e-3], abs=1e-6)
+    assert shown_in(pool, 4) == [1, 1, 1, 0]
 
 
 def test_segments_better_than_chance_after_a_few_steps(masked, tmp_path):
