@@ -109,6 +109,14 @@ def test_constrained_steps_equal_the_paper():
     assert not np.allclose(lloyd(x, start, 7), lloyd(x, start, 7, (rows, may)), atol=1e-3)
 
 
+def test_labeled_images_hold_their_clusters_in_every_step():
+    """Left to the distances, the image at 9 would go over to the one at 10 and leave its class a mean of 1."""
+    x = np.array([[0.0], [9.0], [10.0], [1.0], [2.0], [9.5]], np.float32)
+    found, owner = constrained_kmeans(x, 2, np.array([0, 1, 2]), np.array([0, 0, 1]))
+    assert owner.tolist() == [0, 1] and found.assigned.tolist() == [0, 0, 1, 0, 0, 1]
+    np.testing.assert_allclose(found.centres, [[3.0], [9.75]])
+
+
 @pytest.mark.parametrize("sample", [None, 40])
 def test_labeled_images_stay_in_clusters_of_their_class(sample):
     x, y = blobs(4, 40, spread=0.6)
