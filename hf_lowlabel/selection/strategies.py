@@ -114,10 +114,7 @@ def usl(
             d[np.arange(len(d)), assigned[start : start + BLOCK]] = 0
             reg[start : start + BLOCK] = d.sum(1)
         smooth = momentum * smooth + (1 - momentum) * reg
-        new = best_of_each(u - weight * smooth, assigned, budget)
-        if np.array_equal(new, chosen):
-            break
-        chosen = new
+        chosen = best_of_each(u - weight * smooth, assigned, budget)
     return chosen
 
 

@@ -71,9 +71,11 @@ def test_k_medoids_is_a_fixed_point():
         assert medoid == members[d[np.ix_(members, members)].sum(0).argmin()]
 
 
-def test_usl_against_its_equations():
+@pytest.mark.parametrize("weight", [0.7, 1.0, 2.0, 5.0])
+def test_usl_against_its_equations(weight):
+    """The regulariser grows from round to round: a round that changes nothing is not the last one that might."""
     x, _ = blobs(4, 30, spread=0.5, seed=2)
-    k, weight, alpha, momentum = 9, 0.7, 0.5, 0.9
+    k, alpha, momentum = 9, 0.5, 0.9
     d = distances(x)
     u = 1 / np.sort(d, 1)[:, 1 : k + 1].mean(1)
     assigned = kmeans(x, 4, seed=3).assigned
