@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from finetuning_stand_in import LABELED, K, array, ce, linear, log_softmax, mlp2, norm, parts, run, softmax, unit
+from finetuning_stand_in import LABELED, K, array, build, ce, linear, log_softmax, mlp2, norm, parts, run, softmax, unit
 
 from hf_lowlabel.finetuning.functional import products
 from hf_lowlabel.finetuning.less import sinkhorn
@@ -41,6 +41,18 @@ def test_simmatch(teacher_on):
 
     objective = run("simmatch", reference, teacher=teacher_on, memory=3, tau=0.6, lambda_u=1.5, lambda_in=2.0, width=7)
     assert len(bank) <= LABELED and sorted(bank) == [i for i, c in enumerate(objective.label.tolist()) if c >= 0]
+
+
+def test_simmatch_s_teacher_follows_with_its_projector_and_its_statistics():
+    objective = build("simmatch", teacher=True)
+    with torch.no_grad():
+        for p in objective.projector.parameters():
+            p.add_(1.0)
+    before = [p.clone() for p in objective.teacher_projector.parameters()]
+    objective.after_step(0.5)
+    assert not objective.train().ema.training  # averaged statistics, whatever the batch
+    for b, p, q in zip(before, objective.teacher_projector.parameters(), objective.projector.parameters(), strict=True):
+        torch.testing.assert_close(p, torch.lerp(q.detach(), b, objective.momentum))
 
 
 def test_comatch():

@@ -107,8 +107,10 @@ def test_methods_that_need_a_teacher_say_so(name):
 def test_running_statistics_of_batchnorm_come_from_one_pass(name):
     """Adversarial, guessing, mixing and labeled-only passes leave them alone."""
     objective = build(name, model=TinyModel(norm=True), **SMALL.get(name, {}))
-    objective(make_batch(objective), 0.3)
-    assert int(objective.model.body[2].num_batches_tracked) == 1
+    for times, joint in enumerate([True, False][:1 + hasattr(objective, "joint")], 1):
+        objective.joint = joint
+        objective(make_batch(objective), 0.3)
+        assert int(objective.model.body[2].num_batches_tracked) == times
 
 
 @pytest.mark.parametrize("norm", [False, True])

@@ -20,6 +20,13 @@ def coded(n: int, H: int, W: int) -> torch.Tensor:
     return out.expand(n, -1, -1, -1).contiguous()
 
 
+def test_strong_views_are_unimatch_s():
+    """Yang et al. 2023 and dataset/semi.py of its code: jitter 0.8, gray 0.2, blur 0.5 of the images."""
+    jitter, gray, blur = JointView({"strong": "strong"}, size=(64, 80), **PLAIN).steps["strong"]
+    assert jitter.amounts == (0.5, 0.5, 0.5, 0.25) and (jitter.p, gray.p, blur.p) == (0.8, 0.2, 0.5)
+    assert blur.sigma == (0.1, 2.0) and JointView({"weak": "weak"}, size=(64, 80), **PLAIN).steps["weak"] == []
+
+
 def test_every_pixel_comes_from_where_the_geometry_says():
     """An independent loop over output pixels in float64; bilinear sampling of a linear image has a closed form."""
     n, H, W, size = 6, 40, 50, (33, 29)
