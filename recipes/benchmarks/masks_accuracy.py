@@ -35,11 +35,11 @@ def main() -> None:
     parser.add_argument("--mask-ignore", type=int, nargs="+", default=[])
     parser.add_argument("--model", default="resnet18", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--methods", nargs="+", default=["supervised-weak", "supervised", "cutmix", "unimatch"], choices=ROWS)
-    parser.add_argument("--starts", nargs="+", default=["weights"], choices=["weights", "pixpro"])
+    parser.add_argument("--starts", nargs="+", default=["weights"], choices=["weights", "pixpro", "byol"])
     parser.add_argument("--labels", type=int, default=20, help="masks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--max-steps", type=int, default=400)
-    parser.add_argument("--pretrain-steps", type=int, default=600, help="of PixPro, 16 images each")
+    parser.add_argument("--pretrain-steps", type=int, default=600, help="of PixPro or BYOL, 16 images each")
     parser.add_argument("--long-side", type=int, default=96, help="px to which images are scaled, for training and evaluation")
     parser.add_argument("--image-size", type=int, default=64, help="side of a crop in px")
     parser.add_argument("--output", default="runs/masks-accuracy", help="folder of all run folders, and of table.md")
@@ -51,9 +51,9 @@ def main() -> None:
     for seed in [] if args.table_only else args.seeds:
         for start in args.starts:
             model = args.model
-            if start == "pixpro":
-                model = str(root / f"pixpro-{seed}")
-                once(pretrain, Path(model), **common, seed=seed, model=args.model, method="pixpro", preset="target", batch_size=16,
+            if start != "weights":
+                model = str(root / f"{start}-{seed}")
+                once(pretrain, Path(model), **common, seed=seed, model=args.model, method=start, preset="target", batch_size=16,
                      max_steps=args.pretrain_steps, output_stride=16, pool_size=args.long_side)
             for row in args.methods:
                 method, arguments = ROWS[row]
