@@ -12,6 +12,7 @@ from ..config import FinetuneConfig, PretrainConfig, default_of
 from ..methods import METHODS
 from .facts import RunFacts
 
+HARDLY_MOVED = 0.005  # of the backbone's weights, a share of their length: target pretraining that changed next to nothing
 SHORT = {  # metric -> (title, shown as per cent)
     "accuracy": ("Accuracy", True),
     "top5_accuracy": ("Top-5 accuracy", True),
@@ -99,6 +100,9 @@ def _backbone_limits(facts: RunFacts) -> list[str]:
             f"The features hardly differ between images (spread {spread:.2f}; 1 isotropic, 0 collapsed): "
             "do not rely on them."
         )
+    moved = facts.metrics.get("moved")
+    if moved is not None and moved < HARDLY_MOVED:
+        lines.append(f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed it.")
     if facts.data:
         lines.append(f"It was adapted to the images of {cell(facts.data.name)}; other images were not measured.")
     return lines

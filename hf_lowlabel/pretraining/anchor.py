@@ -35,10 +35,22 @@ class Anchored(PretrainObjective):
     def evaluated(self):
         return self.objective.evaluated
 
+    @property
+    def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The backbone's weights as they are, and as they were at the start."""
+        params = list(self.objective.encoder.parameters())
+        return params, [getattr(self, f"start{i}") for i in range(len(params))]
+
+    @torch.no_grad()
+    def moved(self) -> float:
+        """|Phi - Phi_start| / |Phi_start|: how far the weights are from their start, a share of their length."""
+        now, start = self.pairs
+        length = l2_distance(start, [torch.zeros_like(s) for s in start])
+        return float((l2_distance(now, start) / length).sqrt())
+
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         out = self.objective(batch, t)
-        params = list(self.objective.encoder.parameters())
-        pull = l2_distance(params, [getattr(self, f"start{i}") for i in range(len(params))])
+        pull = l2_distance(*self.pairs)
         own = out["loss"]
         return {**out, "loss": own + self.weight * pull, "self": own.detach(), "distance": pull.detach()}
 

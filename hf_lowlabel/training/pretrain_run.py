@@ -1,6 +1,7 @@
 """A run of target pretraining, from its configuration to the saved backbone."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..data.splits import Split
 from ..data.streaming import ShardedStream, Shards
 from ..distributed import world
 from ..evaluation.probes import feature_std, knn_accuracy
+from ..hub.card_parts import HARDLY_MOVED
 from ..hub.facts import Row
 from ..methods import METHODS
 from ..models import create_backbone
@@ -24,6 +26,7 @@ from .loop import Loop
 from .results import Recorder, Run
 from .segment_data import open_images, squares_of
 
+log = logging.getLogger("hf_lowlabel")
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
 SAMPLE = 2048  # images of a sharded data set
 
@@ -80,6 +83,11 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         setup.tell_skipped(seen, seen.seen, "streamed")
     loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
+    if isinstance(objective, Anchored):
+        metrics["moved"] = objective.moved()
+        if metrics["moved"] < HARDLY_MOVED and not config.dry_run:
+            log.warning("the weights are within %.2g %% of those they started from: the images have hardly changed the backbone; fix: more "
+                        "--epochs, or a higher --lr (%g)", 100 * metrics["moved"], config.lr)
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
 

@@ -96,8 +96,8 @@ def summarise(run: Run) -> None:
         print("dry run: 2 steps, evaluation and save worked; nothing was kept")
         return
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in (
-        "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy", "miou", "dice", "pixel_accuracy",
-        "validation_miou")}
+        "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy", "moved", "miou", "dice",
+        "pixel_accuracy", "validation_miou")}
     print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
     if "miou" in run.metrics:
         print("IoU  " + per_class(run.metrics))
