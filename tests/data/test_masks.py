@@ -50,6 +50,7 @@ def test_binary_masks_and_their_jpegs(tmp_path):
     with Image.open(tmp_path / "m.jpg") as image:
         assert len(np.unique(np.asarray(image))) > 2
         assert (decode_mask(image, Coding("binary"), 2, "a") == (values > 0)).all()
+    assert decode_mask(gray([[0, 127, 128, 255]]), Coding("binary"), 2, "a").tolist() == [[0, 0, 1, 1]]
 
 
 def test_class_numbers_and_palettes_are_not_binary():

@@ -236,6 +236,7 @@ def test_canvas_holds_images_and_masks_of_any_size(tmp_path):
     small = build_canvas(source, np.arange(4), masks=True, long_side=15)
     assert small.sizes[0].tolist() == [10, 15] and set(small.images[0, 3, :10].unique().tolist()) <= {0, 1, 2}
     assert resized(30, 20, 15) == (15, 10) and resized(7, 5, None) == (7, 5) and resized(10, 3, 40) == (40, 12)
+    assert resized(100, 33, 50) == (50, 16) and resized(33, 100, 50) == (16, 50)  # floored, as transformers does
 
 
 def test_upright_by_exif(tmp_path):
@@ -297,6 +298,9 @@ def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatc
         file.write_bytes(file.read_bytes()[:-150])
     pool = build_canvas(source, np.arange(8), masks=False, max_bad=0.3, streaming=True, workers=0)
     assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"] and len(pool) == 6
+    resident = build_canvas(source, np.arange(8), masks=False, max_bad=0.3)
+    assert resident.ids == pool.ids and len(resident.images) == 6
+    assert resident.sizes.tolist() == pool.sizes.tolist() == [[20 + i, 30] for i in (0, 1, 2, 5, 6, 7)]
     with pytest.raises(UserError, match="2 of 8 images that cannot be used .'3.jpg'.*at most 20.0%"):
         build_canvas(source, np.arange(8), masks=False, max_bad=0.2, streaming=True, workers=0)
     with pytest.raises(UserError, match="1 of 2 images that cannot be used .'3.jpg'"):

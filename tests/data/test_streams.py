@@ -61,6 +61,12 @@ def test_the_order_is_a_function_of_seed_and_epoch(shards):
     assert first[0] != in_file_order
 
 
+def test_rows_of_a_single_file_come_in_another_order_each_epoch(tmp_path, make):
+    make.table(tmp_path / "train-00000-of-00001.parquet", [0] * 8, id=[str(i) for i in range(8)])
+    first, second = (epoch_ids(stream(tmp_path, window=8), epoch) for epoch in range(2))
+    assert first != second and sorted(first) == sorted(second)
+
+
 @pytest.mark.parametrize("position", [0, 1, 7, 29, 30, 31, 75])
 def test_resume_by_position(shards, position):
     whole = ids(stream(shards, seed=3), position + 20)

@@ -122,6 +122,8 @@ def test_file_is_read_by_image_and_class(tmp_path):
     save_priors(tmp_path / "p.safetensors", p, ids, names, {"accuracy": 0.5})
     got = load_priors(tmp_path / "p.safetensors", [ids[4], ids[1]], ["cat", "ant", "bee"])
     assert torch.equal(got, torch.as_tensor(p[[4, 1]][:, [2, 0, 1]]))
+    got = load_priors(tmp_path / "p.safetensors", ids[::-1], names)  # as many, and in another order
+    assert torch.equal(got, torch.as_tensor(p[::-1].copy()))
     with pytest.raises(UserError, match="1 of 2 images, such as 'other'"):
         load_priors(tmp_path / "p.safetensors", [ids[0], "other"], names)
     with pytest.raises(UserError, match="classes ant, bee, cat; expected ant, bee"):
@@ -131,6 +133,25 @@ def test_file_is_read_by_image_and_class(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"x" * 40)
     with pytest.raises(UserError, match="holds no prior"):
         load_priors(tmp_path / "bad.safetensors", ids, names)
+
+
+def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
+    """A row for each image of the pool, in its order."""
+    from types import SimpleNamespace
+
+    from hf_lowlabel.models import create_classifier
+    from hf_lowlabel.training.finetune_run import make_objective
+
+    class Pool(list):
+        ids = property(lambda self: list(self))
+
+    ids, names = ["a", "b", "c"], ["ant", "bee"]
+    p = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
+    save_priors(tmp_path / "p.safetensors", p, ids, names)
+    config = FinetuneConfig(dataset="digits", method="flexmatch", num_labels=2, prior=str(tmp_path / "p.safetensors"), prior_until=0.3).resolved()
+    at, model = SimpleNamespace(labeled=[0, 1]), create_classifier("cnn6_16", 2, pretrained=False)
+    rule = make_objective(config, model, Pool(["c", "a", "b"]), at, names).rule
+    assert rule.until == 0.3 and rule.priors.tolist() == p[[2, 0, 1]].tolist()
 
 
 def test_methods_without_a_rule_refuse_priors():

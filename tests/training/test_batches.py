@@ -1,14 +1,18 @@
 """Batches are a function of (seed, step): any number of ranks, any start, any chunk, and never an empty epoch."""
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from hf_lowlabel.config import FinetuneConfig
+from hf_lowlabel.data.canvas import ResidentCanvas
 from hf_lowlabel.data.pools import ResidentPool
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import runs, setup
 from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
+from hf_lowlabel.training.mask_batches import MaskStream
+from hf_lowlabel.views.joint import JointView
 from hf_lowlabel.views.table import build_view
 
 from .conftest import FINETUNE
@@ -81,6 +85,42 @@ def test_views_of_one_image_differ_between_steps(pool):
     assert not torch.equal(a["strong"], b["strong"])
 
 
+def test_every_view_and_stream_has_draws_of_its_own(pool):
+    """Two views of a kind show different parts of an image, and labeled images other parts than unlabeled ones."""
+    views = {k: build_view("weak", size=8, mean=[0.5] * 3, std=[0.25] * 3) for k in ("0-weak", "1-weak")}
+    one, other = (take(ViewStream(pool, torch.tensor([0]), 6, views, name=name, seed=3), 0, 1)[0] for name in ("labeled", "unlabeled"))
+    shown = [one["0-weak"], one["1-weak"], other["0-weak"], other["1-weak"]]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
+    canvas = ResidentCanvas(torch.cat([pool.images, pool.images[:, :1]], 1), pool.ids, pool.indices, np.full((23, 2), SIDE))
+    joint = JointView({"image": "weak"}, size=(8, 8), mean=[0.5] * 3, std=[0.25] * 3)
+    a, b = (take(MaskStream(canvas, torch.tensor([0]), 6, joint, name=name, seed=3), 0, 1)[0] for name in ("labeled", "unlabeled"))
+    assert not torch.equal(a["image"], b["image"]) and not set(a["key"].tolist()) & set(b["key"].tolist())
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_images_of_many_sizes_keep_their_own(world):
+    """Pixels of 200 fill each image, its mask has its number; the canvas beside it is never valid, whoever draws it."""
+    sizes = torch.tensor([[4, 16], [16, 4], [9, 9], [16, 16], [5, 12]])
+    images = torch.zeros(5, 4, 16, 16, dtype=torch.uint8)
+    for i, (h, w) in enumerate(sizes.tolist()):
+        images[i, :3, :h, :w], images[i, 3, :h, :w] = 200, i
+    pool = ResidentCanvas(images, list("abcde"), np.arange(5), sizes.numpy())
+    view = JointView({"image": "weak"}, size=(12, 12), mean=[0.0] * 3, std=[1.0] * 3)
+
+    def batches(rank, world):
+        s = MaskStream(pool, torch.arange(5), 4, view, name="labeled", seed=1, rank=rank, world=world)
+        return list(itertools.islice(s(0), 5))
+
+    parts = [batches(rank, world) for rank in range(world)]
+    for step, whole in enumerate(batches(0, 1)):
+        batch = {k: torch.cat([p[step][k] for p in parts]) for k in whole}
+        assert same(batch, whole) and len(set(batch["key"].tolist())) == 4
+        valid = batch["valid"]
+        assert valid.any() and torch.equal(batch["target"] >= 0, valid)
+        torch.testing.assert_close(batch["image"], (valid[:, None] * (200 / 255)).expand(-1, 3, -1, -1).float())
+        assert torch.equal(batch["target"][valid], batch["index"][:, None, None].expand(-1, 12, 12)[valid])
+
+
 @pytest.mark.parametrize("labels", range(1, 8))
 @pytest.mark.parametrize("world", [1, 2])
 def test_any_number_of_labels_fills_every_batch(pool, labels, world):
@@ -109,8 +149,6 @@ def test_micro_batches_cut_everything_equally():
 
 def test_labeled_images_are_found_in_a_pool_in_any_order():
     """A pool may hold a part of its source, in any order; a labeled image it lacks is named."""
-    import numpy as np
-
     from hf_lowlabel.data.sources import ArrayReader, Source
     from hf_lowlabel.training.finetune_run import labeled_positions
 

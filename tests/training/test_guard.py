@@ -63,6 +63,7 @@ def test_bad_steps_in_a_row_stop_the_run(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "train_step", train_step)
     with pytest.raises(UserError, match="NaN or infinite 4 steps in a row"):
         runs.finetune(**tiny["finetune"], max_bad_steps=3, output_dir=str(tmp_path))
+    assert {"checkpoints", "split.json", "training.yaml", "log.jsonl"} <= {p.name for p in tmp_path.iterdir()}  # to start from
 
 
 def test_device_path_restores_bits():

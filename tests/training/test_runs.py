@@ -3,6 +3,7 @@ import csv
 import errno
 import fcntl
 import json
+import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -48,6 +49,8 @@ def test_a_run_leaves_everything_and_others_can_use_it(photos, tmp_path):
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "split.json", "metrics.json", "training.yaml",
             "log.jsonl", "run.json", "curves.png", "predictions.png", "confusion.png", "reliability.png", "checkpoints"} == left
     assert all((run.folder / name).stat().st_size > 2000 for name in left if name.endswith(".png"))
+    seen = run.model.preprocessing
+    assert (list(seen["mean"]), list(seen["std"])) == setup.statistics_of(run.recorder.pools["training"])  # random weights know no other
     again = evaluate(str(run.folder), str(photos / "labeled"), output=str(tmp_path / "report"))
     assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
     assert (tmp_path / "report" / "confusion.png").is_file()
@@ -256,6 +259,15 @@ def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):
         lock.flush()
         with pytest.raises(UserError, match="in use by process 4711"):
             finetune(**settings, output_dir=str(tmp_path / "used"))
+
+
+def test_a_folder_is_one_runs_alone_until_it_is_released(tmp_path):
+    held = claim(tmp_path / "run", resume=False)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        claim(tmp_path / "run", resume=True)
+    release(held)
+    release(claim(tmp_path / "run", resume=False))
+    assert not list(held.iterdir())
 
 
 def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, caplog):

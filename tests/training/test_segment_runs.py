@@ -11,9 +11,15 @@ from safetensors.torch import load_file
 
 from hf_lowlabel import METHODS, finetune
 from hf_lowlabel.cli import main
+from hf_lowlabel.config import FinetuneConfig
 from hf_lowlabel.data.canvas import ResidentCanvas
+from hf_lowlabel.data.segmentation import load_segmentation
+from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.training.segment_data import shown_in, statistics_of
+from hf_lowlabel.evaluation import segmentation
+from hf_lowlabel.models import LowLabelBackbone
+from hf_lowlabel.training import segment_run
+from hf_lowlabel.training.segment_data import read_split, shown_in, statistics_of
 
 from .conftest import SEGMENT
 
@@ -78,12 +84,15 @@ def test_segments_better_than_chance_after_a_few_steps(masked, tmp_path):
     assert run.metrics["miou"] > 0.8, run.metrics["per_class"]
 
 
-def test_encoder_from_target_pretraining(masked, tmp_path):
+def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
     from hf_lowlabel import pretrain
 
     common = dict(task="segmentation", dataset=str(masked), image_size=16, batch_size=4, max_steps=2)
+    frozen, freeze = [], LowLabelBackbone.freeze_beyond_map
+    monkeypatch.setattr(LowLabelBackbone, "freeze_beyond_map", lambda self: frozen.append(self) or freeze(self))
     pre = pretrain(**common, model="cnn6_16", from_scratch=True, method="pixpro", method_args=dict(hidden=16, out=8),
                    output_dir=str(tmp_path / "pre"))
+    assert frozen == [pre.model]  # several processes would wait for the gradients of layers behind the map
     assert len(pre.recorder.pools["pool"]) == 18  # images without masks too, and no mask among the images
     still = dict(SEGMENT, model=str(tmp_path / "pre"), from_scratch=False, method="supervised", optimizer="sgd", lr=0.0)
     fine = finetune(**still, dataset=str(masked), output_dir=str(tmp_path / "fine"))
@@ -167,6 +176,17 @@ def test_bad_input_is_refused(pixels, settings, words, masked, tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_manifest_that_names_an_image_without_a_mask_is_refused(masked):
+    source = load_segmentation(masked)
+    for part in ("labeled", "validation", "test"):
+        parts = {"labeled": {"00.png": None}, "validation": ["01.png"], "test": ["02.png"]}
+        parts[part] = {"15.png": None} if part == "labeled" else ["15.png"]
+        split = Split(dataset=source.name, class_names=source.class_names, **parts)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="found image '15.png' of the split without a mask"):
+            patch.setattr(Split, "load", lambda path: split)
+            read_split(FinetuneConfig(dataset=str(masked), split="split.json"), source)
+
+
 def test_binary_masks_have_to_be_declared(masked, tmp_path):
     shutil.copytree(masked, tmp_path / "data")
     for path in (tmp_path / "data" / "masks").iterdir():
@@ -228,7 +248,11 @@ def test_streaming_sees_what_a_resident_pool_shows(masked, tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_masks_here_and_raw_images_there(masked, tmp_path):
-    """Masks beside the second source's images are not images, and not used."""
-    run = finetune(**SEGMENT, dataset=str(masked), unlabeled_dataset=str(masked), method="fixmatch", output_dir=str(tmp_path))
+def test_masks_here_and_raw_images_there(masked, tmp_path, monkeypatch):
+    """Masks beside the second source's images are not images, and not used. Windows are for the evaluation too."""
+    windows, real = [], segment_run.probabilities
+    for module in (segment_run, segmentation):  # pictures and metrics
+        monkeypatch.setattr(module, "probabilities", lambda model, x, window=None, *more: windows.append(window) or real(model, x, window, *more))
+    run = finetune(**SEGMENT, dataset=str(masked), unlabeled_dataset=str(masked), method="fixmatch", window=18, output_dir=str(tmp_path))
+    assert len(windows) > 3 and set(windows) == {(18, 18)}
     assert len(run.recorder.pools["training"]) == 18 - 3 + 18 and len(run.recorder.pools["labeled"]) == 4

@@ -27,6 +27,13 @@ def test_strong_views_are_unimatch_s():
     assert blur.sigma == (0.1, 2.0) and JointView({"weak": "weak"}, size=(64, 80), **PLAIN).steps["weak"] == []
 
 
+def test_an_image_is_valid_for_as_many_pixels_as_it_has():
+    """Whole in the window and not scaled, wherever it lies, down to fractions of a pixel."""
+    view = JointView({"a": "weak"}, size=(12, 14), scale=(1, 1), **PLAIN)
+    valid = view(coded(40, 9, 9), torch.tensor([[4, 6]] * 40), uniforms(0, "t", 0, 40, view.width))["valid"]
+    assert valid.flatten(1).sum(1).tolist() == [24] * 40
+
+
 def test_every_pixel_comes_from_where_the_geometry_says():
     """An independent loop over output pixels in float64; bilinear sampling of a linear image has a closed form."""
     n, H, W, size = 6, 40, 50, (33, 29)
