@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import sys
 import warnings
@@ -27,6 +28,11 @@ VERBS = {
     "demo": "the whole chain on 1,797 embedded digits, 40 of them labeled; or on shapes with masks",
     "methods": "the methods there are, their papers and settings",
     "env": "versions and hardware, for a bug report",
+}
+
+_FIXES = {  # what a disk refuses -> what helps
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or another folder"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "another folder, or the right to write there"),
 }
 
 
@@ -54,6 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as e:
+        if e.errno not in _FIXES:
+            raise
+        print(f"error: {e.strerror}{f': {e.filename}' if e.filename else ''}; expected a place to write to; fix: {_FIXES[e.errno]}",
+              file=sys.stderr)
+        return 2
     finally:
         warnings.formatwarning = formatted
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import types
 import typing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, unknown
+from .errors import UserError, in_memory, unknown
 from .methods import METHODS
 
 
@@ -168,6 +169,10 @@ class RunConfig(DataSource):
         for name in ("lr", "weight_decay", "workers", "head_lr", "freeze"):
             if getattr(self, name, None) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
+        if not 0 <= getattr(self, "drop_rate", 0.0) < 1:
+            raise UserError(f"drop_rate is {self.drop_rate}; expected a share of the features from 0 to below 1")
         if METHODS[self.method].frozen:
             if self.push_to_hub and self.method != "probe":
                 raise UserError(f"found push_to_hub for {self.method}, which leaves no network; expected a method that makes one; fix: "
@@ -324,6 +329,10 @@ def coerce(cls: type, name: str, value: Any) -> Any:
             raise UserError(f"{name} is {value!r}; expected a list of {of.__name__}") from e
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
+    elif kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    elif name in ("dataset", "unlabeled_dataset"):
+        raise in_memory(value)
     raise UserError(f"{name} is {value!r} ({type(value).__name__}); expected {kind.__name__}{' or null' if optional else ''}")
 
 

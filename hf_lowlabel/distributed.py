@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .errors import UserError
+
 
 def initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -18,6 +20,21 @@ def rank() -> int:
 
 def world() -> int:
     return dist.get_world_size() if initialized() else 1
+
+
+def best_device(name: str | None = None) -> torch.device:
+    """The device called `name`; None: a GPU where there is one. UserError for one that is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= there):
+        raise UserError(f"found the device {name!r} and {there} GPU{'s' * (there != 1)} here; expected 'cpu'{', or cuda' * bool(there)}; "
+                        "fix: --device cpu, or leave it out")
+    return device
 
 
 def interactive() -> bool:

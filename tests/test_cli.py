@@ -1,5 +1,7 @@
 """The command line: --help at once and without torch, one message for bad input, one flag for every setting."""
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -52,6 +54,8 @@ def test_flags_win_over_the_file(tmp_path):
     (["finetune", "--dataset", "digits", "--max-steps", "0"], "max_steps is 0; expected a number above 0"),
     (["finetune", "--dataset", "digits", "--lr", "-1"], "lr is -1.0; expected 0 or more"),
     (["finetune", "--dataset", "digits", "--unlabeled-ratio", "0"], "unlabeled_ratio is 0; expected a number above 0"),
+    (["finetune", "--dataset", "digits", "--seed", "-1"], "seed is -1; expected 0 to 4294967295"),
+    (["finetune", "--dataset", "digits", "--drop-rate", "1"], "drop_rate is 1.0; expected a share"),
     (["finetune", "--dataset", "digits", "--warmup", "1.5"], "warmup is 1.5; expected a share from 0 to 1"),
     (["finetune", "--dataset", "digits", "--split", "s.json", "--validation", "3"], "found validation beside a split"),
     (["finetune", "--config", "no-such.yaml"], "found no configuration file at no-such.yaml"),
@@ -99,6 +103,18 @@ def test_split_then_no_overwrite(tmp_path, capsys):
     assert main(argv) == 0 and "40 labeled" in capsys.readouterr().out
     before = file.read_bytes()
     assert main(argv) == 2 and file.read_bytes() == before
+
+
+def test_what_a_disk_refuses_is_one_message(tmp_path, capsys, monkeypatch):
+    """A disk that is full or may only be read; the superuser of a test machine may write anywhere else."""
+    for number, words in ((errno.ENOSPC, "free some space"), (errno.EROFS, "another folder")):
+        def refuse(*_, number=number):
+            raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+
+        monkeypatch.setattr("hf_lowlabel.data.splits.os.fsync", refuse)
+        assert main(["split", "--dataset", "digits", "--num-labels", "40", "--output", str(tmp_path / "split.json")]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {os.strerror(number)}: {tmp_path / 'x'}") and words in said and not list(tmp_path.iterdir())
 
 
 def test_env(capsys):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import UserError, unknown
+from ..errors import UserError, in_memory, unknown
 from .images import BadImage, decode
 
 EMBEDDED = ("digits",)
@@ -181,6 +181,8 @@ def load_source(
     """
     from . import digits, folders, tables
 
+    if not isinstance(dataset, (str, Path)):
+        raise in_memory(dataset)
     name, path = str(dataset), Path(dataset).expanduser()
     if name in EMBEDDED:
         if path.exists():
@@ -195,6 +197,9 @@ def load_source(
             return tables.load_parquet(path, config, split, image_column, label_column)
         if path.is_file():
             raise UserError(f"found the file {name!r}; expected a folder of images or a .parquet file")
+        if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")) and not any(path.glob("*.jp*g")):
+            raise UserError(f"found what save_to_disk wrote in {name!r}; expected parquet or images; fix: "
+                            f"datasets.load_from_disk({name!r}), then its to_parquet('data.parquet'), for each split one file")
         if config is not None or image_column is not None:
             what = f"config {config!r}" if config is not None else f"image column {image_column!r}"
             raise UserError(f"found {what} for the folder of images {name!r}; expected none; fix: leave it out")

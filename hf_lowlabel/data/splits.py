@@ -125,7 +125,7 @@ class Split:
         if absent:
             raise UserError(f"found {len(absent)} images in the split that {source.name!r} lacks, such as "
                             f"{absent[0]!r}; expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give "
-                            "the data the split was made for (--dataset, --config, --revision)")  # fmt: skip
+                            "the data the split was made for (--dataset, --dataset-config, --dataset-revision)")  # fmt: skip
         class_index = {name: k for k, name in enumerate(self.class_names)}
         labeled = sorted((position[id], class_index.get(name, -1)) for id, name in self.labeled.items())
         validation, test = (np.array(sorted(position[id] for id in ids), dtype=np.int64)
@@ -148,7 +148,7 @@ class Split:
                 f"found data {source.name!r} (fingerprint {source.fingerprint[:12]}) that differs from the "
                 f"{self.dataset!r} the split was made for (fingerprint {self.fingerprint[:12]}, revision "
                 f"{self.revision}): other images, ids, labels or files; fix: give the original data (--dataset, "
-                "--revision), or make a new split with `hf-lowlabel split`"
+                "--dataset-revision), or make a new split with `hf-lowlabel split`"
             )
 
     def foreign(self, source: Source) -> bool:
@@ -200,6 +200,8 @@ def make_split(
     depends on `seed` only, and a larger budget contains the smaller one where both are `class_balanced` (the same number
     per class). source: what `load_source` returns. Raises UserError for a budget that the labels there cannot meet.
     """
+    if not hasattr(source, "labels"):
+        raise UserError(f"found a {type(source).__name__}; expected a Source; fix: make_split(load_source(...), ...)")
     has_label = np.flatnonzero(source.labels >= 0)
     check_budget(source, num_labels, class_balanced, validation, test_fraction, len(has_label))
     test = stratified(source, has_label, round(test_fraction * len(has_label)), seed, "split/test")

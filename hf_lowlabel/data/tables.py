@@ -150,6 +150,9 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
     except datasets.exceptions.DatasetsError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise UserError(f"found data set {name!r} that cannot be read: {error}{cause}") from error
+    except ConnectionError as error:
+        raise UserError(f"found no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached; expected one of them; "
+                        "fix: check the path, or connect") from error
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         raise config_error(name, config, options.get("revision"), error) from error
 
@@ -161,7 +164,7 @@ def config_error(name: str, config: str | None, revision: str | None, error: Exc
 
     known = datasets.get_dataset_config_names(name, revision=revision)
     if config is None:
-        return UserError(f"found no config for {name!r}; expected one of {', '.join(known)}; fix: --config {known[0]}")
+        return UserError(f"found no config for {name!r}; expected one of {', '.join(known)}; fix: --dataset-config {known[0]}")
     return unknown(f"config of {name!r}", config, known)
 
 

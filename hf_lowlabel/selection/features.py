@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..data.pools import CHUNK, check_share, decode_chunks
 from ..data.sources import Source
-from ..distributed import all_gather, barrier, interactive, rank, world
+from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
 from ..models import create_backbone
 from ..views.table import build_view
@@ -93,7 +93,7 @@ def extract(
         raise UserError(
             f"found {world()} processes and no file for the features; expected one to collect them in; give a path"
         )
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = best_device(device)
     encoder = encoder.to(device).eval()
     view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     skipped: list[tuple[str, str]] = []

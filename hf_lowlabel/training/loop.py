@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import signal
 import threading
 import time
@@ -265,7 +266,9 @@ class Loop:
                 rows.append(json.loads(line))
         self.history = [row for row in rows if row["step"] <= step]
         if self.accelerator.is_main_process and path.exists():
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+            part = path.with_name(f".{path.name}.{os.getpid()}")
+            part.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+            os.replace(part, path)
 
     # ---- interruption ---------------------------------------------------------------------------------------------
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ..config import RunConfig, to_dict
@@ -196,6 +197,9 @@ def save_model(network, folder: Path) -> None:
         save_standalone(network, aside)
         for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):  # the last one, it says: complete
             os.replace(file, folder / file.name)
+    except (OSError, SafetensorError) as e:  # the latter on a full disk too
+        raise UserError(f"could not write the model to {folder}: {getattr(e, 'strerror', None) or e}; what was there is as it was; fix: "
+                        "free some space and go on with --resume") from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if bars:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
 from ..config import FinetuneConfig, read_yaml
 from ..data.images import BadImage, load_rgb, open_image
 from ..data.splits import Split
-from ..distributed import interactive
+from ..distributed import best_device, interactive
 from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.overlays import overlay, save_mask
@@ -37,7 +36,7 @@ def load_segmenter(model: str | LowLabelForSemanticSegmentation, revision: str |
         except OSError as error:
             raise UserError(f"found no segmenter in {model} ({str(error).splitlines()[0]}); expected a run folder, a saved model or a "
                             "Hub id with model.safetensors; fix: another --model") from error
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.to(best_device(device)).eval()
 
 
 def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None, split: str | None = None,

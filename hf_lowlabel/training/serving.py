@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from ..data.folders import EXTENSIONS
 from ..data.images import BadImage, decode, open_image
 from ..data.pools import build_pool
-from ..data.sources import load_source
+from ..data.sources import Source, load_source
 from ..data.splits import Split
-from ..distributed import interactive
-from ..errors import UserError
+from ..distributed import best_device, interactive
+from ..errors import MissingSplit, UserError
 from ..evaluation import plots
 from ..evaluation.metrics import classification_metrics, softmax
 from ..models import LowLabelForImageClassification
@@ -27,8 +27,6 @@ from .checkpoint import write_json
 from .inference import logits_of, predict_images
 from .setup import tell_skipped
 
-log = logging.getLogger("hf_lowlabel")
-
 
 def load_classifier(model: str | LowLabelForImageClassification, revision: str | None = None, device: str | None = None):
     """(classifier in eval mode on its device, view that prepares its images, side in px at which images are decoded)."""
@@ -37,7 +35,7 @@ def load_classifier(model: str | LowLabelForImageClassification, revision: str |
             raise UserError(f"found no config.json in {model}; expected a run folder or a saved model; a run that was stopped before "
                             "its first checkpoint has none, nor has one of knn or label-spreading, which leave predictions.parquet")
         model = LowLabelForImageClassification.from_pretrained(model, revision=revision or "main")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = best_device(device)
     prep = model.preprocessing
     size = prep["input_size"][-1]
     view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
@@ -71,14 +69,22 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
     manifest = Path(split) if split else Path(model) / "split.json"
     chosen = Split.load(manifest) if dataset_split is None and (split or manifest.is_file()) else None
     use = chosen is not None and bool(chosen.test)
-    source = load_source(dataset, config=dataset_config, split="train" if use else dataset_split or "test",
-                         revision=dataset_revision, image_column=image_column, label_column=label_column)
+    try:
+        source = load_source(dataset, config=dataset_config, split="train" if use else dataset_split or "test",
+                             revision=dataset_revision, image_column=image_column, label_column=label_column)
+    except MissingSplit as error:
+        if use or dataset_split:
+            raise
+        pushed = "" if Path(model).is_dir() else f", which of a pushed model is hub:{model}"
+        raise MissingSplit(f"{error}; or --dataset-split with another split, or --split with a manifest that has test images{pushed}") from error
     network, view, side = load_classifier(model, device=device)
     names = names_of(network)
     labels = source.with_classes(names).labels
     indices = chosen.resolve(source).test if use else np.flatnonzero(labels >= 0)
     if not len(indices):
         raise UserError(f"found no labeled image in {dataset!r} (split {source.split!r}); expected some to evaluate on")
+    if not use:
+        tell_trained(Path(model) / "split.json", source, indices)
     pool = build_pool(source, indices, size=side, interpolation=network.preprocessing["interpolation"],
                       device=next(network.parameters()).device, max_bad=max_bad)
     tell_skipped(pool, len(indices), "test")
@@ -93,6 +99,16 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
         plots.predictions(lambda i: pool.take(torch.tensor([i]))[0].permute(1, 2, 0).cpu().numpy(), softmax(logits), targets, names,
                           folder / "predictions.png")
     return metrics
+
+
+def tell_trained(manifest: Path, source: Source, indices: np.ndarray) -> None:
+    """Warn of images whose labels the model has been trained with, of which results say nothing."""
+    own = Split.load(manifest) if manifest.is_file() else None
+    if own is not None and own.fingerprint == source.fingerprint:
+        trained = sum(source.ids[i] in own.labeled for i in indices)
+        if trained:
+            warnings.warn(f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them are too "
+                          "good; fix: another --dataset-split", stacklevel=3)
 
 
 def predict(images: Sequence[str], model: str, *, output: str | None = "predictions.csv", top: int = 1, batch_size: int = 64,

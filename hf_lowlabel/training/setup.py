@@ -22,7 +22,7 @@ from ..data.folders import has_unlabeled_split
 from ..data.pools import build_pool
 from ..data.sources import Source, join, load_source
 from ..data.splits import Split
-from ..distributed import all_gather, interactive, world
+from ..distributed import all_gather, best_device, interactive, world
 from ..errors import UserError, unknown
 from ..methods import FACTS, METHODS
 from ..objective import Objective
@@ -42,6 +42,7 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         available = getattr(imports, f"is_{name}_available", None)
         if available is not None and not available():
             raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --trackers")
+    best_device(config.device)
     if config.precision == "bf16" and torch.cuda.is_available() and config.device != "cpu" and not torch.cuda.is_bf16_supported():
         raise UserError("precision is bf16, which this GPU does not have; use --precision fp32")
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()  # views need float64, which Apple's GPUs lack

@@ -93,7 +93,7 @@ configs:
     for got, seed in ((latest, 40), (first, 0), (test, 10), (large, 20)):
         assert got["pixel"] == list(make.picture(seed).getpixel((0, 0)))
 
-    parts = ["fix: --config", "'smal': did you mean 'small'", "'tets': did you mean 'test'", "'v2': did you mean 'v1'",
+    parts = ["fix: --dataset-config", "'smal': did you mean 'small'", "'tets': did you mean 'test'", "'v2': did you mean 'v1'",
              "neither a path nor a data set on the Hub"]  # fmt: skip
     for got, part in zip(errors, parts, strict=True):
         assert part in got["error"], got
@@ -102,6 +102,7 @@ configs:
 
     # a Hub that is down: what was cached serves, and says that its commit is not known
     offline = hub.env(home) | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    (cached,) = ask(home, offline, dict(dataset="org/birds", config="small"))
+    cached, absent = ask(home, offline, dict(dataset="org/birds", config="small"), dict(dataset="org/bees"))
+    assert "no file or folder 'org/bees' here, no copy in the cache, and the Hub cannot be reached" in absent["error"]
     assert cached["revision"] is None and any("commit is not known" in text for text in cached["warnings"])
     assert cached["fingerprint"] in (latest["fingerprint"], first["fingerprint"])

@@ -5,10 +5,12 @@ import os
 import pickle
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from hf_lowlabel import finetune, make_split
 from hf_lowlabel.data.folders import has_unlabeled_split
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.sources import ArrayReader, Source, join, load_source
@@ -274,6 +276,19 @@ def test_what_is_no_data_set(tmp_path, make):
         load_source(tmp_path / "photos", config="x")
     with pytest.raises(UserError, match="no metadata.csv"):
         load_source(tmp_path / "photos", label_column="label")
+
+
+def test_data_in_memory_or_as_save_to_disk_leaves_it(tmp_path):
+    """A run is resumed and evaluated from the name of its data: what has none says how to get one."""
+    ours = datasets.Dataset.from_dict({"image": [load_digits().images[0].tolist()], "label": [0]})
+    for call in (load_source, lambda d: finetune(dataset=d, num_labels=1)):
+        with pytest.raises(UserError, match=r"found a Dataset as data set; .* fix: of a datasets.Dataset, dataset.to_parquet\("):
+            call(ours)
+    with pytest.raises(UserError, match=r"found a Dataset; expected a Source; fix: make_split\(load_source"):
+        make_split(ours, 1)
+    ours.save_to_disk(tmp_path / "disk")
+    with pytest.raises(UserError, match="found what save_to_disk wrote .* fix: datasets.load_from_disk"):
+        load_source(tmp_path / "disk")
 
 
 def test_a_file_that_goes_missing_is_a_bad_image(tmp_path, make):

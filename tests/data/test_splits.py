@@ -151,7 +151,7 @@ def test_the_hash_sees_every_field_but_not_the_order_of_labels():
 
 def test_other_data_is_refused_with_the_fix():
     split = make_split(source([0, 1, 2]), 3)
-    with pytest.raises(UserError, match="differs from the 'made' the split was made for.*--revision"):
+    with pytest.raises(UserError, match="differs from the 'made' the split was made for.*--dataset-revision"):
         split.resolve(source([0, 1, 2], fingerprint="e" * 64))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from hf_lowlabel.config import PretrainConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.objective import Objective
-from hf_lowlabel.training import checkpoint, runs
+from hf_lowlabel.training import checkpoint, results, runs
 from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
 from hf_lowlabel.training.optim import build_optimizer
 
@@ -196,6 +196,17 @@ def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
         runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+
+
+def test_full_disk_at_the_model_keeps_the_checkpoints(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(results, "save_standalone", full)
+    with pytest.raises(UserError, match="could not write the model to .*: No space left on device; .*--resume"):
+        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    monkeypatch.undo()
     assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
 
 

@@ -54,9 +54,14 @@ def test_a_run_leaves_everything_and_others_can_use_it(photos, tmp_path):
     again = evaluate(str(run.folder), str(photos / "labeled"), output=str(tmp_path / "report"))
     assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
     assert (tmp_path / "report" / "confusion.png").is_file()
+    with pytest.warns(UserWarning, match="8 of the 24 images are labeled ones the model was trained with: results on them are too good"):
+        evaluate(str(run.folder), str(photos / "labeled"), dataset_split="train")
     assert not run.model.training
     facts = json.loads((run.folder / "run.json").read_text())
     assert facts["labels"]["number"] == 8 and facts["labels"]["per_class"] == {"dark": 4, "light": 4}
+    (run.folder / "split.json").unlink()
+    with pytest.raises(UserError, match="no folder for split 'test'.*or --dataset-split with another split, or --split with a manifest"):
+        evaluate(str(run.folder), str(photos / "labeled"))
 
 
 def test_predict_lists_what_it_cannot_read(photos, tmp_path):
@@ -151,6 +156,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, capfd):
     (dict(num_labels=8, pool_size=8), "pool_size 8 is below image_size 16"),
     (dict(num_labels=8, pool_size=18), "expected a multiple of 4, for example 16"),
     (dict(num_labels=8, trackers=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
+    (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
     (dict(num_labels=8, accumulate=3), "cannot be cut into 3 micro-batches"),
     (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
     (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
