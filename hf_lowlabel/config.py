@@ -218,7 +218,8 @@ class PretrainConfig(RunConfig):
     method: str | None = setting(None, "self-supervised method (default: byol; for segmentation pixpro)")
     output_stride: int | None = setting(None, "px per cell of the last feature map; None: the network's own, mostly 32",
                                         choices=(8, 16, 32))
-    l2_start: float | None = setting(None, "weight of |Phi - Phi_start|^2 (Xu et al. Eq. 3); 0 with --from-scratch")
+    l2_start: float | None = setting(None, "lambda of |Phi - Phi_start|^2, beside the sum over a step's images (Xu et al. Eq. 3); 0 with "
+                                      "--from-scratch")
     sharded: bool = setting(False, "read a Hub data set or parquet files as they come, each process its own files, nothing stored: for "
                             "data that no disk holds; needs max_steps")
 

@@ -54,7 +54,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         encoder.freeze_beyond_map()
     objective = setup.build_objective(config.method, encoder, config.method_args, pool=None if shards else len(pool))
     if config.l2_start and not config.from_scratch:
-        objective = Anchored(objective, config.l2_start)
+        objective = Anchored(objective, config.l2_start / config.batch_size)
     setup.start_from(objective, config)
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
     views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"], encoder.patch)
@@ -87,7 +87,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         metrics["moved"] = objective.moved()
         if metrics["moved"] < HARDLY_MOVED and not config.dry_run:
             log.warning("the weights are within %.2g %% of those they started from: the images have hardly changed the backbone; fix: more "
-                        "--epochs, or a higher --lr (%g)", 100 * metrics["moved"], config.lr)
+                        "--epochs, a higher --lr (%g) or a lower --l2-start (%g)", 100 * metrics["moved"], config.lr, config.l2_start)
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
 

@@ -87,10 +87,10 @@ def test_the_pull_is_zero_at_the_start_and_holds_weights_back():
 def test_it_speaks_for_the_objective_inside():
     for name in ("simsiam", "pixpro", "exemplar"):
         inner = make(name)
-        outer = Anchored(inner)
+        outer = Anchored(inner, LAMBDA)
         assert outer.views == inner.views and outer.geometry == inner.geometry and outer.evaluated is inner.encoder
         assert outer.param_groups().keys() == inner.param_groups().keys()
-    assert Anchored(make("pixpro")).geometry and not Anchored(make("byol")).geometry
+    assert Anchored(make("pixpro"), LAMBDA).geometry and not Anchored(make("byol"), LAMBDA).geometry
 
 
 def test_distance_is_summed_in_float32():
