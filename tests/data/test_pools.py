@@ -128,6 +128,13 @@ def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, ca
         list(strict.stream(torch.arange(9).split(3)))
 
 
+def test_a_bad_image_among_the_first_is_not_yet_too_much(damaged):
+    """One of three is above one per cent; judged is it as one of a thousand."""
+    pool = StreamingPool(damaged, range(10), size=16, lenient=True, max_bad=0.01)
+    pool.take(torch.arange(3))
+    assert [id for id, _ in pool.skipped] == ["2.png"]
+
+
 def test_workers_outlive_a_signal_to_the_process_group(damaged):
     pool = StreamingPool(damaged, [i for i in range(len(damaged)) if i not in (2, 5, 7)], size=16, workers=1)
     batches = pool.stream(iter(torch.arange(6).split(1)), prefetch=1)

@@ -100,7 +100,10 @@ def test_evaluation_of_a_pool(window):
         for t, p in zip(pool.images[i, 3, :h, :w].flatten().tolist(), called.flatten().tolist()):
             if t != 255:
                 total[t, p] += 1
+    shown = []
+    model.register_forward_pre_hook(lambda module, args: shown.append(tuple(args[0].shape[-2:])))
     out = evaluate_segmentation(model, pool, NAMES[:3], window=window, batch_size=2, **NORM)
+    assert set(shown) == ({window} if window else set(map(tuple, pool.sizes.tolist())))  # no image with the canvas beside it
     assert np.abs(np.array(out["confusion"]) - total).sum() <= 2 and out["images"] == 7  # float32 against float64
     assert model.training
     some = evaluate_segmentation(model, pool, NAMES[:3], indices=torch.tensor([6, 2]), **NORM)

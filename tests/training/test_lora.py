@@ -1,5 +1,6 @@
 """Low-rank adapters: what moves, what is saved, and that a resumed run is the same."""
 
+import copy
 import shutil
 import sys
 
@@ -51,7 +52,10 @@ def test_adapters_start_at_nothing_and_merge_into_the_same_logits(name, args, si
     with torch.no_grad():
         before = model(x).logits
     names = set(model.state_dict())
+    plain = add_lora(copy.deepcopy(model), 2)
     add_lora(model, 2, alpha=4.0)
+    for net, scale in ((plain, 1), (model, 2)):  # alpha / rank; alpha is the rank unless it is given
+        assert {net.get_submodule(n).scaling["default"] for n in adapted_layers(net)} == {scale}
     with torch.no_grad():
         assert torch.equal(model(x).logits, before)
     assert layers in (None, len(adapted_layers(model)))

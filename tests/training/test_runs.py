@@ -194,6 +194,7 @@ def test_an_unreadable_test_image_does_not_shift_the_labels_of_the_others(photos
     run = finetune(dataset=str(tmp_path / "data"), split=str(tmp_path / "split.json"), max_bad=0.5, method="supervised",
                    output_dir=str(tmp_path / "run"), **{k: v for k, v in SMALL.items() if k != "unlabeled_ratio"})
     assert run.metrics["per_class_images"] == [2, 3]
+    assert evaluate(str(run.folder), str(tmp_path / "data"), max_bad=0.5)["confusion"] == run.metrics["confusion"]
 
 
 @pytest.mark.parametrize("asked, validation, unlabeled, expected", [

@@ -27,6 +27,16 @@ def test_strong_views_are_unimatch_s():
     assert blur.sigma == (0.1, 2.0) and JointView({"weak": "weak"}, size=(64, 80), **PLAIN).steps["weak"] == []
 
 
+def test_colours_of_one_strong_view_do_not_reach_the_next():
+    """UniMatch has two: the second is what it would be alone."""
+    both, alone = (JointView(dict.fromkeys(keys, "strong"), size=(20, 20), **PLAIN) for keys in (("a", "b"), ("b",)))
+    u, sizes = uniforms(0, "t", 0, 8, both.width), torch.tensor([[40, 50]] * 8)
+    steps = alone.width - 4
+    found = both(coded(8, 40, 50), sizes, u)
+    assert torch.equal(found["b"], alone(coded(8, 40, 50), sizes, torch.cat([u[:, :4], u[:, 4 + steps:]], 1))["b"])
+    assert not torch.equal(found["a"], found["b"])
+
+
 def test_an_image_is_valid_for_as_many_pixels_as_it_has():
     """Whole in the window and not scaled, wherever it lies, down to fractions of a pixel."""
     view = JointView({"a": "weak"}, size=(12, 14), scale=(1, 1), **PLAIN)
