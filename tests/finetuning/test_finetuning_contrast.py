@@ -43,15 +43,19 @@ def test_simmatch(teacher_on):
     assert len(bank) <= LABELED and sorted(bank) == [i for i, c in enumerate(objective.label.tolist()) if c >= 0]
 
 
-def test_simmatch_s_teacher_follows_with_its_projector_and_its_statistics():
-    objective = build("simmatch", teacher=True)
+@pytest.mark.parametrize("name, arguments, slow", [
+    ("simmatch", dict(teacher=True), "teacher_projector"), ("self-tuning", {}, "key_projector"), ("sscl", {}, "key_projector"),
+])
+def test_the_averaged_projector_follows_with_the_averaged_network(name, arguments, slow):
+    objective = build(name, **arguments)
     with torch.no_grad():
         for p in objective.projector.parameters():
             p.add_(1.0)
-    before = [p.clone() for p in objective.teacher_projector.parameters()]
+    average = getattr(objective, slow)
+    before = [p.clone() for p in average.parameters()]
     objective.after_step(0.5)
-    assert not objective.train().ema.training  # averaged statistics, whatever the batch
-    for b, p, q in zip(before, objective.teacher_projector.parameters(), objective.projector.parameters(), strict=True):
+    assert objective.train().ema.training == (name != "simmatch")  # SimMatch's normalises by averaged statistics
+    for b, p, q in zip(before, average.parameters(), objective.projector.parameters(), strict=True):
         torch.testing.assert_close(p, torch.lerp(q.detach(), b, objective.momentum))
 
 

@@ -433,11 +433,16 @@ def test_clmb_contrasts_after_the_ramp_and_scores_do_not_move_features():
 def test_clmb_teacher_slows_down_to_a_stop():
     objective = make(CLMB, **SMALL, ema_decay=0.9)
     objective.updates = 10**6
-    before = [p.clone() for p in objective.ema.module.parameters()]
+    student = [*objective.model.parameters(), *objective.projector.parameters()]
+    teacher = [*objective.ema.parameters(), *objective.teacher_projector.parameters()]
+    with torch.no_grad():
+        for p in student:
+            p.add_(0.5)
+    before = [p.clone() for p in teacher]
     for t, kept in ((0.0, 0.9), (0.5, 0.95), (1.0, 1.0)):
         objective.after_step(t)
-        before = [kept * b + (1 - kept) * p for b, p in zip(before, objective.model.parameters(), strict=True)]
-        for b, p in zip(before, objective.ema.module.parameters(), strict=True):
+        before = [kept * b + (1 - kept) * p for b, p in zip(before, student, strict=True)]
+        for b, p in zip(before, teacher, strict=True):
             torch.testing.assert_close(p, b, rtol=0, atol=1e-5)
 
 

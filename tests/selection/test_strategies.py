@@ -106,6 +106,13 @@ def test_typiclust_takes_the_most_typical_of_each_large_cluster():
     assert np.bincount(assigned[again]).tolist() == [3, 3, 3]  # clusters in turn
 
 
+def test_typiclust_leaves_small_clusters_for_last():
+    x, y = blobs(3, 30, spread=0.05)
+    kept = np.concatenate([np.flatnonzero(y < 2), np.flatnonzero(y == 2)[:4]])
+    chosen = y[kept][typiclust(x[kept], 61, most=3)]
+    assert sorted(chosen[:60].tolist()) == [0] * 30 + [1] * 30 and chosen[60] == 2
+
+
 def test_budgets_and_names_that_cannot_be():
     x, _ = blobs(2, 5)
     for budget in (0, 11):
