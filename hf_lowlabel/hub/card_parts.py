@@ -12,7 +12,7 @@ from ..config import FinetuneConfig, PretrainConfig, default_of
 from ..methods import METHODS
 from .facts import RunFacts
 
-HARDLY_MOVED = 0.005  # of the backbone's weights, a share of their length: target pretraining that changed next to nothing
+HARDLY_MOVED = 0.003  # of the backbone's weights, a share of their length: target pretraining that changed next to nothing
 SHORT = {  # metric -> (title, shown as per cent)
     "accuracy": ("Accuracy", True),
     "top5_accuracy": ("Top-5 accuracy", True),

@@ -137,7 +137,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, capfd):
     start, end = (load_file(tmp_path / name / "model.safetensors") for name in ("pre", "pre2"))
     names = [k.removeprefix("timm_model.") for k, _ in second.model.named_parameters()]
     way, length = (sum(x.square().sum() for x in side) for side in ([end[k] - start[k] for k in names], [start[k] for k in names]))
-    assert second.metrics["moved"] == pytest.approx(float((way / length).sqrt()), rel=1e-4) and 0 < second.metrics["moved"] < 0.005
+    assert second.metrics["moved"] == pytest.approx(float((way / length).sqrt()), rel=1e-4) and 0 < second.metrics["moved"] < 0.003
     assert "the images have hardly changed the backbone; fix: more --epochs, a higher --lr (0.1)" in "".join(capfd.readouterr())
     assert "pretraining has hardly changed it" in (tmp_path / "pre2" / "README.md").read_text()
     fine = finetune(**common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), lr=0.0, weight_decay=0.0)
