@@ -30,9 +30,10 @@ VERBS = {
     "env": "versions and hardware, for a bug report",
 }
 
-_FIXES = {  # what a disk refuses -> what helps
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or another folder"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "another folder, or the right to write there"),
+_FIXES = {  # what a disk refuses -> (what was expected, what helps)
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ("a place to write to", "free some space, or another folder")),
+    errno.EROFS: ("a place to write to", "another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ("the right to read and write there", "the right, or another folder")),
 }
 
 
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as e:
         if e.errno not in _FIXES:
             raise
-        print(f"error: {e.strerror}{f': {e.filename}' if e.filename else ''}; expected a place to write to; fix: {_FIXES[e.errno]}",
-              file=sys.stderr)
+        expected, fix = _FIXES[e.errno]
+        print(f"error: {e.strerror}{f': {e.filename}' if e.filename else ''}; expected {expected}; fix: {fix}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = formatted

@@ -269,8 +269,8 @@ class FinetuneConfig(RunConfig):
     compare_supervised: str | None = setting(None, "run folder of the supervised baseline at the same labels, for the card")
 
 
-# settings that mean nothing to a method on frozen features
 OF_A_DRAW = {"validation", "test_fraction", "class_balanced"}  # settings that a manifest has settled
+# settings that mean nothing to a method on frozen features
 OF_TRAINING = {"max_steps", "epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay", "schedule", "warmup", "head_lr",
                "clip_norm", "precision", "compile", "resume", "unlabeled_ratio", "early_stopping", "keep_best", "drop_rate",
                "freeze", "lora_rank", "lora_alpha", "adapter_width"}
@@ -298,6 +298,9 @@ def methods_for(verb: str) -> list[str]:
     return [name for name, spec in METHODS.items() if spec.verb == verb]
 
 
+_hints = functools.cache(typing.get_type_hints)  # a millisecond each, asked for every field
+
+
 def field_type(f: dataclasses.Field, cls: type) -> tuple[type, bool]:
     """(bare type, whether None is allowed) of a config field."""
     hint = _hints(cls)[f.name]
@@ -305,9 +308,6 @@ def field_type(f: dataclasses.Field, cls: type) -> tuple[type, bool]:
         args = [a for a in typing.get_args(hint) if a is not type(None)]
         return args[0], True
     return hint, False
-
-
-_hints = functools.cache(typing.get_type_hints)  # a millisecond each, asked for every field
 
 
 def coerce(cls: type, name: str, value: Any) -> Any:

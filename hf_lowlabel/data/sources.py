@@ -197,7 +197,7 @@ def load_source(
             return tables.load_parquet(path, config, split, image_column, label_column)
         if path.is_file():
             raise UserError(f"found the file {name!r}; expected a folder of images or a .parquet file")
-        if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")) and not any(path.glob("*.jp*g")):
+        if (path / "dataset_dict.json").is_file() or all((path / file).is_file() for file in ("state.json", "dataset_info.json")):
             raise UserError(f"found what save_to_disk wrote in {name!r}; expected parquet or images; fix: "
                             f"datasets.load_from_disk({name!r}), then its to_parquet('data.parquet'), for each split one file")
         if config is not None or image_column is not None:

@@ -69,10 +69,9 @@ class SelfTuning(FinetuneObjective):
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The projector learns at the body's rate; the head is the classifier alone, as in the authors' code."""
-        projector = list(self.projector.parameters())
-        base, known = [*self.model.body_parameters(), *projector], {id(p) for p in projector}
-        head = [p for p in super().param_groups()["head"] if id(p) not in known]
-        return {"base": [p for p in base if p.requires_grad], "head": head}
+        groups, moved = super().param_groups(), {id(p) for p in self.projector.parameters()}
+        return {"base": groups["base"] + [p for p in groups["head"] if id(p) in moved],
+                "head": [p for p in groups["head"] if id(p) not in moved]}
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

@@ -27,7 +27,8 @@ class SimMatch(FinetuneObjective):
     counts (ImageNet 0.7). alpha: share of the class probabilities in the target. temperature: T of the similarities.
     width: of the embeddings. bank_m: share of a labeled image's embedding kept when it is seen again (ImageNet 0: a
     teacher's need no smoothing). teacher: weak views and bank come from the averaged network, BatchNorm statistics
-    included (ImageNet), else from the network itself. memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
+    included (ImageNet), else from the network itself. memory: batches of which p~ is the mean. ema_decay: of the
+    weights that are evaluated.
     """
 
     unguarded = ("bank", "label")

@@ -72,6 +72,6 @@ def complementary_dropout(x: Tensor, whole: Tensor, key: Tensor) -> Tensor:
     if not x.shape[1]:
         return x
     axis = 1 if x.dim() == 4 else 2
-    keep = 2.0 * (keyed(key, "map", x.shape[axis]) < 0.5)                              # [M, C]
+    keep = 2.0 * (keyed(key, "map", x.shape[axis]) < 0.5)                                # [M, C]
     keep = torch.where(whole[:, None], 1.0, torch.stack([keep, 2 - keep])).flatten(0, 1)  # [2 M, C]
     return x * (keep[:, :, None, None] if axis == 1 else keep[:, None, :]).to(x)

@@ -16,6 +16,7 @@ from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, read_
 from ..data.canvas import build_canvas
 from ..data.pools import build_pool
 from ..data.sources import Source
+from ..distributed import best_device
 from ..evaluation.metrics import softmax
 from ..evaluation.overlays import IGNORE, overlay, palette
 from ..evaluation.segmentation import confusion_of, evaluate_segmentation, segmentation_metrics
@@ -144,7 +145,7 @@ def find_worst_masks(folder: Path, out: Computed) -> None:
     split, source, chosen = segment_data.choose_split(given, segment_data.open_masks(config))
     if not len(chosen):
         raise ValueError("the run held out no test images")
-    model = LowLabelForSemanticSegmentation.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = LowLabelForSemanticSegmentation.from_pretrained(folder).to(best_device())
     names, window = list(split.class_names), config.window and (config.window,) * 2
     pool = build_canvas(source, chosen[_spread(len(chosen), MOST_SEGMENTED)], masks=True, long_side=config.pool_size)
     found: list[tuple[float, int, tuple]] = []

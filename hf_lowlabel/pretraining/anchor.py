@@ -48,8 +48,7 @@ class Anchored(PretrainObjective):
     def moved(self) -> float:
         """|Phi - Phi_start| / |Phi_start|: how far the weights are from their start, a share of their length."""
         now, start = self.pairs
-        length = l2_distance(start, [torch.zeros_like(s) for s in start])
-        return float((l2_distance(now, start) / length).sqrt())
+        return float((l2_distance(now, start) / sum(s.square().sum() for s in start)).sqrt())
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         out = self.objective(batch, t)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from .clustering import BLOCK, Clusters, device, kmeans, means
+from ..distributed import best_device
+from .clustering import BLOCK, Clusters, kmeans, means
 
 RUNS = 6  # C, section 5.1.2
 EPOCHS = 40  # of the linear layer, section 5.1.2
@@ -101,9 +102,9 @@ def multi_cluster(x: np.ndarray, budget: int, *, runs: int = RUNS, seed: int = 0
     rows = np.ascontiguousarray(x[core], dtype=np.float32)
     centres = (
         means(
-            torch.as_tensor(rows).to(device()),
-            torch.as_tensor(label[core]).to(device()),
-            torch.as_tensor(found[first].centres).to(device()),
+            torch.as_tensor(rows).to(best_device()),
+            torch.as_tensor(label[core]).to(best_device()),
+            torch.as_tensor(found[first].centres).to(best_device()),
         )
         .cpu()
         .numpy()
@@ -125,7 +126,7 @@ def nearest_images(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     out, taken = np.full(len(centres), -1), np.zeros(len(x), bool)
     todo = np.arange(len(centres))
     while len(todo):
-        c = torch.as_tensor(np.ascontiguousarray(centres[todo], dtype=np.float32), device=device())
+        c = torch.as_tensor(np.ascontiguousarray(centres[todo], dtype=np.float32), device=best_device())
         best, at = (
             torch.full((len(todo),), torch.inf, device=c.device),
             torch.zeros(len(todo), dtype=torch.int64, device=c.device),

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import best_device
 from ..errors import UserError
 
 PLUS_PLUS = 64  # clusters up to which the first centres come from k-means++
@@ -121,17 +122,13 @@ def _sklearn(x: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarray:
 
 
 # ---- our own steps: constraints, and a GPU ---------------------------------------------------------------------------
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def lloyd(
     x: np.ndarray, centres: np.ndarray, iterations: int, fixed: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
     """Lloyd's steps from `centres` until nothing changes. fixed: (rows, bool [rows, K]: the clusters each may be in).
     """
-    data = torch.as_tensor(np.require(x, np.float32, ["C", "W"]), device=device())
-    centre = torch.as_tensor(np.array(centres, dtype=np.float32), device=device())
+    data = torch.as_tensor(np.require(x, np.float32, ["C", "W"]), device=best_device())
+    centre = torch.as_tensor(np.array(centres, dtype=np.float32), device=best_device())
     before = None
     for _ in range(iterations):
         assigned, _ = _nearest(data, centre)
@@ -181,10 +178,10 @@ def means(data: Tensor, assigned: Tensor, centre: Tensor) -> Tensor:
 
 def nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(index of the nearest centre int64 [N], squared distance float32 [N]), in pieces of a possibly mapped x."""
-    centre = torch.as_tensor(np.ascontiguousarray(centres, dtype=np.float32), device=device())
+    centre = torch.as_tensor(np.ascontiguousarray(centres, dtype=np.float32), device=best_device())
     index, distance = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     for start in range(0, len(x), BLOCK):
-        rows = torch.as_tensor(np.array(x[start : start + BLOCK], dtype=np.float32), device=device())
+        rows = torch.as_tensor(np.array(x[start : start + BLOCK], dtype=np.float32), device=best_device())
         i, d = _nearest(rows, centre)
         index[start : start + BLOCK] = i.cpu().numpy()
         distance[start : start + BLOCK] = (d + (rows * rows).sum(1)).clamp_min(0).cpu().numpy()
@@ -237,9 +234,9 @@ def constrained_kmeans(
     may = owner[None] == labels[:, None]  # [labeled, K]
     centres = lloyd(fit, centres, iterations, (np.searchsorted(rows, labeled), may))
     assigned, distance = nearest(x, centres)
-    own = torch.as_tensor(np.array(x[labeled], dtype=np.float32), device=device())
+    own = torch.as_tensor(np.array(x[labeled], dtype=np.float32), device=best_device())
     at = (torch.arange(len(labeled)).numpy(), may)
-    assigned[labeled] = allowed(own, torch.as_tensor(centres, device=device()), at).cpu().numpy()
+    assigned[labeled] = allowed(own, torch.as_tensor(centres, device=best_device()), at).cpu().numpy()
     return Clusters(centres, assigned, float(distance.sum(dtype=np.float64))), owner
 
 
@@ -264,7 +261,7 @@ def neighbours(x: np.ndarray, k: int, queries: np.ndarray | None = None) -> tupl
     index, distance = np.empty((len(asked), k), np.int64), np.empty((len(asked), k), np.float32)
     if not k:
         return index, distance
-    bank = torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=device())
+    bank = torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=best_device())
     norm = (bank * bank).sum(1)
     step = max(1, (1 << 27) // len(bank))  # half a GiB of distances at a time
     for start in range(0, len(asked), step):

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from ..data.order import order
+from ..distributed import best_device
 from ..errors import UserError, unknown
 from .as3l import as3l, nearest_images
-from .clustering import BLOCK, device, kmeans, means, nearest, neighbours
+from .clustering import BLOCK, kmeans, means, nearest, neighbours
 
 
 def random(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
@@ -51,7 +52,7 @@ def k_medoids(features: np.ndarray, budget: int, seed: int = 0, *, iterations: i
     an update costs N D. Starts at the images nearest to the centres of k-means.
     """
     medoids = nearest_images(features, kmeans(features, budget, seed=seed).centres)
-    x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=device())
+    x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=best_device())
     for _ in range(iterations):
         assigned, _ = nearest(features, features[medoids])
         centre = means(x, torch.as_tensor(assigned, device=x.device), x[torch.as_tensor(medoids, device=x.device)])
@@ -67,7 +68,7 @@ def coreset(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
 
     The first is drawn at random.
     """
-    x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=device())
+    x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=best_device())
     norm = (x * x).sum(1)
     chosen = [int(order(seed, "select/coreset", 0, 1, len(x))[0])]
     distance = torch.full((len(x),), torch.inf, device=x.device)

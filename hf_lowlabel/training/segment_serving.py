@@ -22,7 +22,7 @@ from ..models.segmenter import LowLabelForSemanticSegmentation
 from .checkpoint import write_json
 from .segment_data import make_canvas, open_masks, test_source
 from .segment_run import test_examples
-from .serving import find_images, folder_for, names_of, write_table
+from .serving import find_images, folder_for, names_of, tell_trained, write_table
 
 log = logging.getLogger("hf_lowlabel")
 DECLARED = ("classes", "mask_format", "mask_ignore", "mask_column")
@@ -67,6 +67,7 @@ def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None
         if source is None:
             raise UserError(f"found neither a test nor a validation split with masks in {dataset!r}; expected one; fix: --dataset-split")
         indices = np.flatnonzero(source.has_mask)
+        tell_trained(folder / "split.json", source, indices)
     if source.class_names != names:
         raise UserError(f"found the classes {', '.join(source.class_names[:8])} in {source.name!r} and {', '.join(names[:8])} in the "
                         "model; expected the same in the same order; fix: --classes")
