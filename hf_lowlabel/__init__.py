@@ -8,6 +8,7 @@
 help(pretrain) and help(finetune) list every setting; `METHODS` maps the name of a method to its paper, defaults and presets.
 Everything is imported on first use, so that `import hf_lowlabel` costs next to nothing.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -15,13 +16,27 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "pretrain": "training.runs", "finetune": "training.runs", "Run": "training.runs",
-    "PretrainConfig": "config", "FinetuneConfig": "config", "DataSource": "config",
-    "evaluate": "training.serving", "predict": "training.serving",
-    "load_source": "data", "make_split": "data", "Split": "data", "Source": "data",
-    "LowLabelForImageClassification": "models", "LowLabelBackbone": "models", "create_classifier": "models", "create_backbone": "models",
-    "Objective": "objective", "PretrainObjective": "objective", "FinetuneObjective": "objective",
-    "UserError": "errors", "METHODS": "methods",
+    "pretrain": "training.runs",
+    "finetune": "training.runs",
+    "Run": "training.runs",
+    "PretrainConfig": "config",
+    "FinetuneConfig": "config",
+    "DataSource": "config",
+    "evaluate": "training.serving",
+    "predict": "training.serving",
+    "load_source": "data",
+    "make_split": "data",
+    "Split": "data",
+    "Source": "data",
+    "LowLabelForImageClassification": "models",
+    "LowLabelBackbone": "models",
+    "create_classifier": "models",
+    "create_backbone": "models",
+    "Objective": "objective",
+    "PretrainObjective": "objective",
+    "FinetuneObjective": "objective",
+    "UserError": "errors",
+    "METHODS": "methods",
 }
 __all__ = sorted(_HOMES)
 

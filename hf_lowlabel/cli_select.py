@@ -1,4 +1,5 @@
 """The verbs about which images are labeled: select, label, split, priors."""
+
 from __future__ import annotations
 
 import argparse
@@ -11,19 +12,33 @@ from .errors import UserError
 
 
 def split(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images.")
-    parser.add_argument("--from", dest="labels", metavar="FILE", help="finished labels: the folder of `select`, labels.csv, or a Label "
-                        "Studio export (.json)")
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images."
+    )
+    parser.add_argument(
+        "--from",
+        dest="labels",
+        metavar="FILE",
+        help="finished labels: the folder of `select`, labels.csv, or a Label Studio export (.json)",
+    )
     parser.add_argument("--allow-missing", action="store_true", help="with --from: images without a row stay unlabeled")
-    parser.add_argument("--new-classes", action="store_true", help="with --from: labels may be classes that are not known yet")
-    parser.add_argument("--base", help="with --from: manifest whose labels and held-out images stay (default: that given to select)")
-    parser.add_argument("--dataset", help="Hub id, local folder, parquet, or 'digits'; with --from: check the labels against it")
+    parser.add_argument(
+        "--new-classes", action="store_true", help="with --from: labels may be classes that are not known yet"
+    )
+    parser.add_argument(
+        "--base", help="with --from: manifest whose labels and held-out images stay (default: that given to select)"
+    )
+    parser.add_argument(
+        "--dataset", help="Hub id, local folder, parquet, or 'digits'; with --from: check the labels against it"
+    )
     parser.add_argument("--dataset-split", default="train", help="split to draw from (default: train)")
     data_flags(parser)
     parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
     parser.add_argument("--class-balanced", action="store_true", help="the same number from every class")
     parser.add_argument("--validation", type=int, default=0, help="labeled images held out to choose by (default: 0)")
-    parser.add_argument("--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--output", default="split.json", help="file to write (default: split.json)")
     args = parser.parse_args(argv)
@@ -33,8 +48,10 @@ def split(argv: list[str]) -> int:
         raise UserError("found neither --dataset nor --from; expected data to draw from, or finished labels")
     for name in ("base", "new_classes", "allow_missing"):
         if args.labels is None and getattr(args, name):
-            raise UserError(f"found --{name.replace('_', '-')} without --from; expected both, since it says how finished labels are read; "
-                            "fix: add --from, or leave it out")
+            raise UserError(
+                f"found --{name.replace('_', '-')} without --from; expected both, since it says how finished labels are read; "
+                "fix: add --from, or leave it out"
+            )
     from .data.sources import load_source
     from .data.splits import Split, make_split
 
@@ -42,36 +59,67 @@ def split(argv: list[str]) -> int:
     if args.dataset is not None:
         source = load_source(**data_source(args).where())
     if args.labels is None:
-        split = make_split(source, args.num_labels, seed=args.seed, class_balanced=args.class_balanced, validation=args.validation,
-                           test_fraction=args.test_fraction)
+        split = make_split(
+            source,
+            args.num_labels,
+            seed=args.seed,
+            class_balanced=args.class_balanced,
+            validation=args.validation,
+            test_fraction=args.test_fraction,
+        )
         of = f" of {len(source)} images"
     else:
         from .selection.importing import import_labels
 
-        for name, default in (("num_labels", None), ("class_balanced", False), ("validation", 0), ("test_fraction", 0.0)):
+        for name, default in (
+            ("num_labels", None),
+            ("class_balanced", False),
+            ("validation", 0),
+            ("test_fraction", 0.0),
+        ):
             if getattr(args, name) != default:
-                raise UserError(f"found --{name.replace('_', '-')} with --from; expected only one of them: --from takes all labels there "
-                                "are, and --base the held-out images")
-        split, found = import_labels(args.labels, source=source, base=Split.load(args.base) if args.base else None,
-                                     new_classes=args.new_classes, allow_missing=args.allow_missing)
+                raise UserError(
+                    f"found --{name.replace('_', '-')} with --from; expected only one of them: --from takes all labels there "
+                    "are, and --base the held-out images"
+                )
+        split, found = import_labels(
+            args.labels,
+            source=source,
+            base=Split.load(args.base) if args.base else None,
+            new_classes=args.new_classes,
+            allow_missing=args.allow_missing,
+        )
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
         of = f", {len(found.skipped)} skipped"
     split.save(args.output)
-    print(f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test{of} in "
-          f"{len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}")
+    print(
+        f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test{of} in "
+        f"{len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
+    )
     return 0
 
 
 def select(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
     parser.add_argument("--budget", type=int, required=True, help="images to choose")
-    parser.add_argument("--output", required=True, help="folder to write: images, contact sheet, labels.csv, Label Studio tasks")
-    parser.add_argument("--strategy", default="as3l", help="as3l, random, class-balanced, k-medoids, coreset, usl or typiclust "
-                        "(default: as3l)")
-    parser.add_argument("--split", help="manifest whose held-out images are left out and whose labels there are already")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line")
-    parser.add_argument("--task", default="classification", help="classification or segmentation (default: classification)")
+    parser.add_argument(
+        "--output", required=True, help="folder to write: images, contact sheet, labels.csv, Label Studio tasks"
+    )
+    parser.add_argument(
+        "--strategy",
+        default="as3l",
+        help="as3l, random, class-balanced, k-medoids, coreset, usl or typiclust (default: as3l)",
+    )
+    parser.add_argument(
+        "--split", help="manifest whose held-out images are left out and whose labels there are already"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line"
+    )
+    parser.add_argument(
+        "--task", default="classification", help="classification or segmentation (default: classification)"
+    )
     feature_flags(parser, "OUTPUT/features.safetensors")
     args = parser.parse_args(argv)
     from .selection.verbs import select
@@ -79,14 +127,19 @@ def select(argv: list[str]) -> int:
     done = select(dataset=data_source(args), **vars(args))
     facts = done.report
     if facts.get("copies"):
-        print(f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of {facts['copies_shown'][0][1]}")
+        print(
+            f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of {facts['copies_shown'][0][1]}"
+        )
     for id, others in list(facts.get("near_copies", {}).items())[:5]:
         print(f"chosen {id} is all but the same as {', '.join(others[:3])}")
     if "classes_covered" in facts:
         print(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
     if facts:
-        print(f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`" if
-              args.task == "classification" else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio")
+        print(
+            f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
+            if args.task == "classification"
+            else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
+        )
     return 0
 
 
@@ -98,7 +151,9 @@ def listed(names: list[str]) -> str:
 def label(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="hf-lowlabel label", description="Label the images of a folder in a browser.")
     parser.add_argument("folder", help="folder that `hf-lowlabel select` wrote")
-    parser.add_argument("--port", type=int, default=0, help="port on this machine's loopback address (default: a free one)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port on this machine's loopback address (default: a free one)"
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser; print the address only")
     args = parser.parse_args(argv)
     from .selection.page import label
@@ -108,15 +163,25 @@ def label(argv: list[str]) -> int:
 
 
 def priors(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel priors", description="Prior pseudo-labels from the few labels of a manifest.")
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel priors", description="Prior pseudo-labels from the few labels of a manifest."
+    )
     parser.add_argument("--split", required=True, help="manifest with the labels")
     parser.add_argument("--output", default="priors.safetensors", help="file to write (default: priors.safetensors)")
     parser.add_argument("--propagation", default="clusters", help="clusters (AS3L) or llgc (default: clusters)")
-    parser.add_argument("--clusters", type=int, nargs="+", metavar="K", help="clusters of each run (default: 1 to 6 times the classes)")
+    parser.add_argument(
+        "--clusters", type=int, nargs="+", metavar="K", help="clusters of each run (default: 1 to 6 times the classes)"
+    )
     parser.add_argument("--neighbors", type=int, help="neighbours of every image in the graph of llgc (default: 50)")
-    parser.add_argument("--balanced", action="store_true", help="give every class the same mass, where classes are of similar size")
-    parser.add_argument("--hard", action="store_true", help="the most likely class alone; the rows of llgc are too flat for a threshold")
-    parser.add_argument("--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6")
+    parser.add_argument(
+        "--balanced", action="store_true", help="give every class the same mass, where classes are of similar size"
+    )
+    parser.add_argument(
+        "--hard", action="store_true", help="the most likely class alone; the rows of llgc are too flat for a threshold"
+    )
+    parser.add_argument(
+        "--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6"
+    )
     feature_flags(parser, "none kept")
     args = parser.parse_args(argv)
     from .selection.verbs import priors
@@ -132,8 +197,12 @@ def feature_flags(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)
-    parser.add_argument("--features", help=f"file of features, reused when model and data are the same (default: {default})")
-    parser.add_argument("--image-size", type=int, help="side of the images the network sees, in px (default: the model's own)")
+    parser.add_argument(
+        "--features", help=f"file of features, reused when model and data are the same (default: {default})"
+    )
+    parser.add_argument(
+        "--image-size", type=int, help="side of the images the network sees, in px (default: the model's own)"
+    )
     parser.add_argument("--model-revision", help="revision of a model on the Hub")
     parser.add_argument("--seed", type=int, default=0, help="decides clusters and draws (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
@@ -141,8 +210,13 @@ def feature_flags(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def max_bad_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-bad", type=share, default=0.01, metavar="FLOAT", help="share of unreadable images that is left out and "
-                        "listed; above it nothing is computed (default: 0.01)")
+    parser.add_argument(
+        "--max-bad",
+        type=share,
+        default=0.01,
+        metavar="FLOAT",
+        help="share of unreadable images that is left out and listed; above it nothing is computed (default: 0.01)",
+    )
 
 
 def share(text: str) -> float:

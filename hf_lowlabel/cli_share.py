@@ -1,4 +1,5 @@
 """The verbs that show a finished run to others: push, report, demo-app."""
+
 from __future__ import annotations
 
 import argparse
@@ -14,15 +15,18 @@ def push(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel push",
         description="Put a finished run on the Hugging Face Hub in one commit: weights, configuration, card, split, metrics "
-                    "and pictures (predictions.png shows test images). Or publish a split manifest, as a configuration of a "
-                    "data set that others read with --split hub:ORG/NAME. May be repeated. Log in with `hf auth login`, or "
-                    "set HF_TOKEN.")  # fmt: skip
+        "and pictures (predictions.png shows test images). Or publish a split manifest, as a configuration of a "
+        "data set that others read with --split hub:ORG/NAME. May be repeated. Log in with `hf auth login`, or "
+        "set HF_TOKEN.",
+    )
     parser.add_argument("run", metavar="RUN", help="run folder, model folder with a card, or a split manifest (.json)")
     parser.add_argument("repo_id", metavar="ORG/NAME", help="repository; made when there is none")
     parser.add_argument("--private", action="store_true", help="only for you and your organisation")
     parser.add_argument("--create-pr", action="store_true", help="as a pull request, where you may not write")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
-    parser.add_argument("--as-smp", action="store_true", help="of a segmenter: the checkpoint that smp.from_pretrained loads")
+    parser.add_argument(
+        "--as-smp", action="store_true", help="of a segmenter: the checkpoint that smp.from_pretrained loads"
+    )
     parser.add_argument("--name", help="of a manifest: its configuration (default: data set, labels and seed)")
     parser.add_argument("--priors", metavar="FILE", help="of a manifest: prior pseudo-labels to publish with it")
     args = parser.parse_args(argv)
@@ -41,9 +45,13 @@ def push(argv: list[str]) -> int:
             try:
                 done = push(export_smp(args.run, Path(aside, args.repo_id.rpartition("/")[2])), args.repo_id, **common)
             except PushError as error:
-                raise PushError(f"{str(error).partition('. Nothing is lost')[0]}. Nothing is lost; push again with the same words") from None
+                raise PushError(
+                    f"{str(error).partition('. Nothing is lost')[0]}. Nothing is lost; push again with the same words"
+                ) from None
     elif args.name or args.priors:
-        raise UserError(f"found --name or --priors for {args.run}; expected them with a split manifest (.json) only; fix: leave them out")
+        raise UserError(
+            f"found --name or --priors for {args.run}; expected them with a split manifest (.json) only; fix: leave them out"
+        )
     else:
         from .hub.push import push
 
@@ -56,12 +64,19 @@ def report(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel report",
         description="One self-contained HTML page about a run, or several side by side: curves, confusion, calibration, t-SNE of "
-                    "the features at every stage, the worst mistakes as pictures. Opens without a network.")  # fmt: skip
+        "the features at every stage, the worst mistakes as pictures. Opens without a network.",
+    )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
     parser.add_argument("--output", help="file to write (default: report.html, with --table table.md)")
-    parser.add_argument("--table", action="store_true", help="one markdown table of all RUNs instead: methods by labels, mean, "
-                        "standard deviation over seeds and margin over the supervised baseline")
-    parser.add_argument("--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="one markdown table of all RUNs instead: methods by labels, mean, "
+        "standard deviation over seeds and margin over the supervised baseline",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes"
+    )
     args = parser.parse_args(argv)
     _plain_log()
     if args.table:
@@ -83,10 +98,15 @@ def demo_app(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel demo-app",
         description="A page to try a model on (Gradio, pip install 'hf_lowlabel[demo]'): upload, camera or examples; classes with "
-                    "confidence and the nearest labeled images, or an overlay. Or the folder of a Hugging Face Space with it.")  # fmt: skip
+        "confidence and the nearest labeled images, or an overlay. Or the folder of a Hugging Face Space with it.",
+    )
     parser.add_argument("run", metavar="RUN", help="run folder of a classifier or a segmenter")
-    parser.add_argument("--export-space", metavar="FOLDER", help="write a Space to this folder instead of starting the page")
-    parser.add_argument("--no-images", action="store_true", help="neither labeled images nor examples, which are your data")
+    parser.add_argument(
+        "--export-space", metavar="FOLDER", help="write a Space to this folder instead of starting the page"
+    )
+    parser.add_argument(
+        "--no-images", action="store_true", help="neither labeled images nor examples, which are your data"
+    )
     parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="a public address for 72 hours, through gradio.live")
     args = parser.parse_args(argv)
@@ -97,7 +117,9 @@ def demo_app(argv: list[str]) -> int:
         demo_app(args.run, port=args.port, images=not args.no_images, share=args.share)
         return 0
     folder = export_space(args.run, args.export_space, images=not args.no_images)
-    print(f"wrote {folder}; try it with `python {folder}/app.py`, publish it with `hf upload ORG/NAME {folder} . --repo-type space`")
+    print(
+        f"wrote {folder}; try it with `python {folder}/app.py`, publish it with `hf upload ORG/NAME {folder} . --repo-type space`"
+    )
     return 0
 
 

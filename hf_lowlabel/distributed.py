@@ -1,4 +1,5 @@
 """The collectives the papers need; on one process each is the identity."""
+
 from __future__ import annotations
 
 import sys
@@ -32,8 +33,10 @@ def best_device(name: str | None = None) -> torch.device:
         device = None
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device is None or device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= there):
-        raise UserError(f"found the device {name!r} and {there} GPU{'s' * (there != 1)} here; expected 'cpu'{', or cuda' * bool(there)}; "
-                        "fix: --device cpu, or leave it out")
+        raise UserError(
+            f"found the device {name!r} and {there} GPU{'s' * (there != 1)} here; expected 'cpu'{', or cuda' * bool(there)}; "
+            "fix: --device cpu, or leave it out"
+        )
     return device
 
 

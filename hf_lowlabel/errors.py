@@ -1,4 +1,5 @@
 """Errors a user can act on: what was found, what was expected, and the fix."""
+
 from __future__ import annotations
 
 import difflib
@@ -24,5 +25,7 @@ def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] 
 
 def in_memory(dataset: object) -> UserError:
     """A run is repeated, resumed and evaluated from the name of its data, so that they have to lie somewhere."""
-    return UserError(f"found a {type(dataset).__name__} as data set; expected a Hub id, a folder or a parquet file, which a resumed run and "
-                     "others can read again; fix: of a datasets.Dataset, dataset.to_parquet('data.parquet'), and give 'data.parquet'")
+    return UserError(
+        f"found a {type(dataset).__name__} as data set; expected a Hub id, a folder or a parquet file, which a resumed run and "
+        "others can read again; fix: of a datasets.Dataset, dataset.to_parquet('data.parquet'), and give 'data.parquet'"
+    )

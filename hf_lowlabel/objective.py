@@ -2,6 +2,7 @@
 
 Shape letters: B batch, C channels, H W height and width in px, K classes, D features, N images in the pool.
 """
+
 from __future__ import annotations
 
 import copy

@@ -15,6 +15,7 @@ Expected (Xu et al., table 4; ResNet-50, mean IoU, mean and standard deviation o
 Which mean that is, the paper does not say: French et al. report 74.57 for 50 masks, the Jaccard index of the lesion. Both are
 printed: the mean of lesion and skin, and the lesion's own. Images keep their aspect here; French et al. squeeze them to a square.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,12 +26,16 @@ from hf_lowlabel import finetune, pretrain
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="isic2017", help="folder with train/images, train/masks, test/images, test/masks")
+    parser.add_argument(
+        "--dataset", default="isic2017", help="folder with train/images, train/masks, test/images, test/masks"
+    )
     parser.add_argument("--num-labels", type=int, default=10, help="masks")
     parser.add_argument("--model", default="resnet50", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument("--method", default="cutmix", help="supervised for the baseline, or any other of segmentation")
-    parser.add_argument("--pretrain-epochs", type=float, default=300, help="passes of BYOL over the 2,000 images; 0 leaves it out")
+    parser.add_argument(
+        "--pretrain-epochs", type=float, default=300, help="passes of BYOL over the 2,000 images; 0 leaves it out"
+    )
     parser.add_argument("--pretrain-batch-size", type=int, default=256, help="images per step of BYOL")
     parser.add_argument("--max-steps", type=int, default=40_000, help="CutMix steps")
     parser.add_argument("--batch-size", type=int, default=10, help="labeled images per step, and as many unlabeled")
@@ -44,20 +49,53 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(task="segmentation", dataset=args.dataset, mask_format="binary", classes=["skin", "lesion"], image_size=args.image_size,
-                  precision=args.precision, seed=args.seed, resume=args.resume, dry_run=args.dry_run)
+    common = dict(
+        task="segmentation",
+        dataset=args.dataset,
+        mask_format="binary",
+        classes=["skin", "lesion"],
+        image_size=args.image_size,
+        precision=args.precision,
+        seed=args.seed,
+        resume=args.resume,
+        dry_run=args.dry_run,
+    )
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
-        backbone = pretrain(**common, **start, method="byol", preset="target", epochs=args.pretrain_epochs,
-                            batch_size=args.pretrain_batch_size, output_dir=str(folder / "byol"))
+        backbone = pretrain(
+            **common,
+            **start,
+            method="byol",
+            preset="target",
+            epochs=args.pretrain_epochs,
+            batch_size=args.pretrain_batch_size,
+            output_dir=str(folder / "byol"),
+        )
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    views = dict(strong=False) if args.method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
-    run = finetune(**common, **start, method=args.method, method_args=views, num_labels=args.num_labels,
-                   optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size, pool_size=args.long_side,
-                   max_steps=args.max_steps, output_dir=str(folder / args.method))
-    print(f"with {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, IoU of the lesion "
-          f"{run.metrics['object_iou']:.2%}, its mean over images {run.metrics['object_jaccard']:.2%}")
+    views = (
+        dict(strong=False) if args.method == "supervised" else {}
+    )  # CutMix sees no strong views: neither does its baseline
+    run = finetune(
+        **common,
+        **start,
+        method=args.method,
+        method_args=views,
+        num_labels=args.num_labels,
+        optimizer="adam",
+        lr=1e-5,
+        weight_decay=0.0,
+        schedule="constant",
+        unlabeled_ratio=1,
+        batch_size=args.batch_size,
+        pool_size=args.long_side,
+        max_steps=args.max_steps,
+        output_dir=str(folder / args.method),
+    )
+    print(
+        f"with {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, IoU of the lesion "
+        f"{run.metrics['object_iou']:.2%}, its mean over images {run.metrics['object_jaccard']:.2%}"
+    )
 
 
 if __name__ == "__main__":

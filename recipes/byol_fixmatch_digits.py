@@ -1,9 +1,10 @@
 """scikit-learn's digits, 40 or 10 labels, minutes on a laptop: BYOL, prior pseudo-labels, FlexMatch; the supervised baseline.
 
-    accelerate launch recipes/byol_fixmatch_digits.py
-    accelerate launch recipes/byol_fixmatch_digits.py --num-labels 10
-    ACCELERATE_USE_CPU=true torchrun --nproc-per-node=2 recipes/byol_fixmatch_digits.py --output-dir runs/two-ranks
+accelerate launch recipes/byol_fixmatch_digits.py
+accelerate launch recipes/byol_fixmatch_digits.py --num-labels 10
+ACCELERATE_USE_CPU=true torchrun --nproc-per-node=2 recipes/byol_fixmatch_digits.py --output-dir runs/two-ranks
 """
+
 from __future__ import annotations
 
 import argparse

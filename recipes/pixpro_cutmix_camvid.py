@@ -8,6 +8,7 @@ camvid/ holds parquet files with an image and a mask column, or images/ and mask
 pretraining. No paper reports CamVid at 20 masks: the settings are those of the VOC recipe with a learning rate that a shorter run
 needs, and there is no number to compare with but the other rows. Cost: a row is 4,000 steps of 8 + 8 crops of 320 px.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -15,7 +16,19 @@ from pathlib import Path
 
 from hf_lowlabel import finetune, pretrain
 
-CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"]  # 11 is void
+CLASSES = [
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "cyclist",
+]  # 11 is void
 ROWS = ("cutmix+", "cutmix", "supervised+", "supervised")
 
 
@@ -41,20 +54,50 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(task="segmentation", dataset=args.dataset, classes=CLASSES, mask_ignore=[11], precision=args.precision, seed=args.seed,
-                  resume=args.resume, dry_run=args.dry_run)
+    common = dict(
+        task="segmentation",
+        dataset=args.dataset,
+        classes=CLASSES,
+        mask_ignore=[11],
+        precision=args.precision,
+        seed=args.seed,
+        resume=args.resume,
+        dry_run=args.dry_run,
+    )
     plain = after = dict(model=args.model, from_scratch=args.from_scratch)
     if any(row.endswith("+") for row in args.rows):
-        backbone = pretrain(**common, **plain, method="pixpro-affine", preset="target", epochs=args.pretrain_epochs,
-                            output_stride=args.output_stride, image_size=min(224, args.image_size), output_dir=str(folder / "pixpro"))
+        backbone = pretrain(
+            **common,
+            **plain,
+            method="pixpro-affine",
+            preset="target",
+            epochs=args.pretrain_epochs,
+            output_stride=args.output_stride,
+            image_size=min(224, args.image_size),
+            output_dir=str(folder / "pixpro"),
+        )
         after = plain if args.dry_run else dict(model=str(backbone.folder))
     for row in args.rows:
         method = row.rstrip("+")
-        views = dict(strong=False) if method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
-        run = finetune(**common, **(after if row.endswith("+") else plain), method=method, method_args=views, num_labels=args.num_labels,
-                       architecture=args.architecture, lr=args.lr, batch_size=args.batch_size, image_size=args.image_size,
-                       max_steps=args.max_steps, output_dir=str(folder / row))
-        print(f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, pixel accuracy {run.metrics['pixel_accuracy']:.2%}")
+        views = (
+            dict(strong=False) if method == "supervised" else {}
+        )  # CutMix sees no strong views: neither does its baseline
+        run = finetune(
+            **common,
+            **(after if row.endswith("+") else plain),
+            method=method,
+            method_args=views,
+            num_labels=args.num_labels,
+            architecture=args.architecture,
+            lr=args.lr,
+            batch_size=args.batch_size,
+            image_size=args.image_size,
+            max_steps=args.max_steps,
+            output_dir=str(folder / row),
+        )
+        print(
+            f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, pixel accuracy {run.metrics['pixel_accuracy']:.2%}"
+        )
 
 
 if __name__ == "__main__":

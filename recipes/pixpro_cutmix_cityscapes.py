@@ -15,6 +15,7 @@ Expected (Xu et al., table 3; ResNet-50, mean IoU on val, mean and standard devi
 
 Their start is ImageNet weights of PixPro; timm's resnet50, the default here, is supervised: give others with --model.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -32,11 +33,15 @@ def main() -> None:
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument("--method", default="cutmix", help="supervised for the baseline, or any other of segmentation")
     parser.add_argument("--pretrain-method", default="pixpro-affine", help="pixpro leaves the affine warp out")
-    parser.add_argument("--pretrain-epochs", type=float, default=200, help="passes over the 2,975 images; 0 leaves it out")
+    parser.add_argument(
+        "--pretrain-epochs", type=float, default=200, help="passes over the 2,975 images; 0 leaves it out"
+    )
     parser.add_argument("--output-stride", type=int, default=16, help="px per cell of the pretrained map: 8, 16 or 32")
     parser.add_argument("--max-steps", type=int, default=40_000, help="CutMix steps")
     parser.add_argument("--batch-size", type=int, default=8, help="labeled images per step, and as many unlabeled")
-    parser.add_argument("--long-side", type=int, default=1024, help="px to which images are scaled; crops are half of it wide")
+    parser.add_argument(
+        "--long-side", type=int, default=1024, help="px to which images are scaled; crops are half of it wide"
+    )
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/pixpro-cutmix-cityscapes")
@@ -45,19 +50,51 @@ def main() -> None:
     args = parser.parse_args()
 
     folder, crop = Path(args.output_dir), args.long_side // 2
-    common = dict(task="segmentation", dataset=args.dataset, precision=args.precision, seed=args.seed, resume=args.resume,
-                  dry_run=args.dry_run)
+    common = dict(
+        task="segmentation",
+        dataset=args.dataset,
+        precision=args.precision,
+        seed=args.seed,
+        resume=args.resume,
+        dry_run=args.dry_run,
+    )
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
-        backbone = pretrain(**common, **start, method=args.pretrain_method, preset="target", epochs=args.pretrain_epochs,
-                            output_stride=args.output_stride, image_size=min(224, crop), output_dir=str(folder / "pixpro"))
+        backbone = pretrain(
+            **common,
+            **start,
+            method=args.pretrain_method,
+            preset="target",
+            epochs=args.pretrain_epochs,
+            output_stride=args.output_stride,
+            image_size=min(224, crop),
+            output_dir=str(folder / "pixpro"),
+        )
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    views = dict(strong=False) if args.method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
+    views = (
+        dict(strong=False) if args.method == "supervised" else {}
+    )  # CutMix sees no strong views: neither does its baseline
     labels = dict(split=args.labeled) if args.labeled else dict(num_labels=args.num_labels)
-    run = finetune(**common, **start, **labels, method=args.method, method_args=views, test_dataset_split="val",
-                   optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size, pool_size=args.long_side, image_size=crop,
-                   image_height=crop // 2, max_steps=args.max_steps, output_dir=str(folder / args.method))
+    run = finetune(
+        **common,
+        **start,
+        **labels,
+        method=args.method,
+        method_args=views,
+        test_dataset_split="val",
+        optimizer="adam",
+        lr=1e-5,
+        weight_decay=0.0,
+        schedule="constant",
+        unlabeled_ratio=1,
+        batch_size=args.batch_size,
+        pool_size=args.long_side,
+        image_size=crop,
+        image_height=crop // 2,
+        max_steps=args.max_steps,
+        output_dir=str(folder / args.method),
+    )
     print(f"{len(run.recorder.split.labeled)} masks: mean IoU {run.metrics['miou']:.2%}")
 
 

@@ -17,6 +17,7 @@ Expected (Xu et al., table 3; ResNet-50, mean IoU on val, mean and standard devi
 Their start is ImageNet weights of PixPro; timm's resnet50, the default here, is supervised: give others with --model.
 The affine pretraining (section 3.1) warps feature maps back, of which half a 7 x 7 map is lost: --output-stride is 16.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,15 +29,21 @@ from hf_lowlabel import finetune, pretrain
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="VOCdevkit/VOC2012", help="folder with JPEGImages/")
-    parser.add_argument("--train-split", default="trainaug", help="list in ImageSets/Segmentation of all training images")
+    parser.add_argument(
+        "--train-split", default="trainaug", help="list in ImageSets/Segmentation of all training images"
+    )
     parser.add_argument("--labeled", help="published list of the labeled ids; else --num-labels")
     parser.add_argument("--num-labels", type=int, default=106, help="masks drawn by seed, where no list is given")
     parser.add_argument("--model", default="resnet50", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
-    parser.add_argument("--architecture", default="deeplabv3plus-os16", help="or deeplabv2-two-rates, CutMix-Seg's other network")
+    parser.add_argument(
+        "--architecture", default="deeplabv3plus-os16", help="or deeplabv2-two-rates, CutMix-Seg's other network"
+    )
     parser.add_argument("--method", default="cutmix", help="supervised for the baseline, or any other of segmentation")
     parser.add_argument("--pretrain-method", default="pixpro-affine", help="pixpro leaves the affine warp out")
-    parser.add_argument("--pretrain-epochs", type=float, default=200, help="passes over the 10,582 images; 0 leaves it out")
+    parser.add_argument(
+        "--pretrain-epochs", type=float, default=200, help="passes over the 10,582 images; 0 leaves it out"
+    )
     parser.add_argument("--output-stride", type=int, default=16, help="px per cell of the pretrained map: 8, 16 or 32")
     parser.add_argument("--max-steps", type=int, default=40_000, help="CutMix steps")
     parser.add_argument("--batch-size", type=int, default=20, help="labeled images per step, and as many unlabeled")
@@ -49,19 +56,51 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(task="segmentation", dataset=args.dataset, dataset_split=args.train_split, precision=args.precision, seed=args.seed,
-                  resume=args.resume, dry_run=args.dry_run)
+    common = dict(
+        task="segmentation",
+        dataset=args.dataset,
+        dataset_split=args.train_split,
+        precision=args.precision,
+        seed=args.seed,
+        resume=args.resume,
+        dry_run=args.dry_run,
+    )
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
-        backbone = pretrain(**common, **start, method=args.pretrain_method, preset="target", epochs=args.pretrain_epochs,
-                            output_stride=args.output_stride, image_size=min(224, args.image_size), output_dir=str(folder / "pixpro"))
+        backbone = pretrain(
+            **common,
+            **start,
+            method=args.pretrain_method,
+            preset="target",
+            epochs=args.pretrain_epochs,
+            output_stride=args.output_stride,
+            image_size=min(224, args.image_size),
+            output_dir=str(folder / "pixpro"),
+        )
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    views = dict(strong=False) if args.method == "supervised" else {}  # CutMix sees no strong views: neither does its baseline
+    views = (
+        dict(strong=False) if args.method == "supervised" else {}
+    )  # CutMix sees no strong views: neither does its baseline
     labels = dict(split=args.labeled) if args.labeled else dict(num_labels=args.num_labels)
-    run = finetune(**common, **start, **labels, method=args.method, method_args=views, architecture=args.architecture,
-                   test_dataset_split="val", optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, batch_size=args.batch_size,
-                   image_size=args.image_size, max_steps=args.max_steps, output_dir=str(folder / args.method))
+    run = finetune(
+        **common,
+        **start,
+        **labels,
+        method=args.method,
+        method_args=views,
+        architecture=args.architecture,
+        test_dataset_split="val",
+        optimizer="adam",
+        lr=1e-5,
+        weight_decay=0.0,
+        schedule="constant",
+        unlabeled_ratio=1,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        max_steps=args.max_steps,
+        output_dir=str(folder / args.method),
+    )
     print(f"{len(run.recorder.split.labeled)} masks: mean IoU {run.metrics['miou']:.2%}")
 
 

@@ -1,4 +1,5 @@
 """What every test shares: two threads at most, no network, quick little data."""
+
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

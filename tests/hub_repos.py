@@ -1,4 +1,5 @@
 """What the loopback Hub (hub_server.py) keeps: repositories, commits, branches, pull requests, files."""
+
 from __future__ import annotations
 
 import base64
@@ -99,12 +100,26 @@ class Repo:
     def info(self, revision: str, blobs: bool) -> dict:
         sha, files = self.at(revision)
         card = front_matter(files.get("README.md"))
-        siblings = [{"rfilename": path, **({"size": len(file.data), "blobId": file.oid} if blobs else {})}
-                    for path, file in sorted(files.items())]  # fmt: skip
-        out = {"_id": "0" * 24, "id": self.id, "sha": sha, "private": self.private, "gated": self.gated,
-               "disabled": False, "author": self.id.split("/")[0], "createdAt": DATE, "lastModified": DATE,
-               "downloads": 0, "likes": 0, "tags": list(card.get("tags") or []), "cardData": card,
-               "siblings": siblings}  # fmt: skip
+        siblings = [
+            {"rfilename": path, **({"size": len(file.data), "blobId": file.oid} if blobs else {})}
+            for path, file in sorted(files.items())
+        ]
+        out = {
+            "_id": "0" * 24,
+            "id": self.id,
+            "sha": sha,
+            "private": self.private,
+            "gated": self.gated,
+            "disabled": False,
+            "author": self.id.split("/")[0],
+            "createdAt": DATE,
+            "lastModified": DATE,
+            "downloads": 0,
+            "likes": 0,
+            "tags": list(card.get("tags") or []),
+            "cardData": card,
+            "siblings": siblings,
+        }
         if self.type == "model":
             out |= {"modelId": self.id} | {key: card.get(key) for key in ("library_name", "pipeline_tag")}
         return out

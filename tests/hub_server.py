@@ -9,6 +9,7 @@
 Uploads of large files use plain LFS: HF_HUB_DISABLE_XET=1, which `env` sets. Tokens: "hf_write" may write under
 "tester" and "org", "hf_other" under "other", "hf_read" may only read.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -52,9 +53,15 @@ class Hub(ThreadingHTTPServer):
 
     def env(self, home, token: str | None = None) -> dict[str, str]:
         """What a client's process needs; merge it into os.environ. `home`: a folder for its cache."""
-        env = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
-               "HF_DATASETS_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
-               "NO_PROXY": "localhost,127.0.0.1"}  # fmt: skip
+        env = {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_DATASETS_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "localhost,127.0.0.1",
+        }
         return env | ({"HF_TOKEN": token} if token else {})
 
     def add(self, type: str, id: str, files: dict[str, bytes], title: str = "files", tag: str | None = None) -> str:
@@ -66,12 +73,21 @@ class Hub(ThreadingHTTPServer):
             repo.tags[tag] = sha
         return sha
 
-    def fault(self, pattern: str, status: int | None = None, times: int = 1, method: str | None = None, *,
-              skip: int = 0, done: bool = False) -> None:  # fmt: skip
+    def fault(
+        self,
+        pattern: str,
+        status: int | None = None,
+        times: int = 1,
+        method: str | None = None,
+        *,
+        skip: int = 0,
+        done: bool = False,
+    ) -> None:
         """The next `times` requests (-1: all) after `skip` whose path matches get `status`, or no answer at all: the
         connection is dropped. `done`: what they asked for is done all the same, only the answer is lost."""
-        self.faults.append({"pattern": pattern, "status": status, "times": times, "method": method, "skip": skip,
-                            "done": done})  # fmt: skip
+        self.faults.append(
+            {"pattern": pattern, "status": status, "times": times, "method": method, "skip": skip, "done": done}
+        )
 
     def take_fault(self, method: str, path: str) -> dict | None:
         for fault in self.faults:
@@ -231,16 +247,31 @@ class Handler(BaseHTTPRequestHandler):
         if what == "revision":
             return 200, repo.info(rest or "main", "blobs" in self.query), {}
         if what == "refs":
+
             def listed(refs: dict, kind: str) -> list[dict]:
                 return [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": sha} for n, sha in refs.items()]
 
             pulls = {n.removeprefix("refs/pr/"): sha for n, sha in repo.refs.items() if n.startswith("refs/")}
             branches = {n: sha for n, sha in repo.refs.items() if not n.startswith("refs/")}
-            return 200, {"branches": listed(branches, "heads"), "converts": [], "tags": listed(repo.tags, "tags"),
-                         "pullRequests": listed(pulls, "pr")}, {}  # fmt: skip
+            return (
+                200,
+                {
+                    "branches": listed(branches, "heads"),
+                    "converts": [],
+                    "tags": listed(repo.tags, "tags"),
+                    "pullRequests": listed(pulls, "pr"),
+                },
+                {},
+            )
         if what == "commits":
-            return 200, [{"id": sha, "title": c.title, "message": "", "date": DATE, "authors": []}
-                         for sha, c in reversed(repo.commits.items())], {}  # fmt: skip
+            return (
+                200,
+                [
+                    {"id": sha, "title": c.title, "message": "", "date": DATE, "authors": []}
+                    for sha, c in reversed(repo.commits.items())
+                ],
+                {},
+            )
         if what == "tag":
             repo.tags[json.loads(body)["tag"]] = repo.at(rest)[0]
             return 200, {}, {}
@@ -254,10 +285,21 @@ class Handler(BaseHTTPRequestHandler):
             return self.paths_info(repo.at(rest)[1], body)
         if what == "preupload":
             files, present = json.loads(body)["files"], repo.at(rest)[1]
-            return 200, {"files": [{"path": f["path"], "shouldIgnore": False,
-                                    "uploadMode": "lfs" if is_large(f["path"], f["size"]) else "regular",
-                                    "oid": present[f["path"]].etag if f["path"] in present else None}
-                                   for f in files]}, {}  # fmt: skip
+            return (
+                200,
+                {
+                    "files": [
+                        {
+                            "path": f["path"],
+                            "shouldIgnore": False,
+                            "uploadMode": "lfs" if is_large(f["path"], f["size"]) else "regular",
+                            "oid": present[f["path"]].etag if f["path"] in present else None,
+                        }
+                        for f in files
+                    ]
+                },
+                {},
+            )
         if what == "commit":
             return self.commit(repo, rest, body)
         raise Refused(404, None, f"no route for {self.command} {self.path}")

@@ -1,4 +1,5 @@
 """The README's Python runs as it stands there."""
+
 import re
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 C is 3, or 4 with the mask as last channel. H and W are the largest of the pool; `sizes` says how much of them an image
 fills. Resident and streaming like the pools of square images (pools.py), whose interface these share.
 """
+
 from __future__ import annotations
 
 import logging
@@ -42,8 +43,14 @@ class CanvasDecoder:
     which the views were drawn for; with masks it is an error.
     """
 
-    def __init__(self, source: SegmentationSource | Source, indices: np.ndarray, sizes: np.ndarray,
-                 canvas: tuple[int, int], masks: bool):
+    def __init__(
+        self,
+        source: SegmentationSource | Source,
+        indices: np.ndarray,
+        sizes: np.ndarray,
+        canvas: tuple[int, int],
+        masks: bool,
+    ):
         self.source, self.indices, self.sizes, self.canvas, self.masks = source, indices, sizes, canvas, masks
 
     def __len__(self) -> int:
@@ -149,8 +156,9 @@ def decode_resident(decoder: CanvasDecoder, device, workers: int, max_bad: float
     keep = np.array([row for row in range(n) if row not in bad])
     if bad:
         images = images[torch.from_numpy(keep).to(images.device)]
-    return ResidentCanvas(images, [source.ids[i] for i in decoder.indices[keep]], decoder.indices[keep],
-                          decoder.sizes[keep], skipped)
+    return ResidentCanvas(
+        images, [source.ids[i] for i in decoder.indices[keep]], decoder.indices[keep], decoder.sizes[keep], skipped
+    )
 
 
 def look(decoder: CanvasDecoder, workers: int, max_bad: float) -> dict[int, str]:

@@ -1,4 +1,5 @@
 """scikit-learn's 1,797 scans of handwritten digits, 8x8: real images that need no download."""
+
 from __future__ import annotations
 
 import hashlib
@@ -17,8 +18,10 @@ def digits(split: str = "train") -> Source:
     from sklearn.datasets import load_digits
 
     if split != "train":
-        raise MissingSplit(f"found split {split!r} of 'digits'; expected 'train', the only one; "
-                        "fix: cut a test set out of it with test_fraction")  # fmt: skip
+        raise MissingSplit(
+            f"found split {split!r} of 'digits'; expected 'train', the only one; "
+            "fix: cut a test set out of it with test_fraction"
+        )
     data = load_digits()
     images = np.rint(data.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]
     labels = data.target.astype(np.int64)
@@ -26,7 +29,15 @@ def digits(split: str = "train") -> Source:
     names = [str(n) for n in data.target_names]
     content = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     return Source(
-        name="digits", config=None, split=split, revision=None, ids=ids, labels=labels, class_names=names,
-        fingerprint=fingerprint(ids, labels, names, content), license="cc-by-4.0", flip=False,
+        name="digits",
+        config=None,
+        split=split,
+        revision=None,
+        ids=ids,
+        labels=labels,
+        class_names=names,
+        fingerprint=fingerprint(ids, labels, names, content),
+        license="cc-by-4.0",
+        flip=False,
         reader=ArrayReader(images),
-    )  # fmt: skip
+    )

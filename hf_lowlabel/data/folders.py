@@ -8,6 +8,7 @@
 Nothing is decoded here. Ids are paths relative to the folder (of the split), with "/" and in Unicode's NFC form, so
 that a data set copied from a Mac has the ids it had there.
 """
+
 from __future__ import annotations
 
 import csv
@@ -57,8 +58,10 @@ def load_folder(path: Path, split: str = "train", label_column: str | None = Non
     root, siblings = split_root(path, split)
     found = sorted((unicodedata.normalize("NFC", name), name, size) for name, size in walk(root))
     if not found:
-        raise UserError(f"found no images in {str(root)!r}; expected files such as .jpg, .png or .webp, in it or in "
-                        "one folder per class")  # fmt: skip
+        raise UserError(
+            f"found no images in {str(root)!r}; expected files such as .jpg, .png or .webp, in it or in "
+            "one folder per class"
+        )
     ids, paths, sizes = (list(column) for column in zip(*found))
     if len(set(ids)) != len(ids):
         raise UserError(f"found two files in {str(root)!r} whose names differ only in their Unicode form; rename one")
@@ -75,9 +78,18 @@ def load_folder(path: Path, split: str = "train", label_column: str | None = Non
     index = {name: k for k, name in enumerate(names)}
     labels = np.array([index.get(text, -1) for text in texts], dtype=np.int64)
     return Source(
-        name=path.resolve().name, config=None, split=split, revision=None, ids=ids, labels=labels, class_names=names,
-        fingerprint=fingerprint(ids, labels, names, sizes), license=None, flip=True, reader=FileReader(root, paths),
-    )  # fmt: skip
+        name=path.resolve().name,
+        config=None,
+        split=split,
+        revision=None,
+        ids=ids,
+        labels=labels,
+        class_names=names,
+        fingerprint=fingerprint(ids, labels, names, sizes),
+        license=None,
+        flip=True,
+        reader=FileReader(root, paths),
+    )
 
 
 def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
@@ -93,9 +105,11 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     whole = bool(folders) and set(folders) <= aliases and set(folders) != {UNLABELED}
     if not (nested or whole):
         if split not in SPLITS["train"]:
-            raise MissingSplit(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/ beside "
-                               "train/; fix: use split 'train', or cut a test set out of it with "
-                               "test_fraction")  # fmt: skip
+            raise MissingSplit(
+                f"found no folder for split {split!r} in {str(path)!r}; expected {split}/ beside "
+                "train/; fix: use split 'train', or cut a test set out of it with "
+                "test_fraction"
+            )
         return path, []
     for name in (split, *SPLITS.get(split, ())):
         if name in folders:
@@ -171,13 +185,17 @@ def metadata_labels(files: list[Path], ids: list[str], label_column: str | None)
             continue
         text = label_text(row.get(column)) if column else None
         if text is not None and labels[position[name]] not in (None, text):
-            raise UserError(f"found {name!r} twice in {file.name}, as {labels[position[name]]!r} and as {text!r} (row "
-                            f"{number}); expected one label; fix the file")  # fmt: skip
+            raise UserError(
+                f"found {name!r} twice in {file.name}, as {labels[position[name]]!r} and as {text!r} (row "
+                f"{number}); expected one label; fix the file"
+            )
         labels[position[name]] = text if text is not None else labels[position[name]]
     if missing:
-        raise UserError(f"found {len(missing)} file names in {file.name} without an image, such as {missing[0]!r}; "
-                        f"expected paths relative to {str(file.parent)!r}; fix file_name or add the "
-                        "images")  # fmt: skip
+        raise UserError(
+            f"found {len(missing)} file names in {file.name} without an image, such as {missing[0]!r}; "
+            f"expected paths relative to {str(file.parent)!r}; fix file_name or add the "
+            "images"
+        )
     return labels
 
 
@@ -201,9 +219,12 @@ def find_label(columns: list[str], asked: str | None, file: Path) -> str | None:
             return name
     others = [name for name in columns if name != "file_name"]
     if others:
-        warnings.warn(f"{file.name} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all "
-                      f"images count as unlabeled; name the label column if one of {others} is "
-                      "it", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{file.name} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all "
+            f"images count as unlabeled; name the label column if one of {others} is "
+            "it",
+            stacklevel=2,
+        )
     return None
 
 

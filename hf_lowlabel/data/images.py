@@ -6,6 +6,7 @@ a model sees the same pixels here and there. In particular transparency is dropp
 where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips everything above 255 to white), and float or
 32-bit images, whose range nobody knows, are refused.
 """
+
 from __future__ import annotations
 
 import struct
@@ -29,9 +30,18 @@ SMALLEST_SIDE = 2  # px: one pixel is a tracking pixel or a placeholder, and the
 LARGEST_ASPECT = 100  # beyond it the resized long side alone would take gigabytes
 # What PIL's decoders raise on damaged files.
 DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error,
-    zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class BadImage(UserError):

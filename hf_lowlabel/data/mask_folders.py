@@ -7,6 +7,7 @@
 
 Nothing is decoded here.
 """
+
 from __future__ import annotations
 
 import unicodedata
@@ -23,16 +24,35 @@ SUFFIXES = ("_mask", "_segmentation", "_label", "_labels", "_gt")  # what data s
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor").split()
+    "pottedplant sheep sofa train tvmonitor"
+).split()
 CITYSCAPES_CLASSES = [
-    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
-    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
+    "road",
+    "sidewalk",
+    "building",
+    "wall",
+    "fence",
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "train",
+    "motorcycle",
+    "bicycle",
+]
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # labelIds of the classes
 CITYSCAPES_TABLE = tuple(CITYSCAPES_IDS.index(v) if v in CITYSCAPES_IDS else IGNORE for v in range(256))
 
 
 def layout(path: Path) -> str | None:
-    """"voc", "cityscapes", "folder" (images/ somewhere), or None."""
+    """ "voc", "cityscapes", "folder" (images/ somewhere), or None."""
     if not path.is_dir():
         return None
     if (path / "JPEGImages").is_dir():
@@ -49,8 +69,10 @@ def load_folder(path: Path, split: str, declared: Declared) -> SegmentationSourc
     if kind == "cityscapes":
         return load_cityscapes(path, split, declared)
     if kind is None:
-        raise UserError(f"found neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}; expected images/ "
-                        "with the images and masks/ with the masks; fix: sort them into these folders")
+        raise UserError(
+            f"found neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}; expected images/ "
+            "with the images and masks/ with the masks; fix: sort them into these folders"
+        )
     return load_pairs(path, split, declared)
 
 
@@ -81,8 +103,10 @@ def pair_roots(path: Path, split: str) -> tuple[Path, Path]:
                 return path / "images" / name, path / "masks" / name
         raise unknown(f"split of {path.name!r}", split, inside, MissingSplit)
     if split not in SPLITS["train"]:
-        raise MissingSplit(f"found no folder for split {split!r} in {str(path)!r}; expected {split}/images/ beside "
-                           "train/images/; fix: use split 'train', or cut a test set out of it with test_fraction")
+        raise MissingSplit(
+            f"found no folder for split {split!r} in {str(path)!r}; expected {split}/images/ beside "
+            "train/images/; fix: use split 'train', or cut a test set out of it with test_fraction"
+        )
     return path / "images", path / "masks"
 
 
@@ -100,8 +124,10 @@ def match_masks(ids: list[str], masks: list[tuple[str, str, int]], root: Path) -
     by_stem: dict[str, str] = {}
     for id in ids:
         if stem(id) in by_stem:
-            raise UserError(f"found images {by_stem[stem(id)]!r} and {id!r}; expected names that differ before the "
-                            "extension, because masks are matched by it; rename one")
+            raise UserError(
+                f"found images {by_stem[stem(id)]!r} and {id!r}; expected names that differ before the "
+                "extension, because masks are matched by it; rename one"
+            )
         by_stem[stem(id)] = id
     out: dict[str, tuple[str, int]] = {}
     strange = []
@@ -111,19 +137,31 @@ def match_masks(ids: list[str], masks: list[tuple[str, str, int]], root: Path) -
         if id is None:
             strange.append(mask)
         elif id in out:
-            raise UserError(f"found two masks of image {id!r}, {out[id][0]!r} and {name!r}; expected one; remove the "
-                            "other")
+            raise UserError(
+                f"found two masks of image {id!r}, {out[id][0]!r} and {name!r}; expected one; remove the other"
+            )
         else:
             out[id] = (name, size)
     if strange:
-        raise UserError(f"found {len(strange)} masks in {str(root)!r} without an image, such as {strange[0]!r}; "
-                        f"expected the image's path, as in {stem(ids[0])}.png or {stem(ids[0])}_mask.png; rename or "
-                        "remove them")
+        raise UserError(
+            f"found {len(strange)} masks in {str(root)!r} without an image, such as {strange[0]!r}; "
+            f"expected the image's path, as in {stem(ids[0])}.png or {stem(ids[0])}_mask.png; rename or "
+            "remove them"
+        )
     return out
 
 
-def files_source(name: str, split: str, ids: list[str], reader: FileReader, sizes: list[int], mask_root: Path,
-                 of_image: dict[str, tuple[str, int]], declared: Declared, **own) -> SegmentationSource:
+def files_source(
+    name: str,
+    split: str,
+    ids: list[str],
+    reader: FileReader,
+    sizes: list[int],
+    mask_root: Path,
+    of_image: dict[str, tuple[str, int]],
+    declared: Declared,
+    **own,
+) -> SegmentationSource:
     has_mask = np.array([id in of_image for id in ids])
     paths = [of_image[id][0] if id in of_image else "" for id in ids]
     content = [f"{size}/{of_image[id][1] if id in of_image else 'none'}" for id, size in zip(ids, sizes, strict=True)]
@@ -145,16 +183,21 @@ def load_voc(path: Path, split: str, declared: Declared) -> SegmentationSource:
     else:
         name = next((n for n in (split, *SPLITS.get(split, ())) if n in lists), None)
         if name is None:
-            raise unknown(f"split of {path.name!r} (lists in ImageSets/Segmentation)", split, [*lists, "all"], MissingSplit)
+            raise unknown(
+                f"split of {path.name!r} (lists in ImageSets/Segmentation)", split, [*lists, "all"], MissingSplit
+            )
         ids = sorted(dict.fromkeys(lists[name].read_text(encoding="utf-8").split()))
     absent = [id for id in ids if id not in every]
     if absent:
-        raise UserError(f"found {len(absent)} ids in the list {split!r} without an image in JPEGImages/, such as "
-                        f"{absent[0]!r}; expected all; add the images or fix the list")
+        raise UserError(
+            f"found {len(absent)} ids in the list {split!r} without an image in JPEGImages/, such as "
+            f"{absent[0]!r}; expected all; add the images or fix the list"
+        )
     of_image = {stem(id): (name, size) for id, name, size in listing(masks)}
     reader, sizes = FileReader(path / "JPEGImages", [every[id][0] for id in ids]), [every[id][1] for id in ids]
-    return files_source(path.resolve().name, split, ids, reader, sizes, masks, of_image, declared,
-                        names=VOC_CLASSES, coding=Coding())
+    return files_source(
+        path.resolve().name, split, ids, reader, sizes, masks, of_image, declared, names=VOC_CLASSES, coding=Coding()
+    )
 
 
 def load_cityscapes(path: Path, split: str, declared: Declared) -> SegmentationSource:
@@ -163,14 +206,28 @@ def load_cityscapes(path: Path, split: str, declared: Declared) -> SegmentationS
     name = next((n for n in (split, *SPLITS.get(split, ())) if n in folders), None)
     if name is None:
         raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
-    found = {PurePosixPath(id).stem.removesuffix("_leftImg8bit"): (file, size)
-             for id, file, size in listing(images / name)}
+    found = {
+        PurePosixPath(id).stem.removesuffix("_leftImg8bit"): (file, size) for id, file, size in listing(images / name)
+    }
     masks, kinds = path / "gtFine" / name, {"_gtFine_labelIds": CITYSCAPES_TABLE, "_gtFine_labelTrainIds": None}
     files = listing(masks) if masks.is_dir() and name != "test" else []
     ending = next((k for k in kinds if any(stem(id).endswith(k) for id, _, _ in files)), "_gtFine_labelIds")
-    of_image = {PurePosixPath(id).stem.removesuffix(ending): (file, size) for id, file, size in files
-                if stem(id).endswith(ending)}
+    of_image = {
+        PurePosixPath(id).stem.removesuffix(ending): (file, size)
+        for id, file, size in files
+        if stem(id).endswith(ending)
+    }
     ids = sorted(found)
     reader, sizes = FileReader(images / name, [found[id][0] for id in ids]), [found[id][1] for id in ids]
-    return files_source(path.resolve().name, split, ids, reader, sizes, masks, of_image, declared,
-                        names=CITYSCAPES_CLASSES, coding=Coding(table=kinds[ending]))
+    return files_source(
+        path.resolve().name,
+        split,
+        ids,
+        reader,
+        sizes,
+        masks,
+        of_image,
+        declared,
+        names=CITYSCAPES_CLASSES,
+        coding=Coding(table=kinds[ending]),
+    )

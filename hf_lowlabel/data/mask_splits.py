@@ -2,6 +2,7 @@
 
 The manifest is that of classification (splits.py); a labeled image has a mask and no class, so its class there is null.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ def read_ids(path: str | Path) -> list[str]:
     """The first word of each line of a published list, in its order."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"found no list of ids at {str(path)!r}; expected a text file with one image a line; fix the "
-                        "path")
+        raise UserError(
+            f"found no list of ids at {str(path)!r}; expected a text file with one image a line; fix the path"
+        )
     ids = [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not ids:
         raise UserError(f"found an empty list of ids in {path.name}; expected one image a line")
@@ -42,8 +44,10 @@ def match_ids(names: Sequence[str], source: SegmentationSource) -> list[str]:
             continue
         candidates = bare.get(key(name), [])
         if len(candidates) > 1:
-            raise UserError(f"found {len(candidates)} images called {key(name)!r} in {source.name!r}; expected one; "
-                            f"fix: write whole ids in the list, such as {candidates[0]!r}")
+            raise UserError(
+                f"found {len(candidates)} images called {key(name)!r} in {source.name!r}; expected one; "
+                f"fix: write whole ids in the list, such as {candidates[0]!r}"
+            )
         if not candidates:
             raise unknown(f"image of the list in {source.name!r}", key(name), source.ids)
         out.append(candidates[0])
@@ -54,15 +58,26 @@ def key(name: str) -> str:
     return PurePosixPath(name).stem.removesuffix("_leftImg8bit")
 
 
-def split_from_lists(source: SegmentationSource, labeled: str | Path, *, validation: str | Path | None = None,
-                     test: str | Path | None = None) -> Split:
+def split_from_lists(
+    source: SegmentationSource,
+    labeled: str | Path,
+    *,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+) -> Split:
     """The manifest of published lists: the images on `labeled` have their masks used, all others are unlabeled."""
     parts = [match_ids(read_ids(path), source) if path is not None else [] for path in (labeled, validation, test)]
     return mask_split(source, *parts)
 
 
-def make_mask_split(source: SegmentationSource, num_labels: int | None = None, *, seed: int = 0,
-                    validation: int = 0, test_fraction: float = 0.0) -> Split:
+def make_mask_split(
+    source: SegmentationSource,
+    num_labels: int | None = None,
+    *,
+    seed: int = 0,
+    validation: int = 0,
+    test_fraction: float = 0.0,
+) -> Split:
     """Draw `num_labels` labeled images (None: every mask there is) after setting test and validation aside.
 
     The draw is that of CutMix-Seg (French et al. 2019), so that its ISIC subsets are found again by its seed, 12345:
@@ -76,9 +91,11 @@ def make_mask_split(source: SegmentationSource, num_labels: int | None = None, *
     held = [round(test_fraction * len(usable)), validation]
     wanted = max(len(usable) - sum(held), 0) if num_labels is None else num_labels
     if not wanted or sum(held) + wanted > len(usable):
-        raise UserError(f"found {len(usable)} images with masks in {source.name!r}; expected at least "
-                        f"{sum(held) + max(wanted, 1)}: {held[0]} for test, {held[1]} for validation and "
-                        f"{max(wanted, 1)} labeled; fix: fewer labels, or a smaller test or validation set")
+        raise UserError(
+            f"found {len(usable)} images with masks in {source.name!r}; expected at least "
+            f"{sum(held) + max(wanted, 1)}: {held[0]} for test, {held[1]} for validation and "
+            f"{max(wanted, 1)} labeled; fix: fewer labels, or a smaller test or validation set"
+        )
     test, validation_ids = [], []
     for part, count, stream in ((test, held[0], "split/test"), (validation_ids, held[1], "split/validation")):
         chosen = usable[order(seed, stream, 0, count, len(usable))] if count else usable[:0]
@@ -88,15 +105,29 @@ def make_mask_split(source: SegmentationSource, num_labels: int | None = None, *
     return mask_split(source, [source.ids[i] for i in np.sort(drawn)], validation_ids, test, seed)
 
 
-def mask_split(source: SegmentationSource, labeled: Sequence[str], validation: Sequence[str], test: Sequence[str],
-               seed: int | None = None) -> Split:
+def mask_split(
+    source: SegmentationSource,
+    labeled: Sequence[str],
+    validation: Sequence[str],
+    test: Sequence[str],
+    seed: int | None = None,
+) -> Split:
     position = {id: i for i, id in enumerate(source.ids)}
     for id in (*labeled, *validation, *test):
         if not source.has_mask[position[id]]:
-            raise UserError(f"found image {id!r} without a mask among the labeled ones; expected a mask for each "
-                            f"labeled, validation and test image of {source.name!r}; fix: add it, or take the image "
-                            "off the list")
+            raise UserError(
+                f"found image {id!r} without a mask among the labeled ones; expected a mask for each "
+                f"labeled, validation and test image of {source.name!r}; fix: add it, or take the image "
+                "off the list"
+            )
     return Split(
-        dataset=source.name, config=source.config, revision=source.revision, fingerprint=source.fingerprint,
-        seed=seed, class_names=list(source.class_names), labeled=dict.fromkeys(labeled), validation=list(validation),
-        test=list(test))
+        dataset=source.name,
+        config=source.config,
+        revision=source.revision,
+        fingerprint=source.fingerprint,
+        seed=seed,
+        class_names=list(source.class_names),
+        labeled=dict.fromkeys(labeled),
+        validation=list(validation),
+        test=list(test),
+    )

@@ -6,6 +6,7 @@
 
 The meaning is declared, never guessed: 255 is "no part" in one data set and "object" in the next.
 """
+
 from __future__ import annotations
 
 import re
@@ -41,8 +42,10 @@ class Coding:
         if self.kind not in FORMATS:
             raise unknown("mask format", self.kind, FORMATS)
         if self.kind == "colors" and not self.colors:
-            raise UserError("found mask format 'colors' without colours; expected one for each class; fix: give "
-                            "classes as a file with lines such as 'sky #87ceeb'")
+            raise UserError(
+                "found mask format 'colors' without colours; expected one for each class; fix: give "
+                "classes as a file with lines such as 'sky #87ceeb'"
+            )
         wrong = [v for v in self.ignore if not 0 <= v <= 255]
         if wrong:
             raise UserError(f"found {wrong[0]} among the ignored mask values; expected 0..255")
@@ -76,8 +79,10 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
         return values
     if image.mode == "RGB" and (values == values[..., :1]).all():  # gray written as RGB
         return values[..., 0]
-    raise UserError(f"found a mask of mode {image.mode} for image {id!r}; expected one channel of class indices; fix: "
-                    "declare mask format 'colors' with the colour of each class, or save the masks as indices")
+    raise UserError(
+        f"found a mask of mode {image.mode} for image {id!r}; expected one channel of class indices; fix: "
+        "declare mask format 'colors' with the colour of each class, or save the masks as indices"
+    )
 
 
 def _from_binary(image: Image.Image, id: str) -> np.ndarray:
@@ -92,8 +97,10 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
         coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192)  # VOC's classes, not its pale border
         found = f"the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
-        raise UserError(f"found {found} in the mask of image {id!r}; expected 0 and 255 in a mask of format 'binary'; "
-                        "fix: --mask-format index if the values are class numbers, or save the masks as 0 and 255")
+        raise UserError(
+            f"found {found} in the mask of image {id!r}; expected 0 and 255 in a mask of format 'binary'; "
+            "fix: --mask-format index if the values are class numbers, or save the masks as 0 and 255"
+        )
     return (gray >= 128).astype(np.uint8)
 
 
@@ -109,16 +116,20 @@ def _from_colors(rgb: np.ndarray, coding: Coding, id: str) -> np.ndarray:
     strange = codes[at] != pixels
     if strange.any():
         color = tuple(int(v) for v in rgb[strange][0])
-        raise UserError(f"found colour {color} in the mask of image {id!r}; expected one of {len(codes)} declared "
-                        "colours; fix: declare it, under the name 'ignore' if it is no class (JPEG blurs colours: "
-                        "use PNG)")
+        raise UserError(
+            f"found colour {color} in the mask of image {id!r}; expected one of {len(codes)} declared "
+            "colours; fix: declare it, under the name 'ignore' if it is no class (JPEG blurs colours: "
+            "use PNG)"
+        )
     return np.array([k for _, k in coding.colors], np.uint8)[at]
 
 
 def _beyond(id: str, value: int, num_classes: int) -> UserError:
-    return UserError(f"found value {value} in the mask of image {id!r}; expected classes 0..{num_classes - 1} or 255, "
-                     "which takes no part; fix: name more classes, declare the value as ignored, or for masks of 0 "
-                     "and 255 declare mask format 'binary'")
+    return UserError(
+        f"found value {value} in the mask of image {id!r}; expected classes 0..{num_classes - 1} or 255, "
+        "which takes no part; fix: name more classes, declare the value as ignored, or for masks of 0 "
+        "and 255 declare mask format 'binary'"
+    )
 
 
 def check_values(present: np.ndarray, coding: Coding, count: int, name: str) -> None:
@@ -128,30 +139,39 @@ def check_values(present: np.ndarray, coding: Coding, count: int, name: str) -> 
     """
     values = set(np.flatnonzero(present).tolist())
     if coding.kind == "index" and values == {0, IGNORE} and IGNORE not in coding.ignore:
-        raise UserError(f"found nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks pixels that take "
-                        "no part; expected several classes; fix: declare mask format 'binary' if 255 is the object, "
-                        "or declare 255 as ignored if it is not")
+        raise UserError(
+            f"found nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks pixels that take "
+            "no part; expected several classes; fix: declare mask format 'binary' if 255 is the object, "
+            "or declare 255 as ignored if it is not"
+        )
     if values <= {IGNORE}:
-        raise UserError(f"found no pixel of any class in {count} labeled masks of {name!r}; expected some; fix the "
-                        "masks or the values declared as ignored")
+        raise UserError(
+            f"found no pixel of any class in {count} labeled masks of {name!r}; expected some; fix the "
+            "masks or the values declared as ignored"
+        )
 
 
 def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str) -> None:
     """(width, height) of both."""
     if mask_size != image_size:
-        raise UserError(f"found a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
-                        f"{image_size[1]} px; expected the same size; fix the mask (resize it by nearest neighbour)")
+        raise UserError(
+            f"found a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
+            f"{image_size[1]} px; expected the same size; fix the mask (resize it by nearest neighbour)"
+        )
 
 
-def make_coding(kind: str, names: Sequence[str], colors: Mapping[str, tuple[int, int, int]] | None,
-                ignore: Iterable[int]) -> Coding:
+def make_coding(
+    kind: str, names: Sequence[str], colors: Mapping[str, tuple[int, int, int]] | None, ignore: Iterable[int]
+) -> Coding:
     """The coding a user declared. `colors` may name colours of no class beside those of all classes."""
     pairs = []
     if kind == "colors" and colors:
         missing = [n for n in names if n not in colors]
         if missing:
-            raise UserError(f"found no colour for class {missing[0]!r}; expected one for each class when masks are "
-                            "colours; fix the file of classes")
+            raise UserError(
+                f"found no colour for class {missing[0]!r}; expected one for each class when masks are "
+                "colours; fix the file of classes"
+            )
         pairs = [(tuple(colors[n]), k) for k, n in enumerate(names)]
         pairs += [(tuple(c), IGNORE) for n, c in colors.items() if n in IGNORED_NAMES and n not in names]
         twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
@@ -163,9 +183,9 @@ def make_coding(kind: str, names: Sequence[str], colors: Mapping[str, tuple[int,
 def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
     """(names, colours) from a text file: a class a line, in the order of its index; colours where masks have them.
 
-        sky #87ceeb
-        road 128 64 128
-        ignore #000000      a colour of no class
+    sky #87ceeb
+    road 128 64 128
+    ignore #000000      a colour of no class
     """
     path = Path(path)
     if not path.is_file():
@@ -201,5 +221,7 @@ def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
 
 def check_names(names: Sequence[str]) -> None:
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
-        raise UserError(f"found {len(names)} classes ({', '.join(names[:8])}); expected 2 to {MAX_CLASSES} with "
-                        "different names; fix the class names")
+        raise UserError(
+            f"found {len(names)} classes ({', '.join(names[:8])}); expected 2 to {MAX_CLASSES} with "
+            "different names; fix the class names"
+        )

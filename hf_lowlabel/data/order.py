@@ -1,4 +1,5 @@
 """Which image comes when: a pure function of (seed, stream, position)."""
+
 from __future__ import annotations
 
 import hashlib

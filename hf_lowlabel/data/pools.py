@@ -6,6 +6,7 @@ DataLoader, in the order asked for. Both give the same pixels. An image that can
 millions would take hours before the first step, so training streams after a look at some (`vital` of `build_pool`), and
 one met later gives its place to the next image of the pool: the same one for any number of workers, ranks or restarts.
 """
+
 from __future__ import annotations
 
 import logging
@@ -114,9 +115,18 @@ class StreamingPool:
     """
 
     def __init__(
-        self, source: Source, indices, *, size: int, interpolation: str = "bilinear", device="cpu", workers: int = 0,
-        skipped: Iterable[tuple[str, str]] = (), lenient: bool = False, max_bad: float = 0.01,
-    ):  # fmt: skip
+        self,
+        source: Source,
+        indices,
+        *,
+        size: int,
+        interpolation: str = "bilinear",
+        device="cpu",
+        workers: int = 0,
+        skipped: Iterable[tuple[str, str]] = (),
+        lenient: bool = False,
+        max_bad: float = 0.01,
+    ):
         self.indices = np.asarray(indices, dtype=np.int64)
         self.ids, self.skipped = [source.ids[i] for i in self.indices], list(skipped)
         self.decoder = Decoder(source, self.indices, size, interpolation, lenient)
@@ -140,10 +150,14 @@ class StreamingPool:
         """
         pin = self.device.type == "cuda"
         loader = DataLoader(
-            self.decoder, batch_sampler=(batch.tolist() for batch in index_batches), collate_fn=as_is,
-            num_workers=self.workers, pin_memory=pin, prefetch_factor=prefetch if self.workers else None,
+            self.decoder,
+            batch_sampler=(batch.tolist() for batch in index_batches),
+            collate_fn=as_is,
+            num_workers=self.workers,
+            pin_memory=pin,
+            prefetch_factor=prefetch if self.workers else None,
             worker_init_fn=own_group,
-        )  # fmt: skip
+        )
         for images, bad in loader:
             yield self.note(images, bad).to(self.device, non_blocking=pin)
 
@@ -205,9 +219,16 @@ def build_pool(
         skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
         check_share(skipped, len(looked), max_bad)
         return StreamingPool(
-            source, indices[keep], size=size, interpolation=interpolation, device=device, workers=workers,
-            skipped=skipped, lenient=lenient, max_bad=max_bad,
-        )  # fmt: skip
+            source,
+            indices[keep],
+            size=size,
+            interpolation=interpolation,
+            device=device,
+            workers=workers,
+            skipped=skipped,
+            lenient=lenient,
+            max_bad=max_bad,
+        )
     return decode_all(source, indices, size, interpolation, device, threads, max_bad, progress)
 
 
@@ -271,5 +292,7 @@ def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> N
         shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
         needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
         larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
-        raise UserError(f"found {len(skipped)} of {count} images that cannot be used ({shown}); expected at most "
-                        f"{max_bad:.1%} of them; fix: repair or remove the files{larger}")  # fmt: skip
+        raise UserError(
+            f"found {len(skipped)} of {count} images that cannot be used ({shown}); expected at most "
+            f"{max_bad:.1%} of them; fix: repair or remove the files{larger}"
+        )

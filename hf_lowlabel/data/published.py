@@ -3,6 +3,7 @@
 A data set repository holds one folder per manifest (`hub/splits.py` writes them); a pushed model has its own split.json
 and is read where no data set has that name.
 """
+
 from __future__ import annotations
 
 import re
@@ -37,7 +38,9 @@ def is_published(path: str | Path) -> bool:
 def parse(text: str) -> Reference:
     found = SHAPE.fullmatch(text)
     if not found or ".." in text:
-        raise UserError(f"found {text!r}; expected hub:org/name, hub:org/name/configuration, and @revision after either; fix it")
+        raise UserError(
+            f"found {text!r}; expected hub:org/name, hub:org/name/configuration, and @revision after either; fix it"
+        )
     return Reference(*found.group("repo", "name", "revision"))
 
 
@@ -68,18 +71,24 @@ def _of_data_set(reference: Reference, file: str) -> Path:
         except EntryNotFoundError:
             pass
     files = HfApi().list_repo_files(reference.repo, **where)
-    names = sorted(path.removesuffix(f"/{file}") for path in files if path.count("/") == 1 and path.endswith(f"/{file}"))
+    names = sorted(
+        path.removesuffix(f"/{file}") for path in files if path.count("/") == 1 and path.endswith(f"/{file}")
+    )
     if name is not None or not names:
         raise unknown(f"configuration with a {file} in {reference.repo}", name or "(none given)", names)
     if len(names) > 1:
-        raise UserError(f"found {len(names)} configurations in {reference.repo}: {', '.join(names)}; expected to be told which; "
-                        f"fix: hub:{reference.repo}/{names[0]}")
+        raise UserError(
+            f"found {len(names)} configurations in {reference.repo}: {', '.join(names)}; expected to be told which; "
+            f"fix: hub:{reference.repo}/{names[0]}"
+        )
     return Path(hf_hub_download(reference.repo, f"{names[0]}/{file}", **where))
 
 
 def _missing(text: str, error: Exception) -> UserError:
-    return UserError(f"found no {text} on the Hub; expected a data set or a model that exists and is open to you; fix: check the "
-                     "spelling, or log in with `hf auth login`")
+    return UserError(
+        f"found no {text} on the Hub; expected a data set or a model that exists and is open to you; fix: check the "
+        "spelling, or log in with `hf auth login`"
+    )
 
 
 def _failed(text: str, file: str, error: Exception) -> UserError:
@@ -87,9 +96,13 @@ def _failed(text: str, file: str, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     if isinstance(error, RevisionNotFoundError):
-        return UserError(f"found no such revision: {text}; expected a branch, a tag or a commit; fix what follows the @")
+        return UserError(
+            f"found no such revision: {text}; expected a branch, a tag or a commit; fix what follows the @"
+        )
     if isinstance(error, LocalEntryNotFoundError):
-        return UserError(f"found no cached {file} of {text}, and the Hub cannot be reached; fix: connect, or give a local file")
+        return UserError(
+            f"found no cached {file} of {text}, and the Hub cannot be reached; fix: connect, or give a local file"
+        )
     if isinstance(error, RepositoryNotFoundError):
         return _missing(text, error)
     if isinstance(error, EntryNotFoundError):
@@ -97,4 +110,6 @@ def _failed(text: str, file: str, error: Exception) -> UserError:
     if isinstance(error, HfHubHTTPError):
         said = error.server_message or str(error).strip().splitlines()[0]
         return UserError(f"the Hub refused {file} of {text} ({said}); fix: check that it is open to you")
-    return UserError(f"could not read {file} of {text} ({type(error).__name__}: {error}); fix: try again, or give a local file")
+    return UserError(
+        f"could not read {file} of {text} ({type(error).__name__}: {error}); fix: try again, or give a local file"
+    )

@@ -8,6 +8,7 @@
 
 An image without a mask is an unlabeled image; it is never asked for one.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -80,8 +81,10 @@ class SegmentationSource:
     def mask(self, i: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [H, W] of classes and 255. `size`: (width, height) of the image, checked where given."""
         if not self.has_mask[i]:
-            raise UserError(f"found no mask of image {self.ids[i]!r} in {self.name!r}; expected one for a labeled "
-                            "image; fix: add the mask, or take the image out of the labeled ones")
+            raise UserError(
+                f"found no mask of image {self.ids[i]!r} in {self.name!r}; expected one for a labeled "
+                "image; fix: add the mask, or take the image out of the labeled ones"
+            )
         try:
             with self.mask_reader(int(i)) as file:
                 if size is not None:
@@ -98,9 +101,18 @@ class SegmentationSource:
         """The images alone, without labels: what target pretraining sees."""
         none = np.full(len(self), -1, dtype=np.int64)
         return Source(
-            name=self.name, config=self.config, split=self.split, revision=self.revision, ids=list(self.ids),
-            labels=none, class_names=[], fingerprint=self.fingerprint, license=self.license, flip=self.flip,
-            reader=self.reader)
+            name=self.name,
+            config=self.config,
+            split=self.split,
+            revision=self.revision,
+            ids=list(self.ids),
+            labels=none,
+            class_names=[],
+            fingerprint=self.fingerprint,
+            license=self.license,
+            flip=self.flip,
+            reader=self.reader,
+        )
 
     def only(self, ids: Sequence[str]) -> SegmentationSource:
         """The images with these ids, in the order they have here."""
@@ -111,8 +123,13 @@ class SegmentationSource:
         keep = np.array([i for i, id in enumerate(self.ids) if id in wanted])
         digest = hashlib.sha256("\n".join([self.fingerprint, *(self.ids[i] for i in keep)]).encode()).hexdigest()
         return replace(
-            self, ids=[self.ids[i] for i in keep], has_mask=self.has_mask[keep], fingerprint=digest,
-            reader=SubsetReader(self.reader, keep), mask_reader=SubsetReader(self.mask_reader, keep))
+            self,
+            ids=[self.ids[i] for i in keep],
+            has_mask=self.has_mask[keep],
+            fingerprint=digest,
+            reader=SubsetReader(self.reader, keep),
+            mask_reader=SubsetReader(self.mask_reader, keep),
+        )
 
 
 class SubsetReader:
@@ -126,17 +143,26 @@ class SubsetReader:
 def join_images(labeled: SegmentationSource, unlabeled: Source | SegmentationSource) -> SegmentationSource:
     """Masks come from the first source, the second is raw images. Ids become "labeled/<id>" and "unlabeled/<id>"."""
     if not labeled.has_mask.any():
-        raise UserError(f"found no mask in {labeled.name!r}; expected the first of the two sources to have some; fix: "
-                        f"swap them, or use {unlabeled.name!r} alone")
+        raise UserError(
+            f"found no mask in {labeled.name!r}; expected the first of the two sources to have some; fix: "
+            f"swap them, or use {unlabeled.name!r} alone"
+        )
     licenses = sorted({source.license for source in (labeled, unlabeled) if source.license})
     return SegmentationSource(
-        name=f"{labeled.name}+{unlabeled.name}", split=f"{labeled.split}+{unlabeled.split}", config=None, revision=None,
+        name=f"{labeled.name}+{unlabeled.name}",
+        split=f"{labeled.split}+{unlabeled.split}",
+        config=None,
+        revision=None,
         ids=[f"labeled/{id}" for id in labeled.ids] + [f"unlabeled/{id}" for id in unlabeled.ids],
         has_mask=np.concatenate([labeled.has_mask, np.zeros(len(unlabeled), dtype=bool)]),
-        class_names=list(labeled.class_names), coding=labeled.coding,
+        class_names=list(labeled.class_names),
+        coding=labeled.coding,
         fingerprint=hashlib.sha256(f"{labeled.fingerprint}+{unlabeled.fingerprint}".encode()).hexdigest(),
-        license=" and ".join(licenses) or None, flip=labeled.flip and unlabeled.flip,
-        reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader), mask_reader=labeled.mask_reader)
+        license=" and ".join(licenses) or None,
+        flip=labeled.flip and unlabeled.flip,
+        reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
+        mask_reader=labeled.mask_reader,
+    )
 
 
 @dataclass(frozen=True)
@@ -147,8 +173,9 @@ class Declared:
     format: str | None = None
     ignore: Sequence[int] = ()
 
-    def resolve(self, names: Sequence[str] | None, coding: Coding | None,
-                scan: Callable[[Coding], int]) -> tuple[list[str], Coding]:
+    def resolve(
+        self, names: Sequence[str] | None, coding: Coding | None, scan: Callable[[Coding], int]
+    ) -> tuple[list[str], Coding]:
         """(class names, coding). A layout's own names and coding hold unless others are declared."""
         colors = None
         if isinstance(self.classes, (str, Path)):
@@ -194,8 +221,10 @@ def load_segmentation(
         return shapes.shapes(split)
     if path.exists():
         if revision is not None:
-            raise UserError(f"found revision {revision!r} for the local path {name!r}; expected none: only the Hub has "
-                            "revisions; fix: leave it out, or give a Hub id")
+            raise UserError(
+                f"found revision {revision!r} for the local path {name!r}; expected none: only the Hub has "
+                "revisions; fix: leave it out, or give a Hub id"
+            )
         if mask_folders.layout(path) is not None or path.is_dir() and not mask_tables.is_table(path):
             return mask_folders.load_folder(path, split, declared)
         return mask_tables.load_parquet(path, config, split, image_column, mask_column, declared)
@@ -204,16 +233,40 @@ def load_segmentation(
     return mask_tables.load_hub(name, config, split, revision, image_column, mask_column, declared)
 
 
-def build(name: str, split: str, ids: list[str], has_mask: np.ndarray, reader: Reader, mask_reader: Reader | None,
-          sizes: Sequence[str], declared: Declared, *, names: Sequence[str] | None = None, coding: Coding | None = None,
-          config: str | None = None, revision: str | None = None, license: str | None = None) -> SegmentationSource:
+def build(
+    name: str,
+    split: str,
+    ids: list[str],
+    has_mask: np.ndarray,
+    reader: Reader,
+    mask_reader: Reader | None,
+    sizes: Sequence[str],
+    declared: Declared,
+    *,
+    names: Sequence[str] | None = None,
+    coding: Coding | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+) -> SegmentationSource:
     """The source, once its files are known. sizes: per image what the fingerprint knows of its files."""
     count = _Counter(ids, has_mask, mask_reader, name)
     class_names, coding = declared.resolve(names, coding, count)
     return SegmentationSource(
-        name=name, config=config, split=split, revision=revision, ids=ids, has_mask=has_mask, class_names=class_names,
-        coding=coding, fingerprint=fingerprint(ids, has_mask.astype(int), class_names, sizes), license=license,
-        flip=True, reader=reader, mask_reader=mask_reader)
+        name=name,
+        config=config,
+        split=split,
+        revision=revision,
+        ids=ids,
+        has_mask=has_mask,
+        class_names=class_names,
+        coding=coding,
+        fingerprint=fingerprint(ids, has_mask.astype(int), class_names, sizes),
+        license=license,
+        flip=True,
+        reader=reader,
+        mask_reader=mask_reader,
+    )
 
 
 class _Counter:
@@ -224,15 +277,18 @@ class _Counter:
 
     def __call__(self, coding: Coding) -> int:
         if not len(self.rows):
-            raise UserError(f"found neither masks nor class names in {self.name!r}; expected one of them; fix: give "
-                            "classes")
+            raise UserError(
+                f"found neither masks nor class names in {self.name!r}; expected one of them; fix: give classes"
+            )
         top = 0
         for i in self.rows[:: -(-len(self.rows) // SCANNED)]:
             with self.mask_reader(int(i)) as file:
                 values = decode_mask(file, coding, IGNORE, self.ids[i])
             top = max(top, int(values[values != IGNORE].max(initial=0)))
         if top == 0:
-            raise UserError(f"found no mask value but 0 and 255 in {self.name!r}, where 255 marks pixels that take no "
-                            "part; expected several classes; fix: declare mask format 'binary' if 255 is the object, "
-                            "or give classes")
+            raise UserError(
+                f"found no mask value but 0 and 255 in {self.name!r}, where 255 marks pixels that take no "
+                "part; expected several classes; fix: declare mask format 'binary' if 255 is the object, "
+                "or give classes"
+            )
         return top + 1

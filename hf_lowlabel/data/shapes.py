@@ -4,6 +4,7 @@ A class has its outline and its pattern: discs are finely striped, squares chequ
 striped. Colours, sizes, angles and light are the same lottery for all, so that ten labeled images leave much to learn
 from the others. Pure numpy and the same on every machine: image i of a split is a function of i.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -23,7 +24,13 @@ SIZES = {"train": 800, "validation": 100, "test": 200}  # images
 CLASSES = ["background", "disc", "square", "triangle", "cross"]
 MOST = 4  # shapes in an image; there are 2 at least
 PER_SHAPE, PER_TEXTURE = 6, 10  # draws
-PERIODS = ((16.0, 32.0), (3.0, 4.5), (5.0, 8.0), None, (7.0, 11.0))  # px of each class's pattern; the square's is a chequer
+PERIODS = (
+    (16.0, 32.0),
+    (3.0, 4.5),
+    (5.0, 8.0),
+    None,
+    (7.0, 11.0),
+)  # px of each class's pattern; the square's is a chequer
 CHEQUERED = 2
 DRAWS = 1 + PER_TEXTURE + MOST * (PER_SHAPE + PER_TEXTURE) + 4
 NOISE = 0.04  # standard deviation, of values in 0..1
@@ -37,9 +44,20 @@ def shapes(split: str = "train") -> SegmentationSource:
     ids = [f"{split}-{i:04d}" for i in range(n)]
     version = hashlib.sha256(repr((SIDE, NOISE, CLASSES)).encode()).hexdigest()
     return SegmentationSource(
-        name="shapes", config=None, split=split, revision=None, ids=ids, has_mask=np.ones(n, dtype=bool),
-        class_names=list(CLASSES), coding=Coding(), fingerprint=fingerprint(ids, np.ones(n), CLASSES, [version] * n),
-        license="cc0-1.0", flip=True, reader=ShapesReader(split, False), mask_reader=ShapesReader(split, True))
+        name="shapes",
+        config=None,
+        split=split,
+        revision=None,
+        ids=ids,
+        has_mask=np.ones(n, dtype=bool),
+        class_names=list(CLASSES),
+        coding=Coding(),
+        fingerprint=fingerprint(ids, np.ones(n), CLASSES, [version] * n),
+        license="cc0-1.0",
+        flip=True,
+        reader=ShapesReader(split, False),
+        mask_reader=ShapesReader(split, True),
+    )
 
 
 class ShapesReader:
@@ -57,13 +75,13 @@ def draw(split: str, i: int) -> tuple[np.ndarray, np.ndarray]:
     words = -(-(DRAWS + 3 * SIDE * SIDE) // 4)
     raw = np.random.Philox(key=philox_key(0, f"shapes/{split}"), counter=i * words).random_raw(words * 4)
     u = (raw >> np.uint64(11)) * 2.0**-53  # numpy keeps raw words stable over its versions, not its distributions
-    noise, u = u[DRAWS:DRAWS + 3 * SIDE * SIDE].reshape(SIDE, SIDE, 3), u[:DRAWS]
+    noise, u = u[DRAWS : DRAWS + 3 * SIDE * SIDE].reshape(SIDE, SIDE, 3), u[:DRAWS]
     yy, xx = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5, indexing="ij")
-    pixels, mask = texture(u[1:1 + PER_TEXTURE], 0, yy, xx), np.zeros((SIDE, SIDE), np.uint8)
+    pixels, mask = texture(u[1 : 1 + PER_TEXTURE], 0, yy, xx), np.zeros((SIDE, SIDE), np.uint8)
     for k in range(2 + int(u[0] * (MOST - 1))):
         start = 1 + PER_TEXTURE + k * (PER_SHAPE + PER_TEXTURE)
-        kind, inside = outline(u[start:start + PER_SHAPE], yy, xx)
-        pixels[inside] = texture(u[start + PER_SHAPE:start + PER_SHAPE + PER_TEXTURE], kind, yy, xx)[inside]
+        kind, inside = outline(u[start : start + PER_SHAPE], yy, xx)
+        pixels[inside] = texture(u[start + PER_SHAPE : start + PER_SHAPE + PER_TEXTURE], kind, yy, xx)[inside]
         mask[inside] = kind
     a, b, c, _ = u[-4:]  # light that falls off to one side
     light = 1 + 0.5 * a * ((yy / SIDE - 0.5) * np.sin(2 * np.pi * b) + (xx / SIDE - 0.5) * np.cos(2 * np.pi * b))

@@ -1,11 +1,12 @@
 """Where images come from: a list of ids with labels where they are known, and a way to open each image.
 
-    load_source("digits")                                    the embedded set
-    load_source("photos/")                                   a folder (folders.py says which layouts)
-    load_source("cifar10.parquet"), load_source("cifar10/")  parquet, a file or a folder (tables.py)
-    load_source("org/name", config=..., revision=...)        a data set on the Hub (tables.py)
-    join(load_source("labeled/"), load_source("photos/"))    labels here, raw images there
+load_source("digits")                                    the embedded set
+load_source("photos/")                                   a folder (folders.py says which layouts)
+load_source("cifar10.parquet"), load_source("cifar10/")  parquet, a file or a folder (tables.py)
+load_source("org/name", config=..., revision=...)        a data set on the Hub (tables.py)
+join(load_source("labeled/"), load_source("photos/"))    labels here, raw images there
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -151,18 +152,24 @@ def join(labeled: Source, unlabeled: Source) -> Source:
     Ids become "labeled/<id>" and "unlabeled/<id>".
     """
     if not (labeled.labels >= 0).any():
-        raise UserError(f"found no label in {labeled.name!r}; expected the first of the two sources to have some; "
-                        f"fix: swap them, or use {unlabeled.name!r} alone")  # fmt: skip
+        raise UserError(
+            f"found no label in {labeled.name!r}; expected the first of the two sources to have some; "
+            f"fix: swap them, or use {unlabeled.name!r} alone"
+        )
     licenses = sorted({source.license for source in (labeled, unlabeled) if source.license})
     return Source(
-        name=f"{labeled.name}+{unlabeled.name}", config=None, split=f"{labeled.split}+{unlabeled.split}", revision=None,
+        name=f"{labeled.name}+{unlabeled.name}",
+        config=None,
+        split=f"{labeled.split}+{unlabeled.split}",
+        revision=None,
         ids=[f"labeled/{id}" for id in labeled.ids] + [f"unlabeled/{id}" for id in unlabeled.ids],
         labels=np.concatenate([labeled.labels, np.full(len(unlabeled), -1, dtype=np.int64)]),
         class_names=list(labeled.class_names),
         fingerprint=hashlib.sha256(f"{labeled.fingerprint}+{unlabeled.fingerprint}".encode()).hexdigest(),
-        license=" and ".join(licenses) or None, flip=labeled.flip and unlabeled.flip,
+        license=" and ".join(licenses) or None,
+        flip=labeled.flip and unlabeled.flip,
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
-    )  # fmt: skip
+    )
 
 
 def load_source(
@@ -186,20 +193,27 @@ def load_source(
     name, path = str(dataset), Path(dataset).expanduser()
     if name in EMBEDDED:
         if path.exists():
-            warnings.warn(f"{name!r} means the embedded set; for the folder of that name write "
-                          f"'./{name}'", stacklevel=2)
+            warnings.warn(
+                f"{name!r} means the embedded set; for the folder of that name write './{name}'", stacklevel=2
+            )
         return digits.digits(split)
     if path.exists():
         if revision is not None:
-            raise UserError(f"found revision {revision!r} for the local path {name!r}; expected none: only the Hub has "
-                            "revisions; fix: leave it out, or give a Hub id")  # fmt: skip
+            raise UserError(
+                f"found revision {revision!r} for the local path {name!r}; expected none: only the Hub has "
+                "revisions; fix: leave it out, or give a Hub id"
+            )
         if folders.is_table(path):
             return tables.load_parquet(path, config, split, image_column, label_column)
         if path.is_file():
             raise UserError(f"found the file {name!r}; expected a folder of images or a .parquet file")
-        if (path / "dataset_dict.json").is_file() or all((path / file).is_file() for file in ("state.json", "dataset_info.json")):
-            raise UserError(f"found what save_to_disk wrote in {name!r}; expected parquet or images; fix: "
-                            f"datasets.load_from_disk({name!r}), then its to_parquet('data.parquet'), for each split one file")
+        if (path / "dataset_dict.json").is_file() or all(
+            (path / file).is_file() for file in ("state.json", "dataset_info.json")
+        ):
+            raise UserError(
+                f"found what save_to_disk wrote in {name!r}; expected parquet or images; fix: "
+                f"datasets.load_from_disk({name!r}), then its to_parquet('data.parquet'), for each split one file"
+            )
         if config is not None or image_column is not None:
             what = f"config {config!r}" if config is not None else f"image column {image_column!r}"
             raise UserError(f"found {what} for the folder of images {name!r}; expected none; fix: leave it out")

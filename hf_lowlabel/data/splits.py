@@ -5,6 +5,7 @@
 
 Labeled images are also in the unlabeled pool; those for validation and test never are.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -97,8 +98,9 @@ class Split:
             file = fetch(str(path), "split.json") if is_published(path) else Path(path)
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"found no split file {str(path)!r}; fix the path, or write one with `hf-lowlabel "
-                            "split`") from None
+            raise UserError(
+                f"found no split file {str(path)!r}; fix the path, or write one with `hf-lowlabel split`"
+            ) from None
         except ValueError as error:
             raise UserError(f"found a split file {str(path)!r} that is not JSON: {error}") from error
         return cls.from_dict(content, str(path))
@@ -123,13 +125,16 @@ class Split:
         position = {id: i for i, id in enumerate(source.ids) if id in named}  # not of all: there may be millions
         absent = [id for part in (self.labeled, self.validation, self.test) for id in part if id not in position]
         if absent:
-            raise UserError(f"found {len(absent)} images in the split that {source.name!r} lacks, such as "
-                            f"{absent[0]!r}; expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give "
-                            "the data the split was made for (--dataset, --dataset-config, --dataset-revision)")  # fmt: skip
+            raise UserError(
+                f"found {len(absent)} images in the split that {source.name!r} lacks, such as "
+                f"{absent[0]!r}; expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give "
+                "the data the split was made for (--dataset, --dataset-config, --dataset-revision)"
+            )
         class_index = {name: k for k, name in enumerate(self.class_names)}
         labeled = sorted((position[id], class_index.get(name, -1)) for id, name in self.labeled.items())
-        validation, test = (np.array(sorted(position[id] for id in ids), dtype=np.int64)
-                            for ids in (self.validation, self.test))  # fmt: skip
+        validation, test = (
+            np.array(sorted(position[id] for id in ids), dtype=np.int64) for ids in (self.validation, self.test)
+        )
         pool = np.ones(len(source), dtype=bool)
         pool[validation] = pool[test] = False
         pairs = np.array(labeled, dtype=np.int64).reshape(-1, 2)
@@ -137,8 +142,10 @@ class Split:
 
     def check(self, source: Source) -> None:
         if self.foreign(source):
-            warnings.warn(f"found {', '.join(source.class_names[:10])} in {source.name!r}, none of them a class of the split "
-                          f"({', '.join(self.class_names[:10])}): the labels are those of the split alone")
+            warnings.warn(
+                f"found {', '.join(source.class_names[:10])} in {source.name!r}, none of them a class of the split "
+                f"({', '.join(self.class_names[:10])}): the labels are those of the split alone"
+            )
         else:
             for name in self.class_names if source.class_names else ():
                 if name not in source.class_names:
@@ -165,18 +172,30 @@ class Split:
 
 
 def manifest(
-    source: Source, labeled: Mapping[str, str], *, validation: Sequence[str] = (), test: Sequence[str] = (),
-    seed: int | None = None, class_names: Sequence[str] | None = None,
-) -> Split:  # fmt: skip
+    source: Source,
+    labeled: Mapping[str, str],
+    *,
+    validation: Sequence[str] = (),
+    test: Sequence[str] = (),
+    seed: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Split:
     """A split of `source` from lists of ids (a published list, labels just collected), checked against it.
 
     `class_names` is for a source that has none; otherwise they are the source's.
     """
     names = list(class_names or source.class_names or sorted(set(labeled.values())))
     split = Split(
-        dataset=source.name, config=source.config, revision=source.revision, fingerprint=source.fingerprint, seed=seed,
-        class_names=names, labeled=dict(labeled), validation=list(validation), test=list(test),
-    )  # fmt: skip
+        dataset=source.name,
+        config=source.config,
+        revision=source.revision,
+        fingerprint=source.fingerprint,
+        seed=seed,
+        class_names=names,
+        labeled=dict(labeled),
+        validation=list(validation),
+        test=list(test),
+    )
     split.resolve(source)
     warn_without_label(split)
     return split
@@ -185,15 +204,23 @@ def manifest(
 def warn_without_label(split: Split) -> None:
     without = [name for name in split.class_names if name not in set(split.labeled.values())]
     if without and split.labeled:
-        warnings.warn(f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
-                      f"learned: {', '.join(without)}; fix: more labels, or "
-                      "--class-balanced", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
+            f"learned: {', '.join(without)}; fix: more labels, or "
+            "--class-balanced",
+            stacklevel=3,
+        )
 
 
 def make_split(
-    source: Source, num_labels: int | None = None, *, seed: int = 0, class_balanced: bool = False,
-    validation: int = 0, test_fraction: float = 0.0,
-) -> Split:  # fmt: skip
+    source: Source,
+    num_labels: int | None = None,
+    *,
+    seed: int = 0,
+    class_balanced: bool = False,
+    validation: int = 0,
+    test_fraction: float = 0.0,
+) -> Split:
     """Choose `num_labels` labeled images (None: every label there is) after setting test and validation aside.
 
     Test: `test_fraction` of the labeled images; validation: that many images more. Both are stratified. The test set
@@ -226,20 +253,26 @@ def make_split(
 
 def check_budget(source: Source, num_labels, class_balanced: bool, validation, test_fraction, available: int) -> None:
     if not available:
-        raise UserError(f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into "
-                        "one folder per class, add metadata.csv with file_name and label, or give --split")  # fmt: skip
+        raise UserError(
+            f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into "
+            "one folder per class, add metadata.csv with file_name and label, or give --split"
+        )
     named = [source.class_names[k] for k in np.unique(source.labels[source.labels >= 0])]
     if len(named) < 2:
-        raise UserError(f"found the one class {named[0]!r} among {available} labels of {source.name!r}; expected at "
-                        "least 2 to tell apart; fix: labels of another class, or --dataset with the folder that holds "
-                        "one folder per class")
+        raise UserError(
+            f"found the one class {named[0]!r} among {available} labels of {source.name!r}; expected at "
+            "least 2 to tell apart; fix: labels of another class, or --dataset with the folder that holds "
+            "one folder per class"
+        )
     classes = len(source.class_names)
     if num_labels is not None and num_labels < 1:
         raise UserError(f"found a budget of {num_labels} labels; expected at least 1")
     if class_balanced and num_labels is not None and num_labels < classes:
-        raise UserError(f"found {num_labels} labels for {classes} classes; expected at least one each when "
-                        f"class-balanced; fix: --num-labels {classes} or more, or leave out "
-                        "--class-balanced")  # fmt: skip
+        raise UserError(
+            f"found {num_labels} labels for {classes} classes; expected at least one each when "
+            f"class-balanced; fix: --num-labels {classes} or more, or leave out "
+            "--class-balanced"
+        )
     if not 0 <= test_fraction < 1:
         raise UserError(f"found a test fraction of {test_fraction}; expected 0 <= fraction < 1")
     if validation < 0 or int(validation) != validation:
@@ -255,8 +288,9 @@ def shuffled_class(source: Source, among: np.ndarray, k: int, seed: int, stream:
 def stratified(source: Source, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
     """`count` images with each class in proportion, by largest remainder (ties to the lower class)."""
     if count > len(among):
-        raise UserError(f"found {len(among)} labeled images left for {stream.removeprefix('split/')}; expected at "
-                        f"least {count}")
+        raise UserError(
+            f"found {len(among)} labeled images left for {stream.removeprefix('split/')}; expected at least {count}"
+        )
     if count == 0:
         return among[:0]
     sizes = np.bincount(source.labels[among], minlength=len(source.class_names))
@@ -276,8 +310,10 @@ def balanced(source: Source, among: np.ndarray, count: int, seed: int) -> np.nda
     short = [k for k in range(classes) if sizes[k] < quota[k]]
     if short:
         found = ", ".join(f"{source.class_names[k]} has {sizes[k]}" for k in short[:10])
-        raise UserError(f"found too few labeled images of {len(short)} classes ({found}); expected {int(quota.max())} "
-                        f"of each for {count} class-balanced labels; fix: --num-labels {int(sizes.min()) * classes} or "
-                        "fewer, or leave out --class-balanced")  # fmt: skip
+        raise UserError(
+            f"found too few labeled images of {len(short)} classes ({found}); expected {int(quota.max())} "
+            f"of each for {count} class-balanced labels; fix: --num-labels {int(sizes.min()) * classes} or "
+            "fewer, or leave out --class-balanced"
+        )
     parts = [shuffled_class(source, among, k, seed, "split/balanced")[: quota[k]] for k in range(classes)]
     return np.concatenate(parts)

@@ -4,6 +4,7 @@ Each rank reads its own shards. What it reads is a function of (seed, rank, rank
 shards come in a new order, and rows are shuffled inside windows of `window` rows. A resume gives the position and reads
 up to it again, without decoding; for data that fits a disk, a StreamingPool resumes at once and shuffles fully.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -39,13 +40,19 @@ class Shards:
     """
 
     def __init__(
-        self, dataset: str | Path, *, config: str | None = None, split: str = "train", revision: str | None = None,
+        self,
+        dataset: str | Path,
+        *,
+        config: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
         image_column: str | None = None,
-    ):  # fmt: skip
+    ):
         path = Path(dataset).expanduser()
         if str(dataset) in (*EMBEDDED, "shapes") or path.exists() and not is_table(path):
-            raise UserError(f"found {str(dataset)!r}, which has no shards; expected parquet files or a Hub id; fix: read it "
-                            "whole")  # fmt: skip
+            raise UserError(
+                f"found {str(dataset)!r}, which has no shards; expected parquet files or a Hub id; fix: read it whole"
+            )
         if path.exists():
             self.name, self.revision, self.license = path.resolve().name, None, card_license(path)
             self.dataset = open_local(path, config, split, streaming=True)
@@ -76,10 +83,18 @@ class Shards:
         for id, encoded in rows.values():
             digest.update(f"\n{id}\0{zlib.crc32((encoded or {}).get('bytes') or b'')}".encode())
         return Source(
-            name=self.name, config=self.config, split=self.split, revision=self.revision, license=self.license,
-            ids=list(rows), labels=np.full(len(rows), -1), class_names=[], fingerprint=digest.hexdigest(), flip=True,
+            name=self.name,
+            config=self.config,
+            split=self.split,
+            revision=self.revision,
+            license=self.license,
+            ids=list(rows),
+            labels=np.full(len(rows), -1),
+            class_names=[],
+            fingerprint=digest.hexdigest(),
+            flip=True,
             reader=EncodedReader([encoded for _, encoded in rows.values()]),
-        )  # fmt: skip
+        )
 
 
 class EncodedReader:
@@ -108,10 +123,20 @@ class ShardedStream:
     nbytes = 0  # of decoded images held
 
     def __init__(
-        self, shards: Shards, *, size: int, interpolation: str = "bilinear", device: str | torch.device = "cpu",
-        seed: int = 0, rank: int = 0, world: int = 1, position: int = 0, window: int = 1024, workers: int | None = None,
+        self,
+        shards: Shards,
+        *,
+        size: int,
+        interpolation: str = "bilinear",
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        position: int = 0,
+        window: int = 1024,
+        workers: int | None = None,
         max_bad: float = 0.01,
-    ):  # fmt: skip
+    ):
         resampling(interpolation)
         self.shards, self.name = shards, shards.name
         self.size, self.interpolation, self.device = size, interpolation, torch.device(device)
@@ -120,9 +145,12 @@ class ShardedStream:
         self.max_bad, self.seen, self.skipped = max_bad, 0, []
         self.own_shards = shards.count >= world
         if not self.own_shards and rank == 0:
-            warnings.warn(f"{self.name!r} has {shards.count} shards for {world} ranks: each rank reads all "
-                          f"of it and keeps one row in {world}; more files would be read "
-                          "faster", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"{self.name!r} has {shards.count} shards for {world} ranks: each rank reads all "
+                f"of it and keeps one row in {world}; more files would be read "
+                "faster",
+                stacklevel=2,
+            )
 
     def epoch(self, epoch: int) -> Iterator[Row]:
         """This rank's rows of one epoch, in order."""
@@ -149,8 +177,10 @@ class ShardedStream:
                 if count > skip:
                     yield row
             if not count:
-                raise UserError(f"found no rows in {self.name!r} for rank {self.rank} of {self.world}; expected at "
-                                "least one; fix: fewer ranks, or more data")  # fmt: skip
+                raise UserError(
+                    f"found no rows in {self.name!r} for rank {self.rank} of {self.world}; expected at "
+                    "least one; fix: fewer ranks, or more data"
+                )
             passed = max(skip // count, 1)  # every epoch has the same number of rows
             epoch, skip = epoch + passed, max(skip - passed * count, 0)
 
@@ -195,9 +225,11 @@ class ShardedStream:
         good = [i for i, image in enumerate(decoded) if isinstance(image, Tensor)]
         bad = [image for image in decoded if not isinstance(image, Tensor)]
         if not good:
-            raise UserError(f"found a whole batch of {len(bad)} images of {self.name!r} that cannot be used, such as "
-                            f"{bad[0][0]!r}: {bad[0][1]}; expected images; fix: check the image column "
-                            f"{self.shards.image_column!r}")  # fmt: skip
+            raise UserError(
+                f"found a whole batch of {len(bad)} images of {self.name!r} that cannot be used, such as "
+                f"{bad[0][0]!r}: {bad[0][1]}; expected images; fix: check the image column "
+                f"{self.shards.image_column!r}"
+            )
         take = [next((j for j in good if j >= i), good[0]) for i in range(len(decoded))]
         return torch.stack([decoded[j] for j in take]), bad
 
@@ -206,5 +238,7 @@ class ShardedStream:
         self.skipped += [item for item in bad if item not in self.skipped]
         if len(self.skipped) > max(self.max_bad * self.seen, self.max_bad * 1000):
             shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.skipped[:5])
-            raise UserError(f"found {len(self.skipped)} of {self.seen} images that cannot be used ({shown}); expected "
-                            f"at most {self.max_bad:.1%} of them; fix the data, or allow a larger share (--max-bad)")  # fmt: skip
+            raise UserError(
+                f"found {len(self.skipped)} of {self.seen} images that cannot be used ({shown}); expected "
+                f"at most {self.max_bad:.1%} of them; fix the data, or allow a larger share (--max-bad)"
+            )

@@ -2,6 +2,7 @@
 
 Images stay encoded as they are in the table; they are opened one by one from the memory-mapped Arrow files.
 """
+
 from __future__ import annotations
 
 import bisect
@@ -69,7 +70,7 @@ class TableReader:
 
 def load_parquet(
     path: Path, config: str | None, split: str, image_column: str | None, label_column: str | None
-) -> Source:  # fmt: skip
+) -> Source:
     dataset = open_local(path, config, split)
     name, split = (path.stem, split) if path.is_file() else (path.resolve().name, str(dataset.split))
     return from_dataset(dataset, name, config, split, None, card_license(path), image_column, label_column)
@@ -81,13 +82,16 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
         word = re.match(r"[a-z]+", path.name.lower())
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
         if split not in known:
-            raise MissingSplit(f"found split {split!r} for the single file {path.name!r}; expected "
-                            f"{' or '.join(sorted(known))}; fix: give the file of that split, or a folder with one "
-                            "file per split")  # fmt: skip
+            raise MissingSplit(
+                f"found split {split!r} for the single file {path.name!r}; expected "
+                f"{' or '.join(sorted(known))}; fix: give the file of that split, or a folder with one "
+                "file per split"
+            )
         return load("parquet", None, "train", streaming=streaming, data_files=str(path))
     if (path / "metadata.parquet").exists():
-        raise UserError(f"found metadata.parquet in {str(path)!r}; expected metadata.csv or metadata.jsonl beside "
-                        "images")
+        raise UserError(
+            f"found metadata.parquet in {str(path)!r}; expected metadata.csv or metadata.jsonl beside images"
+        )
     return load(str(path), config, split, streaming=streaming)
 
 
@@ -112,11 +116,16 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
         known = [ref.name for ref in (*refs.branches, *refs.tags)]
         raise unknown(f"revision of {name!r}", str(revision), known) from error
     except RepositoryNotFoundError as error:
-        raise UserError(f"found neither a path nor a data set on the Hub called {name!r}; expected one of them; fix: "
-                        "check the spelling, or log in with `hf auth login` if it is private") from error  # fmt: skip
+        raise UserError(
+            f"found neither a path nor a data set on the Hub called {name!r}; expected one of them; fix: "
+            "check the spelling, or log in with `hf auth login` if it is private"
+        ) from error
     except Exception as error:  # no network or a Hub that is down: what the cache holds may do
-        warnings.warn(f"the Hub does not answer ({type(error).__name__}: {error}); trying the cache of {name!r}, whose "
-                      "commit is not known", stacklevel=4)  # fmt: skip
+        warnings.warn(
+            f"the Hub does not answer ({type(error).__name__}: {error}); trying the cache of {name!r}, whose "
+            "commit is not known",
+            stacklevel=4,
+        )
         return revision, None
     return info.sha, one_license(info.card_data)
 
@@ -151,8 +160,10 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise UserError(f"found data set {name!r} that cannot be read: {error}{cause}") from error
     except ConnectionError as error:
-        raise UserError(f"found no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached; expected one of them; "
-                        "fix: check the path, or connect") from error
+        raise UserError(
+            f"found no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached; expected one of them; "
+            "fix: check the path, or connect"
+        ) from error
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         raise config_error(name, config, options.get("revision"), error) from error
 
@@ -164,7 +175,9 @@ def config_error(name: str, config: str | None, revision: str | None, error: Exc
 
     known = datasets.get_dataset_config_names(name, revision=revision)
     if config is None:
-        return UserError(f"found no config for {name!r}; expected one of {', '.join(known)}; fix: --dataset-config {known[0]}")
+        return UserError(
+            f"found no config for {name!r}; expected one of {', '.join(known)}; fix: --dataset-config {known[0]}"
+        )
     return unknown(f"config of {name!r}", config, known)
 
 
@@ -190,12 +203,24 @@ def from_dataset(dataset, name, config, split, revision, license, image_column, 
     images = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     reader = TableReader(images)
     ids = find_ids(dataset)
-    labels, names = (read_labels(dataset.data.column(label), dataset.features[label], label, ids) if label
-                     else (np.full(len(ids), -1, dtype=np.int64), []))  # fmt: skip
+    labels, names = (
+        read_labels(dataset.data.column(label), dataset.features[label], label, ids)
+        if label
+        else (np.full(len(ids), -1, dtype=np.int64), [])
+    )
     return Source(
-        name=name, config=config, split=split, revision=revision, ids=ids, labels=labels, class_names=names,
-        fingerprint=fingerprint(ids, labels, names, reader.content()), license=license, flip=True, reader=reader,
-    )  # fmt: skip
+        name=name,
+        config=config,
+        split=split,
+        revision=revision,
+        ids=ids,
+        labels=labels,
+        class_names=names,
+        fingerprint=fingerprint(ids, labels, names, reader.content()),
+        license=license,
+        flip=True,
+        reader=reader,
+    )
 
 
 def is_image(feature) -> bool:
@@ -212,15 +237,19 @@ def find_image(features, asked: str | None) -> str:
         if asked not in features:
             raise unknown("image column", asked, features)
         if asked not in found:
-            raise UserError(f"found column {asked!r} of type {features[asked]}; expected images (encoded bytes); "
-                            f"columns with images: {', '.join(found) or 'none'}")  # fmt: skip
+            raise UserError(
+                f"found column {asked!r} of type {features[asked]}; expected images (encoded bytes); "
+                f"columns with images: {', '.join(found) or 'none'}"
+            )
         return asked
     for name in IMAGE_COLUMNS:
         if name in found:
             return name
     if len(found) != 1:
-        raise UserError(f"found {len(found)} columns with images ({', '.join(found) or 'none'}) among "
-                        f"{', '.join(features)}; expected one; fix: name it with --image-column")  # fmt: skip
+        raise UserError(
+            f"found {len(found)} columns with images ({', '.join(found) or 'none'}) among "
+            f"{', '.join(features)}; expected one; fix: name it with --image-column"
+        )
     return found[0]
 
 
@@ -237,8 +266,10 @@ def find_label(features, asked: str | None) -> str | None:
             return name
     declared = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     if len(declared) > 1:
-        raise UserError(f"found {len(declared)} columns with classes: {', '.join(declared)}; expected one; fix: name "
-                        f"it with --label-column {declared[0]}")  # fmt: skip
+        raise UserError(
+            f"found {len(declared)} columns with classes: {', '.join(declared)}; expected one; fix: name "
+            f"it with --label-column {declared[0]}"
+        )
     return declared[0] if declared else None
 
 
@@ -262,15 +293,22 @@ def read_labels(column: pa.ChunkedArray, feature, name: str, ids: list[str]) -> 
         check_labels(labels, declared, ids)
         return labels, list(declared)
     kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-            or pa.types.is_boolean(kind) or pa.types.is_floating(kind)):  # fmt: skip
+    if not (
+        pa.types.is_integer(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_floating(kind)
+    ):
         raise UserError(f"found label column {name!r} of type {kind}; expected whole numbers, text or declared classes")
     if pa.types.is_floating(kind):  # whole numbers with holes become floats on their way through pandas
         values = [None if value is None or np.isnan(value) else value for value in values]
     for id, value in zip(ids, values, strict=True):
         if isinstance(value, (int, float)) and (value < -1 or value != int(value)):
-            raise UserError(f"found label {value} of image {id!r} in column {name!r} out of range; expected whole "
-                            "numbers from 0, or -1 for an image without a label")  # fmt: skip
+            raise UserError(
+                f"found label {value} of image {id!r} in column {name!r} out of range; expected whole "
+                "numbers from 0, or -1 for an image without a label"
+            )
     texts = [label_text(value) for value in values]
     names = class_order(text for text in texts if text is not None)
     index = {text: k for k, text in enumerate(names)}

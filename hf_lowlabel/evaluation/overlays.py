@@ -1,4 +1,5 @@
 """Masks as files and as pictures: palette PNGs, overlays, and a sheet of input, truth, prediction and confidence."""
+
 from __future__ import annotations
 
 import io
@@ -67,8 +68,13 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
     for line, row in zip(axes, rows):
         truth, prediction = row.get("truth"), row["prediction"]
         wrong = None if truth is None else (truth != prediction) & (truth != IGNORE)
-        pictures = [row["image"], None if truth is None else overlay(row["image"], truth, class_names),
-                    overlay(row["image"], prediction, class_names), row["confidence"], wrong]
+        pictures = [
+            row["image"],
+            None if truth is None else overlay(row["image"], truth, class_names),
+            overlay(row["image"], prediction, class_names),
+            row["confidence"],
+            wrong,
+        ]
         for ax, name, picture in zip(line, columns, pictures):
             ax.set_xticks([])
             ax.set_yticks([])
@@ -81,8 +87,10 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
     for ax, name in zip(axes[0], columns):
         ax.set_title(name, fontsize=11)
     colors = palette(class_names) / 255
-    seen = sorted({int(v) for row in rows for m in (row.get("truth"), row["prediction"]) if m is not None
-                   for v in np.unique(m)} - {IGNORE})
+    seen = sorted(
+        {int(v) for row in rows for m in (row.get("truth"), row["prediction"]) if m is not None for v in np.unique(m)}
+        - {IGNORE}
+    )
     handles = [Patch(facecolor=colors[v], edgecolor="#767676", label=_cut(class_names[v], 18)) for v in seen[:24]]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=11, frameon=False)
     return _save(fig, path, _dpi(fig))
@@ -112,8 +120,12 @@ class Examples:
         if position in self.wanted:
             confidence, prediction = probabilities.max(0)
             self.rows[position] = {
-                "id": self.ids[position], "image": image.permute(1, 2, 0).cpu().numpy(), "truth": target.cpu().numpy(),
-                "prediction": prediction.byte().cpu().numpy(), "confidence": confidence.cpu().numpy()}
+                "id": self.ids[position],
+                "image": image.permute(1, 2, 0).cpu().numpy(),
+                "truth": target.cpu().numpy(),
+                "prediction": prediction.byte().cpu().numpy(),
+                "confidence": confidence.cpu().numpy(),
+            }
 
     def save(self, class_names: Sequence[str], path: str | Path) -> Path:
         return examples([self.rows[p] for p in sorted(self.rows)], class_names, path)

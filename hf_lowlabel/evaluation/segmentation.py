@@ -7,6 +7,7 @@ Letters: K classes, M_ab pixels of class a that were called b, T_k = sum_b M_kb,
 A class that is neither in the truth nor predicted has no IoU: `miou` is the mean over the others, `miou_all` counts it
 as 0. Pixels whose target is 255 or negative take no part.
 """
+
 from __future__ import annotations
 
 import math
@@ -39,8 +40,10 @@ def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> d
     """
     confusion = np.asarray(confusion, np.float64)
     if confusion.shape != (len(class_names),) * 2 or not confusion.sum():
-        raise UserError(f"found a confusion matrix of shape {confusion.shape} over {confusion.sum():.0f} pixels for "
-                        f"{len(class_names)} class names; expected one row for each class, and at least one pixel")
+        raise UserError(
+            f"found a confusion matrix of shape {confusion.shape} over {confusion.sum():.0f} pixels for "
+            f"{len(class_names)} class names; expected one row for each class, and at least one pixel"
+        )
     hit, truth, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     union = truth + called - hit
 
@@ -83,8 +86,9 @@ class Normalise:
         return (images.float() / 255 - mean) / std
 
 
-def probabilities(model: nn.Module, x: Tensor, window: tuple[int, int] | None = None,
-                  stride: tuple[int, int] | None = None) -> Tensor:
+def probabilities(
+    model: nn.Module, x: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
+) -> Tensor:
     """Class probabilities [n, K, H, W] float32 of images x [n, 3, H, W].
 
     window: (height, width) in px of a window that slides over the image by `stride` px (None: two thirds of it); where
@@ -132,7 +136,7 @@ def evaluate_segmentation(
     classes, normalise = len(class_names), Normalise(mean, std)
     indices = torch.arange(len(pool)) if indices is None else indices
     order = sorted(indices.tolist(), key=lambda i: pool.sizes[i].tolist())  # images of one size stand together
-    batches = list(_batches(order[rank()::world()], pool.sizes, batch_size))
+    batches = list(_batches(order[rank() :: world()], pool.sizes, batch_size))
     device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
     total = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     jaccard = torch.zeros(2, device=device)  # sum, images
@@ -172,9 +176,16 @@ def _batches(rows: list[int], sizes: Tensor, batch_size: int):
 
 
 @torch.inference_mode()
-def segment(model: nn.Module, image: np.ndarray, *, mean: Sequence[float], std: Sequence[float],
-            long_side: int | None = None, window: tuple[int, int] | None = None,
-            stride: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def segment(
+    model: nn.Module,
+    image: np.ndarray,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    long_side: int | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """(classes uint8 [H, W], their probability float32 [H, W]) of one image uint8 [H, W, 3], at the image's own size.
 
     long_side: px of the longer side at which the network sees it; probabilities are scaled back bilinearly.

@@ -8,6 +8,7 @@ z' logits of the labeled images in one batch with the unlabeled ones, z'' in a b
 interpolation: BatchNorm's view of the two makes the difference); p'_w and w from weights.Ada. The authors' code
 decides the factors 1/2 and the hard target, where the paper's Eq. 7-8 differ.
 """
+
 from __future__ import annotations
 
 import math
@@ -39,12 +40,12 @@ class AdaMatch(FixMatch):
         joint, logits_w, logits_s = self.predict(x_l, unlabeled["weak"], unlabeled["strong"])
         with frozen_statistics(self.model):
             (alone,) = predict(self.model, x_l)
-        logits_l = torch.lerp(alone, joint, torch.rand_like(joint))                      # [2B, K]
+        logits_l = torch.lerp(alone, joint, torch.rand_like(joint))  # [2B, K]
 
         with torch.no_grad():
             p_labeled = logits_l[: len(y) // 2].softmax(1)
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], p_labeled, t)
-        supervised = F.cross_entropy(logits_l, y)                                        # both halves at once
+        supervised = F.cross_entropy(logits_l, y)  # both halves at once
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
         warmup = 0.5 - math.cos(min(math.pi, 2 * math.pi * t)) / 2
         return {

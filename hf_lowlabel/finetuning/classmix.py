@@ -7,6 +7,7 @@
 M selects the pixels of x_a that the teacher p' gives to half of its predicted classes, floor(n / 2) of n. The teacher
 labels the weak views, the student sees the strong ones (colour and blur), mixed.
 """
+
 from __future__ import annotations
 
 import torch
@@ -44,8 +45,8 @@ class ClassMix(FinetuneObjective):
         x, valid = unlabeled["strong"], unlabeled["valid"]
         check_pairs(x, "ClassMix")
         with torch.no_grad():
-            p = self.ema(unlabeled["weak"]).logits.float().softmax(1)                    # [M, K, H, W]
-            confidence, labels = p.max(1)                                                # [M, H, W]
+            p = self.ema(unlabeled["weak"]).logits.float().softmax(1)  # [M, K, H, W]
+            confidence, labels = p.max(1)  # [M, H, W]
             mask = half_classes(unlabeled["key"], labels, p.shape[1], valid)
             target, counted, sure = (paste(mask, v, partner(v)) for v in (labels, valid, confidence))
             r = all_mean((sure >= self.tau).float().mean())

@@ -11,6 +11,7 @@ pixels, or the memory, of that class, so that C can be written with two weighted
 Two faults of the authors' code are not repeated: there the memory's weights are divided by themselves, which makes them
 all 1, and the features with the SMALLEST S'_c are kept.
 """
+
 from __future__ import annotations
 
 import math
@@ -41,7 +42,7 @@ class ClassAttention(nn.Module):
         """used bool [K, S]: rows that take part, also in the statistics of the normalisation."""
         w = used[..., None].float()
         count = w.sum(1, keepdim=True).clamp(min=1)
-        h = z @ self.hidden                                                              # [K, S, D]
+        h = z @ self.hidden  # [K, S, D]
         h = h - (h * w).sum(1, keepdim=True) / count
         h = h * ((h.square() * w).sum(1, keepdim=True) / count + 1e-5).rsqrt()
         return (F.leaky_relu(h, 0.2) @ self.out + self.bias).sigmoid()[..., 0] * used
@@ -60,9 +61,23 @@ class CLMB(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_c: float = 0.1, lambda_e: float = 0.01,
-                 power: float = 6.0, memory: int = 256, fresh: int = 16, samples: int = 256, width: int = 256,
-                 tau: float = 0.95, ramp: float = 0.02, mix: float = 0.75, ema_decay: float = 0.995):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        lambda_c: float = 0.1,
+        lambda_e: float = 0.01,
+        power: float = 6.0,
+        memory: int = 256,
+        fresh: int = 16,
+        samples: int = 256,
+        width: int = 256,
+        tau: float = 0.95,
+        ramp: float = 0.02,
+        mix: float = 0.75,
+        ema_decay: float = 0.995,
+    ):
         if not ema_decay:
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
@@ -81,7 +96,7 @@ class CLMB(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         x_l, y_l, x_w = labeled["image"], labeled["target"], unlabeled["weak"]
-        keys = unlabeled["key"], ~unlabeled["key"]                                       # of two strong views
+        keys = unlabeled["key"], ~unlabeled["key"]  # of two strong views
         check_pairs(x_w, "CLMB")
         n, size = len(x_l), tuple(x_w.shape[-2:])
         with torch.no_grad():
@@ -90,7 +105,7 @@ class CLMB(FinetuneObjective):
             p = teacher.classify(features, size).float().softmax(1)
             if t >= self.ramp / 2:
                 self.remember(features[:n], p[:n], y_l, labeled["key"])
-            confidence, label = p[n:].max(1)                                             # [M, H, W]
+            confidence, label = p[n:].max(1)  # [M, H, W]
             label = label.masked_fill(~unlabeled["valid"], IGNORE_INDEX)
         views = [self.mixed(unlabeled[k], label, confidence, key, t) for k, key in zip(("strong", "strong2"), keys)]
         x_s, y_s, sure = (torch.cat(v) for v in zip(*views))
@@ -117,7 +132,9 @@ class CLMB(FinetuneObjective):
         self.ema.update(self.model, m)
         self.teacher_projector.update(self.projector, m)
 
-    def mixed(self, x: Tensor, label: Tensor, confidence: Tensor, key: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    def mixed(
+        self, x: Tensor, label: Tensor, confidence: Tensor, key: Tensor, t: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """A strong view, its labels and their confidence; mixed by half of an image's classes with chance `mix`."""
         chance = self.mix * (t >= self.ramp)
         known = label != IGNORE_INDEX
@@ -131,18 +148,20 @@ class CLMB(FinetuneObjective):
         z, used = self.sample(features, to_grid(labels, features, self.model.divisor), key)  # [K, S, D], [K, S]
         z = F.normalize(self.predictor(self.projector(z.flatten(0, 1))).float(), dim=1).view(*used.shape, -1)
         held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
-        means = [weighted_mean(a, f(a.detach(), u), u) for f, a, u in (
-            (self.attention, z, used), (self.memory_attention, F.normalize(self.memory, dim=2), held))]
-        counted = (used.sum(1) > 1) & (held.sum(1) > 1)                                  # [K]
+        means = [
+            weighted_mean(a, f(a.detach(), u), u)
+            for f, a, u in ((self.attention, z, used), (self.memory_attention, F.normalize(self.memory, dim=2), held))
+        ]
+        counted = (used.sum(1) > 1) & (held.sum(1) > 1)  # [K]
         return torch.where(counted, 1 - (means[0] * means[1]).sum(1), 0.0).sum() / self.classes
 
     def sample(self, features: Tensor, labels: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Up to `samples` pixels of each class on all ranks, drawn at random: (features [K, S, D], which exist [K, S])."""
-        flat = labels.flatten()                                                          # [n h w]
-        of_class = flat == torch.arange(self.classes, device=flat.device)[:, None]       # [K, n h w]
-        chance = keyed(key, "pixels", labels[0].numel()).flatten() - 1.0 * ~of_class     # others stand in for a batch
+        flat = labels.flatten()  # [n h w]
+        of_class = flat == torch.arange(self.classes, device=flat.device)[:, None]  # [K, n h w]
+        chance = keyed(key, "pixels", labels[0].numel()).flatten() - 1.0 * ~of_class  # others stand in for a batch
         chance, index = chance.topk(min(self.samples, len(flat)), dim=1)
-        z = features.movedim(1, 3).flatten(0, 2)[index]                                  # [K, S, D]
+        z = features.movedim(1, 3).flatten(0, 2)[index]  # [K, S, D]
         if world() > 1:  # of every rank's chosen pixels, those that one rank would have chosen
             z, chance = (all_gather(v.movedim(1, 0), grad=True).movedim(0, 1) for v in (z, chance))
             chance, index = chance.topk(min(self.samples, world() * len(flat)), dim=1)
@@ -155,12 +174,12 @@ class CLMB(FinetuneObjective):
         right = (predicted == labels) & (confidence > self.tau)
         labels = to_grid(labels.masked_fill(~right, IGNORE_INDEX), features, self.model.divisor)
         z, used = self.sample(features, labels, key)
-        z = self.teacher_projector(z.flatten(0, 1)).float().view(*used.shape, -1)        # [K, S, width]
+        z = self.teacher_projector(z.flatten(0, 1)).float().view(*used.shape, -1)  # [K, S, width]
         score = self.memory_attention(F.normalize(z, dim=2), used).masked_fill(~used, -1.0)
         score, best = score.topk(min(self.fresh, score.shape[1]), dim=1)
         new, is_new = z.gather(1, best[..., None].expand(-1, -1, z.shape[2])), score >= 0
         held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
-        rows = torch.cat([new, self.memory], 1)                                          # newest first
+        rows = torch.cat([new, self.memory], 1)  # newest first
         order = torch.cat([~is_new, ~held], 1).byte().argsort(dim=1, stable=True)[:, : self.memory.shape[1]]
         self.memory.copy_(rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2])))
         self.filled.copy_((self.filled + is_new.sum(1).long()).clamp(max=self.memory.shape[1]))
@@ -176,6 +195,8 @@ def to_grid(labels: Tensor, features: Tensor, divisor: int) -> Tensor:
     """Labels [n, H, W] at the centres of the cells of features [n, D, h, w] of the padded image; outside is ignored."""
     below, right = (-side % divisor for side in labels.shape[-2:])
     labels = F.pad(labels, (0, right, 0, below), value=IGNORE_INDEX)
-    rows, columns = (((torch.arange(cells, device=labels.device) + 0.5) * (side / cells)).long()
-                     for side, cells in zip(labels.shape[-2:], features.shape[-2:], strict=True))
+    rows, columns = (
+        ((torch.arange(cells, device=labels.device) + 0.5) * (side / cells)).long()
+        for side, cells in zip(labels.shape[-2:], features.shape[-2:], strict=True)
+    )
     return labels[:, rows[:, None], columns]

@@ -8,6 +8,7 @@
 The bank holds weak views: p before smoothing for unlabeled images, the label for labeled ones. Smoothing starts when
 the bank is full. Graphs span the batches of all ranks.
 """
+
 from __future__ import annotations
 
 from functools import partial
@@ -33,9 +34,22 @@ class CoMatch(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "simclr"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_c: float = 1.0,
-                 tau: float = 0.95, edge: float = 0.8, alpha: float = 0.9, temperature: float = 0.2, width: int = 64,
-                 bank: int = 2560, memory: int = 32, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        lambda_u: float = 1.0,
+        lambda_c: float = 1.0,
+        tau: float = 0.95,
+        edge: float = 0.8,
+        alpha: float = 0.9,
+        temperature: float = 0.2,
+        width: int = 64,
+        bank: int = 2560,
+        memory: int = 32,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_c, self.tau, self.edge = lambda_u, lambda_c, tau, edge
         self.alpha, self.temperature = alpha, temperature
@@ -45,10 +59,17 @@ class CoMatch(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         (logits_l, z_l), (logits_w, z_w), (logits_s, z_1), (_, z_2) = label_weak(
-            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"], u["strong2"])
+            partial(embed, self.model, self.projector),
+            self.model,
+            self.joint,
+            labeled["image"],
+            u["weak"],
+            u["strong"],
+            u["strong2"],
+        )
         with torch.no_grad():
             p = logits_w.softmax(1)
-            p = align(p, self.mean.update(p))                                            # [M, K]
+            p = align(p, self.mean.update(p))  # [M, K]
             neighbours = products((products(z_w, self.bank.z) / self.temperature).softmax(1), self.bank.p.T)
             q = torch.where(self.bank.filled.all(), torch.lerp(neighbours, p, self.alpha), p)
             w = (q.amax(1) >= self.tau).float()

@@ -7,6 +7,7 @@ M is a rectangle of half the image, p' the averaged network; the squared differe
 the whole loss of a batch: no pixel is left out for being uncertain. Pixels outside an image add nothing to the sum, and
 still count in both means.
 """
+
 from __future__ import annotations
 
 import torch
@@ -29,8 +30,9 @@ class CutMixSeg(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.97, area: float = 0.5,
-                 ema_decay: float = 0.99):
+    def __init__(
+        self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.97, area: float = 0.5, ema_decay: float = 0.99
+    ):
         if not ema_decay:
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
@@ -39,14 +41,14 @@ class CutMixSeg(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, (x, valid, key) = batch["labeled"], (batch["unlabeled"][k] for k in ("weak", "valid", "key"))
         check_pairs(x, "CutMix")
-        box = half_box(key, x.shape[-2:], self.area)                                     # [M, H, W]
+        box = half_box(key, x.shape[-2:], self.area)  # [M, H, W]
         with torch.no_grad():
-            p = self.ema(x).logits.float().softmax(1)                                    # [M, K, H, W]
+            p = self.ema(x).logits.float().softmax(1)  # [M, K, H, W]
             target, counted = paste(box, p, partner(p)), paste(box, valid, partner(valid))
             r = all_mean((target.amax(1) >= self.tau).float().mean())
         logits_l, logits_m = predict(self.model, labeled["image"], paste(box, x, partner(x)))
         supervised = cross_entropy(logits_l, labeled["target"])
-        difference = (logits_m.softmax(1) - target).square().sum(1)                      # [M, H, W], sum over classes
+        difference = (logits_m.softmax(1) - target).square().sum(1)  # [M, H, W], sum over classes
         consistency = r * (difference * counted).mean()
         return {
             "loss": supervised + self.lambda_u * consistency,

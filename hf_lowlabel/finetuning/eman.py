@@ -1,8 +1,9 @@
 """FixMatch-EMAN (Cai et al. 2021, arXiv 2101.08482, section 4.2): the teacher makes the pseudo-labels.
 
-    L = H(y, p(x_l)) + lambda_u mean w(p'_w) H(target(p'_w), p(x_strong)),   p'_w = p(x_weak; theta')
-    theta' <- m theta' + (1 - m) theta   for weights AND BatchNorm statistics; the teacher runs in eval mode
+L = H(y, p(x_l)) + lambda_u mean w(p'_w) H(target(p'_w), p(x_strong)),   p'_w = p(x_weak; theta')
+theta' <- m theta' + (1 - m) theta   for weights AND BatchNorm statistics; the teacher runs in eval mode
 """
+
 from __future__ import annotations
 
 from torch import Tensor, nn

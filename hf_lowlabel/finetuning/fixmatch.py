@@ -6,6 +6,7 @@ with p_w = p(x_weak) without gradient. FixMatch itself: target = argmax p_w, w =
 instead is a rule in weights.py. An image whose weight is 0 still counts in the mean. The class axis is 1, so the same
 lines train a classifier ([B, K]) and a segmenter ([B, K, H, W]); there weak and strong views share their geometry.
 """
+
 from __future__ import annotations
 
 from functools import partial
@@ -32,8 +33,15 @@ class FixMatch(FinetuneObjective):
 
     ema_buffers = "copy"
 
-    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999,
-                 joint: bool | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rule: Rule | None = None,
+        lambda_u: float = 1.0,
+        ema_decay: float = 0.999,
+        joint: bool | None = None,
+    ):
         super().__init__(model, ema_decay=ema_decay, ema_buffers=self.ema_buffers)
         self.rule, self.lambda_u = rule if rule is not None else Fixed(), lambda_u
         self.joint = has_batchnorm(model) if joint is None else joint
@@ -41,11 +49,11 @@ class FixMatch(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         x = labeled["image"], unlabeled["weak"], unlabeled["strong"]
-        logits_l, logits_w, logits_s = self.predict(*x)                                  # [B or M, K, ...]
+        logits_l, logits_w, logits_s = self.predict(*x)  # [B or M, K, ...]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
         supervised = self.supervised(logits_l, labeled["target"], t)
-        valid = unlabeled.get("valid")                                                   # pixels inside the image
+        valid = unlabeled.get("valid")  # pixels inside the image
         consistency = mean_over(w * F.cross_entropy(logits_s, target, reduction="none"), valid)
         return {
             "loss": supervised + self.lambda_u * consistency + self.rule.penalty(logits_s, w),

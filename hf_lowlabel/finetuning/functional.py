@@ -2,6 +2,7 @@
 
 The class axis is 1 everywhere; any spatial axes follow it.
 """
+
 from __future__ import annotations
 
 import contextlib

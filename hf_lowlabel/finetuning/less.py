@@ -8,6 +8,7 @@
 FixMatch starves when nothing is confident; here the rest of the batch always gives a signal. The online clustering is
 SwAV's (Caron et al. 2020, Eq. 2-5) with the weak view's assignment as the target.
 """
+
 from __future__ import annotations
 
 from functools import partial
@@ -26,11 +27,11 @@ from .weights import Fixed, Rule
 def sinkhorn(scores: Tensor, epsilon: float, rounds: int) -> Tensor:
     """Assignments [M, J] of this rank's rows, summing to 1, with clusters equally full over all ranks (SwAV Eq. 5)."""
     everyone = all_gather(scores) / epsilon
-    q = (everyone - everyone.max()).exp()                                                # [world M, J]
+    q = (everyone - everyone.max()).exp()  # [world M, J]
     for _ in range(rounds):
         q = q / q.sum(0, keepdim=True).clamp_min(1e-12) / q.shape[1]
         q = q / q.sum(1, keepdim=True).clamp_min(1e-12) / q.shape[0]
-    return (q * q.shape[0])[rank() * len(scores):(rank() + 1) * len(scores)]
+    return (q * q.shape[0])[rank() * len(scores) : (rank() + 1) * len(scores)]
 
 
 class LESS(FinetuneObjective):
@@ -41,9 +42,20 @@ class LESS(FinetuneObjective):
     iteration. width: of the embeddings. ema_decay: of the weights that are evaluated.
     """
 
-    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, lambda_c: float = 1.0,
-                 clusters: int = 256, temperature: float = 0.1, epsilon: float = 0.05, rounds: int = 3,
-                 width: int = 128, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rule: Rule | None = None,
+        lambda_u: float = 1.0,
+        lambda_c: float = 1.0,
+        clusters: int = 256,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        rounds: int = 3,
+        width: int = 128,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.rule, self.lambda_u, self.lambda_c = rule if rule is not None else Fixed(), lambda_u, lambda_c
         self.temperature, self.epsilon, self.rounds = temperature, epsilon, rounds
@@ -53,11 +65,12 @@ class LESS(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         (logits_l, _), (logits_w, z_w), (logits_s, z_s) = label_weak(
-            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"])
-        e = F.normalize(self.centres.weight.float(), dim=1)                              # [J, E]
+            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"]
+        )
+        e = F.normalize(self.centres.weight.float(), dim=1)  # [J, E]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), u["index"], logits_l.softmax(1), t)
-            assigned = sinkhorn(products(z_w, e), self.epsilon, self.rounds)                    # [M, J]
+            assigned = sinkhorn(products(z_w, e), self.epsilon, self.rounds)  # [M, J]
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
         clustering = ((1 - w) * F.cross_entropy(products(z_s, e) / self.temperature, assigned, reduction="none")).mean()

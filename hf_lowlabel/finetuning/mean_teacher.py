@@ -6,6 +6,7 @@
 x_u and x'_u are two weak views. The teacher sees the labeled images in its batch too, as the student does, so that
 BatchNorm makes no difference between them.
 """
+
 from __future__ import annotations
 
 import torch

@@ -3,6 +3,7 @@
 Nothing here waits for the device or loops over the pool, and a value that is not finite is never stored: modules with
 a large memory say so in `unguarded`, which names the buffers ("" for all) that need no copy for the case of a bad step.
 """
+
 from __future__ import annotations
 
 import torch
@@ -85,11 +86,11 @@ class Queue(nn.Module):
         """rows [M, width] of this rank under their tables' names; those of all ranks go in."""
         new = {name: all_gather(rows[name]) for name in self.names}
         count = len(new[self.names[0]])
-        at = (self.pushed + torch.arange(count, device=self.pushed.device))[-self.length:] % self.length
-        fine = torch.stack([finite_rows(v[-self.length:]) for v in new.values()]).all(0)[:, None]
+        at = (self.pushed + torch.arange(count, device=self.pushed.device))[-self.length :] % self.length
+        fine = torch.stack([finite_rows(v[-self.length :]) for v in new.values()]).all(0)[:, None]
         for name, value in new.items():
             table = getattr(self, name)
-            table[at] = torch.where(fine, value[-self.length:].to(table.dtype), table[at])
+            table[at] = torch.where(fine, value[-self.length :].to(table.dtype), table[at])
         self.pushed += count
 
 
@@ -114,8 +115,8 @@ class ClassQueue(nn.Module):
         z, label = all_gather(z), all_gather(label)
         fine, (num_classes, length, width) = finite_rows(z), self.z.shape
         mine = torch.zeros(len(z), num_classes, dtype=torch.int64, device=z.device)
-        mine.scatter_(1, label[:, None], fine.long()[:, None])                           # [M, K]
-        before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]                 # earlier ones of its class
+        mine.scatter_(1, label[:, None], fine.long()[:, None])  # [M, K]
+        before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]  # earlier ones of its class
         place = label * length + (self.pushed[label] + before) % length
         write_(self.z.view(num_classes * length, width), place, z, fine)
         self.pushed += mine.sum(0)

@@ -1,9 +1,10 @@
 """MixMatch (Berthelot et al. 2019, arXiv 1905.02249, algorithm 1, Eq. 3-5).
 
-    q = sharpen(1/2 (p(u_1) + p(u_2)), T) for both views
-    X', U' = MixUp of the union of (x, y) and (u_k, q) with itself shuffled
-    L = mean H(y', p(x')) + min(1, t / ramp) lambda_u mean_{u', c} (q'_c - p_c(u'))^2
+q = sharpen(1/2 (p(u_1) + p(u_2)), T) for both views
+X', U' = MixUp of the union of (x, y) and (u_k, q) with itself shuffled
+L = mean H(y', p(x')) + min(1, t / ramp) lambda_u mean_{u', c} (q'_c - p_c(u'))^2
 """
+
 from __future__ import annotations
 
 import torch
@@ -25,8 +26,16 @@ class MixMatch(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 75.0, temperature: float = 0.5, alpha: float = 0.75,
-                 ramp: float = 0.0156, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: float = 75.0,
+        temperature: float = 0.5,
+        alpha: float = 0.75,
+        ramp: float = 0.0156,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.temperature, self.alpha, self.ramp = lambda_u, temperature, alpha, ramp
 
@@ -34,12 +43,12 @@ class MixMatch(FinetuneObjective):
         x_l, u_1, u_2 = batch["labeled"]["image"], batch["unlabeled"]["weak"], batch["unlabeled"]["weak2"]
         with torch.no_grad(), frozen_statistics(self.model):
             guess_1, guess_2 = predict(self.model, u_1, u_2)
-            q = sharpen((guess_1.softmax(1) + guess_2.softmax(1)) / 2, self.temperature)          # [M, K]
-        y = F.one_hot(batch["labeled"]["target"], q.shape[1]).to(q)                                # [B, K]
+            q = sharpen((guess_1.softmax(1) + guess_2.softmax(1)) / 2, self.temperature)  # [M, K]
+        y = F.one_hot(batch["labeled"]["target"], q.shape[1]).to(q)  # [B, K]
         x, y = mixup(torch.cat([x_l, u_1, u_2]), torch.cat([y, q, q]), self.alpha)
         logits_l, logits_u = self.model(x).logits.float().split([len(x_l), len(x) - len(x_l)])
         supervised = F.cross_entropy(logits_l, y[: len(x_l)])
-        consistency = F.mse_loss(logits_u.softmax(1), y[len(x_l):])
+        consistency = F.mse_loss(logits_u.softmax(1), y[len(x_l) :])
         return {
             "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * consistency,
             "supervised": supervised.detach(),

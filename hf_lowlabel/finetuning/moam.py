@@ -5,6 +5,7 @@
 over all four rotations x^r of labeled (x_l) and unlabeled (x) images. Step 2 trains on the pseudo-labels of this
 network as if every image were labeled, step 3 on the labels alone.
 """
+
 from __future__ import annotations
 
 import torch
@@ -27,9 +28,19 @@ class MOAM(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, w_sup: float = 0.3, w_rot: float = 0.7,
-                 w_vat: float = 0.3, w_ent: float = 0.3, eps: float | None = None, xi: float = 1e-2,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: float = 1.0,
+        w_sup: float = 0.3,
+        w_rot: float = 0.7,
+        w_vat: float = 0.3,
+        w_ent: float = 0.3,
+        eps: float | None = None,
+        xi: float = 1e-2,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.w_sup, self.w_rot, self.w_vat, self.w_ent = lambda_u, w_sup, w_rot, w_vat, w_ent
         self.eps, self.xi, self.turn = eps, xi, nn.Linear(model.num_features, 4)
@@ -37,7 +48,7 @@ class MOAM(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         (x_l, r_l), (x_u, r_u) = (four_rotations(x) for x in (batch["labeled"]["image"], batch["unlabeled"]["weak"]))
         with full_precision(x_u):
-            features = self.model.features(torch.cat([x_l, x_u]))                        # [4 (B + M), D]
+            features = self.model.features(torch.cat([x_l, x_u]))  # [4 (B + M), D]
             logits_l, logits_u = self.model.classify(features).float().split([len(x_l), len(x_u)])
             turn_l, turn_u = self.turn(features).float().split([len(x_l), len(x_u)])
             eps = 71 * x_u.shape[-1] / 224 if self.eps is None else self.eps

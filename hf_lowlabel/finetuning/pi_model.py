@@ -4,6 +4,7 @@
 
 x_u and x'_u are two weak views in the same batch; gradients flow into both predictions.
 """
+
 from __future__ import annotations
 
 import torch.nn.functional as F

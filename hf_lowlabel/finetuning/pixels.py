@@ -5,6 +5,7 @@ Logits [M, K, H, W], labels int64 [M, H, W], masks bool [M, H, W]. Partners in a
 `key` int64 [M]. So a batch on several processes, an even number of images on each, is mixed as it is on one. A batch's
 `valid` is false where a view lies outside its image.
 """
+
 from __future__ import annotations
 
 import math
@@ -42,7 +43,7 @@ def half_box(key: Tensor, size: tuple[int, int], area: float = 0.5) -> Tensor:
     whole px.
     """
     h, w = size
-    r, y, x0 = keyed(key, "box", 3).unbind(1)                                            # [M]
+    r, y, x0 = keyed(key, "box", 3).unbind(1)  # [M]
     high = (torch.exp(r * math.log(area)) * h).round().clamp(min=1)
     wide = (area * h * w / high).round().clamp(max=w)
     return box_mask((y * (h - high + 1)).floor(), (x0 * (w - wide + 1)).floor(), high, wide, size)
@@ -61,13 +62,13 @@ def half_classes(key: Tensor, labels: Tensor, classes: int, valid: Tensor | None
 
     Pixels that are not valid belong to no class.
     """
-    flat = labels.flatten(1)                                                             # [M, H W]
+    flat = labels.flatten(1)  # [M, H W]
     counted = torch.ones_like(flat) if valid is None else valid.flatten(1).long()
     present = torch.zeros(len(labels), classes, dtype=torch.long, device=labels.device)
-    present = present.scatter_add_(1, flat, counted) > 0                                 # [M, K]
+    present = present.scatter_add_(1, flat, counted) > 0  # [M, K]
     chance = keyed(key, "classes", classes).masked_fill(~present, -1.0)
-    place = chance.argsort(1, descending=True).argsort(1)                                # 0 is the first to be taken
-    chosen = place < present.sum(1, keepdim=True) // 2                                   # [M, K]
+    place = chance.argsort(1, descending=True).argsort(1)  # 0 is the first to be taken
+    chosen = place < present.sum(1, keepdim=True) // 2  # [M, K]
     taken = chosen.gather(1, flat).view(labels.shape)
     return taken if valid is None else taken & valid
 
@@ -85,6 +86,8 @@ def partner(x: Tensor) -> Tensor:
 
 def check_pairs(x: Tensor, method: str) -> None:
     if len(x) < 2:
-        raise UserError(f"found {len(x)} unlabeled image for each process and forward pass; expected at least 2, "
-                        f"because {method} mixes them in pairs; fix: a larger batch or unlabeled ratio, or fewer "
-                        "accumulation steps or processes")
+        raise UserError(
+            f"found {len(x)} unlabeled image for each process and forward pass; expected at least 2, "
+            f"because {method} mixes them in pairs; fix: a larger batch or unlabeled ratio, or fewer "
+            "accumulation steps or processes"
+        )

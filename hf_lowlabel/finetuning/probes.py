@@ -4,6 +4,7 @@ features [N, D] of the labeled and unlabeled images with labels int [N], -1 for 
 returns class probabilities float32 [Q, num_classes], 0 for a class without a label. They answer in seconds, and with
 strong pretrained features they are hard to beat.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,8 +12,15 @@ import numpy as np
 from ..errors import UserError
 
 
-def knn(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, k: int = 20,
-        temperature: float = 0.07) -> np.ndarray:
+def knn(
+    features: np.ndarray,
+    labels: np.ndarray,
+    query: np.ndarray,
+    *,
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> np.ndarray:
     """p_c propto sum of exp(s_j / T) over the k most similar labeled images j of class c (Wu et al. 2018, section 3.4).
 
     s_j: cosine similarity. k: neighbours that vote, at most the number of labels. temperature: T.
@@ -21,7 +29,7 @@ def knn(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_clas
     bank, query, k = _unit(x), _unit(query), min(k, len(x))
     votes = np.zeros((len(query), num_classes), np.float32)
     for start in range(0, len(query), 4096):
-        s = query[start:start + 4096] @ bank.T                                           # [q, L]
+        s = query[start : start + 4096] @ bank.T  # [q, L]
         nearest = np.argpartition(-s, k - 1, axis=1)[:, :k]
         weight = np.exp((np.take_along_axis(s, nearest, 1) - s.max(1, keepdims=True)) / temperature)
         rows = np.arange(start, start + len(s))[:, None]
@@ -29,8 +37,9 @@ def knn(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_clas
     return votes / votes.sum(1, keepdims=True)
 
 
-def probe_head(features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2: float = 1.0,
-               max_iter: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+def probe_head(
+    features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2: float = 1.0, max_iter: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
     """(weight [num_classes, D], bias [num_classes]) of a linear layer on raw features, by logistic regression.
 
         min sum_labeled CE(y, V x' + c) + l2 / 2 |V|^2,   x' = (x - mean) / std over ALL images;   weight = V / std
@@ -55,8 +64,9 @@ def probe_head(features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def probe(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int,
-          l2: float = 1.0) -> np.ndarray:
+def probe(
+    features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, l2: float = 1.0
+) -> np.ndarray:
     """softmax of the linear layer of `probe_head`."""
     weight, bias = probe_head(features, labels, num_classes=num_classes, l2=l2)
     z = query.astype(np.float64) @ weight.T.astype(np.float64) + bias
@@ -64,8 +74,16 @@ def probe(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_cl
     return (e / e.sum(1, keepdims=True)).astype(np.float32)
 
 
-def label_spreading(features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int,
-                    neighbours: int = 10, alpha: float = 0.8, max_iter: int = 100) -> np.ndarray:
+def label_spreading(
+    features: np.ndarray,
+    labels: np.ndarray,
+    query: np.ndarray,
+    *,
+    num_classes: int,
+    neighbours: int = 10,
+    alpha: float = 0.8,
+    max_iter: int = 100,
+) -> np.ndarray:
     """F <- alpha S F + (1 - alpha) Y over the neighbour graph of all images (Zhou et al. 2004); queries ask neighbours.
 
     neighbours: of each image in the graph, by cosine. alpha: share that comes from the neighbours at every round.
@@ -89,8 +107,10 @@ PROBES = {"knn": knn, "probe": probe, "label-spreading": label_spreading}
 def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     known = labels >= 0
     if len(features) != len(labels) or not known.any():
-        raise UserError(f"found {len(features)} features and {len(labels)} labels, {known.sum()} of them known; "
-                        "expected one label for each image and at least one that is not -1")
+        raise UserError(
+            f"found {len(features)} features and {len(labels)} labels, {known.sum()} of them known; "
+            "expected one label for each image and at least one that is not -1"
+        )
     return features[known], labels[known]
 
 

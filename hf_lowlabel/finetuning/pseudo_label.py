@@ -4,6 +4,7 @@
 
 The guess and the loss see the same view. The two-stage form (S4L section 3.2) labels everything once and trains anew.
 """
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -22,8 +23,9 @@ class PseudoLabel(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.95, ramp: float = 0.4,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.95, ramp: float = 0.4, ema_decay: float = 0.999
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.tau, self.ramp = lambda_u, tau, ramp
 

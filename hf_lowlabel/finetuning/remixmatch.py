@@ -1,10 +1,11 @@
 """ReMixMatch (Berthelot et al. 2020, arXiv 1911.09785, algorithm 1, Eq. 3-4), with K = 2 strong views.
 
-    q = sharpen(norm(p(u_weak) p_y / p~), T)        p_y, p~: mean label and mean prediction of the last 128 batches
-    X', U' = MixUp of the union of (x_strong, y), (u_strong1, q), (u_strong2, q), (u_weak, q) with itself shuffled
-    L = mean H(y', p(x')) + a(t) lambda_u mean H(q', p(u')) + a(t) lambda_1 mean H(q, p(u_strong1))
-        + lambda_r mean H(r, p_rot(rotate(u_strong1, r)))          a(t) = min(1, t / ramp)
+q = sharpen(norm(p(u_weak) p_y / p~), T)        p_y, p~: mean label and mean prediction of the last 128 batches
+X', U' = MixUp of the union of (x_strong, y), (u_strong1, q), (u_strong2, q), (u_weak, q) with itself shuffled
+L = mean H(y', p(x')) + a(t) lambda_u mean H(q', p(u')) + a(t) lambda_1 mean H(q, p(u_strong1))
+    + lambda_r mean H(r, p_rot(rotate(u_strong1, r)))          a(t) = min(1, t / ramp)
 """
+
 from __future__ import annotations
 
 import torch
@@ -28,9 +29,20 @@ class ReMixMatch(FinetuneObjective):
     labeled_views = {"image": "strong"}
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.5, lambda_1: float = 0.5,
-                 lambda_r: float = 0.5, temperature: float = 0.5, alpha: float = 0.75, ramp: float = 0.0156,
-                 memory: int = 128, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        lambda_u: float = 1.5,
+        lambda_1: float = 0.5,
+        lambda_r: float = 0.5,
+        temperature: float = 0.5,
+        alpha: float = 0.75,
+        ramp: float = 0.0156,
+        memory: int = 128,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_1, self.lambda_r = lambda_u, lambda_1, lambda_r
         self.temperature, self.alpha, self.ramp = temperature, alpha, ramp
@@ -40,8 +52,8 @@ class ReMixMatch(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         x_l, target, u = batch["labeled"]["image"], batch["labeled"]["target"], batch["unlabeled"]
         with torch.no_grad(), frozen_statistics(self.model):
-            p = predict(self.model, u["weak"])[0].softmax(1)                                      # [M, K]
-            y = F.one_hot(target, p.shape[1]).to(p)                                               # [B, K]
+            p = predict(self.model, u["weak"])[0].softmax(1)  # [M, K]
+            y = F.one_hot(target, p.shape[1]).to(p)  # [B, K]
             q = sharpen(align(p, self.expected.update(p), self.marginal.update(y)), self.temperature)
         mixed, y = mixup(torch.cat([x_l, u["strong"], u["strong2"], u["weak"]]), torch.cat([y, q, q, q]), self.alpha)
         quarters = torch.randint(4, (len(q),), device=q.device)
@@ -50,9 +62,9 @@ class ReMixMatch(FinetuneObjective):
         logits = self.model.classify(features[: len(mixed) + len(q)]).float()
         logits_l, logits_u, logits_1 = logits.split([len(x_l), 3 * len(q), len(q)])
         supervised = F.cross_entropy(logits_l, y[: len(x_l)])
-        consistency = F.cross_entropy(logits_u, y[len(x_l):])
+        consistency = F.cross_entropy(logits_u, y[len(x_l) :])
         anchored = F.cross_entropy(logits_1, q)
-        rotation = F.cross_entropy(self.turn(features[-len(q):]).float(), quarters)
+        rotation = F.cross_entropy(self.turn(features[-len(q) :]).float(), quarters)
         rising = linear_rampup(t, self.ramp) * (self.lambda_u * consistency + self.lambda_1 * anchored)
         return {
             "loss": supervised + rising + self.lambda_r * rotation,

@@ -6,6 +6,7 @@
 
 The reference implementation averages the labeled and the unlabeled half of L_self, as is done here.
 """
+
 from __future__ import annotations
 
 import torch
@@ -30,8 +31,8 @@ class S4LRotation(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         (x_l, r_l), (x_u, r_u) = (four_rotations(x) for x in (batch["labeled"]["image"], batch["unlabeled"]["weak"]))
-        features = self.model.features(torch.cat([x_l, x_u]))                            # [4 (B + M), D]
-        logits = self.model.classify(features[: len(x_l)]).float()                       # [4 B, K]
+        features = self.model.features(torch.cat([x_l, x_u]))  # [4 (B + M), D]
+        logits = self.model.classify(features[: len(x_l)]).float()  # [4 B, K]
         turn_l, turn_u = self.turn(features).float().split([len(x_l), len(x_u)])
         supervised = F.cross_entropy(logits, batch["labeled"]["target"].repeat(4))
         rotation = (F.cross_entropy(turn_l, r_l) + F.cross_entropy(turn_u, r_u)) / 2
@@ -50,8 +51,15 @@ class S4LExemplar(FinetuneObjective):
     ema_decay: of the weights that are evaluated.
     """
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, instances: int = 8, width: int = 1000,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: float = 1.0,
+        instances: int = 8,
+        width: int = 1000,
+        ema_decay: float = 0.999,
+    ):
         if instances < 2:
             raise UserError(f"instances is {instances}; expected 2 or more views of each image to pull together")
         super().__init__(model, ema_decay=ema_decay)
@@ -61,8 +69,8 @@ class S4LExemplar(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         x_l, x_u = (torch.cat([batch[part][k] for k in self.keys]) for part in ("labeled", "unlabeled"))
-        features = self.model.features(torch.cat([x_l, x_u]))                            # [V (B + M), D]
-        logits = self.model.classify(features[: len(x_l)]).float()                       # [V B, K]
+        features = self.model.features(torch.cat([x_l, x_u]))  # [V (B + M), D]
+        logits = self.model.classify(features[: len(x_l)]).float()  # [V B, K]
         z_l, z_u = F.normalize(self.projector(features).float(), dim=1).split([len(x_l), len(x_u)])
         supervised = F.cross_entropy(logits, batch["labeled"]["target"].repeat(len(self.keys)))
         triplet = (self.triplet(z_l) + self.triplet(z_u)) / 2

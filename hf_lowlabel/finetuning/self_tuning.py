@@ -6,6 +6,7 @@
 q = z(x), k_0 = z'(x') of another view by the averaged encoder, P: k_0 and the keys of group c; a group is the last D
 keys whose image had that (pseudo-)label. A wrong pseudo-label costs little, as all groups share the denominator.
 """
+
 from __future__ import annotations
 
 import torch
@@ -29,8 +30,18 @@ class SelfTuning(FinetuneObjective):
     labeled_views = {"image": "strong", "strong2": "strong"}
     unlabeled_views = {"strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_l: float = 1.0, lambda_u: float = 1.0,
-                 queue: int = 32, temperature: float = 0.07, width: int = 1024, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        lambda_l: float = 1.0,
+        lambda_u: float = 1.0,
+        queue: int = 32,
+        temperature: float = 0.07,
+        width: int = 1024,
+        ema_decay: float = 0.999,
+    ):
         if not ema_decay:
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
         super().__init__(model, ema_decay=ema_decay)
@@ -46,7 +57,7 @@ class SelfTuning(FinetuneObjective):
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["strong2"], u["strong2"])
         y, pseudo = labeled["target"], logits_u.argmax(1)
         supervised = F.cross_entropy(logits_l, y)
-        keys, filled = self.groups.z.clone(), self.groups.filled                         # the graph keeps these keys
+        keys, filled = self.groups.z.clone(), self.groups.filled  # the graph keeps these keys
         pgc_l, pgc_u = (self.contrast(q, k, c, keys, filled) for q, k, c in ((q_l, k_l, y), (q_u, k_u, pseudo)))
         self.groups.push(k_l, y)
         self.groups.push(k_u, pseudo)
@@ -59,19 +70,21 @@ class SelfTuning(FinetuneObjective):
 
     def contrast(self, q: Tensor, k: Tensor, label: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
         """L_PGC, the mean over images: q, k [M, E], label [M], keys [K, D, E], filled bool [K, D]."""
-        own = (q * k).sum(1, keepdim=True) / self.temperature                            # [M, 1]
+        own = (q * k).sum(1, keepdim=True) / self.temperature  # [M, 1]
         all_ = products(q, keys.flatten(0, 1)) / self.temperature + left_out(filled.flatten())  # [M, K D]
-        log_p = torch.cat([own, all_], 1).log_softmax(1)                                 # [M, 1 + K D]
-        group = torch.zeros_like(filled, dtype=q.dtype)[None].repeat(len(q), 1, 1)       # [M, K, D]
+        log_p = torch.cat([own, all_], 1).log_softmax(1)  # [M, 1 + K D]
+        group = torch.zeros_like(filled, dtype=q.dtype)[None].repeat(len(q), 1, 1)  # [M, K, D]
         group[torch.arange(len(q), device=q.device), label] = filled.to(q)[label]
-        positive = F.pad(group.flatten(1), (1, 0), value=1.0)                            # k_0 belongs to every group
+        positive = F.pad(group.flatten(1), (1, 0), value=1.0)  # k_0 belongs to every group
         return -((positive * log_p).sum(1) / positive.sum(1)).mean()
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The projector learns at the body's rate; the head is the classifier alone, as in the authors' code."""
         groups, moved = super().param_groups(), {id(p) for p in self.projector.parameters()}
-        return {"base": groups["base"] + [p for p in groups["head"] if id(p) in moved],
-                "head": [p for p in groups["head"] if id(p) not in moved]}
+        return {
+            "base": groups["base"] + [p for p in groups["head"] if id(p) in moved],
+            "head": [p for p in groups["head"] if id(p) not in moved],
+        }
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

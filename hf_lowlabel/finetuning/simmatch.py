@@ -1,10 +1,11 @@
 """SimMatch (Zheng et al. 2022, arXiv 2203.06915, Eq. 4-13): classes and similarities to labeled images agree.
 
-    p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)     p~: recent mean, (v_i, y_i): labeled images
-    unfold     q'_i  propto  q^w_i p^w_{y_i}
-    aggregate  p'_c = alpha p^w_c + (1 - alpha) sum_{i: y_i = c} q^w_i
-    L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', q(u_strong))
+p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)     p~: recent mean, (v_i, y_i): labeled images
+unfold     q'_i  propto  q^w_i p^w_{y_i}
+aggregate  p'_c = alpha p^w_c + (1 - alpha) sum_{i: y_i = c} q^w_i
+L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', q(u_strong))
 """
+
 from __future__ import annotations
 
 from functools import partial
@@ -33,10 +34,23 @@ class SimMatch(FinetuneObjective):
 
     unguarded = ("bank", "label")
 
-    def __init__(self, model: nn.Module, *, num_classes: int, num_labeled: int, lambda_u: float = 1.0,
-                 lambda_in: float = 1.0, tau: float = 0.95, alpha: float = 0.9, temperature: float = 0.1,
-                 width: int = 128, bank_m: float = 0.7, teacher: bool = False, memory: int = 256,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        num_labeled: int,
+        lambda_u: float = 1.0,
+        lambda_in: float = 1.0,
+        tau: float = 0.95,
+        alpha: float = 0.9,
+        temperature: float = 0.1,
+        width: int = 128,
+        bank_m: float = 0.7,
+        teacher: bool = False,
+        memory: int = 256,
+        ema_decay: float = 0.999,
+    ):
         if teacher and not ema_decay:
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
@@ -46,28 +60,35 @@ class SimMatch(FinetuneObjective):
         self.projector = projection(model.num_features, width)
         self.teacher_projector = EMA(self.projector) if teacher else None
         self.mean = RunningMean(memory, num_classes)
-        self.register_buffer("bank", torch.zeros(num_labeled, width))                    # [L, E] embeddings
-        self.register_buffer("label", torch.full((num_labeled,), -1))                    # [L], -1: none stored yet
+        self.register_buffer("bank", torch.zeros(num_labeled, width))  # [L, E] embeddings
+        self.register_buffer("label", torch.full((num_labeled,), -1))  # [L], -1: none stored yet
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         if self.teacher_projector is None:
             (logits_l, z_l), (logits_w, z_w), (logits_s, z_s) = label_weak(
-                partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"])
+                partial(embed, self.model, self.projector),
+                self.model,
+                self.joint,
+                labeled["image"],
+                u["weak"],
+                u["strong"],
+            )
         else:
             (logits_l, _), (logits_s, z_s) = embed(self.model, self.projector, labeled["image"], u["strong"])
             with torch.no_grad():
                 (_, z_l), (logits_w, z_w) = embed(
-                    self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"])
+                    self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"]
+                )
         with torch.no_grad():
             self.remember(labeled["index"], z_l, labeled["target"])
-            bank, void = self.bank.clone(), left_out(self.label >= 0)                    # the graph keeps this bank
+            bank, void = self.bank.clone(), left_out(self.label >= 0)  # the graph keeps this bank
             p = logits_w.softmax(1)
-            p = align(p, self.mean.update(p))                                            # [M, K]
-            q = (products(z_w, bank) / self.temperature + void).softmax(1)               # [M, L]
+            p = align(p, self.mean.update(p))  # [M, K]
+            q = (products(z_w, bank) / self.temperature + void).softmax(1)  # [M, L]
             slot = self.label.clamp_min(0)
             unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
-            aggregated = torch.zeros_like(p).index_add_(1, slot, q)                      # missing ones have q = 0
+            aggregated = torch.zeros_like(p).index_add_(1, slot, q)  # missing ones have q = 0
             target = self.alpha * p + (1 - self.alpha) * aggregated
             w = (target.amax(1) >= self.tau).float()
         supervised = F.cross_entropy(logits_l, labeled["target"])

@@ -9,6 +9,7 @@ s_n: similarities of v(u_strong) to a queue of keys; s_p: to its own key (alpha_
 c = argmax p(u_weak), alpha_p = max(0, cos(v(u_weak), v_c)). Keys come from the averaged encoder. The paper makes
 prototypes and classes anew every 5 epochs and finds 1 to 20 alike; here they follow step by step.
 """
+
 from __future__ import annotations
 
 from functools import partial
@@ -33,10 +34,24 @@ class SsCL(FinetuneObjective):
     of which s~ is the mean. width: of the embeddings. ema_decay: of the key encoder, which is also what is evaluated.
     """
 
-    def __init__(self, model: nn.Module, *, num_classes: int, lambda_u: float = 1.0, lambda_ctr: float = 1.0,
-                 tau: float = 0.95, gamma: float = 5.0, margin: float = -0.25, queue: int = 4096, positives: int = 3,
-                 alpha: float = 1.0, prototype_m: float = 0.9, memory: int = 128, width: int = 64,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        lambda_u: float = 1.0,
+        lambda_ctr: float = 1.0,
+        tau: float = 0.95,
+        gamma: float = 5.0,
+        margin: float = -0.25,
+        queue: int = 4096,
+        positives: int = 3,
+        alpha: float = 1.0,
+        prototype_m: float = 0.9,
+        memory: int = 128,
+        width: int = 64,
+        ema_decay: float = 0.999,
+    ):
         if not ema_decay:
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
         super().__init__(model, ema_decay=ema_decay)
@@ -46,22 +61,23 @@ class SsCL(FinetuneObjective):
         self.key_projector = EMA(self.projector)
         self.negatives, self.labeled = Queue(queue, z=width), ClassQueue(num_classes, positives, width)
         self.similar = RunningMean(memory, num_classes)
-        self.register_buffer("prototypes", torch.zeros(num_classes, width))              # [K, E], not normalised
+        self.register_buffer("prototypes", torch.zeros(num_classes, width))  # [K, E], not normalised
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         y = labeled["target"]
         (logits_l, v_l), (logits_w, v_w), (logits_s, v_s) = label_weak(
-            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"])
+            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"]
+        )
         with torch.no_grad():
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
             p = logits_w.softmax(1)
             c = p.argmax(1)
             self.refine(labeled["image"], y, v_l, u["weak"], c)
-            cosine = products(v_w, F.normalize(self.prototypes, dim=1))                  # [M, K]
+            cosine = products(v_w, F.normalize(self.prototypes, dim=1))  # [M, K]
             p = F.normalize(p * self.similar.update((self.gamma * cosine).softmax(1)), p=1, dim=1)
             w = (p.amax(1) >= self.tau).float()
-            paced = cosine.gather(1, c[:, None]).clamp_min(0)                            # alpha_p [M, 1]
+            paced = cosine.gather(1, c[:, None]).clamp_min(0)  # alpha_p [M, 1]
         supervised = F.cross_entropy(logits_l, y)
         pseudo = (w * F.cross_entropy(logits_s, p, reduction="none")).mean()
         contrast = self.contrast(v_s, k_u, c, paced).mean()
@@ -77,20 +93,20 @@ class SsCL(FinetuneObjective):
 
     def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:
         """L_ctr of every image, in its third form: v, own [M, E], c [M], paced [M, 1] -> [M]."""
-        s_n = products(v, self.negatives.z.clone()) + left_out(self.negatives.filled)                # [M, Q]
-        s_p = (self.labeled.z[c] * v[:, None]).sum(2)                                                # [M, P]
+        s_n = products(v, self.negatives.z.clone()) + left_out(self.negatives.filled)  # [M, Q]
+        s_p = (self.labeled.z[c] * v[:, None]).sum(2)  # [M, P]
         pulls = -self.gamma * paced * s_p + left_out(self.labeled.filled[c])
         pulls = torch.cat([-self.gamma * (v * own).sum(1, keepdim=True), pulls], 1)
         return F.softplus((self.gamma * (s_n + self.margin)).logsumexp(1) + pulls.logsumexp(1))
 
     def refine(self, x: Tensor, y: Tensor, v: Tensor, u: Tensor, c: Tensor) -> None:
         """Prototypes follow labeled images and their mixes with a random unlabeled image of the same class."""
-        same = y[:, None] == c[None]                                                                 # [B, M]
+        same = y[:, None] == c[None]  # [B, M]
         partner = (torch.rand(same.shape, device=x.device) * same).argmax(1)
         share = beta(len(x), self.alpha, x).view(-1, 1, 1, 1)
         with frozen_statistics(self.model):
             ((_, mixed),) = embed(self.model, self.projector, torch.lerp(u[partner], x, share.to(x)))
-        member = F.one_hot(y, len(self.prototypes)).to(v)                                            # [B, K]
+        member = F.one_hot(y, len(self.prototypes)).to(v)  # [B, K]
         mix = member * same.any(1, keepdim=True)
         sums, counts = products(member.T, v.T) + products(mix.T, mixed.T), (member + mix).sum(0)
         sums, counts = all_gather(sums[None]).sum(0), all_gather(counts[None]).sum(0)

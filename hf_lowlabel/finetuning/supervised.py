@@ -7,6 +7,7 @@ images' and not the augmentation's. Beside a method without strong views, such a
 
     L = H(y, p(x_weak))
 """
+
 from __future__ import annotations
 
 import torch
@@ -26,7 +27,9 @@ class Supervised(FinetuneObjective):
     labeled_views = {"image": "weak", "strong": "strong"}
     unlabeled_views: dict[str, str] = {}
 
-    def __init__(self, model: nn.Module, *, strong: bool = True, label_smoothing: float = 0.0, ema_decay: float = 0.999):
+    def __init__(
+        self, model: nn.Module, *, strong: bool = True, label_smoothing: float = 0.0, ema_decay: float = 0.999
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.label_smoothing = label_smoothing
         if not strong:
@@ -35,7 +38,7 @@ class Supervised(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled = batch["labeled"]
         views = [labeled[key] for key in self.labeled_views]
-        logits = self.model(torch.cat(views)).logits.float()                             # [B or 2B, K, ...]
+        logits = self.model(torch.cat(views)).logits.float()  # [B or 2B, K, ...]
         target = torch.cat([labeled["target"]] * len(views))
         loss = cross_entropy(logits, target, self.label_smoothing)
         right = (logits.argmax(1) == target).float()

@@ -4,6 +4,7 @@
 
 An image not seen before adds nothing to L_temp.
 """
+
 from __future__ import annotations
 
 import torch
@@ -47,8 +48,16 @@ class TemporalConsistency(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, num_classes: int, pool: int, lambda_u: float = 1.0, ramp: float = 0.4,
-                 ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        pool: int,
+        lambda_u: float = 1.0,
+        ramp: float = 0.4,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp, self.previous = lambda_u, ramp, Predictions(pool, num_classes)
 

@@ -5,6 +5,7 @@
 
 An image not visited before has no z~ and counts as agreed.
 """
+
 from __future__ import annotations
 
 import torch
@@ -27,18 +28,27 @@ class TemporalEnsembling(FinetuneObjective):
     unlabeled_views = {"weak": "weak"}
     unguarded = ("ensemble",)
 
-    def __init__(self, model: nn.Module, *, num_classes: int, pool: int, lambda_u: float = 30.0, alpha: float = 0.6,
-                 ramp: float = 0.27, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        pool: int,
+        lambda_u: float = 30.0,
+        alpha: float = 0.6,
+        ramp: float = 0.27,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.alpha, self.ramp = lambda_u, alpha, ramp
-        self.register_buffer("ensemble", torch.zeros(pool, num_classes + 1))             # [N, K + 1]: Z and visits
+        self.register_buffer("ensemble", torch.zeros(pool, num_classes + 1))  # [N, K + 1]: Z and visits
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         unlabeled = batch["unlabeled"]
         logits_l, logits_u = predict(self.model, batch["labeled"]["image"], unlabeled["weak"])
         p, index = logits_u.softmax(1), unlabeled["index"]
-        old, visits = self.ensemble[index].split([p.shape[1], 1], 1)                     # [M, K], [M, 1]
-        target = old / (1 - self.alpha**visits.clamp_min(1))
+        old, visits = self.ensemble[index].split([p.shape[1], 1], 1)  # [M, K], [M, 1]
+        target = old / (1 - self.alpha ** visits.clamp_min(1))
         known = (visits > 0).float()
         agreement = (known * (p - target).square()).mean()
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])

@@ -6,6 +6,7 @@
 
 The paper's KL(sharpen(p_w) || p) differs from this cross-entropy by a constant without gradient.
 """
+
 from __future__ import annotations
 
 import math
@@ -33,8 +34,16 @@ class UDA(FixMatch):
     as in FixMatch.
     """
 
-    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, tsa: str | None = None,
-                 ema_decay: float = 0.999, joint: bool | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rule: Rule | None = None,
+        lambda_u: float = 1.0,
+        tsa: str | None = None,
+        ema_decay: float = 0.999,
+        joint: bool | None = None,
+    ):
         rule = rule if rule is not None else Uda()
         super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay, joint=joint)
         if tsa is not None and tsa not in SCHEDULES:
@@ -45,5 +54,5 @@ class UDA(FixMatch):
         if self.tsa is None:
             return F.cross_entropy(logits, target)
         eta = SCHEDULES[self.tsa](t) * (1 - 1 / logits.shape[1]) + 1 / logits.shape[1]
-        loss = F.cross_entropy(logits, target, reduction="none")                        # [B, ...]
-        return mean_over(loss, loss.detach() > -math.log(eta))                          # p(y) < eta
+        loss = F.cross_entropy(logits, target, reduction="none")  # [B, ...]
+        return mean_over(loss, loss.detach() > -math.log(eta))  # p(y) < eta

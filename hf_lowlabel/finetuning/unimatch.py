@@ -6,6 +6,7 @@
 
 p_w = p(x_w) without gradient, mixed by the same boxes. No averaged network teaches or is evaluated.
 """
+
 from __future__ import annotations
 
 import torch
@@ -27,8 +28,17 @@ class UniMatch(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, tau: float = 0.95, lambda_s: float = 0.5, lambda_fp: float = 0.5,
-                 drop: float = 0.5, box: float = 0.5, ema_decay: float = 0.0):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tau: float = 0.95,
+        lambda_s: float = 0.5,
+        lambda_fp: float = 0.5,
+        drop: float = 0.5,
+        box: float = 0.5,
+        ema_decay: float = 0.0,
+    ):
         super().__init__(model, ema_decay=ema_decay)
         self.tau, self.lambda_s, self.lambda_fp, self.drop, self.box = tau, lambda_s, lambda_fp, drop, box
 
@@ -40,15 +50,17 @@ class UniMatch(FinetuneObjective):
         boxes = [random_boxes(key, size, self.box, f"box {k}") for k in range(2)]
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
         maps = self.model.encode(torch.cat([x_l, x_w, *strong]))
-        dropped = [drop_channels(f[n:n + m], key, self.drop, f"map {k}") for k, f in enumerate(maps)]
+        dropped = [drop_channels(f[n : n + m], key, self.drop, f"map {k}") for k, f in enumerate(maps)]
         features = self.model.decode([torch.cat([f, d]) for f, d in zip(maps, dropped, strict=True)])
         logits = self.model.classify(features, size).float()
         logits_l, logits_w, logits_1, logits_2, logits_fp = logits.split([n, m, m, m, m])
 
-        confidence, label = logits_w.detach().softmax(1).max(1)                          # [M, H, W]
+        confidence, label = logits_w.detach().softmax(1).max(1)  # [M, H, W]
         perturbed = sure_loss(logits_fp, label, confidence, valid, self.tau)
-        first, second = (sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
-                         for box, z in zip(boxes, (logits_1, logits_2)))
+        first, second = (
+            sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
+            for box, z in zip(boxes, (logits_1, logits_2))
+        )
         supervised = cross_entropy(logits_l, labeled["target"])
         consistency = self.lambda_s / 2 * (first + second) + self.lambda_fp * perturbed
         return {
@@ -69,7 +81,7 @@ def drop_channels(x: Tensor, key: Tensor, chance: float, purpose: str = "map") -
     """Whole channels set to 0 with that chance, the rest scaled by 1 / (1 - chance); prefix tokens stay as they are."""
     if x.dim() != 4 or not chance:
         return x
-    keep = (keyed(key, purpose, x.shape[1]) >= chance).to(x) / (1 - chance)              # [M, C]
+    keep = (keyed(key, purpose, x.shape[1]) >= chance).to(x) / (1 - chance)  # [M, C]
     return x * keep[:, :, None, None]
 
 
@@ -79,10 +91,10 @@ def random_boxes(key: Tensor, size: tuple[int, int], chance: float, purpose: str
     Position and shape are drawn until the box lies inside; after `tries` without success it is moved inside.
     """
     h, w = size
-    u = keyed(key, purpose, 4 * tries + 1).T                                             # [4 tries + 1, M]
+    u = keyed(key, purpose, 4 * tries + 1).T  # [4 tries + 1, M]
     on, u = u[-1] < chance, u[:-1].view(tries, 4, -1)
     area, ratio = 0.02 + 0.38 * u[0, 0], 0.3 + (1 / 0.3 - 0.3) * u[:, 1]
-    high = (area * h * w * ratio).sqrt().floor().clamp(1, h)                             # [tries, M]
+    high = (area * h * w * ratio).sqrt().floor().clamp(1, h)  # [tries, M]
     wide = (area * h * w / ratio).sqrt().floor().clamp(1, w)
     top, left = (u[:, 2] * h).floor(), (u[:, 3] * w).floor()
     fits = (top + high <= h) & (left + wide <= w)

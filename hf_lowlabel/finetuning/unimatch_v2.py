@@ -7,6 +7,7 @@ Each strong view is perturbed in its features as well: the two views of an image
 channels of every encoder map, and half of the images in a batch drop none: one of each pair. Maps of one width, those of
 a vision transformer, drop the same channels: a channel that is gone cannot be read from another layer.
 """
+
 from __future__ import annotations
 
 import torch
@@ -40,16 +41,18 @@ class UniMatchV2(FinetuneObjective):
         check_pairs(x_w, "UniMatch")
         n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
         with torch.no_grad():
-            confidence, label = self.ema(x_w).logits.float().softmax(1).max(1)           # [M, H, W]
+            confidence, label = self.ema(x_w).logits.float().softmax(1).max(1)  # [M, H, W]
         boxes = [random_boxes(key, size, self.box, f"box {k}") for k in range(2)]
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
         maps = self.model.encode(torch.cat([x_l, *strong]))
-        whole = one_of_each_pair(key)                                                    # images that drop nothing
+        whole = one_of_each_pair(key)  # images that drop nothing
         features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole, key)]) for f in maps])
         logits_l, logits_1, logits_2 = self.model.classify(features, size).float().split([n, m, m])
 
-        first, second = (sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
-                         for box, z in zip(boxes, (logits_1, logits_2)))
+        first, second = (
+            sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
+            for box, z in zip(boxes, (logits_1, logits_2))
+        )
         supervised = cross_entropy(logits_l, labeled["target"])
         consistency = (first + second) / 2
         return {
@@ -72,6 +75,6 @@ def complementary_dropout(x: Tensor, whole: Tensor, key: Tensor) -> Tensor:
     if not x.shape[1]:
         return x
     axis = 1 if x.dim() == 4 else 2
-    keep = 2.0 * (keyed(key, "map", x.shape[axis]) < 0.5)                                # [M, C]
+    keep = 2.0 * (keyed(key, "map", x.shape[axis]) < 0.5)  # [M, C]
     keep = torch.where(whole[:, None], 1.0, torch.stack([keep, 2 - keep])).flatten(0, 1)  # [2 M, C]
     return x * (keep[:, :, None, None] if axis == 1 else keep[:, None, :]).to(x)

@@ -9,6 +9,7 @@ precision of the run, and xi is 1e-2 (1e-6 leaves noise). BatchNorm in the adver
 that also holds the labeled images, as the clean pass does, so that KL is zero at r = 0; running statistics are the
 clean pass's alone.
 """
+
 from __future__ import annotations
 
 import torch
@@ -55,10 +56,27 @@ class VAT(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 0.3, ramp: float = 0.4, entropy: float = 0.0,
-                 eps: float | None = None, xi: float = 1e-2, rounds: int = 1, ema_decay: float = 0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: float = 0.3,
+        ramp: float = 0.4,
+        entropy: float = 0.0,
+        eps: float | None = None,
+        xi: float = 1e-2,
+        rounds: int = 1,
+        ema_decay: float = 0.999,
+    ):
         super().__init__(model, ema_decay=ema_decay)
-        self.lambda_u, self.ramp, self.entropy, self.eps, self.xi, self.rounds = lambda_u, ramp, entropy, eps, xi, rounds
+        self.lambda_u, self.ramp, self.entropy, self.eps, self.xi, self.rounds = (
+            lambda_u,
+            ramp,
+            entropy,
+            eps,
+            xi,
+            rounds,
+        )
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         x_l, x = batch["labeled"]["image"], batch["unlabeled"]["weak"]

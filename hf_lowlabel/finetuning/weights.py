@@ -6,6 +6,7 @@ of training in [0, 1]; target is either classes, int64 [M, ...], or probabilitie
 both), weight [M, ...] is in [0, 1]. The class axis is 1, any spatial axes follow. A rule with a memory keeps it in
 buffers, and all ranks keep the same one.
 """
+
 from __future__ import annotations
 
 import torch
@@ -56,13 +57,13 @@ class Flex(Rule):
     def __init__(self, *, num_classes: int, pool: int, tau: float = 0.95):
         super().__init__()
         self.tau = tau
-        self.register_buffer("last", torch.full((pool,), -1))                     # [N] class, -1 for never confident
+        self.register_buffer("last", torch.full((pool,), -1))  # [N] class, -1 for never confident
         self.register_buffer("count", torch.zeros(num_classes + 1, dtype=torch.int64))
-        self.count[0] = pool                                                      # unused images, then sigma_c
+        self.count[0] = pool  # unused images, then sigma_c
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
         confidence, label = p.max(1)
-        beta = self.count[1:] / self.count.max()                                  # max covers the unused too
+        beta = self.count[1:] / self.count.max()  # max covers the unused too
         weight = (confidence >= (self.tau * beta / (2 - beta))[label]).float()
         index, c, confident = (all_gather(v) for v in (index, label, (confidence >= self.tau).long()))
         old, new, once = write_(self.last, index, c, confident.bool())
@@ -98,8 +99,8 @@ class Free(Rule):
 
     def penalty(self, logits: Tensor, weight: Tensor) -> Tensor:
         q, w = logits.softmax(1), weight.unsqueeze(1)
-        mine = torch.stack([class_mean(w * q), class_mean(w * one_hot(q.argmax(1), q))])[None]      # [1, 2, K]
-        q_mean, h = all_gather(mine, grad=True).mean(0)                                             # over all ranks
+        mine = torch.stack([class_mean(w * q), class_mean(w * one_hot(q.argmax(1), q))])[None]  # [1, 2, K]
+        q_mean, h = all_gather(mine, grad=True).mean(0)  # over all ranks
         a = F.normalize(self.p_mean / self.h_mean.clamp_min(1e-30), p=1, dim=0)  # a class not seen for 10^5 steps
         b = F.normalize(torch.where(h > 0, q_mean / h.clamp_min(1e-12), 0.0), p=1, dim=0)
         return self.lambda_f * torch.where(h.sum() > 0, (a * (b + 1e-12).log()).sum(), 0.0)

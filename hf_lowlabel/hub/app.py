@@ -1,4 +1,5 @@
 """`hf-lowlabel demo-app RUN`: a Gradio page for a trained model, and the folder of a Hugging Face Space with the same page."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -22,8 +23,10 @@ MOST_LABELED = 500  # labeled images that are offered as neighbours
 EXAMPLES = 8
 SIDE = 256  # px, long side of a stored picture
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-PACKAGES = {"classification": ("torch", "transformers", "timm", "safetensors", "numpy", "pillow"),
-            "segmentation": ("torch", "transformers", "timm", "segmentation-models-pytorch", "safetensors", "numpy", "pillow")}  # fmt: skip
+PACKAGES = {
+    "classification": ("torch", "transformers", "timm", "safetensors", "numpy", "pillow"),
+    "segmentation": ("torch", "transformers", "timm", "segmentation-models-pytorch", "safetensors", "numpy", "pillow"),
+}
 
 
 def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
@@ -76,8 +79,10 @@ def check_run(run: Path) -> RunFacts:
             raise UserError(f"found no {name} in {run}; expected a finished run; fix the path")
     facts = RunFacts.from_json(run / "run.json")
     if facts.kind == "backbone":
-        raise UserError(f"found a backbone in {run}, which gives features and no answer; expected a classifier or a segmenter; fix: "
-                        "finetune it first")
+        raise UserError(
+            f"found a backbone in {run}, which gives features and no answer; expected a classifier or a segmenter; fix: "
+            "finetune it first"
+        )
     return facts
 
 
@@ -106,8 +111,15 @@ def space_card(facts: RunFacts, title: str) -> str:
         version = importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError:
         version = None
-    values = {"title": title[:60], "sdk": "gradio", "sdk_version": version, "app_file": "app.py", "pinned": False,
-              "models": [facts.hub_id] if facts.hub_id else None, "license": facts.license}  # fmt: skip
+    values = {
+        "title": title[:60],
+        "sdk": "gradio",
+        "sdk_version": version,
+        "app_file": "app.py",
+        "pinned": False,
+        "models": [facts.hub_id] if facts.hub_id else None,
+        "license": facts.license,
+    }
     head = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False, allow_unicode=True)
     model = f" The model: [{facts.hub_id}](https://huggingface.co/{facts.hub_id})." if facts.hub_id else ""
     return f"---\n{head}---\n{summary(facts)}{model}\n"

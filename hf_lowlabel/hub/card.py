@@ -122,7 +122,8 @@ def metadata(facts: RunFacts, name: str, license: str | None) -> ModelCardData:
         model_name=name if results else None,
         library_name="hf_lowlabel" if needs_package(facts.architecture) else "transformers",
         pipeline_tag=TASKS[facts.kind],
-        metrics=[name for name in ("accuracy", "mean_iou") if {"mean_iou": "miou"}.get(name, name) in facts.metrics] or None,
+        metrics=[name for name in ("accuracy", "mean_iou") if {"mean_iou": "miou"}.get(name, name) in facts.metrics]
+        or None,
         tags=tags,
         **values,
     )

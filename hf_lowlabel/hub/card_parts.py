@@ -12,7 +12,9 @@ from ..config import FinetuneConfig, PretrainConfig, default_of
 from ..methods import METHODS
 from .facts import RunFacts
 
-HARDLY_MOVED = 0.003  # of the backbone's weights, a share of their length: target pretraining that changed next to nothing
+HARDLY_MOVED = (
+    0.003  # of the backbone's weights, a share of their length: target pretraining that changed next to nothing
+)
 SHORT = {  # metric -> (title, shown as per cent)
     "accuracy": ("Accuracy", True),
     "top5_accuracy": ("Top-5 accuracy", True),
@@ -56,7 +58,9 @@ def _value(key: str, value: float | None) -> str:
 
 def limits(facts: RunFacts) -> list[str]:
     """What a user should know before trusting it, each sentence from a number that was recorded."""
-    lines = {"backbone": _backbone_limits, "classification": _class_limits, "segmentation": _mask_limits}[facts.kind](facts)
+    lines = {"backbone": _backbone_limits, "classification": _class_limits, "segmentation": _mask_limits}[facts.kind](
+        facts
+    )
     if facts.kind == "classification" and facts.class_names:
         lines.append(
             f"It answers with one of its {len(facts.class_names):,} classes for every image, "
@@ -73,8 +77,10 @@ def _seen_before(facts: RunFacts) -> list[str]:
     lines = []
     for stage in facts.lineage:
         if stage.saw_test:
-            lines.append(f"**{stage.saw_test:,} test images of its {cell(stage.what)} had been trained on** by the stages before "
-                         "it, with or without labels: results on them may be too good.")
+            lines.append(
+                f"**{stage.saw_test:,} test images of its {cell(stage.what)} had been trained on** by the stages before "
+                "it, with or without labels: results on them may be too good."
+            )
     return lines
 
 
@@ -102,7 +108,9 @@ def _backbone_limits(facts: RunFacts) -> list[str]:
         )
     moved = facts.metrics.get("moved")
     if moved is not None and moved < HARDLY_MOVED:
-        lines.append(f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed it.")
+        lines.append(
+            f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed it."
+        )
     if facts.data:
         lines.append(f"It was adapted to the images of {cell(facts.data.name)}; other images were not measured.")
     return lines
@@ -147,15 +155,22 @@ def _mask_limits(facts: RunFacts) -> list[str]:
         lines.append(f"No mask showed {_some(map(code, facts.labels.without), 20)}: never named in training.")
     measured = sorted((v, name, s) for v, name, s in zip(iou, names, share, strict=False) if v is not None and v < 1)
     if measured:
-        worst = [f"{code(name)} IoU {percent(v)}" + (f" ({percent(s)} of the test pixels)" if s is not None else "") for v, name, s in measured[:5]]
+        worst = [
+            f"{code(name)} IoU {percent(v)}" + (f" ({percent(s)} of the test pixels)" if s is not None else "")
+            for v, name, s in measured[:5]
+        ]
         lines.append("Worst classes: " + ", ".join(worst) + ".")
     unseen = [code(name) for name, s in zip(names, share, strict=False) if s == 0]
     if unseen:
-        lines.append(f"No test pixel showed {_some(unseen, 20)}: nothing is known about {'it' if len(unseen) == 1 else 'them'}.")
+        lines.append(
+            f"No test pixel showed {_some(unseen, 20)}: nothing is known about {'it' if len(unseen) == 1 else 'them'}."
+        )
     if 0 < (metrics.get("images") or 0) < 100:
         lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
     if facts.class_names:
-        lines.append(f"Every pixel gets one of its {len(facts.class_names):,} classes, also where an image shows none of them.")
+        lines.append(
+            f"Every pixel gets one of its {len(facts.class_names):,} classes, also where an image shows none of them."
+        )
     return lines
 
 
@@ -190,7 +205,9 @@ def snippets(facts: RunFacts, model_id: str) -> list[str]:
         auto = (imports + load).format(
             auto="AutoModel"
         ) + "features = output.pooler_output  # [1, D]\nprint(features.shape)"
-        with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        with_timm = (
+            f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        )
         with_smp = f'import segmentation_models_pytorch as smp\n\nsegmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
         return [auto, with_timm, with_smp] if not ours and fits_unet(facts) else [auto, with_timm]
     if facts.method in ("knn", "label-spreading"):  # they leave classes of these images, and no model
@@ -255,9 +272,16 @@ def settings(facts: RunFacts) -> str:
     """Hyperparameters, versions and hardware as one table; None is left out, and so is a setting at its default."""
     config = PretrainConfig if facts.kind == "backbone" else FinetuneConfig
     defaults = {f.name: default_of(f) for f in fields(config) if f.name != "seed"}
-    rows = [(name, value) for name, value in facts.hyperparameters.items() if name not in defaults or value != defaults[name]]
+    rows = [
+        (name, value)
+        for name, value in facts.hyperparameters.items()
+        if name not in defaults or value != defaults[name]
+    ]
     rows += [("seed", facts.seed)] if "seed" not in facts.hyperparameters else []
-    rows += [("encoder" if facts.kind == "segmentation" else "architecture", facts.architecture), ("weights", facts.parameters and f"{facts.parameters:,}")]
+    rows += [
+        ("encoder" if facts.kind == "segmentation" else "architecture", facts.architecture),
+        ("weights", facts.parameters and f"{facts.parameters:,}"),
+    ]
     rows += [(f"version of {name}", version) for name, version in facts.versions.items()]
     rows += [(name.replace("_", " ").replace("gib", "(GiB)"), value) for name, value in facts.hardware.items()]
     lines = [f"| {cell(name)} | {code(value)} |" for name, value in rows if value not in (None, {}, [], "")]

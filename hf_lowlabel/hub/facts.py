@@ -61,7 +61,9 @@ class Labels:
     """The label budget."""
 
     number: int
-    per_class: dict[str, int] = field(default_factory=dict)  # class name -> labeled images (that show it); 0 for a class without
+    per_class: dict[str, int] = field(
+        default_factory=dict
+    )  # class name -> labeled images (that show it); 0 for a class without
     chosen: str | None = None  # how, in words: "at random, the same number per class, seed 0"
     split_hash: str | None = None  # sha256 of the manifest
 
@@ -143,7 +145,14 @@ class RunFacts:
         lineage = [replace(s, name=public_text(s.name), dataset=public_text(s.dataset)) for s in self.lineage]
         settings = {k: v for k, v in public_values(self.hyperparameters).items() if not k.endswith("token")}
         rows = [replace(row, name=public_text(row.name)) for row in self.comparisons]
-        return replace(self, data=data, lineage=lineage, comparisons=rows, hyperparameters=settings, command=public_text(self.command))
+        return replace(
+            self,
+            data=data,
+            lineage=lineage,
+            comparisons=rows,
+            hyperparameters=settings,
+            command=public_text(self.command),
+        )
 
 
 def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:

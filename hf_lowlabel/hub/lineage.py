@@ -54,7 +54,9 @@ def images_seen(start: str | Path, source: Source, test: Sequence[str], revision
     """
     path = beside(start, "run.json", revision)
     data = RunFacts.from_json(path).data if path is not None else None
-    if data is None or not (data.fingerprint == source.fingerprint or (data.name, data.ids_hash) == (source.name, ids_hash(source))):
+    if data is None or not (
+        data.fingerprint == source.fingerprint or (data.name, data.ids_hash) == (source.name, ids_hash(source))
+    ):
         return 0
     manifest = beside(start, "split.json", revision)
     split = Split.load(manifest) if manifest is not None else None

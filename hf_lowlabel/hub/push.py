@@ -4,6 +4,7 @@ One commit holds weights, configuration, image processor, card, split manifest, 
 no use for stays here (checkpoints, locks, half-written files, whatever else lies in the folder). Nothing is pickled, and
 no path of this machine travels.
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -28,7 +29,13 @@ NEEDED = ("config.json", "model.safetensors", "README.md")
 JSON_FILES = ("config.json", "preprocessor_config.json", "split.json", "metrics.json", "run.json")
 SHARED = (*JSON_FILES, "model.safetensors", "README.md", "training.yaml", "log.jsonl", *PICTURES)
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}
-OF_THIS_MACHINE = ("output_dir", "resume", "dry_run", "push_to_hub", "hub_private")  # settings nobody else has a use for
+OF_THIS_MACHINE = (
+    "output_dir",
+    "resume",
+    "dry_run",
+    "push_to_hub",
+    "hub_private",
+)  # settings nobody else has a use for
 
 
 def push(
@@ -62,11 +69,15 @@ def push(
 
     message = f"{_name_of(folder)}: weights, configuration, card, split, metrics"
     try:
-        done = upload(make, repo_id, message=message, private=private, create_pr=create_pr, revision=revision, token=token)
+        done = upload(
+            make, repo_id, message=message, private=private, create_pr=create_pr, revision=revision, token=token
+        )
     except PushError as error:
         flags = (" --private" if private else "") + (" --create-pr" if create_pr else "")
-        raise PushError(f"{error}. Nothing is lost: the run is whole in {folder}; push it again with `hf-lowlabel push "
-                        f"{folder} {repo_id}{flags}`") from None
+        raise PushError(
+            f"{error}. Nothing is lost: the run is whole in {folder}; push it again with `hf-lowlabel push "
+            f"{folder} {repo_id}{flags}`"
+        ) from None
     if not create_pr and facts is not None:
         write_text(folder / "README.md", card)
         write_text(folder / "run.json", facts)
@@ -79,23 +90,31 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
     if not folder.is_dir():
         raise UserError(f"found no folder {str(folder)!r}; expected a run folder or a saved model; fix the path")
     if (pid := _in_use(folder)) is not None:
-        raise UserError(f"found that process {pid} trains in {folder}; expected a finished run; fix: wait for it, or stop "
-                        "it (Ctrl-C saves)")
+        raise UserError(
+            f"found that process {pid} trains in {folder}; expected a finished run; fix: wait for it, or stop "
+            "it (Ctrl-C saves)"
+        )
     _check_is_a_model(folder)
     for name in NEEDED:
         if not (folder / name).is_file():
-            why = {"README.md": "a model card; push the run folder itself, or write one"}.get(name, "a finished run or a saved model")
+            why = {"README.md": "a model card; push the run folder itself, or write one"}.get(
+                name, "a finished run or a saved model"
+            )
             raise UserError(f"found no {name} in {folder}; expected {why}")
     present = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     pickled = [p.name for p in present if p.suffix.lower() in PICKLED]
     if pickled:
-        raise UserError(f"found pickled files in {folder} ({', '.join(pickled)}); expected safetensors alone, because "
-                        "opening a pickle can run code; fix: remove them")
+        raise UserError(
+            f"found pickled files in {folder} ({', '.join(pickled)}); expected safetensors alone, because "
+            "opening a pickle can run code; fix: remove them"
+        )
     shared = [p for p in present if is_ours(p.name) or p.name in _code(folder)]
     links = [p.name for p in shared if p.is_symlink() or not p.is_file()]
     if links:
-        raise UserError(f"found {', '.join(links)} in {folder} to be no plain file; expected files; fix: copy what the "
-                        "link leads to")
+        raise UserError(
+            f"found {', '.join(links)} in {folder} to be no plain file; expected files; fix: copy what the "
+            "link leads to"
+        )
     _check_weights(folder / "model.safetensors")
     out: dict[str, Path | bytes] = {p.name: p for p in shared}
     for name in JSON_FILES:
@@ -129,7 +148,9 @@ def is_ours(name: str) -> bool:
 
 def _code(folder: Path) -> set[str]:
     """Files of code that the configuration itself names: a model that is loaded by trust_remote_code."""
-    found = set(re.findall(r"[A-Za-z_]\w*(?=\.)", " ".join((_read_json(folder / "config.json").get("auto_map") or {}).values())))
+    found = set(
+        re.findall(r"[A-Za-z_]\w*(?=\.)", " ".join((_read_json(folder / "config.json").get("auto_map") or {}).values()))
+    )
     names = {f"{module}.py" for module in found}
     for name in list(names):
         if (folder / name).is_file():
@@ -154,7 +175,9 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"found a damaged {path.name} in {path.parent} ({error}); expected JSON; fix: save the model again") from None
+        raise UserError(
+            f"found a damaged {path.name} in {path.parent} ({error}); expected JSON; fix: save the model again"
+        ) from None
 
 
 def _check_weights(path: Path) -> None:
@@ -163,8 +186,10 @@ def _check_weights(path: Path) -> None:
             if not list(file.keys()):
                 raise UserError(f"found no tensor in {path}; expected the weights; fix: save the model again")
     except SafetensorError as error:
-        raise UserError(f"found a damaged {path.name} in {path.parent} ({error}); expected a whole safetensors file; fix: save the "
-                        "model again") from None
+        raise UserError(
+            f"found a damaged {path.name} in {path.parent} ({error}); expected a whole safetensors file; fix: save the "
+            "model again"
+        ) from None
 
 
 def public_yaml(text: str) -> str:

@@ -1,5 +1,6 @@
 """Charts of the report as inline SVG. Colours are CSS variables of the page, so that light and dark both fit; every
 mark carries its numbers in a <title>, which a browser shows under the pointer."""
+
 from __future__ import annotations
 
 import math
@@ -25,7 +26,12 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False, zero: boo
     if not len(every):
         return ""
     xs = np.concatenate([x for _, x, _ in drawn])
-    frame = _Frame(xs.min() if xs.max() > xs.min() else 0, max(xs.max(), xs.min() + 1), min(every.min(), 0.0) if zero else every.min(), every.max())
+    frame = _Frame(
+        xs.min() if xs.max() > xs.min() else 0,
+        max(xs.max(), xs.min() + 1),
+        min(every.min(), 0.0) if zero else every.min(),
+        every.max(),
+    )
     parts = [frame.grid("%" if percent else "", x_name)]
     for i, (name, x, y) in enumerate(drawn):
         color = f"var(--c{i % MOST_COLORS})"
@@ -36,10 +42,16 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False, zero: boo
         last = np.flatnonzero(np.isfinite(y))
         if len(last):
             at = last[-1]
-            parts.append(f'<circle cx="{frame.x(x[at]):.1f}" cy="{frame.y(y[at]):.1f}" r="3.5" fill="{color}">'
-                         f"<title>{escape(name)}: {y[at]:.4g}{' %' if percent else ''} at {x_name} {x[at]:g}</title></circle>")
+            parts.append(
+                f'<circle cx="{frame.x(x[at]):.1f}" cy="{frame.y(y[at]):.1f}" r="3.5" fill="{color}">'
+                f"<title>{escape(name)}: {y[at]:.4g}{' %' if percent else ''} at {x_name} {x[at]:g}</title></circle>"
+            )
     legend = _legend([name for name, _, _ in drawn]) if len(drawn) > 1 else ""
-    return _figure(title, f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>', legend)
+    return _figure(
+        title,
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>',
+        legend,
+    )
 
 
 def _figure(title: str, svg: str, legend: str = "", note: str = "") -> str:
@@ -48,7 +60,9 @@ def _figure(title: str, svg: str, legend: str = "", note: str = "") -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    items = "".join(f'<span><i style="background:var(--c{i % MOST_COLORS})"></i>{escape(n)}</span>' for i, n in enumerate(names))
+    items = "".join(
+        f'<span><i style="background:var(--c{i % MOST_COLORS})"></i>{escape(n)}</span>' for i, n in enumerate(names)
+    )
     return f"<div class=legend>{items}</div>"
 
 
@@ -71,11 +85,15 @@ class _Frame:
         for v in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(self.y0, self.y1):
             if self.y0 <= v <= self.y1:
                 y = self.y(v)
-                out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class=grid />'
-                           f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(v)}{unit}</text>')
+                out.append(
+                    f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class=grid />'
+                    f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(v)}{unit}</text>'
+                )
         for v in MaxNLocator(5, integer=True).tick_values(self.x0, self.x1):
             if self.x0 <= v <= self.x1:
-                out.append(f'<text x="{self.x(v):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_short(v)}</text>')
+                out.append(
+                    f'<text x="{self.x(v):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_short(v)}</text>'
+                )
         out.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end" class=axis>{escape(x_name)}</text>')
         return "".join(out)
 
@@ -109,21 +127,29 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str],
         x, y, s = left + b * cell, 4 + a * cell, share[a, b]
         color = "--good" if a == b else "--bad"
         words = f"{100 * s:.1f} % of its pixels" if pixels else f"{counts[a, b]} of {counts[a].sum()}"
-        rows.append(f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" rx="2" fill="var({color})" '
-                    f'fill-opacity="{0.12 + 0.88 * s**0.6:.2f}"><title>{escape(names[a])} called {escape(names[b])}: {words}</title></rect>')
+        rows.append(
+            f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" rx="2" fill="var({color})" '
+            f'fill-opacity="{0.12 + 0.88 * s**0.6:.2f}"><title>{escape(names[a])} called {escape(names[b])}: {words}</title></rect>'
+        )
         if k <= 20:
             strong, number = " class=on" if s > 0.35 else "", f"{100 * s:.0f}" if pixels else counts[a, b]
-            rows.append(f'<text x="{x + (cell - 1) / 2}" y="{y + cell / 2 + 4}" text-anchor="middle"{strong}>{number}</text>')
+            rows.append(
+                f'<text x="{x + (cell - 1) / 2}" y="{y + cell / 2 + 4}" text-anchor="middle"{strong}>{number}</text>'
+            )
     font = min(12, cell)
     for i, name in enumerate(names):
         text = escape(name if len(name) <= letters else name[: letters - 1] + "…")
         middle = 4 + i * cell + cell / 2 + 4
         rows.append(f'<text x="{left - 6}" y="{middle}" text-anchor="end" style="font-size:{font}px">{text}</text>')
         x, y = left + i * cell + cell / 2 + 4, 4 + k * cell + 6
-        rows.append(f'<text x="{x}" y="{y}" text-anchor="end" transform="rotate(-90 {x} {y})" style="font-size:{font}px">{text}</text>')
+        rows.append(
+            f'<text x="{x}" y="{y}" text-anchor="end" transform="rotate(-90 {x} {y})" style="font-size:{font}px">{text}</text>'
+        )
     height = 4 + k * cell + 12 + 7 * letters
-    svg = (f'<svg viewBox="0 0 {size} {height}" style="max-width:{size}px" role="img" aria-label="{escape(title)}">'
-           f"<g>{''.join(rows)}</g></svg>")
+    svg = (
+        f'<svg viewBox="0 0 {size} {height}" style="max-width:{size}px" role="img" aria-label="{escape(title)}">'
+        f"<g>{''.join(rows)}</g></svg>"
+    )
     unit = " Per cent of the pixels of the row." if pixels else ""
     return _figure(title, svg, note=f"Rows are the true class, columns the answer.{unit}")
 
@@ -141,12 +167,18 @@ def reliability(title: str, bins: dict, ece: float) -> str:
         x0, x1, y = frame.x(100 * i / m), frame.x(100 * (i + 1) / m), frame.y(100 * acc)
         words = f"{n} images, confidence {100 * conf:.1f} %, accuracy {100 * acc:.1f} %"
         weight = 0.25 + 0.75 * math.sqrt(n / images.max())
-        parts.append(f'<rect x="{x0 + 1:.1f}" y="{y:.1f}" width="{x1 - x0 - 2:.1f}" height="{max(frame.y(0) - y, 0.5):.1f}" rx="2" '
-                     f'fill="var(--c0)" fill-opacity="{weight:.2f}"><title>{words}</title></rect>')
-        parts.append(f'<circle cx="{frame.x(100 * conf):.1f}" cy="{y:.1f}" r="3" fill="var(--c1)"><title>{words}</title></circle>')
+        parts.append(
+            f'<rect x="{x0 + 1:.1f}" y="{y:.1f}" width="{x1 - x0 - 2:.1f}" height="{max(frame.y(0) - y, 0.5):.1f}" rx="2" '
+            f'fill="var(--c0)" fill-opacity="{weight:.2f}"><title>{words}</title></rect>'
+        )
+        parts.append(
+            f'<circle cx="{frame.x(100 * conf):.1f}" cy="{y:.1f}" r="3" fill="var(--c1)"><title>{words}</title></circle>'
+        )
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    note = (f"Expected calibration error {100 * ece:.1f} %. Bars: accuracy, stronger where more images are; dots: mean confidence; on the "
-            "dashed line confidence is right.")
+    note = (
+        f"Expected calibration error {100 * ece:.1f} %. Bars: accuracy, stronger where more images are; dots: mean confidence; on the "
+        "dashed line confidence is right."
+    )
     return _figure(title, svg, note=note)
 
 
@@ -163,12 +195,16 @@ def scatter(title: str, points: np.ndarray, labels: np.ndarray, names: Sequence[
     if len(names) <= 20:
         for k in np.unique(labels):
             x, y = np.median(xy[labels == k], 0)
-            parts.append(f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle" class=halo>{escape(names[k][:16])}</text>')
+            parts.append(
+                f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle" class=halo>{escape(names[k][:16])}</text>'
+            )
     return _figure(title, f'<svg viewBox="0 0 360 360" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>')
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], note: str = "") -> str:
     """Horizontal bars of shares (0..1), each with its name and words of its own."""
-    out = "".join(f'<div class=bar><span>{escape(name)}</span><b><i style="width:{100 * value:.1f}%"></i></b><em>{escape(words)}</em></div>'
-                  for name, value, words in rows)
+    out = "".join(
+        f'<div class=bar><span>{escape(name)}</span><b><i style="width:{100 * value:.1f}%"></i></b><em>{escape(words)}</em></div>'
+        for name, value, words in rows
+    )
     return _figure(title, f"<div class=bars>{out}</div>", note=note)

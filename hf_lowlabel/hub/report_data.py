@@ -1,4 +1,5 @@
 """What a report computes anew from a run folder and its data: features of each stage for t-SNE, the worst mistakes or masks."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -74,7 +75,9 @@ def compute(folder: Path, facts: RunFacts) -> Computed:
     def part(what: str, make: Callable[[], None]) -> None:
         try:
             make()
-        except Exception as error:  # data that moved, weights not cached, no network: the rest of the page is still true
+        except (
+            Exception
+        ) as error:  # data that moved, weights not cached, no network: the rest of the page is still true
             log.warning("%s: no %s: %s", folder, what, error)
             out.notes.append(f"No {what}: {error}")
 
@@ -102,7 +105,11 @@ def config_of(folder: Path) -> RunConfig:
 def labeled_images(folder: Path, facts: RunFacts) -> tuple[Source, np.ndarray, np.ndarray, list[str]]:
     """(source, which of its images, their classes, class names): test images, or for a backbone any that have a label."""
     config = config_of(folder)
-    given = dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None) if facts.kind != "backbone" else config
+    given = (
+        dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None)
+        if facts.kind != "backbone"
+        else config
+    )
     if facts.kind == "segmentation":
         split, source, chosen = segment_data.choose_split(given, segment_data.open_masks(config))
         return source.images(), chosen, np.full(len(chosen), -1), list(split.class_names)
@@ -135,7 +142,9 @@ def find_mistakes(folder: Path, source: Source, chosen: np.ndarray, labels: np.n
     wrong = np.flatnonzero(guess != y)
     out.tested = len(y)
     for i in wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]:
-        out.mistakes.append(Mistake(_png(source, int(pool.indices[i])), names[guess[i]], out.class_names[y[i]], float(sure[i])))
+        out.mistakes.append(
+            Mistake(_png(source, int(pool.indices[i])), names[guess[i]], out.class_names[y[i]], float(sure[i]))
+        )
 
 
 def find_worst_masks(folder: Path, out: Computed) -> None:
@@ -159,12 +168,16 @@ def find_worst_masks(folder: Path, out: Computed) -> None:
         found.sort(key=lambda f: f[:2])
         del found[MOST_MASKS:]
 
-    evaluate_segmentation(model, pool, names, mean=model.config.image_mean, std=model.config.image_std, window=window, each=keep)
+    evaluate_segmentation(
+        model, pool, names, mean=model.config.image_mean, std=model.config.image_std, window=window, each=keep
+    )
     out.tested = len(pool)
     for miou, i, (image, truth, prediction) in found:
         pixels, truth = image.permute(1, 2, 0).numpy(), truth.numpy()
         answer = np.where(truth == IGNORE, IGNORE, prediction.numpy()).astype(np.uint8)
-        strip = [_small(Image.fromarray(p)) for p in (pixels, overlay(pixels, truth, names), overlay(pixels, answer, names))]
+        strip = [
+            _small(Image.fromarray(p)) for p in (pixels, overlay(pixels, truth, names), overlay(pixels, answer, names))
+        ]
         joined = Image.new("RGBA", (sum(s.width for s in strip) + 4 * (len(strip) - 1), strip[0].height))
         for n, s in enumerate(strip):
             joined.paste(s, (n * (strip[0].width + 4), 0))
@@ -202,8 +215,9 @@ def stages(folder: Path) -> list[tuple[str, Callable[[], torch.nn.Module]]]:
 
     def beginning() -> torch.nn.Module:
         torch.manual_seed(config.seed)
-        return create_backbone(start, pretrained=not config.from_scratch, revision=config.model_revision,
-                               image_size=config.image_size)
+        return create_backbone(
+            start, pretrained=not config.from_scratch, revision=config.model_revision, image_size=config.image_size
+        )
 
     return [("random weights" if config.from_scratch else start, beginning), own]
 

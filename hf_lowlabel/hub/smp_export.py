@@ -1,4 +1,5 @@
 """A trained segmenter as a checkpoint of segmentation_models_pytorch: `smp.from_pretrained(folder)` loads it."""
+
 from __future__ import annotations
 
 import re
@@ -36,29 +37,41 @@ def export_smp(run: str | Path, output: str | Path) -> Path:
     try:
         model = LowLabelForSemanticSegmentation.from_pretrained(run)
     except (OSError, ValueError) as error:
-        raise UserError(f"found no segmenter in {run} ({error}); expected a finished run of segmentation; fix the path") from error
+        raise UserError(
+            f"found no segmenter in {run} ({error}); expected a finished run of segmentation; fix the path"
+        ) from error
     network, config = model.network, model.config
     if not isinstance(network, tuple(smp.MODEL_ARCHITECTURES_MAPPING.values())):
-        raise UserError(f"found the architecture {config.architecture!r}, which smp does not have; expected one of smp's; fix: push the "
-                        "model as it is")
+        raise UserError(
+            f"found the architecture {config.architecture!r}, which smp does not have; expected one of smp's; fix: push the "
+            "model as it is"
+        )
     network.save_pretrained(output)
     (output / "README.md").unlink()  # it states a licence that nobody gave
     try:
         smp.from_pretrained(str(output))
     except RuntimeError as error:
         shutil.rmtree(output)
-        raise UserError(f"found an encoder that smp builds with other weights than ours ({' '.join(str(error).split())[:200]}); expected "
-                        "the same; fix: push the model as it is") from error
+        raise UserError(
+            f"found an encoder that smp builds with other weights than ours ({' '.join(str(error).split())[:200]}); expected "
+            "the same; fix: push the model as it is"
+        ) from error
     for name in SHARED:
         if name not in OURS and (run / name).is_file():
             shutil.copyfile(run / name, output / name)
     if (run / "README.md").is_file():
         snippet = SNIPPET.format(
-            name=output.resolve().name, divisor=model.divisor, side=-(-(config.image_size or 512) // model.divisor) * model.divisor,
-            mean=[round(v, 4) for v in config.image_mean], std=[round(v, 4) for v in config.image_std],
-            names=", ".join(config.id2label[i] for i in range(config.num_labels)))  # fmt: skip
+            name=output.resolve().name,
+            divisor=model.divisor,
+            side=-(-(config.image_size or 512) // model.divisor) * model.divisor,
+            mean=[round(v, 4) for v in config.image_mean],
+            std=[round(v, 4) for v in config.image_std],
+            names=", ".join(config.id2label[i] for i in range(config.num_labels)),
+        )
         text = (run / "README.md").read_text(encoding="utf-8")
-        text = re.sub(r"(\n## Use\n.*?```python\n).*?(\n```)", lambda m: m[1] + snippet + m[2], text, count=1, flags=re.S)
+        text = re.sub(
+            r"(\n## Use\n.*?```python\n).*?(\n```)", lambda m: m[1] + snippet + m[2], text, count=1, flags=re.S
+        )
         text = re.sub(r"^library_name: .*$", "library_name: segmentation-models-pytorch", text, count=1, flags=re.M)
         (output / "README.md").write_text(text, encoding="utf-8")
     return output

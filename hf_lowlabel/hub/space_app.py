@@ -7,6 +7,7 @@ not hf_lowlabel: as `app.py` it is a Hugging Face Space.
     labeled/          the labeled images, index.json with their classes, features.safetensors [n, D] of unit length
     examples/         images to start with
 """
+
 from __future__ import annotations
 
 import json
@@ -60,7 +61,10 @@ class Classifier:
         f = net.forward_head(features, pre_logits=True).float()[0].numpy()
         similar = self.features @ (f / max(float(np.linalg.norm(f)), 1e-12))
         best = np.argsort(-similar, kind="stable")[:NEAREST]
-        shown = [(str(self.folder / "labeled" / self.labeled[i]["file"]), f"{self.labeled[i]['label']} ({similar[i]:.2f})") for i in best]
+        shown = [
+            (str(self.folder / "labeled" / self.labeled[i]["file"]), f"{self.labeled[i]['label']} ({similar[i]:.2f})")
+            for i in best
+        ]
         return dict(zip(self.names, p, strict=True)), shown
 
 
@@ -91,8 +95,11 @@ class Segmenter:
         mixed = np.where(covered, (1 - opacity) * image + opacity * colors, image).round().astype(np.uint8)
         share = np.bincount(mask.ravel(), minlength=len(self.names)) / mask.size
         order = [k for k in np.argsort(-share, kind="stable") if share[k] > 0]
-        items = "".join(f'<span><i style="background:rgb({",".join(map(str, self.colors[k]))})"></i>{_text(self.names[k])} '
-                        f"{100 * share[k]:.1f} %</span>" for k in order)
+        items = "".join(
+            f'<span><i style="background:rgb({",".join(map(str, self.colors[k]))})"></i>{_text(self.names[k])} '
+            f"{100 * share[k]:.1f} %</span>"
+            for k in order
+        )
         return mixed, f"<div class=legend>{items}</div>"
 
 
@@ -114,7 +121,9 @@ def build(folder: Path) -> tuple[gr.Blocks, dict]:
     with gr.Blocks(title=said["title"], analytics_enabled=False) as page:
         gr.Markdown(f"# {said['title']}\n\n{said['text']}")
         make(folder, said, examples)
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none is fetched
+    theme = gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )  # none is fetched
     return page, dict(theme=theme, css=CSS, allowed_paths=[str(folder / "labeled"), str(folder / "examples")])
 
 
@@ -122,12 +131,20 @@ def classification_page(folder: Path, said: dict, examples: list[str]) -> None:
     model = Classifier(folder)
     with gr.Row():
         with gr.Column(min_width=280):
-            image = gr.Image(type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown")
+            image = gr.Image(
+                type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown"
+            )
         with gr.Column(min_width=280):
             answer = gr.Label(num_top_classes=min(TOP, len(model.names)), label="Class and confidence")
             gr.Markdown("Nearest labeled images (class, similarity)", visible=model.features is not None)
-            nearest = gr.Gallery(label="Nearest labeled images", show_label=False, columns=3, height="auto", object_fit="contain",
-                                 visible=model.features is not None)
+            nearest = gr.Gallery(
+                label="Nearest labeled images",
+                show_label=False,
+                columns=3,
+                height="auto",
+                object_fit="contain",
+                visible=model.features is not None,
+            )
     if examples:
         gr.Examples(examples, image, label="Examples")
     image.change(model, image, [answer, nearest], show_progress="minimal")
@@ -138,14 +155,18 @@ def segmentation_page(folder: Path, said: dict, examples: list[str]) -> None:
     found = gr.State()
     with gr.Row():
         with gr.Column(min_width=280):
-            image = gr.Image(type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown")
+            image = gr.Image(
+                type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown"
+            )
             opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the colours")
         with gr.Column(min_width=280):
             picture = gr.Image(label="Classes", interactive=False, height=320, elem_classes="shown")
             legend = gr.HTML()
     if examples:
         gr.Examples(examples, image, label="Examples")
-    image.change(model.segment, image, found, show_progress="minimal").then(model.draw, [found, opacity], [picture, legend])
+    image.change(model.segment, image, found, show_progress="minimal").then(
+        model.draw, [found, opacity], [picture, legend]
+    )
     opacity.change(model.draw, [found, opacity], [picture, legend], show_progress="hidden")
 
 

@@ -6,6 +6,7 @@ A configuration is a folder: `split.json`, the manifest itself; `labeled.jsonl`,
 its images as rows that `datasets.load_dataset("org/pets-splits", "pets-40")` and the Hub's viewer read; and, where there
 are some, `priors.safetensors`, the prior pseudo-labels.
 """
+
 from __future__ import annotations
 
 import json
@@ -71,18 +72,32 @@ def push_split(
 
     def make(remote) -> dict[str, Path | bytes | None]:
         if f"{name}/split.json" in remote.files and remote.read(f"{name}/split.json") != manifest:
-            raise UserError(f"found another manifest called {name!r} in {repo_id}; expected a new name, since others may have used "
-                            "that one; fix: --name")
+            raise UserError(
+                f"found another manifest called {name!r} in {repo_id}; expected a new name, since others may have used "
+                "that one; fix: --name"
+            )
         old = remote.read("README.md").decode() if "README.md" in remote.files else None
         return {**files, "README.md": readme(old, repo_id, name, split).encode()}
 
-    message = f"{name}: {len(split.labeled)} labeled, {len(split.validation)} validation and {len(split.test)} test images"
-    return upload(make, repo_id, type="dataset", message=message, private=private, create_pr=create_pr, revision=revision,
-                  token=token)
+    message = (
+        f"{name}: {len(split.labeled)} labeled, {len(split.validation)} validation and {len(split.test)} test images"
+    )
+    return upload(
+        make,
+        repo_id,
+        type="dataset",
+        message=message,
+        private=private,
+        create_pr=create_pr,
+        revision=revision,
+        token=token,
+    )
 
 
 def default_name(split: Split) -> str:
-    words = f"{split.dataset.rpartition('/')[2]}-{len(split.labeled)}" + (f"-seed{split.seed}" if split.seed is not None else "")
+    words = f"{split.dataset.rpartition('/')[2]}-{len(split.labeled)}" + (
+        f"-seed{split.seed}" if split.seed is not None else ""
+    )
     return re.sub(r"[^\w.-]+", "-", words).strip("-")
 
 
@@ -99,7 +114,9 @@ def rows(split: Split) -> dict[str, bytes]:
 
 def readme(old: str | None, repo_id: str, name: str, split: Split) -> str:
     """The repository's own page with one more configuration in its metadata; its words stay."""
-    card = DatasetCard(old or README.format(title=repo_id.rpartition("/")[2], repo=repo_id), ignore_metadata_errors=False)
+    card = DatasetCard(
+        old or README.format(title=repo_id.rpartition("/")[2], repo=repo_id), ignore_metadata_errors=False
+    )
     configs = [c for c in card.data.get("configs") or [] if c.get("config_name") != name]
     parts = [part.removesuffix(".jsonl") for part in rows(split) if part.endswith(".jsonl")]
     files = [{"split": part, "path": f"{name}/{part}.jsonl"} for part in parts]
@@ -114,9 +131,13 @@ def check_priors(path: Path, split: Split) -> Path:
             names = json.loads((file.metadata() or {})["class_names"])
             count = file.get_slice("priors").get_shape()[1]
     except (SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"found {str(path)!r} that holds no prior pseudo-labels ({error}); expected a file written by `hf-lowlabel "
-                        "priors`") from None
+        raise UserError(
+            f"found {str(path)!r} that holds no prior pseudo-labels ({error}); expected a file written by `hf-lowlabel "
+            "priors`"
+        ) from None
     if sorted(names) != sorted(split.class_names) or count != len(names):
-        raise UserError(f"found prior pseudo-labels of {len(names)} classes ({', '.join(names[:5])}); expected those of the split "
-                        f"({', '.join(split.class_names[:5])}); fix: make them from this split")
+        raise UserError(
+            f"found prior pseudo-labels of {len(names)} classes ({', '.join(names[:5])}); expected those of the split "
+            f"({', '.join(split.class_names[:5])}); fix: make them from this split"
+        )
     return path

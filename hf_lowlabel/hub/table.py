@@ -74,7 +74,9 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     body = {row: [*line, f"{statistics.median(seconds[row]):.0f}"] for row, line in body.items()}
     lines = [*grid([*heads, "seconds"], body), "", *notes(runs, metric, counts)]
     for base in (row for row in rows if row.split()[0] == BASELINE):
-        body = {r: [margin(cells.get((r, c), {}), cells.get((base, c), {})) for c in columns] for r in rows if r != base}
+        body = {
+            r: [margin(cells.get((r, c), {}), cells.get((base, c), {})) for c in columns] for r in rows if r != base
+        }
         body = {row: line for row, line in body.items() if set(line) != {NOTHING}}
         if body:
             lines += ["", f"## Over {base}", "", *grid(heads, body), "", margin_note(metric, base)]
@@ -136,7 +138,7 @@ def cell(scores: Scores, count: bool) -> str:
 
 
 def margin(scores: Scores, base: Scores) -> str:
-    """"+4.2 ± 1.1 (5) above": from the seeds that both have."""
+    """ "+4.2 ± 1.1 (5) above": from the seeds that both have."""
     gains = [100 * (scores[seed] - base[seed]) for seed in scores.keys() & base.keys()]
     if not gains:
         return NOTHING

@@ -5,6 +5,7 @@ have gone through; it leaves out files that the repository had when it looked, s
 else's would be a mixture of two models. So every commit here names the commit it was made for (412 when another came
 first), what is there is compared by content before and after, and everything is tried again from the start.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -82,8 +83,10 @@ def upload(
     """
     check_repo_id(repo_id)
     if create_pr and revision not in (None, "main"):
-        raise UserError(f"found create_pr with revision {revision!r}; expected a pull request against main; fix: leave "
-                        "one of the two out")
+        raise UserError(
+            f"found create_pr with revision {revision!r}; expected a pull request against main; fix: leave "
+            "one of the two out"
+        )
     job = _Job(HfApi(token=token), make, repo_id, type, message, private, create_pr, revision or "main")
     for attempt in range(len(WAITS) + 1):
         try:
@@ -102,7 +105,9 @@ def upload(
 
 
 class _Job:
-    def __init__(self, api: HfApi, make, repo_id: str, type: str, message: str, private: bool, create_pr: bool, revision: str):
+    def __init__(
+        self, api: HfApi, make, repo_id: str, type: str, message: str, private: bool, create_pr: bool, revision: str
+    ):
         self.api, self.make, self.repo_id, self.type, self.message = api, make, repo_id, type, message
         self.private, self.create_pr, self.revision = private, create_pr, revision
         self.pulls: set[str] | None = None  # pull requests from before the first attempt
@@ -114,8 +119,10 @@ class _Job:
         api.create_repo(**where, private=self.private or None, exist_ok=True, **extra)
         info = self.head()
         if self.private and not info.private:
-            raise PushError(f"found the public repository {self.repo_id}; expected a private one, as was asked for; fix: "
-                            "make it private on its settings page, or take another name")
+            raise PushError(
+                f"found the public repository {self.repo_id}; expected a private one, as was asked for; fix: "
+                "make it private on its settings page, or take another name"
+            )
         names = [s.rfilename for s in info.siblings or ()]
         wanted = self.make(Remote(info.sha, names, lambda path: self.read(path, info.sha)))
         wanted = {path: content for path, content in wanted.items() if content is not None or path in names}
@@ -127,11 +134,19 @@ class _Job:
             CommitOperationDelete(path) if content is None else CommitOperationAdd(path, content)
             for path, content in wanted.items()
         ]
-        made = api.create_commit(**where, operations=operations, commit_message=self.message, revision=self.revision,
-                                 create_pr=self.create_pr, parent_commit=info.sha)
+        made = api.create_commit(
+            **where,
+            operations=operations,
+            commit_message=self.message,
+            revision=self.revision,
+            create_pr=self.create_pr,
+            parent_commit=info.sha,
+        )
         if not self.is_there(wanted, made.oid):
-            raise PushError(f"found that not every file arrived in commit {made.oid[:12]} of {self.repo_id}; expected all "
-                            f"of {', '.join(wanted)}; fix: look for patterns in the .gitignore of the repository")
+            raise PushError(
+                f"found that not every file arrived in commit {made.oid[:12]} of {self.repo_id}; expected all "
+                f"of {', '.join(wanted)}; fix: look for patterns in the .gitignore of the repository"
+            )
         return self.done(made.oid, made.pr_url)
 
     def head(self):
@@ -148,7 +163,10 @@ class _Job:
 
     def is_there(self, wanted: dict[str, Content | None], revision: str) -> bool:
         """Whether the repository holds exactly these contents at `revision`."""
-        found = {f.path: f for f in self.api.get_paths_info(self.repo_id, list(wanted), repo_type=self.type, revision=revision)}
+        found = {
+            f.path: f
+            for f in self.api.get_paths_info(self.repo_id, list(wanted), repo_type=self.type, revision=revision)
+        }
         for path, content in wanted.items():
             if (content is None) != (path not in found):
                 return False
@@ -165,7 +183,9 @@ class _Job:
 
     def earlier_pull(self, wanted: dict[str, Content | None]) -> tuple[str, str] | None:
         """(commit, page) of a pull request that an attempt before this one opened without hearing so."""
-        refs = self.api.list_repo_refs(self.repo_id, repo_type=self.type, include_pull_requests=True).pull_requests or ()
+        refs = (
+            self.api.list_repo_refs(self.repo_id, repo_type=self.type, include_pull_requests=True).pull_requests or ()
+        )
         if self.pulls is None:
             self.pulls = {ref.ref for ref in refs}
         for ref in refs:
@@ -220,7 +240,9 @@ def check_repo_id(repo_id: str) -> None:
         if repo_id.count("/") != 1:
             raise HFValidationError("there is no namespace")
     except HFValidationError as error:
-        raise UserError(f"found {repo_id!r} as the name of a repository ({error}); expected org/name or user/name") from None
+        raise UserError(
+            f"found {repo_id!r} as the name of a repository ({error}); expected org/name or user/name"
+        ) from None
 
 
 def check_access(repo_id: str, token: str | None = None) -> None:
@@ -230,13 +252,18 @@ def check_access(repo_id: str, token: str | None = None) -> None:
         who = HfApi(token=token).whoami()
     except Exception as error:  # whatever the client raises without a token, with a wrong one, without a network
         if transient(error) or isinstance(error, OfflineModeIsEnabled):
-            log.warning("cannot ask the Hub whether it will take %s (%s); training goes on, the push comes at its end",
-                        repo_id, redact(first_line(error), token))
+            log.warning(
+                "cannot ask the Hub whether it will take %s (%s); training goes on, the push comes at its end",
+                repo_id,
+                redact(first_line(error), token),
+            )
             return
         raise PushError(redact(explain(error, repo_id), token)) from None
     if ((who.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
-        raise PushError(f"found a token of {who.get('name')} that may only read; expected one that may write to {repo_id}; "
-                        "fix: `hf auth login` with a write token")
+        raise PushError(
+            f"found a token of {who.get('name')} that may only read; expected one that may write to {repo_id}; "
+            "fix: `hf auth login` with a write token"
+        )
 
 
 def _causes(error: BaseException | None) -> Iterable[BaseException]:
@@ -285,11 +312,15 @@ def explain(error: BaseException, repo_id: str) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return "found no access token; expected one that may write; fix: `hf auth login`, or set HF_TOKEN"
     if code == 401:
-        return (f"found no valid access token for {repo_id} ({said}); expected one that may write there; fix: `hf auth "
-                "login`, or set HF_TOKEN")
+        return (
+            f"found no valid access token for {repo_id} ({said}); expected one that may write there; fix: `hf auth "
+            "login`, or set HF_TOKEN"
+        )
     if code == 403:
-        return (f"found a token that may not write to {repo_id} ({said}); expected one with write access to it; fix: ask "
-                "for access, `hf auth login` with a write token, take another name, or open a pull request")
+        return (
+            f"found a token that may not write to {repo_id} ({said}); expected one with write access to it; fix: ask "
+            "for access, `hf auth login` with a write token, take another name, or open a pull request"
+        )
     if code == 404:
         return f"found no {repo_id} that this token may see ({said}); expected it to exist; fix the name, or the token"
     if conflict(error):

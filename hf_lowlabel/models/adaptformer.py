@@ -77,8 +77,13 @@ def add_adaptformer(model: nn.Module, width: int) -> nn.Module:
     for head in classifier_modules(net):
         head.requires_grad_(True)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    log.info("branches of %d units beside %d MLPs: %d of %d weights train", width, len(names), trained,
-             sum(p.numel() for p in model.parameters()))  # fmt: skip
+    log.info(
+        "branches of %d units beside %d MLPs: %d of %d weights train",
+        width,
+        len(names),
+        trained,
+        sum(p.numel() for p in model.parameters()),
+    )
     return model
 
 

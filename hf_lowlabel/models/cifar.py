@@ -130,7 +130,7 @@ class WideResNet(nn.Module):
         """timm's interface: the map after every group, the last one after norm and activation when `norm`."""
         every = range(self.groups)
         if indices is None or isinstance(indices, int):
-            chosen = every[-(indices or self.groups):]
+            chosen = every[-(indices or self.groups) :]
         else:
             chosen = [every[i] for i in indices]
         if output_fmt != "NCHW":

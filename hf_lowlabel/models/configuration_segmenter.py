@@ -1,4 +1,5 @@
 """Configuration of the segmenter. Imports nothing but transformers: this file travels with exported checkpoints."""
+
 from __future__ import annotations
 
 from typing import Any

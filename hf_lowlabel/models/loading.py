@@ -38,15 +38,26 @@ class LoadReport:
         def few(names: list[str]) -> str:
             return f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names and self.matched else ""
 
-        return (f"{self.source}: {len(self.matched)} tensors loaded, {len(self.missing)} fresh{few(self.missing)}, "
-                f"{len(self.unexpected)} not used{few(self.unexpected)}; head: {self.head}")
+        return (
+            f"{self.source}: {len(self.matched)} tensors loaded, {len(self.missing)} fresh{few(self.missing)}, "
+            f"{len(self.unexpected)} not used{few(self.unexpected)}; head: {self.head}"
+        )
 
 
 def create_classifier(
-    name: str, num_labels: int, *, pretrained: bool = True, class_names: Sequence[str] | None = None,
-    image_size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    crop_pct: float | None = None, interpolation: str | None = None, drop_rate: float = 0.0,
-    revision: str | None = None, model_args: dict | None = None,
+    name: str,
+    num_labels: int,
+    *,
+    pretrained: bool = True,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
+    drop_rate: float = 0.0,
+    revision: str | None = None,
+    model_args: dict | None = None,
 ) -> LowLabelForImageClassification:
     """A float32 classifier of `num_labels` classes; `model.load_report` says what was loaded.
 
@@ -63,17 +74,27 @@ def create_classifier(
     # a kept head without names: None lets transformers recognise ImageNet's classes
     names = names or (found.label_names if kept else [f"LABEL_{i}" for i in range(num_labels)])
     args = {**(model_args or {}), **({"drop_rate": drop_rate} if drop_rate else {})}
-    config = _config(found, num_labels, names, args, image_size, mean=mean, std=std, crop_pct=crop_pct,
-                     interpolation=interpolation)
+    config = _config(
+        found, num_labels, names, args, image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation
+    )
     model = _construct(LowLabelForImageClassification, config, found.source)
     model.load_report = _fill(model, found, keep_head=kept)
     return model
 
 
 def create_backbone(
-    name: str, *, pretrained: bool = True, image_size: int | None = None, mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None, crop_pct: float | None = None, interpolation: str | None = None,
-    output_stride: int | None = None, any_size: bool = False, revision: str | None = None, model_args: dict | None = None,
+    name: str,
+    *,
+    pretrained: bool = True,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
+    output_stride: int | None = None,
+    any_size: bool = False,
+    revision: str | None = None,
+    model_args: dict | None = None,
 ) -> LowLabelBackbone:
     """A float32 encoder without classes; `model.load_report` says what was loaded.
 
@@ -100,16 +121,19 @@ def _check_classes(num_labels: int, class_names: Sequence[str] | None) -> list[s
         return None
     names = [str(n) for n in class_names]
     if len(names) != num_labels:
-        raise UserError(f"found {len(names)} class names for {num_labels} classes; expected one name per class; "
-                        "fix: give as many names as num_labels")
+        raise UserError(
+            f"found {len(names)} class names for {num_labels} classes; expected one name per class; "
+            "fix: give as many names as num_labels"
+        )
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise UserError(f"found class names twice ({', '.join(twice[:5])}); expected unique ones; fix: rename")
     return names
 
 
-def _config(found: Checkpoint, num_labels: int, names: list[str] | None, args: dict, image_size: int | None,
-            **preprocessing) -> TimmWrapperConfig:
+def _config(
+    found: Checkpoint, num_labels: int, names: list[str] | None, args: dict, image_size: int | None, **preprocessing
+) -> TimmWrapperConfig:
     cfg = saved_cfg(found.cfg)
     if image_size is not None:
         if image_size < 1:
@@ -143,7 +167,8 @@ def _construct(cls, config: TimmWrapperConfig, source: str):
         raise UserError(
             f"found arguments {config.model_args}, with which timm cannot build {config.architecture!r} from {source} "
             f"({type(error).__name__}: {error}); expected arguments of that architecture; fix: drop them, or take "
-            "another image size or output stride") from error
+            "another image size or output stride"
+        ) from error
 
 
 def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
@@ -160,12 +185,19 @@ def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
     if strange:
         raise UserError(
             f"found no weights for {', '.join(strange[:4])} in {found.source}; expected all of {found.architecture} "
-            "but its head; fix: check that config.json and model.safetensors belong together")
+            "but its head; fix: check that config.json and model.safetensors belong together"
+        )
     net.load_state_dict(used, strict=False)
     commit = re.fullmatch("[0-9a-f]{40}", found.weights.parent.name)  # the Hub's cache has one folder per commit
     report = LoadReport(
-        found.source, commit and commit[0], found.cfg.get("license"), list(used), missing,
-        unexpected=[k for k in state if k not in used], head=("fresh" if missing else "kept") if head else "none")
+        found.source,
+        commit and commit[0],
+        found.cfg.get("license"),
+        list(used),
+        missing,
+        unexpected=[k for k in state if k not in used],
+        head=("fresh" if missing else "kept") if head else "none",
+    )
     log.info("%s", report)
     return report
 
@@ -175,8 +207,10 @@ def _source_network(found: Checkpoint, args: dict) -> nn.Module:
     try:
         state = timm_names(load_file(found.weights))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"found a damaged model.safetensors in {found.source} ({error}); expected a whole file; "
-                        "fix: copy or download it again") from error
+        raise UserError(
+            f"found a damaged model.safetensors in {found.source} ({error}); expected a whole file; "
+            "fix: copy or download it again"
+        ) from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     classes = found.num_classes if _has_head(found, state) else 0
     args = {k: v for k, v in args.items() if k != "drop_rate"}

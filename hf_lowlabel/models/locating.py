@@ -68,14 +68,17 @@ def find_weights(folder: str | os.PathLike) -> Path:
     if (path / "model.safetensors").is_file():
         return path / "model.safetensors"
     if (path / "model.safetensors.index.json").is_file():
-        raise UserError(f"found sharded weights in {path}; expected one model.safetensors, which timm reads; "
-                        "fix: save again with max_shard_size='1000GB'")
+        raise UserError(
+            f"found sharded weights in {path}; expected one model.safetensors, which timm reads; "
+            "fix: save again with max_shard_size='1000GB'"
+        )
     pickled = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
     if pickled:
         raise UserError(
             f"found only pickled weights in {path} ({', '.join(pickled)}); expected model.safetensors, because opening "
             "a pickle can run code; fix: where you trust the file, convert it with safetensors.torch.save_file("
-            "torch.load(FILE, weights_only=True), 'model.safetensors')")
+            "torch.load(FILE, weights_only=True), 'model.safetensors')"
+        )
     raise UserError(f"found no weights in {path}; expected model.safetensors; fix: give a folder save_pretrained wrote")
 
 
@@ -90,8 +93,10 @@ def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     if not pretrained:
         return Checkpoint(f"random weights ({architecture})", architecture, cfg, {}, 0, None, None)
     if not cfg.get("hf_hub_id"):
-        raise UserError(f"found no safetensors weights of {name!r} on the Hub; expected a pretrained timm model; "
-                        f"fix: {FROM_SCRATCH}, or give another model or a folder")
+        raise UserError(
+            f"found no safetensors weights of {name!r} on the Hub; expected a pretrained timm model; "
+            f"fix: {FROM_SCRATCH}, or give another model or a folder"
+        )
     candidates = ["model.safetensors"]
     if special := cfg.get("hf_hub_filename"):  # open_clip repositories name their files differently
         candidates = [special.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors", *candidates]
@@ -103,8 +108,10 @@ def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
 def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
     if "architecture" not in config:
         kind = config.get("model_type", "unknown")
-        raise UserError(f"found a checkpoint of type {kind!r} in {source}; expected timm's layout, 'architecture' in "
-                        "config.json; fix: take a timm model, for example timm/resnet18.a1_in1k")
+        raise UserError(
+            f"found a checkpoint of type {kind!r} in {source}; expected timm's layout, 'architecture' in "
+            "config.json; fix: take a timm model, for example timm/resnet18.a1_in1k"
+        )
     architecture = config["architecture"]
     check_architecture(architecture, config.get("model_args"), source)
     known = timm.models.PretrainedCfg.__dataclass_fields__
@@ -123,8 +130,10 @@ def check_architecture(architecture: str, model_args: dict | None, source: str) 
         raise unknown(f"architecture in {source}", architecture, timm.list_models())
     strange = sorted(LEADS_OUT & set(model_args or {}))
     if strange:
-        raise UserError(f"found {', '.join(strange)} among the model_args of {source}; expected arguments of "
-                        f"{architecture} alone, since these read other files; fix: take another source, or drop them")
+        raise UserError(
+            f"found {', '.join(strange)} among the model_args of {source}; expected arguments of "
+            f"{architecture} alone, since these read other files; fix: take another source, or drop them"
+        )
 
 
 def _read_config(path: Path, source: str) -> dict:
@@ -145,18 +154,25 @@ def _download(repo: str, candidates: list[str], revision: str | None) -> Path:
         try:
             return Path(hf_hub_download(repo, filename, revision=revision))
         except LocalEntryNotFoundError as error:
-            raise UserError(f"found no cached {filename} of {repo}, and the Hub cannot be reached; expected either; "
-                            f"fix: connect, or give a local folder, or {FROM_SCRATCH}") from error
+            raise UserError(
+                f"found no cached {filename} of {repo}, and the Hub cannot be reached; expected either; "
+                f"fix: connect, or give a local folder, or {FROM_SCRATCH}"
+            ) from error
         except EntryNotFoundError:
             continue
         except (HfHubHTTPError, HFValidationError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
                 f"found no model {repo!r} on the Hub ({first}); expected an id that exists and is open to you; fix: "
-                "check the spelling, log in with `hf auth login`, or give a timm name or a folder") from error
+                "check the spelling, log in with `hf auth login`, or give a timm name or a folder"
+            ) from error
         except Exception as error:  # the network's own, of whichever client huggingface_hub uses
-            raise UserError(f"could not download {filename} of {repo} ({type(error).__name__}: {error}); expected a "
-                            "Hub that answers; fix: try again, or give a local folder") from error
-    raise UserError(f"found no {candidates[-1]} in {repo}; expected safetensors and timm's config.json, because "
-                    "opening a pickle can run code; fix: take a repository or revision that has them, or convert it "
-                    "with the Hub's space safetensors/convert")
+            raise UserError(
+                f"could not download {filename} of {repo} ({type(error).__name__}: {error}); expected a "
+                "Hub that answers; fix: try again, or give a local folder"
+            ) from error
+    raise UserError(
+        f"found no {candidates[-1]} in {repo}; expected safetensors and timm's config.json, because "
+        "opening a pickle can run code; fix: take a repository or revision that has them, or convert it "
+        "with the Hub's space safetensors/convert"
+    )

@@ -3,6 +3,7 @@
 Three stages of two 3x3 convolutions with BatchNorm and ReLU; the first convolution of every stage has stride 2 and twice the
 channels of the stage before; average pooling; one linear layer.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,7 +18,14 @@ STAGES = 3
 class PlainCNN(nn.Module):
     """`width` channels in the first stage, 2 and 4 times as many in the others; drop_rate: dropout before the classifier."""
 
-    def __init__(self, width: int = 16, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0):
+    def __init__(
+        self,
+        width: int = 16,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+    ):
         super().__init__()
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.feature_info, dim = [], in_chans
@@ -40,13 +48,24 @@ class PlainCNN(nn.Module):
         self.num_classes = num_classes
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
 
-    def forward_intermediates(self, x: Tensor, indices: int | Sequence[int] | None = None, norm: bool = False,
-                              stop_early: bool = False, output_fmt: str = "NCHW", intermediates_only: bool = False):
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ):
         """timm's interface: the map after every stage."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}; this network has NCHW maps")
         every = list(range(STAGES))
-        chosen = every[-(indices or STAGES):] if indices is None or isinstance(indices, int) else [every[i] for i in indices]
+        chosen = (
+            every[-(indices or STAGES) :]
+            if indices is None or isinstance(indices, int)
+            else [every[i] for i in indices]
+        )
         maps = []
         for s in every:
             x = getattr(self, f"stage{s + 1}")(x)
@@ -68,8 +87,17 @@ class PlainCNN(nn.Module):
 
 
 def _cfg() -> dict:
-    return {"input_size": (3, 16, 16), "crop_pct": 1.0, "interpolation": "bicubic", "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25),
-            "num_classes": 10, "first_conv": "stage1.0", "classifier": "fc", "license": "apache-2.0"}
+    return {
+        "input_size": (3, 16, 16),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.25, 0.25, 0.25),
+        "num_classes": 10,
+        "first_conv": "stage1.0",
+        "classifier": "fc",
+        "license": "apache-2.0",
+    }
 
 
 default_cfgs = generate_default_cfgs({"cnn6_16": _cfg(), "cnn6_32": _cfg()})
@@ -78,10 +106,14 @@ default_cfgs = generate_default_cfgs({"cnn6_16": _cfg(), "cnn6_32": _cfg()})
 @register_model
 def cnn6_16(pretrained: bool = False, **kwargs) -> PlainCNN:
     """16, 32 and 64 channels: 72,000 parameters."""
-    return build_model_with_cfg(PlainCNN, "cnn6_16", pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **{"width": 16, **kwargs})
+    return build_model_with_cfg(
+        PlainCNN, "cnn6_16", pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **{"width": 16, **kwargs}
+    )
 
 
 @register_model
 def cnn6_32(pretrained: bool = False, **kwargs) -> PlainCNN:
     """32, 64 and 128 channels: 288,000 parameters."""
-    return build_model_with_cfg(PlainCNN, "cnn6_32", pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **{"width": 32, **kwargs})
+    return build_model_with_cfg(
+        PlainCNN, "cnn6_32", pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **{"width": 32, **kwargs}
+    )

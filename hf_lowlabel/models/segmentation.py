@@ -1,4 +1,5 @@
 """From a name to a segmenter, and from a segmenter to a folder that needs no package of ours."""
+
 from __future__ import annotations
 
 import inspect
@@ -65,20 +66,30 @@ def create_segmenter(
     """
     names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
     if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
-        raise UserError(f"found {num_labels} classes with the names {', '.join(names[:8])}; expected at least two "
-                        "and a name of its own for each; fix the class names")
+        raise UserError(
+            f"found {num_labels} classes with the names {', '.join(names[:8])}; expected at least two "
+            "and a name of its own for each; fix the class names"
+        )
     if architecture not in architectures():
         raise unknown("architecture", architecture, architectures())
     kind, preset = PRESETS.get(architecture, (architecture, {}))
-    backbone = create_backbone(encoder, pretrained=pretrained, mean=mean, std=std, revision=revision,
-                               model_args=encoder_args)
+    backbone = create_backbone(
+        encoder, pretrained=pretrained, mean=mean, std=std, revision=revision, model_args=encoder_args
+    )
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
     seen = backbone.preprocessing
     config = LowLabelSegmenterConfig(
-        encoder=backbone.config.architecture, architecture=kind, architecture_args=args, size_divisor=size_divisor,
-        image_size=image_size, image_mean=list(seen["mean"]), image_std=list(seen["std"]),
-        id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+        encoder=backbone.config.architecture,
+        architecture=kind,
+        architecture_args=args,
+        size_divisor=size_divisor,
+        image_size=image_size,
+        image_mean=list(seen["mean"]),
+        image_std=list(seen["std"]),
+        id2label=dict(enumerate(names)),
+        label2id={n: i for i, n in enumerate(names)},
+    )
     model = _construct(config)
     _try(model)
     model.load_report = load_encoder(model, backbone)
@@ -98,10 +109,12 @@ def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentati
         return LowLabelForSemanticSegmentation(config)
     except Exception as error:  # whatever smp and timm raise for networks and arguments that do not go together
         plain = " Plain vision transformers go with architecture 'dpt'." if "downsampling pattern" in str(error) else ""
-        raise UserError(f"found encoder {config.encoder!r}, architecture {config.architecture!r} and "
-                        f"{config.architecture_args}, of which smp cannot build a network ({type(error).__name__}: "
-                        f"{error}); expected an encoder with maps at several strides; fix: another encoder or "
-                        f"architecture, or encoder_depth=N (and as many decoder_channels) for one with N maps.{plain}") from error
+        raise UserError(
+            f"found encoder {config.encoder!r}, architecture {config.architecture!r} and "
+            f"{config.architecture_args}, of which smp cannot build a network ({type(error).__name__}: "
+            f"{error}); expected an encoder with maps at several strides; fix: another encoder or "
+            f"architecture, or encoder_depth=N (and as many decoder_channels) for one with N maps.{plain}"
+        ) from error
 
 
 @torch.no_grad()
@@ -111,10 +124,12 @@ def _try(model: LowLabelForSemanticSegmentation) -> None:
     try:
         model.eval()(torch.zeros(1, model.config.num_channels, side, side + model.divisor))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"found encoder {model.config.encoder!r}, which does not take an image of {side} x "
-                        f"{side + model.divisor} px ({error}); expected one for images of any size; fix: "
-                        "size_divisor=N with the side N px the encoder was made for (it helps networks of windows, "
-                        "such as maxvit), or another encoder") from error
+        raise UserError(
+            f"found encoder {model.config.encoder!r}, which does not take an image of {side} x "
+            f"{side + model.divisor} px ({error}); expected one for images of any size; fix: "
+            "size_divisor=N with the side N px the encoder was made for (it helps networks of windows, "
+            "such as maxvit), or another encoder"
+        ) from error
     model.train()
 
 
@@ -129,18 +144,25 @@ def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackb
     found = {k: spellings[k] for k in target if k in spellings and source[spellings[k]].shape == target[k].shape}
     missing = [k for k in target if k not in found]
     if missing:
-        raise UserError(f"found no weights for {', '.join(missing[:5])} of the encoder in "
-                        f"{backbone.load_report.source}; expected all of {model.config.encoder}; fix: build the "
-                        f"segmenter with the arguments of the backbone ({backbone.config.model_args})")
+        raise UserError(
+            f"found no weights for {', '.join(missing[:5])} of the encoder in "
+            f"{backbone.load_report.source}; expected all of {model.config.encoder}; fix: build the "
+            f"segmenter with the arguments of the backbone ({backbone.config.model_args})"
+        )
     encoder.load_state_dict({k: source[name] for k, name in found.items()})
     loaded = backbone.load_report
     if not loaded.matched:
         return LoadReport(loaded.source, missing=list(model.state_dict()), head="fresh")
     used = set(found.values())
     report = LoadReport(
-        loaded.source, loaded.revision, loaded.license, matched=sorted(used), head="fresh",
+        loaded.source,
+        loaded.revision,
+        loaded.license,
+        matched=sorted(used),
+        head="fresh",
         missing=[k for k in model.state_dict() if not k.startswith("network.encoder.")],
-        unexpected=[*loaded.unexpected, *sorted(set(source) - used)])
+        unexpected=[*loaded.unexpected, *sorted(set(source) - used)],
+    )
     log.info("%s", report)
     return report
 
@@ -153,6 +175,8 @@ def export_standalone(model: LowLabelForSemanticSegmentation, folder: str | Path
     for name in ("configuration_segmenter.py", "segmenter.py"):
         shutil.copyfile(here / name, folder / name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["auto_map"] = {"AutoConfig": "configuration_segmenter.LowLabelSegmenterConfig",
-                          "AutoModelForSemanticSegmentation": "segmenter.LowLabelForSemanticSegmentation"}
+    config["auto_map"] = {
+        "AutoConfig": "configuration_segmenter.LowLabelSegmenterConfig",
+        "AutoModelForSemanticSegmentation": "segmenter.LowLabelForSemanticSegmentation",
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 Imports nothing but torch, timm, smp and transformers, because this file travels with exported checkpoints, which a
 process without hf_lowlabel then loads with trust_remote_code=True.
 """
+
 from __future__ import annotations
 
 import json
@@ -52,11 +53,25 @@ class DeepLabV2(nn.Module):
     that only the first two, 6 and 12, take part: `rates=[6, 12]` is their network, the default is the paper's.
     """
 
-    def __init__(self, encoder_name: str, in_channels: int, classes: int, output_stride: int = 8,
-                 rates: tuple[int, ...] = (6, 12, 18, 24), encoder_weights: None = None, **encoder_args):
+    def __init__(
+        self,
+        encoder_name: str,
+        in_channels: int,
+        classes: int,
+        output_stride: int = 8,
+        rates: tuple[int, ...] = (6, 12, 18, 24),
+        encoder_weights: None = None,
+        **encoder_args,
+    ):
         super().__init__()
-        self.encoder = get_encoder(encoder_name, in_channels=in_channels, depth=5, weights=encoder_weights,
-                                   output_stride=output_stride, **encoder_args)
+        self.encoder = get_encoder(
+            encoder_name,
+            in_channels=in_channels,
+            depth=5,
+            weights=encoder_weights,
+            output_stride=output_stride,
+            **encoder_args,
+        )
         self.segmentation_head = DilatedSum(self.encoder.out_channels[-1], classes, list(rates), output_stride)
 
     @staticmethod
@@ -73,8 +88,13 @@ def build(config: LowLabelSegmenterConfig) -> nn.Module:
     if make is None:
         known = ", ".join(sorted([*smp.MODEL_ARCHITECTURES_MAPPING, "deeplabv2"]))
         raise ValueError(f"found architecture {config.architecture!r}; expected one of: {known}")
-    net = make(encoder_name="tu-" + config.encoder, encoder_weights=None, in_channels=config.num_channels,
-               classes=config.num_labels, **args)
+    net = make(
+        encoder_name="tu-" + config.encoder,
+        encoder_weights=None,
+        in_channels=config.num_channels,
+        classes=config.num_labels,
+        **args,
+    )
     body = getattr(net.encoder, "model", net.encoder)
     if hasattr(body, "prune_intermediate_layers") and hasattr(net.encoder, "_output_indices"):
         body.prune_intermediate_layers(net.encoder._output_indices, prune_norm=True, prune_head=True)
@@ -105,10 +125,14 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
             self.network = build(config)
         # from_pretrained builds on the meta device, replaces every missing weight and non-persistent buffer by an empty
         # one and asks _init_weights for its value; timm and smp cannot re-create single tensors, so theirs are kept
-        self.__dict__["_fresh"] = {
-            id(module): {name: t for name, t in (module._parameters | module._buffers).items() if t is not None}
-            for module in self.network.modules()
-        } if on_meta else {}
+        self.__dict__["_fresh"] = (
+            {
+                id(module): {name: t for name, t in (module._parameters | module._buffers).items() if t is not None}
+                for module in self.network.modules()
+            }
+            if on_meta
+            else {}
+        )
         # DPT halves the patch grid once more and doubles it again
         stride = int(self.network.encoder.output_stride) * (2 if config.architecture == "dpt" else 1)
         self.divisor = config.size_divisor or stride
@@ -200,8 +224,14 @@ def processor_config(config: LowLabelSegmenterConfig) -> dict:
     """
     side = config.image_size
     return {
-        "image_processor_type": "SegformerImageProcessor", "do_resize": side is not None, "resample": 2,
+        "image_processor_type": "SegformerImageProcessor",
+        "do_resize": side is not None,
+        "resample": 2,
         "size": {"max_height": side, "max_width": side} if side else {"height": 512, "width": 512},
-        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_reduce_labels": False,
-        "image_mean": list(config.image_mean), "image_std": list(config.image_std),
-    }  # fmt: skip
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "do_reduce_labels": False,
+        "image_mean": list(config.image_mean),
+        "image_std": list(config.image_std),
+    }

@@ -140,12 +140,16 @@ def freeze_stages(model: nn.Module, count: int) -> None:
     try:
         groups = timm.models.group_parameters(net, net.group_matcher(coarse=True), reverse=True)
     except (AttributeError, NotImplementedError):
-        raise UserError(f"found no stages in {model.config.architecture!r}; expected timm's group_matcher; fix: leave out --freeze, or "
-                        "take another architecture") from None
+        raise UserError(
+            f"found no stages in {model.config.architecture!r}; expected timm's group_matcher; fix: leave out --freeze, or "
+            "take another architecture"
+        ) from None
     stem, *stages, _ = sorted(set(groups.values()))  # the last group is the head
     if count >= len(stages):
-        raise UserError(f"found freeze={count} for {model.config.architecture!r}; expected less than its {len(stages)} stages, one of "
-                        "which has to train")
+        raise UserError(
+            f"found freeze={count} for {model.config.architecture!r}; expected less than its {len(stages)} stages, one of "
+            "which has to train"
+        )
     for name, group in groups.items():
         if group in (stem, *stages[:count]):
             net.get_parameter(name).requires_grad_(False)

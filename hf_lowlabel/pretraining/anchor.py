@@ -5,6 +5,7 @@
 with lambda = 1e-2. The paper sums the loss over the B images of a step; the losses here are means, so the pull is divided
 by B. Beside a mean, an undivided pull holds the weights of a ResNet-18 within 0.3 % of their start.
 """
+
 from __future__ import annotations
 
 import torch

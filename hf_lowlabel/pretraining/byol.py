@@ -5,6 +5,7 @@
 
 f encoder, g projector, q predictor, sg stop-gradient. No negatives: predictor and slow teacher prevent collapse.
 """
+
 from __future__ import annotations
 
 import torch
@@ -35,11 +36,12 @@ class BYOL(PretrainObjective):
         self.m0 = m0
         self.projector, self.predictor = mlp(encoder.num_features, hidden, out), mlp(out, hidden, out)
         self.teacher_encoder, self.teacher_projector = (
-            EMA(network, self.teacher_buffers) for network in (encoder, self.projector))
+            EMA(network, self.teacher_buffers) for network in (encoder, self.projector)
+        )
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        x1, x2 = batch["views"]                                                          # [B, 3, H, W]
-        z1, z2 = (self.projector(self.encoder.pooled(x)) for x in (x1, x2))              # [B, out], BN per view
+        x1, x2 = batch["views"]  # [B, 3, H, W]
+        z1, z2 = (self.projector(self.encoder.pooled(x)) for x in (x1, x2))  # [B, out], BN per view
         with torch.no_grad():
             k1, k2 = (self.teacher_projector(self.teacher_encoder.module.pooled(x)) for x in (x1, x2))
         loss = (byol_loss(self.predictor(z1), k2) + byol_loss(self.predictor(z2), k1)).mean()

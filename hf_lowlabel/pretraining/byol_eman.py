@@ -5,6 +5,7 @@
 mu, sigma^2: the running statistics of the student's BatchNorm. The teacher always runs in eval mode, so its output for
 one image does not depend on the rest of the batch. The loss and everything else is BYOL's.
 """
+
 from __future__ import annotations
 
 from torch import nn

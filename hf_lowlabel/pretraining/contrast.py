@@ -6,6 +6,7 @@ InfoNCE (van den Oord et al. 2018; Xu et al. Eq. 1), for a query q, its positive
 
 and the queue of keys that supplies the negatives (He et al. 2020, arXiv 1911.05722, section 3.2).
 """
+
 from __future__ import annotations
 
 import torch
@@ -63,7 +64,7 @@ class KeyQueue(nn.Module):
 
     def __init__(self, size: int, dim: int):
         super().__init__()
-        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))        # [Q, D]
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))  # [Q, D]
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.waiting = Waiting()
 
@@ -77,7 +78,7 @@ class KeyQueue(nn.Module):
         waiting = self.waiting.take()
         if not waiting:
             return
-        new = torch.cat(waiting)[-len(self.keys):].to(self.keys.dtype)
+        new = torch.cat(waiting)[-len(self.keys) :].to(self.keys.dtype)
         rows = (self.pointer + torch.arange(len(new), device=new.device)) % len(self.keys)
         self.keys[rows] = torch.where(new.isfinite().all(1, keepdim=True), new, self.keys[rows])
         self.pointer.copy_((self.pointer + len(new)) % len(self.keys))

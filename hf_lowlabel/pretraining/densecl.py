@@ -1,10 +1,11 @@
 """DenseCL (Wang et al. 2021, arXiv 2011.09157, Eq. 1-4): MoCo v2 for the image and, at the same time, for every cell.
 
-    L = (1 - lambda) L_q + lambda L_r,    both InfoNCE with temperature tau
-    L_q: pooled query and key, a queue of pooled keys
-    L_r: the query of each cell i and the key of cell c_i = argmax_j cos(F1_i, F2_j) of the other view's feature map;
-         the negatives are a queue of one pooled dense key per image
+L = (1 - lambda) L_q + lambda L_r,    both InfoNCE with temperature tau
+L_q: pooled query and key, a queue of pooled keys
+L_r: the query of each cell i and the key of cell c_i = argmax_j cos(F1_i, F2_j) of the other view's feature map;
+     the negatives are a queue of one pooled dense key per image
 """
+
 from __future__ import annotations
 
 import torch
@@ -29,7 +30,7 @@ class Heads(nn.Module):
         self.dense = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, out, 1))
 
     def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        return self.whole(f.mean((2, 3))), self.dense(f).flatten(2)                      # [B, out], [B, out, P]
+        return self.whole(f.mean((2, 3))), self.dense(f).flatten(2)  # [B, out], [B, out, P]
 
 
 class DenseCL(PretrainObjective):
@@ -43,8 +44,17 @@ class DenseCL(PretrainObjective):
     views = ("moco", "moco")
     maps = True
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 2048, out: int = 128, queue: int = 65536, m: float = 0.999,
-                 tau: float = 0.2, dense: float = 0.5):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        hidden: int = 2048,
+        out: int = 128,
+        queue: int = 65536,
+        m: float = 0.999,
+        tau: float = 0.2,
+        dense: float = 0.5,
+    ):
         super().__init__(encoder)
         self.m, self.tau, self.dense = m, tau, dense
         self.heads = Heads(encoder.num_map_features, hidden, out)
@@ -52,17 +62,17 @@ class DenseCL(PretrainObjective):
         self.queue, self.dense_queue = KeyQueue(queue, out), KeyQueue(queue, out)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        x_q, x_k = batch["views"]                                                        # [B, 3, H, W]
-        f_q = self.encoder.feature_map(x_q)                                              # [B, D, h, w]
-        q, r = (unit(o) for o in self.heads(f_q))                                        # [B, out], [B, out, P]
+        x_q, x_k = batch["views"]  # [B, 3, H, W]
+        f_q = self.encoder.feature_map(x_q)  # [B, D, h, w]
+        q, r = (unit(o) for o in self.heads(f_q))  # [B, out], [B, out, P]
         with torch.no_grad():
             f_k = self.teacher_encoder.module.feature_map(x_k)
             k, cells = self.teacher_heads(f_k)
-            key, dense_key, cells = unit(k), unit(cells.mean(2)), unit(cells)            # the mean, then its length
-            c = matches(f_q.detach().flatten(2), f_k.flatten(2))                         # [B, P]
-            positive = cells.gather(2, c[:, None].expand_as(r))                          # [B, out, P]
+            key, dense_key, cells = unit(k), unit(cells.mean(2)), unit(cells)  # the mean, then its length
+            c = matches(f_q.detach().flatten(2), f_k.flatten(2))  # [B, P]
+            positive = cells.gather(2, c[:, None].expand_as(r))  # [B, out, P]
         whole = info_nce(q, key, self.queue.keys, self.tau)
-        r, positive = (o.transpose(1, 2).flatten(0, 1) for o in (r, positive))           # [B * P, out]
+        r, positive = (o.transpose(1, 2).flatten(0, 1) for o in (r, positive))  # [B * P, out]
         dense = info_nce(r, positive, self.dense_queue.keys, self.tau)
         self.queue.wait(key, t)
         self.dense_queue.wait(dense_key, t)

@@ -8,6 +8,7 @@ The teacher f', g' follows f, g by a momentum that rises from m0 to 1; it sees t
 the local crops (section 3.1). Centering and a sharp teacher keep each other from collapse. Views of one size go through
 a network together, as in the authors' code: BatchNorm sees them as one batch.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -43,8 +44,9 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, hidden: int, bottleneck: int, out: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-                                 nn.Linear(hidden, bottleneck))
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
         for layer in self.mlp[::2]:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
@@ -69,9 +71,22 @@ class DINO(PretrainObjective):
     0.4. Networks of a fixed image size need timm's dynamic_img_size for them.
     """
 
-    def __init__(self, encoder: nn.Module, *, out: int = 65536, hidden: int = 2048, bottleneck: int = 256,
-                 tau_s: float = 0.1, tau_t0: float = 0.04, tau_t: float = 0.07, tau_warmup: float = 0.1,
-                 center_m: float = 0.9, m0: float = 0.996, freeze_last: float = 0.01, local_crops: int = 0):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        out: int = 65536,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        tau_s: float = 0.1,
+        tau_t0: float = 0.04,
+        tau_t: float = 0.07,
+        tau_warmup: float = 0.1,
+        center_m: float = 0.9,
+        m0: float = 0.996,
+        freeze_last: float = 0.01,
+        local_crops: int = 0,
+    ):
         super().__init__(encoder)
         if local_crops < 0:
             raise UserError(f"local_crops is {local_crops}; expected 0 or more views of each image")

@@ -5,6 +5,7 @@
 the batch-hard triplet loss with soft margin (Hermans et al. 2017, arXiv 1703.07737, section 2) over 8 instances of each
 image.
 """
+
 from __future__ import annotations
 
 import torch
@@ -42,6 +43,6 @@ class Exemplar(PretrainObjective):
         if len(views[0]) * world() < 2:
             raise UserError("found 1 image in a batch; exemplar compares images: expected batch_size of 2 or more")
         image = torch.arange(len(views[0]), device=views[0].device).repeat(len(views)) + rank() * len(views[0])
-        z = self.head(self.encoder.pooled(torch.cat(views)))                             # [V * B, out]
+        z = self.head(self.encoder.pooled(torch.cat(views)))  # [V * B, out]
         positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))
         return {"loss": F.softplus(positive - negative).mean(), "hard": (positive > negative).float().mean()}

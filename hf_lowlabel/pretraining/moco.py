@@ -8,6 +8,7 @@ nothing is shuffled: under several processes the trainer turns every BatchNorm i
 those of the global batch for queries and keys alike. `teacher_buffers="ema"` closes the leak altogether: keys then use
 averaged statistics (MoCo-EMAN, Cai et al. 2021).
 """
+
 from __future__ import annotations
 
 import torch
@@ -28,8 +29,16 @@ class MoCo(PretrainObjective):
 
     views = ("moco", "moco")
 
-    def __init__(self, encoder: nn.Module, *, out: int = 128, queue: int = 65536, m: float = 0.999, tau: float = 0.2,
-                 teacher_buffers: str = "own"):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        out: int = 128,
+        queue: int = 65536,
+        m: float = 0.999,
+        tau: float = 0.2,
+        teacher_buffers: str = "own",
+    ):
         if teacher_buffers not in ("own", "ema"):
             raise unknown("teacher_buffers", teacher_buffers, ("own", "ema"))
         super().__init__(encoder)
@@ -40,10 +49,10 @@ class MoCo(PretrainObjective):
         self.queue = KeyQueue(queue, out)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        x_q, x_k = batch["views"]                                                        # [B, 3, H, W]
-        q = unit(self.projector(self.encoder.pooled(x_q)))                               # [B, out]
+        x_q, x_k = batch["views"]  # [B, 3, H, W]
+        q = unit(self.projector(self.encoder.pooled(x_q)))  # [B, out]
         with torch.no_grad():
-            k = unit(self.teacher_projector(self.teacher_encoder.module.pooled(x_k)))    # [B, out]
+            k = unit(self.teacher_projector(self.teacher_encoder.module.pooled(x_k)))  # [B, out]
         loss = info_nce(q, k, self.queue.keys, self.tau)
         self.queue.wait(k, t)
         return {"loss": loss, "positive": (q.detach() * k).sum(1).mean()}

@@ -7,6 +7,7 @@
 x projected cells of the online network, x' of the momentum network; g is one 1x1 convolution whose output is scaled to
 length 1 (as in the authors' code). An image without a positive pair counts as 0. The authors' code doubles this loss.
 """
+
 from __future__ import annotations
 
 import torch
@@ -21,11 +22,11 @@ def cell_centres(box: Tensor, flip: Tensor, h: int, w: int) -> tuple[Tensor, Ten
 
     box [B, 4] as (x0, y0, x1, y1); flip [B]: the view is mirrored left to right. -> centres [B, h * w, 2], [B].
     """
-    x0, y0, x1, y1 = box.float().unbind(1)                                               # [B]
-    u = (torch.arange(w, device=box.device) + 0.5).div(w).expand(len(box), w)            # [B, w]
-    v = (torch.arange(h, device=box.device) + 0.5).div(h)                                # [h]
-    x = x0[:, None] + (x1 - x0)[:, None] * torch.where(flip[:, None], 1 - u, u)          # [B, w]
-    y = y0[:, None] + (y1 - y0)[:, None] * v                                             # [B, h]
+    x0, y0, x1, y1 = box.float().unbind(1)  # [B]
+    u = (torch.arange(w, device=box.device) + 0.5).div(w).expand(len(box), w)  # [B, w]
+    v = (torch.arange(h, device=box.device) + 0.5).div(h)  # [h]
+    x = x0[:, None] + (x1 - x0)[:, None] * torch.where(flip[:, None], 1 - u, u)  # [B, w]
+    y = y0[:, None] + (y1 - y0)[:, None] * v  # [B, h]
     centres = torch.stack([x[:, None].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)], dim=-1)
     return centres.flatten(1, 2), torch.hypot((x1 - x0) / w, (y1 - y0) / h)
 
@@ -38,7 +39,7 @@ def positive_pairs(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], 
 
 def pair_cosine(y: Tensor, k: Tensor, pairs: Tensor) -> Tensor:
     """The mean of cos(y_i, k_j) over the positive pairs of each image, 0 without one: [B, D, P] twice -> [B]."""
-    cosine = unit(y).transpose(1, 2) @ unit(k)                                           # [B, P, P]
+    cosine = unit(y).transpose(1, 2) @ unit(k)  # [B, P, P]
     return (cosine * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
 
 
@@ -53,17 +54,29 @@ class PixPro(PretrainObjective):
     geometry = True
     maps = True
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 4096, out: int = 256, gamma: float = 2.0, tau: float = 0.7,
-                 m0: float = 0.99):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        hidden: int = 4096,
+        out: int = 256,
+        gamma: float = 2.0,
+        tau: float = 0.7,
+        m0: float = 0.99,
+    ):
         super().__init__(encoder)
         self.gamma, self.tau, self.m0 = gamma, tau, m0
-        self.projector = nn.Sequential(nn.Conv2d(encoder.num_map_features, hidden, 1), nn.BatchNorm2d(hidden),
-                                       nn.ReLU(inplace=True), nn.Conv2d(hidden, out, 1))
+        self.projector = nn.Sequential(
+            nn.Conv2d(encoder.num_map_features, hidden, 1),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, out, 1),
+        )
         self.value = nn.Conv2d(out, out, 1)
         self.teacher_encoder, self.teacher_projector = EMA(encoder, "own"), EMA(self.projector, "own")
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        online = [self.projector(self.encoder.feature_map(x)) for x in batch["views"]]   # [B, out, h, w]
+        online = [self.projector(self.encoder.feature_map(x)) for x in batch["views"]]  # [B, out, h, w]
         target = [self.teach(x) for x in batch["views"]]
         return self.consistency(online, target, batch)
 
@@ -74,18 +87,23 @@ class PixPro(PretrainObjective):
 
     def propagate(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """y of [B, out, h, w] -> [B, out, P]; cells that are not `valid` (bool [B, P]) pass nothing on."""
-        cells = unit(x.flatten(2))                                                       # [B, out, P]
-        near = (cells.transpose(1, 2) @ cells).clamp_min(1e-6) ** self.gamma             # [B, P, P]; 0^0.5 has no slope
+        cells = unit(x.flatten(2))  # [B, out, P]
+        near = (cells.transpose(1, 2) @ cells).clamp_min(1e-6) ** self.gamma  # [B, P, P]; 0^0.5 has no slope
         if valid is not None:
             near = near * valid[:, None]
         return unit(self.value(x.float()).flatten(2)) @ near.transpose(1, 2)
 
-    def consistency(self, online: list[Tensor], target: list[Tensor], batch: dict,
-                    valid: tuple[Tensor | None, Tensor | None] = (None, None)) -> dict[str, Tensor]:
+    def consistency(
+        self,
+        online: list[Tensor],
+        target: list[Tensor],
+        batch: dict,
+        valid: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> dict[str, Tensor]:
         """L of two views from their projected cells [B, out, h, w]; pairs with an invalid cell do not count."""
         shape = online[0].shape[2:]
         first, second = (cell_centres(*at, *shape) for at in zip(batch["boxes"], batch["flips"], strict=True))
-        pairs = positive_pairs(first, second, self.tau)                                  # [B, P, P]
+        pairs = positive_pairs(first, second, self.tau)  # [B, P, P]
         if valid[0] is not None:
             pairs = pairs & valid[0][:, :, None] & valid[1][:, None]
         with full_precision(online[0]):

@@ -7,6 +7,7 @@ t comes after all other augmentations. The map that is warped back is the projec
 cells only; it is then propagated and compared. Cells that the inverse would fetch from outside the frame are invalid.
 The share of cells lost grows with the ranges, which the paper does not state: those below are ours.
 """
+
 from __future__ import annotations
 
 import math
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from .pixpro import PixPro
 
 
-def random_affine(n: int, device: torch.device, scale: float, rotation: float, shear: float, translation: float,
-                  p: float = 0.5) -> tuple[Tensor, Tensor]:
+def random_affine(
+    n: int, device: torch.device, scale: float, rotation: float, shear: float, translation: float, p: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """n maps u -> A u + b with A = R(angle) Shear(k) / s from torch's generator: A [n, 2, 2], b [n, 2].
 
     u: a position of the warped image, -1 to 1 from edge to edge; A u + b: the position it shows. Each of s in
@@ -29,7 +31,7 @@ def random_affine(n: int, device: torch.device, scale: float, rotation: float, s
     r = r * torch.cat([chosen, chosen[:, 3:]], 1)
     s, angle, k = scale ** r[:, 0], math.radians(rotation) * r[:, 1], shear * r[:, 2]
     cos, sin = angle.cos(), angle.sin()
-    a = torch.stack([cos, cos * k - sin, sin, sin * k + cos], dim=1).view(n, 2, 2)       # R Shear, determinant 1
+    a = torch.stack([cos, cos * k - sin, sin, sin * k + cos], dim=1).view(n, 2, 2)  # R Shear, determinant 1
     return a / s[:, None, None], 2 * translation * r[:, 3:]
 
 
@@ -44,9 +46,9 @@ def inverse(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def warp(x: Tensor, a: Tensor, b: Tensor, padding: str = "zeros") -> tuple[Tensor, Tensor]:
     """One bilinear resampling, out(u) = x(A u + b), and where x has that: float32 [B, C, H, W], bool [B, H * W]."""
     (h, w), device = x.shape[2:], x.device
-    v, u = ((2 * torch.arange(n, device=device) + 1) / n - 1 for n in (h, w))            # centres, -1 to 1
-    at = torch.stack([u.expand(h, w), v[:, None].expand(h, w)], dim=-1)                  # [H, W, 2]
-    grid = (a[:, None, None] * at[..., None, :]).sum(-1) + b[:, None, None]              # [B, H, W, 2]
+    v, u = ((2 * torch.arange(n, device=device) + 1) / n - 1 for n in (h, w))  # centres, -1 to 1
+    at = torch.stack([u.expand(h, w), v[:, None].expand(h, w)], dim=-1)  # [H, W, 2]
+    grid = (a[:, None, None] * at[..., None, :]).sum(-1) + b[:, None, None]  # [B, H, W, 2]
     out = F.grid_sample(x.float(), grid, padding_mode=padding, align_corners=False)
     return out, (grid.abs() <= 1).all(3).flatten(1)
 
@@ -59,21 +61,32 @@ class PixProAffine(PixPro):
     ranges 90 % of the cells stay valid on average and half in the worst draw, on maps of 7 x 7 to 28 x 28.
     """
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 4096, out: int = 256, gamma: float = 2.0, tau: float = 0.7,
-                 m0: float = 0.99, scale: float = 1.25, rotation: float = 30.0, shear: float = 0.25,
-                 translation: float = 0.1):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        hidden: int = 4096,
+        out: int = 256,
+        gamma: float = 2.0,
+        tau: float = 0.7,
+        m0: float = 0.99,
+        scale: float = 1.25,
+        rotation: float = 30.0,
+        shear: float = 0.25,
+        translation: float = 0.1,
+    ):
         super().__init__(encoder, hidden=hidden, out=out, gamma=gamma, tau=tau, m0=m0)
         self.ranges = dict(scale=scale, rotation=rotation, shear=shear, translation=translation)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         online, target, valid = [], [], []
-        for x in batch["views"]:                                                         # [B, 3, S, S]
+        for x in batch["views"]:  # [B, 3, S, S]
             a, b = random_affine(len(x), x.device, **self.ranges)
-            turned = warp(x, a, b)[0].to(x.dtype)                                        # t(X)
+            turned = warp(x, a, b)[0].to(x.dtype)  # t(X)
             back = inverse(a, b)
             z, inside = warp(self.projector(self.encoder.feature_map(turned)), *back, padding="border")  # t^-1
             online.append(z)
             target.append(warp(self.teach(turned), *back, padding="border")[0])
-            valid.append(inside)                                                         # [B, P]
+            valid.append(inside)  # [B, P]
         out = self.consistency(online, target, batch, tuple(valid))
         return {**out, "valid": torch.stack([v.float().mean() for v in valid]).mean()}

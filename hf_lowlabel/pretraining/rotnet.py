@@ -1,7 +1,8 @@
 """RotNet (Gidaris et al. 2018, arXiv 1803.07728, Eq. 1-3; Zhai et al., S4L, Eq. 2): by how much was the image turned?
 
-    L = 1/4 sum_{r in 0, 90, 180, 270 degrees} CE(h(f(x^r)), r),    all four rotations of every image in one step
+L = 1/4 sum_{r in 0, 90, 180, 270 degrees} CE(h(f(x^r)), r),    all four rotations of every image in one step
 """
+
 from __future__ import annotations
 
 import torch
@@ -27,6 +28,6 @@ class RotNet(PretrainObjective):
         self.head = nn.Linear(encoder.num_features, 4)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        x, target = four_rotations(batch["views"][0])                                    # [4B, 3, S, S], [4B]
-        logits = self.head(self.encoder.pooled(x)).float()                               # [4B, 4]
+        x, target = four_rotations(batch["views"][0])  # [4B, 3, S, S], [4B]
+        logits = self.head(self.encoder.pooled(x)).float()  # [4B, 4]
         return {"loss": F.cross_entropy(logits, target), "accuracy": (logits.argmax(1) == target).float().mean()}

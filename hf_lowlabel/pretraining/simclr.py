@@ -4,6 +4,7 @@
 
 z: unit vectors of all views of all images on all ranks, j the other view of i's image; the loss is the mean over i.
 """
+
 from __future__ import annotations
 
 import torch
@@ -21,12 +22,12 @@ def nt_xent(z: Tensor, tau: float) -> Tensor:
     Other ranks' rows are gathered with gradient, so that the mean over ranks has the gradient of the global batch.
     """
     n = len(z)
-    everyone = all_gather(z, grad=True)                                                  # [world * 2B, D]
+    everyone = all_gather(z, grad=True)  # [world * 2B, D]
     row = torch.arange(n, device=z.device)
-    me, partner = row + rank() * n, (row + n // 2) % n + rank() * n                      # positions in `everyone`
+    me, partner = row + rank() * n, (row + n // 2) % n + rank() * n  # positions in `everyone`
     with full_precision(z):
-        logits = z @ everyone.T / tau                                                    # [2B, world * 2B]
-    itself = me[:, None] == torch.arange(len(everyone), device=z.device)                 # k = i
+        logits = z @ everyone.T / tau  # [2B, world * 2B]
+    itself = me[:, None] == torch.arange(len(everyone), device=z.device)  # k = i
     return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
 
 
@@ -44,5 +45,5 @@ class SimCLR(PretrainObjective):
         self.projector, self.tau = mlp(encoder.num_features, hidden or encoder.num_features, out), tau
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        z = unit(self.projector(self.encoder.pooled(torch.cat(batch["views"]))))         # [2B, out]
+        z = unit(self.projector(self.encoder.pooled(torch.cat(batch["views"]))))  # [2B, out]
         return {"loss": nt_xent(z, self.tau), "z_std": feature_std(z)}

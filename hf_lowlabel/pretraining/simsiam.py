@@ -4,6 +4,7 @@
 
 f encoder, g projector, h predictor, sg stop-gradient: neither negatives nor a slow teacher.
 """
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -28,13 +29,14 @@ class SimSiam(PretrainObjective):
 
     def __init__(self, encoder: nn.Module, *, out: int = 2048, hidden: int = 512):
         super().__init__(encoder)
-        self.projector = nn.Sequential(mlp(encoder.num_features, out, out, depth=3, bias=False),
-                                       nn.BatchNorm1d(out, affine=False))
+        self.projector = nn.Sequential(
+            mlp(encoder.num_features, out, out, depth=3, bias=False), nn.BatchNorm1d(out, affine=False)
+        )
         self.predictor = mlp(out, hidden, out)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
-        x1, x2 = batch["views"]                                                          # [B, 3, H, W]
-        z1, z2 = (self.projector(self.encoder.pooled(x)) for x in (x1, x2))              # [B, out], BN per view
+        x1, x2 = batch["views"]  # [B, 3, H, W]
+        z1, z2 = (self.projector(self.encoder.pooled(x)) for x in (x1, x2))  # [B, out], BN per view
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (0.5 * negative_cosine(p1, z2) + 0.5 * negative_cosine(p2, z1)).mean()
         return {"loss": loss, "z_std": feature_std(z1)}

@@ -8,6 +8,7 @@
 The mean over d in s and the 1/2 follow the authors' code, to which their weights 25, 25, 1 belong; the printed Eq. 5
 and 6 sum over d and leave out the 1/2.
 """
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ def variance(z: Tensor, eps: float = 1e-4) -> Tensor:
 def covariance(z: Tensor) -> Tensor:
     """c: the sum of squares beside the diagonal of the covariance matrix of [B, D], over D."""
     z = z - z.mean(0)
-    cov = z.T @ z / (len(z) - 1)                                                         # [D, D]
+    cov = z.T @ z / (len(z) - 1)  # [D, D]
     return (cov.square().sum() - cov.diagonal().square().sum()) / z.shape[1]
 
 
@@ -38,8 +39,15 @@ class VICReg(PretrainObjective):
 
     views = ("byol1", "byol2")
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 8192, invariance: float = 25.0, variance: float = 25.0,
-                 covariance: float = 1.0):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        hidden: int = 8192,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+    ):
         super().__init__(encoder)
         self.weights = (invariance, variance, covariance)
         self.expander = mlp(encoder.num_features, hidden, hidden, depth=3, bias=False)
@@ -47,9 +55,14 @@ class VICReg(PretrainObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         z1, z2 = (self.expander(self.encoder.pooled(x)).float() for x in batch["views"])  # [B, hidden], BN per view
         s = F.mse_loss(z1, z2)
-        a, b = all_gather(z1, grad=True), all_gather(z2, grad=True)                      # [world * B, hidden]
+        a, b = all_gather(z1, grad=True), all_gather(z2, grad=True)  # [world * B, hidden]
         with full_precision(a):
             v, c = (variance(a) + variance(b)) / 2, covariance(a) + covariance(b)
         lam, mu, nu = self.weights
-        return {"loss": lam * s + mu * v + nu * c, "invariance": s.detach(), "variance": v.detach(),
-                "covariance": c.detach(), "z_std": feature_std(z1)}
+        return {
+            "loss": lam * s + mu * v + nu * c,
+            "invariance": s.detach(),
+            "variance": v.detach(),
+            "covariance": c.detach(),
+            "z_std": feature_std(z1),
+        }

@@ -125,8 +125,7 @@ def _sklearn(x: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarray:
 def lloyd(
     x: np.ndarray, centres: np.ndarray, iterations: int, fixed: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """Lloyd's steps from `centres` until nothing changes. fixed: (rows, bool [rows, K]: the clusters each may be in).
-    """
+    """Lloyd's steps from `centres` until nothing changes. fixed: (rows, bool [rows, K]: the clusters each may be in)."""
     data = torch.as_tensor(np.require(x, np.float32, ["C", "W"]), device=best_device())
     centre = torch.as_tensor(np.array(centres, dtype=np.float32), device=best_device())
     before = None

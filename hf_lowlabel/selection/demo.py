@@ -21,6 +21,7 @@ from .importing import import_labels
 from .labels import Labels, Task, write_labels
 from .verbs import priors, select
 
+
 def active_demo(
     output_dir: str = "demo-digits", num_labels: int = 10, seed: int = 0, strategy: str = "as3l"
 ) -> dict[str, Run]:

@@ -54,8 +54,7 @@ def check_folder(folder: Path) -> None:
 
 
 def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray, task: Task, why: list[dict]) -> Task:
-    """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image.
-    """
+    """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     task = replace(
         task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
@@ -83,8 +82,7 @@ def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray
 
 
 def write_image(source: Source | SegmentationSource, i: int, folder: Path, number: int) -> str:
-    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number.
-    """
+    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
     with source.image(i) as image:
         file = Path(getattr(image, "filename", "") or "")
@@ -165,7 +163,7 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
         near = "".join(
             f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
             f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}'
-            f'{" (all but the same)" if n["same"] else ""}'
+            f"{' (all but the same)' if n['same'] else ''}"
             f"</figcaption></figure>"
             for n in reason["neighbours"]
         )

@@ -176,9 +176,13 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     columns = [clean(c).lower() for c in reader.fieldnames or ()]
     named = next((c for c in FILE_NAMES if c in columns), None)
     if named is None and "id" not in columns:
-        raise UserError(f"found the columns {', '.join(columns)} in {path.name}; expected one called file_name; fix: rename it")
+        raise UserError(
+            f"found the columns {', '.join(columns)} in {path.name}; expected one called file_name; fix: rename it"
+        )
     if not set(LABEL_NAMES) & set(columns):
-        raise UserError(f"found the columns {', '.join(columns)} in {path.name}; expected one called label; fix: rename it")
+        raise UserError(
+            f"found the columns {', '.join(columns)} in {path.name}; expected one called label; fix: rename it"
+        )
     columns = ["file_name" if c == named else c for c in columns]
     reader.fieldnames = columns
     return [(reader.line_num, row) for row in reader]

@@ -167,8 +167,7 @@ def check_budget(budget: int, available: int, classes_without: int, task: str) -
 def report_of(
     source, found: Features, rows: np.ndarray, free: np.ndarray, first: np.ndarray, why: list[dict], task: str
 ) -> dict:
-    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered where they are known.
-    """
+    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered where they are known."""
     copies = np.flatnonzero(first != np.arange(len(first)))
     name = [source.ids[i] for i in found.indices]
     near = {
@@ -232,8 +231,10 @@ def priors(
         raise unknown("propagation", propagation, PROPAGATION)
     other = {"clusters": ("neighbors", neighbors), "llgc": ("clusters", clusters)}[propagation]
     if other[1] is not None:
-        raise UserError(f"found {other[0]} with the propagation {propagation!r}, which has none; expected it with the "
-                        "other one; fix: leave it out, or change --propagation")
+        raise UserError(
+            f"found {other[0]} with the propagation {propagation!r}, which has none; expected it with the "
+            "other one; fix: leave it out, or change --propagation"
+        )
     start_processes(device)
     manifest = Split.load(split)
     if Path(output).exists():
@@ -241,7 +242,13 @@ def priors(
     source = open_images(dataset, "classification")
     at: Resolved = manifest.resolve(source)
     found = extract(
-        model, source, at.train, path=features, image_size=image_size, revision=model_revision, device=device,
+        model,
+        source,
+        at.train,
+        path=features,
+        image_size=image_size,
+        revision=model_revision,
+        device=device,
         max_bad=max_bad,
     )
     labeled = found.rows(at.labeled)
@@ -253,7 +260,13 @@ def priors(
     x = unit(found.values)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
-    more = {"counts": clusters, "seed": seed} if propagation == "clusters" else {} if neighbors is None else {"k": neighbors}
+    more = (
+        {"counts": clusters, "seed": seed}
+        if propagation == "clusters"
+        else {}
+        if neighbors is None
+        else {"k": neighbors}
+    )
     y = PROPAGATION[propagation](
         x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
     )

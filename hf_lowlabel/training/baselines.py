@@ -1,4 +1,5 @@
 """What the weights that a run starts from are worth on the same images, for the table of its card."""
+
 from __future__ import annotations
 
 import logging
@@ -15,7 +16,9 @@ log = logging.getLogger("hf_lowlabel")
 MOST_LABELS = 10_000  # above it the probe would take longer than it is worth
 
 
-def frozen_row(model, weights: str, view, pool, labeled: torch.Tensor, labels: np.ndarray, test_pool, test_labels) -> Row | None:
+def frozen_row(
+    model, weights: str, view, pool, labeled: torch.Tensor, labels: np.ndarray, test_pool, test_labels
+) -> Row | None:
     """Test accuracy of logistic regression on frozen features of the labeled images (positions `labeled` of `pool`).
 
     weights: what the network starts from, in words. Every process calls it, since all compute features. None where

@@ -1,4 +1,5 @@
 """What a step sees: a pure function of (seed, step), the same for any number of processes, workers or restarts."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -19,20 +20,42 @@ class ViewStream:
     one call, which saves starting small operations; the pixels are the same for any chunk.
     """
 
-    def __init__(self, pool, members: Tensor | None, per_step: int, views: dict, *, name: str, seed: int, rank: int = 0,
-                 world: int = 1, chunk: int = 1, targets: Tensor | None = None, geometry: bool = False):
+    def __init__(
+        self,
+        pool,
+        members: Tensor | None,
+        per_step: int,
+        views: dict,
+        *,
+        name: str,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        chunk: int = 1,
+        targets: Tensor | None = None,
+        geometry: bool = False,
+    ):
         if per_step % world:
-            raise UserError(f"a batch of {per_step} {name} images cannot be shared by {world} processes; "
-                            f"expected a multiple of {world}")
+            raise UserError(
+                f"a batch of {per_step} {name} images cannot be shared by {world} processes; "
+                f"expected a multiple of {world}"
+            )
         self.pool, self.members, self.per_step, self.views, self.targets = pool, members, per_step, views, targets
-        self.name, self.seed, self.rank, self.world, self.chunk, self.geometry = name, seed, rank, world, chunk, geometry
+        self.name, self.seed, self.rank, self.world, self.chunk, self.geometry = (
+            name,
+            seed,
+            rank,
+            world,
+            chunk,
+            geometry,
+        )
         self.share = per_step // world
 
     def positions(self, chunk: int) -> tuple[int, int, Tensor]:
         """(first global sample of a chunk of steps, how many there are, which of them are this rank's)."""
         count = self.per_step * self.chunk
         rows = torch.arange(count).view(self.chunk, self.per_step)
-        return chunk * count, count, rows[:, self.rank * self.share:(self.rank + 1) * self.share].flatten()
+        return chunk * count, count, rows[:, self.rank * self.share : (self.rank + 1) * self.share].flatten()
 
     def indices(self, chunk: int) -> Tensor:
         """Positions in `members` (without them, in the stream) that this rank sees: int64 [chunk * share]."""
@@ -59,14 +82,14 @@ class ViewStream:
             whole = self.render(chunk, images)
             for step in range(max(start, chunk * self.chunk), (chunk + 1) * self.chunk):
                 at = (step - chunk * self.chunk) * self.share
-                yield {k: v[at:at + self.share] for k, v in whole.items()}
+                yield {k: v[at : at + self.share] for k, v in whole.items()}
 
     def render(self, chunk: int, images: Tensor) -> dict[str, Tensor]:
         """Every view of uint8 images [n, 3, S, S] with the draws that belong to this chunk."""
         first, count, rows = self.positions(chunk)
         out: dict[str, Tensor] = {}
         for key, view in self.views.items():
-            u = uniforms(self.seed, f"{self.name}/{key}", first, count, view.width)[rows]   # [n, width]
+            u = uniforms(self.seed, f"{self.name}/{key}", first, count, view.width)[rows]  # [n, width]
             out[key] = view(images, u)
             if self.geometry:
                 box, flip = view.geometry(u, images.shape[-1])
@@ -95,8 +118,10 @@ def _equal(key: str, value, parts: int) -> list:
     if isinstance(value, list):
         return [list(piece) for piece in zip(*(_equal(key, v, parts) for v in value), strict=True)] or [[]] * parts
     if len(value) % parts:
-        raise UserError(f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches; "
-                        f"expected a multiple of {parts}")
+        raise UserError(
+            f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches; "
+            f"expected a multiple of {parts}"
+        )
     return list(value.chunk(parts))
 
 

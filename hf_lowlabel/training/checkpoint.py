@@ -5,6 +5,7 @@
 The older checkpoint goes only after the newer one is committed. A damaged one is found by its hashes, reported, and the
 one before it is taken. Nothing is ever unpickled.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -25,8 +26,9 @@ from ..errors import UserError
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
-def save_checkpoint(folder: Path, step: int, objective: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict,
-                    keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, objective: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict, keep: int
+) -> Path:
     """Commit a checkpoint for `step` under `folder` and drop all but the newest `keep`. Called by the main process only."""
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
@@ -49,8 +51,10 @@ def save_checkpoint(folder: Path, step: int, objective: dict[str, Tensor], optim
         shutil.rmtree(temporary, ignore_errors=True)
         last = next(iter(checkpoints(folder)), None)
         kept = f"the last whole checkpoint is {last.name}" if last else "there is no earlier checkpoint"
-        raise UserError(f"could not write the checkpoint of step {step}: {getattr(e, 'strerror', None) or e}; {kept}; free some space in "
-                        f"{folder.parent} and go on with --resume") from e
+        raise UserError(
+            f"could not write the checkpoint of step {step}: {getattr(e, 'strerror', None) or e}; {kept}; free some space in "
+            f"{folder.parent} and go on with --resume"
+        ) from e
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     for leftover in folder.glob(".step-*"):  # of a process killed while writing
@@ -86,7 +90,9 @@ def damage(path: Path) -> str | None:
         hashes = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError):
         return "its manifest is missing or unreadable"
-    if not isinstance(hashes, dict) or not {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(hashes):
+    if not isinstance(hashes, dict) or not {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(
+        hashes
+    ):
         return "its manifest is incomplete"
     for name, expected in hashes.items():
         file = path / name

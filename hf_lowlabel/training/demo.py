@@ -1,7 +1,8 @@
 """The whole chain on scikit-learn's digits: 1,797 real scans, offline, a few of them labeled.
 
-    split -> supervised baseline -> target pretraining -> prior pseudo-labels -> FlexMatch from both -> one test set for all
+split -> supervised baseline -> target pretraining -> prior pseudo-labels -> FlexMatch from both -> one test set for all
 """
+
 from __future__ import annotations
 
 import logging
@@ -19,11 +20,15 @@ SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, pool_size=16, co
 _PRETRAIN = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup=0.1, randaugment=True)
 PRETRAIN = {  # contrast learns most in two minutes; BYOL needs more steps and smaller crops
     "simclr": dict(_PRETRAIN, method="simclr", max_steps=1500, lr=0.2, min_scale=0.5),
-    "byol": dict(_PRETRAIN, method="byol", max_steps=1500, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)),
+    "byol": dict(
+        _PRETRAIN, method="byol", max_steps=1500, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)
+    ),
 }
 PRIORS = dict(propagation="llgc", neighbors=7, balanced=True, hard=True, finetune=False)
 FINETUNE = dict(max_steps=600, batch_size=16, unlabeled_ratio=5, lr=0.03)
-FROM_PRIORS = dict(method="flexmatch", prior_until=0.6)  # its thresholds start low: priors count before the network is sure
+FROM_PRIORS = dict(
+    method="flexmatch", prior_until=0.6
+)  # its thresholds start low: priors count before the network is sure
 
 
 def settings(pretraining: str = "simclr") -> tuple[dict, dict, dict]:
@@ -40,7 +45,9 @@ def check_empty(output_dir: str) -> Path:
     return folder
 
 
-def demo(output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0, pretraining: str = "simclr") -> dict[str, Run]:
+def demo(
+    output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0, pretraining: str = "simclr"
+) -> dict[str, Run]:
     """Run the chain in `output_dir`; returns the runs by name. The finished model lies in output_dir/model."""
     from ..selection.verbs import priors
 
@@ -52,20 +59,36 @@ def demo(output_dir: str = "demo-digits", num_labels: int = 40, seed: int = 0, p
     common = dict(shared, seed=seed, split=str(folder / "split.json"))
     backbone, prior = str(folder / "pretrained"), str(folder / "priors.safetensors")
     print(f"{len(split.labeled)} labeled, {len(split.test)} test images\n1/4 supervised baseline on the labels alone")
-    supervised = finetune(**common, **fine, from_scratch=True, method="supervised", output_dir=str(folder / "supervised"))
+    supervised = finetune(
+        **common, **fine, from_scratch=True, method="supervised", output_dir=str(folder / "supervised")
+    )
     print(f"2/4 target pretraining without labels ({pre['method']})")
     pretrained = pretrain(**common, **pre, from_scratch=True, output_dir=backbone)
     print("3/4 prior pseudo-labels: the few labels spread over the features of all images")
     worth = priors(backbone, "digits", split=common["split"], output=prior, seed=seed, **PRIORS)
-    print(f"{worth['accuracy']:.1%} of {worth['images'] - worth['labeled']} pseudo-labels are right\n"
-          "4/4 FlexMatch (FixMatch with a threshold per class), from the pretrained weights and the priors")
-    model = finetune(**dict(common, model=backbone), **fine, **FROM_PRIORS, prior=prior,
-                     output_dir=str(folder / "model"), compare_supervised=str(folder / "supervised"))
+    print(
+        f"{worth['accuracy']:.1%} of {worth['images'] - worth['labeled']} pseudo-labels are right\n"
+        "4/4 FlexMatch (FixMatch with a threshold per class), from the pretrained weights and the priors"
+    )
+    model = finetune(
+        **dict(common, model=backbone),
+        **fine,
+        **FROM_PRIORS,
+        prior=prior,
+        output_dir=str(folder / "model"),
+        compare_supervised=str(folder / "supervised"),
+    )
     runs = {"supervised": supervised, "pretrained": pretrained, "model": model}
     name, seconds = f"{pre['method']} + priors + flexmatch", time.perf_counter() - begin
-    results = {"supervised": supervised.metrics["accuracy"], "priors": worth["accuracy"], name: model.metrics["accuracy"],
-               "seconds": round(seconds, 1)}
+    results = {
+        "supervised": supervised.metrics["accuracy"],
+        "priors": worth["accuracy"],
+        name: model.metrics["accuracy"],
+        "seconds": round(seconds, 1),
+    }
     write_json(folder / "results.json", results)
-    print(f"\ntest accuracy with {num_labels} labels: supervised {results['supervised']:.1%}, {name} {results[name]:.1%}   ({seconds:.0f} s)")
+    print(
+        f"\ntest accuracy with {num_labels} labels: supervised {results['supervised']:.1%}, {name} {results[name]:.1%}   ({seconds:.0f} s)"
+    )
     print(f"model, card and pictures: {folder / 'model'}")
     return runs

@@ -1,4 +1,5 @@
 """A run of supervised or semi-supervised finetuning, from its configuration to the saved classifier."""
+
 from __future__ import annotations
 
 import logging
@@ -42,8 +43,11 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     at = split.resolve(source)
     names = split.class_names
     with accelerator.main_process_first():
-        model, size, stored = setup.make_network(config, source, lambda **kw: create_classifier(
-            num_labels=len(names), class_names=names, drop_rate=config.drop_rate, **kw))
+        model, size, stored = setup.make_network(
+            config,
+            source,
+            lambda **kw: create_classifier(num_labels=len(names), class_names=names, drop_rate=config.drop_rate, **kw),
+        )
     interpolation, device = model.preprocessing["interpolation"], accelerator.device
     pool = setup.make_pool(config, source, at.train, stored, interpolation, device, "training", at.labeled)
     known = {}  # part -> (pool, labels [N]) of images that are not trained on
@@ -58,23 +62,59 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
 
     def stream(name, members, per_step, kinds, targets=None):
         views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"])
-        return ViewStream(pool, members, per_step, views, name=name, seed=config.seed, rank=accelerator.process_index,
-                          world=world(), targets=targets, chunk=setup.steps_ahead(config, per_step // world(), stored, device))
+        return ViewStream(
+            pool,
+            members,
+            per_step,
+            views,
+            name=name,
+            seed=config.seed,
+            rank=accelerator.process_index,
+            world=world(),
+            targets=targets,
+            chunk=setup.steps_ahead(config, per_step // world(), stored, device),
+        )
 
-    labeled = stream("labeled", labeled_positions(pool, at.labeled, source), config.batch_size, objective.labeled_views,
-                     torch.as_tensor(at.labels))
+    labeled = stream(
+        "labeled",
+        labeled_positions(pool, at.labeled, source),
+        config.batch_size,
+        objective.labeled_views,
+        torch.as_tensor(at.labels),
+    )
     per_step = config.batch_size * config.unlabeled_ratio
-    unlabeled = stream("unlabeled", torch.arange(len(pool)), per_step, objective.unlabeled_views) if objective.unlabeled_views else None
+    unlabeled = (
+        stream("unlabeled", torch.arange(len(pool)), per_step, objective.unlabeled_views)
+        if objective.unlabeled_views
+        else None
+    )
     config.max_steps = setup.steps(config, len(pool), per_step)
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
-    recorder = Recorder(config, folder, source, split, model.load_report, pools={"training": pool, **{k: p for k, (p, _) in known.items()}})
+    recorder = Recorder(
+        config,
+        folder,
+        source,
+        split,
+        model.load_report,
+        pools={"training": pool, **{k: p for k, (p, _) in known.items()}},
+    )
     recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
-    loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
-                lr=config.lr, evaluate=watcher(known, plain, pool if unlabeled else None),
-                keep_best=_keep_best(config, "validation" in known, unlabeled is not None),
-                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split, pool))
+    loop = Loop(
+        objective,
+        lambda start: finetune_batches(labeled, unlabeled, start),
+        config,
+        folder,
+        accelerator=accelerator,
+        lr=config.lr,
+        evaluate=watcher(known, plain, pool if unlabeled else None),
+        keep_best=_keep_best(config, "validation" in known, unlabeled is not None),
+        on_save=lambda loop: recorder.save(loop, {}, final=False),
+        data=setup.identity(source, split, pool),
+    )
     if "test" in known and not (config.from_scratch or config.dry_run):
-        row = frozen_row(objective.evaluated, recorder.start_words(), plain, pool, labeled.members, at.labels, *known["test"])
+        row = frozen_row(
+            objective.evaluated, recorder.start_words(), plain, pool, labeled.members, at.labels, *known["test"]
+        )
         recorder.comparisons += [row] if row else []
     loop.fit(config.resume)
     loop.take_best()
@@ -93,8 +133,15 @@ def make_objective(config: FinetuneConfig, model, pool, at: Resolved, names: lis
     if config.freeze:
         freeze_stages(model, config.freeze)
     priors = load_priors(config.prior, pool.ids, names) if config.prior else None
-    objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool),
-                                      num_labeled=len(at.labeled), priors=priors)
+    objective = setup.build_objective(
+        config.method,
+        model,
+        config.method_args,
+        num_classes=len(names),
+        pool=len(pool),
+        num_labeled=len(at.labeled),
+        priors=priors,
+    )
     if priors is not None and hasattr(objective, "rule"):
         objective.rule = Prior(objective.rule, priors, until=config.prior_until)
     setup.start_from(objective, config)
@@ -106,8 +153,10 @@ def watcher(known: dict, plain, unlabeled) -> Callable[[Objective, int], dict]:
     asked = torch.linspace(0, len(unlabeled) - 1, min(SEL_IMAGES, len(unlabeled))).long() if unlabeled else None
 
     def watch(objective: Objective, step: int) -> dict:
-        scores = {f"{part}_accuracy": float((logits_of(objective.evaluated, p, plain).argmax(1) == y).float().mean())
-                  for part, (p, y) in known.items()}
+        scores = {
+            f"{part}_accuracy": float((logits_of(objective.evaluated, p, plain).argmax(1) == y).float().mean())
+            for part, (p, y) in known.items()
+        }
         if unlabeled:
             scores["sel"] = sel(softmax(logits_of(objective.evaluated, unlabeled, plain, asked).numpy()))
         return scores
@@ -132,8 +181,10 @@ def final_metrics(trained, known: dict, plain, names: list[str], history: list[d
 
 def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool) -> str | None:
     """The score by which the saved weights are chosen; None: the last ones."""
-    for kind, there, need in (("validation", has_validation, "validation images; fix: --validation N, or a split with some"),
-                              ("sel", has_unlabeled, "a method that uses unlabeled images")):
+    for kind, there, need in (
+        ("validation", has_validation, "validation images; fix: --validation N, or a split with some"),
+        ("sel", has_unlabeled, "a method that uses unlabeled images"),
+    ):
         if config.keep_best == kind and not there:
             raise UserError(f"keep_best is {kind!r}; expected {need}")
     if config.keep_best == "last":
@@ -148,15 +199,23 @@ def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source,
     `test_fraction` of the labeled images. Raises UserError where neither a label budget nor a manifest is given.
     """
     if (config.split is None) == (config.num_labels is None):
-        raise UserError("expected either --num-labels N (a budget to draw) or --split split.json (a manifest), found "
-                        + ("neither" if config.split is None else "both"))
+        raise UserError(
+            "expected either --num-labels N (a budget to draw) or --split split.json (a manifest), found "
+            + ("neither" if config.split is None else "both")
+        )
     given = Split.load(config.split) if config.split else None
     if given is not None and given.test:
         return given, source, given.resolve(source).test
     other = None if config.dataset_split != "train" and config.test_dataset_split is None else _test_source(config)
     if given is None:
-        given = make_split(source, config.num_labels, seed=config.seed, class_balanced=config.class_balanced,
-                           validation=config.validation, test_fraction=0.0 if other is not None else config.test_fraction)
+        given = make_split(
+            source,
+            config.num_labels,
+            seed=config.seed,
+            class_balanced=config.class_balanced,
+            validation=config.validation,
+            test_fraction=0.0 if other is not None else config.test_fraction,
+        )
     if other is not None:
         return given, other, np.flatnonzero(other.with_classes(given.class_names).labels >= 0)
     return given, source, given.resolve(source).test
@@ -166,7 +225,9 @@ def tested_on(config: FinetuneConfig, source: Source, test_source: Source) -> tu
     """Which images are the test set, for the card: in words, and the name of a published split where they are that."""
     if test_source is not source:
         return f"split {test_source.split!r}", test_source.split
-    return ("held out by the manifest" if config.split else f"{config.test_fraction:.0%} of the labeled images, held out"), None
+    return (
+        "held out by the manifest" if config.split else f"{config.test_fraction:.0%} of the labeled images, held out"
+    ), None
 
 
 def _test_source(config: FinetuneConfig) -> Source | None:
@@ -193,6 +254,8 @@ def labeled_positions(pool, labeled: np.ndarray, source: Source) -> torch.Tensor
     where = order[np.minimum(np.searchsorted(pool.indices, labeled, sorter=order), len(order) - 1)]
     lost = [source.ids[i] for i in labeled[pool.indices[where] != labeled]]
     if lost:
-        raise UserError(f"{len(lost)} labeled images cannot be read ({', '.join(lost[:5])}); expected every labeled image to be "
-                        "whole; fix the files or leave them out of the split")
+        raise UserError(
+            f"{len(lost)} labeled images cannot be read ({', '.join(lost[:5])}); expected every labeled image to be "
+            "whole; fix the files or leave them out of the split"
+        )
     return torch.as_tensor(where)

@@ -1,4 +1,5 @@
 """The run folder: one run at a time, never over somebody's files."""
+
 from __future__ import annotations
 
 import fcntl
@@ -21,7 +22,9 @@ def claim(folder: str | Path, resume: bool) -> Path:
     Raises UserError when another process trains in it, when it is not empty, or when it cannot be written.
     """
     path = Path(folder).expanduser().resolve()
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one holds the folder, and is the only one to write
+    if (
+        os.environ.get("RANK", "0") != "0"
+    ):  # of several processes the first one holds the folder, and is the only one to write
         return path
     if path.exists() and not path.is_dir():
         raise UserError(f"output_dir {folder} is a file; expected a folder")
@@ -34,16 +37,20 @@ def claim(folder: str | Path, resume: bool) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         lock.seek(0)
-        raise UserError(f"output_dir {folder} is in use by process {lock.read().strip() or '?'}; give another --output-dir or "
-                        "wait for it") from e
+        raise UserError(
+            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}; give another --output-dir or "
+            "wait for it"
+        ) from e
     except OSError as e:  # a network file system without locks
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
     content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED)
     if content and not resume:
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
-        raise UserError(f"output_dir {folder} is not empty ({some}); give --resume to go on with that run, or another "
-                        "--output-dir to start a new one (--init-from takes over the weights of an old one)")
+        raise UserError(
+            f"output_dir {folder} is not empty ({some}); give --resume to go on with that run, or another "
+            "--output-dir to start a new one (--init-from takes over the weights of an old one)"
+        )
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))

@@ -1,4 +1,5 @@
 """A loss that is NaN or infinite never reaches weights, teacher, BatchNorm statistics or queue."""
+
 from __future__ import annotations
 
 import torch
@@ -18,7 +19,9 @@ def state_of(objective: Objective) -> tuple[list[Tensor], list[Tensor]]:
     forward = []
     for module in objective.modules():
         skipped = getattr(module, "unguarded", ())
-        forward += [b for name, b in module._buffers.items() if b is not None and not name.startswith(tuple(skipped) or ("\0",))]
+        forward += [
+            b for name, b in module._buffers.items() if b is not None and not name.startswith(tuple(skipped) or ("\0",))
+        ]
     return forward, [p.detach() for p in objective.parameters()]
 
 
@@ -32,8 +35,10 @@ class Guard:
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device):
         self.objective, self.optimizer = objective, optimizer
         self.on_host = device.type == "cpu"
-        self.in_row = torch.zeros((), dtype=torch.int64, device=device)    # bad steps up to now without a good one between
-        self.longest = torch.zeros((), dtype=torch.int64, device=device)   # the longest such run
+        self.in_row = torch.zeros(
+            (), dtype=torch.int64, device=device
+        )  # bad steps up to now without a good one between
+        self.longest = torch.zeros((), dtype=torch.int64, device=device)  # the longest such run
         self.total = torch.zeros((), dtype=torch.int64, device=device)
         self.buffers, self.weights = state_of(objective)
         self.live: list[Tensor] = []

@@ -1,4 +1,5 @@
 """Logits and features of every image of a pool, over all processes, each image once."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,9 @@ from ..distributed import all_gather, rank, world
 
 
 @torch.inference_mode()
-def run_over(pool, view, function: Callable[[Tensor], Tensor], indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
+def run_over(
+    pool, view, function: Callable[[Tensor], Tensor], indices: Tensor | None = None, batch_size: int = 256
+) -> Tensor:
     """`function(views)` of images `indices` of the pool (None: all), in that order, float32 on the CPU: [n, ...].
 
     Each process computes an equal share; the last share is filled up with repeats, which are cut off after gathering.
@@ -19,8 +22,8 @@ def run_over(pool, view, function: Callable[[Tensor], Tensor], indices: Tensor |
     n, w = len(indices), world()
     share = -(-n // w)
     padded = torch.cat([indices, indices[:1].expand(share * w - n)])
-    mine = padded[rank() * share:(rank() + 1) * share]
-    chunks = [mine[i:i + batch_size] for i in range(0, share, batch_size)]
+    mine = padded[rank() * share : (rank() + 1) * share]
+    chunks = [mine[i : i + batch_size] for i in range(0, share, batch_size)]
     nothing = torch.zeros(max(map(len, chunks)), view.width, dtype=torch.float64)
     out = []
     for images in pool.stream(iter(chunks)):

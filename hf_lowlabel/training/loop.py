@@ -5,6 +5,7 @@
 Accelerate places devices, wraps DistributedDataParallel and precision. The order of images, the random state and the
 checkpoints are ours, so that a resumed run is bit-identical to one that was never stopped.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -49,15 +50,28 @@ class Loop:
     images, hash of the split); a resumed run must have the same.
     """
 
-    def __init__(self, objective: Objective, batches: Callable[[int], Iterator[dict]], config: RunConfig, folder: Path, *,
-                 accelerator: Accelerator, lr: float, evaluate: Callable[[Objective, int], dict] | None = None,
-                 keep_best: str | None = None, on_save: Callable[[Loop], None] | None = None, data: dict[str, str] | None = None):
+    def __init__(
+        self,
+        objective: Objective,
+        batches: Callable[[int], Iterator[dict]],
+        config: RunConfig,
+        folder: Path,
+        *,
+        accelerator: Accelerator,
+        lr: float,
+        evaluate: Callable[[Objective, int], dict] | None = None,
+        keep_best: str | None = None,
+        on_save: Callable[[Loop], None] | None = None,
+        data: dict[str, str] | None = None,
+    ):
         self.config, self.folder, self.accelerator, self.batches = config, folder, accelerator, batches
         self.evaluate, self.keep_best, self.on_save = evaluate, keep_best, on_save
         self.data = data or {}
         if getattr(config, "early_stopping", None) and not keep_best:
-            raise UserError(f"found early_stopping {config.early_stopping}, and no score to stop by; expected validation images, or a "
-                            "method whose Sel is kept; fix: --validation N, or leave out --early-stopping")
+            raise UserError(
+                f"found early_stopping {config.early_stopping}, and no score to stop by; expected validation images, or a "
+                "method whose Sel is kept; fix: --validation N, or leave out --early-stopping"
+            )
         device = accelerator.device
         objective.to(device)
         self.channels_last = config.channels_last
@@ -166,23 +180,41 @@ class Loop:
 
     def write_log(self, out: dict, begin: float, first: int, bar) -> None:
         """Fetch this step's scalars (the only time the host waits for the device) and write them down."""
-        values = all_mean(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.accelerator.device) for v in out.values()]))
-        row = {"step": self.step, **dict(zip(out, map(_number, values.tolist()), strict=True)), "lr": self.optimizer.param_groups[0]["lr"]}
+        values = all_mean(
+            torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.accelerator.device) for v in out.values()])
+        )
+        row = {
+            "step": self.step,
+            **dict(zip(out, map(_number, values.tolist()), strict=True)),
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
         row["skipped"] = int(self.guard.total)
         row["steps_per_second"] = (self.step - first) / max(time.perf_counter() - begin, 1e-9)
         longest = int(self.guard.longest)
         self.record(row)
         if self.accelerator.is_main_process:
             left = (self.steps - self.step) / row["steps_per_second"]
-            shown = "  ".join(f"{k} {'NaN' if v is None else format(v, '.4g')}" for k, v in row.items() if k in ("loss", "used", "z_std", "train_accuracy"))
+            shown = "  ".join(
+                f"{k} {'NaN' if v is None else format(v, '.4g')}"
+                for k, v in row.items()
+                if k in ("loss", "used", "z_std", "train_accuracy")
+            )
             bar.set_postfix_str(shown)
             if bar.disable:
-                log.info("step %d/%d  %s  %.2f steps/s  %s left", self.step, self.steps, shown, row["steps_per_second"],
-                         duration(left))
+                log.info(
+                    "step %d/%d  %s  %.2f steps/s  %s left",
+                    self.step,
+                    self.steps,
+                    shown,
+                    row["steps_per_second"],
+                    duration(left),
+                )
         if longest >= self.config.max_bad_steps:
-            raise UserError(f"the loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
-                            "such step changed the model. Start a new run with a lower --lr, --clip-norm 1 or --precision fp32; --init-from "
-                            f"{self.folder}/checkpoints/step-N lets it start from this run's weights")
+            raise UserError(
+                f"the loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
+                "such step changed the model. Start a new run with a lower --lr, --clip-norm 1 or --precision fp32; --init-from "
+                f"{self.folder}/checkpoints/step-N lets it start from this run's weights"
+            )
 
     def record(self, row: dict) -> None:
         """Append to log.jsonl (main process) and hand the row to the trackers."""
@@ -216,11 +248,24 @@ class Loop:
     # ---- checkpoints ----------------------------------------------------------------------------------------------
     def save(self) -> None:
         if self.accelerator.is_main_process:
-            state = {"guard": self.guard.state_dict(), "best": self.best, "best_step": self.best_step, "stale": self.stale,
-                     "seconds": self.seconds, "config": _comparable(self.config), "data": self.data}
+            state = {
+                "guard": self.guard.state_dict(),
+                "best": self.best,
+                "best_step": self.best_step,
+                "stale": self.stale,
+                "seconds": self.seconds,
+                "config": _comparable(self.config),
+                "data": self.data,
+            }
             best = {f"best::{k}": v for k, v in self.best_weights.items()}
-            save_checkpoint(self.folder / "checkpoints", self.step, {**self.inner.state_dict(), **best}, self.optimizer, state,
-                            self.config.keep_checkpoints)
+            save_checkpoint(
+                self.folder / "checkpoints",
+                self.step,
+                {**self.inner.state_dict(), **best},
+                self.optimizer,
+                state,
+                self.config.keep_checkpoints,
+            )
             if self.on_save:
                 self.on_save(self)
         barrier()
@@ -233,15 +278,21 @@ class Loop:
             self._truncate_log(0)
             return
         path, tensors, optimizer, state = found
-        changed = {k: (v, state["config"].get(k)) for k, v in _comparable(self.config).items() if state["config"].get(k) != v}
+        changed = {
+            k: (v, state["config"].get(k)) for k, v in _comparable(self.config).items() if state["config"].get(k) != v
+        }
         if changed:
             listed = "; ".join(f"{k} was {old!r}, now {new!r}" for k, (new, old) in changed.items())
-            raise UserError(f"cannot resume {path.name} with other settings: {listed}. Use the settings of the run, or "
-                            "--init-from to start a new run from its weights")
+            raise UserError(
+                f"cannot resume {path.name} with other settings: {listed}. Use the settings of the run, or "
+                "--init-from to start a new run from its weights"
+            )
         for what, value in self.data.items():
             if state["data"].get(what) != value:
-                raise UserError(f"cannot resume {path.name} on other data: its {what} was {str(state['data'].get(what))[:12]}, now "
-                                f"{value[:12]}. Give the data of the run, or --init-from to start a new run from its weights")
+                raise UserError(
+                    f"cannot resume {path.name} on other data: its {what} was {str(state['data'].get(what))[:12]}, now "
+                    f"{value[:12]}. Give the data of the run, or --init-from to start a new run from its weights"
+                )
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         self.inner.load_state_dict(tensors)
         restore_optimizer(self.optimizer, optimizer, state["optimizer"])
@@ -301,8 +352,12 @@ class Loop:
 
     def _stop(self, number: int) -> None:
         if self.accelerator.is_main_process:
-            log.warning("stopped by %s at step %d of %d; saved. Go on with --resume", signal.Signals(number).name, self.step,
-                        self.steps)
+            log.warning(
+                "stopped by %s at step %d of %d; saved. Go on with --resume",
+                signal.Signals(number).name,
+                self.step,
+                self.steps,
+            )
         raise Interrupted(128 + number)
 
 
@@ -324,9 +379,27 @@ def _number(value) -> float | None:
     return value if math.isfinite(value) else None
 
 
-_MAY_CHANGE = {"output_dir", "resume", "save_every", "keep_checkpoints", "log_every", "eval_every", "max_bad_steps", "trackers",
-               "memory_budget", "workers", "dry_run", "push_to_hub", "hub_private", "device", "compile", "streaming",
-               "early_stopping", "compare_supervised", "window"}
+_MAY_CHANGE = {
+    "output_dir",
+    "resume",
+    "save_every",
+    "keep_checkpoints",
+    "log_every",
+    "eval_every",
+    "max_bad_steps",
+    "trackers",
+    "memory_budget",
+    "workers",
+    "dry_run",
+    "push_to_hub",
+    "hub_private",
+    "device",
+    "compile",
+    "streaming",
+    "early_stopping",
+    "compare_supervised",
+    "window",
+}
 
 
 def _comparable(config: RunConfig) -> dict:

@@ -1,4 +1,5 @@
 """Batches of images with masks: as in batches.py, with one geometry for all views of an image."""
+
 from __future__ import annotations
 
 from torch import Tensor

@@ -1,4 +1,5 @@
 """Optimizers and learning-rate schedules of the papers."""
+
 from __future__ import annotations
 
 import math
@@ -9,9 +10,13 @@ from torch import nn
 from ..config import RunConfig
 from ..objective import Objective
 
-
-DROPS = {"steps": (0.3, 0.6, 0.8), "steps-late": (0.7, 0.8, 0.9), "steps-moam": (0.5, 0.75, 0.95),
-         "steps-even": tuple(i / 6 for i in range(1, 6)), "steps-tuning": (2 / 9, 4 / 9, 6 / 9, 8 / 9)}
+DROPS = {
+    "steps": (0.3, 0.6, 0.8),
+    "steps-late": (0.7, 0.8, 0.9),
+    "steps-moam": (0.5, 0.75, 0.95),
+    "steps-even": tuple(i / 6 for i in range(1, 6)),
+    "steps-tuning": (2 / 9, 4 / 9, 6 / 9, 8 / 9),
+}
 
 
 def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
@@ -63,8 +68,13 @@ def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch
             chosen = [p for p in params if takes_no_decay(p) != decays]
             if chosen:
                 rate = lr * (config.head_lr if role == "head" else 1.0)
-                group = {"params": chosen, "lr": rate, "base_lr": rate, "fixed": role == "fixed",
-                         "weight_decay": config.weight_decay if decays else 0.0}
+                group = {
+                    "params": chosen,
+                    "lr": rate,
+                    "base_lr": rate,
+                    "fixed": role == "fixed",
+                    "weight_decay": config.weight_decay if decays else 0.0,
+                }
                 if config.optimizer == "lars":
                     group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
                 groups.append(group)

@@ -1,4 +1,5 @@
 """A run of target pretraining, from its configuration to the saved backbone."""
+
 from __future__ import annotations
 
 import logging
@@ -35,17 +36,31 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     """Adapt a backbone to the images of the run, and save it in `folder`."""
     accelerator = setup.start_accelerator(config, folder)
     source, shards = open_data(config)
-    split = Split.load(config.split) if config.split and not config.split.endswith(".txt") else None  # a list holds nothing out
+    split = (
+        Split.load(config.split) if config.split and not config.split.endswith(".txt") else None
+    )  # a list holds nothing out
     at = split.resolve(source) if split else None
     members = at.train if at else np.arange(len(source))
     with accelerator.main_process_first():
         encoder, size, stored = setup.make_network(
-            config, source, lambda **kw: create_backbone(
-                output_stride=config.output_stride, any_size=bool(config.method_args.get("local_crops")), **kw))
+            config,
+            source,
+            lambda **kw: create_backbone(
+                output_stride=config.output_stride, any_size=bool(config.method_args.get("local_crops")), **kw
+            ),
+        )
     count = squares_of(source) if config.task == "segmentation" and not shards else 1
     rows = (np.asarray(members)[:, None] * count + np.arange(count)).flatten()
-    pool = setup.make_pool(config, source.in_squares(count), rows, stored, encoder.preprocessing["interpolation"], accelerator.device,
-                           "sample" if shards else "pool", rows[:0])
+    pool = setup.make_pool(
+        config,
+        source.in_squares(count),
+        rows,
+        stored,
+        encoder.preprocessing["interpolation"],
+        accelerator.device,
+        "sample" if shards else "pool",
+        rows[:0],
+    )
     seen = read_shards(shards, config, encoder, stored, accelerator) if shards else pool
     if config.from_scratch:
         setup.normalise(encoder, pool)
@@ -59,9 +74,17 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
     views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"], encoder.patch)
     stream = ViewStream(
-        seen, None if shards else torch.arange(len(pool)), config.batch_size, views, name="unlabeled", seed=config.seed,
-        rank=accelerator.process_index, world=world(), geometry=getattr(objective, "geometry", False),
-        chunk=setup.steps_ahead(config, config.batch_size // world(), stored, accelerator.device))
+        seen,
+        None if shards else torch.arange(len(pool)),
+        config.batch_size,
+        views,
+        name="unlabeled",
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world=world(),
+        geometry=getattr(objective, "geometry", False),
+        chunk=setup.steps_ahead(config, config.batch_size // world(), stored, accelerator.device),
+    )
     config.max_steps = setup.steps(config, len(pool) // count)  # an epoch is as many views as there are images
     plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
     labels = torch.as_tensor(source.labels[pool.indices // count])
@@ -72,9 +95,20 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     def watch(trained, step: int) -> dict:
         return collapse_monitor(trained.evaluated, pool, plain, labels)
 
-    loop = Loop(objective, lambda start: pretrain_batches(stream, start), config, folder, accelerator=accelerator,
-                lr=config.lr * config.batch_size / 256, evaluate=watch, on_save=lambda loop: recorder.save(loop, {}, final=False),
-                data={**setup.identity(source, split, None if shards else pool), **({"number of processes": str(world())} if shards else {})})
+    loop = Loop(
+        objective,
+        lambda start: pretrain_batches(stream, start),
+        config,
+        folder,
+        accelerator=accelerator,
+        lr=config.lr * config.batch_size / 256,
+        evaluate=watch,
+        on_save=lambda loop: recorder.save(loop, {}, final=False),
+        data={
+            **setup.identity(source, split, None if shards else pool),
+            **({"number of processes": str(world())} if shards else {}),
+        },
+    )
     if not config.dry_run:
         before = collapse_monitor(objective.evaluated, pool, plain, labels)
         recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
@@ -86,8 +120,13 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     if isinstance(objective, Anchored):
         metrics["moved"] = objective.moved()
         if metrics["moved"] < HARDLY_MOVED and not config.dry_run:
-            log.warning("the weights are within %.2g %% of those they started from: the images have hardly changed the backbone; fix: more "
-                        "--epochs, a higher --lr (%g) or a lower --l2-start (%g)", 100 * metrics["moved"], config.lr, config.l2_start)
+            log.warning(
+                "the weights are within %.2g %% of those they started from: the images have hardly changed the backbone; fix: more "
+                "--epochs, a higher --lr (%g) or a lower --l2-start (%g)",
+                100 * metrics["moved"],
+                config.lr,
+                config.l2_start,
+            )
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
 
@@ -104,8 +143,16 @@ def open_data(config: PretrainConfig) -> tuple[Source, Shards | None]:
 
 def read_shards(shards: Shards, config: PretrainConfig, encoder, size: int, accelerator) -> ShardedStream:
     return ShardedStream(
-        shards, size=size, interpolation=encoder.preprocessing["interpolation"], device=accelerator.device, seed=config.seed,
-        rank=accelerator.process_index, world=world(), workers=config.workers, max_bad=config.max_bad)
+        shards,
+        size=size,
+        interpolation=encoder.preprocessing["interpolation"],
+        device=accelerator.device,
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world=world(),
+        workers=config.workers,
+        max_bad=config.max_bad,
+    )
 
 
 def collapse_monitor(encoder, pool, plain, labels: torch.Tensor) -> dict[str, float]:

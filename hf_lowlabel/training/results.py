@@ -1,4 +1,5 @@
 """What a run leaves in its folder: model, split, metrics, pictures, configuration, facts and card."""
+
 from __future__ import annotations
 
 import logging
@@ -36,8 +37,24 @@ PRIVATE = ("output_dir", "resume", "dry_run", "push_to_hub", "hub_private")  # s
 class Recorder:
     """Collects the facts of a run while it goes on and writes them down; only the main process writes."""
 
-    def __init__(self, config: RunConfig, folder: Path, source: Source, split: Split | None, load_report, pools: dict, squares: int = 1):
-        self.config, self.folder, self.source, self.split, self.report, self.pools = config, folder, source, split, load_report, pools
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        source: Source,
+        split: Split | None,
+        load_report,
+        pools: dict,
+        squares: int = 1,
+    ):
+        self.config, self.folder, self.source, self.split, self.report, self.pools = (
+            config,
+            folder,
+            source,
+            split,
+            load_report,
+            pools,
+        )
         self.squares = squares  # of each image in the first pool
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.test_words = self.test_split = self.saw_test = None
@@ -61,8 +78,10 @@ class Recorder:
         if folder and self.main:
             other = RunFacts.from_json(Path(folder, "run.json"))
             if other.kind != self.config.task or not other.metrics:
-                raise UserError(f"found a run of {other.kind} with{'' if other.metrics else 'out'} results in {folder}; expected a "
-                                f"finished run of {self.config.task} to compare with; fix: another --compare-supervised, or leave it out")
+                raise UserError(
+                    f"found a run of {other.kind} with{'' if other.metrics else 'out'} results in {folder}; expected a "
+                    f"finished run of {self.config.task} to compare with; fix: another --compare-supervised, or leave it out"
+                )
 
     @property
     def start(self) -> tuple[str, str | None] | None:
@@ -71,15 +90,22 @@ class Recorder:
             return None
         return self.config.init_from or self.config.model, self.report.revision or self.config.model_revision
 
-    def tests_on(self, source: Source, indices: np.ndarray, words: str | None = None, published: str | None = None) -> None:
+    def tests_on(
+        self, source: Source, indices: np.ndarray, words: str | None = None, published: str | None = None
+    ) -> None:
         """Note which images are the test set, and warn of those that the starting weights have been trained on."""
         self.test_words, self.test_split = words, published
         if not (self.main and self.start and len(indices)):
             return
         self.saw_test = images_seen(self.start[0], source, [source.ids[i] for i in indices], self.start[1]) or None
         if self.saw_test:
-            log.warning("%d of the %d test images are among those that %s was trained on: results on them may be too good; fix: "
-                        "give the same --split to pretrain, which then leaves them out", self.saw_test, len(indices), self.start[0])
+            log.warning(
+                "%d of the %d test images are among those that %s was trained on: results on them may be too good; fix: "
+                "give the same --split to pretrain, which then leaves them out",
+                self.saw_test,
+                len(indices),
+                self.start[0],
+            )
 
     def start_words(self) -> str:
         """What the run starts from, for a row of a table."""
@@ -103,31 +129,55 @@ class Recorder:
             plots.curves(loop.history, self.folder / "curves.png", title=f"{self.config.method} on {self.source.name}")
         write_card_safely(self.folder, facts)
         if final:
-            for tracker in loop.accelerator.trackers:  # not end_training(), which would leave the other processes' group: a
+            for (
+                tracker
+            ) in loop.accelerator.trackers:  # not end_training(), which would leave the other processes' group: a
                 tracker.finish()  # second run in the same processes would wait for this one forever
 
     def facts(self, loop, network, metrics: dict) -> RunFacts:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
         pool = next(iter(self.pools.values()))
-        images = len(pool) // self.squares if hasattr(pool, "__len__") else None  # nobody counts those of a ShardedStream
+        images = (
+            len(pool) // self.squares if hasattr(pool, "__len__") else None
+        )  # nobody counts those of a ShardedStream
         verb = "target pretraining" if kind == "backbone" else "finetuning"
-        stage = Stage(verb, method=config.method, dataset=self.source.name, images=images, steps=loop.step, saw_test=self.saw_test)
+        stage = Stage(
+            verb, method=config.method, dataset=self.source.name, images=images, steps=loop.step, saw_test=self.saw_test
+        )
         hub_id = self.source.name if self.source.revision else None
         counted = images is not None
         facts = RunFacts(
-            kind, method=config.method, architecture=network.config.encoder if kind == "segmentation" else network.config.architecture,
+            kind,
+            method=config.method,
+            architecture=network.config.encoder if kind == "segmentation" else network.config.architecture,
             parameters=sum(p.numel() for p in network.parameters()),
             image_size=config.image_size if kind == "segmentation" else network.preprocessing["input_size"][-1],
             class_names=list(self.split.class_names) if self.split and kind != "backbone" else [],
             lineage=[*self.before, stage],
-            data=Data(self.source.name, hub_id=hub_id, config=self.source.config, revision=self.source.revision,
-                      split=self.source.split, fingerprint=self.source.fingerprint if counted else None,
-                      ids_hash=ids_hash(self.source) if counted else None, license=self.source.license,
-                      images=images, unlabeled_from=config.unlabeled_dataset, test=self.test_words, test_split=self.test_split),
-            labels=self.labels() if kind != "backbone" else None, metrics=metrics,
+            data=Data(
+                self.source.name,
+                hub_id=hub_id,
+                config=self.source.config,
+                revision=self.source.revision,
+                split=self.source.split,
+                fingerprint=self.source.fingerprint if counted else None,
+                ids_hash=ids_hash(self.source) if counted else None,
+                license=self.source.license,
+                images=images,
+                unlabeled_from=config.unlabeled_dataset,
+                test=self.test_words,
+                test_split=self.test_split,
+            ),
+            labels=self.labels() if kind != "backbone" else None,
+            metrics=metrics,
             hyperparameters={k: v for k, v in to_dict(config).items() if v not in (None, [], {}) and k not in PRIVATE},
-            seed=config.seed, steps=loop.step, seconds=round(loop.seconds, 1), command=collect_command(),
-            versions=collect_versions(), hardware={**collect_hardware(world()), "peak_memory_gib": round(peak_memory() / 2**30, 3)})
+            seed=config.seed,
+            steps=loop.step,
+            seconds=round(loop.seconds, 1),
+            command=collect_command(),
+            versions=collect_versions(),
+            hardware={**collect_hardware(world()), "peak_memory_gib": round(peak_memory() / 2**30, 3)},
+        )
         stride = (network.config.model_args or {}).get("output_stride") if kind == "backbone" else None
         if stride:  # also where the weights it started from brought it along
             facts.hyperparameters["output_stride"] = stride
@@ -139,17 +189,28 @@ class Recorder:
 
     def labels(self) -> Labels:
         given = list(self.split.labeled.values())
-        name = self.config.split and (self.config.split if is_published(self.config.split) else Path(self.config.split).name)
-        how = f"from the manifest {name}" if name else (
-            f"at random, {'the same number per class, ' if self.config.class_balanced else ''}seed {self.config.seed}")
+        name = self.config.split and (
+            self.config.split if is_published(self.config.split) else Path(self.config.split).name
+        )
+        how = (
+            f"from the manifest {name}"
+            if name
+            else (
+                f"at random, {'the same number per class, ' if self.config.class_balanced else ''}seed {self.config.seed}"
+            )
+        )
         counts = {name: given.count(name) for name in self.split.class_names} if self.shown is None else self.shown
         return Labels(len(given), counts, how, self.split.hash)
 
-    def pictures(self, pool, probabilities: np.ndarray, targets: np.ndarray, class_names: list[str], metrics: dict) -> None:
+    def pictures(
+        self, pool, probabilities: np.ndarray, targets: np.ndarray, class_names: list[str], metrics: dict
+    ) -> None:
         """predictions.png, confusion.png and reliability.png of the test images."""
         if not self.main:
             return
-        plots.predictions(lambda i: self._picture(pool, i), probabilities, targets, class_names, self.folder / "predictions.png")
+        plots.predictions(
+            lambda i: self._picture(pool, i), probabilities, targets, class_names, self.folder / "predictions.png"
+        )
         plots.confusion(metrics, self.folder / "confusion.png")
         plots.reliability(metrics, self.folder / "reliability.png")
 
@@ -171,7 +232,9 @@ class Run:
     loop: the training loop, whose `history` has the logged rows. recorder: what the card is made of.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, model: torch.nn.Module, metrics: dict, loop: Loop, recorder: Recorder):
+    def __init__(
+        self, config: RunConfig, folder: Path, model: torch.nn.Module, metrics: dict, loop: Loop, recorder: Recorder
+    ):
         self.config, self.folder, self.model, self.metrics = config, folder, model, metrics
         self.loop, self.recorder = loop, recorder
 
@@ -179,8 +242,15 @@ class Run:
         shown = {k: round(v, 4) for k, v in self.metrics.items() if isinstance(v, float)}
         return f"Run({self.config.verb} {self.config.method}, {self.folder}, {shown})"
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None,
-                    token: str | None = None):
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        create_pr: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+    ):
         """Put model, card, split, metrics and pictures on the Hub in one commit; see `hf_lowlabel.hub.push.push`."""
         from ..hub.push import push
 
@@ -198,8 +268,10 @@ def save_model(network, folder: Path) -> None:
         for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):  # the last one, it says: complete
             os.replace(file, folder / file.name)
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
-        raise UserError(f"could not write the model to {folder}: {getattr(e, 'strerror', None) or e}; what was there is as it was; fix: "
-                        "free some space and go on with --resume") from e
+        raise UserError(
+            f"could not write the model to {folder}: {getattr(e, 'strerror', None) or e}; what was there is as it was; fix: "
+            "free some space and go on with --resume"
+        ) from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if bars:

@@ -1,4 +1,5 @@
 """The two verbs that train: `pretrain` and `finetune`, from settings to a saved model with its card."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -84,24 +85,54 @@ def summarise(run: Run) -> None:
         return
     config, loop = run.config, run.loop
     if config.dry_run:
-        print(yaml.safe_dump({k: v for k, v in to_dict(config).items() if v not in (None, [], {})}, sort_keys=False).rstrip())
+        print(
+            yaml.safe_dump(
+                {k: v for k, v in to_dict(config).items() if v not in (None, [], {})}, sort_keys=False
+            ).rstrip()
+        )
         pools = sum(pool.nbytes for pool in run.recorder.pools.values())
         print(f"\nmemory: {peak_memory() / 2**30:.2f} GiB at most ({pools / 2**30:.3f} GiB of it images)")
         if not loop.steps:
             print("dry run: features, evaluation and save worked; nothing was kept")
             return
         seconds = config.max_steps * loop.step_seconds + config.max_steps / loop.real_eval_every() * loop.eval_seconds
-        print(f"time: {duration(seconds)} expected for {config.max_steps} steps at {loop.step_seconds:.3f} s each "
-              f"and {loop.eval_seconds:.1f} s an evaluation")
+        print(
+            f"time: {duration(seconds)} expected for {config.max_steps} steps at {loop.step_seconds:.3f} s each "
+            f"and {loop.eval_seconds:.1f} s an evaluation"
+        )
         print("dry run: 2 steps, evaluation and save worked; nothing was kept")
         return
-    scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in (
-        "accuracy", "balanced_accuracy", "ece", "validation_accuracy", "feature_std", "knn_accuracy", "moved", "miou", "dice",
-        "pixel_accuracy", "validation_miou")}
+    scores = {
+        k: v
+        for k, v in run.metrics.items()
+        if isinstance(v, float)
+        and k
+        in (
+            "accuracy",
+            "balanced_accuracy",
+            "ece",
+            "validation_accuracy",
+            "feature_std",
+            "knn_accuracy",
+            "moved",
+            "miou",
+            "dice",
+            "pixel_accuracy",
+            "validation_miou",
+        )
+    }
     print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
     if "miou" in run.metrics:
         print("IoU  " + per_class(run.metrics))
-    left = ("model.safetensors", "predictions.parquet", "priors.safetensors", "README.md", "split.json", "metrics.json", "curves.png")
+    left = (
+        "model.safetensors",
+        "predictions.parquet",
+        "priors.safetensors",
+        "README.md",
+        "split.json",
+        "metrics.json",
+        "curves.png",
+    )
     print(f"saved to {run.folder}: {', '.join(name for name in left if (run.folder / name).is_file())} ...")
 
 

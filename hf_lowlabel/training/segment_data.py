@@ -1,4 +1,5 @@
 """The images and masks of a run of segmentation: source, split, test images, canvases, and what they say of themselves."""
+
 from __future__ import annotations
 
 import math
@@ -26,11 +27,20 @@ def open_masks(config: RunConfig, split: str | None = None, names: list[str] | N
     """The images and masks a run trains on, the second, unlabeled source joined on; or those of another `split`, whose
     classes are `names`."""
     source = load_segmentation(
-        config.dataset, config=config.dataset_config, split=split or config.dataset_split, revision=config.dataset_revision,
-        image_column=config.image_column, mask_column=config.mask_column, classes=declared_classes(config) or names,
-        mask_format=config.mask_format, mask_ignore=config.mask_ignore)
+        config.dataset,
+        config=config.dataset_config,
+        split=split or config.dataset_split,
+        revision=config.dataset_revision,
+        image_column=config.image_column,
+        mask_column=config.mask_column,
+        classes=declared_classes(config) or names,
+        mask_format=config.mask_format,
+        mask_ignore=config.mask_ignore,
+    )
     if config.unlabeled_dataset and split is None:
-        source = join_images(source, raw_images(config.unlabeled_dataset, config.unlabeled_dataset_split, source.class_names))
+        source = join_images(
+            source, raw_images(config.unlabeled_dataset, config.unlabeled_dataset_split, source.class_names)
+        )
     return source
 
 
@@ -53,7 +63,9 @@ def open_images(config: RunConfig) -> Source:
     path = Path(config.dataset).expanduser()
     if path.exists() and layout(path) is None and not is_table(path):
         return setup.open_source(config)
-    return open_masks(config, names=None if config.split else ["background", "object"]).images()  # a manifest knows the classes
+    return open_masks(
+        config, names=None if config.split else ["background", "object"]
+    ).images()  # a manifest knows the classes
 
 
 def squares_of(source: Source) -> int:
@@ -66,28 +78,43 @@ def read_split(config: RunConfig, source: SegmentationSource) -> Split:
     """The manifest `config.split`, or that of a published list of the labeled ids (.txt), checked against the masks."""
     split = split_from_lists(source, config.split) if str(config.split).endswith(".txt") else Split.load(config.split)
     if split.class_names != source.class_names:
-        raise UserError(f"found the classes {', '.join(split.class_names[:8])} in the split and {', '.join(source.class_names[:8])} in "
-                        f"{source.name!r}; expected the same in the same order, since masks hold their numbers; fix: --classes")
+        raise UserError(
+            f"found the classes {', '.join(split.class_names[:8])} in the split and {', '.join(source.class_names[:8])} in "
+            f"{source.name!r}; expected the same in the same order, since masks hold their numbers; fix: --classes"
+        )
     at = split.resolve(source)
     for part in (at.labeled, at.validation, at.test):
         for i in part[~source.has_mask[part]]:
-            raise UserError(f"found image {source.ids[i]!r} of the split without a mask in {source.name!r}; expected one for each "
-                            "labeled, validation and test image; fix: add it, or take the image out of the split")
+            raise UserError(
+                f"found image {source.ids[i]!r} of the split without a mask in {source.name!r}; expected one for each "
+                "labeled, validation and test image; fix: add it, or take the image out of the split"
+            )
     return split
 
 
 def choose_split(config: RunConfig, source: SegmentationSource) -> tuple[Split, SegmentationSource, np.ndarray]:
     """(which images have their masks used, where the test images are, which they are); as in finetune_run."""
     if (config.split is None) == (config.num_labels is None):
-        raise UserError("expected either --num-labels N (a budget to draw) or --split split.json (a manifest, or a list of ids), found "
-                        + ("neither" if config.split is None else "both"))
+        raise UserError(
+            "expected either --num-labels N (a budget to draw) or --split split.json (a manifest, or a list of ids), found "
+            + ("neither" if config.split is None else "both")
+        )
     given = read_split(config, source) if config.split else None
     if given is not None and given.test:
         return given, source, given.resolve(source).test
-    other = None if config.dataset_split != "train" and config.test_dataset_split is None else test_source(config, source.class_names)
+    other = (
+        None
+        if config.dataset_split != "train" and config.test_dataset_split is None
+        else test_source(config, source.class_names)
+    )
     if given is None:
-        given = make_mask_split(source, config.num_labels, seed=config.seed, validation=config.validation,
-                                test_fraction=0.0 if other is not None else config.test_fraction)
+        given = make_mask_split(
+            source,
+            config.num_labels,
+            seed=config.seed,
+            validation=config.validation,
+            test_fraction=0.0 if other is not None else config.test_fraction,
+        )
     if other is not None:
         return given, other, np.flatnonzero(other.has_mask)
     return given, source, given.resolve(source).test
@@ -105,7 +132,9 @@ def test_source(config: RunConfig, names: list[str]) -> SegmentationSource | Non
         if other.has_mask.any():
             return other
         if config.test_dataset_split:
-            raise UserError(f"found no mask in split {name!r} of {config.dataset!r}; expected some to test on; fix: --test-dataset-split")
+            raise UserError(
+                f"found no mask in split {name!r} of {config.dataset!r}; expected some to test on; fix: --test-dataset-split"
+            )
     return None
 
 
@@ -113,9 +142,17 @@ def make_canvas(config: RunConfig, source, indices, device, what: str, *, masks:
     """A pool of images at their own size, or scaled to pool_size px on the longer side."""
     with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
         pool = build_canvas(
-            source, indices, masks=masks, long_side=config.pool_size, device=device, memory_budget=setup.budget(config, device),
-            workers=config.workers, max_bad=config.max_bad if max_bad is None else max_bad,
-            streaming="auto" if config.streaming is None else config.streaming, progress=lambda done, total: bar.update(done - bar.n))
+            source,
+            indices,
+            masks=masks,
+            long_side=config.pool_size,
+            device=device,
+            memory_budget=setup.budget(config, device),
+            workers=config.workers,
+            max_bad=config.max_bad if max_bad is None else max_bad,
+            streaming="auto" if config.streaming is None else config.streaming,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
     setup.tell_skipped(pool, len(indices), what)
     return pool
 

@@ -1,4 +1,5 @@
 """A run of supervised or semi-supervised segmentation, from its configuration to the saved segmenter."""
+
 from __future__ import annotations
 
 import logging
@@ -45,21 +46,32 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     if config.from_scratch and not config.init_from:
         model.config.image_mean, model.config.image_std = statistics_of(pool)
     seen = dict(mean=model.config.image_mean, std=model.config.image_std)
-    objective = setup.build_objective(config.method, model, config.method_args, num_classes=len(names), pool=len(pool),
-                                      num_labeled=len(labeled_pool))
+    objective = setup.build_objective(
+        config.method, model, config.method_args, num_classes=len(names), pool=len(pool), num_labeled=len(labeled_pool)
+    )
     setup.start_from(objective, config)
 
     def stream(name, images, per_step, kinds):
         flip = source.flip if config.flip is None else config.flip
         views = JointView(kinds, size=size, scale=tuple(config.scale), flip=flip, color=config.color, **seen)
-        return MaskStream(images, torch.arange(len(images)), per_step, views, name=name, seed=config.seed,
-                          rank=accelerator.process_index, world=world())
+        return MaskStream(
+            images,
+            torch.arange(len(images)),
+            per_step,
+            views,
+            name=name,
+            seed=config.seed,
+            rank=accelerator.process_index,
+            world=world(),
+        )
 
     labeled = stream("labeled", labeled_pool, config.batch_size, objective.labeled_views)
     kinds = getattr(objective, "dense_views", objective.unlabeled_views)
     unlabeled = stream("unlabeled", pool, config.batch_size * config.unlabeled_ratio, kinds) if kinds else None
     config.max_steps = setup.steps(config, len(pool), config.batch_size * config.unlabeled_ratio)
-    recorder = Recorder(config, folder, source, split, model.load_report, pools={"training": pool, "labeled": labeled_pool, **truth})
+    recorder = Recorder(
+        config, folder, source, split, model.load_report, pools={"training": pool, "labeled": labeled_pool, **truth}
+    )
     recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
     recorder.shown = dict(zip(names, shown_in(labeled_pool, len(names)), strict=True))
 
@@ -69,9 +81,18 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     def watch(trained, step: int) -> dict:
         return {f"{k}_miou": scores(trained.evaluated, images)["miou"] for k, images in truth.items()}
 
-    loop = Loop(objective, lambda start: finetune_batches(labeled, unlabeled, start), config, folder, accelerator=accelerator,
-                lr=config.lr, evaluate=watch, keep_best=keep_best(config, "validation" in truth),
-                on_save=lambda loop: recorder.save(loop, {}, final=False), data=setup.identity(source, split, pool))
+    loop = Loop(
+        objective,
+        lambda start: finetune_batches(labeled, unlabeled, start),
+        config,
+        folder,
+        accelerator=accelerator,
+        lr=config.lr,
+        evaluate=watch,
+        keep_best=keep_best(config, "validation" in truth),
+        on_save=lambda loop: recorder.save(loop, {}, final=False),
+        data=setup.identity(source, split, pool),
+    )
     loop.fit(config.resume)
     loop.take_best()
     network, metrics = objective.evaluated, {}
@@ -100,13 +121,21 @@ def make_segmenter(config: FinetuneConfig, names: list[str]) -> LowLabelForSeman
         model = LowLabelForSemanticSegmentation.from_pretrained(config.init_from)
         theirs = [model.config.id2label[k] for k in range(model.config.num_labels)]
         if theirs != names:
-            raise UserError(f"found a segmenter of the classes {', '.join(theirs[:8])} in {config.init_from}; expected "
-                            f"{', '.join(names[:8])}, those of the masks; fix: --model instead of --init-from takes the encoder alone")
+            raise UserError(
+                f"found a segmenter of the classes {', '.join(theirs[:8])} in {config.init_from}; expected "
+                f"{', '.join(names[:8])}, those of the masks; fix: --model instead of --init-from takes the encoder alone"
+            )
         model.load_report = LoadReport(config.init_from, matched=list(model.state_dict()), head="kept")
     else:
         model = create_segmenter(
-            config.model, len(names), architecture=config.architecture, architecture_args=config.architecture_args,
-            pretrained=not config.from_scratch, class_names=names, revision=config.model_revision)
+            config.model,
+            len(names),
+            architecture=config.architecture,
+            architecture_args=config.architecture_args,
+            pretrained=not config.from_scratch,
+            class_names=names,
+            revision=config.model_revision,
+        )
     model.config.image_size = config.pool_size
     return model
 
@@ -114,9 +143,13 @@ def make_segmenter(config: FinetuneConfig, names: list[str]) -> LowLabelForSeman
 def keep_best(config: FinetuneConfig, has_validation: bool) -> str | None:
     """The score by which the saved weights are chosen; None: the last ones."""
     if config.keep_best == "sel":
-        raise UserError("keep_best is 'sel', which is a score of classifiers; expected validation or last for segmentation")
+        raise UserError(
+            "keep_best is 'sel', which is a score of classifiers; expected validation or last for segmentation"
+        )
     if config.keep_best == "validation" and not has_validation:
-        raise UserError("keep_best is 'validation'; expected validation images; fix: --validation N, or a split with some")
+        raise UserError(
+            "keep_best is 'validation'; expected validation images; fix: --validation N, or a split with some"
+        )
     return "validation_miou" if has_validation and config.keep_best != "last" else None
 
 

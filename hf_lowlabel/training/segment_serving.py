@@ -1,4 +1,5 @@
 """Using a trained segmenter: metrics on images with masks, masks and overlays of image files."""
+
 from __future__ import annotations
 
 import logging
@@ -28,22 +29,39 @@ log = logging.getLogger("hf_lowlabel")
 DECLARED = ("classes", "mask_format", "mask_ignore", "mask_column")
 
 
-def load_segmenter(model: str | LowLabelForSemanticSegmentation, revision: str | None = None, device: str | None = None):
+def load_segmenter(
+    model: str | LowLabelForSemanticSegmentation, revision: str | None = None, device: str | None = None
+):
     """The segmenter in eval mode on its device."""
     if isinstance(model, (str, Path)):
         try:
             model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
         except OSError as error:
-            raise UserError(f"found no segmenter in {model} ({str(error).splitlines()[0]}); expected a run folder, a saved model or a "
-                            "Hub id with model.safetensors; fix: another --model") from error
+            raise UserError(
+                f"found no segmenter in {model} ({str(error).splitlines()[0]}); expected a run folder, a saved model or a "
+                "Hub id with model.safetensors; fix: another --model"
+            ) from error
     return model.to(best_device(device)).eval()
 
 
-def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None, split: str | None = None,
-                   dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
-                   mask_column: str | None = None, classes: Sequence[str] = (), mask_format: str | None = None,
-                   mask_ignore: Sequence[int] = (), window: int | None = None, output: str | None = None,
-                   device: str | None = None, max_bad: float = 0.01) -> dict:
+def evaluate_masks(
+    model: str,
+    dataset: str,
+    *,
+    dataset_split: str | None = None,
+    split: str | None = None,
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    mask_column: str | None = None,
+    classes: Sequence[str] = (),
+    mask_format: str | None = None,
+    mask_ignore: Sequence[int] = (),
+    window: int | None = None,
+    output: str | None = None,
+    device: str | None = None,
+    max_bad: float = 0.01,
+) -> dict:
     """Metrics of a segmenter on the images with masks of a data set (evaluation.segmentation.segmentation_metrics).
 
     What the masks mean is declared as for finetuning; left out, it is what the run folder `model` was trained with. Which
@@ -54,8 +72,16 @@ def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None
     given = {k: v for k, v in zip(DECLARED, (list(classes), mask_format, list(mask_ignore), mask_column)) if v}
     trained = read_yaml(folder / "training.yaml") if (folder / "training.yaml").is_file() and not given else {}
     said = {k: trained[k] for k in DECLARED if trained.get(k)} | given
-    config = FinetuneConfig(task="segmentation", dataset=dataset, dataset_config=dataset_config, dataset_revision=dataset_revision,
-                            image_column=image_column, pool_size=network.config.image_size, max_bad=max_bad, **said)
+    config = FinetuneConfig(
+        task="segmentation",
+        dataset=dataset,
+        dataset_config=dataset_config,
+        dataset_revision=dataset_revision,
+        image_column=image_column,
+        pool_size=network.config.image_size,
+        max_bad=max_bad,
+        **said,
+    )
     manifest = Path(split) if split else folder / "split.json"
     chosen = Split.load(manifest) if dataset_split is None and (split or manifest.is_file()) else None
     if chosen is not None and chosen.test:
@@ -65,12 +91,16 @@ def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None
         config.test_dataset_split = dataset_split
         source = test_source(config, names)
         if source is None:
-            raise UserError(f"found neither a test nor a validation split with masks in {dataset!r}; expected one; fix: --dataset-split")
+            raise UserError(
+                f"found neither a test nor a validation split with masks in {dataset!r}; expected one; fix: --dataset-split"
+            )
         indices = np.flatnonzero(source.has_mask)
         tell_trained(folder / "split.json", source, indices)
     if source.class_names != names:
-        raise UserError(f"found the classes {', '.join(source.class_names[:8])} in {source.name!r} and {', '.join(names[:8])} in the "
-                        "model; expected the same in the same order; fix: --classes")
+        raise UserError(
+            f"found the classes {', '.join(source.class_names[:8])} in {source.name!r} and {', '.join(names[:8])} in the "
+            "model; expected the same in the same order; fix: --classes"
+        )
     where = next(network.parameters()).device
     pool = make_canvas(config, source, indices, where, "test", masks=True)
     seen = dict(mean=network.config.image_mean, std=network.config.image_std)
@@ -83,8 +113,15 @@ def evaluate_masks(model: str, dataset: str, *, dataset_split: str | None = None
     return metrics
 
 
-def predict_masks(images: Sequence[str], model: str, *, output: str | None = "predictions", window: int | None = None,
-                  device: str | None = None, revision: str | None = None) -> tuple[list[dict], list[tuple[str, str]]]:
+def predict_masks(
+    images: Sequence[str],
+    model: str,
+    *,
+    output: str | None = "predictions",
+    window: int | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+) -> tuple[list[dict], list[tuple[str, str]]]:
     """Masks of image files and folders: (rows, [(file, why it was skipped)]).
 
     OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the image under
@@ -95,7 +132,9 @@ def predict_masks(images: Sequence[str], model: str, *, output: str | None = "pr
     network = load_segmenter(model, revision, device)
     names, rows, skipped = names_of(network), [], []
     seen = dict(mean=network.config.image_mean, std=network.config.image_std, long_side=network.config.image_size)
-    for file, name in zip(tqdm(files, desc="predicting", unit="img", disable=not interactive()), places(files, images), strict=True):
+    for file, name in zip(
+        tqdm(files, desc="predicting", unit="img", disable=not interactive()), places(files, images), strict=True
+    ):
         try:
             with open_image(file) as opened:
                 pixels = np.asarray(load_rgb(opened))
@@ -111,8 +150,11 @@ def predict_masks(images: Sequence[str], model: str, *, output: str | None = "pr
                 (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(mask, names, folder / row["mask"])
             Image.fromarray(overlay(pixels, mask, names)).save(folder / row["overlay"])
-        rows.append(row | {"confidence": round(float(confidence.mean()), 6)} | {
-            f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)})
+        rows.append(
+            row
+            | {"confidence": round(float(confidence.mean()), 6)}
+            | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
+        )
     if not rows:
         raise UserError(f"none of {len(files)} images could be read, for example {skipped[0][0]}: {skipped[0][1]}")
     if folder:

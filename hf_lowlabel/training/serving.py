@@ -1,4 +1,5 @@
 """Using a trained model: `evaluate` on labeled images, `predict` on files. Segmenters are in segment_serving.py."""
+
 from __future__ import annotations
 
 import csv
@@ -28,12 +29,16 @@ from .inference import logits_of, predict_images
 from .setup import tell_skipped
 
 
-def load_classifier(model: str | LowLabelForImageClassification, revision: str | None = None, device: str | None = None):
+def load_classifier(
+    model: str | LowLabelForImageClassification, revision: str | None = None, device: str | None = None
+):
     """(classifier in eval mode on its device, view that prepares its images, side in px at which images are decoded)."""
     if isinstance(model, (str, Path)):
         if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-            raise UserError(f"found no config.json in {model}; expected a run folder or a saved model; a run that was stopped before "
-                            "its first checkpoint has none, nor has one of knn or label-spreading, which leave predictions.parquet")
+            raise UserError(
+                f"found no config.json in {model}; expected a run folder or a saved model; a run that was stopped before "
+                "its first checkpoint has none, nor has one of knn or label-spreading, which leave predictions.parquet"
+            )
         model = LowLabelForImageClassification.from_pretrained(model, revision=revision or "main")
     device = best_device(device)
     prep = model.preprocessing
@@ -46,10 +51,22 @@ def names_of(model) -> list[str]:
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
-def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, split: str | None = None,
-             dataset_config: str | None = None, dataset_revision: str | None = None, image_column: str | None = None,
-             label_column: str | None = None, output: str | None = None, device: str | None = None, task: str | None = None,
-             max_bad: float = 0.01, **masks) -> dict:
+def evaluate(
+    model: str,
+    dataset: str,
+    *,
+    dataset_split: str | None = None,
+    split: str | None = None,
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    output: str | None = None,
+    device: str | None = None,
+    task: str | None = None,
+    max_bad: float = 0.01,
+    **masks,
+) -> dict:
     """Metrics of a saved classifier on the labeled images of a data set (see `classification_metrics`).
 
     A segmenter is recognised by its config (`task` says which is expected); `masks` and its metrics are in
@@ -62,21 +79,39 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
     if task_of(model, task) == "segmentation":
         from .segment_serving import evaluate_masks
 
-        return evaluate_masks(model, dataset, dataset_split=dataset_split, split=split, dataset_config=dataset_config, output=output,
-                              dataset_revision=dataset_revision, image_column=image_column, device=device, max_bad=max_bad,
-                              **masks)
+        return evaluate_masks(
+            model,
+            dataset,
+            dataset_split=dataset_split,
+            split=split,
+            dataset_config=dataset_config,
+            output=output,
+            dataset_revision=dataset_revision,
+            image_column=image_column,
+            device=device,
+            max_bad=max_bad,
+            **masks,
+        )
     refuse(masks)
     manifest = Path(split) if split else Path(model) / "split.json"
     chosen = Split.load(manifest) if dataset_split is None and (split or manifest.is_file()) else None
     use = chosen is not None and bool(chosen.test)
     try:
-        source = load_source(dataset, config=dataset_config, split="train" if use else dataset_split or "test",
-                             revision=dataset_revision, image_column=image_column, label_column=label_column)
+        source = load_source(
+            dataset,
+            config=dataset_config,
+            split="train" if use else dataset_split or "test",
+            revision=dataset_revision,
+            image_column=image_column,
+            label_column=label_column,
+        )
     except MissingSplit as error:
         if use or dataset_split:
             raise
         pushed = "" if Path(model).is_dir() else f", which of a pushed model is hub:{model}"
-        raise MissingSplit(f"{error}; or --dataset-split with another split, or --split with a manifest that has test images{pushed}") from error
+        raise MissingSplit(
+            f"{error}; or --dataset-split with another split, or --split with a manifest that has test images{pushed}"
+        ) from error
     network, view, side = load_classifier(model, device=device)
     names = names_of(network)
     labels = source.with_classes(names).labels
@@ -85,8 +120,14 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
         raise UserError(f"found no labeled image in {dataset!r} (split {source.split!r}); expected some to evaluate on")
     if not use:
         tell_trained(Path(model) / "split.json", source, indices)
-    pool = build_pool(source, indices, size=side, interpolation=network.preprocessing["interpolation"],
-                      device=next(network.parameters()).device, max_bad=max_bad)
+    pool = build_pool(
+        source,
+        indices,
+        size=side,
+        interpolation=network.preprocessing["interpolation"],
+        device=next(network.parameters()).device,
+        max_bad=max_bad,
+    )
     tell_skipped(pool, len(indices), "test")
     logits, targets = logits_of(network, pool, view).numpy(), labels[pool.indices]
     metrics = classification_metrics(logits, targets, names)
@@ -96,8 +137,13 @@ def evaluate(model: str, dataset: str, *, dataset_split: str | None = None, spli
         write_json(folder / "metrics.json", metrics)
         plots.confusion(metrics, folder / "confusion.png")
         plots.reliability(metrics, folder / "reliability.png")
-        plots.predictions(lambda i: pool.take(torch.tensor([i]))[0].permute(1, 2, 0).cpu().numpy(), softmax(logits), targets, names,
-                          folder / "predictions.png")
+        plots.predictions(
+            lambda i: pool.take(torch.tensor([i]))[0].permute(1, 2, 0).cpu().numpy(),
+            softmax(logits),
+            targets,
+            names,
+            folder / "predictions.png",
+        )
     return metrics
 
 
@@ -107,13 +153,25 @@ def tell_trained(manifest: Path, source: Source, indices: np.ndarray) -> None:
     if own is not None and own.fingerprint == source.fingerprint:
         trained = sum(source.ids[i] in own.labeled for i in indices)
         if trained:
-            warnings.warn(f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them are too "
-                          "good; fix: another --dataset-split", stacklevel=3)
+            warnings.warn(
+                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them are too "
+                "good; fix: another --dataset-split",
+                stacklevel=3,
+            )
 
 
-def predict(images: Sequence[str], model: str, *, output: str | None = "predictions.csv", top: int = 1, batch_size: int = 64,
-            device: str | None = None, revision: str | None = None, task: str | None = None,
-            window: int | None = None) -> tuple[list[dict], list[tuple[str, str]]]:
+def predict(
+    images: Sequence[str],
+    model: str,
+    *,
+    output: str | None = "predictions.csv",
+    top: int = 1,
+    batch_size: int = 64,
+    device: str | None = None,
+    revision: str | None = None,
+    task: str | None = None,
+    window: int | None = None,
+) -> tuple[list[dict], list[tuple[str, str]]]:
     """Class and confidence for image files and folders: (rows, [(file, why it was skipped)]).
 
     A segmenter, recognised by its config (`task` says which is expected), writes masks and overlays instead, into the folder
@@ -167,9 +225,15 @@ def predict(images: Sequence[str], model: str, *, output: str | None = "predicti
 
 
 def task_of(model, asked: str | None = None, revision: str | None = None) -> str:
-    """"classification" or "segmentation", by the model's own config; an error where another task was asked for."""
-    if isinstance(model, (str, Path)) and not Path(model).is_dir() and ("/" not in str(model) or str(model).startswith((".", "~", "/"))):
-        raise UserError(f"found no model {str(model)!r}; expected a run folder, a saved model or a Hub id (org/name); fix: another --model")
+    """ "classification" or "segmentation", by the model's own config; an error where another task was asked for."""
+    if (
+        isinstance(model, (str, Path))
+        and not Path(model).is_dir()
+        and ("/" not in str(model) or str(model).startswith((".", "~", "/")))
+    ):
+        raise UserError(
+            f"found no model {str(model)!r}; expected a run folder, a saved model or a Hub id (org/name); fix: another --model"
+        )
     kind = model_type(str(model), revision) if isinstance(model, (str, Path)) else model.config.model_type
     task = "segmentation" if kind == "lowlabel-segmenter" else "classification"
     if asked not in (None, task):

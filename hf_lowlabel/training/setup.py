@@ -1,4 +1,5 @@
 """From a configuration to the objects a run needs: sources, sizes, networks, pools, views, the objective."""
+
 from __future__ import annotations
 
 import hashlib
@@ -43,21 +44,34 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         if available is not None and not available():
             raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --trackers")
     best_device(config.device)
-    if config.precision == "bf16" and torch.cuda.is_available() and config.device != "cpu" and not torch.cuda.is_bf16_supported():
+    if (
+        config.precision == "bf16"
+        and torch.cuda.is_available()
+        and config.device != "cpu"
+        and not torch.cuda.is_bf16_supported()
+    ):
         raise UserError("precision is bf16, which this GPU does not have; use --precision fp32")
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()  # views need float64, which Apple's GPUs lack
     AcceleratorState._reset_state(reset_partial_state=world() == 1)  # else an earlier run's precision and device stay
     accelerator = Accelerator(  # without cpu=True a launch of several processes on a CPU ends up as one
-        cpu=on_cpu, mixed_precision="bf16" if config.precision == "bf16" else "no",
-        log_with=list(config.trackers) or None, project_dir=str(folder),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)])
+        cpu=on_cpu,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=list(config.trackers) or None,
+        project_dir=str(folder),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
     logging_level(accelerator.is_main_process)
     if config.trackers:
         flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(config).items()}
         accelerator.init_trackers("hf_lowlabel", config=flat)
     set_seed(config.seed)
-    log.info("%d process%s on %s, precision %s", accelerator.num_processes, "es" * (accelerator.num_processes > 1),
-             accelerator.device, config.precision)
+    log.info(
+        "%d process%s on %s, precision %s",
+        accelerator.num_processes,
+        "es" * (accelerator.num_processes > 1),
+        accelerator.device,
+        config.precision,
+    )
     return accelerator
 
 
@@ -76,9 +90,14 @@ def open_source(config: RunConfig, split: str | None = None) -> Source:
     source = load_source(**config.where(split))
     if config.unlabeled_dataset and split is None:
         source = join(source, load_source(config.unlabeled_dataset, split=config.unlabeled_dataset_split))
-    elif split is None and config.dataset_split != "unlabeled" and has_unlabeled_split(Path(config.dataset).expanduser()):
-        log.warning("the images in unlabeled/ of %r are not used; fix: --unlabeled-dataset %s --unlabeled-dataset-split unlabeled",
-                    config.dataset, config.dataset)
+    elif (
+        split is None and config.dataset_split != "unlabeled" and has_unlabeled_split(Path(config.dataset).expanduser())
+    ):
+        log.warning(
+            "the images in unlabeled/ of %r are not used; fix: --unlabeled-dataset %s --unlabeled-dataset-split unlabeled",
+            config.dataset,
+            config.dataset,
+        )
     return source
 
 
@@ -97,7 +116,9 @@ def sampled_sizes(source: Source) -> list[tuple[int, int]]:
         except UserError:  # an unreadable image is reported when the pool is built
             continue
     if not found:
-        raise UserError(f"none of the sampled images of {source.name!r} could be read; expected image files PIL can open")
+        raise UserError(
+            f"none of the sampled images of {source.name!r} could be read; expected image files PIL can open"
+        )
     return found
 
 
@@ -109,8 +130,10 @@ def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = Fa
     margin = 4 * round(size / 28)
     pool = config.pool_size or (size if size < 64 or side <= size else size + margin)
     if (pool - size) % 4:
-        raise UserError(f"pool_size {pool} is {pool - size} px above image_size {size}; expected a multiple of 4, for example "
-                        f"{size + 4 * round((pool - size) / 4)}, so that the saved image processor cuts out the same pixels as evaluation")
+        raise UserError(
+            f"pool_size {pool} is {pool - size} px above image_size {size}; expected a multiple of 4, for example "
+            f"{size + 4 * round((pool - size) / 4)}, so that the saved image processor cuts out the same pixels as evaluation"
+        )
     return size, pool
 
 
@@ -121,9 +144,18 @@ def make_pool(config: RunConfig, source: Source, indices, size: int, interpolati
     """
     with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
         pool = build_pool(
-            source, indices, size=size, interpolation=interpolation, device=device, memory_budget=budget(config, device),
-            workers=config.workers, max_bad=config.max_bad, streaming="auto" if config.streaming is None else config.streaming,
-            vital=vital, progress=lambda done, total: bar.update(done - bar.n))
+            source,
+            indices,
+            size=size,
+            interpolation=interpolation,
+            device=device,
+            memory_budget=budget(config, device),
+            workers=config.workers,
+            max_bad=config.max_bad,
+            streaming="auto" if config.streaming is None else config.streaming,
+            vital=vital,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
     tell_skipped(pool, len(indices), what)
     return pool
 
@@ -131,8 +163,14 @@ def make_pool(config: RunConfig, source: Source, indices, size: int, interpolati
 def tell_skipped(pool, count: int, what: str) -> None:
     if pool.skipped:
         shown = "; ".join(f"{i}: {reason}" for i, reason in pool.skipped[:5])
-        log.warning("skipped %d of %d %s images that cannot be used (%s%s)", len(pool.skipped), count, what, shown,
-                    "; ..." if len(pool.skipped) > 5 else "")
+        log.warning(
+            "skipped %d of %d %s images that cannot be used (%s%s)",
+            len(pool.skipped),
+            count,
+            what,
+            shown,
+            "; ..." if len(pool.skipped) > 5 else "",
+        )
 
 
 def budget(config: RunConfig, device: torch.device) -> int:
@@ -156,10 +194,25 @@ def statistics_of(pool, sample: int = 2048) -> tuple[list[float], list[float]]:
     return [round(v, 6) for v in mean.tolist()], [round(v, 6) for v in std.tolist()]
 
 
-def make_views(config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std, multiple: int = 1) -> dict:
+def make_views(
+    config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std, multiple: int = 1
+) -> dict:
     flip = source.flip if config.flip is None else config.flip
-    return {key: build_view(kind, size=size, mean=mean, std=std, flip=flip, preset=config.augment, min_scale=config.min_scale,
-                            color=config.color, randaugment=config.randaugment, multiple=multiple) for key, kind in kinds.items()}
+    return {
+        key: build_view(
+            kind,
+            size=size,
+            mean=mean,
+            std=std,
+            flip=flip,
+            preset=config.augment,
+            min_scale=config.min_scale,
+            color=config.color,
+            randaugment=config.randaugment,
+            multiple=multiple,
+        )
+        for key, kind in kinds.items()
+    }
 
 
 def steps_ahead(config: RunConfig, images: int, size: int, device: torch.device) -> int:
@@ -177,8 +230,16 @@ def load(path: str) -> type:
     return getattr(importlib.import_module(f"hf_lowlabel.{module}"), name)
 
 
-def build_objective(name: str, network: torch.nn.Module, arguments: dict, *, num_classes: int | None = None,
-                    pool: int | None = None, num_labeled: int | None = None, priors: torch.Tensor | None = None) -> Objective:
+def build_objective(
+    name: str,
+    network: torch.nn.Module,
+    arguments: dict,
+    *,
+    num_classes: int | None = None,
+    pool: int | None = None,
+    num_labeled: int | None = None,
+    priors: torch.Tensor | None = None,
+) -> Objective:
     """The objective of a method over `network`; `arguments` are its and its rule's hyperparameters, checked by name."""
     spec = METHODS[name]
     cls, rule_cls = load(spec.cls), load(spec.rule) if spec.rule else None
@@ -231,8 +292,11 @@ def crop_share(size: int, stored: int) -> float:
 def identity(source: Source, split: Split | None, pool=None) -> dict[str, str]:
     """What a resumed run must find again. A resident pool leaves out every bad image, a streaming one those it looked at."""
     used = hashlib.sha256(np.asarray(pool.indices, dtype=np.int64).tobytes()).hexdigest() if pool is not None else None
-    return {"fingerprint of the images": source.fingerprint, **({"hash of the split": split.hash} if split else {}),
-            **({"list of usable images (see --streaming and --memory-budget)": used} if used else {})}
+    return {
+        "fingerprint of the images": source.fingerprint,
+        **({"hash of the split": split.hash} if split else {}),
+        **({"list of usable images (see --streaming and --memory-budget)": used} if used else {}),
+    }
 
 
 def is_model_folder(path: str) -> bool:
@@ -254,13 +318,17 @@ def start_from(objective, config: RunConfig) -> None:
     path = Path(config.init_from)
     file = path / "objective.safetensors"
     if not file.is_file():
-        raise UserError(f"found neither config.json nor objective.safetensors in {path}; expected a run folder, a saved model or one "
-                        "of a run's checkpoints/step-*")
+        raise UserError(
+            f"found neither config.json nor objective.safetensors in {path}; expected a run folder, a saved model or one "
+            "of a run's checkpoints/step-*"
+        )
     tensors = {k: v for k, v in load_file(file).items() if not k.startswith("best::")}
     try:
         objective.load_state_dict(tensors)
     except RuntimeError as e:
-        raise UserError(f"the checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}") from e
+        raise UserError(
+            f"the checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}"
+        ) from e
 
 
 def steps(config: RunConfig, pool: int, per_step: int | None = None) -> int:

@@ -1,4 +1,5 @@
 """Synchronised BatchNorm on every device: torch's own on a GPU, this one on a CPU, where torch has none."""
+
 from __future__ import annotations
 
 import torch
@@ -30,9 +31,9 @@ def synced_batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Ten
     dims = [d for d in range(x.dim()) if d != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
     count = torch.tensor(float(x.numel() // x.shape[1]), dtype=x.dtype) * dist.get_world_size()
-    mean = _Sum.apply(x.sum(dims)) / count                                           # [C]
+    mean = _Sum.apply(x.sum(dims)) / count  # [C]
     centred = x - mean.view(shape)
-    var = _Sum.apply(centred.square().sum(dims)) / count                             # [C]
+    var = _Sum.apply(centred.square().sum(dims)) / count  # [C]
     if module.track_running_stats:
         with torch.no_grad():
             module.num_batches_tracked.add_(1)

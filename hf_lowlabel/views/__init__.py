@@ -1,4 +1,5 @@
 """Batched, per-sample augmentation as tensor operations on the training device."""
+
 from hf_lowlabel.views.draws import uniforms
 from hf_lowlabel.views.table import VIEWS, View, build_view
 

@@ -4,6 +4,7 @@ Every step is called with x [N, 3, S, S], which it may overwrite, and its draws 
 pixels are exact in float64 and everything else is one rounding per pixel and operation, so that an image's result does
 not depend on the images beside it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

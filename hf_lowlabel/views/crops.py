@@ -4,6 +4,7 @@ A crop is called with images uint8 [N, 3, S, S] and its draws float64 [N, width]
 levels are whole numbers 0 .. 255, uint8 or float32 [N, 3, size, size]. `geometry(u, S)` returns the box x0, y0, x1, y1
 in px of the pool image, float64 [N, 4], and whether the view is mirrored, bool [N].
 """
+
 from __future__ import annotations
 
 import math
@@ -36,7 +37,7 @@ class CentreCrop:
 
     def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
         low = int(round((check_side(images, self.size) - self.size) / 2.0))
-        return images[..., low:low + self.size, low:low + self.size].clone()
+        return images[..., low : low + self.size, low : low + self.size].clone()
 
 
 class ShiftCrop:
@@ -75,18 +76,24 @@ class ResizedCrop:
 
     width = 2 * TRIES + 3  # area and ratio of every try, place x, place y, flip
 
-    def __init__(self, size: int, flip: bool = True, scale: tuple[float, float] = (0.08, 1.0),
-                 ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bicubic"):
+    def __init__(
+        self,
+        size: int,
+        flip: bool = True,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: str = "bicubic",
+    ):
         self.size, self.flip, self.scale, self.ratio, self.interpolation = size, flip, scale, ratio, interpolation
 
     def geometry(self, u: np.ndarray, S: int) -> tuple[np.ndarray, np.ndarray]:
         area = between(u[:, :TRIES], *self.scale) * S * S  # [N, TRIES]
-        aspect = np.exp(between(u[:, TRIES:2 * TRIES], math.log(self.ratio[0]), math.log(self.ratio[1])))
+        aspect = np.exp(between(u[:, TRIES : 2 * TRIES], math.log(self.ratio[0]), math.log(self.ratio[1])))
         sides = np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], 2).round()  # width, height [N, TRIES, 2]
         fits = ((sides > 0) & (sides <= S)).all(2)
         first = sides[np.arange(len(u)), fits.argmax(1)]
         side = np.where(fits.any(1)[:, None], first, float(S))  # [N, 2]
-        low = integers(u[:, 2 * TRIES:2 * TRIES + 2], 0, S - side + 1)
+        low = integers(u[:, 2 * TRIES : 2 * TRIES + 2], 0, S - side + 1)
         return np.concatenate([low, low + side], 1), mirrored(u[:, 2 * TRIES + 2], self.flip)
 
     def __call__(self, images: Tensor, u: np.ndarray) -> Tensor:
@@ -102,6 +109,8 @@ def check_side(images: Tensor, size: int) -> int:
     """The side of square pool images that hold a size x size window."""
     S = images.shape[-1]
     if S < size:
-        raise UserError(f"found pool images of {S} px; expected at least the view's {size} px; "
-                        f"fix: decode the pool at {size} px or ask for smaller views")
+        raise UserError(
+            f"found pool images of {S} px; expected at least the view's {size} px; "
+            f"fix: decode the pool at {size} px or ask for smaller views"
+        )
     return S

@@ -3,6 +3,7 @@
 A row is one sample of one step. Whoever asks for it, in whichever piece and on whichever rank, gets the same numbers,
 so a resume or another number of processes sees the same views, and no device is ever asked for a random number.
 """
+
 from __future__ import annotations
 
 import hashlib

@@ -4,6 +4,7 @@ An image is scaled by a factor of its own, a window is cut out of it and mirrore
 bilinearly, the mask to the nearest pixel, and what lies outside the image is not valid: mean colour, and -100 in the
 target. Then each view gets its own colours.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +32,21 @@ class JointView:
     no hue, saturation or grayscale, for gray images.
     """
 
-    def __init__(self, views: Mapping[str, str], *, size: tuple[int, int], mean: Sequence[float], std: Sequence[float],
-                 scale: tuple[float, float] = (0.5, 1.5), flip: bool = True, color: bool = True):
+    def __init__(
+        self,
+        views: Mapping[str, str],
+        *,
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        scale: tuple[float, float] = (0.5, 1.5),
+        flip: bool = True,
+        color: bool = True,
+    ):
         if not 0 < scale[0] <= scale[1] or min(size) < 1:
-            raise UserError(f"found scale {scale} and size {size}; expected 0 < smallest <= largest scale, and px "
-                            "above 0")
+            raise UserError(
+                f"found scale {scale} and size {size}; expected 0 < smallest <= largest scale, and px above 0"
+            )
         self.size, self.scale, self.flip = size, scale, flip
         self.steps = {key: _steps(kind, size, color) for key, kind in views.items()}
         self.width = WIDTH + sum(step.width for steps in self.steps.values() for step in steps)
@@ -60,25 +71,29 @@ class JointView:
         """
         self._check(images, sizes, u)
         draws, n = u.numpy(), len(images)
-        rows, columns = self._coordinates(draws, sizes.numpy().astype(np.float64))      # [N, h], [N, w] in px
+        rows, columns = self._coordinates(draws, sizes.numpy().astype(np.float64))  # [N, h], [N, w] in px
         high = sizes.numpy()[:, :, None]
         inside = [(c >= 0) & (c < top) for c, top in ((rows, high[:, 0]), (columns, high[:, 1]))]
-        y, x = (on_device(c.clip(0.5, top - 0.5) - 0.5, images.device, torch.float32)   # between pixel centres
-                for c, top in ((rows, high[:, 0]), (columns, high[:, 1])))
+        y, x = (
+            on_device(c.clip(0.5, top - 0.5) - 0.5, images.device, torch.float32)  # between pixel centres
+            for c, top in ((rows, high[:, 0]), (columns, high[:, 1]))
+        )
         valid = on_device(inside[0], images.device)[:, :, None] & on_device(inside[1], images.device)[:, None, :]
-        out = {"valid": valid}                                                          # [N, h, w]
+        out = {"valid": valid}  # [N, h, w]
         if images.shape[1] == 4:
-            r, c = (on_device(np.floor(k).clip(0, top - 1).astype(np.int64), images.device)
-                    for k, top in ((rows, high[:, 0]), (columns, high[:, 1])))
+            r, c = (
+                on_device(np.floor(k).clip(0, top - 1).astype(np.int64), images.device)
+                for k, top in ((rows, high[:, 0]), (columns, high[:, 1]))
+            )
             at = torch.arange(n, device=images.device)[:, None, None]
             mask = images[:, 3][at, r[:, :, None], c[:, None, :]].long()
             out["target"] = torch.where(valid & (mask != MASK_IGNORE), mask, IGNORE_INDEX)
-        pixels = bilinear(images[:, :3], y, x) / 255                                    # [N, 3, h, w]
+        pixels = bilinear(images[:, :3], y, x) / 255  # [N, 3, h, w]
         at = WIDTH
         for k, (key, steps) in enumerate(self.steps.items()):
             view = pixels.clone() if steps and k + 1 < len(self.steps) else pixels
             for step in steps:
-                view = step(view, draws[:, at:at + step.width])
+                view = step(view, draws[:, at : at + step.width])
                 at += step.width
             out[key] = self._normalised(view, valid)
         return out
@@ -101,8 +116,10 @@ class JointView:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (3, 4):
             raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3 or 4, H, W]")
         if u.shape != (len(images), self.width) or sizes.shape != (len(images), 2):
-            raise UserError(f"found draws {tuple(u.shape)} and sizes {tuple(sizes.shape)} for {len(images)} images; "
-                            f"expected [{len(images)}, {self.width}] and [{len(images)}, 2]")
+            raise UserError(
+                f"found draws {tuple(u.shape)} and sizes {tuple(sizes.shape)} for {len(images)} images; "
+                f"expected [{len(images)}, {self.width}] and [{len(images)}, 2]"
+            )
 
 
 def bilinear(images: Tensor, y: Tensor, x: Tensor) -> Tensor:

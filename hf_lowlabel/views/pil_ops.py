@@ -3,6 +3,7 @@
 Every function takes x uint8 [n, 3, H, W] and, where the operation has a strength, a float64 array [n] in Pillow's own
 unit; it may overwrite x, and returns the result.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -149,8 +150,17 @@ def rotate(degrees: np.ndarray, size: int) -> np.ndarray:
     """A counter-clockwise turn about the centre."""
     angle = -np.radians(degrees % 360.0)
     cos, sin, centre = np.cos(angle).round(15), np.sin(angle).round(15), size / 2
-    return _matrix(len(degrees), {0: cos, 1: sin, 2: cos * -centre + sin * -centre + centre,
-                                  3: -sin, 4: cos, 5: -sin * -centre + cos * -centre + centre})
+    return _matrix(
+        len(degrees),
+        {
+            0: cos,
+            1: sin,
+            2: cos * -centre + sin * -centre + centre,
+            3: -sin,
+            4: cos,
+            5: -sin * -centre + cos * -centre + centre,
+        },
+    )
 
 
 def _matrix(n: int, entries: dict[int, np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ Per image and layer one of 14 operations with a random strength; last, a gray sq
 reference implementations differ, and both are presets: "kekmodel" (kekmodel/FixMatch-pytorch, `RandAugmentMC(2, 10)`)
 and "usb" (TorchSSL and USB, `RandAugment(3, 5)`).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,23 +17,68 @@ from hf_lowlabel.views import pil_ops
 from hf_lowlabel.views.draws import Groups, between, integers, signs
 
 # The geometric five stand together, so that one gather serves their common slice of a sorted batch.
-OPS = ("identity", "autocontrast", "equalize", "brightness", "color", "contrast", "sharpness", "posterize", "solarize",
-       "rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+OPS = (
+    "identity",
+    "autocontrast",
+    "equalize",
+    "brightness",
+    "color",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "rotate",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
 OP = {name: k for k, name in enumerate(OPS)}
 FIRST_GEOMETRIC = OP["rotate"]
-WITH_STRENGTH = {"brightness": pil_ops.brightness, "color": pil_ops.color, "contrast": pil_ops.contrast,
-                 "sharpness": pil_ops.sharpness, "posterize": pil_ops.posterize, "solarize": pil_ops.solarize}
+WITH_STRENGTH = {
+    "brightness": pil_ops.brightness,
+    "color": pil_ops.color,
+    "contrast": pil_ops.contrast,
+    "sharpness": pil_ops.sharpness,
+    "posterize": pil_ops.posterize,
+    "solarize": pil_ops.solarize,
+}
 WITHOUT = {"autocontrast": pil_ops.autocontrast, "equalize": pil_ops.equalize}
-MATRICES = {"rotate": pil_ops.rotate, "shear_x": pil_ops.shear_x, "shear_y": pil_ops.shear_y,
-            "translate_x": pil_ops.translate_x, "translate_y": pil_ops.translate_y}
+MATRICES = {
+    "rotate": pil_ops.rotate,
+    "shear_x": pil_ops.shear_x,
+    "shear_y": pil_ops.shear_y,
+    "translate_x": pil_ops.translate_x,
+    "translate_y": pil_ops.translate_y,
+}
 
 # Strengths in Pillow's unit: kekmodel has bias + span * level / 10, level 1 .. 9; USB has uniform numbers of a range.
-KEKMODEL = {"brightness": (0.05, 0.9), "color": (0.05, 0.9), "contrast": (0.05, 0.9), "sharpness": (0.05, 0.9),
-            "posterize": (4, 4), "solarize": (0, 256), "rotate": (0, 30), "shear_x": (0, 0.3), "shear_y": (0, 0.3),
-            "translate_x": (0, 0.3), "translate_y": (0, 0.3)}
-USB = {"brightness": (0.05, 0.95), "color": (0.05, 0.95), "contrast": (0.05, 0.95), "sharpness": (0.05, 0.95),
-       "posterize": (4, 8), "solarize": (0, 256), "rotate": (-30, 30), "shear_x": (-0.3, 0.3), "shear_y": (-0.3, 0.3),
-       "translate_x": (-0.3, 0.3), "translate_y": (-0.3, 0.3)}
+KEKMODEL = {
+    "brightness": (0.05, 0.9),
+    "color": (0.05, 0.9),
+    "contrast": (0.05, 0.9),
+    "sharpness": (0.05, 0.9),
+    "posterize": (4, 4),
+    "solarize": (0, 256),
+    "rotate": (0, 30),
+    "shear_x": (0, 0.3),
+    "shear_y": (0, 0.3),
+    "translate_x": (0, 0.3),
+    "translate_y": (0, 0.3),
+}
+USB = {
+    "brightness": (0.05, 0.95),
+    "color": (0.05, 0.95),
+    "contrast": (0.05, 0.95),
+    "sharpness": (0.05, 0.95),
+    "posterize": (4, 8),
+    "solarize": (0, 256),
+    "rotate": (-30, 30),
+    "shear_x": (-0.3, 0.3),
+    "shear_y": (-0.3, 0.3),
+    "translate_x": (-0.3, 0.3),
+    "translate_y": (-0.3, 0.3),
+}
 DRAWS_PER_LAYER = 4  # operation, strength, sign, gate
 CUTOUT_DRAWS = 3  # centre x, centre y, side
 
@@ -105,7 +151,7 @@ class RandAugment:
     def parameters(self, u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of draws u [N, width]: operations int64 and strengths float64 [N, layers], cutout corners int64 [N, 4]."""
         layers = self.preset.layers
-        which, strength, sign, gate = np.moveaxis(u[:, :layers * DRAWS_PER_LAYER].reshape(len(u), layers, -1), 2, 0)
+        which, strength, sign, gate = np.moveaxis(u[:, : layers * DRAWS_PER_LAYER].reshape(len(u), layers, -1), 2, 0)
         op = np.where(gate < self.preset.gate, integers(which, 0, len(OPS)), OP["identity"])
         return op, self.preset.strength(op, strength, signs(sign), size), self.preset.cutout(u[:, -CUTOUT_DRAWS:], size)
 

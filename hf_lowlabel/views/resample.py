@@ -7,6 +7,7 @@ and the number of threads. Here they cannot differ: pixels are whole numbers and
 both so small that every partial sum is a float32 without rounding. (On CUDA this holds while matrix products run in
 float32, torch's default; with TF32 switched on, weights lose bits, and levels may differ by one.)
 """
+
 from __future__ import annotations
 
 import math
@@ -67,8 +68,16 @@ def _steps(x: Tensor) -> Tensor:
     return torch.mul(x, BLUR_LEVELS, out=x.new_empty(x.shape)).round_()
 
 
-def _resize_weights(low: np.ndarray, side: np.ndarray, S: int, size: int, interpolation: str, mirror: np.ndarray,
-                    grid: float, device: torch.device) -> Tensor:
+def _resize_weights(
+    low: np.ndarray,
+    side: np.ndarray,
+    S: int,
+    size: int,
+    interpolation: str,
+    mirror: np.ndarray,
+    grid: float,
+    device: torch.device,
+) -> Tensor:
     """Pillow's weights of source pixels low .. low + side - 1 for `size` outputs, float32 [N, S, size] / grid."""
     filter_, reach = FILTERS[interpolation]
     scale = side / size  # source px per output px
@@ -78,8 +87,10 @@ def _resize_weights(low: np.ndarray, side: np.ndarray, S: int, size: int, interp
     centre = (np.where(mirror[:, None], step[::-1], step) + 0.5) * scale[:, None]  # [N, size]
     first = np.floor(centre - (reach * stretch)[:, None] + 0.5)
     k = torch.arange(taps, dtype=torch.float32, device=device)[:, None]
-    first, offset, stretch, side, low = (on_device(v.reshape(len(low), 1, -1), device, torch.float32)
-                                         for v in (first, first + 0.5 - centre, stretch, side, low))
+    first, offset, stretch, side, low = (
+        on_device(v.reshape(len(low), 1, -1), device, torch.float32)
+        for v in (first, first + 0.5 - centre, stretch, side, low)
+    )
     pixel = first + k  # within the box, [N, taps, size]
     weight = filter_((offset + k).div_(stretch).abs_())
     weight = weight.mul_(pixel.ge(0)).mul_(pixel.lt(side))

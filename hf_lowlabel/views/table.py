@@ -3,6 +3,7 @@
 A view takes images uint8 [N, 3, S, S] on the training device and draws float64 [N, width] on the CPU and returns
 float32 [N, 3, size, size], normalised. Row i of the result depends on image i and row i of the draws only.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -53,11 +54,13 @@ VIEWS = {
     "simclr": Recipe("resized", (0.08, 1.0), "bicubic", (0.8, 0.8, 0.8, 0.2), gray_chance=0.2, blur_chance=0.5),
     # PixPro, Xie et al. 2021: BYOL's colours, bilinear crops
     "pixpro1": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=1.0),
-    "pixpro2": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.1,
-                      solarize_chance=0.2),
+    "pixpro2": Recipe(
+        "resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.1, solarize_chance=0.2
+    ),
     # DINO, Caron et al. 2021, section 3.1: beside BYOL's two views
-    "dino-local": Recipe("resized", (0.05, 0.4), jitter=(0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.5,
-                         side=96 / 224),
+    "dino-local": Recipe(
+        "resized", (0.05, 0.4), jitter=(0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=0.5, side=96 / 224
+    ),
     # S4L-Exemplar, Zhai et al. 2019, section 4.2: Inception crop, mirror, HSV colour randomisation
     "exemplar": Recipe("resized", (0.08, 1.0), "bilinear", hsv=True),
 }
@@ -77,7 +80,7 @@ class View:
 
         A mirrored view shows its box's x1 at the left.
         """
-        box, flip = self.crop.geometry(u.numpy()[:, :self.crop.width], S)
+        box, flip = self.crop.geometry(u.numpy()[:, : self.crop.width], S)
         return torch.from_numpy(box).float(), torch.from_numpy(flip)
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
@@ -85,14 +88,16 @@ class View:
         if images.dtype != torch.uint8 or not square:
             raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3, S, S]")
         if u.shape != (len(images), self.width) or u.dtype != torch.float64 or u.device.type != "cpu":
-            raise UserError(f"found draws {u.dtype} {tuple(u.shape)} on {u.device}; "
-                            f"expected float64 [{len(images)}, {self.width}] on the CPU; "
-                            f"fix: uniforms(seed, stream, start, count, view.width)")
+            raise UserError(
+                f"found draws {u.dtype} {tuple(u.shape)} on {u.device}; "
+                f"expected float64 [{len(images)}, {self.width}] on the CPU; "
+                f"fix: uniforms(seed, stream, start, count, view.width)"
+            )
         draws, size = u.numpy(), self.crop.size
         out = torch.empty(len(images), 3, size, size, device=images.device)
         piece = self._piece(images)
         for a in range(0, len(images), piece):
-            self._fill(out[a:a + piece], images[a:a + piece], draws[a:a + piece])
+            self._fill(out[a : a + piece], images[a : a + piece], draws[a : a + piece])
         return out.to(self.dtype)
 
     def _piece(self, images: Tensor) -> int:
@@ -101,14 +106,14 @@ class View:
         return max(1, PIECE[images.device.type] // (3 * side * side * (1 if whole else 4)))
 
     def _fill(self, out: Tensor, images: Tensor, u: np.ndarray) -> None:
-        x = self.crop(images, u[:, :self.crop.width])
+        x = self.crop(images, u[:, : self.crop.width])
         at, top = self.crop.width, 255.0
         for step in self.steps:
             if isinstance(step, RandAugment) and x.dtype != torch.uint8:
                 x = x.to(torch.uint8)  # a resized crop gives whole levels
             if not isinstance(step, RandAugment) and top != 1:
                 x, top = x.float().div_(255), 1.0
-            x = step(x, u[:, at:at + step.width])
+            x = step(x, u[:, at : at + step.width])
             at += step.width
         scale, shift = self._normalisation(images.device)
         torch.mul(x, scale / top, out=out).sub_(shift)
@@ -120,9 +125,20 @@ class View:
         return self._constants[device]
 
 
-def build_view(kind: str, *, size: int, mean: Sequence[float], std: Sequence[float], flip: bool = True,
-               preset: str = "kekmodel", min_scale: float | None = None, color: bool = True,
-               randaugment: bool = False, multiple: int = 1, dtype: torch.dtype = torch.float32) -> View:
+def build_view(
+    kind: str,
+    *,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    flip: bool = True,
+    preset: str = "kekmodel",
+    min_scale: float | None = None,
+    color: bool = True,
+    randaugment: bool = False,
+    multiple: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> View:
     """The view `kind` of VIEWS at size x size px, a local crop at 3/7 of that, rounded to a multiple of `multiple` px.
 
     flip False: never mirrored, for data whose mirror image is something else (digits). preset: which RandAugment.

@@ -9,6 +9,7 @@ Writes OUTPUT.json and OUTPUT.md. The paper's figures stand beside ours: CIFAR-1
 WRN-28-2 trained on CIFAR-10 itself. Other features have other figures; what compares is the rows of one column.
 Cost: minutes on one CPU core, features and figures each.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -72,11 +73,19 @@ def cell(x: np.ndarray, y: np.ndarray, classes: int, budget: int, seed: int) -> 
     """{table: {row: figure}} of one budget and seed. x: f_self [N, D] of unit length; y: true classes [N]."""
     fine = finetune_features(x, budget, seed=seed)
     near = unit(fine)
-    chosen = {"k-medoids on f_self": k_medoids(x, budget, seed), "k-medoids on f_fine": k_medoids(fine, budget, seed),
-              "multi-cluster on f_self": multi_cluster(x, budget, seed=seed),
-              AS3L: multi_cluster(fine, budget, seed=seed)}  # fmt: skip
-    rivals = {"random": random(x, budget, seed), "coreset": coreset(x, budget, seed), "usl": usl(x, budget, seed),
-              "k-medoids": chosen["k-medoids on f_self"], "as3l": chosen[AS3L]}  # fmt: skip
+    chosen = {
+        "k-medoids on f_self": k_medoids(x, budget, seed),
+        "k-medoids on f_fine": k_medoids(fine, budget, seed),
+        "multi-cluster on f_self": multi_cluster(x, budget, seed=seed),
+        AS3L: multi_cluster(fine, budget, seed=seed),
+    }
+    rivals = {
+        "random": random(x, budget, seed),
+        "coreset": coreset(x, budget, seed),
+        "usl": usl(x, budget, seed),
+        "k-medoids": chosen["k-medoids on f_self"],
+        "as3l": chosen[AS3L],
+    }
 
     def clusters(at: np.ndarray, counts: list[int] | None = None) -> dict:
         return report(cluster_priors(fine, at, y[at], classes, counts=counts, seed=seed), y, at)
@@ -86,11 +95,13 @@ def cell(x: np.ndarray, y: np.ndarray, classes: int, budget: int, seed: int) -> 
     by_k = {**{name: clusters(chosen[AS3L], counts) for name, counts in series.items()}, "K, 2 K ... 6 K": worth[AS3L]}
     spread = {f"llgc, {name}": report(llgc(near, at, y[at], classes), y, at) for name, at in rivals.items()}
     spread |= {f"clusters, {name}": clusters(at) for name, at in rivals.items()}
-    return {"table 6, priors right (%)": {k: 100 * v["accuracy"] for k, v in worth.items()},
-            "table 6, classes covered": {k: len(np.unique(y[at])) for k, at in chosen.items()},
-            "table 8, priors right (%)": {k: 100 * v["accuracy"] for k, v in spread.items()},
-            "table 9, calibration error (%)": {k: 100 * v["ece"] for k, v in by_k.items()},
-            "table 9, priors right (%)": {k: 100 * v["accuracy"] for k, v in by_k.items()}}  # fmt: skip
+    return {
+        "table 6, priors right (%)": {k: 100 * v["accuracy"] for k, v in worth.items()},
+        "table 6, classes covered": {k: len(np.unique(y[at])) for k, at in chosen.items()},
+        "table 8, priors right (%)": {k: 100 * v["accuracy"] for k, v in spread.items()},
+        "table 9, calibration error (%)": {k: 100 * v["ece"] for k, v in by_k.items()},
+        "table 9, priors right (%)": {k: 100 * v["accuracy"] for k, v in by_k.items()},
+    }
 
 
 def table(name: str, cells: dict[str, dict], labels: list[int]) -> str:
@@ -126,8 +137,10 @@ def main() -> None:
     source = load_source(args.dataset, split=args.split)
     known = np.flatnonzero(source.labels >= 0)
     if len(known) < args.images or args.images <= 6 * len(source.class_names) + max(args.labels):
-        raise UserError(f"found {len(known)} images with a label; expected at least --images {args.images}, and that "
-                        f"above six times the {len(source.class_names)} classes; fix: --images")  # fmt: skip
+        raise UserError(
+            f"found {len(known)} images with a label; expected at least --images {args.images}, and that "
+            f"above six times the {len(source.class_names)} classes; fix: --images"
+        )
     members = np.sort(known[order(0, "images", 0, args.images, len(known))])
     begin = time.perf_counter()
     found = extract(args.model, source, members, path=args.output + ".safetensors", image_size=args.image_size)
@@ -145,8 +158,10 @@ def main() -> None:
                 print(key, kept["cells"][key]["seconds"], "s", flush=True)
     counted = sorted({int(key.split("/")[0]) for key in kept["cells"]})
     seeds = len({key.split("/")[1] for key in kept["cells"]})
-    said = (f"{args.images:,} images of {Path(args.dataset).name}, features of {Path(args.model).name} at "
-            f"{args.image_size} px; mean ± standard deviation over {seeds} seeds.\n\n")  # fmt: skip
+    said = (
+        f"{args.images:,} images of {Path(args.dataset).name}, features of {Path(args.model).name} at "
+        f"{args.image_size} px; mean ± standard deviation over {seeds} seeds.\n\n"
+    )
     said += "\n\n".join(table(name, kept["cells"], counted) for name in PAPER) + "\n\n"
     facts = {**kept["hardware"], **kept["versions"], "k-means": kept["k-means"]}
     said += ", ".join(f"{k} {v}" for k, v in facts.items()) + "\n"

@@ -9,6 +9,7 @@ a branch; a teacher has no backward pass but is counted like the student), and t
 gather. A ring sends 2 (n - 1) / n times the size of what it
 reduces from every GPU. Cost: seconds, on a CPU.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,8 +20,14 @@ from hf_lowlabel.methods import METHODS
 from hf_lowlabel.models import create_backbone, create_classifier
 from hf_lowlabel.training.setup import build_objective
 
-GATHERED = {"simclr": 2 * 128, "moco": 128}  # numbers per image that every process gets from all others: both views, or keys
-PASSES = {"byol": 2, "simsiam": 2}  # passes of each branch in a step; the others send both views at once or one per branch
+GATHERED = {
+    "simclr": 2 * 128,
+    "moco": 128,
+}  # numbers per image that every process gets from all others: both views, or keys
+PASSES = {
+    "byol": 2,
+    "simsiam": 2,
+}  # passes of each branch in a step; the others send both views at once or one per branch
 
 
 def counted(method: str, model: str) -> tuple[int, int, int]:
@@ -43,7 +50,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["byol", "simclr", "moco", "fixmatch"])
     args = parser.parse_args()
     ring = 2 * (args.gpus - 1) / args.gpus
-    print(f"| {args.gpus} GPUs, {args.batch_size} images | gradients MB | BatchNorm MB (collectives) | gathered MB | sent per GPU and step MB |")
+    print(
+        f"| {args.gpus} GPUs, {args.batch_size} images | gradients MB | BatchNorm MB (collectives) | gathered MB | sent per GPU and step MB |"
+    )
     print("|---|---:|---:|---:|---:|")
     for model in args.models:
         for method in args.methods:

@@ -6,6 +6,7 @@
 Class-balanced labels, 20 % stratified test images, the weights at the end (nothing is chosen by the test set). All rows share
 the network, the augmentation, the number of steps and the labels; scikit-learn's LabelSpreading and SVM read the pixels.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -35,8 +36,10 @@ def pixels_rows(split, source) -> dict[str, float]:
     spreading = LabelSpreading(kernel="knn", n_neighbors=10).fit(x[at.train], y[at.train])
     svm = SVC(gamma="scale", C=10).fit(x[at.labeled], at.labels)
     truth = source.labels[at.test]
-    return {"LabelSpreading on pixels": float((spreading.predict(x[at.test]) == truth).mean()),
-            "SVM on pixels": float((svm.predict(x[at.test]) == truth).mean())}
+    return {
+        "LabelSpreading on pixels": float((spreading.predict(x[at.test]) == truth).mean()),
+        "SVM on pixels": float((svm.predict(x[at.test]) == truth).mean()),
+    }
 
 
 def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[int, dict[str, float]]:
@@ -45,7 +48,9 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
     shared, pre, fine = settings(pretraining)
     common = dict(**shared, seed=seed, save_every=10**6, eval_every=10**6)
     unlabeled, backbone = folder / "unlabeled.json", str(folder / "backbone")
-    replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(unlabeled)
+    replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(
+        unlabeled
+    )
     begin = time.perf_counter()
     pretrain(**common, **pre, from_scratch=True, split=str(unlabeled), output_dir=backbone)
     print(f"seed {seed}: {pretraining} in {time.perf_counter() - begin:.0f} s", flush=True)
@@ -58,10 +63,17 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
         def train(name: str, start: bool = False, **more) -> None:
             begin = time.perf_counter()
             weights = {"model": backbone} if start else {"from_scratch": True}
-            run = finetune(**{**common, **fine, **weights, **more}, split=str(manifest), keep_best="last",
-                           output_dir=str(folder / f"{name} {labels}"))
+            run = finetune(
+                **{**common, **fine, **weights, **more},
+                split=str(manifest),
+                keep_best="last",
+                output_dir=str(folder / f"{name} {labels}"),
+            )
             out[labels][name] = run.metrics["accuracy"]
-            print(f"{labels} labels, seed {seed}: {name} {out[labels][name]:.2%} in {time.perf_counter() - begin:.0f} s", flush=True)
+            print(
+                f"{labels} labels, seed {seed}: {name} {out[labels][name]:.2%} in {time.perf_counter() - begin:.0f} s",
+                flush=True,
+            )
 
         train("supervised", method="supervised")
         train("FixMatch", method="fixmatch")

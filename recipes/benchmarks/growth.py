@@ -13,6 +13,7 @@ machine; ranks are timed by the clock too. Two ranks need two free cores: on few
 what they gain.
 Cost: minutes of one core.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -99,11 +100,24 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
     before = psutil.Process().memory_info().rss
     marks["start"] = time.perf_counter(), time.process_time()
     done = finetune(
-        dataset="digits", model="cnn6_16", from_scratch=True, image_size=SIDE, pool_size=SIDE, method="flexmatch",
-        num_labels=40, batch_size=BATCH, unlabeled_ratio=ratio, max_steps=steps, memory_budget=budget, workers=0,
-        device="cpu", log_every=min(EARLY, steps), eval_every=10**6, save_every=10**6,
+        dataset="digits",
+        model="cnn6_16",
+        from_scratch=True,
+        image_size=SIDE,
+        pool_size=SIDE,
+        method="flexmatch",
+        num_labels=40,
+        batch_size=BATCH,
+        unlabeled_ratio=ratio,
+        max_steps=steps,
+        memory_budget=budget,
+        workers=0,
+        device="cpu",
+        log_every=min(EARLY, steps),
+        eval_every=10**6,
+        save_every=10**6,
         output_dir=str(Path(output).parent / "run"),
-    )  # fmt: skip
+    )
     seen["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20
     seen |= {"step_ms": statistics.median(cpu[2:]), "step_wall_ms": statistics.median(wall[2:])}
     seen["slowest_ms"] = max(cpu[1:])
@@ -159,8 +173,11 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file for the figures")
     args = parser.parse_args()
     pools = args.pools + [FULL] * args.full
-    plan = {"pools": [(n, 7, 1) for n in pools], "ratios": [(pools[0], r, 1) for r in args.ratios],
-            "ranks": [(pools[0], 7, r) for r in args.ranks]}  # fmt: skip
+    plan = {
+        "pools": [(n, 7, 1) for n in pools],
+        "ratios": [(pools[0], r, 1) for r in args.ratios],
+        "ranks": [(pools[0], 7, r) for r in args.ranks],
+    }
     known: dict[tuple, dict] = {}
     for run in dict.fromkeys(run for runs in plan.values() for run in runs):
         known[run] = launch(*run, args)

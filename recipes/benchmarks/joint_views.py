@@ -9,6 +9,7 @@ batch with same_on_batch=False, and only for the geometry it offers, a random re
 the median of rounds in which the sides alternate; with a CUDA device milliseconds a batch there, too.
 Cost: about one CPU-minute.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -39,9 +40,13 @@ def ours(images: torch.Tensor) -> Callable[[int], None]:
 
 
 def torchvision_per_sample(images: torch.Tensor) -> Callable[[int], None]:
-    colors = v2.Compose([
-        v2.RandomApply([v2.ColorJitter(0.5, 0.5, 0.5, 0.25)], p=0.8), v2.RandomGrayscale(0.2),
-        v2.RandomApply([v2.GaussianBlur(2 * (SIZE // 20) + 1, (0.1, 2.0))], p=0.5)])
+    colors = v2.Compose(
+        [
+            v2.RandomApply([v2.ColorJitter(0.5, 0.5, 0.5, 0.25)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(2 * (SIZE // 20) + 1, (0.1, 2.0))], p=0.5),
+        ]
+    )
 
     def one(packed: torch.Tensor) -> None:
         scale = random.uniform(0.5, 1.5)
@@ -63,6 +68,7 @@ def torchvision_per_sample(images: torch.Tensor) -> Callable[[int], None]:
     def make(round_: int) -> None:
         for packed in images:
             one(packed)
+
     return make
 
 
@@ -70,16 +76,23 @@ def kornia_batch(images: torch.Tensor) -> Callable[[int], None]:
     import kornia.augmentation as K
 
     geometry = K.AugmentationSequential(
-        K.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)), K.RandomHorizontalFlip(), data_keys=["input", "mask"],
-        same_on_batch=False)
+        K.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)),
+        K.RandomHorizontalFlip(),
+        data_keys=["input", "mask"],
+        same_on_batch=False,
+    )
     colors = K.AugmentationSequential(
-        K.ColorJitter(0.5, 0.5, 0.5, 0.25, p=0.8), K.RandomGrayscale(p=0.2),
-        K.RandomGaussianBlur((2 * (SIZE // 20) + 1,) * 2, (0.1, 2.0), p=0.5), same_on_batch=False)
+        K.ColorJitter(0.5, 0.5, 0.5, 0.25, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur((2 * (SIZE // 20) + 1,) * 2, (0.1, 2.0), p=0.5),
+        same_on_batch=False,
+    )
     normalize = K.Normalize(torch.tensor(MEAN), torch.tensor(STD))
 
     def make(round_: int) -> None:
         weak, mask = geometry(images[:, :3].float() / 255, images[:, 3:].float())
         normalize(weak), normalize(colors(weak)), mask.long()
+
     return make
 
 

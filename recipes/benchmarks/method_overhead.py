@@ -9,6 +9,7 @@ adversarial passes, teachers and rotations are further images and count as such.
 10 classes, 128 features. Costs a few minutes on one core; prints a markdown table; CPU times are those of the thread. Expected on one CPU core: table
 below 0.5 ms at a pool of 1,000,000 for every method.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -52,8 +53,10 @@ class Linear(nn.Module):
 def build(name: str, pool: int, device: str) -> nn.Module:
     import inspect
 
-    spec, facts = METHODS[name], dict(num_classes=CLASSES, pool=pool, num_labeled=LABELED,
-                                      priors=torch.full((pool, CLASSES), 1 / CLASSES))
+    spec, facts = (
+        METHODS[name],
+        dict(num_classes=CLASSES, pool=pool, num_labeled=LABELED, priors=torch.full((pool, CLASSES), 1 / CLASSES)),
+    )
     pick = lambda cls: {k: v for k, v in facts.items() if k in inspect.signature(cls.__init__).parameters}  # noqa: E731
     extra = {"rule": load(spec.rule)(**pick(load(spec.rule)))} if spec.rule else {}
     return load(spec.cls)(Linear(), **pick(load(spec.cls)), **extra).to(device)
@@ -62,10 +65,14 @@ def build(name: str, pool: int, device: str) -> nn.Module:
 def batch(objective: nn.Module, pool: int, device: str, labeled: int, unlabeled: int) -> dict:
     image = lambda n: torch.randn(n, 3, SIDE, SIDE, device=device)  # noqa: E731
     part = lambda kinds, n, size: {  # noqa: E731
-        "index": torch.randint(size, (n,), device=device), **{k: image(n) for k in kinds}}
+        "index": torch.randint(size, (n,), device=device),
+        **{k: image(n) for k in kinds},
+    }
     target = torch.randint(CLASSES, (labeled,), device=device)
-    return {"labeled": {**part(objective.labeled_views, labeled, LABELED), "target": target},
-            "unlabeled": part(objective.unlabeled_views, unlabeled, pool)}
+    return {
+        "labeled": {**part(objective.labeled_views, labeled, LABELED), "target": target},
+        "unlabeled": part(objective.unlabeled_views, unlabeled, pool),
+    }
 
 
 class Timed:
@@ -116,8 +123,11 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {args.device}, 1 thread, pool {args.pool:,}\n")
     print("| method | images | step ms | above FixMatch ms | table ms |\n|---|---:|---:|---:|---:|")
-    known = [n for n, m in METHODS.items() if m.verb == "finetune" and m.cls.startswith("finetuning.")
-             and "classification" in m.tasks and not m.frozen]
+    known = [
+        n
+        for n, m in METHODS.items()
+        if m.verb == "finetune" and m.cls.startswith("finetuning.") and "classification" in m.tasks and not m.frozen
+    ]
     for name in args.methods or known:
         images, ms, above, table = compare(name, args.pool, args.device, args.steps)
         print(f"| {name} | {images} | {ms:.2f} | {above:+.2f} | {table:+.2f} |", flush=True)

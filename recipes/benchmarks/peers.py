@@ -10,6 +10,7 @@ step. The peer of BYOL is lightly: its transform, heads, loss and momentum updat
 memory, share network, batch and precision, and alternate in rounds; compared are medians. On a CPU without workers,
 seconds are those of the processor. Cost: two minutes on a CPU.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -50,12 +51,21 @@ class PerImage(Dataset):
 
 
 def loader(data: Dataset, batch_size: int, workers: int):
-    return iter(DataLoader(data, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available(),
-                           persistent_workers=workers > 0))
+    return iter(
+        DataLoader(
+            data,
+            batch_size=batch_size,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+        )
+    )
 
 
 def fixmatch_peer(args, images, device) -> Callable[[], None]:
-    model = create_classifier(args.model, num_labels=10, class_names=[str(k) for k in range(10)], pretrained=False).to(device)
+    model = create_classifier(args.model, num_labels=10, class_names=[str(k) for k in range(10)], pretrained=False).to(
+        device
+    )
     teacher = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, nesterov=True, weight_decay=5e-4)
     weak, strong = (pil_pipeline(kind, args.size) for kind in ("weak", "strong"))
@@ -138,9 +148,21 @@ def our_round(args, now: Callable[[], float]) -> float:
             times.append(now())
         return out
 
-    settings = dict(dataset="digits", model=args.model, from_scratch=True, image_size=args.size, pool_size=args.size,
-                    method=args.case, batch_size=args.batch_size, max_steps=args.steps + WARM, precision=args.precision,
-                    channels_last=args.channels_last, eval_every=10**6, log_every=10**6, save_every=10**6)
+    settings = dict(
+        dataset="digits",
+        model=args.model,
+        from_scratch=True,
+        image_size=args.size,
+        pool_size=args.size,
+        method=args.case,
+        batch_size=args.batch_size,
+        max_steps=args.steps + WARM,
+        precision=args.precision,
+        channels_last=args.channels_last,
+        eval_every=10**6,
+        log_every=10**6,
+        save_every=10**6,
+    )
     if args.case == "fixmatch":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
     Loop.train_step = timed
@@ -160,7 +182,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="default: 8 labeled images, for byol 32 images")
     parser.add_argument("--unlabeled-ratio", type=int, default=7)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True, help="our memory layout")
+    parser.add_argument(
+        "--channels-last", action=argparse.BooleanOptionalAction, default=True, help="our memory layout"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes of the peer's loaders")
     parser.add_argument("--steps", type=int, default=6, help="steps timed in a round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -176,12 +200,23 @@ def main() -> None:
     images = [source.image(i).convert("RGB") for i in range(args.pool)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step = (fixmatch_peer if args.case == "fixmatch" else byol_peer)(args, images, device)
-    now = time.perf_counter if args.workers and device.type == "cpu" else clock  # workers' seconds are not this process's
+    now = (
+        time.perf_counter if args.workers and device.type == "cpu" else clock
+    )  # workers' seconds are not this process's
     pairs = [(our_round(args, now), peer_round(step, args.steps, now)) for _ in range(args.rounds)]
     mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     per_step = args.batch_size * (1 + args.unlabeled_ratio) if args.case == "fixmatch" else args.batch_size
-    report(args, {"ours_s": mine, "peer_s": theirs, "ratio": theirs / mine, "ours_images_per_s": per_step / mine,
-                  "peer_images_per_s": per_step / theirs, "rounds": pairs})
+    report(
+        args,
+        {
+            "ours_s": mine,
+            "peer_s": theirs,
+            "ratio": theirs / mine,
+            "ours_images_per_s": per_step / mine,
+            "peer_images_per_s": per_step / theirs,
+            "rounds": pairs,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Bare: forward and backward of the student on all crops of the step, and the forw
 where the method has one. Both sides alternate in one process, on the same precision, layout and batch.
 The end-to-end step makes its own crops and colours out of a pool of 375 x 500 px photos. Cost: a minute on one core.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -30,9 +31,24 @@ def generated(split: str, count: int) -> SegmentationSource:
     """Random photos and masks, in memory."""
     rng = np.random.default_rng(0)
     count = count if split == "train" else 2
-    images, masks = (rng.integers(0, top, (count, *PHOTO, *deep), dtype=np.uint8) for top, deep in ((256, (3,)), (CLASSES, ())))
-    return SegmentationSource("generated", None, split, None, [f"{i:06d}" for i in range(count)], np.ones(count, bool),
-                              [f"class {k}" for k in range(CLASSES)], Coding(), "0" * 64, None, True, ArrayReader(images), ArrayReader(masks))
+    images, masks = (
+        rng.integers(0, top, (count, *PHOTO, *deep), dtype=np.uint8) for top, deep in ((256, (3,)), (CLASSES, ()))
+    )
+    return SegmentationSource(
+        "generated",
+        None,
+        split,
+        None,
+        [f"{i:06d}" for i in range(count)],
+        np.ones(count, bool),
+        [f"class {k}" for k in range(CLASSES)],
+        Coding(),
+        "0" * 64,
+        None,
+        True,
+        ArrayReader(images),
+        ArrayReader(masks),
+    )
 
 
 def bare(loop: Loop, batch: dict) -> None:
@@ -66,10 +82,22 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     shapes.shapes = lambda split="train": generated(split, args.pool)
-    settings = dict(task="segmentation", dataset="shapes", model=args.model, from_scratch=True, method=args.method,
-                    architecture=args.architecture, image_size=args.size, batch_size=args.batch_size, num_labels=10,
-                    max_steps=args.steps + WARM, precision=args.precision, eval_every=10**6, log_every=10**6,
-                    save_every=10**6)
+    settings = dict(
+        task="segmentation",
+        dataset="shapes",
+        model=args.model,
+        from_scratch=True,
+        method=args.method,
+        architecture=args.architecture,
+        image_size=args.size,
+        batch_size=args.batch_size,
+        num_labels=10,
+        max_steps=args.steps + WARM,
+        precision=args.precision,
+        eval_every=10**6,
+        log_every=10**6,
+        save_every=10**6,
+    )
     with tempfile.TemporaryDirectory() as folder:
         report(args, compare(lambda: finetune(**settings, output_dir=folder), bare))
 

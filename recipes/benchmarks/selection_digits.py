@@ -11,6 +11,7 @@ but one is scikit-learn's LabelSpreading on the 64 pixels, from the same labels.
 that is in OUTPUT.json already is not repeated: stop it and start it again.
 Writes OUTPUT.json and OUTPUT.md. Goal for as3l: 9 of 10 classes and 94 % on average (random labels on pixels: 81 %).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,9 +34,21 @@ from hf_lowlabel.selection.strategies import STRATEGIES, choose
 from hf_lowlabel.selection.verbs import priors
 from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 
-COLUMNS = {"classes": ("classes of 10", "{:.1f}"), "prior_accuracy": ("priors right", "{:.1%}"),
-           "pixels": ("LabelSpreading on pixels", "{:.1%}"), "accuracy": ("final accuracy", "{:.1%}")}  # fmt: skip
-SETTINGS = ("budget", "pretraining", "priors", "steps", "pretrain_steps", "backbone", "split")  # all runs of a file share them
+COLUMNS = {
+    "classes": ("classes of 10", "{:.1f}"),
+    "prior_accuracy": ("priors right", "{:.1%}"),
+    "pixels": ("LabelSpreading on pixels", "{:.1%}"),
+    "accuracy": ("final accuracy", "{:.1%}"),
+}
+SETTINGS = (
+    "budget",
+    "pretraining",
+    "priors",
+    "steps",
+    "pretrain_steps",
+    "backbone",
+    "split",
+)  # all runs of a file share them
 
 
 def prepare(args: argparse.Namespace, folder: Path, source: Source) -> tuple[str, Split]:
@@ -48,12 +61,20 @@ def prepare(args: argparse.Namespace, folder: Path, source: Source) -> tuple[str
     shared, pre, _ = settings(args.pretraining)
     pre["max_steps"] = args.pretrain_steps or pre["max_steps"]
     if not (folder / "backbone" / "metrics.json").is_file():
-        pretrain(**shared, **pre, from_scratch=True, split=str(path), output_dir=str(folder / "backbone"),
-                 resume=(folder / "backbone").exists())  # fmt: skip
+        pretrain(
+            **shared,
+            **pre,
+            from_scratch=True,
+            split=str(path),
+            output_dir=str(folder / "backbone"),
+            resume=(folder / "backbone").exists(),
+        )
     return str(folder / "backbone"), Split.load(path)
 
 
-def run(strategy: str, seed: int, args: argparse.Namespace, source: Source, base: Split, backbone: str, found: Features) -> dict:
+def run(
+    strategy: str, seed: int, args: argparse.Namespace, source: Source, base: Split, backbone: str, found: Features
+) -> dict:
     begin = time.perf_counter()
     rows = choose(strategy, unit(found.values), args.budget, seed, source.labels[found.indices])
     picked = found.indices[rows]
@@ -63,11 +84,28 @@ def run(strategy: str, seed: int, args: argparse.Namespace, source: Source, base
     with tempfile.TemporaryDirectory() as aside:
         manifest, prior = Path(aside, "split.json"), Path(aside, "priors.safetensors")
         split.save(manifest)
-        worth = priors(backbone, "digits", split=str(manifest), output=str(prior), seed=seed, **(PRIORS if args.priors == "demo" else {}))
-        done = finetune(**{**shared, **fine, "model": backbone}, seed=seed, split=str(manifest), prior=str(prior),
-                        output_dir=str(Path(aside, "run")))  # fmt: skip
-    return {"classes": len(set(split.labeled.values())), "prior_accuracy": worth["accuracy"], "pixels": pixels(source, base, picked),
-            "accuracy": done.metrics["accuracy"], "seconds": round(time.perf_counter() - begin, 1)}  # fmt: skip
+        worth = priors(
+            backbone,
+            "digits",
+            split=str(manifest),
+            output=str(prior),
+            seed=seed,
+            **(PRIORS if args.priors == "demo" else {}),
+        )
+        done = finetune(
+            **{**shared, **fine, "model": backbone},
+            seed=seed,
+            split=str(manifest),
+            prior=str(prior),
+            output_dir=str(Path(aside, "run")),
+        )
+    return {
+        "classes": len(set(split.labeled.values())),
+        "prior_accuracy": worth["accuracy"],
+        "pixels": pixels(source, base, picked),
+        "accuracy": done.metrics["accuracy"],
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
 
 
 def pixels(source: Source, base: Split, picked: np.ndarray) -> float:
@@ -82,8 +120,10 @@ def pixels(source: Source, base: Split, picked: np.ndarray) -> float:
 
 def table(runs: dict[str, dict]) -> str:
     """Mean and standard deviation over seeds, a row for each strategy."""
-    lines = ["| strategy | seeds | " + " | ".join(title for title, _ in COLUMNS.values()) + " | s a run |",
-             "|---|---:|" + "---:|" * (len(COLUMNS) + 1)]  # fmt: skip
+    lines = [
+        "| strategy | seeds | " + " | ".join(title for title, _ in COLUMNS.values()) + " | s a run |",
+        "|---|---:|" + "---:|" * (len(COLUMNS) + 1),
+    ]
     for strategy in STRATEGIES:
         mine = [values for key, values in runs.items() if key.rpartition("/")[0] == strategy]
         if not mine:
@@ -93,13 +133,17 @@ def table(runs: dict[str, dict]) -> str:
             values = [m[name] for m in mine]
             spread = f" ± {form.format(statistics.stdev(values))}" if len(values) > 1 else ""
             cells.append(form.format(statistics.mean(values)) + spread)
-        lines.append(f"| {strategy} | {len(mine)} | {' | '.join(cells)} | {statistics.mean(m['seconds'] for m in mine):.0f} |")
+        lines.append(
+            f"| {strategy} | {len(mine)} | {' | '.join(cells)} | {statistics.mean(m['seconds'] for m in mine):.0f} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="selection-digits", help="folder for the backbone; OUTPUT.json and OUTPUT.md beside it")
+    parser.add_argument(
+        "--output", default="selection-digits", help="folder for the backbone; OUTPUT.json and OUTPUT.md beside it"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--budget", type=int, default=10, help="labels")

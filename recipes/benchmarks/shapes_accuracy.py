@@ -7,6 +7,7 @@
 the crops, the number of steps and the masks; the settings are the demo's. CutMix's labeled images are not jittered in colour, nor
 are those of its baseline; the row "strong views" jitters them. Cost: about eight CPU-minutes a seed.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,8 +19,13 @@ from pathlib import Path
 from hf_lowlabel.hub.facts import collect_hardware, collect_versions
 from hf_lowlabel.training.segment_demo import rows
 
-ROWS = {"supervised": (False, "supervised"), "supervised, strong views": (False, "supervised, strong views"), "CutMix": (False, "cutmix"),
-        "PixPro + supervised": (True, "supervised"), "PixPro + CutMix": (True, "cutmix")}
+ROWS = {
+    "supervised": (False, "supervised"),
+    "supervised, strong views": (False, "supervised, strong views"),
+    "CutMix": (False, "cutmix"),
+    "PixPro + supervised": (True, "supervised"),
+    "PixPro + CutMix": (True, "cutmix"),
+}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ Bare: forward and backward of the network with its heads, and for a method with 
 resident batch; no views, loss of the method, optimizer or average. Both sides alternate in one process, on the same
 precision, layout and batch. Goal: a ratio of at most 1.10.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -30,8 +31,19 @@ def generated(side: int, count: int) -> sources.Source:
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 10
     reader = sources.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
-    return sources.Source("generated", None, "train", None, [f"{i:06d}" for i in range(count)], labels,
-                          [str(k) for k in range(10)], "0" * 64, None, True, reader)
+    return sources.Source(
+        "generated",
+        None,
+        "train",
+        None,
+        [f"{i:06d}" for i in range(count)],
+        labels,
+        [str(k) for k in range(10)],
+        "0" * 64,
+        None,
+        True,
+        reader,
+    )
 
 
 class Bare:
@@ -42,8 +54,11 @@ class Bare:
 
     def __call__(self, loop: Loop, batch: dict) -> None:
         if self.x is None:
-            views = batch["views"] if self.verb == "pretrain" else [
-                batch["labeled"]["image"], *(v for v in batch["unlabeled"].values() if v.dim() == 4)]
+            views = (
+                batch["views"]
+                if self.verb == "pretrain"
+                else [batch["labeled"]["image"], *(v for v in batch["unlabeled"].values() if v.dim() == 4)]
+            )
             self.x = loop.lay_out(torch.cat(views))
         inner, x = getattr(loop.inner, "objective", loop.inner), self.x
         with loop.accelerator.autocast():
@@ -69,7 +84,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="px")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--unlabeled-ratio", type=int, default=7)
-    parser.add_argument("--method-args", nargs="+", default=[], metavar="KEY=VALUE", help="hyperparameters of the method")
+    parser.add_argument(
+        "--method-args", nargs="+", default=[], metavar="KEY=VALUE", help="hyperparameters of the method"
+    )
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
@@ -81,10 +98,23 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     verb = METHODS[args.method].verb
     digits.digits = lambda split="train": generated(args.size, args.pool)
-    settings = dict(dataset="digits", model=args.model, from_scratch=True, image_size=args.size, pool_size=args.size,
-                    method=args.method, method_args=key_values(args.method_args), batch_size=args.batch_size,
-                    max_steps=args.steps + WARM, compile=args.compile, precision=args.precision,
-                    channels_last=args.channels_last, eval_every=10**6, log_every=10**6, save_every=10**6)
+    settings = dict(
+        dataset="digits",
+        model=args.model,
+        from_scratch=True,
+        image_size=args.size,
+        pool_size=args.size,
+        method=args.method,
+        method_args=key_values(args.method_args),
+        batch_size=args.batch_size,
+        max_steps=args.steps + WARM,
+        compile=args.compile,
+        precision=args.precision,
+        channels_last=args.channels_last,
+        eval_every=10**6,
+        log_every=10**6,
+        save_every=10**6,
+    )
     if verb == "finetune":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
     with tempfile.TemporaryDirectory() as folder:

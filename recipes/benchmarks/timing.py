@@ -3,6 +3,7 @@
 On a CPU the clock counts the seconds of the processor, which a busy neighbour does not add to; on a GPU those of the
 wall, after the device has finished.
 """
+
 from __future__ import annotations
 
 import json
@@ -94,8 +95,11 @@ def compare(train: Callable[[], object], bare: Callable[[loops.Loop, dict], None
     counted["views"] = [seconds + views for seconds in counted["views"]]
     counted["step"] = [s + v for s, v in zip(counted["step"], counted["views"], strict=False)]
     steps, passes = counted.pop("step"), counted.pop("bare")
-    out = {"end_to_end_s": statistics.median(steps), "bare_s": statistics.median(passes),
-           "ratio": statistics.median(s / b for s, b in zip(steps, passes, strict=True))}
+    out = {
+        "end_to_end_s": statistics.median(steps),
+        "bare_s": statistics.median(passes),
+        "ratio": statistics.median(s / b for s, b in zip(steps, passes, strict=True)),
+    }
     if torch.cuda.is_available():
         return out
     return out | {"parts_s": {name: statistics.median(values) for name, values in counted.items()}}

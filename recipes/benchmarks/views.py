@@ -10,6 +10,7 @@ in which the sides alternate, so that a busy machine slows all. With a CUDA devi
 all images in one call, against the same PIL figures.
 Cost: about three CPU-minutes.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -87,8 +88,12 @@ def pil_pipeline(kind: str, size: int) -> Callable[[Image.Image], torch.Tensor]:
         shift = [v2.RandomHorizontalFlip(), v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
         return v2.Compose([*shift, *([v2.Lambda(pil_randaugment)] if kind == "strong" else []), *tensor])
     blur, solarize = {"byol1": (1.0, 0.0), "byol2": (0.1, 0.2)}[kind]
-    steps = [v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode.BICUBIC), v2.RandomHorizontalFlip(),
-             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8), v2.RandomGrayscale(0.2)]
+    steps = [
+        v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode.BICUBIC),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+        v2.RandomGrayscale(0.2),
+    ]
     if size >= 64:
         steps.append(v2.RandomApply([v2.Lambda(pil_blur)], p=blur))
     return v2.Compose([*steps, v2.RandomSolarize(128, p=solarize), *tensor])
@@ -109,6 +114,7 @@ def ours(kinds: tuple[str, str], images: torch.Tensor, size: int) -> Callable[[i
     def make(round_: int) -> None:
         for position, view in enumerate(views):
             view(images, uniforms(0, str(position), round_ * len(images), len(images), view.width))
+
     return make
 
 
@@ -120,6 +126,7 @@ def theirs(kinds: tuple[str, str], images: torch.Tensor, size: int) -> Callable[
         for image in opened:
             for pipeline in pipelines:
                 pipeline(image)
+
     return make
 
 
@@ -130,12 +137,19 @@ def kornia_side(kinds: tuple[str, str], images: torch.Tensor, size: int) -> Call
     def pipeline(kind: str) -> torch.nn.Module:
         if kind in ("weak", "strong"):
             strong = [RandAugment(2, 9), K.RandomErasing(scale=(0.25, 0.25), ratio=(1.0, 1.0), value=0.5, p=1.0)]
-            steps = [K.RandomHorizontalFlip(), K.RandomCrop((size, size), padding=size // 8, padding_mode="reflect"),
-                     *(strong if kind == "strong" else [])]
+            steps = [
+                K.RandomHorizontalFlip(),
+                K.RandomCrop((size, size), padding=size // 8, padding_mode="reflect"),
+                *(strong if kind == "strong" else []),
+            ]
         else:
             blur, solarize = {"byol1": (1.0, 0.0), "byol2": (0.1, 0.2)}[kind]
-            steps = [K.RandomResizedCrop((size, size), resample="bicubic"), K.RandomHorizontalFlip(),
-                     K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8), K.RandomGrayscale(p=0.2)]
+            steps = [
+                K.RandomResizedCrop((size, size), resample="bicubic"),
+                K.RandomHorizontalFlip(),
+                K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+                K.RandomGrayscale(p=0.2),
+            ]
             if size >= 64:
                 steps.append(K.RandomGaussianBlur((2 * (size // 20) + 1,) * 2, (0.1, 2.0), p=blur))
             steps.append(K.RandomSolarize(0.0, 0.0, p=solarize))
@@ -146,6 +160,7 @@ def kornia_side(kinds: tuple[str, str], images: torch.Tensor, size: int) -> Call
     def make(round_: int) -> None:
         for pipeline in pipelines:
             pipeline(images.float() / 255)
+
     return make
 
 
@@ -187,9 +202,16 @@ def machine() -> dict:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if "model name" in line] or [platform.processor()]
-    return {"cpu": names[0], "cores": os.cpu_count(), "python": platform.python_version(),
-            "torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__,
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "threads": 1}
+    return {
+        "cpu": names[0],
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "pillow": PIL.__version__,
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": 1,
+    }
 
 
 def main() -> None:

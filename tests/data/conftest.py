@@ -1,4 +1,5 @@
 """Small generated images, and caches that belong to the test."""
+
 from __future__ import annotations
 
 import io

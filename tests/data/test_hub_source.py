@@ -1,4 +1,5 @@
 """The real client against a Hub on the loopback interface, in its own process: the endpoint is read at import."""
+
 from __future__ import annotations
 
 import json
@@ -39,8 +40,14 @@ print("RESULT" + json.dumps(out))
 
 def ask(home, hub_env: dict, *calls: dict) -> list[dict]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", **hub_env}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, json.dumps(calls)], env=env, capture_output=True, text=True,
-                          cwd=Path(__file__).parents[2], timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(calls)],
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.split("RESULT")[1])
 
@@ -64,15 +71,23 @@ configs:
   data_files: [{split: train, path: large/*.parquet}]
 ---
 """
-    old = hub.add("dataset", "org/birds", {
-        "README.md": card, "small/train.parquet": table("a", ["owl", "tit", None], 0),
-        "small/test.parquet": table("b", ["tit"], 10), "large/0.parquet": table("c", [0, 1], 20),
-        "large/1.parquet": table("d", [1], 30),
-    }, tag="v1")  # fmt: skip
+    old = hub.add(
+        "dataset",
+        "org/birds",
+        {
+            "README.md": card,
+            "small/train.parquet": table("a", ["owl", "tit", None], 0),
+            "small/test.parquet": table("b", ["tit"], 10),
+            "large/0.parquet": table("c", [0, 1], 20),
+            "large/1.parquet": table("d", [1], 30),
+        },
+        tag="v1",
+    )
     new = hub.add("dataset", "org/birds", {"small/train.parquet": table("e", ["owl", "owl", "tit"], 40)})
     home = tmp_path / "home"
     latest, first, test, large, *errors, streamed = ask(
-        home, hub.env(home),
+        home,
+        hub.env(home),
         dict(dataset="org/birds", config="small"),
         dict(dataset="org/birds", config="small", revision="v1"),
         dict(dataset="org/birds", config="small", split="test", revision=old),
@@ -83,7 +98,7 @@ configs:
         dict(dataset="org/birds", config="small", revision="v2"),
         dict(dataset="org/bird"),
         dict(dataset="org/birds", config="large", streaming=True),
-    )  # fmt: skip
+    )
 
     assert (latest["revision"], first["revision"], test["revision"]) == (new, old, old)
     assert latest["name"] == "org/birds" and latest["config"] == "small" and latest["license"] == "cc-by-4.0"
@@ -93,8 +108,13 @@ configs:
     for got, seed in ((latest, 40), (first, 0), (test, 10), (large, 20)):
         assert got["pixel"] == list(make.picture(seed).getpixel((0, 0)))
 
-    parts = ["fix: --dataset-config", "'smal': did you mean 'small'", "'tets': did you mean 'test'", "'v2': did you mean 'v1'",
-             "neither a path nor a data set on the Hub"]  # fmt: skip
+    parts = [
+        "fix: --dataset-config",
+        "'smal': did you mean 'small'",
+        "'tets': did you mean 'test'",
+        "'v2': did you mean 'v1'",
+        "neither a path nor a data set on the Hub",
+    ]
     for got, part in zip(errors, parts, strict=True):
         assert part in got["error"], got
 

@@ -90,9 +90,15 @@ def test_exif_orientation_is_applied(make, orientation):
     upright = np.zeros((12, 8, 3), dtype=np.uint8)
     upright[:6, :4] = [255, 0, 0]  # the corner at the top left is red
     stored = Image.fromarray(upright)
-    inverse = {2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],
-               4: [Image.Transpose.FLIP_TOP_BOTTOM], 5: [Image.Transpose.TRANSPOSE], 6: [Image.Transpose.ROTATE_90],
-               7: [Image.Transpose.TRANSVERSE], 8: [Image.Transpose.ROTATE_270]}  # fmt: skip
+    inverse = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
     for step in inverse.get(orientation, []):
         stored = stored.transpose(step)
     exif = Image.Exif()
@@ -118,10 +124,18 @@ def one_image(content: bytes) -> Source:
 
 @pytest.mark.parametrize(
     "kind, reason",
-    [("truncated jpeg", "truncated"), ("truncated png", "OSError|SyntaxError|truncated"), ("text", "not an image"),
-     ("empty", "not an image"), ("broken png", "SyntaxError|OSError|not an image"), ("1 px", "1 x 1 px"),
-     ("a line", "40 x 1 px"), ("a strip", "within 1:100"), ("float", "floating-point")],
-)  # fmt: skip
+    [
+        ("truncated jpeg", "truncated"),
+        ("truncated png", "OSError|SyntaxError|truncated"),
+        ("text", "not an image"),
+        ("empty", "not an image"),
+        ("broken png", "SyntaxError|OSError|not an image"),
+        ("1 px", "1 x 1 px"),
+        ("a line", "40 x 1 px"),
+        ("a strip", "within 1:100"),
+        ("float", "floating-point"),
+    ],
+)
 def test_a_bad_image_says_which_and_why(make, kind, reason):
     jpeg, png = make.encoded(make.picture(0, 64, 64), "JPEG"), make.encoded(make.picture(0, 64, 64))
     content = {

@@ -1,4 +1,5 @@
 """What the pixels of a mask mean, and every way in which a mask can be wrong."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -56,17 +57,28 @@ def test_binary_masks_and_their_jpegs(tmp_path):
 def test_class_numbers_and_palettes_are_not_binary():
     """Read as 0 and 255 they would be all background; black, white and soft or JPEG edges stay what they are."""
     voc = [0, 0, 0, 128, 0, 0, 192, 128, 128, 224, 224, 192, 255, 255, 255]
-    for image, words in ((gray([[0, 1]]), "values 0, 1 in the mask of image 'a'"), (gray([[0, 2, 100]]), "values 0, 2, 100"),
-                         (gray([[0, 1]], "P"), "values 0, 1"), (gray([[1, 3]], "P"), r"colour \(128, 0, 0\)"),
-                         (gray([[0, 2, 3]], "P"), r"colour \(192, 128, 128\)"), (gray([[0, 1]]).convert("RGB"), "values 0, 1")):
+    for image, words in (
+        (gray([[0, 1]]), "values 0, 1 in the mask of image 'a'"),
+        (gray([[0, 2, 100]]), "values 0, 2, 100"),
+        (gray([[0, 1]], "P"), "values 0, 1"),
+        (gray([[1, 3]], "P"), r"colour \(128, 0, 0\)"),
+        (gray([[0, 2, 3]], "P"), r"colour \(192, 128, 128\)"),
+        (gray([[0, 1]]).convert("RGB"), "values 0, 1"),
+    ):
         if image.mode == "P":
             image.putpalette(voc)
         with pytest.raises(UserError, match=f"{words}.*expected 0 and 255.*--mask-format index"):
             decode_mask(image, Coding("binary"), 2, "a")
     palette = gray([[0, 4]], "P")
     palette.putpalette(voc)
-    for image, expected in ((palette, [[0, 1]]), (gray([[0, 0]]), [[0, 0]]), (gray([[2, 2]]), [[0, 0]]), (gray([[255, 255]]), [[1, 1]]),
-                            (gray([[0, 3, 90, 140, 250]]), [[0, 0, 0, 1, 1]]), (Image.fromarray(np.array([[False, True]])), [[0, 1]])):
+    for image, expected in (
+        (palette, [[0, 1]]),
+        (gray([[0, 0]]), [[0, 0]]),
+        (gray([[2, 2]]), [[0, 0]]),
+        (gray([[255, 255]]), [[1, 1]]),
+        (gray([[0, 3, 90, 140, 250]]), [[0, 0, 0, 1, 1]]),
+        (Image.fromarray(np.array([[False, True]])), [[0, 1]]),
+    ):
         assert decode_mask(image, Coding("binary"), 2, "a").tolist() == expected
 
 

@@ -114,8 +114,16 @@ def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, ca
     monkeypatch.setattr("hf_lowlabel.data.pools.LOOK", 3)  # 0, 4 and 9
     calls: list = []
     monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "propagate", True)  # the root logger is what caplog hears
-    pool = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.7, vital=np.array([5, 6]),
-                      progress=lambda *at: calls.append(at))  # fmt: skip
+    pool = build_pool(
+        damaged,
+        range(10),
+        size=16,
+        streaming=True,
+        workers=workers,
+        max_bad=0.7,
+        vital=np.array([5, 6]),
+        progress=lambda *at: calls.append(at),
+    )
     assert calls[-1] == (5, 5) and [id for id, _ in pool.skipped] == ["5.png"]
     want = torch.stack([expected(damaged, i) for i in (0, 1, 3, 3, 4, 6, 8, 8, 9)])
     assert torch.equal(torch.cat(list(pool.stream(torch.arange(9).split(3)))), want)
@@ -162,8 +170,16 @@ def test_too_many_bad_images_are_an_error(damaged, streaming):
 def test_known_bad_images_are_not_looked_for_again(damaged, workers):
     known = build_pool(damaged, range(10), size=16, streaming=True, max_bad=0.3).skipped
     calls = []
-    pool = build_pool(damaged, range(10), size=16, streaming=True, max_bad=0.3, workers=workers, known_bad=known,
-                      progress=lambda *at: calls.append(at))  # fmt: skip
+    pool = build_pool(
+        damaged,
+        range(10),
+        size=16,
+        streaming=True,
+        max_bad=0.3,
+        workers=workers,
+        known_bad=known,
+        progress=lambda *at: calls.append(at),
+    )
     assert len(pool) == 7 and pool.skipped == known and not calls
     unaware = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
     with pytest.raises(UserError, match="'5.png' cannot be used: not an image"):

@@ -1,4 +1,5 @@
 """Images with masks from every layout, split lists, and pools of images of different sizes."""
+
 from __future__ import annotations
 
 import logging
@@ -167,8 +168,10 @@ def test_cityscapes_layout_and_published_lists(tmp_path):
 def test_parquet_with_missing_masks(tmp_path):
     datasets = pytest.importorskip("datasets")
     masks = folder(tmp_path / "mine", 5, 3)
-    rows = {"image": [str(tmp_path / f"mine/images/{i}.jpg") for i in range(5)],
-            "mask": [str(tmp_path / f"mine/masks/{i}.png") if i < 3 else None for i in range(5)]}
+    rows = {
+        "image": [str(tmp_path / f"mine/images/{i}.jpg") for i in range(5)],
+        "mask": [str(tmp_path / f"mine/masks/{i}.png") if i < 3 else None for i in range(5)],
+    }
     features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
     table = datasets.Dataset.from_dict(rows, features=features)
     table.to_parquet(str(tmp_path / "train.parquet"))
@@ -235,7 +238,9 @@ def test_canvas_holds_images_and_masks_of_any_size(tmp_path):
     assert torch.equal(next(iter(streamed.stream([at]))), pool.take(at))
     small = build_canvas(source, np.arange(4), masks=True, long_side=15)
     assert small.sizes[0].tolist() == [10, 15]
-    shrunk = Image.fromarray(masks["0.jpg"].astype(np.uint8)).resize((15, 10), Image.Resampling.NEAREST)  # between 0 and 2 lies no 1
+    shrunk = Image.fromarray(masks["0.jpg"].astype(np.uint8)).resize(
+        (15, 10), Image.Resampling.NEAREST
+    )  # between 0 and 2 lies no 1
     assert (small.images[0, 3, :10].numpy() == np.asarray(shrunk)).all() and (small.images[0, 3, 10:] == 255).all()
     assert resized(30, 20, 15) == (15, 10) and resized(7, 5, None) == (7, 5) and resized(10, 3, 40) == (40, 12)
     assert resized(100, 33, 50) == (50, 16) and resized(33, 100, 50) == (16, 50)  # floored, as transformers does

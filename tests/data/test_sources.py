@@ -43,12 +43,24 @@ def test_squares_of_wide_and_of_tall_images():
     rng = np.random.default_rng(0)
     for shape in ((6, 12), (12, 6), (6, 6)):
         images = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
-        whole = Source("made", None, "train", None, ["a", "b"], np.array([0, 1]), ["x", "y"], "f" * 64, None, True, ArrayReader(images))
+        whole = Source(
+            "made",
+            None,
+            "train",
+            None,
+            ["a", "b"],
+            np.array([0, 1]),
+            ["x", "y"],
+            "f" * 64,
+            None,
+            True,
+            ArrayReader(images),
+        )
         cut = pickle.loads(pickle.dumps(whole.in_squares(2)))
         assert cut.ids == ["a (1/2)", "a (2/2)", "b (1/2)", "b (2/2)"] and cut.labels.tolist() == [0, 0, 1, 1]
         for i in range(2):
             for k in range(2):
-                part = images[i][k * (shape[0] - 6):][:6, k * (shape[1] - 6):][:, :6]
+                part = images[i][k * (shape[0] - 6) :][:6, k * (shape[1] - 6) :][:, :6]
                 assert (cut.decode(2 * i + k, 6).numpy() == part).all()
         assert (cut.in_squares(1).decode(3, 6) == cut.decode(3, 6)).all() and whole.in_squares(1) is whole
 
@@ -129,8 +141,12 @@ def test_folders_are_classes(tmp_path, make):
     (tmp_path / "cat" / "notes.txt").write_text("not an image, not by its name either")
     found = load_source(tmp_path)
     assert label_names(found) == {
-        "cat/10.png": "cat", "cat/2.png": "cat", "dog/a/b.png": "dog", "loose.png": None, "unlabeled/u.png": None,
-    }  # fmt: skip
+        "cat/10.png": "cat",
+        "cat/2.png": "cat",
+        "dog/a/b.png": "dog",
+        "loose.png": None,
+        "unlabeled/u.png": None,
+    }
     assert found.name == tmp_path.name and found.split == "train" and found.flip
     assert found.image(1).size == (12, 10)
 
@@ -192,12 +208,20 @@ def test_metadata_with_empty_labels(tmp_path, make, name):
     if name == "metadata.csv":
         rows = [("file_name", "label"), ("a.png", "cat"), ("sub/b.png", "dog"), ("c.png", ""), ("./d.png", "-1")]
     else:
-        rows = [{"file_name": "a.png", "label": "cat"}, {"file_name": "sub/b.png", "label": "dog"},
-                {"file_name": "c.png", "label": None}, {"file_name": "d.png"}]  # fmt: skip
+        rows = [
+            {"file_name": "a.png", "label": "cat"},
+            {"file_name": "sub/b.png", "label": "dog"},
+            {"file_name": "c.png", "label": None},
+            {"file_name": "d.png"},
+        ]
     write_rows(tmp_path, rows, name)
     assert label_names(load_source(tmp_path)) == {
-        "a.png": "cat", "c.png": None, "d.png": None, "not_listed.png": None, "sub/b.png": "dog",
-    }  # fmt: skip
+        "a.png": "cat",
+        "c.png": None,
+        "d.png": None,
+        "not_listed.png": None,
+        "sub/b.png": "dog",
+    }
 
 
 def test_metadata_columns(tmp_path, make):
@@ -282,7 +306,9 @@ def test_data_in_memory_or_as_save_to_disk_leaves_it(tmp_path):
     """A run is resumed and evaluated from the name of its data: what has none says how to get one."""
     ours = datasets.Dataset.from_dict({"image": [load_digits().images[0].tolist()], "label": [0]})
     for call in (load_source, lambda d: finetune(dataset=d, num_labels=1)):
-        with pytest.raises(UserError, match=r"found a Dataset as data set; .* fix: of a datasets.Dataset, dataset.to_parquet\("):
+        with pytest.raises(
+            UserError, match=r"found a Dataset as data set; .* fix: of a datasets.Dataset, dataset.to_parquet\("
+        ):
             call(ours)
     with pytest.raises(UserError, match=r"found a Dataset; expected a Source; fix: make_split\(load_source"):
         make_split(ours, 1)

@@ -144,8 +144,13 @@ def test_the_hash_sees_every_field_but_not_the_order_of_labels():
     base = Split("d", NAMES, {"a": "ant", "b": "bee"})
     assert base.hash == Split("d", NAMES, {"b": "bee", "a": "ant"}).hash
     labeled = {"a": "ant", "b": "bee"}
-    others = [Split("e", NAMES, labeled), Split("d", NAMES, {"a": "ant", "b": "cat"}), Split("d", NAMES[::-1], labeled),
-              Split("d", NAMES, labeled, seed=1), Split("d", NAMES, labeled, test=["c"])]  # fmt: skip
+    others = [
+        Split("e", NAMES, labeled),
+        Split("d", NAMES, {"a": "ant", "b": "cat"}),
+        Split("d", NAMES[::-1], labeled),
+        Split("d", NAMES, labeled, seed=1),
+        Split("d", NAMES, labeled, test=["c"]),
+    ]
     assert len({base.hash, *(other.hash for other in others)}) == 6
 
 

@@ -60,7 +60,9 @@ def test_an_image_does_not_vote_for_itself():
 
 
 def test_feature_std_isotropic_and_collapsed():
-    assert float(probes.feature_std(torch.eye(2))) == pytest.approx(2**0.5 / 2)  # deviation 1/2 in each of two directions
+    assert float(probes.feature_std(torch.eye(2))) == pytest.approx(
+        2**0.5 / 2
+    )  # deviation 1/2 in each of two directions
     z = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
     assert float(probes.feature_std(z)) == pytest.approx(1, abs=0.02)
     assert float(probes.feature_std(z[:1].expand(100, -1) * torch.rand(100, 1))) == pytest.approx(0, abs=1e-5)

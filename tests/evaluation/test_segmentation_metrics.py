@@ -1,4 +1,5 @@
 """Segmentation metrics against their definitions and torchmetrics, windows, ranks, pictures."""
+
 from __future__ import annotations
 
 import json
@@ -95,7 +96,7 @@ def test_evaluation_of_a_pool(window):
     model, pool, total = PerPixel(3).train(), canvas(7, 3), np.zeros((3, 3), int)
     for i in range(7):
         h, w = pool.sizes[i].tolist()
-        x = (pool.images[i:i + 1, :3, :h, :w].double() / 255 - 0.5) / 0.25
+        x = (pool.images[i : i + 1, :3, :h, :w].double() / 255 - 0.5) / 0.25
         called = nn.functional.conv2d(x, model.conv.weight.double(), model.conv.bias.double()).argmax(1)[0]
         for t, p in zip(pool.images[i, 3, :h, :w].flatten().tolist(), called.flatten().tolist()):
             if t != 255:
@@ -103,7 +104,9 @@ def test_evaluation_of_a_pool(window):
     shown = []
     model.register_forward_pre_hook(lambda module, args: shown.append(tuple(args[0].shape[-2:])))
     out = evaluate_segmentation(model, pool, NAMES[:3], window=window, batch_size=2, **NORM)
-    assert set(shown) == ({window} if window else set(map(tuple, pool.sizes.tolist())))  # no image with the canvas beside it
+    assert set(shown) == (
+        {window} if window else set(map(tuple, pool.sizes.tolist()))
+    )  # no image with the canvas beside it
     assert np.abs(np.array(out["confusion"]) - total).sum() <= 2 and out["images"] == 7  # float32 against float64
     assert model.training
     some = evaluate_segmentation(model, pool, NAMES[:3], indices=torch.tensor([6, 2]), **NORM)
@@ -168,7 +171,13 @@ def test_bad_input():
 
 def test_masks_as_files_and_pictures(tmp_path):
     assert [voc_color(k) for k in (0, 1, 2, 3, 15, 20)] == [
-        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (192, 128, 128), (0, 64, 128)]
+        (0, 0, 0),
+        (128, 0, 0),
+        (0, 128, 0),
+        (128, 128, 0),
+        (192, 128, 128),
+        (0, 64, 128),
+    ]
     mask = np.array([[0, 1], [255, 3]], np.uint8)
     save_mask(mask, NAMES, tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as again:

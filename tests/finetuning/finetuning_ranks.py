@@ -1,4 +1,5 @@
 """Two processes train a method on halves of the batch; they must end where one process does."""
+
 from __future__ import annotations
 
 import torch
@@ -7,12 +8,21 @@ from finetuning_stand_in import build, make_batch
 
 STEPS = 3
 METHODS = {
-    "fixmatch": dict(tau=0.5), "flexmatch": dict(tau=0.5), "freematch": dict(m=0.5, lambda_f=0.1), "softmatch": dict(m=0.5),
-    "adamatch": dict(m=0.5, tau=0.6), "temporal-ensembling": dict(ramp=0.1), "temporal-consistency": dict(ramp=0.1),
+    "fixmatch": dict(tau=0.5),
+    "flexmatch": dict(tau=0.5),
+    "freematch": dict(m=0.5, lambda_f=0.1),
+    "softmatch": dict(m=0.5),
+    "adamatch": dict(m=0.5, tau=0.6),
+    "temporal-ensembling": dict(ramp=0.1),
+    "temporal-consistency": dict(ramp=0.1),
     "self-training": dict(share=0.5),
-    "mean-teacher": {}, "fixmatch-eman": dict(tau=0.5), "simmatch": dict(tau=0.5, width=7, memory=2),
-    "comatch": dict(tau=0.5, edge=0.4, bank=16, memory=2, width=7), "less": dict(tau=0.5, clusters=9, width=7),
-    "self-tuning": dict(queue=3, width=7), "s4l-exemplar": dict(instances=3, width=7),
+    "mean-teacher": {},
+    "fixmatch-eman": dict(tau=0.5),
+    "simmatch": dict(tau=0.5, width=7, memory=2),
+    "comatch": dict(tau=0.5, edge=0.4, bank=16, memory=2, width=7),
+    "less": dict(tau=0.5, clusters=9, width=7),
+    "self-tuning": dict(queue=3, width=7),
+    "s4l-exemplar": dict(instances=3, width=7),
 }
 DRAWING = {"sscl": dict(width=7, queue=10, memory=2), "remixmatch": dict(memory=2)}  # each rank draws its own mixes
 

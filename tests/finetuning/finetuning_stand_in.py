@@ -1,4 +1,5 @@
 """A network small enough to redo in float64, batches for every method, and numpy twins of what the papers write."""
+
 from __future__ import annotations
 
 import importlib
@@ -111,7 +112,10 @@ def make_batch(objective, step: int = 0, B: int = 4, M: int = 7, sharpness: floa
         return {"index": index, **{k: base + 0.3 * torch.randn(n, 3, S, S, generator=g) for k in kinds}}
 
     labeled = part(objective.labeled_views, B, LABELED)
-    return {"labeled": {**labeled, "target": labeled["index"] % K}, "unlabeled": part(objective.unlabeled_views, M, POOL)}
+    return {
+        "labeled": {**labeled, "target": labeled["index"] % K},
+        "unlabeled": part(objective.unlabeled_views, M, POOL),
+    }
 
 
 def load(path: str) -> type:
@@ -135,8 +139,11 @@ def build(name: str, *, model: nn.Module | None = None, **arguments) -> nn.Modul
     return cls(model if model is not None else TinyModel(), **pick(cls), **extra)
 
 
-FINETUNE = [n for n, m in METHODS.items() if m.verb == "finetune" and m.cls.startswith("finetuning.")
-            and "classification" in m.tasks and not m.frozen]
+FINETUNE = [
+    n
+    for n, m in METHODS.items()
+    if m.verb == "finetune" and m.cls.startswith("finetuning.") and "classification" in m.tasks and not m.frozen
+]
 
 
 def train(objective, steps: int, first: int = 0, lr: float = 0.1, total: int = 10) -> list[float]:

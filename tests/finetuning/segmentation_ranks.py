@@ -1,4 +1,5 @@
 """Two processes train segmentation methods on halves of the batch, and evaluate halves of a pool."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -20,10 +21,15 @@ from hf_lowlabel.finetuning.weights import Fixed
 
 STEPS = 3
 METHODS = {
-    "supervised": (Supervised, {}), "fixmatch": (FixMatch, dict(tau=0.5)), "mean-teacher": (MeanTeacher, {}),
-    "cutmix": (CutMixSeg, dict(tau=0.5)), "classmix": (ClassMix, dict(tau=0.5)), "unimatch": (UniMatch, dict(tau=0.5)),
+    "supervised": (Supervised, {}),
+    "fixmatch": (FixMatch, dict(tau=0.5)),
+    "mean-teacher": (MeanTeacher, {}),
+    "cutmix": (CutMixSeg, dict(tau=0.5)),
+    "classmix": (ClassMix, dict(tau=0.5)),
+    "unimatch": (UniMatch, dict(tau=0.5)),
     "unimatch-v2": (UniMatchV2, dict(tau=0.5)),
-    "clmb": (CLMB, dict(num_classes=K, width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.2))}
+    "clmb": (CLMB, dict(num_classes=K, width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.2)),
+}
 
 
 def cut(batch: dict, rank: int, world: int) -> dict:

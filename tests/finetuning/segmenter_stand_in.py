@@ -1,4 +1,5 @@
 """A segmenter small enough to redo in float64, and batches for the segmentation methods."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -53,10 +54,21 @@ def make_batch(seed: int = 0, labeled: int = 2, unlabeled: int = 3) -> dict:
     target[:, 0] = -100
     valid = torch.rand(unlabeled, SIDE, SIDE, generator=g) > 0.2
     views = {key: x(unlabeled) for key in ("weak", "weak2", "strong", "strong2")}
-    return {"labeled": {"image": x(labeled), "strong": x(labeled), "target": target, "index": torch.arange(labeled),
-                        "key": keys(seed, "labeled", 0, labeled)},
-            "unlabeled": {**views, "valid": valid, "index": torch.arange(unlabeled),
-                          "key": keys(seed, "unlabeled", 0, unlabeled)}}
+    return {
+        "labeled": {
+            "image": x(labeled),
+            "strong": x(labeled),
+            "target": target,
+            "index": torch.arange(labeled),
+            "key": keys(seed, "labeled", 0, labeled),
+        },
+        "unlabeled": {
+            **views,
+            "valid": valid,
+            "index": torch.arange(unlabeled),
+            "key": keys(seed, "unlabeled", 0, unlabeled),
+        },
+    }
 
 
 def double(x: torch.Tensor, model: TinySegmenter) -> torch.Tensor:

@@ -1,4 +1,5 @@
 """The loss of every method with embeddings and memories, step after step, against float64 numpy written from the papers."""
+
 import math
 
 import numpy as np
@@ -43,9 +44,14 @@ def test_simmatch(teacher_on):
     assert len(bank) <= LABELED and sorted(bank) == [i for i, c in enumerate(objective.label.tolist()) if c >= 0]
 
 
-@pytest.mark.parametrize("name, arguments, slow", [
-    ("simmatch", dict(teacher=True), "teacher_projector"), ("self-tuning", {}, "key_projector"), ("sscl", {}, "key_projector"),
-])
+@pytest.mark.parametrize(
+    "name, arguments, slow",
+    [
+        ("simmatch", dict(teacher=True), "teacher_projector"),
+        ("self-tuning", {}, "key_projector"),
+        ("sscl", {}, "key_projector"),
+    ],
+)
 def test_the_averaged_projector_follows_with_the_averaged_network(name, arguments, slow):
     objective = build(name, **arguments)
     with torch.no_grad():
@@ -110,7 +116,9 @@ def test_self_tuning():
     objective = run("self-tuning", reference, queue=3, width=7, lambda_u=1.5)
     assert max(map(len, queues)) > 3
     head = {id(p) for p in objective.param_groups()["head"]}
-    assert head == {id(p) for p in objective.model.head.parameters()}  # 10 times the rate: the classifier, not the projector
+    assert head == {
+        id(p) for p in objective.model.head.parameters()
+    }  # 10 times the rate: the classifier, not the projector
 
 
 def test_sscl():
@@ -123,7 +131,7 @@ def test_sscl():
         p = net.p(w)
         c = p.argmax(1)
         same = y[:, None] == c[None]
-        partner = (array(torch.rand(same.shape)) * same).argmax(1)                   # Eq. 4, with the method's own draws
+        partner = (array(torch.rand(same.shape)) * same).argmax(1)  # Eq. 4, with the method's own draws
         lam = array(torch._sample_dirichlet(torch.full((len(y), 2), 1.0)))[:, 0][:, None, None, None]
         mixed = z_of(o.projector, net, lam * array(x) + (1 - lam) * array(w)[partner])
         for k in range(K):

@@ -2,6 +2,7 @@
 
 A reference keeps its own memory from the first step on; it is given the weights before the step and the same draws.
 """
+
 import copy
 import math
 
@@ -9,7 +10,23 @@ import numpy as np
 import pytest
 import torch
 from finetuning_stand_in import (
-    POOL, D, K, TinyModel, Twin, array, build, ce, linear, log_softmax, make_batch, norm, parts, run, sharp, softmax, unit,
+    POOL,
+    D,
+    K,
+    TinyModel,
+    Twin,
+    array,
+    build,
+    ce,
+    linear,
+    log_softmax,
+    make_batch,
+    norm,
+    parts,
+    run,
+    sharp,
+    softmax,
+    unit,
 )
 
 from hf_lowlabel.finetuning import pixels
@@ -134,7 +151,7 @@ def test_adamatch_draws_each_labeled_logit_between_two_normalisations():
     objective = build("adamatch", model=TinyModel(norm=True))
     batch, twin = make_batch(objective), copy.deepcopy(objective.model)
     x, u = torch.cat([batch["labeled"][k] for k in ("image", "strong")]), batch["unlabeled"]
-    joint, alone = (array(twin(v).logits)[:len(x)] for v in (torch.cat([x, u["weak"], u["strong"]]), x))
+    joint, alone = (array(twin(v).logits)[: len(x)] for v in (torch.cat([x, u["weak"], u["strong"]]), x))
     torch.manual_seed(3)
     share = array(torch.rand(len(x), K))
     torch.manual_seed(3)
@@ -163,7 +180,9 @@ def test_training_signal_annealing_counts_the_open_images_of_all_processes(monke
     logits[0, 0] = 9.0  # already learned
     alone = float(objective.supervised(logits, target, 0.5))
     monkeypatch.setattr(pixels, "all_mean", lambda count: (count + 6) / 2)  # another process has six open ones
-    assert alone == pytest.approx(math.log(K)) and float(objective.supervised(logits, target, 0.5)) == pytest.approx(2 * alone / 4)
+    assert alone == pytest.approx(math.log(K)) and float(objective.supervised(logits, target, 0.5)) == pytest.approx(
+        2 * alone / 4
+    )
 
 
 def test_pseudo_label():
@@ -198,7 +217,9 @@ def test_the_mean_teacher_normalises_by_the_batch_its_student_sees():
         for p in objective.ema.parameters():
             p.add_(0.1)
     (x, _, u, v), twin = parts(batch := make_batch(objective), "weak", "weak2"), copy.deepcopy(objective)
-    p, q = (softmax(array(net(torch.cat([x, w])).logits)[len(x):]) for net, w in ((twin.model, u), (twin.ema.module, v)))
+    p, q = (
+        softmax(array(net(torch.cat([x, w])).logits)[len(x) :]) for net, w in ((twin.model, u), (twin.ema.module, v))
+    )
     assert float(objective(batch, 0.5)["consistency"]) == pytest.approx(((p - q) ** 2).mean(), rel=1e-4)
 
 
@@ -257,7 +278,11 @@ def test_self_training():
         for i, p, z in zip(batch["unlabeled"]["index"].tolist(), net.p(u), net.logits(u), strict=True):
             if pseudo[i].sum() > 0:
                 agree = kl(seen[i][None], z[None])[0] if i in seen else 0.0
-                loss += (0.7 * ce(z[None], array(pseudo[i])[None])[0] + 0.3 * agree) / len(u) / (array(pseudo).sum(1) > 0).mean()
+                loss += (
+                    (0.7 * ce(z[None], array(pseudo[i])[None])[0] + 0.3 * agree)
+                    / len(u)
+                    / (array(pseudo).sum(1) > 0).mean()
+                )
         seen.update(zip(batch["unlabeled"]["index"].tolist(), net.p(u), strict=True))
         return 0.5 * ce(net.logits(x), y).mean() + 2 * loss
 
@@ -286,8 +311,9 @@ def mixed(x, y, alpha):
     other = array(torch.randperm(len(x)))
     lam = np.maximum(lam, 1 - lam)
     x = array(x)
-    return lam[:, None, None, None] * x + (1 - lam)[:, None, None, None] * x[other], \
-        lam[:, None] * y + (1 - lam)[:, None] * y[other]
+    return lam[:, None, None, None] * x + (1 - lam)[:, None, None, None] * x[other], lam[:, None] * y + (1 - lam)[
+        :, None
+    ] * y[other]
 
 
 def test_mixmatch():
@@ -315,11 +341,15 @@ def test_remixmatch():
         q = sharp(norm(p * (np.mean(seen_y[-3:], 0) + 1e-6) / (np.mean(seen_p[-3:], 0) + 1e-6)), 0.5)
         xs, ys = mixed(torch.cat([x, s, s2, w]), np.concatenate([y1, q, q, q]), 0.75)
         r = array(torch.randint(4, (len(q),)))
-        turned = np.stack([rot(s[i:i + 1], k)[0] for i, k in enumerate(r)])
+        turned = np.stack([rot(s[i : i + 1], k)[0] for i, k in enumerate(r)])
         z, n, a = net.logits(xs), len(y), min(1, t / 0.3)
         rotation = ce(linear(o.turn, net.features(turned)), r).mean()
-        return (ce(z[:n], ys[:n]).mean() + a * 1.5 * ce(z[n:], ys[n:]).mean() + a * 0.6 * ce(net.logits(s), q).mean()
-                + 0.5 * rotation)
+        return (
+            ce(z[:n], ys[:n]).mean()
+            + a * 1.5 * ce(z[n:], ys[n:]).mean()
+            + a * 0.6 * ce(net.logits(s), q).mean()
+            + 0.5 * rotation
+        )
 
     run("remixmatch", reference, ramp=0.3, memory=3, lambda_1=0.6)
 
@@ -362,7 +392,11 @@ def test_moam():
         labeled = np.mean([ce(net.logits(rot(x, k)), y).mean() for k in range(4)])
         turned = torch.cat([u.rot90(k, (2, 3)) for k in range(4)])
         smooth = kl(net.p(turned), net.logits(adversary(net, turned, 1e-2, 2.0))).mean()
-        free = 0.7 * (rotations(o, net, x) + rotations(o, net, u)) / 2 + 0.3 * smooth + 0.2 * entropy(net.logits(turned)).mean()
+        free = (
+            0.7 * (rotations(o, net, x) + rotations(o, net, u)) / 2
+            + 0.3 * smooth
+            + 0.2 * entropy(net.logits(turned)).mean()
+        )
         return 0.3 * labeled + 1.3 * free
 
     run("moam", reference, rtol=2e-3, lambda_u=1.3, w_ent=0.2, eps=2.0)

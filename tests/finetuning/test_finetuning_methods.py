@@ -1,4 +1,5 @@
 """What every method of the table must do, whatever its paper says."""
+
 import copy
 
 import pytest
@@ -11,9 +12,18 @@ from hf_lowlabel.views.table import VIEWS
 
 SEMI = [n for n in FINETUNE if n != "supervised"]
 LIVELY = {"tau": 0.3, "ramp": 0.2}  # so that the unlabeled loss is at work from the first steps on
-SMALL = {"comatch": dict(bank=16, edge=0.2, memory=2), "sscl": dict(memory=2, queue=16), "remixmatch": dict(memory=2),
-         "simmatch": dict(memory=2), "freematch": dict(m=0.5), "softmatch": dict(m=0.5), "adamatch": dict(m=0.5, tau=0.6),
-         "flexmatch": dict(tau=0.4), "s4l-exemplar": dict(instances=3, width=8), "self-tuning": dict(width=8, queue=4)}
+SMALL = {
+    "comatch": dict(bank=16, edge=0.2, memory=2),
+    "sscl": dict(memory=2, queue=16),
+    "remixmatch": dict(memory=2),
+    "simmatch": dict(memory=2),
+    "freematch": dict(m=0.5),
+    "softmatch": dict(m=0.5),
+    "adamatch": dict(m=0.5, tau=0.6),
+    "flexmatch": dict(tau=0.4),
+    "s4l-exemplar": dict(instances=3, width=8),
+    "self-tuning": dict(width=8, queue=4),
+}
 
 
 def lively(name, **changes):
@@ -52,9 +62,31 @@ def test_every_weight_gets_a_gradient_and_no_teacher_or_table_does(name):
     assert len({id(p) for p in grouped}) == len(grouped) == len(trainable)
 
 
-ALTERNATIVES = {"tsa": "linear", "teacher": True, "rounds": 2, "memory": 1, "queue": 2, "bank": 8, "positives": 1, "width": 5,
-                "clusters": 7, "instances": 4, "ema_decay": 0.05, "entropy": 0.5, "label_smoothing": 0.2, "xi": 1.0, "n": 1.0,
-                "margin": 0.5, "m": 0.1, "prototype_m": 0.1, "bank_m": 0.05, "edge": 0.9, "tau": 0.999, "ramp": 0.05, "joint": False}
+ALTERNATIVES = {
+    "tsa": "linear",
+    "teacher": True,
+    "rounds": 2,
+    "memory": 1,
+    "queue": 2,
+    "bank": 8,
+    "positives": 1,
+    "width": 5,
+    "clusters": 7,
+    "instances": 4,
+    "ema_decay": 0.05,
+    "entropy": 0.5,
+    "label_smoothing": 0.2,
+    "xi": 1.0,
+    "n": 1.0,
+    "margin": 0.5,
+    "m": 0.1,
+    "prototype_m": 0.1,
+    "bank_m": 0.05,
+    "edge": 0.9,
+    "tau": 0.999,
+    "ramp": 0.05,
+    "joint": False,
+}
 
 
 @pytest.mark.parametrize("name,key", [(n, k) for n in FINETUNE for k in hyperparameters(METHODS[n])])
@@ -80,8 +112,11 @@ def test_state_survives_a_stop_bit_for_bit(name):
     expected = train(whole, 6)
     assert train(broken, 3) == expected[:3]
     state = {k: v.clone() for k, v in broken.state_dict().items()}
-    fresh = build(name, model=TinyModel(seed=9), **{**{k: v for k, v in LIVELY.items() if k in hyperparameters(METHODS[name])},
-                                                   **SMALL.get(name, {})})
+    fresh = build(
+        name,
+        model=TinyModel(seed=9),
+        **{**{k: v for k, v in LIVELY.items() if k in hyperparameters(METHODS[name])}, **SMALL.get(name, {})},
+    )
     fresh.load_state_dict(state)
     assert train(fresh, 3, first=3) == expected[3:]
     for k, v in whole.state_dict().items():
@@ -107,7 +142,7 @@ def test_methods_that_need_a_teacher_say_so(name):
 def test_running_statistics_of_batchnorm_come_from_one_pass(name):
     """Adversarial, guessing, mixing and labeled-only passes leave them alone."""
     objective = build(name, model=TinyModel(norm=True), **SMALL.get(name, {}))
-    for times, joint in enumerate([True, False][:1 + hasattr(objective, "joint")], 1):
+    for times, joint in enumerate([True, False][: 1 + hasattr(objective, "joint")], 1):
         objective.joint = joint
         objective(make_batch(objective), 0.3)
         assert int(objective.model.body[2].num_batches_tracked) == times
@@ -132,15 +167,19 @@ def test_weak_views_apart(name, norm):
         losses.append(loss.item())
         trained.append(sum(rows))
         hook.remove()
-    same = [torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-6)
-            for a, b in zip(joint.model.body.parameters(), apart.model.body.parameters(), strict=True)]
+    same = [
+        torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+        for a, b in zip(joint.model.body.parameters(), apart.model.body.parameters(), strict=True)
+    ]
     assert trained[0] - trained[1] == len(batch["unlabeled"]["weak"])
     assert all(same) and losses[0] == pytest.approx(losses[1], rel=1e-4) if not norm else not all(same)
 
 
 @pytest.mark.parametrize("name", SEMI)
 def test_a_batch_without_confident_images_is_harmless(name):
-    objective = build(name, **{**SMALL.get(name, {}), **({"tau": 1.1} if "tau" in hyperparameters(METHODS[name]) else {})})
+    objective = build(
+        name, **{**SMALL.get(name, {}), **({"tau": 1.1} if "tau" in hyperparameters(METHODS[name]) else {})}
+    )
     before = copy.deepcopy(objective.model.state_dict())
     losses = train(objective, 3)
     assert all(torch.isfinite(torch.tensor(losses)))

@@ -1,4 +1,5 @@
 """Every rule against the paper's formulas in float64, over several steps, with images that come twice in a batch."""
+
 import numpy as np
 import pytest
 import torch
@@ -131,9 +132,16 @@ def test_prior_speaks_until_its_time_is_over(inner):
     assert differed
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Fixed(), lambda: Uda(), lambda: Free(num_classes=K), lambda: Soft(num_classes=K), lambda: Ada(num_classes=K),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Fixed(),
+        lambda: Uda(),
+        lambda: Free(num_classes=K),
+        lambda: Soft(num_classes=K),
+        lambda: Ada(num_classes=K),
+    ],
+)
 def test_pixels_are_judged_like_images(make):
     """[M, K, H, W] gives what [M H W, K] gives."""
     p, p_l = torch.randn(2, K, 3, 4).mul(3).softmax(1), torch.randn(2, K, 3, 4).mul(3).softmax(1)

@@ -1,4 +1,5 @@
 """Segmentation methods against pixel-by-pixel computations in float64, and what their parts promise."""
+
 from __future__ import annotations
 
 import copy
@@ -25,10 +26,17 @@ from hf_lowlabel.views.draws import keys
 TAU = 0.5  # half of the pixels of the stand-in lie above it
 SMALL = dict(num_classes=K, width=8, memory=6, fresh=3, samples=9, tau=TAU, ramp=0.2)
 # method, keywords, a weight of an unlabeled loss
-METHODS = [(FixMatch, dict(rule=Fixed(tau=TAU)), "lambda_u"), (MeanTeacher, {}, "lambda_u"),
-           (CutMixSeg, dict(tau=TAU), "lambda_u"), (ClassMix, dict(tau=TAU), "lambda_u"),
-           (UniMatch, dict(tau=TAU), "lambda_s"), (UniMatch, dict(tau=TAU), "lambda_fp"),
-           (UniMatchV2, dict(tau=TAU), None), (CLMB, SMALL, "lambda_c"), (CLMB, SMALL, "lambda_e")]
+METHODS = [
+    (FixMatch, dict(rule=Fixed(tau=TAU)), "lambda_u"),
+    (MeanTeacher, {}, "lambda_u"),
+    (CutMixSeg, dict(tau=TAU), "lambda_u"),
+    (ClassMix, dict(tau=TAU), "lambda_u"),
+    (UniMatch, dict(tau=TAU), "lambda_s"),
+    (UniMatch, dict(tau=TAU), "lambda_fp"),
+    (UniMatchV2, dict(tau=TAU), None),
+    (CLMB, SMALL, "lambda_c"),
+    (CLMB, SMALL, "lambda_e"),
+]
 
 
 def make(cls, **kwargs):
@@ -46,6 +54,7 @@ def mate(i: int, n: int) -> int:
 
 
 # ---- rectangles and class masks -------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("size", [(64, 64), (321, 321), (256, 512), (8, 6)])
 def test_boxes_cover_half_of_the_image_and_lie_inside(size):
@@ -96,6 +105,7 @@ def test_boxes_of_unimatch():
 
 # ---- means over the pixels that count -------------------------------------------------------------------------------
 
+
 def test_cross_entropy_of_ignored_pixels():
     z, y = torch.randn(2, K, 5, 5, requires_grad=True), torch.randint(0, K, (2, 5, 5))
     y[0, :2] = -100
@@ -124,6 +134,7 @@ def test_mean_over_of_several_processes(elsewhere, monkeypatch):
 
 
 # ---- equations ------------------------------------------------------------------------------------------------------
+
 
 def test_supervised():
     batch, objective = make_batch(), make(Supervised)
@@ -288,9 +299,10 @@ def test_complementary_dropout():
 
 def test_maps_of_one_width_drop_the_same_channels():
     """As in the authors' code: of a transformer's layers none may tell what the others have lost."""
+
     class Layers(TinySegmenter):
         def encode(self, x):
-            return [super(Layers, self).encode(x)[-1]] * 2
+            return [super().encode(x)[-1]] * 2
 
         def decode(self, maps):
             seen.extend(maps)
@@ -320,6 +332,7 @@ def test_unimatch_v2():
 
 
 # ---- CLMB -----------------------------------------------------------------------------------------------------------
+
 
 def filled_clmb() -> CLMB:
     objective = make(CLMB, **SMALL)
@@ -353,14 +366,17 @@ def test_contrast_is_the_paper_pair_by_pair():
     total = 0.0
     for k in range(K):
         rows = F.normalize(z[k][used[k]], dim=1)
-        held = F.normalize(objective.memory[k, :objective.filled[k]].double(), dim=1)
+        held = F.normalize(objective.memory[k, : objective.filled[k]].double(), dim=1)
         if len(rows) < 2 or len(held) < 2:
             continue
         s, q = attention(objective.attention, rows, k), attention(objective.memory_attention, held, k)
         assert max(q) - min(q) > 1e-3  # the authors' code makes all of these 1
         mean_s, mean_q = sum(s) / len(s), sum(q) / len(q)
-        pairs = [s[i] / mean_s * q[j] / mean_q * (1 - float(rows[i] @ held[j]))
-                 for i in range(len(rows)) for j in range(len(held))]
+        pairs = [
+            s[i] / mean_s * q[j] / mean_q * (1 - float(rows[i] @ held[j]))
+            for i in range(len(rows))
+            for j in range(len(held))
+        ]
         total += sum(pairs) / len(pairs)
     assert float(got) == pytest.approx(total / K, abs=1e-5)
     got.backward()
@@ -384,13 +400,18 @@ def test_memory_takes_right_and_sure_pixels_of_the_highest_scores():
     objective.remember(features, p, wrong, keys(0, "pixels", 0, 2))
     new = F.normalize(objective.memory, dim=2)
     for k in range(2):
-        allowed = [(i, r, c) for i in range(2) for r in range(4) for c in range(4)
-                   if wrong[i, 2 * r + 1, 2 * c + 1] == k and (i, r) in ((0, 2), (0, 3), (1, 0), (1, 1))]
+        allowed = [
+            (i, r, c)
+            for i in range(2)
+            for r in range(4)
+            for c in range(4)
+            if wrong[i, 2 * r + 1, 2 * c + 1] == k and (i, r) in ((0, 2), (0, 3), (1, 0), (1, 1))
+        ]
         assert score["used"][k].sum() == len(allowed) > 3
         best = score["s"][k].masked_fill(~score["used"][k], -1).topk(3).indices
         assert torch.allclose(new[k, :3], score["z"][k, best], atol=1e-6)
         kept = min(3, int(filled_clmb().filled[k]))
-        assert torch.equal(objective.memory[k, 3:3 + kept], old[k, :kept])  # newest first, the oldest leave
+        assert torch.equal(objective.memory[k, 3 : 3 + kept], old[k, :kept])  # newest first, the oldest leave
     assert objective.filled.tolist() == [6, 6, 1, 0] and torch.equal(objective.memory[2, 0], old[2, 0])
 
 
@@ -462,6 +483,7 @@ def test_clmb_mixes_after_the_ramp_only():
 
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
+
 def gradient(objective, batch: dict, t: float = 0.5) -> torch.Tensor:
     torch.manual_seed(0)
     objective(batch, t)["loss"].backward()
@@ -496,8 +518,12 @@ def test_nothing_labeled_and_nothing_valid_is_zero_not_nan(cls, kwargs, weight):
     assert all(p.grad is None or (p.grad == 0).all() for p in objective.model.parameters())
 
 
-TEACHER_ALONE = [(FixMatch, dict(rule=Fixed(tau=0.0))), (ClassMix, dict(tau=0.0)), (UniMatchV2, dict(tau=0.0)),
-                 (CLMB, dict(SMALL, lambda_c=0.0))]
+TEACHER_ALONE = [
+    (FixMatch, dict(rule=Fixed(tau=0.0))),
+    (ClassMix, dict(tau=0.0)),
+    (UniMatchV2, dict(tau=0.0)),
+    (CLMB, dict(SMALL, lambda_c=0.0)),
+]
 
 
 @pytest.mark.parametrize(("cls", "kwargs"), TEACHER_ALONE)
@@ -527,6 +553,7 @@ def test_a_teacher_needs_an_average(cls):
 @pytest.mark.parametrize(("cls", "kwargs"), [(c, k) for c, k, w in METHODS if w not in ("lambda_fp", "lambda_e")])
 def test_everything_that_trains_on_is_in_the_state(cls, kwargs):
     """Four steps in one go, or two, a fresh objective with the state of the first, and two more: the same weights."""
+
     def train(objective, steps):
         optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
         for step in steps:

@@ -1,4 +1,5 @@
 """The real huggingface_hub client of this process, pointed at a Hub on the loopback interface."""
+
 from __future__ import annotations
 
 import sys
@@ -14,8 +15,13 @@ def connect(server, cache: Path, patch) -> None:
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
-    settings = {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
-                "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(cache)}  # fmt: skip
+    settings = {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(cache),
+    }
     for name, value in settings.items():
         patch.setattr(constants, name, value)
     patch.setenv("HF_TOKEN", "hf_write")
@@ -28,8 +34,8 @@ def hub(tmp_path, monkeypatch):
     """A Hub for one test; the client has a token that may write, and nobody waits between attempts."""
     import time
 
-    from huggingface_hub.utils import _http
     from hub_server import Hub
+    from huggingface_hub.utils import _http
 
     with Hub() as server:
         connect(server, tmp_path / "cache", monkeypatch)
@@ -41,8 +47,8 @@ def hub(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def module_hub(tmp_path_factory):
     """A Hub for all tests of a file."""
-    from huggingface_hub.utils import _http
     from hub_server import Hub
+    from huggingface_hub.utils import _http
 
     with Hub() as server, pytest.MonkeyPatch.context() as patch:
         connect(server, tmp_path_factory.mktemp("cache"), patch)

@@ -1,4 +1,5 @@
 """Folders as finished runs leave them, quick to push."""
+
 from __future__ import annotations
 
 import json
@@ -17,8 +18,12 @@ def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
 
     folder.mkdir(parents=True)
     save_file({"w": np.full(3, value, np.float32)}, folder / "model.safetensors")
-    for name, content in {"config.json": {"architecture": "resnet10t", "value": value}, "split.json": {"seed": value},
-                          "preprocessor_config.json": {"size": value}, "metrics.json": {"accuracy": 0.5}}.items():
+    for name, content in {
+        "config.json": {"architecture": "resnet10t", "value": value},
+        "split.json": {"seed": value},
+        "preprocessor_config.json": {"size": value},
+        "metrics.json": {"accuracy": 0.5},
+    }.items():
         (folder / name).write_text(json.dumps(content))
     (folder / "training.yaml").write_text(f"lr: {value}\noutput_dir: {folder}\ndataset: {folder}/photos\n")
     (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
@@ -27,8 +32,15 @@ def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
     (folder / "checkpoints" / "step-1" / "objective.safetensors").write_bytes(b"big")
     (folder / ".card.part").write_text("half")
     (folder / "notes.txt").write_text("private")
-    given = RunFacts("classification", method="fixmatch", class_names=["cat", "dog"], data=Data("pets"), license="mit",
-                     lineage=[Stage("finetuning", method="fixmatch")], **facts)
+    given = RunFacts(
+        "classification",
+        method="fixmatch",
+        class_names=["cat", "dog"],
+        data=Data("pets"),
+        license="mit",
+        lineage=[Stage("finetuning", method="fixmatch")],
+        **facts,
+    )
     given.to_json(folder / "run.json")
     write_card(folder, given)
     return folder

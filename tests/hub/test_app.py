@@ -1,4 +1,5 @@
 """The demo page and the Space folder: what is in it, what it answers, and that it needs no package of ours."""
+
 from __future__ import annotations
 
 import json
@@ -36,9 +37,21 @@ def run(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
-        return finetune(dataset="digits", model="cnn6_16", from_scratch=True, image_size=16, pool_size=16, color=False, max_steps=2, log_every=1,
-                        eval_every=9, batch_size=10, num_labels=20, unlabeled_ratio=1,
-                        output_dir=str(tmp_path_factory.mktemp("runs") / "digits")).folder  # fmt: skip
+        return finetune(
+            dataset="digits",
+            model="cnn6_16",
+            from_scratch=True,
+            image_size=16,
+            pool_size=16,
+            color=False,
+            max_steps=2,
+            log_every=1,
+            eval_every=9,
+            batch_size=10,
+            num_labels=20,
+            unlabeled_ratio=1,
+            output_dir=str(tmp_path_factory.mktemp("runs") / "digits"),
+        ).folder
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +61,21 @@ def space(run, tmp_path_factory):
 
 def test_the_folder_is_a_space(run, space):
     there = {p.name for p in space.iterdir()}
-    assert there == {"README.md", "app.py", "requirements.txt", "space.json", "model", "labeled", "examples", "lowlabel_architectures"}
-    assert {p.name for p in (space / "model").iterdir()} == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert there == {
+        "README.md",
+        "app.py",
+        "requirements.txt",
+        "space.json",
+        "model",
+        "labeled",
+        "examples",
+        "lowlabel_architectures",
+    }
+    assert {p.name for p in (space / "model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
     head = yaml.safe_load((space / "README.md").read_text().split("---")[1])
     assert head["sdk"] == "gradio" and head["app_file"] == "app.py" and head["title"] == "digits"
     pins = dict(line.split("==") for line in (space / "requirements.txt").read_text().split())
@@ -73,12 +99,20 @@ def test_its_page_answers_without_the_package_as_the_package_does(run, space, tm
     source.image(source.ids.index(split["test"][0])).save(tmp_path / "test.png")
     files = [str(tmp_path / "labeled.png"), str(tmp_path / "test.png")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, str(space), *files], capture_output=True, text=True, env=env, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGE, str(space), *files],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second, nothing = json.loads(done.stdout.split("RESULT")[1])
     rows, _ = predict(files, str(run), output=None)
     for (shares, nearest), row in zip((first, second), rows, strict=True):
-        assert max(shares, key=shares.get) == row["class"] and max(shares.values()) == pytest.approx(row["confidence"], abs=1e-5)
+        assert max(shares, key=shares.get) == row["class"] and max(shares.values()) == pytest.approx(
+            row["confidence"], abs=1e-5
+        )
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and len(nearest) == 6
     assert first[1][0][1] == f"{label} (1.00)" and nothing == [None, []]
 
@@ -93,7 +127,9 @@ def test_data_that_moved_leaves_a_page_without_pictures(run, tmp_path, caplog):
 
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
-    (copy / "training.yaml").write_text((copy / "training.yaml").read_text().replace("dataset: digits", "dataset: /nowhere/digits"))
+    (copy / "training.yaml").write_text(
+        (copy / "training.yaml").read_text().replace("dataset: digits", "dataset: /nowhere/digits")
+    )
     space = export_space(copy, tmp_path / "space")
     assert not (space / "labeled").exists() and (space / "app.py").is_file()
 

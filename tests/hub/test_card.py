@@ -81,18 +81,30 @@ def test_every_fact_is_there(tmp_path):
     (tmp_path / "curves.png").touch(), (tmp_path / "confusion.png").touch()
     text = write_card(tmp_path, full(name="pets-20")).read_text()
     for words in (
-        "# pets-20\n", "**20 labeled images** among 5,000", "[fixmatch](https://arxiv.org/abs/2001.07685)",
-        "![pets-20: training curves](curves.png)", "[confusion matrix](confusion.png)",
-        "| **this model** | 96.7 % |", "| supervised, same labels | 71.0 % | – |",
+        "# pets-20\n",
+        "**20 labeled images** among 5,000",
+        "[fixmatch](https://arxiv.org/abs/2001.07685)",
+        "![pets-20: training curves](curves.png)",
+        "[confusion matrix](confusion.png)",
+        "| **this model** | 96.7 % |",
+        "| supervised, same labels | 71.0 % | – |",
         "360 test images (the published test split)",
-        "[`resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)", "on 5,000 images of pets, 300 steps",
+        "[`resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)",
+        "on 5,000 images of pets, 300 steps",
         "[pets](https://huggingface.co/datasets/org/pets), configuration `small`, split `train`",
         ", revision `0123456789ab`",
-        "fingerprint `ffffffffffff`", "Labels: 20, 4 per class, chosen at random, seed 3", "sha256 `9999999999999999`",
-        "700 steps in 1 h 2 min on NVIDIA H100", "```bash\nhf-lowlabel finetune --dataset org/pets --seed 3\n```",
-        "| lr | `0.03` |", "| method_args | `{'tau': 0.95}` |", "| version of torch | `2.15.0` |", "| seed | `3` |",
-        "This model: mit.", "resnet18.a1_in1k: apache-2.0; data set pets: cc-by-4.0",
-    ):  # fmt: skip
+        "fingerprint `ffffffffffff`",
+        "Labels: 20, 4 per class, chosen at random, seed 3",
+        "sha256 `9999999999999999`",
+        "700 steps in 1 h 2 min on NVIDIA H100",
+        "```bash\nhf-lowlabel finetune --dataset org/pets --seed 3\n```",
+        "| lr | `0.03` |",
+        "| method_args | `{'tau': 0.95}` |",
+        "| version of torch | `2.15.0` |",
+        "| seed | `3` |",
+        "This model: mit.",
+        "resnet18.a1_in1k: apache-2.0; data set pets: cc-by-4.0",
+    ):
         assert words in text, words
     assert "preset" not in text and "None" not in text
 
@@ -120,7 +132,11 @@ def test_what_is_unknown_leaves_no_trace(tmp_path):
 def test_metadata_reads_back(tmp_path):
     data = ModelCard.load(write_card(tmp_path, full(name="pets-20", hub_id="me/pets-20"))).data
     assert (data.license, data.base_model, data.datasets, data.library_name) == (
-        "mit", "timm/resnet18.a1_in1k", ["org/pets"], "transformers")  # fmt: skip
+        "mit",
+        "timm/resnet18.a1_in1k",
+        ["org/pets"],
+        "transformers",
+    )
     assert data.pipeline_tag == "image-classification" and {"fixmatch", "byol", "semi-supervised"} <= set(data.tags)
     assert data.model_name == "pets-20"
     results = {r.metric_type: r for r in data.eval_results}
@@ -291,16 +307,32 @@ def test_backbone_snippets(tmp_path, monkeypatch):
         assert torch.equal(smp_scope["segmenter"].encoder.eval()(x)[-1], model.feature_map(x))
 
 
-@pytest.mark.parametrize("architecture, stride, fits", [
-    ("resnet10t", None, True), ("resnet10t", 32, True), ("resnet10t", 16, False), ("test_vit", None, False), ("test_convnext", None, True)])
+@pytest.mark.parametrize(
+    "architecture, stride, fits",
+    [
+        ("resnet10t", None, True),
+        ("resnet10t", 32, True),
+        ("resnet10t", 16, False),
+        ("test_vit", None, False),
+        ("test_convnext", None, True),
+    ],
+)
 def test_unet_is_offered_where_smp_can_build_it(architecture, stride, fits):
     facts = RunFacts("backbone", architecture=architecture, hyperparameters={"output_stride": stride} if stride else {})
     assert any("smp.Unet" in code for code in snippets(facts, "pets")) == fits
 
 
-@pytest.mark.parametrize("method, given, tagged", [
-    ("fixmatch", {}, True), ("supervised", {}, False), ("knn", {}, False), ("label-spreading", {}, True), ("probe", {}, False),
-    ("probe", {"prior": "priors.safetensors"}, True)])
+@pytest.mark.parametrize(
+    "method, given, tagged",
+    [
+        ("fixmatch", {}, True),
+        ("supervised", {}, False),
+        ("knn", {}, False),
+        ("label-spreading", {}, True),
+        ("probe", {}, False),
+        ("probe", {"prior": "priors.safetensors"}, True),
+    ],
+)
 def test_what_learns_from_labels_alone_is_not_tagged_semi_supervised(method, given, tagged, tmp_path):
     card = ModelCard.load(write_card(tmp_path, full(method=method, lineage=[], hyperparameters=given)))
     assert ("semi-supervised" in card.data.tags) == tagged
@@ -308,7 +340,9 @@ def test_what_learns_from_labels_alone_is_not_tagged_semi_supervised(method, giv
 
 def test_snippets_name_the_hub_once_pushed():
     both = snippets(RunFacts("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
-    assert 'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1] and '"tu-hf-hub:me/pets"' in both[2]
+    assert (
+        'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1] and '"tu-hf-hub:me/pets"' in both[2]
+    )
 
 
 # ---- segmenters -----------------------------------------------------------------------------------------------------
@@ -319,9 +353,14 @@ def mask_facts(**changes):
 
     matrix = np.array([[900, 50, 50, 0], [10, 90, 0, 0], [80, 0, 20, 0], [0, 0, 0, 0]])
     measured = {**segmentation_metrics(matrix, ["background", "cat", "dog", "owl"]), "images": 40}
-    values = dict(kind="segmentation", method="fixmatch", class_names=["background", "cat", "dog", "owl"],
-                  labels=Labels(12, {"background": 12, "cat": 7, "dog": 5, "owl": 0}), metrics=measured,
-                  data=Data("pets", hub_id="org/pets", images=300))  # fmt: skip
+    values = dict(
+        kind="segmentation",
+        method="fixmatch",
+        class_names=["background", "cat", "dog", "owl"],
+        labels=Labels(12, {"background": 12, "cat": 7, "dog": 5, "owl": 0}),
+        metrics=measured,
+        data=Data("pets", hub_id="org/pets", images=300),
+    )
     return RunFacts(**{**values, **changes})
 
 
@@ -330,7 +369,10 @@ def test_card_of_a_segmenter(tmp_path):
     card = ModelCard.load(write_card(tmp_path, mask_facts(name="pets-12", license="mit")))
     text = card.text
     assert "Sorts every pixel of images of [pets](https://huggingface.co/datasets/org/pets) into 4 classes" in text
-    assert "**12 images with masks** among 300" in text and "![pets-12: test images with predictions](predictions.png)" in text
+    assert (
+        "**12 images with masks** among 300" in text
+        and "![pets-12: test images with predictions](predictions.png)" in text
+    )
     limits = text.partition("## Limits")[2].partition("## How")[0]
     assert "No mask showed `owl`: never named in training." in limits
     iou = 20 / (100 + 70 - 20)
@@ -338,14 +380,18 @@ def test_card_of_a_segmenter(tmp_path):
     assert "No test pixel showed `owl`: nothing is known about it." in limits and "Only 40 test images" in limits
     assert card.data.pipeline_tag == "image-segmentation" and card.data.metrics == ["mean_iou"]
     results = {r.metric_type: r.metric_value for r in card.data.eval_results}
-    assert results["mean_iou"] == pytest.approx(np.mean([900 / 1090, 0.6, iou]), abs=1e-6) and "pixel_accuracy" in results
+    assert (
+        results["mean_iou"] == pytest.approx(np.mean([900 / 1090, 0.6, iou]), abs=1e-6) and "pixel_accuracy" in results
+    )
 
 
 def test_segmenter_snippet(tmp_path, monkeypatch):
     from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
 
     folder = tmp_path / "pets"
-    model = create_segmenter("resnet10t", 3, architecture="unet", pretrained=False, class_names=["background", "cat", "dog"]).eval()
+    model = create_segmenter(
+        "resnet10t", 3, architecture="unet", pretrained=False, class_names=["background", "cat", "dog"]
+    ).eval()
     export_standalone(model, folder)
     write_card(folder, mask_facts(class_names=["background", "cat", "dog"], metrics={}, labels=None))
     ((said, scope),) = run_snippets(folder, monkeypatch)

@@ -7,6 +7,7 @@ To rewrite them, after a change of the cards or of what a run records:
 What another machine measures differently is taken out of both sides before they are compared (`compared`): the test
 results and sentences made of them, which also have to agree within 10 points; seconds; versions and hardware.
 """
+
 from __future__ import annotations
 
 import logging
@@ -30,18 +31,18 @@ SCRATCH = f"--dataset digits --split split.json --model cnn6_32 --from-scratch {
 COMMANDS = {
     "split.json": "hf-lowlabel split --dataset digits --num-labels 20 --class-balanced --test-fraction 0.2 --output split.json",
     "supervised": f"hf-lowlabel finetune {SCRATCH} --method supervised --max-steps 60 --batch-size 10 --eval-every 60 "
-                  "--output-dir supervised",
+    "--output-dir supervised",
     "digits-backbone": f"hf-lowlabel pretrain {SCRATCH} --method byol --max-steps 40 --batch-size 64 --optimizer sgd --lr 0.2 "
-                       "--warmup 0.1 --min-scale 0.7 --method-args hidden=128 out=64 m0=0.97 --eval-every 20 "
-                       "--output-dir digits-backbone",
+    "--warmup 0.1 --min-scale 0.7 --method-args hidden=128 out=64 m0=0.97 --eval-every 20 "
+    "--output-dir digits-backbone",
     "digits-classifier": f"hf-lowlabel finetune --dataset digits --split split.json --model digits-backbone {NETWORK} "
-                         "--method fixmatch --max-steps 120 --batch-size 10 --unlabeled-ratio 4 --eval-every 30 "
-                         "--compare-supervised supervised --output-dir digits-classifier",
+    "--method fixmatch --max-steps 120 --batch-size 10 --unlabeled-ratio 4 --eval-every 30 "
+    "--compare-supervised supervised --output-dir digits-classifier",
     "shapes-segmenter": "hf-lowlabel finetune --task segmentation --dataset shapes --num-labels 20 --model cnn6_16 --from-scratch "
-                        "--architecture unet --architecture-args encoder_depth=3 'decoder_channels=[16,8,8]' --image-size 32 --scale 0.8 1.25 "
-                        "--method cutmix --method-args tau=0.9 --lr 0.005 --schedule cosine --max-steps 60 --batch-size 4 --eval-every 30 "
-                        "--output-dir shapes-segmenter",
-}  # fmt: skip
+    "--architecture unet --architecture-args encoder_depth=3 'decoder_channels=[16,8,8]' --image-size 32 --scale 0.8 1.25 "
+    "--method cutmix --method-args tau=0.9 --lr 0.005 --schedule cosine --max-steps 60 --batch-size 4 --eval-every 30 "
+    "--output-dir shapes-segmenter",
+}
 CARDS = ("digits-backbone", "digits-classifier", "shapes-segmenter")
 KEPT = ("README.md", "split.json", "curves.png", "predictions.png", "confusion.png", "reliability.png")
 
@@ -83,9 +84,13 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("name", CARDS)
 def test_example_is_what_its_command_makes(made, name):
     written, fresh = (folder / name / "README.md" for folder in (EXAMPLES, made))
-    assert compared(written.read_text()) == compared(fresh.read_text()), f"the card has changed; if that is meant: {REWRITE}"
+    assert compared(written.read_text()) == compared(fresh.read_text()), (
+        f"the card has changed; if that is meant: {REWRITE}"
+    )
     assert COMMANDS[name] in written.read_text()
-    ours, theirs = ({r.metric_type: r.metric_value for r in ModelCard.load(card).data.eval_results} for card in (written, fresh))
+    ours, theirs = (
+        {r.metric_type: r.metric_value for r in ModelCard.load(card).data.eval_results} for card in (written, fresh)
+    )
     for metric in ("accuracy", "knn_accuracy", "mean_iou", "pixel_accuracy"):
         assert ours.get(metric, 0) == pytest.approx(theirs.get(metric, 0), abs=0.1), REWRITE
 
@@ -112,4 +117,6 @@ if __name__ == "__main__":
             for file in [f for f in KEPT if f"({f})" in text or f == "README.md"]:
                 shutil.copyfile(Path(aside, example, file), EXAMPLES / example / file)
                 if file.endswith(".png"):  # a third of the bytes
-                    Image.open(EXAMPLES / example / file).convert("RGB").quantize(64).save(EXAMPLES / example / file, optimize=True)
+                    Image.open(EXAMPLES / example / file).convert("RGB").quantize(64).save(
+                        EXAMPLES / example / file, optimize=True
+                    )

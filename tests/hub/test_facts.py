@@ -134,7 +134,9 @@ def test_command_of_a_module(monkeypatch):
     assert f.collect_command(["/a/hf_lowlabel/__main__.py", "env"], {}) == "python -m hf_lowlabel env"
     main.__spec__ = importlib.machinery.ModuleSpec("hf_lowlabel.cli", None, origin="/a/hf_lowlabel/cli.py")
     assert f.collect_command(["/a/hf_lowlabel/cli.py", "env"], {}) == "python -m hf_lowlabel.cli env"
-    assert f.collect_command(["/a/recipes/x.py"], {}) == "python path/to/x.py"  # another script, in a process of that module
+    assert (
+        f.collect_command(["/a/recipes/x.py"], {}) == "python path/to/x.py"
+    )  # another script, in a process of that module
 
 
 def test_versions_and_hardware_are_json_and_name_nobody():

@@ -1,4 +1,5 @@
 """Pushed models, loaded by one line each: in a process without this package, and in ours; and what must not load."""
+
 from __future__ import annotations
 
 import json
@@ -75,9 +76,19 @@ def pushed(module_hub, tmp_path_factory):
     save_and_push(networks["backbone"], root / "byol", "org/pets-byol", "backbone", private=True)
     hub.add("model", "org/gated", {"config.json": (root / "byol" / "config.json").read_bytes()})
     hub.repos["model", "org/gated"].gated = True
-    push_split(Split("pets", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"}, seed=1, test=["c.png"]), "org/splits", name="pets-2")
+    push_split(
+        Split("pets", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"}, seed=1, test=["c.png"]),
+        "org/splits",
+        name="pets-2",
+    )
     env = {**os.environ, **hub.env(root / "home", "hf_write"), "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, str(root), commits[0]], env=env, capture_output=True, text=True, cwd=root)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGE, str(root), commits[0]],
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     out = {k: torch.from_numpy(v) for k, v in np.load(root / "out.npz").items()}
     return networks, x, out, json.loads((root / "said.json").read_text())
@@ -85,7 +96,9 @@ def pushed(module_hub, tmp_path_factory):
 
 def save_and_push(model, folder, repo_id, kind, **arguments):
     model.save_pretrained(folder)
-    facts = RunFacts(kind, architecture="resnet10t", class_names=["cat", "dog"] if kind == "classification" else [], license="mit")
+    facts = RunFacts(
+        kind, architecture="resnet10t", class_names=["cat", "dog"] if kind == "classification" else [], license="mit"
+    )
     facts.to_json(folder / "run.json")
     write_card(folder, facts)
     return push(folder, repo_id, **arguments)
@@ -98,9 +111,14 @@ def test_without_the_package(pushed):
     assert torch.equal(out["auto"], second(x).logits) and torch.equal(out["timm"], second(x).logits)
     assert torch.equal(out["pinned"], first(x).logits) and not torch.equal(out["pinned"], out["auto"])
     assert torch.equal(out["private"], backbone.pooled(x)) and torch.equal(out["timm_backbone"], backbone.pooled(x))
-    assert torch.equal(out["features_only"], backbone.feature_map(x)) and torch.equal(out["smp"], backbone.feature_map(x))
+    assert torch.equal(out["features_only"], backbone.feature_map(x)) and torch.equal(
+        out["smp"], backbone.feature_map(x)
+    )
     assert said["pipeline"] in ("cat", "dog") and out["processed"].shape == (1, 3, 32, 32)
-    assert said["split"] == {"labeled": {"id": ["a.png", "b.png"], "label": ["cat", "dog"]}, "test": {"id": ["c.png"], "label": [None]}}
+    assert said["split"] == {
+        "labeled": {"id": ["a.png", "b.png"], "label": ["cat", "dog"]},
+        "test": {"id": ["c.png"], "label": [None]},
+    }
 
 
 def test_what_is_closed_stays_closed(pushed):
@@ -113,8 +131,12 @@ def test_what_is_closed_stays_closed(pushed):
 @torch.no_grad()
 def test_ours(pushed):
     networks, x, *_ = pushed
-    assert torch.equal(LowLabelForImageClassification.from_pretrained("org/pets").eval()(x).logits, networks[1](x).logits)
-    assert torch.equal(LowLabelBackbone.from_pretrained("org/pets-byol").eval().pooled(x), networks["backbone"].pooled(x))
+    assert torch.equal(
+        LowLabelForImageClassification.from_pretrained("org/pets").eval()(x).logits, networks[1](x).logits
+    )
+    assert torch.equal(
+        LowLabelBackbone.from_pretrained("org/pets-byol").eval().pooled(x), networks["backbone"].pooled(x)
+    )
     assert torch.equal(create_backbone("org/pets-byol").eval().pooled(x), networks["backbone"].pooled(x))
     assert torch.equal(create_classifier("hf_hub:org/pets", 2).eval()(x).logits, networks[1](x).logits)
 
@@ -122,13 +144,31 @@ def test_ours(pushed):
 def test_lineage_of_a_pushed_model(pushed, module_hub):
     from hf_lowlabel.hub.lineage import lineage_of, starting_weights
 
-    module_hub.add("model", "org/lineage", {"run.json": json.dumps(
-        {"kind": "backbone", "hub_id": "org/lineage", "lineage": [{"what": "target pretraining", "method": "byol"}]}).encode()})  # fmt: skip
+    module_hub.add(
+        "model",
+        "org/lineage",
+        {
+            "run.json": json.dumps(
+                {
+                    "kind": "backbone",
+                    "hub_id": "org/lineage",
+                    "lineage": [{"what": "target pretraining", "method": "byol"}],
+                }
+            ).encode()
+        },
+    )
     (stage,) = lineage_of("hf_hub:org/lineage", "main")
     assert (stage.hub_id, stage.method, stage.revision) == ("org/lineage", "byol", "main")
     assert lineage_of("org/splits-of-nobody") == [] and lineage_of("resnet18") == []
-    hub_ids = {name: starting_weights(name).hub_id for name in ("resnet18.a1_in1k", "hf-hub:org/pets@main", "random weights (resnet18)")}
-    assert hub_ids == {"resnet18.a1_in1k": "timm/resnet18.a1_in1k", "hf-hub:org/pets@main": "org/pets", "random weights (resnet18)": None}
+    hub_ids = {
+        name: starting_weights(name).hub_id
+        for name in ("resnet18.a1_in1k", "hf-hub:org/pets@main", "random weights (resnet18)")
+    }
+    assert hub_ids == {
+        "resnet18.a1_in1k": "timm/resnet18.a1_in1k",
+        "hf-hub:org/pets@main": "org/pets",
+        "random weights (resnet18)": None,
+    }
     assert starting_weights("random weights (resnet18)").name == "resnet18"
 
 
@@ -168,7 +208,11 @@ def test_a_planted_pickle_is_never_opened(pushed, module_hub, tmp_path):
     for load in ways_to_load("org/both"):
         load()
     assert not mark.exists()
-    assert not [path for method, path, _ in module_hub.requests if "pytorch_model.bin" in path and method == "GET" and "/resolve/" in path]
+    assert not [
+        path
+        for method, path, _ in module_hub.requests
+        if "pytorch_model.bin" in path and method == "GET" and "/resolve/" in path
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +247,11 @@ def test_code_of_a_repository_is_never_run_unasked(pushed, module_hub, tmp_path)
 
     there, mark = module_hub.repos["model", "org/pets"].content(), tmp_path / "mark"
     config = json.loads(there["config.json"])
-    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoModelForImageClassification": "evil.Model"}
+    config["auto_map"] = {
+        "AutoConfig": "evil.Config",
+        "AutoModel": "evil.Model",
+        "AutoModelForImageClassification": "evil.Model",
+    }
     code = f"import os\nos.mkdir({str(mark)!r})\n".encode()
     module_hub.add("model", "org/code", {**there, "config.json": json.dumps(config).encode(), "evil.py": code})
     config["model_type"] = "evil"
@@ -215,4 +263,6 @@ def test_code_of_a_repository_is_never_run_unasked(pushed, module_hub, tmp_path)
         with pytest.raises(ValueError, match="trust_remote_code"):
             cls.from_pretrained("org/only-code", trust_remote_code=False)
     AutoImageProcessor.from_pretrained("org/code")
-    assert not mark.exists() and not [path for _, path, _ in module_hub.requests if "evil.py" in path and "/resolve/" in path]
+    assert not mark.exists() and not [
+        path for _, path, _ in module_hub.requests if "evil.py" in path and "/resolve/" in path
+    ]

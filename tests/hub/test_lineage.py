@@ -1,4 +1,5 @@
 """Weights that have seen the test images: noticed before training, said on the card of every run that starts from them."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,8 +37,16 @@ def folder(tmp_path_factory):
 
 
 def tuned(folder, start, **settings):
-    run = finetune(**{**TINY, "method": "supervised", "batch_size": 4, "model": str(folder / start),
-                      "split": str(folder / "split.json"), **settings})  # fmt: skip
+    run = finetune(
+        **{
+            **TINY,
+            "method": "supervised",
+            "batch_size": 4,
+            "model": str(folder / start),
+            "split": str(folder / "split.json"),
+            **settings,
+        }
+    )
     return run, ModelCard.load(run.folder / "README.md").text
 
 
@@ -66,7 +75,13 @@ def test_another_draw_of_test_images_is_seen_in_part(folder):
 
 def test_a_stage_further_back_is_remembered(folder):
     """Target pretraining with a split, from weights that had seen all of it: the classifier's card still says so."""
-    pretrain(**TINY, model=str(folder / "all"), batch_size=8, split=str(folder / "split.json"), output_dir=str(folder / "second"))
+    pretrain(
+        **TINY,
+        model=str(folder / "all"),
+        batch_size=8,
+        split=str(folder / "split.json"),
+        output_dir=str(folder / "second"),
+    )
     _, card = tuned(folder, "second", output_dir=str(folder / "c"))
     assert "**359 test images of its target pretraining had been trained on**" in card
 

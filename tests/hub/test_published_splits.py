@@ -1,4 +1,5 @@
 """Manifests and priors on the Hub: pushed, pinned, read back, refused when another would take a name."""
+
 from __future__ import annotations
 
 import json
@@ -15,8 +16,16 @@ from hf_lowlabel.hub.upload import PushError
 
 
 def split(seed=0, **changes):
-    given = dict(dataset="org/pets", class_names=["cat", "dög"], labeled={"b.png": "dög", "a.png": "cat"}, seed=seed, fingerprint="f" * 64,
-                 revision="1" * 40, validation=["c.png"], test=["d.png", "e.png"])  # fmt: skip
+    given = dict(
+        dataset="org/pets",
+        class_names=["cat", "dög"],
+        labeled={"b.png": "dög", "a.png": "cat"},
+        seed=seed,
+        fingerprint="f" * 64,
+        revision="1" * 40,
+        validation=["c.png"],
+        test=["d.png", "e.png"],
+    )
     return Split(**{**given, **changes})
 
 
@@ -27,7 +36,9 @@ def test_round_trip_pinned_to_a_revision(hub, tmp_path):
     assert Split.load("hub:org/splits/pets-2") == split() and Split.load("hub:org/splits/pets-2").hash == split().hash
     assert Split.load("hub:org/splits@v1") == split()  # the only one there was
     assert Split.load(f"hub:org/splits/pets-2-seed1@{second.commit}").seed == 1
-    with pytest.raises(UserError, match="2 configurations in org/splits: pets-2, pets-2-seed1; .*fix: hub:org/splits/pets-2"):
+    with pytest.raises(
+        UserError, match="2 configurations in org/splits: pets-2, pets-2-seed1; .*fix: hub:org/splits/pets-2"
+    ):
         Split.load("hub:org/splits")
     with pytest.raises(UserError, match="did you mean 'pets-2'"):
         Split.load("hub:org/splits/pets-3@v1")
@@ -37,7 +48,9 @@ def test_round_trip_pinned_to_a_revision(hub, tmp_path):
         Split.load("hub:org/nothing/x")
     there = hub.repos["dataset", "org/splits"].content()
     assert [json.loads(line) for line in there["pets-2/labeled.jsonl"].splitlines()] == [
-        {"id": "b.png", "label": "dög"}, {"id": "a.png", "label": "cat"}]  # fmt: skip
+        {"id": "b.png", "label": "dög"},
+        {"id": "a.png", "label": "cat"},
+    ]
     configs = yaml.safe_load(there["README.md"].decode().split("---")[1])["configs"]
     assert [c["config_name"] for c in configs] == ["pets-2", "pets-2-seed1"]
     assert [f["split"] for f in configs[0]["data_files"]] == ["labeled", "validation", "test"]
@@ -57,7 +70,10 @@ def test_a_name_is_not_given_to_another_manifest(hub):
     again = push_split(split(), "org/splits", name="pets")
     with pytest.raises(UserError, match="another manifest called 'pets'.*--name"):
         push_split(split(seed=5), "org/splits", name="pets")
-    assert len(hub.repos["dataset", "org/splits"].history()) == 2 and again.commit == hub.repos["dataset", "org/splits"].refs["main"]
+    assert (
+        len(hub.repos["dataset", "org/splits"].history()) == 2
+        and again.commit == hub.repos["dataset", "org/splits"].refs["main"]
+    )
 
 
 def test_the_page_of_the_repository_keeps_its_words(hub):
@@ -80,7 +96,9 @@ def test_two_push_at_once_and_both_are_there(hub):
     hub.before = interfere
     push_split(split(seed=6), "org/splits", name="ours")
     assert [Split.load(f"hub:org/splits/{n}").seed for n in ("first", "theirs", "ours")] == [0, 7, 6]
-    configs = yaml.safe_load(hub.repos["dataset", "org/splits"].content()["README.md"].decode().split("---")[1])["configs"]
+    configs = yaml.safe_load(hub.repos["dataset", "org/splits"].content()["README.md"].decode().split("---")[1])[
+        "configs"
+    ]
     assert [c["config_name"] for c in configs] == ["first", "ours", "theirs"]
 
 
@@ -100,7 +118,9 @@ def test_priors(hub, tmp_path):
         push_split(split(), "org/splits", name="more", priors=tmp_path / "r.safetensors")
 
 
-@pytest.mark.parametrize("text", ["hub:pets", "hub:org/pets/a/b", "hub:../x/y", "hub:org/..", "hub:org/pets@", "hub:org/pets/a b"])
+@pytest.mark.parametrize(
+    "text", ["hub:pets", "hub:org/pets/a/b", "hub:../x/y", "hub:org/..", "hub:org/pets@", "hub:org/pets/a b"]
+)
 def test_bad_references(text):
     with pytest.raises(UserError, match="expected hub:org/name"):
         parse(text)
@@ -109,7 +129,9 @@ def test_bad_references(text):
 def test_references():
     assert parse("hub:org/pets") == ("org/pets", None, None)
     assert parse("hub:org/pets/pets-40@refs/pr/3") == ("org/pets", "pets-40", "refs/pr/3")
-    assert default_name(split()) == "pets-2-seed0" and default_name(split(dataset="my photos", seed=None)) == "my-photos-2"
+    assert (
+        default_name(split()) == "pets-2-seed0" and default_name(split(dataset="my photos", seed=None)) == "my-photos-2"
+    )
 
 
 def test_wrong_token(hub):

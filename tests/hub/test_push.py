@@ -1,4 +1,5 @@
 """push: what travels, what does not, and who may."""
+
 from __future__ import annotations
 
 import json
@@ -13,8 +14,18 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.push import push, renamed
 from hf_lowlabel.hub.upload import PushError, check_access
 
-SHARED = {"README.md", "config.json", "curves.png", "log.jsonl", "metrics.json", "model.safetensors",
-          "preprocessor_config.json", "run.json", "split.json", "training.yaml"}  # fmt: skip
+SHARED = {
+    "README.md",
+    "config.json",
+    "curves.png",
+    "log.jsonl",
+    "metrics.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "run.json",
+    "split.json",
+    "training.yaml",
+}
 
 
 @pytest.fixture
@@ -40,7 +51,8 @@ def test_one_commit_with_all_that_belongs_to_a_model(hub, run, caplog):
     after = listing(run)  # the folder now knows its name on the Hub, and is otherwise as it was
     assert after["README.md"] == there["README.md"] and after["run.json"] == there["run.json"]
     assert {k: v for k, v in after.items() if k not in ("README.md", "run.json")} == {
-        k: v for k, v in before.items() if k not in ("README.md", "run.json")}  # fmt: skip
+        k: v for k, v in before.items() if k not in ("README.md", "run.json")
+    }
     assert "not shared: notes.txt" in caplog.text and "states no licence" not in caplog.text
 
 
@@ -81,10 +93,13 @@ def test_private(hub, run):
 
 @pytest.mark.parametrize(
     "token, words",
-    [("hf_" + "x" * 30, "no valid access token"), ("hf_read", "a token that may not write to org/pets"),
-     ("hf_other", "a token that may not write to org/pets")],
+    [
+        ("hf_" + "x" * 30, "no valid access token"),
+        ("hf_read", "a token that may not write to org/pets"),
+        ("hf_other", "a token that may not write to org/pets"),
+    ],
     ids=["unknown", "reader", "stranger"],
-)  # fmt: skip
+)
 def test_wrong_token(hub, run, token, words, caplog, capsys, monkeypatch):
     before = listing(run)
     with caplog.at_level(logging.DEBUG), pytest.raises(PushError) as error:
@@ -134,7 +149,10 @@ def test_a_pickle_is_refused(hub, run, name):
 
 def test_what_is_not_a_whole_model_is_refused(hub, run, tmp_path):
     weights = (run / "model.safetensors").read_bytes()
-    for content, words in {weights[:-4]: "damaged model.safetensors", b"\x80\x04.": "damaged model.safetensors"}.items():
+    for content, words in {
+        weights[:-4]: "damaged model.safetensors",
+        b"\x80\x04.": "damaged model.safetensors",
+    }.items():
         (run / "model.safetensors").write_bytes(content)
         with pytest.raises(UserError, match=words):
             push(run, "org/pets")
@@ -179,9 +197,12 @@ def test_an_edited_card_keeps_its_words(hub, run):
 
 
 def test_names_in_the_section_use_only():
-    card = ('---\nx: y\n---\n# a\n\n## Use\n\nmodel = A.from_pretrained("a", x=1)\nt("local-dir:a") s("tu-local-dir:a")\n'
-            "hf-lowlabel finetune --model a --dataset D\n\n## How\n\nhf-lowlabel finetune --model a\n")  # fmt: skip
+    card = (
+        '---\nx: y\n---\n# a\n\n## Use\n\nmodel = A.from_pretrained("a", x=1)\nt("local-dir:a") s("tu-local-dir:a")\n'
+        "hf-lowlabel finetune --model a --dataset D\n\n## How\n\nhf-lowlabel finetune --model a\n"
+    )
     new = renamed(card, "o/b")
     assert new == (
         '---\nx: y\n---\n# a\n\n## Use\n\nmodel = A.from_pretrained("o/b", x=1)\nt("hf-hub:o/b") s("tu-hf-hub:o/b")\n'
-        "hf-lowlabel finetune --model o/b --dataset D\n\n## How\n\nhf-lowlabel finetune --model a\n")  # fmt: skip
+        "hf-lowlabel finetune --model o/b --dataset D\n\n## How\n\nhf-lowlabel finetune --model a\n"
+    )

@@ -1,4 +1,5 @@
 """A push when the Hub, the network or somebody else interferes: the repository is the old model or the new one, whole."""
+
 from __future__ import annotations
 
 import itertools
@@ -19,13 +20,18 @@ KINDS = [(503, False), (500, True), (None, False), (None, True)]  # (status or d
 def runs(tmp_path, monkeypatch):
     """Two models: the one on the Hub, and the one that is pushed over it. Their cards are rendered once."""
     render, known = module.hub_card, {}
-    monkeypatch.setattr(module, "hub_card", lambda folder, id: known.get(folder) or known.setdefault(folder, render(folder, id)))
+    monkeypatch.setattr(
+        module, "hub_card", lambda folder, id: known.get(folder) or known.setdefault(folder, render(folder, id))
+    )
     return make_run(tmp_path / "old", 1.0), make_run(tmp_path / "new", 2.0)
 
 
 def steps(hub) -> list[tuple[str, str]]:
     """(method, path) of every request so far, as patterns that match the same request of a later push."""
-    return [(m, re.sub(r"[0-9a-f]{40,64}", "[0-9a-f]{40,64}", re.escape(path.partition("?")[0]))) for m, path, _ in hub.requests]
+    return [
+        (m, re.sub(r"[0-9a-f]{40,64}", "[0-9a-f]{40,64}", re.escape(path.partition("?")[0])))
+        for m, path, _ in hub.requests
+    ]
 
 
 def script(hub, runs, **push_arguments) -> tuple[list[tuple[str, str, int]], dict, dict]:

@@ -1,4 +1,5 @@
 """A run that pushes itself at its end, the command line, and what a failed push leaves."""
+
 from __future__ import annotations
 
 import json
@@ -10,8 +11,21 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.upload import PushError
 
-TINY = dict(dataset="digits", model="cnn6_16", from_scratch=True, image_size=16, pool_size=16, color=False, max_steps=2, log_every=1,
-            save_every=2, batch_size=10, num_labels=20, unlabeled_ratio=1, eval_every=100)  # fmt: skip
+TINY = dict(
+    dataset="digits",
+    model="cnn6_16",
+    from_scratch=True,
+    image_size=16,
+    pool_size=16,
+    color=False,
+    max_steps=2,
+    log_every=1,
+    save_every=2,
+    batch_size=10,
+    num_labels=20,
+    unlabeled_ratio=1,
+    eval_every=100,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +38,27 @@ def run(tmp_path_factory):
 def test_a_run_and_the_command_line_push_the_same(hub, run, capsys):
     done = run.push_to_hub("org/digits", private=True)
     there = hub.repos["model", "org/digits"].content()
-    assert {"model.safetensors", "config.json", "README.md", "split.json", "metrics.json", "run.json", "curves.png", "confusion.png",
-            "predictions.png", "reliability.png", "training.yaml", "log.jsonl", "preprocessor_config.json"} == set(there)  # fmt: skip
+    assert {
+        "model.safetensors",
+        "config.json",
+        "README.md",
+        "split.json",
+        "metrics.json",
+        "run.json",
+        "curves.png",
+        "confusion.png",
+        "predictions.png",
+        "reliability.png",
+        "training.yaml",
+        "log.jsonl",
+        "preprocessor_config.json",
+    } == set(there)
     assert RunFacts.from_json(run.folder / "run.json").hub_id == "org/digits" and done.url == f"{hub.url}/org/digits"
     assert main(["push", str(run.folder), "org/digits", "--private"]) == 0
-    assert capsys.readouterr().out.strip() == f"{hub.url}/org/digits" and len(hub.repos["model", "org/digits"].history()) == 2
+    assert (
+        capsys.readouterr().out.strip() == f"{hub.url}/org/digits"
+        and len(hub.repos["model", "org/digits"].history()) == 2
+    )
     assert main(["push", str(run.folder), "org/digits2", "--create-pr"]) == 0
     assert capsys.readouterr().out.strip().endswith("org/digits2/discussions/1")
     assert main(["push", str(run.folder / "split.json"), "org/splits", "--name", "d20"]) == 0
@@ -39,7 +69,11 @@ def test_the_command_line_says_what_is_wrong(hub, run, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_read")
     assert main(["push", str(run.folder), "org/digits"]) == 2
     said = capsys.readouterr().err
-    assert "may not write to org/digits" in said and f"hf-lowlabel push {run.folder} org/digits" in said and "Traceback" not in said
+    assert (
+        "may not write to org/digits" in said
+        and f"hf-lowlabel push {run.folder} org/digits" in said
+        and "Traceback" not in said
+    )
     assert main(["push", str(run.folder), "digits"]) == 2
     assert main(["push", str(run.folder), "org/digits", "--name", "x"]) == 2
     assert "with a split manifest" in capsys.readouterr().err
@@ -65,4 +99,6 @@ def test_at_the_end_of_a_run(hub, tmp_path, monkeypatch):
     assert (folder / "metrics.json").is_file() and not (folder / ".lock").exists()
     hub.faults.clear()
     assert main(["push", str(folder), "org/digits", "--private"]) == 0
-    assert (folder / "model.safetensors").read_bytes() == hub.repos["model", "org/digits"].content()["model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == hub.repos["model", "org/digits"].content()[
+        "model.safetensors"
+    ]

@@ -1,4 +1,5 @@
 """The report: one file that needs nothing else, true to its runs, and what it says when something is missing."""
+
 from __future__ import annotations
 
 import base64
@@ -53,12 +54,21 @@ def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **chan
     guess = np.where(rng.random(60) < accuracy_of, targets, (targets + 1) % 3)
     metrics = classification_metrics(np.eye(3)[guess] * 3, targets, NAMES)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    rows = [{"step": s, "loss": 2 / s, "used": 0.5, "lr": 0.1} for s in range(1, 100)] + [{"step": 50, "test_accuracy": 0.6}]
+    rows = [{"step": s, "loss": 2 / s, "used": 0.5, "lr": 0.1} for s in range(1, 100)] + [
+        {"step": 50, "test_accuracy": 0.6}
+    ]
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    facts = dict(kind="classification", method=method, class_names=NAMES, data=Data("pets", fingerprint="f"),
-                 labels=Labels(12, {n: 4 for n in NAMES}, split_hash=split_hash), metrics=metrics, seconds=70.0,
-                 lineage=[Stage("pretrained weights", "resnet18"), Stage("finetuning", method=method, steps=99)],
-                 command="hf-lowlabel finetune --dataset <pets>")  # fmt: skip
+    facts = dict(
+        kind="classification",
+        method=method,
+        class_names=NAMES,
+        data=Data("pets", fingerprint="f"),
+        labels=Labels(12, {n: 4 for n in NAMES}, split_hash=split_hash),
+        metrics=metrics,
+        seconds=70.0,
+        lineage=[Stage("pretrained weights", "resnet18"), Stage("finetuning", method=method, steps=99)],
+        command="hf-lowlabel finetune --dataset <pets>",
+    )
     RunFacts(**{**facts, **changes}).to_json(folder / "run.json")
     return folder, metrics
 
@@ -69,19 +79,39 @@ def test_one_run(tmp_path):
     page = Page(html)
     text = " ".join(page.text)
     assert "http" not in re.sub(r"<pre>.*?</pre>", "", html, flags=re.S)
-    for words in (f"{100 * metrics['accuracy']:.1f} %", "supervised, same labels", "40.0 %", "60 test images", "hf-lowlabel finetune --dataset <pets>",
-                  "Expected calibration error", "1 min 10 s", "<b>owl</b>", "pretrained weights resnet18 → finetuning (fixmatch), 99 steps"):
+    for words in (
+        f"{100 * metrics['accuracy']:.1f} %",
+        "supervised, same labels",
+        "40.0 %",
+        "60 test images",
+        "hf-lowlabel finetune --dataset <pets>",
+        "Expected calibration error",
+        "1 min 10 s",
+        "<b>owl</b>",
+        "pretrained weights resnet18 → finetuning (fixmatch), 99 steps",
+    ):
         assert words in text, words
     assert "<b>owl" not in html and "Worst classes: '" in text  # names are told from numbers
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
-    assert captions == ["Loss", "Pseudo-labels: share of the unlabeled batch", "Accuracy", "Confusion", "Calibration", "Accuracy of the classes, worst first"]
-    cells = [a for tag, a in page.tags if tag == "rect" and "rx" in a and a.get("fill") in ("var(--good)", "var(--bad)")]
+    assert captions == [
+        "Loss",
+        "Pseudo-labels: share of the unlabeled batch",
+        "Accuracy",
+        "Confusion",
+        "Calibration",
+        "Accuracy of the classes, worst first",
+    ]
+    cells = [
+        a for tag, a in page.tags if tag == "rect" and "rx" in a and a.get("fill") in ("var(--good)", "var(--bad)")
+    ]
     assert len(cells) == np.count_nonzero(metrics["confusion"])
 
 
 def test_curves_are_where_the_numbers_are(tmp_path):
     folder, _ = make(tmp_path / "run")
-    (folder / "log.jsonl").write_text("".join(json.dumps({"step": s, "loss": v}) + "\n" for s, v in ((0, 4.0), (5, None), (10, 0.0), (20, 2.0))))
+    (folder / "log.jsonl").write_text(
+        "".join(json.dumps({"step": s, "loss": v}) + "\n" for s, v in ((0, 4.0), (5, None), (10, 0.0), (20, 2.0)))
+    )
     html = write_report([folder], tmp_path / "report.html", compute=False).read_text()
     (path,) = re.findall(r'<path d="([^"]+)"', html)
     points = [tuple(map(float, p.split())) for p in re.split("[ML]", path)[1:]]
@@ -127,7 +157,16 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(report_data, "MOST_DOTS", 40)
     without_pictures(monkeypatch)
-    tiny = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=2, log_every=1, eval_every=9, batch_size=10)
+    tiny = dict(
+        dataset="digits",
+        image_size=16,
+        pool_size=16,
+        color=False,
+        max_steps=2,
+        log_every=1,
+        eval_every=9,
+        batch_size=10,
+    )
     start = pretrain(**tiny, model="cnn6_16", from_scratch=True, method="byol", output_dir=str(tmp_path / "byol"))
     run = finetune(**tiny, model=str(start.folder), num_labels=20, unlabeled_ratio=1, output_dir=str(tmp_path / "run"))
     done = report_data.compute(run.folder, RunFacts.from_json(run.folder / "run.json"))

@@ -1,4 +1,5 @@
 """A run of segmentation as others see it: card, report, demo page, push, and a process without the package."""
+
 from __future__ import annotations
 
 import json
@@ -38,15 +39,33 @@ def run(tmp_path_factory):
         pixels[y : y + 8, x : x + 8], mask[y : y + 8, x : x + 8] = 230, 1
         Image.fromarray(pixels).save(root / "photos" / "images" / f"{i:02d}.png")
         Image.fromarray(mask).save(root / "photos" / "masks" / f"{i:02d}.png")
-    finetune(task="segmentation", dataset=str(root / "photos"), classes=["background", "square"], num_labels=4, test_fraction=0.25,
-             model="test_resnet", from_scratch=True, architecture="unet", image_size=24, method="supervised", batch_size=4,
-             max_steps=4, log_every=1, eval_every=100, device="cpu", output_dir=str(root / "run"))  # fmt: skip
+    finetune(
+        task="segmentation",
+        dataset=str(root / "photos"),
+        classes=["background", "square"],
+        num_labels=4,
+        test_fraction=0.25,
+        model="test_resnet",
+        from_scratch=True,
+        architecture="unet",
+        image_size=24,
+        method="supervised",
+        batch_size=4,
+        max_steps=4,
+        log_every=1,
+        eval_every=100,
+        device="cpu",
+        output_dir=str(root / "run"),
+    )
     return root / "run"
 
 
 def test_card(run):
     card = ModelCard.load(run / "README.md")
-    assert "learned from **4 images with masks**" in card.text and "![run: test images with predictions](predictions.png)" in card.text
+    assert (
+        "learned from **4 images with masks**" in card.text
+        and "![run: test images with predictions](predictions.png)" in card.text
+    )
     assert card.data.pipeline_tag == "image-segmentation" and "| **this model** |" in card.text
     assert all((run / name).is_file() for name in ("predictions.png", "confusion.png", "curves.png"))
 
@@ -62,7 +81,13 @@ def test_report_shows_the_worst_masks(run, tmp_path):
     ious = [m.miou for m in found.masks]
     assert ious == sorted(ious) and ious[0] < metrics["miou"] + 1e-9
     page = write_report([run], tmp_path / "report.html").read_text()
-    for words in ("Worst masks", "IoU of the classes, worst first", "segmenter with supervised on photos, 4 masks", "true mask", ">square</span>"):
+    for words in (
+        "Worst masks",
+        "IoU of the classes, worst first",
+        "segmenter with supervised on photos, 4 masks",
+        "true mask",
+        ">square</span>",
+    ):
         assert words in page, words
     assert page.count("data:image/png;base64,") == 4 and "No list of" not in page
     assert "% of its pixels</title>" in page  # the confusion of pixels in per cent
@@ -86,9 +111,24 @@ def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_pat
 
     done = push(run, "org/squares")
     files = hub.repos["model", "org/squares"].content()
-    assert {"segmenter.py", "configuration_segmenter.py", "predictions.png", "split.json", "metrics.json", "README.md"} <= set(files)
+    assert {
+        "segmenter.py",
+        "configuration_segmenter.py",
+        "predictions.png",
+        "split.json",
+        "metrics.json",
+        "README.md",
+    } <= set(files)
     assert len(hub.repos["model", "org/squares"].history()) == 2 and done.url.endswith("org/squares")
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-    out = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, check=True, capture_output=True, text=True, env=env).stdout
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+    out = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=tmp_path, check=True, capture_output=True, text=True, env=env
+    ).stdout
     refused, shape = out.strip().rsplit("\n", 1)
     assert "trust_remote_code" in refused and shape == "(1, 2, 24, 26)"

@@ -1,4 +1,5 @@
 """A segmenter as smp's own checkpoint: the same logits, our card, no licence that nobody gave."""
+
 from __future__ import annotations
 
 import re
@@ -20,7 +21,9 @@ from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
 def make(folder, architecture="unet"):
     torch.manual_seed(0)
     names = ["background", "cat", "dog"]
-    model = create_segmenter("test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=96).eval()
+    model = create_segmenter(
+        "test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=96
+    ).eval()
     export_standalone(model, folder)
     facts = RunFacts("segmentation", class_names=names)
     facts.to_json(folder / "run.json"), write_card(folder, facts)
@@ -41,7 +44,9 @@ def test_smp_loads_it_and_the_card_says_how(tmp_path, monkeypatch, hub):
     exec(snippet, scope)
     assert scope["mask"].shape == (96, 96)
     push(out, "org/pets-smp")
-    assert {"config.json", "model.safetensors", "README.md", "run.json"} <= set(hub.repos["model", "org/pets-smp"].content())
+    assert {"config.json", "model.safetensors", "README.md", "run.json"} <= set(
+        hub.repos["model", "org/pets-smp"].content()
+    )
     assert torch.equal(smp.from_pretrained("org/pets-smp").eval()(x), model(x).logits)
 
 

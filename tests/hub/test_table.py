@@ -119,11 +119,15 @@ def test_margins_are_paired_by_seed(tmp_path):
         "knn": (None, None, None),
     }
     runs = [folder(tmp_path, m, 40, s, a) for m, line in accuracy.items() for s, a in enumerate(line) if a is not None]
-    weak = [folder(tmp_path, "supervised", 40, s, 0.5, hyperparameters={"method_args": {"strong": False}}) for s in (0, 1)]
+    weak = [
+        folder(tmp_path, "supervised", 40, s, 0.5, hyperparameters={"method_args": {"strong": False}}) for s in (0, 1)
+    ]
     elsewhere = [folder(tmp_path, "knn", 10, 0, 0.5)]  # no baseline with ten labels
     text = methods_table([*runs, *weak, *elsewhere])
     margins = {r[0].strip(): r[2].strip() for r in table(text, 1)[2:]}
-    assert text.count("## Over") == 2 and text.index("## Over supervised\n") < text.index("## Over supervised (strong=False)")
+    assert text.count("## Over") == 2 and text.index("## Over supervised\n") < text.index(
+        "## Over supervised (strong=False)"
+    )
     assert margins == {
         "supervised (strong=False)": "-5.0 ± 7.1 (2) within",
         "fixmatch": "+5.0 ± 1.0 (3) above",

@@ -1,4 +1,5 @@
 """The CIFAR architectures against independent implementations."""
+
 from __future__ import annotations
 
 import math
@@ -42,8 +43,9 @@ def wide_resnet(state: dict, x: torch.Tensor, blocks: int, groups: int, first_st
     return x @ p["fc.weight"].T + p["fc.bias"]
 
 
-@pytest.mark.parametrize(("name", "blocks", "groups", "first_stride"), [
-    ("wrn_10_2", 1, 3, 1), ("wrn_28_2", 4, 3, 1), ("wrn_37_2", 4, 4, 2)])
+@pytest.mark.parametrize(
+    ("name", "blocks", "groups", "first_stride"), [("wrn_10_2", 1, 3, 1), ("wrn_28_2", 4, 3, 1), ("wrn_37_2", 4, 4, 2)]
+)
 @torch.no_grad()
 def test_wide_resnet_is_the_formula(name, blocks, groups, first_stride):
     torch.manual_seed(0)
@@ -56,9 +58,16 @@ def test_wide_resnet_is_the_formula(name, blocks, groups, first_stride):
     assert (net.eval().double()(x.double()) - expected).abs().max() < 1e-9 * expected.abs().max()
 
 
-@pytest.mark.parametrize(("name", "count"), [
-    # counted by hand: convolutions k^2 C_in C_out + C_out, norms 2 C, classifier 10 C + 10
-    ("wrn_28_2", 1_469_642), ("wrn_28_8", 23_362_922), ("wrn_37_2", 5_933_770), ("resnet18_cifar", 11_173_962)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        # counted by hand: convolutions k^2 C_in C_out + C_out, norms 2 C, classifier 10 C + 10
+        ("wrn_28_2", 1_469_642),
+        ("wrn_28_8", 23_362_922),
+        ("wrn_37_2", 5_933_770),
+        ("resnet18_cifar", 11_173_962),
+    ],
+)
 def test_number_of_parameters(name, count):
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=10)
@@ -106,9 +115,14 @@ def test_resnet18_cifar_is_torchvisions_with_another_stem():
         timm.create_model("resnet18_cifar", output_stride=8)
 
 
-@pytest.mark.parametrize(("name", "strides", "channels"), [
-    ("wrn_10_2", [1, 2, 4], [32, 64, 128]), ("wrn_37_2", [2, 4, 8, 16], [32, 64, 128, 256]),
-    ("resnet18_cifar", [1, 2, 4, 8], [64, 128, 256, 512])])
+@pytest.mark.parametrize(
+    ("name", "strides", "channels"),
+    [
+        ("wrn_10_2", [1, 2, 4], [32, 64, 128]),
+        ("wrn_37_2", [2, 4, 8, 16], [32, 64, 128, 256]),
+        ("resnet18_cifar", [1, 2, 4, 8], [64, 128, 256, 512]),
+    ],
+)
 @torch.no_grad()
 def test_features_only_and_smp(name, strides, channels):
     net = timm.create_model(name, features_only=True).eval()

@@ -1,4 +1,5 @@
 """Every family of timm: one saved folder, bit-identical through our class, the Auto classes and timm."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,14 +12,31 @@ from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification,
 
 # the normal suite: the designs whose tables transformers 5 would corrupt on the meta device, shared modules (CoaT),
 # heads that are convolutions or two, layers between pooling and classes, and the plain ones
-QUICK = ["resnet10t", "mobilenetv3_small_050", "test_vit", "test_convnext", "test_efficientnet", "test_nfnet",
-         "test_maxvit", "test_coatnet", "test_byobnet", "test_mambaout", "test_vit_relpos",
-         "efficientvit_b0", "efficientvit_m0", "swin_tiny_patch4_window7_224", "coat_lite_tiny",
-         "deit_tiny_distilled_patch16_224"]
+QUICK = [
+    "resnet10t",
+    "mobilenetv3_small_050",
+    "test_vit",
+    "test_convnext",
+    "test_efficientnet",
+    "test_nfnet",
+    "test_maxvit",
+    "test_coatnet",
+    "test_byobnet",
+    "test_mambaout",
+    "test_vit_relpos",
+    "efficientvit_b0",
+    "efficientvit_m0",
+    "swin_tiny_patch4_window7_224",
+    "coat_lite_tiny",
+    "deit_tiny_distilled_patch16_224",
+]
 # small stand-ins for the families whose smallest member is large
-SMALLER = {"swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 4)},
-           "deit_tiny_distilled_patch16_224": {"depth": 2}, "beit_base_patch16_224": {"depth": 2},
-           "deit3_small_patch16_224": {"depth": 2}}
+SMALLER = {
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 4)},
+    "deit_tiny_distilled_patch16_224": {"depth": 2},
+    "beit_base_patch16_224": {"depth": 2},
+    "deit3_small_patch16_224": {"depth": 2},
+}
 SLOW = """
     beit_base_patch16_224 botnet26t_256 halonet26t caformer_s18 cait_xxs24_224 coat_tiny coatnet_nano_rw_224
     convit_tiny convmixer_768_32 convnext_atto crossvit_tiny_240 cs3darknet_focus_s csatv2 cspnext_tiny davit_tiny
@@ -36,10 +54,23 @@ SLOW = """
     iformer_m lcnetv2_small lowformer_b0 cpubone_nano efficientvim_m1 mobileone_s0 repvgg_b0 flexivit_small
     eva02_small_patch14_224 vit_small_patch16_dinov3 resnest26d seresnet18 convformer_s18 ghostnet_050 lambda_resnet26t
 """.split()
-MANY_HEADED = {"deit_tiny_distilled_patch16_224", "levit_128s", "efficientformer_l1", "efficientformerv2_s0",
-               "crossvit_tiny_240", "swiftformer_xs", "volo_d1_224", "efficientvim_m1"}
-OWN_SIZE = {"halonet26t": 256, "lambda_resnet26t": 64, "coat_lite_tiny": 64, "test_maxvit": 64,
-            "deit_tiny_distilled_patch16_224": 64}  # px; halo attention has blocks of 8 cells
+MANY_HEADED = {
+    "deit_tiny_distilled_patch16_224",
+    "levit_128s",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "crossvit_tiny_240",
+    "swiftformer_xs",
+    "volo_d1_224",
+    "efficientvim_m1",
+}
+OWN_SIZE = {
+    "halonet26t": 256,
+    "lambda_resnet26t": 64,
+    "coat_lite_tiny": 64,
+    "test_maxvit": 64,
+    "deit_tiny_distilled_patch16_224": 64,
+}  # px; halo attention has blocks of 8 cells
 NO_MAP = {"coat_tiny"}  # families whose last features are no single map
 
 

@@ -1,4 +1,5 @@
 """Names, folders and Hub ids; what is loaded and what is fresh; what is refused."""
+
 from __future__ import annotations
 
 import json
@@ -12,8 +13,13 @@ from safetensors.torch import load_file, save_file
 from transformers import TimmWrapperConfig
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification, create_backbone, create_classifier
-from hf_lowlabel.models import locating
+from hf_lowlabel.models import (
+    LowLabelBackbone,
+    LowLabelForImageClassification,
+    create_backbone,
+    create_classifier,
+    locating,
+)
 
 ARCH = "resnet10t"
 
@@ -26,8 +32,17 @@ def timm_folder(tmp_path_factory):
     net = timm.create_model(ARCH, num_classes=6)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
     save_file(halves, folder / "model.safetensors")
-    cfg = {"input_size": [3, 64, 64], "crop_pct": 0.8, "interpolation": "bilinear", "mean": [0.1, 0.2, 0.3],
-           "std": [0.4, 0.5, 0.6], "first_conv": "conv1.0", "classifier": "fc", "num_classes": 6, "license": "mit"}
+    cfg = {
+        "input_size": [3, 64, 64],
+        "crop_pct": 0.8,
+        "interpolation": "bilinear",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "first_conv": "conv1.0",
+        "classifier": "fc",
+        "num_classes": 6,
+        "license": "mit",
+    }
     config = {"architecture": ARCH, "num_classes": 6, "num_features": 512, "pretrained_cfg": cfg}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -138,7 +153,7 @@ def test_image_size_of_a_transformer_adapts_its_positions(tmp_path):
 def test_patch_tokens_stand_in_their_grid():
     backbone = create_backbone("test_vit3", pretrained=False, image_size=64).eval()
     net, x = backbone.timm_model, torch.randn(2, 3, 64, 64)
-    tokens = net.forward_features(x)[:, net.num_prefix_tokens:]  # [B, h w, D], row by row
+    tokens = net.forward_features(x)[:, net.num_prefix_tokens :]  # [B, h w, D], row by row
     last = backbone.feature_map(x)
     assert torch.equal(last[:, :, 1, 2], tokens[:, 1 * last.shape[3] + 2])
 
@@ -278,19 +293,34 @@ def test_pickled_weights_are_refused_unopened(hub, timm_folder, tmp_path):
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("resnet81", "'resnet18'"), ("wrn_28_22", "'wrn_28_2'"), ("resnet18.a1_in1", "'a1_in1k'"),
-    ("wrn_28_2", "from-scratch"), ("./nowhere", "no folder"), ("local-dir:nowhere", "no folder"),
-    ("org/none", "cannot be reached")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet81", "'resnet18'"),
+        ("wrn_28_22", "'wrn_28_2'"),
+        ("resnet18.a1_in1", "'a1_in1k'"),
+        ("wrn_28_2", "from-scratch"),
+        ("./nowhere", "no folder"),
+        ("local-dir:nowhere", "no folder"),
+        ("org/none", "cannot be reached"),
+    ],
+)
 def test_wrong_names_say_what_is_right(hub, name, said):
     with pytest.raises(UserError, match=said):
         create_classifier(name, 3)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    ({"num_labels": 0}, "num_labels=0"), ({"class_names": ["a", "b"]}, "2 class names for 3"),
-    ({"class_names": ["a", "b", "a"]}, r"twice \(a\)"), ({"image_size": 0}, "image_size=0"),
-    ({"mean": (0.5,)}, "1 numbers for mean"), ({"model_args": {"no_such": 1}}, "no_such")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"num_labels": 0}, "num_labels=0"),
+        ({"class_names": ["a", "b"]}, "2 class names for 3"),
+        ({"class_names": ["a", "b", "a"]}, r"twice \(a\)"),
+        ({"image_size": 0}, "image_size=0"),
+        ({"mean": (0.5,)}, "1 numbers for mean"),
+        ({"model_args": {"no_such": 1}}, "no_such"),
+    ],
+)
 def test_wrong_arguments(arguments, said):
     with pytest.raises(UserError, match=said):
         create_classifier(ARCH, **{"num_labels": 3, "pretrained": False, **arguments})
@@ -333,7 +363,10 @@ def test_damaged_and_foreign_folders(timm_folder, tmp_path):
 def test_a_configuration_leads_to_no_other_file(timm_folder, tmp_path, argument):
     args = {argument: str(tmp_path / "other.bin")}
     folder = changed(timm_folder, tmp_path / "led", model_args=args, model_type="timm_wrapper")
-    for load in (lambda: create_classifier(str(folder), 6), lambda: create_backbone(str(folder), pretrained=False),
-                 lambda: LowLabelForImageClassification.from_pretrained(folder)):
+    for load in (
+        lambda: create_classifier(str(folder), 6),
+        lambda: create_backbone(str(folder), pretrained=False),
+        lambda: LowLabelForImageClassification.from_pretrained(folder),
+    ):
         with pytest.raises(UserError, match=argument):
             load()

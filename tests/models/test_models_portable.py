@@ -1,4 +1,5 @@
 """A saved folder in a process that cannot import this package: Auto classes, pipeline, image processor, timm, smp."""
+
 from __future__ import annotations
 
 import json
@@ -59,8 +60,17 @@ def folder(tmp_path_factory):
     """The saved models, and what the process without the package made of them."""
     root = tmp_path_factory.mktemp("portable")
     torch.manual_seed(0)
-    model = create_classifier("resnet10t", 4, pretrained=False, class_names=NAMES, image_size=48, crop_pct=0.9,
-                              mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), interpolation="bilinear")
+    model = create_classifier(
+        "resnet10t",
+        4,
+        pretrained=False,
+        class_names=NAMES,
+        image_size=48,
+        crop_pct=0.9,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
+        interpolation="bilinear",
+    )
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.02 * torch.randn_like(p))

@@ -1,4 +1,5 @@
 """The segmenter: every architecture, any size, exact round trips, the encoder's weights, batch 1, the Auto classes."""
+
 from __future__ import annotations
 
 import json
@@ -21,9 +22,14 @@ from hf_lowlabel.training.segment_serving import load_segmenter
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 # the encoders whose outer modules or tables timm renames, drops or re-creates, at the architectures that suit them
 SMALL_DPT = dict(decoder_intermediate_channels=(16, 16, 32, 32), decoder_fusion_channels=16)
-PAIRS = [("test_resnet", "unet", {}), ("test_resnet", "deeplabv2", {}), ("test_resnet", "deeplabv3plus-os8", {}),
-         ("test_convnext", "segformer", {}), ("test_vit", "dpt", dict(architecture_args=SMALL_DPT)),
-         ("swin_tiny_patch4_window7_224", "upernet", dict(encoder_args=TINY_SWIN))]
+PAIRS = [
+    ("test_resnet", "unet", {}),
+    ("test_resnet", "deeplabv2", {}),
+    ("test_resnet", "deeplabv3plus-os8", {}),
+    ("test_convnext", "segformer", {}),
+    ("test_vit", "dpt", dict(architecture_args=SMALL_DPT)),
+    ("swin_tiny_patch4_window7_224", "upernet", dict(encoder_args=TINY_SWIN)),
+]
 
 
 def make(encoder: str = "test_resnet", architecture: str = "unet", labels: int = 3, **kwargs):
@@ -42,8 +48,10 @@ def shaken(model):
 QUICK = ("unet", "upernet", "segformer", "deeplabv2", "deeplabv3plus-os16")
 
 
-@pytest.mark.parametrize("architecture", [
-    a if a in QUICK else pytest.param(a, marks=pytest.mark.slow) for a in architectures() if a != "dpt"])
+@pytest.mark.parametrize(
+    "architecture",
+    [a if a in QUICK else pytest.param(a, marks=pytest.mark.slow) for a in architectures() if a != "dpt"],
+)
 def test_logits_have_the_size_of_the_image_and_every_weight_a_gradient(architecture):
     model = make(architecture=architecture).train()
     out = model(torch.randn(2, 3, 145, 131)).logits
@@ -72,8 +80,7 @@ def test_a_saved_folder_gives_the_same_model_bit_for_bit(encoder, architecture, 
 def test_weights_a_file_lacks_keep_their_initialisation(tmp_path):
     """transformers fills them with uninitialised memory otherwise."""
     make("swin_tiny_patch4_window7_224", "upernet", encoder_args=TINY_SWIN).save_pretrained(tmp_path)
-    model = AutoModelForSemanticSegmentation.from_pretrained(
-        tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+    model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
     head = model.network.segmentation_head[0]
     assert head.out_channels == 5 and head.bias.abs().max() == 0
     assert 0 < head.weight.std() < 1  # xavier
@@ -96,8 +103,10 @@ def test_presets_are_the_papers():
     x = torch.randn(1, 3, 64, 64)
     features = two.eval().features(x)
     assert features.shape[-1] == 8  # output stride 8
-    each = sum(F.conv2d(features, c.weight, c.bias, padding=c.dilation, dilation=c.dilation)
-               for c in two.network.segmentation_head.convs)
+    each = sum(
+        F.conv2d(features, c.weight, c.bias, padding=c.dilation, dilation=c.dilation)
+        for c in two.network.segmentation_head.convs
+    )
     expected = F.interpolate(each, size=(64, 64), mode="bilinear", align_corners=False)
     assert torch.allclose(two(x).logits, expected, atol=1e-6)
     for name, stride, rates in (("deeplabv3plus-os16", 16, [6, 12, 18]), ("deeplabv3plus-os8", 8, [12, 24, 36])):
@@ -126,8 +135,9 @@ def test_a_target_pretrained_backbone_is_loaded_whole_and_reported(tmp_path):
         torch.manual_seed(1)
         backbone = shaken(create_backbone(encoder, pretrained=False, model_args=args.get("encoder_args")))
         backbone.save_pretrained(tmp_path / encoder)
-        model = create_segmenter(str(tmp_path / encoder), 3, architecture=architecture,
-                                 architecture_args=args.get("architecture_args"))
+        model = create_segmenter(
+            str(tmp_path / encoder), 3, architecture=architecture, architecture_args=args.get("architecture_args")
+        )
         report = model.load_report
         theirs = {name: t for name, t in backbone.timm_model.state_dict().items()}
         ours = list(model.network.encoder.state_dict().values())
@@ -201,8 +211,9 @@ x = torch.linspace(-1, 1, 3 * 33 * 40).view(1, 3, 33, 40)
 print(model(x).logits.double().sum().item())
 """
     env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, env=env,
-                         cwd=tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, env=env, cwd=tmp_path
+    )
     assert run.returncode == 0, run.stderr
     x = torch.linspace(-1, 1, 3 * 33 * 40).view(1, 3, 33, 40)
     assert float(run.stdout) == pytest.approx(model(x).logits.double().sum().item(), abs=1e-6)

@@ -1,4 +1,5 @@
 """PixPro's pairs and propagation, and a bilinear resampling, one pixel at a time in float64."""
+
 from __future__ import annotations
 
 import math
@@ -29,8 +30,9 @@ def propagate(x: np.ndarray, value: nn.Conv2d, gamma: float, valid: np.ndarray |
     g = array(value.weight)[:, :, 0, 0] @ x + array(value.bias)[:, None]
     g, u = g / np.linalg.norm(g, axis=0), x / np.linalg.norm(x, axis=0)
     sources = [j for j in range(x.shape[1]) if valid is None or valid[j]]
-    return np.stack([sum(max(u[:, i] @ u[:, j], 0) ** gamma * g[:, j] for j in sources)
-                     for i in range(x.shape[1])], axis=1)
+    return np.stack(
+        [sum(max(u[:, i] @ u[:, j], 0) ** gamma * g[:, j] for j in sources) for i in range(x.shape[1])], axis=1
+    )
 
 
 def bilinear(image: np.ndarray, x: float, y: float) -> float:

@@ -1,4 +1,5 @@
 """Runs every objective in two processes that form a gloo group, each on half of the batch."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,8 +18,10 @@ NAMES = [name for name in PRETRAIN if name != "pixpro-affine"]  # its random war
 
 def share(batch: dict, rank: int, world: int) -> dict:
     """The rows of a global batch that one rank sees."""
+
     def part(x):
         return [part(v) for v in x] if isinstance(x, list) else x.chunk(world)[rank]
+
     return {k: part(v) for k, v in batch.items()}
 
 

@@ -1,4 +1,5 @@
 """A tiny encoder, tiny heads and fixed batches for the tests of the self-supervised objectives."""
+
 from __future__ import annotations
 
 import importlib
@@ -12,10 +13,17 @@ from hf_lowlabel.objective import PretrainObjective
 
 PRETRAIN = [name for name, spec in METHODS.items() if spec.verb == "pretrain"]
 SMALL = {  # heads small enough for a CPU second
-    "byol": dict(hidden=16, out=8), "byol-eman": dict(hidden=16, out=8), "moco": dict(out=8, queue=32),
-    "simsiam": dict(out=16, hidden=8), "simclr": dict(out=8), "vicreg": dict(hidden=16),
-    "dino": dict(out=12, hidden=16, bottleneck=8), "rotnet": {}, "exemplar": dict(out=8),
-    "densecl": dict(hidden=16, out=8, queue=32), "pixpro": dict(hidden=16, out=8),
+    "byol": dict(hidden=16, out=8),
+    "byol-eman": dict(hidden=16, out=8),
+    "moco": dict(out=8, queue=32),
+    "simsiam": dict(out=16, hidden=8),
+    "simclr": dict(out=8),
+    "vicreg": dict(hidden=16),
+    "dino": dict(out=12, hidden=16, bottleneck=8),
+    "rotnet": {},
+    "exemplar": dict(out=8),
+    "densecl": dict(hidden=16, out=8, queue=32),
+    "pixpro": dict(hidden=16, out=8),
     "pixpro-affine": dict(hidden=16, out=8),
 }
 
@@ -51,12 +59,17 @@ def batch_for(objective: PretrainObjective, n: int = 4, seed: int = 0, size: int
     image = torch.randn(n, 3, size, size, generator=g)
     views = [image + 0.5 * torch.randn(n, 3, size, size, generator=g) for _ in objective.views]
     low, side = torch.rand(len(views), n, 2, generator=g) * 4, 8 + torch.rand(len(views), n, 2, generator=g) * 8
-    return {"views": views, "index": torch.arange(n), "boxes": list(torch.cat([low, low + side], dim=2)),
-            "flips": list(torch.rand(len(views), n, generator=g) < 0.5)}
+    return {
+        "views": views,
+        "index": torch.arange(n),
+        "boxes": list(torch.cat([low, low + side], dim=2)),
+        "flips": list(torch.rand(len(views), n, generator=g) < 0.5),
+    }
 
 
-def train(objective: PretrainObjective, ts: tuple[float, ...] = (0.0, 0.3, 0.6), lr: float = 0.2, n: int = 4,
-          first: int = 0) -> list[float]:
+def train(
+    objective: PretrainObjective, ts: tuple[float, ...] = (0.0, 0.3, 0.6), lr: float = 0.2, n: int = 4, first: int = 0
+) -> list[float]:
     """A few steps as the trainer takes them; the loss of each."""
     optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=lr)
     losses = []

@@ -1,4 +1,5 @@
 """The pull to the starting weights (Xu et al., Eq. 3)."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """BYOL and BYOL-EMAN against their equations."""
+
 from __future__ import annotations
 
 import copy
@@ -27,8 +28,9 @@ def test_the_loss_is_the_sum_of_both_directions(name):
     train(objective, ts=(0.0, 0.2))  # now the teacher differs from the student
     batch = batch_for(objective, seed=5)
     p1, p2, k1, k2 = outputs(objective, batch)
-    expected = np.mean([np.sum((unit(p1)[i] - unit(k2)[i]) ** 2) + np.sum((unit(p2)[i] - unit(k1)[i]) ** 2)
-                        for i in range(len(p1))])  # |p - k|^2 of unit vectors is 2 - 2 cos
+    expected = np.mean(
+        [np.sum((unit(p1)[i] - unit(k2)[i]) ** 2) + np.sum((unit(p2)[i] - unit(k1)[i]) ** 2) for i in range(len(p1))]
+    )  # |p - k|^2 of unit vectors is 2 - 2 cos
     assert objective(batch, 0.5)["loss"].item() == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,4 +1,5 @@
 """DenseCL against Wang et al. Eq. 1-4."""
+
 from __future__ import annotations
 
 import copy
@@ -24,7 +25,7 @@ def test_loss_is_equation_3(dense):
     twin = copy.deepcopy(objective)
     f1 = twin.encoder.feature_map(batch["views"][0])
     f2 = twin.teacher_encoder.module.feature_map(batch["views"][1])
-    q, r = (array(o) for o in twin.heads(f1))                                            # [B, out], [B, out, P]
+    q, r = (array(o) for o in twin.heads(f1))  # [B, out], [B, out, P]
     k, s = (array(o) for o in twin.teacher_heads.module(f2))
     f1, f2 = unit(array(f1.flatten(2))), unit(array(f2.flatten(2)))
     whole, cells, negatives = [], [], array(objective.queue.keys)

@@ -1,4 +1,5 @@
 """DINO against Caron et al. Eq. 1-4."""
+
 from __future__ import annotations
 
 import copy
@@ -148,9 +149,19 @@ def test_a_run_with_local_crops(model, arguments, side, tmp_path, monkeypatch):
     monkeypatch.setattr(DINO, "forward", spy)
     start = tmp_path / "start"
     create_backbone(model, pretrained=False, image_size=32, model_args=arguments).save_pretrained(start)
-    pretrain(dataset="digits", model=str(start), method="dino", method_args=dict(local_crops=2, out=16, hidden=16),
-             image_size=32, pool_size=32, batch_size=4, max_steps=2, eval_every=100, device="cpu",
-             output_dir=str(tmp_path / "run"))
+    pretrain(
+        dataset="digits",
+        model=str(start),
+        method="dino",
+        method_args=dict(local_crops=2, out=16, hidden=16),
+        image_size=32,
+        pool_size=32,
+        batch_size=4,
+        max_steps=2,
+        eval_every=100,
+        device="cpu",
+        output_dir=str(tmp_path / "run"),
+    )
     assert seen == [[32, 32, side, side]] * 2
     x = torch.randn(2, 3, 32, 32)
     saved = create_backbone(str(tmp_path / "run")).eval()

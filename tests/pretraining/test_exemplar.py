@@ -1,4 +1,5 @@
 """Exemplar against the batch-hard triplet loss with soft margin (Hermans et al. 2017)."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,5 @@
 """MoCo v2 against He et al. Eq. 1-2, and its queue of keys."""
+
 from __future__ import annotations
 
 import copy
@@ -40,7 +41,7 @@ def test_the_queue_takes_the_slow_encoder_s_keys_of_the_second_view():
     expected = unit(array(twin.teacher_projector(twin.teacher_encoder.module.pooled(batch["views"][1]))))
     objective(batch, 0.9)
     objective.after_step(0.9)
-    np.testing.assert_allclose(array(objective.queue.keys[at:at + 4]), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(array(objective.queue.keys[at : at + 4]), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_info_nce_gradient():

@@ -1,4 +1,5 @@
 """PixPro against Xie et al. Eq. 1, 3-5."""
+
 from __future__ import annotations
 
 import copy
@@ -35,8 +36,10 @@ def test_loss_is_the_sum_of_both_directions_over_positive_pairs(tau, gamma):
 
 
 def pairs_of(box1, box2, flip1=False, flip2=False, h=4, w=4, tau=0.7) -> np.ndarray:
-    maps = [cell_centres(torch.tensor(np.array([b]), dtype=torch.float32), torch.tensor([f]), h, w)
-            for b, f in ((box1, flip1), (box2, flip2))]
+    maps = [
+        cell_centres(torch.tensor(np.array([b]), dtype=torch.float32), torch.tensor([f]), h, w)
+        for b, f in ((box1, flip1), (box2, flip2))
+    ]
     return positive_pairs(*maps, tau)[0].numpy()
 
 

@@ -1,4 +1,5 @@
 """The affine views of Xu et al., section 3.1: the warp, its inverse, and PixPro on the maps warped back."""
+
 from __future__ import annotations
 
 import copy

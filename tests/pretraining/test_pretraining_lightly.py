@@ -1,4 +1,5 @@
 """Equality with lightly's losses, where lightly is installed."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,5 @@
 """What every self-supervised objective must keep: gradients, teachers, state, hyperparameters, networks of any kind."""
+
 from __future__ import annotations
 
 import copy
@@ -12,10 +13,31 @@ from hf_lowlabel.models.loading import create_backbone
 from hf_lowlabel.objective import EMA
 
 OTHER = {  # another value of every hyperparameter
-    "hidden": 12, "out": 6, "m0": 0.5, "m": 0.5, "tau": 0.4, "queue": 24, "teacher_buffers": "ema", "invariance": 10.0,
-    "variance": 10.0, "covariance": 3.0, "bottleneck": 6, "tau_s": 0.2, "tau_t0": 0.06, "tau_t": 0.1, "tau_warmup": 0.9,
-    "center_m": 0.5, "freeze_last": 0.4, "instances": 4, "dense": 0.2, "gamma": 1.0, "scale": 2.0, "rotation": 90.0,
-    "shear": 1.0, "translation": 0.3, "local_crops": 2,
+    "hidden": 12,
+    "out": 6,
+    "m0": 0.5,
+    "m": 0.5,
+    "tau": 0.4,
+    "queue": 24,
+    "teacher_buffers": "ema",
+    "invariance": 10.0,
+    "variance": 10.0,
+    "covariance": 3.0,
+    "bottleneck": 6,
+    "tau_s": 0.2,
+    "tau_t0": 0.06,
+    "tau_t": 0.1,
+    "tau_warmup": 0.9,
+    "center_m": 0.5,
+    "freeze_last": 0.4,
+    "instances": 4,
+    "dense": 0.2,
+    "gamma": 1.0,
+    "scale": 2.0,
+    "rotation": 90.0,
+    "shear": 1.0,
+    "translation": 0.3,
+    "local_crops": 2,
 }
 TEACHERS = [n for n in PRETRAIN if any(isinstance(m, EMA) for m in make(n).modules())]
 
@@ -158,11 +180,18 @@ def test_every_trained_weight_of_a_real_network_gets_a_gradient(method, name):
     encoder = create_backbone(name, pretrained=False, image_size=32, model_args=dict(depth=1) if "vit" in name else {})
     assert load(METHODS[method].cls).maps
     beyond = encoder.freeze_beyond_map()
-    assert any(part in "".join(beyond) for part in {"mobilenetv3_small_050": ["conv_head"], "test_convnext": ["head"]}.get(name, [""]))
+    assert any(
+        part in "".join(beyond)
+        for part in {"mobilenetv3_small_050": ["conv_head"], "test_convnext": ["head"]}.get(name, [""])
+    )
     small = dict(hidden=16, out=8) | (dict(queue=16) if method == "densecl" else {})
     objective = build_objective(method, encoder, small, pool=8)
     size = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * 4)
-    batch = {"views": [torch.rand(4, 3, 32, 32) for _ in range(2)], "index": torch.arange(4), "boxes": [size, size],
-             "flips": [torch.zeros(4, dtype=torch.bool)] * 2}
+    batch = {
+        "views": [torch.rand(4, 3, 32, 32) for _ in range(2)],
+        "index": torch.arange(4),
+        "boxes": [size, size],
+        "flips": [torch.zeros(4, dtype=torch.bool)] * 2,
+    }
     objective(batch, 0.1)["loss"].backward()
     assert not [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]

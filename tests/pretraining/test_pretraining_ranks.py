@@ -1,4 +1,5 @@
 """Two processes of half the batch are one process of the whole: gradients, teachers, queues, centres."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -40,6 +41,7 @@ def test_the_comparison_can_fail(two_ranks):
 
 def test_simclr_gradient_needs_the_gather_to_be_differentiable(monkeypatch):
     """A gather that cuts the gradient gives another one: what the equality above protects."""
+
     def gradient() -> np.ndarray:
         objective = make("simclr")
         objective(batch_for(objective), 0.0)["loss"].backward()

@@ -1,4 +1,5 @@
 """RotNet against Gidaris et al. Eq. 3."""
+
 from __future__ import annotations
 
 import copy
@@ -27,7 +28,7 @@ def test_loss_is_the_mean_cross_entropy_over_images_and_rotations():
     batch = batch_for(objective, seed=5)
     twin = copy.deepcopy(objective)
     turned = four_rotations(batch["views"][0])[0]
-    logits = array(twin.head(twin.encoder.pooled(turned))).reshape(4, 4, 4)              # rotation, image, class
+    logits = array(twin.head(twin.encoder.pooled(turned))).reshape(4, 4, 4)  # rotation, image, class
     right = [np.exp(logits[r, i, r]) / np.exp(logits[r, i]).sum() for r in range(4) for i in range(4)]
     expected = -np.mean(np.log(right))
     out = objective(batch, 0.5)

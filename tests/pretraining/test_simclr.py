@@ -1,4 +1,5 @@
 """SimCLR against Chen et al. Eq. 1."""
+
 from __future__ import annotations
 
 import copy

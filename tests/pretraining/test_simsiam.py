@@ -1,4 +1,5 @@
 """SimSiam against Chen & He Eq. 1-4."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,5 @@
 """VICReg against Bardes et al. Eq. 1-6, with the means of algorithm 1."""
+
 from __future__ import annotations
 
 import copy

@@ -63,8 +63,25 @@ def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, "digits", digits.digits)  # the script puts generated images in its place
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     train_step = Loop.train_step
-    run(monkeypatch, tmp_path, "step", "--method", method, "--model", "cnn6_16", "--size", 16, "--batch-size", 4,
-        "--steps", 2, "--pool", 60, "--output", "step.json")
+    run(
+        monkeypatch,
+        tmp_path,
+        "step",
+        "--method",
+        method,
+        "--model",
+        "cnn6_16",
+        "--size",
+        16,
+        "--batch-size",
+        4,
+        "--steps",
+        2,
+        "--pool",
+        60,
+        "--output",
+        "step.json",
+    )
     assert Loop.train_step is train_step
     found = json.loads((tmp_path / "step.json").read_text())
     parts = found["parts_s"]
@@ -96,12 +113,44 @@ def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsy
     torch.manual_seed(0)
     create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    common = ("--dataset", tmp_path / "data", "--classes", "one", "two", "--model", tmp_path / "net", "--image-size", 32, "--long-side", 32,
-              "--labels", 2, "--max-steps", 1, "--output=out")
+    common = (
+        "--dataset",
+        tmp_path / "data",
+        "--classes",
+        "one",
+        "two",
+        "--model",
+        tmp_path / "net",
+        "--image-size",
+        32,
+        "--long-side",
+        32,
+        "--labels",
+        2,
+        "--max-steps",
+        1,
+        "--output=out",
+    )
     run(monkeypatch, tmp_path, "masks_accuracy", *common, "--seeds", 0, "--methods", "supervised-weak")
     before = (tmp_path / "out" / "weights" / "supervised-weak-2-0" / "metrics.json").stat().st_mtime_ns
-    run(monkeypatch, tmp_path, "masks_accuracy", *common, "--seeds", 0, "--methods", "supervised-weak", "--starts", "pixpro", "weights")
+    run(
+        monkeypatch,
+        tmp_path,
+        "masks_accuracy",
+        *common,
+        "--seeds",
+        0,
+        "--methods",
+        "supervised-weak",
+        "--starts",
+        "pixpro",
+        "weights",
+    )
     assert (tmp_path / "out" / "weights" / "supervised-weak-2-0" / "metrics.json").stat().st_mtime_ns == before
     text = (tmp_path / "out" / "table.md").read_text()
     assert text in capsys.readouterr().out
-    assert "2 labels, after pixpro" in text and re.search(r"\| supervised \(.*\) \| \d+\.\d \| \d+\.\d \|", text) and "Mean IoU" in text
+    assert (
+        "2 labels, after pixpro" in text
+        and re.search(r"\| supervised \(.*\) \| \d+\.\d \| \d+\.\d \|", text)
+        and "Mean IoU" in text
+    )

@@ -104,7 +104,18 @@ def test_dry_run_of_as3l_from_a_backbone_keeps_nothing(copies, tmp_path_factory,
 
     start = tmp_path_factory.mktemp("start")
     create_backbone("wrn_10_2", pretrained=False, image_size=16).save_pretrained(start)
-    run(monkeypatch, tmp_path, "as3l_cifar10", "--dataset", copies["cifar10"], "--num-labels", 6, "--backbone", start, "--dry-run")
+    run(
+        monkeypatch,
+        tmp_path,
+        "as3l_cifar10",
+        "--dataset",
+        copies["cifar10"],
+        "--num-labels",
+        6,
+        "--backbone",
+        start,
+        "--dry-run",
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -357,5 +368,9 @@ def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
 
 def test_every_recipe_that_takes_a_benchmark_is_tested_here():
     tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet"}
-    takes = {p.stem for p in RECIPES.glob("*.py") if re.search("^from (data_sets|target_pretraining) import", p.read_text(), re.M)}
+    takes = {
+        p.stem
+        for p in RECIPES.glob("*.py")
+        if re.search("^from (data_sets|target_pretraining) import", p.read_text(), re.M)
+    }
     assert takes == tested

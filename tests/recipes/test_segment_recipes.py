@@ -1,4 +1,5 @@
 """Each recipe of segmentation starts, on generated images in the layout of its data set: two steps of every stage."""
+
 import runpy
 import sys
 from pathlib import Path
@@ -45,7 +46,9 @@ def cityscapes(root: Path) -> list[str]:
             name = f"{city}_{i:06d}_000019"
             photo(root / "leftImg8bit" / part / city / f"{name}_leftImg8bit.png", (64, 128), i)
             mask(root / "gtFine" / part / city / f"{name}_gtFine_labelIds.png", (64, 128), CITYSCAPES_IDS + (0, 4), "L")
-    (root / "list.txt").write_text("".join(f"leftImg8bit/train/ulm/ulm_{i:06d}_000019_leftImg8bit.png\n" for i in (1, 3)))
+    (root / "list.txt").write_text(
+        "".join(f"leftImg8bit/train/ulm/ulm_{i:06d}_000019_leftImg8bit.png\n" for i in (1, 3))
+    )
     return ["--long-side=96", "--output-stride=8", f"--labeled={root / 'list.txt'}"]
 
 
@@ -64,7 +67,10 @@ def camvid(root: Path) -> list[str]:
     for part, count in (("train", 6), ("val", 2), ("test", 2)):
         columns = {"image": [], "mask": [], "filename": [f"{part}{i}" for i in range(count)]}
         for i in range(count):
-            for column, draw in (("image", lambda p, i=i: photo(p, (36, 48), i)), ("mask", lambda p: mask(p, (36, 48), range(12)))):
+            for column, draw in (
+                ("image", lambda p, i=i: photo(p, (36, 48), i)),
+                ("mask", lambda p: mask(p, (36, 48), range(12))),
+            ):
                 draw(root / "one.png")
                 columns[column].append({"bytes": (root / "one.png").read_bytes(), "path": None})
         (root / "data").mkdir(exist_ok=True)
@@ -73,8 +79,15 @@ def camvid(root: Path) -> list[str]:
     return ["--image-size=32", "--output-stride=8", "--num-labels=3", "--rows", "cutmix+", "supervised"]
 
 
-@pytest.mark.parametrize("name, build", [("pixpro_cutmix_voc", voc), ("pixpro_cutmix_cityscapes", cityscapes), ("byol_cutmix_isic", isic),
-                                         ("pixpro_cutmix_camvid", camvid)])
+@pytest.mark.parametrize(
+    "name, build",
+    [
+        ("pixpro_cutmix_voc", voc),
+        ("pixpro_cutmix_cityscapes", cityscapes),
+        ("byol_cutmix_isic", isic),
+        ("pixpro_cutmix_camvid", camvid),
+    ],
+)
 def test_dry_run(name, build, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")

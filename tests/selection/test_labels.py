@@ -227,7 +227,15 @@ def test_folders_that_are_no_classes(tmp_path, capsys):
         (tmp_path / "cells" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "cells" / name)
     (tmp_path / "mine.csv").write_text("image;Class\nslide 1/a.png;flat\nÜlm/c.png;round\n", encoding="utf-8")
-    argv = ["split", "--dataset", str(tmp_path / "cells"), "--from", str(tmp_path / "mine.csv"), "--output", str(tmp_path / "s.json")]
+    argv = [
+        "split",
+        "--dataset",
+        str(tmp_path / "cells"),
+        "--from",
+        str(tmp_path / "mine.csv"),
+        "--output",
+        str(tmp_path / "s.json"),
+    ]
     assert main(argv) == 2
     assert "no label (flat, round) is one of the classes that are known: slide 1, Ülm" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="found slide 1, Ülm in 'cells', none of them a class of the split"):
@@ -243,7 +251,10 @@ def test_folders_that_are_no_classes(tmp_path, capsys):
 def test_ids_may_hold_images_and_a_slash(tmp_path):
     (tmp_path / "labels.csv").write_text("file_name,label\ncat_images/1.jpg,cat\nimages/2.jpg,dog\n")
     ids = {id: id for id in ("cat_images/1.jpg", "2.jpg")}
-    assert read_labels(tmp_path / "labels.csv", Task("photos", None, ids)).labels == {"cat_images/1.jpg": "cat", "2.jpg": "dog"}
+    assert read_labels(tmp_path / "labels.csv", Task("photos", None, ids)).labels == {
+        "cat_images/1.jpg": "cat",
+        "2.jpg": "dog",
+    }
 
 
 def test_reading_changes_no_file(folder):

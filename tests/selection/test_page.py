@@ -104,7 +104,9 @@ def test_edits_by_hand_meanwhile_are_kept(folder):
         (folder / "labels.csv").write_text("broken")
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(server, "label", {"id": ids[2], "label": "red"})
-        assert "found the columns" in json.load(error.value)["error"] and (folder / "labels.csv").read_text() == "broken"
+        assert (
+            "found the columns" in json.load(error.value)["error"] and (folder / "labels.csv").read_text() == "broken"
+        )
 
 
 def test_a_lost_file_comes_back_from_the_history(folder):
@@ -191,7 +193,13 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
             page.keyboard.press(key)
             expect(count).to_contain_text(text)
 
-        assert page.evaluate('keysOf(["0", "cat", "1", "A", "a"])') == ["0", "2", "1", "a", "3"]  # a class "1" has the key 1
+        assert page.evaluate('keysOf(["0", "cat", "1", "A", "a"])') == [
+            "0",
+            "2",
+            "1",
+            "a",
+            "3",
+        ]  # a class "1" has the key 1
         press("1", "1 labeled, 0 skipped")
         press("2", "2 labeled, 0 skipped")
         press("s", "2 labeled, 1 skipped")

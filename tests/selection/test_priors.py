@@ -148,7 +148,9 @@ def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
     ids, names = ["a", "b", "c"], ["ant", "bee"]
     p = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
     save_priors(tmp_path / "p.safetensors", p, ids, names)
-    config = FinetuneConfig(dataset="digits", method="flexmatch", num_labels=2, prior=str(tmp_path / "p.safetensors"), prior_until=0.3).resolved()
+    config = FinetuneConfig(
+        dataset="digits", method="flexmatch", num_labels=2, prior=str(tmp_path / "p.safetensors"), prior_until=0.3
+    ).resolved()
     at, model = SimpleNamespace(labeled=[0, 1]), create_classifier("cnn6_16", 2, pretrained=False)
     rule = make_objective(config, model, Pool(["c", "a", "b"]), at, names).rule
     assert rule.until == 0.3 and rule.priors.tolist() == p[[2, 0, 1]].tolist()

@@ -139,7 +139,19 @@ def test_bad_input(backbone, photos, tmp_path, change, words):
 
 def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, photos, tmp_path, capsys):
     (photos / "photo 05.png").write_bytes(b"")
-    argv = ["select", "--model", backbone, "--dataset", str(photos), "--budget", "3", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    argv = [
+        "select",
+        "--model",
+        backbone,
+        "--dataset",
+        str(photos),
+        "--budget",
+        "3",
+        "--output",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
     assert main(argv) == 2
     assert "found 1 of 24 images that cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
     assert "or --max-bad 0.05 to leave them out" in error
@@ -147,9 +159,13 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
     assert Task.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"
 
 
-@pytest.mark.parametrize("given, words", [
-    (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
-    (["--propagation", "llgc", "--clusters", "3", "6"], "found clusters with the propagation 'llgc'")])
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
+        (["--propagation", "llgc", "--clusters", "3", "6"], "found clusters with the propagation 'llgc'"),
+    ],
+)
 def test_flags_of_the_other_propagation_are_refused(given, words, capsys):
     assert main(["priors", "--split", "nowhere.json", "--model", "nowhere", "--dataset", "digits", *given]) == 2
     assert words in capsys.readouterr().err
@@ -205,14 +221,33 @@ def test_one_and_two_processes_choose_the_same(backbone, tmp_path):
     files = []
     for n in (1, 2):
         out = tmp_path / f"out{n}"
-        arguments = ["select", "--model", backbone, "--dataset", "digits", "--split", str(tmp_path / "split.json"),
-                     "--budget", "12", "--output", str(out), "--device", "cpu"]  # fmt: skip
+        arguments = [
+            "select",
+            "--model",
+            backbone,
+            "--dataset",
+            "digits",
+            "--split",
+            str(tmp_path / "split.json"),
+            "--budget",
+            "12",
+            "--output",
+            str(out),
+            "--device",
+            "cpu",
+        ]
         if n == 1:
             assert main(arguments) == 0
         else:
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-            done = subprocess.run([*torchrun, "-m", "hf_lowlabel.cli", *arguments], capture_output=True, text=True, timeout=600, env=environment)
+            done = subprocess.run(
+                [*torchrun, "-m", "hf_lowlabel.cli", *arguments],
+                capture_output=True,
+                text=True,
+                timeout=600,
+                env=environment,
+            )
             assert done.returncode == 0, done.stderr[-3000:]
         files.append(out)
     a, b = (load_file(out / "features.safetensors") for out in files)

@@ -1,4 +1,5 @@
 """Runs of a few steps on the embedded digits at 8 px: seconds each."""
+
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,36 @@ from safetensors.torch import load_file
 from hf_lowlabel.data import digits
 from hf_lowlabel.evaluation import overlays, plots
 
-TINY = dict(dataset="digits", model="wrn_10_2", from_scratch=True, image_size=8, pool_size=8, color=False, log_every=2, eval_every=100,
-            save_every=2, batch_size=12, max_steps=6)
+TINY = dict(
+    dataset="digits",
+    model="wrn_10_2",
+    from_scratch=True,
+    image_size=8,
+    pool_size=8,
+    color=False,
+    log_every=2,
+    eval_every=100,
+    save_every=2,
+    batch_size=12,
+    max_steps=6,
+)
 FINETUNE = dict(TINY, num_labels=20, class_balanced=True, unlabeled_ratio=2)
 PRETRAIN = dict(TINY, min_scale=0.3)
-SEGMENT = dict(task="segmentation", model="cnn6_16", from_scratch=True, architecture="unet",
-               architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), image_size=16, scale=[0.8, 1.2], num_labels=4,
-               batch_size=4, max_steps=6, log_every=2, eval_every=100, save_every=2)
+SEGMENT = dict(
+    task="segmentation",
+    model="cnn6_16",
+    from_scratch=True,
+    architecture="unet",
+    architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]),
+    image_size=16,
+    scale=[0.8, 1.2],
+    num_labels=4,
+    batch_size=4,
+    max_steps=6,
+    log_every=2,
+    eval_every=100,
+    save_every=2,
+)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +54,7 @@ def masked(tmp_path_factory):
         pixels, mask = rng.integers(90, 160, (24, 24 + i % 3, 3), dtype=np.uint8), np.zeros((24, 24 + i % 3), np.uint8)
         for k, value in ((1, 230), (2, 20)):
             y, x = rng.integers(0, 16, 2)
-            pixels[y:y + 8, x:x + 8], mask[y:y + 8, x:x + 8] = value, k
+            pixels[y : y + 8, x : x + 8], mask[y : y + 8, x : x + 8] = value, k
         Image.fromarray(pixels).save(root / "images" / f"{i:02d}.png")
         if i < 14:
             Image.fromarray(mask).save(root / "masks" / f"{i:02d}.png")
@@ -80,4 +104,8 @@ def draw_nothing(setattr) -> None:
 def tensors(folder: Path, step: int) -> dict:
     """Everything a checkpoint holds, by name."""
     path = Path(folder) / "checkpoints" / f"step-{step:08d}"
-    return {f"{part}/{k}": v for part in ("objective", "optimizer") for k, v in load_file(path / f"{part}.safetensors").items()}
+    return {
+        f"{part}/{k}": v
+        for part in ("objective", "optimizer")
+        for k, v in load_file(path / f"{part}.safetensors").items()
+    }

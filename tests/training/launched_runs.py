@@ -1,4 +1,5 @@
 """Short runs one after the other; as a script, what torchrun starts: all of them on two processes, in one launch."""
+
 import json
 import sys
 from pathlib import Path
@@ -17,8 +18,18 @@ SMALL = {"clmb": dict(width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.3)}
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {
     "finetune": dict(FINETUNE, method="fixmatch", max_steps=20, lr=1e-3),
-    "pretrain": dict(PRETRAIN, method="byol", model="cnn6_16", image_size=16, pool_size=16, max_steps=20,
-                     batch_size=48, optimizer="sgd", lr=5e-4, method_args="hidden=64"),
+    "pretrain": dict(
+        PRETRAIN,
+        method="byol",
+        model="cnn6_16",
+        image_size=16,
+        pool_size=16,
+        max_steps=20,
+        batch_size=48,
+        optimizer="sgd",
+        lr=5e-4,
+        method_args="hidden=64",
+    ),
 }
 
 
@@ -47,8 +58,10 @@ def settings(method: str, folder) -> dict:
 
 def segmentation(data: str, folder: Path) -> None:
     for method in ALGORITHMS:
-        run = finetune(**settings(method, data) | dict(max_steps=5, seed=1, lr=1e-4, optimizer="sgd", log_every=1),
-                       output_dir=str(folder / method))
+        run = finetune(
+            **settings(method, data) | dict(max_steps=5, seed=1, lr=1e-4, optimizer="sgd", log_every=1),
+            output_dir=str(folder / method),
+        )
         if dist.is_initialized():
             hashes = [None] * dist.get_world_size()
             state = run.loop.inner.state_dict()
@@ -61,7 +74,11 @@ def main(data: str, folder: Path) -> None:
     finetune(**settings("supervised", data) | dict(max_steps=1), output_dir=str(folder / "with-pictures"))
     draw_nothing(setattr)
     for labels in LABELS:
-        command("finetune", dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3), folder / f"{labels}-labels")
+        command(
+            "finetune",
+            dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3),
+            folder / f"{labels}-labels",
+        )
     segmentation(data, folder)
 
 

@@ -113,5 +113,13 @@ def test_a_run_saves_a_wider_network_whose_old_weights_have_not_moved(vit, few_i
 )
 def test_settings_that_contradict_are_refused(bad, words, tmp_path):
     with pytest.raises(UserError, match=words):
-        finetune(**{"dataset": "digits", "num_labels": 20, "model": "vit", "adapter_width": 2,
-                    "output_dir": str(tmp_path / "run"), **bad})  # fmt: skip
+        finetune(
+            **{
+                "dataset": "digits",
+                "num_labels": 20,
+                "model": "vit",
+                "adapter_width": 2,
+                "output_dir": str(tmp_path / "run"),
+                **bad,
+            }
+        )

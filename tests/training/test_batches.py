@@ -1,4 +1,5 @@
 """Batches are a function of (seed, step): any number of ranks, any start, any chunk, and never an empty epoch."""
+
 import itertools
 
 import numpy as np
@@ -27,7 +28,10 @@ def pool():
 
 
 def stream(pool, per_step=6, members=None, **kwargs) -> ViewStream:
-    views = {k: build_view(v, size=SIDE, mean=[0.5] * 3, std=[0.25] * 3) for k, v in {"weak": "weak", "strong": "strong"}.items()}
+    views = {
+        k: build_view(v, size=SIDE, mean=[0.5] * 3, std=[0.25] * 3)
+        for k, v in {"weak": "weak", "strong": "strong"}.items()
+    }
     members = torch.arange(len(pool)) if members is None else members
     return ViewStream(pool, members, per_step, views, name="unlabeled", seed=3, **kwargs)
 
@@ -60,7 +64,10 @@ def test_small_batches_are_made_for_several_steps_in_one_call(monkeypatch, tmp_p
     assert calls == [("labeled", 16, 16 * 12), ("unlabeled", 16, 16 * 24)]
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     config = FinetuneConfig()
-    ahead = [setup.steps_ahead(config, n, px, d) for n, px, d in ((56, 32, cpu), (448, 32, cpu), (448, 32, gpu), (56, 224, gpu))]
+    ahead = [
+        setup.steps_ahead(config, n, px, d)
+        for n, px, d in ((56, 32, cpu), (448, 32, cpu), (448, 32, gpu), (56, 224, gpu))
+    ]
     assert ahead == [9, 1, 9, 1] and setup.steps_ahead(FinetuneConfig(dry_run=True), 56, 32, cpu) == 1
 
 
@@ -88,12 +95,20 @@ def test_views_of_one_image_differ_between_steps(pool):
 def test_every_view_and_stream_has_draws_of_its_own(pool):
     """Two views of a kind show different parts of an image, and labeled images other parts than unlabeled ones."""
     views = {k: build_view("weak", size=8, mean=[0.5] * 3, std=[0.25] * 3) for k in ("0-weak", "1-weak")}
-    one, other = (take(ViewStream(pool, torch.tensor([0]), 6, views, name=name, seed=3), 0, 1)[0] for name in ("labeled", "unlabeled"))
+    one, other = (
+        take(ViewStream(pool, torch.tensor([0]), 6, views, name=name, seed=3), 0, 1)[0]
+        for name in ("labeled", "unlabeled")
+    )
     shown = [one["0-weak"], one["1-weak"], other["0-weak"], other["1-weak"]]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
-    canvas = ResidentCanvas(torch.cat([pool.images, pool.images[:, :1]], 1), pool.ids, pool.indices, np.full((23, 2), SIDE))
+    canvas = ResidentCanvas(
+        torch.cat([pool.images, pool.images[:, :1]], 1), pool.ids, pool.indices, np.full((23, 2), SIDE)
+    )
     joint = JointView({"image": "weak"}, size=(8, 8), mean=[0.5] * 3, std=[0.25] * 3)
-    a, b = (take(MaskStream(canvas, torch.tensor([0]), 6, joint, name=name, seed=3), 0, 1)[0] for name in ("labeled", "unlabeled"))
+    a, b = (
+        take(MaskStream(canvas, torch.tensor([0]), 6, joint, name=name, seed=3), 0, 1)[0]
+        for name in ("labeled", "unlabeled")
+    )
     assert not torch.equal(a["image"], b["image"]) and not set(a["key"].tolist()) & set(b["key"].tolist())
 
 
@@ -139,7 +154,10 @@ def test_batch_that_ranks_cannot_share_is_an_error(pool):
 
 
 def test_micro_batches_cut_everything_equally():
-    batch = {"labeled": {"image": torch.arange(4), "target": torch.arange(4)}, "views": [torch.arange(8), torch.arange(8) + 10]}
+    batch = {
+        "labeled": {"image": torch.arange(4), "target": torch.arange(4)},
+        "views": [torch.arange(8), torch.arange(8) + 10],
+    }
     a, b = micro_batches(batch, 2)
     assert a["labeled"]["image"].tolist() == [0, 1] and b["labeled"]["target"].tolist() == [2, 3]
     assert a["views"][1].tolist() == [10, 11, 12, 13] and b["views"][0].tolist() == [4, 5, 6, 7]
@@ -153,8 +171,22 @@ def test_labeled_images_are_found_in_a_pool_in_any_order():
     from hf_lowlabel.training.finetune_run import labeled_positions
 
     images = np.zeros((9, 4, 4, 3), np.uint8)
-    source = Source("s", None, "train", None, [f"{i}.png" for i in range(9)], np.zeros(9), ["a"], "0", None, True, ArrayReader(images))
-    pool = ResidentPool(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), ["7.png", "0.png", "5.png", "8.png", "3.png"], [7, 0, 5, 8, 3])
+    source = Source(
+        "s",
+        None,
+        "train",
+        None,
+        [f"{i}.png" for i in range(9)],
+        np.zeros(9),
+        ["a"],
+        "0",
+        None,
+        True,
+        ArrayReader(images),
+    )
+    pool = ResidentPool(
+        torch.zeros(5, 3, 4, 4, dtype=torch.uint8), ["7.png", "0.png", "5.png", "8.png", "3.png"], [7, 0, 5, 8, 3]
+    )
     assert labeled_positions(pool, np.array([3, 7, 0]), source).tolist() == [4, 0, 1]
     with pytest.raises(UserError, match=r"2 labeled images cannot be read \(1.png, 6.png\)"):
         labeled_positions(pool, np.array([0, 1, 6]), source)

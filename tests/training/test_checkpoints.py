@@ -1,4 +1,5 @@
 """Whole or not there: damage is found, the one before is taken, a failed write costs nothing."""
+
 import errno
 import json
 import random
@@ -42,6 +43,7 @@ def test_newest_are_kept_and_read_back(tmp_path):
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
 def test_a_restored_optimizer_takes_the_same_step(name, tmp_path):
     """Of weights in channels_last, whose state is stored row by row."""
+
     def networks():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
@@ -99,7 +101,9 @@ def test_a_damaged_checkpoint_falls_back(hurt, tmp_path):
         (newest / "manifest.json").write_text("{")
     with pytest.warns(UserWarning, match="step-00000002 is damaged"):
         assert load_newest(tmp_path)[3]["step"] == 1
-    save_checkpoint(tmp_path, 2, net.state_dict(), optimizer, {}, keep=2)  # trained again up to there: in the damaged one's place
+    save_checkpoint(
+        tmp_path, 2, net.state_dict(), optimizer, {}, keep=2
+    )  # trained again up to there: in the damaged one's place
     assert load_newest(tmp_path)[3]["step"] == 2 and damage(newest) is None
 
 
@@ -125,6 +129,7 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
                 if count == n + 1:
                     raise MemoryError("killed here")  # not an OSError: nothing cleans up, as after SIGKILL
                 return real(*args, **kwargs)
+
             return call
 
         with monkeypatch.context() as m:
@@ -163,7 +168,9 @@ def test_everything_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
 def test_a_reader_never_sees_half_a_json_file(tmp_path, monkeypatch):
     checkpoint.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     seen, replace = [], checkpoint.os.replace
-    monkeypatch.setattr(checkpoint.os, "replace", lambda a, b: (seen.append((a.read_text(), b.read_text())), replace(a, b)))
+    monkeypatch.setattr(
+        checkpoint.os, "replace", lambda a, b: (seen.append((a.read_text(), b.read_text())), replace(a, b))
+    )
     checkpoint.write_json(tmp_path / "metrics.json", {"accuracy": 0.6})
     assert [tuple(map(json.loads, pair)) for pair in seen] == [({"accuracy": 0.6}, {"accuracy": 0.5})]
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"accuracy": 0.6}
@@ -177,11 +184,15 @@ def test_a_saved_model_is_there_when_its_config_is(tmp_path, monkeypatch):
     moved, replace = [], results.os.replace
     monkeypatch.setattr(results.os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
     results.save_model(create_classifier("cnn6_16", 2, pretrained=False), tmp_path)
-    assert sorted(moved) == ["config.json", "model.safetensors", "preprocessor_config.json"] and moved[-1] == "config.json"
+    assert (
+        sorted(moved) == ["config.json", "model.safetensors", "preprocessor_config.json"] and moved[-1] == "config.json"
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(moved)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")]
+)
 def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
     real, calls = checkpoint.save_file, []
 

@@ -1,4 +1,5 @@
 """The two demos on digits, from the first image to the last file, with steps too few to learn."""
+
 import json
 
 import pytest

@@ -91,7 +91,9 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
     )
     with pytest.raises(UserError, match="knn or label-spreading, which leave predictions.parquet"):
         load_classifier(folder)
-    with pytest.raises(UserError, match=f"found a run of {method} in .*--method probe --prior {folder}/priors.safetensors"):
+    with pytest.raises(
+        UserError, match=f"found a run of {method} in .*--method probe --prior {folder}/priors.safetensors"
+    ):
         push(folder, "org/neighbours")
     assert contents(runs["probe"].folder)["model.safetensors"].is_file()  # a probe is a model
 
@@ -160,7 +162,12 @@ def test_a_baseline_of_another_kind_is_found_before_training(tmp_path, monkeypat
     ):
         RunFacts(kind, metrics=metrics).to_json(tmp_path / kind / "run.json")
         with pytest.raises(UserError, match=f"{words} in .*{kind}; expected a finished run of classification"):
-            finetune(**DIGITS, method="knn", compare_supervised=str(tmp_path / kind), output_dir=str(tmp_path / f"run-{kind}"))
+            finetune(
+                **DIGITS,
+                method="knn",
+                compare_supervised=str(tmp_path / kind),
+                output_dir=str(tmp_path / f"run-{kind}"),
+            )
 
 
 def test_dry_run(capsys, tmp_path, monkeypatch):

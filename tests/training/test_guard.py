@@ -1,4 +1,5 @@
 """A bad loss leaves no trace: weights, average, BatchNorm, queue, optimizer."""
+
 import copy
 import json
 
@@ -24,7 +25,7 @@ def test_bad_step_leaves_no_trace(method, bad, tiny, tmp_path, monkeypatch):
         if self.step != 3:
             return step(self, batch)
         before = copy.deepcopy((self.inner.state_dict(), self.optimizer.state_dict()["state"]))
-        for image in (batch["views"] if "views" in batch else [batch["unlabeled"]["strong"]]):
+        for image in batch["views"] if "views" in batch else [batch["unlabeled"]["strong"]]:
             image[0, 0, 0, 0] = bad
         out = step(self, batch)
         after = (self.inner.state_dict(), self.optimizer.state_dict()["state"])
@@ -49,7 +50,10 @@ def test_bad_step_leaves_no_trace(method, bad, tiny, tmp_path, monkeypatch):
     run = getattr(runs, verb)(**tiny[verb], method=method, output_dir=str(tmp_path))
     assert len(seen) == 1 and not torch.isfinite(seen[0]["loss"])
     assert int(run.loop.guard.total) == 1 and [r["skipped"] for r in run.loop.history if "loss" in r] == [0, 1, 1]
-    json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    json.loads(
+        (tmp_path / "log.jsonl").read_text().splitlines()[1],
+        parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),
+    )
     assert all(v.isfinite().all() for v in tensors(tmp_path, 6).values() if v.is_floating_point())
 
 
@@ -63,7 +67,9 @@ def test_bad_steps_in_a_row_stop_the_run(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "train_step", train_step)
     with pytest.raises(UserError, match="NaN or infinite 4 steps in a row"):
         runs.finetune(**tiny["finetune"], max_bad_steps=3, output_dir=str(tmp_path))
-    assert {"checkpoints", "split.json", "training.yaml", "log.jsonl"} <= {p.name for p in tmp_path.iterdir()}  # to start from
+    assert {"checkpoints", "split.json", "training.yaml", "log.jsonl"} <= {
+        p.name for p in tmp_path.iterdir()
+    }  # to start from
 
 
 def test_device_path_restores_bits():
@@ -79,13 +85,20 @@ def test_device_path_restores_bits():
     optimizer.step()
     for ok in (True, False):
         guard.before_forward()
-        guard.live = guard.live + [s["momentum_buffer"].view(torch.int32) for s in optimizer.state.values()]  # on a GPU the guard adds them
+        guard.live = guard.live + [
+            s["momentum_buffer"].view(torch.int32) for s in optimizer.state.values()
+        ]  # on a GPU the guard adds them
         guard.old = [x.clone() for x in guard.live]
         before = copy.deepcopy(net.state_dict()), [s["momentum_buffer"].clone() for s in optimizer.state.values()]
 
         def poison():
             with torch.no_grad():
-                for t in (*net.parameters(), net[1].running_mean, net.halves, *(s["momentum_buffer"] for s in optimizer.state.values())):
+                for t in (
+                    *net.parameters(),
+                    net[1].running_mean,
+                    net.halves,
+                    *(s["momentum_buffer"] for s in optimizer.state.values()),
+                ):
                     t.fill_(float("nan"))
                 net.flags.logical_not_()
                 net[1].num_batches_tracked += 1
@@ -94,7 +107,9 @@ def test_device_path_restores_bits():
         unchanged = all(torch.equal(a, b) for a, b in zip(before[0].values(), net.state_dict().values(), strict=True))
         assert unchanged == (not ok)
         if not ok:
-            assert all(torch.equal(a, s["momentum_buffer"]) for a, s in zip(before[1], optimizer.state.values(), strict=True))
+            assert all(
+                torch.equal(a, s["momentum_buffer"]) for a, s in zip(before[1], optimizer.state.values(), strict=True)
+            )
         else:  # make it whole again for the second round
             net.load_state_dict(before[0])
             for a, s in zip(before[1], optimizer.state.values(), strict=True):

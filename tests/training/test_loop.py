@@ -1,4 +1,5 @@
 """The loop alone, around a network of three weights: what each step is given, how it may stop, what a resume brings back."""
+
 import contextlib
 import json
 import os
@@ -39,8 +40,20 @@ class Toy(Objective):
 
 
 def make(folder, objective=None, process=0, evaluate=None, keep_best=None, **settings) -> Loop:
-    default = dict(dataset="digits", num_labels=1, method="supervised", optimizer="sgd", lr=0.1, weight_decay=0.0, schedule="linear",
-                   warmup=0.0, max_steps=4, log_every=1, save_every=1, eval_every=1)
+    default = dict(
+        dataset="digits",
+        num_labels=1,
+        method="supervised",
+        optimizer="sgd",
+        lr=0.1,
+        weight_decay=0.0,
+        schedule="linear",
+        warmup=0.0,
+        max_steps=4,
+        log_every=1,
+        save_every=1,
+        eval_every=1,
+    )
     config = FinetuneConfig(**{**default, **settings}).resolved()
 
     def batches(start):
@@ -48,10 +61,19 @@ def make(folder, objective=None, process=0, evaluate=None, keep_best=None, **set
 
     accelerator = start_accelerator(config, folder)
     if process:
-        accelerator = SimpleNamespace(device=accelerator.device, process_index=process, is_main_process=False,
-                                      autocast=accelerator.autocast)
-    return Loop(objective or Toy(), batches, config, folder, accelerator=accelerator, lr=config.lr, evaluate=evaluate,
-                keep_best=keep_best)
+        accelerator = SimpleNamespace(
+            device=accelerator.device, process_index=process, is_main_process=False, autocast=accelerator.autocast
+        )
+    return Loop(
+        objective or Toy(),
+        batches,
+        config,
+        folder,
+        accelerator=accelerator,
+        lr=config.lr,
+        evaluate=evaluate,
+        keep_best=keep_best,
+    )
 
 
 def test_progress_and_rate_of_each_step(tmp_path):
@@ -117,11 +139,14 @@ def scored(scores: list, evaluated: list):
     return evaluate
 
 
-@pytest.mark.parametrize("scores, stop, best", [
-    ([1, 3, 2, 2, 9, 9], 4, 2),
-    ([3, 3, 3, 9, 9, 9], 3, 3),  # an equal score is no better one, but the later of equals is kept
-    ([1, 2, 3, 4, 5, 6], 6, 6),
-])
+@pytest.mark.parametrize(
+    "scores, stop, best",
+    [
+        ([1, 3, 2, 2, 9, 9], 4, 2),
+        ([3, 3, 3, 9, 9, 9], 3, 3),  # an equal score is no better one, but the later of equals is kept
+        ([1, 2, 3, 4, 5, 6], 6, 6),
+    ],
+)
 def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
     """Killed after any step, a resumed run stops at the same step with the same best weights."""
     settings = dict(max_steps=6, early_stopping=2, keep_best="score", keep_checkpoints=9)
@@ -162,7 +187,9 @@ def test_killed_before_its_first_checkpoint_a_run_starts_its_log_anew(tmp_path):
     loop = make(tmp_path)
     loop.fit(resume=True)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [row["step"] for row in loop.history] == [1, 2, 3, 4] and rows[0]["loss"] == 3
+    assert [row["step"] for row in rows] == [row["step"] for row in loop.history] == [1, 2, 3, 4] and rows[0][
+        "loss"
+    ] == 3
 
 
 @pytest.fixture
@@ -171,7 +198,9 @@ def two(monkeypatch):
     said = []
 
     def all_reduce(x, op):
-        x.copy_({dist.ReduceOp.MIN: torch.minimum, dist.ReduceOp.MAX: torch.maximum}[op](x, torch.full_like(x, said.pop())))
+        x.copy_(
+            {dist.ReduceOp.MIN: torch.minimum, dist.ReduceOp.MAX: torch.maximum}[op](x, torch.full_like(x, said.pop()))
+        )
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
 
@@ -221,11 +250,14 @@ def test_gradients_are_exchanged_with_the_last_micro_batch(two, tmp_path, monkey
 
 
 @pytest.mark.parametrize("good, stop", [((), 3), ((2,), 5), ((1, 3), 6)])
-@pytest.mark.parametrize("spoil", [
-    lambda loss: loss * float("nan"),
-    lambda loss: loss + float("nan"),  # its gradient is finite
-    lambda loss: loss + (0 * loss).sqrt(),  # finite itself, and its gradient is not
-])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda loss: loss * float("nan"),
+        lambda loss: loss + float("nan"),  # its gradient is finite
+        lambda loss: loss + (0 * loss).sqrt(),  # finite itself, and its gradient is not
+    ],
+)
 def test_bad_steps_in_a_row_are_counted_to_the_step(spoil, good, stop, tmp_path):
     """The third in a row ends the run; a good one between starts the count anew, whether rows are logged or not."""
     for log_every in (1, stop):
@@ -249,7 +281,11 @@ class Roles(Objective):
         self.body, self.head, self.fixed = nn.Linear(2, 2), nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
 
     def param_groups(self):
-        return {"base": [*self.body.parameters()], "head": [*self.head.parameters()], "fixed": [*self.fixed.parameters()]}
+        return {
+            "base": [*self.body.parameters()],
+            "head": [*self.head.parameters()],
+            "fixed": [*self.fixed.parameters()],
+        }
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
@@ -259,8 +295,12 @@ def test_every_weight_has_its_rate_and_decay(name):
     optimizer = build_optimizer(net, config, lr=0.2)
     set_learning_rate(optimizer, 0.5)
     found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
-    assert found == {id(net.body.weight): (0.1, 0.3), id(net.body.bias): (0.1, 0), id(net.head.weight): (1, 0.3),
-                     id(net.fixed.weight): (0.2, 0.3)}
+    assert found == {
+        id(net.body.weight): (0.1, 0.3),
+        id(net.body.bias): (0.1, 0),
+        id(net.head.weight): (1, 0.3),
+        id(net.fixed.weight): (0.2, 0.3),
+    }
 
 
 def test_the_last_layer_is_the_head():
@@ -274,7 +314,9 @@ def test_the_last_layer_is_the_head():
 def test_lars_adapts_weights_without_decay_too():
     """The step of a weight is trust * |w| / |g| * g, of a bias g, also where nothing decays (timm would tie the two)."""
     net = Roles()
-    optimizer = build_optimizer(net, PretrainConfig(dataset="digits", optimizer="lars", weight_decay=0.0, head_lr=1.0), lr=1.0)
+    optimizer = build_optimizer(
+        net, PretrainConfig(dataset="digits", optimizer="lars", weight_decay=0.0, head_lr=1.0), lr=1.0
+    )
     weight, bias = net.body.weight.detach().clone(), net.body.bias.detach().clone()
     for p in net.parameters():
         p.grad = torch.full_like(p, 3.0)

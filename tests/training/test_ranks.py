@@ -3,6 +3,7 @@
 Rounding differs (sums over ranks), and a network of BatchNorms this small multiplies it by about two a step at lr
 0.01: the learning rates here are low enough for 1e-5 after 20 steps.
 """
+
 import json
 import os
 import subprocess
@@ -21,8 +22,16 @@ from .launched_runs import ALGORITHMS, COMPARED, LABELS
 def two(masked, tmp_path_factory):
     """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three times."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               launched_runs.__file__, str(masked), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        launched_runs.__file__,
+        str(masked),
+        str(folder),
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,8 +76,11 @@ def test_no_budget_gives_an_empty_epoch_on_two_ranks(labels, two):
 
 
 def test_the_first_of_two_ranks_draws(two):
-    for run, pictures in (("finetune", {"curves", "predictions", "confusion", "reliability"}),
-                          ("pretrain", {"curves"}), ("with-pictures", {"curves", "predictions", "confusion"})):
+    for run, pictures in (
+        ("finetune", {"curves", "predictions", "confusion", "reliability"}),
+        ("pretrain", {"curves"}),
+        ("with-pictures", {"curves", "predictions", "confusion"}),
+    ):
         assert {p.stem for p in (two[0] / run).glob("*.png")} == pictures
 
 

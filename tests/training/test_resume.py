@@ -1,4 +1,5 @@
 """A run that is killed and resumed ends bit-identical to one that was never stopped, for every method."""
+
 import hashlib
 import os
 import random
@@ -24,8 +25,14 @@ from .conftest import tensors
 CLASSIFICATION = [name for name, m in METHODS.items() if "classification" in m.tasks and not m.frozen]
 
 
-NARROW = {"vicreg": dict(hidden=32), "dino": dict(out=64), "moco": dict(queue=60), "byol": dict(hidden=64),
-          "byol-eman": dict(hidden=64), "simsiam": dict(out=64, hidden=32)}  # heads of the papers' width take minutes here
+NARROW = {
+    "vicreg": dict(hidden=32),
+    "dino": dict(out=64),
+    "moco": dict(queue=60),
+    "byol": dict(hidden=64),
+    "byol-eman": dict(hidden=64),
+    "simsiam": dict(out=64, hidden=32),
+}  # heads of the papers' width take minutes here
 
 
 class Killed(Exception):
@@ -85,8 +92,16 @@ def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkey
 
 def test_killed_process_resumes(tiny, tmp_path, caplog):
     """SIGKILL in the middle of a real process, then --resume from the command line."""
-    flags = [f"--{k.replace('_', '-')}{'=' + str(v) if v is not True else ''}" for k, v in tiny["finetune"].items() if v is not False]
-    flags = [f if f != "--color=False" else "--no-color" for f in flags] + ["--no-color", "--max-steps=40", "--save-every=10"]
+    flags = [
+        f"--{k.replace('_', '-')}{'=' + str(v) if v is not True else ''}"
+        for k, v in tiny["finetune"].items()
+        if v is not False
+    ]
+    flags = [f if f != "--color=False" else "--no-color" for f in flags] + [
+        "--no-color",
+        "--max-steps=40",
+        "--save-every=10",
+    ]
     command = [sys.executable, "-m", "hf_lowlabel.cli", "finetune", *flags, "--output-dir", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "run" / "checkpoints", process)
@@ -94,7 +109,9 @@ def test_killed_process_resumes(tiny, tmp_path, caplog):
     assert process.wait() == -signal.SIGKILL
     assert cli.main([*command[3:], "--resume"]) == 0
     assert "resumed from step-" in caplog.text
-    straight = runs.finetune(**dict(tiny["finetune"], max_steps=40, save_every=40), output_dir=str(tmp_path / "straight"))
+    straight = runs.finetune(
+        **dict(tiny["finetune"], max_steps=40, save_every=40), output_dir=str(tmp_path / "straight")
+    )
     assert straight.loop.step == 40
     expected, found = tensors(tmp_path / "straight", 40), tensors(tmp_path / "run", 40)
     assert all(torch.equal(expected[k], found[k]) for k in expected)

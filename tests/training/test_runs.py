@@ -1,4 +1,5 @@
 """A run from settings to a folder that others can use, and the errors that stop it before anything is computed."""
+
 import csv
 import errno
 import fcntl
@@ -40,28 +41,58 @@ def photos(tmp_path_factory):
     return root
 
 
-SMALL = dict(model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, log_every=2)
+SMALL = dict(
+    model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, log_every=2
+)
 
 
 @pytest.mark.pictures
 def test_a_run_leaves_everything_and_others_can_use_it(photos, tmp_path):
-    run = finetune(dataset=str(photos / "labeled"), num_labels=8, class_balanced=True, validation=2, output_dir=str(tmp_path / "run"), **SMALL)
+    run = finetune(
+        dataset=str(photos / "labeled"),
+        num_labels=8,
+        class_balanced=True,
+        validation=2,
+        output_dir=str(tmp_path / "run"),
+        **SMALL,
+    )
     left = {p.name for p in run.folder.iterdir()}
-    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "split.json", "metrics.json", "training.yaml",
-            "log.jsonl", "run.json", "curves.png", "predictions.png", "confusion.png", "reliability.png", "checkpoints"} == left
+    assert {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "README.md",
+        "split.json",
+        "metrics.json",
+        "training.yaml",
+        "log.jsonl",
+        "run.json",
+        "curves.png",
+        "predictions.png",
+        "confusion.png",
+        "reliability.png",
+        "checkpoints",
+    } == left
     assert all((run.folder / name).stat().st_size > 2000 for name in left if name.endswith(".png"))
     seen = run.model.preprocessing
-    assert (list(seen["mean"]), list(seen["std"])) == setup.statistics_of(run.recorder.pools["training"])  # random weights know no other
+    assert (list(seen["mean"]), list(seen["std"])) == setup.statistics_of(
+        run.recorder.pools["training"]
+    )  # random weights know no other
     again = evaluate(str(run.folder), str(photos / "labeled"), output=str(tmp_path / "report"))
     assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
     assert (tmp_path / "report" / "confusion.png").is_file()
-    with pytest.warns(UserWarning, match="8 of the 24 images are labeled ones the model was trained with: results on them are too good"):
+    with pytest.warns(
+        UserWarning,
+        match="8 of the 24 images are labeled ones the model was trained with: results on them are too good",
+    ):
         evaluate(str(run.folder), str(photos / "labeled"), dataset_split="train")
     assert not run.model.training
     facts = json.loads((run.folder / "run.json").read_text())
     assert facts["labels"]["number"] == 8 and facts["labels"]["per_class"] == {"dark": 4, "light": 4}
     (run.folder / "split.json").unlink()
-    with pytest.raises(UserError, match="no folder for split 'test'.*or --dataset-split with another split, or --split with a manifest"):
+    with pytest.raises(
+        UserError, match="no folder for split 'test'.*or --dataset-split with another split, or --split with a manifest"
+    ):
         evaluate(str(run.folder), str(photos / "labeled"))
 
 
@@ -89,13 +120,17 @@ def test_predict_lists_what_it_cannot_read(photos, tmp_path):
 
 def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):
     """The image processor saved with the model does what evaluation does."""
-    import hf_lowlabel.models  # noqa: F401  cnn6_16
     from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import hf_lowlabel.models  # noqa: F401  cnn6_16
 
     run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path), pool_size=20, **SMALL)
     files = sorted((photos / "labeled").rglob("*.png"))[:6]
     rows, _ = predict([str(f) for f in files], str(run.folder), output=None)
-    processor, model = AutoImageProcessor.from_pretrained(tmp_path), AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    processor, model = (
+        AutoImageProcessor.from_pretrained(tmp_path),
+        AutoModelForImageClassification.from_pretrained(tmp_path).eval(),
+    )
     with torch.no_grad():
         inputs = processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")
         p = model(**inputs).logits.softmax(1)
@@ -104,8 +139,14 @@ def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):
 
 
 def test_labels_here_and_raw_images_there(photos, tmp_path):
-    run = finetune(dataset=str(photos / "labeled"), unlabeled_dataset=str(photos / "raw"), num_labels=8, test_fraction=0.25,
-                   output_dir=str(tmp_path), **SMALL)
+    run = finetune(
+        dataset=str(photos / "labeled"),
+        unlabeled_dataset=str(photos / "raw"),
+        num_labels=8,
+        test_fraction=0.25,
+        output_dir=str(tmp_path),
+        **SMALL,
+    )
     assert len(run.recorder.pools["training"]) == 24 - 6 + 9
 
 
@@ -127,19 +168,34 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     split.save(tmp_path / "split.json")
     base = {k: v for k, v in SMALL.items() if k not in ("model", "from_scratch", "unlabeled_ratio")}
     common = dict(base, dataset=str(photos / "labeled"), split=str(tmp_path / "split.json"))
-    pre = pretrain(**common, model="cnn6_16", from_scratch=True, method_args=dict(hidden=16), output_dir=str(tmp_path / "pre"))
+    pre = pretrain(
+        **common, model="cnn6_16", from_scratch=True, method_args=dict(hidden=16), output_dir=str(tmp_path / "pre")
+    )
     assert len(pre.recorder.pools["pool"]) == 24 - 6  # the test images stay unseen
     assert 0 < pre.metrics["feature_std"] and 0 <= pre.metrics["knn_accuracy"] <= 1
-    assert pre.loop.optimizer.param_groups[0]["base_lr"] == pytest.approx(pre.config.lr * 4 / 256)  # lr is of 256 images a step
-    assert "moved" not in pre.metrics and "hardly changed" not in caplog.text  # from random weights there is nowhere to stay
+    assert pre.loop.optimizer.param_groups[0]["base_lr"] == pytest.approx(
+        pre.config.lr * 4 / 256
+    )  # lr is of 256 images a step
+    assert (
+        "moved" not in pre.metrics and "hardly changed" not in caplog.text
+    )  # from random weights there is nowhere to stay
     slow = dict(common, lr=0.1)
-    second = pretrain(**slow, model=str(tmp_path / "pre"), method_args=dict(hidden=16), output_dir=str(tmp_path / "pre2"))
-    assert max(r.get("distance", 0) for r in second.loop.history) > 0  # the pull to the start is on for weights that were given
+    second = pretrain(
+        **slow, model=str(tmp_path / "pre"), method_args=dict(hidden=16), output_dir=str(tmp_path / "pre2")
+    )
+    assert (
+        max(r.get("distance", 0) for r in second.loop.history) > 0
+    )  # the pull to the start is on for weights that were given
     assert second.loop.inner.weight == pytest.approx(0.01 / 4)  # lambda stands beside a sum over the 4 images of a step
     start, end = (load_file(tmp_path / name / "model.safetensors") for name in ("pre", "pre2"))
     names = [k.removeprefix("timm_model.") for k, _ in second.model.named_parameters()]
-    way, length = (sum(x.square().sum() for x in side) for side in ([end[k] - start[k] for k in names], [start[k] for k in names]))
-    assert second.metrics["moved"] == pytest.approx(float((way / length).sqrt()), rel=1e-4) and 0 < second.metrics["moved"] < 0.003
+    way, length = (
+        sum(x.square().sum() for x in side) for side in ([end[k] - start[k] for k in names], [start[k] for k in names])
+    )
+    assert (
+        second.metrics["moved"] == pytest.approx(float((way / length).sqrt()), rel=1e-4)
+        and 0 < second.metrics["moved"] < 0.003
+    )
     assert "the images have hardly changed the backbone; fix: more --epochs, a higher --lr (0.1)" in caplog.text
     assert "pretraining has hardly changed it" in (tmp_path / "pre2" / "README.md").read_text()
     fine = finetune(**common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), lr=0.0, weight_decay=0.0)
@@ -149,21 +205,24 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     assert [s["what"] for s in lineage] == ["random weights", "target pretraining", "finetuning"]
 
 
-@pytest.mark.parametrize("bad, words", [
-    (dict(num_labels=8, split="x.json"), "found both"),
-    (dict(), "found neither"),
-    (dict(num_labels=1, class_balanced=True), "found 1 labels for 2 classes"),
-    (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
-    (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
-    (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'; expected a number"),
-    (dict(num_labels=8, pool_size=8), "pool_size 8 is below image_size 16"),
-    (dict(num_labels=8, pool_size=18), "expected a multiple of 4, for example 16"),
-    (dict(num_labels=8, trackers=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
-    (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
-    (dict(num_labels=8, accumulate=3), "cannot be cut into 3 micro-batches"),
-    (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
-    (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
-])
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (dict(num_labels=8, split="x.json"), "found both"),
+        (dict(), "found neither"),
+        (dict(num_labels=1, class_balanced=True), "found 1 labels for 2 classes"),
+        (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
+        (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
+        (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'; expected a number"),
+        (dict(num_labels=8, pool_size=8), "pool_size 8 is below image_size 16"),
+        (dict(num_labels=8, pool_size=18), "expected a multiple of 4, for example 16"),
+        (dict(num_labels=8, trackers=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
+        (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
+        (dict(num_labels=8, accumulate=3), "cannot be cut into 3 micro-batches"),
+        (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
+        (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
+    ],
+)
 def test_bad_input_is_refused(bad, words, photos, tmp_path):
     with pytest.raises(UserError) as e:
         finetune(**{**SMALL, "dataset": str(photos / "labeled"), "output_dir": str(tmp_path / "run"), **bad})
@@ -182,7 +241,13 @@ def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
     (tmp_path / "data" / victim).write_bytes(b"\0" * size)
     split.save(tmp_path / "split.json")
     with pytest.raises(UserError) as e:
-        finetune(dataset=str(tmp_path / "data"), split=str(tmp_path / "split.json"), max_bad=0.5, output_dir=str(tmp_path / "run"), **SMALL)
+        finetune(
+            dataset=str(tmp_path / "data"),
+            split=str(tmp_path / "split.json"),
+            max_bad=0.5,
+            output_dir=str(tmp_path / "run"),
+            **SMALL,
+        )
     assert victim in str(e.value) and "1 labeled images cannot be read" in str(e.value)
 
 
@@ -193,19 +258,37 @@ def test_an_unreadable_test_image_does_not_shift_the_labels_of_the_others(photos
     split.save(tmp_path / "split.json")
     first = min(split.test, key=source.ids.index)  # of the class "dark", as the next two
     (tmp_path / "data" / first).write_bytes(b"\0" * (tmp_path / "data" / first).stat().st_size)
-    run = finetune(dataset=str(tmp_path / "data"), split=str(tmp_path / "split.json"), max_bad=0.5, method="supervised",
-                   output_dir=str(tmp_path / "run"), **{k: v for k, v in SMALL.items() if k != "unlabeled_ratio"})
+    run = finetune(
+        dataset=str(tmp_path / "data"),
+        split=str(tmp_path / "split.json"),
+        max_bad=0.5,
+        method="supervised",
+        output_dir=str(tmp_path / "run"),
+        **{k: v for k, v in SMALL.items() if k != "unlabeled_ratio"},
+    )
     assert run.metrics["per_class_images"] == [2, 3]
     assert evaluate(str(run.folder), str(tmp_path / "data"), max_bad=0.5)["confusion"] == run.metrics["confusion"]
 
 
-@pytest.mark.parametrize("asked, validation, unlabeled, expected", [
-    (None, True, True, "validation_accuracy"), (None, False, True, "sel"), (None, False, False, None),
-    ("validation", True, True, "validation_accuracy"), ("sel", True, True, "sel"), ("last", True, True, None),
-    ("validation", False, True, UserError), ("sel", True, False, UserError),
-])
+@pytest.mark.parametrize(
+    "asked, validation, unlabeled, expected",
+    [
+        (None, True, True, "validation_accuracy"),
+        (None, False, True, "sel"),
+        (None, False, False, None),
+        ("validation", True, True, "validation_accuracy"),
+        ("sel", True, True, "sel"),
+        ("last", True, True, None),
+        ("validation", False, True, UserError),
+        ("sel", True, False, UserError),
+    ],
+)
 def test_which_weights_are_kept(asked, validation, unlabeled, expected):
-    config = FinetuneConfig(dataset="digits", num_labels=10, keep_best=asked) if asked else FinetuneConfig(dataset="digits", num_labels=10)
+    config = (
+        FinetuneConfig(dataset="digits", num_labels=10, keep_best=asked)
+        if asked
+        else FinetuneConfig(dataset="digits", num_labels=10)
+    )
     if expected is UserError:
         with pytest.raises(UserError, match="keep_best is"):
             finetune_run._keep_best(config, validation, unlabeled)
@@ -217,7 +300,9 @@ def test_sel_looks_at_images_all_over_the_pool(monkeypatch):
     """Pools are sorted by class as folders are: the first images of one would be of one class."""
     asked = []
     monkeypatch.setattr(finetune_run, "SEL_IMAGES", 5)
-    monkeypatch.setattr(finetune_run, "logits_of", lambda net, pool, view, at=None: asked.append(at) or torch.eye(2)[[0, 1, 1, 1]])
+    monkeypatch.setattr(
+        finetune_run, "logits_of", lambda net, pool, view, at=None: asked.append(at) or torch.eye(2)[[0, 1, 1, 1]]
+    )
     known = {"validation": (range(4), torch.tensor([0, 1, 1, 0]))}
     scores = finetune_run.watcher(known, None, range(101))(SimpleNamespace(evaluated=None), 1)
     assert scores["validation_accuracy"] == 0.75 and asked[0] is None and asked[1].tolist() == [0, 25, 50, 75, 100]
@@ -227,7 +312,9 @@ def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkey
     """Twelve labeled images of two clusters, each among unlabeled ones that are nearer than its kind."""
     labels = torch.tensor(([0] + [-1] * 4) * 6 + ([1] + [-1] * 4) * 6)
     angle = torch.tensor([0.0] * 30 + [1.5] * 30) + torch.arange(60) * 1e-3
-    monkeypatch.setattr(pretrain_run, "features_of", lambda net, pool, view, at: torch.stack([angle.cos(), angle.sin()], 1)[at])
+    monkeypatch.setattr(
+        pretrain_run, "features_of", lambda net, pool, view, at: torch.stack([angle.cos(), angle.sin()], 1)[at]
+    )
     assert pretrain_run.collapse_monitor(None, range(60), None, labels)["knn_accuracy"] == 1
     labels[5] = labels[10] = -1  # eleven, ten: still enough; below that nothing is said
     assert "knn_accuracy" in pretrain_run.collapse_monitor(None, range(60), None, labels)
@@ -237,7 +324,12 @@ def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkey
 
 def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
     """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some held out."""
-    for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + ["test/0", "test/1", "validation/cat/0", "validation/dog/0"]:
+    for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + [
+        "test/0",
+        "test/1",
+        "validation/cat/0",
+        "validation/dog/0",
+    ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
     config = FinetuneConfig(dataset=str(tmp_path), num_labels=2, test_fraction=0.2)
@@ -291,7 +383,9 @@ def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, 
 
 
 def test_bad_input_found_late_leaves_an_empty_folder(photos, tmp_path):
-    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", output_dir=str(tmp_path / "run"))
+    settings = dict(
+        SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", output_dir=str(tmp_path / "run")
+    )
     with pytest.raises(UserError, match="no score to stop by.*--validation N"):
         finetune(**settings, early_stopping=2)
     assert not list((tmp_path / "run").iterdir())
@@ -339,8 +433,15 @@ def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
         self.evaluate = lambda trained, step: watch(self)
 
     monkeypatch.setattr(finetune_run.Loop, "__init__", init)
-    run = finetune(dataset=str(photos / "labeled"), num_labels=8, validation=4, eval_every=2, early_stopping=2, output_dir=str(tmp_path),
-                   **{**SMALL, "max_steps": 20})
+    run = finetune(
+        dataset=str(photos / "labeled"),
+        num_labels=8,
+        validation=4,
+        eval_every=2,
+        early_stopping=2,
+        output_dir=str(tmp_path),
+        **{**SMALL, "max_steps": 20},
+    )
     assert run.loop.step == 8 and run.loop.best_step == 4
     saved = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(saved[k.removeprefix("timm_model.")], v) for k, v in kept["weights"].items())
@@ -358,8 +459,18 @@ def test_accumulation_changes_nothing_without_batchnorm(photos, tmp_path, monkey
 
 
 def test_bf16_compiles_and_learns_something(photos, tmp_path):
-    run = finetune(dataset=str(photos / "labeled"), num_labels=8, precision="bf16", clip_norm=1.0, optimizer="adamw", schedule="cosine",
-                   warmup=0.1, head_lr=2.0, output_dir=str(tmp_path), **{**SMALL, "max_steps": 12, "lr": 1e-3})
+    run = finetune(
+        dataset=str(photos / "labeled"),
+        num_labels=8,
+        precision="bf16",
+        clip_norm=1.0,
+        optimizer="adamw",
+        schedule="cosine",
+        warmup=0.1,
+        head_lr=2.0,
+        output_dir=str(tmp_path),
+        **{**SMALL, "max_steps": 12, "lr": 1e-3},
+    )
     losses = [row["supervised"] for row in run.loop.history if "supervised" in row]
     assert all(np.isfinite(losses))
     assert load_file(tmp_path / "model.safetensors")["fc.weight"].dtype == torch.float32
@@ -369,12 +480,21 @@ def test_init_from_a_checkpoint(photos, tmp_path):
     settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8)
     finetune(**settings, output_dir=str(tmp_path / "a"))
     checkpoint = tmp_path / "a" / "checkpoints" / "step-00000004"
-    run = finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b"))
+    run = finetune(
+        **{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b")
+    )
     a, b = load_file(checkpoint / "objective.safetensors"), run.loop.inner.state_dict()
-    assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("model.") and "running" not in k and "num_batches" not in k)
+    assert all(
+        torch.equal(a[k], b[k]) for k in a if k.startswith("model.") and "running" not in k and "num_batches" not in k
+    )
     before = run.loop.inner.state_dict()
     shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-00000004")
-    again = finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b"), resume=True)
+    again = finetune(
+        **{**settings, "lr": 0.0, "weight_decay": 0.0},
+        init_from=str(checkpoint),
+        output_dir=str(tmp_path / "b"),
+        resume=True,
+    )
     assert all(torch.equal(v, before[k]) for k, v in again.loop.inner.state_dict().items())
     with pytest.raises(UserError, match="init_from was"):
         finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)

@@ -18,7 +18,11 @@ from hf_lowlabel.training.optim import learning_rate
             {0: 1, 59: 1, 60: 0.1, 119: 0.1, 120: 0.01, 160: 0.001, 199: 0.001},
         ),  # Gidaris et al., Rebuffi et al. section 4.6
         ("steps-late", 5, {0: 0, 2.5: 0.5, 5: 1, 139: 1, 141: 0.1, 161: 0.01, 181: 0.001}),  # S4L, section 4.1
-        ("steps-even", 3.3, {0: 0, 1.65: 0.5, 4: 1, 33: 1, 34: 0.1, 67: 0.01, 101: 0.001, 134: 1e-4, 199: 1e-5}),  # FixMatch
+        (
+            "steps-even",
+            3.3,
+            {0: 0, 1.65: 0.5, 4: 1, 33: 1, 34: 0.1, 67: 0.01, 101: 0.001, 134: 1e-4, 199: 1e-5},
+        ),  # FixMatch
         ("steps-tuning", 0, {0: 1, 44: 1, 45: 0.1, 88: 0.1, 89: 0.01, 134: 1e-3, 178: 1e-4}),  # Self-Tuning
         ("steps-moam", 10, {0: 0, 5: 0.5, 10: 1, 99: 1, 101: 0.1, 149: 0.1, 151: 0.01, 191: 0.001}),  # S4L, section 5
     ],
@@ -74,12 +78,17 @@ def of_masks(method, preset=None, **given):
     return FinetuneConfig(dataset="x", task="segmentation", method=method, preset=preset, **given).resolved()
 
 
-@pytest.mark.parametrize("method, preset, rate, head, decay, images, scale", [
-    ("classmix", "voc", 2.5e-4, 10, 5e-4, 10, [0.5, 1.5]), ("classmix", "cityscapes", 2.5e-4, 10, 5e-4, 2, [1, 1]),
-    ("clmb", None, 2e-4, 1, 5e-4, 10, [0.5, 1.5]),
-    ("unimatch", "voc", 1e-3, 10, 1e-4, 8, [0.5, 2]), ("unimatch", "cityscapes", 5e-3, 1, 1e-4, 8, [0.5, 2]),
-    ("unimatch-v2", None, 5e-6, 40, 0.01, 16, [0.5, 2]),
-])
+@pytest.mark.parametrize(
+    "method, preset, rate, head, decay, images, scale",
+    [
+        ("classmix", "voc", 2.5e-4, 10, 5e-4, 10, [0.5, 1.5]),
+        ("classmix", "cityscapes", 2.5e-4, 10, 5e-4, 2, [1, 1]),
+        ("clmb", None, 2e-4, 1, 5e-4, 10, [0.5, 1.5]),
+        ("unimatch", "voc", 1e-3, 10, 1e-4, 8, [0.5, 2]),
+        ("unimatch", "cityscapes", 5e-3, 1, 1e-4, 8, [0.5, 2]),
+        ("unimatch-v2", None, 5e-6, 40, 0.01, 16, [0.5, 2]),
+    ],
+)
 def test_segmentation_as_its_authors_ran_it(method, preset, rate, head, decay, images, scale):
     """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in all."""
     config = of_masks(method, preset)

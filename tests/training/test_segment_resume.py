@@ -1,4 +1,5 @@
 """Segmentation, every method: a resumed run is bit-identical to one that was never stopped."""
+
 import json
 import random
 import shutil

@@ -1,4 +1,5 @@
 """Segmentation from settings to a folder that others can use, and the errors that stop it before anything is computed."""
+
 import json
 import shutil
 
@@ -28,11 +29,32 @@ BOTH_MASKS = ["ground", "light", "dark"]
 
 @pytest.mark.pictures
 def test_a_run_leaves_everything(masked, tmp_path):
-    run = finetune(**SEGMENT, dataset=str(masked), classes=BOTH_MASKS, validation=2, method="cutmix", output_dir=str(tmp_path / "run"))
+    run = finetune(
+        **SEGMENT,
+        dataset=str(masked),
+        classes=BOTH_MASKS,
+        validation=2,
+        method="cutmix",
+        output_dir=str(tmp_path / "run"),
+    )
     left = {p.name for p in run.folder.iterdir()}
-    assert {"config.json", "model.safetensors", "preprocessor_config.json", "segmenter.py", "configuration_segmenter.py", "README.md",
-            "split.json", "metrics.json", "training.yaml", "log.jsonl", "run.json", "curves.png", "predictions.png", "confusion.png",
-            "checkpoints"} == left
+    assert {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "segmenter.py",
+        "configuration_segmenter.py",
+        "README.md",
+        "split.json",
+        "metrics.json",
+        "training.yaml",
+        "log.jsonl",
+        "run.json",
+        "curves.png",
+        "predictions.png",
+        "confusion.png",
+        "checkpoints",
+    } == left
     assert all((run.folder / name).stat().st_size > 2000 for name in left if name.endswith(".png"))
     facts = json.loads((run.folder / "run.json").read_text())
     assert facts["kind"] == "segmentation" and facts["labels"]["number"] == 4
@@ -48,11 +70,31 @@ def test_a_run_leaves_everything(masked, tmp_path):
 
 def test_command_line_with_a_list_of_ids(masked, tmp_path, capsys):
     (tmp_path / "labeled.txt").write_text("images/00\n03\n05\n")
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SEGMENT.items() if isinstance(v, (str, int)) and not isinstance(v, bool)]
+    flags = [
+        f"--{k.replace('_', '-')}={v}"
+        for k, v in SEGMENT.items()
+        if isinstance(v, (str, int)) and not isinstance(v, bool)
+    ]
     flags = [f for f in flags if not f.startswith("--num-labels")]
-    argv = ["finetune", *flags, "--from-scratch", "--architecture-args", "encoder_depth=3", "decoder_channels=[16,8,8]", "--scale", "0.8",
-            "1.2", "--dataset", str(masked), "--split", str(tmp_path / "labeled.txt"), "--method", "supervised", "--output-dir",
-            str(tmp_path / "run")]
+    argv = [
+        "finetune",
+        *flags,
+        "--from-scratch",
+        "--architecture-args",
+        "encoder_depth=3",
+        "decoder_channels=[16,8,8]",
+        "--scale",
+        "0.8",
+        "1.2",
+        "--dataset",
+        str(masked),
+        "--split",
+        str(tmp_path / "labeled.txt"),
+        "--method",
+        "supervised",
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
     assert main(argv) == 0
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     assert list(split["labeled"]) == ["00.png", "03.png", "05.png"] and not split["test"]
@@ -90,8 +132,14 @@ def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
     common = dict(task="segmentation", dataset=str(masked), image_size=16, batch_size=4, max_steps=2)
     frozen, freeze = [], LowLabelBackbone.freeze_beyond_map
     monkeypatch.setattr(LowLabelBackbone, "freeze_beyond_map", lambda self: frozen.append(self) or freeze(self))
-    pre = pretrain(**common, model="cnn6_16", from_scratch=True, method="pixpro", method_args=dict(hidden=16, out=8),
-                   output_dir=str(tmp_path / "pre"))
+    pre = pretrain(
+        **common,
+        model="cnn6_16",
+        from_scratch=True,
+        method="pixpro",
+        method_args=dict(hidden=16, out=8),
+        output_dir=str(tmp_path / "pre"),
+    )
     assert frozen == [pre.model]  # several processes would wait for the gradients of layers behind the map
     assert len(pre.recorder.pools["pool"]) == 18  # images without masks too, and no mask among the images
     still = dict(SEGMENT, model=str(tmp_path / "pre"), from_scratch=False, method="supervised", optimizer="sgd", lr=0.0)
@@ -112,14 +160,24 @@ def test_target_pretraining_sees_all_of_wide_images(tmp_path, width):
     folder.mkdir()
     for i in range(4):
         Image.fromarray(rng.integers(0, 256, (16, width, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    run = pretrain(task="segmentation", dataset=str(folder), image_size=16, batch_size=4, epochs=1, model="cnn6_16", from_scratch=True,
-                   method="pixpro", method_args=dict(hidden=16, out=8), output_dir=str(tmp_path / "run"))
+    run = pretrain(
+        task="segmentation",
+        dataset=str(folder),
+        image_size=16,
+        batch_size=4,
+        epochs=1,
+        model="cnn6_16",
+        from_scratch=True,
+        method="pixpro",
+        method_args=dict(hidden=16, out=8),
+        output_dir=str(tmp_path / "run"),
+    )
     pool = run.recorder.pools["pool"]
     starts = [0, width - 16] if width > 17 else [0]
     assert len(pool) == 4 * len(starts)
     for row, i in enumerate(np.repeat(range(4), len(starts))):
         whole = torch.from_numpy(np.array(Image.open(folder / f"{i}.png"))).permute(2, 0, 1)
-        assert torch.equal(pool.images[row], whole[:, :, starts[row % len(starts)]:][:, :, :16])
+        assert torch.equal(pool.images[row], whole[:, :, starts[row % len(starts)] :][:, :, :16])
     assert run.config.max_steps == 1  # an epoch is as many views as there are images
     assert json.loads((run.folder / "run.json").read_text())["data"]["images"] == 4
 
@@ -146,30 +204,38 @@ def rewrite(folder, **pixels):
 SQUARE = np.zeros((24, 24), np.uint8)
 
 
-@pytest.mark.parametrize("pixels, settings, words", [
-    (dict(_00=np.zeros((20, 20), np.uint8)), {}, "found a mask of 20 x 20 px for image '00.png' of 24 x 24 px"),
-    (dict(_03=SQUARE + 9), dict(classes=BOTH_MASKS), "found value 9 in the mask of image '03.png'"),
-    (dict(_03=None), {}, "found image '03.png' without a mask"),
-    ({}, dict(classes=["a", "b"]), "found value 2 in the mask of image"),
-    ({}, dict(classes=["a", "b", "b"]), "with different names"),
-    ({}, dict(mask_format="colors", classes=BOTH_MASKS), "mask format 'colors' without colours"),
-    ({}, dict(architecture="unett"), "unknown architecture 'unett': did you mean 'unet'"),
-    ({}, dict(class_balanced=True), "found class_balanced in a run of segmentation"),
-    ({}, dict(task="classification", method="fixmatch"), "in a run of classification"),
-    ({}, dict(method="flexmatch"), "flexmatch is a method for classification"),
-    ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
-    ({}, dict(keep_best="sel"), "keep_best is 'sel'"),
-    ({}, dict(scale=[1.5, 0.5]), "expected two factors above 0"),
-    ({}, dict(split=None), "found neither"),
-    ({}, dict(method="cutmix", batch_size=1), "found 1 unlabeled image for each process"),
-    ({}, dict(test_dataset_split="validation"), "found no folder for split 'validation'"),
-])
+@pytest.mark.parametrize(
+    "pixels, settings, words",
+    [
+        (dict(_00=np.zeros((20, 20), np.uint8)), {}, "found a mask of 20 x 20 px for image '00.png' of 24 x 24 px"),
+        (dict(_03=SQUARE + 9), dict(classes=BOTH_MASKS), "found value 9 in the mask of image '03.png'"),
+        (dict(_03=None), {}, "found image '03.png' without a mask"),
+        ({}, dict(classes=["a", "b"]), "found value 2 in the mask of image"),
+        ({}, dict(classes=["a", "b", "b"]), "with different names"),
+        ({}, dict(mask_format="colors", classes=BOTH_MASKS), "mask format 'colors' without colours"),
+        ({}, dict(architecture="unett"), "unknown architecture 'unett': did you mean 'unet'"),
+        ({}, dict(class_balanced=True), "found class_balanced in a run of segmentation"),
+        ({}, dict(task="classification", method="fixmatch"), "in a run of classification"),
+        ({}, dict(method="flexmatch"), "flexmatch is a method for classification"),
+        ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
+        ({}, dict(keep_best="sel"), "keep_best is 'sel'"),
+        ({}, dict(scale=[1.5, 0.5]), "expected two factors above 0"),
+        ({}, dict(split=None), "found neither"),
+        ({}, dict(method="cutmix", batch_size=1), "found 1 unlabeled image for each process"),
+        ({}, dict(test_dataset_split="validation"), "found no folder for split 'validation'"),
+    ],
+)
 def test_bad_input_is_refused(pixels, settings, words, masked, tmp_path):
     shutil.copytree(masked, tmp_path / "data")
     rewrite(tmp_path / "data", **pixels)
     (tmp_path / "labeled.txt").write_text("00\n03\n")
     given = {k: v for k, v in SEGMENT.items() if k != "num_labels"}
-    given |= dict(dataset=str(tmp_path / "data"), split=str(tmp_path / "labeled.txt"), method="supervised", output_dir=str(tmp_path / "run"))
+    given |= dict(
+        dataset=str(tmp_path / "data"),
+        split=str(tmp_path / "labeled.txt"),
+        method="supervised",
+        output_dir=str(tmp_path / "run"),
+    )
     with pytest.raises(UserError) as e:
         finetune(**{**given, **settings})
     assert words in str(e.value), str(e.value)
@@ -182,7 +248,10 @@ def test_a_manifest_that_names_an_image_without_a_mask_is_refused(masked):
         parts = {"labeled": {"00.png": None}, "validation": ["01.png"], "test": ["02.png"]}
         parts[part] = {"15.png": None} if part == "labeled" else ["15.png"]
         split = Split(dataset=source.name, class_names=source.class_names, **parts)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="found image '15.png' of the split without a mask"):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(UserError, match="found image '15.png' of the split without a mask"),
+        ):
             patch.setattr(Split, "load", lambda path: split)
             read_split(FinetuneConfig(dataset=str(masked), split="split.json"), source)
 
@@ -203,8 +272,15 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
     shutil.copytree(masked, tmp_path / "data")
     rewrite(tmp_path / "data", _00=SQUARE + 255)
     (tmp_path / "labeled.txt").write_text("00\n03\n")
-    settings = {k: v for k, v in SEGMENT.items() if k != "num_labels"} | dict(batch_size=1, log_every=1, method="supervised")
-    run = finetune(**settings, dataset=str(tmp_path / "data"), split=str(tmp_path / "labeled.txt"), output_dir=str(tmp_path / "run"))
+    settings = {k: v for k, v in SEGMENT.items() if k != "num_labels"} | dict(
+        batch_size=1, log_every=1, method="supervised"
+    )
+    run = finetune(
+        **settings,
+        dataset=str(tmp_path / "data"),
+        split=str(tmp_path / "labeled.txt"),
+        output_dir=str(tmp_path / "run"),
+    )
     assert "mask of image '00.png' has no pixel of any class" in caplog.text
     losses = [row["loss"] for row in run.loop.history if "loss" in row]
     assert 0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.loop.history if "loss" in row)
@@ -228,22 +304,36 @@ def test_pixpro_is_told_where_its_views_came_from():
 
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     images = torch.stack([x * 4, y * 4, x * 0]).to(torch.uint8).expand(6, 3, 64, 64)
-    views = {f"{i}-{k}": build_view(k, size=32, mean=(0, 0, 0), std=(1, 1, 1), min_scale=0.3) for i, k in enumerate(("pixpro1", "pixpro2"))}
+    views = {
+        f"{i}-{k}": build_view(k, size=32, mean=(0, 0, 0), std=(1, 1, 1), min_scale=0.3)
+        for i, k in enumerate(("pixpro1", "pixpro2"))
+    }
     for view in views.values():
         view.steps = []  # geometry alone
         view.width = view.crop.width
-    stream = ViewStream(ResidentPool(images, list("abcdef")), torch.arange(6), 6, views, name="unlabeled", seed=0, geometry=True)
+    stream = ViewStream(
+        ResidentPool(images, list("abcdef")), torch.arange(6), 6, views, name="unlabeled", seed=0, geometry=True
+    )
     batch = next(pretrain_batches(stream, 0))
     assert len({bool(f) for flips in batch["flips"] for f in flips}) == 2  # both kinds are among them
     for seen, box, flip in zip(batch["views"], batch["boxes"], batch["flips"], strict=True):
-        cells = torch.nn.functional.adaptive_avg_pool2d(seen * 255 / 4, 4).flatten(2)[:, :2].transpose(1, 2)  # [B, 16, 2] = x, y
+        cells = (
+            torch.nn.functional.adaptive_avg_pool2d(seen * 255 / 4, 4).flatten(2)[:, :2].transpose(1, 2)
+        )  # [B, 16, 2] = x, y
         centres, _ = cell_centres(box, flip, 4, 4)
         torch.testing.assert_close(cells + 0.5, centres, atol=0.6, rtol=0)  # levels are whole, windows have edges
 
 
 def test_streaming_sees_what_a_resident_pool_shows(masked, tmp_path):
     for name, streaming in (("resident", False), ("streaming", True)):
-        finetune(**SEGMENT, dataset=str(masked), method="cutmix", streaming=streaming, workers=0, output_dir=str(tmp_path / name))
+        finetune(
+            **SEGMENT,
+            dataset=str(masked),
+            method="cutmix",
+            streaming=streaming,
+            workers=0,
+            output_dir=str(tmp_path / name),
+        )
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("resident", "streaming"))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
@@ -252,7 +342,18 @@ def test_masks_here_and_raw_images_there(masked, tmp_path, monkeypatch):
     """Masks beside the second source's images are not images, and not used. Windows are for the evaluation too."""
     windows, real = [], segment_run.probabilities
     for module in (segment_run, segmentation):  # pictures and metrics
-        monkeypatch.setattr(module, "probabilities", lambda model, x, window=None, *more: windows.append(window) or real(model, x, window, *more))
-    run = finetune(**SEGMENT, dataset=str(masked), unlabeled_dataset=str(masked), method="fixmatch", window=18, output_dir=str(tmp_path))
+        monkeypatch.setattr(
+            module,
+            "probabilities",
+            lambda model, x, window=None, *more: windows.append(window) or real(model, x, window, *more),
+        )
+    run = finetune(
+        **SEGMENT,
+        dataset=str(masked),
+        unlabeled_dataset=str(masked),
+        method="fixmatch",
+        window=18,
+        output_dir=str(tmp_path),
+    )
     assert len(windows) > 3 and set(windows) == {(18, 18)}
     assert len(run.recorder.pools["training"]) == 18 - 3 + 18 and len(run.recorder.pools["labeled"]) == 4

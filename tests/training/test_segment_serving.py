@@ -1,4 +1,5 @@
 """A saved segmenter on new images and data: the same numbers as in training, masks that others can read."""
+
 import csv
 
 import numpy as np
@@ -19,7 +20,9 @@ NAMES = ["ground", "light", "dark"]
 def run(masked, tmp_path_factory):
     """Good enough that all three classes are predicted."""
     settings = dict(SEGMENT, method="supervised", max_steps=30, lr=0.01, method_args=dict(ema_decay=0.9), num_labels=8)
-    return finetune(**settings, dataset=str(masked), classes=NAMES, output_dir=str(tmp_path_factory.mktemp("segmenter") / "run"))
+    return finetune(
+        **settings, dataset=str(masked), classes=NAMES, output_dir=str(tmp_path_factory.mktemp("segmenter") / "run")
+    )
 
 
 @pytest.mark.pictures
@@ -28,7 +31,10 @@ def test_evaluate_finds_the_test_images_again(run, masked, tmp_path, capsys):
     assert again["confusion"] == run.metrics["confusion"] and again["miou"] == run.metrics["miou"]
     windows = evaluate(str(run.folder), str(masked), window=16, task="segmentation")
     assert windows["pixels"] == again["pixels"] and windows["confusion"] != again["confusion"]
-    assert main(["evaluate", "--model", str(run.folder), "--dataset", str(masked), "--output", str(tmp_path / "report")]) == 0
+    assert (
+        main(["evaluate", "--model", str(run.folder), "--dataset", str(masked), "--output", str(tmp_path / "report")])
+        == 0
+    )
     text = capsys.readouterr().out
     assert f"{run.metrics['miou']:.4f}" in text and "ground 0." in text
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"metrics.json", "confusion.png", "predictions.png"}
@@ -69,7 +75,9 @@ def test_predict_from_the_command_line(run, masked, tmp_path, capsys, monkeypatc
     image = str(masked / "images" / "00.png")
     assert main(["predict", image, "--model", str(run.folder), "--window", "16"]) == 0
     assert "wrote 1 predictions to predictions" in capsys.readouterr().out
-    assert (tmp_path / "predictions" / "masks" / "00.png").is_file() and (tmp_path / "predictions" / "overlays" / "00.png").is_file()
+    assert (tmp_path / "predictions" / "masks" / "00.png").is_file() and (
+        tmp_path / "predictions" / "overlays" / "00.png"
+    ).is_file()
     assert main(["predict", image, "--model", str(run.folder), "--task", "classification"]) == 2
     assert "found a model for segmentation; expected one for classification" in capsys.readouterr().err
 

@@ -1,4 +1,5 @@
 """`pretrain --sharded`: each process reads its own parquet files as they come."""
+
 import io
 import json
 import os
@@ -28,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # hub_server, which imports 
 from hub_server import Hub  # noqa: E402
 
 FILES, ROWS = 4, 6
-SETTINGS = dict(PRETRAIN, method="simsiam", method_args=dict(out=64, hidden=32), batch_size=8, sharded=True,
-                keep_checkpoints=9)
+SETTINGS = dict(
+    PRETRAIN, method="simsiam", method_args=dict(out=64, hidden=32), batch_size=8, sharded=True, keep_checkpoints=9
+)
 
 
 @pytest.fixture
@@ -92,29 +94,42 @@ def test_ranks_read_their_own_files_of_a_hub_data_set(folder, tmp_path):
     with Hub() as hub:
         hub.add("dataset", "org/many", {f"data/{p.name}": p.read_bytes() for p in folder.iterdir()})
         for world in (1, 2):
-            settings = dict(SETTINGS, dataset="org/many", method_args="hidden=32", max_steps=FILES * ROWS // 8, save_every=3)
+            settings = dict(
+                SETTINGS, dataset="org/many", method_args="hidden=32", max_steps=FILES * ROWS // 8, save_every=3
+            )
             noted = tmp_path / f"read{world}"
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if world > 1 else []
-            command = [sys.executable, *torchrun, shard_ranks.__file__, str(noted), "pretrain", *flags(settings),
-                       "--output-dir", str(tmp_path / f"run{world}")]
+            command = [
+                sys.executable,
+                *torchrun,
+                shard_ranks.__file__,
+                str(noted),
+                "pretrain",
+                *flags(settings),
+                "--output-dir",
+                str(tmp_path / f"run{world}"),
+            ]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", **hub.env(tmp_path / "home")}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr[-3000:]
             files = [Path(f"{noted}.{rank}") for rank in range(world)]
-            read[world] = [json.loads(file.read_text())[:FILES * ROWS // world] for file in files]
+            read[world] = [json.loads(file.read_text())[: FILES * ROWS // world] for file in files]
     every = sorted(f"{file}-{row}" for file in range(FILES) for row in range(ROWS))
     assert sorted(read[1][0]) == every
     one, two = read[2]
     assert sorted(one + two) == every and not {id[0] for id in one} & {id[0] for id in two}
 
 
-@pytest.mark.parametrize("changed, words", [
-    (dict(max_steps=None), "found sharded without max_steps; expected --max-steps"),
-    (dict(epochs=2.0), "found epochs with sharded"),
-    (dict(split="split.json"), "found split with sharded"),
-    (dict(streaming=True, label_column="label"), "found label_column, streaming with sharded"),
-    (dict(dataset="digits"), "found 'digits', which has no shards; expected parquet files or a Hub id"),
-])
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        (dict(max_steps=None), "found sharded without max_steps; expected --max-steps"),
+        (dict(epochs=2.0), "found epochs with sharded"),
+        (dict(split="split.json"), "found split with sharded"),
+        (dict(streaming=True, label_column="label"), "found label_column, streaming with sharded"),
+        (dict(dataset="digits"), "found 'digits', which has no shards; expected parquet files or a Hub id"),
+    ],
+)
 def test_what_it_cannot_do_is_refused(changed, words, folder, tmp_path):
     with pytest.raises(UserError, match=words):
         run(folder, tmp_path / "run", **changed)

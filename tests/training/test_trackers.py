@@ -1,4 +1,5 @@
 """Trackers by the names Accelerate knows them by: what is logged arrives, what is not installed is an error."""
+
 import json
 
 import pytest

@@ -1,4 +1,5 @@
 """Joint views: image, mask and every view of an image show the same place; rows do not depend on their neighbours."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_colours_of_one_strong_view_do_not_reach_the_next():
     u, sizes = uniforms(0, "t", 0, 8, both.width), torch.tensor([[40, 50]] * 8)
     steps = alone.width - 4
     found = both(coded(8, 40, 50), sizes, u)
-    assert torch.equal(found["b"], alone(coded(8, 40, 50), sizes, torch.cat([u[:, :4], u[:, 4 + steps:]], 1))["b"])
+    assert torch.equal(found["b"], alone(coded(8, 40, 50), sizes, torch.cat([u[:, :4], u[:, 4 + steps :]], 1))["b"])
     assert not torch.equal(found["a"], found["b"])
 
 
@@ -98,7 +99,7 @@ def test_views_share_their_geometry_and_not_their_colours():
     assert "target" not in out
     assert not torch.equal(out["strong"], out["strong2"]) and not torch.equal(out["weak"], out["strong"])
     plain = JointView({"weak": "weak"}, size=(64, 72), **PLAIN)
-    assert torch.equal(plain(images, sizes, u[:, :plain.width])["weak"], out["weak"])
+    assert torch.equal(plain(images, sizes, u[:, : plain.width])["weak"], out["weak"])
     calm = u.clone()
     calm[:, 4:] = 0.999  # every chance missed
     out = view(images, sizes, calm)
@@ -112,7 +113,7 @@ def test_rows_depend_on_their_own_image_and_draws_alone():
     u = uniforms(1, "t", 0, 5, view.width)
     whole = view(images, sizes, u)
     for i in range(5):
-        alone = view(images[i:i + 1], sizes[i:i + 1], u[i:i + 1])
+        alone = view(images[i : i + 1], sizes[i : i + 1], u[i : i + 1])
         for key in whole:
             assert torch.equal(whole[key][i], alone[key][0]), key
 

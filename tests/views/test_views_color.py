@@ -1,4 +1,5 @@
 """Photometric steps against torchvision's float operations and against independent float64 computations."""
+
 from __future__ import annotations
 
 import colorsys
@@ -11,11 +12,27 @@ from scipy import stats
 from views_reference import images
 
 from hf_lowlabel.views import uniforms
-from hf_lowlabel.views.color import (BRIGHTNESS, CONTRAST, HUE, NOTHING, SATURATION, Blur, Grayscale, HsvJitter, Jitter,
-                                     Solarize, hue, turn_hue)
+from hf_lowlabel.views.color import (
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    NOTHING,
+    SATURATION,
+    Blur,
+    Grayscale,
+    HsvJitter,
+    Jitter,
+    Solarize,
+    hue,
+    turn_hue,
+)
 
-ADJUST = {BRIGHTNESS: V.adjust_brightness, CONTRAST: V.adjust_contrast, SATURATION: V.adjust_saturation,
-          HUE: V.adjust_hue}
+ADJUST = {
+    BRIGHTNESS: V.adjust_brightness,
+    CONTRAST: V.adjust_contrast,
+    SATURATION: V.adjust_saturation,
+    HUE: V.adjust_hue,
+}
 
 
 def floats(n: int, size: int, seed: int = 0) -> torch.Tensor:

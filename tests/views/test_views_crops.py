@@ -1,4 +1,5 @@
 """Crops show what their boxes say, resize like Pillow, and never mirror where they must not."""
+
 from __future__ import annotations
 
 import numpy as np

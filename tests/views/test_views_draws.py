@@ -1,4 +1,5 @@
 """Draws are a pure function of (seed, stream, row), uniform and independent."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -55,7 +56,9 @@ def test_keyed_draws():
     for other in (keyed(key, "classes", 30), keyed(~key, "box", 30), u.roll(1, 0), u.roll(1, 1)):
         assert abs(np.corrcoef(u.flatten(), other.flatten())[0, 1]) < 0.02
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3 and u.max() < 1
-    assert stats.kstest(u[:, 0].numpy(), "uniform").pvalue > 1e-3 and stats.kstest(u[0].numpy(), "uniform").pvalue > 1e-3
+    assert (
+        stats.kstest(u[:, 0].numpy(), "uniform").pvalue > 1e-3 and stats.kstest(u[0].numpy(), "uniform").pvalue > 1e-3
+    )
 
 
 def test_far_rows_and_empty_requests():

@@ -1,4 +1,5 @@
 """Every operation of RandAugment is bit-identical to Pillow's, at every level and at odd sizes."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,7 +26,9 @@ def strengths(name: str, size: int, rng: np.random.Generator) -> np.ndarray:
         "shear_y": np.concatenate([both_signs * 0.3 / 10, rng.uniform(-0.3, 0.3, 9)]),
         "translate_x": np.concatenate([np.trunc(both_signs * 0.03 * size), rng.uniform(-0.3, 0.3, 9) * size]),
         "translate_y": np.concatenate([np.trunc(both_signs * 0.03 * size), rng.uniform(-0.3, 0.3, 9) * size]),
-        "autocontrast": np.zeros(8), "equalize": np.zeros(8), "identity": np.zeros(2),
+        "autocontrast": np.zeros(8),
+        "equalize": np.zeros(8),
+        "identity": np.zeros(2),
     }.get(name, np.concatenate([LEVELS * 0.9 / 10 + 0.05, [0.0, 1.0], rng.uniform(0.05, 0.95, 9)])).astype(float)
 
 

@@ -1,4 +1,5 @@
 """What RandAugment draws: operations, levels, signs and gates as the two reference implementations, independently."""
+
 from __future__ import annotations
 
 import random
@@ -55,8 +56,10 @@ def test_levels_are_one_to_nine(kekmodel):
         equally_often(strength[op == OP[name]].round(9), [level * 0.03 for level in both])
     # some levels move by the same whole number of px, and level 1 and 2 keep the same 4 bits
     for name in ("translate_x", "translate_y"):
-        moves, expected = (np.bincount(v.astype(int) + 9, minlength=19) for v in (
-            strength[op == OP[name]], np.trunc(np.array(both) * 0.3 / 10 * 32)))
+        moves, expected = (
+            np.bincount(v.astype(int) + 9, minlength=19)
+            for v in (strength[op == OP[name]], np.trunc(np.array(both) * 0.3 / 10 * 32))
+        )
         used = expected > 0
         assert moves[~used].sum() == 0
         assert stats.chisquare(moves[used], expected[used] / 18 * moves.sum()).pvalue > ENOUGH
@@ -116,6 +119,9 @@ def both_augmented():
 def test_images_have_the_statistics_of_the_reference(statistic, both_augmented):
     """A smoke test of everything together: other draws, same distribution of a statistic."""
     mine, reference = both_augmented
-    measure = {"mean": lambda y: y.float().mean((1, 2, 3)), "std": lambda y: y.float().std((1, 2, 3)),
-               "black": lambda y: y.eq(0).float().mean((1, 2, 3))}[statistic]
+    measure = {
+        "mean": lambda y: y.float().mean((1, 2, 3)),
+        "std": lambda y: y.float().std((1, 2, 3)),
+        "black": lambda y: y.eq(0).float().mean((1, 2, 3)),
+    }[statistic]
     assert stats.ks_2samp(measure(mine).numpy(), measure(reference).numpy()).pvalue > 1e-3

@@ -1,4 +1,5 @@
 """A view as a whole: normalised, a function of its own image and draws alone, and made without waiting for a device."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_boxes_are_px_of_the_pool_image(kind):
     u = draws(view, n)
     box, flip = view.geometry(u, S)
     assert box.dtype == torch.float32 and flip.dtype == torch.bool
-    crop = view.crop(x, u[:, :view.crop.width].numpy()).float()[:, 0].mean(1)  # [n, size]
+    crop = view.crop(x, u[:, : view.crop.width].numpy()).float()[:, 0].mean(1)  # [n, size]
     at = (32 - box[:, 0]) / (box[:, 2] - box[:, 0]) * size
     at = torch.where(flip, size - at, at)
     seen = (at > 4) & (at < size - 4)
@@ -145,7 +146,7 @@ def test_randaugment_before_the_colours_of_a_resized_crop():
     cut = view.crop.width
     cropped = view.crop(x, u[:, :cut].numpy())
     assert torch.equal(cropped, cropped.round()) and cropped.min() >= 0 and cropped.max() <= 255
-    augmented = view.steps[0](cropped.to(torch.uint8), u[:, cut:cut + view.steps[0].width].numpy())
+    augmented = view.steps[0](cropped.to(torch.uint8), u[:, cut : cut + view.steps[0].width].numpy())
     assert not view.steps[0].cutout and not torch.equal(augmented, cropped.to(torch.uint8))
     whole = view(x, u)
     assert torch.equal(torch.cat([view(x[:9], u[:9]), view(x[9:], u[9:])]), whole)
@@ -218,9 +219,14 @@ def test_bad_input_is_refused():
         view_of("strong", 32, preset="kekmodell")
     with pytest.raises(UserError, match="min_scale"):
         view_of("byol1", 32, min_scale=0.0)
-    for x, u in ((torch.zeros(2, 3, 32, 32), draws(view, 2)), (images(2, 32)[:, :1], draws(view, 2)),
-                 (images(2, 32)[:, :, :9], draws(view, 2)), (images(2, 32), draws(view, 3)),
-                 (images(2, 32), draws(view, 2)[:, :2]), (images(2, 32), draws(view, 2).float())):
+    for x, u in (
+        (torch.zeros(2, 3, 32, 32), draws(view, 2)),
+        (images(2, 32)[:, :1], draws(view, 2)),
+        (images(2, 32)[:, :, :9], draws(view, 2)),
+        (images(2, 32), draws(view, 3)),
+        (images(2, 32), draws(view, 2)[:, :2]),
+        (images(2, 32), draws(view, 2).float()),
+    ):
         with pytest.raises(UserError, match="expected"):
             view(x, u)
     assert view(images(2, 32)[:0], draws(view, 0)).shape == (0, 3, 32, 32)

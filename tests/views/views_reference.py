@@ -1,4 +1,5 @@
 """Per-image references: Pillow's own operations with given parameters, and test images that reach special cases."""
+
 from __future__ import annotations
 
 import random
@@ -39,9 +40,11 @@ def kekmodel_randaugment(image: Image.Image, rng: random.Random) -> Image.Image:
     for name in rng.choices(list(PIL_OPS), k=2):
         level, sign = rng.randint(1, 9), rng.choice((-1, 1))
         strength = {
-            "posterize": int(level * 4 / 10) + 4, "solarize": 256 - int(level * 256 / 10),
+            "posterize": int(level * 4 / 10) + 4,
+            "solarize": 256 - int(level * 256 / 10),
             "rotate": sign * int(level * 30 / 10),
-            "shear_x": sign * level * 0.3 / 10, "shear_y": sign * level * 0.3 / 10,
+            "shear_x": sign * level * 0.3 / 10,
+            "shear_y": sign * level * 0.3 / 10,
             "translate_x": int(sign * level * 0.3 / 10 * image.width),
             "translate_y": int(sign * level * 0.3 / 10 * image.height),
         }.get(name, level * 0.9 / 10 + 0.05)
