@@ -27,7 +27,7 @@ _HOMES = {
     "load_source": "data",
     "make_split": "data",
     "Split": "data",
-    "Source": "data",
+    "ImageDataset": "data",
     "LowLabelForImageClassification": "models",
     "LowLabelBackbone": "models",
     "create_classifier": "models",

@@ -9,8 +9,8 @@ import importlib
 import sys
 import warnings
 
+from .arguments import FinetuneConfig, PretrainConfig, RunConfig, field_type, from_dict, methods_for, read_yaml
 from .cli_select import data_flags, max_bad_flag
-from .config import FinetuneConfig, PretrainConfig, RunConfig, field_type, from_dict, methods_for, read_yaml
 from .errors import UserError, unknown
 from .methods import METHODS, hyperparameters
 
@@ -345,7 +345,7 @@ def _env(argv: list[str]) -> int:
     argparse.ArgumentParser(prog="hf-lowlabel env", description="Versions and hardware, for a bug report.").parse_args(
         argv
     )
-    from .hub.facts import collect_hardware, collect_versions
+    from .records import collect_hardware, collect_versions
 
     for name, value in {**collect_versions(), **collect_hardware()}.items():
         print(f"{name:20} {value}")

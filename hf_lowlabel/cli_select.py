@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from .config import DataSource
+from .arguments import DataSource
 from .errors import UserError
 
 
@@ -52,7 +52,7 @@ def split(argv: list[str]) -> int:
                 f"found --{name.replace('_', '-')} without --from; expected both, since it says how finished labels are read; "
                 "fix: add --from, or leave it out"
             )
-    from .data.sources import load_source
+    from .data.dataset import load_source
     from .data.splits import Split, make_split
 
     source = None
@@ -168,16 +168,22 @@ def priors(argv: list[str]) -> int:
     )
     parser.add_argument("--split", required=True, help="manifest with the labels")
     parser.add_argument("--output", default="priors.safetensors", help="file to write (default: priors.safetensors)")
-    parser.add_argument("--propagation", default="clusters", help="clusters (AS3L) or llgc (default: clusters)")
+    parser.add_argument(
+        "--propagation", default="clusters", help="clusters (AS3L) or label-spreading (default: clusters)"
+    )
     parser.add_argument(
         "--clusters", type=int, nargs="+", metavar="K", help="clusters of each run (default: 1 to 6 times the classes)"
     )
-    parser.add_argument("--neighbors", type=int, help="neighbours of every image in the graph of llgc (default: 50)")
+    parser.add_argument(
+        "--neighbors", type=int, help="neighbours of every image in the graph of label-spreading (default: 50)"
+    )
     parser.add_argument(
         "--balanced", action="store_true", help="give every class the same mass, where classes are of similar size"
     )
     parser.add_argument(
-        "--hard", action="store_true", help="the most likely class alone; the rows of llgc are too flat for a threshold"
+        "--hard",
+        action="store_true",
+        help="the most likely class alone; the rows of label-spreading are too flat for a threshold",
     )
     parser.add_argument(
         "--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6"

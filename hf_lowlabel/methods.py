@@ -26,19 +26,33 @@ class Method:
 
 
 # training settings that the FixMatch family shares: Sohn et al. table 4, Xu et al. section 4.1, Cai et al. section 5.2
-_CIFAR = dict(lr=0.03, batch_size=64, unlabeled_ratio=7, weight_decay=5e-4, max_steps=2**20)
-_PRETRAINED = dict(_CIFAR, lr=0.1)
-_IMAGENET = dict(lr=0.03, batch_size=64, unlabeled_ratio=5, weight_decay=1e-4, schedule="cosine", warmup=0.0125)
+_CIFAR = dict(learning_rate=0.03, batch_size=64, unlabeled_ratio=7, weight_decay=5e-4, max_steps=2**20)
+_PRETRAINED = dict(_CIFAR, learning_rate=0.1)
+_IMAGENET = dict(
+    learning_rate=0.03,
+    batch_size=64,
+    unlabeled_ratio=5,
+    weight_decay=1e-4,
+    lr_scheduler_type="cosine",
+    warmup_ratio=0.0125,
+)
 # S4L sections 4.1 and 4.3: 200 passes over 10 % of the labels, 1000 over 1 %; here in passes over all images
-_STEPS = dict(batch_size=256, unlabeled_ratio=1, schedule="steps-late")
+_STEPS = dict(batch_size=256, unlabeled_ratio=1, lr_scheduler_type="steps-late")
 _S4L = {
-    "imagenet-10": dict(_STEPS, lr=0.1, weight_decay=1e-3, warmup=0.025, epochs=20),
-    "imagenet-1": dict(_STEPS, lr=0.01, weight_decay=1e-2, warmup=0.01, epochs=10),
+    "imagenet-10": dict(_STEPS, learning_rate=0.1, weight_decay=1e-3, warmup_ratio=0.025, epochs=20),
+    "imagenet-1": dict(_STEPS, learning_rate=0.01, weight_decay=1e-2, warmup_ratio=0.01, epochs=10),
 }
 _WEAK_STRONG = "weak and strong view"
 _BOTH = ("classification", "segmentation")
 # Xu et al. section 4.2, and French et al.'s script for DeepLabV3+: Adam at a constant rate, 40 x 1000 steps
-_CUTMIX = dict(optimizer="adam", lr=1e-5, weight_decay=0.0, schedule="constant", unlabeled_ratio=1, max_steps=40_000)
+_CUTMIX = dict(
+    optimizer="adam",
+    learning_rate=1e-5,
+    weight_decay=0.0,
+    lr_scheduler_type="constant",
+    unlabeled_ratio=1,
+    max_steps=40_000,
+)
 
 METHODS: dict[str, Method] = {
     "byol": Method(
@@ -48,16 +62,16 @@ METHODS: dict[str, Method] = {
         2020,
         "2006.07733",
         "two views",
-        defaults=dict(batch_size=256, lr=0.3, weight_decay=1e-6, optimizer="lars"),
+        defaults=dict(batch_size=256, learning_rate=0.3, weight_decay=1e-6, optimizer="lars"),
         presets={
-            "target": dict(batch_size=256, lr=0.3, epochs=300, l2_start=1e-2),  # Xu et al., section 4.1
+            "target": dict(batch_size=256, learning_rate=0.3, epochs=300, l2_sp=1e-2),  # Xu et al., section 4.1
             "imagenet": dict(
                 batch_size=4096,
-                lr=0.2,
+                learning_rate=0.2,
                 weight_decay=1.5e-6,
                 epochs=1000,
-                warmup=0.01,
-                l2_start=0.0,
+                warmup_ratio=0.01,
+                l2_sp=0.0,
                 method_args=dict(m0=0.996),
             ),  # Grill et al., section 3.3
         },
@@ -69,8 +83,8 @@ METHODS: dict[str, Method] = {
         2021,
         "2101.08482",
         "two views",
-        defaults=dict(batch_size=256, lr=0.3, weight_decay=1e-6, optimizer="lars"),
-        presets={"target": dict(batch_size=256, lr=0.3, epochs=300, l2_start=1e-2)},
+        defaults=dict(batch_size=256, learning_rate=0.3, weight_decay=1e-6, optimizer="lars"),
+        presets={"target": dict(batch_size=256, learning_rate=0.3, epochs=300, l2_sp=1e-2)},
     ),  # as BYOL in Xu et al.
     "moco": Method(
         "pretrain",
@@ -79,16 +93,18 @@ METHODS: dict[str, Method] = {
         2020,
         "2003.04297",
         "two views",
-        defaults=dict(batch_size=256, lr=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
+        defaults=dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
         presets={
-            "target": dict(lr=0.003, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
-            "imagenet": dict(epochs=200, l2_start=0.0),
+            "target": dict(
+                learning_rate=0.003, epochs=300, l2_sp=1e-2
+            ),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(epochs=200, l2_sp=0.0),
             "cifar": dict(
                 batch_size=512,
-                lr=0.03,
+                learning_rate=0.03,
                 weight_decay=5e-4,
                 epochs=200,
-                l2_start=0.0,  # the authors' notebook
+                l2_sp=0.0,  # the authors' notebook
                 method_args=dict(queue=4096, m=0.99, tau=0.1),
             ),
         },
@@ -100,11 +116,13 @@ METHODS: dict[str, Method] = {
         2021,
         "2011.10566",
         "two views",
-        defaults=dict(batch_size=256, lr=0.05, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
+        defaults=dict(batch_size=256, learning_rate=0.05, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
         presets={
-            "target": dict(lr=0.005, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
-            "imagenet": dict(batch_size=512, epochs=100, l2_start=0.0),  # section 4
-            "cifar": dict(batch_size=512, lr=0.03, weight_decay=5e-4, epochs=800, l2_start=0.0),  # appendix D
+            "target": dict(
+                learning_rate=0.005, epochs=300, l2_sp=1e-2
+            ),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=512, epochs=100, l2_sp=0.0),  # section 4
+            "cifar": dict(batch_size=512, learning_rate=0.03, weight_decay=5e-4, epochs=800, l2_sp=0.0),  # appendix D
         },
     ),
     "simclr": Method(
@@ -114,11 +132,15 @@ METHODS: dict[str, Method] = {
         2020,
         "2002.05709",
         "two views",
-        defaults=dict(batch_size=256, lr=0.3, weight_decay=1e-6, optimizer="lars"),
+        defaults=dict(batch_size=256, learning_rate=0.3, weight_decay=1e-6, optimizer="lars"),
         presets={
-            "target": dict(lr=0.03, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
-            "imagenet": dict(batch_size=4096, epochs=100, warmup=0.1, l2_start=0.0, method_args=dict(tau=0.1)),
-            "cifar": dict(batch_size=1024, lr=1.0, epochs=1000, warmup=0.01, l2_start=0.0),  # appendix B.9
+            "target": dict(
+                learning_rate=0.03, epochs=300, l2_sp=1e-2
+            ),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=4096, epochs=100, warmup_ratio=0.1, l2_sp=0.0, method_args=dict(tau=0.1)),
+            "cifar": dict(
+                batch_size=1024, learning_rate=1.0, epochs=1000, warmup_ratio=0.01, l2_sp=0.0
+            ),  # appendix B.9
         },
     ),
     "vicreg": Method(
@@ -128,10 +150,12 @@ METHODS: dict[str, Method] = {
         2022,
         "2105.04906",
         "two views",
-        defaults=dict(batch_size=256, lr=0.2, weight_decay=1e-6, optimizer="lars"),
+        defaults=dict(batch_size=256, learning_rate=0.2, weight_decay=1e-6, optimizer="lars"),
         presets={
-            "target": dict(lr=0.02, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
-            "imagenet": dict(batch_size=2048, epochs=1000, warmup=0.01, l2_start=0.0),  # section 4.2
+            "target": dict(
+                learning_rate=0.02, epochs=300, l2_sp=1e-2
+            ),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(batch_size=2048, epochs=1000, warmup_ratio=0.01, l2_sp=0.0),  # section 4.2
         },
     ),
     "dino": Method(
@@ -141,11 +165,20 @@ METHODS: dict[str, Method] = {
         2021,
         "2104.14294",
         "two views, and local crops where asked for",
-        defaults=dict(batch_size=256, lr=5e-4, weight_decay=0.04, optimizer="adamw", clip_norm=3.0, min_scale=0.14),
+        defaults=dict(
+            batch_size=256, learning_rate=5e-4, weight_decay=0.04, optimizer="adamw", max_grad_norm=3.0, min_scale=0.14
+        ),
         presets={
-            "target": dict(lr=5e-5, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "target": dict(
+                learning_rate=5e-5, epochs=300, l2_sp=1e-2
+            ),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
             "imagenet": dict(
-                batch_size=1024, epochs=300, warmup=0.0333, l2_start=0.0, min_scale=0.4, method_args=dict(local_crops=8)
+                batch_size=1024,
+                epochs=300,
+                warmup_ratio=0.0333,
+                l2_sp=0.0,
+                min_scale=0.4,
+                method_args=dict(local_crops=8),
             ),  # section 3.1, and the authors' code
         },
     ),
@@ -156,8 +189,10 @@ METHODS: dict[str, Method] = {
         2018,
         "1803.07728",
         "one view, turned four ways",
-        defaults=dict(batch_size=128, lr=0.2, weight_decay=5e-4, optimizer="sgd", schedule="steps"),  # 0.1 at batch 128
-        presets={"cifar": dict(epochs=200, l2_start=0.0)},
+        defaults=dict(
+            batch_size=128, learning_rate=0.2, weight_decay=5e-4, optimizer="sgd", lr_scheduler_type="steps"
+        ),  # 0.1 at batch 128
+        presets={"cifar": dict(epochs=200, l2_sp=0.0)},
     ),  # Rebuffi et al., section 4.6
     "exemplar": Method(
         "pretrain",
@@ -166,7 +201,7 @@ METHODS: dict[str, Method] = {
         2014,
         "1406.6909",
         "eight views",
-        defaults=dict(batch_size=64, lr=0.1, weight_decay=1e-4, optimizer="sgd"),
+        defaults=dict(batch_size=64, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd"),
     ),  # Kolesnikov et al. 2019, 1901.09005
     "densecl": Method(
         "pretrain",
@@ -176,11 +211,13 @@ METHODS: dict[str, Method] = {
         "2011.09157",
         "two views, feature maps",
         tasks=("segmentation", "classification"),
-        defaults=dict(batch_size=256, lr=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
+        defaults=dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2),
         presets={
-            "target": dict(lr=0.003, epochs=300, l2_start=1e-2),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
-            "imagenet": dict(epochs=200, l2_start=0.0),
-            "coco": dict(lr=0.3, epochs=800, l2_start=0.0),
+            "target": dict(
+                learning_rate=0.003, epochs=300, l2_sp=1e-2
+            ),  # a tenth of ImageNet's rate, as Xu et al. section 4.1
+            "imagenet": dict(epochs=200, l2_sp=0.0),
+            "coco": dict(learning_rate=0.3, epochs=800, l2_sp=0.0),
         },
     ),
     "pixpro": Method(
@@ -191,10 +228,12 @@ METHODS: dict[str, Method] = {
         "2011.10043",
         "two views with their boxes, feature maps",
         tasks=("segmentation", "classification"),
-        defaults=dict(batch_size=8, lr=0.1, weight_decay=1e-5, optimizer="lars"),
+        defaults=dict(batch_size=8, learning_rate=0.1, weight_decay=1e-5, optimizer="lars"),
         presets={
-            "target": dict(batch_size=8, lr=0.1, epochs=200, l2_start=1e-2),  # Xu et al., section 4.1
-            "imagenet": dict(batch_size=1024, lr=1.0, epochs=100, warmup=0.05, l2_start=0.0),  # Xie et al., section 4.1
+            "target": dict(batch_size=8, learning_rate=0.1, epochs=200, l2_sp=1e-2),  # Xu et al., section 4.1
+            "imagenet": dict(
+                batch_size=1024, learning_rate=1.0, epochs=100, warmup_ratio=0.05, l2_sp=0.0
+            ),  # Xie et al., section 4.1
         },
     ),
     "pixpro-affine": Method(
@@ -205,8 +244,8 @@ METHODS: dict[str, Method] = {
         "2205.03001",
         "two views with their boxes, feature maps",
         tasks=("segmentation", "classification"),
-        defaults=dict(batch_size=8, lr=0.1, weight_decay=1e-5, optimizer="lars"),
-        presets={"target": dict(batch_size=8, lr=0.1, epochs=200, l2_start=1e-2)},
+        defaults=dict(batch_size=8, learning_rate=0.1, weight_decay=1e-5, optimizer="lars"),
+        presets={"target": dict(batch_size=8, learning_rate=0.1, epochs=200, l2_sp=1e-2)},
     ),  # Xu et al., section 4.1
     "supervised": Method(
         "finetune",
@@ -216,10 +255,10 @@ METHODS: dict[str, Method] = {
         "",
         "nothing",
         tasks=_BOTH,
-        defaults=dict(lr=0.03, batch_size=64),  # presets: S4L section 4.1
+        defaults=dict(learning_rate=0.03, batch_size=64),  # presets: S4L section 4.1
         presets={
-            "imagenet-10": dict(_STEPS, lr=0.1, weight_decay=1e-3, warmup=0.025, max_steps=100_000),
-            "imagenet-1": dict(_STEPS, lr=0.01, weight_decay=1e-2, warmup=0.01, max_steps=50_000),
+            "imagenet-10": dict(_STEPS, learning_rate=0.1, weight_decay=1e-3, warmup_ratio=0.025, max_steps=100_000),
+            "imagenet-1": dict(_STEPS, learning_rate=0.01, weight_decay=1e-2, warmup_ratio=0.01, max_steps=50_000),
         },
     ),
     "probe": Method(
@@ -259,18 +298,18 @@ METHODS: dict[str, Method] = {
         _WEAK_STRONG,
         rule="finetuning.weights:Fixed",
         tasks=_BOTH,
-        defaults=dict(lr=0.03, batch_size=64, unlabeled_ratio=7),
+        defaults=dict(learning_rate=0.03, batch_size=64, unlabeled_ratio=7),
         presets={
             "cifar": _CIFAR,
             "pretrained": _PRETRAINED,
             # the authors' code for 10 %: rate 0.1 for each 256 labeled images, decay 3e-4 of the square without the half
             "imagenet": dict(
-                lr=0.4,
+                learning_rate=0.4,
                 batch_size=1024,
                 unlabeled_ratio=5,
                 weight_decay=6e-4,
-                warmup=1 / 60,
-                schedule="steps-even",
+                warmup_ratio=1 / 60,
+                lr_scheduler_type="steps-even",
                 method_args=dict(tau=0.7, lambda_u=10.0),
             ),
         },
@@ -294,11 +333,11 @@ METHODS: dict[str, Method] = {
         prior="must",
         presets={
             "imagenet": dict(
-                lr=0.1,
+                learning_rate=0.1,
                 batch_size=32,
                 unlabeled_ratio=8,
                 weight_decay=1e-4,
-                schedule="steps",
+                lr_scheduler_type="steps",
                 epochs=100,
                 method_args=dict(lambda_l=0.0),
             )
@@ -352,7 +391,11 @@ METHODS: dict[str, Method] = {
             "cifar": _CIFAR,
             "pretrained": _PRETRAINED,
             **{
-                name: dict(values, lr=0.3 * values["lr"], method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0))
+                name: dict(
+                    values,
+                    learning_rate=0.3 * values["learning_rate"],
+                    method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0),
+                )
                 for name, values in _S4L.items()
             },  # 10 %: the authors' config/vat.sh; 1 %: that rate in proportion
         },
@@ -370,7 +413,9 @@ METHODS: dict[str, Method] = {
             "pretrained": dict(_PRETRAINED, method_args=dict(entropy=0.06)),
             **{
                 name: dict(
-                    values, lr=0.3 * values["lr"], method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0, entropy=1.0)
+                    values,
+                    learning_rate=0.3 * values["learning_rate"],
+                    method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0, entropy=1.0),
                 )
                 for name, values in _S4L.items()
             },  # as vat; config/vat_entmin.sh
@@ -396,12 +441,12 @@ METHODS: dict[str, Method] = {
         defaults=dict(unlabeled_ratio=1, method_args=dict(ramp=0.4)),  # the paper's 1/64 is too short below 10^5 steps
         presets={
             "cifar": dict(
-                lr=0.002,
+                learning_rate=0.002,
                 optimizer="adamw",
                 batch_size=64,
                 unlabeled_ratio=1,
                 weight_decay=0.02,
-                schedule="constant",
+                lr_scheduler_type="constant",
                 max_steps=2**20,
                 method_args=dict(ramp=0.0156),
             )
@@ -417,12 +462,12 @@ METHODS: dict[str, Method] = {
         defaults=dict(unlabeled_ratio=1, method_args=dict(ramp=0.4)),  # as MixMatch
         presets={
             "cifar": dict(
-                lr=0.002,
+                learning_rate=0.002,
                 optimizer="adamw",
                 batch_size=64,
                 unlabeled_ratio=1,
                 weight_decay=0.02,
-                schedule="constant",
+                lr_scheduler_type="constant",
                 max_steps=2**20,
                 method_args=dict(ramp=0.0156),
             )
@@ -506,11 +551,11 @@ METHODS: dict[str, Method] = {
             "cifar": dict(_CIFAR, max_steps=2**19),
             "pretrained": _PRETRAINED,
             "imagenet": dict(
-                lr=0.1,
+                learning_rate=0.1,
                 batch_size=160,
                 unlabeled_ratio=4,
                 weight_decay=1e-4,
-                schedule="cosine",
+                lr_scheduler_type="cosine",
                 method_args=dict(
                     tau=0.6, edge=0.3, lambda_u=10.0, lambda_c=10.0, temperature=0.1, width=128, bank=30_000, memory=128
                 ),
@@ -527,12 +572,12 @@ METHODS: dict[str, Method] = {
         defaults=dict(unlabeled_ratio=1),
         presets={
             "pretrained": dict(
-                lr=0.001,
+                learning_rate=0.001,
                 head_lr=10.0,
                 batch_size=64,
                 unlabeled_ratio=1,
                 weight_decay=1e-4,
-                schedule="steps-tuning",
+                lr_scheduler_type="steps-tuning",
                 max_steps=27_000,
             )
         },
@@ -567,12 +612,12 @@ METHODS: dict[str, Method] = {
         defaults=dict(unlabeled_ratio=1),
         presets={
             "imagenet-10": dict(
-                lr=0.1,
+                learning_rate=0.1,
                 batch_size=128,
                 unlabeled_ratio=1,
                 weight_decay=2e-4,
-                schedule="steps-moam",
-                warmup=0.05,
+                lr_scheduler_type="steps-moam",
+                warmup_ratio=0.05,
                 epochs=20,
             )
         },
@@ -586,14 +631,16 @@ METHODS: dict[str, Method] = {
         _WEAK_STRONG,
         defaults=dict(unlabeled_ratio=4),
         presets={
-            "cifar": dict(lr=0.03, unlabeled_ratio=4, weight_decay=5e-4, schedule="cosine", epochs=200),
+            "cifar": dict(
+                learning_rate=0.03, unlabeled_ratio=4, weight_decay=5e-4, lr_scheduler_type="cosine", epochs=200
+            ),
             **{
                 f"imagenet-{percent}": dict(
-                    lr=0.4,
+                    learning_rate=0.4,
                     batch_size=256,
                     unlabeled_ratio=4,
                     weight_decay=1e-4,
-                    schedule="cosine",
+                    lr_scheduler_type="cosine",
                     epochs=800,
                     method_args=dict(weights, tau=0.6, gamma=10.0, queue=65_536, width=128),
                 )  # table 8
@@ -622,10 +669,10 @@ METHODS: dict[str, Method] = {
         "1906.01916",
         "weak view of at least two images",
         tasks=("segmentation",),
-        defaults=dict(_CUTMIX, batch_size=10, lr=1e-4, max_steps=10_000),
+        defaults=dict(_CUTMIX, batch_size=10, learning_rate=1e-4, max_steps=10_000),
         presets={
             "voc": dict(_CUTMIX, batch_size=20, image_size=321),
-            "cityscapes": dict(_CUTMIX, batch_size=8, pool_size=1024, image_size=512, image_height=256),
+            "cityscapes": dict(_CUTMIX, batch_size=8, stored_size=1024, image_size=512, image_height=256),
             "isic": dict(_CUTMIX, batch_size=10, image_size=224),
         },
     ),  # French et al., section 4.3
@@ -640,18 +687,18 @@ METHODS: dict[str, Method] = {
         # section 4 and the authors' configs/; there whole images of Cityscapes, neither scaled nor mirrored
         defaults=dict(
             optimizer="sgd",
-            lr=2.5e-4,
+            learning_rate=2.5e-4,
             head_lr=10.0,
             batch_size=10,
             unlabeled_ratio=1,
             weight_decay=5e-4,
-            schedule="poly",
+            lr_scheduler_type="poly",
         ),
         presets={
             "voc": dict(batch_size=10, image_size=321, max_steps=40_000),
             "cityscapes": dict(
                 batch_size=2,
-                pool_size=1024,
+                stored_size=1024,
                 image_size=1024,
                 image_height=512,
                 scale=[1.0, 1.0],
@@ -668,7 +715,14 @@ METHODS: dict[str, Method] = {
         "2104.13415",
         "weak and two strong views of at least two images",
         tasks=("segmentation",),
-        defaults=dict(optimizer="sgd", lr=2e-4, batch_size=10, unlabeled_ratio=1, weight_decay=5e-4, schedule="poly"),
+        defaults=dict(
+            optimizer="sgd",
+            learning_rate=2e-4,
+            batch_size=10,
+            unlabeled_ratio=1,
+            weight_decay=5e-4,
+            lr_scheduler_type="poly",
+        ),
     ),  # configs/
     "unimatch": Method(
         "finetune",
@@ -680,17 +734,19 @@ METHODS: dict[str, Method] = {
         tasks=("segmentation",),
         defaults=dict(
             optimizer="sgd",
-            lr=1e-3,
+            learning_rate=1e-3,
             head_lr=10.0,
             batch_size=8,
             unlabeled_ratio=1,
             weight_decay=1e-4,
-            schedule="poly",
+            lr_scheduler_type="poly",
             scale=[0.5, 2.0],
         ),
         presets={
             "voc": dict(image_size=321, epochs=80),  # section 4.1 and the authors' configs/
-            "cityscapes": dict(lr=5e-3, head_lr=1.0, image_size=801, window=801, epochs=240, method_args=dict(tau=0.0)),
+            "cityscapes": dict(
+                learning_rate=5e-3, head_lr=1.0, image_size=801, window=801, epochs=240, method_args=dict(tau=0.0)
+            ),
         },
     ),
     "unimatch-v2": Method(
@@ -703,12 +759,12 @@ METHODS: dict[str, Method] = {
         tasks=("segmentation",),
         defaults=dict(
             optimizer="adamw",
-            lr=5e-6,
+            learning_rate=5e-6,
             head_lr=40.0,
             batch_size=16,
             unlabeled_ratio=1,
             weight_decay=0.01,
-            schedule="poly",
+            lr_scheduler_type="poly",
             scale=[0.5, 2.0],
         ),
     ),  # section 4.1; the decoder starts from nothing

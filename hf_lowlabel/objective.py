@@ -69,7 +69,7 @@ class FinetuneObjective(Objective):
 
     `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there. batch: {"labeled":
     {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64 [M]}}.
-    For segmentation both bring "key" int64 [n]: what an image's boxes, classes and the like are drawn from (views.draws.keyed),
+    For segmentation both bring "key" int64 [n]: what an image's boxes, classes and the like are drawn from (views.counter_rng.keyed),
     the same on any number of processes.
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
     momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.

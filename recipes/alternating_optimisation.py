@@ -86,12 +86,12 @@ def main() -> None:
     phase_two = dict(
         method="self-training",
         freeze=args.freeze,
-        lr=args.lr,
-        schedule="constant",
+        learning_rate=args.lr,
+        lr_scheduler_type="constant",
         batch_size=args.batch_size // 4,
         unlabeled_ratio=4,
         epochs=args.epochs,
-        keep_best="last",
+        metric_for_best_model="last",
         method_args=dict(lambda_l=0.0, share=0.5, ema_decay=0.0),
     )
     if args.dry_run:  # phase two is lighter than RotNet's four rotations

@@ -113,7 +113,7 @@ def main() -> None:
         preset="cifar",
         split=str(folder / "split.json"),
         max_steps=args.max_steps,
-        eval_every=max(1, args.max_steps // 1024),
+        eval_steps=max(1, args.max_steps // 1024),
         output_dir=str(folder / "flexmatch"),
     )
     print(f"test accuracy with {args.num_labels} labels: {run.metrics['accuracy']:.2%} (weights chosen by Sel)")

@@ -78,7 +78,7 @@ def main() -> None:
         num_labels=number,
         class_balanced=True,
         max_steps=args.max_steps,
-        eval_every=max(1, args.max_steps // 1024),
+        eval_steps=max(1, args.max_steps // 1024),
         output_dir=str(folder / f"{'' if args.pretrain == 'none' else args.pretrain + '-'}{args.method}-{number}"),
     )
     print(f"{args.benchmark}, {number} labels: test accuracy {run.metrics['accuracy']:.2%} (weights chosen by Sel)")

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet50", help="architecture")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")
     parser.add_argument(
-        "--pool-size", type=int, default=256, help="side of a stored image in px, which the five crops are cut from"
+        "--stored-size", type=int, default=256, help="side of a stored image in px, which the five crops are cut from"
     )
     parser.add_argument(
         "--epochs", type=float, nargs=3, default=(200.0, 18.0, 20.0), metavar="E", help="of the three steps"
@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    shared = dict(common(args), image_size=args.image_size, pool_size=args.pool_size)
+    shared = dict(common(args), image_size=args.image_size, stored_size=args.stored_size)
     first, second, third = args.epochs
 
     def steps(epochs: float, images: int, batch: int) -> int:
@@ -89,9 +89,9 @@ def main() -> None:
         method="supervised",
         model=str(two.folder),
         split=str(one.folder / "split.json"),
-        lr=5e-4,
+        learning_rate=5e-4,
         weight_decay=3e-3,
-        schedule="steps",
+        lr_scheduler_type="steps",
         batch_size=128,
         max_steps=steps(third, args.num_labels, 128),
         output_dir=str(folder / "3-labels"),

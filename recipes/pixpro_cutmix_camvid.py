@@ -89,7 +89,7 @@ def main() -> None:
             method_args=views,
             num_labels=args.num_labels,
             architecture=args.architecture,
-            lr=args.lr,
+            learning_rate=args.lr,
             batch_size=args.batch_size,
             image_size=args.image_size,
             max_steps=args.max_steps,

@@ -65,7 +65,7 @@ def main() -> None:
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
     preset = "pretrained" if "pretrained" in METHODS[args.method].presets else None
-    rate = {"lr": args.lr} if args.lr else {} if preset else {"lr": 0.1}  # section 4.2
+    rate = {"learning_rate": args.lr} if args.lr else {} if preset else {"learning_rate": 0.1}  # section 4.2
     run = finetune(
         **shared,
         **start,

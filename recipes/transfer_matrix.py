@@ -23,7 +23,7 @@ from pathlib import Path
 from data_sets import arguments, common
 
 from hf_lowlabel import finetune, pretrain
-from hf_lowlabel.hub.facts import RunFacts
+from hf_lowlabel.records import RunRecord
 
 LABELS = {"cifar10": 40, "cifar100": 400, "svhn": 40}
 
@@ -64,13 +64,13 @@ def main() -> None:
         for target in args.targets:
             out = root / f"{source}-{target}"
             if (out / "metrics.json").is_file():
-                cells[source, target] = RunFacts.from_json(out / "run.json").metrics["accuracy"]
+                cells[source, target] = RunRecord.from_json(out / "run.json").metrics["accuracy"]
                 continue
             run = finetune(
                 **settings(target),
                 **weights,
                 method="supervised",
-                lr=0.1,
+                learning_rate=0.1,
                 num_labels=LABELS[target],
                 class_balanced=True,
                 max_steps=args.max_steps,

@@ -53,10 +53,10 @@ def main() -> None:
         common(args),
         image_size=args.image_size,
         optimizer="adamw",
-        lr=args.lr,
+        learning_rate=args.lr,
         weight_decay=1e-4,
-        schedule="cosine",
-        warmup=0.05,
+        lr_scheduler_type="cosine",
+        warmup_ratio=0.05,
         batch_size=args.batch_size,
         max_steps=args.max_steps,
     )

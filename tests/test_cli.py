@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from hf_lowlabel.arguments import FinetuneConfig, PretrainConfig
 from hf_lowlabel.cli import VERBS, key_values, main, parse_config
-from hf_lowlabel.config import FinetuneConfig, PretrainConfig
 from hf_lowlabel.errors import UserError
 
 HEAVY = ("torch", "transformers", "timm", "numpy", "datasets", "sklearn", "matplotlib")
@@ -46,7 +46,9 @@ def test_flags_win_over_the_file(tmp_path):
     config = parse_config(
         FinetuneConfig, ["--config", str(tmp_path / "a.yaml"), "--lr", "0.5", "--method-args", "tau=0.8"]
     )
-    assert config.lr == 0.5 and config.num_labels == 40 and config.method_args == {"tau": 0.8, "lambda_u": 2.0}
+    assert (
+        config.learning_rate == 0.5 and config.num_labels == 40 and config.method_args == {"tau": 0.8, "lambda_u": 2.0}
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_flags_win_over_the_file(tmp_path):
         (["finetune", "--dataset", "digits", "--method", "cutmix"], "cutmix is a method for segmentation"),
         (["pretrain", "--dataset", "digits", "--method", "fixmatch"], "unknown pretrain method 'fixmatch'"),
         (["finetune", "--dataset", "digits", "--preset", "cifer"], "did you mean 'cifar'"),
-        (["finetune", "--dataset", "digits", "--schedule", "cosin"], "did you mean 'cosine'"),
+        (["finetune", "--dataset", "digits", "--lr-scheduler-type", "cosin"], "did you mean 'cosine'"),
         (["finetune", "--num-labels", "40"], "no data given"),
         (["finetune", "--dataset", "digits", "--max-steps", "0"], "max_steps is 0; expected a number above 0"),
         (["finetune", "--dataset", "digits", "--lr", "-1"], "lr is -1.0; expected 0 or more"),
@@ -68,7 +70,7 @@ def test_flags_win_over_the_file(tmp_path):
         ),
         (["finetune", "--dataset", "digits", "--seed", "-1"], "seed is -1; expected 0 to 4294967295"),
         (["finetune", "--dataset", "digits", "--drop-rate", "1"], "drop_rate is 1.0; expected a share"),
-        (["finetune", "--dataset", "digits", "--warmup", "1.5"], "warmup is 1.5; expected a share from 0 to 1"),
+        (["finetune", "--dataset", "digits", "--warmup-ratio", "1.5"], "warmup is 1.5; expected a share from 0 to 1"),
         (
             ["finetune", "--dataset", "digits", "--split", "s.json", "--validation", "3"],
             "found validation beside a split",

@@ -111,7 +111,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     code = (
         "import hf_lowlabel, os; assert 'site' in hf_lowlabel.__file__, hf_lowlabel.__file__\n"
         "from hf_lowlabel import finetune\n"
-        "finetune(dataset='digits', model='cnn6_16', from_scratch=True, image_size=16, pool_size=16, num_labels=40, max_steps=2, "
+        "finetune(dataset='digits', model='cnn6_16', from_scratch=True, image_size=16, stored_size=16, num_labels=40, max_steps=2, "
         "batch_size=4, output_dir='run')\nassert 'pipeline' in open('run/README.md').read()"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *here])}

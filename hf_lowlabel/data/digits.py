@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 
 from ..errors import MissingSplit
-from .sources import ArrayReader, Source, fingerprint
+from .dataset import ArrayReader, ImageDataset, fingerprint
 
 
-def digits(split: str = "train") -> Source:
+def digits(split: str = "train") -> ImageDataset:
     """The whole set as one split (cut a test set out of it with `make_split(..., test_fraction=0.2)`).
 
     Values 0..16 become 0..255 (v * 255 / 16, rounded). A mirrored digit is another digit or none: flip is False.
@@ -28,7 +28,7 @@ def digits(split: str = "train") -> Source:
     ids = [f"{i:04d}" for i in range(len(labels))]
     names = [str(n) for n in data.target_names]
     content = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
-    return Source(
+    return ImageDataset(
         name="digits",
         config=None,
         split=split,

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
+from .dataset import ImageDataset, fingerprint
 from .images import open_image
-from .sources import Source, fingerprint
 
 SPLITS = {
     "train": ("train", "training"),
@@ -54,7 +54,7 @@ def is_table(path: Path) -> bool:
     return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
 
 
-def load_folder(path: Path, split: str = "train", label_column: str | None = None) -> Source:
+def load_folder(path: Path, split: str = "train", label_column: str | None = None) -> ImageDataset:
     root, siblings = split_root(path, split)
     found = sorted((unicodedata.normalize("NFC", name), name, size) for name, size in walk(root))
     if not found:
@@ -77,7 +77,7 @@ def load_folder(path: Path, split: str = "train", label_column: str | None = Non
         names = class_order({text for text in texts if text} | (others if any(texts) else set()))
     index = {name: k for k, name in enumerate(names)}
     labels = np.array([index.get(text, -1) for text in texts], dtype=np.int64)
-    return Source(
+    return ImageDataset(
         name=path.resolve().name,
         config=None,
         split=split,

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import MissingSplit, UserError, unknown
 from .folders import SPLITS, FileReader, walk
-from .masks import IGNORE, Coding
+from .masks import IGNORE, MaskFormat
 from .segmentation import Declared, SegmentationSource, build
 
 SUFFIXES = ("_mask", "_segmentation", "_label", "_labels", "_gt")  # what data sets append to a mask's name
@@ -196,7 +196,16 @@ def load_voc(path: Path, split: str, declared: Declared) -> SegmentationSource:
     of_image = {stem(id): (name, size) for id, name, size in listing(masks)}
     reader, sizes = FileReader(path / "JPEGImages", [every[id][0] for id in ids]), [every[id][1] for id in ids]
     return files_source(
-        path.resolve().name, split, ids, reader, sizes, masks, of_image, declared, names=VOC_CLASSES, coding=Coding()
+        path.resolve().name,
+        split,
+        ids,
+        reader,
+        sizes,
+        masks,
+        of_image,
+        declared,
+        names=VOC_CLASSES,
+        coding=MaskFormat(),
     )
 
 
@@ -229,5 +238,5 @@ def load_cityscapes(path: Path, split: str, declared: Declared) -> SegmentationS
         of_image,
         declared,
         names=CITYSCAPES_CLASSES,
-        coding=Coding(table=kinds[ending]),
+        coding=MaskFormat(table=kinds[ending]),
     )

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import UserError, unknown
-from .order import order
+from .permutation import epoch_permutation
 from .segmentation import SegmentationSource
 from .splits import Split
 
@@ -98,7 +98,7 @@ def make_mask_split(
         )
     test, validation_ids = [], []
     for part, count, stream in ((test, held[0], "split/test"), (validation_ids, held[1], "split/validation")):
-        chosen = usable[order(seed, stream, 0, count, len(usable))] if count else usable[:0]
+        chosen = usable[epoch_permutation(seed, stream, 0, count, len(usable))] if count else usable[:0]
         part += [source.ids[i] for i in np.sort(chosen)]
         usable = usable[~np.isin(usable, chosen)]
     drawn = usable[np.random.RandomState(seed).permutation(len(usable))[:wanted]]

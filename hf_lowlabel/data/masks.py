@@ -26,7 +26,7 @@ IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes th
 
 
 @dataclass(frozen=True)
-class Coding:
+class MaskFormat:
     """How the masks of a source are coded.
 
     ignore: raw values that take no part, beside 255. table: class of every raw value 0..255, for sources whose values
@@ -51,7 +51,7 @@ class Coding:
             raise UserError(f"found {wrong[0]} among the ignored mask values; expected 0..255")
 
 
-def decode_mask(image: Image.Image, coding: Coding, num_classes: int, id: str) -> np.ndarray:
+def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: str) -> np.ndarray:
     """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
     if coding.kind == "binary":
         return _from_binary(image, id)
@@ -104,7 +104,7 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
     return (gray >= 128).astype(np.uint8)
 
 
-def _from_colors(rgb: np.ndarray, coding: Coding, id: str) -> np.ndarray:
+def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
     def packed(c: np.ndarray) -> np.ndarray:
         c = c.astype(np.int32)
         return c[..., 0] << 16 | c[..., 1] << 8 | c[..., 2]
@@ -132,7 +132,7 @@ def _beyond(id: str, value: int, num_classes: int) -> UserError:
     )
 
 
-def check_values(present: np.ndarray, coding: Coding, count: int, name: str) -> None:
+def check_values(present: np.ndarray, coding: MaskFormat, count: int, name: str) -> None:
     """`present`: bool [256], which values the `count` labeled masks of a source hold together.
 
     Nothing but 0 and 255 is what a binary mask looks like when it is read as indices.
@@ -162,7 +162,7 @@ def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str)
 
 def make_coding(
     kind: str, names: Sequence[str], colors: Mapping[str, tuple[int, int, int]] | None, ignore: Iterable[int]
-) -> Coding:
+) -> MaskFormat:
     """The coding a user declared. `colors` may name colours of no class beside those of all classes."""
     pairs = []
     if kind == "colors" and colors:
@@ -177,7 +177,7 @@ def make_coding(
         twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
         if twice:
             raise UserError(f"found colour {twice[0]} for two classes; expected a colour of its own for each")
-    return Coding(kind, tuple(int(v) for v in ignore), None, tuple(pairs))
+    return MaskFormat(kind, tuple(int(v) for v in ignore), None, tuple(pairs))
 
 
 def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:

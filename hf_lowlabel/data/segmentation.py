@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError, unknown
+from .dataset import ImageDataset, JoinedReader, Reader, fingerprint, looks_like_hub_id, missing
 from .images import DECODE_ERRORS, BadImage, load_rgb
-from .masks import IGNORE, Coding, check_names, check_size, decode_mask, make_coding, read_classes
-from .sources import JoinedReader, Reader, Source, fingerprint, looks_like_hub_id, missing
+from .masks import IGNORE, MaskFormat, check_names, check_size, decode_mask, make_coding, read_classes
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a source that names none
@@ -31,7 +31,7 @@ SCANNED = 500  # masks looked at to count the classes of a source that names non
 
 @dataclass
 class SegmentationSource:
-    """Like `Source`, with masks instead of classes: `image(i)` is PIL's, `mask(i)` uint8 [H, W] with 255 = no part."""
+    """Like `ImageDataset`, with masks instead of classes: `image(i)` is PIL's, `mask(i)` uint8 [H, W] with 255 = no part."""
 
     name: str
     config: str | None
@@ -40,7 +40,7 @@ class SegmentationSource:
     ids: list[str]
     has_mask: np.ndarray  # bool [N]
     class_names: list[str]  # in the order of their index
-    coding: Coding
+    coding: MaskFormat
     fingerprint: str  # sha256 over class names, ids, which have masks, and the sizes of all files
     license: str | None
     flip: bool  # a mirrored image with its mirrored mask is as good an example
@@ -97,10 +97,10 @@ class SegmentationSource:
         except DECODE_ERRORS as error:
             raise UserError(f"found a mask of image {self.ids[i]!r} that cannot be read: {error}") from error
 
-    def images(self) -> Source:
+    def images(self) -> ImageDataset:
         """The images alone, without labels: what target pretraining sees."""
         none = np.full(len(self), -1, dtype=np.int64)
-        return Source(
+        return ImageDataset(
             name=self.name,
             config=self.config,
             split=self.split,
@@ -140,7 +140,7 @@ class SubsetReader:
         return self.reader(int(self.keep[i]))
 
 
-def join_images(labeled: SegmentationSource, unlabeled: Source | SegmentationSource) -> SegmentationSource:
+def join_images(labeled: SegmentationSource, unlabeled: ImageDataset | SegmentationSource) -> SegmentationSource:
     """Masks come from the first source, the second is raw images. Ids become "labeled/<id>" and "unlabeled/<id>"."""
     if not labeled.has_mask.any():
         raise UserError(
@@ -174,8 +174,8 @@ class Declared:
     ignore: Sequence[int] = ()
 
     def resolve(
-        self, names: Sequence[str] | None, coding: Coding | None, scan: Callable[[Coding], int]
-    ) -> tuple[list[str], Coding]:
+        self, names: Sequence[str] | None, coding: MaskFormat | None, scan: Callable[[MaskFormat], int]
+    ) -> tuple[list[str], MaskFormat]:
         """(class names, coding). A layout's own names and coding hold unless others are declared."""
         colors = None
         if isinstance(self.classes, (str, Path)):
@@ -184,7 +184,7 @@ class Declared:
             names = [str(n) for n in self.classes]
             check_names(names)
         if coding is None or self.format or self.ignore:
-            base = coding or Coding()
+            base = coding or MaskFormat()
             kind = self.format or base.kind
             made = make_coding(kind, names or [], colors, self.ignore)
             coding = replace(made, table=base.table if kind == base.kind else None)
@@ -244,7 +244,7 @@ def build(
     declared: Declared,
     *,
     names: Sequence[str] | None = None,
-    coding: Coding | None = None,
+    coding: MaskFormat | None = None,
     config: str | None = None,
     revision: str | None = None,
     license: str | None = None,
@@ -275,7 +275,7 @@ class _Counter:
     def __init__(self, ids: list[str], has_mask: np.ndarray, mask_reader: Reader | None, name: str):
         self.ids, self.rows, self.mask_reader, self.name = ids, np.flatnonzero(has_mask), mask_reader, name
 
-    def __call__(self, coding: Coding) -> int:
+    def __call__(self, coding: MaskFormat) -> int:
         if not len(self.rows):
             raise UserError(
                 f"found neither masks nor class names in {self.name!r}; expected one of them; fix: give classes"

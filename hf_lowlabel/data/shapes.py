@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MissingSplit, unknown
-from .masks import Coding
-from .order import philox_key
+from .dataset import fingerprint
+from .masks import MaskFormat
+from .permutation import philox_key
 from .segmentation import SegmentationSource
-from .sources import fingerprint
 
 SIDE = 64  # px
 SIZES = {"train": 800, "validation": 100, "test": 200}  # images
@@ -51,7 +51,7 @@ def shapes(split: str = "train") -> SegmentationSource:
         ids=ids,
         has_mask=np.ones(n, dtype=bool),
         class_names=list(CLASSES),
-        coding=Coding(),
+        coding=MaskFormat(),
         fingerprint=fingerprint(ids, np.ones(n), CLASSES, [version] * n),
         license="cc0-1.0",
         flip=True,

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError, unknown
-from .order import order
+from .dataset import ImageDataset
+from .permutation import epoch_permutation
 from .published import fetch, is_published
-from .sources import Source
 
 
-class Resolved(NamedTuple):
+class SplitIndices(NamedTuple):
     """A split as positions in its source, each int64 and ascending."""
 
     labeled: np.ndarray
@@ -39,7 +39,7 @@ class Resolved(NamedTuple):
 class Split:
     """A manifest: which images of a data set are labeled, and which are held out.
 
-    dataset, config, revision, fingerprint: the Source it was made for. class_names: in the order of the classifier's
+    dataset, config, revision, fingerprint: the ImageDataset it was made for. class_names: in the order of the classifier's
     outputs. labeled: image id -> class name (None: the label is a mask). validation, test: ids that are never trained on.
     seed: of the draw. unlabeled: always "rest", all but validation and test. `save`, `load` and `resolve` it.
     """
@@ -118,7 +118,7 @@ class Split:
                 raise UserError(f"found {key!r} = {content.get(key)!r:.60} in {where}; expected a {kind.__name__}")
         return cls(**content)
 
-    def resolve(self, source: Source) -> Resolved:
+    def resolve(self, source: ImageDataset) -> SplitIndices:
         """Positions in `source`, after checking that it is the data this split was made for."""
         self.check(source)
         named = {*self.labeled, *self.validation, *self.test}
@@ -138,9 +138,9 @@ class Split:
         pool = np.ones(len(source), dtype=bool)
         pool[validation] = pool[test] = False
         pairs = np.array(labeled, dtype=np.int64).reshape(-1, 2)
-        return Resolved(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(pool))
+        return SplitIndices(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(pool))
 
-    def check(self, source: Source) -> None:
+    def check(self, source: ImageDataset) -> None:
         if self.foreign(source):
             warnings.warn(
                 f"found {', '.join(source.class_names[:10])} in {source.name!r}, none of them a class of the split "
@@ -158,11 +158,11 @@ class Split:
                 "--dataset-revision), or make a new split with `hf-lowlabel split`"
             )
 
-    def foreign(self, source: Source) -> bool:
+    def foreign(self, source: ImageDataset) -> bool:
         """Are the classes of `source` others altogether, as folders by day or by slide are? All labels are then the split's."""
         return bool(self.class_names and source.class_names) and set(self.class_names).isdisjoint(source.class_names)
 
-    def targets(self, source: Source) -> np.ndarray:
+    def targets(self, source: ImageDataset) -> np.ndarray:
         """int64 [N]: the label of each image of `source` as an index into the split's class names; -1 = none."""
         own = source.without_labels() if self.foreign(source) else source
         labels = own.with_classes(self.class_names).labels.copy()
@@ -172,7 +172,7 @@ class Split:
 
 
 def manifest(
-    source: Source,
+    source: ImageDataset,
     labeled: Mapping[str, str],
     *,
     validation: Sequence[str] = (),
@@ -213,7 +213,7 @@ def warn_without_label(split: Split) -> None:
 
 
 def make_split(
-    source: Source,
+    source: ImageDataset,
     num_labels: int | None = None,
     *,
     seed: int = 0,
@@ -228,7 +228,9 @@ def make_split(
     per class). source: what `load_source` returns. Raises UserError for a budget that the labels there cannot meet.
     """
     if not hasattr(source, "labels"):
-        raise UserError(f"found a {type(source).__name__}; expected a Source; fix: make_split(load_source(...), ...)")
+        raise UserError(
+            f"found a {type(source).__name__}; expected a ImageDataset; fix: make_split(load_source(...), ...)"
+        )
     has_label = np.flatnonzero(source.labels >= 0)
     check_budget(source, num_labels, class_balanced, validation, test_fraction, len(has_label))
     test = stratified(source, has_label, round(test_fraction * len(has_label)), seed, "split/test")
@@ -245,13 +247,15 @@ def make_split(
     if class_balanced and num_labels is not None:
         chosen = balanced(source, rest, wanted, seed)
     else:
-        chosen = rest[order(seed, "split/labeled", 0, wanted, len(rest))] if wanted else rest[:0]
+        chosen = rest[epoch_permutation(seed, "split/labeled", 0, wanted, len(rest))] if wanted else rest[:0]
     labeled = {source.ids[i]: source.class_names[source.labels[i]] for i in np.sort(chosen)}
     held_ids, test_ids = ([source.ids[i] for i in part] for part in (held, test))
     return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
 
 
-def check_budget(source: Source, num_labels, class_balanced: bool, validation, test_fraction, available: int) -> None:
+def check_budget(
+    source: ImageDataset, num_labels, class_balanced: bool, validation, test_fraction, available: int
+) -> None:
     if not available:
         raise UserError(
             f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into "
@@ -279,13 +283,13 @@ def check_budget(source: Source, num_labels, class_balanced: bool, validation, t
         raise UserError(f"found {validation} images for validation; expected a count, 0 or more")
 
 
-def shuffled_class(source: Source, among: np.ndarray, k: int, seed: int, stream: str) -> np.ndarray:
+def shuffled_class(source: ImageDataset, among: np.ndarray, k: int, seed: int, stream: str) -> np.ndarray:
     """Those of class k in an order of their own, so that a longer prefix contains a shorter one."""
     members = among[source.labels[among] == k]
-    return members[order(seed, f"{stream}/{k}", 0, len(members), len(members))] if len(members) else members
+    return members[epoch_permutation(seed, f"{stream}/{k}", 0, len(members), len(members))] if len(members) else members
 
 
-def stratified(source: Source, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
+def stratified(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
     """`count` images with each class in proportion, by largest remainder (ties to the lower class)."""
     if count > len(among):
         raise UserError(
@@ -301,11 +305,11 @@ def stratified(source: Source, among: np.ndarray, count: int, seed: int, stream:
     return np.sort(np.concatenate(parts))
 
 
-def balanced(source: Source, among: np.ndarray, count: int, seed: int) -> np.ndarray:
+def balanced(source: ImageDataset, among: np.ndarray, count: int, seed: int) -> np.ndarray:
     """`count` images, each class as often as any other; what does not divide goes to classes drawn at random."""
     classes = len(source.class_names)
     quota = np.full(classes, count // classes, dtype=np.int64)
-    quota[order(seed, "split/extra", 0, classes, classes)[: count % classes]] += 1
+    quota[epoch_permutation(seed, "split/extra", 0, classes, classes)[: count % classes]] += 1
     sizes = np.bincount(source.labels[among], minlength=classes)
     short = [k for k in range(classes) if sizes[k] < quota[k]]
     if short:

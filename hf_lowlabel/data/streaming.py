@@ -2,7 +2,7 @@
 
 Each rank reads its own shards. What it reads is a function of (seed, rank, ranks, position): in each epoch the rank's
 shards come in a new order, and rows are shuffled inside windows of `window` rows. A resume gives the position and reads
-up to it again, without decoding; for data that fits a disk, a StreamingPool resumes at once and shuffles fully.
+up to it again, without decoding; for data that fits a disk, a StreamingCache resumes at once and shuffles fully.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
+from .dataset import EMBEDDED, ImageDataset
 from .folders import is_table
 from .images import BadImage, decode, open_image, resampling
-from .order import order
-from .sources import EMBEDDED, Source
+from .permutation import epoch_permutation
 from .tables import card_license, find_image, hub_facts, id_columns, load, open_local
 
 Row = tuple[str, dict | None]  # (id, {"bytes", "path"} of the encoded image)
@@ -73,7 +73,7 @@ class Shards:
         for i, row in enumerate(rows.cast_column(self.image_column, datasets.Image(decode=False))):
             yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", row[self.image_column]
 
-    def sample(self, images: int) -> Source:
+    def sample(self, images: int) -> ImageDataset:
         """The first rows of up to 32 shards spread over all of them, about `images` in total, held encoded and without
         labels. The fingerprint is that of the sample and the number of shards."""
         numbers = np.unique(np.linspace(0, self.count - 1, min(self.count, 32)).astype(int)).tolist()
@@ -82,7 +82,7 @@ class Shards:
         digest = hashlib.sha256(f"{self.count}".encode())
         for id, encoded in rows.values():
             digest.update(f"\n{id}\0{zlib.crc32((encoded or {}).get('bytes') or b'')}".encode())
-        return Source(
+        return ImageDataset(
             name=self.name,
             config=self.config,
             split=self.split,
@@ -158,14 +158,16 @@ class ShardedStream:
             shards, first, stride = list(range(self.rank, self.shards.count, self.world)), 0, 1
         else:
             shards, first, stride = list(range(self.shards.count)), self.rank, self.world
-        turn = order(self.seed, "stream/shards", epoch * len(shards), len(shards), len(shards))
+        turn = epoch_permutation(self.seed, "stream/shards", epoch * len(shards), len(shards), len(shards))
         rows = itertools.chain.from_iterable(self.shards.rows(shards[i]) for i in turn)
         rows = itertools.islice(rows, first, None, stride)
         for number in itertools.count():
             window = list(itertools.islice(rows, self.window))
             if not window:
                 return
-            shuffle = order(self.seed, f"stream/rows/{self.rank}/{epoch}/{number}", 0, len(window), len(window))
+            shuffle = epoch_permutation(
+                self.seed, f"stream/rows/{self.rank}/{epoch}/{number}", 0, len(window), len(window)
+            )
             yield from (window[i] for i in shuffle)
 
     def rows(self) -> Iterator[Row]:

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
+from .dataset import ImageDataset, check_labels, fingerprint
 from .folders import LABEL_COLUMNS, SPLITS, class_order, label_text
 from .images import BadImage, open_image
-from .sources import Source, check_labels, fingerprint
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
@@ -70,7 +70,7 @@ class TableReader:
 
 def load_parquet(
     path: Path, config: str | None, split: str, image_column: str | None, label_column: str | None
-) -> Source:
+) -> ImageDataset:
     dataset = open_local(path, config, split)
     name, split = (path.stem, split) if path.is_file() else (path.resolve().name, str(dataset.split))
     return from_dataset(dataset, name, config, split, None, card_license(path), image_column, label_column)
@@ -97,7 +97,7 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
 
 def load_hub(
     name: str, config: str | None, split: str, revision: str | None, image_column: str | None, label_column: str | None
-) -> Source:
+) -> ImageDataset:
     revision, license = hub_facts(name, revision)
     dataset = load(name, config, split, revision=revision)
     config = dataset.config_name if dataset.config_name != "default" else config
@@ -191,7 +191,7 @@ def find_split(asked: str, known: Sequence[str], name: str) -> str:
     raise unknown(f"split of {name!r}", base, known, MissingSplit)
 
 
-def from_dataset(dataset, name, config, split, revision, license, image_column, label_column) -> Source:
+def from_dataset(dataset, name, config, split, revision, license, image_column, label_column) -> ImageDataset:
     import datasets
 
     if dataset._indices is not None:
@@ -208,7 +208,7 @@ def from_dataset(dataset, name, config, split, revision, license, image_column, 
         if label
         else (np.full(len(ids), -1, dtype=np.int64), [])
     )
-    return Source(
+    return ImageDataset(
         name=name,
         config=config,
         split=split,

@@ -80,7 +80,7 @@ def _panel(name: str, row: dict) -> str | None:
     last = name.rsplit("/", 1)[-1]
     if "step" not in row or last in NOT_PLOTTED or last.endswith(("_per_second", "_seconds", "skipped")):
         return None
-    if last.startswith("lr") or last == "learning_rate":
+    if last.startswith("learning_rate"):
         return RATE
     if "accuracy" in last or last == "acc" or last.endswith("miou"):
         return ACCURACY

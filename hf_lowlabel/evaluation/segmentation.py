@@ -128,7 +128,7 @@ def evaluate_segmentation(
     batch_size: int = 8,
     each: Callable[[int, Tensor, Tensor, Tensor], None] | None = None,
 ) -> dict:
-    """Metrics over images `indices` (None: all) of a pool with masks (data.canvas), each image at its size in the pool.
+    """Metrics over images `indices` (None: all) of a pool with masks (data.padded_cache), each image at its size in the pool.
 
     Every process takes a share of the images, and all return the same numbers. each(position, image uint8 [3, h, w],
     target uint8 [h, w], probabilities [K, h, w]) is called on this process's images, for pictures.

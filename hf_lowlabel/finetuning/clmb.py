@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ..distributed import all_gather, world
 from ..errors import UserError
 from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, cosine_momentum, mlp
-from ..views.draws import keyed
+from ..views.counter_rng import keyed
 from .functional import entropy, sigmoid_rampup
-from .pixels import check_pairs, cross_entropy, half_classes, mean_over, partner, paste
+from .pixels import check_pairs, cross_entropy, half_classes, masked_mean, partner, paste
 
 
 class ClassAttention(nn.Module):
@@ -113,8 +113,8 @@ class CLMB(FinetuneObjective):
         features = self.model.features(torch.cat([x_l, x_s]))
         logits_l, logits_s = self.model.classify(features, size).float().split([n, len(x_s)])
         known = y_s != IGNORE_INDEX
-        pseudo = mean_over(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
-        uncertainty = mean_over(entropy(logits_s), known) / math.log(self.classes)
+        pseudo = masked_mean(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
+        uncertainty = masked_mean(entropy(logits_s), known) / math.log(self.classes)
         contrast = self.contrast(features[:n], y_l, labeled["key"]) + self.contrast(features[n:], y_s, torch.cat(keys))
         supervised = cross_entropy(logits_l, y_l)
         unsupervised = sigmoid_rampup(t, self.ramp) * pseudo + self.lambda_e * uncertainty

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from .functional import has_batchnorm, label_weak, predict
-from .pixels import cross_entropy, mean_over
+from .pixels import cross_entropy, masked_mean
 from .weights import Fixed, Rule
 
 
@@ -54,12 +54,12 @@ class FixMatch(FinetuneObjective):
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
         supervised = self.supervised(logits_l, labeled["target"], t)
         valid = unlabeled.get("valid")  # pixels inside the image
-        consistency = mean_over(w * F.cross_entropy(logits_s, target, reduction="none"), valid)
+        consistency = masked_mean(w * F.cross_entropy(logits_s, target, reduction="none"), valid)
         return {
             "loss": supervised + self.lambda_u * consistency + self.rule.penalty(logits_s, w),
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": mean_over(w, valid),
+            "used": masked_mean(w, valid),
         }
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..objective import FinetuneObjective
 from .functional import predict, sigmoid_rampup
-from .pixels import cross_entropy, mean_over
+from .pixels import cross_entropy, masked_mean
 
 
 class MeanTeacher(FinetuneObjective):
@@ -40,7 +40,7 @@ class MeanTeacher(FinetuneObjective):
         with torch.no_grad():
             _, teacher = predict(self.ema, labeled["image"], unlabeled["weak2"])
         supervised = cross_entropy(logits_l, labeled["target"])
-        agreement = mean_over((logits_u.softmax(1) - teacher.softmax(1)).square().mean(1), unlabeled.get("valid"))
+        agreement = masked_mean((logits_u.softmax(1) - teacher.softmax(1)).square().mean(1), unlabeled.get("valid"))
         return {
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..distributed import all_mean, world
 from ..errors import UserError
 from ..objective import IGNORE_INDEX
-from ..views.draws import keyed
+from ..views.counter_rng import keyed
 
 
 def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -25,10 +25,10 @@ def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) 
     if target.dim() == 1:
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     loss = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
-    return mean_over(loss, target != IGNORE_INDEX)
+    return masked_mean(loss, target != IGNORE_INDEX)
 
 
-def mean_over(values: Tensor, valid: Tensor | None) -> Tensor:
+def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean of `values` where `valid`, on all ranks together; 0 where nothing is. None: everything is valid."""
     if valid is None:
         return values.mean()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from .pixels import cross_entropy, mean_over
+from .pixels import cross_entropy, masked_mean
 
 
 class Supervised(FinetuneObjective):
@@ -42,4 +42,4 @@ class Supervised(FinetuneObjective):
         target = torch.cat([labeled["target"]] * len(views))
         loss = cross_entropy(logits, target, self.label_smoothing)
         right = (logits.argmax(1) == target).float()
-        return {"loss": loss, "train_accuracy": mean_over(right, None if target.dim() == 1 else target >= 0)}
+        return {"loss": loss, "train_accuracy": masked_mean(right, None if target.dim() == 1 else target >= 0)}

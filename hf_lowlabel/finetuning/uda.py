@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import unknown
 from .fixmatch import FixMatch
-from .pixels import mean_over
+from .pixels import masked_mean
 from .weights import Rule, Uda
 
 SCHEDULES = {
@@ -55,4 +55,4 @@ class UDA(FixMatch):
             return F.cross_entropy(logits, target)
         eta = SCHEDULES[self.tsa](t) * (1 - 1 / logits.shape[1]) + 1 / logits.shape[1]
         loss = F.cross_entropy(logits, target, reduction="none")  # [B, ...]
-        return mean_over(loss, loss.detach() > -math.log(eta))  # p(y) < eta
+        return masked_mean(loss, loss.detach() > -math.log(eta))  # p(y) < eta

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from ..views.draws import keyed
-from .pixels import box_mask, check_pairs, cross_entropy, mean_over, partner, paste
+from ..views.counter_rng import keyed
+from .pixels import box_mask, check_pairs, cross_entropy, masked_mean, partner, paste
 
 
 class UniMatch(FinetuneObjective):
@@ -67,14 +67,14 @@ class UniMatch(FinetuneObjective):
             "loss": (supervised + consistency) / 2,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": mean_over((confidence >= self.tau).float(), valid),
+            "used": masked_mean((confidence >= self.tau).float(), valid),
         }
 
 
 def sure_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, tau: float) -> Tensor:
     """mean over valid pixels of 1[confidence >= tau] H(label, softmax(logits))"""
     loss = F.cross_entropy(logits, label, reduction="none")
-    return mean_over(torch.where(confidence >= tau, loss, 0.0), valid)
+    return masked_mean(torch.where(confidence >= tau, loss, 0.0), valid)
 
 
 def drop_channels(x: Tensor, key: Tensor, chance: float, purpose: str = "map") -> Tensor:

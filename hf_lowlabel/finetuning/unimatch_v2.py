@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..objective import FinetuneObjective
-from ..views.draws import keyed
-from .pixels import check_pairs, cross_entropy, mean_over, partner, paste
+from ..views.counter_rng import keyed
+from .pixels import check_pairs, cross_entropy, masked_mean, partner, paste
 from .unimatch import random_boxes, sure_loss
 
 
@@ -59,7 +59,7 @@ class UniMatchV2(FinetuneObjective):
             "loss": (supervised + consistency) / 2,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": mean_over((confidence >= self.tau).float(), valid),
+            "used": masked_mean((confidence >= self.tau).float(), valid),
         }
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..records import RunRecord, write_text
 from .card import summary
-from .facts import RunFacts, write_text
 
 log = logging.getLogger("hf_lowlabel")
 MOST_LABELED = 500  # labeled images that are offered as neighbours
@@ -73,11 +73,11 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
     return output
 
 
-def check_run(run: Path) -> RunFacts:
+def check_run(run: Path) -> RunRecord:
     for name in ("run.json", *MODEL_FILES):
         if not (run / name).is_file():
             raise UserError(f"found no {name} in {run}; expected a finished run; fix the path")
-    facts = RunFacts.from_json(run / "run.json")
+    facts = RunRecord.from_json(run / "run.json")
     if facts.kind == "backbone":
         raise UserError(
             f"found a backbone in {run}, which gives features and no answer; expected a classifier or a segmenter; fix: "
@@ -86,7 +86,7 @@ def check_run(run: Path) -> RunFacts:
     return facts
 
 
-def _architectures(facts: RunFacts, output: Path) -> None:
+def _architectures(facts: RunRecord, output: Path) -> None:
     """The code of an architecture that timm alone does not know travels with the Space."""
     from ..models import needs_package
 
@@ -104,7 +104,7 @@ def requirements(kind: str) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in PACKAGES[kind]]
 
 
-def space_card(facts: RunFacts, title: str) -> str:
+def space_card(facts: RunRecord, title: str) -> str:
     import yaml
 
     try:
@@ -128,7 +128,7 @@ def space_card(facts: RunFacts, title: str) -> str:
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
-def add_images(run: Path, facts: RunFacts, output: Path) -> None:
+def add_images(run: Path, facts: RunRecord, output: Path) -> None:
     """The labeled images with their features, and test images as examples; without the data, a page without them."""
     try:
         if facts.kind == "classification":
@@ -143,7 +143,7 @@ def _add_labeled(run: Path, output: Path) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from ..data.pools import build_pool
+    from ..data.image_cache import build_cache
     from ..data.splits import Split
     from ..training.inference import features_of
     from ..training.serving import load_classifier
@@ -155,7 +155,7 @@ def _add_labeled(run: Path, output: Path) -> None:
     chosen = at.labeled[_spread(len(at.labeled), MOST_LABELED)]
     names = {int(i): split.class_names[k] for i, k in zip(at.labeled, at.labels, strict=True)}
     model, view, side = load_classifier(run, device="cpu")
-    pool = build_pool(source, chosen, size=side, interpolation=model.preprocessing["interpolation"])
+    pool = build_cache(source, chosen, size=side, interpolation=model.preprocessing["interpolation"])
     with torch.inference_mode():
         features = features_of(model, pool, view).numpy()
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -167,7 +167,7 @@ def _add_labeled(run: Path, output: Path) -> None:
     write_text(output / "labeled" / "index.json", json.dumps(index, indent=0, ensure_ascii=False) + "\n")
 
 
-def _add_examples(run: Path, facts: RunFacts, output: Path) -> None:
+def _add_examples(run: Path, facts: RunRecord, output: Path) -> None:
     from .report_data import _spread, labeled_images
 
     source, chosen, _, _ = labeled_images(run, facts)

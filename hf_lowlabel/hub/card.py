@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..methods import METHODS
+from ..records import RunRecord, Stage, write_text
 from .card_parts import (
     SHORT,
     cell,
@@ -25,7 +26,6 @@ from .card_parts import (
     settings,
     snippets,
 )
-from .facts import RunFacts, Stage, write_text
 
 log = logging.getLogger(__name__)
 TASKS = {
@@ -51,7 +51,7 @@ LICENSES = frozenset(  # identifiers that the Hub knows; any other becomes `lice
 )
 
 
-def write_card(folder: str | Path, facts: RunFacts) -> Path:
+def write_card(folder: str | Path, facts: RunRecord) -> Path:
     """Writes README.md into the folder, atomically, and returns its path; it parses back through `ModelCard.load`.
 
     A licence that somebody wrote into the card that is there already is kept when the facts give none.
@@ -86,7 +86,7 @@ def write_card(folder: str | Path, facts: RunFacts) -> Path:
     return path
 
 
-def write_card_safely(folder: str | Path, facts: RunFacts) -> Path | None:
+def write_card_safely(folder: str | Path, facts: RunRecord) -> Path | None:
     """`write_card` for use while a model is saved: a card that fails is a warning with its reason, and None."""
     try:
         return write_card(folder, facts)
@@ -104,7 +104,7 @@ def template(kind: str) -> Path:
     raise FileNotFoundError(f"found no model_cards/{kind}.md in or beside {package}; the installation is not complete")
 
 
-def metadata(facts: RunFacts, name: str, license: str | None) -> ModelCardData:
+def metadata(facts: RunRecord, name: str, license: str | None) -> ModelCardData:
     """The YAML block: what the Hub filters by, and `model-index` with this model's test results."""
     values: dict[str, Any] = {}
     if license:
@@ -129,13 +129,13 @@ def metadata(facts: RunFacts, name: str, license: str | None) -> ModelCardData:
     )
 
 
-def _tags(facts: RunFacts) -> list[str]:
+def _tags(facts: RunRecord) -> list[str]:
     tags = [stage.method for stage in facts.lineage if stage.method] + ([facts.method] if facts.method else [])
     alone = facts.method in LABELS_ALONE and not facts.hyperparameters.get("prior")
     return tags + (["semi-supervised"] if facts.labels and not alone else [])
 
 
-def _eval_results(facts: RunFacts) -> list[EvalResult]:
+def _eval_results(facts: RunRecord) -> list[EvalResult]:
     if facts.data is None:
         return []
     where = dict(
@@ -166,7 +166,7 @@ def _license_there(path: Path) -> str | None:
     return data.get("license_name") or data.get("license")
 
 
-def _license_words(facts: RunFacts, license: str | None) -> str:
+def _license_words(facts: RunRecord, license: str | None) -> str:
     known = [
         f"{stage.name or stage.what}: {stage.license or 'not recorded'}"
         for stage in facts.lineage
@@ -182,7 +182,7 @@ def _license_words(facts: RunFacts, license: str | None) -> str:
     )
 
 
-def summary(facts: RunFacts) -> str:
+def summary(facts: RunRecord) -> str:
     """One or two sentences: what it does, from how many labels."""
     data = f" of {_data_link(facts)}" if facts.data else ""
     if facts.kind == "backbone":
@@ -201,14 +201,14 @@ def summary(facts: RunFacts) -> str:
     return words + (f", after target pretraining with {method_name(before[-1])}" if before else "") + "."
 
 
-def _intended_use(facts: RunFacts) -> str:
+def _intended_use(facts: RunRecord) -> str:
     if not facts.data:
         return ""
     size = f", seen at {facts.image_size} px" if facts.image_size else ""
     return f"Meant for images like those it was trained on: {_data_link(facts)}{size}."
 
 
-def _data_link(facts: RunFacts) -> str:
+def _data_link(facts: RunRecord) -> str:
     data = facts.data
     return (
         f"[{cell(data.name)}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else f"*{cell(data.name)}*"
@@ -226,7 +226,7 @@ def _stage(stage: Stage) -> str:
     return words + (f", {stage.steps:,} steps" if stage.steps else "")
 
 
-def _made(facts: RunFacts) -> list[str]:
+def _made(facts: RunRecord) -> list[str]:
     """Lineage, data, labels, time; a line for what is recorded and none for what is not."""
     lines = ["Lineage: " + " → ".join(map(_stage, facts.lineage))] if facts.lineage else []
     data, labels = facts.data, facts.labels

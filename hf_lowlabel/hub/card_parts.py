@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from ..config import FinetuneConfig, PretrainConfig, default_of
+from ..arguments import FinetuneConfig, PretrainConfig, default_of
 from ..methods import METHODS
-from .facts import RunFacts
+from ..records import RunRecord
 
 HARDLY_MOVED = (
     0.003  # of the backbone's weights, a share of their length: target pretraining that changed next to nothing
@@ -32,7 +32,7 @@ SHORT = {  # metric -> (title, shown as per cent)
 }
 
 
-def results_table(facts: RunFacts) -> str:
+def results_table(facts: RunRecord) -> str:
     """A row for this model and for each comparison, a column for every metric that a row has; "" without metrics."""
     rows = [("**this model**", facts.metrics), *((cell(row.name), row.metrics) for row in facts.comparisons)]
     columns = [key for key in SHORT if any(metrics.get(key) is not None for _, metrics in rows)]
@@ -56,7 +56,7 @@ def _value(key: str, value: float | None) -> str:
     return "–" if value is None else percent(value) if SHORT[key][1] else f"{value:.3f}"
 
 
-def limits(facts: RunFacts) -> list[str]:
+def limits(facts: RunRecord) -> list[str]:
     """What a user should know before trusting it, each sentence from a number that was recorded."""
     lines = {"backbone": _backbone_limits, "classification": _class_limits, "segmentation": _mask_limits}[facts.kind](
         facts
@@ -72,7 +72,7 @@ def limits(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _seen_before(facts: RunFacts) -> list[str]:
+def _seen_before(facts: RunRecord) -> list[str]:
     """The warning that results are too good, because test images had been trained on."""
     lines = []
     for stage in facts.lineage:
@@ -84,7 +84,7 @@ def _seen_before(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _no_better(facts: RunFacts) -> list[str]:
+def _no_better(facts: RunRecord) -> list[str]:
     """What does as well on the same test images, by the first metric that both have."""
     lines = []
     for row in facts.comparisons:
@@ -98,7 +98,7 @@ def _no_better(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _backbone_limits(facts: RunFacts) -> list[str]:
+def _backbone_limits(facts: RunRecord) -> list[str]:
     lines = ["It gives features, not classes: a classifier has to be trained on top."]
     spread = facts.metrics.get("feature_std")
     if spread is not None and spread < 0.2:
@@ -116,7 +116,7 @@ def _backbone_limits(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _class_limits(facts: RunFacts) -> list[str]:
+def _class_limits(facts: RunRecord) -> list[str]:
     metrics, lines = facts.metrics, []
     names, shares = metrics.get("class_names") or facts.class_names, metrics.get("per_class") or []
     numbers = metrics.get("per_class_images") or [0] * len(shares)
@@ -147,7 +147,7 @@ def _class_limits(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _mask_limits(facts: RunFacts) -> list[str]:
+def _mask_limits(facts: RunRecord) -> list[str]:
     metrics, lines = facts.metrics, []
     names, iou = metrics.get("class_names") or facts.class_names, metrics.get("per_class") or []
     share = metrics.get("per_class_share") or [None] * len(iou)
@@ -186,7 +186,7 @@ def _calibration(metrics: dict[str, Any]) -> list[str]:
     return [f"Its confidence is {side} (expected calibration error {percent(metrics['ece'])})."]
 
 
-def snippets(facts: RunFacts, model_id: str) -> list[str]:
+def snippets(facts: RunRecord, model_id: str) -> list[str]:
     """Python to copy; a test executes it beside the folder and a photo.jpg."""
     ours = needs_package(facts.architecture)
     first = f"import hf_lowlabel.models  # {facts.architecture} is an architecture of this package\n" if ours else ""
@@ -249,7 +249,7 @@ def needs_package(architecture: str | None) -> bool:
     return models.needs_package(architecture)
 
 
-def fits_unet(facts: RunFacts) -> bool:
+def fits_unet(facts: RunRecord) -> bool:
     """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than 32."""
     whole = facts.hyperparameters.get("output_stride") in (None, 32)
     return whole and facts.architecture is not None and smp_builds(facts.architecture)
@@ -268,7 +268,7 @@ def smp_builds(architecture: str) -> bool:
     return True
 
 
-def settings(facts: RunFacts) -> str:
+def settings(facts: RunRecord) -> str:
     """Hyperparameters, versions and hardware as one table; None is left out, and so is a setting at its default."""
     config = PretrainConfig if facts.kind == "backbone" else FinetuneConfig
     defaults = {f.name: default_of(f) for f in fields(config) if f.name != "seed"}

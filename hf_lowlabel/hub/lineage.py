@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.sources import Source
+from ..data.dataset import ImageDataset
 from ..data.splits import Split
-from .facts import HEAVY, Row, RunFacts, Stage
+from ..records import HEAVY, Row, RunRecord, Stage
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -20,7 +20,7 @@ def lineage_of(start: str | Path, revision: str | None = None) -> list[Stage]:
     path = beside(start, "run.json", revision)
     if path is None:
         return []
-    facts = RunFacts.from_json(path)
+    facts = RunRecord.from_json(path)
     if facts.lineage and facts.hub_id:
         facts.lineage[-1].hub_id = facts.hub_id
         facts.lineage[-1].revision = revision
@@ -46,14 +46,14 @@ def beside(start: str | Path, file: str, revision: str | None) -> Path | None:
         return None
 
 
-def images_seen(start: str | Path, source: Source, test: Sequence[str], revision: str | None = None) -> int:
+def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], revision: str | None = None) -> int:
     """How many of the `test` ids of `source` the run that made the weights `start` was trained on.
 
     It was trained on all images of its source that its own manifest does not hold out. The sources are the same when their
     fingerprints are, or name and ids: labels that were added since change only the first. 0 when nothing is known.
     """
     path = beside(start, "run.json", revision)
-    data = RunFacts.from_json(path).data if path is not None else None
+    data = RunRecord.from_json(path).data if path is not None else None
     if data is None or not (
         data.fingerprint == source.fingerprint or (data.name, data.ids_hash) == (source.name, ids_hash(source))
     ):
@@ -64,7 +64,7 @@ def images_seen(start: str | Path, source: Source, test: Sequence[str], revision
     return sum(id not in held for id in test)
 
 
-def ids_hash(source: Source) -> str:
+def ids_hash(source: ImageDataset) -> str:
     return hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
 
 
@@ -86,9 +86,9 @@ def _timm_hub_id(name: str) -> str | None:
     return cfg.hf_hub_id if cfg is not None and cfg.hf_hub_id else None
 
 
-def compare_with(facts: RunFacts, folder: str | Path, name: str) -> Row:
+def compare_with(facts: RunRecord, folder: str | Path, name: str) -> Row:
     """The results of another run as a row of this card; the name says so when the labels are not the same."""
-    other = RunFacts.from_json(Path(folder, "run.json"))
+    other = RunRecord.from_json(Path(folder, "run.json"))
     ours, theirs = facts.labels and facts.labels.split_hash, other.labels and other.labels.split_hash
     if ours is None or ours != theirs:
         name = name.removesuffix(", same labels")

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..methods import METHODS
+from ..records import RunRecord, public_values, write_text
 from .card import PICTURES, write_card
-from .facts import RunFacts, public_values, write_text
 from .upload import PushError, Uploaded, check_repo_id, upload
 
 log = logging.getLogger("hf_lowlabel")
@@ -132,7 +132,7 @@ def _check_is_a_model(folder: Path) -> None:
     """UserError for a run of a method that is no network, with what can be pushed in its place."""
     if (folder / "config.json").is_file() or not (folder / "run.json").is_file():
         return
-    facts = RunFacts.from_json(folder / "run.json")
+    facts = RunRecord.from_json(folder / "run.json")
     if facts.method in METHODS and METHODS[facts.method].frozen:
         raise UserError(
             f"found a run of {facts.method} in {folder}, which leaves classes of its own images and no network; expected a "
@@ -203,7 +203,7 @@ def _name_of(folder: Path) -> str:
     path = folder / "run.json"
     if not path.is_file():
         return "Model"
-    facts = RunFacts.from_json(path)
+    facts = RunRecord.from_json(path)
     return f"{facts.method or 'model'} on {facts.data.name if facts.data else 'images'}"
 
 
@@ -219,7 +219,7 @@ def hub_card(folder: Path, repo_id: str) -> tuple[str, str | None]:
     card, path = (folder / "README.md").read_text(encoding="utf-8"), folder / "run.json"
     if not path.is_file():
         return renamed(card, repo_id), None
-    facts = RunFacts.from_json(path)
+    facts = RunRecord.from_json(path)
     pristine = card == _rendered(folder, facts)
     facts.hub_id = repo_id
     with tempfile.TemporaryDirectory() as aside:
@@ -227,7 +227,7 @@ def hub_card(folder: Path, repo_id: str) -> tuple[str, str | None]:
     return _rendered(folder, facts) if pristine else renamed(card, repo_id), text
 
 
-def _rendered(folder: Path, facts: RunFacts) -> str:
+def _rendered(folder: Path, facts: RunRecord) -> str:
     """The card of these facts, without touching the folder."""
     with tempfile.TemporaryDirectory() as aside:
         copy = Path(aside, folder.resolve().name)

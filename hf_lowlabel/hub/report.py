@@ -15,9 +15,9 @@ from string import Template
 
 from ..errors import UserError
 from ..evaluation.plots import ACCURACY, LOSS, PSEUDO, SPREAD, _panel
+from ..records import RunRecord, Stage, write_text
 from . import report_charts as charts
 from .card_parts import SHORT, duration, limits, percent
-from .facts import RunFacts, Stage, write_text
 
 MOST_BARS = 20  # classes listed
 FEW_RUNS = 8  # as many as have a colour of their own
@@ -29,7 +29,7 @@ class Shown:
 
     name: str
     folder: Path
-    facts: RunFacts
+    facts: RunRecord
     rows: list[dict]
     metrics: dict
     computed: object | None = None
@@ -77,7 +77,7 @@ def short_names(folders: Sequence[str | Path]) -> list[str]:
 def read_run(folder: Path, name: str) -> Shown:
     if not (folder / "run.json").is_file():
         raise UserError(f"found no run.json in {folder}; expected a run folder; fix the path")
-    facts = RunFacts.from_json(folder / "run.json")
+    facts = RunRecord.from_json(folder / "run.json")
     log, metrics = folder / "log.jsonl", folder / "metrics.json"
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.strip()] if log.is_file() else []
     return Shown(name, folder, facts, rows, json.loads(metrics.read_text()) if metrics.is_file() else facts.metrics)
@@ -93,7 +93,7 @@ def head(runs: list[Shown]) -> str:
     return f"<h1>{escape(facts.name or run.name)}</h1><p class=sub>{escape(sentence(facts))}</p>"
 
 
-def sentence(facts: RunFacts) -> str:
+def sentence(facts: RunRecord) -> str:
     words = {"backbone": "target pretraining", "classification": "classifier", "segmentation": "segmenter"}[facts.kind]
     words += f" with {facts.method}" if facts.method else ""
     words += f" on {facts.data.name}" if facts.data else ""

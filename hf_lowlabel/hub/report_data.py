@@ -13,23 +13,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, read_yaml
-from ..data.canvas import build_canvas
-from ..data.pools import build_pool
-from ..data.sources import Source
+from ..arguments import FinetuneConfig, PretrainConfig, RunConfig, from_dict, read_yaml
+from ..data.dataset import ImageDataset
+from ..data.image_cache import build_cache
+from ..data.padded_cache import build_padded_cache
 from ..distributed import best_device
 from ..evaluation.metrics import softmax
 from ..evaluation.overlays import IGNORE, overlay, palette
 from ..evaluation.segmentation import confusion_of, evaluate_segmentation, segmentation_metrics
 from ..models import LowLabelBackbone, LowLabelForImageClassification, create_backbone
 from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..records import RunRecord
 from ..training import segment_data
 from ..training.finetune_run import choose_split
 from ..training.inference import features_of, logits_of
 from ..training.serving import load_classifier, names_of
 from ..training.setup import open_source
 from ..views.table import build_view
-from .facts import RunFacts
 
 log = logging.getLogger("hf_lowlabel")
 MOST_TESTED = 10_000  # test images that are looked through for mistakes
@@ -68,7 +68,7 @@ class Computed:
     notes: list[str] = field(default_factory=list)
 
 
-def compute(folder: Path, facts: RunFacts) -> Computed:
+def compute(folder: Path, facts: RunRecord) -> Computed:
     """Everything that needs the model and its images; a part that fails leaves a note in its place."""
     out = Computed()
 
@@ -97,12 +97,12 @@ def compute(folder: Path, facts: RunFacts) -> Computed:
 
 def config_of(folder: Path) -> RunConfig:
     """The settings of a run, as its training.yaml has them."""
-    facts = RunFacts.from_json(folder / "run.json")
+    facts = RunRecord.from_json(folder / "run.json")
     cls = PretrainConfig if facts.kind == "backbone" else FinetuneConfig
     return from_dict(cls, read_yaml(folder / "training.yaml"), f"{folder}/training.yaml")
 
 
-def labeled_images(folder: Path, facts: RunFacts) -> tuple[Source, np.ndarray, np.ndarray, list[str]]:
+def labeled_images(folder: Path, facts: RunRecord) -> tuple[ImageDataset, np.ndarray, np.ndarray, list[str]]:
     """(source, which of its images, their classes, class names): test images, or for a backbone any that have a label."""
     config = config_of(folder)
     given = (
@@ -129,12 +129,12 @@ def _spread(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
 
-def find_mistakes(folder: Path, source: Source, chosen: np.ndarray, labels: np.ndarray, out: Computed) -> None:
+def find_mistakes(folder: Path, source: ImageDataset, chosen: np.ndarray, labels: np.ndarray, out: Computed) -> None:
     at = _spread(len(chosen), MOST_TESTED)
     model, view, side = load_classifier(folder)
     names = names_of(model)
     device = next(model.parameters()).device
-    pool = build_pool(source, chosen[at], size=side, interpolation=model.preprocessing["interpolation"], device=device)
+    pool = build_cache(source, chosen[at], size=side, interpolation=model.preprocessing["interpolation"], device=device)
     truth = dict(zip(chosen[at].tolist(), labels[at].tolist(), strict=True))
     y = np.array([truth[i] for i in pool.indices.tolist()])
     probs = softmax(logits_of(model, pool, view).numpy())
@@ -156,7 +156,9 @@ def find_worst_masks(folder: Path, out: Computed) -> None:
         raise ValueError("the run held out no test images")
     model = LowLabelForSemanticSegmentation.from_pretrained(folder).to(best_device())
     names, window = list(split.class_names), config.window and (config.window,) * 2
-    pool = build_canvas(source, chosen[_spread(len(chosen), MOST_SEGMENTED)], masks=True, long_side=config.pool_size)
+    pool = build_padded_cache(
+        source, chosen[_spread(len(chosen), MOST_SEGMENTED)], masks=True, long_side=config.stored_size
+    )
     found: list[tuple[float, int, tuple]] = []
 
     def keep(i: int, image: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> None:
@@ -185,7 +187,7 @@ def find_worst_masks(folder: Path, out: Computed) -> None:
     out.colors = dict(zip(names, map(tuple, palette(names).tolist()), strict=False))
 
 
-def _png(source: Source, index: int) -> bytes:
+def _png(source: ImageDataset, index: int) -> bytes:
     """The image as a small PNG; tiny images keep their pixels."""
     with source.image(index) as image:
         return _encoded(_small(image.convert("RGB")))
@@ -207,7 +209,7 @@ def _encoded(image: Image.Image) -> bytes:
 
 def stages(folder: Path) -> list[tuple[str, Callable[[], torch.nn.Module]]]:
     """(title, how to get the network) of every stage of a run: the weights it all began with first, itself last."""
-    config, facts = config_of(folder), RunFacts.from_json(folder / "run.json")
+    config, facts = config_of(folder), RunRecord.from_json(folder / "run.json")
     cls = LowLabelBackbone if facts.kind == "backbone" else LowLabelForImageClassification
     start, own = config.init_from or config.model, (f"after {facts.method}", lambda: cls.from_pretrained(folder))
     if Path(start, "run.json").is_file() and not config.from_scratch:
@@ -222,7 +224,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[], torch.nn.Module]]]:
     return [("random weights" if config.from_scratch else start, beginning), own]
 
 
-def draw_features(folder: Path, source: Source, chosen: np.ndarray, labels: np.ndarray, out: Computed) -> None:
+def draw_features(folder: Path, source: ImageDataset, chosen: np.ndarray, labels: np.ndarray, out: Computed) -> None:
     """t-SNE (van der Maaten & Hinton 2008) of the same images at every stage."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -238,8 +240,8 @@ def draw_features(folder: Path, source: Source, chosen: np.ndarray, labels: np.n
             continue
         prep = network.preprocessing
         size = prep["input_size"][-1]
-        pool = build_pool(source, chosen[at], size=int(size / prep["crop_pct"]), interpolation=prep["interpolation"])
-        view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+        pool = build_cache(source, chosen[at], size=int(size / prep["crop_pct"]), interpolation=prep["interpolation"])
+        view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
         x = features_of(network, pool, view).numpy().astype(np.float64)
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         if min(x.shape) > 50:

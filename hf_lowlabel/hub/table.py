@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..methods import METHODS, hyperparameters
-from .facts import RunFacts
+from ..records import RunRecord
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -24,10 +24,10 @@ SHARED = (
     "batch_size",
     "unlabeled_ratio",
     "optimizer",
-    "lr",
+    "learning_rate",
     "weight_decay",
-    "schedule",
-    "warmup",
+    "lr_scheduler_type",
+    "warmup_ratio",
     "augment",
     "flip",
     "color",
@@ -45,7 +45,7 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     Runs of pretrain are left out, with a note in the log. Raises UserError where a folder is no finished run, the runs are
     not of one data set, network and number of test images, or two runs would count as one.
     """
-    found = [(folder, RunFacts.from_json(Path(folder, "run.json"))) for folder in folders]
+    found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
     for folder, run in found:
         if run.kind == "backbone":
             log.info("left out %s: a run of pretrain, which has no results on test images", folder)
@@ -83,7 +83,7 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check(folders: Sequence[str | Path], runs: list[RunFacts], metric: str) -> None:
+def check(folders: Sequence[str | Path], runs: list[RunRecord], metric: str) -> None:
     if not runs:
         raise UserError("found no run folders; expected at least one finished run of finetune")
     for folder, run in zip(folders, runs, strict=True):
@@ -105,7 +105,7 @@ def check(folders: Sequence[str | Path], runs: list[RunFacts], metric: str) -> N
             )
 
 
-def row_name(run: RunFacts) -> str:
+def row_name(run: RunRecord) -> str:
     """The method, with adapters, hyperparameters that are not its defaults, and priors that it may do without."""
     spec, settings = METHODS.get(run.method), run.hyperparameters
     default = {**hyperparameters(spec), **spec.defaults.get("method_args", {})} if spec else {}
@@ -115,7 +115,7 @@ def row_name(run: RunFacts) -> str:
     return run.method + priors + (f" ({', '.join(f'{k}={v}' for k, v in own.items())})" if own else "")
 
 
-def start(run: RunFacts) -> str:
+def start(run: RunRecord) -> str:
     """What the run started from, for the head of a column."""
     before = run.lineage[-2] if len(run.lineage) > 1 else None
     if before is None or before.what == "random weights":
@@ -157,7 +157,7 @@ def margin_note(metric: str, base: str) -> str:
     )
 
 
-def notes(runs: list[RunFacts], metric: str, counts: set[int]) -> list[str]:
+def notes(runs: list[RunRecord], metric: str, counts: set[int]) -> list[str]:
     """What all runs share."""
     one = runs[0]
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} (in brackets)"

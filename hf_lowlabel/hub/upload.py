@@ -31,7 +31,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import UserError
-from .facts import TOKEN
+from ..records import TOKEN
 
 log = logging.getLogger("hf_lowlabel")
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt

@@ -15,8 +15,8 @@ from transformers import TimmWrapperConfig
 
 from ..errors import UserError
 from .backbone import LowLabelBackbone
+from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
-from .locating import Checkpoint, locate
 from .timm_checkpoint import head_names, saved_cfg, timm_names
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _config(
         if image_size < 1:
             raise UserError(f"found image_size={image_size}; expected a size in px; fix: give a positive number")
         cfg["input_size"] = [3, image_size, image_size]
-        cfg.pop("pool_size", None)
+        cfg.pop("stored_size", None)
     for key, value in preprocessing.items():
         if value is None:
             continue

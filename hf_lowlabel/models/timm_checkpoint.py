@@ -21,7 +21,7 @@ from transformers import TimmWrapperConfig
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
 
 from ..errors import UserError
-from .locating import check_architecture, find_weights
+from .checkpoint_resolver import check_architecture, find_weights
 
 # what timm keeps in pretrained_cfg about where weights came from, and recommendations that our fields replace
 _NOT_SAVED = set(

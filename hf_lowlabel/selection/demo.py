@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.sources import Source, load_source
+from ..data.dataset import ImageDataset, load_source
 from ..data.splits import Split, make_split
 from ..training import demo
 from ..training.checkpoint import write_json
@@ -89,7 +89,7 @@ def active_demo(
     return {"pretrained": pretrained, "random": plain, "model": model}
 
 
-def answer(folder: Path, source: Source) -> None:
+def answer(folder: Path, source: ImageDataset) -> None:
     """Fill in labels.csv with the true labels, as a person would who makes no mistakes."""
     task = Task.load(folder)
     name = {id: source.class_names[label] for id, label in zip(source.ids, source.labels, strict=True)}

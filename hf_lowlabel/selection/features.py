@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..data.pools import CHUNK, check_share, decode_chunks
-from ..data.sources import Source
+from ..data.dataset import ImageDataset
+from ..data.image_cache import CHUNK, check_share, decode_chunks
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
 from ..models import create_backbone
@@ -57,7 +57,7 @@ class Features:
 
 def extract(
     model: str | nn.Module,
-    source: Source,
+    source: ImageDataset,
     members: np.ndarray | None = None,
     *,
     path: str | Path | None = None,
@@ -95,7 +95,7 @@ def extract(
         )
     device = best_device(device)
     encoder = encoder.to(device).eval()
-    view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     skipped: list[tuple[str, str]] = []
     parts = batches(
         encoder,
@@ -172,7 +172,7 @@ def fingerprint(encoder: nn.Module, preprocessing: Sequence) -> str:
     return digest.hexdigest()
 
 
-def check(features: Features, source: Source) -> Features:
+def check(features: Features, source: ImageDataset) -> Features:
     """The features, or an error that names an image whose features are not finite."""
     bad = 0
     first = None

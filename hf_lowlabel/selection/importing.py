@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..data.dataset import ImageDataset
 from ..data.folders import class_order
-from ..data.sources import Source
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
 from .label_studio import read_label_studio
@@ -15,7 +15,7 @@ from .labels import Labels, Task, read_labels
 def import_labels(
     path: str | Path,
     *,
-    source: Source | None = None,
+    source: ImageDataset | None = None,
     base: Split | None = None,
     new_classes: bool = False,
     allow_missing: bool = False,

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from ..data.dataset import ImageDataset
 from ..data.images import BadImage, to_rgb
 from ..data.segmentation import SegmentationSource
-from ..data.sources import Source
 from ..data.splits import Split
 from ..errors import UserError
 from .clustering import nearest, neighbours
@@ -53,7 +53,9 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray, task: Task, why: list[dict]) -> Task:
+def export(
+    folder: Path, source: ImageDataset | SegmentationSource, chosen: np.ndarray, task: Task, why: list[dict]
+) -> Task:
     """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     task = replace(
@@ -81,7 +83,7 @@ def export(folder: Path, source: Source | SegmentationSource, chosen: np.ndarray
     return task
 
 
-def write_image(source: Source | SegmentationSource, i: int, folder: Path, number: int) -> str:
+def write_image(source: ImageDataset | SegmentationSource, i: int, folder: Path, number: int) -> str:
     """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
     with source.image(i) as image:
@@ -96,7 +98,9 @@ def write_image(source: Source | SegmentationSource, i: int, folder: Path, numbe
 
 
 # ---- why these -------------------------------------------------------------------------------------------------------
-def reasons(x: np.ndarray, chosen: np.ndarray, source: Source | SegmentationSource, indices: np.ndarray) -> list[dict]:
+def reasons(
+    x: np.ndarray, chosen: np.ndarray, source: ImageDataset | SegmentationSource, indices: np.ndarray
+) -> list[dict]:
     """For each chosen row of features x [N, D]: its nearest images, how many images it is the nearest chosen one of,
     and which of them are all but the same.
 
@@ -121,7 +125,7 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: Source | SegmentationSour
     return out
 
 
-def thumbnail(source: Source | SegmentationSource, i: int) -> str:
+def thumbnail(source: ImageDataset | SegmentationSource, i: int) -> str:
     """A small JPEG as a data address."""
     try:
         with source.image(i) as image:

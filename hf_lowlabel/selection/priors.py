@@ -41,7 +41,7 @@ def cluster_priors(
     return out / len(counts)
 
 
-def llgc(
+def label_spreading(
     x: np.ndarray,
     labeled: np.ndarray,
     labels: np.ndarray,
@@ -120,7 +120,7 @@ def harden(priors: np.ndarray) -> np.ndarray:
     return np.where(priors.max(1, keepdims=True) > 1 / priors.shape[1] + 1e-6, hard, 1 / np.float32(priors.shape[1]))
 
 
-PROPAGATION = {"clusters": cluster_priors, "llgc": llgc}
+PROPAGATION = {"clusters": cluster_priors, "label-spreading": label_spreading}
 
 
 def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[str, float | int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..data.order import order
+from ..data.permutation import epoch_permutation
 from ..distributed import best_device
 from ..errors import UserError, unknown
 from .as3l import as3l, nearest_images
@@ -17,7 +17,7 @@ from .clustering import BLOCK, kmeans, means, nearest, neighbours
 
 def random(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
     """`budget` images at random, without replacement."""
-    return order(seed, "select/random", 0, budget, len(features))
+    return epoch_permutation(seed, "select/random", 0, budget, len(features))
 
 
 def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
             f"{len(classes)} or more, or another strategy"
         )
     quota = np.full(len(classes), budget // len(classes))
-    quota[order(seed, "select/extra", 0, len(classes), len(classes))[: budget % len(classes)]] += 1
+    quota[epoch_permutation(seed, "select/extra", 0, len(classes), len(classes))[: budget % len(classes)]] += 1
     chosen = []
     for c, q in zip(classes, quota, strict=True):
         mine = np.flatnonzero(labels == c)
@@ -41,7 +41,7 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
                 f"found {len(mine)} images of class {c}; expected {q} for a class-balanced budget of {budget}; fix: "
                 f"fewer"
             )
-        chosen.append(mine[order(seed, f"select/class/{c}", 0, len(mine), len(mine))[:q]])
+        chosen.append(mine[epoch_permutation(seed, f"select/class/{c}", 0, len(mine), len(mine))[:q]])
     return np.concatenate(chosen)
 
 
@@ -70,7 +70,7 @@ def coreset(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
     """
     x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=best_device())
     norm = (x * x).sum(1)
-    chosen = [int(order(seed, "select/coreset", 0, 1, len(x))[0])]
+    chosen = [int(epoch_permutation(seed, "select/coreset", 0, 1, len(x))[0])]
     distance = torch.full((len(x),), torch.inf, device=x.device)
     while True:
         last = x[chosen[-1]]

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import DataSource
+from ..arguments import DataSource
+from ..data.dataset import ImageDataset, load_source
 from ..data.segmentation import SegmentationSource, load_segmentation
-from ..data.sources import Source, load_source
-from ..data.splits import Resolved, Split
+from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, rank
 from ..errors import UserError, unknown
 from ..training.priors import save_priors
@@ -132,7 +132,7 @@ def select(
     return Selection(folder, list(job.files.values()), facts)
 
 
-def open_images(dataset: str | DataSource, task: str, classes=None) -> Source | SegmentationSource:
+def open_images(dataset: str | DataSource, task: str, classes=None) -> ImageDataset | SegmentationSource:
     where = (dataset if isinstance(dataset, DataSource) else DataSource(dataset)).where()
     if task == "classification":
         return load_source(**where)
@@ -221,15 +221,15 @@ def priors(
 ) -> dict:
     """Prior pseudo-labels of all training images from the labels of a manifest; returns and prints what they are worth.
 
-    propagation: "clusters" (AS3L, section 4.3) or "llgc". finetune: on features after Eq. 6, with as many clusters as
+    propagation: "clusters" (AS3L, section 4.3) or "label-spreading". finetune: on features after Eq. 6, with as many clusters as
     there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). neighbors: of every image
-    in the graph of llgc (None: 50); fewer suit small data sets. balanced: every class gets the same mass, for classes of
-    similar size. hard: the most likely class alone, for the rows of llgc are so flat that a confidence threshold never
+    in the graph of label-spreading (None: 50); fewer suit small data sets. balanced: every class gets the same mass, for classes of
+    similar size. hard: the most likely class alone, for the rows of label-spreading are so flat that a confidence threshold never
     sees them. Accuracy and calibration are told where the data set has the true labels; they are never used.
     """
     if propagation not in PROPAGATION:
         raise unknown("propagation", propagation, PROPAGATION)
-    other = {"clusters": ("neighbors", neighbors), "llgc": ("clusters", clusters)}[propagation]
+    other = {"clusters": ("neighbors", neighbors), "label-spreading": ("clusters", clusters)}[propagation]
     if other[1] is not None:
         raise UserError(
             f"found {other[0]} with the propagation {propagation!r}, which has none; expected it with the "
@@ -240,7 +240,7 @@ def priors(
     if Path(output).exists():
         raise UserError(f"found {output}; expected a name that is free; fix: another --output, or remove the file")
     source = open_images(dataset, "classification")
-    at: Resolved = manifest.resolve(source)
+    at: SplitIndices = manifest.resolve(source)
     found = extract(
         model,
         source,

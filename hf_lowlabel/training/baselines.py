@@ -9,7 +9,7 @@ import torch
 
 from ..errors import UserError
 from ..evaluation.probes import linear_probe
-from ..hub.facts import Row
+from ..records import Row
 from .inference import features_of
 
 log = logging.getLogger("hf_lowlabel")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..data.order import order
+from ..data.permutation import epoch_permutation
 from ..errors import UserError
-from ..views.draws import uniforms
+from ..views.counter_rng import uniforms
 
 
 class ViewStream:
@@ -62,7 +62,7 @@ class ViewStream:
         first, count, rows = self.positions(chunk)
         if self.members is None:
             return first + rows
-        return torch.as_tensor(order(self.seed, self.name, first, count, len(self.members)))[rows]
+        return torch.as_tensor(epoch_permutation(self.seed, self.name, first, count, len(self.members)))[rows]
 
     def __call__(self, start: int) -> Iterator[dict]:
         """Batches from step `start` on."""

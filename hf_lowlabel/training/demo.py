@@ -9,23 +9,28 @@ import logging
 import time
 from pathlib import Path
 
-from ..data.sources import load_source
+from ..data.dataset import load_source
 from ..data.splits import make_split
 from ..errors import UserError, unknown
 from .checkpoint import write_json
 from .runs import Run, finetune, pretrain
 
 log = logging.getLogger("hf_lowlabel")
-SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, pool_size=16, color=False, log_every=100)
-_PRETRAIN = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup=0.1, randaugment=True)
+SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, stored_size=16, color=False, logging_steps=100)
+_PRETRAIN = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup_ratio=0.1, randaugment=True)
 PRETRAIN = {  # contrast learns most in two minutes; BYOL needs more steps and smaller crops
-    "simclr": dict(_PRETRAIN, method="simclr", max_steps=1500, lr=0.2, min_scale=0.5),
+    "simclr": dict(_PRETRAIN, method="simclr", max_steps=1500, learning_rate=0.2, min_scale=0.5),
     "byol": dict(
-        _PRETRAIN, method="byol", max_steps=1500, lr=1.5, min_scale=0.2, method_args=dict(hidden=256, out=64, m0=0.95)
+        _PRETRAIN,
+        method="byol",
+        max_steps=1500,
+        learning_rate=1.5,
+        min_scale=0.2,
+        method_args=dict(hidden=256, out=64, m0=0.95),
     ),
 }
-PRIORS = dict(propagation="llgc", neighbors=7, balanced=True, hard=True, finetune=False)
-FINETUNE = dict(max_steps=600, batch_size=16, unlabeled_ratio=5, lr=0.03)
+PRIORS = dict(propagation="label-spreading", neighbors=7, balanced=True, hard=True, finetune=False)
+FINETUNE = dict(max_steps=600, batch_size=16, unlabeled_ratio=5, learning_rate=0.03)
 FROM_PRIORS = dict(
     method="flexmatch", prior_until=0.6
 )  # its thresholds start low: priors count before the network is sure

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import FinetuneConfig
-from ..data.sources import Source, load_source
-from ..data.splits import Resolved, Split, make_split
+from ..arguments import FinetuneConfig
+from ..data.dataset import ImageDataset, load_source
+from ..data.splits import Split, SplitIndices, make_split
 from ..distributed import world
 from ..errors import MissingSplit, UserError
 from ..evaluation.checkpoints import LAST, median_of_last, sel
@@ -89,7 +89,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         else None
     )
     config.max_steps = setup.steps(config, len(pool), per_step)
-    plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    plain = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     recorder = Recorder(
         config,
         folder,
@@ -105,9 +105,9 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         config,
         folder,
         accelerator=accelerator,
-        lr=config.lr,
+        learning_rate=config.learning_rate,
         evaluate=watcher(known, plain, pool if unlabeled else None),
-        keep_best=_keep_best(config, "validation" in known, unlabeled is not None),
+        metric_for_best_model=_keep_best(config, "validation" in known, unlabeled is not None),
         on_save=lambda loop: recorder.save(loop, {}, final=False),
         data=setup.identity(source, split, pool),
     )
@@ -124,7 +124,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     return Run(config, folder, trained, metrics, loop, recorder)
 
 
-def make_objective(config: FinetuneConfig, model, pool, at: Resolved, names: list[str]) -> Objective:
+def make_objective(config: FinetuneConfig, model, pool, at: SplitIndices, names: list[str]) -> Objective:
     """The method over the network, with adapters, frozen stages, priors and starting weights as the settings say."""
     if config.lora_rank:
         add_lora(model, config.lora_rank, config.lora_alpha)
@@ -185,14 +185,20 @@ def _keep_best(config: FinetuneConfig, has_validation: bool, has_unlabeled: bool
         ("validation", has_validation, "validation images; fix: --validation N, or a split with some"),
         ("sel", has_unlabeled, "a method that uses unlabeled images"),
     ):
-        if config.keep_best == kind and not there:
-            raise UserError(f"keep_best is {kind!r}; expected {need}")
-    if config.keep_best == "last":
+        if config.metric_for_best_model == kind and not there:
+            raise UserError(f"metric_for_best_model is {kind!r}; expected {need}")
+    if config.metric_for_best_model == "last":
         return None
-    return "validation_accuracy" if has_validation and config.keep_best != "sel" else "sel" if has_unlabeled else None
+    return (
+        "validation_accuracy"
+        if has_validation and config.metric_for_best_model != "sel"
+        else "sel"
+        if has_unlabeled
+        else None
+    )
 
 
-def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source, np.ndarray]:
+def choose_split(config: FinetuneConfig, source: ImageDataset) -> tuple[Split, ImageDataset, np.ndarray]:
     """(which images are labeled, where the test images are, which they are).
 
     The test set is the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else
@@ -221,7 +227,7 @@ def choose_split(config: FinetuneConfig, source: Source) -> tuple[Split, Source,
     return given, source, given.resolve(source).test
 
 
-def tested_on(config: FinetuneConfig, source: Source, test_source: Source) -> tuple[str, str | None]:
+def tested_on(config: FinetuneConfig, source: ImageDataset, test_source: ImageDataset) -> tuple[str, str | None]:
     """Which images are the test set, for the card: in words, and the name of a published split where they are that."""
     if test_source is not source:
         return f"split {test_source.split!r}", test_source.split
@@ -230,7 +236,7 @@ def tested_on(config: FinetuneConfig, source: Source, test_source: Source) -> tu
     ), None
 
 
-def _test_source(config: FinetuneConfig) -> Source | None:
+def _test_source(config: FinetuneConfig) -> ImageDataset | None:
     """The data set's own test images: of the split that is asked for, else the first of test and validation with labels."""
     for name in [config.test_dataset_split] if config.test_dataset_split else ["test", "validation"]:
         try:
@@ -248,7 +254,7 @@ def _test_source(config: FinetuneConfig) -> Source | None:
     return None
 
 
-def labeled_positions(pool, labeled: np.ndarray, source: Source) -> torch.Tensor:
+def labeled_positions(pool, labeled: np.ndarray, source: ImageDataset) -> torch.Tensor:
     """Positions in the pool of labeled images given as positions in the source; one that was unreadable is an error."""
     order = np.argsort(pool.indices, kind="stable")  # a dict of all images would take 100 bytes each
     where = order[np.minimum(np.searchsorted(pool.indices, labeled, sorter=order), len(order) - 1)]

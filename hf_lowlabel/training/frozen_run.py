@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..config import FinetuneConfig
+from ..arguments import FinetuneConfig
 from ..errors import UserError
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.probes import PROBES, probe_head
@@ -81,7 +81,7 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         setup.normalise(model, pool)
     model.to(accelerator.device)
     prep = model.preprocessing
-    view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     recorder = Recorder(config, folder, source, split, model.load_report, pools=pools)
     recorder.tests_on(test_source, test_at, *tested_on(config, source, test_source))
 

@@ -25,7 +25,7 @@ def state_of(objective: Objective) -> tuple[list[Tensor], list[Tensor]]:
     return forward, [p.detach() for p in objective.parameters()]
 
 
-class Guard:
+class NonFiniteGuard:
     """Undoes a step whose gradient or loss is not finite; counts such steps on the device.
 
     On a CPU the host knows at once, and the optimizer does not run. On a GPU asking would stall the stream: the step

@@ -24,13 +24,13 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from ..config import RunConfig
+from ..arguments import RunConfig
 from ..distributed import all_mean, barrier, interactive, world
 from ..errors import UserError
 from ..objective import Objective
 from .batches import micro_batches
 from .checkpoint import load_newest, restore_optimizer, save_checkpoint
-from .guard import Guard, finite
+from .guard import NonFiniteGuard, finite
 from .optim import build_optimizer, learning_rate, set_learning_rate
 from .sync_batchnorm import synchronise
 
@@ -45,7 +45,7 @@ class Loop:
     """Trains `objective` for `config.max_steps` steps.
 
     batches(start) yields the batches of this rank from step `start` on. evaluate(objective) returns scalars to log;
-    `keep_best` names the one (higher is better) by which training may stop early and the best weights are kept, or None.
+    `metric_for_best_model` names the one (higher is better) by which training may stop early and the best weights are kept, or None.
     on_save(loop) is called on the main process after every checkpoint. data: what the run trains on (fingerprint of the
     images, hash of the split); a resumed run must have the same.
     """
@@ -58,16 +58,16 @@ class Loop:
         folder: Path,
         *,
         accelerator: Accelerator,
-        lr: float,
+        learning_rate: float,
         evaluate: Callable[[Objective, int], dict] | None = None,
-        keep_best: str | None = None,
+        metric_for_best_model: str | None = None,
         on_save: Callable[[Loop], None] | None = None,
         data: dict[str, str] | None = None,
     ):
         self.config, self.folder, self.accelerator, self.batches = config, folder, accelerator, batches
-        self.evaluate, self.keep_best, self.on_save = evaluate, keep_best, on_save
+        self.evaluate, self.metric_for_best_model, self.on_save = evaluate, metric_for_best_model, on_save
         self.data = data or {}
-        if getattr(config, "early_stopping", None) and not keep_best:
+        if getattr(config, "early_stopping", None) and not metric_for_best_model:
             raise UserError(
                 f"found early_stopping {config.early_stopping}, and no score to stop by; expected validation images, or a "
                 "method whose Sel is kept; fix: --validation N, or leave out --early-stopping"
@@ -80,7 +80,7 @@ class Loop:
         if world() > 1:
             synchronise(objective, device)
         self.inner = objective
-        self.optimizer = build_optimizer(objective, config, lr)
+        self.optimizer = build_optimizer(objective, config, learning_rate)
         self.params = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -90,19 +90,19 @@ class Loop:
         if config.compile:
             objective.compile()
         self.objective = accelerator.prepare_model(objective) if world() > 1 else objective
-        self.guard = Guard(objective, self.optimizer, device)
+        self.guard = NonFiniteGuard(objective, self.optimizer, device)
         self.signal = 0
         self.step_seconds = self.eval_seconds = 0.0
-        self.save_every = config.save_every or max(100, self.steps // 10)
-        self.eval_every = 2 if config.dry_run else self.real_eval_every()
+        self.save_steps = config.save_steps or max(100, self.steps // 10)
+        self.eval_steps = 2 if config.dry_run else self.real_eval_every()
 
     # ---- one step -------------------------------------------------------------------------------------------------
     def train_step(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on this rank's share of the global batch; returns its scalars, still on the device."""
         t = self.step / self.steps
-        parts = self.config.accumulate
+        parts = self.config.gradient_accumulation_steps
         seed_everything(self.config.seed, self.step, self.accelerator.process_index)
-        set_learning_rate(self.optimizer, learning_rate(self.config.schedule, t, self.config.warmup))
+        set_learning_rate(self.optimizer, learning_rate(self.config.lr_scheduler_type, t, self.config.warmup_ratio))
         self.guard.before_forward()
         sums: dict[str, torch.Tensor] = {}
         for i, micro in enumerate(micro_batches(batch, parts)):
@@ -118,8 +118,8 @@ class Loop:
             flag = ok.float()
             dist.all_reduce(flag, op=dist.ReduceOp.MIN)
             ok = flag.bool()
-        if self.config.clip_norm is not None:
-            scale = (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        if self.config.max_grad_norm is not None:
+            scale = (self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_([p.grad for p in self.params if p.grad is not None], scale)
         self.guard.apply(ok, lambda: self.update(t), first=not self.optimizer.state)
         self.optimizer.zero_grad(set_to_none=True)
@@ -156,12 +156,12 @@ class Loop:
                 done = self.step == self.steps
                 if self.config.dry_run:
                     self._clock()
-                if self.step % self.config.log_every == 0 or done:
+                if self.step % self.config.logging_steps == 0 or done:
                     self.write_log(out, begin, first, bar)
-                if self.evaluate and (self.step % self.eval_every == 0 or done) and self.evaluated_enough():
+                if self.evaluate and (self.step % self.eval_steps == 0 or done) and self.evaluated_enough():
                     break
                 asked = self.asked_to_stop()
-                if self.step % self.save_every == 0 or asked or done:
+                if self.step % self.save_steps == 0 or asked or done:
                     self.seconds = before + time.perf_counter() - begin
                     self.save()
                 if asked:
@@ -176,7 +176,7 @@ class Loop:
         self.step_seconds, self._last = now - getattr(self, "_last", now), now
 
     def real_eval_every(self) -> int:
-        return self.config.eval_every or max(1, self.config.max_steps // 10)
+        return self.config.eval_steps or max(1, self.config.max_steps // 10)
 
     def write_log(self, out: dict, begin: float, first: int, bar) -> None:
         """Fetch this step's scalars (the only time the host waits for the device) and write them down."""
@@ -186,7 +186,7 @@ class Loop:
         row = {
             "step": self.step,
             **dict(zip(out, map(_number, values.tolist()), strict=True)),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
         row["skipped"] = int(self.guard.total)
         row["steps_per_second"] = (self.step - first) / max(time.perf_counter() - begin, 1e-9)
@@ -212,7 +212,7 @@ class Loop:
         if longest >= self.config.max_bad_steps:
             raise UserError(
                 f"the loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
-                "such step changed the model. Start a new run with a lower --lr, --clip-norm 1 or --precision fp32; --init-from "
+                "such step changed the model. Start a new run with a lower --lr, --max-grad-norm 1 or --precision fp32; --init-from "
                 f"{self.folder}/checkpoints/step-N lets it start from this run's weights"
             )
 
@@ -235,9 +235,9 @@ class Loop:
         self.record({"step": self.step, **scores})
         if self.accelerator.is_main_process:
             log.info("step %d/%d  %s", self.step, self.steps, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
-        if self.keep_best is None:
+        if self.metric_for_best_model is None:
             return False
-        score = scores[self.keep_best]
+        score = scores[self.metric_for_best_model]
         self.stale = 0 if self.best is None or score > self.best else self.stale + 1
         if self.best is None or score >= self.best:  # of equals the later: it has trained longer
             self.best, self.best_step = score, self.step
@@ -264,7 +264,7 @@ class Loop:
                 {**self.inner.state_dict(), **best},
                 self.optimizer,
                 state,
-                self.config.keep_checkpoints,
+                self.config.save_total_limit,
             )
             if self.on_save:
                 self.on_save(self)
@@ -306,7 +306,7 @@ class Loop:
         """Put the weights of the best evaluation, where one was kept, into the network that is saved."""
         if self.best_weights:
             self.inner.evaluated.load_state_dict(self.best_weights)
-            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.keep_best, self.best)
+            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.metric_for_best_model, self.best)
 
     def _truncate_log(self, step: int) -> None:
         """Forget log rows of steps that are trained again, a half-written last line among them."""
@@ -382,12 +382,12 @@ def _number(value) -> float | None:
 _MAY_CHANGE = {
     "output_dir",
     "resume",
-    "save_every",
-    "keep_checkpoints",
-    "log_every",
-    "eval_every",
+    "save_steps",
+    "save_total_limit",
+    "logging_steps",
+    "eval_steps",
     "max_bad_steps",
-    "trackers",
+    "report_to",
     "memory_budget",
     "workers",
     "dry_run",
@@ -404,7 +404,7 @@ _MAY_CHANGE = {
 
 def _comparable(config: RunConfig) -> dict:
     """The settings that decide what is computed: a resumed run must have the same."""
-    from ..config import to_dict
+    from ..arguments import to_dict
 
     values = {k: v for k, v in to_dict(config).items() if k not in _MAY_CHANGE}
     return json.loads(json.dumps(values))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..views.draws import keys, uniforms
+from ..views.counter_rng import keys, uniforms
 from ..views.joint import JointView
 from .batches import ViewStream
 
 
 class MaskStream(ViewStream):
-    """`views` is a JointView; the pool a canvas (data.canvas), with masks for labeled images and without for others.
+    """`views` is a JointView; the pool a canvas (data.padded_cache), with masks for labeled images and without for others.
 
-    A batch holds the views, "valid", "index", "key" (what methods draw from, views.draws.keyed), and with masks "target".
+    A batch holds the views, "valid", "index", "key" (what methods draw from, views.counter_rng.keyed), and with masks "target".
     """
 
     views: JointView

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ..config import RunConfig
+from ..arguments import RunConfig
 from ..objective import Objective
 
 DROPS = {
@@ -55,7 +55,7 @@ def takes_no_decay(p: nn.Parameter) -> bool:
     return p.ndim <= 1
 
 
-def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch.optim.Optimizer:
+def build_optimizer(objective: Objective, config: RunConfig, learning_rate: float) -> torch.optim.Optimizer:
     """The optimizer with a group for every role (body, head, fixed) with and without weight decay.
 
     Each group carries `base_lr`, its own peak learning rate, and `fixed`: whether the schedule leaves it alone. A fused
@@ -67,7 +67,7 @@ def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch
         for decays in (True, False):
             chosen = [p for p in params if takes_no_decay(p) != decays]
             if chosen:
-                rate = lr * (config.head_lr if role == "head" else 1.0)
+                rate = learning_rate * (config.head_lr if role == "head" else 1.0)
                 group = {
                     "params": chosen,
                     "lr": rate,
@@ -79,13 +79,13 @@ def build_optimizer(objective: Objective, config: RunConfig, lr: float) -> torch
                     group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
                 groups.append(group)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, fused=True)
     if config.optimizer == "lars":
         from timm.optim import Lars
 
-        return Lars(groups, lr=lr, momentum=0.9)
+        return Lars(groups, lr=learning_rate, momentum=0.9)
     adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return adam(groups, lr=lr, fused=True)
+    return adam(groups, lr=learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import PretrainConfig
-from ..data.sources import Source
+from ..arguments import PretrainConfig
+from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..data.streaming import ShardedStream, Shards
 from ..distributed import world
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..hub.card_parts import HARDLY_MOVED
-from ..hub.facts import Row
 from ..methods import METHODS
 from ..models import create_backbone
-from ..pretraining.anchor import Anchored
+from ..pretraining.l2_sp import L2SP
+from ..records import Row
 from ..views.table import build_view
 from . import setup
 from .batches import ViewStream, pretrain_batches
@@ -68,8 +68,8 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     if setup.load(METHODS[config.method].cls).maps:
         encoder.freeze_beyond_map()
     objective = setup.build_objective(config.method, encoder, config.method_args, pool=None if shards else len(pool))
-    if config.l2_start and not config.from_scratch:
-        objective = Anchored(objective, config.l2_start / config.batch_size)
+    if config.l2_sp and not config.from_scratch:
+        objective = L2SP(objective, config.l2_sp / config.batch_size)
     setup.start_from(objective, config)
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
     views = setup.make_views(config, kinds, source, size, prep["mean"], prep["std"], encoder.patch)
@@ -86,7 +86,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         chunk=setup.steps_ahead(config, config.batch_size // world(), stored, accelerator.device),
     )
     config.max_steps = setup.steps(config, len(pool) // count)  # an epoch is as many views as there are images
-    plain = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    plain = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     labels = torch.as_tensor(source.labels[pool.indices // count])
     recorder = Recorder(config, folder, source, split, encoder.load_report, pools={"pool": seen}, squares=count)
     if at:
@@ -101,7 +101,7 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         config,
         folder,
         accelerator=accelerator,
-        lr=config.lr * config.batch_size / 256,
+        learning_rate=config.learning_rate * config.batch_size / 256,
         evaluate=watch,
         on_save=lambda loop: recorder.save(loop, {}, final=False),
         data={
@@ -117,21 +117,21 @@ def run(config: PretrainConfig, folder: Path) -> Run:
         setup.tell_skipped(seen, seen.seen, "streamed")
     loop.take_best()
     metrics = collapse_monitor(objective.evaluated, pool, plain, labels)
-    if isinstance(objective, Anchored):
+    if isinstance(objective, L2SP):
         metrics["moved"] = objective.moved()
         if metrics["moved"] < HARDLY_MOVED and not config.dry_run:
             log.warning(
                 "the weights are within %.2g %% of those they started from: the images have hardly changed the backbone; fix: more "
-                "--epochs, a higher --lr (%g) or a lower --l2-start (%g)",
+                "--epochs, a higher --lr (%g) or a lower --l2-sp (%g)",
                 100 * metrics["moved"],
-                config.lr,
-                config.l2_start,
+                config.learning_rate,
+                config.l2_sp,
             )
     recorder.save(loop, metrics, final=True)
     return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
 
 
-def open_data(config: PretrainConfig) -> tuple[Source, Shards | None]:
+def open_data(config: PretrainConfig) -> tuple[ImageDataset, Shards | None]:
     """The images; of a sharded data set a sample that stands for them in statistics and checks, and the shards."""
     if config.sharded:
         where = config.where()

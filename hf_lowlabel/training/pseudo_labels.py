@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.pools import build_pool
-from ..data.sources import Source
+from ..data.dataset import ImageDataset
+from ..data.image_cache import build_cache
 from ..data.splits import Split
 from ..distributed import barrier, rank
 from ..errors import UserError
@@ -42,7 +42,7 @@ class CornerCrop:
 
 def pseudo_labels(
     models: Sequence[str | Path],
-    source: Source,
+    source: ImageDataset,
     split: Split,
     output: str | Path,
     *,
@@ -64,7 +64,7 @@ def pseudo_labels(
                 f"found the classes {', '.join(names_of(model)[:8])} in {folder}; expected those of the split: "
                 f"{', '.join(names[:8])}; fix: train it on this split"
             )
-        pool = build_pool(
+        pool = build_cache(
             source,
             at.train,
             size=side,

@@ -15,18 +15,18 @@ import yaml
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from ..config import RunConfig, to_dict
+from ..arguments import RunConfig, to_dict
+from ..data.dataset import ImageDataset
 from ..data.published import is_published
-from ..data.sources import Source
 from ..data.splits import Split
 from ..distributed import world
 from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.overlays import Examples
 from ..hub.card import write_card_safely
-from ..hub.facts import Data, Labels, Row, RunFacts, Stage, collect_command, collect_hardware, collect_versions
 from ..hub.lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
 from ..models.lora import merged
+from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
 from .checkpoint import write_json
 from .loop import Loop
 
@@ -41,7 +41,7 @@ class Recorder:
         self,
         config: RunConfig,
         folder: Path,
-        source: Source,
+        source: ImageDataset,
         split: Split | None,
         load_report,
         pools: dict,
@@ -76,7 +76,7 @@ class Recorder:
         """A baseline that cannot be compared with is found before training."""
         folder = getattr(self.config, "compare_supervised", None)
         if folder and self.main:
-            other = RunFacts.from_json(Path(folder, "run.json"))
+            other = RunRecord.from_json(Path(folder, "run.json"))
             if other.kind != self.config.task or not other.metrics:
                 raise UserError(
                     f"found a run of {other.kind} with{'' if other.metrics else 'out'} results in {folder}; expected a "
@@ -91,7 +91,7 @@ class Recorder:
         return self.config.init_from or self.config.model, self.report.revision or self.config.model_revision
 
     def tests_on(
-        self, source: Source, indices: np.ndarray, words: str | None = None, published: str | None = None
+        self, source: ImageDataset, indices: np.ndarray, words: str | None = None, published: str | None = None
     ) -> None:
         """Note which images are the test set, and warn of those that the starting weights have been trained on."""
         self.test_words, self.test_split = words, published
@@ -134,7 +134,7 @@ class Recorder:
             ) in loop.accelerator.trackers:  # not end_training(), which would leave the other processes' group: a
                 tracker.finish()  # second run in the same processes would wait for this one forever
 
-    def facts(self, loop, network, metrics: dict) -> RunFacts:
+    def facts(self, loop, network, metrics: dict) -> RunRecord:
         config, kind = self.config, "backbone" if self.config.verb == "pretrain" else self.config.task
         pool = next(iter(self.pools.values()))
         images = (
@@ -146,7 +146,7 @@ class Recorder:
         )
         hub_id = self.source.name if self.source.revision else None
         counted = images is not None
-        facts = RunFacts(
+        facts = RunRecord(
             kind,
             method=config.method,
             architecture=network.config.encoder if kind == "segmentation" else network.config.architecture,

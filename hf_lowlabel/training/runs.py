@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ..config import FinetuneConfig, PretrainConfig, RunConfig, from_dict, settings_text, to_dict
+from ..arguments import FinetuneConfig, PretrainConfig, RunConfig, from_dict, settings_text, to_dict
 from ..errors import UserError
 from ..methods import METHODS
 from . import finetune_run, frozen_run, pretrain_run

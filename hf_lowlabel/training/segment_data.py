@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..config import RunConfig
-from ..data.canvas import build_canvas
+from ..arguments import RunConfig
+from ..data.dataset import ImageDataset, load_source
 from ..data.folders import is_table
 from ..data.mask_folders import layout
 from ..data.mask_splits import make_mask_split, split_from_lists
+from ..data.padded_cache import build_padded_cache
 from ..data.segmentation import SegmentationSource, join_images, load_segmentation
-from ..data.sources import Source, load_source
 from ..data.splits import Split
 from ..distributed import interactive
 from ..errors import MissingSplit, UserError
@@ -50,7 +50,7 @@ def declared_classes(config: RunConfig) -> list[str] | str | None:
     return given[0] if len(given) == 1 else given or None
 
 
-def raw_images(dataset: str, split: str, names: list[str]) -> Source:
+def raw_images(dataset: str, split: str, names: list[str]) -> ImageDataset:
     """Images alone; a folder with masks beside its images does not count the masks among them."""
     path = Path(dataset).expanduser()
     if path.is_dir() and layout(path) is not None:
@@ -58,7 +58,7 @@ def raw_images(dataset: str, split: str, names: list[str]) -> Source:
     return load_source(dataset, split=split)
 
 
-def open_images(config: RunConfig) -> Source:
+def open_images(config: RunConfig) -> ImageDataset:
     """What target pretraining for segmentation sees: the images of a source with masks, or plain images. No mask is read."""
     path = Path(config.dataset).expanduser()
     if path.exists() and layout(path) is None and not is_table(path):
@@ -68,7 +68,7 @@ def open_images(config: RunConfig) -> Source:
     ).images()  # a manifest knows the classes
 
 
-def squares_of(source: Source) -> int:
+def squares_of(source: ImageDataset) -> int:
     """Squares that target pretraining cuts an image into, so that together they hold all of it: two for photos of 4:3, for
     16:9 and for Cityscapes' 2:1. By the median ratio of the sides; up to a tenth over is cut off, half at each end."""
     return math.ceil(statistics.median(max(size) / min(size) for size in setup.sampled_sizes(source)) - 0.1)
@@ -138,14 +138,16 @@ def test_source(config: RunConfig, names: list[str]) -> SegmentationSource | Non
     return None
 
 
-def make_canvas(config: RunConfig, source, indices, device, what: str, *, masks: bool, max_bad: float | None = None):
-    """A pool of images at their own size, or scaled to pool_size px on the longer side."""
+def make_padded_cache(
+    config: RunConfig, source, indices, device, what: str, *, masks: bool, max_bad: float | None = None
+):
+    """A pool of images at their own size, or scaled to stored_size px on the longer side."""
     with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
-        pool = build_canvas(
+        pool = build_padded_cache(
             source,
             indices,
             masks=masks,
-            long_side=config.pool_size,
+            long_side=config.stored_size,
             device=device,
             memory_budget=setup.budget(config, device),
             workers=config.workers,

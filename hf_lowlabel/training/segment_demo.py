@@ -21,16 +21,16 @@ SHARED = dict(
     channels_last=True,
     optimizer="adamw",
     weight_decay=1e-2,
-    log_every=100,
+    logging_steps=100,
 )
 PRETRAIN = dict(
     method="pixpro",
     image_size=48,
-    pool_size=64,
+    stored_size=64,
     max_steps=500,
     batch_size=32,
-    lr=0.02,
-    warmup=0.1,
+    learning_rate=0.02,
+    warmup_ratio=0.1,
     min_scale=0.4,
     method_args=dict(hidden=256, out=64, m0=0.97),
 )  # SGD collapses these small maps within 100 steps
@@ -41,10 +41,10 @@ FINETUNE = dict(
     scale=[0.8, 1.25],
     max_steps=1200,
     batch_size=8,
-    lr=3e-3,
+    learning_rate=3e-3,
     head_lr=1.0,
-    schedule="cosine",
-    eval_every=400,
+    lr_scheduler_type="cosine",
+    eval_steps=400,
 )
 METHODS = {
     "supervised": dict(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..config import FinetuneConfig
+from ..arguments import FinetuneConfig
 from ..data.segmentation import SegmentationSource
 from ..distributed import world
 from ..errors import UserError
@@ -24,7 +24,7 @@ from .finetune_run import tested_on
 from .loop import Loop
 from .mask_batches import MaskStream
 from .results import Recorder, Run
-from .segment_data import choose_split, make_canvas, open_masks, shown_in, statistics_of
+from .segment_data import choose_split, make_padded_cache, open_masks, shown_in, statistics_of
 
 log = logging.getLogger("hf_lowlabel")
 PICTURED = 6  # test images in the sheet of overlays
@@ -39,10 +39,10 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     size = view_size(config, source)
     with accelerator.main_process_first():
         model = make_segmenter(config, names)
-    labeled_pool = make_canvas(config, source, at.labeled, device, "labeled", masks=True, max_bad=0.0)
-    pool = make_canvas(config, source, at.train, device, "training", masks=False)
+    labeled_pool = make_padded_cache(config, source, at.labeled, device, "labeled", masks=True, max_bad=0.0)
+    pool = make_padded_cache(config, source, at.train, device, "training", masks=False)
     parts = {"validation": (source, at.validation), "test": (test_source, test_at)}
-    truth = {k: make_canvas(config, s, i, device, k, masks=True) for k, (s, i) in parts.items() if len(i)}
+    truth = {k: make_padded_cache(config, s, i, device, k, masks=True) for k, (s, i) in parts.items() if len(i)}
     if config.from_scratch and not config.init_from:
         model.config.image_mean, model.config.image_std = statistics_of(pool)
     seen = dict(mean=model.config.image_mean, std=model.config.image_std)
@@ -87,9 +87,9 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
         config,
         folder,
         accelerator=accelerator,
-        lr=config.lr,
+        learning_rate=config.learning_rate,
         evaluate=watch,
-        keep_best=keep_best(config, "validation" in truth),
+        metric_for_best_model=metric_for_best_model(config, "validation" in truth),
         on_save=lambda loop: recorder.save(loop, {}, final=False),
         data=setup.identity(source, split, pool),
     )
@@ -136,21 +136,21 @@ def make_segmenter(config: FinetuneConfig, names: list[str]) -> LowLabelForSeman
             class_names=names,
             revision=config.model_revision,
         )
-    model.config.image_size = config.pool_size
+    model.config.image_size = config.stored_size
     return model
 
 
-def keep_best(config: FinetuneConfig, has_validation: bool) -> str | None:
+def metric_for_best_model(config: FinetuneConfig, has_validation: bool) -> str | None:
     """The score by which the saved weights are chosen; None: the last ones."""
-    if config.keep_best == "sel":
+    if config.metric_for_best_model == "sel":
         raise UserError(
-            "keep_best is 'sel', which is a score of classifiers; expected validation or last for segmentation"
+            "metric_for_best_model is 'sel', which is a score of classifiers; expected validation or last for segmentation"
         )
-    if config.keep_best == "validation" and not has_validation:
+    if config.metric_for_best_model == "validation" and not has_validation:
         raise UserError(
-            "keep_best is 'validation'; expected validation images; fix: --validation N, or a split with some"
+            "metric_for_best_model is 'validation'; expected validation images; fix: --validation N, or a split with some"
         )
-    return "validation_miou" if has_validation and config.keep_best != "last" else None
+    return "validation_miou" if has_validation and config.metric_for_best_model != "last" else None
 
 
 @torch.inference_mode()

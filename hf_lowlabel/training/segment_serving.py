@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..config import FinetuneConfig, read_yaml
+from ..arguments import FinetuneConfig, read_yaml
 from ..data.images import BadImage, load_rgb, open_image
 from ..data.splits import Split
 from ..distributed import best_device, interactive
@@ -21,7 +21,7 @@ from ..evaluation.overlays import overlay, save_mask
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from .checkpoint import write_json
-from .segment_data import make_canvas, open_masks, test_source
+from .segment_data import make_padded_cache, open_masks, test_source
 from .segment_run import test_examples
 from .serving import find_images, folder_for, names_of, tell_trained, write_table
 
@@ -78,7 +78,7 @@ def evaluate_masks(
         dataset_config=dataset_config,
         dataset_revision=dataset_revision,
         image_column=image_column,
-        pool_size=network.config.image_size,
+        stored_size=network.config.image_size,
         max_bad=max_bad,
         **said,
     )
@@ -102,7 +102,7 @@ def evaluate_masks(
             "model; expected the same in the same order; fix: --classes"
         )
     where = next(network.parameters()).device
-    pool = make_canvas(config, source, indices, where, "test", masks=True)
+    pool = make_padded_cache(config, source, indices, where, "test", masks=True)
     seen = dict(mean=network.config.image_mean, std=network.config.image_std)
     metrics = evaluate_segmentation(network, pool, names, window=window and (window, window), **seen)
     if output:

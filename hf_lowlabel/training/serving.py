@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..data.dataset import ImageDataset, load_source
 from ..data.folders import EXTENSIONS
+from ..data.image_cache import build_cache
 from ..data.images import BadImage, decode, open_image
-from ..data.pools import build_pool
-from ..data.sources import Source, load_source
 from ..data.splits import Split
 from ..distributed import best_device, interactive
 from ..errors import MissingSplit, UserError
 from ..evaluation import plots
 from ..evaluation.metrics import classification_metrics, softmax
 from ..models import LowLabelForImageClassification
-from ..models.locating import model_type
+from ..models.checkpoint_resolver import model_type
 from ..views.table import build_view
 from .checkpoint import write_json
 from .inference import logits_of, predict_images
@@ -43,7 +43,7 @@ def load_classifier(
     device = best_device(device)
     prep = model.preprocessing
     size = prep["input_size"][-1]
-    view = build_view("plain", size=size, mean=prep["mean"], std=prep["std"])
+    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     return model.to(device).eval(), view, int(size / prep["crop_pct"])
 
 
@@ -120,7 +120,7 @@ def evaluate(
         raise UserError(f"found no labeled image in {dataset!r} (split {source.split!r}); expected some to evaluate on")
     if not use:
         tell_trained(Path(model) / "split.json", source, indices)
-    pool = build_pool(
+    pool = build_cache(
         source,
         indices,
         size=side,
@@ -147,7 +147,7 @@ def evaluate(
     return metrics
 
 
-def tell_trained(manifest: Path, source: Source, indices: np.ndarray) -> None:
+def tell_trained(manifest: Path, source: ImageDataset, indices: np.ndarray) -> None:
     """Warn of images whose labels the model has been trained with, of which results say nothing."""
     own = Split.load(manifest) if manifest.is_file() else None
     if own is not None and own.fingerprint == source.fingerprint:

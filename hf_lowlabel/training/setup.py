@@ -18,10 +18,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
-from ..config import RunConfig
+from ..arguments import RunConfig
+from ..data.dataset import ImageDataset, join, load_source
 from ..data.folders import has_unlabeled_split
-from ..data.pools import build_pool
-from ..data.sources import Source, join, load_source
+from ..data.image_cache import build_cache
 from ..data.splits import Split
 from ..distributed import all_gather, best_device, interactive, world
 from ..errors import UserError, unknown
@@ -34,7 +34,7 @@ log = logging.getLogger("hf_lowlabel")
 
 def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     """Devices, processes, precision and trackers. An uninstalled tracker is an error, not silence."""
-    for name in config.trackers:
+    for name in config.report_to:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
         from accelerate.utils import imports
 
@@ -42,7 +42,7 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
             raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
         available = getattr(imports, f"is_{name}_available", None)
         if available is not None and not available():
-            raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --trackers")
+            raise UserError(f"tracker {name!r} is not installed; pip install {name}, or leave it out of --report-to")
     best_device(config.device)
     if (
         config.precision == "bf16"
@@ -56,12 +56,12 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     accelerator = Accelerator(  # without cpu=True a launch of several processes on a CPU ends up as one
         cpu=on_cpu,
         mixed_precision="bf16" if config.precision == "bf16" else "no",
-        log_with=list(config.trackers) or None,
+        log_with=list(config.report_to) or None,
         project_dir=str(folder),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
     logging_level(accelerator.is_main_process)
-    if config.trackers:
+    if config.report_to:
         flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(config).items()}
         accelerator.init_trackers("hf_lowlabel", config=flat)
     set_seed(config.seed)
@@ -85,7 +85,7 @@ def logging_level(main: bool) -> None:
     log.setLevel(logging.INFO if main else logging.WARNING)
 
 
-def open_source(config: RunConfig, split: str | None = None) -> Source:
+def open_source(config: RunConfig, split: str | None = None) -> ImageDataset:
     """The images a run trains on, the second, unlabeled source joined on."""
     source = load_source(**config.where(split))
     if config.unlabeled_dataset and split is None:
@@ -101,12 +101,12 @@ def open_source(config: RunConfig, split: str | None = None) -> Source:
     return source
 
 
-def typical_side(source: Source) -> int:
+def typical_side(source: ImageDataset) -> int:
     """Median short side in px of the sampled images."""
     return int(statistics.median_low(min(size) for size in sampled_sizes(source)))
 
 
-def sampled_sizes(source: Source) -> list[tuple[int, int]]:
+def sampled_sizes(source: ImageDataset) -> list[tuple[int, int]]:
     """(width, height) in px of up to 32 images spread over the source."""
     found = []
     for i in range(0, len(source), max(1, len(source) // 32)):
@@ -125,25 +125,27 @@ def sampled_sizes(source: Source) -> list[tuple[int, int]]:
 def sizes(config: RunConfig, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:
     """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only."""
     size = config.image_size or (model_side if fixed else min(model_side or 224, side))
-    if config.pool_size is not None and config.pool_size < size:
-        raise UserError(f"pool_size {config.pool_size} is below image_size {size}; expected at least as many px")
+    if config.stored_size is not None and config.stored_size < size:
+        raise UserError(f"stored_size {config.stored_size} is below image_size {size}; expected at least as many px")
     margin = 4 * round(size / 28)
-    pool = config.pool_size or (size if size < 64 or side <= size else size + margin)
+    pool = config.stored_size or (size if size < 64 or side <= size else size + margin)
     if (pool - size) % 4:
         raise UserError(
-            f"pool_size {pool} is {pool - size} px above image_size {size}; expected a multiple of 4, for example "
+            f"stored_size {pool} is {pool - size} px above image_size {size}; expected a multiple of 4, for example "
             f"{size + 4 * round((pool - size) / 4)}, so that the saved image processor cuts out the same pixels as evaluation"
         )
     return size, pool
 
 
-def make_pool(config: RunConfig, source: Source, indices, size: int, interpolation: str, device, what: str, vital=None):
+def make_pool(
+    config: RunConfig, source: ImageDataset, indices, size: int, interpolation: str, device, what: str, vital=None
+):
     """Decode (or prepare to stream) the images at `indices`, with a progress bar; unreadable ones are skipped and listed.
 
-    vital: which of them must be whole, where that is not all; see `build_pool`.
+    vital: which of them must be whole, where that is not all; see `build_cache`.
     """
     with tqdm(total=len(indices), desc=f"reading {what}", unit="img", disable=not interactive(), leave=False) as bar:
-        pool = build_pool(
+        pool = build_cache(
             source,
             indices,
             size=size,
@@ -195,7 +197,7 @@ def statistics_of(pool, sample: int = 2048) -> tuple[list[float], list[float]]:
 
 
 def make_views(
-    config: RunConfig, kinds: dict[str, str], source: Source, size: int, mean, std, multiple: int = 1
+    config: RunConfig, kinds: dict[str, str], source: ImageDataset, size: int, mean, std, multiple: int = 1
 ) -> dict:
     flip = source.flip if config.flip is None else config.flip
     return {
@@ -269,7 +271,7 @@ def _pick(arguments: dict, facts: dict, names: dict) -> dict:
     return {k: v for k, v in {**facts, **arguments}.items() if k in names}
 
 
-def make_network(config: RunConfig, source: Source, create) -> tuple[torch.nn.Module, int, int]:
+def make_network(config: RunConfig, source: ImageDataset, create) -> tuple[torch.nn.Module, int, int]:
     """(network, side of a view, side of a stored image) with the preprocessing that evaluation will use."""
     name = config.init_from if config.init_from and is_model_folder(config.init_from) else config.model
     scratch = config.from_scratch and name == config.model
@@ -289,7 +291,7 @@ def crop_share(size: int, stored: int) -> float:
     return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)
 
 
-def identity(source: Source, split: Split | None, pool=None) -> dict[str, str]:
+def identity(source: ImageDataset, split: Split | None, pool=None) -> dict[str, str]:
     """What a resumed run must find again. A resident pool leaves out every bad image, a streaming one those it looked at."""
     used = hashlib.sha256(np.asarray(pool.indices, dtype=np.int64).tobytes()).hexdigest() if pool is not None else None
     return {

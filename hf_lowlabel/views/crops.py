@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.views.draws import between, integers, on_device
+from hf_lowlabel.views.counter_rng import between, integers, on_device
 from hf_lowlabel.views.pil_ops import take_pixels
 from hf_lowlabel.views.resample import reflect, resize
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from hf_lowlabel.errors import UserError, unknown
 from hf_lowlabel.objective import IGNORE_INDEX
 from hf_lowlabel.views.color import Blur, Grayscale, Jitter
-from hf_lowlabel.views.draws import between, on_device
+from hf_lowlabel.views.counter_rng import between, on_device
 
 MASK_IGNORE = 255  # value of a pool's mask pixel that takes no part
 SMALL = 64  # px below which a view is not blurred

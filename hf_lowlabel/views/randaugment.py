@@ -1,7 +1,7 @@
 """RandAugment (Cubuk et al. 2020) as FixMatch uses it (Sohn et al. 2020, appendix D), then cutout (DeVries & Taylor).
 
 Per image and layer one of 14 operations with a random strength; last, a gray square at a random place. The two
-reference implementations differ, and both are presets: "kekmodel" (kekmodel/FixMatch-pytorch, `RandAugmentMC(2, 10)`)
+reference implementations differ, and both are presets: "fixmatch-pytorch" (kekmodel/FixMatch-pytorch, `RandAugmentMC(2, 10)`)
 and "usb" (TorchSSL and USB, `RandAugment(3, 5)`).
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_lowlabel.views import pil_ops
-from hf_lowlabel.views.draws import Groups, between, integers, signs
+from hf_lowlabel.views.counter_rng import Groups, between, integers, signs
 
 # The geometric five stand together, so that one gather serves their common slice of a sorted batch.
 OPS = (
@@ -52,7 +52,7 @@ MATRICES = {
     "translate_y": pil_ops.translate_y,
 }
 
-# Strengths in Pillow's unit: kekmodel has bias + span * level / 10, level 1 .. 9; USB has uniform numbers of a range.
+# Strengths in Pillow's unit: fixmatch-pytorch has bias + span * level / 10, level 1 .. 9; USB has uniform numbers of a range.
 KEKMODEL = {
     "brightness": (0.05, 0.9),
     "color": (0.05, 0.9),
@@ -137,7 +137,7 @@ class Preset:
 
 
 PRESETS = {
-    "kekmodel": Preset(2, 0.5, kekmodel_strength, kekmodel_cutout, (127, 127, 127)),
+    "fixmatch-pytorch": Preset(2, 0.5, kekmodel_strength, kekmodel_cutout, (127, 127, 127)),
     "usb": Preset(3, 1.0, usb_strength, usb_cutout, (125, 123, 114)),
 }
 

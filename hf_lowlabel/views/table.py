@@ -41,7 +41,7 @@ class Recipe:
 
 
 VIEWS = {
-    "plain": Recipe("centre"),
+    "eval": Recipe("centre"),
     "weak": Recipe("shift"),  # FixMatch, Sohn et al. 2020, section 2.3
     "strong": Recipe("shift", randaugment=True),
     # BYOL, Grill et al. 2020, table 6: two views that differ in blur and solarisation
@@ -132,7 +132,7 @@ def build_view(
     mean: Sequence[float],
     std: Sequence[float],
     flip: bool = True,
-    preset: str = "kekmodel",
+    preset: str = "fixmatch-pytorch",
     min_scale: float | None = None,
     color: bool = True,
     randaugment: bool = False,

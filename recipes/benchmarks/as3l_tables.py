@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from hf_lowlabel import UserError, load_source
-from hf_lowlabel.data.order import order
-from hf_lowlabel.hub.facts import collect_hardware, collect_versions, write_text
+from hf_lowlabel.data.permutation import epoch_permutation
+from hf_lowlabel.records import collect_hardware, collect_versions, write_text
 from hf_lowlabel.selection.as3l import finetune_features, multi_cluster
 from hf_lowlabel.selection.clustering import backend, unit
 from hf_lowlabel.selection.features import extract
-from hf_lowlabel.selection.priors import cluster_priors, llgc, report
+from hf_lowlabel.selection.priors import cluster_priors, label_spreading, report
 from hf_lowlabel.selection.strategies import coreset, k_medoids, random, usl
 
 SETTINGS = ("dataset", "split", "model", "image_size", "images")  # all cells of a file share them
@@ -45,11 +45,11 @@ PAPER: dict[str, dict[str, dict[int, tuple[float, float]]]] = {  # table -> row 
         AS3L: {10: (9.5, 0.5), 40: (10.0, 0.0)},
     },
     "table 8, priors right (%)": {
-        "llgc, random": {10: (53.42, 5.36), 20: (59.91, 2.58), 40: (69.59, 2.35)},
-        "llgc, coreset": {10: (31.57, 6.31), 20: (56.06, 3.35), 40: (74.47, 5.17)},
-        "llgc, k-medoids": {10: (45.53, 2.96), 20: (62.28, 5.39), 40: (71.51, 1.36)},
-        "llgc, usl": {10: (53.90, 0.56), 20: (63.47, 3.19), 40: (70.82, 1.76)},
-        "llgc, as3l": {10: (62.94, 3.47), 20: (71.61, 1.64), 40: (75.50, 1.40)},
+        "label_spreading, random": {10: (53.42, 5.36), 20: (59.91, 2.58), 40: (69.59, 2.35)},
+        "label_spreading, coreset": {10: (31.57, 6.31), 20: (56.06, 3.35), 40: (74.47, 5.17)},
+        "label_spreading, k-medoids": {10: (45.53, 2.96), 20: (62.28, 5.39), 40: (71.51, 1.36)},
+        "label_spreading, usl": {10: (53.90, 0.56), 20: (63.47, 3.19), 40: (70.82, 1.76)},
+        "label_spreading, as3l": {10: (62.94, 3.47), 20: (71.61, 1.64), 40: (75.50, 1.40)},
         "clusters, random": {10: (52.12, 9.10), 20: (60.32, 4.67), 40: (69.40, 2.49)},
         "clusters, coreset": {10: (37.43, 3.24), 20: (59.56, 3.30), 40: (73.82, 3.01)},
         "clusters, k-medoids": {10: (44.90, 1.88), 20: (62.12, 6.97), 40: (69.62, 0.83)},
@@ -93,7 +93,10 @@ def cell(x: np.ndarray, y: np.ndarray, classes: int, budget: int, seed: int) -> 
     worth = {name: clusters(at) for name, at in chosen.items()}
     series = {"6 x K": 6 * [classes], "K, 5 x 6 K": [classes, *5 * [6 * classes]]}
     by_k = {**{name: clusters(chosen[AS3L], counts) for name, counts in series.items()}, "K, 2 K ... 6 K": worth[AS3L]}
-    spread = {f"llgc, {name}": report(llgc(near, at, y[at], classes), y, at) for name, at in rivals.items()}
+    spread = {
+        f"label_spreading, {name}": report(label_spreading(near, at, y[at], classes), y, at)
+        for name, at in rivals.items()
+    }
     spread |= {f"clusters, {name}": clusters(at) for name, at in rivals.items()}
     return {
         "table 6, priors right (%)": {k: 100 * v["accuracy"] for k, v in worth.items()},
@@ -141,7 +144,7 @@ def main() -> None:
             f"found {len(known)} images with a label; expected at least --images {args.images}, and that "
             f"above six times the {len(source.class_names)} classes; fix: --images"
         )
-    members = np.sort(known[order(0, "images", 0, args.images, len(known))])
+    members = np.sort(known[epoch_permutation(0, "images", 0, args.images, len(known))])
     begin = time.perf_counter()
     found = extract(args.model, source, members, path=args.output + ".safetensors", image_size=args.image_size)
     if not found.reused:

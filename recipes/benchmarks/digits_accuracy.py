@@ -22,7 +22,7 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.hub.facts import collect_hardware, collect_versions
+from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.verbs import priors
 from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 
@@ -46,7 +46,7 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
     """Test accuracy by budget and row; pretraining sees no label, so all budgets share it."""
     source, out = load_source("digits"), {}
     shared, pre, fine = settings(pretraining)
-    common = dict(**shared, seed=seed, save_every=10**6, eval_every=10**6)
+    common = dict(**shared, seed=seed, save_steps=10**6, eval_steps=10**6)
     unlabeled, backbone = folder / "unlabeled.json", str(folder / "backbone")
     replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(
         unlabeled
@@ -66,7 +66,7 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
             run = finetune(
                 **{**common, **fine, **weights, **more},
                 split=str(manifest),
-                keep_best="last",
+                metric_for_best_model="last",
                 output_dir=str(folder / f"{name} {labels}"),
             )
             out[labels][name] = run.metrics["accuracy"]

@@ -25,26 +25,32 @@ from pathlib import Path
 import torch
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.config import methods_for
+from hf_lowlabel.arguments import methods_for
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub.facts import write_text
 from hf_lowlabel.hub.table import methods_table
 from hf_lowlabel.methods import METHODS
+from hf_lowlabel.records import write_text
 from hf_lowlabel.training.demo import PRETRAIN
 
 SHARED = dict(
     dataset="digits",
     image_size=16,
-    pool_size=16,
+    stored_size=16,
     color=False,
     flip=False,
-    log_every=100,
-    save_every=10**6,
-    eval_every=10**6,
+    logging_steps=100,
+    save_steps=10**6,
+    eval_steps=10**6,
     device="cpu",
 )
 TRAINED = dict(
-    max_steps=500, batch_size=10, optimizer="sgd", lr=0.03, schedule="fixmatch", weight_decay=5e-4, keep_best="last"
+    max_steps=500,
+    batch_size=10,
+    optimizer="sgd",
+    learning_rate=0.03,
+    lr_scheduler_type="fixmatch",
+    weight_decay=5e-4,
+    metric_for_best_model="last",
 )
 RATIO = 5  # unlabeled images per labeled one; less where a method has a lower ratio of its own
 ROWS = {

@@ -48,7 +48,7 @@ def generated(split: str, count: int):
     """A source as `load_source` would return it: `count` images of ten classes, the first of them labeled."""
     import numpy as np
 
-    from hf_lowlabel.data.sources import Source, fingerprint
+    from hf_lowlabel.data.dataset import ImageDataset, fingerprint
     from hf_lowlabel.errors import MissingSplit
 
     if split != "train":
@@ -57,7 +57,7 @@ def generated(split: str, count: int):
     labels = np.where(np.arange(count) < LABELED, np.arange(count) % 10, -1)
     images = np.random.default_rng(0).integers(0, 256, (min(count, DISTINCT), SIDE, SIDE, 3), dtype=np.uint8)
     print_ = fingerprint(ids, labels, names, [3 * SIDE * SIDE] * count)
-    return Source("generated", None, split, None, ids, labels, names, print_, None, True, Repeated(images))
+    return ImageDataset("generated", None, split, None, ids, labels, names, print_, None, True, Repeated(images))
 
 
 def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
@@ -73,7 +73,7 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
     torch.set_num_threads(1)
     seen: dict = {"reading_s": 0.0, "images_mib": 0.0}
     wall, cpu, marks = [], [], {}
-    real_step, real_pool = Loop.train_step, setup.build_pool
+    real_step, real_pool = Loop.train_step, setup.build_cache
 
     def build(source, indices, **options):
         begin = time.process_time()
@@ -96,7 +96,7 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
         return out
 
     digits.digits = lambda split="train": generated(split, pool)
-    Loop.train_step, setup.build_pool = step, build
+    Loop.train_step, setup.build_cache = step, build
     before = psutil.Process().memory_info().rss
     marks["start"] = time.perf_counter(), time.process_time()
     done = finetune(
@@ -104,7 +104,7 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
         model="cnn6_16",
         from_scratch=True,
         image_size=SIDE,
-        pool_size=SIDE,
+        stored_size=SIDE,
         method="flexmatch",
         num_labels=40,
         batch_size=BATCH,
@@ -113,9 +113,9 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
         memory_budget=budget,
         workers=0,
         device="cpu",
-        log_every=min(EARLY, steps),
-        eval_every=10**6,
-        save_every=10**6,
+        logging_steps=min(EARLY, steps),
+        eval_steps=10**6,
+        save_steps=10**6,
         output_dir=str(Path(output).parent / "run"),
     )
     seen["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20
@@ -183,7 +183,7 @@ def main() -> None:
         known[run] = launch(*run, args)
         print(known[run], file=sys.stderr, flush=True)
     rows = {name: [known[run] for run in runs] for name, runs in plan.items()}
-    from hf_lowlabel.hub.facts import collect_hardware, collect_versions
+    from hf_lowlabel.records import collect_hardware, collect_versions
 
     facts = {**collect_hardware(), **collect_versions()}
     print(tables(rows), ", ".join(f"{k} {v}" for k, v in facts.items()), sep="\n\n")

@@ -26,7 +26,7 @@ import torchvision
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from hf_lowlabel.views.draws import uniforms
+from hf_lowlabel.views.counter_rng import uniforms
 from hf_lowlabel.views.joint import JointView
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

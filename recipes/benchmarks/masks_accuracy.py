@@ -19,8 +19,8 @@ import torch
 from digits_methods import once
 
 from hf_lowlabel import finetune, pretrain
-from hf_lowlabel.hub.facts import collect_hardware, write_text
 from hf_lowlabel.hub.table import methods_table
+from hf_lowlabel.records import collect_hardware, write_text
 
 ROWS = {
     "supervised-weak": ("supervised", dict(strong=False, ema_decay=0.99)),
@@ -34,19 +34,19 @@ NETWORK = dict(
     architecture="unet", architecture_args=dict(encoder_depth=4, decoder_channels=[64, 48, 32, 16]), channels_last=True
 )
 PIXPRO = dict(
-    method="pixpro", preset="target", batch_size=8, lr=3.0, warmup=0.1, output_stride=16
+    method="pixpro", preset="target", batch_size=8, learning_rate=3.0, warmup_ratio=0.1, output_stride=16
 )  # the paper's rate is for 200 epochs
 TRAINED = dict(
     optimizer="adamw",
-    lr=3e-4,
+    learning_rate=3e-4,
     weight_decay=1e-4,
-    schedule="cosine",
+    lr_scheduler_type="cosine",
     batch_size=8,
     unlabeled_ratio=1,
     scale=[0.5, 1.5],
-    keep_best="last",
-    eval_every=10**6,
-    save_every=10**6,
+    metric_for_best_model="last",
+    eval_steps=10**6,
+    save_steps=10**6,
 )
 
 
@@ -78,7 +78,7 @@ def main() -> None:
         Path(args.output),
         dict(task="segmentation", dataset=args.dataset, classes=args.classes, mask_ignore=args.mask_ignore),
     )
-    common = dict(data, device="cpu", image_size=args.image_size, log_every=100)
+    common = dict(data, device="cpu", image_size=args.image_size, logging_steps=100)
     for seed in [] if args.table_only else args.seeds:
         for start in args.starts:
             model = args.model
@@ -92,7 +92,7 @@ def main() -> None:
                     seed=seed,
                     model=args.model,
                     max_steps=args.pretrain_steps,
-                    pool_size=args.long_side,
+                    stored_size=args.long_side,
                 )
             for row in args.methods:
                 method, arguments = ROWS[row]
@@ -108,7 +108,7 @@ def main() -> None:
                     method_args=arguments,
                     num_labels=args.labels,
                     max_steps=args.max_steps,
-                    pool_size=args.long_side,
+                    stored_size=args.long_side,
                 )
     text = methods_table(sorted(p.parent for p in root.glob("*/*/metrics.json")))
     write_text(root / "table.md", text)

@@ -153,15 +153,15 @@ def our_round(args, now: Callable[[], float]) -> float:
         model=args.model,
         from_scratch=True,
         image_size=args.size,
-        pool_size=args.size,
+        stored_size=args.size,
         method=args.case,
         batch_size=args.batch_size,
         max_steps=args.steps + WARM,
         precision=args.precision,
         channels_last=args.channels_last,
-        eval_every=10**6,
-        log_every=10**6,
-        save_every=10**6,
+        eval_steps=10**6,
+        logging_steps=10**6,
+        save_steps=10**6,
     )
     if args.case == "fixmatch":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)

@@ -19,9 +19,9 @@ from timing import WARM, compare, report
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data import shapes
-from hf_lowlabel.data.masks import Coding
+from hf_lowlabel.data.dataset import ArrayReader
+from hf_lowlabel.data.masks import MaskFormat
 from hf_lowlabel.data.segmentation import SegmentationSource
-from hf_lowlabel.data.sources import ArrayReader
 from hf_lowlabel.training.loop import Loop
 
 CLASSES, PHOTO = 21, (375, 500)
@@ -42,7 +42,7 @@ def generated(split: str, count: int) -> SegmentationSource:
         [f"{i:06d}" for i in range(count)],
         np.ones(count, bool),
         [f"class {k}" for k in range(CLASSES)],
-        Coding(),
+        MaskFormat(),
         "0" * 64,
         None,
         True,
@@ -94,9 +94,9 @@ def main() -> None:
         num_labels=10,
         max_steps=args.steps + WARM,
         precision=args.precision,
-        eval_every=10**6,
-        log_every=10**6,
-        save_every=10**6,
+        eval_steps=10**6,
+        logging_steps=10**6,
+        save_steps=10**6,
     )
     with tempfile.TemporaryDirectory() as folder:
         report(args, compare(lambda: finetune(**settings, output_dir=folder), bare))

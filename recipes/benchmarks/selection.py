@@ -22,7 +22,7 @@ import torch
 
 from hf_lowlabel.selection import clustering
 from hf_lowlabel.selection.as3l import as3l, finetune_features
-from hf_lowlabel.selection.priors import cluster_priors, llgc, report
+from hf_lowlabel.selection.priors import cluster_priors, label_spreading, report
 
 
 def features(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--on", choices=("torch", "faiss", "scikit-learn"), help="k-means of this library (default: the best here)"
     )
-    parser.add_argument("--llgc", action="store_true", help="label spreading too")
+    parser.add_argument("--label_spreading", action="store_true", help="label spreading too")
     parser.add_argument(
         "--whole", action="store_true", help="scikit-learn's k-means++ at N = 10,000, K = 600, for comparison"
     )
@@ -65,8 +65,8 @@ def main() -> None:
     fine = timed("f_fine again (of the above)", lambda: finetune_features(x, args.num_labels))
     priors = timed("priors, K up to 6 classes", lambda: cluster_priors(fine, chosen, y[chosen], args.classes))
     worth = report(priors, y, chosen)
-    if args.llgc:
-        timed("llgc", lambda: llgc(x, chosen, y[chosen], args.classes))
+    if args.label_spreading:
+        timed("label-spreading", lambda: label_spreading(x, chosen, y[chosen], args.classes))
     if args.whole:
         from sklearn.cluster import KMeans
 

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.semi_supervised import LabelSpreading
 
-from hf_lowlabel import Source, Split, UserError, finetune, load_source, make_split, pretrain
-from hf_lowlabel.hub.facts import collect_hardware, collect_versions, write_text
+from hf_lowlabel import ImageDataset, Split, UserError, finetune, load_source, make_split, pretrain
+from hf_lowlabel.records import collect_hardware, collect_versions, write_text
 from hf_lowlabel.selection.clustering import unit
 from hf_lowlabel.selection.features import Features, extract
 from hf_lowlabel.selection.strategies import STRATEGIES, choose
@@ -51,7 +51,7 @@ SETTINGS = (
 )  # all runs of a file share them
 
 
-def prepare(args: argparse.Namespace, folder: Path, source: Source) -> tuple[str, Split]:
+def prepare(args: argparse.Namespace, folder: Path, source: ImageDataset) -> tuple[str, Split]:
     """(backbone, manifest with the test images and no labels); both stay beside the results."""
     if args.split:
         return args.backbone, replace(Split.load(args.split), labeled={})
@@ -73,14 +73,20 @@ def prepare(args: argparse.Namespace, folder: Path, source: Source) -> tuple[str
 
 
 def run(
-    strategy: str, seed: int, args: argparse.Namespace, source: Source, base: Split, backbone: str, found: Features
+    strategy: str,
+    seed: int,
+    args: argparse.Namespace,
+    source: ImageDataset,
+    base: Split,
+    backbone: str,
+    found: Features,
 ) -> dict:
     begin = time.perf_counter()
     rows = choose(strategy, unit(found.values), args.budget, seed, source.labels[found.indices])
     picked = found.indices[rows]
     split = replace(base, seed=seed, labeled={source.ids[i]: source.class_names[source.labels[i]] for i in picked})
     shared, _, fine = settings(args.pretraining)
-    fine |= dict(FROM_PRIORS, max_steps=args.steps, eval_every=max(1, args.steps // 5), save_every=10**6)
+    fine |= dict(FROM_PRIORS, max_steps=args.steps, eval_steps=max(1, args.steps // 5), save_steps=10**6)
     with tempfile.TemporaryDirectory() as aside:
         manifest, prior = Path(aside, "split.json"), Path(aside, "priors.safetensors")
         split.save(manifest)
@@ -108,7 +114,7 @@ def run(
     }
 
 
-def pixels(source: Source, base: Split, picked: np.ndarray) -> float:
+def pixels(source: ImageDataset, base: Split, picked: np.ndarray) -> float:
     """Test accuracy of label spreading from the same labels, on the pixel values."""
     at = base.resolve(source)
     x = np.stack([np.asarray(source.image(i)) for i in range(len(source))]).reshape(len(source), -1) / 255.0

@@ -16,7 +16,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from hf_lowlabel.hub.facts import collect_hardware, collect_versions
+from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.training.segment_demo import rows
 
 ROWS = {

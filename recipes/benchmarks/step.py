@@ -26,12 +26,12 @@ from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Loop
 
 
-def generated(side: int, count: int) -> sources.Source:
+def generated(side: int, count: int) -> sources.ImageDataset:
     """Random images of ten classes, in memory."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 10
     reader = sources.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
-    return sources.Source(
+    return sources.ImageDataset(
         "generated",
         None,
         "train",
@@ -103,7 +103,7 @@ def main() -> None:
         model=args.model,
         from_scratch=True,
         image_size=args.size,
-        pool_size=args.size,
+        stored_size=args.size,
         method=args.method,
         method_args=key_values(args.method_args),
         batch_size=args.batch_size,
@@ -111,9 +111,9 @@ def main() -> None:
         compile=args.compile,
         precision=args.precision,
         channels_last=args.channels_last,
-        eval_every=10**6,
-        log_every=10**6,
-        save_every=10**6,
+        eval_steps=10**6,
+        logging_steps=10**6,
+        save_steps=10**6,
     )
     if verb == "finetune":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from hf_lowlabel.hub.facts import collect_hardware, collect_versions
+from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.training import loop as loops
 from hf_lowlabel.training.batches import ViewStream
 

@@ -42,7 +42,7 @@ CASES = {  # name: (the two kinds of view, px, images per call on a CPU, images 
     "BYOL pairs, 224 px": (("byol1", "byol2"), 224, 24, 256),
 }
 AFFINE = Image.Transform.AFFINE
-PIL_OPS = [  # kekmodel's FixMatch operations at level 1 .. 9 of 10
+PIL_OPS = [  # fixmatch-pytorch's FixMatch operations at level 1 .. 9 of 10
     lambda image, level: image,
     lambda image, level: ImageOps.autocontrast(image),
     lambda image, level: ImageOps.equalize(image),

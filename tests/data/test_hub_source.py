@@ -14,7 +14,7 @@ from hub_server import Hub
 SCRIPT = """
 import json, sys, warnings
 import numpy as np
-from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.data.dataset import load_source
 from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 

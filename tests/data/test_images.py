@@ -11,8 +11,8 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
+from hf_lowlabel.data.dataset import ImageDataset
 from hf_lowlabel.data.images import BadImage, decode, open_image, to_rgb
-from hf_lowlabel.data.sources import Source
 from hf_lowlabel.errors import UserError
 
 
@@ -114,12 +114,12 @@ def test_animation_gives_its_first_frame(make):
     assert decode(image, 8)[:, 0, 0].tolist() == [255, 0, 0]
 
 
-def one_image(content: bytes) -> Source:
+def one_image(content: bytes) -> ImageDataset:
     class Reader:
         def __call__(self, i):
             return open_image(io.BytesIO(content))
 
-    return Source("one", None, "train", None, ["a/b.png"], np.array([-1]), [], "0", None, True, Reader())
+    return ImageDataset("one", None, "train", None, ["a/b.png"], np.array([-1]), [], "0", None, True, Reader())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel.data.masks import Coding, check_values, decode_mask, make_coding, parse_class, read_classes
+from hf_lowlabel.data.masks import MaskFormat, check_values, decode_mask, make_coding, parse_class, read_classes
 from hf_lowlabel.errors import UserError
 
 
@@ -16,7 +16,7 @@ def gray(values, mode: str = "L") -> Image.Image:
 
 def test_indices_and_ignored_values():
     image = gray([[0, 1, 2], [11, 255, 1]])
-    out = decode_mask(image, Coding(ignore=(11,)), 3, "a")
+    out = decode_mask(image, MaskFormat(ignore=(11,)), 3, "a")
     assert out.dtype == np.uint8 and out.tolist() == [[0, 1, 2], [255, 255, 1]]
 
 
@@ -26,22 +26,22 @@ def test_palette_png_keeps_its_indices(tmp_path):
     image.save(tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as again:
         assert again.mode == "P"
-        assert decode_mask(again, Coding(), 3, "a").tolist() == [[0, 2], [1, 255]]
+        assert decode_mask(again, MaskFormat(), 3, "a").tolist() == [[0, 2], [1, 255]]
 
 
 def test_table_applies_to_raw_values_and_ignored_ones_too():
     table = tuple(3 if v == 7 else 255 for v in range(256))
-    assert decode_mask(gray([[7, 8, 255]]), Coding(table=table), 4, "a").tolist() == [[3, 255, 255]]
-    assert decode_mask(gray([[7, 8]]), Coding(table=table, ignore=(7,)), 4, "a").tolist() == [[255, 255]]
+    assert decode_mask(gray([[7, 8, 255]]), MaskFormat(table=table), 4, "a").tolist() == [[3, 255, 255]]
+    assert decode_mask(gray([[7, 8]]), MaskFormat(table=table, ignore=(7,)), 4, "a").tolist() == [[255, 255]]
 
 
 def test_wide_and_boolean_masks():
     wide = Image.fromarray(np.array([[0, 2], [1, 255]], np.int32))
-    assert decode_mask(wide, Coding(), 3, "a").tolist() == [[0, 2], [1, 255]]
+    assert decode_mask(wide, MaskFormat(), 3, "a").tolist() == [[0, 2], [1, 255]]
     with pytest.raises(UserError, match="found value 300 in the mask of image 'a'"):
-        decode_mask(Image.fromarray(np.array([[300]], np.int32)), Coding(), 3, "a")
+        decode_mask(Image.fromarray(np.array([[300]], np.int32)), MaskFormat(), 3, "a")
     flags = Image.fromarray(np.array([[True, False]]))
-    assert flags.mode == "1" and decode_mask(flags, Coding(), 2, "a").tolist() == [[1, 0]]
+    assert flags.mode == "1" and decode_mask(flags, MaskFormat(), 2, "a").tolist() == [[1, 0]]
 
 
 def test_binary_masks_and_their_jpegs(tmp_path):
@@ -50,8 +50,8 @@ def test_binary_masks_and_their_jpegs(tmp_path):
     gray(values).save(tmp_path / "m.jpg", quality=60)
     with Image.open(tmp_path / "m.jpg") as image:
         assert len(np.unique(np.asarray(image))) > 2
-        assert (decode_mask(image, Coding("binary"), 2, "a") == (values > 0)).all()
-    assert decode_mask(gray([[0, 127, 128, 255]]), Coding("binary"), 2, "a").tolist() == [[0, 0, 1, 1]]
+        assert (decode_mask(image, MaskFormat("binary"), 2, "a") == (values > 0)).all()
+    assert decode_mask(gray([[0, 127, 128, 255]]), MaskFormat("binary"), 2, "a").tolist() == [[0, 0, 1, 1]]
 
 
 def test_class_numbers_and_palettes_are_not_binary():
@@ -68,7 +68,7 @@ def test_class_numbers_and_palettes_are_not_binary():
         if image.mode == "P":
             image.putpalette(voc)
         with pytest.raises(UserError, match=f"{words}.*expected 0 and 255.*--mask-format index"):
-            decode_mask(image, Coding("binary"), 2, "a")
+            decode_mask(image, MaskFormat("binary"), 2, "a")
     palette = gray([[0, 4]], "P")
     palette.putpalette(voc)
     for image, expected in (
@@ -79,7 +79,7 @@ def test_class_numbers_and_palettes_are_not_binary():
         (gray([[0, 3, 90, 140, 250]]), [[0, 0, 0, 1, 1]]),
         (Image.fromarray(np.array([[False, True]])), [[0, 1]]),
     ):
-        assert decode_mask(image, Coding("binary"), 2, "a").tolist() == expected
+        assert decode_mask(image, MaskFormat("binary"), 2, "a").tolist() == expected
 
 
 def test_colors():
@@ -97,28 +97,28 @@ def test_colors():
 
 def test_values_beyond_the_classes_name_image_and_value():
     with pytest.raises(UserError, match=r"found value 5 in the mask of image 'x/1.png'; expected classes 0..2 or 255"):
-        decode_mask(gray([[0, 5, 7]]), Coding(), 3, "x/1.png")
+        decode_mask(gray([[0, 5, 7]]), MaskFormat(), 3, "x/1.png")
 
 
 def test_rgb_masks_need_colors_unless_gray():
     rgb = np.repeat(np.array([[0, 1, 2]], np.uint8)[..., None], 3, 2)
-    assert decode_mask(Image.fromarray(rgb), Coding(), 3, "a").tolist() == [[0, 1, 2]]
+    assert decode_mask(Image.fromarray(rgb), MaskFormat(), 3, "a").tolist() == [[0, 1, 2]]
     rgb[0, 0, 1] = 9
     with pytest.raises(UserError, match="mask of mode RGB for image 'a'.*'colors'"):
-        decode_mask(Image.fromarray(rgb), Coding(), 3, "a")
+        decode_mask(Image.fromarray(rgb), MaskFormat(), 3, "a")
 
 
 def test_masks_of_0_and_255_must_be_declared():
     present = np.zeros(256, bool)
     present[[0, 255]] = True
     with pytest.raises(UserError, match="nothing but 0 and 255 in 7 masks of 'mine'.*'binary'"):
-        check_values(present, Coding(), 7, "mine")
-    check_values(present, Coding(ignore=(255,)), 7, "mine")
+        check_values(present, MaskFormat(), 7, "mine")
+    check_values(present, MaskFormat(ignore=(255,)), 7, "mine")
     present[1] = True
-    check_values(present, Coding(), 7, "mine")
+    check_values(present, MaskFormat(), 7, "mine")
     present[[0, 1]] = False
     with pytest.raises(UserError, match="no pixel of any class"):
-        check_values(present, Coding("binary"), 7, "mine")
+        check_values(present, MaskFormat("binary"), 7, "mine")
 
 
 def test_files_of_classes(tmp_path):
@@ -140,8 +140,8 @@ def test_files_of_classes(tmp_path):
 
 def test_unknown_formats():
     with pytest.raises(UserError, match="did you mean 'colors'"):
-        Coding("colours")
+        MaskFormat("colours")
     with pytest.raises(UserError, match="without colours"):
-        Coding("colors")
+        MaskFormat("colors")
     with pytest.raises(UserError, match="expected 0..255"):
-        Coding(ignore=(256,))
+        MaskFormat(ignore=(256,))

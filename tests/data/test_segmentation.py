@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.data.canvas import build_canvas, resized
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
 from hf_lowlabel.data.mask_splits import make_mask_split, read_ids, split_from_lists
+from hf_lowlabel.data.padded_cache import build_padded_cache, resized
 from hf_lowlabel.data.segmentation import join_images, load_segmentation
 from hf_lowlabel.data.shapes import CLASSES, draw
 from hf_lowlabel.data.splits import Split
@@ -212,31 +212,31 @@ def test_joined_images_never_need_masks(tmp_path):
     folder(tmp_path / "mine", 3, 3)
     for i in range(2):
         save(tmp_path / f"more/{i}.png", rgb(8, 8))
-    from hf_lowlabel.data.sources import load_source
+    from hf_lowlabel.data.dataset import load_source
 
     both = join_images(load_segmentation(tmp_path / "mine", classes=ABC), load_source(tmp_path / "more"))
     assert both.ids[2:4] == ["labeled/2.jpg", "unlabeled/0.png"] and both.has_mask.tolist() == [True] * 3 + [False] * 2
     assert both.rgb(4).size == (8, 8) and both.mask(1).shape == (21, 30)
-    assert len(build_canvas(both, np.arange(5), masks=False)) == 5
+    assert len(build_padded_cache(both, np.arange(5), masks=False)) == 5
     with pytest.raises(UserError, match="no mask of image 'unlabeled/0.png'"):
-        build_canvas(both, np.array([3]), masks=True)
+        build_padded_cache(both, np.array([3]), masks=True)
 
 
 def test_canvas_holds_images_and_masks_of_any_size(tmp_path):
     masks = folder(tmp_path / "mine", 4, 4)
     source = load_segmentation(tmp_path / "mine", classes=ABC)
-    pool = build_canvas(source, np.arange(4), masks=True)
+    pool = build_padded_cache(source, np.arange(4), masks=True)
     assert pool.images.shape == (4, 4, 23, 30) and pool.sizes.tolist() == [[20 + i, 30] for i in range(4)]
     for i in range(4):
         h = 20 + i
         assert (pool.images[i, :3, :h].permute(1, 2, 0).numpy() == np.asarray(source.rgb(i))).all()
         assert (pool.images[i, 3, :h].numpy() == masks[source.ids[i]]).all()
         assert (pool.images[i, 3, h:] == 255).all() and (pool.images[i, :3, h:] == 0).all()
-    streamed = build_canvas(source, np.arange(4), masks=True, streaming=True, workers=0)
+    streamed = build_padded_cache(source, np.arange(4), masks=True, streaming=True, workers=0)
     at = torch.tensor([3, 0])
     assert torch.equal(pool.take(at), streamed.take(at)) and torch.equal(pool.sizes, streamed.sizes)
     assert torch.equal(next(iter(streamed.stream([at]))), pool.take(at))
-    small = build_canvas(source, np.arange(4), masks=True, long_side=15)
+    small = build_padded_cache(source, np.arange(4), masks=True, long_side=15)
     assert small.sizes[0].tolist() == [10, 15]
     shrunk = Image.fromarray(masks["0.jpg"].astype(np.uint8)).resize(
         (15, 10), Image.Resampling.NEAREST
@@ -255,7 +255,7 @@ def test_upright_by_exif(tmp_path):
     Image.fromarray(values.astype(np.uint8)).save(path, exif=exif)
     save(tmp_path / "mine/masks/1.png", mask(30, 20))
     source = load_segmentation(tmp_path / "mine", classes=ABC)
-    pool = build_canvas(source, np.arange(1), masks=True)
+    pool = build_padded_cache(source, np.arange(1), masks=True)
     assert pool.sizes.tolist() == [[30, 20]]
     assert (pool.images[0, :3].permute(1, 2, 0).numpy() == np.rot90(values, -1)).all()
 
@@ -264,35 +264,35 @@ def test_bad_masks_and_images(tmp_path, caplog):
     folder(tmp_path / "a")
     save(tmp_path / "a/masks/1.png", mask(9, 9))
     with pytest.raises(UserError, match="mask of 9 x 9 px for image '1.jpg' of 30 x 21 px"):
-        build_canvas(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
+        build_padded_cache(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
     save(tmp_path / "a/masks/1.png", mask(21, 30, 5))
     with pytest.raises(UserError, match="value 3 in the mask of image '1.jpg'"):
-        build_canvas(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
+        build_padded_cache(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
     (tmp_path / "a/masks/1.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match="mask of image '1.jpg' that cannot be read"):
-        build_canvas(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
+        build_padded_cache(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
 
     folder(tmp_path / "b", 6, 6)
     for i in range(6):
         save(tmp_path / f"b/masks/{i}.png", 255 * (mask(20 + i) > 1))
     with pytest.raises(UserError, match="nothing but 0 and 255.*'binary'"):
-        build_canvas(load_segmentation(tmp_path / "b", classes=["a", "b"]), np.arange(6), masks=True)
+        build_padded_cache(load_segmentation(tmp_path / "b", classes=["a", "b"]), np.arange(6), masks=True)
     with pytest.raises(UserError, match="no mask value but 0 and 255.*'binary'"):
         load_segmentation(tmp_path / "b")
     binary = load_segmentation(tmp_path / "b", mask_format="binary")
     assert binary.class_names == ["background", "object"]
-    assert set(build_canvas(binary, np.arange(6), masks=True).images[0, 3, :20].unique().tolist()) == {0, 1}
+    assert set(build_padded_cache(binary, np.arange(6), masks=True).images[0, 3, :20].unique().tolist()) == {0, 1}
 
     folder(tmp_path / "c", 6, 6)
     save(tmp_path / "c/masks/2.png", np.full((22, 30), 255))
     with caplog.at_level(logging.WARNING):
-        build_canvas(load_segmentation(tmp_path / "c", classes=ABC), np.arange(6), masks=True)
+        build_padded_cache(load_segmentation(tmp_path / "c", classes=ABC), np.arange(6), masks=True)
     assert "'2.jpg' has no pixel of any class" in caplog.text
     (tmp_path / "c/images/5.jpg").write_bytes(b"nothing")
     source = load_segmentation(tmp_path / "c", classes=ABC)
     with pytest.raises(UserError, match="1 of 6 images that cannot be used"):
-        build_canvas(source, np.arange(6), masks=False)
-    pool = build_canvas(source, np.arange(6), masks=False, max_bad=0.2)
+        build_padded_cache(source, np.arange(6), masks=False)
+    pool = build_padded_cache(source, np.arange(6), masks=False, max_bad=0.2)
     assert pool.ids == [f"{i}.jpg" for i in range(5)] and pool.skipped[0][0] == "5.jpg" and len(pool.images) == 5
 
 
@@ -303,27 +303,27 @@ def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatc
     for name in ("3.jpg", "4.jpg"):
         file = tmp_path / "images" / name
         file.write_bytes(file.read_bytes()[:-150])
-    pool = build_canvas(source, np.arange(8), masks=False, max_bad=0.3, streaming=True, workers=0)
+    pool = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.3, streaming=True, workers=0)
     assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"] and len(pool) == 6
-    resident = build_canvas(source, np.arange(8), masks=False, max_bad=0.3)
+    resident = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.3)
     assert resident.ids == pool.ids and len(resident.images) == 6
     assert resident.sizes.tolist() == pool.sizes.tolist() == [[20 + i, 30] for i in (0, 1, 2, 5, 6, 7)]
     with pytest.raises(UserError, match="2 of 8 images that cannot be used .'3.jpg'.*at most 20.0%"):
-        build_canvas(source, np.arange(8), masks=False, max_bad=0.2, streaming=True, workers=0)
+        build_padded_cache(source, np.arange(8), masks=False, max_bad=0.2, streaming=True, workers=0)
     with pytest.raises(UserError, match="1 of 2 images that cannot be used .'3.jpg'"):
-        build_canvas(source, np.array([0, 3]), masks=True, max_bad=0.0, streaming=True, workers=0)
+        build_padded_cache(source, np.array([0, 3]), masks=True, max_bad=0.0, streaming=True, workers=0)
 
-    monkeypatch.setattr("hf_lowlabel.data.canvas.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
+    monkeypatch.setattr("hf_lowlabel.data.padded_cache.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
     at = torch.tensor([2, 3, 4])
     for workers in (0, 2):
-        pool = build_canvas(source, np.arange(8), masks=False, max_bad=0.4, streaming=True, workers=workers)
+        pool = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.4, streaming=True, workers=workers)
         assert pool.ids[3] == "4.jpg" and pool.sizes[3].tolist() == [24, 30]
         images = next(iter(pool.stream([at])))
         resized_next = source.rgb(5).resize((30, 24), Image.Resampling.BILINEAR)
         assert (images[1, :, :24].permute(1, 2, 0).numpy() == np.asarray(resized_next)).all()
         assert (images[2, :, :25].permute(1, 2, 0).numpy() == np.asarray(source.rgb(5))).all()
         assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"]
-    few = build_canvas(source, np.arange(8), masks=True, max_bad=0.4, streaming=True, workers=0)
+    few = build_padded_cache(source, np.arange(8), masks=True, max_bad=0.4, streaming=True, workers=0)
     with pytest.raises(BadImage, match="'4.jpg'"):
         few.take(at)
 

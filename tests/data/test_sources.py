@@ -11,19 +11,21 @@ import pytest
 from sklearn.datasets import load_digits
 
 from hf_lowlabel import finetune, make_split
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join, load_source
 from hf_lowlabel.data.folders import has_unlabeled_split
 from hf_lowlabel.data.images import BadImage
-from hf_lowlabel.data.sources import ArrayReader, Source, join, load_source
 from hf_lowlabel.errors import UserError
 
 
-def source(labels, names, ids=None) -> Source:
+def source(labels, names, ids=None) -> ImageDataset:
     ids = ids or [f"{i}" for i in range(len(labels))]
     images = np.arange(len(labels) * 64, dtype=np.uint8).reshape(-1, 8, 8)
-    return Source("made", None, "train", None, ids, np.array(labels), names, "f" * 64, None, True, ArrayReader(images))
+    return ImageDataset(
+        "made", None, "train", None, ids, np.array(labels), names, "f" * 64, None, True, ArrayReader(images)
+    )
 
 
-def label_names(found: Source) -> dict[str, str | None]:
+def label_names(found: ImageDataset) -> dict[str, str | None]:
     return {id: found.class_names[k] if k >= 0 else None for id, k in zip(found.ids, found.labels)}
 
 
@@ -43,7 +45,7 @@ def test_squares_of_wide_and_of_tall_images():
     rng = np.random.default_rng(0)
     for shape in ((6, 12), (12, 6), (6, 6)):
         images = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
-        whole = Source(
+        whole = ImageDataset(
             "made",
             None,
             "train",
@@ -310,7 +312,7 @@ def test_data_in_memory_or_as_save_to_disk_leaves_it(tmp_path):
             UserError, match=r"found a Dataset as data set; .* fix: of a datasets.Dataset, dataset.to_parquet\("
         ):
             call(ours)
-    with pytest.raises(UserError, match=r"found a Dataset; expected a Source; fix: make_split\(load_source"):
+    with pytest.raises(UserError, match=r"found a Dataset; expected a ImageDataset; fix: make_split\(load_source"):
         make_split(ours, 1)
     ours.save_to_disk(tmp_path / "disk")
     with pytest.raises(UserError, match="found what save_to_disk wrote .* fix: datasets.load_from_disk"):

@@ -7,18 +7,20 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hf_lowlabel.data.sources import ArrayReader, Source, load_source
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, load_source
 from hf_lowlabel.data.splits import Split, make_split, manifest
 from hf_lowlabel.errors import UserError
 
 NAMES = ["ant", "bee", "cat"]
 
 
-def source(labels, names=NAMES, fingerprint="f" * 64) -> Source:
+def source(labels, names=NAMES, fingerprint="f" * 64) -> ImageDataset:
     images = np.zeros((len(labels), 4, 4), dtype=np.uint8)
     ids = [f"im{i}" for i in range(len(labels))]
     reader = ArrayReader(images)
-    return Source("made", None, "train", None, ids, np.array(labels), list(names), fingerprint, None, True, reader)
+    return ImageDataset(
+        "made", None, "train", None, ids, np.array(labels), list(names), fingerprint, None, True, reader
+    )
 
 
 @pytest.fixture(scope="module")

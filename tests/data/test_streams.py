@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.data.dataset import load_source
 from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 

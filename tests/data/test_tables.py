@@ -6,8 +6,8 @@ import datasets
 import numpy as np
 import pytest
 
+from hf_lowlabel.data.dataset import load_source
 from hf_lowlabel.data.images import BadImage
-from hf_lowlabel.data.sources import load_source
 from hf_lowlabel.errors import UserError
 
 

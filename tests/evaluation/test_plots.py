@@ -38,7 +38,7 @@ def log(steps=200):
             "loss": 2 / (s + 1),
             "supervised": 1 / (s + 1),
             "used": s / steps,
-            "lr": 0.03,
+            "learning_rate": 0.03,
             "seconds": 0.1 * s,
         }
         yield row
@@ -47,7 +47,7 @@ def log(steps=200):
 
 
 def test_curves_have_a_panel_for_each_kind_of_number(tmp_path, figures):
-    rows = [*log(), {"step": 200, "loss": float("nan"), "note": "text", "lr": True}]
+    rows = [*log(), {"step": 200, "loss": float("nan"), "note": "text", "learning_rate": True}]
     path = plots.curves(rows, tmp_path / "curves.png", title="digits, 40 labels for $5")
     panels = {ax.get_title(loc="left"): ax for ax in figures[0].axes}
     assert list(panels) == [plots.LOSS, plots.PSEUDO, plots.ACCURACY, plots.SPREAD, plots.RATE]

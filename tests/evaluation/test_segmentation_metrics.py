@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_lowlabel.data.canvas import ResidentCanvas
+from hf_lowlabel.data.padded_cache import ResidentPaddedCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color
 from hf_lowlabel.evaluation.segmentation import (
@@ -76,7 +76,7 @@ class PerPixel(nn.Module):
         return SimpleNamespace(logits=self.conv(x))
 
 
-def canvas(n: int, classes: int) -> ResidentCanvas:
+def canvas(n: int, classes: int) -> ResidentPaddedCache:
     g = torch.Generator().manual_seed(5)
     images = torch.randint(0, 256, (n, 4, 24, 31), dtype=torch.uint8, generator=g)
     images[:, 3] = torch.randint(0, classes, (n, 24, 31), generator=g)
@@ -84,7 +84,7 @@ def canvas(n: int, classes: int) -> ResidentCanvas:
     sizes = np.array([[24 - i % 3, 31 - 4 * (i % 2)] for i in range(n)])
     for i, (h, w) in enumerate(sizes):
         images[i, 3, h:] = images[i, 3, :, w:] = 255
-    return ResidentCanvas(images, [f"i{i}" for i in range(n)], np.arange(n), sizes)
+    return ResidentPaddedCache(images, [f"i{i}" for i in range(n)], np.arange(n), sizes)
 
 
 NORM = dict(mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hf_lowlabel.views.draws import keys
+from hf_lowlabel.views.counter_rng import keys
 
 K, D, SIDE = 4, 6, 8  # classes, features, px
 

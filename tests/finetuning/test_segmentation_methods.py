@@ -16,12 +16,12 @@ from hf_lowlabel.finetuning.clmb import CLMB, to_grid
 from hf_lowlabel.finetuning.cutmix import CutMixSeg
 from hf_lowlabel.finetuning.fixmatch import FixMatch
 from hf_lowlabel.finetuning.mean_teacher import MeanTeacher
-from hf_lowlabel.finetuning.pixels import cross_entropy, half_box, half_classes, mean_over, partner, paste
+from hf_lowlabel.finetuning.pixels import cross_entropy, half_box, half_classes, masked_mean, partner, paste
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.finetuning.unimatch import UniMatch, drop_channels, random_boxes
 from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2, complementary_dropout, one_of_each_pair
 from hf_lowlabel.finetuning.weights import Fixed
-from hf_lowlabel.views.draws import keys
+from hf_lowlabel.views.counter_rng import keys
 
 TAU = 0.5  # half of the pixels of the stand-in lie above it
 SMALL = dict(num_classes=K, width=8, memory=6, fresh=3, samples=9, tau=TAU, ramp=0.2)
@@ -120,8 +120,8 @@ def test_cross_entropy_of_ignored_pixels():
 
 def test_mean_over():
     v, valid = torch.tensor([[1.0, float("nan")], [3.0, 4.0]]), torch.tensor([[True, False], [True, False]])
-    assert mean_over(v, valid) == 2 and mean_over(v, torch.zeros(2, 2, dtype=torch.bool)) == 0
-    assert mean_over(v[1], None) == 3.5
+    assert masked_mean(v, valid) == 2 and masked_mean(v, torch.zeros(2, 2, dtype=torch.bool)) == 0
+    assert masked_mean(v[1], None) == 3.5
 
 
 @pytest.mark.parametrize("elsewhere", [0, 5])
@@ -130,7 +130,7 @@ def test_mean_over_of_several_processes(elsewhere, monkeypatch):
     v, valid = torch.tensor([4.0, 9.0]), torch.tensor([True, False])
     monkeypatch.setattr(pixels_module, "all_mean", lambda x: (x + elsewhere) / 2)
     monkeypatch.setattr(pixels_module, "world", lambda: 2)
-    assert mean_over(v, valid) / 2 == pytest.approx(4 / (1 + elsewhere))
+    assert masked_mean(v, valid) / 2 == pytest.approx(4 / (1 + elsewhere))
 
 
 # ---- equations ------------------------------------------------------------------------------------------------------

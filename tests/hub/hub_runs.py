@@ -14,7 +14,7 @@ def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
     from safetensors.numpy import save_file
 
     from hf_lowlabel.hub.card import write_card
-    from hf_lowlabel.hub.facts import Data, RunFacts, Stage
+    from hf_lowlabel.records import Data, RunRecord, Stage
 
     folder.mkdir(parents=True)
     save_file({"w": np.full(3, value, np.float32)}, folder / "model.safetensors")
@@ -32,7 +32,7 @@ def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
     (folder / "checkpoints" / "step-1" / "objective.safetensors").write_bytes(b"big")
     (folder / ".card.part").write_text("half")
     (folder / "notes.txt").write_text("private")
-    given = RunFacts(
+    given = RunRecord(
         "classification",
         method="fixmatch",
         class_names=["cat", "dog"],

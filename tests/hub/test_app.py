@@ -42,11 +42,11 @@ def run(tmp_path_factory):
             model="cnn6_16",
             from_scratch=True,
             image_size=16,
-            pool_size=16,
+            stored_size=16,
             color=False,
             max_steps=2,
-            log_every=1,
-            eval_every=9,
+            logging_steps=1,
+            eval_steps=9,
             batch_size=10,
             num_labels=20,
             unlabeled_ratio=1,
@@ -150,15 +150,15 @@ def test_what_is_no_model_is_refused(run, tmp_path):
 def test_a_segmenter(tmp_path):
     pytest.importorskip("gradio")
     from hf_lowlabel.hub.app import demo_app  # noqa: F401
-    from hf_lowlabel.hub.facts import RunFacts
     from hf_lowlabel.hub.space_app import Segmenter
     from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+    from hf_lowlabel.records import RunRecord
 
     names, run = ["background", "cat", "dog"], tmp_path / "run"
     torch.manual_seed(0)
     model = create_segmenter("test_resnet", 3, architecture="unet", pretrained=False, class_names=names).eval()
     export_standalone(model, run)
-    RunFacts("segmentation", class_names=names).to_json(run / "run.json")
+    RunRecord("segmentation", class_names=names).to_json(run / "run.json")
     space = export_space(run, tmp_path / "space", images=False)
     assert {"segmenter.py", "configuration_segmenter.py"} <= {p.name for p in (space / "model").iterdir()}
     said = json.loads((space / "space.json").read_text())

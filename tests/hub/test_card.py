@@ -17,7 +17,7 @@ from PIL import Image
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.hub.card import template, write_card, write_card_safely
 from hf_lowlabel.hub.card_parts import cell, code, duration, snippets
-from hf_lowlabel.hub.facts import Data, Labels, Row, RunFacts, Stage
+from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
 
 NAMES = ["cat", "dog", "snow_leopard", "a|b", "`tick`", "<b>owl</b>"]
 
@@ -65,7 +65,7 @@ def full(**changes):
         labels=Labels(20, {n: 4 for n in NAMES[:5]} | {NAMES[5]: 0}, "at random, seed 3", "9" * 64),
         metrics=metrics(),
         comparisons=[Row("supervised, same labels", {"accuracy": 0.71, "ece": 0.2})],
-        hyperparameters={"lr": 0.03, "method_args": {"tau": 0.95}, "preset": None},
+        hyperparameters={"learning_rate": 0.03, "method_args": {"tau": 0.95}, "preset": None},
         seed=3,
         steps=700,
         seconds=3723.0,
@@ -74,7 +74,7 @@ def full(**changes):
         hardware={"gpu": "NVIDIA H100", "cpu": "x", "cores": 4},
         license="mit",
     )
-    return RunFacts(**{**values, **changes})
+    return RunRecord(**{**values, **changes})
 
 
 def test_every_fact_is_there(tmp_path):
@@ -110,7 +110,7 @@ def test_every_fact_is_there(tmp_path):
 
 
 def test_what_is_unknown_leaves_no_trace(tmp_path):
-    text = write_card(tmp_path, RunFacts("classification")).read_text()
+    text = write_card(tmp_path, RunRecord("classification")).read_text()
     for words in (
         "None",
         "model-index",
@@ -267,7 +267,7 @@ def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
         architecture, 3, pretrained=False, class_names=["cat", "dog", "owl"], image_size=32
     ).eval()
     model.save_pretrained(folder)
-    facts = RunFacts("classification", architecture=architecture, class_names=["cat", "dog", "owl"])
+    facts = RunRecord("classification", architecture=architecture, class_names=["cat", "dog", "owl"])
     text = write_card(folder, facts).read_text()
     assert ("import hf_lowlabel.models" in text) == ours
     assert ModelCard.load(folder / "README.md").data.library_name == ("hf_lowlabel" if ours else "transformers")
@@ -285,7 +285,7 @@ def test_backbone_snippets(tmp_path, monkeypatch):
     folder = tmp_path / "pets-byol"
     model = create_backbone("resnet10t", pretrained=False, image_size=32).eval()
     model.save_pretrained(folder)
-    facts = RunFacts(
+    facts = RunRecord(
         "backbone",
         method="byol",
         architecture="resnet10t",
@@ -318,7 +318,9 @@ def test_backbone_snippets(tmp_path, monkeypatch):
     ],
 )
 def test_unet_is_offered_where_smp_can_build_it(architecture, stride, fits):
-    facts = RunFacts("backbone", architecture=architecture, hyperparameters={"output_stride": stride} if stride else {})
+    facts = RunRecord(
+        "backbone", architecture=architecture, hyperparameters={"output_stride": stride} if stride else {}
+    )
     assert any("smp.Unet" in code for code in snippets(facts, "pets")) == fits
 
 
@@ -339,7 +341,7 @@ def test_what_learns_from_labels_alone_is_not_tagged_semi_supervised(method, giv
 
 
 def test_snippets_name_the_hub_once_pushed():
-    both = snippets(RunFacts("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
+    both = snippets(RunRecord("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
     assert (
         'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1] and '"tu-hf-hub:me/pets"' in both[2]
     )
@@ -361,7 +363,7 @@ def mask_facts(**changes):
         metrics=measured,
         data=Data("pets", hub_id="org/pets", images=300),
     )
-    return RunFacts(**{**values, **changes})
+    return RunRecord(**{**values, **changes})
 
 
 def test_card_of_a_segmenter(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_lowlabel import records as f
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub import facts as f
 from hf_lowlabel.hub.lineage import compare_with, lineage_of
 
 
@@ -26,14 +26,14 @@ def run(**changes):
         labels=f.Labels(4, {"cat": 4, "dog": 0}, split_hash="ab"),
         metrics={"accuracy": 0.5, "confusion": [[1, 1], [1, 1]], "reliability": {}},
         comparisons=[f.Row("supervised", {"accuracy": 0.4, "confusion": [[1]]})],
-        hyperparameters={"lr": 0.03, "method_args": {"tau": 0.95}},
+        hyperparameters={"learning_rate": 0.03, "method_args": {"tau": 0.95}},
     )
-    return f.RunFacts(**{**values, **changes})
+    return f.RunRecord(**{**values, **changes})
 
 
 def test_round_trip(tmp_path):
     facts = run()
-    again = f.RunFacts.from_json(facts.to_json(tmp_path / "run.json"))
+    again = f.RunRecord.from_json(facts.to_json(tmp_path / "run.json"))
     assert again.labels.without == ["dog"]
     assert again == run(metrics={"accuracy": 0.5}, comparisons=[f.Row("supervised", {"accuracy": 0.4})])
     assert "confusion" in facts.metrics  # what was written was a copy
@@ -43,15 +43,15 @@ def test_round_trip(tmp_path):
 def test_bad_files_are_named(tmp_path):
     path = tmp_path / "run.json"
     with pytest.raises(UserError, match="found no"):
-        f.RunFacts.from_json(path)
+        f.RunRecord.from_json(path)
     path.write_text("{")
     with pytest.raises(UserError, match="not JSON"):
-        f.RunFacts.from_json(path)
+        f.RunRecord.from_json(path)
     path.write_text(json.dumps({"kind": "classification", "lineage": [{"what": "x", "metod": "y"}]}))
     with pytest.raises(UserError, match="did you mean 'method'"):
-        f.RunFacts.from_json(path)
+        f.RunRecord.from_json(path)
     with pytest.raises(UserError, match="did you mean 'classification'"):
-        f.RunFacts("clasification")
+        f.RunRecord("clasification")
 
 
 def test_lineage_continues_from_a_folder(tmp_path):

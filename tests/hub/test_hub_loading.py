@@ -14,9 +14,9 @@ import torch
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.card import write_card
-from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.push import push
 from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification, create_backbone, create_classifier
+from hf_lowlabel.records import RunRecord
 
 WITHOUT_PACKAGE = """
 import json, os, sys
@@ -96,7 +96,7 @@ def pushed(module_hub, tmp_path_factory):
 
 def save_and_push(model, folder, repo_id, kind, **arguments):
     model.save_pretrained(folder)
-    facts = RunFacts(
+    facts = RunRecord(
         kind, architecture="resnet10t", class_names=["cat", "dog"] if kind == "classification" else [], license="mit"
     )
     facts.to_json(folder / "run.json")

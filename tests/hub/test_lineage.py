@@ -10,11 +10,11 @@ from hub_runs import without_pictures
 from huggingface_hub import ModelCard
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.lineage import images_seen
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.records import RunRecord
 
-TINY = dict(dataset="digits", image_size=16, pool_size=16, color=False, max_steps=1, eval_every=9, device="cpu")
+TINY = dict(dataset="digits", image_size=16, stored_size=16, color=False, max_steps=1, eval_steps=9, device="cpu")
 WARNING = "are among those that"
 
 
@@ -56,7 +56,7 @@ def test_a_backbone_that_saw_the_test_images_is_warned_of(folder, caplog):
     assert f"359 of the 359 test images {WARNING}" in caplog.text and "--split to pretrain" in caplog.text
     limits = card.partition("## Limits")[2].partition("## How")[0]
     assert limits.strip().startswith("- **359 test images of its finetuning had been trained on**")
-    assert RunFacts.from_json(run.folder / "run.json").lineage[-1].saw_test == 359
+    assert RunRecord.from_json(run.folder / "run.json").lineage[-1].saw_test == 359
 
 
 def test_a_backbone_that_left_them_out_is_not(folder, caplog):

@@ -46,7 +46,7 @@ def test_one_commit_with_all_that_belongs_to_a_model(hub, run, caplog):
     card = ModelCard(there["README.md"].decode())
     assert card.text.startswith("# pets\n") and 'model="org/pets"' in card.text and card.data.license == "mit"
     assert json.loads(there["run.json"])["hub_id"] == "org/pets"
-    assert yaml.safe_load(there["training.yaml"]) == {"lr": 1.0, "dataset": "path/to/photos"}
+    assert yaml.safe_load(there["training.yaml"]) == {"learning_rate": 1.0, "dataset": "path/to/photos"}
     assert str(run.parent) not in b"".join(there.values()).decode("latin-1")
     after = listing(run)  # the folder now knows its name on the Hub, and is otherwise as it was
     assert after["README.md"] == there["README.md"] and after["run.json"] == there["run.json"]

@@ -8,23 +8,23 @@ import pytest
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.upload import PushError
+from hf_lowlabel.records import RunRecord
 
 TINY = dict(
     dataset="digits",
     model="cnn6_16",
     from_scratch=True,
     image_size=16,
-    pool_size=16,
+    stored_size=16,
     color=False,
     max_steps=2,
-    log_every=1,
-    save_every=2,
+    logging_steps=1,
+    save_steps=2,
     batch_size=10,
     num_labels=20,
     unlabeled_ratio=1,
-    eval_every=100,
+    eval_steps=100,
 )
 
 
@@ -53,7 +53,7 @@ def test_a_run_and_the_command_line_push_the_same(hub, run, capsys):
         "log.jsonl",
         "preprocessor_config.json",
     } == set(there)
-    assert RunFacts.from_json(run.folder / "run.json").hub_id == "org/digits" and done.url == f"{hub.url}/org/digits"
+    assert RunRecord.from_json(run.folder / "run.json").hub_id == "org/digits" and done.url == f"{hub.url}/org/digits"
     assert main(["push", str(run.folder), "org/digits", "--private"]) == 0
     assert (
         capsys.readouterr().out.strip() == f"{hub.url}/org/digits"

@@ -13,8 +13,8 @@ from hub_runs import without_pictures
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.metrics import classification_metrics
-from hf_lowlabel.hub.facts import Data, Labels, Row, RunFacts, Stage
 from hf_lowlabel.hub.report import short_names, write_report
+from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
 
 NAMES = ["cat", "<b>owl</b>", 'q"uote']
 VOID = {"meta", "img", "br", "line", "circle", "rect", "path", "text"}
@@ -54,7 +54,7 @@ def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **chan
     guess = np.where(rng.random(60) < accuracy_of, targets, (targets + 1) % 3)
     metrics = classification_metrics(np.eye(3)[guess] * 3, targets, NAMES)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    rows = [{"step": s, "loss": 2 / s, "used": 0.5, "lr": 0.1} for s in range(1, 100)] + [
+    rows = [{"step": s, "loss": 2 / s, "used": 0.5, "learning_rate": 0.1} for s in range(1, 100)] + [
         {"step": 50, "test_accuracy": 0.6}
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -69,7 +69,7 @@ def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **chan
         lineage=[Stage("pretrained weights", "resnet18"), Stage("finetuning", method=method, steps=99)],
         command="hf-lowlabel finetune --dataset <pets>",
     )
-    RunFacts(**{**facts, **changes}).to_json(folder / "run.json")
+    RunRecord(**{**facts, **changes}).to_json(folder / "run.json")
     return folder, metrics
 
 
@@ -160,16 +160,16 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     tiny = dict(
         dataset="digits",
         image_size=16,
-        pool_size=16,
+        stored_size=16,
         color=False,
         max_steps=2,
-        log_every=1,
-        eval_every=9,
+        logging_steps=1,
+        eval_steps=9,
         batch_size=10,
     )
     start = pretrain(**tiny, model="cnn6_16", from_scratch=True, method="byol", output_dir=str(tmp_path / "byol"))
     run = finetune(**tiny, model=str(start.folder), num_labels=20, unlabeled_ratio=1, output_dir=str(tmp_path / "run"))
-    done = report_data.compute(run.folder, RunFacts.from_json(run.folder / "run.json"))
+    done = report_data.compute(run.folder, RunRecord.from_json(run.folder / "run.json"))
     assert [title for title, *_ in done.panels] == ["random weights", "after byol", "after fixmatch"] and not done.notes
     for _, points, labels in done.panels:
         assert points.shape == (40, 2) and np.isfinite(points).all() and len(labels) == 40

@@ -52,8 +52,8 @@ def run(tmp_path_factory):
         method="supervised",
         batch_size=4,
         max_steps=4,
-        log_every=1,
-        eval_every=100,
+        logging_steps=1,
+        eval_steps=100,
         device="cpu",
         output_dir=str(root / "run"),
     )
@@ -71,11 +71,11 @@ def test_card(run):
 
 
 def test_report_shows_the_worst_masks(run, tmp_path):
-    from hf_lowlabel.hub.facts import RunFacts
     from hf_lowlabel.hub.report import write_report
     from hf_lowlabel.hub.report_data import compute
+    from hf_lowlabel.records import RunRecord
 
-    found = compute(run, RunFacts.from_json(run / "run.json"))
+    found = compute(run, RunRecord.from_json(run / "run.json"))
     metrics = json.loads((run / "metrics.json").read_text())
     assert not found.notes and found.tested == len(found.masks) == metrics["images"] == 4
     ious = [m.miou for m in found.masks]

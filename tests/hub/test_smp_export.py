@@ -12,10 +12,10 @@ from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.card import write_card
-from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.smp_export import export_smp
 from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+from hf_lowlabel.records import RunRecord
 
 
 def make(folder, architecture="unet"):
@@ -25,7 +25,7 @@ def make(folder, architecture="unet"):
         "test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=96
     ).eval()
     export_standalone(model, folder)
-    facts = RunFacts("segmentation", class_names=names)
+    facts = RunRecord("segmentation", class_names=names)
     facts.to_json(folder / "run.json"), write_card(folder, facts)
     return model
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub.facts import Data, Labels, RunFacts, Stage
 from hf_lowlabel.hub.table import methods_table
+from hf_lowlabel.records import Data, Labels, RunRecord, Stage
 
 
 def folder(root, method, labels, seed, accuracy, start="random weights", **more):
@@ -17,7 +17,7 @@ def folder(root, method, labels, seed, accuracy, start="random weights", **more)
     path.mkdir(parents=True)
     lineage = [Stage("random weights", name="cnn6_16")]
     lineage += [Stage("target pretraining", method=start)] if start != "random weights" else []
-    facts = RunFacts(
+    facts = RunRecord(
         "classification",
         method=method,
         architecture="cnn6_16",
@@ -30,7 +30,7 @@ def folder(root, method, labels, seed, accuracy, start="random weights", **more)
         seconds=10.0,
         metrics={"accuracy": accuracy, "images": 359},
         hardware={"cpu": "a processor"},
-        hyperparameters={"max_steps": 500, "lr": 0.03, "seed": seed, "unlabeled_ratio": 5},
+        hyperparameters={"max_steps": 500, "learning_rate": 0.03, "seed": seed, "unlabeled_ratio": 5},
     )
     for name, value in more.items():
         setattr(facts, name, value)
@@ -74,7 +74,9 @@ def test_one_seed_has_no_deviation_and_a_missing_run_leaves_a_dash(tmp_path):
 
 
 def test_what_differs_between_rows_is_named(tmp_path):
-    other = dict(hyperparameters={"max_steps": 500, "lr": 0.03, "unlabeled_ratio": 1, "method_args": {"tau": 0.8}})
+    other = dict(
+        hyperparameters={"max_steps": 500, "learning_rate": 0.03, "unlabeled_ratio": 1, "method_args": {"tau": 0.8}}
+    )
     text = methods_table(
         [folder(tmp_path, "fixmatch", 10, 0, 0.75, **other), folder(tmp_path, "supervised", 10, 0, 0.5)]
     )

@@ -155,10 +155,10 @@ def test_a_run_with_local_crops(model, arguments, side, tmp_path, monkeypatch):
         method="dino",
         method_args=dict(local_crops=2, out=16, hidden=16),
         image_size=32,
-        pool_size=32,
+        stored_size=32,
         batch_size=4,
         max_steps=2,
-        eval_every=100,
+        eval_steps=100,
         device="cpu",
         output_dir=str(tmp_path / "run"),
     )

@@ -95,7 +95,7 @@ def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
     common = ("--ratios", 7, "--ranks", 1, "--steps", 4, "--output", "growth.json")
     run(monkeypatch, tmp_path, "growth", "--pools", 2100, "--memory-budget", 0.001, *common)
     row = json.loads((tmp_path / "growth.json").read_text())["rows"]["pools"][0]
-    assert row["pool"] == "StreamingPool" and row["images_mib"] < 2 and row["memory_mib"] > 0
+    assert row["pool"] == "StreamingCache" and row["images_mib"] < 2 and row["memory_mib"] > 0
     text = capsys.readouterr().out
     assert re.search(r"\| 2,100 \| streaming \|.*\| 1\.00 \|\n", text) and "| 7 | 120 |" in text and "torch 2" in text
 

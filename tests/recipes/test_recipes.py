@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hf_lowlabel import arguments as settings
 from hf_lowlabel.methods import METHODS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -82,7 +83,7 @@ DRY = [
         "imagenet",
         (*TINY, "--image-size", 16, "--method", "s4l-rotation", "--pretrain", "byol-eman", "--workers", 0),
     ),
-    ("moam", "imagenet", (*TINY, "--image-size", 16, "--pool-size", 16)),
+    ("moam", "imagenet", (*TINY, "--image-size", 16, "--stored-size", 16)),
     ("alternating_optimisation", "svhn", (*TINY, "--image-size", 16)),
 ]
 
@@ -125,9 +126,8 @@ def small_batches(monkeypatch):
         for values in (spec.defaults, *spec.presets.values()):
             if "batch_size" in values:
                 monkeypatch.setitem(values, "batch_size", 4)
-    from hf_lowlabel import config
 
-    for values in config.FALLBACKS.values():
+    for values in settings.FALLBACKS.values():
         monkeypatch.setitem(values, "batch_size", 4)
     for name, args in {
         "byol": dict(hidden=16),
@@ -197,7 +197,7 @@ def test_moam_in_three_steps(copies, tmp_path, monkeypatch, capsys):
         6,
         "--image-size",
         12,
-        "--pool-size",
+        "--stored-size",
         16,
         "--epochs",
         40,

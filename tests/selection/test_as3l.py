@@ -37,18 +37,18 @@ def test_finetuning_is_gradient_descent_on_equation_6():
         with torch.no_grad():
             for p, g in zip(layer.parameters(), grads):
                 p -= 0.1 * g
-    a = descend(*moments(x, found), lr=0.1, steps=30)
+    a = descend(*moments(x, found), learning_rate=0.1, steps=30)
     np.testing.assert_allclose(a[:, :-1], layer.weight.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(a[:, -1], layer.bias.detach().numpy(), atol=1e-6)
     assert losses[-1] < 0.8 * losses[0]
-    fine = finetune_features(x, 3, runs=4, epochs=30, batch_size=len(x), lr=0.1, seed=0)
+    fine = finetune_features(x, 3, runs=4, epochs=30, batch_size=len(x), learning_rate=0.1, seed=0)
     np.testing.assert_allclose(fine, layer(data).detach().numpy(), atol=1e-5)
 
 
 def test_a_rate_that_diverges_is_refused():
     x, _ = blobs()
     with pytest.raises(ValueError, match="diverges"):
-        finetune_features(x, 4, lr=1.0)
+        finetune_features(x, 4, learning_rate=1.0)
 
 
 def test_multi_clustering_against_all_permutations():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.data.dataset import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.features import extract
@@ -21,7 +21,7 @@ def test_file_holds_what_the_backbone_computes(backbone, photos, tmp_path):
     assert stored["indices"].tolist() == members.tolist() and np.array_equal(stored["features"], features.values)
     encoder = create_backbone(backbone).eval()
     prep = encoder.preprocessing
-    view = build_view("plain", size=16, mean=prep["mean"], std=prep["std"])
+    view = build_view("eval", size=16, mean=prep["mean"], std=prep["std"])
     images = torch.stack([source.decode(i, 16, prep["interpolation"]) for i in members])
     with torch.no_grad():
         direct = encoder.pooled(view(images, torch.zeros(4, view.width, dtype=torch.float64)))

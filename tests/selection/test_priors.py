@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_lowlabel.config import FinetuneConfig
+from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.clustering import constrained_kmeans
-from hf_lowlabel.selection.priors import balance, cluster_priors, harden, llgc, report
+from hf_lowlabel.selection.priors import balance, cluster_priors, harden, label_spreading, report
 from hf_lowlabel.training.priors import load_priors, save_priors
 
 from .conftest import blobs
@@ -66,14 +66,14 @@ def test_label_spreading_against_a_dense_solution():
     target = np.zeros((len(x), 3))
     target[labeled, labels] = 1 / np.array([1, 2, 2])[labels]
     z = np.linalg.solve(np.eye(len(x)) - 0.9 * d @ w @ d, target)
-    found = llgc(x, labeled, labels, 3, k=7, alpha=0.9)
+    found = label_spreading(x, labeled, labels, 3, k=7, alpha=0.9)
     np.testing.assert_allclose(found, z / z.sum(1, keepdims=True), atol=2e-4)
     assert (found.argmax(1) == y).mean() > 0.8
 
 
 def test_an_island_without_labels_is_uniform():
     x = np.repeat(np.eye(3, dtype=np.float32), 6, axis=0)
-    p = llgc(x, np.array([0, 6]), np.array([0, 1]), 2, k=3)
+    p = label_spreading(x, np.array([0, 6]), np.array([0, 1]), 2, k=3)
     assert (p[:6, 0] > 0.99).all() and (p[6:12, 1] > 0.99).all() and np.allclose(p[12:], 0.5)
 
 

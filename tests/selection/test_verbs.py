@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.data.dataset import load_source
 from hf_lowlabel.data.splits import Split, make_split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
@@ -163,7 +163,10 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
     "given, words",
     [
         (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
-        (["--propagation", "llgc", "--clusters", "3", "6"], "found clusters with the propagation 'llgc'"),
+        (
+            ["--propagation", "label-spreading", "--clusters", "3", "6"],
+            "found clusters with the propagation 'label_spreading'",
+        ),
     ],
 )
 def test_flags_of_the_other_propagation_are_refused(given, words, capsys):

@@ -17,11 +17,11 @@ TINY = dict(
     model="wrn_10_2",
     from_scratch=True,
     image_size=8,
-    pool_size=8,
+    stored_size=8,
     color=False,
-    log_every=2,
-    eval_every=100,
-    save_every=2,
+    logging_steps=2,
+    eval_steps=100,
+    save_steps=2,
     batch_size=12,
     max_steps=6,
 )
@@ -38,9 +38,9 @@ SEGMENT = dict(
     num_labels=4,
     batch_size=4,
     max_steps=6,
-    log_every=2,
-    eval_every=100,
-    save_every=2,
+    logging_steps=2,
+    eval_steps=100,
+    save_steps=2,
 )
 
 

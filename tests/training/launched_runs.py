@@ -17,17 +17,17 @@ ALGORITHMS = [name for name, m in METHODS.items() if m.verb == "finetune" and "s
 SMALL = {"clmb": dict(width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.3)}
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {
-    "finetune": dict(FINETUNE, method="fixmatch", max_steps=20, lr=1e-3),
+    "finetune": dict(FINETUNE, method="fixmatch", max_steps=20, learning_rate=1e-3),
     "pretrain": dict(
         PRETRAIN,
         method="byol",
         model="cnn6_16",
         image_size=16,
-        pool_size=16,
+        stored_size=16,
         max_steps=20,
         batch_size=48,
         optimizer="sgd",
-        lr=5e-4,
+        learning_rate=5e-4,
         method_args="hidden=64",
     ),
 }
@@ -49,17 +49,17 @@ def command(verb: str, settings: dict, folder: Path) -> None:
 def classification(folder: Path) -> None:
     """Both verbs, log and checkpoint as they are compared."""
     for verb, settings in COMPARED.items():
-        command(verb, dict(settings, log_every=1, save_every=20), folder / verb)
+        command(verb, dict(settings, logging_steps=1, save_steps=20), folder / verb)
 
 
 def settings(method: str, folder) -> dict:
-    return dict(SEGMENT, dataset=str(folder), method=method, method_args=SMALL.get(method, {}), keep_checkpoints=9)
+    return dict(SEGMENT, dataset=str(folder), method=method, method_args=SMALL.get(method, {}), save_total_limit=9)
 
 
 def segmentation(data: str, folder: Path) -> None:
     for method in ALGORITHMS:
         run = finetune(
-            **settings(method, data) | dict(max_steps=5, seed=1, lr=1e-4, optimizer="sgd", log_every=1),
+            **settings(method, data) | dict(max_steps=5, seed=1, learning_rate=1e-4, optimizer="sgd", logging_steps=1),
             output_dir=str(folder / method),
         )
         if dist.is_initialized():

@@ -84,8 +84,15 @@ def vit(tmp_path_factory) -> str:
 
 
 def test_a_run_saves_a_wider_network_whose_old_weights_have_not_moved(vit, few_images, tmp_path):
-    args = {**FINETUNE, "from_scratch": False, "model": vit, "adapter_width": 3, "optimizer": "adamw", "lr": 1e-2}
-    run = finetune(**args, method="mean-teacher", keep_checkpoints=9, output_dir=str(tmp_path / "run"))
+    args = {
+        **FINETUNE,
+        "from_scratch": False,
+        "model": vit,
+        "adapter_width": 3,
+        "optimizer": "adamw",
+        "learning_rate": 1e-2,
+    }
+    run = finetune(**args, method="mean-teacher", save_total_limit=9, output_dir=str(tmp_path / "run"))
     start, saved = load_file(f"{vit}/model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
     for name, weight in start.items():
         if name.endswith("fc2.bias"):  # with the branch's
@@ -96,7 +103,7 @@ def test_a_run_saves_a_wider_network_whose_old_weights_have_not_moved(vit, few_i
     assert evaluate(str(tmp_path / "run"), "digits")["accuracy"] == run.metrics["accuracy"]
     shutil.copytree(tmp_path / "run", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000006")
-    finetune(**args, method="mean-teacher", keep_checkpoints=9, output_dir=str(tmp_path / "killed"), resume=True)
+    finetune(**args, method="mean-teacher", save_total_limit=9, output_dir=str(tmp_path / "killed"), resume=True)
     expected, found = tensors(tmp_path / "run", 6), tensors(tmp_path / "killed", 6)
     assert any(".down." in k for k in expected) and all(torch.equal(expected[k], found[k]) for k in expected)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_lowlabel.config import FinetuneConfig
-from hf_lowlabel.data.canvas import ResidentCanvas
-from hf_lowlabel.data.pools import ResidentPool
+from hf_lowlabel.arguments import FinetuneConfig
+from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.padded_cache import ResidentPaddedCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import runs, setup
 from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
@@ -24,7 +24,7 @@ SIDE = 12
 @pytest.fixture(scope="module")
 def pool():
     images = torch.randint(0, 256, (23, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ResidentPool(images, [str(i) for i in range(23)])
+    return ResidentCache(images, [str(i) for i in range(23)])
 
 
 def stream(pool, per_step=6, members=None, **kwargs) -> ViewStream:
@@ -101,7 +101,7 @@ def test_every_view_and_stream_has_draws_of_its_own(pool):
     )
     shown = [one["0-weak"], one["1-weak"], other["0-weak"], other["1-weak"]]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
-    canvas = ResidentCanvas(
+    canvas = ResidentPaddedCache(
         torch.cat([pool.images, pool.images[:, :1]], 1), pool.ids, pool.indices, np.full((23, 2), SIDE)
     )
     joint = JointView({"image": "weak"}, size=(8, 8), mean=[0.5] * 3, std=[0.25] * 3)
@@ -119,7 +119,7 @@ def test_images_of_many_sizes_keep_their_own(world):
     images = torch.zeros(5, 4, 16, 16, dtype=torch.uint8)
     for i, (h, w) in enumerate(sizes.tolist()):
         images[i, :3, :h, :w], images[i, 3, :h, :w] = 200, i
-    pool = ResidentCanvas(images, list("abcde"), np.arange(5), sizes.numpy())
+    pool = ResidentPaddedCache(images, list("abcde"), np.arange(5), sizes.numpy())
     view = JointView({"image": "weak"}, size=(12, 12), mean=[0.0] * 3, std=[1.0] * 3)
 
     def batches(rank, world):
@@ -167,11 +167,11 @@ def test_micro_batches_cut_everything_equally():
 
 def test_labeled_images_are_found_in_a_pool_in_any_order():
     """A pool may hold a part of its source, in any order; a labeled image it lacks is named."""
-    from hf_lowlabel.data.sources import ArrayReader, Source
+    from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
     from hf_lowlabel.training.finetune_run import labeled_positions
 
     images = np.zeros((9, 4, 4, 3), np.uint8)
-    source = Source(
+    source = ImageDataset(
         "s",
         None,
         "train",
@@ -184,7 +184,7 @@ def test_labeled_images_are_found_in_a_pool_in_any_order():
         True,
         ArrayReader(images),
     )
-    pool = ResidentPool(
+    pool = ResidentCache(
         torch.zeros(5, 3, 4, 4, dtype=torch.uint8), ["7.png", "0.png", "5.png", "8.png", "3.png"], [7, 0, 5, 8, 3]
     )
     assert labeled_positions(pool, np.array([3, 7, 0]), source).tolist() == [4, 0, 1]

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from hf_lowlabel.config import PretrainConfig
+from hf_lowlabel.arguments import PretrainConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.objective import Objective
 from hf_lowlabel.training import checkpoint, results, runs
@@ -48,7 +48,7 @@ def test_a_restored_optimizer_takes_the_same_step(name, tmp_path):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
         config = PretrainConfig(dataset="digits", optimizer=name, weight_decay=0.1, head_lr=1.0)
-        return net, build_optimizer(Whole(net), config, lr=0.1)
+        return net, build_optimizer(Whole(net), config, learning_rate=0.1)
 
     class Whole(Objective):
         def __init__(self, net):

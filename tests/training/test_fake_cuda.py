@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from hf_lowlabel.config import FinetuneConfig, PretrainConfig
+from hf_lowlabel.arguments import FinetuneConfig, PretrainConfig
 from hf_lowlabel.methods import METHODS
-from hf_lowlabel.pretraining.anchor import Anchored
+from hf_lowlabel.pretraining.l2_sp import L2SP
 from hf_lowlabel.training.loop import Loop
-from hf_lowlabel.views.draws import uniforms
+from hf_lowlabel.views.counter_rng import uniforms
 from hf_lowlabel.views.joint import JointView
 from hf_lowlabel.views.table import VIEWS, build_view
 
@@ -75,7 +75,7 @@ def steps(fake: Fake, monkeypatch, objective, batches: list[dict], config) -> No
         accelerator = SimpleNamespace(
             device=torch.device("cuda"), process_index=0, is_main_process=True, autocast=lambda: torch.enable_grad()
         )
-        loop = Loop(objective, None, config, None, accelerator=accelerator, lr=0.1)
+        loop = Loop(objective, None, config, None, accelerator=accelerator, learning_rate=0.1)
 
         for group in loop.optimizer.param_groups:
             group["fused"] = False  # has no pretended form
@@ -94,7 +94,7 @@ def steps(fake: Fake, monkeypatch, objective, batches: list[dict], config) -> No
     assert {v.device.type for v in out.values() if torch.is_tensor(v)} == {"cuda"}
 
 
-SETTINGS = dict(max_steps=10, dataset="digits", model="resnet10t", output_dir="none", clip_norm=1.0)
+SETTINGS = dict(max_steps=10, dataset="digits", model="resnet10t", output_dir="none", max_grad_norm=1.0)
 
 
 def finetune_config(name: str, **more) -> FinetuneConfig:
@@ -112,7 +112,7 @@ def test_step_of_classification(name, optimizer, fake, monkeypatch):
 
 @pytest.mark.parametrize("name", pretraining.PRETRAIN)
 def test_step_of_pretraining(name, fake, monkeypatch):
-    objective = Anchored(pretraining.make(name, norm=True), 0.1)
+    objective = L2SP(pretraining.make(name, norm=True), 0.1)
     batches = [pretraining.batch_for(objective, seed=step) for step in range(3)]
     config = PretrainConfig(method=name, **SETTINGS).resolved()
     steps(fake, monkeypatch, objective, batches, config)

@@ -12,9 +12,9 @@ from hf_lowlabel import evaluate, finetune, load_source, predict
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.probes import probe, probe_head
-from hf_lowlabel.hub.facts import RunFacts
 from hf_lowlabel.hub.push import contents, push
 from hf_lowlabel.models import create_classifier
+from hf_lowlabel.records import RunRecord
 from hf_lowlabel.training.priors import load_priors
 from hf_lowlabel.training.serving import load_classifier
 
@@ -23,7 +23,7 @@ DIGITS = dict(
     model="cnn6_16",
     from_scratch=True,
     image_size=16,
-    pool_size=16,
+    stored_size=16,
     num_labels=40,
     class_balanced=True,
 )
@@ -138,7 +138,7 @@ def load_ids(run) -> list[str]:
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(lr=0.1, max_steps=5), "found max_steps, lr for knn, which trains no network"),
+        (dict(learning_rate=0.1, max_steps=5), "found max_steps, lr for knn, which trains no network"),
         (dict(prior="x"), "found prior pseudo-labels for knn"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
         (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
@@ -160,7 +160,7 @@ def test_a_baseline_of_another_kind_is_found_before_training(tmp_path, monkeypat
         ("backbone", {"knn_accuracy": 0.5}, "run of backbone with results"),
         ("classification", {}, "run of classification without results"),
     ):
-        RunFacts(kind, metrics=metrics).to_json(tmp_path / kind / "run.json")
+        RunRecord(kind, metrics=metrics).to_json(tmp_path / kind / "run.json")
         with pytest.raises(UserError, match=f"{words} in .*{kind}; expected a finished run of classification"):
             finetune(
                 **DIGITS,

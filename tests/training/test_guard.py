@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import runs
-from hf_lowlabel.training.guard import Guard
+from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop
 
 from .conftest import tensors
@@ -79,7 +79,7 @@ def test_device_path_restores_bits():
     net.register_buffer("flags", torch.tensor([True, False]))
     net.register_buffer("halves", torch.randn(3).bfloat16())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    guard = Guard(net, optimizer, torch.device("cpu"))
+    guard = NonFiniteGuard(net, optimizer, torch.device("cpu"))
     guard.on_host = False
     net(torch.randn(8, 4)).sum().backward()
     optimizer.step()

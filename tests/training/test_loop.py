@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hf_lowlabel.config import FinetuneConfig, PretrainConfig
+from hf_lowlabel.arguments import FinetuneConfig, PretrainConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
@@ -39,20 +39,20 @@ class Toy(Objective):
         return {"loss": self.scale * self.net(batch["x"]).mean()}
 
 
-def make(folder, objective=None, process=0, evaluate=None, keep_best=None, **settings) -> Loop:
+def make(folder, objective=None, process=0, evaluate=None, metric_for_best_model=None, **settings) -> Loop:
     default = dict(
         dataset="digits",
         num_labels=1,
         method="supervised",
         optimizer="sgd",
-        lr=0.1,
+        learning_rate=0.1,
         weight_decay=0.0,
-        schedule="linear",
-        warmup=0.0,
+        lr_scheduler_type="linear",
+        warmup_ratio=0.0,
         max_steps=4,
-        log_every=1,
-        save_every=1,
-        eval_every=1,
+        logging_steps=1,
+        save_steps=1,
+        eval_steps=1,
     )
     config = FinetuneConfig(**{**default, **settings}).resolved()
 
@@ -70,9 +70,9 @@ def make(folder, objective=None, process=0, evaluate=None, keep_best=None, **set
         config,
         folder,
         accelerator=accelerator,
-        lr=config.lr,
+        learning_rate=config.learning_rate,
         evaluate=evaluate,
-        keep_best=keep_best,
+        metric_for_best_model=metric_for_best_model,
     )
 
 
@@ -81,13 +81,13 @@ def test_progress_and_rate_of_each_step(tmp_path):
     loop = make(tmp_path)
     loop.fit()
     assert [t for t, _ in loop.inner.seen] == [0, 0.25, 0.5, 0.75]
-    assert [row["lr"] for row in loop.history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert [row["learning_rate"] for row in loop.history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
 def test_the_last_step_is_logged_evaluated_and_saved(tmp_path):
     """Also where it is no multiple of what the settings say."""
     evaluated = []
-    loop = make(tmp_path, evaluate=scored([0] * 4, evaluated), log_every=3, eval_every=3, save_every=3)
+    loop = make(tmp_path, evaluate=scored([0] * 4, evaluated), logging_steps=3, eval_steps=3, save_steps=3)
     loop.fit()
     assert [row["step"] for row in loop.history if "loss" in row] == evaluated == [3, 4]
     assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["step-00000004", "step-00000003"]
@@ -123,7 +123,7 @@ def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):
 def test_only_large_gradients_are_clipped(tmp_path):
     """The gradient of the first step is (1, 1, 1), its norm 3^0.5; SGD's first step is 1 + 0.9 times rate times gradient."""
     for clip, scale in ((None, 1.0), (10.0, 1.0), (0.5, 0.5 / 3**0.5)):
-        loop = make(tmp_path, clip_norm=clip)
+        loop = make(tmp_path, max_grad_norm=clip)
         loop.train_step(next(loop.batches(0)))
         torch.testing.assert_close(loop.inner.net.weight, torch.full((1, 3), 1 - 0.19 * scale))
 
@@ -149,7 +149,7 @@ def scored(scores: list, evaluated: list):
 )
 def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
     """Killed after any step, a resumed run stops at the same step with the same best weights."""
-    settings = dict(max_steps=6, early_stopping=2, keep_best="score", keep_checkpoints=9)
+    settings = dict(max_steps=6, early_stopping=2, metric_for_best_model="score", save_total_limit=9)
     for killed in range(stop):
         steps, folder = [], tmp_path / str(killed)
         (folder / "checkpoints").mkdir(parents=True)
@@ -230,7 +230,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(two, tmp_path):
 
 
 def test_gradients_are_exchanged_with_the_last_micro_batch(two, tmp_path, monkeypatch):
-    loop, said = make(tmp_path, accumulate=2, batch_size=2), []
+    loop, said = make(tmp_path, gradient_accumulation_steps=2, batch_size=2), []
 
     class Wrapped:
         def __call__(self, batch, t):
@@ -260,8 +260,8 @@ def test_gradients_are_exchanged_with_the_last_micro_batch(two, tmp_path, monkey
 )
 def test_bad_steps_in_a_row_are_counted_to_the_step(spoil, good, stop, tmp_path):
     """The third in a row ends the run; a good one between starts the count anew, whether rows are logged or not."""
-    for log_every in (1, stop):
-        loop = make(tmp_path, max_steps=9, max_bad_steps=3, log_every=log_every)
+    for logging_steps in (1, stop):
+        loop = make(tmp_path, max_steps=9, max_bad_steps=3, logging_steps=logging_steps)
         real = loop.inner.forward
 
         def forward(batch, t):
@@ -292,7 +292,7 @@ class Roles(Objective):
 def test_every_weight_has_its_rate_and_decay(name):
     net = Roles()
     config = PretrainConfig(dataset="digits", optimizer=name, weight_decay=0.3, head_lr=10.0)
-    optimizer = build_optimizer(net, config, lr=0.2)
+    optimizer = build_optimizer(net, config, learning_rate=0.2)
     set_learning_rate(optimizer, 0.5)
     found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert found == {
@@ -315,7 +315,7 @@ def test_lars_adapts_weights_without_decay_too():
     """The step of a weight is trust * |w| / |g| * g, of a bias g, also where nothing decays (timm would tie the two)."""
     net = Roles()
     optimizer = build_optimizer(
-        net, PretrainConfig(dataset="digits", optimizer="lars", weight_decay=0.0, head_lr=1.0), lr=1.0
+        net, PretrainConfig(dataset="digits", optimizer="lars", weight_decay=0.0, head_lr=1.0), learning_rate=1.0
     )
     weight, bias = net.body.weight.detach().clone(), net.body.bias.detach().clone()
     for p in net.parameters():

@@ -31,7 +31,15 @@ def vit(tmp_path_factory) -> str:
 
 
 def settings(vit: str, **more) -> dict:
-    return {**FINETUNE, "from_scratch": False, "model": vit, "lora_rank": 2, "optimizer": "adamw", "lr": 1e-2, **more}
+    return {
+        **FINETUNE,
+        "from_scratch": False,
+        "model": vit,
+        "lora_rank": 2,
+        "optimizer": "adamw",
+        "learning_rate": 1e-2,
+        **more,
+    }
 
 
 def networks():
@@ -103,7 +111,7 @@ def test_base_weights_do_not_move_and_the_saved_model_needs_no_peft(method, vit,
 
 @pytest.mark.parametrize("method", ["fixmatch", "comatch"])
 def test_resumed_run_is_bit_identical(method, vit, few_images, tmp_path):
-    args = dict(settings(vit, method=method), keep_checkpoints=9)
+    args = dict(settings(vit, method=method), save_total_limit=9)
     finetune(**args, output_dir=str(tmp_path / "straight"))
     shutil.copytree(tmp_path / "straight", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000006")

@@ -99,8 +99,8 @@ def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
         method=method,
         method_args=NARROW.get(method, {}),
         max_steps=9,
-        log_every=99,
-        save_every=99,
+        logging_steps=99,
+        save_steps=99,
         precision="bf16",
     )
     if METHODS[method].prior == "must":
@@ -116,7 +116,7 @@ def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
 def test_no_step_of_segmentation_waits(method, masked, tmp_path, waits):
     verb = METHODS[method].verb
     settings = dict(
-        SEGMENT, dataset=str(masked), method=method, max_steps=9, log_every=99, save_every=99, precision="bf16"
+        SEGMENT, dataset=str(masked), method=method, max_steps=9, logging_steps=99, save_steps=99, precision="bf16"
     )
     if verb == "pretrain":
         settings = {
@@ -149,8 +149,8 @@ def test_no_step_waits_on_cuda(method, tiny, few_images, tmp_path, monkeypatch):
                 method_args=NARROW.get(method, {}),
                 device="cuda",
                 max_steps=5,
-                log_every=99,
-                save_every=99,
+                logging_steps=99,
+                save_steps=99,
             ),
             output_dir=str(tmp_path / "run"),
         )

@@ -64,7 +64,7 @@ def watch(monkeypatch, seen: dict, kill_at: int | None = None):
 def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkeypatch):
     """Whatever a kill in step 3 or 5 leaves behind (the checkpoint before it) leads to the same end as no kill."""
     verb = METHODS[method].verb
-    settings = dict(tiny[verb], method=method, keep_checkpoints=9, method_args=NARROW.get(method, {}))
+    settings = dict(tiny[verb], method=method, save_total_limit=9, method_args=NARROW.get(method, {}))
     if METHODS[method].prior == "must":
         settings["prior"] = str(tmp_path / "priors.safetensors")
         source, rng = load_source("digits"), np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_killed_process_resumes(tiny, tmp_path, caplog):
     flags = [f if f != "--color=False" else "--no-color" for f in flags] + [
         "--no-color",
         "--max-steps=40",
-        "--save-every=10",
+        "--save-steps=10",
     ]
     command = [sys.executable, "-m", "hf_lowlabel.cli", "finetune", *flags, "--output-dir", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -110,7 +110,7 @@ def test_killed_process_resumes(tiny, tmp_path, caplog):
     assert cli.main([*command[3:], "--resume"]) == 0
     assert "resumed from step-" in caplog.text
     straight = runs.finetune(
-        **dict(tiny["finetune"], max_steps=40, save_every=40), output_dir=str(tmp_path / "straight")
+        **dict(tiny["finetune"], max_steps=40, save_steps=40), output_dir=str(tmp_path / "straight")
     )
     assert straight.loop.step == 40
     expected, found = tensors(tmp_path / "straight", 40), tensors(tmp_path / "run", 40)
@@ -148,7 +148,7 @@ def test_signal_saves_and_exits(number, code, tiny, few_images, tmp_path, monkey
 def test_resume_with_other_settings_is_refused(tiny, few_images, tmp_path):
     runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     with pytest.raises(UserError, match="lr was 0.03, now 0.5"):
-        runs.finetune(**tiny["finetune"], lr=0.5, output_dir=str(tmp_path), resume=True)
+        runs.finetune(**tiny["finetune"], learning_rate=0.5, output_dir=str(tmp_path), resume=True)
     with pytest.raises(UserError, match="num_labels was 20, now 30"):
         runs.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
 
@@ -174,9 +174,9 @@ def test_log_of_a_resumed_run_has_every_step_once(tiny, few_images, tmp_path, mo
     with monkeypatch.context() as m:
         watch(m, {}, kill_at=5)
         with pytest.raises(Killed):
-            runs.finetune(**dict(tiny["finetune"], log_every=1), output_dir=str(tmp_path))
+            runs.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path))
     with open(tmp_path / "log.jsonl", "a") as f:
         f.write('{"step": 5, "loss"')  # a line cut short by the kill
-    runs.finetune(**dict(tiny["finetune"], log_every=1), output_dir=str(tmp_path), resume=True)
+    runs.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path), resume=True)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hf_lowlabel import evaluate, finetune, load_source, make_split, predict, pretrain
-from hf_lowlabel.config import FinetuneConfig
+from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import finetune_run, pretrain_run, runs, setup
 from hf_lowlabel.training.folder import claim, release
@@ -42,7 +42,7 @@ def photos(tmp_path_factory):
 
 
 SMALL = dict(
-    model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, log_every=2
+    model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, logging_steps=2
 )
 
 
@@ -124,7 +124,7 @@ def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):
 
     import hf_lowlabel.models  # noqa: F401  cnn6_16
 
-    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path), pool_size=20, **SMALL)
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path), stored_size=20, **SMALL)
     files = sorted((photos / "labeled").rglob("*.png"))[:6]
     rows, _ = predict([str(f) for f in files], str(run.folder), output=None)
     processor, model = (
@@ -174,12 +174,12 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     assert len(pre.recorder.pools["pool"]) == 24 - 6  # the test images stay unseen
     assert 0 < pre.metrics["feature_std"] and 0 <= pre.metrics["knn_accuracy"] <= 1
     assert pre.loop.optimizer.param_groups[0]["base_lr"] == pytest.approx(
-        pre.config.lr * 4 / 256
+        pre.config.learning_rate * 4 / 256
     )  # lr is of 256 images a step
     assert (
         "moved" not in pre.metrics and "hardly changed" not in caplog.text
     )  # from random weights there is nowhere to stay
-    slow = dict(common, lr=0.1)
+    slow = dict(common, learning_rate=0.1)
     second = pretrain(
         **slow, model=str(tmp_path / "pre"), method_args=dict(hidden=16), output_dir=str(tmp_path / "pre2")
     )
@@ -198,7 +198,9 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     )
     assert "the images have hardly changed the backbone; fix: more --epochs, a higher --lr (0.1)" in caplog.text
     assert "pretraining has hardly changed it" in (tmp_path / "pre2" / "README.md").read_text()
-    fine = finetune(**common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), lr=0.0, weight_decay=0.0)
+    fine = finetune(
+        **common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), learning_rate=0.0, weight_decay=0.0
+    )
     a, b = load_file(tmp_path / "pre" / "model.safetensors"), load_file(tmp_path / "fine" / "model.safetensors")
     assert all(torch.equal(a[k], b[k]) for k in a if "running" not in k and "num_batches" not in k)
     lineage = json.loads((fine.folder / "run.json").read_text())["lineage"]
@@ -214,11 +216,11 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
         (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
         (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'; expected a number"),
-        (dict(num_labels=8, pool_size=8), "pool_size 8 is below image_size 16"),
-        (dict(num_labels=8, pool_size=18), "expected a multiple of 4, for example 16"),
-        (dict(num_labels=8, trackers=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
+        (dict(num_labels=8, stored_size=8), "stored_size 8 is below image_size 16"),
+        (dict(num_labels=8, stored_size=18), "expected a multiple of 4, for example 16"),
+        (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
         (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
-        (dict(num_labels=8, accumulate=3), "cannot be cut into 3 micro-batches"),
+        (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
         (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
         (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
     ],
@@ -285,12 +287,12 @@ def test_an_unreadable_test_image_does_not_shift_the_labels_of_the_others(photos
 )
 def test_which_weights_are_kept(asked, validation, unlabeled, expected):
     config = (
-        FinetuneConfig(dataset="digits", num_labels=10, keep_best=asked)
+        FinetuneConfig(dataset="digits", num_labels=10, metric_for_best_model=asked)
         if asked
         else FinetuneConfig(dataset="digits", num_labels=10)
     )
     if expected is UserError:
-        with pytest.raises(UserError, match="keep_best is"):
+        with pytest.raises(UserError, match="metric_for_best_model is"):
             finetune_run._keep_best(config, validation, unlabeled)
     else:
         assert finetune_run._keep_best(config, validation, unlabeled) == expected
@@ -437,7 +439,7 @@ def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
         dataset=str(photos / "labeled"),
         num_labels=8,
         validation=4,
-        eval_every=2,
+        eval_steps=2,
         early_stopping=2,
         output_dir=str(tmp_path),
         **{**SMALL, "max_steps": 20},
@@ -450,9 +452,9 @@ def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
 def test_accumulation_changes_nothing_without_batchnorm(photos, tmp_path, monkeypatch):
     """Two micro-batches of half the size are the whole batch, up to rounding."""
     monkeypatch.setattr("hf_lowlabel.models.plain.nn.BatchNorm2d", lambda channels: nn.GroupNorm(1, channels))
-    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, lr=0.01, method_args={"tau": 0.0})
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, learning_rate=0.01, method_args={"tau": 0.0})
     finetune(**settings, output_dir=str(tmp_path / "one"))
-    finetune(**settings, accumulate=2, output_dir=str(tmp_path / "two"))
+    finetune(**settings, gradient_accumulation_steps=2, output_dir=str(tmp_path / "two"))
     a, b = load_file(tmp_path / "one" / "model.safetensors"), load_file(tmp_path / "two" / "model.safetensors")
     for name in a:
         torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-4)
@@ -463,13 +465,13 @@ def test_bf16_compiles_and_learns_something(photos, tmp_path):
         dataset=str(photos / "labeled"),
         num_labels=8,
         precision="bf16",
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         optimizer="adamw",
-        schedule="cosine",
-        warmup=0.1,
+        lr_scheduler_type="cosine",
+        warmup_ratio=0.1,
         head_lr=2.0,
         output_dir=str(tmp_path),
-        **{**SMALL, "max_steps": 12, "lr": 1e-3},
+        **{**SMALL, "max_steps": 12, "learning_rate": 1e-3},
     )
     losses = [row["supervised"] for row in run.loop.history if "supervised" in row]
     assert all(np.isfinite(losses))
@@ -481,7 +483,9 @@ def test_init_from_a_checkpoint(photos, tmp_path):
     finetune(**settings, output_dir=str(tmp_path / "a"))
     checkpoint = tmp_path / "a" / "checkpoints" / "step-00000004"
     run = finetune(
-        **{**settings, "lr": 0.0, "weight_decay": 0.0}, init_from=str(checkpoint), output_dir=str(tmp_path / "b")
+        **{**settings, "learning_rate": 0.0, "weight_decay": 0.0},
+        init_from=str(checkpoint),
+        output_dir=str(tmp_path / "b"),
     )
     a, b = load_file(checkpoint / "objective.safetensors"), run.loop.inner.state_dict()
     assert all(
@@ -490,14 +494,14 @@ def test_init_from_a_checkpoint(photos, tmp_path):
     before = run.loop.inner.state_dict()
     shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-00000004")
     again = finetune(
-        **{**settings, "lr": 0.0, "weight_decay": 0.0},
+        **{**settings, "learning_rate": 0.0, "weight_decay": 0.0},
         init_from=str(checkpoint),
         output_dir=str(tmp_path / "b"),
         resume=True,
     )
     assert all(torch.equal(v, before[k]) for k, v in again.loop.inner.state_dict().items())
     with pytest.raises(UserError, match="init_from was"):
-        finetune(**{**settings, "lr": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)
+        finetune(**{**settings, "learning_rate": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)
     with pytest.raises(UserError, match="does not fit this method and model"):
         finetune(**{**settings, "model": "cnn6_32"}, init_from=str(checkpoint), output_dir=str(tmp_path / "c"))
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hf_lowlabel.config import FinetuneConfig
+from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.methods import METHODS
 from hf_lowlabel.training.optim import learning_rate
 
@@ -62,14 +62,14 @@ def test_vat_on_imagenet_as_its_authors_ran_it(method, entropy):
     arguments = {"eps": pytest.approx(40 * 0.5 / 0.226, abs=0.5), "lambda_u": 0.5, "ramp": 0.0}
     arguments |= {"entropy": entropy} if entropy else {}
     assert config.method_args == arguments
-    assert (config.lr, config.weight_decay, config.batch_size) == (pytest.approx(0.03), 1e-3, 256)
-    assert (config.schedule, config.warmup) == ("steps-late", 5 / 200)
+    assert (config.learning_rate, config.weight_decay, config.batch_size) == (pytest.approx(0.03), 1e-3, 256)
+    assert (config.lr_scheduler_type, config.warmup_ratio) == ("steps-late", 5 / 200)
 
 
 def test_fixmatch_on_imagenet_as_its_authors_ran_it():
     """imagenet/ of its code: rate 0.1 for each 256 labeled images, 50 of 3000 epochs of warm-up, a drop every 500."""
     config = FinetuneConfig(dataset="x", method="fixmatch", preset="imagenet").resolved()
-    assert config.lr == 0.1 * config.batch_size / 256 and config.warmup == pytest.approx(50 / 3000)
+    assert config.learning_rate == 0.1 * config.batch_size / 256 and config.warmup_ratio == pytest.approx(50 / 3000)
     assert config.weight_decay == 2 * 3e-4  # Keras's l2(3e-4) has twice the gradient of PyTorch's decay
     assert config.method_args == {"tau": 0.7, "lambda_u": 10.0} and config.unlabeled_ratio == 5
 
@@ -92,14 +92,14 @@ def of_masks(method, preset=None, **given):
 def test_segmentation_as_its_authors_ran_it(method, preset, rate, head, decay, images, scale):
     """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in all."""
     config = of_masks(method, preset)
-    assert (config.lr, config.head_lr, config.weight_decay) == (rate, head, decay)
-    assert (config.batch_size, config.scale, config.schedule) == (images, scale, "poly")
+    assert (config.learning_rate, config.head_lr, config.weight_decay) == (rate, head, decay)
+    assert (config.batch_size, config.scale, config.lr_scheduler_type) == (images, scale, "poly")
 
 
 def test_cityscapes_as_classmix_and_unimatch_ran_it():
     """Whole images at half size, as they are; and every pixel a pseudo-label."""
     config = of_masks("classmix", "cityscapes")
-    assert (config.image_height, config.image_size, config.pool_size, config.flip) == (512, 1024, 1024, False)
+    assert (config.image_height, config.image_size, config.stored_size, config.flip) == (512, 1024, 1024, False)
     assert of_masks("unimatch", "cityscapes").method_args == {"tau": 0.0} and of_masks("unimatch").method_args == {}
 
 

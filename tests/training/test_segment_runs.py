@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_lowlabel import METHODS, finetune
+from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.cli import main
-from hf_lowlabel.config import FinetuneConfig
-from hf_lowlabel.data.canvas import ResidentCanvas
+from hf_lowlabel.data.padded_cache import ResidentPaddedCache
 from hf_lowlabel.data.segmentation import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
@@ -111,7 +111,7 @@ def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
         images[i, :3, :h, :w] = torch.tensor([255, 51, 0], dtype=torch.uint8)[:, None, None]
         images[i, 3, :h, :w] = i
     images[0, :3, :, :2], images[0, 3, 0, 0] = 0, 2
-    pool = ResidentCanvas(images, ["a", "b"], [0, 1], np.array([[6, 4], [2, 8]]))
+    pool = ResidentPaddedCache(images, ["a", "b"], [0, 1], np.array([[6, 4], [2, 8]]))
     mean, std = statistics_of(pool)
     share = 28 / 40  # of the pixels are coloured
     assert mean == pytest.approx([share, share / 5, 0], abs=1e-6)
@@ -121,7 +121,9 @@ def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
 
 def test_segments_better_than_chance_after_a_few_steps(masked, tmp_path):
     """Plain colours are learned by the supervised baseline: geometry, targets and evaluation belong together."""
-    settings = dict(SEGMENT, method="supervised", max_steps=60, lr=0.01, method_args=dict(ema_decay=0.9), num_labels=8)
+    settings = dict(
+        SEGMENT, method="supervised", max_steps=60, learning_rate=0.01, method_args=dict(ema_decay=0.9), num_labels=8
+    )
     run = finetune(**settings, dataset=str(masked), output_dir=str(tmp_path))
     assert run.metrics["miou"] > 0.8, run.metrics["per_class"]
 
@@ -142,7 +144,14 @@ def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
     )
     assert frozen == [pre.model]  # several processes would wait for the gradients of layers behind the map
     assert len(pre.recorder.pools["pool"]) == 18  # images without masks too, and no mask among the images
-    still = dict(SEGMENT, model=str(tmp_path / "pre"), from_scratch=False, method="supervised", optimizer="sgd", lr=0.0)
+    still = dict(
+        SEGMENT,
+        model=str(tmp_path / "pre"),
+        from_scratch=False,
+        method="supervised",
+        optimizer="sgd",
+        learning_rate=0.0,
+    )
     fine = finetune(**still, dataset=str(masked), output_dir=str(tmp_path / "fine"))
     a, b = load_file(tmp_path / "pre" / "model.safetensors"), load_file(tmp_path / "fine" / "model.safetensors")
     encoder = {k.removeprefix("network.encoder.model."): v for k, v in b.items() if k.startswith("network.encoder.")}
@@ -184,7 +193,7 @@ def test_target_pretraining_sees_all_of_wide_images(tmp_path, width):
 
 def test_init_from_a_segmenter(masked, tmp_path):
     finetune(**SEGMENT, dataset=str(masked), method="supervised", output_dir=str(tmp_path / "a"))
-    again = dict(SEGMENT, init_from=str(tmp_path / "a"), method="supervised", optimizer="sgd", lr=0.0)
+    again = dict(SEGMENT, init_from=str(tmp_path / "a"), method="supervised", optimizer="sgd", learning_rate=0.0)
     finetune(**again, dataset=str(masked), output_dir=str(tmp_path / "b"))
     a, b = (load_file(tmp_path / k / "model.safetensors") for k in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a if "running" not in k and "num_batches" not in k)
@@ -218,7 +227,7 @@ SQUARE = np.zeros((24, 24), np.uint8)
         ({}, dict(task="classification", method="fixmatch"), "in a run of classification"),
         ({}, dict(method="flexmatch"), "flexmatch is a method for classification"),
         ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
-        ({}, dict(keep_best="sel"), "keep_best is 'sel'"),
+        ({}, dict(metric_for_best_model="sel"), "metric_for_best_model is 'sel'"),
         ({}, dict(scale=[1.5, 0.5]), "expected two factors above 0"),
         ({}, dict(split=None), "found neither"),
         ({}, dict(method="cutmix", batch_size=1), "found 1 unlabeled image for each process"),
@@ -273,7 +282,7 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
     rewrite(tmp_path / "data", _00=SQUARE + 255)
     (tmp_path / "labeled.txt").write_text("00\n03\n")
     settings = {k: v for k, v in SEGMENT.items() if k != "num_labels"} | dict(
-        batch_size=1, log_every=1, method="supervised"
+        batch_size=1, logging_steps=1, method="supervised"
     )
     run = finetune(
         **settings,
@@ -288,16 +297,16 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
 
 def test_every_method_has_settings():
     """Defaults of segmentation, not of a classifier's paper, also for the methods that do both."""
-    from hf_lowlabel.config import FinetuneConfig
+    from hf_lowlabel.arguments import FinetuneConfig
 
     for name in (n for n, m in METHODS.items() if m.verb == "finetune" and "segmentation" in m.tasks):
         config = FinetuneConfig(task="segmentation", dataset="shapes", method=name).resolved()
-        assert config.unlabeled_ratio == 1 and config.batch_size <= 20 and config.lr <= 1e-3, name
+        assert config.unlabeled_ratio == 1 and config.batch_size <= 20 and config.learning_rate <= 1e-3, name
 
 
 def test_pixpro_is_told_where_its_views_came_from():
     """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen there."""
-    from hf_lowlabel.data.pools import ResidentPool
+    from hf_lowlabel.data.image_cache import ResidentCache
     from hf_lowlabel.pretraining.pixpro import cell_centres
     from hf_lowlabel.training.batches import ViewStream, pretrain_batches
     from hf_lowlabel.views.table import build_view
@@ -312,7 +321,7 @@ def test_pixpro_is_told_where_its_views_came_from():
         view.steps = []  # geometry alone
         view.width = view.crop.width
     stream = ViewStream(
-        ResidentPool(images, list("abcdef")), torch.arange(6), 6, views, name="unlabeled", seed=0, geometry=True
+        ResidentCache(images, list("abcdef")), torch.arange(6), 6, views, name="unlabeled", seed=0, geometry=True
     )
     batch = next(pretrain_batches(stream, 0))
     assert len({bool(f) for flips in batch["flips"] for f in flips}) == 2  # both kinds are among them

@@ -19,7 +19,9 @@ NAMES = ["ground", "light", "dark"]
 @pytest.fixture(scope="module")
 def run(masked, tmp_path_factory):
     """Good enough that all three classes are predicted."""
-    settings = dict(SEGMENT, method="supervised", max_steps=30, lr=0.01, method_args=dict(ema_decay=0.9), num_labels=8)
+    settings = dict(
+        SEGMENT, method="supervised", max_steps=30, learning_rate=0.01, method_args=dict(ema_decay=0.9), num_labels=8
+    )
     return finetune(
         **settings, dataset=str(masked), classes=NAMES, output_dir=str(tmp_path_factory.mktemp("segmenter") / "run")
     )

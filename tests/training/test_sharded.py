@@ -30,7 +30,7 @@ from hub_server import Hub  # noqa: E402
 
 FILES, ROWS = 4, 6
 SETTINGS = dict(
-    PRETRAIN, method="simsiam", method_args=dict(out=64, hidden=32), batch_size=8, sharded=True, keep_checkpoints=9
+    PRETRAIN, method="simsiam", method_args=dict(out=64, hidden=32), batch_size=8, sharded=True, save_total_limit=9
 )
 
 
@@ -95,7 +95,7 @@ def test_ranks_read_their_own_files_of_a_hub_data_set(folder, tmp_path):
         hub.add("dataset", "org/many", {f"data/{p.name}": p.read_bytes() for p in folder.iterdir()})
         for world in (1, 2):
             settings = dict(
-                SETTINGS, dataset="org/many", method_args="hidden=32", max_steps=FILES * ROWS // 8, save_every=3
+                SETTINGS, dataset="org/many", method_args="hidden=32", max_steps=FILES * ROWS // 8, save_steps=3
             )
             noted = tmp_path / f"read{world}"
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if world > 1 else []

@@ -8,7 +8,7 @@ import torch
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.objective import IGNORE_INDEX
-from hf_lowlabel.views.draws import uniforms
+from hf_lowlabel.views.counter_rng import uniforms
 from hf_lowlabel.views.joint import JointView
 
 PLAIN = dict(mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -8,7 +8,7 @@ import torch
 from views_reference import PIL_OPS, cutout, from_pil, images, to_pil
 
 from hf_lowlabel.views import pil_ops
-from hf_lowlabel.views.draws import Groups
+from hf_lowlabel.views.counter_rng import Groups
 from hf_lowlabel.views.randaugment import OP, OPS, PRESETS, RandAugment, apply_layer
 
 SIZES = (5, 8, 17, 32, 33, 96)
@@ -68,7 +68,7 @@ def test_all_of_randaugment_is_pillows(preset, size):
     expected = to_pil(x)
     for layer in range(step.preset.layers):
         expected = [PIL_OPS[OPS[k]](image, float(v)) for image, k, v in zip(expected, op[:, layer], strength[:, layer])]
-    sides = np.full(len(x), size // 2) if preset == "kekmodel" else 0.5 * u[:, -1] * size
+    sides = np.full(len(x), size // 2) if preset == "fixmatch-pytorch" else 0.5 * u[:, -1] * size
     centre = u[:, -3:-1] * size
     expected = [cutout(image, *at, side, step.preset.level) for image, at, side in zip(expected, centre, sides)]
     assert torch.equal(step(x.clone(), u), from_pil(expected))

@@ -18,8 +18,8 @@ ENHANCERS = ("brightness", "color", "contrast", "sharpness")
 
 
 @pytest.fixture(scope="module")
-def kekmodel():
-    step = RandAugment(PRESETS["kekmodel"])
+def fixmatch_pytorch():
+    step = RandAugment(PRESETS["fixmatch-pytorch"])
     op, strength, corners = step.parameters(uniforms(0, "chi", 0, ROWS, step.width).numpy(), 32)
     return op, strength, corners
 
@@ -35,8 +35,8 @@ def independent(a: np.ndarray, b: np.ndarray) -> None:
     assert (table > 0).all() and stats.chi2_contingency(table).pvalue > ENOUGH
 
 
-def test_operations_are_gated_with_one_half_and_equally_frequent(kekmodel):
-    op = kekmodel[0]
+def test_operations_are_gated_with_one_half_and_equally_frequent(fixmatch_pytorch):
+    op = fixmatch_pytorch[0]
     for layer in range(2):
         count = np.bincount(op[:, layer], minlength=len(OPS))
         chance = np.full(len(OPS), 0.5 / len(OPS))
@@ -44,8 +44,8 @@ def test_operations_are_gated_with_one_half_and_equally_frequent(kekmodel):
         assert stats.chisquare(count, chance * ROWS).pvalue > ENOUGH
 
 
-def test_levels_are_one_to_nine(kekmodel):
-    op, strength, _ = kekmodel
+def test_levels_are_one_to_nine(fixmatch_pytorch):
+    op, strength, _ = fixmatch_pytorch
     levels = np.arange(1, 10)
     for name in ENHANCERS:
         equally_often(strength[op == OP[name]].round(9), list(levels * 0.09 + 0.05))
@@ -67,8 +67,8 @@ def test_levels_are_one_to_nine(kekmodel):
     assert stats.chisquare(bits, np.array([2, 2, 3, 2]) / 9 * bits.sum()).pvalue > ENOUGH
 
 
-def test_layers_samples_levels_and_signs_are_independent(kekmodel):
-    op, strength, corners = kekmodel
+def test_layers_samples_levels_and_signs_are_independent(fixmatch_pytorch):
+    op, strength, corners = fixmatch_pytorch
     independent(op[:, 0], op[:, 1])
     independent(op[:-1, 0], op[1:, 0])  # neighbouring samples
     independent(op[:-1, 1], op[1:, 0])
@@ -83,8 +83,8 @@ def test_layers_samples_levels_and_signs_are_independent(kekmodel):
     independent(op[:, 0], corners[:, 0])
 
 
-def test_cutout_centres_are_uniform(kekmodel):
-    corners = kekmodel[2]
+def test_cutout_centres_are_uniform(fixmatch_pytorch):
+    corners = fixmatch_pytorch[2]
     for axis in range(2):
         low = np.bincount(corners[:, axis], minlength=24)
         # centre in [0, 32), low = trunc(max(0, centre - 8)): 0 for 9 px of centres, then each px alike
@@ -110,7 +110,7 @@ def test_usb_strengths_are_continuous_and_never_gated():
 def both_augmented():
     """The same images with draws of ours and with draws of the reference."""
     x = images(3000, 16, seed=5)
-    step, rng = RandAugment(PRESETS["kekmodel"]), random.Random(0)
+    step, rng = RandAugment(PRESETS["fixmatch-pytorch"]), random.Random(0)
     mine = step(x.clone(), uniforms(0, "smoke", 0, len(x), step.width).numpy())
     return mine, from_pil([kekmodel_randaugment(image, rng) for image in to_pil(x)])
 

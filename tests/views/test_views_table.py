@@ -63,9 +63,9 @@ def test_plain_is_the_normalised_middle():
     x = images(5, 40)
     mean, std = (torch.tensor(v).double()[:, None, None] for v in (MEAN, STD))
     expected = (x[..., 4:36, 4:36].double() / 255 - mean) / std
-    view = view_of("plain", 32)
+    view = view_of("eval", 32)
     torch.testing.assert_close(view(x, draws(view, 5)).double(), expected, rtol=0, atol=1e-6)
-    half = build_view("plain", size=32, mean=MEAN, std=STD, dtype=torch.bfloat16)
+    half = build_view("eval", size=32, mean=MEAN, std=STD, dtype=torch.bfloat16)
     assert half(x, draws(view, 5)).dtype == torch.bfloat16
 
 
@@ -74,7 +74,7 @@ def test_strong_is_weak_and_then_randaugment():
     u = draws(strong, 64)
     shifted, _ = weak.crop(x, u[:, :3].numpy()), weak.width
     augmented = strong.steps[0](shifted, u[:, 3:].numpy())
-    plain = view_of("plain", 32)
+    plain = view_of("eval", 32)
     assert torch.equal(strong(x, u), plain(augmented, draws(plain, 64)))
 
 
@@ -82,7 +82,7 @@ def test_strong_is_weak_and_then_randaugment():
 def test_flip_false_switches_every_flip_off(kind):
     view = view_of(kind, 24, flip=False)
     assert not view.geometry(draws(view, 500), 24)[1].any()
-    if kind != "plain":
+    if kind != "eval":
         assert view_of(kind, 24).geometry(draws(view, 500), 24)[1].float().mean().sub(0.5).abs() < 0.1
 
 
@@ -155,8 +155,8 @@ def test_randaugment_before_the_colours_of_a_resized_crop():
 
 def test_presets_differ_and_kinds_of_a_pair_differ():
     x = images(32, 32)
-    kekmodel, usb = view_of("strong", 32), view_of("strong", 32, preset="usb")
-    assert kekmodel.width != usb.width and usb(x, draws(usb, 32)).isfinite().all()
+    fixmatch_pytorch, usb = view_of("strong", 32), view_of("strong", 32, preset="usb")
+    assert fixmatch_pytorch.width != usb.width and usb(x, draws(usb, 32)).isfinite().all()
     first, second = view_of("byol1", 64), view_of("byol2", 64)
     assert [type(s).__name__ for s in first.steps] == ["Jitter", "Grayscale", "Blur"]
     assert [type(s).__name__ for s in second.steps] == ["Jitter", "Grayscale", "Blur", "Solarize"]
@@ -207,7 +207,7 @@ def test_on_cuda_without_a_synchronisation_and_like_the_cpu(kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     difference = (out.cpu() - view(x, u)).abs() * 0.225 * 255  # levels
-    assert difference.max() < (0.01 if kind in ("weak", "strong", "plain") else 2.5) and difference.mean() < 0.05
+    assert difference.max() < (0.01 if kind in ("weak", "strong", "eval") else 2.5) and difference.mean() < 0.05
     assert torch.equal(torch.cat([view(resident[:7], u[:7]), view(resident[7:], u[7:])]), out)
 
 
@@ -215,7 +215,7 @@ def test_bad_input_is_refused():
     view = view_of("weak", 32)
     with pytest.raises(UserError, match="did you mean 'weak'"):
         view_of("week", 32)
-    with pytest.raises(UserError, match="did you mean 'kekmodel'"):
+    with pytest.raises(UserError, match="did you mean 'fixmatch-pytorch'"):
         view_of("strong", 32, preset="kekmodell")
     with pytest.raises(UserError, match="min_scale"):
         view_of("byol1", 32, min_scale=0.0)
@@ -244,7 +244,7 @@ def test_draws_of_a_view_are_all_used():
             changed = u.clone()
             changed[:, column] = torch.from_numpy(rng.random(80))
             if kind == "strong" and column == view.width - 1:
-                continue  # the side of kekmodel's cutout is fixed
+                continue  # the side of fixmatch-pytorch's cutout is fixed
             if isinstance(view.crop, ResizedCrop) and column % TRIES > 1 and column < 2 * TRIES:
                 continue  # the third and later tries of a box are rarely needed
             assert not torch.equal(view(x, changed), base), (kind, column)

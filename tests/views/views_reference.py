@@ -36,7 +36,7 @@ def cutout(image: Image.Image, x: float, y: float, side: float, colour: tuple[in
 
 
 def kekmodel_randaugment(image: Image.Image, rng: random.Random) -> Image.Image:
-    """kekmodel's RandAugmentMC(2, 10) written from its facts, with draws of its own."""
+    """fixmatch-pytorch's RandAugmentMC(2, 10) written from its facts, with draws of its own."""
     for name in rng.choices(list(PIL_OPS), k=2):
         level, sign = rng.randint(1, 9), rng.choice((-1, 1))
         strength = {

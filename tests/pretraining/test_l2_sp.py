@@ -7,14 +7,14 @@ import pytest
 import torch
 from pretraining_stand_in import PRETRAIN, array, batch_for, make, train
 
-from hf_lowlabel.pretraining.anchor import Anchored, l2_distance
+from hf_lowlabel.pretraining.l2_sp import L2SP, l2_distance
 
 LAMBDA = 0.03
 
 
-def moved(name: str = "byol", weight: float = LAMBDA) -> tuple[Anchored, dict[str, np.ndarray]]:
+def moved(name: str = "byol", weight: float = LAMBDA) -> tuple[L2SP, dict[str, np.ndarray]]:
     """An anchored objective some way from its start, and the encoder's weights there."""
-    objective = Anchored(make(name, norm=True), weight)
+    objective = L2SP(make(name, norm=True), weight)
     start = {k: array(p) for k, p in objective.evaluated.named_parameters()}
     train(objective, ts=(0.0, 0.2))
     with torch.no_grad():
@@ -69,16 +69,16 @@ def test_the_start_never_moves_and_travels_in_the_state():
     saved = [state[f"start{i}"] for i in range(len(start))]
     for value, expected in zip(saved, start.values(), strict=True):
         np.testing.assert_array_equal(array(value), expected)
-    other = Anchored(make("byol", norm=True, seed=3), LAMBDA)
+    other = L2SP(make("byol", norm=True, seed=3), LAMBDA)
     other.load_state_dict(state)
     batch = batch_for(objective, seed=4)
     assert other(batch, 0.5)["loss"].item() == objective(batch, 0.5)["loss"].item()
 
 
 def test_the_pull_is_zero_at_the_start_and_holds_weights_back():
-    objective = Anchored(make("byol"), 1.0)
+    objective = L2SP(make("byol"), 1.0)
     assert objective(batch_for(objective), 0.0)["distance"].item() == 0
-    free, held = Anchored(make("byol"), 0.0), Anchored(make("byol"), 1.0)
+    free, held = L2SP(make("byol"), 0.0), L2SP(make("byol"), 1.0)
     train(free)
     train(held)
     batch = batch_for(free, seed=4)
@@ -88,10 +88,10 @@ def test_the_pull_is_zero_at_the_start_and_holds_weights_back():
 def test_it_speaks_for_the_objective_inside():
     for name in ("simsiam", "pixpro", "exemplar"):
         inner = make(name)
-        outer = Anchored(inner, LAMBDA)
+        outer = L2SP(inner, LAMBDA)
         assert outer.views == inner.views and outer.geometry == inner.geometry and outer.evaluated is inner.encoder
         assert outer.param_groups().keys() == inner.param_groups().keys()
-    assert Anchored(make("pixpro"), LAMBDA).geometry and not Anchored(make("byol"), LAMBDA).geometry
+    assert L2SP(make("pixpro"), LAMBDA).geometry and not L2SP(make("byol"), LAMBDA).geometry
 
 
 def test_distance_is_summed_in_float32():

@@ -3,7 +3,7 @@
 A resident pool is decoded once and lies on the training device; a streaming pool decodes in the workers of a
 DataLoader, in the order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in
 `skipped`; positions count the images that are left, and `indices` maps them to the source. To find such images among
-millions would take hours before the first step, so training streams after a look at some (`vital` of `build_pool`), and
+millions would take hours before the first step, so training streams after a look at some (`vital` of `build_cache`), and
 one met later gives its place to the next image of the pool: the same one for any number of workers, ranks or restarts.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from .dataset import ImageDataset
 from .images import BadImage, resampling
-from .sources import Source
 
 log = logging.getLogger("hf_lowlabel")
 MEMORY_BUDGET = 4 << 30  # bytes
@@ -36,7 +36,7 @@ def resident_bytes(count: int, size: int) -> int:
     return count * 3 * size * size
 
 
-class ResidentPool:
+class ResidentCache:
     """images: uint8 [N, 3, S, S] on the training device; ids and indices (positions in the source) of the N images."""
 
     def __init__(self, images: Tensor, ids: list[str], indices=None, skipped: Iterable[tuple[str, str]] = ()):
@@ -65,7 +65,7 @@ class Decoder(Dataset):
     lenient: a bad image gives its place to the next one of the pool; else it is an error.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray, size: int, interpolation: str, lenient: bool = False):
+    def __init__(self, source: ImageDataset, indices: np.ndarray, size: int, interpolation: str, lenient: bool = False):
         self.source, self.indices, self.size, self.interpolation = source, indices, size, interpolation
         self.lenient = lenient
 
@@ -106,8 +106,8 @@ def own_group(worker: int) -> None:
     os.setpgrp()
 
 
-class StreamingPool:
-    """The interface of ResidentPool for images that do not fit: nothing is kept, `stream` decodes ahead in `workers`
+class StreamingCache:
+    """The interface of ResidentCache for images that do not fit: nothing is kept, `stream` decodes ahead in `workers`
     processes.
 
     A batch of indices is one task of one worker, so the result does not depend on their number. lenient: see Decoder;
@@ -116,7 +116,7 @@ class StreamingPool:
 
     def __init__(
         self,
-        source: Source,
+        source: ImageDataset,
         indices,
         *,
         size: int,
@@ -172,11 +172,11 @@ class StreamingPool:
         return images
 
 
-Pool = ResidentPool | StreamingPool
+Pool = ResidentCache | StreamingCache
 
 
-def build_pool(
-    source: Source,
+def build_cache(
+    source: ImageDataset,
     indices,
     *,
     size: int,
@@ -218,7 +218,7 @@ def build_pool(
         keep = np.array([source.ids[i] not in bad for i in indices]) if bad else np.ones(len(indices), bool)
         skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
         check_share(skipped, len(looked), max_bad)
-        return StreamingPool(
+        return StreamingCache(
             source,
             indices[keep],
             size=size,
@@ -232,7 +232,7 @@ def build_pool(
     return decode_all(source, indices, size, interpolation, device, threads, max_bad, progress)
 
 
-def decode_all(source, indices, size, interpolation, device, workers, max_bad, progress) -> ResidentPool:
+def decode_all(source, indices, size, interpolation, device, workers, max_bad, progress) -> ResidentCache:
     """Decode in threads (PIL lets go of the interpreter) into the pool's memory; holes are closed afterwards."""
     images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8, device=device)
     bad: dict[int, str] = {}
@@ -248,7 +248,7 @@ def decode_all(source, indices, size, interpolation, device, workers, max_bad, p
                 images[to] = images[row]
         images = images[: len(keep)]
     indices = indices[keep]
-    return ResidentPool(images, [source.ids[i] for i in indices], indices, skipped)
+    return ResidentCache(images, [source.ids[i] for i in indices], indices, skipped)
 
 
 def find_bad(source, indices, size, interpolation, workers, progress) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ class Reader(Protocol):
 
 
 @dataclass
-class Source:
+class ImageDataset:
     """Images by position: `ids`, `labels` and `image(i)`; made by `load_source`.
 
     Raises UserError without any image. name, config, split, revision: where they come from. class_names: of the labels.
@@ -84,7 +84,7 @@ class Source:
             except BadImage as error:
                 raise BadImage(error.reason, self.ids[i]) from error
 
-    def with_classes(self, class_names: Sequence[str]) -> Source:
+    def with_classes(self, class_names: Sequence[str]) -> ImageDataset:
         """The same images with labels as indices into `class_names`: classes are matched by name, never by number."""
         names = [str(name) for name in class_names]
         used = [self.class_names[k] for k in np.unique(self.labels[self.labels >= 0])]
@@ -95,7 +95,7 @@ class Source:
         table = np.array([index.get(name, -1) for name in self.class_names] + [-1], dtype=np.int64)  # last: unlabeled
         return replace(self, labels=table[self.labels], class_names=names)
 
-    def in_squares(self, count: int) -> Source:
+    def in_squares(self, count: int) -> ImageDataset:
         """Each image as `count` squares spread evenly from one end of its longer side to the other: image i, square k at
         row i * count + k."""
         if count == 1:
@@ -103,7 +103,7 @@ class Source:
         ids = [f"{id} ({k + 1}/{count})" for id in self.ids for k in range(count)]
         return replace(self, ids=ids, labels=np.repeat(self.labels, count), squares=count)
 
-    def without_labels(self) -> Source:
+    def without_labels(self) -> ImageDataset:
         return replace(self, labels=np.full(len(self), -1, dtype=np.int64), class_names=[])
 
 
@@ -146,7 +146,7 @@ class JoinedReader:
         return self.first(i) if i < self.count else self.second(i - self.count)
 
 
-def join(labeled: Source, unlabeled: Source) -> Source:
+def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
     """One source out of two: the labels come from the first, the second is raw images, whatever labels it may have.
 
     Ids become "labeled/<id>" and "unlabeled/<id>".
@@ -157,7 +157,7 @@ def join(labeled: Source, unlabeled: Source) -> Source:
             f"fix: swap them, or use {unlabeled.name!r} alone"
         )
     licenses = sorted({source.license for source in (labeled, unlabeled) if source.license})
-    return Source(
+    return ImageDataset(
         name=f"{labeled.name}+{unlabeled.name}",
         config=None,
         split=f"{labeled.split}+{unlabeled.split}",
@@ -180,7 +180,7 @@ def load_source(
     revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-) -> Source:
+) -> ImageDataset:
     """`dataset`: "digits", a local folder, a parquet file or folder, or a Hub id. A local path wins over a Hub id.
 
     `split` is the part of the data set, such as "train" or "test". `config` and `revision` belong to the Hub, `image_column` and `label_column` to tables and metadata files; where
@@ -242,4 +242,4 @@ def missing(name: str, path: Path) -> UserError:
     return unknown("data set (no such path, and not a Hub id)", name, [*known, *EMBEDDED])
 
 
-__all__ = ["ArrayReader", "Reader", "Source", "check_labels", "fingerprint", "join", "load_source"]
+__all__ = ["ArrayReader", "Reader", "ImageDataset", "check_labels", "fingerprint", "join", "load_source"]

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.views import uniforms
-from hf_lowlabel.views.draws import Groups, _mixed, between, integers, keyed, keys, permutations, signs
+from hf_lowlabel.views.counter_rng import Groups, _mixed, between, integers, keyed, keys, permutations, signs
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 11, 23])

@@ -18,11 +18,11 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..errors import UserError
+from .dataset import ImageDataset
+from .image_cache import LOOK, MEMORY_BUDGET, Progress, ResidentCache, StreamingCache, check_share, first_good
 from .images import BadImage, check_size
 from .masks import IGNORE, check_values
-from .pools import LOOK, MEMORY_BUDGET, Progress, ResidentPool, StreamingPool, check_share, first_good
 from .segmentation import SegmentationSource
-from .sources import Source
 
 log = logging.getLogger(__name__)
 AHEAD = 64  # images decoded before the first of them is taken over
@@ -36,7 +36,7 @@ def resized(width: int, height: int, long_side: int | None) -> tuple[int, int]:
     return max(int(width * scale), 1), max(int(height * scale), 1)
 
 
-class CanvasDecoder:
+class PaddedDecoder:
     """What a worker holds: positions in the pool -> (uint8 [n, C, H, W], [(id, reason)] of the bad among them).
 
     A bad image without a mask gives its place to the next one of the pool, at the size the bad one has in `sizes`,
@@ -45,7 +45,7 @@ class CanvasDecoder:
 
     def __init__(
         self,
-        source: SegmentationSource | Source,
+        source: SegmentationSource | ImageDataset,
         indices: np.ndarray,
         sizes: np.ndarray,
         canvas: tuple[int, int],
@@ -76,7 +76,7 @@ class CanvasDecoder:
         return torch.stack(out), [(self.source.ids[self.indices[at]], reason) for at, reason in bad.items()]
 
 
-class ResidentCanvas(ResidentPool):
+class ResidentPaddedCache(ResidentCache):
     """images: uint8 [N, C, H, W] on the training device; sizes: int64 [N, 2] = height, width in px, on the CPU."""
 
     def __init__(self, images: Tensor, ids: list[str], indices, sizes: np.ndarray, skipped=()):
@@ -84,19 +84,19 @@ class ResidentCanvas(ResidentPool):
         self.sizes = torch.from_numpy(sizes)
 
 
-class StreamingCanvas(StreamingPool):
+class StreamingPaddedCache(StreamingCache):
     """The same for images that do not fit; decoded in `workers` processes in the order asked for. An error once more
     than `max_bad` of them turned out bad."""
 
-    def __init__(self, decoder: CanvasDecoder, *, device="cpu", workers: int = 0, skipped=(), max_bad: float = 0.01):
+    def __init__(self, decoder: PaddedDecoder, *, device="cpu", workers: int = 0, skipped=(), max_bad: float = 0.01):
         self.decoder, self.indices, self.sizes = decoder, decoder.indices, torch.from_numpy(decoder.sizes)
         self.ids, self.skipped = [decoder.source.ids[i] for i in decoder.indices], list(skipped)
         self.device, self.workers, self.max_bad = torch.device(device), workers, max_bad
         self.seen = len(self)  # `skipped` has those of the whole pool whose headers are bad
 
 
-def build_canvas(
-    source: SegmentationSource | Source,
+def build_padded_cache(
+    source: SegmentationSource | ImageDataset,
     indices,
     *,
     masks: bool,
@@ -107,11 +107,11 @@ def build_canvas(
     max_bad: float = 0.01,
     streaming: bool | str = "auto",
     progress: Progress | None = None,
-) -> ResidentCanvas | StreamingCanvas:
+) -> ResidentPaddedCache | StreamingPaddedCache:
     """A pool of the images at `indices` of `source`, with their masks or without.
 
     long_side: px to which the longer side is scaled (image bilinear, mask nearest); None: images stay as they are.
-    The rest is as in `build_pool`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is an
+    The rest is as in `build_cache`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is an
     error that names the image; masks of a resident pool are also looked at together (masks.check_values).
     """
     indices = np.asarray(indices, dtype=np.int64)
@@ -125,18 +125,18 @@ def build_canvas(
     check_share(skipped, len(indices), max_bad)
     indices, sizes = indices[good], sizes[good]
     canvas = tuple(int(side) for side in sizes.max(0))
-    decoder = CanvasDecoder(source, indices, sizes, canvas, masks)
+    decoder = PaddedDecoder(source, indices, sizes, canvas, masks)
     need = len(indices) * (3 + masks) * canvas[0] * canvas[1]
     if streaming is True or (streaming == "auto" and need > memory_budget):
         bad = look(decoder, threads, max_bad)
         good = np.array([row for row in range(len(indices)) if row not in bad], dtype=np.int64)
         skipped += [(source.ids[indices[row]], reason) for row, reason in bad.items()]
-        decoder = CanvasDecoder(source, indices[good], sizes[good], canvas, masks)
-        return StreamingCanvas(decoder, device=device, workers=workers, skipped=skipped, max_bad=max_bad)
+        decoder = PaddedDecoder(source, indices[good], sizes[good], canvas, masks)
+        return StreamingPaddedCache(decoder, device=device, workers=workers, skipped=skipped, max_bad=max_bad)
     return decode_resident(decoder, device, threads, max_bad, skipped, progress)
 
 
-def decode_resident(decoder: CanvasDecoder, device, workers: int, max_bad: float, skipped: list, progress):
+def decode_resident(decoder: PaddedDecoder, device, workers: int, max_bad: float, skipped: list, progress):
     source, n = decoder.source, len(decoder)
     images = torch.empty(n, 3 + decoder.masks, *decoder.canvas, dtype=torch.uint8, device=device)
     present, bad = np.zeros(256, dtype=bool), {}
@@ -156,12 +156,12 @@ def decode_resident(decoder: CanvasDecoder, device, workers: int, max_bad: float
     keep = np.array([row for row in range(n) if row not in bad])
     if bad:
         images = images[torch.from_numpy(keep).to(images.device)]
-    return ResidentCanvas(
+    return ResidentPaddedCache(
         images, [source.ids[i] for i in decoder.indices[keep]], decoder.indices[keep], decoder.sizes[keep], skipped
     )
 
 
-def look(decoder: CanvasDecoder, workers: int, max_bad: float) -> dict[int, str]:
+def look(decoder: PaddedDecoder, workers: int, max_bad: float) -> dict[int, str]:
     """{row: why it cannot be used} of up to `LOOK` rows spread over the pool."""
     rows = np.linspace(0, len(decoder) - 1, min(LOOK, len(decoder))).astype(np.int64).tolist()
     found = zip(rows, in_threads(lambda row: attempt(decoder, row), rows, workers))
@@ -170,7 +170,7 @@ def look(decoder: CanvasDecoder, workers: int, max_bad: float) -> dict[int, str]
     return bad
 
 
-def attempt(decoder: CanvasDecoder, row: int) -> Tensor | BadImage:
+def attempt(decoder: PaddedDecoder, row: int) -> Tensor | BadImage:
     try:
         return decoder[row]
     except BadImage as error:

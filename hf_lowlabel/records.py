@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, unknown
+from .errors import UserError, unknown
 
 KINDS = ("classification", "backbone", "segmentation")
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
@@ -82,7 +82,7 @@ class Row:
 
 
 @dataclass
-class RunFacts:
+class RunRecord:
     """All a card is made of. Fields left empty leave their lines out of the card; a missing licence is asked for."""
 
     kind: str  # "classification", "backbone" or "segmentation"
@@ -122,7 +122,7 @@ class RunFacts:
         return path
 
     @classmethod
-    def from_json(cls, path: str | Path) -> RunFacts:
+    def from_json(cls, path: str | Path) -> RunRecord:
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -137,7 +137,7 @@ class RunFacts:
                 facts[name] = kind(**_known(kind, facts[name], path))
         return cls(**facts)
 
-    def public(self) -> RunFacts:
+    def public(self) -> RunRecord:
         """A copy without this machine's paths and without access tokens."""
         data = self.data and replace(
             self.data, name=public_text(self.data.name), unlabeled_from=public_text(self.data.unlabeled_from)

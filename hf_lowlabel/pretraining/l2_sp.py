@@ -19,7 +19,7 @@ def l2_distance(params: list[Tensor], start: list[Tensor]) -> Tensor:
     return torch.stack([(p.float() - s).square().sum() for p, s in zip(params, start, strict=True)]).sum()
 
 
-class Anchored(PretrainObjective):
+class L2SP(PretrainObjective):
     """Any self-supervised objective plus `weight` (lambda / B) times the squared distance to the weights it started from.
 
     Buffers (BatchNorm statistics), projectors and predictors are free. The start travels in the checkpoint.

@@ -30,7 +30,7 @@ def permutations(seed: int, stream: str, epoch: int, epochs: int, n: int) -> np.
     return out
 
 
-def order(seed: int, stream: str, start: int, count: int, n: int) -> np.ndarray:
+def epoch_permutation(seed: int, stream: str, start: int, count: int, n: int) -> np.ndarray:
     """int64 [count]: positions start..start+count of the endless sequence of epochs over 0..n-1.
 
     Each epoch is an independent permutation; `stream` names what is drawn ("labeled", "unlabeled"), so that two draws
@@ -40,7 +40,7 @@ def order(seed: int, stream: str, start: int, count: int, n: int) -> np.ndarray:
     if n < 1:
         raise UserError(f"found an empty set of images for {stream!r}; expected at least one; check the split")
     if start < 0 or count < 0:
-        raise ValueError(f"order(start={start}, count={count}): neither may be negative")
+        raise ValueError(f"epoch_permutation(start={start}, count={count}): neither may be negative")
     if count == 0:
         return np.empty(0, np.int64)
     first, last = start // n, (start + count - 1) // n

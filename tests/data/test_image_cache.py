@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.image_cache import ResidentCache, StreamingCache, build_cache, resident_bytes
 from hf_lowlabel.data.images import BadImage, decode
-from hf_lowlabel.data.order import order
-from hf_lowlabel.data.pools import ResidentPool, StreamingPool, build_pool, resident_bytes
-from hf_lowlabel.data.sources import load_source
+from hf_lowlabel.data.permutation import epoch_permutation
 from hf_lowlabel.errors import UserError
 
 
@@ -38,14 +38,14 @@ def expected(source, i: int, size: int = 16) -> torch.Tensor:
 
 
 def batches(pool, count=4, size=7):
-    return [torch.from_numpy(order(0, "unlabeled", k * size, size, len(pool))) for k in range(count)]
+    return [torch.from_numpy(epoch_permutation(0, "unlabeled", k * size, size, len(pool))) for k in range(count)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_resident_pool_holds_each_image_once(folder, workers):
     indices = np.arange(150)[::-1][:140]
-    pool = build_pool(folder, indices, size=16, workers=workers)
-    assert isinstance(pool, ResidentPool) and pool.images.dtype == torch.uint8
+    pool = build_cache(folder, indices, size=16, workers=workers)
+    assert isinstance(pool, ResidentCache) and pool.images.dtype == torch.uint8
     assert pool.nbytes == resident_bytes(140, 16) == 140 * 3 * 16 * 16 == pool.images.untyped_storage().nbytes()
     assert np.array_equal(pool.indices, indices) and pool.ids == [folder.ids[i] for i in indices] and not pool.skipped
     got = pool.take(torch.tensor([0, 139, 65, 65]))
@@ -54,16 +54,16 @@ def test_a_resident_pool_holds_each_image_once(folder, workers):
 
 def test_the_budget_decides(folder):
     need = resident_bytes(150, 16)
-    assert isinstance(build_pool(folder, range(150), size=16, memory_budget=need), ResidentPool)
-    assert isinstance(build_pool(folder, range(150), size=16, memory_budget=need - 1), StreamingPool)
-    assert isinstance(build_pool(folder, range(150), size=16, memory_budget=0, streaming=False), ResidentPool)
-    assert isinstance(build_pool(folder, range(150), size=16, streaming=True), StreamingPool)
+    assert isinstance(build_cache(folder, range(150), size=16, memory_budget=need), ResidentCache)
+    assert isinstance(build_cache(folder, range(150), size=16, memory_budget=need - 1), StreamingCache)
+    assert isinstance(build_cache(folder, range(150), size=16, memory_budget=0, streaming=False), ResidentCache)
+    assert isinstance(build_cache(folder, range(150), size=16, streaming=True), StreamingCache)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_equals_resident(folder, workers):
-    resident = build_pool(folder, range(150), size=16)
-    streaming = build_pool(folder, range(150), size=16, streaming=True, workers=workers)
+    resident = build_cache(folder, range(150), size=16)
+    streaming = build_cache(folder, range(150), size=16, streaming=True, workers=workers)
     assert len(streaming) == 150 and streaming.nbytes == 0
     wanted = batches(resident)
     got = list(streaming.stream(iter(wanted)))
@@ -75,14 +75,14 @@ def test_streaming_equals_resident(folder, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_from_a_table(tmp_path, make, workers):
     source = load_source(make.table(tmp_path / "t.parquet", [0, 1] * 10))
-    resident = build_pool(source, range(20), size=8)
-    streaming = build_pool(source, range(20), size=8, streaming=True, workers=workers, known_bad=[])
+    resident = build_cache(source, range(20), size=8)
+    streaming = build_cache(source, range(20), size=8, streaming=True, workers=workers, known_bad=[])
     wanted = batches(resident)
     assert all(torch.equal(a, b) for a, b in zip(streaming.stream(wanted), resident.stream(wanted), strict=True))
 
 
 def test_an_endless_stream_is_read_only_a_little_ahead(folder):
-    pool = build_pool(folder, range(150), size=16, streaming=True, workers=2)
+    pool = build_cache(folder, range(150), size=16, streaming=True, workers=2)
     asked = []
 
     def endless():
@@ -99,7 +99,7 @@ def test_an_endless_stream_is_read_only_a_little_ahead(folder):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_bad_images_are_left_out_and_listed(damaged, streaming):
-    pool = build_pool(damaged, range(10), size=16, streaming=streaming, max_bad=0.3, workers=2)
+    pool = build_cache(damaged, range(10), size=16, streaming=streaming, max_bad=0.3, workers=2)
     assert [id for id, _ in pool.skipped] == ["2.png", "5.png", "7.png"]
     assert "not an image" in pool.skipped[1][1] and "1 x 1 px" in pool.skipped[2][1]
     assert pool.ids == [f"{i}.png" for i in (0, 1, 3, 4, 6, 8, 9)] and pool.indices.tolist() == [0, 1, 3, 4, 6, 8, 9]
@@ -111,10 +111,10 @@ def test_bad_images_are_left_out_and_listed(damaged, streaming):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, caplog):
     """Vital images are read at the start; a bad one met later gives its place to the next, the same one every time."""
-    monkeypatch.setattr("hf_lowlabel.data.pools.LOOK", 3)  # 0, 4 and 9
+    monkeypatch.setattr("hf_lowlabel.data.image_cache.LOOK", 3)  # 0, 4 and 9
     calls: list = []
     monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "propagate", True)  # the root logger is what caplog hears
-    pool = build_pool(
+    pool = build_cache(
         damaged,
         range(10),
         size=16,
@@ -131,20 +131,20 @@ def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, ca
     assert [id for id, _ in pool.skipped] == ["5.png", "2.png", "7.png"]
     told = {id(record) for record in caplog.records if "the next one takes its place" in record.getMessage()}
     assert len(told) == 2  # records, not lines: two loggers may have handed one to caplog
-    strict = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.3, vital=[6])
+    strict = build_cache(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.3, vital=[6])
     with pytest.raises(UserError, match="1 of 3 images that cannot be used"):
         list(strict.stream(torch.arange(9).split(3)))
 
 
 def test_a_bad_image_among_the_first_is_not_yet_too_much(damaged):
     """One of three is above one per cent; judged is it as one of a thousand."""
-    pool = StreamingPool(damaged, range(10), size=16, lenient=True, max_bad=0.01)
+    pool = StreamingCache(damaged, range(10), size=16, lenient=True, max_bad=0.01)
     pool.take(torch.arange(3))
     assert [id for id, _ in pool.skipped] == ["2.png"]
 
 
 def test_workers_outlive_a_signal_to_the_process_group(damaged):
-    pool = StreamingPool(damaged, [i for i in range(len(damaged)) if i not in (2, 5, 7)], size=16, workers=1)
+    pool = StreamingCache(damaged, [i for i in range(len(damaged)) if i not in (2, 5, 7)], size=16, workers=1)
     batches = pool.stream(iter(torch.arange(6).split(1)), prefetch=1)
     first = next(batches)
     workers = multiprocessing.active_children()
@@ -153,7 +153,7 @@ def test_workers_outlive_a_signal_to_the_process_group(damaged):
 
 
 def test_a_pool_whose_images_all_turn_out_bad_gives_no_pixels(damaged):
-    pool = StreamingPool(damaged, [2, 5, 7], size=16, lenient=True, max_bad=1.0)
+    pool = StreamingCache(damaged, [2, 5, 7], size=16, lenient=True, max_bad=1.0)
     with pytest.raises(BadImage):
         pool.take(torch.arange(3))
 
@@ -161,16 +161,16 @@ def test_a_pool_whose_images_all_turn_out_bad_gives_no_pixels(damaged):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_too_many_bad_images_are_an_error(damaged, streaming):
     with pytest.raises(UserError, match=r"3 of 10 images that cannot be used \('2.png': .*at most 29.0%"):
-        build_pool(damaged, range(10), size=16, streaming=streaming, max_bad=0.29)
+        build_cache(damaged, range(10), size=16, streaming=streaming, max_bad=0.29)
     with pytest.raises(UserError, match="2 of 2 images"):
-        build_pool(damaged, [5, 7], size=16, streaming=streaming, max_bad=1.0)
+        build_cache(damaged, [5, 7], size=16, streaming=streaming, max_bad=1.0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_known_bad_images_are_not_looked_for_again(damaged, workers):
-    known = build_pool(damaged, range(10), size=16, streaming=True, max_bad=0.3).skipped
+    known = build_cache(damaged, range(10), size=16, streaming=True, max_bad=0.3).skipped
     calls = []
-    pool = build_pool(
+    pool = build_cache(
         damaged,
         range(10),
         size=16,
@@ -181,7 +181,7 @@ def test_known_bad_images_are_not_looked_for_again(damaged, workers):
         progress=lambda *at: calls.append(at),
     )
     assert len(pool) == 7 and pool.skipped == known and not calls
-    unaware = build_pool(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
+    unaware = build_cache(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
     with pytest.raises(UserError, match="'5.png' cannot be used: not an image"):
         list(unaware.stream([torch.tensor([4, 5])]))
 
@@ -193,24 +193,24 @@ def test_progress_is_reported_from_this_thread(folder):
         calls.append((done, total))
         threads.add(threading.get_ident())
 
-    build_pool(folder, range(150), size=8, workers=3, progress=progress)
+    build_cache(folder, range(150), size=8, workers=3, progress=progress)
     assert calls == [(64, 150), (128, 150), (150, 150)] and threads == {threading.get_ident()}
 
 
 def test_mistakes_are_found_before_anything_is_decoded(folder):
     with pytest.raises(UserError, match="found no image"):
-        build_pool(folder, [], size=16)
+        build_cache(folder, [], size=16)
     with pytest.raises(UserError, match="unknown interpolation 'bicubik'"):
-        build_pool(folder, range(10), size=16, interpolation="bicubik")
+        build_cache(folder, range(10), size=16, interpolation="bicubik")
     with pytest.raises(UserError, match="streaming='yes'"):
-        build_pool(folder, range(10), size=16, streaming="yes")
+        build_cache(folder, range(10), size=16, streaming="yes")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_on_a_gpu(folder, streaming):
-    cpu = build_pool(folder, range(150), size=16)
-    gpu = build_pool(folder, range(150), size=16, device="cuda", streaming=streaming, workers=2)
+    cpu = build_cache(folder, range(150), size=16)
+    gpu = build_cache(folder, range(150), size=16, device="cuda", streaming=streaming, workers=2)
     wanted = batches(cpu)
     for ours, theirs in zip(gpu.stream(wanted), cpu.stream(wanted), strict=True):
         assert ours.is_cuda and torch.equal(ours.cpu(), theirs)

@@ -92,14 +92,16 @@ class RunConfig(DataSource):
     image_size: int | None = setting(
         None, "side of a training view in px; the model's own, or the images' when smaller"
     )
-    pool_size: int | None = setting(
+    stored_size: int | None = setting(
         None,
         "side of a stored image in px; None: image_size below 64 px, about 8/7 of it above; with masks "
         "the longer side (None: images stay as they are). Pretraining stores squares: the middle of an image, for "
         "segmentation as many as make up a wide one (two for 2:1)",
     )
     flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
-    augment: str = setting("kekmodel", "RandAugment preset of the strong view", choices=("kekmodel", "usb"))
+    augment: str = setting(
+        "fixmatch-pytorch", "RandAugment preset of the strong view", choices=("fixmatch-pytorch", "usb")
+    )
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop")
     randaugment: bool = setting(
         False, "RandAugment in the views of pretraining too: it turns and shears, which crops do not"
@@ -109,11 +111,11 @@ class RunConfig(DataSource):
     max_steps: int | None = setting(None, "optimizer steps")
     epochs: float | None = setting(None, "length in passes over the unlabeled images instead of max_steps")
     batch_size: int | None = setting(None, "images per optimizer step over all processes (finetune: labeled images)")
-    accumulate: int = setting(1, "micro-batches per optimizer step")
+    gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step")
     optimizer: str | None = setting(None, "optimizer", choices=("sgd", "lars", "adam", "adamw"))
-    lr: float | None = setting(None, "learning rate; pretraining scales it by batch_size / 256")
+    learning_rate: float | None = setting(None, "learning rate; pretraining scales it by batch_size / 256")
     weight_decay: float | None = setting(None, "weight decay; biases and normalisation weights take none")
-    schedule: str | None = setting(
+    lr_scheduler_type: str | None = setting(
         None,
         "learning rate over time",
         choices=(
@@ -129,11 +131,11 @@ class RunConfig(DataSource):
             "steps-tuning",
         ),
     )
-    warmup: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
+    warmup_ratio: float | None = setting(None, "share of the steps over which the learning rate rises from 0")
     head_lr: float | None = setting(
         None, "learning rate of the head (with masks: decoder and head) as a multiple of the body's; None: 1"
     )
-    clip_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
+    max_grad_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped")
     precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"))
     compile: bool = setting(False, "torch.compile the network")
     channels_last: bool = setting(True, "memory layout of images and convolutions, the faster one on GPUs and CPUs")
@@ -142,12 +144,12 @@ class RunConfig(DataSource):
     output_dir: str | None = setting(None, "run folder: model, card, metrics, log and checkpoints")
     resume: bool = setting(False, "go on from the newest whole checkpoint in output_dir")
     max_bad: float = setting(0.01, "share of unreadable images that is skipped and listed; above it the run stops")
-    save_every: int | None = setting(None, "steps between checkpoints; None: ten in a run, at least 100 steps apart")
-    keep_checkpoints: int = setting(2, "checkpoints kept; the older ones go after a newer one is safe on disk")
-    log_every: int = setting(50, "steps between log lines")
-    eval_every: int | None = setting(None, "steps between evaluations; None: ten in a run")
+    save_steps: int | None = setting(None, "steps between checkpoints; None: ten in a run, at least 100 steps apart")
+    save_total_limit: int = setting(2, "checkpoints kept; the older ones go after a newer one is safe on disk")
+    logging_steps: int = setting(50, "steps between log lines")
+    eval_steps: int | None = setting(None, "steps between evaluations; None: ten in a run")
     max_bad_steps: int = setting(10, "steps in a row with a loss that is NaN or infinite before training stops")
-    trackers: list = setting([], "tracker names that Accelerate knows: tensorboard, trackio, wandb ...")
+    report_to: list = setting([], "tracker names that Accelerate knows: tensorboard, trackio, wandb ...")
     memory_budget: float | None = setting(None, "GiB of images held decoded; None: half of what is free on the device")
     streaming: bool | None = setting(None, "decode images as they are needed; None: when they exceed memory_budget")
     workers: int = setting(2, "processes that decode images when streaming")
@@ -205,17 +207,17 @@ class RunConfig(DataSource):
             raise UserError(f"scale is {scale}; expected two factors above 0, the smaller first, such as 0.5 1.5")
         positive = (
             "image_size",
-            "pool_size",
+            "stored_size",
             "max_steps",
             "epochs",
             "batch_size",
-            "accumulate",
-            "save_every",
-            "log_every",
-            "eval_every",
-            "keep_checkpoints",
+            "gradient_accumulation_steps",
+            "save_steps",
+            "logging_steps",
+            "eval_steps",
+            "save_total_limit",
             "max_bad_steps",
-            "clip_norm",
+            "max_grad_norm",
             "memory_budget",
             "image_height",
             "window",
@@ -236,10 +238,10 @@ class RunConfig(DataSource):
                 f"found {', '.join(drawn)} beside a split; expected one of them, since the split says which images are held "
                 "out; fix: leave it out, or give it to `hf-lowlabel split`"
             )
-        for name in ("warmup", "max_bad"):
+        for name in ("warmup_ratio", "max_bad"):
             if getattr(self, name, None) is not None and not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a share from 0 to 1")
-        for name in ("lr", "weight_decay", "workers", "head_lr", "freeze"):
+        for name in ("learning_rate", "weight_decay", "workers", "head_lr", "freeze"):
             if getattr(self, name, None) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if not 0 <= self.seed < 2**32:
@@ -305,7 +307,7 @@ class PretrainConfig(RunConfig):
     output_stride: int | None = setting(
         None, "px per cell of the last feature map; None: the network's own, mostly 32", choices=(8, 16, 32)
     )
-    l2_start: float | None = setting(
+    l2_sp: float | None = setting(
         None,
         "lambda of |Phi - Phi_start|^2, beside the sum over a step's images (Xu et al. Eq. 3); 0 with --from-scratch",
     )
@@ -360,8 +362,10 @@ class FinetuneConfig(RunConfig):
     test_fraction: float = setting(0.2, "share of the images held out as test set when the data brings none")
     test_dataset_split: str | None = setting(None, "split of the data set to test on; None: 'test', then 'validation'")
     unlabeled_ratio: int | None = setting(None, "unlabeled images per labeled one in a batch (mu)")
-    early_stopping: int | None = setting(None, "evaluations without a better score (keep_best) before training stops")
-    keep_best: str | None = setting(
+    early_stopping: int | None = setting(
+        None, "evaluations without a better score (metric_for_best_model) before training stops"
+    )
+    metric_for_best_model: str | None = setting(
         None,
         "score whose best evaluation is saved; None: validation accuracy (mean IoU) where there are "
         "validation images, else Sel of a semi-supervised method, with masks the last",
@@ -400,20 +404,20 @@ OF_TRAINING = {
     "max_steps",
     "epochs",
     "batch_size",
-    "accumulate",
+    "gradient_accumulation_steps",
     "optimizer",
-    "lr",
+    "learning_rate",
     "weight_decay",
-    "schedule",
-    "warmup",
+    "lr_scheduler_type",
+    "warmup_ratio",
     "head_lr",
-    "clip_norm",
+    "max_grad_norm",
     "precision",
     "compile",
     "resume",
     "unlabeled_ratio",
     "early_stopping",
-    "keep_best",
+    "metric_for_best_model",
     "drop_rate",
     "freeze",
     "lora_rank",
@@ -429,21 +433,21 @@ FALLBACKS: dict[str, dict] = {
         max_steps=1000,
         batch_size=256,
         optimizer="lars",
-        lr=0.3,
+        learning_rate=0.3,
         weight_decay=1e-6,
-        schedule="cosine",
-        warmup=0.0,
+        lr_scheduler_type="cosine",
+        warmup_ratio=0.0,
         head_lr=1.0,
-        l2_start=1e-2,
+        l2_sp=1e-2,
     ),
     "finetune": dict(
         max_steps=5000,
         batch_size=64,
         optimizer="sgd",
-        lr=0.03,
+        learning_rate=0.03,
         weight_decay=5e-4,
-        schedule="fixmatch",
-        warmup=0.0,
+        lr_scheduler_type="fixmatch",
+        warmup_ratio=0.0,
         head_lr=1.0,
         unlabeled_ratio=7,
     ),
@@ -451,10 +455,10 @@ FALLBACKS: dict[str, dict] = {
         max_steps=10_000,
         batch_size=10,
         optimizer="adam",
-        lr=1e-4,
+        learning_rate=1e-4,
         weight_decay=0.0,
-        schedule="constant",
-        warmup=0.0,
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
         head_lr=1.0,
         unlabeled_ratio=1,
         architecture="deeplabv3plus-os16",
