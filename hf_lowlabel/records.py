@@ -16,10 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, unknown
+from .files import write_text
+from .text import percent
 
-KINDS = ("classification", "backbone", "segmentation")
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
 HEAVY = ("confusion", "reliability")  # parts of the metrics that stay in metrics.json
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a result: how the command line, the card, the report and the plots call and show it.
+
+    key: its name in metrics.json. title: for people. percent: a share, shown times 100. higher: whether more is better.
+    """
+
+    key: str
+    title: str
+    percent: bool = True
+    higher: bool = True
+
+    def show(self, value: float | None) -> str:
+        return "–" if value is None else percent(value) if self.percent else f"{value:.3f}"
 
 
 @dataclass
@@ -85,7 +102,7 @@ class Row:
 class RunRecord:
     """All a card is made of. Fields left empty leave their lines out of the card; a missing licence is asked for."""
 
-    kind: str  # "classification", "backbone" or "segmentation"
+    kind: str  # name of the task, or "backbone" for a run of pretrain
     name: str | None = None  # title and model-index name; None: the folder's name
     hub_id: str | None = None  # where this model is pushed to
     license: str | None = None  # of this model, given by its author
@@ -107,10 +124,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     extra_tags: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown("kind of model", self.kind, KINDS)
+    saved_model: bool = True  # False for a method that answers for its own images and leaves no network
 
     def to_json(self, path: str | Path) -> Path:
         """run.json, whole or not at all; paths are shortened, access tokens left out."""
@@ -256,14 +270,3 @@ def public_values(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [public_values(v) for v in value]
     return public_text(str(value)) if isinstance(value, (str, Path)) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or none: written beside its place, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import write_json
 
 _NAME = re.compile(r"^step-(\d{8})$")
 
@@ -133,11 +134,6 @@ def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
     return tensors, scalars
 
 
-def write_json(path: Path, value: object) -> None:
-    """Replace `path` in one move, so that a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def _sha256(path: Path) -> str:

@@ -41,6 +41,7 @@ class NonFiniteGuard:
         self.longest = torch.zeros((), dtype=torch.int64, device=device)  # the longest such run
         self.total = torch.zeros((), dtype=torch.int64, device=device)
         self.buffers, self.weights = state_of(objective)
+        self.knows = True  # whether the host knew, at the latest step, that it was good
         self.live: list[Tensor] = []
         self.old: list[Tensor] = []
 
@@ -57,19 +58,26 @@ class NonFiniteGuard:
         if live:
             torch._foreach_copy_(self.old, self.live)
 
-    def apply(self, ok: Tensor, step: callable, first: bool) -> None:
-        """Run `step` (optimizer and `after_step`) if `ok`, a bool scalar; otherwise leave everything as it was."""
+    def lets_through(self, ok: Tensor) -> bool:
+        """Count the step, and say whether the optimizer and `after_step` run; where they do not, the forward pass is undone.
+
+        Where they do although nobody knows yet whether the step is good, `undo_if_bad` has to follow.
+        """
         bad = (~ok).long()
         self.in_row.add_(bad).mul_(bad)
         torch.maximum(self.longest, self.in_row, out=self.longest)
         self.total.add_(bad)
-        if self.on_host or first:  # the optimizer has no state to restore before its first step
-            if bool(ok):
-                step()
-            elif self.live:
-                torch._foreach_copy_(self.live, self.old)
+        self.knows = self.on_host or not self.optimizer.state  # before its first step it has no state to restore
+        if not self.knows or bool(ok):
+            return True
+        if self.live:
+            torch._foreach_copy_(self.live, self.old)
+        return False
+
+    def undo_if_bad(self, ok: Tensor) -> None:
+        """Bring the old values back where a step turns out bad, without asking the device."""
+        if self.knows:
             return
-        step()
         for dtype in {x.dtype for x in self.live}:
             live = [x for x in self.live if x.dtype == dtype]
             old = [o for x, o in zip(self.live, self.old, strict=True) if x.dtype == dtype]

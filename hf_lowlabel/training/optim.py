@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ..arguments import RunConfig
+from ..arguments import TrainingArguments
 from ..objective import Objective
 
 DROPS = {
@@ -55,7 +55,7 @@ def takes_no_decay(p: nn.Parameter) -> bool:
     return p.ndim <= 1
 
 
-def build_optimizer(objective: Objective, config: RunConfig, learning_rate: float) -> torch.optim.Optimizer:
+def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate: float) -> torch.optim.Optimizer:
     """The optimizer with a group for every role (body, head, fixed) with and without weight decay.
 
     Each group carries `base_lr`, its own peak learning rate, and `fixed`: whether the schedule leaves it alone. A fused
@@ -67,24 +67,24 @@ def build_optimizer(objective: Objective, config: RunConfig, learning_rate: floa
         for decays in (True, False):
             chosen = [p for p in params if takes_no_decay(p) != decays]
             if chosen:
-                rate = learning_rate * (config.head_lr if role == "head" else 1.0)
+                rate = learning_rate * (args.head_lr if role == "head" else 1.0)
                 group = {
                     "params": chosen,
                     "lr": rate,
                     "base_lr": rate,
                     "fixed": role == "fixed",
-                    "weight_decay": config.weight_decay if decays else 0.0,
+                    "weight_decay": args.weight_decay if decays else 0.0,
                 }
-                if config.optimizer == "lars":
+                if args.optimizer == "lars":
                     group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
                 groups.append(group)
-    if config.optimizer == "sgd":
+    if args.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, fused=True)
-    if config.optimizer == "lars":
+    if args.optimizer == "lars":
         from timm.optim import Lars
 
         return Lars(groups, lr=learning_rate, momentum=0.9)
-    adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    adam = torch.optim.AdamW if args.optimizer == "adamw" else torch.optim.Adam
     return adam(groups, lr=learning_rate, fused=True)
 
 

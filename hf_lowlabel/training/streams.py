@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ..data.permutation import epoch_permutation
 from ..errors import UserError
-from ..views.counter_rng import uniforms
+from ..views.transforms import BatchTransform, Draws
 
 
 class ViewStream:
-    """Endless batches of views of some images of a pool.
+    """Endless batches of views of some images of a cache.
 
-    members: int64 [N], positions in the pool; None: a ShardedStream decides itself which images come. per_step: images in
-    the GLOBAL batch of a step. views: batch key -> view. targets: int64 [N] or None. chunk: steps whose views are made in
-    one call, which saves starting small operations; the pixels are the same for any chunk.
+    members: int64 [N], positions in the cache; None: a ShardedStream decides itself which images come. per_step: images
+    in the GLOBAL batch of a step. transform: makes the views (views.transforms). targets: [N] or [N, K], or None. chunk:
+    steps whose views are made in one call, which saves starting small operations; the pixels are the same for any chunk.
     """
 
     def __init__(
         self,
-        pool,
+        cache,
         members: Tensor | None,
         per_step: int,
-        views: dict,
+        transform: BatchTransform,
         *,
         name: str,
         seed: int,
@@ -33,22 +33,19 @@ class ViewStream:
         world: int = 1,
         chunk: int = 1,
         targets: Tensor | None = None,
-        geometry: bool = False,
     ):
         if per_step % world:
             raise UserError(
-                f"a batch of {per_step} {name} images cannot be shared by {world} processes; "
-                f"expected a multiple of {world}"
+                f"A batch of {per_step} {name} images cannot be shared by {world} processes. Give a multiple of {world}."
             )
-        self.pool, self.members, self.per_step, self.views, self.targets = pool, members, per_step, views, targets
-        self.name, self.seed, self.rank, self.world, self.chunk, self.geometry = (
-            name,
-            seed,
-            rank,
-            world,
-            chunk,
-            geometry,
+        self.cache, self.members, self.per_step, self.transform, self.targets = (
+            cache,
+            members,
+            per_step,
+            transform,
+            targets,
         )
+        self.name, self.seed, self.rank, self.world, self.chunk = name, seed, rank, world, chunk
         self.share = per_step // world
 
     def positions(self, chunk: int) -> tuple[int, int, Tensor]:
@@ -68,7 +65,7 @@ class ViewStream:
         """Batches from step `start` on."""
         first_chunk = start // self.chunk
         if self.members is None:
-            self.pool.position = first_chunk * self.chunk * self.share
+            self.cache.position = first_chunk * self.chunk * self.share
 
         def wanted() -> Iterator[Tensor]:
             chunk = first_chunk
@@ -77,7 +74,7 @@ class ViewStream:
                 yield indices if self.members is None else self.members[indices]
                 chunk += 1
 
-        for offset, images in enumerate(self.pool.stream(wanted())):
+        for offset, images in enumerate(self.cache.stream(wanted())):
             chunk = first_chunk + offset
             whole = self.render(chunk, images)
             for step in range(max(start, chunk * self.chunk), (chunk + 1) * self.chunk):
@@ -85,17 +82,11 @@ class ViewStream:
                 yield {k: v[at : at + self.share] for k, v in whole.items()}
 
     def render(self, chunk: int, images: Tensor) -> dict[str, Tensor]:
-        """Every view of uint8 images [n, 3, S, S] with the draws that belong to this chunk."""
-        first, count, rows = self.positions(chunk)
-        out: dict[str, Tensor] = {}
-        for key, view in self.views.items():
-            u = uniforms(self.seed, f"{self.name}/{key}", first, count, view.width)[rows]  # [n, width]
-            out[key] = view(images, u)
-            if self.geometry:
-                box, flip = view.geometry(u, images.shape[-1])
-                out[f"{key}/box"] = box.to(images.device, non_blocking=True)
-                out[f"{key}/flip"] = flip.to(images.device, non_blocking=True)
+        """Every view of uint8 images [n, C, H, W] with the draws that belong to this chunk."""
         index = self.indices(chunk)
+        sizes = getattr(self.cache, "sizes", None)
+        draws = Draws(self.seed, self.name, *self.positions(chunk))
+        out = self.transform(images, draws, None if sizes is None else sizes[self.members[index]])
         out["index"] = index.to(images.device, non_blocking=True)
         if self.targets is not None:
             out["target"] = self.targets[index].to(images.device, non_blocking=True)
@@ -119,8 +110,8 @@ def _equal(key: str, value, parts: int) -> list:
         return [list(piece) for piece in zip(*(_equal(key, v, parts) for v in value), strict=True)] or [[]] * parts
     if len(value) % parts:
         raise UserError(
-            f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches; "
-            f"expected a multiple of {parts}"
+            f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches. Give a batch size that is a "
+            f"multiple of {parts}."
         )
     return list(value.chunk(parts))
 
@@ -135,12 +126,11 @@ def finetune_batches(labeled: ViewStream, unlabeled: ViewStream | None, start: i
         yield {"labeled": a, "unlabeled": b}
 
 
-def pretrain_batches(stream: ViewStream, start: int) -> Iterator[dict]:
+def pretrain_batches(stream: ViewStream, views: Sequence[str], start: int) -> Iterator[dict]:
     """{"views": [...], "index", and where the objective asks for it "boxes", "flips"} from step `start` on."""
-    keys = list(stream.views)
     for batch in stream(start):
-        out = {"views": [batch[k] for k in keys], "index": batch["index"]}
-        if stream.geometry:
-            out["boxes"] = [batch[f"{k}/box"] for k in keys]
-            out["flips"] = [batch[f"{k}/flip"] for k in keys]
+        out = {"views": [batch[k] for k in views], "index": batch["index"]}
+        if f"{views[0]}/box" in batch:
+            out["boxes"] = [batch[f"{k}/box"] for k in views]
+            out["flips"] = [batch[f"{k}/flip"] for k in views]
         yield out

@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from ..evaluation.plots import _running_mean
+from .plots import _running_mean
 
 WIDTH, HEIGHT = 460, 230  # px
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 34  # px, around the plot

@@ -60,9 +60,9 @@ def features_of(encoder: nn.Module, pool, view, indices: Tensor | None = None, b
 
 
 def predict_images(model: nn.Module, decoded: Iterator[Tensor], view) -> Iterator[Tensor]:
-    """Class probabilities [n, K] for each uint8 batch [n, 3, S, S]."""
+    """Logits [n, K], float32, for each uint8 batch [n, 3, S, S]."""
     device = next(model.parameters()).device
     with _Eval(model), torch.inference_mode():
         for images in decoded:
             u = torch.zeros(len(images), view.width, dtype=torch.float64)
-            yield model(view(images.to(device), u)).logits.float().softmax(1).cpu()
+            yield model(view(images.to(device), u)).logits.float().cpu()

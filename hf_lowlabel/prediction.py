@@ -1,0 +1,287 @@
+"""Using a trained model, whatever its task: `evaluate` on labeled images, `predict` on files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .arguments import DataArguments
+from .data.dataset import ImageDataset
+from .data.folders import walk
+from .data.images import BadImage, load_rgb, open_image
+from .data.splits import Split
+from .distributed import interactive
+from .errors import MissingSplit, UserError
+from .files import write_json, write_table
+from .models.checkpoint_resolver import model_config
+from .settings import read_yaml
+from .tasks import get_task, of_model
+from .tasks.base import Task
+
+Model = Any  # str | Path | torch.nn.Module, which is not imported for its name alone
+
+
+class Predictions(NamedTuple):
+    """What a model says of image files: `rows`, a dict each, and `skipped`, (file, why it could not be read)."""
+
+    rows: list[dict[str, Any]]
+    skipped: list[tuple[str, str]]
+
+    def to_pandas(self):
+        """The rows as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self.rows)} images, {len(self.skipped)} skipped)"
+
+
+def evaluate(
+    model: Model,
+    dataset: Any,
+    *,
+    dataset_split: str | None = None,
+    split: str | None = None,
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    mask_column: str | None = None,
+    classes: Sequence[str] = (),
+    mask_format: str | None = None,
+    mask_ignore: Sequence[int] = (),
+    window: int | None = None,
+    output: str | Path | None = None,
+    device: str | None = None,
+    task: str | None = None,
+    max_bad: float = 0.01,
+) -> dict[str, Any]:
+    """Metrics of a saved model on the labeled images of a data set.
+
+    Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
+    split.json; else the data set's split "test" (for masks also "validation"). Classes are matched by name.
+
+    Args:
+        model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
+        dataset: a path, a Hub id, or data in memory, as for `finetune`.
+        dataset_config, dataset_revision, image_column, label_column: as for `finetune`.
+        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run folder `model` was trained.
+        window: side in px of a window that slides over images of a segmenter; None: whole images.
+        output: folder for metrics.json and pictures.
+        device: "cpu" to leave a GPU alone; None: the best there is.
+        task: the task that is expected.
+        max_bad: share of unreadable images that is left out.
+
+    Returns:
+        Numbers by name; see `classification_metrics`, `segmentation_metrics` and `multilabel_metrics`.
+
+    Raises:
+        UserError: no such model or data, other classes, nothing to evaluate on, or another task than expected.
+    """
+    kind = task_of(model, task)
+    network = kind.load(model, device=device)
+    names = kind.names_of(network)
+    given = dict(
+        label_column=label_column,
+        mask_column=mask_column,
+        classes=list(classes),
+        mask_format=mask_format,
+        mask_ignore=list(mask_ignore),
+    )
+    data = DataArguments(
+        dataset=dataset,
+        dataset_config=dataset_config,
+        dataset_revision=dataset_revision,
+        image_column=image_column,
+        test_dataset_split=dataset_split,
+        max_bad=max_bad,
+        **(declared(model, given, kind)),
+    )
+    refuse_foreign(data, kind)
+    own = Path(model, "split.json") if isinstance(model, (str, Path)) else None
+    images, indices = test_images(kind, data, names, split, own)
+    held = kind.held(network, data, images, indices, names, "test")
+    folder = None if output is None else Path(output)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    metrics = kind.evaluate(network, held, names, window=window, folder=folder)
+    if folder is not None:
+        write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
+    """What is said of labels and masks; nothing said: as the run folder was trained."""
+    said = {k: v for k, v in given.items() if v}
+    if said or not isinstance(model, (str, Path)) or not Path(model, "training.yaml").is_file():
+        return said
+    trained = read_yaml(Path(model, "training.yaml"))
+    return {k: trained[k] for k in given if trained.get(k) and k in task.takes}
+
+
+def refuse_foreign(data: DataArguments, task: Task) -> None:
+    for name in ("mask_column", "classes", "mask_format", "mask_ignore"):
+        if getattr(data, name) and name not in task.takes:
+            raise UserError(f"{name} says what masks mean, and this model is a {task.product}. Leave it out.")
+
+
+def test_images(
+    task: Task, data: DataArguments, names: list[str], split: str | None, own: Path | None
+) -> tuple[ImageDataset, np.ndarray]:
+    """(data set, positions of its test images): of a manifest, else of the data set's own test split."""
+    manifest = split or (str(own) if own is not None and own.is_file() else None)
+    chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
+    if chosen is not None and chosen.test:
+        images = task.open(data, "train", names)
+        return images, chosen.resolve(images).test
+    try:
+        images = task.test_dataset(data, names)
+    except MissingSplit as error:
+        raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
+    if images is None:
+        raise MissingSplit(
+            f"There is no labeled test or validation split in {data.dataset!r}. Give --dataset-split with another split, or "
+            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
+        )
+    indices = np.flatnonzero(task.match(images, names).has_target)
+    if not len(indices):
+        raise UserError(f"None of the images of {data.dataset!r} (split {images.split!r}) has a label to compare with.")
+    if own is not None:
+        tell_trained(own, images, indices)
+    return images, indices
+
+
+def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:
+    """Warn of images whose labels the model has been trained with, of which results say nothing."""
+    own = Split.load(manifest) if manifest.is_file() else None
+    if own is not None and own.fingerprint == dataset.fingerprint:
+        trained = sum(dataset.ids[i] in own.labeled for i in indices)
+        if trained:
+            warnings.warn(
+                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them are too "
+                "good. Give another --dataset-split.",
+                stacklevel=4,
+            )
+
+
+def predict(
+    images: str | Path | Sequence[str | Path],
+    model: Model,
+    *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    top: int = 1,
+    batch_size: int = 64,
+    device: str | None = None,
+    revision: str | None = None,
+    task: str | None = None,
+    window: int | None = None,
+) -> Predictions:
+    """What a model says of image files and folders.
+
+    Args:
+        images: files or folders, searched through.
+        model: a run folder, a saved model, a Hub id at `revision`, or a model in memory.
+        output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/, overlays/
+            and masks.csv. None: nothing is written.
+        overwrite: an output that is there already may be replaced.
+        top: classes listed for every image.
+        batch_size: images at a time.
+        device: "cpu" to leave a GPU alone; None: the best there is.
+        task: the task that is expected.
+        window: side in px of a sliding window (segmenters); None: whole images.
+
+    Returns:
+        A row for each image in the order of the files: {"file", "class", "confidence"}, with top > 1 also {"class_2",
+        "confidence_2", ...}; of a segmenter {"file", "confidence", "share_CLASS": ...}; and what was skipped.
+
+    Raises:
+        UserError: nothing can be read, the output is there already, or the model is of another task.
+    """
+    kind = task_of(model, task, revision)
+    place = kind.check_output(output)
+    if place is not None and place.exists() and not overwrite:
+        raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
+    files = find_images(images)
+    network = kind.load(model, revision, device)
+    skipped: list[tuple[str, str]] = []
+
+    def opened() -> Iterator[tuple[Path, str, Image.Image]]:
+        shown = tqdm(files, desc="predicting", unit="img", disable=not interactive())
+        for file, name in zip(shown, places(files, images), strict=True):
+            try:
+                with open_image(file) as image:
+                    picture = load_rgb(image)
+            except BadImage as e:
+                skipped.append((str(file), e.reason))
+                continue
+            yield file, name, picture
+
+    rows = list(kind.predict(network, opened(), top=top, batch_size=batch_size, window=window, output=place))
+    if not rows:
+        file, why = skipped[0]
+        raise UserError(f"None of {len(files)} images could be read, for example {file}: {why}.")
+    if place is not None:
+        write_table(kind.table_path(place), rows)
+    return Predictions(rows, skipped)
+
+
+def task_of(model: Model, asked: str | None = None, revision: str | None = None) -> Task:
+    """The task of a model, by its own configuration.
+
+    Raises:
+        UserError: there is no such model, or it is of another task than `asked`.
+    """
+    if isinstance(model, (str, Path)):
+        is_id = "/" in str(model) and not str(model).startswith((".", "~", "/"))
+        if not Path(model).is_dir() and not is_id:
+            raise UserError(f"There is no model {str(model)!r}. Give a run folder, a saved model or a Hub id (org/name).")
+        config = model_config(str(model), revision)
+    else:
+        config = {**model.config.to_dict(), "model_type": model.config.model_type}
+    found = of_model(config)
+    if asked is not None and get_task(asked).name != found.name:
+        raise UserError(f"This is a model for {found.name}, not for {asked}. Give --task {found.name}, or another --model.")
+    return found
+
+
+def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Image files, folders searched through as training does, in a stable order."""
+    found: list[Path] = []
+    for name in [paths] if isinstance(paths, (str, Path)) else paths:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(path / file for file, _ in walk(path))
+            if not inside:
+                raise UserError(f"There is no image in the folder {name}. Give one with files such as .jpg or .png.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
+    return found
+
+
+def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:
+    """A .png of its own below an output folder for each file: its path inside the folder it was found in."""
+    roots = [Path(os.path.expanduser(p)) for p in ([images] if isinstance(images, (str, Path)) else images)]
+    taken: set[str] = set()
+    out: list[str] = []
+    for file in files:
+        root = next((r for r in roots if r.is_dir() and file.is_relative_to(r)), file.parent)
+        name, k = file.relative_to(root).with_suffix(".png"), 1
+        candidate = name
+        while candidate.as_posix() in taken:
+            k += 1
+            candidate = name.with_stem(f"{name.stem}-{k}")
+        taken.add(candidate.as_posix())
+        out.append(candidate.as_posix())
+    return out

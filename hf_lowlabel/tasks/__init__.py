@@ -1,0 +1,47 @@
+"""The tasks of this library, one object each: everything in which they differ stands in their files."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from ..errors import unknown
+from .base import Task
+
+TASKS = {
+    "classification": "classification:Classification",
+    "segmentation": "segmentation:Segmentation",
+}
+
+
+@functools.cache
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UserError: there is none; the nearest names are offered.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    module, cls = TASKS[name].split(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), cls)()
+
+
+def of_record(kind: str):
+    """What speaks for a run with this `RunRecord.kind`: its task, or for a run of pretrain `Backbone`."""
+    from .backbone import Backbone
+
+    return Backbone() if kind == Backbone.name else get_task(kind)
+
+
+def of_model(config: dict) -> Task:
+    """The task of a saved model, by its config.json.
+
+    Raises:
+        UserError: none of the tasks knows such a model.
+    """
+    for name in TASKS:
+        if get_task(name).owns(config):
+            return get_task(name)
+    kind = config.get("model_type", "no model_type")
+    raise unknown("type of model", kind, ["timm_wrapper", "lowlabel-segmenter"])

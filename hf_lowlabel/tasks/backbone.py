@@ -1,0 +1,94 @@
+"""What a card and a report say of a backbone: what target pretraining leaves, for whatever task comes after it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..models import needs_package
+from ..records import Metric, RunRecord
+from ..text import cell
+from .classification_card import imports, load_code
+
+HARDLY_MOVED = 0.003  # share of the length of the weights: target pretraining that changed next to nothing
+COLLAPSED = 0.2  # spread of features below which they hardly differ
+
+
+class Backbone:
+    """Stands where a task stands, for the runs of `pretrain`."""
+
+    name: ClassVar[str] = "backbone"
+    product: ClassVar[str] = "backbone"
+    label_words: ClassVar[str] = "labels"
+    pipeline_tag: ClassVar[str] = "image-feature-extraction"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("knn_accuracy", "k-NN accuracy"),
+        Metric("linear_probe_accuracy", "Linear probe accuracy"),
+        Metric("clustering_accuracy", "Clustering accuracy"),
+        Metric("feature_std", "Spread of features", percent=False),
+        Metric("moved", "Distance from the starting weights"),
+    )
+
+    def save(self, model, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
+        which = f" (`{record.architecture}`)" if record.architecture else ""
+        what = f"An image encoder{which} adapted without labels to the images{data}"
+        return what + (f", with {method(record.method)}." if record.method else ".")
+
+    def limits(self, record: RunRecord) -> list[str]:
+        lines = ["It gives features, not classes: a classifier has to be trained on top."]
+        spread = record.metrics.get("feature_std")
+        if spread is not None and spread < COLLAPSED:
+            lines.append(
+                f"The features hardly differ between images (spread {spread:.2f}; 1 isotropic, 0 collapsed): "
+                "do not rely on them."
+            )
+        moved = record.metrics.get("moved")
+        if moved is not None and moved < HARDLY_MOVED:
+            lines.append(
+                f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed it."
+            )
+        if record.data:
+            lines.append(f"It was adapted to the images of {cell(record.data.name)}; other images were not measured.")
+        return lines
+
+    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
+        source = f"hf-hub:{record.hub_id}" if record.hub_id else f"local-dir:{model_id}"
+        first = imports(record.architecture)
+        auto = load_code(model_id, record.architecture, "AutoModel")
+        auto += "features = output.pooler_output  # [1, D]\nprint(features.shape)"
+        with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        if first or not fits_unet(record):
+            return [auto, with_timm]
+        unet = f'segmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
+        return [auto, with_timm, f"import segmentation_models_pytorch as smp\n\n{unet}"]
+
+    def console(self, metrics: dict[str, Any]) -> list[str]:
+        return []
+
+    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
+        return []
+
+
+def fits_unet(record: RunRecord) -> bool:
+    """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than 32."""
+    whole = record.hyperparameters.get("output_stride") in (None, 32)
+    architecture = record.architecture
+    return whole and architecture is not None and not needs_package(architecture) and smp_builds(architecture)
+
+
+@functools.cache  # a card is written at every checkpoint
+def smp_builds(architecture: str) -> bool:
+    import segmentation_models_pytorch as smp
+    import torch
+
+    try:
+        with torch.device("meta"):  # shapes alone: no memory, no time
+            smp.Unet(f"tu-{architecture}", encoder_weights=None)
+    except Exception:  # whatever timm and smp raise for a network they do not fit
+        return False
+    return True

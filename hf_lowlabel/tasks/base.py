@@ -1,0 +1,362 @@
+"""What a task is: one object that knows everything in which classification, segmentation and their like differ.
+
+A run, a prediction, a card and a report are written once, for `Task`; a switch on a task's name stands nowhere else. The
+defaults here are those of a task whose label is of the whole image; a task overrides what differs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .. import methods
+from ..arguments import Config, DataArguments
+from ..data.dataset import ImageDataset, join
+from ..data.folders import has_unlabeled_split
+from ..data.opening import Targets, open_dataset
+from ..data.splits import Split, SplitIndices, make_split
+from ..errors import MissingSplit, UserError, unknown
+from ..objective import FinetuneObjective
+from ..records import Metric, Row, RunRecord
+from ..views.transforms import BatchTransform
+from .networks import Network
+
+log = logging.getLogger("hf_lowlabel")
+
+
+# defaults of target pretraining where a method has none of its own; the same for all tasks
+PRETRAINING: dict[str, Any] = dict(
+    max_steps=1000,
+    batch_size=256,
+    optimizer="lars",
+    learning_rate=0.3,
+    weight_decay=1e-6,
+    lr_scheduler_type="cosine",
+    warmup_ratio=0.0,
+    head_lr=1.0,
+    l2_sp=1e-2,
+)
+
+
+def as_path(dataset: Any) -> Path | None:
+    """The local path that a data set may be; None for data in memory."""
+    return Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
+
+
+@dataclass
+class Examples:
+    """Images with what is known of them.
+
+    cache: decoded images. members: int64 [n], which of them. targets: [n] or [n, K], None where masks lie in the cache.
+    """
+
+    cache: Any
+    members: Tensor
+    targets: Tensor | None
+
+
+@dataclass
+class Chosen:
+    """Which images are labeled, and where the test images are: `test_at` are positions in `test`.
+
+    words: which images are the test set, for the card. published: name of a published split where they are exactly that.
+    """
+
+    split: Split
+    test: ImageDataset
+    test_at: np.ndarray
+    words: str
+    published: str | None
+
+
+@dataclass
+class Findings:
+    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing, and why."""
+
+    sections: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Task:
+    """One kind of answer about an image.
+
+    name: of `--task`. product: what a run leaves. metrics: the table of its numbers; the first is the score by which
+    weights are kept and runs compared. takes: settings that only some tasks have. fallbacks: defaults by verb where the
+    method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
+    """
+
+    name: ClassVar[str]
+    product: ClassVar[str]
+    label_words: ClassVar[str] = "labels"
+    pipeline_tag: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    takes: ClassVar[frozenset[str]] = frozenset()
+    default_methods: ClassVar[dict[str, str]]
+    fallbacks: ClassVar[dict[str, dict[str, Any]]]
+    own_methods: ClassVar[dict[str, str]] = {}
+    labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
+
+    # ---- methods and settings ---------------------------------------------------------------------------------------
+    @property
+    def score(self) -> Metric:
+        return self.metrics[0]
+
+    def methods(self, verb: str) -> list[str]:
+        """Names of the methods for this task."""
+        if verb == "pretrain":
+            return methods.methods_for(verb)
+        return [n for n in methods.methods_for(verb) if self.name in methods.find(n).tasks]
+
+    def method(self, verb: str, method: str | type) -> type:
+        """The class of a method.
+
+        Raises:
+            UserError: there is no such method, or it is for other tasks.
+        """
+        if not isinstance(method, str):
+            return method
+        if method in self.own_methods and verb == "finetune":
+            return methods.load(self.own_methods[method])
+        if method not in methods.methods_for(verb):
+            raise unknown(f"{verb} method", method, methods.methods_for(verb))
+        found = methods.find(method)
+        if verb == "finetune" and self.name not in found.tasks:
+            raise UserError(
+                f"{method} is a method for {' and '.join(found.tasks)}, and this is a run of {self.name}. Give --task "
+                f"{found.tasks[0]}, or --method with one of {', '.join(self.methods(verb))}."
+            )
+        return found
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+    def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
+        """How labels are read (data.opening); `names`: the classes, where they are known already."""
+        raise NotImplementedError
+
+    def open(
+        self,
+        data: DataArguments,
+        split: str | None = None,
+        names: Sequence[str] | None = None,
+        targets: Targets | None = None,
+    ) -> ImageDataset:
+        """The images of a run, the second, unlabeled source joined on; or those of another `split`.
+
+        Args:
+            names: the classes, where they are known already.
+            targets: another way to read labels than the task's own.
+        """
+        dataset = open_dataset(
+            data.dataset,
+            targets or self.targets(data, names),
+            config=data.dataset_config,
+            split=split or data.dataset_split,
+            revision=data.dataset_revision,
+            image_column=data.image_column,
+        )
+        if split is not None:
+            return dataset
+        if data.unlabeled_dataset is not None:
+            return join(dataset, self.raw(data.unlabeled_dataset, data.unlabeled_dataset_split, dataset.class_names))
+        path = as_path(data.dataset)
+        if path is not None and data.dataset_split != "unlabeled" and has_unlabeled_split(path):
+            log.warning(
+                "the images in unlabeled/ of %r are not used; give --unlabeled-dataset %s --unlabeled-dataset-split "
+                "unlabeled to use them",
+                data.dataset,
+                data.dataset,
+            )
+        return dataset
+
+    def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
+        """Images alone, whatever labels they may have."""
+        return open_dataset(dataset, self.targets(DataArguments()), split=split)
+
+    def open_images(self, data: DataArguments) -> ImageDataset:
+        """What target pretraining sees."""
+        return self.open(data)
+
+    def squares(self, dataset: ImageDataset) -> int:
+        """Squares that target pretraining cuts an image into."""
+        return 1
+
+    def read_split(self, data: DataArguments, dataset: ImageDataset) -> Split:
+        return Split.load(data.split)
+
+    def draw_split(self, dataset: ImageDataset, num_labels: int | None, **draw) -> Split:
+        """Labeled, validation and test images by seed; see `make_split`."""
+        return make_split(dataset, num_labels, **draw)
+
+    def match(self, dataset: ImageDataset, names: Sequence[str]) -> ImageDataset:
+        """The data set with these classes in this order, matched by name."""
+        return dataset.with_classes(names)
+
+    def test_dataset(self, data: DataArguments, names: Sequence[str] | None = None) -> ImageDataset | None:
+        """The data set's own test images: of the split that is asked for, else the first of test and validation with labels."""
+        for name in [data.test_dataset_split] if data.test_dataset_split else ["test", "validation"]:
+            try:
+                other = self.open(data, name, names)
+            except MissingSplit:
+                if data.test_dataset_split:
+                    raise
+                continue
+            if other.has_target.any():
+                return other
+            found = f"No image in split {name!r} of {other.name!r} has a label"
+            if data.test_dataset_split:
+                raise UserError(f"{found}, so there is nothing to test on. Give another --test-dataset-split.")
+            log.warning("%s: it is not the test set", found)
+        return None
+
+    def choose_split(self, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
+        """Which images are labeled, and which are tested on.
+
+        The test set is the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else
+        `test_fraction` of the labeled images.
+
+        Raises:
+            UserError: neither a budget nor a manifest is given, or both, or they do not fit the data.
+        """
+        if (data.split is None) == (data.num_labels is None):
+            both = "not both" if data.split else "one of them is needed"
+            raise UserError(f"Give --num-labels N (a budget to draw) or --split split.json (a manifest): {both}.")
+        given = self.read_split(data, dataset) if data.split else None
+        held_out = "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+        if given is not None and given.test:
+            return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
+        only_this = data.dataset_split != "train" and data.test_dataset_split is None
+        other = None if only_this else self.test_dataset(data, dataset.class_names)
+        if given is None:
+            given = self.draw_split(
+                dataset,
+                data.num_labels,
+                seed=seed,
+                class_balanced=data.class_balanced,
+                validation=data.validation,
+                test_fraction=0.0 if other is not None else data.test_fraction,
+            )
+        if other is None:
+            return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
+        at = np.flatnonzero(self.match(other, given.class_names).has_target)
+        return Chosen(given, other, at, f"split {other.split!r}", other.split)
+
+    # ---- model, caches, views ---------------------------------------------------------------------------------------
+    def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
+        """The network of a run, with the head of this task."""
+        raise NotImplementedError
+
+    def owns(self, config: dict) -> bool:
+        """Whether a saved model with this config.json is one of this task."""
+        raise NotImplementedError
+
+    def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
+        """A saved model in eval mode on its device."""
+        raise NotImplementedError
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """As others load it."""
+        model.save_pretrained(folder)
+
+    def names_of(self, model: nn.Module) -> list[str]:
+        return [model.config.id2label[i] for i in range(model.config.num_labels)]
+
+    def caches(
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
+    ) -> tuple[Any, Examples]:
+        """(all training images, the labeled ones with their targets), as the model wants them, on its device."""
+        raise NotImplementedError
+
+    def held(
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+    ) -> Examples:
+        """Images that are not trained on, with their targets."""
+        raise NotImplementedError
+
+    def normalise(self, model: nn.Module, cache) -> None:
+        """Give a network with random weights the mean and standard deviation of these images."""
+        raise NotImplementedError
+
+    def views(self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network) -> BatchTransform:
+        raise NotImplementedError
+
+    def unlabeled_views(self, objective: FinetuneObjective) -> dict[str, str]:
+        """The kinds of view of an unlabeled image that a method asks for."""
+        return objective.unlabeled_views
+
+    def shown(self, labeled: Examples, names: list[str]) -> dict[str, int] | None:
+        """Number of labeled images in which each class occurs; None: the manifest says so."""
+        return None
+
+    # ---- scores -----------------------------------------------------------------------------------------------------
+    def evaluate(
+        self,
+        model: nn.Module,
+        images: Examples,
+        names: list[str],
+        *,
+        window: int | None = None,
+        folder: Path | None = None,
+    ) -> dict[str, Any]:
+        """All metrics on some images, the same on every process; with `folder`, pictures of them are left there."""
+        raise NotImplementedError
+
+    def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
+        """What predictions on unlabeled images tell about a model."""
+        return {}
+
+    def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
+        """What the weights that a run starts from are worth on the same images, for the table of its card."""
+        return None
+
+    # ---- use --------------------------------------------------------------------------------------------------------
+    def check_output(self, output: str | Path | None) -> Path | None:
+        """Where predictions go. Raises UserError for a name of the wrong kind."""
+        raise NotImplementedError
+
+    def table_path(self, output: Path) -> Path:
+        return output
+
+    def predict(
+        self,
+        model: nn.Module,
+        images: Iterable[tuple[Path, str, Image.Image]],
+        *,
+        top: int = 1,
+        batch_size: int = 64,
+        window: int | None = None,
+        output: Path | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """A row for each of the images (file, its place below `output`, upright picture), in order."""
+        raise NotImplementedError
+
+    # ---- card and report --------------------------------------------------------------------------------------------
+    def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
+        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name -> link."""
+        raise NotImplementedError
+
+    def limits(self, record: RunRecord) -> list[str]:
+        """What a user should know before trusting it, each sentence from a number that was recorded."""
+        raise NotImplementedError
+
+    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
+        """Python to copy."""
+        raise NotImplementedError
+
+    def console(self, metrics: dict[str, Any]) -> list[str]:
+        """Lines for the end of a run, beside the numbers of `metrics`."""
+        return []
+
+    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
+        """Charts of a report, HTML."""
+        return []
+
+    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+        """What a report shows of the test images: mistakes, worst masks."""
+        return Findings()

@@ -1,0 +1,144 @@
+"""Image caches of a run: built with a progress bar, within the memory there is, and with a line for what was left out."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..arguments import DataArguments
+from ..data.dataset import ImageDataset
+from ..data.image_cache import build_cache, build_padded_cache
+from ..distributed import all_gather, interactive
+from ..errors import UserError
+
+log = logging.getLogger("hf_lowlabel")
+
+
+def square_cache(
+    data: DataArguments, dataset: ImageDataset, indices, *, size: int, interpolation: str, device, what: str, vital=None
+):
+    """Squares of `size` px of the images at `indices`, resident or streaming.
+
+    Args:
+        data: memory_budget, streaming, workers and max_bad are read.
+        what: which images they are, for the progress bar and the log.
+        vital: those that must be whole, where that is not all (see `build_cache`).
+
+    Raises:
+        UserError: more images than `max_bad` allows cannot be read.
+    """
+    with _bar(len(indices), what) as bar:
+        cache = build_cache(
+            dataset,
+            indices,
+            size=size,
+            interpolation=interpolation,
+            vital=vital,
+            max_bad=data.max_bad,
+            **_common(data, device, bar),
+        )
+    tell_skipped(cache, len(indices), what)
+    return cache
+
+
+def padded_cache(
+    data: DataArguments,
+    dataset: ImageDataset,
+    indices,
+    *,
+    long_side: int | None,
+    masks: bool,
+    device,
+    what: str,
+    max_bad: float | None = None,
+):
+    """Images at their own size, or scaled to `long_side` px on the longer side, with their masks or without."""
+    with _bar(len(indices), what) as bar:
+        cache = build_padded_cache(
+            dataset,
+            indices,
+            masks=masks,
+            long_side=long_side,
+            max_bad=data.max_bad if max_bad is None else max_bad,
+            **_common(data, device, bar),
+        )
+    tell_skipped(cache, len(indices), what)
+    return cache
+
+
+def _bar(count: int, what: str) -> tqdm:
+    return tqdm(total=count, desc=f"reading {what}", unit="img", disable=not interactive(), leave=False)
+
+
+def _common(data: DataArguments, device, bar: tqdm) -> dict:
+    return dict(
+        device=device,
+        memory_budget=memory_budget(data, device),
+        workers=data.workers,
+        streaming="auto" if data.streaming is None else data.streaming,
+        progress=lambda done, total: bar.update(done - bar.n),
+    )
+
+
+def memory_budget(data: DataArguments, device) -> int:
+    """Bytes that decoded images may take, the same on all ranks: a cache is resident on all of them or on none."""
+    if data.memory_budget is not None:
+        return int(data.memory_budget * 2**30)
+    if torch.device(device).type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] // 2
+    else:
+        import psutil  # comes with accelerate
+
+        free = psutil.virtual_memory().available // 2
+    return int(all_gather(torch.tensor([free], device=device)).min())
+
+
+def tell_skipped(cache, count: int, what: str) -> None:
+    if cache.skipped:
+        shown = "; ".join(f"{i}: {reason}" for i, reason in cache.skipped[:5])
+        more = "; ..." if len(cache.skipped) > 5 else ""
+        log.warning(
+            "skipped %d of %d %s images that cannot be used (%s%s)", len(cache.skipped), count, what, shown, more
+        )
+
+
+def labeled_positions(cache, labeled: np.ndarray, dataset: ImageDataset) -> torch.Tensor:
+    """Positions in the cache, int64 [n], of labeled images given as positions in the data set.
+
+    Raises:
+        UserError: one of them was unreadable.
+    """
+    order = np.argsort(cache.indices, kind="stable")  # a dict of all images would take 100 bytes each
+    where = order[np.minimum(np.searchsorted(cache.indices, labeled, sorter=order), len(order) - 1)]
+    lost = [dataset.ids[i] for i in labeled[cache.indices[where] != labeled]]
+    if lost:
+        raise UserError(
+            f"{len(lost)} labeled images cannot be read ({', '.join(lost[:5])}). Mend the files, or leave them out of "
+            "the split."
+        )
+    return torch.as_tensor(where)
+
+
+def square_statistics(cache, sample: int = 2048) -> tuple[list[float], list[float]]:
+    """Channel mean and standard deviation (0..1) of up to `sample` squares spread over the cache."""
+    chosen = torch.linspace(0, len(cache) - 1, min(sample, len(cache))).long()
+    x = cache.take(chosen).double().div(255)
+    return _rounded(x.mean((0, 2, 3)), x.std((0, 2, 3)))
+
+
+def padded_statistics(cache, sample: int = 256) -> tuple[list[float], list[float]]:
+    """The same of images at their own sizes."""
+    total, square, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
+    for i in torch.linspace(0, len(cache) - 1, min(sample, len(cache))).long():
+        h, w = cache.sizes[i].tolist()
+        x = cache.take(i[None])[0, :3, :h, :w].cpu().double() / 255
+        total, square, count = total + x.sum((1, 2)), square + x.square().sum((1, 2)), count + h * w
+    mean = total / count
+    return _rounded(mean, (square / count - mean.square()).clamp_min(0).sqrt())
+
+
+def _rounded(mean: torch.Tensor, std: torch.Tensor) -> tuple[list[float], list[float]]:
+    return [round(v, 6) for v in mean.tolist()], [round(v, 6) for v in std.clamp_min(1e-3).tolist()]

@@ -1,0 +1,313 @@
+"""Classification: one class of an image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..arguments import Config, DataArguments
+from ..data.dataset import ImageDataset
+from ..data.images import decode
+from ..data.opening import ClassTargets
+from ..data.splits import SplitIndices
+from ..distributed import best_device, is_main_process
+from ..errors import UserError
+from ..evaluation import plots
+from ..evaluation.checkpoints import sel
+from ..evaluation.inference import features_of, logits_of, predict_images
+from ..evaluation.metrics import classification_metrics, softmax
+from ..evaluation.probes import linear_probe
+from ..models import LowLabelForImageClassification, create_classifier
+from ..records import Metric, Row, RunRecord
+from ..views.table import View, build_view
+from ..views.transforms import BatchTransform, Separate
+from . import classification_card as card
+from .base import PRETRAINING, Examples, Findings, Task
+from .caching import labeled_positions, square_cache, square_statistics
+from .networks import Network, timm_network
+
+log = logging.getLogger("hf_lowlabel")
+SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
+MOST_PROBED = 10_000  # labels; above it the probe would take longer than it is worth
+
+
+class Classification(Task):
+    """The class of an image, out of classes that exclude each other."""
+
+    name = "classification"
+    product = "classifier"
+    pipeline_tag = "image-classification"
+    metrics = (
+        Metric("accuracy", "Accuracy"),
+        Metric("top5_accuracy", "Top-5 accuracy"),
+        Metric("balanced_accuracy", "Balanced accuracy"),
+        Metric("ece", "Calibration error", higher=False),
+        Metric("nll", "Log loss (nats)", percent=False, higher=False),
+    )
+    takes = frozenset(
+        "class_balanced prior prior_until drop_rate freeze lora_rank lora_alpha adapter_width".split()
+    )
+    default_methods = {"pretrain": "byol", "finetune": "fixmatch"}
+    fallbacks = {
+        "pretrain": PRETRAINING,
+        "finetune": dict(
+            max_steps=5000,
+            batch_size=64,
+            optimizer="sgd",
+            learning_rate=0.03,
+            weight_decay=5e-4,
+            lr_scheduler_type="fixmatch",
+            warmup_ratio=0.0,
+            head_lr=1.0,
+            unlabeled_ratio=7,
+        ),
+    }
+    labels_score = True
+    model_class = LowLabelForImageClassification
+    problem_type: str | None = None  # of the model's configuration
+
+    # ---- data and model ---------------------------------------------------------------------------------------------
+    def targets(self, data: DataArguments, names: Sequence[str] | None = None):
+        return ClassTargets(data.label_column)
+
+    def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
+        def create(**given):
+            return create_classifier(
+                num_labels=len(names), class_names=names, drop_rate=config.model.drop_rate, **given
+            )
+
+        network = timm_network(config.model, config.views, dataset, create)
+        if self.problem_type is not None:
+            network.model.config.problem_type = self.problem_type
+        return network
+
+    def owns(self, config: dict) -> bool:
+        """Also of a model in timm's own layout, which has no model_type."""
+        known = config.get("model_type", "timm_wrapper") == "timm_wrapper"
+        return known and config.get("problem_type") == self.problem_type
+
+    def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
+        if isinstance(model, (str, Path)):
+            if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+                raise UserError(
+                    f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was stopped "
+                    "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "
+                    "predictions.parquet. Give another --model."
+                )
+            model = self.model_class.from_pretrained(model, revision=revision or "main")
+        return model.to(best_device(device)).eval()
+
+    # ---- caches and views -------------------------------------------------------------------------------------------
+    def _cache(self, data: DataArguments, model: nn.Module, dataset: ImageDataset, indices, what: str, vital=None):
+        return square_cache(
+            data,
+            dataset,
+            indices,
+            size=stored_side(model),
+            interpolation=model.preprocessing["interpolation"],
+            device=next(model.parameters()).device,
+            what=what,
+            vital=vital,
+        )
+
+    def caches(
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
+    ) -> tuple[Any, Examples]:
+        cache = self._cache(data, model, dataset, at.train, "training", at.labeled)
+        members = labeled_positions(cache, at.labeled, dataset)
+        return cache, Examples(cache, members, self.labels_of(dataset, at.labeled, at.labels))
+
+    def labels_of(self, dataset: ImageDataset, indices: np.ndarray, labels: np.ndarray | None) -> torch.Tensor:
+        """Targets of images at `indices`: those of the manifest where it has them, else the data set's."""
+        return torch.as_tensor(dataset.labels[indices] if labels is None else labels)
+
+    def held(
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+    ) -> Examples:
+        cache = self._cache(data, model, dataset, indices, what)
+        return Examples(cache, torch.arange(len(cache)), self.labels_of(self.match(dataset, names), cache.indices, None))
+
+    def normalise(self, model: nn.Module, cache) -> None:
+        mean, std = square_statistics(cache)
+        model.config.pretrained_cfg.update(mean=mean, std=std)
+
+    def views(self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network) -> BatchTransform:
+        return separate_views(kinds, config, dataset, network.model, network.size[0])
+
+    # ---- scores -----------------------------------------------------------------------------------------------------
+    def predictions(self, model: nn.Module, cache, members: torch.Tensor | None = None) -> np.ndarray:
+        """Probabilities, float64 [n, K], of images of a cache."""
+        return softmax(logits_of(model, cache, eval_view(model), members).numpy())
+
+    def features(self, model: nn.Module, cache) -> np.ndarray:
+        """Pooled features, float32 [N, D]."""
+        return features_of(model, cache, eval_view(model)).numpy()
+
+    def known_labels(self, labeled: Examples, count: int) -> np.ndarray:
+        """Labels of all `count` training images, int64 [count]; -1 where there is none."""
+        labels = np.full(count, -1)
+        labels[labeled.members.numpy()] = labeled.targets.numpy()
+        return labels
+
+    def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
+        return classification_metrics(probabilities, targets, names, probabilities=True)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        images: Examples,
+        names: list[str],
+        *,
+        window: int | None = None,
+        folder: Path | None = None,
+    ) -> dict[str, Any]:
+        if window is not None:
+            raise UserError(f"A window slides over images for segmentation; this is a {self.product}. Leave out --window.")
+        p = self.predictions(model, images.cache, images.members)
+        return self.report(p, images, names, folder)
+
+    def report(self, p: np.ndarray, images: Examples, names: list[str], folder: Path | None) -> dict[str, Any]:
+        """Metrics of probabilities p, and with `folder` pictures of them, drawn by the main process."""
+        targets = images.targets.numpy()
+        metrics = self.scores(p, targets, names)
+        if folder is not None and is_main_process():
+            self.pictures(p, images, names, metrics, folder)
+        return metrics
+
+    def pictures(self, p: np.ndarray, images: Examples, names: list[str], metrics: dict, folder: Path) -> None:
+        def pixels(i: int) -> np.ndarray:
+            return images.cache.take(images.members[i : i + 1])[0].permute(1, 2, 0).cpu().numpy()
+
+        plots.predictions(pixels, p, images.targets.numpy(), names, folder / "predictions.png")
+        plots.confusion(metrics, folder / "confusion.png")
+        plots.reliability(metrics, folder / "reliability.png")
+
+    def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
+        asked = torch.linspace(0, len(cache) - 1, min(SEL_IMAGES, len(cache))).long()
+        return {"sel": sel(self.predictions(model, cache, asked))}
+
+    def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
+        labels = labeled.targets.numpy()
+        if len(labels) > MOST_PROBED or len(np.unique(labels)) < 2:
+            return None
+        view = eval_view(model)
+        try:
+            x, tx = features_of(model, labeled.cache, view, labeled.members), features_of(model, test.cache, view)
+        except UserError as error:  # a network with two heads has no one place to read features at
+            log.info("no linear probe of the starting weights: %s", error)
+            return None
+        score = linear_probe(x, labels, tx, test.targets)
+        return Row(f"linear probe on {weights}, same labels", {"accuracy": score})
+
+    # ---- use --------------------------------------------------------------------------------------------------------
+    def check_output(self, output: str | Path | None) -> Path | None:
+        if output is not None and Path(output).suffix not in (".csv", ".parquet"):
+            raise UserError(f"Predictions cannot be written to {str(output)!r}. Give a name that ends in .csv or .parquet.")
+        return None if output is None else Path(output)
+
+    def predict(
+        self,
+        model: nn.Module,
+        images: Iterable[tuple[Path, str, Image.Image]],
+        *,
+        top: int = 1,
+        batch_size: int = 64,
+        window: int | None = None,
+        output: Path | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        names, side = self.names_of(model), stored_side(model)
+        if window is not None:
+            raise UserError(f"A window slides over images for segmentation; this is a {self.product}. Leave out --window.")
+        if not 1 <= top <= len(names):
+            raise UserError(f"--top {top} does not fit a model of {len(names)} classes. Give 1 to {len(names)}.")
+        interpolation, files = model.preprocessing["interpolation"], []
+
+        def batches() -> Iterator[torch.Tensor]:
+            waiting = []
+            for file, _, image in images:
+                waiting.append(decode(image, side, interpolation))
+                files.append(file)
+                if len(waiting) == batch_size:
+                    yield torch.stack(waiting)
+                    waiting = []
+            if waiting:
+                yield torch.stack(waiting)
+
+        done = 0
+        for logits in predict_images(model, batches(), eval_view(model)):
+            for p in self.activated(logits):
+                yield {"file": str(files[done]), **self.answer(p, names, top)}
+                done += 1
+
+    def activated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities of logits [n, K]."""
+        return logits.softmax(1)
+
+    def answer(self, p: torch.Tensor, names: list[str], top: int = 1) -> dict[str, Any]:
+        """The classes of largest probability p [K], as columns of a table."""
+        row: dict[str, Any] = {}
+        confidence, label = p.topk(top)
+        for place, (c, k) in enumerate(zip(confidence.tolist(), label.tolist(), strict=True)):
+            suffix = f"_{place + 1}" if place else ""
+            row |= {f"class{suffix}": names[k], f"confidence{suffix}": round(c, 6)}
+        return row
+
+    # ---- card and report --------------------------------------------------------------------------------------------
+    def summary(self, record: RunRecord, data: str, method) -> str:
+        return card.summary(record, data, method, "images", "labeled images")
+
+    def limits(self, record: RunRecord) -> list[str]:
+        return card.limits(record)
+
+    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
+        return card.snippets(record, model_id)
+
+    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
+        return card.figures(metrics, names)
+
+    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+        return card.findings(self, folder, config, dataset, chosen, names)
+
+
+def stored_side(model: nn.Module) -> int:
+    """Side in px at which images are decoded for a model."""
+    prep = model.preprocessing
+    return int(prep["input_size"][-1] / prep["crop_pct"])
+
+
+def eval_view(model: nn.Module) -> View:
+    """The view in which a saved model sees an image."""
+    prep = model.preprocessing
+    return build_view("eval", size=prep["input_size"][-1], mean=prep["mean"], std=prep["std"])
+
+
+def separate_views(
+    kinds: dict[str, str], config: Config, dataset: ImageDataset, model: nn.Module, size: int, **more
+) -> Separate:
+    """Views of `size` px, each with a geometry of its own. more: `multiple` of `build_view`, `geometry` of `Separate`."""
+    args, prep = config.views, model.preprocessing
+    flip = dataset.flip if args.flip is None else args.flip
+    geometry, multiple = more.get("geometry", False), more.get("multiple", 1)
+    views = {
+        key: build_view(
+            kind,
+            size=size,
+            mean=prep["mean"],
+            std=prep["std"],
+            flip=flip,
+            preset=args.augment,
+            min_scale=args.min_scale,
+            color=args.color,
+            randaugment=args.randaugment,
+            multiple=multiple,
+        )
+        for key, kind in kinds.items()
+    }
+    return Separate(views, geometry=geometry)

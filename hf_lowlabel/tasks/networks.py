@@ -1,0 +1,115 @@
+"""From settings to a timm network with the sizes at which it sees images; the same for classifiers and backbones."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ..arguments import ModelArguments, ViewArguments
+from ..data.dataset import ImageDataset
+from ..errors import UserError
+from ..models.wrapping import fill_from_module, name_of_module
+
+log = logging.getLogger("hf_lowlabel")
+
+
+@dataclass
+class Network:
+    """A model and how it sees images.
+
+    model: a PreTrainedModel. size: (height, width) of a view in px. stored: side in px at which images are kept; for
+    images at their own sizes the longer side, None: as they are.
+    """
+
+    model: nn.Module
+    size: tuple[int, int]
+    stored: int | None
+
+
+def is_model_folder(path: str) -> bool:
+    return (Path(path) / "config.json").is_file()
+
+
+def timm_network(
+    arguments: ModelArguments, views: ViewArguments, dataset: ImageDataset, create: Callable[..., nn.Module]
+) -> Network:
+    """The network of a run, with the preprocessing that evaluation will use written into its configuration.
+
+    Args:
+        create: `create_classifier` or `create_backbone` with all but name, weights and size filled in.
+    """
+    given = arguments.model if isinstance(arguments.model, nn.Module) else None
+    name = name_of_module(given) if given is not None else arguments.model
+    if arguments.init_from and is_model_folder(arguments.init_from):
+        name, given = arguments.init_from, None
+    scratch = arguments.from_scratch and name == arguments.model
+    model = create(
+        name=name,
+        pretrained=not scratch and given is None,
+        revision=arguments.model_revision,
+        image_size=views.image_size,
+    )
+    if given is not None:
+        fill_from_module(model, given)
+    cfg = model.config.pretrained_cfg
+    side = model.preprocessing["input_size"][-1]
+    size, stored = sizes(views, side, typical_side(dataset), fixed=bool(cfg.get("fixed_input_size")))
+    cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode="center")
+    log.info("%s, views of %d px from images of %d px", model.load_report, size, stored)
+    return Network(model, (size, size), stored)
+
+
+def sampled_sizes(dataset: ImageDataset) -> list[tuple[int, int]]:
+    """(width, height) in px of up to 32 images spread over the data set."""
+    found = []
+    for i in range(0, len(dataset), max(1, len(dataset) // 32)):
+        try:
+            with dataset.image(i) as image:
+                found.append(image.size)
+        except UserError:  # an unreadable image is reported when the cache is built
+            continue
+    if not found:
+        raise UserError(
+            f"None of the sampled images of {dataset.name!r} could be read. Give image files that Pillow can open."
+        )
+    return found
+
+
+def typical_side(dataset: ImageDataset) -> int:
+    """Median short side in px of the sampled images."""
+    return int(statistics.median_low(min(size) for size in sampled_sizes(dataset)))
+
+
+def squares_per_image(dataset: ImageDataset) -> int:
+    """Square crops needed to cover an image of median aspect ratio: ceil(ratio - 0.1)."""
+    return math.ceil(statistics.median(max(size) / min(size) for size in sampled_sizes(dataset)) - 0.1)
+
+
+def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:
+    """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only."""
+    size = views.image_size or (model_side if fixed else min(model_side or 224, side))
+    if views.stored_size is not None and views.stored_size < size:
+        raise UserError(
+            f"A stored_size of {views.stored_size} px is below the image_size of {size} px. Give at least as many."
+        )
+    margin = 4 * round(size / 28)
+    stored = views.stored_size or (size if size < 64 or side <= size else size + margin)
+    if (stored - size) % 4:
+        raise UserError(
+            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple of 4 "
+            f"above it, for example {size + 4 * round((stored - size) / 4)}, so that the saved image processor cuts out "
+            "the same pixels as evaluation."
+        )
+    return size, stored
+
+
+def crop_share(size: int, stored: int) -> float:
+    """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to that."""
+    share = size / stored
+    return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)

@@ -1,0 +1,289 @@
+"""Segmentation: the class of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..arguments import Config, DataArguments
+from ..data.dataset import ImageDataset, load_source
+from ..data.drawing import draw_masks
+from ..data.folders import is_table
+from ..data.mask_folders import layout
+from ..data.opening import ClassTargets, MaskTargets
+from ..data.published import split_from_lists
+from ..data.splits import Split, SplitIndices
+from ..distributed import best_device, is_main_process
+from ..errors import UserError
+from ..evaluation import overlays, plots
+from ..evaluation.segmentation import evaluate_segmentation, segment
+from ..models import LoadReport
+from ..models.segmentation import create_segmenter, export_standalone
+from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..objective import FinetuneObjective
+from ..records import Metric, RunRecord
+from ..views.joint import JointView
+from ..views.transforms import BatchTransform, Joint
+from . import segmentation_card as card
+from .base import PRETRAINING, Examples, Findings, Task, as_path
+from .caching import padded_cache, padded_statistics
+from .networks import Network, is_model_folder, squares_per_image, typical_side
+
+LARGEST_VIEW = 321  # px: side of a training view where none is asked for
+NO_CLASSES = ("background", "object")  # for images of which no mask is read
+
+
+class Segmentation(Task):
+    """The class of every pixel of an image."""
+
+    name = "segmentation"
+    product = "segmenter"
+    label_words = "masks"
+    pipeline_tag = "image-segmentation"
+    metrics = (
+        Metric("miou", "Mean IoU"),
+        Metric("miou_all", "Mean IoU, absent classes as 0"),
+        Metric("dice", "Mean Dice"),
+        Metric("pixel_accuracy", "Pixel accuracy"),
+        Metric("object_iou", "IoU of the object"),
+        Metric("object_jaccard", "IoU of the object, per image"),
+    )
+    takes = frozenset(
+        "mask_column classes mask_format mask_ignore architecture architecture_args image_height scale window".split()
+    )
+    default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
+    fallbacks = {
+        "pretrain": PRETRAINING,
+        "finetune": dict(
+            max_steps=10_000,
+            batch_size=10,
+            optimizer="adam",
+            learning_rate=1e-4,
+            weight_decay=0.0,
+            lr_scheduler_type="constant",
+            warmup_ratio=0.0,
+            head_lr=1.0,
+            unlabeled_ratio=1,
+            architecture="deeplabv3plus-os16",
+            scale=[0.5, 1.5],
+        ),
+    }
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+    def targets(self, data: DataArguments, names: Sequence[str] | None = None):
+        given = list(data.classes)
+        declared = given[0] if len(given) == 1 else given or None  # one entry is a text file of them
+        return MaskTargets(data.mask_column, declared or names, data.mask_format, tuple(data.mask_ignore))
+
+    def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
+        """A folder with masks beside its images does not count the masks among them."""
+        path = as_path(dataset)
+        if path is not None and path.is_dir() and layout(path) is not None:
+            return self.open(DataArguments(dataset=dataset), split, names).without_targets()
+        return load_source(dataset, split=split)
+
+    def open_images(self, data: DataArguments) -> ImageDataset:
+        """The images of a source with masks, or plain images. No mask is read."""
+        path = as_path(data.dataset)
+        if path is not None and path.exists() and layout(path) is None and not is_table(path):
+            return self.open(data, targets=ClassTargets(data.label_column))
+        names = None if data.split else NO_CLASSES  # a manifest knows the classes
+        return self.open(data, names=names).without_targets()
+
+    def squares(self, dataset: ImageDataset) -> int:
+        return squares_per_image(dataset)
+
+    def read_split(self, data: DataArguments, dataset: ImageDataset) -> Split:
+        """A manifest, or a published list of the labeled ids (.txt), checked against the masks."""
+        split = split_from_lists(dataset, data.split) if str(data.split).endswith(".txt") else Split.load(data.split)
+        self.match(dataset, split.class_names)
+        at = split.resolve(dataset)
+        for part in (at.labeled, at.validation, at.test):
+            for i in part[~dataset.has_target[part]]:
+                raise UserError(
+                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the image out "
+                    "of the split: labeled, validation and test images need one."
+                )
+        return split
+
+    def draw_split(self, dataset: ImageDataset, num_labels: int | None, **draw) -> Split:
+        draw.pop("class_balanced", None)
+        return draw_masks(dataset, num_labels, **draw)
+
+    def match(self, dataset: ImageDataset, names: Sequence[str]) -> ImageDataset:
+        """Masks hold numbers, so that classes and their order have to be the same."""
+        if list(dataset.class_names) != list(names):
+            raise UserError(
+                f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or split "
+                f"{', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same order with "
+                "--classes."
+            )
+        return dataset
+
+    # ---- model ------------------------------------------------------------------------------------------------------
+    def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
+        """A fresh head on the encoder `model`, or all of an earlier segmenter (--init-from FOLDER)."""
+        side = config.views.image_size or min(LARGEST_VIEW, typical_side(dataset))
+        config.views.image_size = side
+        given = config.model
+        start = given.init_from if given.init_from and is_model_folder(given.init_from) else None
+        if isinstance(given.model, LowLabelForSemanticSegmentation) or start:
+            model = given.model if start is None else LowLabelForSemanticSegmentation.from_pretrained(start)
+            self._check_classes(self.names_of(model), names, start or "the model")
+            model.load_report = LoadReport(start or "a segmenter in memory", matched=list(model.state_dict()), head="kept")
+        else:
+            model = create_segmenter(
+                given.model,
+                len(names),
+                architecture=given.architecture,
+                architecture_args=given.architecture_args,
+                pretrained=not given.from_scratch,
+                class_names=names,
+                revision=given.model_revision,
+            )
+        model.config.image_size = config.views.stored_size
+        return Network(model, (config.views.image_height or side, side), config.views.stored_size)
+
+    @staticmethod
+    def _check_classes(theirs: list[str], names: list[str], where: str) -> None:
+        if theirs != names:
+            raise UserError(
+                f"The segmenter of {where} has the classes {', '.join(theirs[:8])}, and the masks have "
+                f"{', '.join(names[:8])}. Give --model instead of --init-from: it takes the encoder alone."
+            )
+
+    def owns(self, config: dict) -> bool:
+        return config.get("model_type") == "lowlabel-segmenter"
+
+    def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
+        if isinstance(model, (str, Path)):
+            try:
+                model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+            except OSError as error:
+                raise UserError(
+                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a "
+                    "Hub id with model.safetensors."
+                ) from error
+        return model.to(best_device(device)).eval()
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """With its code beside it, for processes without this package."""
+        export_standalone(model, folder)
+
+    # ---- caches and views -------------------------------------------------------------------------------------------
+    def _cache(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices, what: str, **more):
+        device = next(model.parameters()).device
+        side = model.config.image_size
+        return padded_cache(data, dataset, indices, long_side=side, device=device, what=what, **more)
+
+    def caches(
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
+    ) -> tuple[Any, Examples]:
+        labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=0.0)
+        training = self._cache(model, data, dataset, at.train, "training", masks=False)
+        return training, Examples(labeled, torch.arange(len(labeled)), None)
+
+    def held(
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+    ) -> Examples:
+        cache = self._cache(model, data, self.match(dataset, names), indices, what, masks=True)
+        return Examples(cache, torch.arange(len(cache)), None)
+
+    def normalise(self, model: nn.Module, cache) -> None:
+        model.config.image_mean, model.config.image_std = padded_statistics(cache)
+
+    def views(self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network) -> BatchTransform:
+        flip = dataset.flip if config.views.flip is None else config.views.flip
+        scale, color = tuple(config.views.scale), config.views.color
+        return Joint(JointView(kinds, size=network.size, scale=scale, flip=flip, color=color, **seen(network.model)))
+
+    def unlabeled_views(self, objective: FinetuneObjective) -> dict[str, str]:
+        return getattr(objective, "dense_views", objective.unlabeled_views)
+
+    def shown(self, labeled: Examples, names: list[str]) -> dict[str, int] | None:
+        counts = np.zeros(256, dtype=np.int64)
+        for packed in labeled.cache.stream(labeled.members.split(1)):
+            counts[np.unique(packed[0, 3].cpu().numpy())] += 1
+        return dict(zip(names, counts[: len(names)].tolist(), strict=True))
+
+    # ---- scores and use ---------------------------------------------------------------------------------------------
+    def evaluate(
+        self,
+        model: nn.Module,
+        images: Examples,
+        names: list[str],
+        *,
+        window: int | None = None,
+        folder: Path | None = None,
+    ) -> dict[str, Any]:
+        square = window and (window, window)
+        metrics = evaluate_segmentation(model, images.cache, names, window=square, **seen(model))
+        if folder is not None and is_main_process():
+            examples = card.examples(model, images.cache, window, **seen(model))
+            examples.save(metrics["class_names"], folder / "predictions.png")
+            plots.confusion({**metrics, "accuracy": metrics["pixel_accuracy"]}, folder / "confusion.png")
+        return metrics
+
+    def check_output(self, output: str | Path | None) -> Path | None:
+        """A folder; the name of a table that a classifier would write stands for the folder of that name."""
+        if output is None:
+            return None
+        return Path(output).with_suffix("") if Path(output).suffix in (".csv", ".parquet") else Path(output)
+
+    def table_path(self, output: Path) -> Path:
+        return output / "masks.csv"
+
+    def predict(
+        self,
+        model: nn.Module,
+        images: Iterable[tuple[Path, str, Image.Image]],
+        *,
+        top: int = 1,
+        batch_size: int = 64,
+        window: int | None = None,
+        output: Path | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the image
+        under their colours. A row: file, mask, overlay, mean confidence, and the share of the pixels of each class."""
+        names, square = self.names_of(model), window and (window, window)
+        for file, place, image in images:
+            pixels = np.asarray(image)
+            mask, confidence = segment(model, pixels, window=square, long_side=model.config.image_size, **seen(model))
+            shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
+            row: dict[str, Any] = {"file": str(file)}
+            if output is not None:
+                row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
+                overlays.save_mask(mask, names, output / row["mask"])
+                overlays.save_picture(overlays.overlay(pixels, mask, names), output / row["overlay"])
+            row["confidence"] = round(float(confidence.mean()), 6)
+            yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
+
+    # ---- card and report --------------------------------------------------------------------------------------------
+    def summary(self, record: RunRecord, data: str, method) -> str:
+        return card.summary(record, data, method)
+
+    def limits(self, record: RunRecord) -> list[str]:
+        return card.limits(record)
+
+    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
+        return card.snippets(record, model_id)
+
+    def console(self, metrics: dict[str, Any]) -> list[str]:
+        return ["IoU  " + card.per_class(metrics)] if "per_class" in metrics else []
+
+    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
+        return card.figures(metrics, names)
+
+    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+        return card.findings(self, folder, config, dataset, chosen, names)
+
+
+def seen(model: nn.Module) -> dict[str, Sequence[float]]:
+    """How a segmenter wants its images normalised."""
+    return dict(mean=model.config.image_mean, std=model.config.image_std)

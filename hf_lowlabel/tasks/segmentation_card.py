@@ -1,0 +1,155 @@
+"""What a card and a report say of a segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..evaluation.overlays import IGNORE, Examples, overlay, palette
+from ..evaluation.segmentation import (
+    Normalise,
+    confusion_of,
+    evaluate_segmentation,
+    probabilities,
+    segmentation_metrics,
+)
+from ..models import needs_package
+from ..records import RunRecord
+from ..text import code, listed, percent
+from . import classification_card
+from .base import Findings
+
+PICTURED = 6  # test images in the sheet of overlays
+MOST_SEGMENTED = 500  # test images that are segmented in search of the worst
+MOST_MASKS = 12
+FEW_TESTED = 100  # images below which small differences mean nothing
+
+
+def summary(record: RunRecord, data: str, method: Callable[[str], str]) -> str:
+    return classification_card.summary(record, data, method, "every pixel of images", "images with masks")
+
+
+def per_class(metrics: dict[str, Any]) -> str:
+    """The IoU of each class on one line; "–" for a class that is nowhere."""
+    pairs = zip(metrics["class_names"], metrics["per_class"], strict=True)
+    return "  ".join(f"{name} {'–' if value is None else format(value, '.3f')}" for name, value in pairs)
+
+
+def limits(record: RunRecord) -> list[str]:
+    metrics, lines = record.metrics, []
+    names, iou = metrics.get("class_names") or record.class_names, metrics.get("per_class") or []
+    share = metrics.get("per_class_share") or [None] * len(iou)
+    if record.labels and record.labels.without:
+        lines.append(f"No mask showed {listed(map(code, record.labels.without), 20)}: never named in training.")
+    together = list(zip(iou, names, share, strict=False))
+    measured = sorted((v, name, s) for v, name, s in together if v is not None and v < 1)
+    if measured:
+        worst = [
+            f"{code(name)} IoU {percent(v)}" + (f" ({percent(s)} of the test pixels)" if s is not None else "")
+            for v, name, s in measured[:5]
+        ]
+        lines.append("Worst classes: " + ", ".join(worst) + ".")
+    unseen = [code(name) for _, name, s in together if s == 0]
+    if unseen:
+        them = "it" if len(unseen) == 1 else "them"
+        lines.append(f"No test pixel showed {listed(unseen, 20)}: nothing is known about {them}.")
+    if 0 < (metrics.get("images") or 0) < FEW_TESTED:
+        lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
+    if record.class_names:
+        lines.append(
+            f"Every pixel gets one of its {len(record.class_names):,} classes, also where an image shows none of them."
+        )
+    return lines
+
+
+def snippets(record: RunRecord, model_id: str) -> list[str]:
+    ours = record.architecture is not None and needs_package(record.architecture)
+    more = "import hf_lowlabel.models  # the encoder is an architecture of this package\n" if ours else ""
+    auto = "AutoModelForSemanticSegmentation"
+    return [
+        f"import torch\n{more}from PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
+        "# its code lies beside the weights: read it before you trust it; after\n"
+        "# `import hf_lowlabel.models.segmentation` it loads without trust_remote_code\n"
+        f'model = {auto}.from_pretrained("{model_id}", trust_remote_code=True).eval()\n'
+        'image = Image.open("photo.jpg").convert("RGB")\n'
+        "with torch.no_grad():\n"
+        '    output = model(**processor(image, return_tensors="pt"))\n'
+        "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W]\n"
+        "print({model.config.id2label[int(k)]: float((mask == k).float().mean()) for k in mask.unique()})",
+    ]
+
+
+@torch.inference_mode()
+def examples(model: nn.Module, cache, window: int | None, mean, std) -> Examples:
+    """Input, truth and prediction of a few images spread over the cache, computed on this process alone."""
+    positions = torch.linspace(0, len(cache) - 1, min(PICTURED, len(cache))).long().unique()
+    found, normalise = Examples(positions.tolist(), cache.ids), Normalise(mean, std)
+    device = next(model.parameters()).device
+    model.eval()
+    for i in positions.tolist():
+        h, w = cache.sizes[i].tolist()
+        packed = cache.take(torch.tensor([i]))[..., :h, :w]
+        p = probabilities(model, normalise(packed[:, :3].to(device)), window and (window, window))
+        found(i, packed[0, :3], packed[0, 3], p[0])
+    return found
+
+
+# ---- the report -----------------------------------------------------------------------------------------------------
+def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:
+    out = classification_card.confusion_figures(metrics, names, pixels=True)
+    if metrics.get("per_class"):
+        together = zip(metrics["per_class"], metrics["per_class_share"], names, strict=True)
+        per = sorted((v, share, name) for v, share, name in together if v is not None)
+        rows = [(name, v, f"{percent(v)}, {percent(share)} of pixels") for v, share, name in per]
+        out.append(classification_card.worst_first("IoU of the classes, worst first", rows))
+    return out
+
+
+def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: list[str]) -> Findings:
+    """The test images whose masks came out worst, by the mean IoU of each."""
+    model, window = task.load(folder), config.views.window
+    at = chosen[classification_card.spread(len(chosen), MOST_SEGMENTED)]
+    images = task.held(model, config.data, dataset, at, names, "test")
+    worst: list[tuple[float, int, tuple]] = []
+
+    def keep(i: int, image: Tensor, target: Tensor, p: Tensor) -> None:
+        prediction = p.argmax(0)
+        matrix = confusion_of(prediction, target, len(names)).cpu().numpy()
+        if not matrix.sum():
+            return  # nothing but pixels that take no part
+        worst.append((segmentation_metrics(matrix, names)["miou"], i, (image.cpu(), target.cpu(), prediction.cpu())))
+        worst.sort(key=lambda f: f[:2])
+        del worst[MOST_MASKS:]
+
+    seen = dict(mean=model.config.image_mean, std=model.config.image_std)
+    evaluate_segmentation(model, images.cache, names, window=window and (window, window), each=keep, **seen)
+    tiles = [
+        f"<div class=tile><img alt='' src='{classification_card.inline(strip(*pictures, names))}'>"
+        f"{escape(str(images.cache.ids[i]))}: IoU {percent(miou)}</div>"
+        for miou, i, pictures in worst
+    ]
+    colors = zip(names, map(tuple, palette(names).tolist()), strict=False)
+    items = (f'<span><i class=box style="background:rgb{color}"></i>{escape(name)}</span>' for name, color in colors)
+    note = f"The test images of lowest mean IoU among {len(images.cache):,}: image, true mask, answer."
+    body = f"<div class=legend>{''.join(items)}</div><div class='tiles strips'>{''.join(tiles)}</div>"
+    return Findings([("Worst masks", note, body)]) if tiles else Findings()
+
+
+def strip(image: Tensor, truth: Tensor, prediction: Tensor, names: list[str]) -> bytes:
+    """PNG: image, truth and prediction side by side."""
+    pixels, truth = image.permute(1, 2, 0).numpy(), truth.numpy()
+    answer = np.where(truth == IGNORE, IGNORE, prediction.numpy()).astype(np.uint8)
+    parts = (pixels, overlay(pixels, truth, names), overlay(pixels, answer, names))
+    shown = [classification_card.small(Image.fromarray(p)) for p in parts]
+    joined = Image.new("RGBA", (sum(s.width for s in shown) + 4 * (len(shown) - 1), shown[0].height))
+    for n, s in enumerate(shown):
+        joined.paste(s, (n * (shown[0].width + 4), 0))
+    return classification_card.encoded(joined)

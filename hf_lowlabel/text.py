@@ -1,0 +1,44 @@
+"""Words and numbers for people: percentages, durations, and text that may stand in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+
+def percent(share: float) -> str:
+    """0.123 -> "12.3 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """"1 h 2 min", "2 min 3 s" or "3 s"."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {s} s" if minutes else f"{seconds:.0f} s"
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03, for a line that is written again and again."""
+    hours, rest = divmod(int(max(seconds, 0)), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def cell(text: Any) -> str:
+    """Text that may stand in a Markdown line or table: one line, no markup of its own."""
+    text = " ".join(str(text).split())
+    text = re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return text.replace("<", "&lt;")
+
+
+def code(text: Any) -> str:
+    """Text in code quotes."""
+    text = " ".join(str(text).split()).replace("|", "¦")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def listed(items: Iterable[str], most: int) -> str:
+    """The first `most` items, and how many more there are."""
+    items = list(items)
+    return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")

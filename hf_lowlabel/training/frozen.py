@@ -1,0 +1,113 @@
+"""A run on frozen features, in seconds: no network is trained (probe, knn, label-spreading).
+
+    features of all training images and their few labels -> class probabilities of every image
+
+`probe` is a linear layer, so its run folder is an ordinary model. Neighbours are no network: the other two leave the
+classes of this run's own images, `predictions.parquet` (id, part, class, confidence), and nothing to predict others
+with. All leave `priors.safetensors`, the probabilities of every training image, for `--prior`: with `--method probe`
+that is a linear head fitted to them, with `--method self-training` a whole network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import methods
+from ..errors import UserError
+from ..files import write_table
+from ..tasks.networks import is_model_folder
+from .callbacks import Callback, RunState
+from .priors import load_priors, save_priors
+
+if TYPE_CHECKING:
+    from .run import Prepared, Run
+
+
+class Fit:
+    """What a run without training has in place of a loop: the network, and how long it took in seconds."""
+
+    def __init__(self, ready: Prepared, seconds: float, callbacks: Sequence[Callback]):
+        self.evaluated, self.seconds, self.step, self.steps = ready.network.model, seconds, 0, 0
+        self.history: list[dict] = []
+        self.callbacks, self.inner = list(callbacks), self
+        main = ready.accelerator.is_main_process
+        self.state = RunState(ready.folder, self, 0, history=self.history, is_main_process=main)
+
+    def tell(self, event: str, *values) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self.state, *values)
+
+
+def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
+    """Fit the method to features, evaluate it and save what it is."""
+    from .run import Run, close
+
+    config, task, model = ready.config, ready.task, ready.network.model
+    name = methods.name_of(config.method)
+    if config.model.init_from and not is_model_folder(config.model.init_from):
+        raise UserError(
+            f"There is no config.json in {config.model.init_from}, and {name} takes no tensors of a checkpoint. Give another "
+            "--init-from, or --model with a timm name or a Hub id."
+        )
+    methods.check_arguments(name, config.method_args, methods.hyperparameters(config.method))
+    method = config.method(**config.method_args)
+    caches = {"training": ready.training, **{part: images.cache for part, images in ready.held.items()}}
+    begin = time.perf_counter()
+    features = {part: task.features(model, cache) for part, cache in caches.items()}
+    labels = task.known_labels(ready.labeled, len(ready.training))
+    if config.training.prior:
+        labels = with_priors(labels, load_priors(config.training.prior, ready.training.ids, ready.names).numpy())
+    probabilities = predict(method, task, model, features, labels, caches, len(ready.names))
+    done = Fit(ready, time.perf_counter() - begin, callbacks)
+
+    metrics = {}
+    if "test" in ready.held:
+        metrics = task.report(probabilities["test"], ready.held["test"], ready.names, ready.folder)
+    if "validation" in ready.held:
+        key = task.score.key
+        scores = task.report(probabilities["validation"], ready.held["validation"], ready.names, None)
+        metrics[f"validation_{key}"] = scores[key]
+    if ready.recorder.main:
+        path = ready.folder / "priors.safetensors"
+        save_priors(path, probabilities["training"], ready.training.ids, ready.names, {"method": name})
+        write_table(ready.folder / "predictions.parquet", table(ready, caches, probabilities))
+    done.state.record = ready.recorder.save(done, metrics, final=True, model=hasattr(method, "head"))
+    close(done, ready.accelerator)
+    return Run(config, ready.folder, model, metrics, done, ready.recorder)
+
+
+def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
+    """Labels int64 [N], and where there is none the most probable class of the priors [N, K], if they have one."""
+    return np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
+
+
+def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, caches: dict, num_classes: int) -> dict:
+    """Class probabilities [n, K] of the images of every cache; a method with a `head` becomes that of the model."""
+    x = features["training"]
+    if hasattr(method, "head"):
+        weight, bias = method.head(x, labels, num_classes=num_classes)
+        model.set_classifier(torch.from_numpy(weight).to(model.device), torch.from_numpy(bias).to(model.device))
+        return {part: task.predictions(model, cache) for part, cache in caches.items()}
+    together = method.fit_predict(x, labels, np.concatenate(list(features.values())), num_classes=num_classes)
+    ends = np.cumsum([len(f) for f in features.values()])[:-1]
+    return dict(zip(features, np.split(together, ends), strict=True))
+
+
+def table(ready: Prepared, caches: dict, probabilities: dict[str, np.ndarray]) -> list[dict]:
+    """A row for every image: id, part (labeled, unlabeled, test, validation), predicted class and its probability."""
+    known = set(ready.labeled.members.tolist())
+
+    def named(part: str, i: int) -> str:
+        return part if part != "training" else "labeled" if i in known else "unlabeled"
+
+    return [
+        {"id": id, "part": named(part, i), **ready.task.answer(torch.as_tensor(p), ready.names)}
+        for part, cache in caches.items()
+        for i, (id, p) in enumerate(zip(cache.ids, probabilities[part], strict=True))
+    ]

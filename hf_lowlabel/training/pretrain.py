@@ -1,0 +1,204 @@
+"""A run of target pretraining, from its settings to the saved backbone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import methods
+from ..arguments import Config, DataArguments
+from ..data.dataset import ImageDataset
+from ..data.splits import Split
+from ..data.streaming import ShardedStream, Shards
+from ..distributed import world
+from ..evaluation.inference import features_of
+from ..evaluation.probes import feature_std, knn_accuracy
+from ..models import create_backbone
+from ..pretraining.l2_sp import L2SP
+from ..records import Row
+from ..settings import recorded
+from ..tasks.backbone import HARDLY_MOVED
+from ..tasks.base import Task
+from ..tasks.caching import square_cache, square_statistics, tell_skipped
+from ..tasks.classification import eval_view, separate_views
+from ..tasks.networks import Network, timm_network
+from . import setup
+from .callbacks import Callback
+from .loop import Loop
+from .recording import Recorder
+from .run import Run, close
+from .streams import ViewStream, pretrain_batches
+
+log = logging.getLogger("hf_lowlabel")
+KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
+SAMPLE = 2048  # images of a sharded data set
+
+
+def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
+    """Adapt a backbone to the images of the run, and save it in `folder`."""
+    args = config.training
+    accelerator = setup.start_accelerator(args, folder, recorded(config))
+    dataset, shards = open_images(task, config.data)
+    split = read_split(config.data)
+    at = split.resolve(dataset) if split else None
+    with accelerator.main_process_first():
+        network = make_network(config, dataset)
+    encoder = network.model.to(accelerator.device)
+    squares = 1 if shards else task.squares(dataset)
+    members = at.train if at else np.arange(len(dataset))
+    rows = (np.asarray(members)[:, None] * squares + np.arange(squares)).flatten()
+    cache = square_cache(
+        config.data,
+        dataset.in_squares(squares),
+        rows,
+        size=network.stored,
+        interpolation=encoder.preprocessing["interpolation"],
+        device=accelerator.device,
+        what="sample" if shards else "training",
+        vital=rows[:0],
+    )
+    seen = read_shards(shards, config, network, accelerator) if shards else cache
+    if config.model.from_scratch:
+        mean, std = square_statistics(cache)
+        encoder.config.pretrained_cfg.update(mean=mean, std=std)
+    objective = make_objective(config, encoder, None if shards else len(cache))
+    stream = make_stream(config, objective, seen, None if shards else len(cache), dataset, network, accelerator)
+    args.max_steps = setup.steps(args, len(cache) // squares, args.batch_size)  # an epoch: as many views as images
+    labels = torch.as_tensor(dataset.labels[cache.indices // squares]) if dataset.labels.ndim == 1 else None
+    images = None if shards else len(cache) // squares
+    recorder = Recorder(config, folder, dataset, split, encoder.load_report, images, [seen])
+    if at:
+        recorder.tests_on(dataset, at.test)
+    identity = setup.identity(config, dataset, split, None if shards else cache)
+    if shards:
+        identity["data"]["number of processes"] = str(world())
+    loop = Loop(
+        objective,
+        lambda start: pretrain_batches(stream, list(stream.transform.views), start),
+        args,
+        folder,
+        accelerator=accelerator,
+        base_learning_rate=args.learning_rate * args.batch_size / 256,
+        evaluate=lambda trained: collapse_monitor(trained.evaluated, cache, labels),
+        save=lambda loop: recorder.save(loop, {}, final=False),
+        identity=identity,
+        callbacks=callbacks,
+        channels_last=config.model.channels_last,
+        compile=config.model.compile,
+    )
+    if not args.dry_run:
+        before = collapse_monitor(objective.evaluated, cache, labels)
+        recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
+    loop.fit()
+    if shards:
+        tell_skipped(seen, seen.seen, "streamed")
+    loop.take_best()
+    metrics = collapse_monitor(objective.evaluated, cache, labels)
+    if isinstance(objective, L2SP):
+        metrics["moved"] = objective.moved()
+        warn_if_hardly_moved(metrics["moved"], config)
+    loop.state.record = recorder.save(loop, metrics, final=True)
+    close(loop, accelerator)
+    return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
+
+
+def open_images(task: Task, data: DataArguments) -> tuple[ImageDataset, Shards | None]:
+    """The images; of a sharded data set a sample that stands for them in statistics and checks, and the shards."""
+    if not data.sharded:
+        return task.open_images(data), None
+    shards = Shards(
+        data.dataset,
+        config=data.dataset_config,
+        split=data.dataset_split,
+        revision=data.dataset_revision,
+        image_column=data.image_column,
+    )
+    return shards.sample(SAMPLE), shards
+
+
+def read_split(data: DataArguments) -> Split | None:
+    """The manifest, whose held-out images are left out; a published list of ids (.txt) holds nothing out."""
+    return Split.load(data.split) if data.split and not str(data.split).endswith(".txt") else None
+
+
+def make_network(config: Config, dataset: ImageDataset) -> Network:
+    any_size = bool(config.method_args.get("local_crops"))
+
+    def create(**given):
+        return create_backbone(output_stride=config.model.output_stride, any_size=any_size, **given)
+
+    return timm_network(config.model, config.views, dataset, create)
+
+
+def make_objective(config: Config, encoder, images: int | None):
+    if config.method.maps:
+        encoder.freeze_beyond_map()
+    objective = methods.build_objective(config.method, encoder, config.method_args, num_images=images)
+    if config.training.l2_sp and not config.model.from_scratch:
+        objective = L2SP(objective, config.training.l2_sp / config.training.batch_size)
+    setup.start_from(objective, config.model)
+    return objective
+
+
+def make_stream(config: Config, objective, cache, count: int | None, dataset, network: Network, accelerator) -> ViewStream:
+    args, size = config.training, network.size[0]
+    kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
+    transform = separate_views(
+        kinds, config, dataset, network.model, size, multiple=network.model.patch, geometry=objective.geometry
+    )
+    share = args.batch_size // world()
+    return ViewStream(
+        cache,
+        None if count is None else torch.arange(count),
+        args.batch_size,
+        transform,
+        name="unlabeled",
+        seed=args.seed,
+        rank=accelerator.process_index,
+        world=world(),
+        chunk=setup.steps_ahead(args, share, network.stored, accelerator.device),
+    )
+
+
+def read_shards(shards: Shards, config: Config, network: Network, accelerator) -> ShardedStream:
+    return ShardedStream(
+        shards,
+        size=network.stored,
+        interpolation=network.model.preprocessing["interpolation"],
+        device=accelerator.device,
+        seed=config.training.seed,
+        rank=accelerator.process_index,
+        world=world(),
+        workers=config.data.workers,
+        max_bad=config.data.max_bad,
+    )
+
+
+def collapse_monitor(encoder, cache, labels: torch.Tensor | None) -> dict[str, float]:
+    """`feature_std` of the pooled features (1 spread out, 0 collapsed) and, where labels exist, their leave-one-out
+    nearest-neighbour accuracy. The labels are looked at here only; nothing is trained or chosen by them."""
+    chosen = torch.linspace(0, len(cache) - 1, min(KNN_IMAGES, len(cache))).long()
+    features = features_of(encoder, cache, eval_view(encoder), chosen)
+    out = {"feature_std": float(feature_std(features))}
+    if labels is None:
+        return out
+    known = labels[chosen] >= 0
+    if known.sum() >= 10 and labels[chosen][known].unique().numel() > 1:
+        out["knn_accuracy"] = float(knn_accuracy(features[known], labels[chosen][known]))
+    return out
+
+
+def warn_if_hardly_moved(moved: float, config: Config) -> None:
+    if moved >= HARDLY_MOVED or config.training.dry_run:
+        return
+    log.warning(
+        "the weights are within %.2g %% of those they started from: the images have hardly changed the backbone. Give more "
+        "--epochs, a higher --learning-rate (%g) or a lower --l2-sp (%g)",
+        100 * moved,
+        config.training.learning_rate,
+        config.training.l2_sp,
+    )

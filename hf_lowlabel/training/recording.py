@@ -1,0 +1,250 @@
+"""What a run leaves in its folder: model, split, metrics, pictures, settings, and the record of which its card is made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from .. import methods
+from ..arguments import Config
+from ..data.dataset import ImageDataset
+from ..data.published import is_published
+from ..data.splits import Split
+from ..distributed import is_main_process, world
+from ..errors import UserError
+from ..evaluation import plots
+from ..files import write_json, write_text
+from ..models.lora import merged
+from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
+from ..settings import private_names, recorded
+from ..tasks import of_record
+from .lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
+
+log = logging.getLogger("hf_lowlabel")
+
+
+class Recorder:
+    """Collects the facts of a run while it goes on and writes them down; only the main process writes."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        dataset: ImageDataset,
+        split: Split | None,
+        load_report,
+        images: int | None,
+        caches: Sequence[Any] = (),
+    ):
+        """Args:
+        images: in the training set; None where nobody counts them. caches: whose memory a dry run tells.
+        """
+        self.config, self.folder, self.dataset, self.split, self.report = config, folder, dataset, split, load_report
+        self.images, self.caches = images, list(caches)
+        self.main = is_main_process()
+        self.kind = "backbone" if config.verb == "pretrain" else config.task
+        self.speaks = of_record(self.kind)
+        self.test_words = self.test_split = self.saw_test = None
+        self.before = self._before() if self.main else []
+        self._check_baseline()
+        self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
+        self.shown: dict[str, int] | None = None  # class -> labeled images in which it occurs
+        self.record: RunRecord | None = None  # as it was written last
+        if self.main:
+            self._write_settings()
+
+    def _write_settings(self) -> None:
+        """training.yaml and split.json; a resumed run leaves those of its first start alone, where they are there."""
+        path = self.folder / "training.yaml"
+        if not (self.config.training.resume and path.is_file()):
+            write_text(path, yaml.safe_dump(recorded(self.config), sort_keys=False, allow_unicode=True))
+        if self.split is not None:
+            self.split.save(self.folder / "split.json")
+
+    def _before(self) -> list[Stage]:
+        """The lineage of the weights that the run starts from."""
+        known = lineage_of(*self.start) if self.start else []
+        revision = self.report.revision or self.config.model.model_revision
+        return known or [starting_weights(self.report.source, revision, self.report.license)]
+
+    def _check_baseline(self) -> None:
+        """A baseline that cannot be compared with is found before training."""
+        folder = self.config.training.compare_supervised
+        if not folder or not self.main:
+            return
+        other = RunRecord.from_json(Path(folder, "run.json"))
+        if other.kind != self.kind or not other.metrics:
+            raise UserError(
+                f"The run in {folder} cannot be compared with: it is one of {other.kind} with{'' if other.metrics else 'out'} "
+                f"results. Give a finished run of {self.kind} as --compare-supervised, or leave it out."
+            )
+
+    @property
+    def start(self) -> tuple[str, str | None] | None:
+        """(folder or Hub id, revision) of the weights the run starts from; None: random ones, or a module in memory."""
+        given = self.config.model
+        if (given.from_scratch or not isinstance(given.model, str)) and not given.init_from:
+            return None
+        return given.init_from or given.model, self.report.revision or given.model_revision
+
+    def tests_on(self, dataset: ImageDataset, indices, words: str | None = None, published: str | None = None) -> None:
+        """Note which images are the test set, and warn of those that the starting weights have been trained on."""
+        self.test_words, self.test_split = words, published
+        if not (self.main and self.start and len(indices)):
+            return
+        ids = [dataset.ids[i] for i in indices]
+        self.saw_test = images_seen(self.start[0], dataset, ids, self.start[1]) or None
+        if self.saw_test:
+            log.warning(
+                "%d of the %d test images are among those that %s was trained on: results on them may be too good. Give "
+                "the same --split to pretrain, which then leaves them out",
+                self.saw_test,
+                len(indices),
+                self.start[0],
+            )
+
+    def start_words(self) -> str:
+        """What the run starts from, for a row of a table."""
+        stage = self.before[-1] if self.before else Stage("the starting weights")
+        if stage.what == "target pretraining":
+            return f"the weights after {stage.method}"
+        return " ".join(filter(None, [stage.what, stage.name]))
+
+    def save(self, progress, metrics: dict, *, final: bool, model: bool = True) -> RunRecord | None:
+        """Write the evaluated network (unless `model` is False: the run made none) and all that belongs to it.
+
+        Args:
+            progress: a Loop, or what stands in its place: `inner.evaluated`, step, seconds, history.
+        """
+        if not self.main:
+            return None
+        network = merged(progress.inner.evaluated)
+        if model:
+            save_model(network, self.folder, self.speaks.save)
+        self.record = self.facts(progress, network, metrics)
+        self.record.saved_model = model
+        if metrics:
+            write_json(self.folder / "metrics.json", metrics)
+        self.record.to_json(self.folder / "run.json")
+        if final and progress.history:
+            title = f"{self.record.method} on {self.dataset.name}"
+            plots.curves(progress.history, self.folder / "curves.png", title=title)
+        return self.record
+
+    def facts(self, progress, network, metrics: dict) -> RunRecord:
+        config, method = self.config, methods.name_of(self.config.method)
+        verb = "target pretraining" if config.verb == "pretrain" else "finetuning"
+        stage = Stage(
+            verb,
+            method=method,
+            dataset=self.dataset.name,
+            images=self.images,
+            steps=progress.step,
+            saw_test=self.saw_test,
+        )
+        architecture, side, more = describe(network)
+        settings = {k: v for k, v in recorded(config).items() if v not in (None, [], {}) and k not in private_names()}
+        record = RunRecord(
+            self.kind,
+            method=method,
+            architecture=architecture,
+            parameters=sum(p.numel() for p in network.parameters()),
+            image_size=config.views.image_size or side,
+            class_names=list(self.split.class_names) if self.split and config.verb == "finetune" else [],
+            lineage=[*self.before, stage],
+            data=self.data(),
+            labels=self.labels() if config.verb == "finetune" else None,
+            metrics=metrics,
+            hyperparameters={**settings, **more},
+            seed=config.training.seed,
+            steps=progress.step,
+            seconds=round(progress.seconds, 1),
+            command=collect_command(),
+            versions=collect_versions(),
+            hardware={**collect_hardware(world()), "peak_memory_gib": round(peak_memory() / 2**30, 3)},
+        )
+        if config.training.compare_supervised:
+            record.comparisons.append(
+                compare_with(record, config.training.compare_supervised, "supervised, same labels")
+            )
+        record.comparisons += self.comparisons
+        return record
+
+    def data(self) -> Data:
+        dataset, counted = self.dataset, self.images is not None
+        return Data(
+            dataset.name,
+            hub_id=dataset.name if dataset.revision else None,
+            config=dataset.config,
+            revision=dataset.revision,
+            split=dataset.split,
+            fingerprint=dataset.fingerprint if counted else None,
+            ids_hash=ids_hash(dataset) if counted else None,
+            license=dataset.license,
+            images=self.images,
+            unlabeled_from=recorded(self.config).get("unlabeled_dataset"),
+            test=self.test_words,
+            test_split=self.test_split,
+        )
+
+    def labels(self) -> Labels:
+        given, data = list(self.split.labeled.values()), self.config.data
+        name = data.split and (data.split if is_published(data.split) else Path(data.split).name)
+        drawn = "the same number per class, " if data.class_balanced else ""
+        how = f"from the manifest {name}" if name else f"at random, {drawn}seed {self.config.training.seed}"
+        counts = {name: given.count(name) for name in self.split.class_names} if self.shown is None else self.shown
+        return Labels(len(given), counts, how, self.split.hash)
+
+
+def describe(network) -> tuple[str, int | None, dict[str, Any]]:
+    """(timm architecture or encoder, side in px of what it sees, settings that came along with its weights)."""
+    config = network.config
+    if hasattr(config, "encoder"):
+        return config.encoder, None, {}
+    stride = (config.model_args or {}).get("output_stride")
+    return config.architecture, network.preprocessing["input_size"][-1], {"output_stride": stride} if stride else {}
+
+
+def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None:
+    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code, written aside and moved into place
+    one by one, config.json as the last, which says that the model is complete.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; what was there is as it was.
+    """
+    aside = folder / f".model.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        save(network, aside)
+        for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):
+            os.replace(file, folder / file.name)
+    except (OSError, SafetensorError) as e:  # the latter on a full disk too
+        raise UserError(
+            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as it was. "
+            "Free some space and go on with --resume."
+        ) from e
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU where there is one, else the most this process has held."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,259 @@
+"""The one run of finetuning, whatever the task and the method: from settings to a saved model.
+
+    data -> which images are labeled -> network -> caches -> fit (a loop, or frozen features) -> scores -> folder
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from .. import methods
+from ..arguments import Config
+from ..data.dataset import ImageDataset
+from ..data.splits import SplitIndices
+from ..distributed import world
+from ..errors import UserError
+from ..evaluation.checkpoints import LAST, median_of_last
+from ..finetuning.weights import Prior
+from ..models.adaptformer import add_adaptformer
+from ..models.lora import add_lora, merged
+from ..models.timm_checkpoint import freeze_stages
+from ..objective import Objective
+from ..settings import recorded
+from ..tasks.base import Chosen, Examples, Task
+from ..tasks.networks import Network
+from . import frozen, setup
+from .callbacks import Callback
+from .loop import Loop
+from .priors import load_priors
+from .recording import Recorder
+from .streams import ViewStream, finetune_batches
+
+log = logging.getLogger("hf_lowlabel")
+
+
+class Run:
+    """A finished (or dry) run, as `pretrain` and `finetune` return it.
+
+    config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that was
+    saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by name.
+    history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is made of.
+    """
+
+    def __init__(self, config: Config, folder: Path, model: nn.Module, metrics: dict, progress: Any, recorder: Recorder):
+        self.config, self.folder, self.model, self.metrics = config, folder, model, metrics
+        self.progress, self.recorder = progress, recorder
+
+    @property
+    def history(self) -> list[dict]:
+        return self.progress.history
+
+    def __repr__(self) -> str:
+        shown = {k: round(v, 4) for k, v in self.metrics.items() if isinstance(v, float)}
+        method = methods.name_of(self.config.method)
+        return f"Run({self.config.verb} {method}, {self.folder}, {shown})"
+
+
+@dataclass
+class Prepared:
+    """All that a run has before it fits anything. held: part ("validation", "test") -> images that are not trained on."""
+
+    task: Task
+    config: Config
+    folder: Path
+    accelerator: Accelerator
+    dataset: ImageDataset
+    chosen: Chosen
+    at: SplitIndices
+    network: Network
+    training: Any
+    labeled: Examples
+    held: dict[str, Examples]
+    recorder: Recorder
+
+    @property
+    def names(self) -> list[str]:
+        return self.chosen.split.class_names
+
+
+def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
+    """Train and save in `folder`. config: resolved settings, whose method is a class."""
+    ready = prepare(task, config, folder)
+    if config.method.frozen:
+        return frozen.fit(ready, callbacks)
+    objective = make_objective(ready)
+    labeled, unlabeled = make_streams(ready, objective)
+    args, recorder = config.training, ready.recorder
+    loop = Loop(
+        objective,
+        lambda start: finetune_batches(labeled, unlabeled, start),
+        args,
+        folder,
+        accelerator=ready.accelerator,
+        base_learning_rate=args.learning_rate,
+        evaluate=lambda trained: watch(ready, trained, unlabeled is not None),
+        best_score=best_score(ready, unlabeled is not None),
+        save=lambda loop: recorder.save(loop, {}, final=False),
+        identity=setup.identity(config, ready.dataset, ready.chosen.split, ready.training),
+        callbacks=callbacks,
+        channels_last=config.model.channels_last,
+        compile=config.model.compile,
+    )
+    compare_with_frozen(ready, objective)
+    loop.fit()
+    loop.take_best()
+    return finish(ready, merged(objective.evaluated).eval(), loop)
+
+
+def prepare(task: Task, config: Config, folder: Path) -> Prepared:
+    """Data, split, network and caches; bad input is found here, before anything is computed."""
+    accelerator = setup.start_accelerator(config.training, folder, recorded(config))
+    dataset = task.open(config.data)
+    chosen = task.choose_split(config.data, config.training.seed, dataset)
+    at, names = chosen.split.resolve(dataset), chosen.split.class_names
+    with accelerator.main_process_first():
+        network = task.build(config, dataset, names)
+    model = network.model.to(accelerator.device)
+    training, labeled = task.caches(model, config.data, dataset, at)
+    parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
+    held = {
+        part: task.held(model, config.data, images, indices, names, part)
+        for part, (images, indices) in parts.items()
+        if len(indices)
+    }
+    if config.model.from_scratch and not config.model.init_from:
+        task.normalise(model, training)
+    caches = [training, *(images.cache for images in (labeled, *held.values()) if images.cache is not training)]
+    recorder = Recorder(config, folder, dataset, chosen.split, model.load_report, len(training), caches)
+    recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
+    recorder.shown = task.shown(labeled, names)
+    return Prepared(task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder)
+
+
+def make_objective(ready: Prepared) -> Objective:
+    """The method over the network, with adapters, frozen stages, priors and starting weights as the settings say."""
+    config, model, names = ready.config, ready.network.model, ready.names
+    given = config.model
+    if given.lora_rank:
+        add_lora(model, given.lora_rank, given.lora_alpha)
+    if given.adapter_width:
+        add_adaptformer(model, given.adapter_width)
+    if given.freeze:
+        freeze_stages(model, given.freeze)
+    prior = config.training.prior
+    priors = load_priors(prior, ready.training.ids, names) if prior else None
+    objective = methods.build_objective(
+        config.method,
+        model,
+        config.method_args,
+        num_classes=len(names),
+        num_images=len(ready.training),
+        num_labeled=len(ready.labeled.members),
+        priors=priors,
+    )
+    if priors is not None and hasattr(objective, "rule"):
+        objective.rule = Prior(objective.rule, priors, until=config.training.prior_until)
+    setup.start_from(objective, given)
+    return objective
+
+
+def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, ViewStream | None]:
+    """Batches of labeled and, where the method asks for them, of unlabeled views; max_steps is settled here."""
+    config, args, task = ready.config, ready.config.training, ready.task
+
+    def stream(name: str, cache, members, per_step: int, kinds: dict[str, str], targets=None) -> ViewStream:
+        transform = task.views(kinds, config, ready.dataset, ready.network)
+        device, chunk = ready.accelerator.device, 1
+        if transform.in_advance:
+            chunk = setup.steps_ahead(args, per_step // world(), ready.network.stored, device)
+        rank = ready.accelerator.process_index
+        return ViewStream(
+            cache,
+            members,
+            per_step,
+            transform,
+            name=name,
+            seed=args.seed,
+            rank=rank,
+            world=world(),
+            chunk=chunk,
+            targets=targets,
+        )
+
+    known = ready.labeled
+    labeled = stream("labeled", known.cache, known.members, args.batch_size, objective.labeled_views, known.targets)
+    per_step = args.batch_size * args.unlabeled_ratio
+    args.max_steps = setup.steps(args, len(ready.training), per_step)
+    kinds = task.unlabeled_views(objective)
+    if not kinds:
+        return labeled, None
+    return labeled, stream("unlabeled", ready.training, torch.arange(len(ready.training)), per_step, kinds)
+
+
+def watch(ready: Prepared, objective: Objective, has_unlabeled: bool) -> dict[str, float]:
+    """What an evaluation logs: the task's score of every held-out part, and what unlabeled images tell."""
+    key, model = ready.task.score.key, objective.evaluated
+    scores = {
+        f"{part}_{key}": float(ready.task.evaluate(model, images, ready.names, window=ready.config.views.window)[key])
+        for part, images in ready.held.items()
+    }
+    return {**scores, **(ready.task.unlabeled_score(model, ready.training) if has_unlabeled else {})}
+
+
+def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
+    """The score by which the saved weights are chosen; None: the last ones."""
+    asked, has_validation = ready.config.training.metric_for_best_model, "validation" in ready.held
+    sel = has_unlabeled and ready.task.labels_score
+    if asked == "validation" and not has_validation:
+        raise UserError(
+            "metric_for_best_model is 'validation', and no image is held out for it. Give --validation N, or a split that has "
+            "validation images."
+        )
+    if asked == "sel" and not sel:
+        raise UserError(
+            "metric_for_best_model is 'sel', which this run does not measure: it needs a classifier and a method that uses "
+            "unlabeled images. Give validation or last."
+        )
+    if asked == "last":
+        return None
+    return f"validation_{ready.task.score.key}" if has_validation and asked != "sel" else "sel" if sel else None
+
+
+def compare_with_frozen(ready: Prepared, objective: Objective) -> None:
+    """A row of the card: what the starting weights are worth without training."""
+    if "test" not in ready.held or ready.config.model.from_scratch or ready.config.training.dry_run:
+        return
+    words = ready.recorder.start_words()
+    row = ready.task.frozen_row(objective.evaluated, words, ready.labeled, ready.held["test"])
+    ready.recorder.comparisons += [row] if row else []
+
+
+def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
+    """Metrics and pictures of the test images, and all of it on disk."""
+    task, metrics, key = ready.task, {}, ready.task.score.key
+    window = ready.config.views.window
+    if "validation" in ready.held:
+        metrics[f"validation_{key}"] = task.evaluate(model, ready.held["validation"], ready.names, window=window)[key]
+    if "test" in ready.held:
+        metrics |= task.evaluate(model, ready.held["test"], ready.names, window=window, folder=ready.folder)
+        if (median := median_of_last(loop.history, f"test_{key}")) is not None:
+            metrics[f"{key}_median_of_{LAST}"] = median
+    loop.state.record = ready.recorder.save(loop, metrics, final=True)
+    close(loop, ready.accelerator)
+    return Run(ready.config, ready.folder, model, metrics, loop, ready.recorder)
+
+
+def close(loop: Loop, accelerator: Accelerator) -> None:
+    """Tell the callbacks and the trackers that the run is complete."""
+    loop.tell("on_save")
+    loop.tell("on_train_end")
+    for tracker in accelerator.trackers:
+        tracker.finish()  # not end_training(): a second run in the same processes would wait for this one forever
