@@ -404,7 +404,7 @@ _MAY_CHANGE = {
 
 def _comparable(config: RunConfig) -> dict:
     """The settings that decide what is computed: a resumed run must have the same."""
-    from ..arguments import to_dict
+    from ..settings import to_dict
 
     values = {k: v for k, v in to_dict(config).items() if k not in _MAY_CHANGE}
     return json.loads(json.dumps(values))

@@ -15,7 +15,7 @@ import yaml
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from ..arguments import RunConfig, to_dict
+from ..arguments import RunConfig
 from ..data.dataset import ImageDataset
 from ..data.published import is_published
 from ..data.splits import Split
@@ -27,6 +27,7 @@ from ..hub.card import write_card_safely
 from ..hub.lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
 from ..models.lora import merged
 from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
+from ..settings import to_dict
 from .checkpoint import write_json
 from .loop import Loop
 
@@ -88,7 +89,7 @@ class Recorder:
         """(folder or Hub id, revision) of the weights the run starts from; None: random ones."""
         if self.config.from_scratch and not self.config.init_from:
             return None
-        return self.config.init_from or self.config.model, self.report.revision or self.config.model_revision
+        return self.config.init_from or self.config.model.model, self.report.revision or self.config.model_revision
 
     def tests_on(
         self, source: ImageDataset, indices: np.ndarray, words: str | None = None, published: str | None = None

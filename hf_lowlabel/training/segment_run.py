@@ -128,7 +128,7 @@ def make_segmenter(config: FinetuneConfig, names: list[str]) -> LowLabelForSeman
         model.load_report = LoadReport(config.init_from, matched=list(model.state_dict()), head="kept")
     else:
         model = create_segmenter(
-            config.model,
+            config.model.model,
             len(names),
             architecture=config.architecture,
             architecture_args=config.architecture_args,

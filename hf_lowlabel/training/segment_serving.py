@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..arguments import FinetuneConfig, read_yaml
+from ..arguments import FinetuneConfig
 from ..data.images import BadImage, load_rgb, open_image
 from ..data.splits import Split
 from ..distributed import best_device, interactive
@@ -20,6 +20,7 @@ from ..evaluation import plots
 from ..evaluation.overlays import overlay, save_mask
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..settings import read_yaml
 from .checkpoint import write_json
 from .segment_data import make_padded_cache, open_masks, test_source
 from .segment_run import test_examples

@@ -62,7 +62,7 @@ def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     )
     logging_level(accelerator.is_main_process)
     if config.report_to:
-        flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(config).items()}
+        flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in config.flat().items()}
         accelerator.init_trackers("hf_lowlabel", config=flat)
     set_seed(config.seed)
     log.info(
@@ -273,8 +273,8 @@ def _pick(arguments: dict, facts: dict, names: dict) -> dict:
 
 def make_network(config: RunConfig, source: ImageDataset, create) -> tuple[torch.nn.Module, int, int]:
     """(network, side of a view, side of a stored image) with the preprocessing that evaluation will use."""
-    name = config.init_from if config.init_from and is_model_folder(config.init_from) else config.model
-    scratch = config.from_scratch and name == config.model
+    name = config.init_from if config.init_from and is_model_folder(config.init_from) else config.model.model
+    scratch = config.from_scratch and name == config.model.model
     arguments = dict(name=name, pretrained=not scratch, revision=config.model_revision)
     network = create(**arguments, image_size=config.image_size)
     cfg = network.config.pretrained_cfg
