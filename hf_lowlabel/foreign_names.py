@@ -82,6 +82,7 @@ def no_such_setting(key: str, known: Collection[str], where: str, every: Mapping
     ours, remark = FOREIGN.get(plain, (None, ""))
     if ours in known:
         return UserError(f"{key} is called {shown(ours)} here. {remark}".rstrip())
-    if plain in every:
-        return UserError(f"{key} is a setting of {every[plain].meta['verb']} only. Leave it out.")
+    if plain in every or ours in every:
+        called = f", called {shown(ours)}" if ours else ""
+        return UserError(f"{key} is a setting of {every[ours or plain].meta['verb']} only{called}. Leave it out.")
     return unknown(f"argument of {where}" if flag else f"key in the {where}", key, [shown(name) for name in known])
