@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
-from ..arguments import FinetuneConfig, PretrainConfig, default_of
+from ..arguments import known_settings
 from ..methods import METHODS
 from ..records import RunRecord
 
@@ -270,8 +269,8 @@ def smp_builds(architecture: str) -> bool:
 
 def settings(facts: RunRecord) -> str:
     """Hyperparameters, versions and hardware as one table; None is left out, and so is a setting at its default."""
-    config = PretrainConfig if facts.kind == "backbone" else FinetuneConfig
-    defaults = {f.name: default_of(f) for f in fields(config) if f.name != "seed"}
+    known = known_settings("pretrain" if facts.kind == "backbone" else "finetune")
+    defaults = {name: s.default for name, s in known.items() if name != "seed"}
     rows = [
         (name, value)
         for name, value in facts.hyperparameters.items()

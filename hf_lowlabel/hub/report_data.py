@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import logging
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..arguments import FinetuneConfig, PretrainConfig, RunConfig, from_dict, read_yaml
+from ..arguments import Config
 from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache
 from ..data.padded_cache import build_padded_cache
@@ -24,6 +23,7 @@ from ..evaluation.segmentation import confusion_of, evaluate_segmentation, segme
 from ..models import LowLabelBackbone, LowLabelForImageClassification, create_backbone
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..records import RunRecord
+from ..settings import read_yaml
 from ..training import segment_data
 from ..training.finetune_run import choose_split
 from ..training.inference import features_of, logits_of
@@ -95,21 +95,17 @@ def compute(folder: Path, facts: RunRecord) -> Computed:
     return out
 
 
-def config_of(folder: Path) -> RunConfig:
+def config_of(folder: Path) -> Config:
     """The settings of a run, as its training.yaml has them."""
     facts = RunRecord.from_json(folder / "run.json")
-    cls = PretrainConfig if facts.kind == "backbone" else FinetuneConfig
-    return from_dict(cls, read_yaml(folder / "training.yaml"), f"{folder}/training.yaml")
+    verb = "pretrain" if facts.kind == "backbone" else "finetune"
+    return Config.from_flat(verb, read_yaml(folder / "training.yaml"), f"{folder}/training.yaml")
 
 
 def labeled_images(folder: Path, facts: RunRecord) -> tuple[ImageDataset, np.ndarray, np.ndarray, list[str]]:
     """(source, which of its images, their classes, class names): test images, or for a backbone any that have a label."""
     config = config_of(folder)
-    given = (
-        dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None)
-        if facts.kind != "backbone"
-        else config
-    )
+    given = config.replace(split=str(folder / "split.json"), num_labels=None) if facts.kind != "backbone" else config
     if facts.kind == "segmentation":
         split, source, chosen = segment_data.choose_split(given, segment_data.open_masks(config))
         return source.images(), chosen, np.full(len(chosen), -1), list(split.class_names)
@@ -150,7 +146,7 @@ def find_mistakes(folder: Path, source: ImageDataset, chosen: np.ndarray, labels
 def find_worst_masks(folder: Path, out: Computed) -> None:
     """The test images whose masks came out worst, by the mean IoU of each."""
     config = config_of(folder)
-    given = dataclasses.replace(config, split=str(folder / "split.json"), num_labels=None)
+    given = config.replace(split=str(folder / "split.json"), num_labels=None)
     split, source, chosen = segment_data.choose_split(given, segment_data.open_masks(config))
     if not len(chosen):
         raise ValueError("the run held out no test images")
@@ -211,7 +207,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[], torch.nn.Module]]]:
     """(title, how to get the network) of every stage of a run: the weights it all began with first, itself last."""
     config, facts = config_of(folder), RunRecord.from_json(folder / "run.json")
     cls = LowLabelBackbone if facts.kind == "backbone" else LowLabelForImageClassification
-    start, own = config.init_from or config.model, (f"after {facts.method}", lambda: cls.from_pretrained(folder))
+    start, own = config.init_from or config.model.model, (f"after {facts.method}", lambda: cls.from_pretrained(folder))
     if Path(start, "run.json").is_file() and not config.from_scratch:
         return [*stages(Path(start)), own]
 

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from pathlib import Path
 
 import yaml
 
-from ..arguments import FinetuneConfig, PretrainConfig, RunConfig, from_dict, settings_text, to_dict
+from ..arguments import Config, known_settings
 from ..errors import UserError
+from ..fields import settings_text
 from ..methods import METHODS
+from ..settings import resolve, to_dict
 from . import finetune_run, frozen_run, pretrain_run
 from .folder import claim, forget, release
 from .loop import duration
 from .results import Run, peak_memory
 
 
-def pretrain(config: PretrainConfig | None = None, **settings) -> Run:
+def pretrain(config: Config | None = None, **settings) -> Run:
     """Target pretraining: adapt a backbone to the images of `dataset`, without labels.
 
-    Takes a PretrainConfig (`config`) or its fields by name; returns a Run, its folder a saved backbone. Images that a `split` holds out for validation or test are left out.
-    Raises UserError for bad input, before anything is computed.
+    Takes a Config (`config`) or its settings by name, or both; returns a Run, its folder a saved backbone. Images that a
+    `split` holds out for validation or test are left out. Raises UserError for bad input, before anything is computed.
     """
-    return _run(pretrain_run.run, _config(PretrainConfig, config, settings))
+    return _run(pretrain_run.run, _config("pretrain", config, settings))
 
 
-def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
+def finetune(config: Config | None = None, **settings) -> Run:
     """Train a classifier from a few labels and, for the semi-supervised methods, all images of `dataset`; with
     task="segmentation" a segmenter from a few masks.
 
-    Takes a FinetuneConfig (`config`) or its fields by name; returns a Run, its folder a saved model. Raises
+    Takes a Config (`config`) or its settings by name, or both; returns a Run, its folder a saved model. Raises
     UserError for bad input, before anything is computed.
     """
-    config = _config(FinetuneConfig, config, settings)
+    config = _config("finetune", config, settings)
     if config.task == "segmentation":
         from . import segment_run  # smp, which nothing else needs
 
@@ -42,16 +43,15 @@ def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
     return _run((frozen_run if METHODS[config.method].frozen else finetune_run).run, config)
 
 
-pretrain.__doc__ += settings_text(PretrainConfig)
-finetune.__doc__ += settings_text(FinetuneConfig)
+pretrain.__doc__ += settings_text(known_settings("pretrain").values())
+finetune.__doc__ += settings_text(known_settings("finetune").values())
 
 
-def _config(cls: type[RunConfig], config: RunConfig | None, settings: dict) -> RunConfig:
-    config = from_dict(cls, settings, "call") if config is None else dataclasses.replace(config, **settings)
-    return config.resolved()
+def _config(verb: str, config: Config | None, settings: dict) -> Config:
+    return resolve((Config(verb) if config is None else config).replace(**settings))
 
 
-def _run(body, config: RunConfig) -> Run:
+def _run(body, config: Config) -> Run:
     """`body` inside a claimed folder, then the push, if one is asked for; a dry run works in a folder that vanishes."""
     pushes = config.push_to_hub and int(os.environ.get("RANK", "0")) == 0
     if pushes:
@@ -61,7 +61,9 @@ def _run(body, config: RunConfig) -> Run:
     if config.dry_run:
         with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as folder:
             return body(config, Path(folder))
-    folder = claim(config.output_dir or f"runs/{config.verb}-{config.method}-{_slug(config.dataset)}", config.resume)
+    folder = claim(
+        config.output_dir or f"runs/{config.verb}-{config.method}-{_slug(str(config.dataset))}", config.resume
+    )
     try:
         run = body(config, folder)
     except UserError:

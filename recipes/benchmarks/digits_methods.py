@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.arguments import methods_for
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.table import methods_table
 from hf_lowlabel.methods import METHODS
 from hf_lowlabel.records import write_text
+from hf_lowlabel.settings import methods_for
 from hf_lowlabel.training.demo import PRETRAIN
 
 SHARED = dict(

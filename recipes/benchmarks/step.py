@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from timing import WARM, compare, report
 
-from hf_lowlabel.cli import key_values
+from hf_lowlabel.cli.train import key_values
 from hf_lowlabel.data import digits, sources
 from hf_lowlabel.methods import METHODS
 from hf_lowlabel.training import runs

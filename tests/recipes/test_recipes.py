@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lowlabel import arguments as settings
+from hf_lowlabel import settings
 from hf_lowlabel.methods import METHODS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

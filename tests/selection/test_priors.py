@@ -157,7 +157,7 @@ def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
 
 
 def test_methods_without_a_rule_refuse_priors():
-    with pytest.raises(UserError, match="mean-teacher, which has no use for them.*flexmatch"):
+    with pytest.raises(UserError, match="mean-teacher has no use for prior pseudo-labels.*flexmatch"):
         FinetuneConfig(dataset="digits", method="mean-teacher", num_labels=10, prior="p.safetensors").resolved()
     FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors").resolved()
     with pytest.raises(UserError, match="prior_until is 60"):

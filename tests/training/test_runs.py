@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,7 +157,7 @@ def test_images_of_an_unlabeled_split_need_their_option(tmp_path, caplog):
     assert setup.open_source(config).class_names == ["cat", "dog"]
     assert f"fix: --unlabeled-dataset {tmp_path} --unlabeled-dataset-split unlabeled" in caplog.text
     caplog.clear()
-    both = setup.open_source(replace(config, unlabeled_dataset=str(tmp_path), unlabeled_dataset_split="unlabeled"))
+    both = setup.open_source(config.replace(unlabeled_dataset=str(tmp_path), unlabeled_dataset_split="unlabeled"))
     assert len(both) == 11 and both.class_names == ["cat", "dog"] and not caplog.text
 
 
@@ -339,14 +338,14 @@ def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
     assert images.split == "validation" and at.tolist() == [0, 1] and not split.test
     assert "found no label in split 'test'" in caplog.text
     make_split(load_source(str(tmp_path)), 2, test_fraction=0.4).save(tmp_path / "split.json")
-    given = replace(config, num_labels=None, split=str(tmp_path / "split.json"))
+    given = config.replace(num_labels=None, split=str(tmp_path / "split.json"))
     split, images, at = finetune_run.choose_split(given, load_source(str(tmp_path)))
     assert images.split == "train" and len(at) == len(split.test) == 4  # the manifest's own come first
     (tmp_path / "validation").rename(tmp_path / ".away")
     split, images, at = finetune_run.choose_split(config, load_source(str(tmp_path)))
     assert images.split == "train" and len(at) == len(split.test) == 2
     with pytest.raises(UserError, match="found no label in split 'test'.*expected some to test on"):
-        finetune_run.choose_split(replace(config, test_dataset_split="test"), load_source(str(tmp_path)))
+        finetune_run.choose_split(config.replace(test_dataset_split="test"), load_source(str(tmp_path)))
 
 
 def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):

@@ -123,10 +123,10 @@ def test_ranks_read_their_own_files_of_a_hub_data_set(folder, tmp_path):
 @pytest.mark.parametrize(
     "changed, words",
     [
-        (dict(max_steps=None), "found sharded without max_steps; expected --max-steps"),
-        (dict(epochs=2.0), "found epochs with sharded"),
-        (dict(split="split.json"), "found split with sharded"),
-        (dict(streaming=True, label_column="label"), "found label_column, streaming with sharded"),
+        (dict(max_steps=None), "sharded needs --max-steps N"),
+        (dict(epochs=2.0), "epochs cannot be given with sharded"),
+        (dict(split="split.json"), "split cannot be given with sharded"),
+        (dict(streaming=True, label_column="label"), "label_column and streaming cannot be given with sharded"),
         (dict(dataset="digits"), "found 'digits', which has no shards; expected parquet files or a Hub id"),
     ],
 )

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
-from .arguments import DataSource
-from .errors import UserError
+from ..arguments import DataArguments
+from ..errors import UserError
 
 
 def split(argv: list[str]) -> int:
+    args = _split_parser().parse_args(argv)
+    _check_split(args)
+    from ..data.dataset import load_source
+
+    source = None if args.dataset is None else load_source(**data_source(args).where())
+    if args.labels is None:
+        from ..data.splits import make_split
+
+        how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
+        split, of = make_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
+    else:
+        from ..data.splits import Split
+        from ..selection.importing import import_labels
+
+        split, found = import_labels(
+            args.labels,
+            source=source,
+            base=Split.load(args.base) if args.base else None,
+            new_classes=args.new_classes,
+            allow_missing=args.allow_missing,
+        )
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr)
+        of = f", {len(found.skipped)} skipped"
+    split.save(args.output)
+    print(
+        f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
+        f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
+    )
+    return 0
+
+
+def _split_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images."
     )
@@ -41,63 +73,26 @@ def split(argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--output", default="split.json", help="file to write (default: split.json)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def _check_split(args: argparse.Namespace) -> None:
+    """Flags of `split` that do not go together, and a manifest that would be lost."""
     if Path(args.output).exists():
-        raise UserError(f"{args.output} exists; give another --output, so that no manifest is lost")
+        raise UserError(f"{args.output} exists already. Give another --output, so that no manifest is lost.")
     if args.labels is None and args.dataset is None:
-        raise UserError("found neither --dataset nor --from; expected data to draw from, or finished labels")
-    for name in ("base", "new_classes", "allow_missing"):
-        if args.labels is None and getattr(args, name):
-            raise UserError(
-                f"found --{name.replace('_', '-')} without --from; expected both, since it says how finished labels are read; "
-                "fix: add --from, or leave it out"
-            )
-    from .data.dataset import load_source
-    from .data.splits import Split, make_split
-
-    source = None
-    if args.dataset is not None:
-        source = load_source(**data_source(args).where())
-    if args.labels is None:
-        split = make_split(
-            source,
-            args.num_labels,
-            seed=args.seed,
-            class_balanced=args.class_balanced,
-            validation=args.validation,
-            test_fraction=args.test_fraction,
+        raise UserError("Give --dataset, the data to draw from, or --from, the finished labels.")
+    reading = [name for name in ("base", "new_classes", "allow_missing") if getattr(args, name)]
+    if args.labels is None and reading:
+        flag = f"--{reading[0].replace('_', '-')}"
+        raise UserError(f"{flag} says how finished labels are read. Add --from with the labels, or leave it out.")
+    drawing = dict(num_labels=None, class_balanced=False, validation=0, test_fraction=0.0)
+    given = [name for name, default in drawing.items() if getattr(args, name) != default]
+    if args.labels is not None and given:
+        raise UserError(
+            f"--{given[0].replace('_', '-')} cannot be given with --from, which takes all labels there are. Leave it "
+            "out; --base says which images are held out."
         )
-        of = f" of {len(source)} images"
-    else:
-        from .selection.importing import import_labels
-
-        for name, default in (
-            ("num_labels", None),
-            ("class_balanced", False),
-            ("validation", 0),
-            ("test_fraction", 0.0),
-        ):
-            if getattr(args, name) != default:
-                raise UserError(
-                    f"found --{name.replace('_', '-')} with --from; expected only one of them: --from takes all labels there "
-                    "are, and --base the held-out images"
-                )
-        split, found = import_labels(
-            args.labels,
-            source=source,
-            base=Split.load(args.base) if args.base else None,
-            new_classes=args.new_classes,
-            allow_missing=args.allow_missing,
-        )
-        for note in found.notes:
-            print(f"note: {note}", file=sys.stderr)
-        of = f", {len(found.skipped)} skipped"
-    split.save(args.output)
-    print(
-        f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test{of} in "
-        f"{len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
-    )
-    return 0
 
 
 def select(argv: list[str]) -> int:
@@ -122,13 +117,14 @@ def select(argv: list[str]) -> int:
     )
     feature_flags(parser, "OUTPUT/features.safetensors")
     args = parser.parse_args(argv)
-    from .selection.verbs import select
+    from ..selection.verbs import select
 
     done = select(dataset=data_source(args), **vars(args))
     facts = done.report
     if facts.get("copies"):
         print(
-            f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of {facts['copies_shown'][0][1]}"
+            f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of "
+            f"{facts['copies_shown'][0][1]}"
         )
     for id, others in list(facts.get("near_copies", {}).items())[:5]:
         print(f"chosen {id} is all but the same as {', '.join(others[:3])}")
@@ -156,7 +152,7 @@ def label(argv: list[str]) -> int:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser; print the address only")
     args = parser.parse_args(argv)
-    from .selection.page import label
+    from ..selection.page import label
 
     label(args.folder, port=args.port, open_browser=not args.no_browser)
     return 0
@@ -190,7 +186,7 @@ def priors(argv: list[str]) -> int:
     )
     feature_flags(parser, "none kept")
     args = parser.parse_args(argv)
-    from .selection.verbs import priors
+    from ..selection.verbs import priors
 
     scores = priors(dataset=data_source(args), **vars(args))
     print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
@@ -240,10 +236,10 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", help="column that holds the class")
 
 
-def data_source(args: argparse.Namespace) -> DataSource:
+def data_source(args: argparse.Namespace) -> DataArguments:
     """What --dataset and `data_flags` said, taken out of `args`."""
-    names = [f.name for f in dataclasses.fields(DataSource)]
-    source = DataSource(**{name: getattr(args, name) for name in names})
+    names = ("dataset", "dataset_config", "dataset_split", "dataset_revision", "image_column", "label_column")
+    source = DataArguments(**{name: getattr(args, name) for name in names})
     for name in names:
         delattr(args, name)
     return source

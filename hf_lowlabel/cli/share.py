@@ -8,15 +8,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
 
 def push(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel push",
-        description="Put a finished run on the Hugging Face Hub in one commit: weights, configuration, card, split, metrics "
-        "and pictures (predictions.png shows test images). Or publish a split manifest, as a configuration of a "
-        "data set that others read with --split hub:ORG/NAME. May be repeated. Log in with `hf auth login`, or "
+        description="Put a finished run on the Hugging Face Hub in one commit: weights, configuration, card, split, "
+        "metrics and pictures (predictions.png shows test images). Or publish a split manifest, as a configuration of "
+        "a data set that others read with --split hub:ORG/NAME. May be repeated. Log in with `hf auth login`, or "
         "set HF_TOKEN.",
     )
     parser.add_argument("run", metavar="RUN", help="run folder, model folder with a card, or a split manifest (.json)")
@@ -33,13 +33,13 @@ def push(argv: list[str]) -> int:
     _plain_log()
     common = dict(private=args.private, create_pr=args.create_pr, revision=args.revision)
     if args.run.endswith(".json"):
-        from .hub.splits import push_split
+        from ..hub.splits import push_split
 
         done = push_split(args.run, args.repo_id, name=args.name, priors=args.priors, **common)
     elif args.as_smp:
-        from .hub.push import push
-        from .hub.smp_export import export_smp
-        from .hub.upload import PushError
+        from ..hub.push import push
+        from ..hub.smp_export import export_smp
+        from ..hub.upload import PushError
 
         with tempfile.TemporaryDirectory() as aside:
             try:
@@ -50,10 +50,10 @@ def push(argv: list[str]) -> int:
                 ) from None
     elif args.name or args.priors:
         raise UserError(
-            f"found --name or --priors for {args.run}; expected them with a split manifest (.json) only; fix: leave them out"
+            f"--name and --priors belong to a split manifest (.json), and {args.run} is none. Leave them out."
         )
     else:
-        from .hub.push import push
+        from ..hub.push import push
 
         done = push(args.run, args.repo_id, **common)
     print(done.pull_request or done.url)
@@ -63,8 +63,8 @@ def push(argv: list[str]) -> int:
 def report(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel report",
-        description="One self-contained HTML page about a run, or several side by side: curves, confusion, calibration, t-SNE of "
-        "the features at every stage, the worst mistakes as pictures. Opens without a network.",
+        description="One self-contained HTML page about a run, or several side by side: curves, confusion, "
+        "calibration, t-SNE of the features at every stage, the worst mistakes as pictures. Opens without a network.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
     parser.add_argument("--output", help="file to write (default: report.html, with --table table.md)")
@@ -80,14 +80,14 @@ def report(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     _plain_log()
     if args.table:
-        from .hub.table import methods_table
-        from .records import write_text
+        from ..hub.table import methods_table
+        from ..records import write_text
 
         text = methods_table(args.runs)
         write_text(Path(args.output or "table.md"), text)
         print(text)
         return 0
-    from .hub.report import write_report
+    from ..hub.report import write_report
 
     path = write_report(args.runs, args.output or "report.html", compute=not args.quick)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -97,8 +97,8 @@ def report(argv: list[str]) -> int:
 def demo_app(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel demo-app",
-        description="A page to try a model on (Gradio, pip install 'hf_lowlabel[demo]'): upload, camera or examples; classes with "
-        "confidence and the nearest labeled images, or an overlay. Or the folder of a Hugging Face Space with it.",
+        description="A page to try a model on (Gradio, pip install 'hf_lowlabel[demo]'): upload, camera or examples; "
+        "classes with confidence and the nearest labeled images, or an overlay. Or the folder of a Space with it.",
     )
     parser.add_argument("run", metavar="RUN", help="run folder of a classifier or a segmenter")
     parser.add_argument(
@@ -111,14 +111,15 @@ def demo_app(argv: list[str]) -> int:
     parser.add_argument("--share", action="store_true", help="a public address for 72 hours, through gradio.live")
     args = parser.parse_args(argv)
     _plain_log()
-    from .hub.app import demo_app, export_space
+    from ..hub.app import demo_app, export_space
 
     if not args.export_space:
         demo_app(args.run, port=args.port, images=not args.no_images, share=args.share)
         return 0
     folder = export_space(args.run, args.export_space, images=not args.no_images)
     print(
-        f"wrote {folder}; try it with `python {folder}/app.py`, publish it with `hf upload ORG/NAME {folder} . --repo-type space`"
+        f"wrote {folder}; try it with `python {folder}/app.py`, publish it with "
+        f"`hf upload ORG/NAME {folder} . --repo-type space`"
     )
     return 0
 

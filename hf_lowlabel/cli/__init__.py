@@ -1,0 +1,77 @@
+"""hf-lowlabel VERB: the command line. Everything heavy is imported inside the verb, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+import warnings
+
+from ..errors import UserError, unknown
+
+# verb -> the file of this folder that has a function of its name, and what it does
+VERBS = {
+    "pretrain": ("train", "adapt a pretrained network to your images, without labels"),
+    "finetune": ("train", "train a classifier or a segmenter from a few labels and all your images"),
+    "evaluate": ("use", "metrics of a model on labeled images"),
+    "predict": ("use", "class and confidence for every image of a folder, as CSV or parquet; or masks"),
+    "select": ("select", "choose which images are worth labeling; writes a folder to label them in"),
+    "label": ("select", "label the images of such a folder in a browser, with the keyboard"),
+    "split": (
+        "select",
+        "draw which images are labeled, held out and tested on, or read finished labels; writes a manifest",
+    ),
+    "priors": ("select", "prior pseudo-labels of all images from the few labels, for finetune --prior"),
+    "push": ("share", "put a finished run, or a manifest, on the Hugging Face Hub"),
+    "report": ("share", "one HTML page about a run, or several side by side"),
+    "demo-app": ("share", "a page to try a model on; or the folder of a Space with it"),
+    "demo": ("info", "the whole chain on 1,797 embedded digits, 40 of them labeled; or on shapes with masks"),
+    "methods": ("info", "the methods there are, their papers and settings"),
+    "env": ("info", "versions and hardware, for a bug report"),
+}
+
+_ADVICE = {  # what a disk refuses -> what helps
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or write to another folder."),
+    errno.EROFS: "Write to another folder.",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "Give yourself the right to read and write there, or use another folder."
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code. Bad input prints one message and returns 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel",
+        description=__doc__.split(":")[0] + ": many images, almost no labels",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="verbs:\n" + "\n".join(f"  {verb:10} {text}" for verb, (_, text) in VERBS.items()),
+    )
+    parser.add_argument("verb", metavar="VERB", help="what to do; `hf-lowlabel VERB --help` says more")
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
+    try:
+        if argv[0] not in VERBS:
+            raise unknown("verb", argv[0], VERBS)
+        file = importlib.import_module(f".{VERBS[argv[0]][0]}", __name__)
+        return getattr(file, argv[0].replace("-", "_"))(argv[1:]) or 0
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except OSError as e:
+        if e.errno not in _ADVICE:
+            raise
+        print(f"error: {e.strerror}{f': {e.filename}' if e.filename else ''}. {_ADVICE[e.errno]}", file=sys.stderr)
+        return 2
+    finally:
+        warnings.formatwarning = formatted

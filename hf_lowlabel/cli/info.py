@@ -1,0 +1,97 @@
+"""The verbs that show what there is: methods, env, demo."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import UserError, unknown
+from ..methods import METHODS, hyperparameters
+from ..settings import methods_for
+
+
+def demo(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel demo",
+        description="Target pretraining, prior pseudo-labels, FlexMatch and "
+        "the supervised baseline on scikit-learn's digits with 40 labels, on the same test set; or the same for masks.",
+    )
+    parser.add_argument(
+        "--task",
+        default="classification",
+        choices=("classification", "segmentation"),
+        help="segmentation: PixPro, CutMix "
+        "and the supervised baseline on 800 generated images of shapes with 20 masks (default: classification)",
+    )
+    parser.add_argument(
+        "--output-dir", help="folder to leave model, card and pictures in (default: demo-digits; demo-shapes)"
+    )
+    parser.add_argument(
+        "--num-labels",
+        type=int,
+        help="labels to keep, the same number per class (default: 40; with --active: 10); masks to keep (default: 20)",
+    )
+    parser.add_argument(
+        "--active", action="store_true", help="choose which images are labeled, and compare with random ones"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides labels, weights and views (default: 0)")
+    args = parser.parse_args(argv)
+    if args.task == "segmentation":
+        if args.active:
+            raise UserError("The demo of --active sorts digits. Leave out --active, or --task segmentation.")
+        from ..training.segment_demo import segment_demo
+
+        segment_demo(args.output_dir or "demo-shapes", args.num_labels or 20, args.seed)
+        return 0
+    args.output_dir = args.output_dir or "demo-digits"
+    if args.active:
+        from ..selection.demo import active_demo
+
+        active_demo(args.output_dir, args.num_labels or 10, args.seed)
+        return 0
+    from ..training.demo import demo
+
+    demo(args.output_dir, args.num_labels or 40, args.seed)
+    return 0
+
+
+def methods(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel methods", description="The methods there are; NAME for one in detail."
+    )
+    parser.add_argument("name", nargs="?", help="show one method with its settings and presets")
+    args = parser.parse_args(argv)
+    if args.name is None:
+        for verb in ("pretrain", "finetune"):
+            print(f"{verb}:")
+            for name in methods_for(verb):
+                m = METHODS[name]
+                tasks = "" if m.tasks == ("classification",) else f"  [{', '.join(m.tasks)}]"
+                print(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
+        return 0
+    if args.name not in METHODS:
+        raise unknown("method", args.name, METHODS)
+    m = METHODS[args.name]
+    print(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
+    prior = "may" if m.rule else m.prior
+    print(
+        f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}"
+        + (f"   --prior: {prior} be given" if prior else "")
+    )
+    for title, values in {
+        "hyperparameters": hyperparameters(m),
+        "defaults": m.defaults,
+        **{f"preset {k}": v for k, v in m.presets.items()},
+    }.items():
+        print(f"{title}: " + (", ".join(f"{k}={v}" for k, v in values.items()) or "none"))
+    return 0
+
+
+def env(argv: list[str]) -> int:
+    argparse.ArgumentParser(prog="hf-lowlabel env", description="Versions and hardware, for a bug report.").parse_args(
+        argv
+    )
+    from ..records import collect_hardware, collect_versions
+
+    for name, value in {**collect_versions(), **collect_hardware()}.items():
+        print(f"{name:20} {value}")
+    return 0

@@ -1,0 +1,99 @@
+"""The verbs that train: pretrain, finetune. One flag for every setting, in the groups that `arguments` declares."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+
+from ..arguments import GROUPS, Config, known_settings
+from ..errors import UserError
+from ..fields import Setting
+from ..foreign_names import no_such_setting
+from ..settings import methods_for, read_yaml, resolve
+
+DOES = {
+    "pretrain": "Target pretraining: adapt weights to the user's images without labels.",
+    "finetune": "Supervised or semi-supervised finetuning from a few labels.",
+}
+SHORT = {"learning_rate": "--lr"}
+
+
+def pretrain(argv: list[str]) -> int:
+    return _train("pretrain", argv)
+
+
+def finetune(argv: list[str]) -> int:
+    return _train("finetune", argv)
+
+
+def _train(verb: str, argv: list[str]) -> int:
+    config = parse_config(verb, argv)
+    resolve(config)  # errors that need neither data nor torch
+    from ..training import runs
+
+    runs.summarise(getattr(runs, verb)(config))
+    return 0
+
+
+def parse_config(verb: str, argv: list[str]) -> Config:
+    """Settings from --config, then flags, which win over it.
+
+    Raises:
+        UserError: an unknown flag or key; the message names the right or the nearest one.
+    """
+    parser, known = training_parser(verb), known_settings(verb)
+    given, rest = parser.parse_known_args(argv)
+    if rest and not rest[0].startswith("-"):
+        raise UserError(f"{rest[0]!r} belongs to no setting. Settings are given as --NAME VALUE.")
+    if rest:
+        raise no_such_setting(rest[0].split("=")[0], [*known, "config"], verb, known_settings())
+    flags = vars(given)
+    file = flags.pop("config")
+    config = Config.from_flat(verb, read_yaml(file) if file else {}, f"file {file}")
+    for name in ("method_args", "architecture_args"):
+        if name in flags:
+            flags[name] = {**config.flat()[name], **key_values(flags[name], f"--{name.replace('_', '-')}")}
+    return config.replace(**flags)
+
+
+def training_parser(verb: str) -> argparse.ArgumentParser:
+    """One flag per setting of a verb, with its help, choices, unit and default."""
+    parser = argparse.ArgumentParser(prog=f"hf-lowlabel {verb}", description=DOES[verb], allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE.yaml", help="read settings from a YAML file; flags win over it")
+    titles = {None: ("what is learned", None)}
+    titles |= {name: (name, cls.__doc__.partition("\n")[0]) for name, cls in GROUPS.items()}
+    groups = {name: parser.add_argument_group(*title) for name, title in titles.items()}
+    for s in known_settings(verb).values():
+        names = [f"--{s.name.replace('_', '-')}", *([SHORT[s.name]] if s.name in SHORT else [])]
+        groups[s.group].add_argument(*names, dest=s.name, default=argparse.SUPPRESS, **_kind(s, verb))
+    return parser
+
+
+def _kind(s: Setting, verb: str) -> dict:
+    """What argparse has to know of a setting."""
+    help = s.text.replace("%", "%%") + ("" if s.default in (None, False, [], {}) else f" (default: {s.default})")
+    if s.name == "method":
+        return dict(metavar="NAME", help=f"{help}; one of {', '.join(methods_for(verb))}")
+    if s.kind is bool:
+        return dict(action=argparse.BooleanOptionalAction, help=help)
+    if s.kind is dict:
+        return dict(nargs="+", metavar="KEY=VALUE", help=help)
+    unit = s.meta.get("unit", "").upper()
+    if s.kind is list:
+        return dict(nargs="+", type=s.of, metavar="NAME" if s.of is str else s.of.__name__.upper(), help=help)
+    kind = str if s.kind is object else s.kind
+    return dict(type=kind, metavar=unit or (s.name.upper() if kind is str else kind.__name__.upper()), help=help)
+
+
+def key_values(pairs: list[str], flag: str = "--method-args") -> dict[str, object]:
+    """["tau=0.9", "name=x"] -> {"tau": 0.9, "name": "x"}."""
+    out: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"{pair!r} in {flag} has no value. Write KEY=VALUE, for example tau=0.9.")
+        try:
+            out[key.replace("-", "_")] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: brackets without end
+            out[key.replace("-", "_")] = text
+    return out

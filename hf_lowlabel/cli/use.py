@@ -1,0 +1,93 @@
+"""The verbs that use a finished model: evaluate, predict."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .select import data_flags, max_bad_flag
+
+SHOWN = (
+    *("images", "accuracy", "top5_accuracy", "balanced_accuracy", "nll", "ece"),
+    *("miou", "miou_all", "dice", "pixel_accuracy", "object_iou", "object_jaccard"),
+)
+
+
+def evaluate(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel evaluate", description="Metrics of a classifier or a segmenter on labeled images."
+    )
+    parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
+    parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "--dataset-split", help="split to evaluate on (default: the manifest's test images, else 'test')"
+    )
+    parser.add_argument("--split", help="manifest whose test images are meant (default: split.json of the run folder)")
+    data_flags(parser)
+    max_bad_flag(parser)
+    masks = parser.add_argument_group("segmenters (default: as the run folder was trained)")
+    masks.add_argument("--mask-column", help="column that holds the mask")
+    masks.add_argument(
+        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
+    )
+    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
+    masks.add_argument(
+        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
+    )
+    masks.add_argument(
+        "--window", type=int, help="side in px of a window that slides over the images (default: whole images)"
+    )
+    _task_flag(parser)
+    parser.add_argument("--output", help="write metrics (JSON) and pictures to this folder")
+    args = parser.parse_args(argv)
+    from ..training.serving import evaluate
+
+    metrics = evaluate(**vars(args))
+    for name in SHOWN:
+        if name in metrics:
+            value = metrics[name]
+            print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+    if "miou" in metrics:
+        from ..training.runs import per_class
+
+        print("IoU  " + per_class(metrics))
+    return 0
+
+
+def predict(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel predict", description="Class and confidence for images; or masks and overlays of them."
+    )
+    parser.add_argument("images", nargs="+", help="image files or folders (searched through)")
+    parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
+    parser.add_argument(
+        "--output",
+        default="predictions.csv",
+        help="file to write: .csv or .parquet (default: predictions.csv); "
+        "for a segmenter a folder (default: predictions)",
+    )
+    parser.add_argument("--top", type=int, default=1, help="classes listed for every image (default: 1)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
+    parser.add_argument("--device", help="'cpu' to leave a GPU alone")
+    parser.add_argument("--revision", help="revision of a model on the Hub")
+    parser.add_argument("--window", type=int, help="segmenters: side in px of a sliding window (default: whole images)")
+    _task_flag(parser)
+    args = parser.parse_args(argv)
+    from ..training.serving import folder_for, predict
+
+    rows, skipped = predict(**vars(args))
+    where = folder_for(args.output) if "mask" in rows[0] else args.output
+    print(
+        f"wrote {len(rows)} predictions to {where}" + (f", {len(skipped)} unreadable images skipped" if skipped else "")
+    )
+    for name, reason in skipped[:20]:
+        print(f"  skipped {name}: {reason}", file=sys.stderr)
+    return 0
+
+
+def _task_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task",
+        choices=("classification", "segmentation"),
+        help="what the model is expected to do (default: as it says)",
+    )
