@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, in_memory, unknown
-from .methods import METHODS
+from .methods import find, methods_for
 
 
 def setting(default: Any, help: str, **kwargs) -> Any:
@@ -166,15 +166,15 @@ class RunConfig(DataSource):
             return dataclasses.replace(self, method=DEFAULT_METHODS[self.verb, self.task]).resolved()
         if self.method not in methods_for(self.verb):
             raise unknown(f"{self.verb} method", self.method, methods_for(self.verb))
-        spec, masks = METHODS[self.method], self.verb == "finetune" and self.task == "segmentation"
+        spec, masks = find(self.method), self.verb == "finetune" and self.task == "segmentation"
         if self.verb == "finetune" and self.task not in spec.tasks:
             raise UserError(
                 f"{self.method} is a method for {' and '.join(spec.tasks)}, found a run of {self.task}; fix: --task "
                 f"{spec.tasks[0]}, or --method with one of "
-                f"{', '.join(n for n in methods_for(self.verb) if self.task in METHODS[n].tasks)}"
+                f"{', '.join(n for n in methods_for(self.verb) if self.task in find(n).tasks)}"
             )
-        # defaults and presets of a method for both tasks are those of its paper, for classification
-        defaults, presets = ({}, {}) if masks and "classification" in spec.tasks else (spec.defaults, spec.presets)
+        of_paper = self.verb == "pretrain" or self.task == spec.tasks[0]  # see methods.Method
+        defaults, presets = (spec.defaults, spec.presets) if of_paper else ({}, {})
         if self.preset is not None and self.preset not in presets:
             raise unknown(f"preset of {self.method}", self.preset, presets)
         chosen = {**defaults, **presets.get(self.preset, {})}
@@ -248,7 +248,7 @@ class RunConfig(DataSource):
             raise UserError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
         if not 0 <= getattr(self, "drop_rate", 0.0) < 1:
             raise UserError(f"drop_rate is {self.drop_rate}; expected a share of the features from 0 to below 1")
-        if METHODS[self.method].frozen:
+        if find(self.method).frozen:
             if self.push_to_hub and self.method != "probe":
                 raise UserError(
                     f"found push_to_hub for {self.method}, which leaves no network; expected a method that makes one; fix: "
@@ -260,13 +260,13 @@ class RunConfig(DataSource):
                     f"found {', '.join(given)} for {self.method}, which trains no network; expected none of them; fix: leave "
                     "them out, or take another --method"
                 )
-        if getattr(self, "prior", None) and not (METHODS[self.method].rule or METHODS[self.method].prior):
-            able = [name for name, spec in METHODS.items() if spec.rule or spec.prior]
+        if getattr(self, "prior", None) and not find(self.method).prior:
+            able = [name for name in methods_for("finetune") if find(name).prior]
             raise UserError(
                 f"found prior pseudo-labels for {self.method}, which has no use for them; expected one of "
                 f"{', '.join(able)}; fix: --method, or leave out --prior"
             )
-        if METHODS[self.method].prior == "must" and not self.prior:
+        if find(self.method).prior == "must" and not self.prior:
             raise UserError(
                 f"found no pseudo-labels for {self.method}; expected --prior FILE; fix: `hf-lowlabel priors`, or take "
                 "priors.safetensors of a run of probe, knn or label-spreading"
@@ -475,10 +475,6 @@ DEFAULT_METHODS = {
 
 def default_of(f: dataclasses.Field) -> Any:
     return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-
-
-def methods_for(verb: str) -> list[str]:
-    return [name for name, spec in METHODS.items() if spec.verb == verb]
 
 
 _hints = functools.cache(typing.get_type_hints)  # a millisecond each, asked for every field

@@ -9,10 +9,10 @@ import importlib
 import sys
 import warnings
 
-from .arguments import FinetuneConfig, PretrainConfig, RunConfig, field_type, from_dict, methods_for, read_yaml
+from .arguments import FinetuneConfig, PretrainConfig, RunConfig, field_type, from_dict, read_yaml
 from .cli_select import data_flags, max_bad_flag
 from .errors import UserError, unknown
-from .methods import METHODS, hyperparameters
+from .methods import find, hyperparameters, methods_for
 
 VERBS = {
     "pretrain": "adapt a pretrained network to your images, without labels",
@@ -319,18 +319,15 @@ def _methods(argv: list[str]) -> int:
         for verb in ("pretrain", "finetune"):
             print(f"{verb}:")
             for name in methods_for(verb):
-                m = METHODS[name]
+                m = find(name)
                 tasks = "" if m.tasks == ("classification",) else f"  [{', '.join(m.tasks)}]"
                 print(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
         return 0
-    if args.name not in METHODS:
-        raise unknown("method", args.name, METHODS)
-    m = METHODS[args.name]
+    m = find(args.name)
     print(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
-    prior = "may" if m.rule else m.prior
     print(
         f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}"
-        + (f"   --prior: {prior} be given" if prior else "")
+        + (f"   --prior: {m.prior} be given" if m.prior else "")
     )
     for title, values in {
         "hyperparameters": hyperparameters(m),

@@ -110,6 +110,7 @@ class VATEntMin(VAT):
     """VAT with entropy minimisation; arguments as there, `entropy` 0.06 in a run."""
 
     paper = "Miyato et al., VAT, with entropy minimisation"
+    year, arxiv = 2019, "1704.03976"
     defaults = dict(method_args=dict(entropy=0.06))  # Oliver et al. 2018, table of hyperparameters
     presets = {
         "cifar": dict(CIFAR, method_args=dict(entropy=0.06)),

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..arguments import FinetuneConfig, PretrainConfig, default_of
-from ..methods import METHODS
+from ..methods import METHODS, find
 from ..records import RunRecord
 
 HARDLY_MOVED = (
@@ -290,7 +290,7 @@ def settings(facts: RunRecord) -> str:
 
 def method_name(name: str) -> str:
     """The method as a link to its paper, when it is one of ours and has one."""
-    paper = METHODS.get(name)
+    paper = find(name) if name in METHODS else None
     return f"[{name}](https://arxiv.org/abs/{paper.arxiv})" if paper and paper.arxiv else cell(name)
 
 

@@ -17,6 +17,7 @@ from ..errors import MissingSplit, UserError
 from ..evaluation.checkpoints import LAST, median_of_last, sel
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.weights import Prior
+from ..methods import build_objective
 from ..models import create_classifier
 from ..models.adaptformer import add_adaptformer
 from ..models.lora import add_lora, merged
@@ -133,12 +134,12 @@ def make_objective(config: FinetuneConfig, model, pool, at: SplitIndices, names:
     if config.freeze:
         freeze_stages(model, config.freeze)
     priors = load_priors(config.prior, pool.ids, names) if config.prior else None
-    objective = setup.build_objective(
+    objective = build_objective(
         config.method,
         model,
         config.method_args,
         num_classes=len(names),
-        pool=len(pool),
+        num_images=len(pool),
         num_labeled=len(at.labeled),
         priors=priors,
     )

@@ -22,8 +22,7 @@ from torch import nn
 from ..arguments import FinetuneConfig
 from ..errors import UserError
 from ..evaluation.metrics import classification_metrics, softmax
-from ..finetuning.probes import PROBES, probe_head
-from ..methods import METHODS, hyperparameters
+from ..methods import check_arguments, find, hyperparameters
 from ..models import create_classifier
 from ..views.table import build_view
 from . import setup
@@ -54,7 +53,7 @@ class Fit:
 
 def run(config: FinetuneConfig, folder: Path) -> Run:
     """Fit the method to features, evaluate it and save what it is."""
-    setup.check_arguments(config.method, config.method_args, hyperparameters(METHODS[config.method]))
+    check_arguments(config.method, config.method_args, hyperparameters(find(config.method)))
     if config.init_from and not setup.is_model_folder(config.init_from):
         raise UserError(
             f"found no config.json in {config.init_from}; expected a run folder or a saved model, since {config.method} takes "
@@ -127,14 +126,12 @@ def fit(
     config: FinetuneConfig, model, features: dict[str, np.ndarray], labels: np.ndarray, num_classes: int, logits: dict
 ) -> dict:
     """Class probabilities [n, K] of the images of every pool; `probe` becomes the head of the model, which is asked."""
-    x, arguments = features["training"], config.method_args
+    x, method = features["training"], find(config.method)(**config.method_args)
     if config.method == "probe":
-        weight, bias = probe_head(x, labels, num_classes=num_classes, **arguments)
+        weight, bias = method.head(x, labels, num_classes=num_classes)
         model.set_classifier(torch.from_numpy(weight).to(model.device), torch.from_numpy(bias).to(model.device))
         return {part: softmax(ask().numpy()) for part, ask in logits.items()}
-    together = PROBES[config.method](
-        x, labels, np.concatenate(list(features.values())), num_classes=num_classes, **arguments
-    )
+    together = method.fit_predict(x, labels, np.concatenate(list(features.values())), num_classes=num_classes)
     return dict(zip(features, np.split(together, np.cumsum([len(f) for f in features.values()])[:-1]), strict=True))
 
 

@@ -197,7 +197,7 @@ class Loop:
             shown = "  ".join(
                 f"{k} {'NaN' if v is None else format(v, '.4g')}"
                 for k, v in row.items()
-                if k in ("loss", "used", "z_std", "train_accuracy")
+                if k in ("loss", "mask_ratio", "z_std", "train_accuracy")
             )
             bar.set_postfix_str(shown)
             if bar.disable:

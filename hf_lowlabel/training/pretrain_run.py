@@ -15,7 +15,7 @@ from ..data.streaming import ShardedStream, Shards
 from ..distributed import world
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..hub.card_parts import HARDLY_MOVED
-from ..methods import METHODS
+from ..methods import build_objective, find
 from ..models import create_backbone
 from ..pretraining.l2_sp import L2SP
 from ..records import Row
@@ -65,9 +65,9 @@ def run(config: PretrainConfig, folder: Path) -> Run:
     if config.from_scratch:
         setup.normalise(encoder, pool)
     prep = encoder.preprocessing
-    if setup.load(METHODS[config.method].cls).maps:
+    if find(config.method).maps:
         encoder.freeze_beyond_map()
-    objective = setup.build_objective(config.method, encoder, config.method_args, pool=None if shards else len(pool))
+    objective = build_objective(config.method, encoder, config.method_args, num_images=None if shards else len(pool))
     if config.l2_sp and not config.from_scratch:
         objective = L2SP(objective, config.l2_sp / config.batch_size)
     setup.start_from(objective, config)

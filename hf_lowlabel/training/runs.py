@@ -11,7 +11,7 @@ import yaml
 
 from ..arguments import FinetuneConfig, PretrainConfig, RunConfig, from_dict, settings_text, to_dict
 from ..errors import UserError
-from ..methods import METHODS
+from ..methods import find
 from . import finetune_run, frozen_run, pretrain_run
 from .folder import claim, forget, release
 from .loop import duration
@@ -39,7 +39,7 @@ def finetune(config: FinetuneConfig | None = None, **settings) -> Run:
         from . import segment_run  # smp, which nothing else needs
 
         return _run(segment_run.run, config)
-    return _run((frozen_run if METHODS[config.method].frozen else finetune_run).run, config)
+    return _run((frozen_run if find(config.method).frozen else finetune_run).run, config)
 
 
 pretrain.__doc__ += settings_text(PretrainConfig)

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..evaluation.checkpoints import LAST, median_of_last
 from ..evaluation.overlays import Examples
 from ..evaluation.segmentation import Normalise, evaluate_segmentation, probabilities
+from ..methods import build_objective
 from ..models import LoadReport
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
@@ -46,8 +47,13 @@ def run(config: FinetuneConfig, folder: Path) -> Run:
     if config.from_scratch and not config.init_from:
         model.config.image_mean, model.config.image_std = statistics_of(pool)
     seen = dict(mean=model.config.image_mean, std=model.config.image_std)
-    objective = setup.build_objective(
-        config.method, model, config.method_args, num_classes=len(names), pool=len(pool), num_labeled=len(labeled_pool)
+    objective = build_objective(
+        config.method,
+        model,
+        config.method_args,
+        num_classes=len(names),
+        num_images=len(pool),
+        num_labeled=len(labeled_pool),
     )
     setup.start_from(objective, config)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import logging
 import math
 import statistics
@@ -25,8 +23,6 @@ from ..data.image_cache import build_cache
 from ..data.splits import Split
 from ..distributed import all_gather, best_device, interactive, world
 from ..errors import UserError, unknown
-from ..methods import FACTS, METHODS
-from ..objective import Objective
 from ..views.table import build_view
 
 log = logging.getLogger("hf_lowlabel")
@@ -224,51 +220,6 @@ def steps_ahead(config: RunConfig, images: int, size: int, device: torch.device)
         return 1
     pixels = 2**19 if device.type == "cpu" else 2**22
     return min(max(pixels // (max(images, 1) * size**2), 1), 16)
-
-
-def load(path: str) -> type:
-    """The class behind "module:Class" of the methods table."""
-    module, name = path.split(":")
-    return getattr(importlib.import_module(f"hf_lowlabel.{module}"), name)
-
-
-def build_objective(
-    name: str,
-    network: torch.nn.Module,
-    arguments: dict,
-    *,
-    num_classes: int | None = None,
-    pool: int | None = None,
-    num_labeled: int | None = None,
-    priors: torch.Tensor | None = None,
-) -> Objective:
-    """The objective of a method over `network`; `arguments` are its and its rule's hyperparameters, checked by name."""
-    spec = METHODS[name]
-    cls, rule_cls = load(spec.cls), load(spec.rule) if spec.rule else None
-    own = _keywords(cls)
-    rules = _keywords(rule_cls) if rule_cls else {}
-    check_arguments(name, arguments, {**rules, **own})
-    facts = {"num_classes": num_classes, "pool": pool, "num_labeled": num_labeled, "priors": priors}
-    extra = {"rule": rule_cls(**_pick(arguments, facts, rules))} if rule_cls else {}
-    return cls(network, **_pick(arguments, facts, own), **extra)
-
-
-def check_arguments(name: str, arguments: dict, known: dict[str, object]) -> None:
-    """UserError for a hyperparameter that the method does not have, or one that should be a number. known: name -> default."""
-    offered = {k for k in known if k not in FACTS}
-    for key, value in arguments.items():
-        if key not in offered:
-            raise unknown(f"hyperparameter of {name}", key, offered)
-        if isinstance(known[key], (int, float)) and not isinstance(value, (int, float)):
-            raise UserError(f"{key} of {name} is {value!r}; expected a number such as {known[key]!r}")
-
-
-def _keywords(cls: type) -> dict[str, object]:
-    return {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
-
-
-def _pick(arguments: dict, facts: dict, names: dict) -> dict:
-    return {k: v for k, v in {**facts, **arguments}.items() if k in names}
 
 
 def make_network(config: RunConfig, source: ImageDataset, create) -> tuple[torch.nn.Module, int, int]:
