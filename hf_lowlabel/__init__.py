@@ -5,7 +5,8 @@
     run = finetune(dataset="photos/", model="runs/backbone", num_labels=40, output_dir="runs/classifier")
     run.model.save_pretrained("my-classifier")
 
-help(pretrain) and help(finetune) list every setting; `METHODS` maps the name of a method to its paper, defaults and presets.
+help(pretrain) and help(finetune) list every setting; `METHODS` names the methods,
+and hf_lowlabel.methods.find(name) is the class of one, with its paper, defaults and presets.
 Everything is imported on first use, so that `import hf_lowlabel` costs next to nothing.
 """
 

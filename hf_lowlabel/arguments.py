@@ -9,10 +9,9 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fields import FlatAccess, Setting, coerce, setting, settings_in, settings_text
+from .fields import Setting, coerce, setting, settings_in, settings_text
 from .foreign_names import no_such_setting
 
-TASKS = ("classification", "segmentation")
 SCHEDULES = tuple("cosine fixmatch constant linear poly steps steps-late steps-moam steps-even steps-tuning".split())
 TUNING = dict(verb="finetune", trains=True, of_task=True)  # a way to finetune that only some tasks have
 HELD_OUT = dict(verb="finetune", draw=True)  # what a split manifest settles
@@ -267,7 +266,7 @@ GROUPS = {"data": DataArguments, "model": ModelArguments, "views": ViewArguments
 
 
 @dataclass
-class Config(FlatAccess):  # transition: FlatAccess
+class Config:
     """Everything that decides a run.
 
     `verb` is "pretrain" or "finetune", `task` what is learned, `method` the method's name or a class of one's own with
@@ -276,7 +275,7 @@ class Config(FlatAccess):  # transition: FlatAccess
     """
 
     verb: str
-    task: str = setting("classification", "what is learned: the class of an image, or of every pixel", choices=TASKS)
+    task: str = setting("classification", "what is learned: classification (the class of an image), multilabel (all that apply), segmentation (of every pixel)")
     method: Any = setting(
         None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix)"
     )
@@ -334,16 +333,3 @@ def marked(mark: str) -> frozenset[str]:
 
 for _cls in (*GROUPS.values(), Config):
     _cls.__doc__ += settings_text(settings_in(_cls))
-
-
-DataSource, RunConfig = DataArguments, Config  # transition
-
-
-def PretrainConfig(**settings: Any) -> Config:  # transition
-    """Config.from_flat("pretrain", settings)"""
-    return Config.from_flat("pretrain", settings)
-
-
-def FinetuneConfig(**settings: Any) -> Config:  # transition
-    """Config.from_flat("finetune", settings)"""
-    return Config.from_flat("finetune", settings)

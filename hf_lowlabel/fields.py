@@ -188,25 +188,3 @@ def _asked(bounds: dict[str, float]) -> str:
     if bounds == {"at least": 0, "at most": 1}:
         return "a share from 0 to 1"
     return " and ".join(f"{word} {limit}" for word, limit in bounds.items())
-
-
-class FlatAccess:  # transition
-    """`config.learning_rate` for `config.training.learning_rate`, read and set, until all callers name the group."""
-
-    def __getattr__(self, name: str) -> Any:
-        for group in ("data", "views", "training", "model"):
-            if not name.startswith("__") and hasattr(self.__dict__.get(group), name):
-                return getattr(self.__dict__[group], name)
-        raise AttributeError(f"a configuration has no setting {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in {f.name for f in dataclasses.fields(self)}:
-            for group in ("data", "views", "training", "model"):
-                if hasattr(self.__dict__[group], name):
-                    return setattr(self.__dict__[group], name, value)
-        super().__setattr__(name, value)
-
-    def resolved(self) -> Any:
-        from .settings import resolve
-
-        return resolve(self)

@@ -1,27 +1,32 @@
 """The contract every method meets: what a batch is, what a step returns, how a teacher follows its student.
 
-Shape letters: B batch, C channels, H W height and width in px, K classes, D features, N images in the pool.
+Shape letters: B batch, C channels, H W height and width in px, K classes, D features, N images of a run.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .methods import Method
+
 IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, Method):
     """One paper = one subclass. `forward` is the paper's loss; `after_step` is what happens once per optimizer step.
 
     `forward(batch, t)` takes a dict of tensors and `t`, the progress of training in [0, 1]; it returns a dict with
     "loss" (a differentiable scalar) and any number of detached scalars to log. It is called once per micro-batch, so
     that DDP and autocast see one forward pass. State that must survive a resume is a registered buffer. Random numbers
     come from torch's global generators, which the trainer seeds from (seed, step, rank) before every step.
+
+    Class attributes name the paper, its settings and what it needs (`Method`); a class of one's own needs none of them.
     """
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
@@ -51,6 +56,7 @@ class PretrainObjective(Objective):
     evaluated and saved.
     """
 
+    verb: ClassVar[str] = "pretrain"
     views: tuple[str, ...] = ("byol1", "byol2")
     geometry: bool = False  # whether a batch must bring "boxes" and "flips"
     maps: bool = False  # whether it trains on feature maps; what the encoder has behind them then stays as it is
@@ -76,6 +82,7 @@ class FinetuneObjective(Objective):
     `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
     """
 
+    verb: ClassVar[str] = "finetune"
     labeled_views: dict[str, str] = {"image": "weak"}
     unlabeled_views: dict[str, str] = {"weak": "weak", "strong": "strong"}
 

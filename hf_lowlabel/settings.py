@@ -2,114 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from .arguments import Config, known_settings
+from .arguments import Config, known_settings, marked
 from .errors import UserError, unknown
 from .fields import check
-from .methods import METHODS, Method
-
-FALLBACKS: dict[str, dict] = {  # where neither the user nor the method says anything
-    "pretrain": dict(
-        max_steps=1000,
-        batch_size=256,
-        optimizer="lars",
-        learning_rate=0.3,
-        weight_decay=1e-6,
-        lr_scheduler_type="cosine",
-        warmup_ratio=0.0,
-        head_lr=1.0,
-        l2_sp=1e-2,
-    ),
-    "finetune": dict(
-        max_steps=5000,
-        batch_size=64,
-        optimizer="sgd",
-        learning_rate=0.03,
-        weight_decay=5e-4,
-        lr_scheduler_type="fixmatch",
-        warmup_ratio=0.0,
-        head_lr=1.0,
-        unlabeled_ratio=7,
-    ),
-    "segmentation": dict(
-        max_steps=10_000,
-        batch_size=10,
-        optimizer="adam",
-        learning_rate=1e-4,
-        weight_decay=0.0,
-        lr_scheduler_type="constant",
-        warmup_ratio=0.0,
-        head_lr=1.0,
-        unlabeled_ratio=1,
-        architecture="deeplabv3plus-os16",
-        scale=[0.5, 1.5],
-    ),
-}
-DEFAULT_METHODS = {
-    ("pretrain", "classification"): "byol",
-    ("pretrain", "segmentation"): "pixpro",
-    ("finetune", "classification"): "fixmatch",
-    ("finetune", "segmentation"): "cutmix",
-}
-_MASKS = {"mask_column", "classes", "mask_format", "mask_ignore"}
-_DECODER = {"architecture", "architecture_args", "image_height", "scale", "window"}
-_ADAPTERS = {"drop_rate", "freeze", "lora_rank", "lora_alpha", "adapter_width"}
-TAKES = {  # transition: each task's object says which of the settings marked of_task it takes
-    "classification": {"class_balanced", "prior", *_ADAPTERS},
-    "segmentation": {*_MASKS, *_DECODER},
-}
+from .methods import METHODS, Method, find, name_of
+from .tasks import TASKS, get_task
+from .tasks.base import Task
 
 
-def methods_for(verb: str) -> list[str]:
-    """Names of the methods of "pretrain" or "finetune"."""
-    return [name for name, spec in METHODS.items() if spec.verb == verb]
 
-
-def spec_of(config: Config) -> Method:
-    """The row of METHODS that a configuration names, or one about the user's own class.
-
-    Raises:
-        UserError: no method of this verb has the name, or it is none for the task.
-    """
-    name, verb, task = config.method, config.verb, config.task
-    if isinstance(name, type):
-        own = {key: getattr(name, key, {}) for key in ("defaults", "presets")}
-        return Method(verb, "", name.__name__, 0, "", "", prior="may", tasks=(task,), **own)
-    if name not in methods_for(verb):
-        raise unknown(f"{verb} method", name, methods_for(verb))
-    spec = METHODS[name]
-    if verb == "finetune" and task not in spec.tasks:
-        able = [n for n in methods_for(verb) if task in METHODS[n].tasks]
-        raise UserError(
-            f"{name} is a method for {' and '.join(spec.tasks)}, and this is a run of {task}. Use "
-            f"--task {spec.tasks[0]}, or --method with one of {', '.join(able)}."
-        )
-    return spec
-
-
-def resolve(config: Config, takes: Collection[str] | None = None) -> Config:
-    """A copy in which the method's defaults and the preset fill every setting left at None.
+def resolve(config: Config) -> Config:
+    """A copy whose method is a class, and in which its defaults and the preset fill every setting left at None.
 
     Args:
         config: what the user said.
-        takes: those of the settings marked `of_task` that the task takes.
 
     Raises:
         UserError: a name that is not known, a value out of range, settings that do not go together.
     """
-    verb, task = config.verb, config.task
-    if (verb, task) not in DEFAULT_METHODS:
-        raise unknown("task", task, [name for _, name in DEFAULT_METHODS])
-    if config.method is None:
-        config = config.replace(method=DEFAULT_METHODS[verb, task])
-    spec, masks = spec_of(config), verb == "finetune" and task == "segmentation"
-    # defaults and presets of a method for both tasks are those of its paper, for classification
-    defaults, presets = ({}, {}) if masks and "classification" in spec.tasks else (spec.defaults, spec.presets)
+    verb, task = config.verb, get_task(config.task)
+    method = task.method(verb, config.method if config.method is not None else task.default_methods[verb])
+    if not isinstance(method, type) or getattr(method, "verb", None) != verb:
+        base = "PretrainObjective" if verb == "pretrain" else "FinetuneObjective"
+        raise UserError(f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}.")
+    # defaults and presets of a finetuning method are those of its paper, for the first of its tasks
+    of_paper = verb == "pretrain" or task.name == method.tasks[0]
+    defaults, presets = (method.defaults, method.presets) if of_paper else ({}, {})
     if config.preset is not None and config.preset not in presets:
-        raise unknown(f"preset of {config.method}", config.preset, presets)
+        raise unknown(f"preset of {name_of(method)}", config.preset, presets)
     said, chosen = config.flat(), {**defaults, **presets.get(config.preset, {})}
     if said.get("sharded"):
         _sharded(said)
@@ -117,35 +40,31 @@ def resolve(config: Config, takes: Collection[str] | None = None) -> Config:
         chosen["max_steps"] = said["max_steps"]  # the length is given in epochs: no default in steps
     if said["max_steps"] is not None:
         chosen["epochs"] = said["epochs"]
-    values = {**({} if spec.frozen else FALLBACKS["segmentation" if masks else verb]), **chosen}
+    values = {**({} if method.frozen else task.fallbacks[verb]), **chosen}
     arguments = {**values.pop("method_args", {}), **config.method_args}
     filled = {name: value for name, value in values.items() if said[name] is None}
-    out = config.replace(method_args=arguments, **filled)
-    validate(out, spec, TAKES[task] if takes is None else takes)
+    out = config.replace(method=method, method_args=arguments, **filled)
+    validate(out, task)
     return out
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
-def validate(config: Config, spec: Method, takes: Collection[str]) -> None:
-    """Every check that needs neither data nor weights.
-
-    Args:
-        config: with its defaults filled in.
-        spec: the method's row.
-        takes: those of the settings marked `of_task` that the task takes.
+def validate(config: Config, task: Task) -> None:
+    """Every check that needs neither data nor weights; `config` has its defaults filled in.
 
     Raises:
         UserError: a value out of range, settings that do not go together.
     """
-    values, known = config.flat(), known_settings(config.verb)
+    values, known, method = config.flat(), known_settings(config.verb), config.method
     if isinstance(values["dataset"], (str, type(None))) and not values["dataset"]:
         raise UserError("No data is given. Name it with --dataset: a Hub id, a folder, a parquet file or 'digits'.")
     for s in known.values():
         check(s, values[s.name])
-        if s.meta.get("of_task") and s.name not in takes and values[s.name] != s.default:
-            raise UserError(f"{s.name} means nothing to a run of {config.task}. Leave it out, or take another --task.")
+        if s.meta.get("of_task") and s.name not in task.takes and values[s.name] != s.default:
+            able = [name for name in TASKS if s.name in get_task(name).takes]
+            raise UserError(f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out.")
     for rule in (_scale, _draw, _frozen, _prior, _adapters):
-        rule(values, spec, config.method)
+        rule(values, method, name_of(method))
 
 
 def _changed(values: dict, mark: str) -> list[str]:
@@ -156,13 +75,13 @@ def _changed(values: dict, mark: str) -> list[str]:
     ]
 
 
-def _scale(values: dict, spec: Method, method: str) -> None:
+def _scale(values: dict, method: type[Method], name: str) -> None:
     scale = values.get("scale")
     if scale and (len(scale) != 2 or scale[0] > scale[1]):
         raise UserError(f"scale is {scale}. It must be two factors, the smaller first, such as 0.5 1.5.")
 
 
-def _draw(values: dict, spec: Method, method: str) -> None:
+def _draw(values: dict, method: type[Method], name: str) -> None:
     drawn = _changed(values, "draw")
     if values["split"] and drawn:
         raise UserError(
@@ -171,36 +90,36 @@ def _draw(values: dict, spec: Method, method: str) -> None:
         )
 
 
-def _frozen(values: dict, spec: Method, method: str) -> None:
-    if not spec.frozen:
+def _frozen(values: dict, method: type[Method], name: str) -> None:
+    if not method.frozen:
         return
-    if values["push_to_hub"] and method != "probe":
+    if values["push_to_hub"] and not hasattr(method, "head"):
         raise UserError(
-            f"{method} leaves no network that push_to_hub could push. Leave it out, and give the run's "
+            f"{name} leaves no network that push_to_hub could push. Leave it out, and give the run's "
             "priors.safetensors to a run of probe or self-training (--prior)."
         )
     given = _changed(values, "trains")
     if given:
         raise UserError(
-            f"{_and(given)} mean{'' if given[1:] else 's'} nothing to {method}, which trains no network. Leave "
+            f"{_and(given)} mean{'' if given[1:] else 's'} nothing to {name}, which trains no network. Leave "
             f"{'them' if given[1:] else 'it'} out, or take another --method."
         )
 
 
-def _prior(values: dict, spec: Method, method: str) -> None:
-    if values.get("prior") and not (spec.rule or spec.prior):
-        able = [name for name, row in METHODS.items() if row.rule or row.prior]
+def _prior(values: dict, method: type[Method], name: str) -> None:
+    if values.get("prior") and not (method.rule_class or method.prior):
+        able = [n for n in METHODS if find(n).rule_class or find(n).prior]
         raise UserError(
-            f"{method} has no use for prior pseudo-labels. Leave --prior out, or take a method of {', '.join(able)}."
+            f"{name} has no use for prior pseudo-labels. Leave --prior out, or take a method of {', '.join(able)}."
         )
-    if spec.prior == "must" and not values["prior"]:
+    if method.prior == "must" and not values["prior"]:
         raise UserError(
-            f"{method} needs pseudo-labels. Give --prior FILE: `hf-lowlabel priors` writes one, and so does a run of "
+            f"{name} needs pseudo-labels. Give --prior FILE: `hf-lowlabel priors` writes one, and so does a run of "
             "probe, knn or label-spreading (priors.safetensors)."
         )
 
 
-def _adapters(values: dict, spec: Method, method: str) -> None:
+def _adapters(values: dict, method: type[Method], name: str) -> None:
     small = [name for name in ("lora_rank", "adapter_width") if values.get(name)]
     if len(small) == 2:
         raise UserError("lora_rank and adapter_width cannot be given together. Leave one of them out.")
@@ -257,13 +176,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return {str(k).replace("-", "_"): v for k, v in values.items()}
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def recorded(config: Config) -> dict[str, Any]:
     """The settings of a run as training.yaml records them: flat, and an object that has no name by what it is."""
 
-    def recorded(value: Any) -> Any:
+    def text(value: Any) -> Any:
         if isinstance(value, type):
-            return f"{value.__module__}.{value.__qualname__}"
+            return name_of(value)
         plain = value is None or isinstance(value, (bool, int, float, str, list, dict))
         return value if plain else f"a {type(value).__name__} in memory"
 
-    return {name: recorded(value) for name, value in config.flat().items()}
+    return {name: text(value) for name, value in config.flat().items()}
+
+
+def may_change() -> frozenset[str]:
+    """Settings that a resumed run may have others of."""
+    return marked("may_change")
+
+
+def private_names() -> frozenset[str]:
+    """Settings that say nothing about a model: where a run is and what becomes of it."""
+    return marked("private")

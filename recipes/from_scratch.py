@@ -33,7 +33,7 @@ from pathlib import Path
 from data_sets import SMALL, arguments, common
 
 from hf_lowlabel import finetune, pretrain
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import find
 
 LABELS = {"cifar10": (40, 10, 250, 1000, 4000), "cifar100": (400, 200, 2500), "svhn": (40,), "stl10": (40, 20)}
 
@@ -56,7 +56,7 @@ def main() -> None:
     shared["model"] = args.model or shared["model"]
     start = dict(from_scratch=True)
     if args.pretrain != "none":
-        preset = "cifar" if "cifar" in METHODS[args.pretrain].presets else None
+        preset = "cifar" if "cifar" in find(args.pretrain).presets else None
         backbone = pretrain(
             **shared,
             **start,
@@ -67,8 +67,8 @@ def main() -> None:
         )
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    preset = "cifar" if "cifar" in METHODS[args.method].presets else None
-    usual = METHODS[args.method].presets.get("cifar", {}).get("weight_decay") == 5e-4
+    preset = "cifar" if "cifar" in find(args.method).presets else None
+    usual = find(args.method).presets.get("cifar", {}).get("weight_decay") == 5e-4
     decay = dict(weight_decay=1e-3) if args.benchmark == "cifar100" and usual else {}  # Sohn et al., table 4
     run = finetune(
         **{**shared, **start},

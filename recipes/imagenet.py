@@ -30,7 +30,7 @@ from data_sets import arguments, common, for_pretrain
 
 from hf_lowlabel import finetune, load_source, pretrain
 from hf_lowlabel.data.splits import Split
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import find
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
 
 PER_CLASS = {"1": 13, "10": 128}  # of 1000 classes
@@ -57,7 +57,7 @@ def main() -> None:
     number = args.num_labels or 1000 * PER_CLASS[args.percent]
     start = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
     if args.pretrain != "none":
-        preset = "imagenet" if "imagenet" in METHODS[args.pretrain].presets else None
+        preset = "imagenet" if "imagenet" in find(args.pretrain).presets else None
         backbone = pretrain(
             **for_pretrain(shared), **start, method=args.pretrain, preset=preset, output_dir=str(folder / args.pretrain)
         )
@@ -70,7 +70,7 @@ def main() -> None:
         pseudo_labels([args.label_with], source, Split.load(given), folder / "pseudo-labels.safetensors")
         labels = dict(split=str(given), prior=str(folder / "pseudo-labels.safetensors"))
         method = "self-training"
-    presets = METHODS[method].presets
+    presets = find(method).presets
     preset = next((name for name in (f"imagenet-{args.percent}", "imagenet") if name in presets), None)
     stated = {"epochs", "max_steps"} & set(presets.get(preset, {}))  # the paper's own length
     length = {} if stated and not args.epochs else dict(epochs=args.epochs or 50.0)

@@ -28,7 +28,7 @@ from pathlib import Path
 from data_sets import arguments, common
 
 from hf_lowlabel import finetune, pretrain
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import find
 
 LABELS = {"cifar10": (40, 10, 250, 1000, 4000), "cifar100": (400, 200, 2500), "svhn": (40,)}  # the first is the default
 
@@ -64,7 +64,7 @@ def main() -> None:
         )
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
-    preset = "pretrained" if "pretrained" in METHODS[args.method].presets else None
+    preset = "pretrained" if "pretrained" in find(args.method).presets else None
     rate = {"learning_rate": args.lr} if args.lr else {} if preset else {"learning_rate": 0.1}  # section 4.2
     run = finetune(
         **shared,

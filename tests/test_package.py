@@ -1,6 +1,7 @@
 """The package as others get it: a light import, a table that agrees with the code, a wheel that works outside the checkout."""
 
 import importlib
+import dataclasses
 import inspect
 import os
 import re
@@ -13,7 +14,8 @@ import pytest
 
 import hf_lowlabel
 from hf_lowlabel.arguments import GROUPS, Config, known_settings
-from hf_lowlabel.methods import METHODS, hyperparameters
+from hf_lowlabel.finetuning.probes import FrozenMethod
+from hf_lowlabel.methods import METHODS, find, hyperparameters, methods_for, name_of, verb_of
 from hf_lowlabel.objective import FinetuneObjective, PretrainObjective
 
 ROOT = Path(__file__).parent.parent
@@ -64,15 +66,12 @@ def test_progress_bars_are_made_for_notebooks_too(monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_table_agrees_with_the_code(name):
-    spec = METHODS[name]
-    module, cls = spec.cls.split(":")
-    cls = getattr(importlib.import_module(f"hf_lowlabel.{module}"), cls)
-    assert inspect.isclass(cls) is False or issubclass(
-        cls, {"pretrain": PretrainObjective, "finetune": FinetuneObjective}[spec.verb]
-    )
-    assert set(spec.defaults.get("method_args", {})) <= set(hyperparameters(spec))
-    for preset in spec.presets.values():
-        assert set(preset.get("method_args", {})) <= set(hyperparameters(spec))
+    cls = find(name)
+    base = FrozenMethod if cls.frozen else {"pretrain": PretrainObjective, "finetune": FinetuneObjective}[cls.verb]
+    assert issubclass(cls, base) and name in methods_for(cls.verb)
+    assert verb_of(name) == cls.verb and name_of(cls) == name and "paper" in vars(cls) and "year" in vars(cls)
+    for values in (cls.defaults, *cls.presets.values()):
+        assert set(values.get("method_args", {})) <= set(hyperparameters(cls))
 
 
 def test_imports_run_one_way():

@@ -86,7 +86,7 @@ def _panel(name: str, row: dict) -> str | None:
         return ACCURACY
     if last.endswith("std"):
         return SPREAD
-    if last in ("used", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):
+    if last in ("mask_ratio", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):
         return PSEUDO
     return LOSS if "loss" in last or ("loss" in row and last not in NO_LOSS) else OTHER
 

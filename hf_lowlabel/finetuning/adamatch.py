@@ -19,15 +19,24 @@ from torch import Tensor, nn
 
 from .fixmatch import FixMatch
 from .functional import frozen_statistics, predict
-from .weights import Rule
+from .presets import CIFAR, PRETRAINED
+from .weights import Ada, Rule
 
 
 class AdaMatch(FixMatch):
     """FixMatch with alignment to the labeled images, a relative threshold and random logit interpolation.
 
     rule: Ada. lambda_u: weight of the unlabeled loss at the end of its warm-up. ema_decay: of the weights that are
-    evaluated. Running statistics of BatchNorm come from the joint batch alone.
+    evaluated. Running statistics of BatchNorm come from the batch of all views alone.
     """
+
+    paper = "Berthelot et al., AdaMatch"
+    year, arxiv = 2022, "2106.04732"
+    needs = "weak and strong view of all images"
+    tasks = ("classification",)
+    rule_class = Ada
+    defaults = {}
+    presets = {"cifar": dict(CIFAR, unlabeled_ratio=3, weight_decay=1e-3), "pretrained": PRETRAINED}
 
     labeled_views = {"image": "weak", "strong": "strong"}
 
@@ -37,10 +46,10 @@ class AdaMatch(FixMatch):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         x_l, y = torch.cat([labeled["image"], labeled["strong"]]), labeled["target"].repeat(2)
-        joint, logits_w, logits_s = self.predict(x_l, unlabeled["weak"], unlabeled["strong"])
+        together, logits_w, logits_s = self.predict(x_l, unlabeled["weak"], unlabeled["strong"])
         with frozen_statistics(self.model):
             (alone,) = predict(self.model, x_l)
-        logits_l = torch.lerp(alone, joint, torch.rand_like(joint))  # [2B, K]
+        logits_l = torch.lerp(alone, together, torch.rand_like(together))  # [2B, K]
 
         with torch.no_grad():
             p_labeled = logits_l[: len(y) // 2].softmax(1)
@@ -52,5 +61,5 @@ class AdaMatch(FixMatch):
             "loss": supervised + warmup * self.lambda_u * consistency + self.rule.penalty(logits_s, w),
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": w.mean(),
+            "mask_ratio": w.mean(),
         }

@@ -28,6 +28,33 @@ class ClassMix(FinetuneObjective):
     teacher, whose BatchNorm has statistics of its own. As in the authors' code the student is evaluated.
     """
 
+    paper = "Olsson et al., ClassMix"
+    year, arxiv = 2021, "2007.07936"
+    needs = "weak and strong view of at least two images"
+    tasks = ("segmentation",)
+    # section 4 and the authors' configs/; there whole images of Cityscapes, neither scaled nor mirrored
+    defaults = dict(
+        optimizer="sgd",
+        learning_rate=2.5e-4,
+        head_lr=10.0,
+        batch_size=10,
+        unlabeled_ratio=1,
+        weight_decay=5e-4,
+        lr_scheduler_type="poly",
+    )
+    presets = {
+        "voc": dict(batch_size=10, image_size=321, max_steps=40_000),
+        "cityscapes": dict(
+            batch_size=2,
+            stored_size=1024,
+            image_size=1024,
+            image_height=512,
+            scale=[1.0, 1.0],
+            flip=False,
+            max_steps=40_000,
+        ),
+    }
+
     unlabeled_views = {"weak": "weak", "strong": "strong"}
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.968, ema_decay: float = 0.99):
@@ -57,5 +84,5 @@ class ClassMix(FinetuneObjective):
             "loss": supervised + self.lambda_u * consistency,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": r,
+            "mask_ratio": r,
         }

@@ -59,6 +59,20 @@ class CLMB(FinetuneObjective):
     evaluated.
     """
 
+    paper = "Alonso et al., Pixel-level contrastive learning from a class-wise memory bank"
+    year, arxiv = 2021, "2104.13415"
+    needs = "weak and two strong views of at least two images"
+    tasks = ("segmentation",)
+    # the authors' configs/
+    defaults = dict(
+        optimizer="sgd",
+        learning_rate=2e-4,
+        batch_size=10,
+        unlabeled_ratio=1,
+        weight_decay=5e-4,
+        lr_scheduler_type="poly",
+    )
+
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
     def __init__(

@@ -21,6 +21,7 @@ from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
 from .functional import align, embed, has_batchnorm, label_weak, products, projection
 from .memory import Queue, RunningMean
+from .presets import CIFAR, PRETRAINED
 
 
 class CoMatch(FinetuneObjective):
@@ -31,6 +32,24 @@ class CoMatch(FinetuneObjective):
     prediction. temperature: T of the similarities. width: of the embeddings. bank: images in the memory (5 of the
     authors' batches). memory: batches of which p~ is the mean. ema_decay: of the weights that are evaluated.
     """
+
+    paper = "Li et al., CoMatch"
+    year, arxiv = 2021, "2011.11183"
+    needs = "weak, strong and SimCLR view"
+    presets = {
+        "cifar": dict(CIFAR, max_steps=2**19),
+        "pretrained": PRETRAINED,
+        "imagenet": dict(
+            learning_rate=0.1,
+            batch_size=160,
+            unlabeled_ratio=4,
+            weight_decay=1e-4,
+            lr_scheduler_type="cosine",
+            method_args=dict(
+                tau=0.6, edge=0.3, lambda_u=10.0, lambda_c=10.0, temperature=0.1, width=128, bank=30_000, memory=128
+            ),
+        ),
+    }
 
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "simclr"}
 
@@ -54,14 +73,14 @@ class CoMatch(FinetuneObjective):
         self.lambda_u, self.lambda_c, self.tau, self.edge = lambda_u, lambda_c, tau, edge
         self.alpha, self.temperature = alpha, temperature
         self.projector, self.mean = projection(model.num_features, width), RunningMean(memory, num_classes)
-        self.bank, self.joint = Queue(bank, z=width, p=num_classes), has_batchnorm(model)
+        self.bank, self.concat_weak = Queue(bank, z=width, p=num_classes), has_batchnorm(model)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         (logits_l, z_l), (logits_w, z_w), (logits_s, z_1), (_, z_2) = label_weak(
             partial(embed, self.model, self.projector),
             self.model,
-            self.joint,
+            self.concat_weak,
             labeled["image"],
             u["weak"],
             u["strong"],
@@ -84,7 +103,7 @@ class CoMatch(FinetuneObjective):
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
             "graph": graph.detach(),
-            "used": w.mean(),
+            "mask_ratio": w.mean(),
         }
 
     def joined(self, q: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..objective import FinetuneObjective
 from .functional import predict
 from .pixels import check_pairs, cross_entropy, half_box, partner, paste
+from .presets import CUTMIX
 
 
 class CutMixSeg(FinetuneObjective):
@@ -27,6 +28,17 @@ class CutMixSeg(FinetuneObjective):
     that the rectangle covers. ema_decay: m, the share of the teacher kept per step, BatchNorm statistics included; the
     teacher runs in eval mode and is evaluated.
     """
+
+    paper = "French et al., Semi-supervised semantic segmentation needs strong, varied perturbations"
+    year, arxiv = 2020, "1906.01916"
+    needs = "weak view of at least two images"
+    tasks = ("segmentation",)
+    defaults = dict(CUTMIX, batch_size=10, learning_rate=1e-4, max_steps=10_000)
+    presets = {
+        "voc": dict(CUTMIX, batch_size=20, image_size=321),
+        "cityscapes": dict(CUTMIX, batch_size=8, stored_size=1024, image_size=512, image_height=256),
+        "isic": dict(CUTMIX, batch_size=10, image_size=224),  # French et al., section 4.3
+    }
 
     unlabeled_views = {"weak": "weak"}
 
@@ -54,5 +66,5 @@ class CutMixSeg(FinetuneObjective):
             "loss": supervised + self.lambda_u * consistency,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": r,
+            "mask_ratio": r,
         }

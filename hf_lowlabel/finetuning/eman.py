@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .fixmatch import FixMatch
 from .functional import predict
+from .presets import CIFAR, IMAGENET, PRETRAINED
 from .weights import Rule
 
 
@@ -19,6 +20,16 @@ class FixMatchEMAN(FixMatch):
 
     rule, lambda_u: as in FixMatch. ema_decay: m, the share of the teacher kept per step.
     """
+
+    paper = "Cai et al., Exponential moving average normalization"
+    year, arxiv = 2021, "2101.08482"
+    tasks = ("classification",)
+    defaults = {}
+    presets = {
+        "cifar": CIFAR,
+        "pretrained": PRETRAINED,
+        "imagenet": dict(IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0)),
+    }
 
     ema_buffers = "ema"
 

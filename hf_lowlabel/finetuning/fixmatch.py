@@ -18,18 +18,40 @@ from torch import Tensor, nn
 from ..objective import FinetuneObjective
 from .functional import has_batchnorm, label_weak, predict
 from .pixels import cross_entropy, masked_mean
-from .weights import Fixed, Rule
+from .presets import CIFAR, IMAGENET, PRETRAINED
+from .weights import Fixed, Flex, Free, Rule, Soft
 
 
 class FixMatch(FinetuneObjective):
     """Pseudo-labels from weak views train the strong ones.
 
-    rule: which pseudo-labels count (weights.py). lambda_u: weight of the unlabeled loss. ema_decay: of the weights that
-    are evaluated. joint: whether the weak views go through the network together with the others, and so through its
-    backward pass, instead of before them and without gradient, which saves a third of a step at seven unlabeled images
-    per labeled one. None: together where BatchNorm makes a difference (one pseudo-label in ten), apart where both are
-    the same.
+    rule: which pseudo-labels count (weights.py); None: `rule_class` with its defaults. lambda_u: weight of the
+    unlabeled loss. ema_decay: of the weights that are evaluated. concat_weak: whether the weak views go through the
+    network together with the others, and so through its backward pass, instead of before them and without gradient,
+    which saves a third of a step at seven unlabeled images per labeled one. None: together where BatchNorm makes a
+    difference (one pseudo-label in ten), apart where both are the same.
     """
+
+    paper = "Sohn et al., FixMatch"
+    year, arxiv = 2020, "2001.07685"
+    needs = "weak and strong view"
+    tasks = ("classification", "segmentation")
+    prior, rule_class = "may", Fixed
+    defaults = dict(learning_rate=0.03, batch_size=64, unlabeled_ratio=7)
+    presets = {
+        "cifar": CIFAR,
+        "pretrained": PRETRAINED,
+        # the authors' code for 10 %: rate 0.1 for each 256 labeled images, decay 3e-4 of the square without the half
+        "imagenet": dict(
+            learning_rate=0.4,
+            batch_size=1024,
+            unlabeled_ratio=5,
+            weight_decay=6e-4,
+            warmup_ratio=1 / 60,
+            lr_scheduler_type="steps-even",
+            method_args=dict(tau=0.7, lambda_u=10.0),
+        ),
+    }
 
     ema_buffers = "copy"
 
@@ -40,11 +62,11 @@ class FixMatch(FinetuneObjective):
         rule: Rule | None = None,
         lambda_u: float = 1.0,
         ema_decay: float = 0.999,
-        joint: bool | None = None,
+        concat_weak: bool | None = None,
     ):
         super().__init__(model, ema_decay=ema_decay, ema_buffers=self.ema_buffers)
-        self.rule, self.lambda_u = rule if rule is not None else Fixed(), lambda_u
-        self.joint = has_batchnorm(model) if joint is None else joint
+        self.rule, self.lambda_u = rule if rule is not None else self.rule_class(), lambda_u
+        self.concat_weak = has_batchnorm(model) if concat_weak is None else concat_weak
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
@@ -59,13 +81,47 @@ class FixMatch(FinetuneObjective):
             "loss": supervised + self.lambda_u * consistency + self.rule.penalty(logits_s, w),
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": masked_mean(w, valid),
+            "mask_ratio": masked_mean(w, valid),
         }
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the labeled, weak and strong views."""
-        return label_weak(partial(predict, self.model), self.model, self.joint, x_l, x_w, x_s)
+        return label_weak(partial(predict, self.model), self.model, self.concat_weak, x_l, x_w, x_s)
 
     def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
         """The loss of the labeled images."""
         return cross_entropy(logits, target)
+
+
+class FlexMatch(FixMatch):
+    """FixMatch with a threshold per class that follows what has been learned of it (rule: Flex); arguments as there."""
+
+    paper = "Zhang et al., FlexMatch"
+    year, arxiv = 2021, "2110.08263"
+    needs = "weak and strong view, index"
+    tasks = ("classification",)
+    rule_class = Flex
+    defaults = {}
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED, "imagenet": dict(IMAGENET, method_args=dict(tau=0.7))}
+
+
+class FreeMatch(FixMatch):
+    """FixMatch with thresholds that follow the model's own confidence, and fairness (rule: Free); arguments as there."""
+
+    paper = "Wang et al., FreeMatch"
+    year, arxiv = 2023, "2205.07246"
+    tasks = ("classification",)
+    rule_class = Free
+    defaults = {}
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED, "imagenet": IMAGENET}
+
+
+class SoftMatch(FixMatch):
+    """FixMatch whose images weigh by a truncated Gaussian of their confidence (rule: Soft); arguments as there."""
+
+    paper = "Chen et al., SoftMatch"
+    year, arxiv = 2023, "2301.10921"
+    tasks = ("classification",)
+    rule_class = Soft
+    defaults = {}
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED, "imagenet": IMAGENET}

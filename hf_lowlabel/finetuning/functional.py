@@ -26,12 +26,14 @@ def embed(model: nn.Module, projector: nn.Module, *views: Tensor) -> tuple[tuple
     return tuple(zip(model.classify(features).float().split(sizes), z.split(sizes), strict=True))
 
 
-def label_weak(f: Callable[..., tuple], model: nn.Module, joint: bool, x_l: Tensor, x_w: Tensor, *x_s: Tensor) -> tuple:
+def label_weak(
+    f: Callable[..., tuple], model: nn.Module, concat_weak: bool, x_l: Tensor, x_w: Tensor, *x_s: Tensor
+) -> tuple:
     """f(x_l, x_w, *x_s), where f is `predict` or `embed` and x_w are views that only label the others.
 
-    Unless `joint` they come first, of their own and without gradient: without BatchNorm the same at less cost.
+    Unless `concat_weak` they come first, of their own and without gradient: without BatchNorm the same at less cost.
     """
-    if joint:
+    if concat_weak:
         return f(x_l, x_w, *x_s)
     with torch.no_grad(), frozen_statistics(model):
         (weak,) = f(x_w)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
 from .functional import embed, has_batchnorm, label_weak, products, projection
+from .presets import CIFAR, PRETRAINED
 from .weights import Fixed, Rule
 
 
@@ -42,6 +43,12 @@ class LESS(FinetuneObjective):
     iteration. width: of the embeddings. ema_decay: of the weights that are evaluated.
     """
 
+    paper = "Lucas et al., Barely-supervised learning"
+    year, arxiv = 2022, "2112.12004"
+    needs = "weak and strong view"
+    prior, rule_class = "may", Fixed
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
+
     def __init__(
         self,
         model: nn.Module,
@@ -57,15 +64,20 @@ class LESS(FinetuneObjective):
         ema_decay: float = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
-        self.rule, self.lambda_u, self.lambda_c = rule if rule is not None else Fixed(), lambda_u, lambda_c
+        self.rule, self.lambda_u, self.lambda_c = rule if rule is not None else self.rule_class(), lambda_u, lambda_c
         self.temperature, self.epsilon, self.rounds = temperature, epsilon, rounds
-        self.joint = has_batchnorm(model)
+        self.concat_weak = has_batchnorm(model)
         self.projector, self.centres = projection(model.num_features, width), nn.Linear(width, clusters, bias=False)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         (logits_l, _), (logits_w, z_w), (logits_s, z_s) = label_weak(
-            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"]
+            partial(embed, self.model, self.projector),
+            self.model,
+            self.concat_weak,
+            labeled["image"],
+            u["weak"],
+            u["strong"],
         )
         e = F.normalize(self.centres.weight.float(), dim=1)  # [J, E]
         with torch.no_grad():
@@ -80,5 +92,5 @@ class LESS(FinetuneObjective):
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
             "clustering": clustering.detach(),
-            "used": w.mean(),
+            "mask_ratio": w.mean(),
         }

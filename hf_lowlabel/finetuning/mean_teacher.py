@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..objective import FinetuneObjective
 from .functional import predict, sigmoid_rampup
 from .pixels import cross_entropy, masked_mean
+from .presets import CIFAR, PRETRAINED
 
 
 class MeanTeacher(FinetuneObjective):
@@ -24,6 +25,12 @@ class MeanTeacher(FinetuneObjective):
     lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises. ema_decay:
     m, the share of the teacher kept per step.
     """
+
+    paper = "Tarvainen and Valpola, Mean teachers"
+    year, arxiv = 2017, "1703.01780"
+    needs = "two weak views"
+    tasks = ("classification", "segmentation")
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
     dense_views = {"weak": "strong", "weak2": "weak"}  # views of a pixel share their geometry: colours make the noise

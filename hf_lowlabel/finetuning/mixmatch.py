@@ -24,6 +24,24 @@ class MixMatch(FinetuneObjective):
     statistics come from the mixed images, not from the guesses.
     """
 
+    paper = "Berthelot et al., MixMatch"
+    year, arxiv = 2019, "1905.02249"
+    needs = "two weak views"
+    # the paper's 1/64 is too short below 10^5 steps
+    defaults = dict(unlabeled_ratio=1, method_args=dict(ramp=0.4))
+    presets = {
+        "cifar": dict(
+            learning_rate=0.002,
+            optimizer="adamw",
+            batch_size=64,
+            unlabeled_ratio=1,
+            weight_decay=0.02,
+            lr_scheduler_type="constant",
+            max_steps=2**20,
+            method_args=dict(ramp=0.0156),
+        )
+    }
+
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 
     def __init__(

@@ -26,6 +26,23 @@ class MOAM(FinetuneObjective):
     are evaluated (the paper: half a life per epoch).
     """
 
+    paper = "Zhai et al., S4L, step 1 of the mix of all models"
+    year, arxiv = 2019, "1905.03670"
+    needs = "weak view, turned four ways"
+    defaults = dict(unlabeled_ratio=1)
+    # section 5
+    presets = {
+        "imagenet-10": dict(
+            learning_rate=0.1,
+            batch_size=128,
+            unlabeled_ratio=1,
+            weight_decay=2e-4,
+            lr_scheduler_type="steps-moam",
+            warmup_ratio=0.05,
+            epochs=20,
+        )
+    }
+
     unlabeled_views = {"weak": "weak"}
 
     def __init__(

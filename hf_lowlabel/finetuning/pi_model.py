@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from .functional import predict, sigmoid_rampup
+from .presets import CIFAR, PRETRAINED
 
 
 class PiModel(FinetuneObjective):
@@ -21,6 +22,11 @@ class PiModel(FinetuneObjective):
     of FixMatch's authors for 40 labels and more; Laine & Aila have 100 and 0.27 (80 of 300 epochs) for 1,000, which lets
     one label per class collapse into one class. ema_decay: of the weights that are evaluated.
     """
+
+    paper = "Laine and Aila, Temporal ensembling"
+    year, arxiv = 2017, "1610.02242"
+    needs = "two weak views"
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 

@@ -2,7 +2,7 @@
 
 features [N, D] of the labeled and unlabeled images with labels int [N], -1 for unlabeled; query [Q, D]; every function
 returns class probabilities float32 [Q, num_classes], 0 for a class without a label. They answer in seconds, and with
-strong pretrained features they are hard to beat.
+strong pretrained features they are hard to beat. The classes are what `hf-lowlabel finetune --method` runs of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
+from ..methods import Method
 
 
 def knn(
@@ -64,16 +65,6 @@ def probe_head(
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def probe(
-    features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int, l2: float = 1.0
-) -> np.ndarray:
-    """softmax of the linear layer of `probe_head`."""
-    weight, bias = probe_head(features, labels, num_classes=num_classes, l2=l2)
-    z = query.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    e = np.exp(z - z.max(1, keepdims=True))
-    return (e / e.sum(1, keepdims=True)).astype(np.float32)
-
-
 def label_spreading(
     features: np.ndarray,
     labels: np.ndarray,
@@ -101,7 +92,78 @@ def label_spreading(
     return out
 
 
-PROBES = {"knn": knn, "probe": probe, "label-spreading": label_spreading}
+class FrozenMethod(Method):
+    """A method that reads the features of a network as it is: `fit_predict` is all it does."""
+
+    verb, frozen = "finetune", True
+    needs = "features of all images, no training"
+
+    def fit_predict(
+        self, features: np.ndarray, labels: np.ndarray, query: np.ndarray, *, num_classes: int
+    ) -> np.ndarray:
+        """Class probabilities of the query images.
+
+        Args:
+            features: [N, D] of the labeled and unlabeled images.
+            labels: int [N], -1 where there is none.
+            query: [Q, D], features of the images to predict.
+            num_classes: K.
+
+        Returns:
+            float32 [Q, K], 0 for a class without a label.
+
+        Raises:
+            UserError: no label, or too few to fit.
+        """
+        raise TypeError(f"{type(self).__name__} must define fit_predict(features, labels, query, num_classes)")
+
+
+class KNN(FrozenMethod):
+    """`knn`. k: neighbours that vote, at most the number of labels. temperature: T of their similarity."""
+
+    paper = "Wu et al., Unsupervised feature learning via non-parametric instance discrimination, section 3.4"
+    year, arxiv = 2018, "1805.01978"
+
+    def __init__(self, *, k: int = 20, temperature: float = 0.07):
+        self.k, self.temperature = k, temperature
+
+    def fit_predict(self, features, labels, query, *, num_classes):
+        return knn(features, labels, query, num_classes=num_classes, k=self.k, temperature=self.temperature)
+
+
+class Probe(FrozenMethod):
+    """`probe_head`. l2: weight of the penalty. max_iter: of the solver."""
+
+    paper = "logistic regression on frozen features"
+    year = 2019
+    prior = "may"
+
+    def __init__(self, *, l2: float = 1.0, max_iter: int = 1000):
+        self.l2, self.max_iter = l2, max_iter
+
+    def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts."""
+        return probe_head(features, labels, num_classes=num_classes, l2=self.l2, max_iter=self.max_iter)
+
+    def fit_predict(self, features, labels, query, *, num_classes):
+        weight, bias = self.head(features, labels, num_classes=num_classes)
+        z = query.astype(np.float64) @ weight.T.astype(np.float64) + bias
+        e = np.exp(z - z.max(1, keepdims=True))
+        return (e / e.sum(1, keepdims=True)).astype(np.float32)
+
+
+class LabelSpreading(FrozenMethod):
+    """`label_spreading`. neighbours: in the graph. alpha: share from the neighbours per round. max_iter: rounds."""
+
+    paper = "Zhou et al., Learning with local and global consistency"
+    year = 2004
+
+    def __init__(self, *, neighbours: int = 10, alpha: float = 0.8, max_iter: int = 100):
+        self.neighbours, self.alpha, self.max_iter = neighbours, alpha, max_iter
+
+    def fit_predict(self, features, labels, query, *, num_classes):
+        own = dict(neighbours=self.neighbours, alpha=self.alpha, max_iter=self.max_iter)
+        return label_spreading(features, labels, query, num_classes=num_classes, **own)
 
 
 def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from .functional import linear_rampup, predict
+from .presets import CIFAR, PRETRAINED
 
 
 class PseudoLabel(FinetuneObjective):
@@ -20,6 +21,11 @@ class PseudoLabel(FinetuneObjective):
     lambda_u: weight of the unlabeled loss at the end of the ramp. tau: confidence from which a guess counts (Lee: 0).
     ramp: share of training over which the weight rises. ema_decay: of the weights that are evaluated.
     """
+
+    paper = "Lee, Pseudo-Label"
+    year, arxiv = 2013, ""
+    needs = "weak view"
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
 
     unlabeled_views = {"weak": "weak"}
 
@@ -39,5 +45,5 @@ class PseudoLabel(FinetuneObjective):
             "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * pseudo,
             "supervised": supervised.detach(),
             "consistency": pseudo.detach(),
-            "used": w.mean(),
+            "mask_ratio": w.mean(),
         }

@@ -26,6 +26,24 @@ class ReMixMatch(FinetuneObjective):
     on goes through one forward pass, whose BatchNorm statistics are the ones kept.
     """
 
+    paper = "Berthelot et al., ReMixMatch"
+    year, arxiv = 2020, "1911.09785"
+    needs = "weak and two strong views"
+    # as MixMatch
+    defaults = dict(unlabeled_ratio=1, method_args=dict(ramp=0.4))
+    presets = {
+        "cifar": dict(
+            learning_rate=0.002,
+            optimizer="adamw",
+            batch_size=64,
+            unlabeled_ratio=1,
+            weight_decay=0.02,
+            lr_scheduler_type="constant",
+            max_steps=2**20,
+            method_args=dict(ramp=0.0156),
+        )
+    }
+
     labeled_views = {"image": "strong"}
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 

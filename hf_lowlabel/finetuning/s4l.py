@@ -18,10 +18,17 @@ from ..errors import UserError
 from ..objective import FinetuneObjective
 from ..pretraining.exemplar import batch_hard
 from ..pretraining.rotnet import four_rotations
+from .presets import S4L
 
 
 class S4LRotation(FinetuneObjective):
     """Classes and rotations. lambda_u: weight of the rotations. ema_decay: of the weights that are evaluated."""
+
+    paper = "Zhai et al., S4L"
+    year, arxiv = 2019, "1905.03670"
+    needs = "weak view, turned four ways"
+    defaults = dict(unlabeled_ratio=1)
+    presets = S4L
 
     unlabeled_views = {"weak": "weak"}
 
@@ -50,6 +57,12 @@ class S4LExemplar(FinetuneObjective):
     lambda_u: weight of the triplets. instances: views of each image. width: of the embedding, which has unit length.
     ema_decay: of the weights that are evaluated.
     """
+
+    paper = "Zhai et al., S4L"
+    year, arxiv = 2019, "1905.03670"
+    needs = "eight views"
+    defaults = dict(unlabeled_ratio=1)
+    presets = S4L
 
     def __init__(
         self,

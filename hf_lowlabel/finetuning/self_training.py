@@ -28,6 +28,23 @@ class SelfTraining(FinetuneObjective):
     weight that goes to agreement with the previous epoch's prediction. ema_decay: of the weights that are evaluated.
     """
 
+    paper = "Zhai et al., S4L, section 4.2: Pseudo-Label in two steps"
+    year, arxiv = 2019, "1905.03670"
+    needs = "weak view, pseudo-labels of all images (--prior)"
+    prior = "must"
+    # section 4.2
+    presets = {
+        "imagenet": dict(
+            learning_rate=0.1,
+            batch_size=32,
+            unlabeled_ratio=8,
+            weight_decay=1e-4,
+            lr_scheduler_type="steps",
+            epochs=100,
+            method_args=dict(lambda_l=0.0),
+        )
+    }
+
     unlabeled_views = {"weak": "weak"}
     unguarded = ("priors",)
 
@@ -62,5 +79,5 @@ class SelfTraining(FinetuneObjective):
             "supervised": supervised.detach(),
             "pseudo": pseudo.detach(),
             "consistency": agreement.detach(),
-            "used": known,
+            "mask_ratio": known,
         }

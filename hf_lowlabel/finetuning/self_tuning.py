@@ -27,6 +27,23 @@ class SelfTuning(FinetuneObjective):
     it is the averaged network that is evaluated.
     """
 
+    paper = "Wang et al., Self-tuning"
+    year, arxiv = 2021, "2102.12903"
+    needs = "two strong views of all images"
+    defaults = dict(unlabeled_ratio=1)
+    # the authors' src/main.py
+    presets = {
+        "pretrained": dict(
+            learning_rate=0.001,
+            head_lr=10.0,
+            batch_size=64,
+            unlabeled_ratio=1,
+            weight_decay=1e-4,
+            lr_scheduler_type="steps-tuning",
+            max_steps=27_000,
+        )
+    }
+
     labeled_views = {"image": "strong", "strong2": "strong"}
     unlabeled_views = {"strong": "strong", "strong2": "strong"}
 

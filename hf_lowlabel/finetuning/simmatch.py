@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
 from .functional import align, embed, has_batchnorm, label_weak, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
+from .presets import CIFAR, IMAGENET, PRETRAINED
 
 
 class SimMatch(FinetuneObjective):
@@ -31,6 +32,15 @@ class SimMatch(FinetuneObjective):
     included (ImageNet), else from the network itself. memory: batches of which p~ is the mean. ema_decay: of the
     weights that are evaluated.
     """
+
+    paper = "Zheng et al., SimMatch"
+    year, arxiv = 2022, "2203.06915"
+    needs = "weak and strong view"
+    presets = {
+        "cifar": CIFAR,
+        "pretrained": PRETRAINED,
+        "imagenet": dict(IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1, bank_m=0.0)),
+    }
 
     unguarded = ("bank", "label")
 
@@ -56,7 +66,7 @@ class SimMatch(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
         self.lambda_u, self.lambda_in, self.tau, self.alpha = lambda_u, lambda_in, tau, alpha
         self.temperature, self.bank_m, self.num_classes = temperature, bank_m, num_classes
-        self.joint = has_batchnorm(model)
+        self.concat_weak = has_batchnorm(model)
         self.projector = projection(model.num_features, width)
         self.teacher_projector = EMA(self.projector) if teacher else None
         self.mean = RunningMean(memory, num_classes)
@@ -69,7 +79,7 @@ class SimMatch(FinetuneObjective):
             (logits_l, z_l), (logits_w, z_w), (logits_s, z_s) = label_weak(
                 partial(embed, self.model, self.projector),
                 self.model,
-                self.joint,
+                self.concat_weak,
                 labeled["image"],
                 u["weak"],
                 u["strong"],
@@ -99,7 +109,7 @@ class SimMatch(FinetuneObjective):
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
             "instance": instance.detach(),
-            "used": w.mean(),
+            "mask_ratio": w.mean(),
         }
 
     def remember(self, index: Tensor, z: Tensor, target: Tensor) -> None:

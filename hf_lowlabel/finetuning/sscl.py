@@ -34,6 +34,30 @@ class SsCL(FinetuneObjective):
     of which s~ is the mean. width: of the embeddings. ema_decay: of the key encoder, which is also what is evaluated.
     """
 
+    paper = "Zhang et al., Semi-supervised contrastive learning"
+    year, arxiv = 2021, "2105.07387"
+    needs = "weak and strong view"
+    defaults = dict(unlabeled_ratio=4)
+    presets = {
+        "cifar": dict(learning_rate=0.03, unlabeled_ratio=4, weight_decay=5e-4, lr_scheduler_type="cosine", epochs=200),
+        # table 8
+        **{
+            f"imagenet-{percent}": dict(
+                learning_rate=0.4,
+                batch_size=256,
+                unlabeled_ratio=4,
+                weight_decay=1e-4,
+                lr_scheduler_type="cosine",
+                epochs=800,
+                method_args=dict(weights, tau=0.6, gamma=10.0, queue=65_536, width=128),
+            )
+            for percent, weights in (
+                (1, dict(lambda_ctr=10.0, lambda_u=5.0)),
+                (10, dict(lambda_ctr=5.0, lambda_u=10.0)),
+            )
+        },
+    }
+
     def __init__(
         self,
         model: nn.Module,
@@ -56,7 +80,7 @@ class SsCL(FinetuneObjective):
             raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_ctr, self.tau, self.gamma, self.margin = lambda_u, lambda_ctr, tau, gamma, margin
-        self.alpha, self.prototype_m, self.joint = alpha, prototype_m, has_batchnorm(model)
+        self.alpha, self.prototype_m, self.concat_weak = alpha, prototype_m, has_batchnorm(model)
         self.projector = projection(model.num_features, width)
         self.key_projector = EMA(self.projector)
         self.negatives, self.labeled = Queue(queue, z=width), ClassQueue(num_classes, positives, width)
@@ -67,7 +91,12 @@ class SsCL(FinetuneObjective):
         labeled, u = batch["labeled"], batch["unlabeled"]
         y = labeled["target"]
         (logits_l, v_l), (logits_w, v_w), (logits_s, v_s) = label_weak(
-            partial(embed, self.model, self.projector), self.model, self.joint, labeled["image"], u["weak"], u["strong"]
+            partial(embed, self.model, self.projector),
+            self.model,
+            self.concat_weak,
+            labeled["image"],
+            u["weak"],
+            u["strong"],
         )
         with torch.no_grad():
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
@@ -88,7 +117,7 @@ class SsCL(FinetuneObjective):
             "supervised": supervised.detach(),
             "consistency": pseudo.detach(),
             "contrast": contrast.detach(),
-            "used": w.mean(),
+            "mask_ratio": w.mean(),
         }
 
     def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from .pixels import cross_entropy, masked_mean
+from .presets import S4L_STEPS
 
 
 class Supervised(FinetuneObjective):
@@ -23,6 +24,17 @@ class Supervised(FinetuneObjective):
     strong: whether it sees strong views too. label_smoothing: share of each target spread evenly. ema_decay: of the
     weights that are evaluated.
     """
+
+    paper = "labels only, the baseline of every table"
+    year, arxiv = 2012, ""
+    needs = "nothing"
+    tasks = ("classification", "segmentation")
+    defaults = dict(learning_rate=0.03, batch_size=64)
+    # S4L section 4.1
+    presets = {
+        "imagenet-10": dict(S4L_STEPS, learning_rate=0.1, weight_decay=1e-3, warmup_ratio=0.025, max_steps=100_000),
+        "imagenet-1": dict(S4L_STEPS, learning_rate=0.01, weight_decay=1e-2, warmup_ratio=0.01, max_steps=50_000),
+    }
 
     labeled_views = {"image": "weak", "strong": "strong"}
     unlabeled_views: dict[str, str] = {}

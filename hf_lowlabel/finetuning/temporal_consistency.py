@@ -15,6 +15,7 @@ from ..distributed import all_gather
 from ..objective import FinetuneObjective
 from .functional import kl, linear_rampup, predict
 from .memory import finite_rows, write_
+from .presets import CIFAR, PRETRAINED
 
 
 class Predictions(nn.Module):
@@ -22,9 +23,9 @@ class Predictions(nn.Module):
 
     unguarded = ("table",)
 
-    def __init__(self, pool: int, num_classes: int):
+    def __init__(self, num_images: int, num_classes: int):
         super().__init__()
-        self.register_buffer("table", torch.zeros(pool, num_classes))
+        self.register_buffer("table", torch.zeros(num_images, num_classes))
 
     def consistency(self, index: Tensor, logits: Tensor, weight: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         """(L_temp, share of images that had a prediction); then the new predictions take the old ones' places.
@@ -46,6 +47,11 @@ class TemporalConsistency(FinetuneObjective):
     evaluated.
     """
 
+    paper = "Rebuffi et al., Semi-supervised learning with scarce annotations"
+    year, arxiv = 2020, "1905.08845"
+    needs = "weak view, index"
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
+
     unlabeled_views = {"weak": "weak"}
 
     def __init__(
@@ -53,13 +59,13 @@ class TemporalConsistency(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        pool: int,
+        num_images: int,
         lambda_u: float = 1.0,
         ramp: float = 0.4,
         ema_decay: float = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
-        self.lambda_u, self.ramp, self.previous = lambda_u, ramp, Predictions(pool, num_classes)
+        self.lambda_u, self.ramp, self.previous = lambda_u, ramp, Predictions(num_images, num_classes)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         logits_l, logits_u = predict(self.model, batch["labeled"]["image"], batch["unlabeled"]["weak"])
@@ -69,5 +75,5 @@ class TemporalConsistency(FinetuneObjective):
             "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),
             "consistency": agreement.detach(),
-            "used": known,
+            "mask_ratio": known,
         }

@@ -16,6 +16,7 @@ from ..distributed import all_gather
 from ..objective import FinetuneObjective
 from .functional import predict, sigmoid_rampup
 from .memory import finite_rows, write_
+from .presets import CIFAR, PRETRAINED
 
 
 class TemporalEnsembling(FinetuneObjective):
@@ -25,6 +26,11 @@ class TemporalEnsembling(FinetuneObjective):
     training over which the weight rises (80 of 300 epochs). ema_decay: of the weights that are evaluated.
     """
 
+    paper = "Laine and Aila, Temporal ensembling"
+    year, arxiv = 2017, "1610.02242"
+    needs = "weak view, index"
+    presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
+
     unlabeled_views = {"weak": "weak"}
     unguarded = ("ensemble",)
 
@@ -33,7 +39,7 @@ class TemporalEnsembling(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        pool: int,
+        num_images: int,
         lambda_u: float = 30.0,
         alpha: float = 0.6,
         ramp: float = 0.27,
@@ -41,7 +47,7 @@ class TemporalEnsembling(FinetuneObjective):
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.alpha, self.ramp = lambda_u, alpha, ramp
-        self.register_buffer("ensemble", torch.zeros(pool, num_classes + 1))  # [N, K + 1]: Z and visits
+        self.register_buffer("ensemble", torch.zeros(num_images, num_classes + 1))  # [N, K + 1]: Z and visits
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         unlabeled = batch["unlabeled"]
@@ -58,5 +64,5 @@ class TemporalEnsembling(FinetuneObjective):
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),
             "consistency": agreement.detach(),
-            "used": known.mean(),
+            "mask_ratio": known.mean(),
         }

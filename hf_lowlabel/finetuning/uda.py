@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import unknown
 from .fixmatch import FixMatch
 from .pixels import masked_mean
+from .presets import CIFAR, PRETRAINED
 from .weights import Rule, Uda
 
 SCHEDULES = {
@@ -30,9 +31,16 @@ class UDA(FixMatch):
     """Soft, sharpened targets; labeled images that are already learned wait.
 
     rule: Uda. lambda_u: weight of the unlabeled loss. tsa: how the threshold eta_t rises, "linear", "log" or "exp";
-    None (the paper's choice for CIFAR) uses every labeled image. ema_decay: of the weights that are evaluated. joint:
-    as in FixMatch.
+    None (the paper's choice for CIFAR) uses every labeled image. ema_decay: of the weights that are evaluated.
+    concat_weak: as in FixMatch.
     """
+
+    paper = "Xie et al., Unsupervised data augmentation"
+    year, arxiv = 2020, "1904.12848"
+    tasks = ("classification",)
+    rule_class = Uda
+    defaults = {}
+    presets = {"cifar": dict(CIFAR, max_steps=500_000), "pretrained": PRETRAINED}
 
     def __init__(
         self,
@@ -42,10 +50,9 @@ class UDA(FixMatch):
         lambda_u: float = 1.0,
         tsa: str | None = None,
         ema_decay: float = 0.999,
-        joint: bool | None = None,
+        concat_weak: bool | None = None,
     ):
-        rule = rule if rule is not None else Uda()
-        super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay, joint=joint)
+        super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay, concat_weak=concat_weak)
         if tsa is not None and tsa not in SCHEDULES:
             raise unknown("tsa", tsa, SCHEDULES)
         self.tsa = tsa

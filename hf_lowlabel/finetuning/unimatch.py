@@ -26,6 +26,27 @@ class UniMatch(FinetuneObjective):
     ema_decay: of an average that is evaluated instead of the network; 0, the authors' choice, for none.
     """
 
+    paper = "Yang et al., Revisiting weak-to-strong consistency"
+    year, arxiv = 2023, "2208.09910"
+    needs = "weak and two strong views of at least two images"
+    tasks = ("segmentation",)
+    defaults = dict(
+        optimizer="sgd",
+        learning_rate=1e-3,
+        head_lr=10.0,
+        batch_size=8,
+        unlabeled_ratio=1,
+        weight_decay=1e-4,
+        lr_scheduler_type="poly",
+        scale=[0.5, 2.0],
+    )
+    presets = {
+        "voc": dict(image_size=321, epochs=80),  # section 4.1 and the authors' configs/
+        "cityscapes": dict(
+            learning_rate=5e-3, head_lr=1.0, image_size=801, window=801, epochs=240, method_args=dict(tau=0.0)
+        ),
+    }
+
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
     def __init__(
@@ -67,7 +88,7 @@ class UniMatch(FinetuneObjective):
             "loss": (supervised + consistency) / 2,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": masked_mean((confidence >= self.tau).float(), valid),
+            "mask_ratio": masked_mean((confidence >= self.tau).float(), valid),
         }
 
 

@@ -27,6 +27,22 @@ class UniMatchV2(FinetuneObjective):
     statistics included; it is evaluated.
     """
 
+    paper = "Yang et al., UniMatch V2"
+    year, arxiv = 2024, "2410.10777"
+    needs = "weak and two strong views of at least two images"
+    tasks = ("segmentation",)
+    # section 4.1; the decoder starts from nothing
+    defaults = dict(
+        optimizer="adamw",
+        learning_rate=5e-6,
+        head_lr=40.0,
+        batch_size=16,
+        unlabeled_ratio=1,
+        weight_decay=0.01,
+        lr_scheduler_type="poly",
+        scale=[0.5, 2.0],
+    )
+
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
     def __init__(self, model: nn.Module, *, tau: float = 0.95, box: float = 0.5, ema_decay: float = 0.996):
@@ -59,7 +75,7 @@ class UniMatchV2(FinetuneObjective):
             "loss": (supervised + consistency) / 2,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "used": masked_mean((confidence >= self.tau).float(), valid),
+            "mask_ratio": masked_mean((confidence >= self.tau).float(), valid),
         }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from .functional import entropy, frozen_statistics, full_precision, kl, predict, sigmoid_rampup
+from .presets import CIFAR, PRETRAINED, S4L
 
 
 def unit(v: Tensor) -> Tensor:
@@ -54,6 +55,23 @@ class VAT(FinetuneObjective):
     evaluated.
     """
 
+    paper = "Miyato et al., Virtual adversarial training"
+    year, arxiv = 2019, "1704.03976"
+    needs = "weak view"
+    presets = {
+        "cifar": CIFAR,
+        "pretrained": PRETRAINED,
+        # 10 %: the authors' config/vat.sh; 1 %: that rate in proportion
+        **{
+            name: dict(
+                values,
+                learning_rate=0.3 * values["learning_rate"],
+                method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0),
+            )
+            for name, values in S4L.items()
+        },
+    }
+
     unlabeled_views = {"weak": "weak"}
 
     def __init__(
@@ -69,14 +87,8 @@ class VAT(FinetuneObjective):
         ema_decay: float = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
-        self.lambda_u, self.ramp, self.entropy, self.eps, self.xi, self.rounds = (
-            lambda_u,
-            ramp,
-            entropy,
-            eps,
-            xi,
-            rounds,
-        )
+        self.lambda_u, self.ramp, self.entropy = lambda_u, ramp, entropy
+        self.eps, self.xi, self.rounds = eps, xi, rounds
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         x_l, x = batch["labeled"]["image"], batch["unlabeled"]["weak"]
@@ -92,3 +104,24 @@ class VAT(FinetuneObjective):
             "consistency": smooth.detach(),
             "entropy": uncertain.detach(),
         }
+
+
+class VATEntMin(VAT):
+    """VAT with entropy minimisation; arguments as there, `entropy` 0.06 in a run."""
+
+    paper = "Miyato et al., VAT, with entropy minimisation"
+    year, arxiv = 2019, "1704.03976"
+    defaults = dict(method_args=dict(entropy=0.06))  # Oliver et al. 2018, table of hyperparameters
+    presets = {
+        "cifar": dict(CIFAR, method_args=dict(entropy=0.06)),
+        "pretrained": dict(PRETRAINED, method_args=dict(entropy=0.06)),
+        # as vat; config/vat_entmin.sh
+        **{
+            name: dict(
+                values,
+                learning_rate=0.3 * values["learning_rate"],
+                method_args=dict(eps=88.0, lambda_u=0.5, ramp=0.0, entropy=1.0),
+            )
+            for name, values in S4L.items()
+        },
+    }

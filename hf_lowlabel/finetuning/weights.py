@@ -54,12 +54,12 @@ class Flex(Rule):
 
     unguarded = ("last", "count")
 
-    def __init__(self, *, num_classes: int, pool: int, tau: float = 0.95):
+    def __init__(self, *, num_classes: int, num_images: int, tau: float = 0.95):
         super().__init__()
         self.tau = tau
-        self.register_buffer("last", torch.full((pool,), -1))  # [N] class, -1 for never confident
+        self.register_buffer("last", torch.full((num_images,), -1))  # [N] class, -1 for never confident
         self.register_buffer("count", torch.zeros(num_classes + 1, dtype=torch.int64))
-        self.count[0] = pool  # unused images, then sigma_c
+        self.count[0] = num_images  # unused images, then sigma_c
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
         confidence, label = p.max(1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..methods import METHODS
+from ..methods import METHODS, find
 from ..records import RunRecord, Stage, write_text
 from .card_parts import (
     SHORT,
@@ -260,7 +260,7 @@ def _made(facts: RunRecord) -> list[str]:
         where = facts.hardware.get("gpu") or facts.hardware.get("cpu")
         steps = f"{facts.steps:,} steps in " if facts.steps else ""
         lines.append(f"Training: {steps}{duration(facts.seconds)}" + (f" on {cell(where)}" if where else ""))
-    paper = METHODS.get(facts.method or "")
+    paper = find(facts.method) if facts.method in METHODS else None
     if paper and paper.arxiv:
         lines.append(f"Paper of the method: [{paper.paper}, {paper.year}](https://arxiv.org/abs/{paper.arxiv})")
     return lines

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
-from ..methods import METHODS
+from ..methods import METHODS, find
 from ..records import RunRecord, public_values, write_text
 from .card import PICTURES, write_card
 from .upload import PushError, Uploaded, check_repo_id, upload
@@ -133,7 +133,7 @@ def _check_is_a_model(folder: Path) -> None:
     if (folder / "config.json").is_file() or not (folder / "run.json").is_file():
         return
     facts = RunRecord.from_json(folder / "run.json")
-    if facts.method in METHODS and METHODS[facts.method].frozen:
+    if facts.method in METHODS and find(facts.method).frozen:
         raise UserError(
             f"found a run of {facts.method} in {folder}, which leaves classes of its own images and no network; expected a "
             f"model; fix: push what `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "

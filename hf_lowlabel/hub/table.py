@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..methods import METHODS, hyperparameters
+from ..methods import METHODS, find, hyperparameters
 from ..records import RunRecord
 
 log = logging.getLogger("hf_lowlabel")
@@ -107,7 +107,7 @@ def check(folders: Sequence[str | Path], runs: list[RunRecord], metric: str) -> 
 
 def row_name(run: RunRecord) -> str:
     """The method, with adapters, hyperparameters that are not its defaults, and priors that it may do without."""
-    spec, settings = METHODS.get(run.method), run.hyperparameters
+    spec, settings = find(run.method) if run.method in METHODS else None, run.hyperparameters
     default = {**hyperparameters(spec), **spec.defaults.get("method_args", {})} if spec else {}
     own = {k: v for k, v in (settings.get("method_args") or {}).items() if v != default.get(k)}
     own |= {k: settings[k] for k in ("lora_rank", "adapter_width") if settings.get(k)}

@@ -28,6 +28,24 @@ class BYOL(PretrainObjective):
     encoder is the one that is saved.
     """
 
+    paper = "Grill et al., Bootstrap your own latent"
+    year, arxiv = 2020, "2006.07733"
+    needs = "two views"
+    defaults = dict(batch_size=256, learning_rate=0.3, weight_decay=1e-6, optimizer="lars")
+    presets = {
+        "target": dict(batch_size=256, learning_rate=0.3, epochs=300, l2_sp=1e-2),  # Xu et al., section 4.1
+        # Grill et al., section 3.3
+        "imagenet": dict(
+            batch_size=4096,
+            learning_rate=0.2,
+            weight_decay=1.5e-6,
+            epochs=1000,
+            warmup_ratio=0.01,
+            l2_sp=0.0,
+            method_args=dict(m0=0.996),
+        ),
+    }
+
     views = ("byol1", "byol2")
     teacher_buffers = "own"  # what the teacher's BatchNorm normalises with, see EMA
 

@@ -8,15 +8,15 @@ one image does not depend on the rest of the batch. The loss and everything else
 
 from __future__ import annotations
 
-from torch import nn
-
 from .byol import BYOL
 
 
 class BYOLEMAN(BYOL):
     """BYOL with exponential moving average normalisation; hidden, out and m0 as in BYOL."""
 
-    teacher_buffers = "ema"
+    paper = "Cai et al., Exponential moving average normalization"
+    year, arxiv = 2021, "2101.08482"
+    # defaults and presets: as BYOL in Xu et al.
+    presets = {"target": dict(batch_size=256, learning_rate=0.3, epochs=300, l2_sp=1e-2)}
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 4096, out: int = 256, m0: float = 0.99):
-        super().__init__(encoder, hidden=hidden, out=out, m0=m0)
+    teacher_buffers = "ema"

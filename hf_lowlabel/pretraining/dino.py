@@ -71,6 +71,26 @@ class DINO(PretrainObjective):
     0.4. Networks of a fixed image size need timm's dynamic_img_size for them.
     """
 
+    paper = "Caron et al., Emerging properties in self-supervised ViTs"
+    year, arxiv = 2021, "2104.14294"
+    needs = "two views, and local crops where asked for"
+    defaults = dict(
+        batch_size=256, learning_rate=5e-4, weight_decay=0.04, optimizer="adamw", max_grad_norm=3.0, min_scale=0.14
+    )
+    presets = {
+        # a tenth of ImageNet's rate, as Xu et al. section 4.1
+        "target": dict(learning_rate=5e-5, epochs=300, l2_sp=1e-2),
+        # section 3.1, and the authors' code
+        "imagenet": dict(
+            batch_size=1024,
+            epochs=300,
+            warmup_ratio=0.0333,
+            l2_sp=0.0,
+            min_scale=0.4,
+            method_args=dict(local_crops=8),
+        ),
+    }
+
     def __init__(
         self,
         encoder: nn.Module,

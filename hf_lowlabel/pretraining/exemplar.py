@@ -30,6 +30,12 @@ class Exemplar(PretrainObjective):
     instances: views of each image in a step. out: width of the embedding, which is not normalised.
     """
 
+    paper = "Dosovitskiy et al., Exemplar CNNs; Zhai et al., S4L"
+    year, arxiv = 2014, "1406.6909"
+    needs = "eight views"
+    # Kolesnikov et al. 2019, 1901.09005
+    defaults = dict(batch_size=64, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd")
+
     views = ("exemplar",) * 8
 
     def __init__(self, encoder: nn.Module, *, instances: int = 8, out: int = 1000):

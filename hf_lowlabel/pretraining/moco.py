@@ -27,6 +27,24 @@ class MoCo(PretrainObjective):
     the paper or "ema" of the query encoder's.
     """
 
+    paper = "Chen et al., Improved baselines with momentum contrastive learning"
+    year, arxiv = 2020, "2003.04297"
+    needs = "two views"
+    defaults = dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2)
+    presets = {
+        # a tenth of ImageNet's rate, as Xu et al. section 4.1
+        "target": dict(learning_rate=0.003, epochs=300, l2_sp=1e-2),
+        "imagenet": dict(epochs=200, l2_sp=0.0),
+        "cifar": dict(
+            batch_size=512,
+            learning_rate=0.03,
+            weight_decay=5e-4,
+            epochs=200,
+            l2_sp=0.0,  # the authors' notebook
+            method_args=dict(queue=4096, m=0.99, tau=0.1),
+        ),
+    }
+
     views = ("moco", "moco")
 
     def __init__(

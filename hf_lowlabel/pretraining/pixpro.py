@@ -50,6 +50,17 @@ class PixPro(PretrainObjective):
     in cell diagonals. m0: the momentum at the start, which rises to 1 by a cosine.
     """
 
+    paper = "Xie et al., Propagate yourself"
+    year, arxiv = 2021, "2011.10043"
+    needs = "two views with their boxes, feature maps"
+    tasks = ("segmentation", "classification")
+    defaults = dict(batch_size=8, learning_rate=0.1, weight_decay=1e-5, optimizer="lars")
+    presets = {
+        "target": dict(batch_size=8, learning_rate=0.1, epochs=200, l2_sp=1e-2),  # Xu et al., section 4.1
+        # Xie et al., section 4.1
+        "imagenet": dict(batch_size=1024, learning_rate=1.0, epochs=100, warmup_ratio=0.05, l2_sp=0.0),
+    }
+
     views = ("pixpro1", "pixpro2")
     geometry = True
     maps = True

@@ -61,6 +61,11 @@ class PixProAffine(PixPro):
     ranges 90 % of the cells stay valid on average and half in the worst draw, on maps of 7 x 7 to 28 x 28.
     """
 
+    paper = "Xu et al., Revisiting pretraining, section 3.1"
+    year, arxiv = 2022, "2205.03001"
+    # Xu et al., section 4.1
+    presets = {"target": dict(batch_size=8, learning_rate=0.1, epochs=200, l2_sp=1e-2)}
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -21,6 +21,14 @@ def four_rotations(x: Tensor) -> tuple[Tensor, Tensor]:
 class RotNet(PretrainObjective):
     """RotNet: a linear layer on the pooled features tells the rotation. It has no hyperparameters."""
 
+    paper = "Gidaris et al., Predicting image rotations"
+    year, arxiv = 2018, "1803.07728"
+    needs = "one view, turned four ways"
+    # 0.1 at batch 128
+    defaults = dict(batch_size=128, learning_rate=0.2, weight_decay=5e-4, optimizer="sgd", lr_scheduler_type="steps")
+    # Rebuffi et al., section 4.6
+    presets = {"cifar": dict(epochs=200, l2_sp=0.0)}
+
     views = ("weak",)
 
     def __init__(self, encoder: nn.Module):

@@ -38,6 +38,17 @@ class SimCLR(PretrainObjective):
     temperature (0.5 suits CIFAR, 0.1 ImageNet).
     """
 
+    paper = "Chen et al., A simple framework for contrastive learning"
+    year, arxiv = 2020, "2002.05709"
+    needs = "two views"
+    defaults = dict(batch_size=256, learning_rate=0.3, weight_decay=1e-6, optimizer="lars")
+    presets = {
+        # a tenth of ImageNet's rate, as Xu et al. section 4.1
+        "target": dict(learning_rate=0.03, epochs=300, l2_sp=1e-2),
+        "imagenet": dict(batch_size=4096, epochs=100, warmup_ratio=0.1, l2_sp=0.0, method_args=dict(tau=0.1)),
+        "cifar": dict(batch_size=1024, learning_rate=1.0, epochs=1000, warmup_ratio=0.01, l2_sp=0.0),  # appendix B.9
+    }
+
     views = ("simclr", "simclr")
 
     def __init__(self, encoder: nn.Module, *, hidden: int = 0, out: int = 128, tau: float = 0.5):

@@ -25,6 +25,17 @@ class SimSiam(PretrainObjective):
     decayed (section 4.2): its parameters form the group "fixed".
     """
 
+    paper = "Chen and He, Exploring simple Siamese representations"
+    year, arxiv = 2021, "2011.10566"
+    needs = "two views"
+    defaults = dict(batch_size=256, learning_rate=0.05, weight_decay=1e-4, optimizer="sgd", min_scale=0.2)
+    presets = {
+        # a tenth of ImageNet's rate, as Xu et al. section 4.1
+        "target": dict(learning_rate=0.005, epochs=300, l2_sp=1e-2),
+        "imagenet": dict(batch_size=512, epochs=100, l2_sp=0.0),  # section 4
+        "cifar": dict(batch_size=512, learning_rate=0.03, weight_decay=5e-4, epochs=800, l2_sp=0.0),  # appendix D
+    }
+
     views = ("simsiam", "simsiam")
 
     def __init__(self, encoder: nn.Module, *, out: int = 2048, hidden: int = 512):

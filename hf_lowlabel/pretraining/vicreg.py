@@ -37,6 +37,16 @@ class VICReg(PretrainObjective):
     hidden: width of the 3-layer expander and of the embedding. invariance, variance, covariance: lambda, mu and nu.
     """
 
+    paper = "Bardes et al., VICReg"
+    year, arxiv = 2022, "2105.04906"
+    needs = "two views"
+    defaults = dict(batch_size=256, learning_rate=0.2, weight_decay=1e-6, optimizer="lars")
+    presets = {
+        # a tenth of ImageNet's rate, as Xu et al. section 4.1
+        "target": dict(learning_rate=0.02, epochs=300, l2_sp=1e-2),
+        "imagenet": dict(batch_size=2048, epochs=1000, warmup_ratio=0.01, l2_sp=0.0),  # section 4.2
+    }
+
     views = ("byol1", "byol2")
 
     def __init__(

@@ -16,9 +16,8 @@ import argparse
 
 from torch import nn
 
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import build_objective, verb_of
 from hf_lowlabel.models import create_backbone, create_classifier
-from hf_lowlabel.training.setup import build_objective
 
 GATHERED = {
     "simclr": 2 * 128,
@@ -32,11 +31,11 @@ PASSES = {
 
 def counted(method: str, model: str) -> tuple[int, int, int]:
     """(trainable parameters, BatchNorm channels summed over train-mode passes, BatchNorm layers) of a step."""
-    if METHODS[method].verb == "pretrain":
-        objective = build_objective(method, create_backbone(model, pretrained=False), {}, pool=1000)
+    if verb_of(method) == "pretrain":
+        objective = build_objective(method, create_backbone(model, pretrained=False), {}, num_images=1000)
     else:
         network = create_classifier(model, num_labels=10, class_names=[str(k) for k in range(10)], pretrained=False)
-        objective = build_objective(method, network, {"ema_decay": 0}, num_classes=10, pool=1000, num_labeled=40)
+        objective = build_objective(method, network, {"ema_decay": 0}, num_classes=10, num_images=1000, num_labeled=40)
     layers = [m.num_features for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     passes = PASSES.get(method, 1)
     return sum(p.numel() for p in objective.parameters() if p.requires_grad), sum(layers) * passes, len(layers) * passes

@@ -27,7 +27,7 @@ import torch
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.table import methods_table
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.records import write_text
 from hf_lowlabel.settings import methods_for
 from hf_lowlabel.training.demo import PRETRAIN
@@ -54,9 +54,9 @@ TRAINED = dict(
 )
 RATIO = 5  # unlabeled images per labeled one; less where a method has a lower ratio of its own
 ROWS = {
-    **{n: (n, {}) for n in methods_for("finetune") if "classification" in METHODS[n].tasks},
+    **{n: (n, {}) for n in methods_for("finetune") if "classification" in find(n).tasks},
     "supervised-weak": ("supervised", dict(strong=False)),
-    "fixmatch-apart": ("fixmatch", dict(joint=False)),
+    "fixmatch-apart": ("fixmatch", dict(concat_weak=False)),
 }  # row -> method, its arguments
 STARTS = ("scratch", *PRETRAIN)  # or weights pretrained as in `hf-lowlabel demo`
 
@@ -95,17 +95,15 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: 
             for row in rows:
                 method, arguments = ROWS[row]
                 prior = root / start / f"label-spreading-{number}-{seed}" / "priors.safetensors"
-                if METHODS[method].prior == "must" and not prior.is_file():
+                if find(method).prior == "must" and not prior.is_file():
                     print(f"left out {method}: it learns from label-spreading's run, which is not there", flush=True)
                     continue
                 own = (
                     {}
-                    if METHODS[method].frozen
-                    else dict(
-                        TRAINED, unlabeled_ratio=min(RATIO, METHODS[method].defaults.get("unlabeled_ratio", RATIO))
-                    )
+                    if find(method).frozen
+                    else dict(TRAINED, unlabeled_ratio=min(RATIO, find(method).defaults.get("unlabeled_ratio", RATIO)))
                 )
-                if METHODS[method].prior == "must":
+                if find(method).prior == "must":
                     own["prior"] = str(prior)
                 once(
                     finetune,

@@ -20,8 +20,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from hf_lowlabel.methods import METHODS
-from hf_lowlabel.training.setup import load
+from hf_lowlabel.methods import build_objective, find, methods_for
 
 FEATURES, CLASSES, LABELED, BATCH, RATIO, SIDE = 128, 10, 400, 64, 7, 8
 
@@ -51,15 +50,8 @@ class Linear(nn.Module):
 
 
 def build(name: str, pool: int, device: str) -> nn.Module:
-    import inspect
-
-    spec, facts = (
-        METHODS[name],
-        dict(num_classes=CLASSES, pool=pool, num_labeled=LABELED, priors=torch.full((pool, CLASSES), 1 / CLASSES)),
-    )
-    pick = lambda cls: {k: v for k, v in facts.items() if k in inspect.signature(cls.__init__).parameters}  # noqa: E731
-    extra = {"rule": load(spec.rule)(**pick(load(spec.rule)))} if spec.rule else {}
-    return load(spec.cls)(Linear(), **pick(load(spec.cls)), **extra).to(device)
+    facts = dict(num_classes=CLASSES, num_images=pool, num_labeled=LABELED)
+    return build_objective(name, Linear(), {}, **facts, priors=torch.full((pool, CLASSES), 1 / CLASSES)).to(device)
 
 
 def batch(objective: nn.Module, pool: int, device: str, labeled: int, unlabeled: int) -> dict:
@@ -123,11 +115,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {args.device}, 1 thread, pool {args.pool:,}\n")
     print("| method | images | step ms | above FixMatch ms | table ms |\n|---|---:|---:|---:|---:|")
-    known = [
-        n
-        for n, m in METHODS.items()
-        if m.verb == "finetune" and m.cls.startswith("finetuning.") and "classification" in m.tasks and not m.frozen
-    ]
+    known = [n for n in methods_for("finetune") if "classification" in find(n).tasks and not find(n).frozen]
     for name in args.methods or known:
         images, ms, above, table = compare(name, args.pool, args.device, args.steps)
         print(f"| {name} | {images} | {ms:.2f} | {above:+.2f} | {table:+.2f} |", flush=True)

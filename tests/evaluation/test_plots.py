@@ -37,7 +37,7 @@ def log(steps=200):
             "step": s,
             "loss": 2 / (s + 1),
             "supervised": 1 / (s + 1),
-            "used": s / steps,
+            "mask_ratio": s / steps,
             "learning_rate": 0.03,
             "seconds": 0.1 * s,
         }

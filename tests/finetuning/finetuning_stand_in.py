@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import build_objective, find, methods_for
 
 S, D, K, POOL, LABELED = 4, 6, 5, 23, 9  # px, features, classes, unlabeled and labeled images
 STEPS = 5
@@ -118,32 +116,16 @@ def make_batch(objective, step: int = 0, B: int = 4, M: int = 7, sharpness: floa
     }
 
 
-def load(path: str) -> type:
-    module, name = path.split(":")
-    return getattr(importlib.import_module(f"hf_lowlabel.{module}"), name)
-
-
-def accepted(cls) -> set[str]:
-    return {p.name for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
-
-
 def build(name: str, *, model: nn.Module | None = None, **arguments) -> nn.Module:
     """The objective of a method of the table over a tiny network; heads come from seed 1."""
-    spec = METHODS[name]
     priors = torch.randn(POOL, K, generator=torch.Generator().manual_seed(5)).softmax(1)
-    facts = dict(num_classes=K, pool=POOL, num_labeled=LABELED, priors=priors) | arguments
-    pick = lambda cls: {k: v for k, v in facts.items() if k in accepted(cls)}  # noqa: E731
-    cls = load(spec.cls)
-    extra = {"rule": load(spec.rule)(**pick(load(spec.rule)))} if spec.rule else {}
+    facts = dict(num_classes=K, num_images=POOL, num_labeled=LABELED, priors=priors)
+    facts |= {k: arguments.pop(k) for k in facts if k in arguments}
     torch.manual_seed(1)
-    return cls(model if model is not None else TinyModel(), **pick(cls), **extra)
+    return build_objective(name, model if model is not None else TinyModel(), arguments, **facts)
 
 
-FINETUNE = [
-    n
-    for n, m in METHODS.items()
-    if m.verb == "finetune" and m.cls.startswith("finetuning.") and "classification" in m.tasks and not m.frozen
-]
+FINETUNE = [n for n in methods_for("finetune") if "classification" in find(n).tasks and not find(n).frozen]
 
 
 def train(objective, steps: int, first: int = 0, lr: float = 0.1, total: int = 10) -> list[float]:

@@ -59,7 +59,7 @@ def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]
         optimizer.step()
         objective.after_step(0.5)
     state = {k: v for k, v in objective.state_dict().items() if torch.is_tensor(v)}
-    return {**state, **({"r": out["used"]} if name in ("cutmix", "classmix") else {})}
+    return {**state, **({"r": out["mask_ratio"]} if name in ("cutmix", "classmix") else {})}
 
 
 def evaluated() -> torch.Tensor:

@@ -68,7 +68,7 @@ def fixmatch(predict, used):
 @pytest.mark.parametrize("joint", [None, True, False])
 def test_fixmatch(joint):
     used = []
-    run("fixmatch", fixmatch(lambda net, teacher, x: net.p(x), used), tau=0.6, lambda_u=1.7, joint=joint)
+    run("fixmatch", fixmatch(lambda net, teacher, x: net.p(x), used), tau=0.6, lambda_u=1.7, concat_weak=joint)
     assert 0 < np.mean(used) < 1
 
 

@@ -7,7 +7,7 @@ import torch
 from finetuning_stand_in import FINETUNE, POOL, K, TinyModel, build, make_batch, train
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.methods import METHODS, hyperparameters
+from hf_lowlabel.methods import find, hyperparameters
 from hf_lowlabel.views.table import VIEWS
 
 SEMI = [n for n in FINETUNE if n != "supervised"]
@@ -27,7 +27,7 @@ SMALL = {
 
 
 def lively(name, **changes):
-    own = hyperparameters(METHODS[name])
+    own = hyperparameters(find(name))
     return build(name, **{**{k: v for k, v in LIVELY.items() if k in own}, **SMALL.get(name, {}), **changes})
 
 
@@ -85,15 +85,15 @@ ALTERNATIVES = {
     "edge": 0.9,
     "tau": 0.999,
     "ramp": 0.05,
-    "joint": False,
+    "concat_weak": False,
 }
 
 
-@pytest.mark.parametrize("name,key", [(n, k) for n in FINETUNE for k in hyperparameters(METHODS[n])])
+@pytest.mark.parametrize("name,key", [(n, k) for n in FINETUNE for k in hyperparameters(find(n))])
 def test_every_hyperparameter_matters(name, key):
-    net = lambda: TinyModel(norm=key == "joint")  # noqa: E731
+    net = lambda: TinyModel(norm=key == "concat_weak")  # noqa: E731
     usual = lively(name, model=net())
-    default = hyperparameters(METHODS[name])[key]
+    default = hyperparameters(find(name))[key]
     new = not default if isinstance(default, bool) else ALTERNATIVES.get(key, 0.5 * (default or 1.0))
     changed = lively(name, model=net(), **{key: new})
     if name == "flexmatch":  # its thresholds start at 0; here every image has been confident once
@@ -115,7 +115,7 @@ def test_state_survives_a_stop_bit_for_bit(name):
     fresh = build(
         name,
         model=TinyModel(seed=9),
-        **{**{k: v for k, v in LIVELY.items() if k in hyperparameters(METHODS[name])}, **SMALL.get(name, {})},
+        **{**{k: v for k, v in LIVELY.items() if k in hyperparameters(find(name))}, **SMALL.get(name, {})},
     )
     fresh.load_state_dict(state)
     assert train(fresh, 3, first=3) == expected[3:]
@@ -142,19 +142,19 @@ def test_methods_that_need_a_teacher_say_so(name):
 def test_running_statistics_of_batchnorm_come_from_one_pass(name):
     """Adversarial, guessing, mixing and labeled-only passes leave them alone."""
     objective = build(name, model=TinyModel(norm=True), **SMALL.get(name, {}))
-    for times, joint in enumerate([True, False][: 1 + hasattr(objective, "joint")], 1):
-        objective.joint = joint
+    for times, joint in enumerate([True, False][: 1 + hasattr(objective, "concat_weak")], 1):
+        objective.concat_weak = joint
         objective(make_batch(objective), 0.3)
         assert int(objective.model.body[2].num_batches_tracked) == times
 
 
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("name", [n for n in SEMI if hasattr(lively(n), "joint") and n != "fixmatch-eman"])
+@pytest.mark.parametrize("name", [n for n in SEMI if hasattr(lively(n), "concat_weak") and n != "fixmatch-eman"])
 def test_weak_views_apart(name, norm):
     """Without BatchNorm they are no other loss and cost no backward pass; with it they are, and have to be asked for."""
     joint, apart = (lively(name, model=TinyModel(norm=norm)) for _ in range(2))
-    assert joint.joint == apart.joint == norm
-    joint.joint, apart.joint = True, False
+    assert joint.concat_weak == apart.concat_weak == norm
+    joint.concat_weak, apart.concat_weak = True, False
     for o in (joint, apart):
         o.load_state_dict(joint.state_dict())
     batch, trained, losses = make_batch(joint), [], []
@@ -177,9 +177,7 @@ def test_weak_views_apart(name, norm):
 
 @pytest.mark.parametrize("name", SEMI)
 def test_a_batch_without_confident_images_is_harmless(name):
-    objective = build(
-        name, **{**SMALL.get(name, {}), **({"tau": 1.1} if "tau" in hyperparameters(METHODS[name]) else {})}
-    )
+    objective = build(name, **{**SMALL.get(name, {}), **({"tau": 1.1} if "tau" in hyperparameters(find(name)) else {})})
     before = copy.deepcopy(objective.model.state_dict())
     losses = train(objective, 3)
     assert all(torch.isfinite(torch.tensor(losses)))

@@ -26,7 +26,7 @@ def test_fixed():
 
 
 def test_flex_against_a_loop_over_the_pool():
-    rule, chosen, used = Flex(num_classes=K, pool=N, tau=0.8), [-1] * N, []
+    rule, chosen, used = Flex(num_classes=K, num_images=N, tau=0.8), [-1] * N, []
     for p, index, p_l in stream():
         target, w = rule(p, index, p_l, 0.0)
         sigma = np.array([sum(c == k for c in chosen) for k in range(K)])
@@ -114,7 +114,7 @@ def test_uda_masks_by_the_prediction_before_sharpening():
     assert target[0].max() > 0.8 and w.tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("inner", [Fixed(tau=0.6), Uda(tau=0.6), Flex(num_classes=K, pool=N, tau=0.6)])
+@pytest.mark.parametrize("inner", [Fixed(tau=0.6), Uda(tau=0.6), Flex(num_classes=K, num_images=N, tau=0.6)])
 def test_prior_speaks_until_its_time_is_over(inner):
     import copy
 
@@ -152,7 +152,7 @@ def test_pixels_are_judged_like_images(make):
 
 
 def test_a_prediction_that_is_nan_leaves_no_trace_in_the_table():
-    rule = Flex(num_classes=K, pool=N)
+    rule = Flex(num_classes=K, num_images=N)
     p, index, p_l = next(stream())
     before = {k: v.clone() for k, v in rule.state_dict().items()}
     rule(torch.full_like(p, torch.nan), index, p_l, 0.0)

@@ -197,7 +197,7 @@ def test_cutmix():
         if valid[j, r, c]:
             total += sum(float(student[i, k, r, c] - teacher[j, k, r, c]) ** 2 for k in range(K))  # sum over classes
     count = n * SIDE * SIDE
-    assert 0.1 < sure / count < 0.95 and float(out["used"]) == pytest.approx(sure / count)
+    assert 0.1 < sure / count < 0.95 and float(out["mask_ratio"]) == pytest.approx(sure / count)
     consistency = sure / count * total / count
     assert float(out["consistency"]) == pytest.approx(consistency, abs=1e-6)
     expected = mean_ce(double(batch["labeled"]["image"], objective.model), batch["labeled"]["target"])

@@ -54,7 +54,7 @@ def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **chan
     guess = np.where(rng.random(60) < accuracy_of, targets, (targets + 1) % 3)
     metrics = classification_metrics(np.eye(3)[guess] * 3, targets, NAMES)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    rows = [{"step": s, "loss": 2 / s, "used": 0.5, "learning_rate": 0.1} for s in range(1, 100)] + [
+    rows = [{"step": s, "loss": 2 / s, "mask_ratio": 0.5, "learning_rate": 0.1} for s in range(1, 100)] + [
         {"step": 50, "test_accuracy": 0.6}
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

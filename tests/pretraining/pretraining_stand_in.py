@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.objective import PretrainObjective
 
-PRETRAIN = [name for name, spec in METHODS.items() if spec.verb == "pretrain"]
+PRETRAIN = methods_for("pretrain")
 SMALL = {  # heads small enough for a CPU second
     "byol": dict(hidden=16, out=8),
     "byol-eman": dict(hidden=16, out=8),
@@ -47,10 +45,8 @@ class TinyEncoder(nn.Module):
 
 def make(name: str, norm: bool = False, seed: int = 0, encoder: nn.Module | None = None, **kwargs) -> PretrainObjective:
     """The objective called `name` over `encoder` or a tiny one, in train mode."""
-    module, cls = METHODS[name].cls.split(":")
     torch.manual_seed(seed)
-    objective = getattr(importlib.import_module(f"hf_lowlabel.{module}"), cls)
-    return objective(encoder or TinyEncoder(norm), **{**SMALL[name], **kwargs}).train()
+    return find(name)(encoder or TinyEncoder(norm), **{**SMALL[name], **kwargs}).train()
 
 
 def batch_for(objective: PretrainObjective, n: int = 4, seed: int = 0, size: int = 8) -> dict:

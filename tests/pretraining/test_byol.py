@@ -77,9 +77,7 @@ def test_eman_averages_the_statistics_like_the_weights():
 
 
 def test_eman_differs_from_byol_in_the_teachers_normalisation_alone():
-    assert (
-        train(make("byol"), learning_rate=0.1)[0] != train(make("byol-eman"), learning_rate=0.1)[0]
-    )  # the projector has BatchNorm
+    assert train(make("byol"), lr=0.1)[0] != train(make("byol-eman"), lr=0.1)[0]  # the projector has BatchNorm
     byol, eman = make("byol", norm=True), make("byol-eman", norm=True)
     eman.load_state_dict(byol.state_dict())
     assert [type(m).__name__ for m in byol.modules()][1:] == [type(m).__name__ for m in eman.modules()][1:]

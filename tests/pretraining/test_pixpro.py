@@ -16,7 +16,7 @@ from hf_lowlabel.pretraining.pixpro import cell_centres, pair_cosine, positive_p
 @pytest.mark.parametrize("tau,gamma", [(0.7, 2.0), (1.5, 1.0)])
 def test_loss_is_the_sum_of_both_directions_over_positive_pairs(tau, gamma):
     objective = make("pixpro", norm=True, tau=tau, gamma=gamma)
-    train(objective, learning_rate=0.05)
+    train(objective, lr=0.05)
     batch = batch_for(objective, seed=5)
     assert any(f.any() for f in batch["flips"]) and not all(f.all() for f in batch["flips"])
     twin = copy.deepcopy(objective)

@@ -120,7 +120,7 @@ def warped_back(maps: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndar
 
 def test_loss_is_pixpro_on_the_maps_warped_back():
     objective = make("pixpro-affine", tau=1.2, scale=1.5)
-    train(objective, learning_rate=0.05)
+    train(objective, lr=0.05)
     batch, twin = batch_for(objective, seed=5), copy.deepcopy(objective)
     torch.manual_seed(3)
     maps = [random_affine(4, CPU, **{**RANGES, "scale": 1.5}) for _ in range(2)]

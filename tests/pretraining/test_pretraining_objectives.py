@@ -8,7 +8,7 @@ import pytest
 import torch
 from pretraining_stand_in import PRETRAIN, SMALL, batch_for, make, train
 
-from hf_lowlabel.methods import METHODS, hyperparameters
+from hf_lowlabel.methods import build_objective, find, hyperparameters
 from hf_lowlabel.models.loading import create_backbone
 from hf_lowlabel.objective import EMA
 
@@ -43,12 +43,12 @@ TEACHERS = [n for n in PRETRAIN if any(isinstance(m, EMA) for m in make(n).modul
 
 
 def hyperparameter_list() -> list[tuple[str, str]]:
-    return [(name, key) for name in PRETRAIN for key in hyperparameters(METHODS[name])]
+    return [(name, key) for name in PRETRAIN for key in hyperparameters(find(name))]
 
 
 @pytest.mark.parametrize("name,key", hyperparameter_list())
 def test_every_hyperparameter_changes_the_training(name, key):
-    assert {**hyperparameters(METHODS[name]), **SMALL[name]}[key] != OTHER[key]
+    assert {**hyperparameters(find(name)), **SMALL[name]}[key] != OTHER[key]
     usual, other = train(make(name, norm=True)), train(make(name, norm=True, **{key: OTHER[key]}))
     assert usual[-1] != other[-1]
 
@@ -175,17 +175,16 @@ def test_trains_convolutional_networks_and_vision_transformers(name, network):
 def test_every_trained_weight_of_a_real_network_gets_a_gradient(method, name):
     """Layers behind the last map would otherwise wait for a gradient that never comes, and stop a run of several processes."""
     from hf_lowlabel.models import create_backbone
-    from hf_lowlabel.training.setup import build_objective, load
 
     encoder = create_backbone(name, pretrained=False, image_size=32, model_args=dict(depth=1) if "vit" in name else {})
-    assert load(METHODS[method].cls).maps
+    assert find(method).maps
     beyond = encoder.freeze_beyond_map()
     assert any(
         part in "".join(beyond)
         for part in {"mobilenetv3_small_050": ["conv_head"], "test_convnext": ["head"]}.get(name, [""])
     )
     small = dict(hidden=16, out=8) | (dict(queue=16) if method == "densecl" else {})
-    objective = build_objective(method, encoder, small, pool=8)
+    objective = build_objective(method, encoder, small, num_images=8)
     size = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * 4)
     batch = {
         "views": [torch.rand(4, 3, 32, 32) for _ in range(2)],

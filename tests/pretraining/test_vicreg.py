@@ -25,7 +25,7 @@ def covariance_in_numpy(z: np.ndarray) -> float:
 def test_loss_and_each_of_its_terms(weights):
     lam, mu, nu = weights
     objective = make("vicreg", norm=True, invariance=lam, variance=mu, covariance=nu)
-    train(objective, learning_rate=0.01)
+    train(objective, lr=0.01)
     batch = batch_for(objective, n=6, seed=5)
     twin = copy.deepcopy(objective)
     a, b = (array(twin.expander(twin.encoder.pooled(x))) for x in batch["views"])

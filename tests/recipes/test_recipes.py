@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_lowlabel import settings
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import METHODS, find
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -122,7 +122,7 @@ def test_dry_run_of_as3l_from_a_backbone_keeps_nothing(copies, tmp_path_factory,
 
 def small_batches(monkeypatch):
     """Batches of 4 in every default and preset: a recipe's own settings stay as they are."""
-    for spec in METHODS.values():
+    for spec in map(find, METHODS):
         for values in (spec.defaults, *spec.presets.values()):
             if "batch_size" in values:
                 monkeypatch.setitem(values, "batch_size", 4)
@@ -135,7 +135,7 @@ def small_batches(monkeypatch):
         "simsiam": dict(hidden=16, out=16),
         "moco": dict(queue=16),
     }.items():
-        for values in (METHODS[name].defaults, *METHODS[name].presets.values()):
+        for values in (find(name).defaults, *find(name).presets.values()):
             monkeypatch.setitem(values, "method_args", args)
 
 
@@ -344,8 +344,8 @@ def test_votes_of_adapted_models(copies, tmp_path, monkeypatch, capsys):
 def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
     """ImageNet: a supervised run labels every image, and a fresh network learns them."""
     small_batches(monkeypatch)
-    monkeypatch.setitem(METHODS["supervised"].presets["imagenet-10"], "max_steps", 2)
-    monkeypatch.setitem(METHODS["self-training"].presets["imagenet"], "epochs", 3)
+    monkeypatch.setitem(find("supervised").presets["imagenet-10"], "max_steps", 2)
+    monkeypatch.setitem(find("self-training").presets["imagenet"], "epochs", 3)
     tiny = (
         "--dataset",
         copies["imagenet"],

@@ -9,11 +9,12 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hf_lowlabel import METHODS, cli, finetune  # noqa: E402
+from hf_lowlabel import cli, finetune  # noqa: E402
+from hf_lowlabel.methods import find, methods_for  # noqa: E402
 from tests.training.conftest import FINETUNE, PRETRAIN, SEGMENT, draw_nothing  # noqa: E402
 from tests.training.test_resume import digest  # noqa: E402
 
-ALGORITHMS = [name for name, m in METHODS.items() if m.verb == "finetune" and "segmentation" in m.tasks]
+ALGORITHMS = [name for name in methods_for("finetune") if "segmentation" in find(name).tasks]
 SMALL = {"clmb": dict(width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.3)}
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {

@@ -15,7 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hf_lowlabel.arguments import FinetuneConfig, PretrainConfig
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import build_objective, find, methods_for
 from hf_lowlabel.pretraining.l2_sp import L2SP
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.views.counter_rng import uniforms
@@ -27,7 +27,7 @@ for folder in ("finetuning", "pretraining"):
 finetuning, pretraining, segmenting = (
     importlib.import_module(name) for name in ("finetuning_stand_in", "pretraining_stand_in", "segmenter_stand_in")
 )
-SEGMENTATION = [n for n, m in METHODS.items() if m.verb == "finetune" and "segmentation" in m.tasks]
+SEGMENTATION = [n for n in methods_for("finetune") if "segmentation" in find(n).tasks]
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a real CUDA device is tested elsewhere")
 
 
@@ -98,7 +98,7 @@ SETTINGS = dict(max_steps=10, dataset="digits", model="resnet10t", output_dir="n
 
 
 def finetune_config(name: str, **more) -> FinetuneConfig:
-    prior = "priors" if METHODS[name].prior == "must" else None
+    prior = "priors" if find(name).prior == "must" else None
     return FinetuneConfig(method=name, num_labels=10, prior=prior, **more, **SETTINGS).resolved()
 
 
@@ -120,10 +120,9 @@ def test_step_of_pretraining(name, fake, monkeypatch):
 
 @pytest.mark.parametrize("name", SEGMENTATION)
 def test_step_of_segmentation(name, fake, monkeypatch):
-    from hf_lowlabel.training.setup import build_objective
 
     model = segmenting.TinySegmenter(norm=True)
-    objective = build_objective(name, model, {}, num_classes=segmenting.K, pool=3, num_labeled=2)
+    objective = build_objective(name, model, {}, num_classes=segmenting.K, num_images=3, num_labeled=2)
     batches = [segmenting.make_batch(step) for step in range(3)]
     config = finetune_config(name, task="segmentation")
     steps(fake, monkeypatch, objective, batches, config)

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import evaluate, finetune, load_source, predict
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.finetuning.probes import probe, probe_head
+from hf_lowlabel.finetuning.probes import Probe, probe_head
 from hf_lowlabel.hub.push import contents, push
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.records import RunRecord
@@ -138,7 +138,7 @@ def load_ids(run) -> list[str]:
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(learning_rate=0.1, max_steps=5), "found max_steps, lr for knn, which trains no network"),
+        (dict(learning_rate=0.1, max_steps=5), "found max_steps, learning_rate for knn, which trains no network"),
         (dict(prior="x"), "found prior pseudo-labels for knn"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
         (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
@@ -200,7 +200,7 @@ def test_the_head_is_logistic_regression_on_every_kind_of_last_layer(name, args)
         f = model.features(x).numpy()
         weight, bias = (torch.from_numpy(v) for v in probe_head(f, labels, num_classes=3))
         model.set_classifier(weight, bias)
-        expected = torch.from_numpy(probe(f, labels, f, num_classes=3))
+        expected = torch.from_numpy(Probe().fit_predict(f, labels, f, num_classes=3))
         torch.testing.assert_close(model(x).logits.softmax(1), expected, atol=1e-3, rtol=1e-3)
 
 

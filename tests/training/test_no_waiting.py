@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_lowlabel import load_source
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import METHODS, find, verb_of
 from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.priors import save_priors
@@ -33,8 +33,8 @@ WAITS = {
     "lift_fresh",
 }
 HOST = ("tolist", "numpy", "cpu", "__array__")
-CLASSIFICATION = [name for name, m in METHODS.items() if "classification" in m.tasks and not m.frozen]
-SEGMENTATION = [name for name, m in METHODS.items() if "segmentation" in m.tasks]
+CLASSIFICATION = [name for name in METHODS if "classification" in find(name).tasks and not find(name).frozen]
+SEGMENTATION = [name for name in METHODS if "segmentation" in find(name).tasks]
 
 
 class Waits(TorchDispatchMode):
@@ -93,7 +93,7 @@ def waits(monkeypatch):
 
 @pytest.mark.parametrize("method", CLASSIFICATION)
 def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
-    verb = METHODS[method].verb
+    verb = verb_of(method)
     settings = dict(
         tiny[verb],
         method=method,
@@ -103,7 +103,7 @@ def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
         save_steps=99,
         precision="bf16",
     )
-    if METHODS[method].prior == "must":
+    if find(method).prior == "must":
         settings["prior"] = str(tmp_path / "priors.safetensors")
         source, rng = load_source("digits"), np.random.default_rng(0)
         save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
@@ -114,7 +114,7 @@ def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
 
 @pytest.mark.parametrize("method", SEGMENTATION)
 def test_no_step_of_segmentation_waits(method, masked, tmp_path, waits):
-    verb = METHODS[method].verb
+    verb = verb_of(method)
     settings = dict(
         SEGMENT, dataset=str(masked), method=method, max_steps=9, logging_steps=99, save_steps=99, precision="bf16"
     )
@@ -139,12 +139,12 @@ def test_no_step_waits_on_cuda(method, tiny, few_images, tmp_path, monkeypatch):
         return step(self, batch)
 
     monkeypatch.setattr(Loop, "train_step", train_step)
-    if METHODS[method].prior == "must":
+    if find(method).prior == "must":
         pytest.skip("needs priors")
     try:
-        getattr(runs, METHODS[method].verb)(
+        getattr(runs, verb_of(method))(
             **dict(
-                tiny[METHODS[method].verb],
+                tiny[verb_of(method)],
                 method=method,
                 method_args=NARROW.get(method, {}),
                 device="cuda",

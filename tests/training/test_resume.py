@@ -15,14 +15,14 @@ import torch
 
 from hf_lowlabel import cli, load_source
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import METHODS, find, verb_of
 from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Interrupted, Loop
 from hf_lowlabel.training.priors import save_priors
 
 from .conftest import tensors
 
-CLASSIFICATION = [name for name, m in METHODS.items() if "classification" in m.tasks and not m.frozen]
+CLASSIFICATION = [name for name in METHODS if "classification" in find(name).tasks and not find(name).frozen]
 
 
 NARROW = {
@@ -63,9 +63,9 @@ def watch(monkeypatch, seen: dict, kill_at: int | None = None):
 @pytest.mark.parametrize("method", CLASSIFICATION)
 def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkeypatch):
     """Whatever a kill in step 3 or 5 leaves behind (the checkpoint before it) leads to the same end as no kill."""
-    verb = METHODS[method].verb
+    verb = verb_of(method)
     settings = dict(tiny[verb], method=method, save_total_limit=9, method_args=NARROW.get(method, {}))
-    if METHODS[method].prior == "must":
+    if find(method).prior == "must":
         settings["prior"] = str(tmp_path / "priors.safetensors")
         source, rng = load_source("digits"), np.random.default_rng(0)
         save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hf_lowlabel.arguments import FinetuneConfig
-from hf_lowlabel.methods import METHODS
+from hf_lowlabel.methods import find
 from hf_lowlabel.training.optim import learning_rate
 
 
@@ -49,7 +49,7 @@ def test_lengths_in_passes_over_the_labels(method, preset, steps):
 
     config = FinetuneConfig(dataset="x", method=method, preset=preset).resolved()
     found = length(config, 1_281_167, config.batch_size * config.unlabeled_ratio)
-    assert found == pytest.approx(steps, rel=0.02) and preset in METHODS[method].presets
+    assert found == pytest.approx(steps, rel=0.02) and preset in find(method).presets
 
 
 @pytest.mark.parametrize("method, entropy", [("vat", None), ("vat-entmin", 1.0)])

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 
-from hf_lowlabel import METHODS, finetune
+from hf_lowlabel import finetune
 from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.padded_cache import ResidentPaddedCache
@@ -18,6 +18,7 @@ from hf_lowlabel.data.segmentation import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import segmentation
+from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.models import LowLabelBackbone
 from hf_lowlabel.training import segment_run
 from hf_lowlabel.training.segment_data import read_split, shown_in, statistics_of
@@ -299,7 +300,7 @@ def test_every_method_has_settings():
     """Defaults of segmentation, not of a classifier's paper, also for the methods that do both."""
     from hf_lowlabel.arguments import FinetuneConfig
 
-    for name in (n for n, m in METHODS.items() if m.verb == "finetune" and "segmentation" in m.tasks):
+    for name in (n for n in methods_for("finetune") if "segmentation" in find(n).tasks):
         config = FinetuneConfig(task="segmentation", dataset="shapes", method=name).resolved()
         assert config.unlabeled_ratio == 1 and config.batch_size <= 20 and config.learning_rate <= 1e-3, name
 
