@@ -17,16 +17,16 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "pretrain": "training.runs",
-    "finetune": "training.runs",
-    "Run": "training.runs",
+    "pretrain": "api",
+    "finetune": "api",
+    "Run": "training.run",
     "Config": "arguments",
     "DataArguments": "arguments",
     "ModelArguments": "arguments",
     "ViewArguments": "arguments",
     "TrainingArguments": "arguments",
-    "evaluate": "training.serving",
-    "predict": "training.serving",
+    "evaluate": "prediction",
+    "predict": "prediction",
     "load_source": "data",
     "make_split": "data",
     "Split": "data",

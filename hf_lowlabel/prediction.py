@@ -21,9 +21,9 @@ from .distributed import interactive
 from .errors import MissingSplit, UserError
 from .files import write_json, write_table
 from .models.checkpoint_resolver import model_config
-from .settings import read_yaml
 from .tasks import get_task, of_model
 from .tasks.base import Task
+from .yaml_files import read_yaml
 
 Model = Any  # str | Path | torch.nn.Module, which is not imported for its name alone
 

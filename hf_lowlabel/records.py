@@ -28,12 +28,14 @@ class Metric:
     """One number of a result: how the command line, the card, the report and the plots call and show it.
 
     key: its name in metrics.json. title: for people. percent: a share, shown times 100. higher: whether more is better.
+    hub: what the Hub calls it, where it knows it.
     """
 
     key: str
     title: str
     percent: bool = True
     higher: bool = True
+    hub: str | None = None
 
     def show(self, value: float | None) -> str:
         return "–" if value is None else percent(value) if self.percent else f"{value:.3f}"

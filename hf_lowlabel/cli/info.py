@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..errors import UserError, unknown
-from ..methods import METHODS, hyperparameters
-from ..settings import methods_for
+from ..methods import METHODS, find, hyperparameters, methods_for
 
 
 def demo(argv: list[str]) -> int:
@@ -18,7 +17,6 @@ def demo(argv: list[str]) -> int:
     parser.add_argument(
         "--task",
         default="classification",
-        choices=("classification", "segmentation"),
         help="segmentation: PixPro, CutMix "
         "and the supervised baseline on 800 generated images of shapes with 20 masks (default: classification)",
     )
@@ -35,22 +33,16 @@ def demo(argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="decides labels, weights and views (default: 0)")
     args = parser.parse_args(argv)
-    if args.task == "segmentation":
-        if args.active:
-            raise UserError("The demo of --active sorts digits. Leave out --active, or --task segmentation.")
-        from ..training.segment_demo import segment_demo
-
-        segment_demo(args.output_dir or "demo-shapes", args.num_labels or 20, args.seed)
-        return 0
-    args.output_dir = args.output_dir or "demo-digits"
     if args.active:
-        from ..selection.demo import active_demo
+        if args.task != "classification":
+            raise UserError("The demo of --active sorts digits. Leave out --active, or --task.")
+        from ..demo_active import active_demo
 
-        active_demo(args.output_dir, args.num_labels or 10, args.seed)
+        active_demo(args.output_dir or "demo-digits", args.num_labels or 10, args.seed)
         return 0
-    from ..training.demo import demo
+    from ..demo import demo
 
-    demo(args.output_dir, args.num_labels or 40, args.seed)
+    demo(args.task, args.output_dir, args.num_labels, args.seed)
     return 0
 
 
@@ -64,15 +56,15 @@ def methods(argv: list[str]) -> int:
         for verb in ("pretrain", "finetune"):
             print(f"{verb}:")
             for name in methods_for(verb):
-                m = METHODS[name]
+                m = find(name)
                 tasks = "" if m.tasks == ("classification",) else f"  [{', '.join(m.tasks)}]"
                 print(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
         return 0
     if args.name not in METHODS:
         raise unknown("method", args.name, METHODS)
-    m = METHODS[args.name]
+    m = find(args.name)
     print(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
-    prior = "may" if m.rule else m.prior
+    prior = "may" if m.rule_class else m.prior
     print(
         f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}"
         + (f"   --prior: {prior} be given" if prior else "")

@@ -13,14 +13,13 @@ from ..errors import UserError
 def split(argv: list[str]) -> int:
     args = _split_parser().parse_args(argv)
     _check_split(args)
-    from ..data.dataset import load_source
+    from ..tasks import get_task
 
-    source = None if args.dataset is None else load_source(**data_source(args).where())
+    task = get_task(args.task)
+    source = None if args.dataset is None else task.open(data_source(args))
     if args.labels is None:
-        from ..data.splits import make_split
-
         how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
-        split, of = make_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
+        split, of = task.draw_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
     else:
         from ..data.splits import Split
         from ..selection.importing import import_labels

@@ -9,7 +9,8 @@ from ..arguments import GROUPS, Config, known_settings
 from ..errors import UserError
 from ..fields import Setting
 from ..foreign_names import no_such_setting
-from ..settings import methods_for, read_yaml, resolve
+from ..methods import methods_for
+from ..yaml_files import read_yaml
 
 DOES = {
     "pretrain": "Target pretraining: adapt weights to the user's images without labels.",
@@ -27,11 +28,11 @@ def finetune(argv: list[str]) -> int:
 
 
 def _train(verb: str, argv: list[str]) -> int:
-    config = parse_config(verb, argv)
-    resolve(config)  # errors that need neither data nor torch
-    from ..training import runs
+    given = parse_config(verb, argv).flat()
+    from .. import api
+    from ..api.summary import summarise
 
-    runs.summarise(getattr(runs, verb)(config))
+    summarise(getattr(api, verb)(**given))
     return 0
 
 

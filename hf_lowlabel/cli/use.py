@@ -7,12 +7,6 @@ import sys
 
 from .select import data_flags, max_bad_flag
 
-SHOWN = (
-    *("images", "accuracy", "top5_accuracy", "balanced_accuracy", "nll", "ece"),
-    *("miou", "miou_all", "dice", "pixel_accuracy", "object_iou", "object_jaccard"),
-)
-
-
 def evaluate(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel evaluate", description="Metrics of a classifier or a segmenter on labeled images."
@@ -40,17 +34,15 @@ def evaluate(argv: list[str]) -> int:
     _task_flag(parser)
     parser.add_argument("--output", help="write metrics (JSON) and pictures to this folder")
     args = parser.parse_args(argv)
-    from ..training.serving import evaluate
+    from ..prediction import evaluate, task_of
 
-    metrics = evaluate(**vars(args))
-    for name in SHOWN:
+    metrics, task = evaluate(**vars(args)), task_of(args.model)
+    for name in ("images", *(metric.key for metric in task.metrics)):
         if name in metrics:
             value = metrics[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-    if "miou" in metrics:
-        from ..training.runs import per_class
-
-        print("IoU  " + per_class(metrics))
+    for line in task.console(metrics):
+        print(line)
     return 0
 
 
@@ -66,6 +58,7 @@ def predict(argv: list[str]) -> int:
         help="file to write: .csv or .parquet (default: predictions.csv); "
         "for a segmenter a folder (default: predictions)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
     parser.add_argument("--top", type=int, default=1, help="classes listed for every image (default: 1)")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
@@ -73,13 +66,12 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--window", type=int, help="segmenters: side in px of a sliding window (default: whole images)")
     _task_flag(parser)
     args = parser.parse_args(argv)
-    from ..training.serving import folder_for, predict
+    from ..prediction import predict, task_of
 
+    place = task_of(args.model, args.task, args.revision).check_output(args.output)
     rows, skipped = predict(**vars(args))
-    where = folder_for(args.output) if "mask" in rows[0] else args.output
-    print(
-        f"wrote {len(rows)} predictions to {where}" + (f", {len(skipped)} unreadable images skipped" if skipped else "")
-    )
+    unread = f", {len(skipped)} unreadable images skipped" if skipped else ""
+    print(f"wrote {len(rows)} predictions to {place}{unread}")
     for name, reason in skipped[:20]:
         print(f"  skipped {name}: {reason}", file=sys.stderr)
     return 0
@@ -88,6 +80,5 @@ def predict(argv: list[str]) -> int:
 def _task_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
-        choices=("classification", "segmentation"),
         help="what the model is expected to do (default: as it says)",
     )

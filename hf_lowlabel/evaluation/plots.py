@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,21 @@ NO_LOSS = {
 }  # logged beside losses, other scales
 
 
-def curves(rows: Sequence[dict], path: str | Path, *, title: str | None = None) -> Path:
+def curves(
+    rows: Sequence[dict], path: str | Path, *, title: str | None = None, scores: Mapping[str, str] | None = None
+) -> Path:
     """curves.png from the rows of log.jsonl: a dict per line with "step" and any numbers, in panels by what they are.
 
-    Rows of training steps and of evaluations may alternate; a name is drawn where it occurs, gaps at NaN.
+    Rows of training steps and of evaluations may alternate; a name is drawn where it occurs, gaps at NaN. scores: metric
+    -> its title, for the panels of "test_METRIC" and "validation_METRIC".
     """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         for name, value in row.items():
-            panel = _panel(name, row)
+            panel = panel_of(name, row, scores)
             if panel and isinstance(value, (int, float)) and not isinstance(value, bool):
                 panels.setdefault(panel, {}).setdefault(name, []).append((row["step"], float(value)))
-    names = [p for p in (LOSS, PSEUDO, ACCURACY, SPREAD, RATE, OTHER) if p in panels]
+    names = in_order(panels)
     if not names:
         raise ValueError("found no row with a step and a number to draw; expected the rows of a log.jsonl")
     steps = {step for lines in panels.values() for points in lines.values() for step, _ in points}
@@ -75,14 +78,24 @@ LOSS, PSEUDO, ACCURACY = "Loss", "Pseudo-labels: share of the unlabeled batch (%
 SPREAD, RATE, OTHER = "Spread of features (1 isotropic, 0 collapsed)", "Learning rate", "Other"
 
 
-def _panel(name: str, row: dict) -> str | None:
+def in_order(panels: Iterable[str]) -> list[str]:
+    """Loss first, then pseudo-labels and scores, what is left last."""
+    known, found = (LOSS, PSEUDO, ACCURACY, SPREAD, RATE, OTHER), list(panels)
+    scores = [p for p in found if p not in known]
+    return [p for p in (LOSS, PSEUDO, ACCURACY, *scores, SPREAD, RATE, OTHER) if p in found]
+
+
+def panel_of(name: str, row: dict, scores: Mapping[str, str] | None = None) -> str | None:
     """The panel that a logged name belongs to, None for what is not drawn."""
     last = name.rsplit("/", 1)[-1]
     if "step" not in row or last in NOT_PLOTTED or last.endswith(("_per_second", "_seconds", "skipped")):
         return None
     if last.startswith("learning_rate"):
         return RATE
-    if "accuracy" in last or last == "acc" or last.endswith("miou"):
+    title = (scores or {}).get(last.removeprefix("test_").removeprefix("validation_"))
+    if title is not None and last.startswith(("test_", "validation_")):
+        return f"{title} (%)"
+    if "accuracy" in last or last == "acc":
         return ACCURACY
     if last.endswith("std"):
         return SPREAD
@@ -92,7 +105,7 @@ def _panel(name: str, row: dict) -> str | None:
 
 
 def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]) -> None:
-    scale = 100 if panel in (PSEUDO, ACCURACY) else 1
+    scale = 100 if panel.endswith("(%)") else 1
     drawn = sorted(lines, key=lambda n: (n != "loss", n))[: len(CYCLE)]
     biggest = 0.0
     for color, dashes, name in zip(CYCLE, DASHES, drawn, strict=False):

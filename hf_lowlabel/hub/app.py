@@ -9,13 +9,17 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..records import RunRecord, write_text
+from ..files import write_text
+from ..records import RunRecord
+from ..tasks import get_task, of_record
+from ..tasks.classification_card import spread
 from .card import summary
 
 log = logging.getLogger("hf_lowlabel")
@@ -23,11 +27,6 @@ MOST_LABELED = 500  # labeled images that are offered as neighbours
 EXAMPLES = 8
 SIDE = 256  # px, long side of a stored picture
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-PACKAGES = {
-    "classification": ("torch", "transformers", "timm", "safetensors", "numpy", "pillow"),
-    "segmentation": ("torch", "transformers", "timm", "segmentation-models-pytorch", "safetensors", "numpy", "pillow"),
-}
-
 
 def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
     """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
@@ -49,27 +48,23 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
     Raises UserError when `run` is no trained classifier or segmenter, or when `output` has files in it.
     """
     run, output = Path(run), Path(output)
-    facts = check_run(run)
+    record = check_run(run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"found {output} to be there already; expected a new folder; fix: take another --export-space")
     (output / "model").mkdir(parents=True)
-    copied = [*MODEL_FILES, *(p.name for p in run.glob("*.py"))] if facts.kind == "segmentation" else MODEL_FILES
-    for name in copied:
-        shutil.copyfile(run / name, output / "model" / name)
+    task = get_task(record.kind)
+    task.export(run, output / "model")
     here = Path(__file__).parent
     shutil.copyfile(here / "space_app.py", output / "app.py")
-    _architectures(facts, output)
-    title = facts.name or (facts.hub_id or "").rpartition("/")[2] or run.resolve().name
-    said = {"task": facts.kind, "title": title, "text": summary(facts), "class_names": facts.class_names}
-    if facts.kind == "segmentation":
-        from ..evaluation.overlays import palette
-
-        said["colors"] = palette(facts.class_names).tolist()
+    _architectures(record, output)
+    title = record.name or (record.hub_id or "").rpartition("/")[2] or run.resolve().name
+    said = {"title": title, "text": summary(record), "class_names": record.class_names}
+    said |= task.space(record)
     write_text(output / "space.json", json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if images:
-        add_images(run, facts, output)
-    write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(facts.kind)))
-    write_text(output / "README.md", space_card(facts, title))
+        add_images(run, record, output)
+    write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(task.packages)))
+    write_text(output / "README.md", space_card(record, title))
     return output
 
 
@@ -77,20 +72,17 @@ def check_run(run: Path) -> RunRecord:
     for name in ("run.json", *MODEL_FILES):
         if not (run / name).is_file():
             raise UserError(f"found no {name} in {run}; expected a finished run; fix the path")
-    facts = RunRecord.from_json(run / "run.json")
-    if facts.kind == "backbone":
-        raise UserError(
-            f"found a backbone in {run}, which gives features and no answer; expected a classifier or a segmenter; fix: "
-            "finetune it first"
-        )
-    return facts
+    record = RunRecord.from_json(run / "run.json")
+    if record.labels is None:
+        raise UserError(f"The model in {run} is a {of_record(record.kind).product}, which gives features and no answer. Finetune it first.")
+    return record
 
 
-def _architectures(facts: RunRecord, output: Path) -> None:
+def _architectures(record: RunRecord, output: Path) -> None:
     """The code of an architecture that timm alone does not know travels with the Space."""
     from ..models import needs_package
 
-    if facts.architecture is None or not needs_package(facts.architecture):
+    if record.architecture is None or not needs_package(record.architecture):
         return
     models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
     folder.mkdir()
@@ -99,12 +91,12 @@ def _architectures(facts: RunRecord, output: Path) -> None:
     write_text(folder / "__init__.py", "from . import cifar  # registers its architectures with timm\n")
 
 
-def requirements(kind: str) -> list[str]:
+def requirements(packages: Sequence[str]) -> list[str]:
     """Packages and the versions this was tried with; gradio itself is named in the README of the Space."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in PACKAGES[kind]]
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in packages]
 
 
-def space_card(facts: RunRecord, title: str) -> str:
+def space_card(record: RunRecord, title: str) -> str:
     import yaml
 
     try:
@@ -117,23 +109,23 @@ def space_card(facts: RunRecord, title: str) -> str:
         "sdk_version": version,
         "app_file": "app.py",
         "pinned": False,
-        "models": [facts.hub_id] if facts.hub_id else None,
-        "license": facts.license,
+        "models": [record.hub_id] if record.hub_id else None,
+        "license": record.license,
     }
     head = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False, allow_unicode=True)
-    model = f" The model: [{facts.hub_id}](https://huggingface.co/{facts.hub_id})." if facts.hub_id else ""
-    return f"---\n{head}---\n{summary(facts)}{model}\n"
+    model = f" The model: [{record.hub_id}](https://huggingface.co/{record.hub_id})." if record.hub_id else ""
+    return f"---\n{head}---\n{summary(record)}{model}\n"
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
-def add_images(run: Path, facts: RunRecord, output: Path) -> None:
+def add_images(run: Path, record: RunRecord, output: Path) -> None:
     """The labeled images with their features, and test images as examples; without the data, a page without them."""
     try:
-        if facts.kind == "classification":
+        if get_task(record.kind).has_neighbours:
             _add_labeled(run, output)
-        _add_examples(run, facts, output)
+        _add_examples(run, record, output)
     except Exception as error:  # data that moved or cannot be reached: the model answers all the same
         shutil.rmtree(output / "labeled", ignore_errors=True)
         log.warning("no pictures on the page: %s", error)
@@ -143,37 +135,35 @@ def _add_labeled(run: Path, output: Path) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from ..data.image_cache import build_cache
     from ..data.splits import Split
-    from ..training.inference import features_of
-    from ..training.serving import load_classifier
-    from ..training.setup import open_source
-    from .report_data import _spread, config_of
+    from .report_data import config_of
 
-    source, split = open_source(config_of(run)), Split.load(run / "split.json")
+    config = config_of(run)
+    task, split = get_task(config.task), Split.load(run / "split.json")
+    source = task.open(config.data)
     at = split.resolve(source)
-    chosen = at.labeled[_spread(len(at.labeled), MOST_LABELED)]
+    chosen = at.labeled[spread(len(at.labeled), MOST_LABELED)]
     names = {int(i): split.class_names[k] for i, k in zip(at.labeled, at.labels, strict=True)}
-    model, view, side = load_classifier(run, device="cpu")
-    pool = build_cache(source, chosen, size=side, interpolation=model.preprocessing["interpolation"])
+    model = task.load(run, device="cpu")
+    cache = task.held(model, config.data, source, chosen, split.class_names, "labeled").cache
     with torch.inference_mode():
-        features = features_of(model, pool, view).numpy()
+        features = task.features(model, cache)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     (output / "labeled").mkdir()
     index = []
-    for n, i in enumerate(pool.indices.tolist()):
+    for n, i in enumerate(cache.indices.tolist()):
         index.append({"file": _save(source, i, output / "labeled" / f"{n:04d}", enlarge=True), "label": names[i]})
     save_file({"features": np.ascontiguousarray(features, np.float32)}, output / "labeled" / "features.safetensors")
     write_text(output / "labeled" / "index.json", json.dumps(index, indent=0, ensure_ascii=False) + "\n")
 
 
-def _add_examples(run: Path, facts: RunRecord, output: Path) -> None:
-    from .report_data import _spread, labeled_images
+def _add_examples(run: Path, record: RunRecord, output: Path) -> None:
+    from .report_data import labeled_images
 
-    source, chosen, _, _ = labeled_images(run, facts)
+    images = labeled_images(run, record)
     (output / "examples").mkdir()
-    for n, i in enumerate(chosen[_spread(len(chosen), EXAMPLES)]):
-        _save(source, int(i), output / "examples" / f"{n}")
+    for n, i in enumerate(images.chosen[spread(len(images.chosen), EXAMPLES)]):
+        _save(images.dataset, int(i), output / "examples" / f"{n}")
 
 
 def _save(source, index: int, path: Path, enlarge: bool = False) -> str:

@@ -1,6 +1,6 @@
-"""README.md of a run folder: a model card rendered from the facts the run recorded, without network.
+"""README.md of a run folder: a model card rendered from what the run recorded, without network.
 
-The layout is in `model_cards/*.md` (Jinja, through huggingface_hub's ModelCard); what stands in it is computed here.
+The layout is in `model_cards/card.md` (Jinja, through huggingface_hub's ModelCard); what stands in it is computed here.
 """
 
 from __future__ import annotations
@@ -12,27 +12,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..files import write_text
 from ..methods import METHODS, find
-from ..records import RunRecord, Stage, write_text
-from .card_parts import (
-    SHORT,
-    cell,
-    code,
-    duration,
-    limits,
-    method_name,
-    needs_package,
-    results_table,
-    settings,
-    snippets,
-)
+from ..models import needs_package
+from ..records import RunRecord, Stage
+from ..tasks import of_record
+from ..text import cell, code, duration
+from .card_parts import columns, limits, method_name, results_table, settings
 
 log = logging.getLogger(__name__)
-TASKS = {
-    "classification": "image-classification",
-    "backbone": "image-feature-extraction",
-    "segmentation": "image-segmentation",
-}
 LABELS_ALONE = ("supervised", "probe", "knn")  # methods that learn from nothing else, unless they are given priors
 PICTURES = {
     "curves.png": "training curves",
@@ -51,60 +39,61 @@ LICENSES = frozenset(  # identifiers that the Hub knows; any other becomes `lice
 )
 
 
-def write_card(folder: str | Path, facts: RunRecord) -> Path:
+def write_card(folder: str | Path, record: RunRecord) -> Path:
     """Writes README.md into the folder, atomically, and returns its path; it parses back through `ModelCard.load`.
 
-    A licence that somebody wrote into the card that is there already is kept when the facts give none.
+    A licence that somebody wrote into the card that is there already is kept when the record gives none.
     """
-    folder, facts = Path(folder), facts.public()
+    folder, record = Path(folder), record.public()
     path = folder / "README.md"
-    given = facts.license or _license_there(path)
-    name = facts.name or (facts.hub_id or "").rpartition("/")[2] or folder.resolve().name
-    model_id = facts.hub_id or folder.resolve().name
+    given = record.license or _license_there(path)
+    name = record.name or (record.hub_id or "").rpartition("/")[2] or folder.resolve().name
+    model_id = record.hub_id or folder.resolve().name
     found = [picture for picture in PICTURES if (folder / picture).is_file()]
-    if facts.kind == "segmentation":  # overlays say more than curves
-        found.sort(key=lambda picture: picture != "predictions.png")
+    speaks = of_record(record.kind)
+    found.sort(key=lambda picture: picture != speaks.first_picture)
     words = dict(
+        next_step=speaks.next_step(model_id),
         title=cell(name),
-        summary=summary(facts),
+        summary=summary(record),
         picture=dict(file=found[0], alt=f"{name}: {PICTURES[found[0]]}") if found else None,
         more=" · ".join(f"[{PICTURES[p]}]({p})" for p in found[1:]),
-        results=results_table(facts),
+        results=results_table(record),
         model_id=model_id,
-        snippets=snippets(facts, model_id),
-        use=_intended_use(facts),
-        limits=limits(facts),
-        made=_made(facts),
-        command=facts.command,
-        details=settings(facts),
-        licence=_license_words(facts, given),
+        snippets=speaks.snippets(record, model_id),
+        use=_intended_use(record),
+        limits=limits(record),
+        made=_made(record),
+        command=record.command,
+        details=settings(record),
+        licence=_license_words(record, given),
     )
-    card = ModelCard.from_template(metadata(facts, name, given), template_path=str(template(facts.kind)), **words)
+    card = ModelCard.from_template(metadata(record, name, given), template_path=str(template()), **words)
     text = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
     ModelCard(text)  # raises when the metadata cannot be read back
     write_text(path, text)
     return path
 
 
-def write_card_safely(folder: str | Path, facts: RunRecord) -> Path | None:
+def write_card_safely(folder: str | Path, record: RunRecord) -> Path | None:
     """`write_card` for use while a model is saved: a card that fails is a warning with its reason, and None."""
     try:
-        return write_card(folder, facts)
+        return write_card(folder, record)
     except Exception as error:  # whatever a card runs into, the model beside it has to be saved
         log.warning("no model card was written to %s: %s: %s", folder, type(error).__name__, error)
         return None
 
 
-def template(kind: str) -> Path:
-    """model_cards/KIND.md: inside an installed package, else at the top of the checkout."""
+def template() -> Path:
+    """model_cards/card.md: inside an installed package, else at the top of the checkout."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "model_cards", package.parent / "model_cards"):
-        if (folder / f"{kind}.md").is_file():
-            return folder / f"{kind}.md"
-    raise FileNotFoundError(f"found no model_cards/{kind}.md in or beside {package}; the installation is not complete")
+        if (folder / "card.md").is_file():
+            return folder / "card.md"
+    raise FileNotFoundError(f"found no model_cards/card.md in or beside {package}; the installation is not complete")
 
 
-def metadata(facts: RunRecord, name: str, license: str | None) -> ModelCardData:
+def metadata(record: RunRecord, name: str, license: str | None) -> ModelCardData:
     """The YAML block: what the Hub filters by, and `model-index` with this model's test results."""
     values: dict[str, Any] = {}
     if license:
@@ -112,49 +101,48 @@ def metadata(facts: RunRecord, name: str, license: str | None) -> ModelCardData:
         values["license"] = license.lower() if known else "other"
         if not known:
             values["license_name"] = re.sub(r"[^a-z0-9.]+", "-", license.lower()).strip("-")
-    bases = [stage.hub_id for stage in facts.lineage if stage.hub_id and stage.hub_id != facts.hub_id]
-    results = _eval_results(facts)
-    tags = ["hf_lowlabel", "timm", *_tags(facts), *facts.extra_tags]
+    bases = [stage.hub_id for stage in record.lineage if stage.hub_id and stage.hub_id != record.hub_id]
+    results, speaks = _eval_results(record), of_record(record.kind)
+    tags = ["hf_lowlabel", "timm", *_tags(record), *record.extra_tags]
     return ModelCardData(
         base_model=bases[-1] if bases else None,
-        datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
+        datasets=[record.data.hub_id] if record.data and record.data.hub_id else None,
         eval_results=results or None,
         model_name=name if results else None,
-        library_name="hf_lowlabel" if needs_package(facts.architecture) else "transformers",
-        pipeline_tag=TASKS[facts.kind],
-        metrics=[name for name in ("accuracy", "mean_iou") if {"mean_iou": "miou"}.get(name, name) in facts.metrics]
-        or None,
+        library_name="hf_lowlabel" if record.architecture and needs_package(record.architecture) else "transformers",
+        pipeline_tag=speaks.pipeline_tag,
+        metrics=[m.hub for m in speaks.metrics if m.hub and record.metrics.get(m.key) is not None] or None,
         tags=tags,
         **values,
     )
 
 
-def _tags(facts: RunRecord) -> list[str]:
-    tags = [stage.method for stage in facts.lineage if stage.method] + ([facts.method] if facts.method else [])
-    alone = facts.method in LABELS_ALONE and not facts.hyperparameters.get("prior")
-    return tags + (["semi-supervised"] if facts.labels and not alone else [])
+def _tags(record: RunRecord) -> list[str]:
+    tags = [stage.method for stage in record.lineage if stage.method] + ([record.method] if record.method else [])
+    alone = record.method in LABELS_ALONE and not record.hyperparameters.get("prior")
+    return tags + (["semi-supervised"] if record.labels and not alone else [])
 
 
-def _eval_results(facts: RunRecord) -> list[EvalResult]:
-    if facts.data is None:
+def _eval_results(record: RunRecord) -> list[EvalResult]:
+    if record.data is None:
         return []
     where = dict(
-        task_type=TASKS[facts.kind],
-        dataset_type=facts.data.hub_id or re.sub(r"[^\w.-]+", "-", facts.data.name).strip("-") or "local",
-        dataset_name=facts.data.name,
-        dataset_config=facts.data.config,
-        dataset_revision=facts.data.revision,
-        dataset_split=facts.data.test_split,
+        task_type=of_record(record.kind).pipeline_tag,
+        dataset_type=record.data.hub_id or re.sub(r"[^\w.-]+", "-", record.data.name).strip("-") or "local",
+        dataset_name=record.data.name,
+        dataset_config=record.data.config,
+        dataset_revision=record.data.revision,
+        dataset_split=record.data.test_split,
     )
+    shown = columns(of_record(record.kind), [record.metrics], len(record.class_names))
     return [
         EvalResult(
-            metric_type="mean_iou" if key == "miou" else key,
-            metric_name=SHORT[key][0],
-            metric_value=round(float(facts.metrics[key]), 6),
+            metric_type=m.hub or m.key,
+            metric_name=m.title,
+            metric_value=round(float(record.metrics[m.key]), 6),
             **where,
         )
-        for key in SHORT
-        if facts.metrics.get(key) is not None and not (key == "top5_accuracy" and len(facts.class_names) <= 5)
+        for m in shown
     ]
 
 
@@ -166,13 +154,13 @@ def _license_there(path: Path) -> str | None:
     return data.get("license_name") or data.get("license")
 
 
-def _license_words(facts: RunRecord, license: str | None) -> str:
+def _license_words(record: RunRecord, license: str | None) -> str:
     known = [
         f"{stage.name or stage.what}: {stage.license or 'not recorded'}"
-        for stage in facts.lineage
+        for stage in record.lineage
         if stage.what == "pretrained weights"
     ]
-    known += [f"data set {facts.data.name}: {facts.data.license or 'not recorded'}"] if facts.data else []
+    known += [f"data set {record.data.name}: {record.data.license or 'not recorded'}"] if record.data else []
     came_from = f" What it was made from: {cell('; '.join(known))}." if known else ""
     if license:
         return f"This model: {cell(license)}.{came_from}"
@@ -182,34 +170,21 @@ def _license_words(facts: RunRecord, license: str | None) -> str:
     )
 
 
-def summary(facts: RunRecord) -> str:
+def summary(record: RunRecord) -> str:
     """One or two sentences: what it does, from how many labels."""
-    data = f" of {_data_link(facts)}" if facts.data else ""
-    if facts.kind == "backbone":
-        which = f" (`{facts.architecture}`)" if facts.architecture else ""
-        what = f"An image encoder{which} adapted without labels to the images{data}"
-        return what + (f", with {method_name(facts.method)}." if facts.method else ".")
-    classes = f"{len(facts.class_names):,} classes" if facts.class_names else "classes"
-    masks = facts.kind == "segmentation"
-    words = f"Sorts {'every pixel of ' if masks else ''}images{data} into {classes}"
-    if facts.labels:
-        pool = facts.data.images if facts.data else None
-        words += f", learned from **{facts.labels.number:,} {'images with masks' if masks else 'labeled images'}**"
-        words += f" among {pool:,}" if pool and facts.method != "supervised" else ""
-    words += f" with {method_name(facts.method)}" if facts.method else ""
-    before = [stage.method for stage in facts.lineage if stage.what == "target pretraining" and stage.method]
-    return words + (f", after target pretraining with {method_name(before[-1])}" if before else "") + "."
+    data = f" of {_data_link(record)}" if record.data else ""
+    return of_record(record.kind).summary(record, data, method_name)
 
 
-def _intended_use(facts: RunRecord) -> str:
-    if not facts.data:
+def _intended_use(record: RunRecord) -> str:
+    if not record.data:
         return ""
-    size = f", seen at {facts.image_size} px" if facts.image_size else ""
-    return f"Meant for images like those it was trained on: {_data_link(facts)}{size}."
+    size = f", seen at {record.image_size} px" if record.image_size else ""
+    return f"Meant for images like those it was trained on: {_data_link(record)}{size}."
 
 
-def _data_link(facts: RunRecord) -> str:
-    data = facts.data
+def _data_link(record: RunRecord) -> str:
+    data = record.data
     return (
         f"[{cell(data.name)}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else f"*{cell(data.name)}*"
     )
@@ -226,13 +201,13 @@ def _stage(stage: Stage) -> str:
     return words + (f", {stage.steps:,} steps" if stage.steps else "")
 
 
-def _made(facts: RunRecord) -> list[str]:
+def _made(record: RunRecord) -> list[str]:
     """Lineage, data, labels, time; a line for what is recorded and none for what is not."""
-    lines = ["Lineage: " + " → ".join(map(_stage, facts.lineage))] if facts.lineage else []
-    data, labels = facts.data, facts.labels
+    lines = ["Lineage: " + " → ".join(map(_stage, record.lineage))] if record.lineage else []
+    data, labels = record.data, record.labels
     if data:
         parts = [
-            _data_link(facts),
+            _data_link(record),
             data.config and f"configuration `{data.config}`",
             data.split and f"split `{data.split}`",
             data.revision and f"revision `{data.revision[:12]}`",
@@ -256,11 +231,11 @@ def _made(facts: RunRecord) -> list[str]:
         lines += (
             [f"Which images: [split.json](split.json), sha256 `{labels.split_hash[:16]}`"] if labels.split_hash else []
         )
-    if facts.seconds is not None:
-        where = facts.hardware.get("gpu") or facts.hardware.get("cpu")
-        steps = f"{facts.steps:,} steps in " if facts.steps else ""
-        lines.append(f"Training: {steps}{duration(facts.seconds)}" + (f" on {cell(where)}" if where else ""))
-    paper = find(facts.method) if facts.method in METHODS else None
+    if record.seconds is not None:
+        where = record.hardware.get("gpu") or record.hardware.get("cpu")
+        steps = f"{record.steps:,} steps in " if record.steps else ""
+        lines.append(f"Training: {steps}{duration(record.seconds)}" + (f" on {cell(where)}" if where else ""))
+    paper = find(record.method) if record.method in METHODS else None
     if paper and paper.arxiv:
         lines.append(f"Paper of the method: [{paper.paper}, {paper.year}](https://arxiv.org/abs/{paper.arxiv})")
     return lines

@@ -20,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..methods import METHODS, find
-from ..records import RunRecord, public_values, write_text
+from ..arguments import marked
+from ..files import write_text
+from ..records import RunRecord, public_values
 from .card import PICTURES, write_card
 from .upload import PushError, Uploaded, check_repo_id, upload
 
@@ -29,13 +31,6 @@ NEEDED = ("config.json", "model.safetensors", "README.md")
 JSON_FILES = ("config.json", "preprocessor_config.json", "split.json", "metrics.json", "run.json")
 SHARED = (*JSON_FILES, "model.safetensors", "README.md", "training.yaml", "log.jsonl", *PICTURES)
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}
-OF_THIS_MACHINE = (
-    "output_dir",
-    "resume",
-    "dry_run",
-    "push_to_hub",
-    "hub_private",
-)  # settings nobody else has a use for
 
 
 def push(
@@ -56,10 +51,10 @@ def push(
     folder = Path(folder)
     check_repo_id(repo_id)
     files = contents(folder)
-    card, facts = hub_card(folder, repo_id)
+    card, record = hub_card(folder, repo_id)
     files["README.md"] = card.encode()
-    if facts is not None:
-        files["run.json"] = facts.encode()
+    if record is not None:
+        files["run.json"] = record.encode()
     if not ModelCard(card, ignore_metadata_errors=True).data.get("license"):
         log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", folder)
 
@@ -78,9 +73,9 @@ def push(
             f"{error}. Nothing is lost: the run is whole in {folder}; push it again with `hf-lowlabel push "
             f"{folder} {repo_id}{flags}`"
         ) from None
-    if not create_pr and facts is not None:
+    if not create_pr and record is not None:
         write_text(folder / "README.md", card)
-        write_text(folder / "run.json", facts)
+        write_text(folder / "run.json", record)
     log.info("%s is at %s (commit %s)", folder, done.pull_request or done.url, done.commit[:12])
     return done
 
@@ -132,10 +127,10 @@ def _check_is_a_model(folder: Path) -> None:
     """UserError for a run of a method that is no network, with what can be pushed in its place."""
     if (folder / "config.json").is_file() or not (folder / "run.json").is_file():
         return
-    facts = RunRecord.from_json(folder / "run.json")
-    if facts.method in METHODS and find(facts.method).frozen:
+    record = RunRecord.from_json(folder / "run.json")
+    if record.method in METHODS and find(record.method).frozen:
         raise UserError(
-            f"found a run of {facts.method} in {folder}, which leaves classes of its own images and no network; expected a "
+            f"found a run of {record.method} in {folder}, which leaves classes of its own images and no network; expected a "
             f"model; fix: push what `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "
             f"{folder}/split.json` makes of it (or self-training), or publish its pseudo-labels with the split: `hf-lowlabel "
             f"push {folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`"
@@ -195,7 +190,7 @@ def _check_weights(path: Path) -> None:
 def public_yaml(text: str) -> str:
     """training.yaml without what belongs to this machine."""
     values = public_values(yaml.safe_load(text) or {})
-    kept = {k: v for k, v in values.items() if k not in OF_THIS_MACHINE and not k.endswith("token")}
+    kept = {k: v for k, v in values.items() if k not in marked("private") and not k.endswith("token")}
     return yaml.safe_dump(kept, sort_keys=False)
 
 
@@ -203,8 +198,8 @@ def _name_of(folder: Path) -> str:
     path = folder / "run.json"
     if not path.is_file():
         return "Model"
-    facts = RunRecord.from_json(path)
-    return f"{facts.method or 'model'} on {facts.data.name if facts.data else 'images'}"
+    record = RunRecord.from_json(path)
+    return f"{record.method or 'model'} on {record.data.name if record.data else 'images'}"
 
 
 # ---- the card -------------------------------------------------------------------------------------------------------
@@ -219,16 +214,16 @@ def hub_card(folder: Path, repo_id: str) -> tuple[str, str | None]:
     card, path = (folder / "README.md").read_text(encoding="utf-8"), folder / "run.json"
     if not path.is_file():
         return renamed(card, repo_id), None
-    facts = RunRecord.from_json(path)
-    pristine = card == _rendered(folder, facts)
-    facts.hub_id = repo_id
+    record = RunRecord.from_json(path)
+    pristine = card == _rendered(folder, record)
+    record.hub_id = repo_id
     with tempfile.TemporaryDirectory() as aside:
-        text = facts.to_json(Path(aside, "run.json")).read_text(encoding="utf-8")
-    return _rendered(folder, facts) if pristine else renamed(card, repo_id), text
+        text = record.to_json(Path(aside, "run.json")).read_text(encoding="utf-8")
+    return _rendered(folder, record) if pristine else renamed(card, repo_id), text
 
 
-def _rendered(folder: Path, facts: RunRecord) -> str:
-    """The card of these facts, without touching the folder."""
+def _rendered(folder: Path, record: RunRecord) -> str:
+    """The card of these record, without touching the folder."""
     with tempfile.TemporaryDirectory() as aside:
         copy = Path(aside, folder.resolve().name)
         copy.mkdir()
@@ -236,7 +231,7 @@ def _rendered(folder: Path, facts: RunRecord) -> str:
             if (folder / picture).is_file():
                 (copy / picture).touch()
         (copy / "README.md").write_text((folder / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-        return write_card(copy, facts).read_text(encoding="utf-8")
+        return write_card(copy, record).read_text(encoding="utf-8")
 
 
 def renamed(card: str, repo_id: str) -> str:

@@ -3,7 +3,7 @@ overlay with a legend. Reads the folder it lies in and needs gradio, torch, tran
 not hf_lowlabel: as `app.py` it is a Hugging Face Space.
 
     model/            a saved model
-    space.json        task, title, text, class names and their colours
+    space.json        answer ("classes" that exclude each other, "labels" that do not, "mask"), title, text, class names, colours
     labeled/          the labeled images, index.json with their classes, features.safetensors [n, D] of unit length
     examples/         images to start with
 """
@@ -40,7 +40,8 @@ def upright(image: Image.Image) -> Image.Image:
 class Classifier:
     """probabilities(image) and the labeled images nearest to it, by the cosine of the features before the last layer."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, exclusive: bool = True):
+        self.exclusive = exclusive  # whether its classes exclude each other
         self.processor = AutoImageProcessor.from_pretrained(folder / "model")
         self.model = AutoModelForImageClassification.from_pretrained(folder / "model").eval()
         self.names = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
@@ -55,7 +56,8 @@ class Classifier:
             return None, []
         net, x = self.model.timm_model, self.processor(upright(image), return_tensors="pt")["pixel_values"]
         features = net.forward_features(x)
-        p = net.forward_head(features).float().softmax(1)[0].tolist()
+        logits = net.forward_head(features).float()
+        p = (logits.softmax(1) if self.exclusive else logits.sigmoid())[0].tolist()
         if self.features is None:
             return dict(zip(self.names, p, strict=True)), []
         f = net.forward_head(features, pre_logits=True).float()[0].numpy()
@@ -117,7 +119,7 @@ def build(folder: Path) -> tuple[gr.Blocks, dict]:
         sys.path.insert(0, str(folder))
         importlib.import_module("lowlabel_architectures")  # registers the model's architecture with timm
     examples = sorted(str(p) for p in (folder / "examples").glob("*") if p.suffix in (".png", ".jpg"))
-    make = segmentation_page if said["task"] == "segmentation" else classification_page
+    make = segmentation_page if said["answer"] == "mask" else classification_page
     with gr.Blocks(title=said["title"], analytics_enabled=False) as page:
         gr.Markdown(f"# {said['title']}\n\n{said['text']}")
         make(folder, said, examples)
@@ -128,7 +130,7 @@ def build(folder: Path) -> tuple[gr.Blocks, dict]:
 
 
 def classification_page(folder: Path, said: dict, examples: list[str]) -> None:
-    model = Classifier(folder)
+    model = Classifier(folder, said["answer"] == "classes")
     with gr.Row():
         with gr.Column(min_width=280):
             image = gr.Image(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..methods import METHODS, find, hyperparameters
-from ..records import RunRecord
+from ..records import Metric, RunRecord
+from ..tasks import of_record
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -35,7 +36,6 @@ SHARED = (
 )  # settings of training that are told below the table
 BASELINE = "supervised"
 NOTHING = "–"
-WORDS = {"accuracy": "Accuracy", "miou": "Mean IoU"}
 Scores = dict[int, float]  # by seed
 
 
@@ -47,11 +47,11 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     """
     found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
     for folder, run in found:
-        if run.kind == "backbone":
+        if run.labels is None:
             log.info("left out %s: a run of pretrain, which has no results on test images", folder)
-    folders, runs = ([pair[i] for pair in found if pair[1].kind != "backbone"] for i in (0, 1))
-    metric = "miou" if any(run.kind == "segmentation" for run in runs) else "accuracy"
-    check(folders, runs, metric)
+    folders, runs = ([pair[i] for pair in found if pair[1].labels is not None] for i in (0, 1))
+    check(folders, runs)
+    metric = of_record(runs[0].kind).metrics[0]
     cells: dict[tuple[str, tuple[int, str]], Scores] = {}
     seconds: dict[str, list[float]] = {}
     for folder, run in zip(folders, runs, strict=True):
@@ -59,10 +59,10 @@ def methods_table(folders: Sequence[str | Path]) -> str:
         scores = cells.setdefault((row, column), {})
         if run.seed in scores:
             raise UserError(
-                f"found a second run of {row}, {column[0]} labels, {column[1]}, seed {run.seed} in {folder}; expected one, "
-                "since a cell averages over seeds alone; fix: leave out one of them"
+                f"{folder} is a second run of {row}, {column[0]} labels, {column[1]}, seed {run.seed}. A cell averages over "
+                "seeds alone, so leave out one of them."
             )
-        scores[run.seed] = run.metrics[metric]
+        scores[run.seed] = run.metrics[metric.key]
         seconds.setdefault(row, []).append(run.seconds or 0.0)
     known = [*METHODS]
     place = {row_name(r): known.index(r.method) if r.method in known else len(known) for r in runs}
@@ -83,15 +83,15 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check(folders: Sequence[str | Path], runs: list[RunRecord], metric: str) -> None:
+def check(folders: Sequence[str | Path], runs: list[RunRecord]) -> None:
     if not runs:
-        raise UserError("found no run folders; expected at least one finished run of finetune")
+        raise UserError("None of these folders is a finished run of finetune. Give at least one.")
     for folder, run in zip(folders, runs, strict=True):
-        if run.labels is None or run.metrics.get(metric) is None:
-            raise UserError(
-                f"found no {metric} on test images in {folder}; expected finished runs of finetune; fix: leave it out"
-            )
+        key = of_record(run.kind).metrics[0].key
+        if run.metrics.get(key) is None:
+            raise UserError(f"The run in {folder} has no {key} on test images. Leave it out.")
     for what, values in (
+        ("task", {r.kind for r in runs}),
         ("data set", {r.data.fingerprint for r in runs}),
         ("network", {r.architecture for r in runs}),
         ("size of images", {r.image_size for r in runs}),
@@ -100,8 +100,7 @@ def check(folders: Sequence[str | Path], runs: list[RunRecord], metric: str) -> 
         if len(values) > 1:
             shown = ", ".join(sorted(map(str, values)))
             raise UserError(
-                f"found runs with {len(values)} kinds of {what} ({shown}); expected one, since a "
-                "row compares methods alone; fix: make a table of each"
+                f"The runs differ in their {what} ({shown}), and a row compares methods alone. Make a table of each."
             )
 
 
@@ -150,14 +149,14 @@ def margin(scores: Scores, base: Scores) -> str:
     return f"{mean:+.1f} ± {spread:.1f} ({len(gains)}) {word}"
 
 
-def margin_note(metric: str, base: str) -> str:
+def margin_note(metric: Metric, base: str) -> str:
     return (
-        f"{WORDS[metric]} minus that of {base} on the same seed, in points: mean ± standard deviation (number of seeds). "
+        f"{metric.title} minus that of {base} on the same seed, in points: mean ± standard deviation (number of seeds). "
         "`above` or `below`: the mean is larger than the deviation; `within`: it is not."
     )
 
 
-def notes(runs: list[RunRecord], metric: str, counts: set[int]) -> list[str]:
+def notes(runs: list[RunRecord], metric: Metric, counts: set[int]) -> list[str]:
     """What all runs share."""
     one = runs[0]
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} (in brackets)"
@@ -166,7 +165,7 @@ def notes(runs: list[RunRecord], metric: str, counts: set[int]) -> list[str]:
     shared = {k: v[0] for k, v in values.items() if v and v[0] is not None and all(x == v[0] for x in v)}
     differ = [k for k, v in values.items() if any(x != v[0] for x in v)]
     where = one.hardware.get("gpu") or one.hardware.get("cpu")
-    what = f"{WORDS[metric]} in percent on {one.metrics.get('images', '?')} test images"
+    what = f"{metric.title} in percent on {one.metrics.get('images', '?')} test images"
     lines = [
         f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, median.",
         f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}.",

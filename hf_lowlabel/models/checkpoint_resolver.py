@@ -51,15 +51,13 @@ def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     return _from_config(config, repo, _download(repo, ["model.safetensors"], revision) if pretrained else None)
 
 
-def model_type(name: str, revision: str | None = None) -> str | None:
-    """What transformers calls the kind of model in a local folder or Hub repository; None where no config.json tells."""
+def model_config(name: str, revision: str | None = None) -> dict:
+    """config.json of a local folder or Hub repository; {} where a folder has none."""
     if os.path.isdir(name):
         path = Path(name, "config.json")
-        return _read_config(path, name).get("model_type") if path.is_file() else None
-    if "/" not in name or name.startswith((".", "~", os.sep)):
-        return None
+        return _read_config(path, name) if path.is_file() else {}
     repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
-    return _read_config(_download(repo, ["config.json"], revision or at or None), name).get("model_type")
+    return _read_config(_download(repo, ["config.json"], revision or at or None), name)
 
 
 def find_weights(folder: str | os.PathLike) -> Path:

@@ -171,6 +171,11 @@ def export_standalone(model: LowLabelForSemanticSegmentation, folder: str | Path
     """Saves the model with its code: transformers with timm and smp loads it by trust_remote_code=True."""
     folder = Path(folder)
     model.save_pretrained(folder)
+    copy_code(folder)
+
+
+def copy_code(folder: Path) -> None:
+    """Put this package's own code of a segmenter beside its weights, and its name into config.json."""
     here = Path(__file__).parent
     for name in ("configuration_segmenter.py", "segmenter.py"):
         shutil.copyfile(here / name, folder / name)

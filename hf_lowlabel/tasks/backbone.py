@@ -23,6 +23,7 @@ class Backbone:
     product: ClassVar[str] = "backbone"
     label_words: ClassVar[str] = "labels"
     pipeline_tag: ClassVar[str] = "image-feature-extraction"
+    first_picture: ClassVar[str] = "curves.png"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("knn_accuracy", "k-NN accuracy"),
         Metric("linear_probe_accuracy", "Linear probe accuracy"),
@@ -55,6 +56,13 @@ class Backbone:
         if record.data:
             lines.append(f"It was adapted to the images of {cell(record.data.name)}; other images were not measured.")
         return lines
+
+    def next_step(self, model_id: str) -> str:
+        command = f"hf-lowlabel finetune --model {model_id} --dataset YOUR_IMAGES --num-labels 40"
+        return (
+            "Finetune it on a few labels of the same kind of images:\n\n"
+            f"```bash\n{command}\n```\n\nOr take its features:\n"
+        )
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         source = f"hf-hub:{record.hub_id}" if record.hub_id else f"local-dir:{model_id}"

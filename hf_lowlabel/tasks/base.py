@@ -7,6 +7,7 @@ defaults here are those of a task whose label is of the whole image; a task over
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +21,22 @@ from torch import Tensor, nn
 from .. import methods
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset, join
+from ..data.drawing import make_split
 from ..data.folders import has_unlabeled_split
-from ..data.opening import Targets, open_dataset
-from ..data.splits import Split, SplitIndices, make_split
+from ..data.opening import open_dataset
+from ..data.splits import Split, SplitIndices
+from ..data.targets import Targets
 from ..errors import MissingSplit, UserError, unknown
 from ..objective import FinetuneObjective
 from ..records import Metric, Row, RunRecord
 from ..views.transforms import BatchTransform
+from .demos import Demo
 from .networks import Network
 
 log = logging.getLogger("hf_lowlabel")
 
 
+MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 # defaults of target pretraining where a method has none of its own; the same for all tasks
 PRETRAINING: dict[str, Any] = dict(
     max_steps=1000,
@@ -97,11 +102,15 @@ class Task:
     product: ClassVar[str]
     label_words: ClassVar[str] = "labels"
     pipeline_tag: ClassVar[str]
+    first_picture: ClassVar[str] = "curves.png"  # of a card
     metrics: ClassVar[tuple[Metric, ...]]
     takes: ClassVar[frozenset[str]] = frozenset()
     default_methods: ClassVar[dict[str, str]]
     fallbacks: ClassVar[dict[str, dict[str, Any]]]
     own_methods: ClassVar[dict[str, str]] = {}
+    demo: ClassVar[Demo | None] = None
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "timm", "safetensors", "numpy", "pillow")  # of a Space
+    has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
     # ---- methods and settings ---------------------------------------------------------------------------------------
@@ -344,6 +353,19 @@ class Task:
     def limits(self, record: RunRecord) -> list[str]:
         """What a user should know before trusting it, each sentence from a number that was recorded."""
         raise NotImplementedError
+
+    def space(self, record: RunRecord) -> dict[str, Any]:
+        """What the demo page has to know: `answer` says how it shows one ("classes", "labels" or "mask")."""
+        raise NotImplementedError
+
+    def export(self, run: Path, folder: Path) -> None:
+        """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own alone."""
+        for name in MODEL_FILES:
+            shutil.copyfile(run / name, folder / name)
+
+    def next_step(self, model_id: str) -> str:
+        """Markdown before the snippets of a card: what to do with the model first."""
+        return ""
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         """Python to copy."""

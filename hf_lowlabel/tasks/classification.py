@@ -15,7 +15,7 @@ from torch import nn
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
 from ..data.images import decode
-from ..data.opening import ClassTargets
+from ..data.class_targets import ClassTargets
 from ..data.splits import SplitIndices
 from ..distributed import best_device, is_main_process
 from ..errors import UserError
@@ -31,6 +31,7 @@ from ..views.transforms import BatchTransform, Separate
 from . import classification_card as card
 from .base import PRETRAINING, Examples, Findings, Task
 from .caching import labeled_positions, square_cache, square_statistics
+from .demos import DIGITS
 from .networks import Network, timm_network
 
 log = logging.getLogger("hf_lowlabel")
@@ -45,7 +46,7 @@ class Classification(Task):
     product = "classifier"
     pipeline_tag = "image-classification"
     metrics = (
-        Metric("accuracy", "Accuracy"),
+        Metric("accuracy", "Accuracy", hub="accuracy"),
         Metric("top5_accuracy", "Top-5 accuracy"),
         Metric("balanced_accuracy", "Balanced accuracy"),
         Metric("ece", "Calibration error", higher=False),
@@ -69,6 +70,8 @@ class Classification(Task):
             unlabeled_ratio=7,
         ),
     }
+    demo = DIGITS
+    has_neighbours = True
     labels_score = True
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
@@ -268,6 +271,9 @@ class Classification(Task):
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         return card.snippets(record, model_id)
+
+    def space(self, record: RunRecord) -> dict[str, Any]:
+        return {"answer": "classes"}
 
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         return card.figures(metrics, names)

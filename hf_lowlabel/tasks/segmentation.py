@@ -12,19 +12,20 @@ from PIL import Image
 from torch import nn
 
 from ..arguments import Config, DataArguments
-from ..data.dataset import ImageDataset, load_source
-from ..data.drawing import draw_masks
+from ..data.class_targets import ClassTargets
+from ..data.dataset import ImageDataset
 from ..data.folders import is_table
 from ..data.mask_folders import layout
-from ..data.opening import ClassTargets, MaskTargets
-from ..data.published import split_from_lists
+from ..data.mask_targets import MaskTargets
+from ..data.opening import load_source
+from ..data.split_lists import split_from_lists
 from ..data.splits import Split, SplitIndices
 from ..distributed import best_device, is_main_process
 from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models import LoadReport
-from ..models.segmentation import create_segmenter, export_standalone
+from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
@@ -33,6 +34,7 @@ from ..views.transforms import BatchTransform, Joint
 from . import segmentation_card as card
 from .base import PRETRAINING, Examples, Findings, Task, as_path
 from .caching import padded_cache, padded_statistics
+from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
@@ -46,8 +48,9 @@ class Segmentation(Task):
     product = "segmenter"
     label_words = "masks"
     pipeline_tag = "image-segmentation"
+    first_picture = "predictions.png"  # overlays say more than curves
     metrics = (
-        Metric("miou", "Mean IoU"),
+        Metric("miou", "Mean IoU", hub="mean_iou"),
         Metric("miou_all", "Mean IoU, absent classes as 0"),
         Metric("dice", "Mean Dice"),
         Metric("pixel_accuracy", "Pixel accuracy"),
@@ -74,6 +77,9 @@ class Segmentation(Task):
             scale=[0.5, 1.5],
         ),
     }
+
+    demo = SHAPES
+    packages = (*Task.packages, "segmentation-models-pytorch")
 
     # ---- data -------------------------------------------------------------------------------------------------------
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
@@ -111,10 +117,6 @@ class Segmentation(Task):
                     "of the split: labeled, validation and test images need one."
                 )
         return split
-
-    def draw_split(self, dataset: ImageDataset, num_labels: int | None, **draw) -> Split:
-        draw.pop("class_balanced", None)
-        return draw_masks(dataset, num_labels, **draw)
 
     def match(self, dataset: ImageDataset, names: Sequence[str]) -> ImageDataset:
         """Masks hold numbers, so that classes and their order have to be the same."""
@@ -273,6 +275,13 @@ class Segmentation(Task):
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         return card.snippets(record, model_id)
+
+    def space(self, record: RunRecord) -> dict[str, Any]:
+        return {"answer": "mask", "colors": overlays.palette(record.class_names).tolist()}
+
+    def export(self, run: Path, folder: Path) -> None:
+        super().export(run, folder)
+        copy_code(folder)
 
     def console(self, metrics: dict[str, Any]) -> list[str]:
         return ["IoU  " + card.per_class(metrics)] if "per_class" in metrics else []

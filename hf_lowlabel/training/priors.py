@@ -7,7 +7,6 @@ The ids are one uint8 tensor, a JSON list, since a safetensors header is no plac
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +16,20 @@ from torch import Tensor
 
 from ..data.published import fetch, is_published
 from ..errors import UserError
+from ..files import whole
 
 
 def save_priors(
     path: str | Path, priors: np.ndarray, ids: list[str], class_names: list[str], facts: dict | None = None
 ) -> None:
     """Write the whole file or none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = np.frombuffer(json.dumps(ids, ensure_ascii=False).encode(), dtype=np.uint8)
     metadata = {
         "class_names": json.dumps(class_names, ensure_ascii=False),
         "facts": json.dumps(facts or {}, ensure_ascii=False),
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         save_file({"priors": np.ascontiguousarray(priors, dtype=np.float32), "ids": text}, part, metadata=metadata)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Tensor:

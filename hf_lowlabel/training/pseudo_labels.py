@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import ImageDataset
-from ..data.image_cache import build_cache
+from ..arguments import DataArguments
 from ..data.splits import Split
 from ..distributed import barrier, rank
 from ..errors import UserError
 from ..evaluation.metrics import softmax
 from ..views.table import View
-from .inference import logits_of
+from ..evaluation.inference import logits_of
+from ..tasks.caching import square_cache
+from ..tasks.classification import Classification, eval_view, stored_side
 from .priors import save_priors
-from .serving import load_classifier, names_of
 
 
 class CornerCrop:
-    """A window of size x size px at a corner (or the centre) of the pool image, turned by quarters of 90 degrees."""
+    """A window of size x size px at a corner (or the centre) of the cache image, turned by quarters of 90 degrees."""
 
     width = 0
 
@@ -55,25 +56,28 @@ def pseudo_labels(
     models: run folders of classifiers with the split's classes. Every process of a launch calls it. Raises UserError
     for a model of other classes.
     """
-    at, names = split.resolve(source), list(split.class_names)
+    task, at, names = Classification(), split.resolve(source), list(split.class_names)
     total, ids, known = 0.0, [], np.zeros(0, int)
     for folder in models:
-        model, view, side = load_classifier(folder, device=device)
-        if names_of(model) != names:
+        model = task.load(folder, device=device)
+        if task.names_of(model) != names:
             raise UserError(
-                f"found the classes {', '.join(names_of(model)[:8])} in {folder}; expected those of the split: "
-                f"{', '.join(names[:8])}; fix: train it on this split"
+                f"The model in {folder} has the classes {', '.join(task.names_of(model)[:8])}, and the split has "
+                f"{', '.join(names[:8])}. Give models that were trained on this split."
             )
-        pool = build_cache(
+        view = eval_view(model)
+        cache = square_cache(
+            DataArguments(),
             source,
             at.train,
-            size=side,
+            size=stored_side(model),
             interpolation=model.preprocessing["interpolation"],
             device=next(model.parameters()).device,
+            what="training",
         )
-        p = np.mean([softmax(logits_of(model, pool, v).numpy()) for v in (twenty(view) if crops else [view])], axis=0)
+        p = np.mean([softmax(logits_of(model, cache, v).numpy()) for v in (twenty(view) if crops else [view])], axis=0)
         total = total + (np.eye(len(names))[p.argmax(1)] if votes else p) / len(models)
-        ids, known = pool.ids, pool.indices
+        ids, known = cache.ids, cache.indices
     row = {int(i): r for r, i in enumerate(known)}
     for i, k in zip(at.labeled, at.labels, strict=True):
         total[row[int(i)]] = np.eye(len(names))[k]

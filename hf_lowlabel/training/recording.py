@@ -139,7 +139,8 @@ class Recorder:
         self.record.to_json(self.folder / "run.json")
         if final and progress.history:
             title = f"{self.record.method} on {self.dataset.name}"
-            plots.curves(progress.history, self.folder / "curves.png", title=title)
+            scores = {m.key: m.title for m in self.speaks.metrics}
+            plots.curves(progress.history, self.folder / "curves.png", title=title, scores=scores)
         return self.record
 
     def facts(self, progress, network, metrics: dict) -> RunRecord:

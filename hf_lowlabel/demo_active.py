@@ -12,31 +12,32 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.dataset import ImageDataset, load_source
-from ..data.splits import Split, make_split
-from ..training import demo
-from ..training.checkpoint import write_json
-from ..training.runs import Run, finetune, pretrain
-from .importing import import_labels
-from .labels import Labels, Task, write_labels
-from .verbs import priors, select
+from .api import finetune, pretrain
+from .data.dataset import ImageDataset, load_source
+from .data.splits import Split, make_split
+from .demo import empty_folder
+from .files import write_json
+from .selection.importing import import_labels
+from .selection.labels import Labels, Task, write_labels
+from .selection.verbs import priors, select
+from .tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
+from .training.run import Run
 
 
 def active_demo(
     output_dir: str = "demo-digits", num_labels: int = 10, seed: int = 0, strategy: str = "as3l"
 ) -> dict[str, Run]:
     """Run the story in `output_dir`; returns the runs by name. The finished model lies in output_dir/model."""
-    folder = demo.check_empty(output_dir)
+    folder = empty_folder(output_dir)
     begin = time.perf_counter()
     source = load_source("digits")
     random = make_split(source, num_labels, seed=seed, test_fraction=0.2)
     random.save(folder / "random.json")
     replace(random, labeled={}).save(folder / "nothing-labeled.json")
-    shared, pre, fine = demo.settings()
-    common = dict(shared, seed=seed)
+    common = dict(DIGITS_SHARED, seed=seed)
     print("1/4 target pretraining without labels")
     backbone, held_out = str(folder / "pretrained"), str(folder / "nothing-labeled.json")
-    pretrained = pretrain(**common, **pre, from_scratch=True, split=held_out, output_dir=backbone)
+    pretrained = pretrain(**common, **DIGITS_PRETRAIN["simclr"], from_scratch=True, split=held_out, output_dir=backbone)
     print(f"2/4 choosing {num_labels} images to label ({strategy}); their prior pseudo-labels")
     chosen = select(
         backbone,
@@ -57,10 +58,10 @@ def active_demo(
         output=str(folder / "priors.safetensors"),
         seed=seed,
         features=str(folder / "to_label" / "features.safetensors"),
-        **demo.PRIORS,
+        **DIGITS_PRIORS,
     )
-    settings = {**common, **fine, "model": backbone}
-    from_priors = dict(demo.FROM_PRIORS, prior=str(folder / "priors.safetensors"))
+    settings = {**common, **DIGITS_FINETUNE, "model": backbone}
+    from_priors = dict(FROM_PRIORS, prior=str(folder / "priors.safetensors"))
     print(f"3/4 FlexMatch with {num_labels} random labels")
     settings["method"] = from_priors.pop("method")
     plain = finetune(**settings, split=str(folder / "random.json"), output_dir=str(folder / "random"))

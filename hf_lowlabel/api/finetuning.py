@@ -1,0 +1,217 @@
+"""`finetune`: every setting stands in the signature, so that an editor completes it.
+
+The signature repeats the fields of `arguments` with their defaults; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..hub.callback import CardCallback
+from ..tasks import get_task
+from ..training import run as training
+from ..training.callbacks import Callback
+from ..training.run import Run
+from .running import publish, run_folder, settled
+
+if TYPE_CHECKING:
+    from ..objective import FinetuneObjective
+    from .types import Data, Model
+
+
+def finetune(
+    dataset: Data,
+    model: Model = "resnet18",
+    method: str | type[FinetuneObjective] | None = None,
+    *,
+    task: str = "classification",
+    method_args: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    dataset_config: str | None = None,
+    dataset_split: str = "train",
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    mask_column: str | None = None,
+    classes: Sequence[str] = (),
+    mask_format: str | None = None,
+    mask_ignore: Sequence[int] = (),
+    split: str | Path | None = None,
+    unlabeled_dataset: Data | None = None,
+    unlabeled_dataset_split: str = "train",
+    num_labels: int | None = None,
+    class_balanced: bool = False,
+    validation: int = 0,
+    test_fraction: float = 0.2,
+    test_dataset_split: str | None = None,
+    max_bad: float = 0.01,
+    memory_budget: float | None = None,
+    streaming: bool | None = None,
+    workers: int = 2,
+    model_revision: str | None = None,
+    from_scratch: bool = False,
+    init_from: str | Path | None = None,
+    architecture: str | None = None,
+    architecture_args: Mapping[str, Any] | None = None,
+    drop_rate: float = 0.0,
+    freeze: int = 0,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    adapter_width: int | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
+    image_size: int | None = None,
+    stored_size: int | None = None,
+    image_height: int | None = None,
+    scale: Sequence[float] | None = None,
+    window: int | None = None,
+    flip: bool | None = None,
+    augment: str = "fixmatch-pytorch",
+    min_scale: float | None = None,
+    randaugment: bool = False,
+    color: bool = True,
+    max_steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    gradient_accumulation_steps: int = 1,
+    optimizer: str | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    lr_scheduler_type: str | None = None,
+    warmup_ratio: float | None = None,
+    head_lr: float | None = None,
+    max_grad_norm: float | None = None,
+    precision: str = "fp32",
+    unlabeled_ratio: int | None = None,
+    early_stopping: int | None = None,
+    metric_for_best_model: str | None = None,
+    prior: str | Path | None = None,
+    prior_until: float = 0.0586,
+    compare_supervised: str | Path | None = None,
+    seed: int = 0,
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+    save_steps: int | None = None,
+    save_total_limit: int = 2,
+    logging_steps: int = 50,
+    eval_steps: int | None = None,
+    max_bad_steps: int = 10,
+    report_to: Sequence[str] = (),
+    device: str | None = None,
+    dry_run: bool = False,
+    push_to_hub: str | None = None,
+    hub_private: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train from a few labels and, for the semi-supervised methods, all images of a data set.
+
+    A setting left at None takes the method's own default.
+
+    Args:
+        dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
+        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too).
+        method: Name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix).
+        task: What is learned: classification (the class of an image), multilabel (all that apply),
+            segmentation (of every pixel).
+        method_args: Hyperparameters of the method, as KEY=VALUE ....
+        preset: Named set of values from a paper, e.g. 'cifar' or 'pretrained'.
+        dataset_config: Configuration of a Hub data set.
+        dataset_split: Split that training images come from.
+        dataset_revision: Revision (commit, tag or branch) of a Hub data set.
+        image_column: Column that holds the image; found by itself when None.
+        label_column: Column that holds the class; found by itself when None.
+        mask_column: Column that holds the mask; found by itself when None.
+        classes: Classes of the masks in the order of their values, or a text file of them.
+        mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,
+            colors.
+        mask_ignore: Values of a mask that take no part, beside 255.
+        split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
+            (.txt).
+        unlabeled_dataset: A second source of images without labels, joined to the first.
+        unlabeled_dataset_split: Split of the second source.
+        num_labels: Labels to keep, drawn by seed; or give --split (labels).
+        class_balanced: Draw the same number of labels from every class.
+        validation: Labeled images held out to choose by; they are not trained on (images).
+        test_fraction: Share of the images held out to test on when the data brings none.
+        test_dataset_split: Split of the data set to test on; None: 'test', then 'validation'.
+        max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
+        memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
+        streaming: Decode images as they are needed; None: when they exceed memory_budget.
+        workers: Processes that decode images when streaming (processes).
+        model_revision: Revision of a model on the Hub.
+        from_scratch: Start from random weights: a timm name is then only an architecture.
+        init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
+        architecture: What stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, upernet, dpt
+            ..., any of smp's.
+        architecture_args: Arguments of the architecture, as KEY=VALUE ....
+        drop_rate: Dropout before the classifier head.
+        freeze: Leading stages of the network, and its stem, whose weights stay as they are (stages).
+        lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).
+        lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
+        adapter_width: Train branches of this width beside a ViT's MLPs and the head alone (AdaptFormer,
+            Chen et al. 2022: 64) (units).
+        channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
+        compile: Torch.compile the network.
+        image_size: Side of a training view; the model's own, or the images' when smaller (px).
+        stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px, 8/7 of
+            it above, with masks the image's own. Pretraining stores squares: an image's middle, for
+            segmentation all that make up a wide one (px).
+        image_height: Height of a training view; None: image_size (px).
+        scale: Smallest and largest factor by which a training view is scaled.
+        window: Side of a window that slides over test images; None: whole images (px).
+        flip: Mirror images at random; None: as the data allows (never for digits).
+        augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
+        min_scale: Smallest share of the image area in a random resized crop.
+        randaugment: RandAugment in the views of pretraining too: it turns and shears, which crops do not.
+        color: Jitter colours (off: brightness and contrast only, for gray images).
+        max_steps: Optimizer steps (steps).
+        epochs: Length in passes over the unlabeled images instead of max_steps (epochs).
+        batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
+        gradient_accumulation_steps: Micro-batches per optimizer step.
+        optimizer: Optimizer; sgd, lars, adam, adamw.
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256.
+        weight_decay: Weight decay; biases and normalisation weights take none.
+        lr_scheduler_type: Learning rate over time; cosine, fixmatch, constant, linear, poly, steps,
+            steps-late, steps-moam, steps-even, steps-tuning.
+        warmup_ratio: Share of the steps over which the learning rate rises from 0.
+        head_lr: Learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1.
+        max_grad_norm: Largest norm of the gradient; None: not clipped.
+        precision: Arithmetic of the forward pass; fp32, bf16.
+        unlabeled_ratio: Unlabeled images per labeled one in a batch (mu).
+        early_stopping: Evaluations without a better score (metric_for_best_model) before training stops
+            (evaluations).
+        metric_for_best_model: Score whose best evaluation is saved; None: validation accuracy (mean IoU)
+            where there are validation images, else Sel of a semi-supervised method, with masks the last;
+            validation, sel, last.
+        prior: Prior pseudo-labels (safetensors, from `hf-lowlabel priors`) that guide the start.
+        prior_until: Share of training up to which they do (AS3L: 60 of 1024 epochs).
+        compare_supervised: Run folder of the supervised baseline at the same labels, for the card.
+        seed: Decides the labels drawn, initial weights, order of images and every view.
+        output_dir: Run folder: model, card, metrics, log and checkpoints.
+        resume: Go on from the newest whole checkpoint in output_dir.
+        save_steps: Steps between checkpoints; None: ten, at least 100 steps apart (steps).
+        save_total_limit: Checkpoints kept; the older ones go after a newer one is safe on disk.
+        logging_steps: Steps between log lines (steps).
+        eval_steps: Steps between evaluations; None: ten in a run (steps).
+        max_bad_steps: Steps in a row with a NaN or infinite loss before training stops (steps).
+        report_to: Tracker names that Accelerate knows: tensorboard, trackio, wandb ....
+        device: 'cpu' to leave a GPU alone; None: the best there is.
+        dry_run: 2 steps, evaluation and save; prints the configuration, memory and expected time.
+        push_to_hub: Hub id (org/name) to push the finished model to.
+        hub_private: Push_to_hub makes a private repository.
+        callbacks: Objects whose methods are called at steps, evaluations, saves and the end (`Callback`).
+
+    Returns:
+        A Run; its folder is a saved model, for whichever `task`.
+
+    Raises:
+        UserError: Bad input, before anything is computed.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; `resume=True` goes on.
+    """
+    config = settled("finetune", locals())
+    with run_folder(config) as folder:
+        done = training.run(get_task(config.task), config, folder, [CardCallback(), *callbacks])
+    publish(done)
+    return done

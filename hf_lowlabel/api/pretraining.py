@@ -1,0 +1,179 @@
+"""`pretrain`: every setting stands in the signature, so that an editor completes it.
+
+The signature repeats the fields of `arguments` with their defaults; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..hub.callback import CardCallback
+from ..tasks import get_task
+from ..training import pretrain as training
+from ..training.callbacks import Callback
+from ..training.run import Run
+from .running import publish, run_folder, settled
+
+if TYPE_CHECKING:
+    from ..objective import PretrainObjective
+    from .types import Data, Model
+
+
+def pretrain(
+    dataset: Data,
+    model: Model = "resnet18",
+    method: str | type[PretrainObjective] | None = None,
+    *,
+    task: str = "classification",
+    method_args: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    dataset_config: str | None = None,
+    dataset_split: str = "train",
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    mask_column: str | None = None,
+    classes: Sequence[str] = (),
+    mask_format: str | None = None,
+    mask_ignore: Sequence[int] = (),
+    split: str | Path | None = None,
+    unlabeled_dataset: Data | None = None,
+    unlabeled_dataset_split: str = "train",
+    max_bad: float = 0.01,
+    memory_budget: float | None = None,
+    streaming: bool | None = None,
+    workers: int = 2,
+    sharded: bool = False,
+    model_revision: str | None = None,
+    from_scratch: bool = False,
+    init_from: str | Path | None = None,
+    output_stride: int | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
+    image_size: int | None = None,
+    stored_size: int | None = None,
+    flip: bool | None = None,
+    augment: str = "fixmatch-pytorch",
+    min_scale: float | None = None,
+    randaugment: bool = False,
+    color: bool = True,
+    max_steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    gradient_accumulation_steps: int = 1,
+    optimizer: str | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    lr_scheduler_type: str | None = None,
+    warmup_ratio: float | None = None,
+    head_lr: float | None = None,
+    max_grad_norm: float | None = None,
+    precision: str = "fp32",
+    l2_sp: float | None = None,
+    seed: int = 0,
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+    save_steps: int | None = None,
+    save_total_limit: int = 2,
+    logging_steps: int = 50,
+    eval_steps: int | None = None,
+    max_bad_steps: int = 10,
+    report_to: Sequence[str] = (),
+    device: str | None = None,
+    dry_run: bool = False,
+    push_to_hub: str | None = None,
+    hub_private: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Target pretraining: adapt a backbone to the images of a data set, without labels.
+
+    A setting left at None takes the method's own default.
+
+    Args:
+        dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
+        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too).
+        method: Name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix).
+        task: What is learned: classification (the class of an image), multilabel (all that apply),
+            segmentation (of every pixel).
+        method_args: Hyperparameters of the method, as KEY=VALUE ....
+        preset: Named set of values from a paper, e.g. 'cifar' or 'pretrained'.
+        dataset_config: Configuration of a Hub data set.
+        dataset_split: Split that training images come from.
+        dataset_revision: Revision (commit, tag or branch) of a Hub data set.
+        image_column: Column that holds the image; found by itself when None.
+        label_column: Column that holds the class; found by itself when None.
+        mask_column: Column that holds the mask; found by itself when None.
+        classes: Classes of the masks in the order of their values, or a text file of them.
+        mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,
+            colors.
+        mask_ignore: Values of a mask that take no part, beside 255.
+        split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
+            (.txt).
+        unlabeled_dataset: A second source of images without labels, joined to the first.
+        unlabeled_dataset_split: Split of the second source.
+        max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
+        memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
+        streaming: Decode images as they are needed; None: when they exceed memory_budget.
+        workers: Processes that decode images when streaming (processes).
+        sharded: Read a Hub data set or parquet as it comes, each process its own, for data no disk holds;
+            needs max_steps.
+        model_revision: Revision of a model on the Hub.
+        from_scratch: Start from random weights: a timm name is then only an architecture.
+        init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
+        output_stride: Side of a cell of the last feature map; None: the network's own, mostly 32; 8, 16, 32
+            (px).
+        channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
+        compile: Torch.compile the network.
+        image_size: Side of a training view; the model's own, or the images' when smaller (px).
+        stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px, 8/7 of
+            it above, with masks the image's own. Pretraining stores squares: an image's middle, for
+            segmentation all that make up a wide one (px).
+        flip: Mirror images at random; None: as the data allows (never for digits).
+        augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
+        min_scale: Smallest share of the image area in a random resized crop.
+        randaugment: RandAugment in the views of pretraining too: it turns and shears, which crops do not.
+        color: Jitter colours (off: brightness and contrast only, for gray images).
+        max_steps: Optimizer steps (steps).
+        epochs: Length in passes over the unlabeled images instead of max_steps (epochs).
+        batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
+        gradient_accumulation_steps: Micro-batches per optimizer step.
+        optimizer: Optimizer; sgd, lars, adam, adamw.
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256.
+        weight_decay: Weight decay; biases and normalisation weights take none.
+        lr_scheduler_type: Learning rate over time; cosine, fixmatch, constant, linear, poly, steps,
+            steps-late, steps-moam, steps-even, steps-tuning.
+        warmup_ratio: Share of the steps over which the learning rate rises from 0.
+        head_lr: Learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1.
+        max_grad_norm: Largest norm of the gradient; None: not clipped.
+        precision: Arithmetic of the forward pass; fp32, bf16.
+        l2_sp: Lambda of |Phi - Phi_start|^2, beside the sum over a step's images (Xu et al. Eq. 3); 0 with
+            --from-scratch.
+        seed: Decides the labels drawn, initial weights, order of images and every view.
+        output_dir: Run folder: model, card, metrics, log and checkpoints.
+        resume: Go on from the newest whole checkpoint in output_dir.
+        save_steps: Steps between checkpoints; None: ten, at least 100 steps apart (steps).
+        save_total_limit: Checkpoints kept; the older ones go after a newer one is safe on disk.
+        logging_steps: Steps between log lines (steps).
+        eval_steps: Steps between evaluations; None: ten in a run (steps).
+        max_bad_steps: Steps in a row with a NaN or infinite loss before training stops (steps).
+        report_to: Tracker names that Accelerate knows: tensorboard, trackio, wandb ....
+        device: 'cpu' to leave a GPU alone; None: the best there is.
+        dry_run: 2 steps, evaluation and save; prints the configuration, memory and expected time.
+        push_to_hub: Hub id (org/name) to push the finished model to.
+        hub_private: Push_to_hub makes a private repository.
+        callbacks: Objects whose methods are called at steps, evaluations, saves and the end (`Callback`).
+
+    Returns:
+        A Run; its folder is a saved backbone. Images that a `split` holds out are left out of training.
+
+    Raises:
+        UserError: Bad input, before anything is computed.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; `resume=True` goes on.
+    """
+    config = settled("pretrain", locals())
+    with run_folder(config) as folder:
+        done = training.run(get_task(config.task), config, folder, [CardCallback(), *callbacks])
+    publish(done)
+    return done

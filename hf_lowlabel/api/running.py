@@ -1,0 +1,73 @@
+"""What surrounds a run: settings brought together, the folder claimed, the result published."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..arguments import Config
+from ..distributed import is_main_process
+from ..errors import UserError
+from ..methods import name_of
+from ..settings import resolve
+from ..training.folder import claim, forget, release
+from ..training.run import Run
+
+log = logging.getLogger("hf_lowlabel")
+
+
+def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
+    """The resolved settings of a call: `arguments` are those of `pretrain` or `finetune` by name.
+
+    Raises:
+        UserError: see `resolve`; or the Hub, asked for a push, does not let this user write.
+    """
+    given = {name: value for name, value in arguments.items() if name != "callbacks"}
+    given |= {name: {} for name in ("method_args", "architecture_args") if given.get(name, 0) is None}
+    config = resolve(Config.from_flat(verb, given))
+    if config.training.push_to_hub and is_main_process():
+        from ..hub.upload import check_access
+
+        check_access(config.training.push_to_hub)
+    return config
+
+
+@contextlib.contextmanager
+def run_folder(config: Config) -> Iterator[Path]:
+    """The claimed folder of a run; that of a dry run vanishes, and so does what bad input has left."""
+    args = config.training
+    if args.dry_run:
+        with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as folder:
+            yield Path(folder)
+        return
+    folder = claim(args.output_dir or default_folder(config), args.resume)
+    try:
+        yield folder
+    except UserError:
+        if not args.resume and is_main_process():
+            forget(folder)
+        raise
+    finally:
+        release(folder)
+
+
+def default_folder(config: Config) -> str:
+    """runs/VERB-METHOD-DATA."""
+    dataset = config.data.dataset
+    name = Path(dataset).name if isinstance(dataset, (str, Path)) else "memory"
+    slug = "".join(c if c.isalnum() else "-" for c in name).strip("-").lower() or "data"
+    return f"runs/{config.verb}-{name_of(config.method)}-{slug}"
+
+
+def publish(run: Run) -> None:
+    """Push a finished run, where that was asked for."""
+    args = run.config.training
+    if not args.push_to_hub or args.dry_run or not is_main_process():
+        return
+    from ..hub.push import push
+
+    push(run.folder, args.push_to_hub, private=args.hub_private)

@@ -1,0 +1,53 @@
+"""What a run says at its end on the console."""
+
+from __future__ import annotations
+
+import yaml
+
+from ..distributed import is_main_process
+from ..settings import recorded
+from ..tasks import get_task, of_record
+from ..text import clock
+from ..training.recording import peak_memory
+from ..training.run import Run
+
+LEFT = (
+    *("model.safetensors", "predictions.parquet", "priors.safetensors", "README.md", "split.json", "metrics.json"),
+    "curves.png",
+)
+
+
+def summarise(run: Run) -> None:
+    """Print what came out, or for a dry run what the real run will take; of several processes the first one does."""
+    if not is_main_process():
+        return
+    if run.config.training.dry_run:
+        tell_dry(run)
+        return
+    speaks = of_record(run.recorder.kind)
+    shown = {m.key for m in speaks.metrics}
+    if run.config.verb == "finetune":
+        shown.add(f"validation_{get_task(run.config.task).score.key}")
+    scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in shown}
+    print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
+    for line in speaks.console(run.metrics):
+        print(line)
+    print(f"saved to {run.folder}: {', '.join(name for name in LEFT if (run.folder / name).is_file())} ...")
+
+
+def tell_dry(run: Run) -> None:
+    config, loop = run.config, run.progress
+    given = {k: v for k, v in recorded(config).items() if v not in (None, [], {})}
+    print(yaml.safe_dump(given, sort_keys=False, allow_unicode=True).rstrip())
+    images = sum(cache.nbytes for cache in run.recorder.caches)
+    print(f"\nmemory: {peak_memory() / 2**30:.2f} GiB at most ({images / 2**30:.3f} GiB of it images)")
+    if not loop.steps:
+        print("dry run: features, evaluation and save worked; nothing was kept")
+        return
+    steps = config.training.max_steps
+    seconds = steps * loop.step_seconds + steps / loop.real_eval_steps() * loop.eval_seconds
+    print(
+        f"time: {clock(seconds)} expected for {steps} steps at {loop.step_seconds:.3f} s each "
+        f"and {loop.eval_seconds:.1f} s an evaluation"
+    )
+    print("dry run: 2 steps, evaluation and save worked; nothing was kept")

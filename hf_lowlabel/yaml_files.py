@@ -1,0 +1,33 @@
+"""Settings in YAML files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; keys may use '-' for '_'.
+
+    Raises:
+        UserError: there is no such file, or it is not UTF-8, not YAML, nested too deeply or not a mapping.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no configuration file at {path}. Give the path of a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply to be read. Write one 'name: value' a line.") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}. Write 'name: value' lines instead.")
+    return {str(k).replace("-", "_"): v for k, v in values.items()}
