@@ -12,7 +12,6 @@ from .tasks import TASKS, get_task
 from .tasks.base import Task
 
 
-
 def resolve(config: Config) -> Config:
     """A copy whose method is a class, and in which its defaults and the preset fill every setting left at None.
 

@@ -7,6 +7,7 @@ import sys
 
 from .select import data_flags, max_bad_flag
 
+
 def evaluate(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel evaluate", description="Metrics of a classifier or a segmenter on labeled images."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
+
+from ..files import write_bytes
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
     "#0072B2",
@@ -296,6 +297,23 @@ def _example(ax: Any, pixels: np.ndarray, p: np.ndarray, target: int, class_name
     ax.set_xlabel(words, fontsize=7.5, color="#A84300" if wrong else BLACK, parse_math=False, labelpad=3)
 
 
+MOST_CAPTIONED = 18  # images of a sheet of `captioned`
+
+
+def captioned(images: Sequence[np.ndarray], captions: Sequence[tuple[str, str, bool]], path: str | Path) -> Path:
+    """A contact sheet, six in a row: images uint8 [H, W, 3] with (answer, truth, whether they are the same) below each."""
+    columns = min(6, len(images))
+    rows = math.ceil(len(images) / columns)
+    fig = _figure(1.9 * columns, 2.3 * rows)
+    for i, (image, (answer, truth, right)) in enumerate(zip(images, captions, strict=True)):
+        ax = fig.add_subplot(rows, columns, i + 1)
+        ax.imshow(_pixels(image), interpolation="nearest")
+        ax.axis("off")
+        words = f"✓ {_cut(answer, 28)}" if right else f"✗ {_cut(answer, 28)}\ntrue: {_cut(truth, 24)}"
+        ax.set_title(_plain(words), fontsize=7.5, color="black" if right else VERMILION)
+    return _save(fig, path)
+
+
 def _pixels(image: Any) -> np.ndarray:
     """uint8 [H, W, 3], at most 160 px on the longer side."""
     if not isinstance(image, Image.Image):
@@ -326,10 +344,7 @@ def _save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
         colors = picture.resize(small, Image.Resampling.LANCZOS) if shrink < 1 else picture
         colors.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
         shrink *= min(0.95, 0.95 * math.sqrt(LARGEST_FILE / buffer.tell()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    write_bytes(path, buffer.getvalue())
     return path
 
 

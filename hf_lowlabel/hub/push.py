@@ -18,10 +18,10 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
-from ..errors import UserError
-from ..methods import METHODS, find
 from ..arguments import marked
+from ..errors import UserError
 from ..files import write_text
+from ..methods import METHODS, find
 from ..records import RunRecord, public_values
 from .card import PICTURES, write_card
 from .upload import PushError, Uploaded, check_repo_id, upload

@@ -14,12 +14,12 @@ from pathlib import Path
 from string import Template
 
 from ..errors import UserError
-from ..evaluation.plots import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
 from ..evaluation import charts
+from ..evaluation.plots import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
 from ..files import write_text
 from ..records import Metric, RunRecord, Stage
 from ..tasks import of_record
-from ..text import duration, percent
+from ..text import duration
 from .card_parts import columns, limits
 
 MOST_BARS = 20  # classes listed

@@ -10,6 +10,7 @@ from .base import Task
 
 TASKS = {
     "classification": "classification:Classification",
+    "multilabel": "multilabel:MultiLabel",
     "segmentation": "segmentation:Segmentation",
 }
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 from ..arguments import Config, DataArguments
+from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
 from ..data.images import decode
-from ..data.class_targets import ClassTargets
 from ..data.splits import SplitIndices
 from ..distributed import best_device, is_main_process
 from ..errors import UserError

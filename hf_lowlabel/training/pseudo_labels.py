@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.dataset import ImageDataset
 from ..arguments import DataArguments
+from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, rank
 from ..errors import UserError
-from ..evaluation.metrics import softmax
-from ..views.table import View
 from ..evaluation.inference import logits_of
+from ..evaluation.metrics import softmax
 from ..tasks.caching import square_cache
 from ..tasks.classification import Classification, eval_view, stored_side
+from ..views.table import View
 from .priors import save_priors
 
 
