@@ -1,131 +1,251 @@
-"""Where images come from: a list of ids with labels where they are known, and a way to open each image.
-
-load_source("digits")                                    the embedded set
-load_source("photos/")                                   a folder (folders.py says which layouts)
-load_source("cifar10.parquet"), load_source("cifar10/")  parquet, a file or a folder (tables.py)
-load_source("org/name", config=..., revision=...)        a data set on the Hub (tables.py)
-join(load_source("labeled/"), load_source("photos/"))    labels here, raw images there
-"""
+"""A list of images by position: an id for each, a way to open it, and its target where one is known."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import UserError, in_memory, unknown
-from .images import BadImage, decode
-
-EMBEDDED = ("digits",)
+from ..errors import UserError, unknown
+from .images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
+from .masks import MaskFormat, check_names, check_size, check_values, decode_mask
 
 
 class Reader(Protocol):
-    """Opens image i of a source (header only; may raise BadImage). Picklable: it travels to the workers of a loader."""
+    """Opens image i (header only; may raise BadImage). Picklable: it travels to the workers of a loader."""
 
     def __call__(self, i: int) -> Image.Image: ...
 
 
-@dataclass
-class ImageDataset:
-    """Images by position: `ids`, `labels` and `image(i)`; made by `load_source`.
+class Origin(NamedTuple):
+    """Where a data set comes from. name: a Hub id, "memory" or the last part of a path, never a machine's folders."""
 
-    Raises UserError without any image. name, config, split, revision: where they come from. class_names: of the labels.
-    fingerprint: of ids, labels, class names and image sizes. license: as the source states it. flip: whether mirror images
-    keep their class. reader: opens image i. squares: how many rows each image stands in, see `in_squares`.
+    name: str
+    split: str
+    config: str | None = None
+    revision: str | None = None  # commit sha on the Hub
+    license: str | None = None
+
+
+@dataclass
+class Masks:
+    """The masks of a data set. reader: opens the mask of image i. format: what the values of its pixels mean."""
+
+    reader: Reader = field(repr=False)
+    format: MaskFormat = field(default_factory=MaskFormat)
+
+    def check(self, present: np.ndarray, count: int, name: str) -> None:
+        """`present`: bool [256], which values `count` decoded masks of the data set `name` hold together."""
+        check_values(present, self.format, count, name)
+
+
+@dataclass(repr=False)
+class ImageDataset:
+    """Images by position, made by `open_dataset`: `ids`, `image(i)` and `target(i)`.
+
+    name, config, split, revision, license: where they come from, see `Origin`. ids: stable and unique. labels: int64
+    [N], the index of the class or -1 for none; int8 [N, K], 0 or 1 for each of K classes or a row of -1 for none; with
+    masks int64 [N], 0 where there is one and -1 where not. class_names: of the labels, [] when nothing is labeled.
+    fingerprint: sha256 over ids, labels, class names and the sizes of the files, the same on every machine. flip: a
+    mirror image keeps its target. reader: opens image i. squares: how many rows each image stands in, see `in_squares`.
+    Raises UserError without any image, for labels out of range and for masks without at least two classes.
     """
 
-    name: str  # the Hub id, "digits", or the last part of a local path: no machine's folders get into a manifest
+    name: str
     config: str | None
     split: str
-    revision: str | None  # commit sha on the Hub
-    ids: list[str]  # stable and unique
-    labels: np.ndarray  # int64 [N], index into class_names; -1 = unlabeled
-    class_names: list[str]  # empty when nothing is labeled
-    fingerprint: str  # sha256 over ids, labels, class names and the sizes of the images: the same on every machine
+    revision: str | None
+    ids: list[str]
+    labels: np.ndarray
+    class_names: list[str]
+    fingerprint: str
     license: str | None
-    flip: bool  # a horizontal mirror image keeps the label
-    reader: Reader = field(repr=False)
+    flip: bool
+    reader: Reader
     squares: int = 1
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
-        self.labels = np.asarray(self.labels, dtype=np.int64)
+        self.labels = np.asarray(self.labels)
+        self.labels = self.labels.astype(np.int8 if self.labels.ndim == 2 else np.int64, copy=False)
         if not self.ids:
-            raise UserError(f"found no images in {self.name!r} (split {self.split!r}); expected at least one")
+            raise UserError(f"There are no images in {self.name!r} (split {self.split!r}).")
         if len(self.labels) != len(self.ids):
             raise ValueError(f"{len(self.ids)} ids but {len(self.labels)} labels")
         if len(set(self.ids)) != len(self.ids):
             raise ValueError(f"the ids of {self.name!r} are not unique")
+        if self.masks is not None:
+            check_names(self.class_names)
         check_labels(self.labels, self.class_names, self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def image(self, i: int) -> Image.Image:
-        """Image i as PIL opens it: its own mode, pixels not yet decoded. A file PIL cannot open is a `BadImage`."""
+    def __repr__(self) -> str:
+        return (
+            f"ImageDataset({self.name!r}, split={self.split!r}, images={len(self)}, labeled={self.has_target.sum()}, "
+            f"classes={len(self.class_names)}{', masks' if self.masks else ''})"
+        )
+
+    @property
+    def has_target(self) -> np.ndarray:
+        """bool [N]"""
+        return (self.labels if self.labels.ndim == 1 else self.labels.min(1, initial=1)) >= 0
+
+    def target(self, i: int) -> int | np.ndarray | None:
+        """Of image i the class, or int8 [K] of several classes, or the mask as uint8 [H, W]; None where it has none."""
+        if not self.has_target[i]:
+            return None
+        return self.mask(i) if self.masks else int(self.labels[i]) if self.labels.ndim == 1 else self.labels[i]
+
+    def _named(self, i: int, function):
+        """`function` of the header of image i; a BadImage carries the id."""
         try:
-            return self.reader(int(i) // self.squares)
+            with decoding(), self.reader(int(i) // self.squares) as image:
+                return function(image)
         except BadImage as error:
             raise BadImage(error.reason, self.ids[i]) from error
 
+    def image(self, i: int) -> Image.Image:
+        """Image i upright, in its own mode; decoded only when it has to be turned. Raises BadImage."""
+        try:
+            with decoding():
+                image = self.reader(int(i) // self.squares)
+                return upright(image) if turned(image) else image
+        except BadImage as error:
+            raise BadImage(error.reason, self.ids[i]) from error
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(width, height) of image i in px, from its header. Raises BadImage."""
+        return self._named(i, upright_size)
+
+    def rgb(self, i: int) -> Image.Image:
+        """Image i decoded, upright, RGB. Raises BadImage."""
+        return self._named(i, load_rgb)
+
     def decode(self, i: int, size: int, interpolation: str = "bilinear") -> torch.Tensor:
-        """uint8 [3, size, size], the middle of the image or, of several squares, this one; a `BadImage` carries the id."""
+        """uint8 [3, size, size], the middle of image i or, of several squares, this one. Raises BadImage."""
         at = i % self.squares / (self.squares - 1) if self.squares > 1 else 0.5
-        with self.image(i) as image:
-            try:
-                return decode(image, size, interpolation, at)
-            except BadImage as error:
-                raise BadImage(error.reason, self.ids[i]) from error
+        return self._named(i, lambda image: decode(image, size, interpolation, at))
+
+    def mask(self, i: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """uint8 [H, W] of classes, 255 where a pixel takes no part. `size`: (width, height) that it has to have."""
+        if self.masks is None or self.labels[i] < 0:
+            raise UserError(
+                f"There is no mask of image {self.ids[i]!r} in {self.name!r}, and a labeled image needs one. "
+                "Add the mask, or take the image out of the labeled ones."
+            )
+        try:
+            with decoding(), self.masks.reader(int(i)) as file:
+                picture = upright(file)
+                if size is not None:
+                    check_size(picture.size, size, self.ids[i])
+                return decode_mask(picture, self.masks.format, len(self.class_names), self.ids[i])
+        except BadImage as error:
+            raise UserError(f"The mask of image {self.ids[i]!r} cannot be read: {error.reason}") from error
 
     def with_classes(self, class_names: Sequence[str]) -> ImageDataset:
-        """The same images with labels as indices into `class_names`: classes are matched by name, never by number."""
+        """The same images with labels as indices into `class_names`: classes are matched by name, never by number.
+
+        A class that is new here is 0 in a row of several classes. Masks hold numbers: their classes cannot change.
+        """
         names = [str(name) for name in class_names]
-        used = [self.class_names[k] for k in np.unique(self.labels[self.labels >= 0])]
-        for name in used:
-            if name not in names:
-                raise unknown(f"class in {self.name!r}", name, names)
+        if self.masks is not None:
+            if names != self.class_names:
+                raise UserError(f"The classes of the masks in {self.name!r} are {', '.join(self.class_names)}.")
+            return self
+        several = self.labels.ndim == 2
+        used = (self.labels == 1).any(0).nonzero()[0] if several else np.unique(self.labels[self.labels >= 0])
+        for k in used:
+            if self.class_names[k] not in names:
+                raise unknown(f"class in {self.name!r}", self.class_names[k], names)
         index = {name: k for k, name in enumerate(names)}
-        table = np.array([index.get(name, -1) for name in self.class_names] + [-1], dtype=np.int64)  # last: unlabeled
-        return replace(self, labels=table[self.labels], class_names=names)
+        if several:
+            labels = np.where(self.has_target, 0, -1).astype(np.int8)[:, None].repeat(len(names), axis=1)
+            for k, name in enumerate(self.class_names):
+                if name in index:
+                    labels[:, index[name]] = self.labels[:, k]
+        else:
+            table = np.array([index.get(name, -1) for name in self.class_names] + [-1], dtype=np.int64)  # last: none
+            labels = table[self.labels]
+        return replace(self, labels=labels, class_names=names)
 
     def in_squares(self, count: int) -> ImageDataset:
-        """Each image as `count` squares spread evenly from one end of its longer side to the other: image i, square k at
-        row i * count + k."""
+        """Each image as `count` squares spread evenly from one end of its longer side to the other: image i, square k
+        at row i * count + k."""
         if count == 1:
             return self
+        if self.masks is not None:
+            raise ValueError("squares are cut from images without masks: call without_targets() first")
         ids = [f"{id} ({k + 1}/{count})" for id in self.ids for k in range(count)]
-        return replace(self, ids=ids, labels=np.repeat(self.labels, count), squares=count)
+        return replace(self, ids=ids, labels=np.repeat(self.labels, count, axis=0), squares=count)
 
-    def without_labels(self) -> ImageDataset:
-        return replace(self, labels=np.full(len(self), -1, dtype=np.int64), class_names=[])
+    def without_targets(self) -> ImageDataset:
+        """The images alone."""
+        return replace(self, labels=np.full(len(self), -1), class_names=[], masks=None)
+
+    images = without_labels = without_targets  # transition
+    has_mask = has_target  # transition
+    coding = property(lambda self: self.masks.format)  # transition
 
 
 def check_labels(labels: np.ndarray, class_names: Sequence[str], ids: Sequence[str]) -> None:
-    wrong = np.flatnonzero((labels < -1) | (labels >= len(class_names)))
+    several = labels.ndim == 2
+    top = 2 if several else len(class_names)
+    outside = (labels < -1) | (labels >= top)
+    if several:
+        if labels.shape[1] != len(class_names):
+            raise ValueError(f"{labels.shape[1]} columns of labels for {len(class_names)} classes")
+        outside = outside.any(1) | ((labels < 0).any(1) & (labels >= 0).any(1))
+    wrong = np.flatnonzero(outside)
     if len(wrong):
         i = int(wrong[0])
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"found label {labels[i]} of image {ids[i]!r}{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''} out "
-            f"of range; expected 0..{len(class_names) - 1} for {len(class_names)} classes, or -1 for an image without "
-            "a label; fix the label column"
+            f"Label {labels[i]} of image {ids[i]!r}{more} is out of range. Labels are 0..{top - 1}"
+            f"{'' if several else f' for {len(class_names)} classes'}, or -1 for an image without a label. "
+            "Correct the label column."
         )
 
 
-def fingerprint(
-    ids: Iterable[str], labels: Iterable[int], class_names: Sequence[str], content: Iterable[int | str]
-) -> str:
-    """sha256 over the class names and, per image, id, label and size in bytes (or a hash of the content)."""
+def fingerprint(ids: Iterable[str], labels, class_names: Sequence[str], content: Iterable[int | str]) -> str:
+    """sha256 over the class names and, per image, id, label (or row of labels) and size in bytes (or a hash)."""
     digest = hashlib.sha256(json.dumps(list(class_names), ensure_ascii=False).encode())
-    for id, label, what in zip(ids, labels, content, strict=True):
-        digest.update(f"\n{id}\0{int(label)}\0{what}".encode())
+    for id, label, what in zip(ids, np.asarray(labels).astype(np.int64).tolist(), content, strict=True):
+        digest.update(f"\n{id}\0{label}\0{what}".encode())
     return digest.hexdigest()
+
+
+def make_dataset(
+    origin: Origin,
+    ids: list[str],
+    labels: np.ndarray,
+    class_names: list[str],
+    content: Iterable[int | str],
+    reader: Reader,
+    *,
+    flip: bool = True,
+    masks: Masks | None = None,
+) -> ImageDataset:
+    """labels: as in ImageDataset; with masks bool [N], which images have one. content: what the fingerprint is to know
+    of each image beside that, see `fingerprint`."""
+    return ImageDataset(
+        **origin._asdict(),
+        ids=ids,
+        labels=labels if masks is None else np.where(labels, 0, -1),
+        class_names=class_names,
+        fingerprint=fingerprint(ids, labels, class_names, content),
+        flip=flip,
+        reader=reader,
+        masks=masks,
+    )
 
 
 class ArrayReader:
@@ -147,24 +267,24 @@ class JoinedReader:
 
 
 def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
-    """One source out of two: the labels come from the first, the second is raw images, whatever labels it may have.
+    """One data set out of two: the targets come from the first, the second is raw images, whatever it may have.
 
     Ids become "labeled/<id>" and "unlabeled/<id>".
     """
-    if not (labeled.labels >= 0).any():
+    if not labeled.has_target.any():
         raise UserError(
-            f"found no label in {labeled.name!r}; expected the first of the two sources to have some; "
-            f"fix: swap them, or use {unlabeled.name!r} alone"
+            f"There is no {'mask' if labeled.masks else 'label'} in {labeled.name!r}, the first of the two data sets. "
+            f"Swap them, or use {unlabeled.name!r} alone."
         )
-    licenses = sorted({source.license for source in (labeled, unlabeled) if source.license})
-    return ImageDataset(
+    licenses = sorted({part.license for part in (labeled, unlabeled) if part.license})
+    return replace(
+        labeled,
         name=f"{labeled.name}+{unlabeled.name}",
         config=None,
         split=f"{labeled.split}+{unlabeled.split}",
         revision=None,
         ids=[f"labeled/{id}" for id in labeled.ids] + [f"unlabeled/{id}" for id in unlabeled.ids],
-        labels=np.concatenate([labeled.labels, np.full(len(unlabeled), -1, dtype=np.int64)]),
-        class_names=list(labeled.class_names),
+        labels=np.concatenate([labeled.labels, np.full((len(unlabeled), *labeled.labels.shape[1:]), -1)]),
         fingerprint=hashlib.sha256(f"{labeled.fingerprint}+{unlabeled.fingerprint}".encode()).hexdigest(),
         license=" and ".join(licenses) or None,
         flip=labeled.flip and unlabeled.flip,
@@ -172,74 +292,7 @@ def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
     )
 
 
-def load_source(
-    dataset: str | Path,
-    *,
-    config: str | None = None,
-    split: str = "train",
-    revision: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> ImageDataset:
-    """`dataset`: "digits", a local folder, a parquet file or folder, or a Hub id. A local path wins over a Hub id.
-
-    `split` is the part of the data set, such as "train" or "test". `config` and `revision` belong to the Hub, `image_column` and `label_column` to tables and metadata files; where
-    they are not given, they are found, and when that is ambiguous the error names the choices.
-    """
-    from . import digits, folders, tables
-
-    if not isinstance(dataset, (str, Path)):
-        raise in_memory(dataset)
-    name, path = str(dataset), Path(dataset).expanduser()
-    if name in EMBEDDED:
-        if path.exists():
-            warnings.warn(
-                f"{name!r} means the embedded set; for the folder of that name write './{name}'", stacklevel=2
-            )
-        return digits.digits(split)
-    if path.exists():
-        if revision is not None:
-            raise UserError(
-                f"found revision {revision!r} for the local path {name!r}; expected none: only the Hub has "
-                "revisions; fix: leave it out, or give a Hub id"
-            )
-        if folders.is_table(path):
-            return tables.load_parquet(path, config, split, image_column, label_column)
-        if path.is_file():
-            raise UserError(f"found the file {name!r}; expected a folder of images or a .parquet file")
-        if (path / "dataset_dict.json").is_file() or all(
-            (path / file).is_file() for file in ("state.json", "dataset_info.json")
-        ):
-            raise UserError(
-                f"found what save_to_disk wrote in {name!r}; expected parquet or images; fix: "
-                f"datasets.load_from_disk({name!r}), then its to_parquet('data.parquet'), for each split one file"
-            )
-        if config is not None or image_column is not None:
-            what = f"config {config!r}" if config is not None else f"image column {image_column!r}"
-            raise UserError(f"found {what} for the folder of images {name!r}; expected none; fix: leave it out")
-        return folders.load_folder(path, split, label_column)
-    if not looks_like_hub_id(name):
-        raise missing(name, path)
-    return tables.load_hub(name, config, split, revision, image_column, label_column)
-
-
-def looks_like_hub_id(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    if Path(name).suffix == ".parquet":
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
-
-
-def missing(name: str, path: Path) -> UserError:
-    here = path.parent if path.parent.is_dir() else Path()
-    known = [str(here / entry.name) for entry in here.iterdir()] if here.is_dir() else []
-    return unknown("data set (no such path, and not a Hub id)", name, [*known, *EMBEDDED])
-
-
-__all__ = ["ArrayReader", "Reader", "ImageDataset", "check_labels", "fingerprint", "join", "load_source"]
+def __getattr__(name: str):  # transition: load_source is in opening.py
+    if name != "load_source":
+        raise AttributeError(name)
+    return importlib.import_module(".opening", __package__).load_source

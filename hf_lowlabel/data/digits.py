@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from ..errors import MissingSplit
-from .dataset import ArrayReader, ImageDataset, fingerprint
+from .dataset import ArrayReader, ImageDataset, Origin, make_dataset
 
 
 def digits(split: str = "train") -> ImageDataset:
@@ -19,8 +19,7 @@ def digits(split: str = "train") -> ImageDataset:
 
     if split != "train":
         raise MissingSplit(
-            f"found split {split!r} of 'digits'; expected 'train', the only one; "
-            "fix: cut a test set out of it with test_fraction"
+            f"'digits' has no split {split!r}, only 'train'. Cut a test set out of it with test_fraction."
         )
     data = load_digits()
     images = np.rint(data.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]
@@ -28,16 +27,5 @@ def digits(split: str = "train") -> ImageDataset:
     ids = [f"{i:04d}" for i in range(len(labels))]
     names = [str(n) for n in data.target_names]
     content = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
-    return ImageDataset(
-        name="digits",
-        config=None,
-        split=split,
-        revision=None,
-        ids=ids,
-        labels=labels,
-        class_names=names,
-        fingerprint=fingerprint(ids, labels, names, content),
-        license="cc-by-4.0",
-        flip=False,
-        reader=ArrayReader(images),
-    )
+    reader = ArrayReader(images)
+    return make_dataset(Origin("digits", split, license="cc-by-4.0"), ids, labels, names, content, reader, flip=False)

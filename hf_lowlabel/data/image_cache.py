@@ -1,47 +1,72 @@
-"""Pools of decoded images: uint8 [3, S, S] each, taken by their position in the pool.
+"""Caches of decoded images: uint8 [3, S, S] each, or padded to one frame, taken by their position in the cache.
 
-A resident pool is decoded once and lies on the training device; a streaming pool decodes in the workers of a
+A resident cache is decoded once and lies on the training device; a streaming cache decodes in the workers of a
 DataLoader, in the order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in
-`skipped`; positions count the images that are left, and `indices` maps them to the source. To find such images among
-millions would take hours before the first step, so training streams after a look at some (`vital` of `build_cache`), and
-one met later gives its place to the next image of the pool: the same one for any number of workers, ranks or restarts.
+`skipped`; positions count the images that are left, and `indices` maps them to the data set. To find such images among
+millions would take hours before the first step, so training streams after a look at some (`vital` of `build_cache`),
+and one met later gives its place to the next image of the cache (decoding.py).
+
+A padded cache holds images of different sizes, each in the upper left corner of a frame as large as the largest of
+them, with masks as a fourth channel where asked; `sizes` says how much of the frame an image fills.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
+from . import decoding
 from .dataset import ImageDataset
-from .images import BadImage, resampling
+from .decoding import (  # noqa: F401  CHUNK, decode_chunks: transition
+    CHUNK,
+    Decoder,
+    PaddedDecoder,
+    Progress,
+    SquareDecoder,
+    check_share,
+    decode_all,
+    decode_chunks,
+    find_bad,
+    measure,
+    spread,
+)
+from .images import resampling
+from .masks import IGNORE
 
 log = logging.getLogger("hf_lowlabel")
 MEMORY_BUDGET = 4 << 30  # bytes
-CHUNK = 64  # images a thread decodes before it reports
-LOOK = 1000  # images spread over a pool that are decoded before training streams
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 def resident_bytes(count: int, size: int) -> int:
-    """What a resident pool of `count` images takes; known before anything is decoded."""
+    """What a resident cache of `count` squares takes; known before anything is decoded."""
     return count * 3 * size * size
 
 
 class ResidentCache:
-    """images: uint8 [N, 3, S, S] on the training device; ids and indices (positions in the source) of the N images."""
+    """images: uint8 [N, C, H, W] on the training device; ids and indices (positions in the data set) of the N images.
 
-    def __init__(self, images: Tensor, ids: list[str], indices=None, skipped: Iterable[tuple[str, str]] = ()):
+    sizes: int64 [N, 2] = height, width in px on the CPU where images are padded, else None.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        ids: list[str],
+        indices=None,
+        skipped: Iterable[tuple[str, str]] = (),
+        sizes: np.ndarray | None = None,
+    ):
         self.images, self.ids, self.skipped = images, ids, list(skipped)
         self.indices = np.arange(len(ids)) if indices is None else np.asarray(indices, dtype=np.int64)
+        self.sizes = None if sizes is None else torch.from_numpy(sizes)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,50 +76,12 @@ class ResidentCache:
         return self.images.nbytes
 
     def take(self, indices: Tensor) -> Tensor:
-        """uint8 [n, 3, S, S] on the device."""
+        """uint8 [n, C, H, W] on the device."""
         return self.images.index_select(0, indices.to(self.images.device, non_blocking=True))
 
     def stream(self, index_batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """`take` of each batch of indices."""
         return map(self.take, index_batches)
-
-
-class Decoder(Dataset):
-    """What a worker holds: positions in the pool -> (uint8 [n, 3, S, S], [(id, reason)] of the bad among them).
-
-    lenient: a bad image gives its place to the next one of the pool; else it is an error.
-    """
-
-    def __init__(self, source: ImageDataset, indices: np.ndarray, size: int, interpolation: str, lenient: bool = False):
-        self.source, self.indices, self.size, self.interpolation = source, indices, size, interpolation
-        self.lenient = lenient
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
-        bad: dict[int, str] = {}
-        out = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
-        for row, position in enumerate(positions):
-            out[row] = first_good(self.read, position, len(self), self.lenient, bad)
-        return out, [(self.source.ids[self.indices[at]], reason) for at, reason in bad.items()]
-
-    def read(self, position: int) -> Tensor:
-        """uint8 [3, S, S]; raises BadImage."""
-        return self.source.decode(self.indices[position], self.size, self.interpolation)
-
-
-def first_good(read: Callable[[int], Tensor], position: int, count: int, lenient: bool, bad: dict[int, str]) -> Tensor:
-    """`read` of the position or, if lenient, of the first of the `LOOK` after it that is not bad; notes why in `bad`."""
-    last = min(LOOK, count - 1) if lenient else 0
-    for following in range(last + 1):
-        at = (position + following) % count
-        try:
-            return read(at)
-        except BadImage as error:
-            if following == last:
-                raise
-            bad[at] = error.reason
 
 
 def as_is(batch):
@@ -110,41 +97,36 @@ class StreamingCache:
     """The interface of ResidentCache for images that do not fit: nothing is kept, `stream` decodes ahead in `workers`
     processes.
 
-    A batch of indices is one task of one worker, so the result does not depend on their number. lenient: see Decoder;
-    an error once more than `max_bad` of the images seen (of `LOOK` at least) were bad.
+    A batch of indices is one task of one worker, so the result does not depend on their number. With a lenient decoder
+    it is an error once more than `max_bad` of the images `seen` (of `LOOK` at least) were bad.
     """
+
+    nbytes = 0
 
     def __init__(
         self,
-        source: ImageDataset,
-        indices,
+        decoder: Decoder,
         *,
-        size: int,
-        interpolation: str = "bilinear",
         device="cpu",
         workers: int = 0,
         skipped: Iterable[tuple[str, str]] = (),
-        lenient: bool = False,
         max_bad: float = 0.01,
+        seen: int = 0,
     ):
-        self.indices = np.asarray(indices, dtype=np.int64)
-        self.ids, self.skipped = [source.ids[i] for i in self.indices], list(skipped)
-        self.decoder = Decoder(source, self.indices, size, interpolation, lenient)
-        self.device, self.workers, self.max_bad, self.seen = torch.device(device), workers, max_bad, 0
+        self.decoder, self.indices, self.ids = decoder, decoder.indices, decoder.ids()
+        self.sizes = None if decoder.sizes is None else torch.from_numpy(decoder.sizes)
+        self.skipped, self.max_bad, self.seen = list(skipped), max_bad, seen
+        self.device, self.workers = torch.device(device), workers
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def nbytes(self) -> int:
-        return 0
-
     def take(self, indices: Tensor) -> Tensor:
-        """uint8 [n, 3, S, S] on the device, decoded here and now."""
+        """uint8 [n, C, H, W] on the device, decoded here and now."""
         return self.note(*self.decoder.__getitems__(indices.tolist())).to(self.device)
 
     def stream(self, index_batches: Iterable[Tensor], prefetch: int = 4) -> Iterator[Tensor]:
-        """uint8 [n, 3, S, S] on the device for each batch of indices, up to `prefetch` batches a worker ahead.
+        """uint8 [n, C, H, W] on the device for each batch of indices, up to `prefetch` batches a worker ahead.
 
         `index_batches` is read ahead of what is yielded, so it must not depend on the training.
         """
@@ -168,11 +150,11 @@ class StreamingCache:
             if (id, reason) not in self.skipped:
                 self.skipped.append((id, reason))
                 log.warning("image %r cannot be used (%s): the next one takes its place", id, reason)
-                check_share(self.skipped, max(self.seen, LOOK), self.max_bad)
+                check_share(self.skipped, max(self.seen, decoding.LOOK), self.max_bad)
         return images
 
 
-Pool = ResidentCache | StreamingCache
+ImageCache = ResidentCache | StreamingCache
 
 
 def build_cache(
@@ -189,110 +171,129 @@ def build_cache(
     known_bad: Collection[tuple[str, str]] | None = None,
     vital: np.ndarray | None = None,
     progress: Progress | None = None,
-) -> Pool:
-    """A pool of the images at `indices` of `source`: resident when it fits `memory_budget` bytes, else streaming.
+) -> ImageCache:
+    """A cache of squares of the images at `indices` of `source`.
 
-    workers: processes of a streaming pool (None: one per core, 16 at most, as the threads that decode here). max_bad: the share of images
-    that may be unreadable; above it is an error that names some. known_bad: (id, reason) of an earlier pool's
-    `skipped`. A streaming pool else decodes everything once to find them; one that it meets later is an error. vital:
-    those of `indices` that must be whole (labeled images). A streaming pool then decodes only these and `LOOK` others at
-    the start; a bad one that it meets later gives its place to the next image of the pool.
+    Args:
+        size: px of a side.
+        interpolation: one of `images.INTERPOLATIONS`.
+        device: where the images are wanted.
+        memory_budget: bytes; the cache is resident when it fits, else streaming.
+        workers: processes of a streaming cache; None: one per core, 16 at most, as the threads that decode here.
+        max_bad: share of images that may be unreadable; above it is an error that names some.
+        streaming: "auto" (by the budget), True or False.
+        known_bad: (id, reason) of an earlier cache's `skipped`. A streaming cache else decodes everything once to find
+            them; one that it meets later is an error.
+        vital: those of `indices` that must be whole (labeled images). A streaming cache then decodes only these and
+            `LOOK` others at the start; a bad one that it meets later gives its place to the next image of the cache.
+        progress: called with the number of images done and of all.
+
+    Returns:
+        A ResidentCache or a StreamingCache.
+
+    Raises:
+        UserError: there is no image, or too many are bad.
     """
+    indices, threads = checked(source, indices, streaming), min(os.cpu_count() or 1, 16)
+    resampling(interpolation)
+    decoder = SquareDecoder(source, indices, size, interpolation)
+    workers = threads if workers is None else workers
+    if not streams(streaming, decoder, memory_budget):
+        return resident(decoder, device, threads, max_bad, [], progress)
+    looked = np.arange(len(indices))
+    if known_bad is not None:
+        reasons = dict(known_bad)
+        bad = {at: reasons[source.ids[i]] for at, i in enumerate(indices) if source.ids[i] in reasons}
+    else:
+        if vital is not None:
+            looked = np.union1d(spread(len(indices)), np.flatnonzero(np.isin(indices, vital)))
+            decoder = replace(decoder, lenient=True)
+        bad = find_bad(decoder, looked, threads, progress)
+    check_share(decoder.named(bad), len(looked), max_bad)
+    return streaming_cache(decoder, bad, [], device=device, workers=workers, max_bad=max_bad)
+
+
+def build_padded_cache(
+    source: ImageDataset,
+    indices,
+    *,
+    masks: bool,
+    long_side: int | None = None,
+    device: str | torch.device = "cpu",
+    memory_budget: int = MEMORY_BUDGET,
+    workers: int | None = None,
+    max_bad: float = 0.01,
+    streaming: bool | str = "auto",
+    progress: Progress | None = None,
+) -> ImageCache:
+    """A cache of the images at `indices` of `source` at their own sizes, with their masks or without.
+
+    long_side: px to which the longer side is scaled (image bilinear, mask nearest); None: images stay as they are.
+    The rest is as in `build_cache`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is
+    an error that names the image; masks of a resident cache are also looked at together (masks.check_values).
+    """
+    indices, threads = checked(source, indices, streaming), min(os.cpu_count() or 1, 16)
+    workers = threads if workers is None else workers
+    sizes, bad = measure(source, indices, long_side, threads)
+    skipped = [(source.ids[indices[row]], reason) for row, reason in bad.items()]
+    check_share(skipped, len(indices), max_bad)
+    good = np.setdiff1d(np.arange(len(indices)), list(bad)).astype(np.int64)
+    frame = tuple(int(side) for side in sizes[good].max(0))
+    decoder = PaddedDecoder(source, indices[good], sizes[good], frame, masks, lenient=not masks)
+    if not streams(streaming, decoder, memory_budget):
+        return resident(decoder, device, threads, max_bad, skipped, progress)
+    looked = spread(len(decoder))
+    bad = find_bad(decoder, looked, threads)
+    check_share(decoder.named(bad), len(looked), max_bad)
+    seen = len(decoder) - len(bad)  # `skipped` has those of the whole cache whose headers are bad
+    return streaming_cache(decoder, bad, skipped, device=device, workers=workers, max_bad=max_bad, seen=seen)
+
+
+def checked(source: ImageDataset, indices, streaming: bool | str) -> np.ndarray:
     indices = np.asarray(indices, dtype=np.int64)
     if not len(indices):
-        raise UserError(f"found no image of {source.name!r} to put into a pool; expected at least one; check the split")
+        raise UserError(f"There is no image of {source.name!r} to put into a cache. Check the split.")
     if streaming not in ("auto", True, False):
-        raise UserError(f"found streaming={streaming!r}; expected 'auto', True or False")
-    resampling(interpolation)
-    threads = min(os.cpu_count() or 1, 16)
-    workers = threads if workers is None else workers
-    device = torch.device(device)
-    if streaming is True or (streaming == "auto" and resident_bytes(len(indices), size) > memory_budget):
-        lenient, looked = known_bad is None and vital is not None, indices
-        if lenient:
-            spread = indices[np.linspace(0, len(indices) - 1, min(LOOK, len(indices))).astype(np.int64)]
-            looked = np.union1d(spread, vital).astype(np.int64)
-        if known_bad is None:
-            known_bad = find_bad(source, looked, size, interpolation, threads, progress)
-        bad = dict(known_bad)
-        keep = np.array([source.ids[i] not in bad for i in indices]) if bad else np.ones(len(indices), bool)
-        skipped = [(source.ids[i], bad[source.ids[i]]) for i in indices[~keep]]
-        check_share(skipped, len(looked), max_bad)
-        return StreamingCache(
-            source,
-            indices[keep],
-            size=size,
-            interpolation=interpolation,
-            device=device,
-            workers=workers,
-            skipped=skipped,
-            lenient=lenient,
-            max_bad=max_bad,
-        )
-    return decode_all(source, indices, size, interpolation, device, threads, max_bad, progress)
+        raise UserError(f"streaming is 'auto', True or False, not {streaming!r}.")
+    return indices
 
 
-def decode_all(source, indices, size, interpolation, device, workers, max_bad, progress) -> ResidentCache:
-    """Decode in threads (PIL lets go of the interpreter) into the pool's memory; holes are closed afterwards."""
-    images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8, device=device)
-    bad: dict[int, str] = {}
-    for start, part, errors in decode_chunks(source, indices, size, interpolation, workers, progress):
+def streams(streaming: bool | str, decoder: Decoder, memory_budget: int) -> bool:
+    return streaming is True or (streaming == "auto" and len(decoder) * int(np.prod(decoder.shape)) > memory_budget)
+
+
+def streaming_cache(decoder: Decoder, bad: dict[int, str], skipped: list, **options) -> StreamingCache:
+    """Of the images that are not `bad`."""
+    good = np.setdiff1d(np.arange(len(decoder)), list(bad)).astype(np.int64)
+    return StreamingCache(decoder.keep(good), skipped=skipped + decoder.named(dict(sorted(bad.items()))), **options)
+
+
+def resident(decoder: Decoder, device, threads: int, max_bad: float, skipped: list, progress) -> ResidentCache:
+    """Decode into the cache's memory; holes are closed afterwards."""
+    count, source = len(decoder), decoder.source
+    images = torch.empty(count, *decoder.shape, dtype=torch.uint8, device=device)
+    present, bad = np.zeros(256, dtype=bool), {}
+    for start, part, errors in decode_all(decoder, range(count), threads, progress):
         images[start : start + len(part)] = part.to(device)
         bad |= errors
-    skipped = [(source.ids[indices[row]], reason) for row, reason in sorted(bad.items())]
-    check_share(skipped, len(indices), max_bad)
-    keep = [row for row in range(len(indices)) if row not in bad]
+        if decoder.masks and not errors:
+            note_values(part[0], decoder.sizes[start], present, source.ids[decoder.indices[start]])
+    named = skipped + decoder.named(bad)
+    check_share(named, count + len(skipped), max_bad)
+    if decoder.masks:
+        source.masks.check(present, count - len(bad), source.name)
+    keep = np.setdiff1d(np.arange(count), list(bad)).astype(np.int64)
     if bad:
         for to, row in enumerate(keep):  # in place: a second copy may not fit
             if to != row:
                 images[to] = images[row]
-        images = images[: len(keep)]
-    indices = indices[keep]
-    return ResidentCache(images, [source.ids[i] for i in indices], indices, skipped)
+        images, decoder = images[: len(keep)], decoder.keep(keep)
+    return ResidentCache(images, decoder.ids(), decoder.indices, named, decoder.sizes)
 
 
-def find_bad(source, indices, size, interpolation, workers, progress) -> list[tuple[str, str]]:
-    chunks = decode_chunks(source, indices, size, interpolation, workers, progress)
-    return [(source.ids[indices[row]], reason) for _, _, errors in chunks for row, reason in errors.items()]
-
-
-def decode_chunks(source, indices, size, interpolation, workers, progress):
-    """(first row, uint8 [n, 3, S, S], {row: reason}) in order; the rows of bad images hold zeros."""
-
-    def work(start: int):
-        part = torch.zeros(min(CHUNK, len(indices) - start), 3, size, size, dtype=torch.uint8)
-        errors = {}
-        for row in range(len(part)):
-            try:
-                part[row] = source.decode(indices[start + row], size, interpolation)
-            except BadImage as error:
-                errors[start + row] = error.reason
-        return start, part, errors
-
-    threads = max(workers, 1)
-    starts = range(0, len(indices), CHUNK)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = []  # a bounded window: a slow consumer must not collect the whole set in memory
-        todo = iter(starts)
-        for start in todo:
-            waiting.append(pool.submit(work, start))
-            if len(waiting) >= 2 * threads:
-                break
-        while waiting:
-            start, part, errors = waiting.pop(0).result()
-            if (following := next(todo, None)) is not None:
-                waiting.append(pool.submit(work, following))
-            if progress is not None:
-                progress(start + len(part), len(indices))
-            yield start, part, errors
-
-
-def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> None:
-    if len(skipped) > max_bad * count or len(skipped) == count:
-        shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
-        needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
-        larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
-        raise UserError(
-            f"found {len(skipped)} of {count} images that cannot be used ({shown}); expected at most "
-            f"{max_bad:.1%} of them; fix: repair or remove the files{larger}"
-        )
+def note_values(packed: Tensor, size: np.ndarray, present: np.ndarray, id: str) -> None:
+    """Adds the mask's values inside the image to `present`; warns of a mask of which no pixel takes part."""
+    values = np.unique(packed[3, : size[0], : size[1]].numpy())
+    present[values] = True
+    if (values == IGNORE).all():
+        log.warning("the mask of image %r has no pixel of any class; it adds nothing to the labeled loss", id)

@@ -1,4 +1,8 @@
-"""From an image file as it is to uint8 [3, S, S]: the mode, the orientation, the short side, the centre.
+"""The one place where a picture file is opened, and the way from there to uint8 [3, S, S]: orientation, mode, size,
+crop.
+
+Every picture, mask or not, goes through `open_image`, which reads the header, and `upright`, which decodes it and turns
+it as its EXIF, TIFF or XMP orientation says; `upright_size` tells its size from the header.
 
 The geometry is torchvision's Resize + CenterCrop on PIL, which is timm's evaluation transform with crop_pct 1, pixel
 for pixel. Modes become RGB as `PIL.Image.convert("RGB")` does it, which is what timm and transformers' pipelines do, so
@@ -9,12 +13,19 @@ where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips everythin
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from ..errors import UserError, unknown
 
@@ -25,6 +36,17 @@ INTERPOLATIONS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
+}
+# What is read; Pillow's other decoders start programs (EPS: Ghostscript) or take anything for an image.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+TURNS = {  # of an orientation tag, the turn that sets the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 SMALLEST_SIDE = 2  # px: one pixel is a tracking pixel or a placeholder, and there is nothing to see in it
 LARGEST_ASPECT = 100  # beyond it the resized long side alone would take gigabytes
@@ -65,9 +87,9 @@ def check_size(width: int, height: int) -> None:
     """Refuse what has no content or would explode when its short side is resized."""
     short, long = sorted((width, height))
     if short < SMALLEST_SIDE:
-        raise BadImage(f"{width} x {height} px, expected at least {SMALLEST_SIDE} px on each side")
+        raise BadImage(f"{width} x {height} px, but each side needs at least {SMALLEST_SIDE} px")
     if long > LARGEST_ASPECT * short:
-        raise BadImage(f"{width} x {height} px, expected sides within 1:{LARGEST_ASPECT} of each other")
+        raise BadImage(f"{width} x {height} px, but its sides must be within 1:{LARGEST_ASPECT} of each other")
 
 
 def grey16(image: Image.Image) -> Image.Image:
@@ -75,18 +97,73 @@ def grey16(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise BadImage(f"mode {image.mode} with values {low}..{high}, expected 0..65535; save it as 8 or 16 bits")
+        raise BadImage(f"mode {image.mode} with values {low}..{high}, outside 0..65535; save it as 8 or 16 bits")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """The header of a picture in a regular file or an open one; not yet turned, see `upright`. Raises BadImage."""
+    with decoding():
+        if isinstance(file, (str, os.PathLike)) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise BadImage("not a regular file")
+        try:
+            image = Image.open(file, formats=_formats())
+        except Image.UnidentifiedImageError as error:
+            raise BadImage("not an image: no decoder recognises its content") from error
+    if image.format == "TIFF":
+        image.filename = ""  # else Pillow maps uncompressed pixels into memory with the sides of the turned picture
+    return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1 where the tag is missing or rubbish."""
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # the tag may follow the pixels
+    try:
+        tag = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever Pillow's parser trips over, the pixels are good
+        return 1
+    return tag if isinstance(tag, int) and tag in TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture decoded, turned as its orientation says, in its own mode."""
+    image.load()  # turns a TIFF, and removes its tag
+    turn = TURNS.get(_orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info = {key: image.info[key] for key in ("transparency",) if key in image.info}  # no tag to turn it by again
+    turned.filename = getattr(image, "filename", "")
+    return turned
+
+
+def turned(image: Image.Image) -> bool:
+    """Does the header say that the picture does not stand upright?"""
+    return _orientation(image) != 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) in px of the upright picture, from the header."""
+    width, height = image.size
+    if image.format == "TIFF":  # whose size Pillow turns itself, or not, depending on its version
+        width, height = (image.tag_v2.get(tag, side) for tag, side in ((256, width), (257, height)))
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image PIL opens, upright by its EXIF orientation, as RGB; see the module for what each mode becomes."""
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    """Any image PIL opens, upright, as RGB; see the module for what each mode becomes."""
+    image = upright(image)
     if image.mode == "RGB":
         return image
     if image.mode == "F":
-        raise BadImage("floating-point pixels (mode F), expected 8 or 16 bit integers; save it as PNG")
+        raise BadImage("floating-point pixels (mode F), whose range is not known; save it as PNG of 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         return grey16(image).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
@@ -96,19 +173,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def load_rgb(image: Image.Image) -> Image.Image:
     """The whole image, upright, RGB; a damaged one is a `BadImage`."""
-    try:
+    with decoding():
         check_size(*image.size)
-        image.load()  # the file may be closed after this
         return to_rgb(image)
-    except BadImage:
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """What PIL raises on damaged files becomes a `BadImage`."""
+    try:
+        yield
+    except UserError:  # BadImage is one
         raise
     except DECODE_ERRORS as error:
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
 
 def fit(image: Image.Image, size: int, resample: Image.Resampling, at: float = 0.5) -> Image.Image:
-    """The short side becomes `size` (the long one is floored), then a square is cropped, `at` 0 from the start of the long
-    side, 1 from its end, 0.5 from the centre (offsets half to even)."""
+    """The short side becomes `size` (the long one is floored), then a square is cropped, `at` 0 from the start of the
+    long side, 1 from its end, 0.5 from the centre (offsets half to even)."""
     width, height = image.size
     short = min(width, height)
     if short != size:
@@ -123,22 +206,8 @@ def decode(image: Image.Image, size: int, interpolation: str = "bilinear", at: f
 
     Raises `BadImage` with the reason when the file is damaged or the image is of no use.
     """
-    resample = resampling(interpolation)  # before the try: a wrong name is the caller's error, not the image's
-    try:
+    resample = resampling(interpolation)  # first: a wrong name is the caller's error, not the image's
+    with decoding():
         check_size(*image.size)
         pixels = np.array(fit(to_rgb(image), size, resample, at))  # [S, S, 3]
-    except BadImage:
-        raise
-    except DECODE_ERRORS as error:
-        raise BadImage(f"{type(error).__name__}: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def open_image(file) -> Image.Image:
-    """PIL.Image.open (the header only) with its errors as `BadImage`."""
-    try:
-        return Image.open(file)
-    except Image.UnidentifiedImageError as error:
-        raise BadImage("not an image: no decoder recognises its content") from error
-    except DECODE_ERRORS as error:
-        raise BadImage(f"{type(error).__name__}: {error}") from error

@@ -10,15 +10,13 @@ Nothing is decoded here.
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-
-import numpy as np
+from typing import NamedTuple
 
 from ..errors import MissingSplit, UserError, unknown
-from .folders import SPLITS, FileReader, walk
+from .folders import ALIASES, FileReader, ImageFile, image_files, listing, only_train, spellings
 from .masks import IGNORE, MaskFormat
-from .segmentation import Declared, SegmentationSource, build
 
 SUFFIXES = ("_mask", "_segmentation", "_label", "_labels", "_gt")  # what data sets append to a mask's name
 
@@ -62,113 +60,102 @@ def layout(path: Path) -> str | None:
     return "folder" if (path / "images").is_dir() or any(p.is_dir() for p in path.glob("*/images")) else None
 
 
-def load_folder(path: Path, split: str, declared: Declared) -> SegmentationSource:
+class MaskFiles(NamedTuple):
+    """Images and the masks of some of them. masks: id -> the file of its mask. names, format: the layout's own."""
+
+    images: FileReader
+    files: dict[str, ImageFile]  # by id, in order
+    mask_root: Path
+    masks: dict[str, ImageFile]
+    names: list[str] | None = None
+    format: MaskFormat | None = None
+
+    @property
+    def mask_reader(self) -> FileReader:
+        return FileReader(self.mask_root, [self.masks[id].path if id in self.masks else "" for id in self.files])
+
+    def content(self) -> list[str]:
+        """For the fingerprint: the sizes of both files in bytes."""
+        return [f"{f.size}/{self.masks[id].size if id in self.masks else 'none'}" for id, f in self.files.items()]
+
+
+def find_files(path: Path, split: str) -> MaskFiles:
+    """The images of a split and their masks, whichever layout it is. Raises UserError, and MissingSplit."""
     kind = layout(path)
-    if kind == "voc":
-        return load_voc(path, split, declared)
-    if kind == "cityscapes":
-        return load_cityscapes(path, split, declared)
     if kind is None:
         raise UserError(
-            f"found neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}; expected images/ "
-            "with the images and masks/ with the masks; fix: sort them into these folders"
+            f"There is neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}. Put the images into images/ "
+            "and their masks into masks/."
         )
-    return load_pairs(path, split, declared)
+    return {"voc": voc, "cityscapes": cityscapes, "folder": pairs}[kind](path, split)
 
 
-def load_pairs(path: Path, split: str, declared: Declared) -> SegmentationSource:
+def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:
+    return MaskFiles(FileReader(root, [file.path for file in files.values()]), files, *more)
+
+
+def pairs(path: Path, split: str) -> MaskFiles:
     images, masks = pair_roots(path, split)
-    found = listing(images)
-    if not found:
-        raise UserError(f"found no images in {str(images)!r}; expected files such as .jpg or .png")
-    ids = [id for id, _, _ in found]
-    of_image = match_masks(ids, listing(masks) if masks.is_dir() else [], masks)
-    reader, sizes = FileReader(images, [name for _, name, _ in found]), [size for _, _, size in found]
-    return files_source(path.resolve().name, split, ids, reader, sizes, masks, of_image, declared)
+    files = {file.id: file for file in image_files(images)}
+    return mask_files(images, files, masks, match_masks(list(files), listing(masks) if masks.is_dir() else [], masks))
 
 
 def pair_roots(path: Path, split: str) -> tuple[Path, Path]:
     """(folder of images, folder of masks) of a split."""
-    names = (split, *SPLITS.get(split, ()))
     nested = {p.parent.name: p.parent for p in sorted(path.glob("*/images")) if p.is_dir()}
     if nested and not (path / "images").is_dir():
-        for name in names:
-            if name in nested:
-                return nested[name] / "images", nested[name] / "masks"
-        raise unknown(f"split of {path.name!r}", split, nested, MissingSplit)
+        name = split_name(split, nested, path)
+        return nested[name] / "images", nested[name] / "masks"
     inside = {p.name for p in (path / "images").iterdir() if p.is_dir()}
-    if inside and inside <= {alias for aliases in SPLITS.values() for alias in aliases}:
-        for name in names:
-            if name in inside:
-                return path / "images" / name, path / "masks" / name
-        raise unknown(f"split of {path.name!r}", split, inside, MissingSplit)
-    if split not in SPLITS["train"]:
-        raise MissingSplit(
-            f"found no folder for split {split!r} in {str(path)!r}; expected {split}/images/ beside "
-            "train/images/; fix: use split 'train', or cut a test set out of it with test_fraction"
-        )
+    if inside and inside <= ALIASES:
+        name = split_name(split, inside, path)
+        return path / "images" / name, path / "masks" / name
+    only_train(path, split, "images/")
     return path / "images", path / "masks"
 
 
-def listing(root: Path) -> list[tuple[str, str, int]]:
-    """(id, relative path, bytes) of each image file, by id: the path in Unicode's NFC form."""
-    return sorted((unicodedata.normalize("NFC", name), name, size) for name, size in walk(root))
+def split_name(split: str, known: Collection[str], path: Path, kind: str = "") -> str:
+    """The spelling of the split among `known`."""
+    for name in spellings(split):
+        if name in known:
+            return name
+    raise unknown(f"split of {path.name!r}{kind}", split, known, MissingSplit)
 
 
 def stem(id: str) -> str:
     return str(PurePosixPath(id).with_suffix(""))
 
 
-def match_masks(ids: list[str], masks: list[tuple[str, str, int]], root: Path) -> dict[str, tuple[str, int]]:
-    """id -> (path of its mask, bytes). A mask that belongs to no image, or two to one, is an error."""
+def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> dict[str, ImageFile]:
+    """id -> the file of its mask. A mask that belongs to no image, or two to one, is an error."""
     by_stem: dict[str, str] = {}
     for id in ids:
-        if stem(id) in by_stem:
+        if by_stem.setdefault(stem(id), id) != id:
             raise UserError(
-                f"found images {by_stem[stem(id)]!r} and {id!r}; expected names that differ before the "
-                "extension, because masks are matched by it; rename one"
+                f"The images {by_stem[stem(id)]!r} and {id!r} have the same name before the extension, by which masks "
+                "are matched. Rename one."
             )
-        by_stem[stem(id)] = id
-    out: dict[str, tuple[str, int]] = {}
+    out: dict[str, ImageFile] = {}
     strange = []
-    for mask, name, size in masks:
-        keys = [stem(mask), *(stem(mask).removesuffix(s) for s in SUFFIXES if stem(mask).endswith(s))]
+    for mask in masks:
+        name = stem(mask.id)
+        keys = [name, *(name.removesuffix(s) for s in SUFFIXES if name.endswith(s))]
         id = next((by_stem[key] for key in keys if key in by_stem), None)
         if id is None:
-            strange.append(mask)
+            strange.append(mask.id)
         elif id in out:
-            raise UserError(
-                f"found two masks of image {id!r}, {out[id][0]!r} and {name!r}; expected one; remove the other"
-            )
+            raise UserError(f"There are two masks of image {id!r}, {out[id].path!r} and {mask.path!r}. Remove one.")
         else:
-            out[id] = (name, size)
+            out[id] = mask
     if strange:
         raise UserError(
-            f"found {len(strange)} masks in {str(root)!r} without an image, such as {strange[0]!r}; "
-            f"expected the image's path, as in {stem(ids[0])}.png or {stem(ids[0])}_mask.png; rename or "
-            "remove them"
+            f"{len(strange)} masks in {str(root)!r} are without an image, such as {strange[0]!r}. A mask has its "
+            f"image's path, as in {stem(ids[0])}.png or {stem(ids[0])}_mask.png: rename or remove them."
         )
     return out
 
 
-def files_source(
-    name: str,
-    split: str,
-    ids: list[str],
-    reader: FileReader,
-    sizes: list[int],
-    mask_root: Path,
-    of_image: dict[str, tuple[str, int]],
-    declared: Declared,
-    **own,
-) -> SegmentationSource:
-    has_mask = np.array([id in of_image for id in ids])
-    paths = [of_image[id][0] if id in of_image else "" for id in ids]
-    content = [f"{size}/{of_image[id][1] if id in of_image else 'none'}" for id, size in zip(ids, sizes, strict=True)]
-    return build(name, split, ids, has_mask, reader, FileReader(mask_root, paths), content, declared, **own)
-
-
-def load_voc(path: Path, split: str, declared: Declared) -> SegmentationSource:
+def voc(path: Path, split: str) -> MaskFiles:
     """`split` is a list in ImageSets/Segmentation ("train", "val", "trainaug" where somebody put it), or "all" images.
 
     Masks come from SegmentationClassAug, the augmented set's 12031, where it is there, else from SegmentationClass.
@@ -176,67 +163,33 @@ def load_voc(path: Path, split: str, declared: Declared) -> SegmentationSource:
     lists = {p.stem: p for p in sorted((path / "ImageSets" / "Segmentation").glob("*.txt"))}
     masks = next((path / m for m in ("SegmentationClassAug", "SegmentationClass") if (path / m).is_dir()), None)
     if masks is None:
-        raise UserError(f"found no SegmentationClass/ in {str(path)!r}; expected VOC's masks beside JPEGImages/")
-    every = {stem(id): (name, size) for id, name, size in listing(path / "JPEGImages")}
+        raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
+    every = {stem(file.id): file for file in listing(path / "JPEGImages")}
     if split == "all":
         ids = sorted(every)
     else:
-        name = next((n for n in (split, *SPLITS.get(split, ())) if n in lists), None)
-        if name is None:
-            raise unknown(
-                f"split of {path.name!r} (lists in ImageSets/Segmentation)", split, [*lists, "all"], MissingSplit
-            )
+        name = split_name(split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)")
         ids = sorted(dict.fromkeys(lists[name].read_text(encoding="utf-8").split()))
     absent = [id for id in ids if id not in every]
     if absent:
         raise UserError(
-            f"found {len(absent)} ids in the list {split!r} without an image in JPEGImages/, such as "
-            f"{absent[0]!r}; expected all; add the images or fix the list"
+            f"{len(absent)} ids in the list {split!r} are without an image in JPEGImages/, such as {absent[0]!r}. Add "
+            "the images, or correct the list."
         )
-    of_image = {stem(id): (name, size) for id, name, size in listing(masks)}
-    reader, sizes = FileReader(path / "JPEGImages", [every[id][0] for id in ids]), [every[id][1] for id in ids]
-    return files_source(
-        path.resolve().name,
-        split,
-        ids,
-        reader,
-        sizes,
-        masks,
-        of_image,
-        declared,
-        names=VOC_CLASSES,
-        coding=MaskFormat(),
-    )
+    of_image = {stem(file.id): file for file in listing(masks)}
+    return mask_files(path / "JPEGImages", {id: every[id] for id in ids}, masks, of_image, VOC_CLASSES, MaskFormat())
 
 
-def load_cityscapes(path: Path, split: str, declared: Declared) -> SegmentationSource:
+def cityscapes(path: Path, split: str) -> MaskFiles:
     """19 classes out of labelIds. Ids are such as "weimar_000085_000019"; "test" has no published masks."""
-    images, folders = path / "leftImg8bit", {p.name for p in (path / "leftImg8bit").iterdir() if p.is_dir()}
-    name = next((n for n in (split, *SPLITS.get(split, ())) if n in folders), None)
-    if name is None:
-        raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
-    found = {
-        PurePosixPath(id).stem.removesuffix("_leftImg8bit"): (file, size) for id, file, size in listing(images / name)
-    }
+    images = path / "leftImg8bit"
+    name = split_name(split, {p.name for p in images.iterdir() if p.is_dir()}, path)
+    files = {PurePosixPath(file.id).stem.removesuffix("_leftImg8bit"): file for file in listing(images / name)}
     masks, kinds = path / "gtFine" / name, {"_gtFine_labelIds": CITYSCAPES_TABLE, "_gtFine_labelTrainIds": None}
-    files = listing(masks) if masks.is_dir() and name != "test" else []
-    ending = next((k for k in kinds if any(stem(id).endswith(k) for id, _, _ in files)), "_gtFine_labelIds")
+    found = listing(masks) if masks.is_dir() and name != "test" else []
+    ending = next((k for k in kinds if any(stem(file.id).endswith(k) for file in found)), "_gtFine_labelIds")
     of_image = {
-        PurePosixPath(id).stem.removesuffix(ending): (file, size)
-        for id, file, size in files
-        if stem(id).endswith(ending)
+        PurePosixPath(file.id).stem.removesuffix(ending): file for file in found if stem(file.id).endswith(ending)
     }
-    ids = sorted(found)
-    reader, sizes = FileReader(images / name, [found[id][0] for id in ids]), [found[id][1] for id in ids]
-    return files_source(
-        path.resolve().name,
-        split,
-        ids,
-        reader,
-        sizes,
-        masks,
-        of_image,
-        declared,
-        names=CITYSCAPES_CLASSES,
-        coding=MaskFormat(table=kinds[ending]),
-    )
+    files = dict(sorted(files.items()))
+    return mask_files(images / name, files, masks, of_image, CITYSCAPES_CLASSES, MaskFormat(table=kinds[ending]))

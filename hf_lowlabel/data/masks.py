@@ -43,12 +43,12 @@ class MaskFormat:
             raise unknown("mask format", self.kind, FORMATS)
         if self.kind == "colors" and not self.colors:
             raise UserError(
-                "found mask format 'colors' without colours; expected one for each class; fix: give "
-                "classes as a file with lines such as 'sky #87ceeb'"
+                "Mask format 'colors' needs the colour of each class. Give the classes as a file with lines such as "
+                "'sky #87ceeb'."
             )
         wrong = [v for v in self.ignore if not 0 <= v <= 255]
         if wrong:
-            raise UserError(f"found {wrong[0]} among the ignored mask values; expected 0..255")
+            raise UserError(f"The ignored mask value {wrong[0]} is not in 0..255.")
 
 
 def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: str) -> np.ndarray:
@@ -80,8 +80,8 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
     if image.mode == "RGB" and (values == values[..., :1]).all():  # gray written as RGB
         return values[..., 0]
     raise UserError(
-        f"found a mask of mode {image.mode} for image {id!r}; expected one channel of class indices; fix: "
-        "declare mask format 'colors' with the colour of each class, or save the masks as indices"
+        f"The mask of image {id!r} is of mode {image.mode}, not one channel of class indices. Declare mask format "
+        "'colors' with the colour of each class, or save the masks as indices."
     )
 
 
@@ -91,15 +91,16 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
     gray, found = np.asarray(image.convert("L")), None
     if gray.min() < gray.max() < 128:  # one dark value alone is background: a JPEG may turn 0 into 1 or 2
         raw = np.asarray(image)
-        found = f"nothing but the values {', '.join(map(str, np.unique(raw if raw.ndim == 2 else gray)[:8].tolist()))}"
+        values = np.unique(raw if raw.ndim == 2 else gray)[:8].tolist()
+        found = f"has nothing but the values {', '.join(map(str, values))}"
     elif image.mode == "P":
         rgb = np.asarray(image.convert("RGB"))
         coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192)  # VOC's classes, not its pale border
-        found = f"the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
+        found = f"has the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
         raise UserError(
-            f"found {found} in the mask of image {id!r}; expected 0 and 255 in a mask of format 'binary'; "
-            "fix: --mask-format index if the values are class numbers, or save the masks as 0 and 255"
+            f"The mask of image {id!r} {found}, and a mask of format 'binary' has 0 and 255. Use --mask-format index "
+            "if the values are class numbers, or save the masks as 0 and 255."
         )
     return (gray >= 128).astype(np.uint8)
 
@@ -117,18 +118,16 @@ def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
     if strange.any():
         color = tuple(int(v) for v in rgb[strange][0])
         raise UserError(
-            f"found colour {color} in the mask of image {id!r}; expected one of {len(codes)} declared "
-            "colours; fix: declare it, under the name 'ignore' if it is no class (JPEG blurs colours: "
-            "use PNG)"
+            f"The mask of image {id!r} has the colour {color}, which is none of {len(codes)} declared ones. Declare "
+            "it, under the name 'ignore' if it is no class (JPEG blurs colours: use PNG)."
         )
     return np.array([k for _, k in coding.colors], np.uint8)[at]
 
 
 def _beyond(id: str, value: int, num_classes: int) -> UserError:
     return UserError(
-        f"found value {value} in the mask of image {id!r}; expected classes 0..{num_classes - 1} or 255, "
-        "which takes no part; fix: name more classes, declare the value as ignored, or for masks of 0 "
-        "and 255 declare mask format 'binary'"
+        f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part. "
+        "Name more classes, declare the value as ignored, or for masks of 0 and 255 declare mask format 'binary'."
     )
 
 
@@ -140,14 +139,13 @@ def check_values(present: np.ndarray, coding: MaskFormat, count: int, name: str)
     values = set(np.flatnonzero(present).tolist())
     if coding.kind == "index" and values == {0, IGNORE} and IGNORE not in coding.ignore:
         raise UserError(
-            f"found nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks pixels that take "
-            "no part; expected several classes; fix: declare mask format 'binary' if 255 is the object, "
-            "or declare 255 as ignored if it is not"
+            f"There is nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks pixels that take no part. "
+            "Declare mask format 'binary' if 255 is the object, or declare 255 as ignored if it is not."
         )
     if values <= {IGNORE}:
         raise UserError(
-            f"found no pixel of any class in {count} labeled masks of {name!r}; expected some; fix the "
-            "masks or the values declared as ignored"
+            f"There is no pixel of any class in {count} labeled masks of {name!r}. Correct the masks, or the values "
+            "declared as ignored."
         )
 
 
@@ -155,8 +153,8 @@ def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str)
     """(width, height) of both."""
     if mask_size != image_size:
         raise UserError(
-            f"found a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
-            f"{image_size[1]} px; expected the same size; fix the mask (resize it by nearest neighbour)"
+            f"There is a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
+            f"{image_size[1]} px. Resize the mask by nearest neighbour."
         )
 
 
@@ -169,14 +167,14 @@ def make_coding(
         missing = [n for n in names if n not in colors]
         if missing:
             raise UserError(
-                f"found no colour for class {missing[0]!r}; expected one for each class when masks are "
-                "colours; fix the file of classes"
+                f"There is no colour for class {missing[0]!r}, and masks of colours need one for each class. Add it "
+                "to the file of classes."
             )
         pairs = [(tuple(colors[n]), k) for k, n in enumerate(names)]
         pairs += [(tuple(c), IGNORE) for n, c in colors.items() if n in IGNORED_NAMES and n not in names]
         twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
         if twice:
-            raise UserError(f"found colour {twice[0]} for two classes; expected a colour of its own for each")
+            raise UserError(f"The colour {twice[0]} stands for two classes. Give each its own.")
     return MaskFormat(kind, tuple(int(v) for v in ignore), None, tuple(pairs))
 
 
@@ -189,14 +187,14 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"found no file of classes at {str(path)!r}; expected a text file with one class a line")
+        raise UserError(f"There is no file of classes at {str(path)!r}, a text file with one class a line.")
     names, colors = [], {}
     for line in path.read_text(encoding="utf-8-sig").splitlines():
         name, color = parse_class(line)
         if not name:
             continue
         if name in names or name in colors:
-            raise UserError(f"found class {name!r} twice in {path.name}; expected each once")
+            raise UserError(f"The class {name!r} is twice in {path.name}. List each once.")
         if color is not None:
             colors[name] = color
         if not (name in IGNORED_NAMES and color is not None):
@@ -214,7 +212,7 @@ def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
     if found := re.fullmatch(r"(.*?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})", text):
         color = tuple(int(v) for v in found.groups()[1:])
         if max(color) > 255:
-            raise UserError(f"found colour {color} of class {found[1]!r}; expected numbers up to 255")
+            raise UserError(f"The colour {color} of class {found[1]!r} has numbers above 255.")
         return found[1].strip(), color
     return text, None
 
@@ -222,6 +220,6 @@ def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
 def check_names(names: Sequence[str]) -> None:
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
         raise UserError(
-            f"found {len(names)} classes ({', '.join(names[:8])}); expected 2 to {MAX_CLASSES} with "
-            "different names; fix the class names"
+            f"There are {len(names)} classes ({', '.join(names[:8])}); masks have 2 to {MAX_CLASSES} with different "
+            "names. Correct the class names."
         )

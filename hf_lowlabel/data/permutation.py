@@ -38,7 +38,7 @@ def epoch_permutation(seed: int, stream: str, start: int, count: int, n: int) ->
     replay.
     """
     if n < 1:
-        raise UserError(f"found an empty set of images for {stream!r}; expected at least one; check the split")
+        raise UserError(f"There are no images for {stream!r}. Check the split.")
     if start < 0 or count < 0:
         raise ValueError(f"epoch_permutation(start={start}, count={count}): neither may be negative")
     if count == 0:

@@ -39,7 +39,7 @@ def parse(text: str) -> Reference:
     found = SHAPE.fullmatch(text)
     if not found or ".." in text:
         raise UserError(
-            f"found {text!r}; expected hub:org/name, hub:org/name/configuration, and @revision after either; fix it"
+            f"{text!r} is neither hub:org/name nor hub:org/name/configuration, with or without @revision after it."
         )
     return Reference(*found.group("repo", "name", "revision"))
 
@@ -78,16 +78,16 @@ def _of_data_set(reference: Reference, file: str) -> Path:
         raise unknown(f"configuration with a {file} in {reference.repo}", name or "(none given)", names)
     if len(names) > 1:
         raise UserError(
-            f"found {len(names)} configurations in {reference.repo}: {', '.join(names)}; expected to be told which; "
-            f"fix: hub:{reference.repo}/{names[0]}"
+            f"There are {len(names)} configurations in {reference.repo}: {', '.join(names)}. Name one, as in "
+            f"hub:{reference.repo}/{names[0]}."
         )
     return Path(hf_hub_download(reference.repo, f"{names[0]}/{file}", **where))
 
 
 def _missing(text: str, error: Exception) -> UserError:
     return UserError(
-        f"found no {text} on the Hub; expected a data set or a model that exists and is open to you; fix: check the "
-        "spelling, or log in with `hf auth login`"
+        f"There is no data set or model {text} on the Hub that is open to you. Check the spelling, or log in with "
+        "`hf auth login`."
     )
 
 
@@ -96,20 +96,18 @@ def _failed(text: str, file: str, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     if isinstance(error, RevisionNotFoundError):
-        return UserError(
-            f"found no such revision: {text}; expected a branch, a tag or a commit; fix what follows the @"
-        )
+        return UserError(f"There is no such revision: {text}. Give a branch, a tag or a commit after the @.")
     if isinstance(error, LocalEntryNotFoundError):
         return UserError(
-            f"found no cached {file} of {text}, and the Hub cannot be reached; fix: connect, or give a local file"
+            f"There is no cached {file} of {text}, and the Hub cannot be reached. Connect, or give a local file."
         )
     if isinstance(error, RepositoryNotFoundError):
         return _missing(text, error)
     if isinstance(error, EntryNotFoundError):
-        return UserError(f"found no {file} in {text}; expected one; fix: take another repository or revision")
+        return UserError(f"There is no {file} in {text}. Take another repository or revision.")
     if isinstance(error, HfHubHTTPError):
         said = error.server_message or str(error).strip().splitlines()[0]
-        return UserError(f"the Hub refused {file} of {text} ({said}); fix: check that it is open to you")
+        return UserError(f"The Hub refused {file} of {text} ({said}). Check that it is open to you.")
     return UserError(
-        f"could not read {file} of {text} ({type(error).__name__}: {error}); fix: try again, or give a local file"
+        f"{file} of {text} could not be read ({type(error).__name__}: {error}). Try again, or give a local file."
     )

@@ -14,10 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MissingSplit, unknown
-from .dataset import fingerprint
-from .masks import MaskFormat
+from .dataset import ImageDataset, Masks, Origin, make_dataset
 from .permutation import philox_key
-from .segmentation import SegmentationSource
 
 SIDE = 64  # px
 SIZES = {"train": 800, "validation": 100, "test": 200}  # images
@@ -36,28 +34,19 @@ DRAWS = 1 + PER_TEXTURE + MOST * (PER_SHAPE + PER_TEXTURE) + 4
 NOISE = 0.04  # standard deviation, of values in 0..1
 
 
-def shapes(split: str = "train") -> SegmentationSource:
+def shapes(split: str = "train") -> ImageDataset:
     """The embedded set. Labels are free here: how many of its masks are used is the split's business."""
     if split not in SIZES:
         raise unknown("split of 'shapes'", split, SIZES, MissingSplit)
     n = SIZES[split]
     ids = [f"{split}-{i:04d}" for i in range(n)]
     version = hashlib.sha256(repr((SIDE, NOISE, CLASSES)).encode()).hexdigest()
-    return SegmentationSource(
-        name="shapes",
-        config=None,
-        split=split,
-        revision=None,
-        ids=ids,
-        has_mask=np.ones(n, dtype=bool),
-        class_names=list(CLASSES),
-        coding=MaskFormat(),
-        fingerprint=fingerprint(ids, np.ones(n), CLASSES, [version] * n),
-        license="cc0-1.0",
-        flip=True,
-        reader=ShapesReader(split, False),
-        mask_reader=ShapesReader(split, True),
+    origin, images, masks = (
+        Origin("shapes", split, license="cc0-1.0"),
+        ShapesReader(split, False),
+        ShapesReader(split, True),
     )
+    return make_dataset(origin, ids, np.ones(n, bool), list(CLASSES), [version] * n, images, masks=Masks(masks))
 
 
 class ShapesReader:

@@ -3,12 +3,13 @@
     {"dataset", "config", "revision", "fingerprint", "seed", "class_names",
      "labeled": {id: class name}, "validation": [ids], "test": [ids], "unlabeled": "rest"}
 
-Labeled images are also in the unlabeled pool; those for validation and test never are.
+Labeled images are also among the unlabeled ones; those for validation and test never are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import warnings
@@ -21,7 +22,6 @@ import numpy as np
 
 from ..errors import UserError, unknown
 from .dataset import ImageDataset
-from .permutation import epoch_permutation
 from .published import fetch, is_published
 
 
@@ -29,24 +29,25 @@ class SplitIndices(NamedTuple):
     """A split as positions in its source, each int64 and ascending."""
 
     labeled: np.ndarray
-    labels: np.ndarray  # of `labeled`, as indices into the split's class names; -1 = a mask
+    labels: np.ndarray  # of `labeled`, as indices into the split's class names; -1 = the data has it
     validation: np.ndarray
     test: np.ndarray
-    train: np.ndarray  # the unlabeled pool: all but validation and test
+    train: np.ndarray  # unlabeled: all but validation and test
 
 
 @dataclass
 class Split:
     """A manifest: which images of a data set are labeled, and which are held out.
 
-    dataset, config, revision, fingerprint: the ImageDataset it was made for. class_names: in the order of the classifier's
-    outputs. labeled: image id -> class name (None: the label is a mask). validation, test: ids that are never trained on.
-    seed: of the draw. unlabeled: always "rest", all but validation and test. `save`, `load` and `resolve` it.
+    dataset, config, revision, fingerprint: the ImageDataset it was made for. class_names: in the order of the
+    classifier's outputs. labeled: image id -> class name (None: a mask, or several classes, which the data has).
+    validation, test: ids that are never trained on. seed: of the draw. unlabeled: always "rest", all but validation
+    and test. `save`, `load` and `resolve` it.
     """
 
     dataset: str
     class_names: list[str]
-    labeled: dict[str, str | None]  # null: the label is a mask
+    labeled: dict[str, str | None]
     config: str | None = None
     revision: str | None = None
     fingerprint: str | None = None  # None: a published list of ids, which knows no particular copy of the data
@@ -57,7 +58,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.unlabeled != "rest":
-            raise UserError(f"found \"unlabeled\": {self.unlabeled!r} in the split; expected 'rest'")
+            raise UserError(f"The split has \"unlabeled\": {self.unlabeled!r}; only 'rest' is known.")
         for id, name in self.labeled.items():
             if name is not None and name not in self.class_names:
                 raise unknown(f"class of image {id!r} in the split", name, self.class_names)
@@ -65,7 +66,9 @@ class Split:
         for part in ("labeled", "validation", "test"):
             for id in getattr(self, part):
                 if id in seen:
-                    raise UserError(f"found image {id!r} in {seen[id]} and in {part} of the split; expected each once")
+                    raise UserError(
+                        f"The image {id!r} is in {seen[id]} and in {part} of the split. List each image once."
+                    )
                 seen[id] = part
 
     @property
@@ -99,23 +102,23 @@ class Split:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(
-                f"found no split file {str(path)!r}; fix the path, or write one with `hf-lowlabel split`"
+                f"There is no split file {str(path)!r}. Correct the path, or write one with `hf-lowlabel split`."
             ) from None
         except ValueError as error:
-            raise UserError(f"found a split file {str(path)!r} that is not JSON: {error}") from error
+            raise UserError(f"The split file {str(path)!r} is not JSON: {error}") from error
         return cls.from_dict(content, str(path))
 
     @classmethod
     def from_dict(cls, content: Mapping, where: str = "the split") -> Split:
         if not isinstance(content, Mapping):
-            raise UserError(f"found a {type(content).__name__} in {where}; expected an object with 'labeled' in it")
+            raise UserError(f"{where} holds a {type(content).__name__}, not an object with 'labeled' in it.")
         known = {f.name for f in fields(cls)}
         for key in content:
             if key not in known:
                 raise unknown(f"key in {where}", key, known)
         for key, kind in {"dataset": str, "class_names": list, "labeled": dict}.items():
             if not isinstance(content.get(key), kind):
-                raise UserError(f"found {key!r} = {content.get(key)!r:.60} in {where}; expected a {kind.__name__}")
+                raise UserError(f"{key!r} in {where} is {content.get(key)!r:.60}, not a {kind.__name__}.")
         return cls(**content)
 
     def resolve(self, source: ImageDataset) -> SplitIndices:
@@ -126,24 +129,24 @@ class Split:
         absent = [id for part in (self.labeled, self.validation, self.test) for id in part if id not in position]
         if absent:
             raise UserError(
-                f"found {len(absent)} images in the split that {source.name!r} lacks, such as "
-                f"{absent[0]!r}; expected ids such as {source.ids[0]!r} and {source.ids[-1]!r}; fix: give "
-                "the data the split was made for (--dataset, --dataset-config, --dataset-revision)"
+                f"{len(absent)} images of the split are not in {source.name!r}, such as {absent[0]!r}; ids there are "
+                f"such as {source.ids[0]!r} and {source.ids[-1]!r}. Give the data the split was made for (--dataset, "
+                "--dataset-config, --dataset-revision)."
             )
         class_index = {name: k for k, name in enumerate(self.class_names)}
         labeled = sorted((position[id], class_index.get(name, -1)) for id, name in self.labeled.items())
         validation, test = (
             np.array(sorted(position[id] for id in ids), dtype=np.int64) for ids in (self.validation, self.test)
         )
-        pool = np.ones(len(source), dtype=bool)
-        pool[validation] = pool[test] = False
+        free = np.ones(len(source), dtype=bool)
+        free[validation] = free[test] = False
         pairs = np.array(labeled, dtype=np.int64).reshape(-1, 2)
-        return SplitIndices(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(pool))
+        return SplitIndices(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(free))
 
     def check(self, source: ImageDataset) -> None:
         if self.foreign(source):
             warnings.warn(
-                f"found {', '.join(source.class_names[:10])} in {source.name!r}, none of them a class of the split "
+                f"{', '.join(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
                 f"({', '.join(self.class_names[:10])}): the labels are those of the split alone"
             )
         else:
@@ -152,19 +155,20 @@ class Split:
                     raise unknown(f"class in the split (the data {source.name!r} lacks it)", name, source.class_names)
         if self.fingerprint is not None and self.fingerprint != source.fingerprint:
             raise UserError(
-                f"found data {source.name!r} (fingerprint {source.fingerprint[:12]}) that differs from the "
-                f"{self.dataset!r} the split was made for (fingerprint {self.fingerprint[:12]}, revision "
-                f"{self.revision}): other images, ids, labels or files; fix: give the original data (--dataset, "
-                "--dataset-revision), or make a new split with `hf-lowlabel split`"
+                f"The data {source.name!r} (fingerprint {source.fingerprint[:12]}) differs from the {self.dataset!r} "
+                f"the split was made for (fingerprint {self.fingerprint[:12]}, revision {self.revision}): other "
+                "images, ids, labels or files. Give the original data (--dataset, --dataset-revision), or make a new "
+                "split with `hf-lowlabel split`."
             )
 
     def foreign(self, source: ImageDataset) -> bool:
-        """Are the classes of `source` others altogether, as folders by day or by slide are? All labels are then the split's."""
+        """Are the classes of `source` others altogether, as folders by day or by slide are? All labels are then the
+        split's."""
         return bool(self.class_names and source.class_names) and set(self.class_names).isdisjoint(source.class_names)
 
     def targets(self, source: ImageDataset) -> np.ndarray:
         """int64 [N]: the label of each image of `source` as an index into the split's class names; -1 = none."""
-        own = source.without_labels() if self.foreign(source) else source
+        own = source.without_targets() if self.foreign(source) else source
         labels = own.with_classes(self.class_names).labels.copy()
         at = self.resolve(source)
         labels[at.labeled] = at.labels
@@ -173,7 +177,7 @@ class Split:
 
 def manifest(
     source: ImageDataset,
-    labeled: Mapping[str, str],
+    labeled: Mapping[str, str | None],
     *,
     validation: Sequence[str] = (),
     test: Sequence[str] = (),
@@ -182,9 +186,10 @@ def manifest(
 ) -> Split:
     """A split of `source` from lists of ids (a published list, labels just collected), checked against it.
 
+    labeled: id -> class name, or None for a mask or several classes, which the data then has to have.
     `class_names` is for a source that has none; otherwise they are the source's.
     """
-    names = list(class_names or source.class_names or sorted(set(labeled.values())))
+    names = list(class_names or source.class_names or sorted(set(labeled.values()) - {None}))
     split = Split(
         dataset=source.name,
         config=source.config,
@@ -196,8 +201,17 @@ def manifest(
         validation=list(validation),
         test=list(test),
     )
-    split.resolve(source)
-    warn_without_label(split)
+    at, has_target = split.resolve(source), source.has_target
+    if None in labeled.values():
+        for i in np.concatenate([at.labeled[at.labels < 0], at.validation, at.test]):
+            if not has_target[i]:
+                what = "mask" if source.masks else "label"
+                raise UserError(
+                    f"The image {source.ids[i]!r} is without a {what}, and each labeled, validation and test image of "
+                    f"{source.name!r} needs one. Add it, or take the image off the list."
+                )
+    else:
+        warn_without_label(split)
     return split
 
 
@@ -206,118 +220,12 @@ def warn_without_label(split: Split) -> None:
     if without and split.labeled:
         warnings.warn(
             f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
-            f"learned: {', '.join(without)}; fix: more labels, or "
-            "--class-balanced",
+            f"learned: {', '.join(without)}. Give more labels, or draw with --class-balanced.",
             stacklevel=3,
         )
 
 
-def make_split(
-    source: ImageDataset,
-    num_labels: int | None = None,
-    *,
-    seed: int = 0,
-    class_balanced: bool = False,
-    validation: int = 0,
-    test_fraction: float = 0.0,
-) -> Split:
-    """Choose `num_labels` labeled images (None: every label there is) after setting test and validation aside.
-
-    Test: `test_fraction` of the labeled images; validation: that many images more. Both are stratified. The test set
-    depends on `seed` only, and a larger budget contains the smaller one where both are `class_balanced` (the same number
-    per class). source: what `load_source` returns. Raises UserError for a budget that the labels there cannot meet.
-    """
-    if not hasattr(source, "labels"):
-        raise UserError(
-            f"found a {type(source).__name__}; expected a ImageDataset; fix: make_split(load_source(...), ...)"
-        )
-    has_label = np.flatnonzero(source.labels >= 0)
-    check_budget(source, num_labels, class_balanced, validation, test_fraction, len(has_label))
-    test = stratified(source, has_label, round(test_fraction * len(has_label)), seed, "split/test")
-    rest = np.setdiff1d(has_label, test)
-    held = stratified(source, rest, validation, seed, "split/validation")
-    rest = np.setdiff1d(rest, held)
-    wanted = len(rest) if num_labels is None else num_labels
-    if wanted > len(rest):
-        raise UserError(
-            f"found {len(rest)} labeled images to choose from ({len(has_label)} less {len(test)} for test and "
-            f"{len(held)} for validation); expected at least {wanted}, the label budget; fix: fewer labels, or a "
-            "smaller test or validation set"
-        )
-    if class_balanced and num_labels is not None:
-        chosen = balanced(source, rest, wanted, seed)
-    else:
-        chosen = rest[epoch_permutation(seed, "split/labeled", 0, wanted, len(rest))] if wanted else rest[:0]
-    labeled = {source.ids[i]: source.class_names[source.labels[i]] for i in np.sort(chosen)}
-    held_ids, test_ids = ([source.ids[i] for i in part] for part in (held, test))
-    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
-
-
-def check_budget(
-    source: ImageDataset, num_labels, class_balanced: bool, validation, test_fraction, available: int
-) -> None:
-    if not available:
-        raise UserError(
-            f"found no label in {source.name!r}; expected some to make a split from; fix: sort images into "
-            "one folder per class, add metadata.csv with file_name and label, or give --split"
-        )
-    named = [source.class_names[k] for k in np.unique(source.labels[source.labels >= 0])]
-    if len(named) < 2:
-        raise UserError(
-            f"found the one class {named[0]!r} among {available} labels of {source.name!r}; expected at "
-            "least 2 to tell apart; fix: labels of another class, or --dataset with the folder that holds "
-            "one folder per class"
-        )
-    classes = len(source.class_names)
-    if num_labels is not None and num_labels < 1:
-        raise UserError(f"found a budget of {num_labels} labels; expected at least 1")
-    if class_balanced and num_labels is not None and num_labels < classes:
-        raise UserError(
-            f"found {num_labels} labels for {classes} classes; expected at least one each when "
-            f"class-balanced; fix: --num-labels {classes} or more, or leave out "
-            "--class-balanced"
-        )
-    if not 0 <= test_fraction < 1:
-        raise UserError(f"found a test fraction of {test_fraction}; expected 0 <= fraction < 1")
-    if validation < 0 or int(validation) != validation:
-        raise UserError(f"found {validation} images for validation; expected a count, 0 or more")
-
-
-def shuffled_class(source: ImageDataset, among: np.ndarray, k: int, seed: int, stream: str) -> np.ndarray:
-    """Those of class k in an order of their own, so that a longer prefix contains a shorter one."""
-    members = among[source.labels[among] == k]
-    return members[epoch_permutation(seed, f"{stream}/{k}", 0, len(members), len(members))] if len(members) else members
-
-
-def stratified(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
-    """`count` images with each class in proportion, by largest remainder (ties to the lower class)."""
-    if count > len(among):
-        raise UserError(
-            f"found {len(among)} labeled images left for {stream.removeprefix('split/')}; expected at least {count}"
-        )
-    if count == 0:
-        return among[:0]
-    sizes = np.bincount(source.labels[among], minlength=len(source.class_names))
-    share = count * sizes / len(among)
-    quota = np.floor(share).astype(np.int64)
-    quota[np.argsort(-(share - quota), kind="stable")[: count - quota.sum()]] += 1
-    parts = [shuffled_class(source, among, k, seed, stream)[:q] for k, q in enumerate(quota)]
-    return np.sort(np.concatenate(parts))
-
-
-def balanced(source: ImageDataset, among: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` images, each class as often as any other; what does not divide goes to classes drawn at random."""
-    classes = len(source.class_names)
-    quota = np.full(classes, count // classes, dtype=np.int64)
-    quota[epoch_permutation(seed, "split/extra", 0, classes, classes)[: count % classes]] += 1
-    sizes = np.bincount(source.labels[among], minlength=classes)
-    short = [k for k in range(classes) if sizes[k] < quota[k]]
-    if short:
-        found = ", ".join(f"{source.class_names[k]} has {sizes[k]}" for k in short[:10])
-        raise UserError(
-            f"found too few labeled images of {len(short)} classes ({found}); expected {int(quota.max())} "
-            f"of each for {count} class-balanced labels; fix: --num-labels {int(sizes.min()) * classes} or "
-            "fewer, or leave out --class-balanced"
-        )
-    parts = [shuffled_class(source, among, k, seed, "split/balanced")[: quota[k]] for k in range(classes)]
-    return np.concatenate(parts)
+def __getattr__(name: str):  # transition: make_split is in drawing.py
+    if name != "make_split":
+        raise AttributeError(name)
+    return importlib.import_module(".drawing", __package__).make_split

@@ -8,7 +8,6 @@ up to it again, without decoding; for data that fits a disk, a StreamingCache re
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import os
 import warnings
@@ -24,12 +23,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from .dataset import EMBEDDED, ImageDataset
+from .dataset import ImageDataset
 from .folders import is_table
-from .images import BadImage, decode, open_image, resampling
+from .images import BadImage, decode, resampling
 from .permutation import epoch_permutation
-from .tables import card_license, find_image, hub_facts, id_columns, load, open_local
+from .tables import card_license, find_image, hub_facts, id_columns, load, open_encoded, open_local
 
+EMBEDDED = ("digits", "shapes")
 Row = tuple[str, dict | None]  # (id, {"bytes", "path"} of the encoded image)
 
 
@@ -49,10 +49,8 @@ class Shards:
         image_column: str | None = None,
     ):
         path = Path(dataset).expanduser()
-        if str(dataset) in (*EMBEDDED, "shapes") or path.exists() and not is_table(path):
-            raise UserError(
-                f"found {str(dataset)!r}, which has no shards; expected parquet files or a Hub id; fix: read it whole"
-            )
+        if str(dataset) in EMBEDDED or path.exists() and not is_table(path):
+            raise UserError(f"{str(dataset)!r} has no shards, as parquet files and Hub ids have. Read it whole.")
         if path.exists():
             self.name, self.revision, self.license = path.resolve().name, None, card_license(path)
             self.dataset = open_local(path, config, split, streaming=True)
@@ -104,17 +102,15 @@ class EncodedReader:
         self.rows = rows
 
     def __call__(self, i: int) -> Image.Image:
-        return open_encoded(self.rows[i])
+        return open_row(self.rows[i])
 
 
-def open_encoded(encoded: dict | None) -> Image.Image:
-    if encoded is None or (encoded["bytes"] is None and encoded["path"] is None):
-        raise BadImage("the row has no image")
-    return open_image(io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else encoded["path"])
+def open_row(encoded: dict | None) -> Image.Image:
+    return open_encoded(*((encoded or {}).get(key) for key in ("bytes", "path")))
 
 
 class ShardedStream:
-    """Unlabeled images for pretraining, with the `stream` of a pool; the number of images need not be known.
+    """Unlabeled images for pretraining, with the `stream` of a cache; the number of images need not be known.
 
     position: how many images this rank has already been given, over all epochs. window: rows shuffled together, held
     encoded. max_bad: the share of unreadable images above which to stop.
@@ -180,8 +176,8 @@ class ShardedStream:
                     yield row
             if not count:
                 raise UserError(
-                    f"found no rows in {self.name!r} for rank {self.rank} of {self.world}; expected at "
-                    "least one; fix: fewer ranks, or more data"
+                    f"There are no rows in {self.name!r} for rank {self.rank} of {self.world}. Use fewer ranks, or "
+                    "more data."
                 )
             passed = max(skip // count, 1)  # every epoch has the same number of rows
             epoch, skip = epoch + passed, max(skip - passed * count, 0)
@@ -217,7 +213,7 @@ class ShardedStream:
         """uint8 [3, S, S], or (id, reason)."""
         id, encoded = row
         try:
-            with open_encoded(encoded) as image:
+            with open_row(encoded) as image:
                 return decode(image, self.size, self.interpolation)
         except BadImage as error:
             return id, error.reason
@@ -228,9 +224,8 @@ class ShardedStream:
         bad = [image for image in decoded if not isinstance(image, Tensor)]
         if not good:
             raise UserError(
-                f"found a whole batch of {len(bad)} images of {self.name!r} that cannot be used, such as "
-                f"{bad[0][0]!r}: {bad[0][1]}; expected images; fix: check the image column "
-                f"{self.shards.image_column!r}"
+                f"A whole batch of {len(bad)} images of {self.name!r} cannot be used, such as {bad[0][0]!r}: "
+                f"{bad[0][1]}. Check the image column {self.shards.image_column!r}."
             )
         take = [next((j for j in good if j >= i), good[0]) for i in range(len(decoded))]
         return torch.stack([decoded[j] for j in take]), bad
@@ -241,6 +236,6 @@ class ShardedStream:
         if len(self.skipped) > max(self.max_bad * self.seen, self.max_bad * 1000):
             shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.skipped[:5])
             raise UserError(
-                f"found {len(self.skipped)} of {self.seen} images that cannot be used ({shown}); expected "
-                f"at most {self.max_bad:.1%} of them; fix the data, or allow a larger share (--max-bad)"
+                f"{len(self.skipped)} of {self.seen} images cannot be used ({shown}), and at most {self.max_bad:.1%} "
+                "of them may be bad. Repair the data, or allow a larger share (--max-bad)."
             )

@@ -1,4 +1,5 @@
-"""Parquet files and data sets on the Hub, through `datasets` (data only: no code of a data set is ever run).
+"""Tables of encoded images: parquet files and data sets on the Hub, through `datasets` (data only: no code of a data
+set is ever run), and what is in memory already.
 
 Images stay encoded as they are in the table; they are opened one by one from the memory-mapped Arrow files.
 """
@@ -7,9 +8,12 @@ from __future__ import annotations
 
 import bisect
 import io
+import os
 import re
+import unicodedata
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,12 +23,39 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
-from .dataset import ImageDataset, check_labels, fingerprint
-from .folders import LABEL_COLUMNS, SPLITS, class_order, label_text
-from .images import BadImage, open_image
+from .dataset import Origin
+from .folders import SPLITS, file_size, spellings
+from .images import BadImage, open_image, upright
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
+PATH_COLUMNS = ("path", "image_path", "file_path", "file", "file_name", "filename")  # of images, in memory only
+
+
+def open_encoded(content: bytes | None, path: str | None) -> Image.Image:
+    """The image of a row: its bytes, else the file at its path."""
+    if content is None and path is None:
+        raise BadImage("the row has no image")
+    return open_image(io.BytesIO(content) if content is not None else path)
+
+
+def encoded_images(images: Sequence) -> pa.ChunkedArray:
+    """A column of images for a table: of paths, encoded bytes, PIL images or {bytes, path}; None is none."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    values = [image if image is None or isinstance(image, dict) else encoded_image(image) for image in images]
+    parts = [pa.array(values[i : i + 1000], kind) for i in range(0, len(values), 1000)]  # one array ends at 2 GiB
+    return pa.chunked_array(parts, kind)
+
+
+def encoded_image(image: str | Path | bytes | Image.Image) -> dict:
+    if isinstance(image, (str, Path)):
+        return {"bytes": None, "path": os.path.abspath(image)}
+    if isinstance(image, Image.Image):
+        buffer, image = io.BytesIO(), upright(image)
+        png = image.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+        image.save(buffer, "PNG", compress_level=0) if png else image.save(buffer, "TIFF")
+        image = buffer.getvalue()
+    return {"bytes": image, "path": None}
 
 
 class TableReader:
@@ -48,32 +79,92 @@ class TableReader:
     def __call__(self, i: int) -> Image.Image:
         starts, contents, paths = self.columns()
         chunk = bisect.bisect_right(starts, i) - 1
-        content = contents[chunk][i - starts[chunk]].as_py()
-        if content is not None:
-            return open_image(io.BytesIO(content))
-        path = paths[chunk][i - starts[chunk]].as_py()
-        if path is None:
-            raise BadImage("the row has no image")
-        return open_image(path)
+        return open_encoded(*(part[chunk][i - starts[chunk]].as_py() for part in (contents, paths)))
 
-    def content(self) -> Iterator[str]:
-        """For the fingerprint, of each encoded image: its size and the checksum of its last 64 bytes.
+    def content(self, files: bool = False) -> Iterator[str]:
+        """For the fingerprint, of each encoded image: its size and the checksum of its last 64 bytes; with `files`, the
+        size of the file of one that is only a path.
 
         The size alone would not tell uncompressed images apart, whose ids may be mere row numbers; all bytes would mean
         reading all of a large table.
         """
-        _, contents, _ = self.columns()
-        for part in contents:
-            for size, tail in zip(pc.binary_length(part).to_pylist(), pc.binary_slice(part, -64, None).to_pylist()):
-                yield "none" if size is None else f"{size}:{zlib.crc32(tail)}"
+        _, contents, paths = self.columns()
+        for part, names in zip(contents, paths, strict=True):
+            sizes, tails = pc.binary_length(part).to_pylist(), pc.binary_slice(part, -64, None).to_pylist()
+            for size, tail, path in zip(sizes, tails, names.to_pylist(), strict=True):
+                none = str(file_size(path)) if files and path is not None else "none"
+                yield none if size is None else f"{size}:{zlib.crc32(tail)}"
+
+    def present(self) -> np.ndarray:
+        """bool [N]: the row holds an image."""
+        _, contents, paths = self.columns()
+        pairs = zip(contents, paths, strict=True)
+        return np.concatenate([np.asarray(c.is_valid()) | np.asarray(p.is_valid()) for c, p in pairs])
+
+    def file_ids(self) -> list[str] | None:
+        """Paths relative to the folder that all have in common; None unless every row is a path."""
+        _, contents, paths = self.columns()
+        if any(part.null_count < len(part) for part in contents) or any(part.null_count for part in paths):
+            return None
+        names = [os.path.abspath(name) for part in paths for name in part.to_pylist()]
+        common = os.path.commonpath([os.path.dirname(name) for name in names])
+        ids = [unicodedata.normalize("NFC", os.path.relpath(name, common)).replace(os.sep, "/") for name in names]
+        id, count = Counter(ids).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"The image {id!r} is given {count} times. Give each image once.")
+        return ids
 
 
-def load_parquet(
-    path: Path, config: str | None, split: str, image_column: str | None, label_column: str | None
-) -> ImageDataset:
-    dataset = open_local(path, config, split)
-    name, split = (path.stem, split) if path.is_file() else (path.resolve().name, str(dataset.split))
-    return from_dataset(dataset, name, config, split, None, card_license(path), image_column, label_column)
+class Table:
+    """The rows of one split, as a `datasets.Dataset`. image_column: as asked. in_memory: not read from a file of
+    ours."""
+
+    def __init__(self, rows, origin: Origin, image_column: str | None = None, *, in_memory: bool = False):
+        if not len(rows):
+            raise UserError(f"There are no rows in {origin.name!r} (split {origin.split!r}).")
+        self.rows = rows.flatten_indices() if rows._indices is not None else rows
+        self.origin, self.asked, self.in_memory = origin, image_column, in_memory
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def features(self):
+        return self.rows.features
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        return self.rows.data.column(name)
+
+    def reader(self, column: str) -> TableReader:
+        import datasets
+
+        return TableReader(self.rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)))
+
+    def images(self, besides: str | None = None) -> tuple[TableReader, list[str]]:
+        """(reader, ids) of the image column: as asked, by its name, or the only one beside `besides`."""
+        features = {name: feature for name, feature in self.features.items() if name != besides}
+        column = find_image(features, self.asked, self.in_memory)
+        reader = self.reader(column)
+        return reader, find_ids(self, column) or self.in_memory and reader.file_ids() or [
+            str(i) for i in range(len(self))
+        ]
+
+    def content(self, *readers: TableReader) -> Iterator[str]:
+        """For the fingerprint: what `TableReader.content` says of each row."""
+        return map("/".join, zip(*(reader.content(self.in_memory) for reader in readers), strict=True))
+
+
+def open_parquet(path: Path, config: str | None, split: str, image_column: str | None) -> Table:
+    rows = open_local(path, config, split)
+    name, split = (path.stem, split) if path.is_file() else (path.resolve().name, str(rows.split))
+    return Table(rows, Origin(name, split, config, None, card_license(path)), image_column)
+
+
+def open_hub(name: str, config: str | None, split: str, revision: str | None, image_column: str | None) -> Table:
+    revision, license = hub_facts(name, revision)
+    rows = load(name, config, split, revision=revision)
+    config = rows.config_name if rows.config_name != "default" else config
+    return Table(rows, Origin(name, str(rows.split), config, revision, license), image_column)
 
 
 def open_local(path: Path, config: str | None, split: str, *, streaming: bool = False):
@@ -83,25 +174,16 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
         if split not in known:
             raise MissingSplit(
-                f"found split {split!r} for the single file {path.name!r}; expected "
-                f"{' or '.join(sorted(known))}; fix: give the file of that split, or a folder with one "
-                "file per split"
+                f"The single file {path.name!r} is split {' or '.join(sorted(known))}, not {split!r}. Give the file "
+                "of that split, or a folder with one file per split."
             )
         return load("parquet", None, "train", streaming=streaming, data_files=str(path))
     if (path / "metadata.parquet").exists():
         raise UserError(
-            f"found metadata.parquet in {str(path)!r}; expected metadata.csv or metadata.jsonl beside images"
+            f"{str(path)!r} holds metadata.parquet. Beside images, metadata is read from metadata.csv or "
+            "metadata.jsonl."
         )
     return load(str(path), config, split, streaming=streaming)
-
-
-def load_hub(
-    name: str, config: str | None, split: str, revision: str | None, image_column: str | None, label_column: str | None
-) -> ImageDataset:
-    revision, license = hub_facts(name, revision)
-    dataset = load(name, config, split, revision=revision)
-    config = dataset.config_name if dataset.config_name != "default" else config
-    return from_dataset(dataset, name, config, str(dataset.split), revision, license, image_column, label_column)
 
 
 def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
@@ -117,8 +199,8 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
         raise unknown(f"revision of {name!r}", str(revision), known) from error
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"found neither a path nor a data set on the Hub called {name!r}; expected one of them; fix: "
-            "check the spelling, or log in with `hf auth login` if it is private"
+            f"{name!r} is neither a path nor a data set on the Hub. Check the spelling, or log in with `hf auth "
+            "login` if it is private."
         ) from error
     except Exception as error:  # no network or a Hub that is down: what the cache holds may do
         warnings.warn(
@@ -158,11 +240,11 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
         raise
     except datasets.exceptions.DatasetsError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise UserError(f"found data set {name!r} that cannot be read: {error}{cause}") from error
+        raise UserError(f"The data set {name!r} cannot be read: {error}{cause}") from error
     except ConnectionError as error:
         raise UserError(
-            f"found no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached; expected one of them; "
-            "fix: check the path, or connect"
+            f"There is no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached. Check "
+            "the path, or connect."
         ) from error
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         raise config_error(name, config, options.get("revision"), error) from error
@@ -170,146 +252,74 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
 
 def config_error(name: str, config: str | None, revision: str | None, error: Exception) -> UserError:
     if "onfig" not in str(error):  # BuilderConfig ... not found; Config name is missing
-        return UserError(f"found data set {name!r} that cannot be read: {error}")
+        return UserError(f"The data set {name!r} cannot be read: {error}")
     import datasets
 
     known = datasets.get_dataset_config_names(name, revision=revision)
     if config is None:
-        return UserError(
-            f"found no config for {name!r}; expected one of {', '.join(known)}; fix: --dataset-config {known[0]}"
-        )
+        return UserError(f"{name!r} has the configs {', '.join(known)}. Name one with --dataset-config {known[0]}.")
     return unknown(f"config of {name!r}", config, known)
 
 
 def find_split(asked: str, known: Sequence[str], name: str) -> str:
     """The name the data set uses ("val" for "validation"); a slice such as train[:100] keeps its brackets."""
     base, bracket, rest = asked.partition("[")
-    group = next((names for key, names in SPLITS.items() if base == key or base in names), ())
-    for candidate in (base, *group):
+    for candidate in spellings(base):
         if candidate in known:
             return candidate + bracket + rest
     raise unknown(f"split of {name!r}", base, known, MissingSplit)
 
 
-def from_dataset(dataset, name, config, split, revision, license, image_column, label_column) -> ImageDataset:
-    import datasets
-
-    if dataset._indices is not None:
-        dataset = dataset.flatten_indices()
-    image = find_image(dataset.features, image_column)
-    label = find_label(dataset.features, label_column)
-    if not len(dataset):
-        raise UserError(f"found no rows in {name!r} (split {split!r}); expected at least one image")
-    images = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    reader = TableReader(images)
-    ids = find_ids(dataset)
-    labels, names = (
-        read_labels(dataset.data.column(label), dataset.features[label], label, ids)
-        if label
-        else (np.full(len(ids), -1, dtype=np.int64), [])
-    )
-    return ImageDataset(
-        name=name,
-        config=config,
-        split=split,
-        revision=revision,
-        ids=ids,
-        labels=labels,
-        class_names=names,
-        fingerprint=fingerprint(ids, labels, names, reader.content()),
-        license=license,
-        flip=True,
-        reader=reader,
-    )
-
-
-def is_image(feature) -> bool:
+def is_image(feature, paths: bool = False) -> bool:
+    """Encoded images; with `paths` also text, which may be paths."""
     import datasets
 
     kind = getattr(feature, "dtype", None)
     struct = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    return isinstance(feature, datasets.Image) or struct or kind in ("binary", "large_binary")
+    text = paths and kind in ("string", "large_string")
+    return isinstance(feature, datasets.Image) or struct or kind in ("binary", "large_binary") or text
 
 
-def find_image(features, asked: str | None) -> str:
-    found = [column for column, feature in features.items() if is_image(feature)]
+def asked_column(features, asked: str, kind: str, paths: bool = False) -> str:
+    """`asked`, if it is a column of images. kind: "image" or "mask", for the message."""
+    if asked not in features:
+        raise unknown(f"{kind} column", asked, features)
+    if not is_image(features[asked], paths):
+        found = ", ".join(column for column, feature in features.items() if is_image(feature)) or "none"
+        raise UserError(
+            f"The {kind} column {asked!r} is of type {features[asked]}, not of encoded images. Columns with images: "
+            f"{found}."
+        )
+    return asked
+
+
+def find_image(features, asked: str | None, in_memory: bool = False) -> str:
     if asked is not None:
-        if asked not in features:
-            raise unknown("image column", asked, features)
-        if asked not in found:
-            raise UserError(
-                f"found column {asked!r} of type {features[asked]}; expected images (encoded bytes); "
-                f"columns with images: {', '.join(found) or 'none'}"
-            )
-        return asked
+        return asked_column(features, asked, "image", in_memory)
+    found = [column for column, feature in features.items() if is_image(feature)]
+    texts = [column for column, feature in features.items() if in_memory and is_image(feature, paths=True)]
     for name in IMAGE_COLUMNS:
-        if name in found:
+        if name in found or name in texts:
             return name
+    if not found:
+        found = [name for name in PATH_COLUMNS if name in texts][:1]
     if len(found) != 1:
         raise UserError(
-            f"found {len(found)} columns with images ({', '.join(found) or 'none'}) among "
-            f"{', '.join(features)}; expected one; fix: name it with --image-column"
+            f"There are {len(found)} columns with images ({', '.join(found) or 'none'}) among {', '.join(features)}. "
+            "Name one with --image-column."
         )
     return found[0]
-
-
-def find_label(features, asked: str | None) -> str | None:
-    """The label column: as asked, or by its name, or the only one that declares classes; None when there is none."""
-    import datasets
-
-    if asked is not None:
-        if asked not in features:
-            raise unknown("label column", asked, features)
-        return asked
-    for name in LABEL_COLUMNS:
-        if name in features:
-            return name
-    declared = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    if len(declared) > 1:
-        raise UserError(
-            f"found {len(declared)} columns with classes: {', '.join(declared)}; expected one; fix: name "
-            f"it with --label-column {declared[0]}"
-        )
-    return declared[0] if declared else None
 
 
 def id_columns(features) -> list[str]:
     return [name for name in ID_COLUMNS if getattr(features.get(name), "dtype", "") in ("string", "int64", "int32")]
 
 
-def find_ids(dataset) -> list[str]:
-    for name in id_columns(dataset.features):
-        ids = [str(value) for value in dataset.data.column(name).to_pylist() if value is not None]
-        if len(ids) == len(dataset) == len(set(ids)):
+def find_ids(table: Table, image_column: str) -> list[str] | None:
+    """The values of the first column of ids that has one for each row. In memory, no paths of this machine."""
+    for name in id_columns(table.features):
+        ids = [str(value) for value in table.column(name).to_pylist() if value is not None]
+        usable = not table.in_memory or name != image_column and not any(map(os.path.isabs, ids))
+        if usable and len(ids) == len(table) == len(set(ids)):
             return ids
-    return [str(row) for row in range(len(dataset))]
-
-
-def read_labels(column: pa.ChunkedArray, feature, name: str, ids: list[str]) -> tuple[np.ndarray, list[str]]:
-    """(int64 [N], class names). Declared classes keep their numbers; other values are classes by their text."""
-    values, declared = column.to_pylist(), getattr(feature, "names", None)
-    if declared is not None:
-        labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
-        check_labels(labels, declared, ids)
-        return labels, list(declared)
-    kind = column.type
-    if not (
-        pa.types.is_integer(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_floating(kind)
-    ):
-        raise UserError(f"found label column {name!r} of type {kind}; expected whole numbers, text or declared classes")
-    if pa.types.is_floating(kind):  # whole numbers with holes become floats on their way through pandas
-        values = [None if value is None or np.isnan(value) else value for value in values]
-    for id, value in zip(ids, values, strict=True):
-        if isinstance(value, (int, float)) and (value < -1 or value != int(value)):
-            raise UserError(
-                f"found label {value} of image {id!r} in column {name!r} out of range; expected whole "
-                "numbers from 0, or -1 for an image without a label"
-            )
-    texts = [label_text(value) for value in values]
-    names = class_order(text for text in texts if text is not None)
-    index = {text: k for k, text in enumerate(names)}
-    return np.array([index.get(text, -1) for text in texts], dtype=np.int64), names
+    return None

@@ -19,35 +19,23 @@ from timing import WARM, compare, report
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data import shapes
-from hf_lowlabel.data.dataset import ArrayReader
-from hf_lowlabel.data.masks import MaskFormat
-from hf_lowlabel.data.segmentation import SegmentationSource
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, Masks
 from hf_lowlabel.training.loop import Loop
 
 CLASSES, PHOTO = 21, (375, 500)
 
 
-def generated(split: str, count: int) -> SegmentationSource:
+def generated(split: str, count: int) -> ImageDataset:
     """Random photos and masks, in memory."""
     rng = np.random.default_rng(0)
     count = count if split == "train" else 2
     images, masks = (
         rng.integers(0, top, (count, *PHOTO, *deep), dtype=np.uint8) for top, deep in ((256, (3,)), (CLASSES, ()))
     )
-    return SegmentationSource(
-        "generated",
-        None,
-        split,
-        None,
-        [f"{i:06d}" for i in range(count)],
-        np.ones(count, bool),
-        [f"class {k}" for k in range(CLASSES)],
-        MaskFormat(),
-        "0" * 64,
-        None,
-        True,
-        ArrayReader(images),
-        ArrayReader(masks),
+    ids, names = [f"{i:06d}" for i in range(count)], [f"class {k}" for k in range(CLASSES)]
+    masked = Masks(ArrayReader(masks))
+    return ImageDataset(
+        "generated", None, split, None, ids, np.zeros(count), names, "0" * 64, None, True, ArrayReader(images), 1, masked
     )
 
 

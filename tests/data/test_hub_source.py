@@ -14,7 +14,7 @@ from hub_server import Hub
 SCRIPT = """
 import json, sys, warnings
 import numpy as np
-from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 
@@ -109,7 +109,7 @@ configs:
         assert got["pixel"] == list(make.picture(seed).getpixel((0, 0)))
 
     parts = [
-        "fix: --dataset-config",
+        "with --dataset-config",
         "'smal': did you mean 'small'",
         "'tets': did you mean 'test'",
         "'v2': did you mean 'v1'",

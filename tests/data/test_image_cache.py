@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.decoding import SquareDecoder
 from hf_lowlabel.data.image_cache import ResidentCache, StreamingCache, build_cache, resident_bytes
 from hf_lowlabel.data.images import BadImage, decode
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.permutation import epoch_permutation
 from hf_lowlabel.errors import UserError
 
@@ -37,18 +38,20 @@ def expected(source, i: int, size: int = 16) -> torch.Tensor:
     return decode(Image.open(io.BytesIO((source.reader.root / source.reader.paths[i]).read_bytes())), size, "bilinear")
 
 
-def batches(pool, count=4, size=7):
-    return [torch.from_numpy(epoch_permutation(0, "unlabeled", k * size, size, len(pool))) for k in range(count)]
+def batches(cache, count=4, size=7):
+    return [torch.from_numpy(epoch_permutation(0, "unlabeled", k * size, size, len(cache))) for k in range(count)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_resident_pool_holds_each_image_once(folder, workers):
+def test_a_resident_cache_holds_each_image_once(folder, workers):
     indices = np.arange(150)[::-1][:140]
-    pool = build_cache(folder, indices, size=16, workers=workers)
-    assert isinstance(pool, ResidentCache) and pool.images.dtype == torch.uint8
-    assert pool.nbytes == resident_bytes(140, 16) == 140 * 3 * 16 * 16 == pool.images.untyped_storage().nbytes()
-    assert np.array_equal(pool.indices, indices) and pool.ids == [folder.ids[i] for i in indices] and not pool.skipped
-    got = pool.take(torch.tensor([0, 139, 65, 65]))
+    cache = build_cache(folder, indices, size=16, workers=workers)
+    assert isinstance(cache, ResidentCache) and cache.images.dtype == torch.uint8
+    assert cache.nbytes == resident_bytes(140, 16) == 140 * 3 * 16 * 16 == cache.images.untyped_storage().nbytes()
+    assert (
+        np.array_equal(cache.indices, indices) and cache.ids == [folder.ids[i] for i in indices] and not cache.skipped
+    )
+    got = cache.take(torch.tensor([0, 139, 65, 65]))
     assert torch.equal(got, torch.stack([expected(folder, int(indices[i])) for i in (0, 139, 65, 65)]))
 
 
@@ -82,7 +85,7 @@ def test_streaming_from_a_table(tmp_path, make, workers):
 
 
 def test_an_endless_stream_is_read_only_a_little_ahead(folder):
-    pool = build_cache(folder, range(150), size=16, streaming=True, workers=2)
+    cache = build_cache(folder, range(150), size=16, streaming=True, workers=2)
     asked = []
 
     def endless():
@@ -90,7 +93,7 @@ def test_an_endless_stream_is_read_only_a_little_ahead(folder):
             asked.append(len(asked))
             yield torch.tensor([1, 2])
 
-    stream = pool.stream(endless(), prefetch=2)
+    stream = cache.stream(endless(), prefetch=2)
     for _ in range(3):
         next(stream)
     stream.close()
@@ -99,22 +102,22 @@ def test_an_endless_stream_is_read_only_a_little_ahead(folder):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_bad_images_are_left_out_and_listed(damaged, streaming):
-    pool = build_cache(damaged, range(10), size=16, streaming=streaming, max_bad=0.3, workers=2)
-    assert [id for id, _ in pool.skipped] == ["2.png", "5.png", "7.png"]
-    assert "not an image" in pool.skipped[1][1] and "1 x 1 px" in pool.skipped[2][1]
-    assert pool.ids == [f"{i}.png" for i in (0, 1, 3, 4, 6, 8, 9)] and pool.indices.tolist() == [0, 1, 3, 4, 6, 8, 9]
+    cache = build_cache(damaged, range(10), size=16, streaming=streaming, max_bad=0.3, workers=2)
+    assert [id for id, _ in cache.skipped] == ["2.png", "5.png", "7.png"]
+    assert "not an image" in cache.skipped[1][1] and "1 x 1 px" in cache.skipped[2][1]
+    assert cache.ids == [f"{i}.png" for i in (0, 1, 3, 4, 6, 8, 9)] and cache.indices.tolist() == [0, 1, 3, 4, 6, 8, 9]
     want = torch.stack([expected(damaged, i) for i in (0, 1, 3, 4, 6, 8, 9)])
-    assert torch.equal(pool.take(torch.arange(7)), want)
-    assert torch.equal(torch.cat(list(pool.stream(torch.arange(7).split(3)))), want)
+    assert torch.equal(cache.take(torch.arange(7)), want)
+    assert torch.equal(torch.cat(list(cache.stream(torch.arange(7).split(3)))), want)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, caplog):
     """Vital images are read at the start; a bad one met later gives its place to the next, the same one every time."""
-    monkeypatch.setattr("hf_lowlabel.data.image_cache.LOOK", 3)  # 0, 4 and 9
+    monkeypatch.setattr("hf_lowlabel.data.decoding.LOOK", 3)  # 0, 4 and 9
     calls: list = []
     monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "propagate", True)  # the root logger is what caplog hears
-    pool = build_cache(
+    cache = build_cache(
         damaged,
         range(10),
         size=16,
@@ -124,43 +127,43 @@ def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, ca
         vital=np.array([5, 6]),
         progress=lambda *at: calls.append(at),
     )
-    assert calls[-1] == (5, 5) and [id for id, _ in pool.skipped] == ["5.png"]
+    assert calls[-1] == (5, 5) and [id for id, _ in cache.skipped] == ["5.png"]
     want = torch.stack([expected(damaged, i) for i in (0, 1, 3, 3, 4, 6, 8, 8, 9)])
-    assert torch.equal(torch.cat(list(pool.stream(torch.arange(9).split(3)))), want)
-    assert torch.equal(pool.take(torch.arange(9)), want)
-    assert [id for id, _ in pool.skipped] == ["5.png", "2.png", "7.png"]
+    assert torch.equal(torch.cat(list(cache.stream(torch.arange(9).split(3)))), want)
+    assert torch.equal(cache.take(torch.arange(9)), want)
+    assert [id for id, _ in cache.skipped] == ["5.png", "2.png", "7.png"]
     told = {id(record) for record in caplog.records if "the next one takes its place" in record.getMessage()}
     assert len(told) == 2  # records, not lines: two loggers may have handed one to caplog
     strict = build_cache(damaged, range(10), size=16, streaming=True, workers=workers, max_bad=0.3, vital=[6])
-    with pytest.raises(UserError, match="1 of 3 images that cannot be used"):
+    with pytest.raises(UserError, match="1 of 3 images cannot be used"):
         list(strict.stream(torch.arange(9).split(3)))
 
 
 def test_a_bad_image_among_the_first_is_not_yet_too_much(damaged):
     """One of three is above one per cent; judged is it as one of a thousand."""
-    pool = StreamingCache(damaged, range(10), size=16, lenient=True, max_bad=0.01)
-    pool.take(torch.arange(3))
-    assert [id for id, _ in pool.skipped] == ["2.png"]
+    cache = StreamingCache(SquareDecoder(damaged, np.arange(10), 16, lenient=True))
+    cache.take(torch.arange(3))
+    assert [id for id, _ in cache.skipped] == ["2.png"]
 
 
 def test_workers_outlive_a_signal_to_the_process_group(damaged):
-    pool = StreamingCache(damaged, [i for i in range(len(damaged)) if i not in (2, 5, 7)], size=16, workers=1)
-    batches = pool.stream(iter(torch.arange(6).split(1)), prefetch=1)
+    cache = StreamingCache(SquareDecoder(damaged, np.array([0, 1, 3, 4, 6, 8, 9]), 16), workers=1)
+    batches = cache.stream(iter(torch.arange(6).split(1)), prefetch=1)
     first = next(batches)
     workers = multiprocessing.active_children()
     assert workers and os.getpgrp() not in {os.getpgid(worker.pid) for worker in workers}
     assert len([first, *batches]) == 6
 
 
-def test_a_pool_whose_images_all_turn_out_bad_gives_no_pixels(damaged):
-    pool = StreamingCache(damaged, [2, 5, 7], size=16, lenient=True, max_bad=1.0)
+def test_a_cache_whose_images_all_turn_out_bad_gives_no_pixels(damaged):
+    cache = StreamingCache(SquareDecoder(damaged, np.array([2, 5, 7]), 16, lenient=True), max_bad=1.0)
     with pytest.raises(BadImage):
-        pool.take(torch.arange(3))
+        cache.take(torch.arange(3))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_too_many_bad_images_are_an_error(damaged, streaming):
-    with pytest.raises(UserError, match=r"3 of 10 images that cannot be used \('2.png': .*at most 29.0%"):
+    with pytest.raises(UserError, match=r"3 of 10 images cannot be used \('2.png': .*at most 29.0%"):
         build_cache(damaged, range(10), size=16, streaming=streaming, max_bad=0.29)
     with pytest.raises(UserError, match="2 of 2 images"):
         build_cache(damaged, [5, 7], size=16, streaming=streaming, max_bad=1.0)
@@ -170,7 +173,7 @@ def test_too_many_bad_images_are_an_error(damaged, streaming):
 def test_known_bad_images_are_not_looked_for_again(damaged, workers):
     known = build_cache(damaged, range(10), size=16, streaming=True, max_bad=0.3).skipped
     calls = []
-    pool = build_cache(
+    cache = build_cache(
         damaged,
         range(10),
         size=16,
@@ -180,7 +183,7 @@ def test_known_bad_images_are_not_looked_for_again(damaged, workers):
         known_bad=known,
         progress=lambda *at: calls.append(at),
     )
-    assert len(pool) == 7 and pool.skipped == known and not calls
+    assert len(cache) == 7 and cache.skipped == known and not calls
     unaware = build_cache(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
     with pytest.raises(UserError, match="'5.png' cannot be used: not an image"):
         list(unaware.stream([torch.tensor([4, 5])]))
@@ -198,11 +201,11 @@ def test_progress_is_reported_from_this_thread(folder):
 
 
 def test_mistakes_are_found_before_anything_is_decoded(folder):
-    with pytest.raises(UserError, match="found no image"):
+    with pytest.raises(UserError, match="There is no image"):
         build_cache(folder, [], size=16)
     with pytest.raises(UserError, match="unknown interpolation 'bicubik'"):
         build_cache(folder, range(10), size=16, interpolation="bicubik")
-    with pytest.raises(UserError, match="streaming='yes'"):
+    with pytest.raises(UserError, match="not 'yes'"):
         build_cache(folder, range(10), size=16, streaming="yes")
 
 

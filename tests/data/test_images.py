@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from timm.data import create_transform
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from hf_lowlabel.data.dataset import ImageDataset
-from hf_lowlabel.data.images import BadImage, decode, open_image, to_rgb
+from hf_lowlabel.data.images import BadImage, decode, open_image, to_rgb, upright, upright_size
 from hf_lowlabel.errors import UserError
 
 
@@ -85,26 +87,65 @@ def test_32_bit_and_float_pixels():
         decode(Image.fromarray(np.ones((4, 4), dtype=np.float32)), 2)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(make, orientation):
-    upright = np.zeros((12, 8, 3), dtype=np.uint8)
-    upright[:6, :4] = [255, 0, 0]  # the corner at the top left is red
-    stored = Image.fromarray(upright)
-    inverse = {
-        2: [Image.Transpose.FLIP_LEFT_RIGHT],
-        3: [Image.Transpose.ROTATE_180],
-        4: [Image.Transpose.FLIP_TOP_BOTTOM],
-        5: [Image.Transpose.TRANSPOSE],
-        6: [Image.Transpose.ROTATE_90],
-        7: [Image.Transpose.TRANSVERSE],
-        8: [Image.Transpose.ROTATE_270],
-    }
-    for step in inverse.get(orientation, []):
-        stored = stored.transpose(step)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = reread(make, stored, "PNG", exif=exif)
-    assert np.array_equal(np.array(to_rgb(image)), upright)
+T = Image.Transpose
+STORED = {  # of an orientation tag, how a camera that writes it stores the upright picture
+    2: T.FLIP_LEFT_RIGHT,
+    3: T.ROTATE_180,
+    4: T.FLIP_TOP_BOTTOM,
+    5: T.TRANSPOSE,
+    6: T.ROTATE_90,
+    7: T.TRANSVERSE,
+    8: T.ROTATE_270,
+}
+
+
+def corners(mode: str) -> Image.Image:
+    """60 x 40 px: bright at the upper left, less so at the lower right."""
+    values = np.zeros((40, 60), np.uint8)
+    values[:20, :30], values[20:, 30:] = 255, 120
+    if mode == "I;16":
+        return Image.fromarray(values.astype(np.uint16) * 257)
+    return Image.fromarray(values).convert(mode)
+
+
+KINDS = [("L", "TIFF"), ("P", "TIFF"), ("I;16", "TIFF"), ("RGB", "TIFF"), ("RGB", "JPEG"), ("P", "PNG")]
+
+
+@pytest.mark.parametrize("mode, kind", KINDS)
+def test_an_orientation_tag_is_obeyed_whatever_the_file(tmp_path, mode, kind):
+    """Also where Pillow turns the picture itself, and maps uncompressed pixels with the sides of the turned one."""
+    image = corners(mode)
+    for tag, stored in STORED.items():
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        for compression in ({}, {"compression": "tiff_lzw"})[: 2 if kind == "TIFF" else 1]:
+            image.transpose(stored).save(tmp_path / "x", kind, exif=exif, **compression)
+            with open_image(tmp_path / "x") as opened:
+                assert upright_size(opened) == (60, 40)
+                seen = np.asarray(to_rgb(upright(opened)))[..., 0].astype(int)  # turned once, however often it is asked
+            assert np.abs(seen - np.asarray(to_rgb(corners(mode)))[..., 0]).mean() < 2, (tag, compression)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_rubbish_exif_does_not_spoil_an_image(make, kind):
+    content = make.encoded(make.picture(0, 30, 20), kind, exif=b"Exif\x00\x00rubbish that is no TIFF header")
+    with open_image(io.BytesIO(content)) as image:
+        assert upright_size(image) == (30, 20) and upright(image).size == (30, 20)
+    assert one_image(content).decode(0, 16).shape == (3, 16, 16) and one_image(content).image(0).size == (30, 20)
+
+
+def test_only_regular_files_of_known_formats_are_opened(tmp_path, make, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(BadImage, match="not a regular file"):
+            open_image(path)
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)  # a call would be a TypeError
+    with pytest.raises(BadImage, match="not an image"):
+        open_image(tmp_path / "x.jpg")
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "ICO", "AVIF"):
+        if kind in Image.SAVE:
+            assert open_image(io.BytesIO(make.encoded(make.picture(0, 32, 32), kind))).size == (32, 32)
 
 
 def test_animation_gives_its_first_frame(make):

@@ -53,6 +53,6 @@ def test_the_caller_may_change_the_result():
     assert not permutations(9, "own", 0, 1, 20).flags.writeable
 
 
-def test_an_empty_pool_is_an_error():
-    with pytest.raises(UserError, match="empty set of images for 'labeled'"):
+def test_an_empty_cache_is_an_error():
+    with pytest.raises(UserError, match="no images for 'labeled'"):
         epoch_permutation(0, "labeled", 0, 8, 0)

@@ -1,4 +1,4 @@
-"""Images with masks from every layout, split lists, and pools of images of different sizes."""
+"""Images with masks from every layout, split lists, and caches of images of different sizes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_lowlabel.data.dataset import join
+from hf_lowlabel.data.decoding import resized
+from hf_lowlabel.data.drawing import make_mask_split
+from hf_lowlabel.data.image_cache import build_padded_cache
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
-from hf_lowlabel.data.mask_splits import make_mask_split, read_ids, split_from_lists
-from hf_lowlabel.data.padded_cache import build_padded_cache, resized
-from hf_lowlabel.data.segmentation import join_images, load_segmentation
+from hf_lowlabel.data.opening import load_segmentation, load_source
 from hf_lowlabel.data.shapes import CLASSES, draw
+from hf_lowlabel.data.split_lists import read_ids, split_from_lists
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 
@@ -55,7 +58,7 @@ def folder(root: Path, count: int = 6, masks: int = 3, top: int = 3) -> dict[str
 def test_folder_with_masks_for_some_images(tmp_path):
     masks = folder(tmp_path / "mine")
     source = load_segmentation(tmp_path / "mine", classes=["a", "b", "c"])
-    assert source.ids == [f"{i}.jpg" for i in range(6)] and source.has_mask.tolist() == [True] * 3 + [False] * 3
+    assert source.ids == [f"{i}.jpg" for i in range(6)] and source.has_target.tolist() == [True] * 3 + [False] * 3
     assert source.name == "mine" and source.class_names == ["a", "b", "c"]
     for i in range(3):
         assert (source.mask(i) == masks[source.ids[i]]).all()
@@ -67,7 +70,7 @@ def test_folder_with_masks_for_some_images(tmp_path):
     assert again.fingerprint == source.fingerprint
     (tmp_path / "mine/masks/2.png").unlink()
     assert load_segmentation(tmp_path / "mine", classes=["a", "b", "c"]).fingerprint != source.fingerprint
-    alone = source.images()
+    alone = source.without_targets()
     assert alone.ids == source.ids and (alone.labels == -1).all()
 
 
@@ -75,9 +78,9 @@ def test_names_of_masks(tmp_path):
     save(tmp_path / "images/x/1.png", rgb())
     save(tmp_path / "images/2.png", rgb())
     save(tmp_path / "masks/x/1_segmentation.png", mask())
-    assert load_segmentation(tmp_path, classes=ABC).has_mask.tolist() == [False, True]
+    assert load_segmentation(tmp_path, classes=ABC).has_target.tolist() == [False, True]
     save(tmp_path / "masks/3.png", mask())
-    with pytest.raises(UserError, match="1 masks in .* without an image, such as '3.png'"):
+    with pytest.raises(UserError, match="1 masks in .* are without an image, such as '3.png'"):
         load_segmentation(tmp_path, classes=ABC)
     (tmp_path / "masks/3.png").rename(tmp_path / "masks/x/1.png")
     with pytest.raises(UserError, match="two masks of image 'x/1.png'"):
@@ -94,12 +97,12 @@ def test_splits_of_folders(tmp_path):
     for part in ("train", "val"):
         save(tmp_path / f"b/images/{part}/1.png", rgb())
         save(tmp_path / f"b/masks/{part}/1.png", mask())
-    assert load_segmentation(tmp_path / "b", split="validation", classes=ABC).has_mask.all()
+    assert load_segmentation(tmp_path / "b", split="validation", classes=ABC).has_target.all()
     folder(tmp_path / "c")
     with pytest.raises(UserError, match="test/images/.*test_fraction"):
         load_segmentation(tmp_path / "c", split="test", classes=ABC)
     (tmp_path / "d").mkdir()
-    with pytest.raises(UserError, match="expected images/ with the images"):
+    with pytest.raises(UserError, match="neither images/ nor"):
         load_segmentation(tmp_path / "d")
 
 
@@ -117,7 +120,7 @@ def test_voc_layout(tmp_path):
     (lists / "train.txt").write_text("\n".join(ids[:4]) + "\n")
     (lists / "val.txt").write_text(ids[2] + "\n")
     source = load_segmentation(root)
-    assert source.ids == ids[:4] and source.has_mask.sum() == 3 and len(source.class_names) == 21
+    assert source.ids == ids[:4] and source.has_target.sum() == 3 and len(source.class_names) == 21
     assert source.class_names[15] == "person" and source.class_names[20] == "tvmonitor"
     assert (source.mask(0)[1, :5] == 255).all()
     assert load_segmentation(root, split="validation").ids == [ids[2]]
@@ -125,7 +128,7 @@ def test_voc_layout(tmp_path):
     with pytest.raises(UserError, match="'trainaug'.*known: all, train, val"):
         load_segmentation(root, split="trainaug")
     (lists / "train.txt").write_text("2007_000099\n")
-    with pytest.raises(UserError, match="1 ids in the list 'train' without an image"):
+    with pytest.raises(UserError, match="1 ids in the list 'train' are without an image"):
         load_segmentation(root)
 
 
@@ -144,11 +147,11 @@ def test_cityscapes_layout_and_published_lists(tmp_path):
     cityscapes(tmp_path / "cityscapes")
     source = load_segmentation(tmp_path / "cityscapes")
     assert source.ids == ["bochum_000000_000019", "bochum_000001_000019", "weimar_000000_000019"]
-    assert source.has_mask.all() and source.class_names == CITYSCAPES_CLASSES
+    assert source.has_target.all() and source.class_names == CITYSCAPES_CLASSES
     values = source.mask(0)
     assert (values[0] == 255).all() and (values[5] == 13).all() and (values[15] == 0).all()
     assert source.class_names[13] == "car" and sum(v != 255 for v in CITYSCAPES_TABLE) == 19
-    assert not load_segmentation(tmp_path / "cityscapes", split="test").has_mask.any()
+    assert not load_segmentation(tmp_path / "cityscapes", split="test").has_target.any()
 
     file = tmp_path / "100.txt"
     file.write_text("leftImg8bit/train/weimar/weimar_000000_000019_leftImg8bit.png gtFine/train/weimar/x.png\n")
@@ -176,12 +179,12 @@ def test_parquet_with_missing_masks(tmp_path):
     table = datasets.Dataset.from_dict(rows, features=features)
     table.to_parquet(str(tmp_path / "train.parquet"))
     source = load_segmentation(tmp_path / "train.parquet", classes=ABC)
-    assert source.has_mask.tolist() == [True] * 3 + [False] * 2
+    assert source.has_target.tolist() == [True] * 3 + [False] * 2
     assert (source.mask(2) == masks["2.jpg"]).all() and source.rgb(4).size == (30, 24)
     table.rename_column("mask", "other").to_parquet(str(tmp_path / "train.parquet"))
     with pytest.raises(UserError, match="no mask column among image, other"):
         load_segmentation(tmp_path / "train.parquet", classes=ABC)
-    assert load_segmentation(tmp_path / "train.parquet", mask_column="other", classes=ABC).has_mask.sum() == 3
+    assert load_segmentation(tmp_path / "train.parquet", mask_column="other", classes=ABC).has_target.sum() == 3
     with pytest.raises(UserError, match="did you mean 'other'"):
         load_segmentation(tmp_path / "train.parquet", mask_column="othr")
 
@@ -201,10 +204,10 @@ def test_drawn_labels_are_those_of_cutmix_seg(tmp_path):
     folder(tmp_path / "mine")
     few = load_segmentation(tmp_path / "mine", classes=ABC)
     assert set(make_mask_split(few).labeled) == {"0.jpg", "1.jpg", "2.jpg"}
-    with pytest.raises(UserError, match="found 3 images with masks.*at least 5: 0 for test, 1 for validation and 4"):
+    with pytest.raises(UserError, match="2 images with a mask.*3 less 0 for test and 1 for validation.*budget is 4"):
         make_mask_split(few, 4, validation=1)
     (tmp_path / "ids.txt").write_text("4.jpg\n")
-    with pytest.raises(UserError, match="'4.jpg' without a mask"):
+    with pytest.raises(UserError, match="'4.jpg' is without a mask"):
         split_from_lists(few, tmp_path / "ids.txt")
 
 
@@ -212,30 +215,30 @@ def test_joined_images_never_need_masks(tmp_path):
     folder(tmp_path / "mine", 3, 3)
     for i in range(2):
         save(tmp_path / f"more/{i}.png", rgb(8, 8))
-    from hf_lowlabel.data.dataset import load_source
-
-    both = join_images(load_segmentation(tmp_path / "mine", classes=ABC), load_source(tmp_path / "more"))
-    assert both.ids[2:4] == ["labeled/2.jpg", "unlabeled/0.png"] and both.has_mask.tolist() == [True] * 3 + [False] * 2
+    both = join(load_segmentation(tmp_path / "mine", classes=ABC), load_source(tmp_path / "more"))
+    assert (
+        both.ids[2:4] == ["labeled/2.jpg", "unlabeled/0.png"] and both.has_target.tolist() == [True] * 3 + [False] * 2
+    )
     assert both.rgb(4).size == (8, 8) and both.mask(1).shape == (21, 30)
     assert len(build_padded_cache(both, np.arange(5), masks=False)) == 5
     with pytest.raises(UserError, match="no mask of image 'unlabeled/0.png'"):
         build_padded_cache(both, np.array([3]), masks=True)
 
 
-def test_canvas_holds_images_and_masks_of_any_size(tmp_path):
+def test_padded_cache_holds_images_and_masks_of_any_size(tmp_path):
     masks = folder(tmp_path / "mine", 4, 4)
     source = load_segmentation(tmp_path / "mine", classes=ABC)
-    pool = build_padded_cache(source, np.arange(4), masks=True)
-    assert pool.images.shape == (4, 4, 23, 30) and pool.sizes.tolist() == [[20 + i, 30] for i in range(4)]
+    cache = build_padded_cache(source, np.arange(4), masks=True)
+    assert cache.images.shape == (4, 4, 23, 30) and cache.sizes.tolist() == [[20 + i, 30] for i in range(4)]
     for i in range(4):
         h = 20 + i
-        assert (pool.images[i, :3, :h].permute(1, 2, 0).numpy() == np.asarray(source.rgb(i))).all()
-        assert (pool.images[i, 3, :h].numpy() == masks[source.ids[i]]).all()
-        assert (pool.images[i, 3, h:] == 255).all() and (pool.images[i, :3, h:] == 0).all()
+        assert (cache.images[i, :3, :h].permute(1, 2, 0).numpy() == np.asarray(source.rgb(i))).all()
+        assert (cache.images[i, 3, :h].numpy() == masks[source.ids[i]]).all()
+        assert (cache.images[i, 3, h:] == 255).all() and (cache.images[i, :3, h:] == 0).all()
     streamed = build_padded_cache(source, np.arange(4), masks=True, streaming=True, workers=0)
     at = torch.tensor([3, 0])
-    assert torch.equal(pool.take(at), streamed.take(at)) and torch.equal(pool.sizes, streamed.sizes)
-    assert torch.equal(next(iter(streamed.stream([at]))), pool.take(at))
+    assert torch.equal(cache.take(at), streamed.take(at)) and torch.equal(cache.sizes, streamed.sizes)
+    assert torch.equal(next(iter(streamed.stream([at]))), cache.take(at))
     small = build_padded_cache(source, np.arange(4), masks=True, long_side=15)
     assert small.sizes[0].tolist() == [10, 15]
     shrunk = Image.fromarray(masks["0.jpg"].astype(np.uint8)).resize(
@@ -246,18 +249,22 @@ def test_canvas_holds_images_and_masks_of_any_size(tmp_path):
     assert resized(100, 33, 50) == (50, 16) and resized(33, 100, 50) == (16, 50)  # floored, as transformers does
 
 
-def test_upright_by_exif(tmp_path):
-    values = rgb(20, 30)
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_image_and_mask_are_upright_each_by_its_own_tag(tmp_path, suffix):
+    values, classes = np.zeros((32, 48, 3), np.uint8), np.zeros((32, 48), np.uint8)
+    values[:16, :24], values[16:, 24:], classes[:16, :24] = (250, 40, 40), (40, 40, 250), 1
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    path = tmp_path / "mine/images/1.png"
-    path.parent.mkdir(parents=True)
-    Image.fromarray(values.astype(np.uint8)).save(path, exif=exif)
-    save(tmp_path / "mine/masks/1.png", mask(30, 20))
-    source = load_segmentation(tmp_path / "mine", classes=ABC)
-    pool = build_padded_cache(source, np.arange(1), masks=True)
-    assert pool.sizes.tolist() == [[30, 20]]
-    assert (pool.images[0, :3].permute(1, 2, 0).numpy() == np.rot90(values, -1)).all()
+    exif[0x0112] = 6
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    Image.fromarray(values).transpose(Image.Transpose.ROTATE_90).save(tmp_path / f"images/1.{suffix}", exif=exif)
+    mask = Image.fromarray(classes).transpose(Image.Transpose.ROTATE_90)
+    mask.save(tmp_path / f"masks/1.{'tif' if suffix == 'tif' else 'png'}", exif=exif)
+    source = load_segmentation(tmp_path, classes=["a", "b"])
+    assert source.size(0) == source.image(0).size == source.rgb(0).size == (48, 32)
+    cache = build_padded_cache(source, np.arange(1), masks=True)
+    assert cache.sizes.tolist() == [[32, 48]] and (cache.images[0, 3].numpy() == classes).all()
+    assert np.abs(cache.images[0, :3].permute(1, 2, 0).numpy().astype(int) - values).mean() < 12
 
 
 def test_bad_masks_and_images(tmp_path, caplog):
@@ -266,10 +273,10 @@ def test_bad_masks_and_images(tmp_path, caplog):
     with pytest.raises(UserError, match="mask of 9 x 9 px for image '1.jpg' of 30 x 21 px"):
         build_padded_cache(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
     save(tmp_path / "a/masks/1.png", mask(21, 30, 5))
-    with pytest.raises(UserError, match="value 3 in the mask of image '1.jpg'"):
+    with pytest.raises(UserError, match="mask of image '1.jpg' has the value 3"):
         build_padded_cache(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
     (tmp_path / "a/masks/1.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="mask of image '1.jpg' that cannot be read"):
+    with pytest.raises(UserError, match="mask of image '1.jpg' cannot be read"):
         build_padded_cache(load_segmentation(tmp_path / "a", classes=ABC), np.arange(3), masks=True)
 
     folder(tmp_path / "b", 6, 6)
@@ -290,39 +297,40 @@ def test_bad_masks_and_images(tmp_path, caplog):
     assert "'2.jpg' has no pixel of any class" in caplog.text
     (tmp_path / "c/images/5.jpg").write_bytes(b"nothing")
     source = load_segmentation(tmp_path / "c", classes=ABC)
-    with pytest.raises(UserError, match="1 of 6 images that cannot be used"):
+    with pytest.raises(UserError, match="1 of 6 images cannot be used"):
         build_padded_cache(source, np.arange(6), masks=False)
-    pool = build_padded_cache(source, np.arange(6), masks=False, max_bad=0.2)
-    assert pool.ids == [f"{i}.jpg" for i in range(5)] and pool.skipped[0][0] == "5.jpg" and len(pool.images) == 5
+    cache = build_padded_cache(source, np.arange(6), masks=False, max_bad=0.2)
+    assert cache.ids == [f"{i}.jpg" for i in range(5)] and cache.skipped[0][0] == "5.jpg" and len(cache.images) == 5
 
 
 def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatch):
-    """Cut off files have whole headers: the next image stands in, at the size that the bad one's views are drawn for."""
+    """Cut off files have whole headers: the next image stands in, at the size that the bad one's views are drawn
+    for."""
     folder(tmp_path, 8, 8)
     source = load_segmentation(tmp_path, classes=ABC)
     for name in ("3.jpg", "4.jpg"):
         file = tmp_path / "images" / name
         file.write_bytes(file.read_bytes()[:-150])
-    pool = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.3, streaming=True, workers=0)
-    assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"] and len(pool) == 6
+    cache = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.3, streaming=True, workers=0)
+    assert [id for id, _ in cache.skipped] == ["3.jpg", "4.jpg"] and len(cache) == 6
     resident = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.3)
-    assert resident.ids == pool.ids and len(resident.images) == 6
-    assert resident.sizes.tolist() == pool.sizes.tolist() == [[20 + i, 30] for i in (0, 1, 2, 5, 6, 7)]
-    with pytest.raises(UserError, match="2 of 8 images that cannot be used .'3.jpg'.*at most 20.0%"):
+    assert resident.ids == cache.ids and len(resident.images) == 6
+    assert resident.sizes.tolist() == cache.sizes.tolist() == [[20 + i, 30] for i in (0, 1, 2, 5, 6, 7)]
+    with pytest.raises(UserError, match="2 of 8 images cannot be used .'3.jpg'.*at most 20.0%"):
         build_padded_cache(source, np.arange(8), masks=False, max_bad=0.2, streaming=True, workers=0)
-    with pytest.raises(UserError, match="1 of 2 images that cannot be used .'3.jpg'"):
+    with pytest.raises(UserError, match="1 of 2 images cannot be used .'3.jpg'"):
         build_padded_cache(source, np.array([0, 3]), masks=True, max_bad=0.0, streaming=True, workers=0)
 
-    monkeypatch.setattr("hf_lowlabel.data.padded_cache.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
+    monkeypatch.setattr("hf_lowlabel.data.decoding.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
     at = torch.tensor([2, 3, 4])
     for workers in (0, 2):
-        pool = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.4, streaming=True, workers=workers)
-        assert pool.ids[3] == "4.jpg" and pool.sizes[3].tolist() == [24, 30]
-        images = next(iter(pool.stream([at])))
+        cache = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.4, streaming=True, workers=workers)
+        assert cache.ids[3] == "4.jpg" and cache.sizes[3].tolist() == [24, 30]
+        images = next(iter(cache.stream([at])))
         resized_next = source.rgb(5).resize((30, 24), Image.Resampling.BILINEAR)
         assert (images[1, :, :24].permute(1, 2, 0).numpy() == np.asarray(resized_next)).all()
         assert (images[2, :, :25].permute(1, 2, 0).numpy() == np.asarray(source.rgb(5))).all()
-        assert [id for id, _ in pool.skipped] == ["3.jpg", "4.jpg"]
+        assert [id for id, _ in cache.skipped] == ["3.jpg", "4.jpg"]
     few = build_padded_cache(source, np.arange(8), masks=True, max_bad=0.4, streaming=True, workers=0)
     with pytest.raises(BadImage, match="'4.jpg'"):
         few.take(at)
@@ -330,7 +338,7 @@ def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatc
 
 def test_shapes_are_the_same_everywhere_and_know_their_classes():
     source = load_segmentation("shapes", split="test")
-    assert source.class_names == CLASSES and source.has_mask.all()
+    assert source.class_names == CLASSES and source.has_target.all()
     assert source.fingerprint == load_segmentation("shapes", split="test").fingerprint
     pixels, values = draw("test", 3)
     assert (np.asarray(source.rgb(3)) == pixels).all() and (source.mask(3) == values).all()

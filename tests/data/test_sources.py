@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from hf_lowlabel import finetune, make_split
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join, load_source
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
+from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.folders import has_unlabeled_split
 from hf_lowlabel.data.images import BadImage
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 
 
@@ -92,7 +93,7 @@ def test_digits_have_one_split_and_win_over_a_folder(tmp_path, monkeypatch):
 
 
 def test_labels_out_of_range_are_named():
-    with pytest.raises(UserError, match=r"label 2 of image '1' and 1 more out of range; expected 0..1"):
+    with pytest.raises(UserError, match=r"Label 2 of image '1' and 1 more is out of range. Labels are 0..1"):
         source([0, 2, -2], ["a", "b"])
     with pytest.raises(ValueError, match="not unique"):
         source([0, 1], ["a", "b"], ids=["x", "x"])
@@ -104,6 +105,25 @@ def test_classes_are_matched_by_name():
     assert source([0, -1], ["cat", "dog"]).with_classes(["cat"]).labels.tolist() == [0, -1]  # "dog" has no image
     with pytest.raises(UserError, match="'dog': did you mean 'dogs'"):
         source([0, 1], ["cat", "dog"]).with_classes(["cat", "dogs"])
+
+
+def test_several_classes_an_image():
+    found = source([[1, 0, 1], [-1, -1, -1], [0, 0, 0]], ["a", "b", "c"])
+    assert found.labels.dtype == np.int8 and found.has_target.tolist() == [True, False, True]
+    assert found.target(0).tolist() == [1, 0, 1] and found.target(1) is None
+    assert repr(found) == "ImageDataset('made', split='train', images=3, labeled=2, classes=3)"
+    other = found.with_classes(["c", "a", "new", "b"])
+    assert other.labels.tolist() == [[1, 1, 0, 0], [-1] * 4, [0] * 4]
+    with pytest.raises(UserError, match="unknown class in 'made' 'a'"):
+        found.with_classes(["b", "c"])
+    assert found.with_classes(["a", "c"]).labels.tolist() == [[1, 1], [-1, -1], [0, 0]]  # "b" has no image
+    both = join(found, source([0, 1], ["x", "y"]))
+    assert both.labels.dtype == np.int8 and both.labels[3:].tolist() == [[-1] * 3] * 2
+    assert found.in_squares(2).labels[1].tolist() == [1, 0, 1] and not found.without_targets().has_target.any()
+    assert set(make_split(found, 1).labeled.values()) == {None}
+    for wrong in ([[2, 0, 0]], [[0, -1, 1]]):
+        with pytest.raises(UserError, match="out of range. Labels are 0..1, or -1"):
+            source(wrong, ["a", "b", "c"])
 
 
 def test_join_takes_labels_from_the_first_and_images_from_both():
@@ -121,7 +141,7 @@ def test_join_takes_labels_from_the_first_and_images_from_both():
 
 
 def test_join_needs_a_label():
-    with pytest.raises(UserError, match="swap them"):
+    with pytest.raises(UserError, match="Swap them"):
         join(source([-1, -1], []), source([0, 1], ["a", "b"]))
 
 
@@ -242,13 +262,13 @@ def test_metadata_columns(tmp_path, make):
 def test_metadata_mistakes(tmp_path, make):
     make.files(tmp_path, ["a.png"])
     write_rows(tmp_path, [("file_name", "label"), ("a.png", "cat"), ("gone.png", "dog")])
-    with pytest.raises(UserError, match="1 file names in metadata.csv without an image, such as 'gone.png'"):
+    with pytest.raises(UserError, match="1 file names in metadata.csv have no image, such as 'gone.png'"):
         load_source(tmp_path)
     write_rows(tmp_path, [("file_name", "label"), ("a.png", "cat"), ("a.png", "dog")])
     with pytest.raises(UserError, match="'a.png' twice.*'cat' and as 'dog'"):
         load_source(tmp_path)
     write_rows(tmp_path, [{"file_name": "a.png"}], "metadata.jsonl")
-    with pytest.raises(UserError, match="keep one"):
+    with pytest.raises(UserError, match="Keep one"):
         load_source(tmp_path)
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "metadata.jsonl").write_text("{not json")
@@ -289,33 +309,24 @@ def test_links_in_a_circle(tmp_path, make):
 
 
 def test_what_is_no_data_set(tmp_path, make):
-    with pytest.raises(UserError, match="found no images"):
+    with pytest.raises(UserError, match="There are no images"):
         load_source(tmp_path)
     with pytest.raises(UserError, match="did you mean '.*photos'"):
         make.files(tmp_path / "photos", ["1.png"])
         load_source(tmp_path / "photo")
-    with pytest.raises(UserError, match="expected a folder of images or a .parquet file"):
+    with pytest.raises(UserError, match="Give a folder of images or a .parquet file"):
         load_source(tmp_path / "photos" / "1.png")
-    with pytest.raises(UserError, match="only the Hub has revisions"):
+    with pytest.raises(UserError, match="only the Hub has them"):
         load_source(tmp_path / "photos", revision="main")
-    with pytest.raises(UserError, match="config 'x' for the folder"):
+    with pytest.raises(UserError, match="no config 'x' in the folder"):
         load_source(tmp_path / "photos", config="x")
-    with pytest.raises(UserError, match="no metadata.csv"):
+    with pytest.raises(UserError, match="needs a metadata.csv"):
         load_source(tmp_path / "photos", label_column="label")
 
 
-def test_data_in_memory_or_as_save_to_disk_leaves_it(tmp_path):
-    """A run is resumed and evaluated from the name of its data: what has none says how to get one."""
-    ours = datasets.Dataset.from_dict({"image": [load_digits().images[0].tolist()], "label": [0]})
-    for call in (load_source, lambda d: finetune(dataset=d, num_labels=1)):
-        with pytest.raises(
-            UserError, match=r"found a Dataset as data set; .* fix: of a datasets.Dataset, dataset.to_parquet\("
-        ):
-            call(ours)
-    with pytest.raises(UserError, match=r"found a Dataset; expected a ImageDataset; fix: make_split\(load_source"):
-        make_split(ours, 1)
-    ours.save_to_disk(tmp_path / "disk")
-    with pytest.raises(UserError, match="found what save_to_disk wrote .* fix: datasets.load_from_disk"):
+def test_what_save_to_disk_leaves_is_no_folder_of_images(tmp_path):
+    datasets.Dataset.from_dict({"label": [0]}).save_to_disk(tmp_path / "disk")
+    with pytest.raises(UserError, match="what save_to_disk wrote. Pass datasets.load_from_disk"):
         load_source(tmp_path / "disk")
 
 

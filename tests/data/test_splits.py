@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, load_source
-from hf_lowlabel.data.splits import Split, make_split, manifest
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
+from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.splits import Split, manifest
 from hf_lowlabel.errors import UserError
 
 NAMES = ["ant", "bee", "cat"]
@@ -28,7 +30,7 @@ def digits():
     return load_source("digits")
 
 
-def test_parts_are_disjoint_and_the_pool_holds_the_labeled(digits):
+def test_parts_are_disjoint_and_the_cache_holds_the_labeled(digits):
     split = make_split(digits, 40, seed=0, class_balanced=True, validation=30, test_fraction=0.2)
     at = split.resolve(digits)
     assert [len(part) for part in at] == [40, 40, 30, 359, 1797 - 30 - 359]
@@ -68,7 +70,7 @@ def test_what_does_not_divide_goes_to_classes_by_the_seed(digits):
     assert len({tuple(sorted(name for name, n in count.items() if n == 3)) for count in picked}) > 1
 
 
-def test_unlabeled_images_are_in_the_pool_only():
+def test_unlabeled_images_are_in_the_cache_only():
     data = source([0, 1, 2, 0, 1, 2, -1, -1, -1])
     at = make_split(data, 3, seed=0, class_balanced=True, validation=1, test_fraction=0.2).resolve(data)
     assert {6, 7, 8} <= set(at.train) and not {6, 7, 8} & (set(at.labeled) | set(at.test) | set(at.validation))
@@ -90,15 +92,15 @@ def test_classes_without_a_label_are_named():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(num_labels=2, class_balanced=True), "2 labels for 3 classes.*--num-labels 3 or more"),
-        (dict(num_labels=7), "found 6 labeled images to choose from.*expected at least 7"),
-        (dict(num_labels=6, test_fraction=0.34), r"found 4 .*\(6 less 2 for test and 0 for validation\)"),
+        (dict(num_labels=2, class_balanced=True), "2 labels cannot cover 3 classes.*--num-labels 3 or more"),
+        (dict(num_labels=7), "6 images with a label are left.*budget is 7"),
+        (dict(num_labels=6, test_fraction=0.34), r"4 images .*\(6 less 2 for test and 0 for validation\)"),
         (dict(num_labels=6, class_balanced=True), "cat has 1.*--num-labels 3 or fewer"),
         (dict(num_labels=0), "budget of 0"),
         (dict(num_labels=-4), "budget of -4"),
         (dict(num_labels=1, test_fraction=1.0), "test fraction of 1.0"),
-        (dict(num_labels=1, validation=-1), "-1 images for validation"),
-        (dict(num_labels=1, validation=9), "6 labeled images left for validation; expected at least 9"),
+        (dict(num_labels=1, validation=-1), "for validation is -1"),
+        (dict(num_labels=1, validation=9), "6 labeled images are left for validation, which asks for 9"),
     ],
 )
 def test_budgets_that_cannot_be_met(arguments, message):
@@ -107,13 +109,13 @@ def test_budgets_that_cannot_be_met(arguments, message):
 
 
 def test_a_source_without_labels_cannot_be_split():
-    with pytest.raises(UserError, match="found no label.*--split"):
+    with pytest.raises(UserError, match="There is no label.*--split"):
         make_split(source([-1, -1], []), 2)
 
 
 def test_one_class_is_none_to_learn():
     for names in (["ant"], NAMES):
-        with pytest.raises(UserError, match="found the one class 'ant' among 3 labels of 'made'; expected at least 2"):
+        with pytest.raises(UserError, match="All 3 labels of 'made' are of the one class 'ant'"):
             make_split(source([0, 0, -1, 0], names), 2)
 
 
@@ -174,13 +176,13 @@ def test_labels_outside_the_class_names():
 
 
 def test_images_the_data_lacks():
-    with pytest.raises(UserError, match="found 2 images in the split that 'made' lacks, such as 'x'"):
+    with pytest.raises(UserError, match="2 images of the split are not in 'made', such as 'x'"):
         Split("list", NAMES, {"im0": "ant", "x": "bee"}, test=["y"]).resolve(source([0, 1, 2]))
 
 
 @pytest.mark.parametrize("parts", [dict(test=["im0"]), dict(validation=["im0"]), dict(test=["im1", "im1"])])
 def test_an_image_in_two_parts(parts):
-    with pytest.raises(UserError, match="expected each once"):
+    with pytest.raises(UserError, match="List each image once"):
         Split("list", NAMES, {"im0": "ant"}, **parts)
 
 
@@ -188,11 +190,11 @@ def test_an_image_in_two_parts(parts):
     "text, message",
     [
         ("{", "not JSON"),
-        ("[]", "found a list"),
+        ("[]", "holds a list"),
         ('{"dataset": "d", "class_names": ["a"], "labelled": {}}', "unknown key .*'labelled': did you mean 'labeled'"),
-        ('{"dataset": "d", "class_names": ["a"]}', "'labeled' = None.*expected a dict"),
-        ('{"dataset": "d", "class_names": ["a"], "labeled": ["x"]}', r"'labeled' = \['x'\]"),
-        ('{"dataset": "d", "class_names": ["a"], "labeled": {}, "unlabeled": ["x"]}', "expected 'rest'"),
+        ('{"dataset": "d", "class_names": ["a"]}', "'labeled' in .* is None, not a dict"),
+        ('{"dataset": "d", "class_names": ["a"], "labeled": ["x"]}', r"'labeled' in .* is \['x'\]"),
+        ('{"dataset": "d", "class_names": ["a"], "labeled": {}, "unlabeled": ["x"]}', "only 'rest'"),
     ],
 )
 def test_a_damaged_manifest(tmp_path, text, message):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 
@@ -110,10 +110,10 @@ def test_a_bad_image_is_listed_and_its_place_taken(tmp_path, make):
 def test_too_many_bad_images_stop_the_stream(tmp_path, make):
     images = [{"bytes": make.encoded(make.picture(i)) if i % 2 else b"no image", "path": None} for i in range(30)]
     make.table(tmp_path / "t.parquet", [0] * 30, image=images)
-    with pytest.raises(UserError, match="images that cannot be used .*at most 1.0%"):
+    with pytest.raises(UserError, match="images cannot be used .*at most 1.0%"):
         list(stream(tmp_path / "t.parquet").stream(torch.zeros(6, 5).unbind()))
     make.table(tmp_path / "none.parquet", [0] * 4, image=[{"bytes": b"x", "path": None}] * 4)
-    with pytest.raises(UserError, match="a whole batch of 3 images"):
+    with pytest.raises(UserError, match="A whole batch of 3 images"):
         next(stream(tmp_path / "none.parquet").stream([torch.zeros(3)]))
 
 
@@ -128,7 +128,7 @@ def test_columns_and_splits_are_checked(shards):
 def test_only_parquet_and_the_hub_have_shards(tmp_path, make, monkeypatch, dataset):
     make.files(tmp_path / "folder", ["a/0.png"])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"'{dataset}', which has no shards; expected parquet"):
+    with pytest.raises(UserError, match=f"'{dataset}' has no shards, as parquet files"):
         Shards(dataset)
 
 

@@ -6,8 +6,8 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_lowlabel.data.dataset import load_source
 from hf_lowlabel.data.images import BadImage
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 
 
@@ -51,7 +51,7 @@ def test_a_folder_with_data_per_split(tmp_path, make):
 def test_a_single_file_is_the_split_of_its_name(tmp_path, make):
     path = make.table(tmp_path / "test-0.parquet", [0, 1])
     assert len(load_source(path, split="test")) == 2
-    with pytest.raises(UserError, match="single file.*expected test or train"):
+    with pytest.raises(UserError, match="single file.*is split test or train"):
         load_source(path, split="validation")
 
 
@@ -72,11 +72,11 @@ def test_labels_of_any_kind(tmp_path, make):
     assert read("text", ["b", "", None, "a"]) == (["a", "b"], [1, -1, -1, 0])
     assert read("floats", [3.0, float("nan"), 1.0, -1.0]) == (["1", "3"], [1, -1, 0, -1])
     assert read("bools", [True, False]) == (["False", "True"], [1, 0])
-    with pytest.raises(UserError, match="label -2 of image '1' in column 'label' out of range"):
+    with pytest.raises(UserError, match="Label -2 of image '1' in column 'label' is out of range"):
         read("negative", [0, -2])
-    with pytest.raises(UserError, match="label 0.5 .* out of range"):
+    with pytest.raises(UserError, match="Label 0.5 .* out of range"):
         read("fraction", [0.5, 1.0])
-    with pytest.raises(UserError, match="expected whole numbers, text or declared classes"):
+    with pytest.raises(UserError, match="whole numbers, text or declared classes"):
         read("lists", [[1], [2]])
 
 
@@ -87,7 +87,7 @@ def test_a_declared_label_out_of_range(tmp_path, make):
     schema = datasets.Dataset.from_dict({"image": [], "label": []}, features=features).data.schema
     table = pq.read_table(make.table(tmp_path / "x.parquet", [0, 5])).replace_schema_metadata(schema.metadata)
     pq.write_table(table, tmp_path / "y.parquet")
-    with pytest.raises(UserError, match="label 5 of image '1' out of range; expected 0..1"):
+    with pytest.raises(UserError, match="Label 5 of image '1' is out of range. Labels are 0..1"):
         load_source(tmp_path / "y.parquet")
 
 
@@ -101,7 +101,7 @@ def test_columns_are_found_or_asked_for(tmp_path, make):
     assert len(load_source(path, image_column="photo")) == 2
     with pytest.raises(UserError, match="image column 'phota': did you mean 'photo'"):
         load_source(path, image_column="phota")
-    with pytest.raises(UserError, match="found column 'label' of type"):
+    with pytest.raises(UserError, match="column 'label' is of type"):
         load_source(path, image_column="label")
     with pytest.raises(UserError, match="label column 'labels': did you mean 'label'"):
         load_source(path, image_column="photo", label_column="labels")
@@ -117,7 +117,7 @@ def test_two_columns_of_classes_need_a_choice(tmp_path, make):
     features = datasets.Features({"image": datasets.Image(), "fine_label": kind, "coarse_label": kind})
     rows = {"image": [make.picture(0)], "fine_label": [1], "coarse_label": [0]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="fine_label, coarse_label; expected one"):
+    with pytest.raises(UserError, match="fine_label, coarse_label. Name one"):
         load_source(tmp_path / "t.parquet")
     assert load_source(tmp_path / "t.parquet", label_column="fine_label").labels.tolist() == [1]
 

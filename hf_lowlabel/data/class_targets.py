@@ -1,0 +1,140 @@
+"""One class for an image: the name of its folder, a column of a metadata file or a column of a table.
+
+photos/cat/1.jpg  photos/dog/2.jpg  photos/unlabeled/3.jpg  photos/4.jpg    folder = class; the last two have none
+photos/metadata.csv (or .jsonl): file_name, label                           empty or not listed = unlabeled
+photos/1.jpg  photos/2.jpg                                                  no labels at all
+photos/train/...  photos/test/...  photos/validation/...                    each of the above per split
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import UserError
+from . import digits
+from .dataset import ImageDataset, Origin, check_labels, make_dataset
+from .folders import METADATA, UNLABELED, FileReader, image_files, metadata_file, metadata_rows, split_root, subfolders
+from .labels import LABEL_COLUMNS, class_indices, label_column, label_text
+from .tables import Table
+from .targets import Targets
+
+
+class ClassTargets(Targets):
+    """label_column: of tables and metadata files; where it is not given, it is found."""
+
+    def __init__(self, label_column: str | None = None):
+        self.label_column = label_column
+        self.embedded = {"digits": digits.digits}
+
+    def folder(self, path: Path, split: str) -> ImageDataset:
+        root, siblings = split_root(path, split)
+        files = image_files(root)
+        ids = [file.id for file in files]
+        if (metadata := metadata_file(root)) is not None:
+            labels, names = class_indices(metadata_labels(metadata, ids, self.label_column))
+        elif self.label_column is not None:
+            raise UserError(
+                f"The label column {self.label_column!r} needs a metadata.csv or metadata.jsonl, and there is no such "
+                f"file in {str(root)!r}."
+            )
+        else:
+            texts = [folder_label(id) for id in ids]
+            others = {name for other in siblings for name in class_folders(other)} if any(texts) else ()
+            labels, names = class_indices(texts, others)
+        reader = FileReader(root, [file.path for file in files])
+        origin = Origin(path.resolve().name, split)
+        return make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
+
+    def table(self, table: Table) -> ImageDataset:
+        reader, ids = table.images()
+        column = find_label(table.features, self.label_column)
+        labels, names = np.full(len(ids), -1), []
+        if column is not None:
+            labels, names = read_labels(table.column(column), table.features[column], column, ids)
+        return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
+
+    def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
+        return "label", pa.array([label_text(value) for value in values], pa.string())
+
+
+def folder_label(id: str) -> str | None:
+    first, _, rest = id.partition("/")
+    return first if rest and first != UNLABELED else None
+
+
+def class_folders(root: Path) -> set[str]:
+    if any((root / name).is_file() for name in METADATA):
+        return set()
+    return {unicodedata.normalize("NFC", entry.name) for entry in subfolders(root) if entry.name != UNLABELED}
+
+
+def metadata_labels(file: Path, ids: list[str], asked: str | None) -> list[str | None]:
+    """The label of each image by the metadata file; None where it is empty or the image is not listed."""
+    rows, columns = metadata_rows(file, ids)
+    column = label_column(columns, asked, f" in {file.name}")
+    others = [name for name in columns if name != "file_name"]
+    if column is None and others:
+        warnings.warn(
+            f"{file.name} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
+            f"count as unlabeled. Name the label column if one of {others} is it.",
+            stacklevel=2,
+        )
+    labels: dict[str, str] = {}
+    for id, row in rows:
+        text = label_text(row.get(column)) if column else None
+        if text is not None and labels.setdefault(id, text) != text:
+            raise UserError(f"{file.name} names {id!r} twice, as {labels[id]!r} and as {text!r}. Keep one label.")
+    return [labels.get(id) for id in ids]
+
+
+def find_label(features, asked: str | None) -> str | None:
+    """The label column: as asked, or by its name, or the only one that declares classes; None when there is none."""
+    import datasets
+
+    found = label_column(features, asked)
+    declared = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if found is None and len(declared) > 1:
+        raise UserError(
+            f"{len(declared)} columns declare classes: {', '.join(declared)}. Name one with --label-column "
+            f"{declared[0]}."
+        )
+    return found or (declared[0] if declared else None)
+
+
+def read_labels(column: pa.ChunkedArray, feature, name: str, ids: list[str]) -> tuple[np.ndarray, list[str]]:
+    """(int64 [N], class names). Declared classes keep their numbers; other values are classes by their text."""
+    values, declared = column.to_pylist(), getattr(feature, "names", None)
+    if declared is not None:
+        labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+        check_labels(labels, declared, ids)
+        return labels, list(declared)
+    kind, is_kind = column.type, pa.types
+    if not any(
+        test(kind)
+        for test in (
+            is_kind.is_integer,
+            is_kind.is_string,
+            is_kind.is_large_string,
+            is_kind.is_boolean,
+            is_kind.is_floating,
+            is_kind.is_null,
+        )
+    ):
+        raise UserError(
+            f"The label column {name!r} is of type {kind}. Labels are whole numbers, text or declared classes."
+        )
+    if is_kind.is_floating(kind):  # whole numbers with holes become floats on their way through pandas
+        values = [None if value is None or np.isnan(value) else value for value in values]
+    for id, value in zip(ids, values, strict=True):
+        if isinstance(value, (int, float)) and (value < -1 or value != int(value)):
+            raise UserError(
+                f"Label {value} of image {id!r} in column {name!r} is out of range. Labels are whole numbers from 0, "
+                "or -1 for an image without a label."
+            )
+    return class_indices([label_text(value) for value in values])

@@ -1,0 +1,237 @@
+"""From positions in a cache to decoded images, uint8 [n, C, H, W]: squares of one size, or whole images in a padded
+frame.
+
+An image that cannot be decoded is noted with the reason, or, where a decoder is lenient, gives its place to the next
+image of the cache: the same one for any number of workers, ranks or restarts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .dataset import ImageDataset
+from .images import BadImage, check_size
+from .masks import IGNORE
+
+CHUNK = 64
+AHEAD = 64  # images that are decoded, at least, before the first of them is taken over
+LOOK = 1000  # images spread over a cache that are decoded before training streams
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
+
+class Decoder(Dataset):
+    """What a worker holds: positions in the cache -> (uint8 [n, C, H, W], [(id, reason)] of the bad among them).
+
+    source, indices: the cache holds these images of this data set. lenient: a bad image gives its place to the next
+    one of the cache; else it is an error. shape: (C, H, W). sizes: int64 [N, 2] = height, width in px where images are
+    padded.
+    """
+
+    source: ImageDataset
+    indices: np.ndarray
+    lenient: bool
+    sizes: np.ndarray | None
+    masks: bool
+    chunk: int  # images that a thread decodes before it reports
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        raise NotImplementedError
+
+    def read(self, at: int, place: int) -> Tensor:
+        """uint8 [C, H, W]: the image at position `at` as it is shown at `place`. Raises BadImage."""
+        raise NotImplementedError
+
+    def keep(self, rows: np.ndarray) -> Decoder:
+        """Of the images at these positions alone."""
+        sizes = {} if self.sizes is None else {"sizes": self.sizes[rows]}
+        return replace(self, indices=self.indices[rows], **sizes)
+
+    def ids(self) -> list[str]:
+        return [self.source.ids[i] for i in self.indices]
+
+    def named(self, bad: dict[int, str]) -> list[tuple[str, str]]:
+        """[(id, reason)] of {position: reason}."""
+        return [(self.source.ids[self.indices[at]], reason) for at, reason in bad.items()]
+
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
+        bad: dict[int, str] = {}
+        out = torch.empty(len(positions), *self.shape, dtype=torch.uint8)
+        for row, position in enumerate(positions):
+            out[row] = self.first_good(position, bad)
+        return out, self.named(bad)
+
+    def first_good(self, place: int, bad: dict[int, str]) -> Tensor:
+        """The image at `place` or, if lenient, the first of the `LOOK` after it that is not bad; notes why in `bad`."""
+        last = min(LOOK, len(self) - 1) if self.lenient else 0
+        for following in range(last + 1):
+            at = (place + following) % len(self)
+            try:
+                return self.read(at, place)
+            except BadImage as error:
+                if following == last:
+                    raise
+                bad[at] = error.reason
+
+
+@dataclass
+class SquareDecoder(Decoder):
+    """Squares of `size` px out of the middle of images whose short side is scaled to it."""
+
+    source: ImageDataset
+    indices: np.ndarray
+    size: int
+    interpolation: str = "bilinear"
+    lenient: bool = False
+    sizes, masks, chunk = None, False, CHUNK
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.size, self.size
+
+    def read(self, at: int, place: int) -> Tensor:
+        return self.source.decode(self.indices[at], self.size, self.interpolation)
+
+
+@dataclass
+class PaddedDecoder(Decoder):
+    """Whole images in the upper left corner of a frame of (height, width) px, with their masks as last channel or
+    without.
+
+    Another image in the place of a bad one has the size the bad one has in `sizes`, which its views were drawn for.
+    """
+
+    source: ImageDataset
+    indices: np.ndarray
+    sizes: np.ndarray
+    frame: tuple[int, int]
+    masks: bool
+    lenient: bool = False
+    chunk = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3 + self.masks, *self.frame
+
+    def read(self, at: int, place: int) -> Tensor:
+        i, (height, width) = int(self.indices[at]), self.sizes[place].tolist()
+        image = self.source.rgb(i)
+        out = torch.zeros(self.shape, dtype=torch.uint8)
+        if self.masks:
+            mask = Image.fromarray(self.source.mask(i, image.size))
+            mask = mask.resize((width, height), Image.Resampling.NEAREST)
+            out[3] = IGNORE
+            out[3, :height, :width] = torch.from_numpy(np.array(mask))
+        pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        out[:3, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1)
+        return out
+
+
+def resized(width: int, height: int, long_side: int | None) -> tuple[int, int]:
+    """(width, height) after scaling the longer side to `long_side` px; the other is floored, as transformers does."""
+    if long_side is None:
+        return width, height
+    scale = min(long_side / height, long_side / width)
+    return max(int(width * scale), 1), max(int(height * scale), 1)
+
+
+def measure(
+    source: ImageDataset, indices: np.ndarray, long_side: int | None, threads: int
+) -> tuple[np.ndarray, dict[int, str]]:
+    """(int64 [N, 2] = height, width in the cache; {row: why it cannot be used}), from the headers alone."""
+    sizes, bad = np.ones((len(indices), 2), dtype=np.int64), {}
+
+    def work(row: int) -> tuple[int, int] | BadImage:
+        try:
+            width, height = source.size(indices[row])
+            check_size(width, height)
+            return resized(width, height, long_side)
+        except BadImage as error:
+            return error
+
+    for row, found in enumerate(in_threads(work, range(len(indices)), threads, AHEAD)):
+        if isinstance(found, BadImage):
+            bad[row] = found.reason
+        else:
+            sizes[row] = found[::-1]
+    return sizes, bad
+
+
+def decode_all(
+    decoder: Decoder, rows: Sequence[int], threads: int, progress: Progress | None = None
+) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
+    """(first, uint8 [n, C, H, W], {place in `rows`: reason}) of the images at positions `rows`, in order, in threads
+    (PIL lets go of the interpreter); the pixels of bad images are 0."""
+
+    def work(start: int):
+        part = torch.zeros(min(decoder.chunk, len(rows) - start), *decoder.shape, dtype=torch.uint8)
+        errors = {}
+        for k in range(len(part)):
+            try:
+                part[k] = decoder.read(int(rows[start + k]), int(rows[start + k]))
+            except BadImage as error:
+                errors[start + k] = error.reason
+        return start, part, errors
+
+    starts, threads = range(0, len(rows), decoder.chunk), max(threads, 1)
+    for start, part, errors in in_threads(work, starts, threads, max(2 * threads, AHEAD // decoder.chunk)):
+        if progress is not None:
+            progress(start + len(part), len(rows))
+        yield start, part, errors
+
+
+def decode_chunks(
+    source: ImageDataset, indices: np.ndarray, size: int, interpolation: str, threads: int, progress=None
+):
+    """`decode_all` of the squares of the images at `indices`, `CHUNK` at a time."""
+    return decode_all(SquareDecoder(source, indices, size, interpolation), range(len(indices)), threads, progress)
+
+
+def find_bad(decoder: Decoder, rows: Sequence[int], threads: int, progress: Progress | None = None) -> dict[int, str]:
+    """{position: why it cannot be decoded} of those of `rows` that are bad."""
+    parts = decode_all(decoder, rows, threads, progress)
+    return {int(rows[k]): reason for _, _, errors in parts for k, reason in errors.items()}
+
+
+def spread(count: int) -> np.ndarray:
+    """int64: up to `LOOK` of `count` positions, spread over all."""
+    return np.linspace(0, count - 1, min(LOOK, count)).astype(np.int64)
+
+
+def in_threads(function: Callable, items: Iterable, threads: int, ahead: int) -> Iterator:
+    """`map` in order; with at most `ahead` results waiting, a slow consumer does not collect the whole set in
+    memory."""
+    todo = iter(items)
+    with ThreadPoolExecutor(max(threads, 1)) as executor:
+        waiting = deque(executor.submit(function, item) for item in itertools.islice(todo, ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting += (executor.submit(function, item) for item in itertools.islice(todo, 1))
+            yield result
+
+
+def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> None:
+    """Raises UserError when more than the share `max_bad` of `count` images, or all, are `skipped`."""
+    if len(skipped) > max_bad * count or len(skipped) == count:
+        shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
+        needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
+        larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
+        raise UserError(
+            f"{len(skipped)} of {count} images cannot be used ({shown}), and at most {max_bad:.1%} of them may be bad. "
+            f"Repair or remove the files{larger}."
+        )

@@ -1,0 +1,121 @@
+"""A mask for an image: a file beside it, or a column of a table.
+
+An image without a mask is an unlabeled image; it is never asked for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import UserError
+from . import shapes
+from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
+from .images import upright
+from .mask_folders import find_files, layout
+from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
+from .tables import Table, asked_column, encoded_images, is_image
+from .targets import Targets
+
+MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
+SCANNED = 500  # masks looked at to count the classes of a data set that names none
+
+
+@dataclass
+class MaskTargets(Targets):
+    """mask_column: of tables; where it is not given, it is found by its name.
+
+    classes: names in the order of their index, or a text file of them (masks.read_classes), with colours where masks
+    are colours; None: the layout's own, else as many as the masks' values tell. mask_format: "index", "binary" or
+    "colors". mask_ignore: raw mask values that take no part, beside 255.
+    """
+
+    mask_column: str | None = None
+    classes: Sequence[str] | str | Path | None = None
+    mask_format: str | None = None
+    mask_ignore: Sequence[int] = ()
+    embedded: dict = field(default_factory=lambda: {"shapes": shapes.shapes})
+
+    def lays_out(self, path: Path) -> bool:
+        return layout(path) is not None
+
+    def folder(self, path: Path, split: str) -> ImageDataset:
+        found = find_files(path, split)
+        has_mask = np.array([id in found.masks for id in found.files])
+        origin = Origin(path.resolve().name, split)
+        return self.build(
+            origin,
+            list(found.files),
+            has_mask,
+            found.images,
+            found.mask_reader,
+            found.content(),
+            found.names,
+            found.format,
+        )
+
+    def table(self, table: Table) -> ImageDataset:
+        column = find_mask(table.features, self.mask_column, table.in_memory)
+        images, ids = table.images(besides=column)
+        masks = table.reader(column)
+        return self.build(table.origin, ids, masks.present(), images, masks, table.content(images, masks))
+
+    def pairs(self, values: Sequence) -> tuple[str, pa.ChunkedArray]:
+        return "mask", encoded_images(values)
+
+    def build(
+        self, origin: Origin, ids: list[str], has_mask: np.ndarray, reader: Reader, mask_reader: Reader, content,
+        names: list[str] | None = None, own: MaskFormat | None = None,
+    ) -> ImageDataset:  # fmt: skip
+        """names, own: the layout's class names and format, which hold unless others are declared."""
+        colors = None
+        if isinstance(self.classes, (str, Path)):
+            names, colors = read_classes(self.classes)
+        elif self.classes is not None:
+            names = [str(name) for name in self.classes]
+            check_names(names)
+        meaning = own or MaskFormat()
+        if own is None or self.mask_format or self.mask_ignore:
+            kind = self.mask_format or meaning.kind
+            made = make_coding(kind, names or [], colors, self.mask_ignore)
+            meaning = replace(made, table=meaning.table if kind == meaning.kind else None)
+        masks = Masks(mask_reader, meaning)
+        if names is None and meaning.kind == "binary":
+            names = ["background", "object"]
+        elif names is None:
+            names = [f"class {k}" for k in range(count_classes(origin.name, ids, np.flatnonzero(has_mask), masks))]
+        return make_dataset(origin, ids, has_mask, list(names), content, reader, masks=masks)
+
+
+def find_mask(features, asked: str | None, in_memory: bool = False) -> str:
+    """The mask column: as asked, or by its name."""
+    if asked is not None:
+        return asked_column(features, asked, "mask", in_memory)
+    for name in MASK_COLUMNS:
+        if name in features and is_image(features[name], in_memory):
+            return name
+    raise UserError(
+        f"There is no mask column among {', '.join(features)}: none called {', '.join(MASK_COLUMNS[:4])} ... holds "
+        "images. Name it with --mask-column."
+    )
+
+
+def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> int:
+    """One more than the largest value in up to `SCANNED` of the masks, `rows`."""
+    if not len(rows):
+        raise UserError(f"There are neither masks nor class names in {name!r}. Give the classes (--classes).")
+    top = 0
+    for i in rows[:: -(-len(rows) // SCANNED)]:
+        with masks.reader(int(i)) as file:
+            values = decode_mask(upright(file), masks.format, IGNORE, ids[i])
+        top = max(top, int(values[values != IGNORE].max(initial=0)))
+    if top == 0:
+        raise UserError(
+            f"There is no mask value but 0 and 255 in {name!r}, where 255 marks pixels that take no part. Declare mask "
+            "format 'binary' if 255 is the object, or give the classes."
+        )
+    return top + 1

@@ -1,0 +1,145 @@
+"""Opening a data set, whatever it is and wherever it lies.
+
+load_source("digits")                                    the embedded set
+load_source("photos/")                                   a folder (class_targets.py says which layouts)
+load_source("cifar10.parquet"), load_source("cifar10/")  parquet, a file or a folder
+load_source("org/name", config=..., revision=...)        a data set on the Hub
+load_source(frame), load_source([("1.jpg", "cat"), ...]) in memory (memory.py)
+load_segmentation("shapes")                              the embedded set with masks
+load_segmentation("photos/", classes="classes.txt")      photos/images/, photos/masks/ (mask_folders.py), or VOC's or
+                                                         Cityscapes' own layout
+load_segmentation("camvid/", classes=[...])              parquet or a Hub id: an image and a mask column
+join(load_source("labeled/"), load_source("photos/"))    labels here, raw images there
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, unknown
+from .class_targets import ClassTargets
+from .dataset import ImageDataset
+from .folders import is_table
+from .mask_targets import MaskTargets
+from .memory import memory_table
+from .tables import open_hub, open_parquet
+from .targets import Targets
+
+
+def open_dataset(
+    dataset: Any,
+    targets: Targets,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    image_column: str | None = None,
+) -> ImageDataset:
+    """The images of a data set, with their targets where they are known.
+
+    Args:
+        dataset: the name of an embedded set, a folder, a parquet file, a Hub id, a `datasets.Dataset` or DatasetDict, a
+            pandas DataFrame with a column of paths, PIL images or encoded bytes, or a list of paths or of (path,
+            target) pairs. A local path wins over a Hub id.
+        targets: how the targets are read: `ClassTargets`, `MaskTargets`, or another of that kind.
+        config, revision: of a data set on the Hub.
+        split: the part of the data set, such as "train" or "test".
+        image_column: of tables; where it is not given, it is found, and when that is ambiguous the error names the
+        choices.
+
+    Returns:
+        The ImageDataset.
+
+    Raises:
+        MissingSplit: there is no such split.
+        UserError: it cannot be read; the message says why and what to do.
+    """
+    if not isinstance(dataset, (str, Path)):
+        if config is not None or revision is not None:
+            raise UserError("A data set in memory has no config and no revision. Leave them out.")
+        return targets.table(memory_table(dataset, targets, split, image_column))
+    name, path = str(dataset), Path(dataset).expanduser()
+    if name in targets.embedded:
+        if path.exists():
+            warnings.warn(
+                f"{name!r} means the embedded set; for the folder of that name write './{name}'", stacklevel=3
+            )
+        return targets.embedded[name](split)
+    if not path.exists():
+        if not looks_like_hub_id(name):
+            raise missing(name, path, targets)
+        return targets.table(open_hub(name, config, split, revision, image_column))
+    if revision is not None:
+        raise UserError(f"The local path {name!r} has no revision {revision!r}: only the Hub has them. Leave it out.")
+    if is_table(path) and not targets.lays_out(path):
+        return targets.table(open_parquet(path, config, split, image_column))
+    check_folder(path, name, config, image_column)
+    return targets.folder(path, split)
+
+
+def check_folder(path: Path, name: str, config: str | None, image_column: str | None) -> None:
+    if path.is_file():
+        raise UserError(f"The file {name!r} is no data set. Give a folder of images or a .parquet file.")
+    if (path / "dataset_dict.json").is_file() or all(
+        (path / file).is_file() for file in ("state.json", "dataset_info.json")
+    ):
+        raise UserError(
+            f"{name!r} holds what save_to_disk wrote. Pass datasets.load_from_disk({name!r}) itself, or for the "
+            "command line write parquet: its to_parquet('data.parquet'), for each split one file."
+        )
+    if config is not None or image_column is not None:
+        what = f"config {config!r}" if config is not None else f"image column {image_column!r}"
+        raise UserError(f"There is no {what} in the folder of images {name!r}. Leave it out.")
+
+
+def looks_like_hub_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if Path(name).suffix == ".parquet":
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def missing(name: str, path: Path, targets: Targets) -> UserError:
+    here = path.parent if path.parent.is_dir() else Path()
+    known = [str(here / entry.name) for entry in here.iterdir()] if here.is_dir() else []
+    return unknown("data set (no such path, and not a Hub id)", name, [*known, *targets.embedded])
+
+
+def load_source(
+    dataset: Any,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> ImageDataset:
+    """Images with classes: `open_dataset` with `ClassTargets(label_column)`."""
+    targets = ClassTargets(label_column)
+    return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)
+
+
+def load_segmentation(
+    dataset: Any,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    image_column: str | None = None,
+    mask_column: str | None = None,
+    classes: Sequence[str] | str | Path | None = None,
+    mask_format: str | None = None,
+    mask_ignore: Sequence[int] = (),
+) -> ImageDataset:
+    """Images with masks: `open_dataset` with `MaskTargets(mask_column, classes, mask_format, mask_ignore)`."""
+    targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore))
+    return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)

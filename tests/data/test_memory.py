@@ -1,0 +1,148 @@
+"""Data sets that are handed over in memory: which images, ids, labels and fingerprints they give."""
+
+from __future__ import annotations
+
+import shutil
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.image_cache import build_padded_cache
+from hf_lowlabel.data.opening import load_segmentation, load_source
+from hf_lowlabel.errors import MissingSplit, UserError
+
+FILES = ["cat/a.png", "dog/b.png", "dog/c.png"]
+
+
+def same(found, make, count: int = 3) -> None:
+    assert [found.name, found.config, found.revision] == ["memory", None, None] and len(found) == count
+    for i in range(count):
+        assert np.array_equal(np.array(found.image(i)), np.array(make.picture(i)))
+
+
+def test_a_list_of_paths_and_labels(tmp_path, make):
+    root = make.files(tmp_path / "here", FILES)
+    pairs = [(root / "cat/a.png", "cat"), (str(root / "dog/b.png"), 7), (root / "dog/c.png", None)]
+    found = load_source(pairs)
+    same(found, make)
+    assert found.ids == FILES and found.class_names == ["7", "cat"] and found.labels.tolist() == [1, 0, -1]
+    shutil.copytree(root, tmp_path / "there")
+    moved = [(str(path).replace("here", "there"), label) for path, label in pairs]
+    assert load_source(moved).fingerprint == found.fingerprint
+    assert load_source(pairs[:2]).fingerprint != found.fingerprint
+    (tmp_path / "there/dog/b.png").write_bytes(make.encoded(make.picture(9, 40, 40)))
+    assert load_source(moved).fingerprint != found.fingerprint
+
+    plain = load_source([path for path, _ in pairs])
+    same(plain, make)
+    assert plain.ids == FILES and not plain.has_target.any() and plain.class_names == []
+    assert load_source([str(root / "dog/b.png")]).ids == ["b.png"]
+
+
+@pytest.mark.parametrize("kind", ["paths", "PIL", "bytes", "numbers and holes"])
+def test_a_data_frame(tmp_path, make, kind):
+    root = make.files(tmp_path, FILES)
+    images = {
+        "paths": [str(root / name) for name in FILES],
+        "PIL": [make.picture(i) for i in range(3)],
+        "bytes": [make.encoded(make.picture(i)) for i in range(3)],
+        "numbers and holes": [root / name for name in FILES],
+    }[kind]
+    labels = [1, np.nan, 2] if kind == "numbers and holes" else ["cat", None, "dog"]
+    frame = pd.DataFrame({"path" if kind == "paths" else "photo": images, "label": labels})
+    found = load_source(frame)
+    same(found, make)
+    assert found.labels.tolist() == [0, -1, 1]
+    assert found.class_names == (["1", "2"] if kind == "numbers and holes" else ["cat", "dog"])
+    assert found.ids == (["0", "1", "2"] if kind in ("PIL", "bytes") else FILES)
+    again = frame.copy()
+    assert load_source(again).fingerprint == found.fingerprint
+    again.loc[1, "label"] = again.loc[0, "label"]
+    assert load_source(again).fingerprint != found.fingerprint
+    assert not load_source(frame.drop(columns="label")).has_target.any()
+    assert tmp_path.name not in "".join(found.ids) + found.name
+
+
+def test_ids_of_a_data_frame_are_no_paths_of_this_machine(tmp_path, make):
+    root = make.files(tmp_path, FILES)
+    frame = pd.DataFrame({"image": [make.picture(i) for i in range(3)], "file_name": [str(root / f) for f in FILES]})
+    assert load_source(frame).ids == ["0", "1", "2"]
+    assert load_source(frame.assign(file_name=FILES)).ids == FILES
+    mixed = frame.assign(label=["a", 3, True], image=[str(root / f) for f in FILES])
+    assert load_source(mixed).class_names == ["3", "True", "a"] and load_source(mixed).ids == FILES
+    turned = Image.new("RGB", (8, 4))
+    turned.getexif()[274] = 6
+    assert load_source(pd.DataFrame({"image": [turned]})).image(0).size == (4, 8)
+
+
+def test_a_dataset_and_its_splits(tmp_path, make):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y"])})
+    rows = {"image": [make.picture(i) for i in range(3)], "label": [1, -1, 0]}
+    train = datasets.Dataset.from_dict(rows, features=features)
+    found = load_source(train)
+    same(found, make)
+    assert found.class_names == ["x", "y"] and found.labels.tolist() == [1, -1, 0] and found.ids == ["0", "1", "2"]
+    train.to_parquet(tmp_path / "t.parquet")
+    assert load_source(tmp_path / "t.parquet").fingerprint == found.fingerprint
+    assert load_source(train.select([2, 0])).labels.tolist() == [0, 1]
+
+    both = datasets.DatasetDict({"train": train, "test": train.select([0])})
+    assert len(load_source(both)) == 3 and len(load_source(both, split="test")) == 1
+    assert load_source(both, split="test").split == "test"
+    for data in (both, train, [str(tmp_path / "x.png")]):
+        with pytest.raises(MissingSplit, match="split.*'validation'"):
+            load_source(data, split="validation")
+    assert len(load_source(datasets.DatasetDict({"val": train}), split="validation")) == 3
+
+
+def test_images_of_a_dataset_that_are_files(tmp_path, make):
+    root = make.files(tmp_path, FILES)
+    paths = {"image": [str(root / name) for name in FILES]}
+    for data in (
+        datasets.Dataset.from_dict(paths),
+        datasets.Dataset.from_dict(paths, features=datasets.Features({"image": datasets.Image()})),
+    ):
+        found = load_source(data)
+        same(found, make)
+        assert found.ids == FILES
+    before = found.fingerprint
+    (root / FILES[0]).write_bytes(make.encoded(make.picture(5, 30, 30)))
+    assert load_source(data).fingerprint != before
+
+
+def test_masks(tmp_path, make):
+    root = make.files(tmp_path, ["photos/0.png", "photos/1.png"])
+    for i in range(2):
+        mask = Image.fromarray(np.arange(120, dtype=np.uint8).reshape(10, 12) % 3)
+        mask.save(tmp_path / f"{i}.png")
+    pairs = [(str(root / "photos/0.png"), str(tmp_path / "0.png")), (str(root / "photos/1.png"), None)]
+    frame = pd.DataFrame({"image": [p for p, _ in pairs], "mask": [m for _, m in pairs]})
+    for data in (pairs, frame):
+        found = load_segmentation(data)
+        same(found, make, 2)
+        assert found.ids == ["0.png", "1.png"] and found.labels.tolist() == [0, -1] and len(found.class_names) == 3
+        assert build_padded_cache(found, [0], masks=True).images.shape == (1, 4, 10, 12)
+    alone = load_segmentation([p for p, _ in pairs], classes=["a", "b"])
+    assert not alone.has_target.any() and make_split(found, 1).labeled == {"0.png": None}
+
+
+def test_what_cannot_be_read(tmp_path, make):
+    path = str(make.files(tmp_path, ["1.png"]) / "1.png")
+    for data, message in (
+        ({"image": []}, "cannot be read from a dict"),
+        ([(path, "a", "b")], "paths or .path, label. pairs, not"),
+        ([3], "not .3, None"),
+        ([], "no rows in 'memory'"),
+        ([path, path], "'1.png' is given 2 times"),
+        (pd.DataFrame({"label": [1]}), "0 columns with images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_source(data)
+    with pytest.raises(UserError, match="no config and no revision"):
+        load_source([path], revision="main")
+    with pytest.raises(UserError, match="make_split takes an ImageDataset, not a list"):
+        make_split([path], 1)
