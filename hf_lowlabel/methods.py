@@ -147,7 +147,7 @@ def check_arguments(name: str, arguments: dict, known: dict[str, object]) -> Non
         if key not in offered:
             raise unknown(f"hyperparameter of {name}", key, offered)
         if isinstance(known[key], (int, float)) and not isinstance(value, (int, float)):
-            raise UserError(f"{key} of {name} is {value!r}; expected a number such as {known[key]!r}")
+            raise UserError(f"{key} of {name} is {value!r}. Use a number such as {known[key]!r}.")
 
 
 def build_objective(

@@ -129,7 +129,7 @@ class EMA(nn.Module):
     def __init__(self, student: nn.Module, buffers: str = "copy"):
         super().__init__()
         if buffers not in ("copy", "own", "ema"):
-            raise ValueError(f"buffers is {buffers!r}; expected 'copy', 'own' or 'ema'")
+            raise ValueError(f"buffers is {buffers!r}. Use 'copy', 'own' or 'ema'.")
         self.module, self.buffers_policy = copy.deepcopy(student).requires_grad_(False), buffers
         self.train(self.training)
 

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_mean
-from ..errors import UserError
 from ..objective import FinetuneObjective
-from .functional import predict
+from .functional import check_average, predict
 from .pixels import check_pairs, cross_entropy, half_classes, partner, paste
 
 
@@ -58,8 +57,7 @@ class ClassMix(FinetuneObjective):
     unlabeled_views = {"weak": "weak", "strong": "strong"}
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.968, ema_decay: float = 0.99):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
         self.lambda_u, self.tau = lambda_u, tau
 

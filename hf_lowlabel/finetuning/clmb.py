@@ -21,10 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather, world
-from ..errors import UserError
 from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, cosine_momentum, mlp
 from ..views.counter_rng import keyed
-from .functional import entropy, sigmoid_rampup
+from .functional import check_average, entropy, sigmoid_rampup
 from .pixels import check_pairs, cross_entropy, half_classes, masked_mean, partner, paste
 
 
@@ -92,8 +91,7 @@ class CLMB(FinetuneObjective):
         mix: float = 0.75,
         ema_decay: float = 0.995,
     ):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
         self.lambda_c, self.lambda_e, self.power, self.tau = lambda_c, lambda_e, power, tau
         self.classes, self.fresh, self.samples, self.ramp, self.mix = num_classes, fresh, samples, ramp, mix

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..errors import UserError
 from .fixmatch import FixMatch
-from .functional import predict
+from .functional import check_average, predict
 from .presets import CIFAR, IMAGENET, PRETRAINED
 from .weights import Rule
 
@@ -34,8 +33,7 @@ class FixMatchEMAN(FixMatch):
     ema_buffers = "ema"
 
     def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        check_average(ema_decay, "is the teacher")
         super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay)
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 
 def predict(model: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:
     """Float32 logits [n, K, ...] of each view from ONE forward pass, so that BatchNorm sees one batch."""
@@ -104,6 +106,12 @@ def rotate(x: Tensor, quarters: Tensor) -> Tensor:
     q = quarters.view(-1, 1, 1, 1)
     x = torch.where(q >= 2, x.flip(2, 3), x)
     return torch.where(q % 2 == 1, x.rot90(1, (2, 3)), x)
+
+
+def check_average(ema_decay: float, role: str) -> None:
+    """UserError for a method that keeps no average of the weights, but needs one. role: what it is there for."""
+    if not ema_decay:
+        raise UserError(f"ema_decay is 0, but the averaged network {role}. Use a number between 0 and 1, such as 0.99.")
 
 
 def has_batchnorm(model: nn.Module) -> bool:

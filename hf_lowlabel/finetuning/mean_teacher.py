@@ -12,9 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
 from ..objective import FinetuneObjective
-from .functional import predict, sigmoid_rampup
+from .functional import check_average, predict, sigmoid_rampup
 from .pixels import cross_entropy, masked_mean
 from .presets import CIFAR, PRETRAINED
 
@@ -36,8 +35,7 @@ class MeanTeacher(FinetuneObjective):
     dense_views = {"weak": "strong", "weak2": "weak"}  # views of a pixel share their geometry: colours make the noise
 
     def __init__(self, model: nn.Module, *, lambda_u: float = 50.0, ramp: float = 0.4, ema_decay: float = 0.999):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp = lambda_u, ramp
 

@@ -87,7 +87,6 @@ def partner(x: Tensor) -> Tensor:
 def check_pairs(x: Tensor, method: str) -> None:
     if len(x) < 2:
         raise UserError(
-            f"found {len(x)} unlabeled image for each process and forward pass; expected at least 2, "
-            f"because {method} mixes them in pairs; fix: a larger batch or unlabeled ratio, or fewer "
-            "accumulation steps or processes"
+            f"A forward pass of a process sees {len(x)} unlabeled image, but {method} mixes at least 2. Use a larger batch "
+            "or unlabeled ratio, or fewer accumulation steps or processes."
         )

@@ -54,7 +54,9 @@ def probe_head(
     std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, np.inf)  # what never changes says nothing
     known = np.unique(y)
     if len(known) < 2:
-        raise UserError(f"found labels of {len(known)} class; expected at least two; label an image of another class")
+        raise UserError(
+            "All labels are of one class. Label an image of another class: a probe tells at least two apart."
+        )
     fit = LogisticRegression(C=1 / l2, max_iter=max_iter).fit((x - mean) / std, y)
     V, c = fit.coef_, fit.intercept_
     if len(known) == 2:  # scikit-learn keeps the difference of the two alone
@@ -170,8 +172,8 @@ def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
     known = labels >= 0
     if len(features) != len(labels) or not known.any():
         raise UserError(
-            f"found {len(features)} features and {len(labels)} labels, {known.sum()} of them known; "
-            "expected one label for each image and at least one that is not -1"
+            f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label for "
+            "each image, -1 where it is not known, and at least one that is."
         )
     return features[known], labels[known]
 

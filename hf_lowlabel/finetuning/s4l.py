@@ -74,7 +74,7 @@ class S4LExemplar(FinetuneObjective):
         ema_decay: float = 0.999,
     ):
         if instances < 2:
-            raise UserError(f"instances is {instances}; expected 2 or more views of each image to pull together")
+            raise UserError(f"instances is {instances}, but the views of an image attract each other. Use 2 or more.")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.projector = lambda_u, nn.Linear(model.num_features, width)
         self.keys = ["image", *(f"view{i}" for i in range(2, instances + 1))]
@@ -97,7 +97,7 @@ class S4LExemplar(FinetuneObjective):
         """mean softplus(hardest positive - hardest negative) for embeddings [V B, E] of V views of B images."""
         n = len(z) // len(self.keys)
         if n * world() < 2:
-            raise UserError("found 1 image in a batch; triplets compare images: expected a batch_size of 2 or more")
+            raise UserError("A batch holds 1 image, but the loss compares images. Use a batch_size of 2 or more.")
         image = torch.arange(n, device=z.device).repeat(len(self.keys)) + rank() * n
         positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))
         return F.softplus(positive - negative).mean()

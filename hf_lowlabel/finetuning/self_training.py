@@ -64,7 +64,7 @@ class SelfTraining(FinetuneObjective):
         self.register_buffer("priors", priors)
         self.kept = float((priors.sum(1) > 0).double().mean())
         if not self.kept:
-            raise UserError("found a pseudo-label for none of the images; expected some; fix: give another --prior")
+            raise UserError("The prior has a pseudo-label for none of the images. Give another --prior.")
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]

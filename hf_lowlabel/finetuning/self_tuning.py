@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import embed, products
+from .functional import check_average, embed, products
 from .memory import ClassQueue, left_out
 
 
@@ -59,8 +58,7 @@ class SelfTuning(FinetuneObjective):
         width: int = 1024,
         ema_decay: float = 0.999,
     ):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
+        check_average(ema_decay, "makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_l, self.lambda_u, self.temperature = lambda_l, lambda_u, temperature
         self.projector = nn.Linear(model.num_features, width)

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import align, embed, has_batchnorm, label_weak, products, projection
+from .functional import align, check_average, embed, has_batchnorm, label_weak, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
 from .presets import CIFAR, IMAGENET, PRETRAINED
 
@@ -61,8 +60,8 @@ class SimMatch(FinetuneObjective):
         memory: int = 256,
         ema_decay: float = 0.999,
     ):
-        if teacher and not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        if teacher:
+            check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
         self.lambda_u, self.lambda_in, self.tau, self.alpha = lambda_u, lambda_in, tau, alpha
         self.temperature, self.bank_m, self.num_classes = temperature, bank_m, num_classes

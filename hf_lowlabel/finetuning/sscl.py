@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..errors import UserError
 from ..objective import EMA, FinetuneObjective
-from .functional import beta, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
+from .functional import beta, check_average, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
 from .memory import ClassQueue, Queue, RunningMean, follow_, left_out
 
 
@@ -76,8 +75,7 @@ class SsCL(FinetuneObjective):
         width: int = 64,
         ema_decay: float = 0.999,
     ):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network makes the keys")
+        check_average(ema_decay, "makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_ctr, self.tau, self.gamma, self.margin = lambda_u, lambda_ctr, tau, gamma, margin
         self.alpha, self.prototype_m, self.concat_weak = alpha, prototype_m, has_batchnorm(model)

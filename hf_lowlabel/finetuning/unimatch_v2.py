@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
 from ..objective import FinetuneObjective
 from ..views.counter_rng import keyed
+from .functional import check_average
 from .pixels import check_pairs, cross_entropy, masked_mean, partner, paste
 from .unimatch import random_boxes, sure_loss
 
@@ -46,8 +46,7 @@ class UniMatchV2(FinetuneObjective):
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
     def __init__(self, model: nn.Module, *, tau: float = 0.95, box: float = 0.5, ema_decay: float = 0.996):
-        if not ema_decay:
-            raise UserError("ema_decay is 0; expected a number in (0, 1): the averaged network is the teacher")
+        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
         self.tau, self.box = tau, box
 

@@ -109,7 +109,7 @@ class DINO(PretrainObjective):
     ):
         super().__init__(encoder)
         if local_crops < 0:
-            raise UserError(f"local_crops is {local_crops}; expected 0 or more views of each image")
+            raise UserError(f"local_crops is {local_crops}. Use 0 or more views of each image.")
         self.views = ("byol1", "byol2") + ("dino-local",) * local_crops
         self.tau_s, self.tau_t0, self.tau_t, self.tau_warmup = tau_s, tau_t0, tau_t, tau_warmup
         self.center_m, self.m0, self.freeze_last = center_m, m0, freeze_last

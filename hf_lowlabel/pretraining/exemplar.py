@@ -41,13 +41,13 @@ class Exemplar(PretrainObjective):
     def __init__(self, encoder: nn.Module, *, instances: int = 8, out: int = 1000):
         super().__init__(encoder)
         if instances < 2:
-            raise UserError(f"instances is {instances}; expected 2 or more views of each image to pull together")
+            raise UserError(f"instances is {instances}, but the views of an image attract each other. Use 2 or more.")
         self.views, self.head = ("exemplar",) * instances, nn.Linear(encoder.num_features, out)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         views = batch["views"]
         if len(views[0]) * world() < 2:
-            raise UserError("found 1 image in a batch; exemplar compares images: expected batch_size of 2 or more")
+            raise UserError("A batch holds 1 image, but the loss compares images. Use a batch_size of 2 or more.")
         image = torch.arange(len(views[0]), device=views[0].device).repeat(len(views)) + rank() * len(views[0])
         z = self.head(self.encoder.pooled(torch.cat(views)))  # [V * B, out]
         positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))

@@ -540,7 +540,7 @@ def test_labels_outside_the_image_do_not_matter(cls, kwargs):
 
 @pytest.mark.parametrize("cls", [CutMixSeg, ClassMix, UniMatch, UniMatchV2, CLMB])
 def test_one_image_cannot_be_mixed(cls):
-    with pytest.raises(UserError, match="found 1 unlabeled image .* expected at least 2"):
+    with pytest.raises(UserError, match="sees 1 unlabeled image, but .* mixes at least 2"):
         make(cls, **(SMALL if cls is CLMB else {}))(make_batch(unlabeled=1), 0.5)
 
 

@@ -141,7 +141,7 @@ def load_ids(run) -> list[str]:
         (dict(learning_rate=0.1, max_steps=5), "found max_steps, learning_rate for knn, which trains no network"),
         (dict(prior="x"), "found prior pseudo-labels for knn"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
-        (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
+        (dict(method_args={"k": "all"}), "k of knn is 'all'. Use a number"),
         (dict(resume=True), "found resume for knn"),
         (dict(init_from="nowhere"), "found no config.json in nowhere; expected a run folder or a saved model"),
         (dict(compare_supervised="nowhere"), "found no nowhere/run.json"),

@@ -214,7 +214,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         (dict(num_labels=1, class_balanced=True), "found 1 labels for 2 classes"),
         (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
         (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
-        (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'; expected a number"),
+        (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'. Use a number"),
         (dict(num_labels=8, stored_size=8), "stored_size 8 is below image_size 16"),
         (dict(num_labels=8, stored_size=18), "expected a multiple of 4, for example 16"),
         (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),

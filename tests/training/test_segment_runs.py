@@ -231,7 +231,7 @@ SQUARE = np.zeros((24, 24), np.uint8)
         ({}, dict(metric_for_best_model="sel"), "metric_for_best_model is 'sel'"),
         ({}, dict(scale=[1.5, 0.5]), "expected two factors above 0"),
         ({}, dict(split=None), "found neither"),
-        ({}, dict(method="cutmix", batch_size=1), "found 1 unlabeled image for each process"),
+        ({}, dict(method="cutmix", batch_size=1), "sees 1 unlabeled image, but CutMix mixes at least 2"),
         ({}, dict(test_dataset_split="validation"), "found no folder for split 'validation'"),
     ],
 )

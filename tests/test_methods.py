@@ -1,0 +1,103 @@
+"""The table of names, and what is built from a name or from a class of one's own."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning.fixmatch import FixMatch, FlexMatch
+from hf_lowlabel.finetuning.weights import Rule
+from hf_lowlabel.methods import METHODS, build_objective, find, hyperparameters, methods_for, name_of, verb_of
+from hf_lowlabel.objective import FinetuneObjective, PretrainObjective
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.num_features, self.body, self.head = 4, nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return SimpleNamespace(logits=self.head(self.body(x)))
+
+
+class HalfRule(Rule):
+    """Every pseudo-label counts as much."""
+
+    def __init__(self, *, num_images: int, share: float = 0.5):
+        super().__init__()
+        self.num_images, self.share = num_images, share
+
+    def forward(self, p, index, p_labeled, t):
+        return p.argmax(1), torch.full_like(p.amax(1), self.share)
+
+
+class MyMatch(FixMatch):
+    """FixMatch with a rule of one's own."""
+
+    rule_class = HalfRule
+
+
+class Plain(FinetuneObjective):
+    """Cross-entropy, and nothing about a paper."""
+
+    def __init__(self, model, *, num_classes: int, weight: float = 1.0):
+        super().__init__(model, ema_decay=0.0)
+        self.num_classes, self.weight = num_classes, weight
+
+    def forward(self, batch, t):
+        loss = nn.functional.cross_entropy(self.model(batch["labeled"]["image"]).logits, batch["labeled"]["target"])
+        return {"loss": self.weight * loss}
+
+
+def test_names_and_verbs_need_no_torch():
+    code = (
+        "import sys; from hf_lowlabel.methods import METHODS, methods_for\n"
+        "assert methods_for('pretrain') + methods_for('finetune') == list(METHODS) and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_finds_its_class_and_a_class_its_name():
+    assert find("flexmatch") is FlexMatch and name_of(FlexMatch) == "flexmatch"
+    assert verb_of("byol") == "pretrain" and verb_of("knn") == "finetune" and "knn" in methods_for("finetune")
+    assert name_of(MyMatch) == "my-match" and name_of(type("MyFixMatchEMAN", (), {})) == "my-fix-match-eman"
+    for ask in (find, verb_of):
+        with pytest.raises(UserError, match="unknown method 'fixmach': did you mean 'fixmatch'"):
+            ask("fixmach")
+
+
+def test_every_method_of_the_table_is_a_class_of_its_own():
+    assert len({find(name) for name in METHODS}) == len(METHODS)
+    assert all(find(name).paper and find(name).year and find(name).needs for name in METHODS)
+
+
+def test_hyperparameters_are_those_of_the_method_and_its_rule():
+    assert hyperparameters(FlexMatch) == {"lambda_u": 1.0, "ema_decay": 0.999, "concat_weak": None, "tau": 0.95}
+    assert hyperparameters(Plain) == {"weight": 1.0}
+
+
+def test_a_class_of_ones_own_is_built_as_those_of_the_table():
+    own = build_objective(Plain, Network(), {"weight": 2.0}, num_classes=3)
+    assert (own.num_classes, own.weight, own.verb, own.paper, own.tasks) == (
+        3,
+        2.0,
+        "finetune",
+        "",
+        ("classification",),
+    )
+    own = build_objective(MyMatch, Network(), {"share": 0.25, "lambda_u": 2.0}, num_images=7)
+    assert isinstance(own.rule, HalfRule) and (own.rule.num_images, own.rule.share, own.lambda_u) == (7, 0.25, 2.0)
+    with pytest.raises(UserError, match="unknown hyperparameter of my-match 'shar': did you mean 'share'"):
+        build_objective(MyMatch, Network(), {"shar": 0.25}, num_images=7)
+    with pytest.raises(UserError, match="unknown hyperparameter of my-match 'num_images'"):
+        build_objective(MyMatch, Network(), {"num_images": 7})
+
+
+def test_nothing_about_a_method_is_required_of_a_class():
+    for base, verb in ((FinetuneObjective, "finetune"), (PretrainObjective, "pretrain")):
+        assert (base.verb, base.paper, base.year, base.defaults, base.presets, base.prior) == (verb, "", 0, {}, {}, "")
+        assert not base.frozen and base.rule_class is None
