@@ -90,6 +90,11 @@ def spec_of(config: Config) -> Method:
     return spec
 
 
+def _label(config: Config) -> str:
+    """The method as a message calls it."""
+    return getattr(config.method, "__name__", config.method)
+
+
 def resolve(config: Config, takes: Collection[str] | None = None) -> Config:
     """A copy in which the method's defaults and the preset fill every setting left at None.
 
@@ -109,7 +114,7 @@ def resolve(config: Config, takes: Collection[str] | None = None) -> Config:
     # defaults and presets of a method for both tasks are those of its paper, for classification
     defaults, presets = ({}, {}) if masks and "classification" in spec.tasks else (spec.defaults, spec.presets)
     if config.preset is not None and config.preset not in presets:
-        raise unknown(f"preset of {config.method}", config.preset, presets)
+        raise unknown(f"preset of {_label(config)}", config.preset, presets)
     said, chosen = config.flat(), {**defaults, **presets.get(config.preset, {})}
     if said.get("sharded"):
         _sharded(said)
@@ -119,8 +124,8 @@ def resolve(config: Config, takes: Collection[str] | None = None) -> Config:
         chosen["epochs"] = said["epochs"]
     values = {**({} if spec.frozen else FALLBACKS["segmentation" if masks else verb]), **chosen}
     arguments = {**values.pop("method_args", {}), **config.method_args}
-    filled = {name: value for name, value in values.items() if said[name] is None}
-    out = config.replace(method_args=arguments, **filled)
+    filled = {name: value for name, value in values.items() if said.get(name) is None}
+    out = config.replace(f"defaults of {_label(config)}", method_args=arguments, **filled)
     validate(out, spec, TAKES[task] if takes is None else takes)
     return out
 
@@ -145,7 +150,7 @@ def validate(config: Config, spec: Method, takes: Collection[str]) -> None:
         if s.meta.get("of_task") and s.name not in takes and values[s.name] != s.default:
             raise UserError(f"{s.name} means nothing to a run of {config.task}. Leave it out, or take another --task.")
     for rule in (_scale, _draw, _frozen, _prior, _adapters):
-        rule(values, spec, config.method)
+        rule(values, spec, _label(config))
 
 
 def _changed(values: dict, mark: str) -> list[str]:
