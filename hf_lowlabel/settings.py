@@ -196,7 +196,8 @@ def _prior(values: dict, spec: Method, method: str) -> None:
     if values.get("prior") and not (spec.rule or spec.prior):
         able = [name for name, row in METHODS.items() if row.rule or row.prior]
         raise UserError(
-            f"{method} has no use for prior pseudo-labels. Leave --prior out, or take a method of {', '.join(able)}."
+            f"{method} has no use for prior pseudo-labels. Leave --prior out, or take one of these methods: "
+            f"{', '.join(able)}."
         )
     if spec.prior == "must" and not values["prior"]:
         raise UserError(
