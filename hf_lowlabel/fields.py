@@ -56,18 +56,9 @@ class Setting(NamedTuple):
     @property
     def bounds(self) -> dict[str, float]:
         """What a number must be: {"at least": 0, "below": 1}; empty where anything goes."""
-        share = self.meta.get("share")
-        low = (
-            ("above", self.meta["above"])
-            if "above" in self.meta
-            else ("at least", self.meta.get("min", 0 if share else None))
-        )
-        high = (
-            ("below", self.meta["below"])
-            if "below" in self.meta
-            else ("at most", self.meta.get("max", 1 if share else None))
-        )
-        return {word: limit for word, limit in (low, high) if limit is not None}
+        words = {"min": "at least", "above": "above", "max": "at most", "below": "below"}
+        limits = {"min": 0, "max": 1} if self.meta.get("share") else self.meta
+        return {word: limits[key] for key, word in words.items() if key in limits}
 
 
 def settings_in(cls: type, group: str | None = None) -> list[Setting]:

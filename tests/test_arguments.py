@@ -114,6 +114,8 @@ def test_objects_pass_through():
     config = finetune(dataset=rows, model=network, method=Mine)
     assert config.data.dataset == rows and config.model.model is network and config.method is Mine
     assert config.training.batch_size == 3 and config.training.optimizer == "sgd"
+    Mine.defaults = {"momentum": 0.9}
+    assert "unknown key in the defaults of Mine 'momentum'" in refused(finetune, method=Mine)
     assert to_dict(config)["model"] == "a object in memory" and to_dict(config)["method"].endswith("Mine")
 
 

@@ -111,11 +111,11 @@ def test_a_run_saves_a_wider_network_whose_old_weights_have_not_moved(vit, few_i
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(from_scratch=True), "found adapter_width with from_scratch"),
-        (dict(lora_rank=2), "found lora_rank and adapter_width"),
-        (dict(freeze=1), "found freeze with adapter_width"),
-        (dict(adapter_width=0), "adapter_width is 0; expected a number above 0"),
-        (dict(method="probe"), "found adapter_width for probe"),
+        (dict(from_scratch=True), "adapter_width cannot be given with from_scratch"),
+        (dict(lora_rank=2), "lora_rank and adapter_width cannot be given together"),
+        (dict(freeze=1), "freeze cannot be given with adapter_width"),
+        (dict(adapter_width=0), "adapter_width is 0. It must be at least 1"),
+        (dict(method="probe"), "adapter_width means nothing to probe"),
     ],
 )
 def test_settings_that_contradict_are_refused(bad, words, tmp_path):

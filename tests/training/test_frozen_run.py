@@ -138,14 +138,14 @@ def load_ids(run) -> list[str]:
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(learning_rate=0.1, max_steps=5), "found max_steps, learning_rate for knn, which trains no network"),
-        (dict(prior="x"), "found prior pseudo-labels for knn"),
+        (dict(learning_rate=0.1, max_steps=5), "max_steps and learning_rate mean nothing to knn, which trains no network"),
+        (dict(prior="x"), "knn has no use for prior pseudo-labels"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
-        (dict(method_args={"k": "all"}), "k of knn is 'all'. Use a number"),
-        (dict(resume=True), "found resume for knn"),
+        (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
+        (dict(resume=True), "resume means nothing to knn"),
         (dict(init_from="nowhere"), "found no config.json in nowhere; expected a run folder or a saved model"),
         (dict(compare_supervised="nowhere"), "found no nowhere/run.json"),
-        (dict(push_to_hub="org/knn"), "found push_to_hub for knn, which leaves no network"),
+        (dict(push_to_hub="org/knn"), "knn leaves no network"),
     ],
 )
 def test_settings_of_training_are_refused(bad, words, tmp_path):

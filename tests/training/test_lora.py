@@ -132,10 +132,10 @@ def test_without_peft_the_extra_is_named(vit, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(from_scratch=True, lora_rank=2), "expected pretrained weights"),
-        (dict(lora_alpha=2.0), "found lora_alpha without lora_rank"),
-        (dict(lora_rank=0), "lora_rank is 0; expected a number above 0"),
-        (dict(method="probe", lora_rank=2), "found lora_rank for probe"),
+        (dict(from_scratch=True, lora_rank=2), "lora_rank cannot be given with from_scratch"),
+        (dict(lora_alpha=2.0), "lora_alpha needs lora_rank"),
+        (dict(lora_rank=0), "lora_rank is 0. It must be at least 1"),
+        (dict(method="probe", lora_rank=2), "lora_rank means nothing to probe"),
     ],
 )
 def test_settings_that_contradict_are_refused(bad, words, tmp_path):
