@@ -4,16 +4,18 @@
     accelerate launch recipes/byol_cutmix_isic.py --dataset isic2017/ --num-labels 50 --seed 12346
     accelerate launch recipes/byol_cutmix_isic.py --dataset isic2017/ --dry-run
 
-isic2017/ holds train/images/ISIC_*.jpg, train/masks/ISIC_*_segmentation.png (0 and 255) and the same under test/. Seed 12345
-draws the labeled images that CutMix-Seg (French et al. 2020) drew, from the sorted names.
+isic2017/ holds train/images/ISIC_*.jpg, train/masks/ISIC_*_segmentation.png (0 and 255) and the same under test/. Seed
+12345 draws the labeled images that CutMix-Seg (French et al. 2020) drew, from the sorted names.
 
-Expected (Xu et al., table 4; ResNet-50, mean IoU, mean and standard deviation over 5 runs; 91 h on one V100 with 10 masks):
+Expected (Xu et al., table 4; ResNet-50, mean IoU, mean and standard deviation over 5 runs; 91 h on one V100 with 10
+masks):
 
     ImageNet -> BYOL -> CutMix    10 masks 77.60 +- 1.34    20: 82.96 +- 1.21    50: 86.04 +- 1.10
     ImageNet -> CutMix            10 masks 73.65 +- 1.25    20: 82.90 +- 1.45    50: 86.00 +- 1.08
 
-Which mean that is, the paper does not say: French et al. report 74.57 for 50 masks, the Jaccard index of the lesion. Both are
-printed: the mean of lesion and skin, and the lesion's own. Images keep their aspect here; French et al. squeeze them to a square.
+Which mean that is, the paper does not say: French et al. report 74.57 for 50 masks, the Jaccard index of the lesion.
+Both are printed: the mean of lesion and skin, and the lesion's own. Images keep their aspect here; French et al.
+squeeze them to a square.
 """
 
 from __future__ import annotations

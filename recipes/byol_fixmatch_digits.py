@@ -1,4 +1,4 @@
-"""scikit-learn's digits, 40 or 10 labels, minutes on a laptop: BYOL, prior pseudo-labels, FlexMatch; the supervised baseline.
+"""scikit-learn's digits, 40 or 10 labels, minutes on a laptop: BYOL, prior pseudo-labels, FlexMatch; a baseline.
 
 accelerate launch recipes/byol_fixmatch_digits.py
 accelerate launch recipes/byol_fixmatch_digits.py --num-labels 10

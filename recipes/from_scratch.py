@@ -18,11 +18,11 @@ Expected accuracy in percent, mean and deviation over 3 runs (Wen et al., table 
     chosen by Sel        59.13 +- 15.43  94.79 +- 0.07  36.58 +- 3.31   53.05 +- 1.85  45.73 +- 4.11   63.14 +- 9.47
 
 and the error on CIFAR-10 with 40, 250 and 4000 labels (Zhang et al., SsCL, table 1, 5 folds): sscl 10.29 +- 2.61, 5.12
-+- 0.41, 4.51 +- 0.13; fixmatch 13.81 +- 3.37, 5.07 +- 0.65, 4.26 +- 0.05; remixmatch 19.10, 5.44, 4.72; uda 29.05, 8.82,
-4.88; mixmatch 47.54, 11.05, 6.42; mean-teacher -, 32.21, 9.19. For SVHN with 40 labels these papers have ResNet-18 at
-224 px from random weights only: fixmatch 32.76 +- 2.45 (Xu et al., table 2).
-What is saved are the weights that Sel picks; metrics.json has the median of the last 20 evaluations beside it.
-Cost (Wen et al., table 3): 99 h for CIFAR-10, 354 h for CIFAR-100 on one RTX 3090.
++- 0.41, 4.51 +- 0.13; fixmatch 13.81 +- 3.37, 5.07 +- 0.65, 4.26 +- 0.05; remixmatch 19.10, 5.44, 4.72; uda 29.05,
+8.82, 4.88; mixmatch 47.54, 11.05, 6.42; mean-teacher -, 32.21, 9.19. For SVHN with 40 labels these papers have
+ResNet-18 at 224 px from random weights only: fixmatch 32.76 +- 2.45 (Xu et al., table 2). What is saved are the weights
+that Sel picks; metrics.json has the median of the last 20 evaluations beside it. Cost (Wen et al., table 3): 99 h for
+CIFAR-10, 354 h for CIFAR-100 on one RTX 3090.
 """
 
 from __future__ import annotations

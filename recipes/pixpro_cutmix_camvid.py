@@ -1,12 +1,13 @@
-"""CamVid (SegNet's 367 / 101 / 233 images, 11 classes) with 20 masks: the four rows of Xu et al., table 3, on a small data set.
+"""CamVid (367 / 101 / 233 images, 11 classes) with 20 masks: four rows of Xu et al., table 3, on few images.
 
     accelerate launch recipes/pixpro_cutmix_camvid.py --dataset camvid/ --rows cutmix+ cutmix supervised+ supervised
     accelerate launch recipes/pixpro_cutmix_camvid.py --dataset camvid/ --num-labels 20 --seed 1
     accelerate launch recipes/pixpro_cutmix_camvid.py --dataset camvid/ --dry-run
 
-camvid/ holds parquet files with an image and a mask column, or images/ and masks/ per split. A row with + starts from target
-pretraining. No paper reports CamVid at 20 masks: the settings are those of the VOC recipe with a learning rate that a shorter run
-needs, and there is no number to compare with but the other rows. Cost: a row is 4,000 steps of 8 + 8 crops of 320 px.
+camvid/ holds parquet files with an image and a mask column, or images/ and masks/ per split. A row with + starts from
+target pretraining. No paper reports CamVid at 20 masks: the settings are those of the VOC recipe with a learning rate
+that a shorter run needs, and there is no number to compare with but the other rows. Cost: a row is 4,000 steps of 8 + 8
+crops of 320 px.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def main() -> None:
             output_dir=str(folder / row),
         )
         print(
-            f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, pixel accuracy {run.metrics['pixel_accuracy']:.2%}"
+            f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, "
+            f"pixel accuracy {run.metrics['pixel_accuracy']:.2%}"
         )
 
 

@@ -4,8 +4,9 @@
     accelerate launch recipes/pixpro_cutmix_cityscapes.py --dataset cityscapes/ --num-labels 372 --seed 1
     accelerate launch recipes/pixpro_cutmix_cityscapes.py --dataset cityscapes/ --dry-run
 
-cityscapes/ holds leftImg8bit/{train,val}/CITY/*.png and gtFine/{train,val}/CITY/*_gtFine_labelIds.png. Images are scaled to
-1024 x 512 px for training and evaluation; crops are 512 x 256 px. Published lists of "372" differ: name yours.
+cityscapes/ holds leftImg8bit/{train,val}/CITY/*.png and gtFine/{train,val}/CITY/*_gtFine_labelIds.png. Images are
+scaled to 1024 x 512 px for training and evaluation; crops are 512 x 256 px. Published lists of "372" differ: name
+yours.
 
 Expected (Xu et al., table 3; ResNet-50, mean IoU on val, mean and standard deviation over 5 runs, one V100):
 

@@ -1,8 +1,8 @@
-"""PASCAL VOC 2012 (augmented) with 1, 2 or 5 % of the masks: PixPro target pretraining, then CutMix (Xu et al., section 4.3.2).
+"""PASCAL VOC 2012 (augmented) with 1, 2 or 5 % of the masks: PixPro pretraining, then CutMix (Xu et al., 4.3.2).
 
     accelerate launch recipes/pixpro_cutmix_voc.py --dataset VOCdevkit/VOC2012 --labeled voc_aug_1pct.txt
     accelerate launch recipes/pixpro_cutmix_voc.py --dataset VOCdevkit/VOC2012 --num-labels 106 --seed 1
-    ACCELERATE_USE_CPU=true torchrun --nproc-per-node=2 recipes/pixpro_cutmix_voc.py --dataset ... --dry-run    # two CPU processes
+    ACCELERATE_USE_CPU=true torchrun --nproc-per-node=2 recipes/pixpro_cutmix_voc.py --dataset ... --dry-run
 
 VOC2012/ holds JPEGImages/, SegmentationClassAug/ (the 10,582 masks of SBD and VOC together) and
 ImageSets/Segmentation/trainaug.txt and val.txt. --labeled is a published list of ids, such as the first 106, 212 or 529

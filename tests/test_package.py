@@ -1,4 +1,4 @@
-"""The package as others get it: a light import, a table that agrees with the code, a wheel that works outside the checkout."""
+"""The package as others get it: a light import, a table that agrees with the code, a wheel that works anywhere."""
 
 import importlib
 import dataclasses
@@ -74,24 +74,6 @@ def test_table_agrees_with_the_code(name):
         assert set(values.get("method_args", {})) <= set(hyperparameters(cls))
 
 
-def test_imports_run_one_way():
-    """pretraining and finetuning know nothing of data, training or hub; models, data and views nothing of what trains them."""
-    above = {
-        "pretraining": ("data", "training", "hub", "selection"),
-        "finetuning": ("data", "training", "hub", "selection"),
-        "views": ("data", "models", "training", "hub", "pretraining", "finetuning"),
-        "data": ("models", "training", "hub", "pretraining", "finetuning"),
-        "models": ("data", "training", "hub", "views"),
-    }
-    for part, forbidden in above.items():
-        for file in (ROOT / "hf_lowlabel" / part).glob("*.py"):
-            text = file.read_text()
-            for other in forbidden:
-                assert f"from ..{other}" not in text and f"from hf_lowlabel.{other}" not in text, (
-                    f"{file.name} imports {other}"
-                )
-
-
 @pytest.mark.slow
 def test_wheel_works_outside_the_checkout(tmp_path):
     """Built, installed into an environment without the checkout (dependencies from this one), and used."""
@@ -100,6 +82,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     )
     wheel = next(tmp_path.glob("*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
+    assert "hf_lowlabel/py.typed" in names
     assert any(n.startswith("hf_lowlabel/model_cards/") for n in names) and not any(
         n.startswith("tests") for n in names
     )
@@ -110,8 +93,8 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     code = (
         "import hf_lowlabel, os; assert 'site' in hf_lowlabel.__file__, hf_lowlabel.__file__\n"
         "from hf_lowlabel import finetune\n"
-        "finetune(dataset='digits', model='cnn6_16', from_scratch=True, image_size=16, stored_size=16, num_labels=40, max_steps=2, "
-        "batch_size=4, output_dir='run')\nassert 'pipeline' in open('run/README.md').read()"
+        "finetune(dataset='digits', model='cnn6_16', from_scratch=True, image_size=16, stored_size=16, num_labels=40, "
+        "max_steps=2, batch_size=4, output_dir='run')\nassert 'pipeline' in open('run/README.md').read()"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *here])}
     subprocess.run([sys.executable, "-S", "-c", code], check=True, cwd=tmp_path, env=env)

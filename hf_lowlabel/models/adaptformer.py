@@ -66,9 +66,9 @@ def add_adaptformer(model: nn.Module, width: int) -> nn.Module:
     ratios = {(m.fc1.out_features + width) / m.fc1.in_features for m in map(net.get_submodule, names)}
     if len(ratios) != 1 or not _can_be_wider(model, ratios.pop(), names, width):
         raise UserError(
-            f"found {len(names)} MLPs that can be widened alike in {model.config.architecture!r}; expected a vision "
-            "transformer whose blocks are all of one width (ViT, DeiT, DINOv2 with a plain MLP, CLIP, BEiT); fix: "
-            "--lora-rank instead of --adapter-width, or another --model"
+            f"The blocks of {model.config.architecture!r} cannot all be widened alike ({len(names)} plain MLPs): this "
+            "takes a vision transformer of one width (ViT, DeiT, DINOv2 with a plain MLP, CLIP, BEiT). Use --lora-rank "
+            "instead of --adapter-width, or another --model."
         )
     model.requires_grad_(False)
     for name in names:

@@ -20,8 +20,8 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
 
     D = `num_features` and C = `num_map_features` are equal for most networks and differ where layers stand between
     pooling and classes (MobileNetV3: 576 and 1024). A saved folder loads through `AutoModel`,
-    `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and here. Made by
-    `create_backbone` or `from_pretrained`; config: transformers' TimmWrapperConfig.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and here. Made
+    by `create_backbone` or `from_pretrained`; config: transformers' TimmWrapperConfig.
     """
 
     def __init__(self, config: TimmWrapperConfig):
@@ -56,8 +56,8 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
         out = net.forward_features(x.to(self.device, self.dtype))
         if not isinstance(out, Tensor) or out.ndim not in (3, 4):
             raise UserError(
-                f"found features that are no map in {self.config.architecture!r}; expected [B, C, h, w], [B, h, w, C] "
-                "or tokens; fix: take another architecture"
+                f"The features of {self.config.architecture!r} are no map: neither [B, C, h, w] or [B, h, w, C] nor "
+                "tokens. Take another architecture."
             )
         if out.ndim == 4:
             return out.permute(0, 3, 1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else out  # [B, C, h, w]
@@ -66,9 +66,10 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
         return tokens.transpose(1, 2).unflatten(2, (h, w))  # [B, C, h, w]
 
     def freeze_beyond_map(self) -> list[str]:
-        """Layers behind the last map (MobileNetV3's conv_head, ConvNeXt's head.norm) stop to take gradients; their names.
+        """Freezes the layers behind the last map (MobileNetV3's conv_head, ConvNeXt's head.norm); returns their names.
 
-        For training on `feature_map` alone: every weight that is left gets a gradient, as DistributedDataParallel needs.
+        For training on `feature_map` alone: every weight that is left gets a gradient, as DistributedDataParallel
+        needs.
         """
         training = self.training
         with torch.enable_grad():
@@ -85,8 +86,8 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
         net = self.timm_model
         if not hasattr(net, "forward_intermediates"):
             raise UserError(
-                f"found no intermediate maps in {self.config.architecture!r}; expected timm's forward_intermediates; "
-                "fix: take another architecture, or feature_map for the last map alone"
+                f"{self.config.architecture!r} gives no intermediate maps, as it lacks timm's forward_intermediates. "
+                "Take another architecture, or feature_map for the last map alone."
             )
         maps = net.forward_intermediates(
             x.to(self.device, self.dtype), indices=indices, intermediates_only=True, output_fmt="NCHW"
@@ -101,8 +102,8 @@ class LowLabelBackbone(TimmCheckpointMixin, TimmWrapperModel):
             if h * w == tokens - prefix and abs(h * size[1] - w * size[0]) < max(size):
                 return h, w
         raise UserError(
-            f"found {tokens} tokens for {tuple(size)} px in {self.config.architecture!r}; expected one per patch; "
-            "fix: take an architecture with a regular patch grid"
+            f"{self.config.architecture!r} has {tokens} tokens for an image of {size[0]} x {size[1]} px, which form no "
+            "feature grid of one token per patch. Take an architecture with a regular patch grid."
         )
 
 

@@ -41,7 +41,7 @@ def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
         config = _read_config(Path(local, "config.json"), local)
         return _from_config(config, local, find_weights(local) if pretrained else None)
     if local != name or local.startswith((".", "~", os.sep)) or os.path.exists(local):
-        raise UserError(f"found no folder {local!r}; expected one with config.json, model.safetensors; fix: check it")
+        raise UserError(f"There is no folder {local!r}. Give one that holds config.json and model.safetensors.")
     if not name.startswith(HUB_PREFIXES) and "/" not in name:
         return _from_timm(name, pretrained, revision)
     repo = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), name)
@@ -67,17 +67,17 @@ def find_weights(folder: str | os.PathLike) -> Path:
         return path / "model.safetensors"
     if (path / "model.safetensors.index.json").is_file():
         raise UserError(
-            f"found sharded weights in {path}; expected one model.safetensors, which timm reads; "
-            "fix: save again with max_shard_size='1000GB'"
+            f"The weights in {path} are sharded, and timm reads only one model.safetensors. "
+            "Save them again with max_shard_size='1000GB'."
         )
     pickled = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
     if pickled:
         raise UserError(
-            f"found only pickled weights in {path} ({', '.join(pickled)}); expected model.safetensors, because opening "
-            "a pickle can run code; fix: where you trust the file, convert it with safetensors.torch.save_file("
-            "torch.load(FILE, weights_only=True), 'model.safetensors')"
+            f"The weights in {path} are only pickled ({', '.join(pickled)}), and opening a pickle can run code. Where "
+            "you trust the file, convert it with safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
+            "'model.safetensors')."
         )
-    raise UserError(f"found no weights in {path}; expected model.safetensors; fix: give a folder save_pretrained wrote")
+    raise UserError(f"There is no model.safetensors in {path}. Give a folder that save_pretrained wrote.")
 
 
 def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
@@ -92,8 +92,8 @@ def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
         return Checkpoint(f"random weights ({architecture})", architecture, cfg, {}, 0, None, None)
     if not cfg.get("hf_hub_id"):
         raise UserError(
-            f"found no safetensors weights of {name!r} on the Hub; expected a pretrained timm model; "
-            f"fix: {FROM_SCRATCH}, or give another model or a folder"
+            f"There are no safetensors weights of {name!r} on the Hub. Give another model or a folder, or "
+            f"{FROM_SCRATCH}."
         )
     candidates = ["model.safetensors"]
     if special := cfg.get("hf_hub_filename"):  # open_clip repositories name their files differently
@@ -107,8 +107,8 @@ def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
     if "architecture" not in config:
         kind = config.get("model_type", "unknown")
         raise UserError(
-            f"found a checkpoint of type {kind!r} in {source}; expected timm's layout, 'architecture' in "
-            "config.json; fix: take a timm model, for example timm/resnet18.a1_in1k"
+            f"The checkpoint in {source} is of type {kind!r} and not in timm's layout, with 'architecture' in "
+            "config.json. Take a timm model, for example timm/resnet18.a1_in1k."
         )
     architecture = config["architecture"]
     check_architecture(architecture, config.get("model_args"), source)
@@ -129,20 +129,20 @@ def check_architecture(architecture: str, model_args: dict | None, source: str) 
     strange = sorted(LEADS_OUT & set(model_args or {}))
     if strange:
         raise UserError(
-            f"found {', '.join(strange)} among the model_args of {source}; expected arguments of "
-            f"{architecture} alone, since these read other files; fix: take another source, or drop them"
+            f"The model_args of {source} may not read other files, as {', '.join(strange)} can. Drop what is no "
+            f"argument of {architecture}, or take another source."
         )
 
 
 def _read_config(path: Path, source: str) -> dict:
     if not path.is_file():
-        raise UserError(f"found no config.json in {source}; expected a model; fix: give a folder save_pretrained wrote")
+        raise UserError(f"There is no config.json in {source}. Give a folder that save_pretrained wrote.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"found a damaged config.json in {source} ({error}); expected JSON; fix: save again") from error
+        raise UserError(f"There is a damaged config.json in {source} ({error}). Save the model again.") from error
     if not isinstance(config, dict):
-        raise UserError(f"found a config.json in {source} that is no mapping; expected one; fix: save the model again")
+        raise UserError(f"The config.json in {source} holds no mapping. Save the model again.")
     return config
 
 
@@ -153,24 +153,23 @@ def _download(repo: str, candidates: list[str], revision: str | None) -> Path:
             return Path(hf_hub_download(repo, filename, revision=revision))
         except LocalEntryNotFoundError as error:
             raise UserError(
-                f"found no cached {filename} of {repo}, and the Hub cannot be reached; expected either; "
-                f"fix: connect, or give a local folder, or {FROM_SCRATCH}"
+                f"The Hub cannot be reached, and there is no cached {filename} of {repo}. Connect, or give a local "
+                f"folder, or {FROM_SCRATCH}."
             ) from error
         except EntryNotFoundError:
             continue
         except (HfHubHTTPError, HFValidationError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"found no model {repo!r} on the Hub ({first}); expected an id that exists and is open to you; fix: "
-                "check the spelling, log in with `hf auth login`, or give a timm name or a folder"
+                f"There is no model {repo!r} on the Hub that is open to you ({first}). Check the spelling, log in with "
+                "`hf auth login`, or give a timm name or a folder."
             ) from error
         except Exception as error:  # the network's own, of whichever client huggingface_hub uses
             raise UserError(
-                f"could not download {filename} of {repo} ({type(error).__name__}: {error}); expected a "
-                "Hub that answers; fix: try again, or give a local folder"
+                f"{filename} of {repo} could not be downloaded ({type(error).__name__}: {error}). Try again, or give a "
+                "local folder."
             ) from error
     raise UserError(
-        f"found no {candidates[-1]} in {repo}; expected safetensors and timm's config.json, because "
-        "opening a pickle can run code; fix: take a repository or revision that has them, or convert it "
-        "with the Hub's space safetensors/convert"
+        f"There is no {candidates[-1]} in {repo}. Take a repository or revision with safetensors and timm's "
+        "config.json (opening a pickle can run code), or convert it with the Hub's space safetensors/convert."
     )

@@ -74,7 +74,7 @@ class WideResNet(nn.Module):
     ):
         super().__init__()
         if (depth - 4) % 6:
-            raise ValueError(f"depth is {depth}; expected 6 n + 4")
+            raise ValueError(f"A wide ResNet has a depth of 6 n + 4 layers, and not of {depth}.")
         blocks, bn = (depth - 4) // 6, {"eps": 1e-3, "momentum": bn_momentum}
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1)

@@ -20,18 +20,18 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
 
     A folder from `save_pretrained` loads with bit-identical logits through `AutoModelForImageClassification`,
     `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and through this
-    class; the CIFAR architectures of `models/cifar.py` are the exception, they need `import hf_lowlabel.models` first. Made by `create_classifier` or `from_pretrained`;
-    config: transformers' TimmWrapperConfig. Raises UserError for a checkpoint without classes.
+    class; the CIFAR architectures of `models/cifar.py` are the exception, they need `import hf_lowlabel.models` first.
+    Made by `create_classifier` or `from_pretrained`; config: transformers' TimmWrapperConfig. Raises UserError for a
+    checkpoint without classes.
     """
 
     def __init__(self, config: TimmWrapperConfig):
-        TimmWrapperPreTrainedModel.__init__(
-            self, config
-        )  # not TimmWrapperForImageClassification's: it would build a second network
+        # not TimmWrapperForImageClassification's, which would build a second network
+        TimmWrapperPreTrainedModel.__init__(self, config)
         if not config.num_labels:
             raise UserError(
-                "found a checkpoint without classes; expected a classifier; "
-                "fix: create_classifier(FOLDER, num_labels) gives it a fresh head"
+                "The checkpoint is one without classes, and no classifier. create_classifier(FOLDER, num_labels) gives "
+                "it a fresh head."
             )
         self.num_labels = config.num_labels
         self.timm_model = self._build(config, config.num_labels)
@@ -69,8 +69,8 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
         plain = isinstance(last, nn.Linear) or isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1)
         if not plain or last.bias is None or last.weight.flatten(1).shape != weight.shape:
             raise UserError(
-                f"found {type(last).__name__} as the last layer of {self.config.architecture!r}; expected one linear layer "
-                "with a bias; fix: take another architecture"
+                f"The last layer of {self.config.architecture!r} is a {type(last).__name__}, and must be one linear "
+                "layer with a bias, of the features' width. Take another architecture."
             )
         for norm in before[::-1]:
             if isinstance(norm, nn.BatchNorm1d):  # a f + c before the layer: undone in its weights
@@ -84,8 +84,8 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
         heads = self._heads
         if len(heads) != 1:
             raise UserError(
-                f"found {len(heads)} classifier layers in {self.config.architecture!r}; expected one, as features and "
-                "classify need; fix: take another architecture, or its variant without distillation"
+                f"{self.config.architecture!r} has {len(heads)} classifier layers, but features and classify need "
+                "exactly one. Take another architecture, or its variant without distillation."
             )
         return heads[0]
 

@@ -116,18 +116,17 @@ def create_backbone(
 
 def _check_classes(num_labels: int, class_names: Sequence[str] | None) -> list[str] | None:
     if num_labels < 1:
-        raise UserError(f"found num_labels={num_labels}; expected at least 1; fix: give the number of classes")
+        raise UserError(f"num_labels={num_labels} is no number of classes. Give 1 or more.")
     if class_names is None:
         return None
     names = [str(n) for n in class_names]
     if len(names) != num_labels:
         raise UserError(
-            f"found {len(names)} class names for {num_labels} classes; expected one name per class; "
-            "fix: give as many names as num_labels"
+            f"There are {len(names)} class names for {num_labels} classes. Give as many names as num_labels."
         )
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise UserError(f"found class names twice ({', '.join(twice[:5])}); expected unique ones; fix: rename")
+        raise UserError(f"Class names occur twice ({', '.join(twice[:5])}). Give every class a name of its own.")
     return names
 
 
@@ -137,7 +136,7 @@ def _config(
     cfg = saved_cfg(found.cfg)
     if image_size is not None:
         if image_size < 1:
-            raise UserError(f"found image_size={image_size}; expected a size in px; fix: give a positive number")
+            raise UserError(f"image_size={image_size} is no size in px. Give a positive number.")
         cfg["input_size"] = [3, image_size, image_size]
         cfg.pop("pool_size", None)
     for key, value in preprocessing.items():
@@ -146,7 +145,7 @@ def _config(
         if key in ("mean", "std"):
             value = [float(v) for v in value]
             if len(value) != 3:
-                raise UserError(f"found {len(value)} numbers for {key}; expected 3: red, green, blue; fix: give three")
+                raise UserError(f"There are {len(value)} numbers for {key}. Give three: red, green, blue.")
         cfg[key] = value
     args = {**found.model_args, **args}
     args = {k: v for k, v in args.items() if k not in ("num_classes", "features_only", "out_indices")}
@@ -165,9 +164,9 @@ def _construct(cls, config: TimmWrapperConfig, source: str):
         raise
     except Exception as error:  # whatever timm raises for arguments an architecture does not take
         raise UserError(
-            f"found arguments {config.model_args}, with which timm cannot build {config.architecture!r} from {source} "
-            f"({type(error).__name__}: {error}); expected arguments of that architecture; fix: drop them, or take "
-            "another image size or output stride"
+            f"timm cannot build {config.architecture!r} from {source} with the arguments {config.model_args} "
+            f"({type(error).__name__}: {error}). Drop those that the architecture does not take, or take another image "
+            "size or output stride."
         ) from error
 
 
@@ -184,8 +183,8 @@ def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
     strange = [k for k in missing if k not in head]
     if strange:
         raise UserError(
-            f"found no weights for {', '.join(strange[:4])} in {found.source}; expected all of {found.architecture} "
-            "but its head; fix: check that config.json and model.safetensors belong together"
+            f"{found.source} has no weights for {', '.join(strange[:4])} of {found.architecture}. Check that its "
+            "config.json and model.safetensors belong together."
         )
     net.load_state_dict(used, strict=False)
     commit = re.fullmatch("[0-9a-f]{40}", found.weights.parent.name)  # the Hub's cache has one folder per commit
@@ -208,8 +207,7 @@ def _source_network(found: Checkpoint, args: dict) -> nn.Module:
         state = timm_names(load_file(found.weights))
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"found a damaged model.safetensors in {found.source} ({error}); expected a whole file; "
-            "fix: copy or download it again"
+            f"There is a damaged model.safetensors in {found.source} ({error}). Copy or download it again."
         ) from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     classes = found.num_classes if _has_head(found, state) else 0
@@ -221,8 +219,8 @@ def _source_network(found: Checkpoint, args: dict) -> nn.Module:
     except (RuntimeError, KeyError, AttributeError) as error:
         detail = " ".join(str(error).split())[:300]
         raise UserError(
-            f"found weights in {found.source} that do not fit {found.architecture} ({detail}); expected every tensor "
-            "in its shape; fix: check that config.json and model.safetensors belong together, or keep the image size"
+            f"The weights in {found.source} do not fit {found.architecture} ({detail}). Check that config.json and "
+            "model.safetensors belong together, or keep the image size."
         ) from error
 
 

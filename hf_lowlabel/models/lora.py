@@ -29,7 +29,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Modu
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UserError(
-            "found no peft, which --lora-rank needs; expected it installed; fix: pip install 'hf_lowlabel[lora]'"
+            "--lora-rank needs the package peft, which is not installed. Run pip install 'hf_lowlabel[lora]'."
         ) from error
     net, heads = model.timm_model, classifier_modules(model.timm_model)
     head = {id(m) for h in heads for m in h.modules()}
@@ -39,8 +39,8 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Modu
     ]
     if not names:
         raise UserError(
-            f"found no layer of {model.config.architecture!r} that takes adapters; expected linear layers or "
-            "convolutions; fix: leave out --lora-rank"
+            f"No layer of {model.config.architecture!r} takes adapters: it has neither linear layers nor plain "
+            "convolutions. Leave out --lora-rank."
         )
     scale = rank if alpha is None else alpha
     config = LoraConfig(r=rank, lora_alpha=scale, target_modules=names, lora_dropout=0.0)
@@ -50,8 +50,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Modu
     unused = _bypassed(model)
     if len(unused) == len(names):
         raise UserError(
-            f"found that {model.config.architecture!r} calls none of its layers; expected some that take "
-            "adapters; fix: leave out --lora-rank"
+            f"{model.config.architecture!r} calls none of the layers that could take adapters. Leave out --lora-rank."
         )
     for name in unused:
         replace(net, name, net.get_submodule(name).get_base_layer())

@@ -1,7 +1,7 @@
-"""A plain six-layer convolutional network for tiny images (8 to 32 px) on a CPU, registered with timm as `cnn6_16` and `cnn6_32`.
+"""A plain six-layer convolutional network for tiny images (8 to 32 px) on a CPU: `cnn6_16` and `cnn6_32` to timm.
 
-Three stages of two 3x3 convolutions with BatchNorm and ReLU; the first convolution of every stage has stride 2 and twice the
-channels of the stage before; average pooling; one linear layer.
+Three stages of two 3x3 convolutions with BatchNorm and ReLU; the first convolution of every stage has stride 2 and
+twice the channels of the stage before; average pooling; one linear layer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STAGES = 3
 
 
 class PlainCNN(nn.Module):
-    """`width` channels in the first stage, 2 and 4 times as many in the others; drop_rate: dropout before the classifier."""
+    """`width` channels in the first stage, 2 and 4 times as many later; drop_rate: dropout before the classifier."""
 
     def __init__(
         self,

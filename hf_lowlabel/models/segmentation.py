@@ -67,8 +67,8 @@ def create_segmenter(
     names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
     if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
         raise UserError(
-            f"found {num_labels} classes with the names {', '.join(names[:8])}; expected at least two "
-            "and a name of its own for each; fix the class names"
+            f"A segmenter needs two classes or more, each with a name of its own. There are {num_labels} classes and "
+            f"the names {', '.join(names[:8])}."
         )
     if architecture not in architectures():
         raise unknown("architecture", architecture, architectures())
@@ -110,10 +110,10 @@ def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentati
     except Exception as error:  # whatever smp and timm raise for networks and arguments that do not go together
         plain = " Plain vision transformers go with architecture 'dpt'." if "downsampling pattern" in str(error) else ""
         raise UserError(
-            f"found encoder {config.encoder!r}, architecture {config.architecture!r} and "
-            f"{config.architecture_args}, of which smp cannot build a network ({type(error).__name__}: "
-            f"{error}); expected an encoder with maps at several strides; fix: another encoder or "
-            f"architecture, or encoder_depth=N (and as many decoder_channels) for one with N maps.{plain}"
+            f"segmentation_models_pytorch cannot build a network of encoder {config.encoder!r}, architecture "
+            f"{config.architecture!r} and {config.architecture_args} ({type(error).__name__}: {error}). Take an "
+            "encoder with maps at several strides or another architecture, or give encoder_depth=N (and as many "
+            f"decoder_channels) for an encoder with N maps.{plain}"
         ) from error
 
 
@@ -125,10 +125,9 @@ def _try(model: LowLabelForSemanticSegmentation) -> None:
         model.eval()(torch.zeros(1, model.config.num_channels, side, side + model.divisor))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"found encoder {model.config.encoder!r}, which does not take an image of {side} x "
-            f"{side + model.divisor} px ({error}); expected one for images of any size; fix: "
-            "size_divisor=N with the side N px the encoder was made for (it helps networks of windows, "
-            "such as maxvit), or another encoder"
+            f"Encoder {model.config.encoder!r} does not take images of any size, here {side} x {side + model.divisor} "
+            f"px ({error}). Give size_divisor=N with the side N px the encoder was made for (it helps networks of "
+            "windows, such as maxvit), or take another encoder."
         ) from error
     model.train()
 
@@ -145,9 +144,9 @@ def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackb
     missing = [k for k in target if k not in found]
     if missing:
         raise UserError(
-            f"found no weights for {', '.join(missing[:5])} of the encoder in "
-            f"{backbone.load_report.source}; expected all of {model.config.encoder}; fix: build the "
-            f"segmenter with the arguments of the backbone ({backbone.config.model_args})"
+            f"{backbone.load_report.source} has no weights for {', '.join(missing[:5])} of the encoder "
+            f"{model.config.encoder}. Build the segmenter with the arguments of the backbone "
+            f"({backbone.config.model_args})."
         )
     encoder.load_state_dict({k: source[name] for k, name in found.items()})
     loaded = backbone.load_report

@@ -87,7 +87,7 @@ def build(config: LowLabelSegmenterConfig) -> nn.Module:
     make = DeepLabV2 if config.architecture == "deeplabv2" else smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture)
     if make is None:
         known = ", ".join(sorted([*smp.MODEL_ARCHITECTURES_MAPPING, "deeplabv2"]))
-        raise ValueError(f"found architecture {config.architecture!r}; expected one of: {known}")
+        raise ValueError(f"There is no architecture {config.architecture!r}. Known are: {known}.")
     net = make(
         encoder_name="tu-" + config.encoder,
         encoder_weights=None,
@@ -149,7 +149,7 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
     def from_pretrained(cls, *args, **kwargs):
         """As in transformers, from safetensors only: to open a pickle can run code."""
         if not kwargs.setdefault("use_safetensors", True):
-            raise ValueError("found use_safetensors=False; expected safetensors weights; fix: leave the argument out")
+            raise ValueError("use_safetensors=False would open a pickle, which can run code. Leave the argument out.")
         out = super().from_pretrained(*args, **kwargs)
         (out[0] if isinstance(out, tuple) else out).__dict__["_fresh"] = {}
         return out

@@ -64,7 +64,7 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As in transformers, from safetensors only."""
         if not kwargs.setdefault("use_safetensors", True):
-            raise UserError("found use_safetensors=False; expected safetensors weights; fix: leave the argument out")
+            raise UserError("use_safetensors=False would open a pickle, which can run code. Leave the argument out.")
         if os.path.isdir(pretrained_model_name_or_path):
             find_weights(pretrained_model_name_or_path)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -132,23 +132,24 @@ def body_parameters(net: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def freeze_stages(model: nn.Module, count: int) -> None:
-    """The stem and the first `count` stages take no gradient any more, as timm groups them; BatchNorm still sees the batch.
+    """The stem and the first `count` stages, as timm groups them, take no gradient any more.
 
-    Raises UserError where the architecture names no stages, or `count` are all of them.
+    Their BatchNorm still sees the batch. Raises UserError where the architecture names no stages, or `count` are all of
+    them.
     """
     net = model.timm_model
     try:
         groups = timm.models.group_parameters(net, net.group_matcher(coarse=True), reverse=True)
     except (AttributeError, NotImplementedError):
         raise UserError(
-            f"found no stages in {model.config.architecture!r}; expected timm's group_matcher; fix: leave out --freeze, or "
-            "take another architecture"
+            f"{model.config.architecture!r} names no stages (timm's group_matcher). Leave out --freeze, or take "
+            "another architecture."
         ) from None
     stem, *stages, _ = sorted(set(groups.values()))  # the last group is the head
     if count >= len(stages):
         raise UserError(
-            f"found freeze={count} for {model.config.architecture!r}; expected less than its {len(stages)} stages, one of "
-            "which has to train"
+            f"freeze={count} leaves nothing of {model.config.architecture!r} to train: give less than its "
+            f"{len(stages)} stages."
         )
     for name, group in groups.items():
         if group in (stem, *stages[:count]):

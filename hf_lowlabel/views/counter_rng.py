@@ -25,7 +25,7 @@ def uniforms(seed: int, stream: str, start: int, count: int, width: int) -> Tens
     row r owns counters r * b .. r * b + b - 1 where b = ceil(width / 4). A stream is always asked for the same width.
     """
     if start < 0 or count < 0 or width < 0:
-        raise UserError(f"found rows {start}..{start}+{count} of width {width}; expected numbers >= 0")
+        raise UserError(f"Rows start at {start}, {count} of width {width}: none of the three may be negative.")
     blocks = -(-width // PHILOX_BLOCK)
     digest = hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"), counter=start * blocks))
@@ -34,14 +34,15 @@ def uniforms(seed: int, stream: str, start: int, count: int, width: int) -> Tens
 
 
 def keys(seed: int, stream: str, start: int, count: int) -> Tensor:
-    """What samples `start .. start + count - 1` of a stream make their draws on the device from: int64 [count], see `keyed`."""
+    """From these, samples `start .. start + count - 1` of a stream draw on the device: int64 [count], see `keyed`."""
     return _mixed(_word(f"{int(seed)}/{stream}") + GOLDEN * torch.arange(start, start + count))
 
 
 def keyed(key: Tensor, purpose: str, width: int) -> Tensor:
-    """Uniform numbers in [0, 1), float32 [n, width] on the device of `key` [n]: row i is a function of key i and `purpose`.
+    """Uniform numbers in [0, 1), float32 [n, width] on the device of `key` [n].
 
-    For draws whose number depends on the network or on pixels. SplitMix64 (Steele et al. 2014), a start for each key.
+    Row i is a function of key i and `purpose`. For draws whose number depends on the network or on pixels. SplitMix64
+    (Steele et al. 2014), a start for each key.
     """
     counter = torch.arange(1, width + 1, device=key.device)
     return (_mixed(_mixed(key ^ _word(purpose))[:, None] + GOLDEN * counter) >> 40 & 0xFFFFFF) * 2.0**-24

@@ -106,11 +106,11 @@ def mirrored(u: np.ndarray, allowed: bool) -> np.ndarray:
 
 
 def check_side(images: Tensor, size: int) -> int:
-    """The side of square pool images that hold a size x size window."""
+    """The side of square stored images that hold a size x size window."""
     S = images.shape[-1]
     if S < size:
         raise UserError(
-            f"found pool images of {S} px; expected at least the view's {size} px; "
-            f"fix: decode the pool at {size} px or ask for smaller views"
+            f"The images are stored at {S} px, which is less than the view's {size} px. "
+            f"Store them at {size} px or more (--stored-size), or ask for smaller views (--image-size)."
         )
     return S

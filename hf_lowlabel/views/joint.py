@@ -45,7 +45,8 @@ class JointView:
     ):
         if not 0 < scale[0] <= scale[1] or min(size) < 1:
             raise UserError(
-                f"found scale {scale} and size {size}; expected 0 < smallest <= largest scale, and px above 0"
+                f"No view can have scale {scale} and size {size}: give a smallest and a largest scale above 0, in this "
+                "order, and a size of at least 1 px."
             )
         self.size, self.scale, self.flip = size, scale, flip
         self.steps = {key: _steps(kind, size, color) for key, kind in views.items()}
@@ -114,11 +115,11 @@ class JointView:
 
     def _check(self, images: Tensor, sizes: Tensor, u: Tensor) -> None:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (3, 4):
-            raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3 or 4, H, W]")
+            raise UserError(f"Images are {images.dtype} {list(images.shape)}, and not uint8 [N, 3 or 4, H, W].")
         if u.shape != (len(images), self.width) or sizes.shape != (len(images), 2):
             raise UserError(
-                f"found draws {tuple(u.shape)} and sizes {tuple(sizes.shape)} for {len(images)} images; "
-                f"expected [{len(images)}, {self.width}] and [{len(images)}, 2]"
+                f"Draws of shape {list(u.shape)} and sizes of shape {list(sizes.shape)} do not belong to "
+                f"{len(images)} images: they must be [{len(images)}, {self.width}] and [{len(images)}, 2]."
             )
 
 

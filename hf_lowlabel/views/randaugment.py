@@ -1,8 +1,8 @@
 """RandAugment (Cubuk et al. 2020) as FixMatch uses it (Sohn et al. 2020, appendix D), then cutout (DeVries & Taylor).
 
 Per image and layer one of 14 operations with a random strength; last, a gray square at a random place. The two
-reference implementations differ, and both are presets: "fixmatch-pytorch" (kekmodel/FixMatch-pytorch, `RandAugmentMC(2, 10)`)
-and "usb" (TorchSSL and USB, `RandAugment(3, 5)`).
+reference implementations differ, and both are presets: "fixmatch-pytorch" (kekmodel/FixMatch-pytorch,
+`RandAugmentMC(2, 10)`) and "usb" (TorchSSL and USB, `RandAugment(3, 5)`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MATRICES = {
     "translate_y": pil_ops.translate_y,
 }
 
-# Strengths in Pillow's unit: fixmatch-pytorch has bias + span * level / 10, level 1 .. 9; USB has uniform numbers of a range.
+# Strengths in Pillow's unit. fixmatch-pytorch: bias + span * level / 10, level 1 .. 9; USB: uniform in a range.
 KEKMODEL = {
     "brightness": (0.05, 0.9),
     "color": (0.05, 0.9),

@@ -86,12 +86,11 @@ class View:
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         square = images.dim() == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
         if images.dtype != torch.uint8 or not square:
-            raise UserError(f"found images {images.dtype} {tuple(images.shape)}; expected uint8 [N, 3, S, S]")
+            raise UserError(f"Images are {images.dtype} {list(images.shape)}, and must be uint8 [N, 3, S, S].")
         if u.shape != (len(images), self.width) or u.dtype != torch.float64 or u.device.type != "cpu":
             raise UserError(
-                f"found draws {u.dtype} {tuple(u.shape)} on {u.device}; "
-                f"expected float64 [{len(images)}, {self.width}] on the CPU; "
-                f"fix: uniforms(seed, stream, start, count, view.width)"
+                f"Draws are {u.dtype} {list(u.shape)} on {u.device}, and must be float64 [{len(images)}, {self.width}] "
+                "on the CPU, as uniforms(seed, stream, start, count, view.width) makes them."
             )
         draws, size = u.numpy(), self.crop.size
         out = torch.empty(len(images), 3, size, size, device=images.device)
@@ -152,7 +151,7 @@ def build_view(
     if preset not in PRESETS:
         raise unknown("RandAugment preset", preset, PRESETS)
     if min_scale is not None and not 0 < min_scale <= 1:
-        raise UserError(f"found min_scale={min_scale}; expected a share of the image in (0, 1]")
+        raise UserError(f"min_scale is {min_scale}, but it is a share of the image: give a number above 0, at most 1.")
     recipe = VIEWS[kind]
     if recipe.side < 1:
         size = max(1, round(recipe.side * size / multiple)) * multiple

@@ -1,7 +1,7 @@
 """What the processes of a launch send each other in one training step, counted from the networks, not measured.
 
     python recipes/benchmarks/communication.py
-    python recipes/benchmarks/communication.py --gpus 64 --batch-size 4096 --models resnet50 --methods byol simclr moco fixmatch
+    python recipes/benchmarks/communication.py --gpus 64 --batch-size 4096 --models resnet50 --methods byol fixmatch
 
 Counted are the float32 gradients of all trainable parameters (one all-reduce, overlapped with the backward pass), the
 sums of synchronised BatchNorm (mean and variance of every channel forward, as many gradients backward, for each pass of
@@ -50,7 +50,8 @@ def main() -> None:
     args = parser.parse_args()
     ring = 2 * (args.gpus - 1) / args.gpus
     print(
-        f"| {args.gpus} GPUs, {args.batch_size} images | gradients MB | BatchNorm MB (collectives) | gathered MB | sent per GPU and step MB |"
+        f"| {args.gpus} GPUs, {args.batch_size} images | gradients MB | BatchNorm MB (collectives) | gathered MB "
+        "| sent per GPU and step MB |"
     )
     print("|---|---:|---:|---:|---:|")
     for model in args.models:

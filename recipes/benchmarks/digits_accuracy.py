@@ -3,8 +3,9 @@
     python recipes/benchmarks/digits_accuracy.py                       # 40 and 10 labels, seeds 0-4
     python recipes/benchmarks/digits_accuracy.py --labels 40 --seeds 0 1 --output digits.json
 
-Class-balanced labels, 20 % stratified test images, the weights at the end (nothing is chosen by the test set). All rows share
-the network, the augmentation, the number of steps and the labels; scikit-learn's LabelSpreading and SVM read the pixels.
+Class-balanced labels, 20 % stratified test images, the weights at the end (nothing is chosen by the test set). All rows
+share the network, the augmentation, the number of steps and the labels; scikit-learn's LabelSpreading and SVM read the
+pixels.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
         split.save(manifest)
         out[labels] = pixels_rows(split, source)
 
-        def train(name: str, start: bool = False, **more) -> None:
+        def train(name: str, start: bool = False, *, labels=labels, manifest=manifest, **more) -> None:
             begin = time.perf_counter()
             weights = {"model": backbone} if start else {"from_scratch": True}
             run = finetune(

@@ -1,13 +1,13 @@
-"""Methods of segmentation on a data set with few masks, scaled down until one CPU core can train: one table from run folders.
+"""Methods of segmentation on a data set with few masks, small enough for one CPU core: one table from run folders.
 
     python recipes/benchmarks/masks_accuracy.py --dataset cvc_clinicdb/ --classes tissue polyp --model resnet18
-    python recipes/benchmarks/masks_accuracy.py --dataset camvid/ --mask-ignore 11 --classes sky building ... --starts weights pixpro
+    python recipes/benchmarks/masks_accuracy.py --dataset camvid/ --mask-ignore 11 --classes sky ... --starts pixpro
     python recipes/benchmarks/masks_accuracy.py --dataset cvc_clinicdb/ --table-only
 
-A finished run folder is not run again, so it may be stopped at any time. All rows share the masks, the starting weights, the
-network (a U-Net of four stages), the geometry of the crops, the steps and the rate; nothing is chosen by the test images. The
-baseline sees weak and strong views, supervised-weak weak ones alone, as CutMix does.
-Cost: 2 to 7 minutes a run on one 2.5 GHz core, 20 runs for five seeds of four rows; PixPro takes 10 minutes a seed.
+A finished run folder is not run again, so it may be stopped at any time. All rows share the masks, the starting
+weights, the network (a U-Net of four stages), the geometry of the crops, the steps and the rate; nothing is chosen by
+the test images. The baseline sees weak and strong views, supervised-weak weak ones alone, as CutMix does. Cost: 2 to 7
+minutes a run on one 2.5 GHz core, 20 runs for five seeds of four rows; PixPro takes 10 minutes a seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each finetuning algorithm costs beside its network: ms per step above FixMatch at equal forward passes, and its tables.
+"""What each finetuning algorithm costs beside its network: ms per step above FixMatch at equal passes, and its tables.
 
     python recipes/benchmarks/method_overhead.py [--pool 1000000] [--device cuda] [--methods flexmatch simmatch]
 
@@ -6,8 +6,8 @@ The network is one matrix product, so that nearly all that is measured is the al
 losses and their gradients. "above FixMatch" subtracts FixMatch's step on as many images as the method's own; VAT's
 adversarial passes, teachers and rotations are further images and count as such. "table" is the change from a pool of
 1,000 to --pool images at the same batch: what looking up and writing rows of a table by image costs. Batch 64 + 7 x 64,
-10 classes, 128 features. Costs a few minutes on one core; prints a markdown table; CPU times are those of the thread. Expected on one CPU core: table
-below 0.5 ms at a pool of 1,000,000 for every method.
+10 classes, 128 features. Costs a few minutes on one core; prints a markdown table; CPU times are those of the thread.
+Expected on one CPU core: table below 0.5 ms at a pool of 1,000,000 for every method.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Images per second of whole training steps, against the same method as it is usually written: image by image.
 
-    python recipes/benchmarks/peers.py --case fixmatch                       # WRN-28-2, 32 px, 8 + 2 x 56, one CPU thread
-    python recipes/benchmarks/peers.py --case byol --size 64                 # ResNet-18; needs pip install '.[peers]'
+    python recipes/benchmarks/peers.py --case fixmatch                     # WRN-28-2, 32 px, 8 + 2 x 56, one CPU thread
+    python recipes/benchmarks/peers.py --case byol --size 64               # ResNet-18; needs pip install '.[peers]'
     python recipes/benchmarks/peers.py --case byol --size 224 --batch-size 256 --workers 16 --precision bf16   # a GPU
 
 The peer of FixMatch is plain PyTorch in the form of the public reimplementations: PIL images through per-image
 transforms in two DataLoaders, one forward of both, SGD, a loop over the weights for their average, `.item()` at every
-step. The peer of BYOL is lightly: its transform, heads, loss and momentum update. Both sides start from decoded images in
-memory, share network, batch and precision, and alternate in rounds; compared are medians. On a CPU without workers,
+step. The peer of BYOL is lightly: its transform, heads, loss and momentum update. Both sides start from decoded images
+in memory, share network, batch and precision, and alternate in rounds; compared are medians. On a CPU without workers,
 seconds are those of the processor. Cost: two minutes on a CPU.
 """
 
@@ -77,9 +77,9 @@ def fixmatch_peer(args, images, device) -> Callable[[], None]:
         x, y = torch.cat([x, w, s]).to(device, non_blocking=True), y.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
             logits = model(x).logits.float()
-        l, w, s = logits.split([len(y), len(w), len(s)])
+        p, w, s = logits.split([len(y), len(w), len(s)])
         confidence, target = w.detach().softmax(1).max(1)
-        loss = F.cross_entropy(l, y) + ((confidence >= 0.95) * F.cross_entropy(s, target, reduction="none")).mean()
+        loss = F.cross_entropy(p, y) + ((confidence >= 0.95) * F.cross_entropy(s, target, reduction="none")).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

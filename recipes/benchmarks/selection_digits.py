@@ -2,7 +2,7 @@
 
     python recipes/benchmarks/selection_digits.py --output selection-digits                 # seeds 0-4, every strategy
     python recipes/benchmarks/selection_digits.py --output selection-digits --seeds 0 --strategies random as3l
-    python recipes/benchmarks/selection_digits.py --output other --backbone runs/backbone --split split.json --priors as3l
+    python recipes/benchmarks/selection_digits.py --output b --backbone runs/backbone --split split.json --priors as3l
 
 One backbone (--pretraining, or --backbone, which left out the held-out images of --split) and one test set (20 %) for
 all; a seed decides the choice, the priors and the training: the demo's FlexMatch from the priors of the chosen labels,
@@ -179,7 +179,8 @@ def main() -> None:
             kept["runs"][key] = run(strategy, seed, args, source, base, backbone, found)
             print(key, kept["runs"][key], flush=True)
             write_text(path, json.dumps(kept, indent=1) + "\n")
-    said = f"{args.budget} labels of digits, {args.steps} steps of FlexMatch, {args.priors} priors; mean ± standard deviation over seeds.\n\n{table(kept['runs'])}\n"
+    said = f"{args.budget} labels of digits, {args.steps} steps of FlexMatch, {args.priors} priors; mean ± "
+    said += f"standard deviation over seeds.\n\n{table(kept['runs'])}\n"
     said += "\n" + ", ".join(f"{k} {v}" for k, v in {**kept["hardware"], **kept["versions"]}.items()) + "\n"
     write_text(path.with_suffix(".md"), said)
     print(said)

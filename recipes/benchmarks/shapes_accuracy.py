@@ -1,11 +1,12 @@
-"""Mean IoU on the embedded shapes: supervised, CutMix and PixPro + CutMix on the same masks, mean and deviation over seeds.
+"""Mean IoU on the embedded shapes: supervised, CutMix and PixPro + CutMix on the same masks, several seeds.
 
     python recipes/benchmarks/shapes_accuracy.py                                   # 20 masks, seeds 0-4
     python recipes/benchmarks/shapes_accuracy.py --labels 10 --seeds 0 1 --output shapes.json
 
-200 test images of 64 px, the weights at the end (nothing is chosen by the test set). All rows share the network, the geometry of
-the crops, the number of steps and the masks; the settings are the demo's. CutMix's labeled images are not jittered in colour, nor
-are those of its baseline; the row "strong views" jitters them. Cost: about eight CPU-minutes a seed.
+200 test images of 64 px, the weights at the end (nothing is chosen by the test set). All rows share the network, the
+geometry of the crops, the number of steps and the masks; the settings are the demo's. CutMix's labeled images are not
+jittered in colour, nor are those of its baseline; the row "strong views" jitters them. Cost: about eight CPU-minutes a
+seed.
 """
 
 from __future__ import annotations

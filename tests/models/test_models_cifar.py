@@ -50,7 +50,7 @@ def wide_resnet(state: dict, x: torch.Tensor, blocks: int, groups: int, first_st
 def test_wide_resnet_is_the_formula(name, blocks, groups, first_stride):
     torch.manual_seed(0)
     net = timm.create_model(name, num_classes=10)
-    for key, value in net.state_dict().items():  # statistics and gains away from 0 and 1
+    for value in net.state_dict().values():  # statistics and gains away from 0 and 1
         if value.is_floating_point():
             value.mul_(1 + 0.2 * torch.rand_like(value)).add_(0.05 * torch.rand_like(value))
     x = torch.randn(2, 3, 32, 32)

@@ -16,9 +16,9 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import (
     LowLabelBackbone,
     LowLabelForImageClassification,
+    checkpoint_resolver,
     create_backbone,
     create_classifier,
-    locating,
 )
 
 ARCH = "resnet10t"
@@ -226,7 +226,7 @@ def hub(monkeypatch, tmp_path):
             raise EntryNotFoundError(f"no {filename}")
         return str(path)
 
-    monkeypatch.setattr(locating, "hf_hub_download", download)
+    monkeypatch.setattr(checkpoint_resolver, "hf_hub_download", download)
     return repos, asked
 
 

@@ -135,11 +135,11 @@ def test_scale_and_place_are_uniform_and_flips_even():
 def test_bad_input():
     images, sizes = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]] * 2)
     view = JointView({"a": "weak"}, size=(8, 8), **PLAIN)
-    with pytest.raises(UserError, match="expected uint8"):
+    with pytest.raises(UserError, match="not uint8"):
         view(images.float(), sizes, uniforms(0, "t", 0, 2, view.width))
-    with pytest.raises(UserError, match="expected .2, 4. and .2, 2."):
+    with pytest.raises(UserError, match="must be .2, 4. and .2, 2."):
         view(images, sizes[:1], uniforms(0, "t", 0, 2, view.width))
     with pytest.raises(UserError, match="did you mean 'strong'"):
         JointView({"a": "stronk"}, size=(8, 8), **PLAIN)
-    with pytest.raises(UserError, match="found scale"):
+    with pytest.raises(UserError, match="can have scale"):
         JointView({"a": "weak"}, size=(8, 8), scale=(0.0, 1.0), **PLAIN)

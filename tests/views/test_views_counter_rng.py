@@ -64,7 +64,7 @@ def test_keyed_draws():
 def test_far_rows_and_empty_requests():
     assert torch.equal(uniforms(0, "a", 2**40, 3, 5)[1:], uniforms(0, "a", 2**40 + 1, 2, 5))
     assert uniforms(0, "a", 7, 0, 5).shape == (0, 5) and uniforms(0, "a", 7, 3, 0).shape == (3, 0)
-    with pytest.raises(UserError, match="expected numbers >= 0"):
+    with pytest.raises(UserError, match="negative"):
         uniforms(0, "a", -1, 2, 4)
 
 

@@ -150,5 +150,5 @@ def test_flips_can_be_switched_off(make):
 
 def test_a_pool_smaller_than_the_view_is_refused():
     for crop in (ShiftCrop(32), CentreCrop(32)):
-        with pytest.raises(UserError, match="found pool images of 16 px"):
+        with pytest.raises(UserError, match="stored at 16 px"):
             crop(images(2, 16), draws(crop, 2))

@@ -1,0 +1,308 @@
+"""The structure of the package, read from its files: order of imports, where tasks are told apart, length of files."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hf_lowlabel"
+
+# What is not yet as it should be. Nothing is ever added here: an entry goes as soon as its violation does.
+ALLOWED_FILE_CIRCLES = [
+    {"data.dataset", "data.digits", "data.folders", "data.tables"},
+    {"data.mask_folders", "data.mask_tables", "data.segmentation", "data.shapes"},
+    {"training.segment_serving", "training.serving"},
+]
+ALLOWED_FOLDER_CIRCLES = [{"hub", "selection", "training"}]
+ALLOWED_EDGES = {
+    ("hub.app", "models"),
+    ("hub.card_parts", "models"),
+    ("hub.report_data", "models"),
+    ("hub.report_data", "models.segmenter"),
+    ("hub.smp_export", "models.segmenter"),
+    ("training.demo", "selection.verbs"),
+    ("training.pretrain_run", "hub.card_parts"),
+    ("training.results", "hub.card"),
+    ("training.results", "hub.lineage"),
+    ("training.results", "hub.push"),
+    ("training.runs", "hub.upload"),
+}
+ALLOWED_TASK_SWITCHES = {  # file: how many
+    "arguments.py": 2,
+    "cli.py": 2,
+    "cli_select.py": 1,
+    "hub/app.py": 4,
+    "hub/card.py": 3,
+    "hub/card_parts.py": 5,
+    "hub/report.py": 3,
+    "hub/report_data.py": 8,
+    "hub/space_app.py": 1,
+    "hub/table.py": 3,
+    "selection/label_studio.py": 1,
+    "selection/labeling.py": 2,
+    "selection/page.py": 1,
+    "selection/verbs.py": 3,
+    "training/pretrain_run.py": 2,
+    "training/results.py": 6,
+    "training/runs.py": 1,
+    "training/serving.py": 2,
+}
+ALLOWED_LONG_FILES = {  # file: its lines
+    "hf_lowlabel/arguments.py": 551,
+    "hf_lowlabel/cli.py": 377,
+    "hf_lowlabel/methods.py": 794,
+    "hf_lowlabel/training/loop.py": 410,
+}
+
+# An import goes to a later row or stays within its folder. Folders of one row import each other only as WITHIN_A_ROW
+# says; the last row is plain files, any of which may import another as long as no circle arises.
+ROWS = (
+    ("cli", "cli_select", "cli_share"),
+    ("api", "hub", "selection"),
+    ("training", "prediction"),
+    ("tasks",),
+    ("pretraining", "finetuning"),
+    ("views", "models", "data"),
+    ("evaluation",),
+    ("arguments", "records", "objective", "methods", "errors", "distributed", "files"),
+)
+WITHIN_A_ROW = {
+    ("cli", "cli_select"),
+    ("cli", "cli_share"),
+    ("api", "hub"),
+    ("api", "selection"),
+    ("selection", "hub"),
+    ("training", "prediction"),
+    ("finetuning", "pretraining"),
+}
+NEVER = {
+    "hub": {"models"},  # hub reaches models through prediction alone
+    "training": {"hub"},
+    "pretraining": {"data", "training", "hub"},
+    "finetuning": {"data", "training", "hub"},
+    "evaluation": {"arguments", "methods"},  # metrics know the errors, records and processes, and nothing of a run
+}
+TASKS = {"classification", "segmentation", "multilabel", "backbone"}
+MAX_LINES = 350
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name without "hf_lowlabel."; the package itself is ""."""
+    names = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return names
+
+
+MODULES = modules()
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def statements(tree: ast.AST, typing_only: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Every import below `tree`, inside functions too, and whether it stands under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node, typing_only
+        elif isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
+            for child in node.body:
+                yield from statements(ast.Module([child], []), True)
+            for child in node.orelse:
+                yield from statements(ast.Module([child], []), typing_only)
+        else:
+            yield from statements(node, typing_only)
+
+
+def targets(module: str, file: Path, node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The modules of this package that one import statement imports; names that are no module raise LookupError."""
+    if isinstance(node, ast.Import):
+        own = [a.name for a in node.names if a.name.split(".")[0] == "hf_lowlabel"]
+        found = [name.partition(".")[2] for name in own]
+    elif node.level:
+        package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+        base = [part for part in package if part][: len([p for p in package if p]) - (node.level - 1)]
+        found = _from(".".join([*base, *(node.module or "").split(".")]).strip("."), node)
+    elif (node.module or "").split(".")[0] == "hf_lowlabel":
+        found = _from(node.module.partition(".")[2], node)
+    else:
+        found = []
+    if missing := [name for name in found if name not in MODULES]:
+        raise LookupError(f"{file.relative_to(ROOT)}:{node.lineno} imports {missing}, which does not exist")
+    return found
+
+
+def _from(base: str, node: ast.ImportFrom) -> list[str]:
+    """`from base import a, b` imports the modules base.a and base.b where these are modules, and base otherwise."""
+    found = []
+    for alias in node.names:
+        below = f"{base}.{alias.name}".strip(".")
+        found.append(below if below in MODULES else base)
+    return found
+
+
+def edges() -> set[tuple[str, str]]:
+    """(importer, imported) for every import between two modules; the lazy __init__ of the package is left out."""
+    found = set()
+    for module, file in MODULES.items():
+        for node, typing_only in statements(parse(file)):
+            if module and not typing_only:
+                found |= {(module, target) for target in targets(module, file, node) if target != module}
+    return found
+
+
+def folder(module: str) -> str:
+    return module.split(".")[0]
+
+
+def circles(pairs: set[tuple[str, str]]) -> set[frozenset[str]]:
+    """The sets of two or more names that reach each other (strongly connected components)."""
+    names = {name for pair in pairs for name in pair}
+    reach = {name: {b for a, b in pairs if a == name} for name in names}
+    for middle in names:  # Warshall's closure
+        for name in names:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    return {frozenset(b for b in reach[a] if a in reach[b]) for a in names if a in reach[a]}
+
+
+def is_task_name(node: ast.AST) -> bool:
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        return any(is_task_name(element) for element in node.elts)
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in TASKS
+
+
+def task_switches(file: Path) -> list[int]:
+    """The lines on which code asks for a task by its name: ==, !=, in, not in, and the cases of a match statement."""
+    lines = []
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.Compare) and any(map(is_task_name, [node.left, *node.comparators])):
+            lines.append(node.lineno)
+        elif isinstance(node, ast.MatchValue) and is_task_name(node.value):
+            lines.append(node.lineno)
+    return lines
+
+
+def assert_allowed(found: set[frozenset[str]], allowed: list[set[str]]) -> None:
+    new = [circle for circle in found if not any(circle <= old for old in allowed)]
+    assert not new, "imports in a circle:\n" + "\n".join(" <-> ".join(sorted(circle)) for circle in new)
+    gone = [sorted(old) for old in allowed if not any(circle <= old for circle in found)]
+    assert not gone, f"no longer circles: {gone}"
+
+
+def shown(pairs: set[tuple[str, str]]) -> str:
+    return "\n".join(f"{a} imports {b}" for a, b in sorted(pairs))
+
+
+def test_every_import_exists():
+    for module, file in MODULES.items():
+        for node, _ in statements(parse(file)):
+            targets(module, file, node)
+
+
+def test_lazy_names_are_typed_alike():
+    """The names that __getattr__ finds at run time are those that type checkers see, from the same modules."""
+    import hf_lowlabel
+
+    seen = {}
+    for node, typing_only in statements(parse(PACKAGE / "__init__.py")):
+        if typing_only and isinstance(node, ast.ImportFrom) and node.level:
+            assert all(alias.asname == alias.name for alias in node.names), "`import x as x` marks what is public"
+            seen |= {alias.name: node.module for alias in node.names}
+    assert seen == hf_lowlabel._HOMES
+
+
+def test_no_circle_between_files():
+    found = circles(edges())
+    assert_allowed(found, ALLOWED_FILE_CIRCLES)
+
+
+def test_no_circle_between_folders():
+    pairs = {(folder(a), folder(b)) for a, b in edges() if folder(a) != folder(b)}
+    found = circles(pairs)
+    assert_allowed(found, ALLOWED_FOLDER_CIRCLES)
+
+
+def test_every_module_has_its_place():
+    known = {part for row in ROWS for part in row}
+    assert {folder(module) for module in MODULES if module} <= known, "a new folder or file needs a row in ROWS"
+
+
+def test_imports_run_one_way():
+    row_of = {part: number for number, row in enumerate(ROWS) for part in row}
+    wrong = set()
+    for importer, imported in edges():
+        a, b = folder(importer), folder(imported)
+        if a == b:
+            continue
+        down = row_of[a] < row_of[b] or row_of[a] == row_of[b] == len(ROWS) - 1 or (a, b) in WITHIN_A_ROW
+        if not down or b in NEVER.get(a, ()):
+            wrong.add((importer, imported))
+    assert not wrong - ALLOWED_EDGES, shown(wrong - ALLOWED_EDGES)
+    assert not ALLOWED_EDGES - wrong, f"no longer needed in ALLOWED_EDGES:\n{shown(ALLOWED_EDGES - wrong)}"
+
+
+def test_the_library_imports_no_recipe():
+    for file in MODULES.values():
+        for node, _ in statements(parse(file)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert not any(name.split(".")[0] in ("recipes", "tests") for name in names), file
+
+
+def test_tasks_are_told_apart_in_their_own_folder_alone():
+    found = {}
+    for module, file in MODULES.items():
+        if folder(module) != "tasks" and (lines := task_switches(file)):
+            found[file.relative_to(PACKAGE).as_posix()] = lines
+    new = {file: lines for file, lines in found.items() if len(lines) > ALLOWED_TASK_SWITCHES.get(file, 0)}
+    assert not new, f"switches on a task's name outside tasks/ (file: lines): {new}"
+    fewer = {
+        file: len(found.get(file, ())) for file, n in ALLOWED_TASK_SWITCHES.items() if len(found.get(file, ())) < n
+    }
+    assert not fewer, f"lower ALLOWED_TASK_SWITCHES to: {fewer}"
+
+
+def test_files_are_short():
+    long = {}
+    for file in [*MODULES.values(), *(ROOT / "recipes").rglob("*.py")]:
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) >= MAX_LINES:
+            long[file.relative_to(ROOT).as_posix()] = lines
+    new = {file: lines for file, lines in long.items() if lines > ALLOWED_LONG_FILES.get(file, 0)}
+    assert not new, f"files of {MAX_LINES} lines and more hold two things: {new}"
+    assert set(ALLOWED_LONG_FILES) <= set(long), "no longer needed in ALLOWED_LONG_FILES"
+
+
+def test_every_method_has_its_file():
+    from hf_lowlabel.methods import METHODS
+
+    for name, spec in METHODS.items():
+        for place in filter(None, (spec.cls, spec.rule)):
+            module, _, attribute = place.partition(":")
+            assert module in MODULES, f"{name}: no file for {module}"
+            defined = [getattr(node, "name", None) for node in parse(MODULES[module]).body]
+            assert attribute in defined, f"{name}: {module} defines no {attribute}"
+
+
+@pytest.mark.parametrize(
+    "code, expected",
+    [
+        ("if task == 'segmentation': pass", 1),
+        ("x = kind in ('backbone', 'other')", 1),
+        ("match task:\n  case 'multilabel' | 'classification': pass", 2),
+        ("x = {'segmentation': 1}", 0),
+        ("x = mode == 'train'", 0),
+    ],
+)
+def test_a_task_switch_is_seen(tmp_path, code, expected):
+    file = tmp_path / "code.py"
+    file.write_text(code)
+    assert len(task_switches(file)) == expected
+
+
+def test_a_circle_is_seen():
+    assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")}) == {frozenset("abc")}
+    assert circles({("a", "b"), ("b", "c")}) == set()
