@@ -18,9 +18,10 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache
 from ..data.padded_cache import build_padded_cache
 from ..distributed import best_device
-from ..evaluation.metrics import softmax
+from ..evaluation.classification import softmax
+from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.overlays import IGNORE, overlay, palette
-from ..evaluation.segmentation import confusion_of, evaluate_segmentation, segmentation_metrics
+from ..evaluation.segmentation import evaluate_segmentation
 from ..models import LowLabelBackbone, LowLabelForImageClassification, create_backbone
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..records import RunRecord

@@ -19,7 +19,7 @@ from ..data.image_cache import build_cache
 from ..data.splits import Split
 from ..distributed import barrier, rank
 from ..errors import UserError
-from ..evaluation.metrics import softmax
+from ..evaluation.classification import softmax
 from ..views.table import View
 from .inference import logits_of
 from .priors import save_priors
