@@ -27,6 +27,6 @@ def sel(probabilities: np.ndarray, tau: float = TAU) -> float:
 
 
 def median_of_last(history: list[dict], name: str = "test_accuracy", last: int = LAST) -> float | None:
-    """Median of the last evaluations of a run, as papers without a validation set report it; None if there are fewer."""
+    """Median of the last evaluations of a run, as papers without a validation set report; None if there are fewer."""
     values = [row[name] for row in history if name in row][-last:]
     return float(np.median(values)) if len(values) == last else None

@@ -1,155 +1,48 @@
-"""Classification metrics as plain numpy functions; one formula each, every sum in float64.
-
-Letters: N images, K classes, p [N, K] probabilities, y [N] true classes, yhat_i = argmax_k p_ik, c_i = max_k p_ik.
-"""
+"""The scores of a run on arrays that are whole, by the modules of `modules.py`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import UserError
-
-BINS = 15  # of the reliability diagram (Guo et al. 2017, section 5, M = 15)
-LARGEST_CONFUSION = 256  # classes; above, the matrix is left out of the JSON and only its largest errors are kept
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """p_ik = exp(z_ik - max_j z_ij) / sum_j exp(z_ij - max_j z_ij)"""
-    z = np.asarray(logits, np.float64)
-    z = np.exp(z - z.max(1, keepdims=True))
-    return z / z.sum(1, keepdims=True)
-
-
-def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
-    """(1/N) sum_i 1[yhat_i = y_i]; `scores` [N, K] may be logits or probabilities."""
-    return float((np.asarray(scores).argmax(1) == np.asarray(targets)).mean())
-
-
-def top_k_accuracy(scores: np.ndarray, targets: np.ndarray, k: int = 5) -> float:
-    """(1/N) sum_i 1[y_i is among the min(k, K) classes of largest score]; ties go to the lower class."""
-    scores, targets = np.asarray(scores), np.asarray(targets)
-    k = min(k, scores.shape[1])
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # [N, k]
-    return float((best == targets[:, None]).any(1).mean())
-
-
-def confusion_matrix(predicted: np.ndarray, targets: np.ndarray, num_classes: int) -> np.ndarray:
-    """M_ab = number of images of class a that were called b; int64 [K, K], rows are the truth."""
-    flat = np.asarray(targets, np.int64) * num_classes + np.asarray(predicted, np.int64)
-    return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """a_k = M_kk / sum_b M_kb, the recall of class k; NaN for a class without images. float64 [K]"""
-    images = confusion.sum(1)
-    return np.divide(np.diag(confusion), images, out=np.full(len(images), np.nan), where=images > 0)
-
-
-def calibration_bins(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> dict[str, np.ndarray]:
-    """Bins B_m = {i : (m-1)/M < c_i <= m/M} with |B_m|, mean confidence and accuracy of each (NaN where empty)."""
-    probs, targets = np.asarray(probs, np.float64), np.asarray(targets)
-    confidence, right = probs.max(1), (probs.argmax(1) == targets).astype(np.float64)  # [N]
-    edges = np.arange(1, bins + 1) / bins
-    where = np.minimum(np.searchsorted(edges, confidence, side="left"), bins - 1)  # rounding may give c a hair above 1
-    images = np.bincount(where, minlength=bins)
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        total = np.bincount(where, weights=x, minlength=bins)
-        return np.divide(total, images, out=np.full(bins, np.nan), where=images > 0)
-
-    return {"images": images, "confidence": mean(confidence), "accuracy": mean(right)}
-
-
-def expected_calibration_error(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> float:
-    """ECE = sum_m |B_m| / N * |acc(B_m) - conf(B_m)|  (Guo et al. 2017, Eq. 3; M = 15 bins of equal width)"""
-    b = calibration_bins(probs, targets, bins)
-    full = b["images"] > 0
-    return float((b["images"] * np.abs(b["accuracy"] - b["confidence"]))[full].sum() / b["images"].sum())
-
-
-def negative_log_likelihood(probs: np.ndarray, targets: np.ndarray) -> float:
-    """-(1/N) sum_i log p_i,y_i in nats; a probability of 0 counts as the smallest normal float64 (708.4 nats)."""
-    chosen = np.take_along_axis(np.asarray(probs, np.float64), np.asarray(targets)[:, None], 1)
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
-
-
-def most_confused(confusion: np.ndarray, class_names: Sequence[str], count: int = 10) -> list[dict]:
-    """The largest off-diagonal entries, as [{"true", "predicted", "images"}], largest first."""
-    errors = confusion.copy()
-    np.fill_diagonal(errors, 0)
-    order = np.argsort(-errors, axis=None, kind="stable")[:count]
-    pairs = [divmod(int(i), len(errors)) for i in order]
-    return [
-        {"true": class_names[a], "predicted": class_names[b], "images": int(errors[a, b])}
-        for a, b in pairs
-        if errors[a, b]
-    ]
+from .classification import check_class_scores, softmax
+from .modules import ClassificationScores, MultiLabelScores
 
 
 def classification_metrics(
     scores: np.ndarray, targets: np.ndarray, class_names: Sequence[str], *, probabilities: bool = False
 ) -> dict:
-    """Everything this module computes, as a dict that `json.dumps` takes; what cannot be computed is None.
+    """Every score of a classifier, as a dict that `json.dumps` takes; what cannot be computed is None.
 
-    scores: [N, K] logits, or probabilities when `probabilities` is true. targets: int [N] in 0..K-1.
-    `accuracy_error` is the standard error of the accuracy for N independent images, sqrt(a (1 - a) / N).
+    Args:
+        scores: logits [N, K], or probabilities when `probabilities` is true.
+        targets: true classes, int [N] in 0..K-1.
+        class_names: the K names.
+
+    Returns:
+        What `classification.classification_scores` returns.
+
+    Raises:
+        UserError: names what is wrong with scores or targets.
     """
-    scores, targets = check(scores, targets, len(class_names), probabilities)
-    probs, k, n = (scores if probabilities else softmax(scores)), len(class_names), len(targets)
-    confusion = confusion_matrix(probs.argmax(1), targets, k)
-    recall, bins, right = per_class_accuracy(confusion), calibration_bins(probs, targets), accuracy(probs, targets)
-    return {
-        "images": n,
-        "accuracy": right,
-        "accuracy_error": math.sqrt(right * (1 - right) / n),
-        "top5_accuracy": top_k_accuracy(probs, targets, 5),
-        "balanced_accuracy": float(np.nanmean(recall)),
-        "nll": negative_log_likelihood(probs, targets),
-        "ece": expected_calibration_error(probs, targets),
-        "confidence": float(probs.max(1).mean()),
-        "class_names": list(class_names),
-        "per_class": [_number(a) for a in recall],
-        "per_class_images": confusion.sum(1).tolist(),
-        "most_confused": most_confused(confusion, class_names),
-        "confusion": confusion.tolist() if k <= LARGEST_CONFUSION else None,
-        "reliability": {name: [_number(x) for x in column] for name, column in bins.items()},
-    }
+    scores, targets = check_class_scores(scores, targets, len(class_names), probabilities)
+    probs = scores if probabilities else softmax(scores)
+    return ClassificationScores(class_names).compute(predictions=probs, references=targets)
 
 
-def check(
-    scores: np.ndarray, targets: np.ndarray, num_classes: int, probabilities: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as float64 [N, K] and targets as int64 [N], or an error that says what is wrong with them."""
-    scores, targets = np.asarray(scores, np.float64), np.asarray(targets)
-    if scores.ndim != 2 or targets.shape != scores.shape[:1] or scores.shape[1] != num_classes or not len(scores):
-        raise UserError(
-            f"found scores of shape {scores.shape} and targets of shape {targets.shape}; "
-            f"expected [N, {num_classes}] and [N] with N >= 1 for {num_classes} class names; "
-            "fix: give one row of scores per labeled test image"
-        )
-    if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= num_classes:
-        raise UserError(
-            f"found targets of type {targets.dtype} from {targets.min()} to {targets.max()}; "
-            f"expected integers from 0 to {num_classes - 1}; "
-            "fix: leave unlabeled images (-1) out of the test set and check the class names"
-        )
-    if not np.isfinite(scores).all():
-        bad = int((~np.isfinite(scores)).any(1).sum())
-        raise UserError(
-            f"found NaN or infinite scores for {bad} of {len(scores)} images; expected finite numbers; "
-            "fix: evaluate in float32 and check that training did not diverge"
-        )
-    if probabilities and (scores.min() < -1e-6 or np.abs(scores.sum(1) - 1).max() > 1e-3):
-        raise UserError(
-            f"found rows that sum to {scores.sum(1).min():.4g} .. {scores.sum(1).max():.4g}; expected probabilities, "
-            "which sum to 1; fix: pass logits with probabilities=False"
-        )
-    return scores, targets.astype(np.int64)
+def multilabel_metrics(probs: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> dict:
+    """Every score of a multi-label classifier, as a dict that `json.dumps` takes; what has no value is None.
 
+    Args:
+        probs: probabilities, float [N, K].
+        targets: which classes each image has, int8 [N, K] of 0 and 1.
+        class_names: the K names.
 
-def _number(x: float) -> float | int | None:
-    """A JSON number; NaN, which JSON lacks, is None."""
-    return None if isinstance(x, float) and math.isnan(x) else x.item() if isinstance(x, np.generic) else x
+    Returns:
+        What `multilabel.multilabel_scores` returns.
+
+    Raises:
+        UserError: names what is wrong with probabilities or targets.
+    """
+    return MultiLabelScores(class_names).compute(predictions=probs, references=targets)

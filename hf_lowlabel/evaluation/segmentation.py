@@ -1,78 +1,16 @@
-"""Metrics of segmentation, all from one confusion matrix over every pixel of a data set, and how images are predicted.
-
-Letters: K classes, M_ab pixels of class a that were called b, T_k = sum_b M_kb, P_k = sum_a M_ak, I_k = M_kk.
-
-    IoU_k = I_k / (T_k + P_k - I_k),   Dice_k = 2 I_k / (T_k + P_k),   pixel accuracy = sum_k I_k / sum_k T_k
-
-A class that is neither in the truth nor predicted has no IoU: `miou` is the mean over the others, `miou_all` counts it
-as 0. Pixels whose target is 255 or negative take no part.
-"""
+"""How a segmenter predicts images, in windows or whole, and its scores on a data set."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import rank, world
-from ..errors import UserError
-
-MASK_IGNORE = 255
-
-
-def confusion_of(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
-    """M, int64 [K, K] on the device, of labels of any shape; the rows are the truth."""
-    counted = (target >= 0) & (target != MASK_IGNORE)
-    at = torch.where(counted, target.long() * classes + predicted.long(), classes * classes)
-    return torch.bincount(at.flatten(), minlength=classes * classes + 1)[:-1].view(classes, classes)
-
-
-def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
-    """Everything, as a dict that `json.dumps` takes; what has no value is None.
-
-    With two classes also `object_iou`, the IoU of class 1 over all pixels of the data set: ISIC results are published
-    as that, as the mean of both classes, `miou`, or as `object_jaccard` (see `per_image_jaccard`).
-    """
-    confusion = np.asarray(confusion, np.float64)
-    if confusion.shape != (len(class_names),) * 2 or not confusion.sum():
-        raise UserError(
-            f"found a confusion matrix of shape {confusion.shape} over {confusion.sum():.0f} pixels for "
-            f"{len(class_names)} class names; expected one row for each class, and at least one pixel"
-        )
-    hit, truth, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    union = truth + called - hit
-
-    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
-
-    iou, dice, recall = share(hit, union), share(2 * hit, truth + called), share(hit, truth)
-    out = {
-        "miou": float(np.nanmean(iou)),
-        "miou_all": float(np.nan_to_num(iou).mean()),
-        "dice": float(np.nanmean(dice)),
-        "pixel_accuracy": float(hit.sum() / truth.sum()),
-        "class_accuracy": float(np.nanmean(recall)),
-        "class_names": list(class_names),
-        "per_class": [_number(v) for v in iou],
-        "per_class_dice": [_number(v) for v in dice],
-        "per_class_share": [float(v) for v in truth / truth.sum()],
-        "pixels": int(truth.sum()),
-        "confusion": confusion.astype(np.int64).tolist(),
-    }
-    if len(class_names) == 2:
-        out["object_iou"] = _number(iou[1])
-    return out
-
-
-def per_image_jaccard(confusion: Tensor) -> Tensor:
-    """IoU of class 1 in one image, 1 where it is nowhere (its mean over images is the ISIC challenge's Jaccard)."""
-    union = confusion[1].sum() + confusion[0, 1]
-    return torch.where(union > 0, confusion[1, 1] / union.clamp(min=1), 1.0)
+from .modules import SegmentationScores
 
 
 class Normalise:
@@ -89,10 +27,16 @@ class Normalise:
 def probabilities(
     model: nn.Module, x: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
 ) -> Tensor:
-    """Class probabilities [n, K, H, W] float32 of images x [n, 3, H, W].
+    """Class probabilities of images; where windows overlap, they are averaged.
 
-    window: (height, width) in px of a window that slides over the image by `stride` px (None: two thirds of it); where
-    windows overlap, their probabilities are averaged. None: the whole image at once.
+    Args:
+        model: segmenter whose output has `logits` [n, K, h, w].
+        x: normalised images, float32 [n, 3, H, W].
+        window: (height, width) in px of a window that slides over the images (None: the whole image at once).
+        stride: px by which it slides (None: two thirds of it).
+
+    Returns:
+        float32 [n, K, H, W].
     """
     if window is None or (x.shape[-2] <= window[0] and x.shape[-1] <= window[1]):
         return model(x).logits.float().softmax(1)
@@ -128,39 +72,44 @@ def evaluate_segmentation(
     batch_size: int = 8,
     each: Callable[[int, Tensor, Tensor, Tensor], None] | None = None,
 ) -> dict:
-    """Metrics over images `indices` (None: all) of a pool with masks (data.padded_cache), each image at its size in the pool.
+    """Scores over images of a cache with masks, each at its size there. Every process takes a share of the images.
 
-    Every process takes a share of the images, and all return the same numbers. each(position, image uint8 [3, h, w],
-    target uint8 [h, w], probabilities [K, h, w]) is called on this process's images, for pictures.
+    Args:
+        model: segmenter whose output has `logits` [n, K, h, w].
+        pool: images and masks (data.padded_cache).
+        class_names: the K names.
+        mean: of the normalisation, for each channel.
+        std: of the normalisation, for each channel.
+        indices: images to score, int64 [n] (None: all).
+        window: (height, width) in px of a window that slides over each image (None: the whole image at once).
+        stride: px by which it slides (None: two thirds of it).
+        batch_size: images in a forward pass at most.
+        each: called on this process's images, for pictures, with (position, image uint8 [3, h, w], target uint8 [h, w],
+            probabilities [K, h, w]).
+
+    Returns:
+        The scores of `modules.SegmentationScores`, the same on every process.
     """
-    classes, normalise = len(class_names), Normalise(mean, std)
+    normalise = Normalise(mean, std)
     indices = torch.arange(len(pool)) if indices is None else indices
     order = sorted(indices.tolist(), key=lambda i: pool.sizes[i].tolist())  # images of one size stand together
     batches = list(_batches(order[rank() :: world()], pool.sizes, batch_size))
     device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
-    total = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-    jaccard = torch.zeros(2, device=device)  # sum, images
+    scores = SegmentationScores(class_names)
+    scores.to(device)  # also where this process has no image
     model.eval()
     for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
         h, w = pool.sizes[rows[0]].tolist()
-        images, targets = packed[:, :3, :h, :w], packed[:, 3, :h, :w]
+        images, targets = packed[:, :3, :h, :w], packed[:, 3, :h, :w].to(device)
         p = probabilities(model, normalise(images.to(device)), window, stride)
-        for row, image, target, prediction in zip(rows, images, targets.to(device), p):
-            m = confusion_of(prediction.argmax(0), target, classes)
-            total += m
-            if classes == 2:
-                jaccard += torch.stack([per_image_jaccard(m), torch.ones((), device=device)])
-            if each is not None:
+        scores.add_batch(predictions=p.argmax(1), references=targets)
+        if each is not None:
+            for row, image, target, prediction in zip(rows, images, targets, p):
                 each(row, image, target, prediction)
     for module, training in modes:
         module.training = training
-    if world() > 1:
-        dist.all_reduce(total)
-        dist.all_reduce(jaccard)
-    out = {"images": len(indices), **segmentation_metrics(total.cpu().numpy(), class_names)}
-    if classes == 2:
-        out["object_jaccard"] = float(jaccard[0] / jaccard[1])
-    return out
+    scores.all_reduce()
+    return scores.compute()
 
 
 def _batches(rows: list[int], sizes: Tensor, batch_size: int):
@@ -186,9 +135,19 @@ def segment(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(classes uint8 [H, W], their probability float32 [H, W]) of one image uint8 [H, W, 3], at the image's own size.
+    """The classes of one image's pixels, at the image's own size.
 
-    long_side: px of the longer side at which the network sees it; probabilities are scaled back bilinearly.
+    Args:
+        model: segmenter whose output has `logits` [n, K, h, w].
+        image: uint8 [H, W, 3].
+        mean: of the normalisation, for each channel.
+        std: of the normalisation, for each channel.
+        long_side: px of the longer side at which the network sees it; probabilities are scaled back bilinearly.
+        window: (height, width) in px of a window that slides over the image (None: the whole image at once).
+        stride: px by which it slides (None: two thirds of it).
+
+    Returns:
+        Classes uint8 [H, W] and their probability float32 [H, W].
     """
     device = next(model.parameters()).device
     x = Normalise(mean, std)(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None])
@@ -202,7 +161,3 @@ def segment(
         p = F.interpolate(p, size=size, mode="bilinear", align_corners=False)
     confidence, classes = p[0].max(0)
     return classes.byte().cpu().numpy(), confidence.cpu().numpy()
-
-
-def _number(x: float) -> float | None:
-    return None if math.isnan(x) else float(x)

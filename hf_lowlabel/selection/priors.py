@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
-from ..evaluation.metrics import expected_calibration_error
+from ..evaluation.classification import expected_calibration_error
 from .as3l import RUNS
 from .clustering import constrained_kmeans, neighbours
 

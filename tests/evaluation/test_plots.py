@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_lowlabel.evaluation import metrics, plots
+from hf_lowlabel.evaluation import classification, metrics, plots
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def result(k, n=300, names=None):
     logits = rng.normal(size=(n, k))
     logits[np.arange(n), targets] += 3
     names = names or [f"class {i}" for i in range(k)]
-    return metrics.classification_metrics(logits, targets, names), metrics.softmax(logits), targets
+    return metrics.classification_metrics(logits, targets, names), classification.softmax(logits), targets
 
 
 def log(steps=200):

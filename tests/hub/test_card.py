@@ -351,7 +351,7 @@ def test_snippets_name_the_hub_once_pushed():
 
 
 def mask_facts(**changes):
-    from hf_lowlabel.evaluation.segmentation import segmentation_metrics
+    from hf_lowlabel.evaluation.confusion import segmentation_metrics
 
     matrix = np.array([[900, 50, 50, 0], [10, 90, 0, 0], [80, 0, 20, 0], [0, 0, 0, 0]])
     measured = {**segmentation_metrics(matrix, ["background", "cat", "dog", "owl"]), "images": 40}

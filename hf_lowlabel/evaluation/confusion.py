@@ -1,0 +1,87 @@
+"""Formulas of segmentation, all from one confusion matrix over every pixel of a data set.
+
+Letters: K classes, M_ab pixels of class a that were called b, T_k = sum_b M_kb, P_k = sum_a M_ak, I_k = M_kk.
+
+    IoU_k = I_k / (T_k + P_k - I_k),   Dice_k = 2 I_k / (T_k + P_k),   pixel accuracy = sum_k I_k / sum_k T_k
+
+A class that is neither in the truth nor predicted has no IoU: `miou` is the mean over the others, `miou_all` counts it
+as 0. Pixels whose target is 255 or negative take no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+
+MASK_IGNORE = 255
+
+
+def confusion_of(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
+    """M, int64 [K, K] on the device, of labels of any shape; the rows are the truth."""
+    counted = (target >= 0) & (target != MASK_IGNORE)
+    at = torch.where(counted, target.long() * classes + predicted.long(), classes * classes)
+    return torch.bincount(at.flatten(), minlength=classes * classes + 1)[:-1].view(classes, classes)
+
+
+def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
+    """Every score, as a dict that `json.dumps` takes; what has no value is None.
+
+    Args:
+        confusion: pixel counts [K, K]; the rows are the truth.
+        class_names: the K names.
+
+    Returns:
+        The scores by name. With two classes also `object_iou`, the IoU of class 1 over all pixels of the data set: ISIC
+        results are published as that, as the mean of both classes, `miou`, or as `object_jaccard` (see
+        `per_image_jaccard`).
+
+    Raises:
+        UserError: where the counts do not fit the names, or there is no pixel.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    if confusion.shape != (len(class_names),) * 2:
+        raise UserError(
+            f"The confusion matrix has the shape {confusion.shape}, but there are {len(class_names)} class names. Give "
+            "one row and one column for each class."
+        )
+    if not confusion.sum():
+        raise UserError("No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored).")
+    hit, truth, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    union = truth + called - hit
+
+    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+
+    iou, dice, recall = share(hit, union), share(2 * hit, truth + called), share(hit, truth)
+    out = {
+        "miou": float(np.nanmean(iou)),
+        "miou_all": float(np.nan_to_num(iou).mean()),
+        "dice": float(np.nanmean(dice)),
+        "pixel_accuracy": float(hit.sum() / truth.sum()),
+        "class_accuracy": float(np.nanmean(recall)),
+        "class_names": list(class_names),
+        "per_class": [_number(v) for v in iou],
+        "per_class_dice": [_number(v) for v in dice],
+        "per_class_share": [float(v) for v in truth / truth.sum()],
+        "pixels": int(truth.sum()),
+        "confusion": confusion.astype(np.int64).tolist(),
+    }
+    if len(class_names) == 2:
+        out["object_iou"] = _number(iou[1])
+    return out
+
+
+def per_image_jaccard(confusion: Tensor) -> Tensor:
+    """IoU of class 1 in one image, 1 where it is nowhere (its mean over images is the ISIC challenge's Jaccard)."""
+    union = confusion[1].sum() + confusion[0, 1]
+    return torch.where(union > 0, confusion[1, 1] / union.clamp(min=1), 1.0)
+
+
+def _number(x: float) -> float | None:
+    return None if math.isnan(x) else float(x)

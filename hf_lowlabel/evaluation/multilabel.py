@@ -1,0 +1,86 @@
+"""Formulas of multi-label classification, where an image has any number of K classes.
+
+Letters: N images, p [N, K] probabilities, y [N, K] of 0 and 1, and yhat = 1[p > threshold].
+
+    AP_k = sum_n (R_n - R_(n-1)) P_n over the thresholds n of class k,   mAP = mean of AP_k
+    F1_k = 2 TP_k / (2 TP_k + FP_k + FN_k),   macro: mean of F1_k,   micro: F1 of the counts of all classes together
+
+A class without a positive image has no AP and no F1, and is left out of both means; its false positives still count in
+the micro F1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import average_precision_score, f1_score
+
+from ..errors import UserError
+
+THRESHOLD = 0.5  # above which a class counts as predicted
+
+
+def multilabel_scores(
+    probs: np.ndarray, targets: np.ndarray, class_names: Sequence[str], threshold: float = THRESHOLD
+) -> dict:
+    """Every score of a multi-label classifier, as a dict that `json.dumps` takes; what has no value is None.
+
+    Args:
+        probs: probabilities, float64 [N, K].
+        targets: which classes each image has, int8 [N, K] of 0 and 1.
+        class_names: the K names.
+        threshold: a class counts as predicted where its probability is larger.
+
+    Returns:
+        "map", "f1_macro", "f1_micro" and "exact_match" (share of images all of whose classes are right), and by class
+        "per_class" (AP), "per_class_f1" and "per_class_images" (number of positive images).
+    """
+    predicted = (probs > threshold).astype(np.int8)
+    positives = targets.sum(0, dtype=np.int64)  # [K]
+    some = [k for k in range(len(class_names)) if positives[k]]
+    ap = {k: float(average_precision_score(targets[:, k], probs[:, k])) for k in some}
+    f1 = {k: float(f1_score(targets[:, k], predicted[:, k], zero_division=0)) for k in some}
+    return {
+        "images": len(targets),
+        "map": float(np.mean(list(ap.values()))),
+        "f1_macro": float(np.mean(list(f1.values()))),
+        "f1_micro": float(f1_score(targets.ravel(), predicted.ravel(), zero_division=0)),
+        "exact_match": float((predicted == targets).all(1).mean()),
+        "class_names": list(class_names),
+        "per_class": [ap.get(k) for k in range(len(class_names))],
+        "per_class_f1": [f1.get(k) for k in range(len(class_names))],
+        "per_class_images": positives.tolist(),
+    }
+
+
+def check_label_scores(probs: np.ndarray, targets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities as float64 [N, K] and targets as int8 [N, K].
+
+    Args:
+        probs: probabilities [N, K].
+        targets: 0 or 1 for each image and class, [N, K].
+        num_classes: K.
+
+    Raises:
+        UserError: says what is wrong with them.
+    """
+    probs, targets = np.asarray(probs, np.float64), np.asarray(targets)
+    if probs.ndim != 2 or probs.shape != targets.shape or probs.shape[1] != num_classes or not len(probs):
+        raise UserError(
+            f"The probabilities have the shape {probs.shape} and the targets {targets.shape}. For {num_classes} class "
+            f"names give [N, {num_classes}] for both, with N >= 1."
+        )
+    if not np.isin(targets, (0, 1)).all():
+        raise UserError(
+            f"The targets range from {targets.min()} to {targets.max()}, but each has to be 0 or 1. Leave images whose "
+            "classes are not known out of the test set."
+        )
+    if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
+        raise UserError(
+            f"The probabilities range from {probs.min():.4g} to {probs.max():.4g}, but they have to lie between 0 and "
+            "1. Take the sigmoid of logits first, and check that training did not diverge."
+        )
+    if not targets.any():
+        raise UserError(f"None of the {len(targets)} images has any of the {num_classes} classes. Add some that do.")
+    return probs, targets.astype(np.int8)

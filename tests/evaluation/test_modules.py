@@ -1,0 +1,203 @@
+"""The modules of `evaluate` that compute a run's scores: equal to the formulas, in memory, alone and exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from sklearn.metrics import average_precision_score, f1_score
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation import classification, metrics, modules
+from hf_lowlabel.evaluation.confusion import confusion_of, segmentation_metrics
+from hf_lowlabel.evaluation.export import METRICS, export_metric
+
+NAMES = list("abcd")
+
+
+def classes(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return classification.softmax(rng.normal(size=(n, 4)) * 2), rng.integers(0, 4, n)
+
+
+def several(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, 4)) < 0.3).astype(np.int8)
+    targets[:, 3] = 0  # a class without a positive
+    return np.clip(0.3 * targets + 0.7 * rng.random((n, 4)), 0, 1), targets
+
+
+def masks(n=6, seed=0):
+    rng = np.random.default_rng(seed)
+    references = rng.integers(0, 4, (n, 9, 7))
+    references[:, 0] = 255
+    return rng.integers(0, 4, (n, 9, 7)), references
+
+
+DATA = {"classification": classes, "multilabel": several, "segmentation": masks}
+
+
+def by_batches(module, predictions, references, parts=3):
+    for rows in np.array_split(np.arange(len(predictions)), parts):
+        module.add_batch(predictions=predictions[rows], references=references[rows])
+    return module.compute()
+
+
+def same(a: dict, b: dict) -> bool:
+    return json.dumps(a, allow_nan=False) == json.dumps(b, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_batches_rows_and_the_whole_are_one(name):
+    assert isinstance(module := METRICS[name][0](NAMES), evaluate.EvaluationModule)
+    x, y = DATA[name]()
+    whole = module.compute(predictions=x, references=y)
+    assert whole["images"] == len(x) and whole["class_names"] == NAMES
+    assert same(by_batches(module, x, y), whole)
+    for prediction, reference in zip(x, y):
+        module.add(prediction=prediction, reference=reference)
+    assert same(module.compute(), whole)
+    with pytest.raises(UserError, match="No"):  # what was added is forgotten
+        module.compute()
+
+
+def test_a_run_s_scores_are_those_of_the_modules(monkeypatch):
+    probs, targets = classes()
+    m = by_batches(modules.ClassificationScores(NAMES), probs, targets)
+    assert m == metrics.classification_metrics(probs, targets, NAMES, probabilities=True)
+    assert same(m, classification.classification_scores(probs, targets, NAMES))
+    x, y = several()
+    assert same(metrics.multilabel_metrics(x, y, NAMES), by_batches(modules.MultiLabelScores(NAMES), x, y))
+    called = []
+    monkeypatch.setattr(modules.ClassificationScores, "_compute", lambda self: called.append(1))
+    monkeypatch.setattr(modules.MultiLabelScores, "_compute", lambda self: called.append(2))
+    metrics.classification_metrics(probs, targets, NAMES)
+    metrics.multilabel_metrics(x, y, NAMES)
+    assert called == [1, 2]
+
+
+def test_multilabel_scores_against_sklearn():
+    x, y = several(200)
+    m = metrics.multilabel_metrics(x.astype(np.float32), y, NAMES)
+    x = x.astype(np.float32)
+    assert m["map"] == pytest.approx(average_precision_score(y[:, :3], x[:, :3], average="macro"), abs=1e-12)
+    assert m["f1_macro"] == pytest.approx(f1_score(y[:, :3], x[:, :3] > 0.5, average="macro"), abs=1e-12)
+    assert m["f1_micro"] == pytest.approx(f1_score(y, x > 0.5, average="micro"), abs=1e-12)
+    assert m["exact_match"] == np.mean([np.array_equal(a > 0.5, b) for a, b in zip(x, y)])
+    assert m["per_class"][3] is m["per_class_f1"][3] is None and m["per_class_images"] == y.sum(0).tolist()
+    assert m["per_class"][:3] == pytest.approx(average_precision_score(y[:, :3], x[:, :3], average=None), abs=1e-12)
+    assert json.loads(json.dumps(m, allow_nan=False)) == m
+    low = modules.MultiLabelScores(NAMES).compute(predictions=x, references=y, threshold=0.1)
+    assert low["map"] == m["map"] and low["f1_micro"] == pytest.approx(f1_score(y, x > 0.1, average="micro"))
+    one = metrics.multilabel_metrics(x[:, :1], y[:, :1], ["a"])  # a single class is a yes or no
+    assert one["f1_macro"] == one["f1_micro"] == pytest.approx(f1_score(y[:, 0], x[:, 0] > 0.5))
+
+
+@pytest.mark.parametrize(
+    "probs, targets, words",
+    [
+        (np.zeros((4, 2)), np.ones((4, 2)), "For 4 class names"),
+        (np.zeros((0, 4)), np.ones((0, 4)), "N >= 1"),
+        (np.zeros((3, 4)), np.full((3, 4), -1), "has to be 0 or 1"),
+        (np.full((3, 4), np.nan), np.ones((3, 4)), "training did not diverge"),
+        (np.full((3, 4), 2.0), np.ones((3, 4)), "Take the sigmoid"),
+        (np.zeros((3, 4)), np.zeros((3, 4)), "None of the 3 images"),
+    ],
+)
+def test_bad_labels_are_named(probs, targets, words):
+    with pytest.raises(UserError, match=words):
+        metrics.multilabel_metrics(probs, targets, NAMES)
+
+
+def test_masks_of_several_sizes_and_the_two_readings_of_two_classes():
+    x, y = masks()
+    both = confusion_of(torch.as_tensor(x), torch.as_tensor(y), 4)
+    m = modules.SegmentationScores(NAMES)
+    assert same(m.compute(predictions=x, references=y), {"images": 6, **segmentation_metrics(both.numpy(), NAMES)})
+    two = modules.SegmentationScores(NAMES[:2])
+    two.add_batch(
+        predictions=[np.ones((2, 2), int), np.zeros((3, 5), int)], references=[np.ones((2, 2)), np.ones((3, 5))]
+    )
+    assert two.compute()["object_jaccard"] == 0.5
+
+
+def test_no_file_no_connection_and_no_noticeable_time(monkeypatch, tmp_path):
+    import time
+
+    monkeypatch.setattr(socket.socket, "connect", lambda *a, **k: pytest.fail("a metric opened a connection"))
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    probs, targets = classes(500)
+    state = np.random.get_state()[1].tolist()
+
+    def seconds(score) -> float:
+        start = time.perf_counter()
+        for _ in range(100):
+            score()
+        return time.perf_counter() - start
+
+    plain = seconds(lambda: classification.classification_scores(probs, targets, NAMES))
+    through = seconds(lambda: metrics.classification_metrics(probs, targets, NAMES, probabilities=True))
+    assert through - plain < 0.5  # 100 evaluations
+    assert not list(tmp_path.iterdir()) and np.random.get_state()[1].tolist() == state
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    x, y = masks()
+    m = modules.SegmentationScores(NAMES)
+    m.add_batch(predictions=x[rank::2], references=y[rank::2])
+    m.all_reduce()
+    found = {"segmentation": m.compute(), "classification": metrics.classification_metrics(*classes(), NAMES)}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def test_two_processes(tmp_path):
+    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    x, y = masks()
+    assert found[0] == found[1]
+    assert same(found[0]["segmentation"], modules.SegmentationScores(NAMES).compute(predictions=x, references=y))
+    assert same(found[0]["classification"], metrics.classification_metrics(*classes(), NAMES))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_exported_folder_is_loaded_without_this_package(name, tmp_path):
+    folder = export_metric(name, tmp_path / f"few_label_{name}")
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", f"{folder.name}.py", "requirements.txt"]
+    assert "hf_lowlabel" not in (folder / f"{folder.name}.py").read_text()
+    x, y = DATA[name]()
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    code = f"""
+import sys, json, numpy as np
+sys.modules["hf_lowlabel"] = None
+import evaluate
+data = np.load("data.npz")
+metric = evaluate.load({str(folder)!r}, class_names=list("abcd"))
+metric.add_batch(predictions=data["x"], references=data["y"])
+print(json.dumps(metric.compute()))
+"""
+    env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same(json.loads(done.stdout), METRICS[name][0](NAMES).compute(predictions=x, references=y))
+
+
+def test_an_export_writes_over_nothing(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'segmentation'"):
+        export_metric("segmentations", tmp_path / "new")
+    with pytest.raises(UserError, match="exists"):
+        export_metric("multilabel", tmp_path)
+    with pytest.raises(UserError, match="letters, digits"):
+        export_metric("multilabel", tmp_path / "a-b")
