@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..arguments import DataSource
+from ..arguments import DataArguments
 from ..data.dataset import ImageDataset, load_source
 from ..data.segmentation import SegmentationSource, load_segmentation
 from ..data.splits import Split, SplitIndices
@@ -40,7 +40,7 @@ class Selection:
 
 def select(
     model: str,
-    dataset: str | DataSource,
+    dataset: str | DataArguments,
     *,
     budget: int,
     output: str,
@@ -57,7 +57,7 @@ def select(
 ) -> Selection:
     """Choose `budget` images worth labeling and write a folder to label them in.
 
-    model: a timm name, local folder or Hub id whose features decide. dataset: as for `load_source`, or a DataSource with
+    model: a timm name, local folder or Hub id whose features decide. dataset: as for `load_source`, or a DataArguments with
     its split, columns and revision. split: a manifest; its validation and test images are left out, and so are those it
     has labels for. classes: a list or file of class names. features: file of the features (None: in `output`), reused
     when model and data are the same. max_bad: share of unreadable images that is left out and listed. Under several
@@ -132,8 +132,8 @@ def select(
     return Selection(folder, list(job.files.values()), facts)
 
 
-def open_images(dataset: str | DataSource, task: str, classes=None) -> ImageDataset | SegmentationSource:
-    where = (dataset if isinstance(dataset, DataSource) else DataSource(dataset)).where()
+def open_images(dataset: str | DataArguments, task: str, classes=None) -> ImageDataset | SegmentationSource:
+    where = (dataset if isinstance(dataset, DataArguments) else DataArguments(dataset)).where()
     if task == "classification":
         return load_source(**where)
     where.pop("label_column")
@@ -202,7 +202,7 @@ def start_processes(device: str | None) -> None:
 # ---- priors ----------------------------------------------------------------------------------------------------------
 def priors(
     model: str,
-    dataset: str | DataSource,
+    dataset: str | DataArguments,
     *,
     split: str,
     output: str = "priors.safetensors",

@@ -12,14 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.overlays import IGNORE, Examples, overlay, palette
-from ..evaluation.segmentation import (
-    Normalise,
-    confusion_of,
-    evaluate_segmentation,
-    probabilities,
-    segmentation_metrics,
-)
+from ..evaluation.segmentation import Normalise, evaluate_segmentation, probabilities
 from ..models import needs_package
 from ..records import RunRecord
 from ..text import code, listed, percent
