@@ -41,7 +41,8 @@ class Objective(nn.Module, Method):
         raise TypeError(f"{type(self).__name__} must define `evaluated`")
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters by role; the trainer scales the learning rate of "head" and keeps that of "fixed" constant.
+        """Trainable parameters by role; the trainer scales the learning rate of "head" and keeps that of
+        "fixed" constant.
 
         Every trainable parameter stands in exactly one group.
         """
@@ -51,9 +52,9 @@ class Objective(nn.Module, Method):
 class PretrainObjective(Objective):
     """Self-supervised: `views` names the kinds of view of every image, in the order of `batch["views"]`.
 
-    batch: {"views": [float [B, 3, H, W], ...], "index": int64 [B], "boxes": [float [B, 4], ...], "flips": [bool [B], ...]}
-    where a box is (x0, y0, x1, y1) in px of the pool image the view was cut from. encoder: the network that is trained,
-    evaluated and saved.
+    batch: {"views": [float [B, 3, H, W], ...], "index": int64 [B], "boxes": [float [B, 4], ...], "flips": [bool [B],
+    ...]} where a box is (x0, y0, x1, y1) in px of the stored image the view was cut from. encoder: the network that is
+    trained, evaluated and saved.
     """
 
     verb: ClassVar[str] = "pretrain"
@@ -74,12 +75,12 @@ class FinetuneObjective(Objective):
     """Supervised or semi-supervised: the class axis of logits is 1, any spatial axes follow.
 
     `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there. batch: {"labeled":
-    {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64 [M]}}.
-    For segmentation both bring "key" int64 [n]: what an image's boxes, classes and the like are drawn from (views.counter_rng.keyed),
-    the same on any number of processes.
+    {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64
+    [M]}}. For segmentation both bring "key" int64 [n]: what an image's boxes, classes and the like are drawn from
+    (views.counter_rng.keyed), the same on any number of processes.
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
-    momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.
-    `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
+    momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights
+    too. `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
     """
 
     verb: ClassVar[str] = "finetune"
@@ -161,7 +162,7 @@ def feature_std(z: Tensor) -> Tensor:
 
 
 def cosine_momentum(m0: float, t: float) -> float:
-    """m(t) = 1 - (1 - m0) (cos(pi t) + 1) / 2: from m0 at the start to 1 at the end (Grill et al. 2020, section 3.2)."""
+    """m(t) = 1 - (1 - m0) (cos(pi t) + 1) / 2: from m0 to 1 over training (Grill et al. 2020, section 3.2)."""
     return 1 - (1 - m0) * (math.cos(math.pi * t) + 1) / 2
 
 

@@ -168,7 +168,7 @@ class CLMB(FinetuneObjective):
         return torch.where(counted, 1 - (means[0] * means[1]).sum(1), 0.0).sum() / self.classes
 
     def sample(self, features: Tensor, labels: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Up to `samples` pixels of each class on all ranks, drawn at random: (features [K, S, D], which exist [K, S])."""
+        """Up to `samples` pixels of each class on all ranks, at random: (features [K, S, D], which exist [K, S])."""
         flat = labels.flatten()  # [n h w]
         of_class = flat == torch.arange(self.classes, device=flat.device)[:, None]  # [K, n h w]
         chance = keyed(key, "pixels", labels[0].numel()).flatten() - 1.0 * ~of_class  # others stand in for a batch

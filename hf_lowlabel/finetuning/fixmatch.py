@@ -106,7 +106,7 @@ class FlexMatch(FixMatch):
 
 
 class FreeMatch(FixMatch):
-    """FixMatch with thresholds that follow the model's own confidence, and fairness (rule: Free); arguments as there."""
+    """FixMatch with thresholds that follow the model's confidence, and fairness (rule: Free); arguments as there."""
 
     paper = "Wang et al., FreeMatch"
     year, arxiv = 2023, "2205.07246"

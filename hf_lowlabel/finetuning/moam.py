@@ -22,8 +22,8 @@ class MOAM(FinetuneObjective):
     """S4L-Rotation and VAT + EntMin together.
 
     lambda_u: weight of all that needs no label. w_sup, w_rot, w_vat, w_ent: the paper's weights. eps, xi: of VAT; eps
-    None: 71 at 224 px, in proportion to the side (the authors' 32 is for pixels in [-1, 1]). ema_decay: of the weights that
-    are evaluated (the paper: half a life per epoch).
+    None: 71 at 224 px, in proportion to the side (the authors' 32 is for pixels in [-1, 1]). ema_decay: of the weights
+    that are evaluated (the paper: half a life per epoch).
     """
 
     paper = "Zhai et al., S4L, step 1 of the mix of all models"

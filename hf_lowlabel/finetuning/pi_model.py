@@ -18,9 +18,9 @@ from .presets import CIFAR, PRETRAINED
 class PiModel(FinetuneObjective):
     """Agreement of two views.
 
-    lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises. Both are those
-    of FixMatch's authors for 40 labels and more; Laine & Aila have 100 and 0.27 (80 of 300 epochs) for 1,000, which lets
-    one label per class collapse into one class. ema_decay: of the weights that are evaluated.
+    lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises. Both are
+    those of FixMatch's authors for 40 labels and more; Laine & Aila have 100 and 0.27 (80 of 300 epochs) for 1,000,
+    which lets one label per class collapse into one class. ema_decay: of the weights that are evaluated.
     """
 
     paper = "Laine and Aila, Temporal ensembling"

@@ -1,9 +1,9 @@
 """What the segmentation methods share: means over the pixels that count, rectangles, class masks, mixing.
 
 Logits [M, K, H, W], labels int64 [M, H, W], masks bool [M, H, W]. Partners in a mix are neighbours in the batch: images
-0 and 1, 2 and 3, and so on; in a shuffled batch that is as random as any pairing. What an image draws is a function of its
-`key` int64 [M]. So a batch on several processes, an even number of images on each, is mixed as it is on one. A batch's
-`valid` is false where a view lies outside its image.
+0 and 1, 2 and 3, and so on; in a shuffled batch that is as random as any pairing. What an image draws is a function of
+its `key` int64 [M]. So a batch on several processes, an even number of images on each, is mixed as it is on one. A
+batch's `valid` is false where a view lies outside its image.
 """
 
 from __future__ import annotations
@@ -87,6 +87,6 @@ def partner(x: Tensor) -> Tensor:
 def check_pairs(x: Tensor, method: str) -> None:
     if len(x) < 2:
         raise UserError(
-            f"A forward pass of a process sees {len(x)} unlabeled image, but {method} mixes at least 2. Use a larger batch "
-            "or unlabeled ratio, or fewer accumulation steps or processes."
+            f"A forward pass of a process sees {len(x)} unlabeled image, but {method} mixes at least 2. Use a larger "
+            "batch or unlabeled ratio, or fewer accumulation steps or processes."
         )

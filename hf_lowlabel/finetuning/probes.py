@@ -172,8 +172,8 @@ def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
     known = labels >= 0
     if len(features) != len(labels) or not known.any():
         raise UserError(
-            f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label for "
-            "each image, -1 where it is not known, and at least one that is."
+            f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label "
+            "for each image, -1 where it is not known, and at least one that is."
         )
     return features[known], labels[known]
 

@@ -4,8 +4,8 @@
     L_si = mean over valid pixels of  1[max p' >= tau] H(argmax p', p(x_si)),   p' = averaged network on x_w
 
 Each strong view is perturbed in its features as well: the two views of an image drop complementary halves of the
-channels of every encoder map, and half of the images in a batch drop none: one of each pair. Maps of one width, those of
-a vision transformer, drop the same channels: a channel that is gone cannot be read from another layer.
+channels of every encoder map, and half of the images in a batch drop none: one of each pair. Maps of one width, those
+of a vision transformer, drop the same channels: a channel that is gone cannot be read from another layer.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class UniMatchV2(FinetuneObjective):
 
 
 def one_of_each_pair(key: Tensor) -> Tensor:
-    """bool [M], true for one image of each two neighbours, drawn at random; the last of an odd number is left to chance."""
+    """bool [M], true for one image of each two neighbours, at random; the last of an odd number is left to chance."""
     i = torch.arange(len(key), device=key.device)
     return (keyed(key, "whole", 1)[i - i % 2, 0] < 0.5) ^ (i % 2 == 1)
 

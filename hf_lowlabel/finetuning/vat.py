@@ -1,6 +1,6 @@
 """VAT (Miyato et al. 2019, arXiv 1704.03976, Eq. 5-14) and VAT + EntMin (Zhai et al., S4L, Eq. 3-5).
 
-    L = H(y, p(x_l)) + a(t) lambda_u mean KL(p(x) || p(x + r)) + entropy mean H(p(x)),   p(x) on the left without gradient
+    L = H(y, p(x_l)) + a(t) lambda_u mean KL(p(x) || p(x + r)) + entropy mean H(p(x)),   left p(x) without gradient
     a(t) = exp(-5 (1 - min(1, t / ramp))^2)
     r = eps g / |g|,   g = grad_r KL(p(x) || p(x + r)) at r = xi d,   d a random unit vector, g / |g| in later rounds
 
@@ -47,12 +47,12 @@ def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps:
 class VAT(FinetuneObjective):
     """Predictions that the worst small change of the image does not move.
 
-    lambda_u: weight of the smoothness at the end of the ramp (S4L on ImageNet: 0.5). ramp: share of training over which it
-    rises, 0 for none; lambda_u, ramp and eps are those of Oliver et al. 2018. entropy: weight of the entropy, 0 for VAT
-    alone. eps: length of the change over the whole normalised image; None: 6 at 32 px, in proportion to its side (S4L at
-    224 px: 40 for pixels in [-1, 1], 88 for pixels divided by ImageNet's deviation of 0.226). xi: step of the finite
-    difference. rounds: of power iteration, each one forward and backward pass. ema_decay: of the weights that are
-    evaluated.
+    lambda_u: weight of the smoothness at the end of the ramp (S4L on ImageNet: 0.5). ramp: share of training over which
+    it rises, 0 for none; lambda_u, ramp and eps are those of Oliver et al. 2018. entropy: weight of the entropy, 0 for
+    VAT alone. eps: length of the change over the whole normalised image; None: 6 at 32 px, in proportion to its side
+    (S4L at 224 px: 40 for pixels in [-1, 1], 88 for pixels divided by ImageNet's deviation of 0.226). xi: step of the
+    finite difference. rounds: of power iteration, each one forward and backward pass. ema_decay: of the weights that
+    are evaluated.
     """
 
     paper = "Miyato et al., Virtual adversarial training"

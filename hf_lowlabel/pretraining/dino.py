@@ -4,9 +4,9 @@
     P_s = softmax(g(f(x)) / tau_s),    P_t = softmax((g'(f'(x)) - c) / tau_t)
     c <- m_c c + (1 - m_c) mean over the global batch of g'(f'(x))
 
-The teacher f', g' follows f, g by a momentum that rises from m0 to 1; it sees the two global views, the student these and
-the local crops (section 3.1). Centering and a sharp teacher keep each other from collapse. Views of one size go through
-a network together, as in the authors' code: BatchNorm sees them as one batch.
+The teacher f', g' follows f, g by a momentum that rises from m0 to 1; it sees the two global views, the student these
+and the local crops (section 3.1). Centering and a sharp teacher keep each other from collapse. Views of one size go
+through a network together, as in the authors' code: BatchNorm sees them as one batch.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class DINO(PretrainObjective):
     tau_t, tau_warmup: the teacher's rises from the first to the second, linearly, over this share of training (30
     epochs of 300). center_m: m_c. m0: the teacher's momentum at the start. freeze_last: share of training in which the
     prototypes stay as they are (the authors: the first epoch). local_crops: views of 5 to 40 % of the image for the
-    student, 96 px beside global ones of 224, a multiple of a transformer's patch; the paper has 8 of them with min_scale
-    0.4. Networks of a fixed image size need timm's dynamic_img_size for them.
+    student, 96 px beside global ones of 224, a multiple of a transformer's patch; the paper has 8 of them with
+    min_scale 0.4. Networks of a fixed image size need timm's dynamic_img_size for them.
     """
 
     paper = "Caron et al., Emerging properties in self-supervised ViTs"

@@ -1,9 +1,9 @@
-"""The pull to the starting weights (Xu et al., Revisiting Pretraining for SSL in the Low-Label Regime, Eq. 3, Algorithm 1).
+"""The pull to the starting weights (Xu et al. 2022, arXiv 2205.03001, Eq. 3, Algorithm 1).
 
     L = 1/B (sum over the images of L_self + lambda ||Phi - Phi_start||_2^2)      Phi: the backbone's weights alone
 
-with lambda = 1e-2. The paper sums the loss over the B images of a step; the losses here are means, so the pull is divided
-by B. Beside a mean, an undivided pull holds the weights of a ResNet-18 within 0.3 % of their start.
+with lambda = 1e-2. The paper sums the loss over the B images of a step; the losses here are means, so the pull is
+divided by B. Beside a mean, an undivided pull holds the weights of a ResNet-18 within 0.3 % of their start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def l2_distance(params: list[Tensor], start: list[Tensor]) -> Tensor:
 
 
 class L2SP(PretrainObjective):
-    """Any self-supervised objective plus `weight` (lambda / B) times the squared distance to the weights it started from.
+    """Any self-supervised objective plus `weight` (lambda / B) times the squared distance to its first weights.
 
     Buffers (BatchNorm statistics), projectors and predictors are free. The start travels in the checkpoint.
     """
