@@ -76,7 +76,7 @@ def test_the_command_line_says_what_is_wrong(hub, run, capsys, monkeypatch):
     )
     assert main(["push", str(run.folder), "digits"]) == 2
     assert main(["push", str(run.folder), "org/digits", "--name", "x"]) == 2
-    assert "with a split manifest" in capsys.readouterr().err
+    assert "belong to a split manifest" in capsys.readouterr().err
 
 
 def test_at_the_end_of_a_run(hub, tmp_path, monkeypatch):

@@ -203,10 +203,10 @@ def test_command_line(folder, tmp_path, capsys):
     assert main(["split", "--from", str(folder), "--output", str(out)]) == 2 and "exists" in capsys.readouterr().err
     assert main(["split", "--from", str(folder), "--num-labels", "3", "--output", str(tmp_path / "b.json")]) == 2
     assert main(["split", "--output", str(tmp_path / "b.json")]) == 2
-    assert "neither --dataset nor --from" in capsys.readouterr().err
+    assert "Give --dataset, the data to draw from" in capsys.readouterr().err
     for flag in (["--base", "nowhere.json"], ["--new-classes"], ["--allow-missing"]):
         assert main(["split", "--dataset", "digits", *flag, "--output", str(tmp_path / "b.json")]) == 2
-        assert f"found {flag[0]} without --from" in capsys.readouterr().err
+        assert f"{flag[0]} says how finished labels are read" in capsys.readouterr().err
 
 
 def test_rows_without_a_selection_need_the_data(tmp_path):

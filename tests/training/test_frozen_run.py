@@ -138,7 +138,10 @@ def load_ids(run) -> list[str]:
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(learning_rate=0.1, max_steps=5), "max_steps and learning_rate mean nothing to knn, which trains no network"),
+        (
+            dict(learning_rate=0.1, max_steps=5),
+            "max_steps and learning_rate mean nothing to knn, which trains no network",
+        ),
         (dict(prior="x"), "knn has no use for prior pseudo-labels"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
         (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),

@@ -138,7 +138,7 @@ def test_what_it_cannot_do_is_refused(changed, words, folder, tmp_path):
 
 def test_finetune_has_no_such_setting(capsys):
     assert cli.main(["finetune", "--dataset", "digits", "--sharded"]) == 2
-    assert "unknown argument of finetune '--sharded'" in capsys.readouterr().err
+    assert "--sharded is a setting of pretrain only" in capsys.readouterr().err
 
 
 def test_more_processes_than_files_is_said(folder):
