@@ -20,18 +20,18 @@ import torch
 from timing import WARM, compare, report
 
 from hf_lowlabel.cli import key_values
-from hf_lowlabel.data import digits, sources
+from hf_lowlabel.data import dataset, digits
 from hf_lowlabel.methods import METHODS
 from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Loop
 
 
-def generated(side: int, count: int) -> sources.ImageDataset:
+def generated(side: int, count: int) -> dataset.ImageDataset:
     """Random images of ten classes, in memory."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 10
-    reader = sources.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
-    return sources.ImageDataset(
+    reader = dataset.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    return dataset.ImageDataset(
         "generated",
         None,
         "train",
