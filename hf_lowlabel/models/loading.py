@@ -138,7 +138,7 @@ def _config(
         if image_size < 1:
             raise UserError(f"image_size={image_size} is no size in px. Give a positive number.")
         cfg["input_size"] = [3, image_size, image_size]
-        cfg.pop("stored_size", None)
+        cfg.pop("pool_size", None)
     for key, value in preprocessing.items():
         if value is None:
             continue
