@@ -144,7 +144,7 @@ def tables(rows: dict[str, list[dict]]) -> str:
     said += ["|---:|---|---:|---:|---:|---:|---:|---:|"]
     for r in rows["pools"]:
         said.append(
-            f"| {r['images']:,} | {r['pool'].removesuffix('Pool').lower()} | {r['start_s']:.1f} | "
+            f"| {r['images']:,} | {r['pool'].removesuffix('Cache').lower()} | {r['start_s']:.1f} | "
             f"{r['reading_s']:.1f} | {r['memory_mib']:.0f} | {r['images_mib']:.0f} | {r['step_ms']:.1f} | "
             f"{r['step_ms'] / rows['pools'][0]['step_ms']:.2f} |"
         )

@@ -2,7 +2,7 @@
 
     python recipes/benchmarks/step.py                                # FixMatch, WRN-28-2, 32 px, 8 + 2 x 56, CPU
     python recipes/benchmarks/step.py --model resnet18 --size 224 --batch-size 1 --pool 100                # 1 + 2 x 7
-    python recipes/benchmarks/step.py --method-args concat_weak=False                   # weak views without a backward pass
+    python recipes/benchmarks/step.py --method-args joint=False                   # weak views without a backward pass
     python recipes/benchmarks/step.py --method byol --model resnet18 --size 224 --batch-size 256 --precision bf16
 
 Bare: forward and backward of the network with its heads, and for a method with a teacher the forward of that, on one
@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from timing import WARM, compare, report
 
-from hf_lowlabel.cli.train import key_values
-from hf_lowlabel.data import digits, sources
-from hf_lowlabel.methods import verb_of
+from hf_lowlabel.cli import key_values
+from hf_lowlabel.data import dataset, digits
+from hf_lowlabel.methods import METHODS
 from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Loop
 
 
-def generated(side: int, count: int) -> sources.ImageDataset:
+def generated(side: int, count: int) -> dataset.ImageDataset:
     """Random images of ten classes, in memory."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 10
-    reader = sources.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
-    return sources.ImageDataset(
+    reader = dataset.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    return dataset.ImageDataset(
         "generated",
         None,
         "train",
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file for the result")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    verb = verb_of(args.method)
+    verb = METHODS[args.method].verb
     digits.digits = lambda split="train": generated(args.size, args.pool)
     settings = dict(
         dataset="digits",

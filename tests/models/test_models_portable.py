@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
     model.eval().save_pretrained(root / "classifier")
     backbone = create_backbone(str(root / "classifier"), output_stride=16).eval()
     backbone.save_pretrained(root / "backbone")
-    create_backbone(str(root / "backbone"), output_stride=32).save_pretrained(root / "eval")  # smp dilates by itself
+    create_backbone(str(root / "backbone"), output_stride=32).save_pretrained(root / "plain")  # smp dilates by itself
     create_classifier(str(root / "classifier"), 4).to(torch.bfloat16).save_pretrained(root / "bf16")
     rng = np.random.default_rng(0)
     np.save(root / "x.npy", rng.standard_normal((2, 3, 64, 64)).astype(np.float32))
@@ -113,7 +113,7 @@ def test_backbone_without_the_package(folder):
     last = backbone.feature_map(x)
     assert last.shape == (2, 512, 4, 4)  # output stride 16 travels with the folder
     assert torch.equal(out["auto_backbone"], last)
-    assert torch.equal(out["smp_backbone"], create_backbone(str(root / "eval")).eval().feature_map(x))
+    assert torch.equal(out["smp_backbone"], create_backbone(str(root / "plain")).eval().feature_map(x))
 
 
 @torch.no_grad()

@@ -216,7 +216,7 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="did you mean 'weak'"):
         view_of("week", 32)
     with pytest.raises(UserError, match="did you mean 'fixmatch-pytorch'"):
-        view_of("strong", 32, preset="kekmodell")
+        view_of("strong", 32, preset="fixmatch-torch")
     with pytest.raises(UserError, match="min_scale"):
         view_of("byol1", 32, min_scale=0.0)
     for x, u in (
