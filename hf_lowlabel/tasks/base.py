@@ -121,7 +121,7 @@ class Task:
         """Names of the methods for this task."""
         if verb == "pretrain":
             return methods.methods_for(verb)
-        return [n for n in methods.methods_for(verb) if self.name in methods.find(n).tasks]
+        return [n for n in methods.methods_for(verb) if n in self.own_methods or self.name in methods.find(n).tasks]
 
     def method(self, verb: str, method: str | type) -> type:
         """The class of a method.
