@@ -1,7 +1,8 @@
-"""The collectives the papers need; on one process each is the identity."""
+"""Which process this is, on which device, and the collectives the papers need; on one process each is the identity."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -12,19 +13,46 @@ from .errors import UserError
 
 
 def initialized() -> bool:
+    """Whether this process has joined the others of a launch."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
+    """Number of this process among those it has joined: 0 before that, so that it goes with `world`."""
     return dist.get_rank() if initialized() else 0
 
 
 def world() -> int:
+    """How many processes have joined: 1 before that."""
     return dist.get_world_size() if initialized() else 1
 
 
+def is_main_process() -> bool:
+    """Whether this is the first process of a launch, also before they have joined: the one that writes and prints."""
+    return (rank() if initialized() else int(os.environ.get("RANK", "0"))) == 0
+
+
+def join_processes(device: str | None = None) -> None:
+    """Join the other processes of a launch (torchrun, accelerate launch), where there are any.
+
+    Args:
+        device: "cpu" to leave GPUs alone; None for a GPU where there is one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not initialized():
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+
+
 def best_device(name: str | None = None) -> torch.device:
-    """The device called `name`; None: a GPU where there is one. UserError for one that is not there."""
+    """The device to compute on.
+
+    Args:
+        name: such as "cpu", "cuda" or "cuda:1" (None: a GPU where there is one).
+
+    Raises:
+        UserError: where there is no such device.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,19 +62,22 @@ def best_device(name: str | None = None) -> torch.device:
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device is None or device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= there):
         raise UserError(
-            f"found the device {name!r} and {there} GPU{'s' * (there != 1)} here; expected 'cpu'{', or cuda' * bool(there)}; "
-            "fix: --device cpu, or leave it out"
+            f"There is no device {name!r}: this machine has the CPU and {there} GPU{'s' * (there != 1)}. "
+            "Use --device cpu, or leave --device out."
         )
     return device
 
 
 def interactive() -> bool:
-    """Whether this process shows progress bars: the main one, at a terminal or in a notebook (whose stderr is no terminal)."""
-    return rank() == 0 and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    """Whether this process shows progress bars: the main one, at a terminal or in a notebook, whose stderr is none."""
+    return is_main_process() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose backward returns to each rank the sum over ranks of the gradients of its own rows."""
+    """all_gather whose backward returns to each rank the sum over ranks of the gradients of its own rows.
+
+    Written out, since torch's own has a new name by version: what 2.11 offers, 2.14 warns of as deprecated.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -62,9 +93,14 @@ class _Gather(torch.autograd.Function):
 
 
 def all_gather(x: Tensor, grad: bool = False) -> Tensor:
-    """[B, ...] on each rank -> [world * B, ...] in rank order on every rank; every rank brings the same B.
+    """The rows of all ranks.
 
-    grad: let gradients flow back to the rank that made the rows (SimCLR needs it); otherwise the result is detached.
+    Args:
+        x: [B, ...], with the same B on every rank.
+        grad: let gradients flow back to the rank that made the rows (SimCLR needs it); else the result is detached.
+
+    Returns:
+        [world * B, ...] in the order of the ranks, on every rank.
     """
     if world() == 1:
         return x if grad else x.detach()
@@ -82,5 +118,6 @@ def all_mean(x: Tensor) -> Tensor:
 
 
 def barrier() -> None:
+    """Wait for all processes."""
     if world() > 1:
         dist.barrier()

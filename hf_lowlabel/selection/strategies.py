@@ -28,8 +28,8 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
     classes = np.unique(labels[labels >= 0])
     if budget < len(classes):
         raise UserError(
-            f"found a budget of {budget} images for {len(classes)} classes; expected at least one each; fix: --budget "
-            f"{len(classes)} or more, or another strategy"
+            f"A budget of {budget} images cannot cover {len(classes)} classes. Use --budget {len(classes)} or more, or "
+            "another strategy."
         )
     quota = np.full(len(classes), budget // len(classes))
     quota[epoch_permutation(seed, "select/extra", 0, len(classes), len(classes))[: budget % len(classes)]] += 1
@@ -38,8 +38,8 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
         mine = np.flatnonzero(labels == c)
         if len(mine) < q:
             raise UserError(
-                f"found {len(mine)} images of class {c}; expected {q} for a class-balanced budget of {budget}; fix: "
-                f"fewer"
+                f"There are {len(mine)} images of class {c}, but a class-balanced budget of {budget} needs {q}. Use a "
+                "smaller budget."
             )
         chosen.append(mine[epoch_permutation(seed, f"select/class/{c}", 0, len(mine), len(mine))[:q]])
     return np.concatenate(chosen)
@@ -174,21 +174,33 @@ STRATEGIES = {
 def choose(
     strategy: str, features: np.ndarray, budget: int, seed: int = 0, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Indices that a strategy of the table chooses, each once. Raises UserError for a budget that cannot be met."""
+    """The images that a strategy chooses.
+
+    Args:
+        strategy: a name in STRATEGIES.
+        features: float32 [N, D] of unit length.
+        budget: images to choose.
+        seed: decides clusters and draws.
+        labels: int64 [N], -1 = unknown, for "class-balanced" alone.
+
+    Returns:
+        Indices, int64 [budget], each once.
+
+    Raises:
+        UserError: for an unknown strategy or a budget that cannot be met.
+    """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     if not 1 <= budget <= len(features):
         raise UserError(
-            f"found a budget of {budget} for {len(features)} images to choose from; expected 1 to {len(features)}; "
-            f"fix: "
-            "--budget"
+            f"A budget of {budget} does not fit {len(features)} images to choose from. Use --budget 1 to "
+            f"{len(features)}."
         )
     if strategy == "class-balanced":
         if labels is None or (labels < 0).all():
             raise UserError(
-                "found no labels for the strategy class-balanced; expected those of all images; fix: --strategy "
-                "as3l, which "
-                "needs none"
+                "There are no labels for the strategy class-balanced, which needs those of all images. Use --strategy "
+                "as3l, which needs none."
             )
         chosen = class_balanced(features, budget, seed, labels=labels)
     else:
