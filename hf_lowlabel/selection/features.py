@@ -90,8 +90,6 @@ def extract(
     )
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     prep = encoder.preprocessing
-    size = prep["input_size"][-1]
-    side = int(size / prep["crop_pct"])
     model_print = fingerprint(encoder, [prep[k] for k in ("input_size", "crop_pct", "mean", "std", "interpolation")])
     data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
     found = read(path, model_print, data_print) if path is not None else None
@@ -103,25 +101,11 @@ def extract(
         raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
     device = best_device(device)
     encoder = encoder.to(device).eval()
-    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     skipped: list[tuple[str, str]] = []
-    parts = batches(
-        encoder,
-        view,
-        source,
-        share(members),
-        side,
-        prep["interpolation"],
-        workers,
-        skipped,
-        device,
-        max_bad * len(members),
-    )
+    parts = batches(encoder, source, share(members), workers, skipped, device, max_bad * len(members))
     if path is None:
-        pieces = list(parts)
-        values, indices = (
-            (np.concatenate(column) for column in zip(*pieces)) if pieces else (np.zeros((0, 1)), members[:0])
-        )
+        pieces = list(parts) or [(np.zeros((0, 1)), members[:0])]
+        values, indices = (np.concatenate(column) for column in zip(*pieces))
     else:
         facts = {"model": model_print, "data": data_print}
         values, indices = collect(Path(path), parts, encoder.num_features, device, facts)
@@ -142,15 +126,28 @@ def share(members: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def batches(
-    encoder, view, source, mine, side, interpolation, workers, skipped, device, allowed: float
+    encoder: nn.Module,
+    source: ImageDataset,
+    mine: np.ndarray,
+    workers: int | None,
+    skipped: list,
+    device,
+    allowed: float,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(values [b, D], positions in the source [b]) of one batch after the other."""
+    """(values [b, D], positions in the source [b]) of one batch after the other.
+
+    skipped: unreadable images are added to it; more than `allowed` of them are a UserError.
+    """
+    prep = encoder.preprocessing
+    size = prep["input_size"][-1]
+    side = int(size / prep["crop_pct"])
+    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
     threads = min(os.cpu_count() or 1, 16) if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
     with tqdm(total=len(mine), desc="features", unit="img", disable=not interactive(), leave=False) as bar:
-        for start, images, errors in decode_chunks(source, mine, side, interpolation, threads, None):
+        for start, images, errors in decode_chunks(source, mine, side, prep["interpolation"], threads, None):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
             if len(skipped) > allowed:

@@ -36,7 +36,18 @@ def read_label_studio(
     new_classes: bool = False,
     allow_missing: bool = False,
 ) -> Labels:
-    """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task)."""
+    """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task).
+
+    Args:
+        path: the file.
+        task: what was asked.
+        classes: the names a label may have (None or empty: any).
+        new_classes: any name counts, beside those.
+        allow_missing: images without a task are left unlabeled.
+
+    Raises:
+        UserError: lists every fault.
+    """
     path = Path(path)
     try:
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -69,8 +80,7 @@ def read_label_studio(
     if missing and not allow_missing:
         faults.append(
             f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or "
-            f"give "
-            "--allow-missing to leave them unlabeled"
+            "give --allow-missing to leave them unlabeled"
         )
     refuse(faults + class_faults(out.labels, {}, classes, new_classes), path)
     return out

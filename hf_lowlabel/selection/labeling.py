@@ -93,10 +93,18 @@ def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:
 
 # ---- why these -------------------------------------------------------------------------------------------------------
 def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np.ndarray) -> list[dict]:
-    """For each chosen row of features x [N, D]: its nearest images, how many images it is the nearest chosen one of,
-    and which of them are all but the same.
+    """What the contact sheet says of each chosen image.
 
-    All but the same: nearer than a tenth of the median distance between a chosen image and its nearest ones.
+    Args:
+        x: features, float32 [N, D].
+        chosen: rows of the chosen images, int64 [budget].
+        source: the images.
+        indices: the position in it of each row, int64 [N].
+
+    Returns:
+        For each chosen image "stands_for", how many images it is the nearest chosen one of, and "neighbours", the
+        nearest images, "same" where all but the same: nearer than a tenth of the median distance between a chosen
+        image and its nearest ones.
     """
     index, distance = neighbours(x, NEIGHBOURS, chosen)
     index, distance = index[:, :NEIGHBOURS], np.sqrt(distance)
@@ -160,8 +168,7 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
         near = "".join(
             f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
             f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}'
-            f"{' (all but the same)' if n['same'] else ''}"
-            f"</figcaption></figure>"
+            f"{' (all but the same)' if n['same'] else ''}</figcaption></figure>"
             for n in reason["neighbours"]
         )
         rows.append(

@@ -118,29 +118,10 @@ def read_labels(
     ids = set(task.files.values())
     out, faults, seen = Labels(), [], {}
     for line, row in rows:
-        name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
-        if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
-            name = name.rsplit("images/", 1)[-1]
         label, skipped = clean(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
-        found = by_file.get(name)
-        known = next((known for known in (found, id) if known in ids), None)
+        known = image_of_row(line, row, label, by_file, ids, out.notes, faults)
         if known is None:
-            if label or name or id:
-                near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
-                faults.append(
-                    f"row {line}: no chosen image has the file name {name!r}"
-                    + (f" or the id {id!r}" if id else "")
-                    + (f"; did you mean {near[0]!r}?" if near else "")
-                )
             continue
-        if found is not None and id in ids and id != found:
-            faults.append(
-                f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the "
-                f"two cells"
-            )
-            continue
-        if found is None and name:
-            out.notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
         if known in seen and out.labels.get(known, "") != label:
             faults.append(
                 f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}"
@@ -155,13 +136,43 @@ def read_labels(
     if missing and not allow_missing:
         faults.append(
             f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an "
-            f"empty label "
-            "is fine), or give --allow-missing to leave them unlabeled"
+            "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
     where = {id: f"row {line}" for id, line in seen.items()}
     faults += class_faults(out.labels, where, classes, new_classes)
     refuse(faults, path)
     return out
+
+
+def image_of_row(
+    line: int, row: dict, label: str, by_file: dict[str, str], ids: set[str], notes: list[str], faults: list[str]
+) -> str | None:
+    """The id of the chosen image that a row is about, by its file name or its id; None where it is about none.
+
+    What is wrong with the row is added to `faults`, what is odd but harmless to `notes`.
+    """
+    name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
+    if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
+        name = name.rsplit("images/", 1)[-1]
+    found = by_file.get(name)
+    known = next((known for known in (found, id) if known in ids), None)
+    if known is None:
+        if label or name or id:
+            near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
+            faults.append(
+                f"row {line}: no chosen image has the file name {name!r}"
+                + (f" or the id {id!r}" if id else "")
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        return None
+    if found is not None and id in ids and id != found:
+        faults.append(
+            f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the two cells"
+        )
+        return None
+    if found is None and name:
+        notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
+    return known
 
 
 def read_rows(path: Path) -> list[tuple[int, dict]]:

@@ -230,7 +230,19 @@ def only_one(folder: Path):
 
 
 def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
-    """Serve the page until Ctrl-C; returns the labels there are then."""
+    """Serve the page until Ctrl-C.
+
+    Args:
+        folder: what `select` wrote.
+        port: on the loopback address (0: a free one).
+        open_browser: show the page at once.
+
+    Returns:
+        The labels there are then.
+
+    Raises:
+        UserError: for a folder that is none, is for masks, or is being labeled by another process; and a port in use.
+    """
     session = Session(folder)
     with only_one(session.folder):
         try:
@@ -247,8 +259,7 @@ def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
         server.server_close()
     done = session.labels
     print(
-        f"\n{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(session.task.files)}; next: hf-lowlabel "
-        f"split --from "
-        f"{session.folder}"
+        f"\n{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(session.task.files)}; next: "
+        f"hf-lowlabel split --from {session.folder}"
     )
     return done

@@ -157,11 +157,16 @@ def harden(priors: np.ndarray) -> np.ndarray:
 
 
 def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[str, float | int]:
-    """What the priors are worth. truth: int [N], -1 = not known; the labeled images themselves take no part in the
-    scores.
+    """What the priors are worth; the labeled images themselves take no part in the scores.
 
-    coverage: share of images to which some label reached. classes: how many classes have a labeled image. Where the
-    truth is known, accuracy of the most likely class and expected calibration error.
+    Args:
+        priors: float32 [N, K]; rows sum to 1.
+        truth: true classes, int64 [N], -1 = not known.
+        labeled: rows that have a label, int64 [L].
+
+    Returns:
+        Counts; "coverage", the share of images to which some label reached; "classes", how many classes have a labeled
+        image; and where the truth is known, accuracy of the most likely class and expected calibration error.
     """
     rest = np.setdiff1d(np.arange(len(priors)), labeled)
     known = rest[truth[rest] >= 0]
