@@ -109,8 +109,8 @@ def _frozen(values: dict, method: type[Method], name: str) -> None:
 
 
 def _prior(values: dict, method: type[Method], name: str) -> None:
-    if values.get("prior") and not (method.rule_class or method.prior):
-        able = [n for n in METHODS if find(n).rule_class or find(n).prior]
+    if values.get("prior") and not (method.prior):
+        able = [n for n in METHODS if find(n).prior]
         raise UserError(
             f"{name} has no use for prior pseudo-labels. Leave --prior out, or take a method of {', '.join(able)}."
         )

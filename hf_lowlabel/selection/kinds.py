@@ -1,17 +1,14 @@
-"""What differs between choosing images to classify and to paint: how the data set is opened, and what is written."""
+"""How chosen images are answered: with one class, with all that apply, or with a mask; and what is written for that."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import DataArguments
-from ..data.dataset import ImageDataset, load_source
-from ..data.segmentation import load_segmentation
 from ..data.splits import Split
-from ..errors import unknown
+from ..tasks import get_task
 from .labels import Labels, Task, write_labels, write_text
 
 CONTROL = "class"  # name of the choice in our labeling interface, which is the key of its value in JSON-MIN
@@ -19,38 +16,30 @@ CONTROL = "class"  # name of the choice in our labeling interface, which is the 
 
 @dataclass(frozen=True)
 class Kind:
-    """open: (data, classes) -> the images, with labels where there are any. covers: a budget has to reach every class.
-    interface: class names -> body of Label Studio's interface. write: the files to answer in. next_step: HTML.
+    """covers: a budget has to reach every class. on_page: our own page can label it. interface: class names -> body of
+    Label Studio's interface. write: the files to answer in. next_step: HTML.
     """
 
-    open: Callable[[DataArguments, object], ImageDataset]
     covers: bool
+    on_page: bool
     interface: Callable[[list[str]], str]
     write: Callable[[Path, Task], None]
     next_step: str
 
 
 def kind_of(task: str) -> Kind:
-    """The kind of a task, "classification" or "segmentation"; UserError for another."""
-    if task not in KINDS:
-        raise unknown("task", task, KINDS)
-    return KINDS[task]
+    """How the images of a task are answered. Raises UserError for a task there is none of."""
+    return KINDS[get_task(task).labeling]
 
 
-def _open_classes(data: DataArguments, classes) -> ImageDataset:
-    return load_source(**data.where())
+def _choices(choice: str) -> Callable[[list[str]], str]:
+    """choice: "single" or "multiple", as Label Studio calls it."""
 
+    def interface(class_names: list[str]) -> str:
+        inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in class_names)
+        return f'<Choices name="{CONTROL}" toName="image" choice="{choice}" showInline="true">{inside}\n  </Choices>'
 
-def _open_masks(data: DataArguments, classes) -> ImageDataset:
-    where = data.where()
-    where.pop("label_column")
-    source = load_segmentation(classes=classes, **where)
-    return replace(source.images(), class_names=source.class_names)
-
-
-def _choices(class_names: list[str]) -> str:
-    inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in class_names)
-    return f'<Choices name="{CONTROL}" toName="image" choice="single" showInline="true">{inside}\n  </Choices>'
+    return interface
 
 
 def _brushes(class_names: list[str]) -> str:
@@ -78,17 +67,25 @@ def _write_masks(folder: Path, task: Task) -> None:
 
 
 KINDS = {
-    "classification": Kind(
-        open=_open_classes,
+    "class": Kind(
         covers=True,
-        interface=_choices,
+        on_page=True,
+        interface=_choices("single"),
         write=_write_classes,
         next_step="label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then "
         "<code>hf-lowlabel split --from</code> this folder",
     ),
-    "segmentation": Kind(
-        open=_open_masks,
+    "classes": Kind(
         covers=False,
+        on_page=False,
+        interface=_choices("multiple"),
+        write=_write_classes,
+        next_step="label them in Label Studio, and write what you answered as <code>a;b</code> into the column "
+        "<code>label</code> of a metadata.csv beside the images",
+    ),
+    "mask": Kind(
+        covers=False,
+        on_page=False,
         interface=_brushes,
         write=_write_masks,
         next_step="paint their masks in Label Studio, put them beside the images of the data set, and train with "

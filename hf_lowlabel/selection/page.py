@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
+from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 
 TYPES = {
@@ -41,7 +42,7 @@ class Session:
 
     def __init__(self, folder: str | Path):
         self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
-        if self.task.task != "classification":
+        if not kind_of(self.task.task).on_page:
             raise UserError(
                 f"{str(folder)!r} holds a selection for {self.task.task}, but the page is for classification. Paint "
                 "the masks in Label Studio (label_studio_tasks.json, label_studio_config.xml)."

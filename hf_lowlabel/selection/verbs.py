@@ -13,6 +13,8 @@ from ..data.dataset import ImageDataset
 from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, unknown
+from ..tasks import get_task
+from ..tasks.classification import Classification
 from ..training.priors import save_priors
 from ..training.setup import logging_level
 from .as3l import finetune_features
@@ -83,7 +85,7 @@ def select(
     start_processes(device)
     check_folder(folder)
     barrier()
-    source = kind.open(_data(dataset), classes)
+    source = get_task(task).open_to_select(_data(dataset), classes)
     base = Split.load(split) if split else None
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source)
@@ -264,7 +266,7 @@ def priors(
     manifest = Split.load(split)
     if Path(output).exists():
         raise UserError(f"{output} exists. Give another --output, or remove the file.")
-    source = kind_of("classification").open(_data(dataset), None)
+    source = Classification().open(_data(dataset))
     at: SplitIndices = manifest.resolve(source)
     found = extract(
         model,

@@ -54,6 +54,7 @@ class Task:
     fallbacks: ClassVar[dict[str, dict[str, Any]]]
     own_methods: ClassVar[dict[str, str]] = {}
     demo: ClassVar[Demo | None] = None
+    labeling: ClassVar[str] = "class"  # how a person answers: with a "class", with "classes", with a "mask"
     packages: ClassVar[tuple[str, ...]] = (
         "torch",
         "transformers",
@@ -74,7 +75,7 @@ class Task:
         """Names of the methods for this task."""
         if verb == "pretrain":
             return methods.methods_for(verb)
-        return [n for n in methods.methods_for(verb) if self.name in methods.find(n).tasks]
+        return [n for n in methods.methods_for(verb) if n in self.own_methods or self.name in methods.find(n).tasks]
 
     def method(self, verb: str, method: str | type) -> type:
         """The class of a method.
@@ -142,6 +143,10 @@ class Task:
 
     def open_images(self, data: DataArguments) -> ImageDataset:
         """What target pretraining sees."""
+        return self.open(data)
+
+    def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        """The images among which some are chosen to be labeled. classes: names, or a text file of them."""
         return self.open(data)
 
     def squares(self, dataset: ImageDataset) -> int:

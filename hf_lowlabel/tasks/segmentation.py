@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Segmentation(Task):
     name = "segmentation"
     product = "segmenter"
     label_words = "masks"
+    labeling = "mask"
     pipeline_tag = "image-segmentation"
     first_picture = "predictions.png"  # overlays say more than curves
     metrics = (
@@ -102,6 +104,10 @@ class Segmentation(Task):
             return self.open(data, targets=ClassTargets(data.label_column))
         names = None if data.split else NO_CLASSES  # a manifest knows the classes
         return self.open(data, names=names).without_targets()
+
+    def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
+        return replace(found.without_targets(), class_names=found.class_names)
 
     def squares(self, dataset: ImageDataset) -> int:
         return squares_per_image(dataset)
