@@ -27,6 +27,7 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import CHUNK, check_share, decode_chunks
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
+from ..files import whole
 from ..models import create_backbone
 from ..views.table import build_view
 
@@ -223,7 +224,6 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
 
 
 def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
-    whole = path.with_name(f".{path.name}.{os.getpid()}.part")
     n = len(indices)
     header = json.dumps(
         {
@@ -233,19 +233,13 @@ def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadat
         }
     ).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    try:
-        with open(whole, "wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.write(indices.astype("<i8").tobytes())
-            for part in parts:
-                with open(part, "rb") as piece:
-                    while block := piece.read(1 << 24):
-                        file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(whole, path)
-    finally:
-        whole.unlink(missing_ok=True)
+    with whole(path) as file_beside, open(file_beside, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(indices.astype("<i8").tobytes())
+        for part in parts:
+            with open(part, "rb") as piece:
+                while block := piece.read(1 << 24):
+                    file.write(block)
 
 
 TYPES = {"F32": "<f4", "I64": "<i8"}

@@ -11,13 +11,13 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-import os
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..data.folders import class_order
 from ..errors import UserError
+from ..files import write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 FILE_NAMES = ("file_name", "filename", "file", "image", "path")
@@ -249,16 +249,3 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
 
 def csv_line(cells: list[str]) -> str:
     return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in cells)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or none, on disk when this returns."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

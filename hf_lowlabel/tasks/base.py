@@ -286,8 +286,7 @@ class Task:
         return {}
 
     def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
-        """What the weights that a run starts from are worth on the same images, for the table of its card."""
-        return None
+        """What the weights a run starts from are worth on the same images, for the table of its card."""
 
     # ---- use --------------------------------------------------------------------------------------------------------
     def check_output(self, output: str | Path | None) -> Path | None:
