@@ -9,9 +9,11 @@ v is uniform: it says nothing, so images far from every label keep a low confide
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..errors import UserError
 from ..evaluation.classification import expected_calibration_error
+from ..finetuning.functional import sinkhorn
 from .as3l import RUNS
 from .clustering import constrained_kmeans, neighbours
 
@@ -143,11 +145,8 @@ def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
     (Zhu, Ghahramani and Lafferty 2003, section 4) does once, done until rows sum to 1 as well. For classes of similar
     size; where they are, it corrects a class that spread too far over a bridge in the graph.
     """
-    z = priors.astype(np.float64) + 1e-9
-    for _ in range(rounds):
-        z *= len(z) / z.shape[1] / z.sum(0)
-        z /= z.sum(1, keepdims=True)
-    return z.astype(np.float32)
+    z = torch.from_numpy(priors.astype(np.float64) + 1e-9)
+    return sinkhorn(z, rounds).float().numpy()
 
 
 def harden(priors: np.ndarray) -> np.ndarray:
