@@ -31,9 +31,9 @@ from ..evaluation.modules import MultiLabelScores
 from ..records import Metric, Row, RunRecord
 from ..text import code, listed, percent
 from . import classification_card as card
-from .base import Examples, Findings
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
+from .parts import Examples, Findings
 
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
@@ -129,7 +129,7 @@ class MultiLabel(Classification):
         "mean-teacher": "finetuning.multilabel:MultiLabelMeanTeacher",
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
-    labels_score, has_neighbours = False, False
+    labels_score, has_neighbours, labeling = False, False, "classes"
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",

@@ -218,7 +218,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         (dict(num_labels=8, stored_size=8), "stored_size 8 is below image_size 16"),
         (dict(num_labels=8, stored_size=18), "expected a multiple of 4, for example 16"),
         (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
-        (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
+        (dict(num_labels=8, device="gpu"), "There is no device 'gpu'"),
         (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
         (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
         (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
