@@ -1,4 +1,4 @@
-"""What a report computes anew from a run folder and its data: mistakes of the model, features of each stage for t-SNE."""
+"""What a report computes anew from a run folder and its data: mistakes, and features of each stage for t-SNE."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def compute(folder: Path, record: RunRecord) -> Computed:
     def part(what: str, make: Callable[[], None]) -> None:
         try:
             make()
-        except Exception as error:  # data that moved, weights not cached, no network: the rest of the page is still true
+        except (
+            Exception
+        ) as error:  # data that moved, weights not cached, no network: the rest of the page is still true
             log.warning("%s: no %s: %s", folder, what, error)
             out.notes.append(f"No {what}: {error}")
 
