@@ -21,7 +21,7 @@ from .selection.importing import import_labels
 from .selection.labels import Labels, Task, write_labels
 from .selection.verbs import priors, select
 from .tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
-from .training.run import Run
+from .training.preparing import Run
 
 
 def active_demo(

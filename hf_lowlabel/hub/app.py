@@ -19,8 +19,8 @@ from ..errors import UserError
 from ..files import write_text
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record
-from ..tasks.base import MODEL_FILES
 from ..tasks.classification_card import spread
+from ..tasks.parts import MODEL_FILES
 from .card import summary
 
 log = logging.getLogger("hf_lowlabel")

@@ -126,8 +126,8 @@ def _check_is_a_model(folder: Path) -> None:
         raise UserError(
             f"The run of {record.method} in {folder} has left classes of its own images and no network. Push the model "
             f"that `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "
-            f"{folder}/split.json` makes of them (or self-training), or publish its pseudo-labels with the split: `hf-lowlabel push "
-            f"{folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`."
+            f"{folder}/split.json` makes of them (or self-training), or publish its pseudo-labels with the split: "
+            f"`hf-lowlabel push {folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`."
         )
 
 

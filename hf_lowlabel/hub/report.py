@@ -15,7 +15,7 @@ from string import Template
 
 from ..errors import UserError
 from ..evaluation import charts
-from ..evaluation.plots import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
+from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
 from ..files import write_text
 from ..records import Metric, RunRecord, Stage
 from ..tasks import of_record

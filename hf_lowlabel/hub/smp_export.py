@@ -31,7 +31,8 @@ def export_smp(run: str | Path, output: str | Path) -> Path:
     What the wrapper adds is lost: padding to a multiple of the stride, the image processor, the class names.
 
     Raises:
-        UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or `output` is there.
+        UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or there is an
+            `output` already.
     """
     run, output = Path(run), Path(output)
     if output.exists():

@@ -45,8 +45,8 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     Runs of pretrain are left out, with a note in the log.
 
     Raises:
-        UserError: a folder is no finished run, the runs are not of one data set, network and number of test images, or two
-            runs would count as one.
+        UserError: a folder is no finished run, the runs are not of one data set, network and number of test images, or
+            two runs would count as one.
     """
     found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
     for folder, run in found:

@@ -69,7 +69,9 @@ class Backbone:
         first = imports(record.architecture)
         auto = load_code(model_id, record.architecture, "AutoModel")
         auto += "features = output.pooler_output  # [1, D]\nprint(features.shape)"
-        with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        with_timm = (
+            f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        )
         if first or not fits_unet(record):
             return [auto, with_timm]
         unet = f'segmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from .. import methods
 from ..arguments import Config, DataArguments
@@ -31,62 +30,9 @@ from ..records import Metric, Row, RunRecord
 from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
+from .parts import MODEL_FILES, Chosen, Examples, Findings, as_path
 
 log = logging.getLogger("hf_lowlabel")
-
-
-MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-# defaults of target pretraining where a method has none of its own; the same for all tasks
-PRETRAINING: dict[str, Any] = dict(
-    max_steps=1000,
-    batch_size=256,
-    optimizer="lars",
-    learning_rate=0.3,
-    weight_decay=1e-6,
-    lr_scheduler_type="cosine",
-    warmup_ratio=0.0,
-    head_lr=1.0,
-    l2_sp=1e-2,
-)
-
-
-def as_path(dataset: Any) -> Path | None:
-    """The local path that a data set may be; None for data in memory."""
-    return Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
-
-
-@dataclass
-class Examples:
-    """Images with what is known of them.
-
-    cache: decoded images. members: int64 [n], which of them. targets: [n] or [n, K], None where masks lie in the cache.
-    """
-
-    cache: Any
-    members: Tensor
-    targets: Tensor | None
-
-
-@dataclass
-class Chosen:
-    """Which images are labeled, and where the test images are: `test_at` are positions in `test`.
-
-    words: which images are the test set, for the card. published: name of a published split where they are exactly that.
-    """
-
-    split: Split
-    test: ImageDataset
-    test_at: np.ndarray
-    words: str
-    published: str | None
-
-
-@dataclass
-class Findings:
-    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing, and why."""
-
-    sections: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class Task:
@@ -108,7 +54,14 @@ class Task:
     fallbacks: ClassVar[dict[str, dict[str, Any]]]
     own_methods: ClassVar[dict[str, str]] = {}
     demo: ClassVar[Demo | None] = None
-    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "timm", "safetensors", "numpy", "pillow")  # of a Space
+    packages: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "transformers",
+        "timm",
+        "safetensors",
+        "numpy",
+        "pillow",
+    )  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
@@ -236,7 +189,9 @@ class Task:
             both = "not both" if data.split else "one of them is needed"
             raise UserError(f"Give --num-labels N (a budget to draw) or --split split.json (a manifest): {both}.")
         given = self.read_split(data, dataset) if data.split else None
-        held_out = "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+        held_out = (
+            "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+        )
         if given is not None and given.test:
             return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
         only_this = data.dataset_split != "train" and data.test_dataset_split is None
@@ -282,7 +237,13 @@ class Task:
         raise NotImplementedError
 
     def held(
-        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+        self,
+        model: nn.Module,
+        data: DataArguments,
+        dataset: ImageDataset,
+        indices: np.ndarray,
+        names: list[str],
+        what: str,
     ) -> Examples:
         """Images that are not trained on, with their targets."""
         raise NotImplementedError
@@ -378,6 +339,8 @@ class Task:
         """Charts of a report, HTML."""
         return []
 
-    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+    def findings(
+        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
+    ) -> Findings:
         """What a report shows of the test images: mistakes, worst masks."""
         return Findings()

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
+from hf_lowlabel.training.mask_batches import MaskStream
 
 from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.data.image_cache import ResidentCache
 from hf_lowlabel.data.padded_cache import ResidentPaddedCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import runs, setup
-from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
-from hf_lowlabel.training.mask_batches import MaskStream
 from hf_lowlabel.views.joint import JointView
 from hf_lowlabel.views.table import build_view
 
@@ -167,8 +167,9 @@ def test_micro_batches_cut_everything_equally():
 
 def test_labeled_images_are_found_in_a_pool_in_any_order():
     """A pool may hold a part of its source, in any order; a labeled image it lacks is named."""
-    from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
     from hf_lowlabel.training.finetune_run import labeled_positions
+
+    from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
 
     images = np.zeros((9, 4, 4, 3), np.uint8)
     source = ImageDataset(

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from hf_lowlabel.selection.demo import active_demo
 
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.demo import active_demo
 from hf_lowlabel.training import demo
 
 

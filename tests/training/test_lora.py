@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from hf_lowlabel.training.serving import load_classifier
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
@@ -13,7 +14,6 @@ from hf_lowlabel import evaluate, finetune
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone, create_classifier
 from hf_lowlabel.models.lora import adapted_layers, add_lora, merged
-from hf_lowlabel.training.serving import load_classifier
 
 from .conftest import FINETUNE, tensors
 

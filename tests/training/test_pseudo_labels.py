@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from hf_lowlabel.training.serving import load_classifier
 
 from hf_lowlabel import load_source, make_split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.training.priors import load_priors
 from hf_lowlabel.training.pseudo_labels import pseudo_labels, twenty
-from hf_lowlabel.training.serving import load_classifier
 
 
 @pytest.fixture

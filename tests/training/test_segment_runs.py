@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hf_lowlabel.training.segment_data import read_split, shown_in, statistics_of
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,7 +22,6 @@ from hf_lowlabel.evaluation import segmentation
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.models import LowLabelBackbone
 from hf_lowlabel.training import segment_run
-from hf_lowlabel.training.segment_data import read_split, shown_in, statistics_of
 
 from .conftest import SEGMENT
 
@@ -307,9 +307,10 @@ def test_every_method_has_settings():
 
 def test_pixpro_is_told_where_its_views_came_from():
     """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen there."""
+    from hf_lowlabel.training.batches import ViewStream, pretrain_batches
+
     from hf_lowlabel.data.image_cache import ResidentCache
     from hf_lowlabel.pretraining.pixpro import cell_centres
-    from hf_lowlabel.training.batches import ViewStream, pretrain_batches
     from hf_lowlabel.views.table import build_view
 
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
