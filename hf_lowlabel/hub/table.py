@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..methods import METHODS, find, hyperparameters
 from ..records import Metric, RunRecord
-from ..tasks import of_record
+from ..tasks import TASKS, of_record
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -50,9 +50,9 @@ def methods_table(folders: Sequence[str | Path]) -> str:
     """
     found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
     for folder, run in found:
-        if run.labels is None:
+        if run.kind not in TASKS:
             log.info("left out %s: a run of pretrain, which has no results on test images", folder)
-    folders, runs = ([pair[i] for pair in found if pair[1].labels is not None] for i in (0, 1))
+    folders, runs = ([pair[i] for pair in found if pair[1].kind in TASKS] for i in (0, 1))
     check(folders, runs)
     metric = of_record(runs[0].kind).metrics[0]
     cells: dict[tuple[str, tuple[int, str]], Scores] = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lowlabel import settings
 from hf_lowlabel.methods import METHODS, find
+from hf_lowlabel.tasks import get_task
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -127,7 +127,7 @@ def small_batches(monkeypatch):
             if "batch_size" in values:
                 monkeypatch.setitem(values, "batch_size", 4)
 
-    for values in settings.FALLBACKS.values():
+    for values in get_task("classification").fallbacks.values():
         monkeypatch.setitem(values, "batch_size", 4)
     for name, args in {
         "byol": dict(hidden=16),
@@ -161,7 +161,7 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
         "--max-steps",
         2,
     )
-    monkeypatch.setattr("hf_lowlabel.training.finetune_run.make_split", fewer_labels)
+    monkeypatch.setattr("hf_lowlabel.tasks.base.make_split", fewer_labels)
     run(monkeypatch, tmp_path, "transfer_matrix", *arguments)
     first = capsys.readouterr().out
     assert re.search(r"\| none \| \d+\.\d\d \| \d+\.\d\d \|\n\| svhn \| \d+\.\d\d \| \d+\.\d\d \|", first)
