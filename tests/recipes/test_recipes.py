@@ -374,3 +374,28 @@ def test_every_recipe_that_takes_a_benchmark_is_tested_here():
         if re.search("^from (data_sets|target_pretraining) import", p.read_text(), re.M)
     }
     assert takes == tested
+
+
+def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
+    """Its loss is that of `finetune` with the same settings, and what it saves is a model."""
+    from hf_lowlabel import finetune, load_source, predict
+
+    tiny = dict(model="cnn6_16", image_size=16, num_labels=20, batch_size=10, unlabeled_ratio=2, max_steps=3)
+    flags = [text for name, value in tiny.items() for text in (f"--{name.replace('_', '-')}", value)]
+    run(monkeypatch, tmp_path, "visible_loop", *flags, "--dry-run")
+    assert not list(tmp_path.iterdir())
+    run(monkeypatch, tmp_path, "visible_loop", *flags, "--output-dir", "out")
+    losses = [float(value) for value in re.findall(r"/3  loss ([\d.]+)", capsys.readouterr().out)]
+    same = dict(
+        dataset="digits",
+        from_scratch=True,
+        class_balanced=True,
+        stored_size=16,
+        color=False,
+        metric_for_best_model="last",
+    )
+    done = finetune(**tiny, **same, logging_steps=1, eval_steps=9, output_dir=str(tmp_path / "run"))
+    assert losses == pytest.approx([row["loss"] for row in done.history if "loss" in row], abs=2e-3)
+    load_source("digits").image(0).resize((16, 16)).save(tmp_path / "digit.png")
+    (row,) = predict(tmp_path / "digit.png", str(tmp_path / "out")).rows
+    assert row["class"] in set("0123456789")
