@@ -1,4 +1,4 @@
-"""What a report computes anew from a run folder and its data: mistakes of the model, features of each stage for t-SNE."""
+"""What a report computes anew from a run folder and its data: mistakes, and features of each stage for t-SNE."""
 
 from __future__ import annotations
 

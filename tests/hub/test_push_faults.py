@@ -165,7 +165,7 @@ def test_somebody_else_commits_every_time(hub, runs):
 
     hub.add("model", "org/pets", {"config.json": b"{}"})
     hub.before = interfere
-    with pytest.raises(PushError, match="found other commits to org/pets each time"):
+    with pytest.raises(PushError, match="Somebody else committed to org/pets first each time"):
         push(runs[0], "org/pets")
     assert set(hub.repos["model", "org/pets"].content()) == {"config.json", "figure.png"}
 

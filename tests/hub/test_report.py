@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from hub_runs import without_pictures
+from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.metrics import classification_metrics
@@ -138,7 +140,7 @@ def test_what_is_wrong_is_said(tmp_path):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(UserError, match="ends in .html"):
         write_report([folder], tmp_path / "report.pdf")
-    with pytest.raises(UserError, match="a run twice"):
+    with pytest.raises(UserError, match="A run is given twice"):
         write_report([folder, folder], tmp_path / "report.html")
     assert short_names(["x/a", "y/a", "z/b"]) == ["x/a", "y/a", "z/b"] and short_names(["x/a", "y/b"]) == ["a", "b"]
 
@@ -154,6 +156,7 @@ def test_data_that_moved_leaves_a_note(tmp_path):
 def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     from hf_lowlabel import evaluate, finetune, pretrain
     from hf_lowlabel.hub import report_data
+    from hf_lowlabel.tasks import classification_card
 
     monkeypatch.setattr(report_data, "MOST_DOTS", 40)
     without_pictures(monkeypatch)
@@ -175,11 +178,17 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
         assert points.shape == (40, 2) and np.isfinite(points).all() and len(labels) == 40
     metrics = evaluate(str(run.folder), "digits")
     wrong = round((1 - metrics["accuracy"]) * metrics["images"])
-    assert done.tested == metrics["images"] and len(done.mistakes) == min(wrong, report_data.MOST_MISTAKES)
-    sure = [m.confidence for m in done.mistakes]
-    assert sure == sorted(sure, reverse=True) and all(m.predicted != m.true for m in done.mistakes)
+    ((title, note, body),) = done.findings.sections
+    said = re.findall(r"<b>✗ (\w+)</b> (\d+) %<br>true: (\w+)</div>", body)
+    assert title == "Worst mistakes" and f"among {metrics['images']:,} test images" in note
+    assert len(said) == min(wrong, classification_card.MOST_MISTAKES)
+    sure = [int(confidence) for _, confidence, _ in said]
+    assert sure == sorted(sure, reverse=True) and all(predicted != true for predicted, _, true in said)
     monkeypatch.setattr(report_data, "compute", lambda *given: done)  # once is enough
     html = write_report([run.folder], tmp_path / "report.html").read_text()
     page = Page(html)
     shown = [a["src"] for tag, a in page.tags if tag == "img"]
-    assert [base64.b64decode(src.partition(",")[2]) for src in shown] == [m.picture for m in done.mistakes]
+    assert len(shown) == len(said)
+    for src in shown:
+        with Image.open(io.BytesIO(base64.b64decode(src.partition(",")[2]))) as picture:
+            assert picture.format == "PNG" and max(picture.size) == classification_card.TILE
