@@ -16,33 +16,62 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` below imports on first use
-    from .api import finetune, pretrain
-    from .arguments import Config, DataArguments, ModelArguments, TrainingArguments, ViewArguments
-    from .data import ImageDataset, Split, load_segmentation, load_source, make_split
-    from .errors import UserError
-    from .hub.push import push
-    from .hub.report import write_report as report
-    from .methods import METHODS
-    from .models import (
-        LowLabelBackbone,
-        LowLabelForImageClassification,
-        create_backbone,
-        create_classifier,
+    from .api import (
+        finetune as finetune,
+        pretrain as pretrain,
     )
-    from .models.segmentation import create_segmenter
-    from .models.segmenter import LowLabelForSemanticSegmentation
-    from .objective import FinetuneObjective, Objective, PretrainObjective
-    from .prediction import Predictions, evaluate, predict
-    from .selection import priors, select
-    from .training.callbacks import Callback, RunState
-    from .training.run import Run
+    from .arguments import (
+        Config as Config,
+        DataArguments as DataArguments,
+        ModelArguments as ModelArguments,
+        TrainingArguments as TrainingArguments,
+        ViewArguments as ViewArguments,
+    )
+    from .data import (
+        ImageDataset as ImageDataset,
+        Split as Split,
+        load_segmentation as load_segmentation,
+        load_source as load_source,
+        make_split as make_split,
+    )
+    from .errors import UserError as UserError
+    from .hub.push import push as push
+    from .hub.report import write_report as report
+    from .methods import METHODS as METHODS
+    from .models import (
+        LowLabelBackbone as LowLabelBackbone,
+        LowLabelForImageClassification as LowLabelForImageClassification,
+        create_backbone as create_backbone,
+        create_classifier as create_classifier,
+    )
+    from .models.segmentation import create_segmenter as create_segmenter
+    from .models.segmenter import LowLabelForSemanticSegmentation as LowLabelForSemanticSegmentation
+    from .objective import (
+        FinetuneObjective as FinetuneObjective,
+        Objective as Objective,
+        PretrainObjective as PretrainObjective,
+    )
+    from .prediction import (
+        Predictions as Predictions,
+        evaluate as evaluate,
+        predict as predict,
+    )
+    from .selection import (
+        priors as priors,
+        select as select,
+    )
+    from .training.callbacks import (
+        Callback as Callback,
+        RunState as RunState,
+    )
+    from .training.preparing import Run as Run
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "pretrain": "api",
     "finetune": "api",
-    "Run": "training.run",
+    "Run": "training.preparing",
     "Callback": "training.callbacks",
     "RunState": "training.callbacks",
     "Config": "arguments",

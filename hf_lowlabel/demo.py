@@ -17,7 +17,7 @@ from .tasks import get_task
 from .tasks.base import Task
 from .tasks.demos import Demo, Stage
 from .text import percent
-from .training.run import Run
+from .training.preparing import Run
 
 
 def demo(
@@ -43,7 +43,9 @@ def demo(
     begin = time.perf_counter()
     split = draw(kind, kind.demo, num_labels or kind.demo.num_labels, seed)
     split.save(folder / "split.json")
-    print(f"{len(split.labeled)} images with {kind.label_words} among {split_size(kind)}, {len(split.test)} test images held out")
+    print(
+        f"{len(split.labeled)} images with {kind.label_words} among {split_size(kind)}, {len(split.test)} test images held out"
+    )
     runs: dict[str, Run] = {}
     for n, stage in enumerate(kind.demo.stages, 1):
         print(f"{n}/{len(kind.demo.stages)} {stage.title}", flush=True)

@@ -21,7 +21,7 @@ from .selection.importing import import_labels
 from .selection.labels import Labels, Task, write_labels
 from .selection.verbs import priors, select
 from .tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
-from .training.run import Run
+from .training.preparing import Run
 
 
 def active_demo(
@@ -78,16 +78,19 @@ def active_demo(
         "seconds": round(time.perf_counter() - begin, 1),
     }
     write_json(folder / "results.json", results)
-    print(
-        f"\n{num_labels} random labels: {results['classes_random']} of 10 classes, test accuracy "
-        f"{results['random']:.1%}\n"
-        f"{num_labels} chosen labels: {results['classes_chosen']} of 10 classes, priors {worth['accuracy']:.1%} "
-        f"right, test accuracy "
-        f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\nmodel, card and pictures: "
-        f"{folder / 'model'}; why these "
-        f"images: {chosen.folder / 'index.html'}"
-    )
+    tell(results, folder, chosen.folder)
     return {"pretrained": pretrained, "random": plain, "model": model}
+
+
+def tell(results: dict, folder: Path, chosen: Path) -> None:
+    """Print what came of it."""
+    n, right = results["labels"], f"{results['prior_accuracy']:.1%}"
+    print(
+        f"\n{n} random labels: {results['classes_random']} of 10 classes, test accuracy {results['random']:.1%}\n"
+        f"{n} chosen labels: {results['classes_chosen']} of 10 classes, priors {right} right, test accuracy "
+        f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\n"
+        f"model, card and pictures: {folder / 'model'}; why these images: {chosen / 'index.html'}"
+    )
 
 
 def answer(folder: Path, source: ImageDataset) -> None:

@@ -243,13 +243,17 @@ def task_of(model: Model, asked: str | None = None, revision: str | None = None)
     if isinstance(model, (str, Path)):
         is_id = "/" in str(model) and not str(model).startswith((".", "~", "/"))
         if not Path(model).is_dir() and not is_id:
-            raise UserError(f"There is no model {str(model)!r}. Give a run folder, a saved model or a Hub id (org/name).")
+            raise UserError(
+                f"There is no model {str(model)!r}. Give a run folder, a saved model or a Hub id (org/name)."
+            )
         config = model_config(str(model), revision)
     else:
         config = {**model.config.to_dict(), "model_type": model.config.model_type}
     found = of_model(config)
     if asked is not None and get_task(asked).name != found.name:
-        raise UserError(f"This is a model for {found.name}, not for {asked}. Give --task {found.name}, or another --model.")
+        raise UserError(
+            f"This is a model for {found.name}, not for {asked}. Give --task {found.name}, or another --model."
+        )
     return found
 
 

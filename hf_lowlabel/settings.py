@@ -25,7 +25,9 @@ def resolve(config: Config) -> Config:
     method = task.method(verb, config.method if config.method is not None else task.default_methods[verb])
     if not isinstance(method, type) or getattr(method, "verb", None) != verb:
         base = "PretrainObjective" if verb == "pretrain" else "FinetuneObjective"
-        raise UserError(f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}.")
+        raise UserError(
+            f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}."
+        )
     # defaults and presets of a finetuning method are those of its paper, for the first of its tasks
     of_paper = verb == "pretrain" or task.name == method.tasks[0]
     defaults, presets = (method.defaults, method.presets) if of_paper else ({}, {})
@@ -60,7 +62,9 @@ def validate(config: Config, task: Task) -> None:
         check(s, values[s.name])
         if s.meta.get("of_task") and s.name not in task.takes and values[s.name] != s.default:
             able = [name for name in TASKS if s.name in get_task(name).takes]
-            raise UserError(f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out.")
+            raise UserError(
+                f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
+            )
     for rule in (_scale, _draw, _frozen, _prior, _adapters):
         rule(values, method, name_of(method))
 
@@ -105,8 +109,8 @@ def _frozen(values: dict, method: type[Method], name: str) -> None:
 
 
 def _prior(values: dict, method: type[Method], name: str) -> None:
-    if values.get("prior") and not (method.rule_class or method.prior):
-        able = [n for n in METHODS if find(n).rule_class or find(n).prior]
+    if values.get("prior") and not (method.prior):
+        able = [n for n in METHODS if find(n).prior]
         raise UserError(
             f"{name} has no use for prior pseudo-labels. Leave --prior out, or take a method of {', '.join(able)}."
         )

@@ -13,7 +13,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """"1 h 2 min", "2 min 3 s" or "3 s"."""
+    """ "1 h 2 min", "2 min 3 s" or "3 s"."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {s} s" if minutes else f"{seconds:.0f} s"

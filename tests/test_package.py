@@ -1,7 +1,5 @@
 """The package as others get it: a light import, a table that agrees with the code, a wheel that works anywhere."""
 
-import importlib
-import dataclasses
 import inspect
 import os
 import re

@@ -13,7 +13,7 @@ from ..hub.callback import CardCallback
 from ..tasks import get_task
 from ..training import pretrain as training
 from ..training.callbacks import Callback
-from ..training.run import Run
+from ..training.preparing import Run
 from .running import publish, run_folder, settled
 
 if TYPE_CHECKING:

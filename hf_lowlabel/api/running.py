@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..methods import name_of
 from ..settings import resolve
 from ..training.folder import claim, forget, release
-from ..training.run import Run
+from ..training.preparing import Run
 
 log = logging.getLogger("hf_lowlabel")
 

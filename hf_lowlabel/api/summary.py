@@ -8,8 +8,8 @@ from ..distributed import is_main_process
 from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
+from ..training.preparing import Run
 from ..training.recording import peak_memory
-from ..training.run import Run
 
 LEFT = (
     *("model.safetensors", "predictions.parquet", "priors.safetensors", "README.md", "split.json", "metrics.json"),

@@ -46,6 +46,7 @@ def _split_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images."
     )
+    parser.add_argument("--task", default="classification", help="whose labels are drawn (default: classification)")
     parser.add_argument(
         "--from",
         dest="labels",
@@ -112,10 +113,11 @@ def select(argv: list[str]) -> int:
         "--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line"
     )
     parser.add_argument(
-        "--task", default="classification", help="classification or segmentation (default: classification)"
+        "--task", default="classification", help="classification, multilabel or segmentation (default: classification)"
     )
     feature_flags(parser, "OUTPUT/features.safetensors")
     args = parser.parse_args(argv)
+    from ..selection.kinds import kind_of
     from ..selection.verbs import select
 
     done = select(dataset=data_source(args), **vars(args))
@@ -132,7 +134,7 @@ def select(argv: list[str]) -> int:
     if facts:
         print(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
-            if args.task == "classification"
+            if kind_of(args.task).on_page
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
         )
     return 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError, unknown
+from ..files import write_text
 from .dataset import ImageDataset
 from .published import fetch, is_published
 
@@ -81,18 +81,8 @@ class Split:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     def save(self, path: str | Path) -> None:
-        """The whole file or none: written beside its place, then renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "w", encoding="utf-8") as file:
-                file.write(self.text())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        """The whole file or none."""
+        write_text(path, self.text())
 
     @classmethod
     def load(cls, path: str | Path) -> Split:

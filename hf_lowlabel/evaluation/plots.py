@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..files import write_bytes
+from .panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
     "#0072B2",
@@ -34,16 +35,6 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "--", "-.")
 LARGEST_FILE = 300_000  # bytes
-NOT_PLOTTED = {"step", "epoch", "t", "time", "seconds", "progress", "images", "samples", "memory", "grad_norm"}
-NO_LOSS = {
-    "distance",
-    "hard",
-    "pairs",
-    "positive",
-    "valid",
-    "teacher_entropy",
-    "norm",
-}  # logged beside losses, other scales
 
 
 def curves(
@@ -73,36 +64,6 @@ def curves(
     if title:
         fig.suptitle(_plain(_cut(title, 80)), fontsize=11)
     return _save(fig, path)
-
-
-LOSS, PSEUDO, ACCURACY = "Loss", "Pseudo-labels: share of the unlabeled batch (%)", "Accuracy (%)"
-SPREAD, RATE, OTHER = "Spread of features (1 isotropic, 0 collapsed)", "Learning rate", "Other"
-
-
-def in_order(panels: Iterable[str]) -> list[str]:
-    """Loss first, then pseudo-labels and scores, what is left last."""
-    known, found = (LOSS, PSEUDO, ACCURACY, SPREAD, RATE, OTHER), list(panels)
-    scores = [p for p in found if p not in known]
-    return [p for p in (LOSS, PSEUDO, ACCURACY, *scores, SPREAD, RATE, OTHER) if p in found]
-
-
-def panel_of(name: str, row: dict, scores: Mapping[str, str] | None = None) -> str | None:
-    """The panel that a logged name belongs to, None for what is not drawn."""
-    last = name.rsplit("/", 1)[-1]
-    if "step" not in row or last in NOT_PLOTTED or last.endswith(("_per_second", "_seconds", "skipped")):
-        return None
-    if last.startswith("learning_rate"):
-        return RATE
-    title = (scores or {}).get(last.removeprefix("test_").removeprefix("validation_"))
-    if title is not None and last.startswith(("test_", "validation_")):
-        return f"{title} (%)"
-    if "accuracy" in last or last == "acc":
-        return ACCURACY
-    if last.endswith("std"):
-        return SPREAD
-    if last in ("mask_ratio", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):
-        return PSEUDO
-    return LOSS if "loss" in last or ("loss" in row and last not in NO_LOSS) else OTHER
 
 
 def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]) -> None:

@@ -28,6 +28,7 @@ EXAMPLES = 8
 SIDE = 256  # px, long side of a stored picture
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
+
 def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
     """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
@@ -74,7 +75,9 @@ def check_run(run: Path) -> RunRecord:
             raise UserError(f"found no {name} in {run}; expected a finished run; fix the path")
     record = RunRecord.from_json(run / "run.json")
     if record.labels is None:
-        raise UserError(f"The model in {run} is a {of_record(record.kind).product}, which gives features and no answer. Finetune it first.")
+        raise UserError(
+            f"The model in {run} is a {of_record(record.kind).product}, which gives features and no answer. Finetune it first."
+        )
     return record
 
 

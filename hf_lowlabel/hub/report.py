@@ -15,7 +15,7 @@ from string import Template
 
 from ..errors import UserError
 from ..evaluation import charts
-from ..evaluation.plots import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
+from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
 from ..files import write_text
 from ..records import Metric, RunRecord, Stage
 from ..tasks import of_record
@@ -112,7 +112,9 @@ def comparison(runs: list[Shown]) -> str:
         entries.append((run.name, run.record, run.metrics))
         known = {r.record.method for r in runs if r is not run} if len(runs) > 1 else set()
         entries += [
-            (f"· {row.name}", None, row.metrics) for row in run.record.comparisons if row.name.split(",")[0] not in known
+            (f"· {row.name}", None, row.metrics)
+            for row in run.record.comparisons
+            if row.name.split(",")[0] not in known
         ]
     shown = metrics_of(runs, [m for *_, m in entries])
     if not shown:
@@ -138,7 +140,11 @@ def metrics_of(runs: list[Shown], rows: list[dict]) -> list[Metric]:
     """The metrics that any of the rows has, in the order of the runs' tasks."""
     found: dict[str, Metric] = {}
     for run in runs:
-        found |= {m.key: m for m in columns(of_record(run.record.kind), rows, len(run.record.class_names)) if m.key not in found}
+        found |= {
+            m.key: m
+            for m in columns(of_record(run.record.kind), rows, len(run.record.class_names))
+            if m.key not in found
+        }
     return list(found.values())
 
 
@@ -182,13 +188,17 @@ def curve_section(runs: list[Shown]) -> str:
         quantities, title = found[panel], panel.split(" (")[0]
         shares, zero = panel.endswith("(%)"), panel in (LOSS, PSEUDO)
         if len(runs) == 1:
-            lines = [(_words(name), *points[runs[0].name]) for name, points in sorted(quantities.items(), key=_loss_first)]
+            lines = [
+                (_words(name), *points[runs[0].name]) for name, points in sorted(quantities.items(), key=_loss_first)
+            ]
             drawn += [charts.lines(title, lines[: charts.MOST_COLORS], percent=shares, zero=zero)] if lines else []
             continue
         for name, points in sorted(quantities.items(), key=_loss_first):
             if panel == LOSS and name != "loss":
                 continue
-            lines = [(run.name, *points.get(run.name, ([0], [float("nan")]))) for run in runs]  # each run keeps its colour
+            lines = [
+                (run.name, *points.get(run.name, ([0], [float("nan")]))) for run in runs
+            ]  # each run keeps its colour
             heading = f"{title}: {_words(name)}" if panel != LOSS else title
             drawn.append(charts.lines(heading, lines, percent=shares, zero=zero))
     return f"<h2>Training</h2><div class=grid>{''.join(drawn)}</div>" if any(drawn) else ""
@@ -210,7 +220,9 @@ def run_sections(run: Shown, named: bool) -> list[str]:
     out = [f"<h2>Test results{of}</h2><div class=grid>{''.join(figures)}</div>"] if figures else []
     done = run.computed
     if done is not None and done.panels:
-        panels = "".join(charts.scatter(title, points, labels, done.class_names) for title, points, labels in done.panels)
+        panels = "".join(
+            charts.scatter(title, points, labels, done.class_names) for title, points, labels in done.panels
+        )
         count = len(done.panels[0][1])
         out.append(
             f"<h2>Features{of}, stage by stage</h2><p class=note>t-SNE of {count:,} images that have a label; one dot each, "

@@ -18,9 +18,9 @@ from ..evaluation.inference import features_of
 from ..models import LowLabelBackbone, create_backbone
 from ..records import RunRecord
 from ..tasks import get_task, of_record
-from ..tasks.base import Findings
 from ..tasks.classification import eval_view, stored_side
 from ..tasks.classification_card import spread
+from ..tasks.parts import Findings
 from ..yaml_files import read_yaml
 
 log = logging.getLogger("hf_lowlabel")
@@ -54,7 +54,9 @@ def compute(folder: Path, record: RunRecord) -> Computed:
     def part(what: str, make: Callable[[], None]) -> None:
         try:
             make()
-        except Exception as error:  # data that moved, weights not cached, no network: the rest of the page is still true
+        except (
+            Exception
+        ) as error:  # data that moved, weights not cached, no network: the rest of the page is still true
             log.warning("%s: no %s: %s", folder, what, error)
             out.notes.append(f"No {what}: {error}")
 

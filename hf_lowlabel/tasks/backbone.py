@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..models import needs_package
 from ..records import Metric, RunRecord
 from ..text import cell
 from .classification_card import imports, load_code
+from .speaker import Speaker
 
 HARDLY_MOVED = 0.003  # share of the length of the weights: target pretraining that changed next to nothing
 COLLAPSED = 0.2  # spread of features below which they hardly differ
 
 
-class Backbone:
+class Backbone(Speaker):
     """Stands where a task stands, for the runs of `pretrain`."""
 
     name: ClassVar[str] = "backbone"
     product: ClassVar[str] = "backbone"
-    label_words: ClassVar[str] = "labels"
     pipeline_tag: ClassVar[str] = "image-feature-extraction"
-    first_picture: ClassVar[str] = "curves.png"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("knn_accuracy", "k-NN accuracy"),
         Metric("linear_probe_accuracy", "Linear probe accuracy"),
@@ -31,9 +29,6 @@ class Backbone:
         Metric("feature_std", "Spread of features", percent=False),
         Metric("moved", "Distance from the starting weights"),
     )
-
-    def save(self, model, folder: Path) -> None:
-        model.save_pretrained(folder)
 
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
         which = f" (`{record.architecture}`)" if record.architecture else ""
@@ -69,17 +64,13 @@ class Backbone:
         first = imports(record.architecture)
         auto = load_code(model_id, record.architecture, "AutoModel")
         auto += "features = output.pooler_output  # [1, D]\nprint(features.shape)"
-        with_timm = f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        with_timm = (
+            f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        )
         if first or not fits_unet(record):
             return [auto, with_timm]
         unet = f'segmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
         return [auto, with_timm, f"import segmentation_models_pytorch as smp\n\n{unet}"]
-
-    def console(self, metrics: dict[str, Any]) -> list[str]:
-        return []
-
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        return []
 
 
 def fits_unet(record: RunRecord) -> bool:

@@ -6,16 +6,16 @@ defaults here are those of a task whose label is of the whole image; a task over
 
 from __future__ import annotations
 
+import abc
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from .. import methods
 from ..arguments import Config, DataArguments
@@ -31,84 +31,34 @@ from ..records import Metric, Row, RunRecord
 from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
+from .parts import MODEL_FILES, Chosen, Examples, Findings, as_path
+from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
 
 
-MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-# defaults of target pretraining where a method has none of its own; the same for all tasks
-PRETRAINING: dict[str, Any] = dict(
-    max_steps=1000,
-    batch_size=256,
-    optimizer="lars",
-    learning_rate=0.3,
-    weight_decay=1e-6,
-    lr_scheduler_type="cosine",
-    warmup_ratio=0.0,
-    head_lr=1.0,
-    l2_sp=1e-2,
-)
-
-
-def as_path(dataset: Any) -> Path | None:
-    """The local path that a data set may be; None for data in memory."""
-    return Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
-
-
-@dataclass
-class Examples:
-    """Images with what is known of them.
-
-    cache: decoded images. members: int64 [n], which of them. targets: [n] or [n, K], None where masks lie in the cache.
-    """
-
-    cache: Any
-    members: Tensor
-    targets: Tensor | None
-
-
-@dataclass
-class Chosen:
-    """Which images are labeled, and where the test images are: `test_at` are positions in `test`.
-
-    words: which images are the test set, for the card. published: name of a published split where they are exactly that.
-    """
-
-    split: Split
-    test: ImageDataset
-    test_at: np.ndarray
-    words: str
-    published: str | None
-
-
-@dataclass
-class Findings:
-    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing, and why."""
-
-    sections: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-class Task:
+class Task(Speaker):
     """One kind of answer about an image.
 
-    name: of `--task`. product: what a run leaves. metrics: the table of its numbers; the first is the score by which
-    weights are kept and runs compared. takes: settings that only some tasks have. fallbacks: defaults by verb where the
+    name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings that only some tasks have. fallbacks: defaults by verb where the
     method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
     """
 
     name: ClassVar[str]
-    product: ClassVar[str]
-    label_words: ClassVar[str] = "labels"
-    pipeline_tag: ClassVar[str]
-    first_picture: ClassVar[str] = "curves.png"  # of a card
-    metrics: ClassVar[tuple[Metric, ...]]
     takes: ClassVar[frozenset[str]] = frozenset()
     default_methods: ClassVar[dict[str, str]]
     fallbacks: ClassVar[dict[str, dict[str, Any]]]
     own_methods: ClassVar[dict[str, str]] = {}
     demo: ClassVar[Demo | None] = None
-    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "timm", "safetensors", "numpy", "pillow")  # of a Space
+    labeling: ClassVar[str] = "class"  # how a person answers: with a "class", with "classes", with a "mask"
+    packages: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "transformers",
+        "timm",
+        "safetensors",
+        "numpy",
+        "pillow",
+    )  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
@@ -121,7 +71,7 @@ class Task:
         """Names of the methods for this task."""
         if verb == "pretrain":
             return methods.methods_for(verb)
-        return [n for n in methods.methods_for(verb) if self.name in methods.find(n).tasks]
+        return [n for n in methods.methods_for(verb) if n in self.own_methods or self.name in methods.find(n).tasks]
 
     def method(self, verb: str, method: str | type) -> type:
         """The class of a method.
@@ -144,9 +94,9 @@ class Task:
         return found
 
     # ---- data -------------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         """How labels are read (data.opening); `names`: the classes, where they are known already."""
-        raise NotImplementedError
 
     def open(
         self,
@@ -189,6 +139,10 @@ class Task:
 
     def open_images(self, data: DataArguments) -> ImageDataset:
         """What target pretraining sees."""
+        return self.open(data)
+
+    def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        """The images among which some are chosen to be labeled. classes: names, or a text file of them."""
         return self.open(data)
 
     def squares(self, dataset: ImageDataset) -> int:
@@ -236,7 +190,9 @@ class Task:
             both = "not both" if data.split else "one of them is needed"
             raise UserError(f"Give --num-labels N (a budget to draw) or --split split.json (a manifest): {both}.")
         given = self.read_split(data, dataset) if data.split else None
-        held_out = "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+        held_out = (
+            "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+        )
         if given is not None and given.test:
             return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
         only_this = data.dataset_split != "train" and data.test_dataset_split is None
@@ -256,43 +212,47 @@ class Task:
         return Chosen(given, other, at, f"split {other.split!r}", other.split)
 
     # ---- model, caches, views ---------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
         """The network of a run, with the head of this task."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def owns(self, config: dict) -> bool:
         """Whether a saved model with this config.json is one of this task."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         """A saved model in eval mode on its device."""
-        raise NotImplementedError
-
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """As others load it."""
-        model.save_pretrained(folder)
 
     def names_of(self, model: nn.Module) -> list[str]:
         return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
+    @abc.abstractmethod
     def caches(
         self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
     ) -> tuple[Any, Examples]:
         """(all training images, the labeled ones with their targets), as the model wants them, on its device."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def held(
-        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+        self,
+        model: nn.Module,
+        data: DataArguments,
+        dataset: ImageDataset,
+        indices: np.ndarray,
+        names: list[str],
+        what: str,
     ) -> Examples:
         """Images that are not trained on, with their targets."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def normalise(self, model: nn.Module, cache) -> None:
         """Give a network with random weights the mean and standard deviation of these images."""
-        raise NotImplementedError
 
-    def views(self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network) -> BatchTransform:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def views(
+        self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network
+    ) -> BatchTransform: ...
 
     def unlabeled_views(self, objective: FinetuneObjective) -> dict[str, str]:
         """The kinds of view of an unlabeled image that a method asks for."""
@@ -303,6 +263,7 @@ class Task:
         return None
 
     # ---- scores -----------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def evaluate(
         self,
         model: nn.Module,
@@ -313,24 +274,23 @@ class Task:
         folder: Path | None = None,
     ) -> dict[str, Any]:
         """All metrics on some images, the same on every process; with `folder`, pictures of them are left there."""
-        raise NotImplementedError
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         """What predictions on unlabeled images tell about a model."""
         return {}
 
     def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
-        """What the weights that a run starts from are worth on the same images, for the table of its card."""
-        return None
+        """What the weights a run starts from are worth on the same images, for the table of its card."""
 
     # ---- use --------------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def check_output(self, output: str | Path | None) -> Path | None:
         """Where predictions go. Raises UserError for a name of the wrong kind."""
-        raise NotImplementedError
 
     def table_path(self, output: Path) -> Path:
         return output
 
+    @abc.abstractmethod
     def predict(
         self,
         model: nn.Module,
@@ -342,42 +302,20 @@ class Task:
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
         """A row for each of the images (file, its place below `output`, upright picture), in order."""
-        raise NotImplementedError
 
     # ---- card and report --------------------------------------------------------------------------------------------
-    def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
-        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name -> link."""
-        raise NotImplementedError
 
-    def limits(self, record: RunRecord) -> list[str]:
-        """What a user should know before trusting it, each sentence from a number that was recorded."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def space(self, record: RunRecord) -> dict[str, Any]:
         """What the demo page has to know: `answer` says how it shows one ("classes", "labels" or "mask")."""
-        raise NotImplementedError
 
     def export(self, run: Path, folder: Path) -> None:
         """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own alone."""
         for name in MODEL_FILES:
             shutil.copyfile(run / name, folder / name)
 
-    def next_step(self, model_id: str) -> str:
-        """Markdown before the snippets of a card: what to do with the model first."""
-        return ""
-
-    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
-        """Python to copy."""
-        raise NotImplementedError
-
-    def console(self, metrics: dict[str, Any]) -> list[str]:
-        """Lines for the end of a run, beside the numbers of `metrics`."""
-        return []
-
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        """Charts of a report, HTML."""
-        return []
-
-    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+    def findings(
+        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
+    ) -> Findings:
         """What a report shows of the test images: mistakes, worst masks."""
         return Findings()

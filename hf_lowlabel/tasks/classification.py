@@ -29,10 +29,11 @@ from ..records import Metric, Row, RunRecord
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
 from . import classification_card as card
-from .base import PRETRAINING, Examples, Findings, Task
+from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
 from .networks import Network, timm_network
+from .parts import PRETRAINING, Examples, Findings
 
 log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
@@ -52,9 +53,7 @@ class Classification(Task):
         Metric("ece", "Calibration error", higher=False),
         Metric("nll", "Log loss (nats)", percent=False, higher=False),
     )
-    takes = frozenset(
-        "class_balanced prior prior_until drop_rate freeze lora_rank lora_alpha adapter_width".split()
-    )
+    takes = frozenset("class_balanced prior prior_until drop_rate freeze lora_rank lora_alpha adapter_width".split())
     default_methods = {"pretrain": "byol", "finetune": "fixmatch"}
     fallbacks = {
         "pretrain": PRETRAINING,
@@ -132,10 +131,18 @@ class Classification(Task):
         return torch.as_tensor(dataset.labels[indices] if labels is None else labels)
 
     def held(
-        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+        self,
+        model: nn.Module,
+        data: DataArguments,
+        dataset: ImageDataset,
+        indices: np.ndarray,
+        names: list[str],
+        what: str,
     ) -> Examples:
         cache = self._cache(data, model, dataset, indices, what)
-        return Examples(cache, torch.arange(len(cache)), self.labels_of(self.match(dataset, names), cache.indices, None))
+        return Examples(
+            cache, torch.arange(len(cache)), self.labels_of(self.match(dataset, names), cache.indices, None)
+        )
 
     def normalise(self, model: nn.Module, cache) -> None:
         mean, std = square_statistics(cache)
@@ -172,7 +179,9 @@ class Classification(Task):
         folder: Path | None = None,
     ) -> dict[str, Any]:
         if window is not None:
-            raise UserError(f"A window slides over images for segmentation; this is a {self.product}. Leave out --window.")
+            raise UserError(
+                f"A window slides over images for segmentation; this is a {self.product}. Leave out --window."
+            )
         p = self.predictions(model, images.cache, images.members)
         return self.report(p, images, names, folder)
 
@@ -212,7 +221,9 @@ class Classification(Task):
     # ---- use --------------------------------------------------------------------------------------------------------
     def check_output(self, output: str | Path | None) -> Path | None:
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
-            raise UserError(f"Predictions cannot be written to {str(output)!r}. Give a name that ends in .csv or .parquet.")
+            raise UserError(
+                f"Predictions cannot be written to {str(output)!r}. Give a name that ends in .csv or .parquet."
+            )
         return None if output is None else Path(output)
 
     def predict(
@@ -227,7 +238,9 @@ class Classification(Task):
     ) -> Iterator[dict[str, Any]]:
         names, side = self.names_of(model), stored_side(model)
         if window is not None:
-            raise UserError(f"A window slides over images for segmentation; this is a {self.product}. Leave out --window.")
+            raise UserError(
+                f"A window slides over images for segmentation; this is a {self.product}. Leave out --window."
+            )
         if not 1 <= top <= len(names):
             raise UserError(f"--top {top} does not fit a model of {len(names)} classes. Give 1 to {len(names)}.")
         interpolation, files = model.preprocessing["interpolation"], []
@@ -278,7 +291,9 @@ class Classification(Task):
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         return card.figures(metrics, names)
 
-    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+    def findings(
+        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
+    ) -> Findings:
         return card.findings(self, folder, config, dataset, chosen, names)
 
 

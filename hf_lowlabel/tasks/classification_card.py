@@ -16,7 +16,7 @@ from ..evaluation import charts
 from ..models import needs_package
 from ..records import RunRecord
 from ..text import code, listed, percent
-from .base import Findings
+from .parts import Findings
 
 MOST_BARS = 20  # classes listed in a chart
 LARGEST_CONFUSION = 60  # classes of a confusion matrix that can be read
@@ -27,7 +27,7 @@ FEW_TESTED = 200  # images below which small differences mean nothing
 
 
 def summary(record: RunRecord, data: str, method: Callable[[str], str], what: str, labeled: str) -> str:
-    """"Sorts images of X into 3 classes, learned from 40 labeled images among 1,797 with FixMatch." """
+    """ "Sorts images of X into 3 classes, learned from 40 labeled images among 1,797 with FixMatch." """
     classes = f"{len(record.class_names):,} classes" if record.class_names else "classes"
     words = f"Sorts {what}{data} into {classes}"
     if record.labels:
@@ -142,7 +142,8 @@ def confusion_figures(metrics: dict[str, Any], names: list[str], *, pixels: bool
     if metrics.get("most_confused"):
         most = metrics["most_confused"][:12]
         rows = [
-            (f"{p['true']} as {p['predicted']}", p["images"] / most[0]["images"], f"{p['images']:,} images") for p in most
+            (f"{p['true']} as {p['predicted']}", p["images"] / most[0]["images"], f"{p['images']:,} images")
+            for p in most
         ]
         return [charts.bars("Most frequent confusions", rows)]
     return []

@@ -36,7 +36,9 @@ class Demo:
 
 # ---- digits: split -> supervised -> target pretraining -> prior pseudo-labels -> FlexMatch from both -------------------
 _SIMCLR = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup_ratio=0.1, randaugment=True)
-DIGITS_PRETRAIN: dict[str, dict[str, Any]] = {  # contrast learns most in two minutes; BYOL needs more steps and smaller crops
+DIGITS_PRETRAIN: dict[
+    str, dict[str, Any]
+] = {  # contrast learns most in two minutes; BYOL needs more steps and smaller crops
     "simclr": dict(_SIMCLR, method="simclr", max_steps=1500, learning_rate=0.2, min_scale=0.5),
     "byol": dict(
         _SIMCLR,
@@ -104,7 +106,9 @@ SHAPES_FINETUNE = dict(
     eval_steps=400,
 )
 SHAPES_METHODS: dict[str, dict[str, Any]] = {
-    "supervised": dict(method="supervised", method_args=dict(ema_decay=0.99, strong=False)),  # the views that CutMix has
+    "supervised": dict(
+        method="supervised", method_args=dict(ema_decay=0.99, strong=False)
+    ),  # the views that CutMix has
     "supervised, strong views": dict(method="supervised", method_args=dict(ema_decay=0.99)),
     "cutmix": dict(method="cutmix", method_args=dict(tau=0.9)),
 }

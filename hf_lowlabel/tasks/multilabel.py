@@ -31,9 +31,9 @@ from ..evaluation.modules import MultiLabelScores
 from ..records import Metric, Row, RunRecord
 from ..text import code, listed, percent
 from . import classification_card
-from .base import PRETRAINING, Examples, Findings
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
+from .parts import PRETRAINING, Examples, Findings
 
 NOTHING = "none"  # text of a label that says: none of the classes
 SEPARATORS = ";|"
@@ -141,8 +141,13 @@ def scenes(split: str = "train") -> ImageDataset:
     drawn = [shapes.draw(split, i) for i in range(shapes.SIZES[split])]
     names = shapes.CLASSES[1:]
     labels = np.array([[(mask == k + 1).any() for k in range(len(names))] for _, mask in drawn]).astype(np.int8)
-    ids, reader = [f"{split}-{i:04d}" for i in range(len(drawn))], ArrayReader(np.stack([pixels for pixels, _ in drawn]))
-    return make_dataset(Origin("scenes", split, license="cc0-1.0"), ids, labels, names, with_labels(labels, ids), reader)
+    ids, reader = (
+        [f"{split}-{i:04d}" for i in range(len(drawn))],
+        ArrayReader(np.stack([pixels for pixels, _ in drawn])),
+    )
+    return make_dataset(
+        Origin("scenes", split, license="cc0-1.0"), ids, labels, names, with_labels(labels, ids), reader
+    )
 
 
 class MultiLabel(Classification):
@@ -164,14 +169,25 @@ class MultiLabel(Classification):
         "mean-teacher": "finetuning.multilabel:MultiLabelMeanTeacher",
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
-    labels_score, has_neighbours = False, False
+    labels_score, has_neighbours, labeling = False, False, "classes"
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",
         40,
-        dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, logging_steps=100),
+        dict(
+            task="multilabel",
+            dataset="scenes",
+            model="cnn6_16",
+            optimizer="adamw",
+            weight_decay=1e-2,
+            logging_steps=100,
+        ),
         tuple(
-            Stage(name, title, dict(method=method, image_size=48, max_steps=600, batch_size=16, learning_rate=3e-3, **more))
+            Stage(
+                name,
+                title,
+                dict(method=method, image_size=48, max_steps=600, batch_size=16, learning_rate=3e-3, **more),
+            )
             for name, title, method, more in (
                 ("supervised", "supervised, labels alone", "supervised", dict(method_args=dict(ema_decay=0.99))),
                 ("model", "FixMatch", "fixmatch", dict(unlabeled_ratio=3, method_args=dict(ema_decay=0.99))),
@@ -234,13 +250,18 @@ class MultiLabel(Classification):
             lines.append(f"No labeled image showed {listed(map(code, record.labels.without), 20)}.")
         worst = sorted((v, name) for v, name in zip(ap, names, strict=False) if v is not None and v < 1)[:5]
         if worst:
-            lines.append("Worst classes: " + ", ".join(f"{code(n)} average precision {percent(v)}" for v, n in worst) + ".")
+            lines.append(
+                "Worst classes: " + ", ".join(f"{code(n)} average precision {percent(v)}" for v, n in worst) + "."
+            )
         unseen = [code(name) for v, name in zip(ap, names, strict=False) if v is None]
         if unseen:
             lines.append(f"No test image showed {listed(unseen, 20)}: nothing is known about them.")
         if 0 < (metrics.get("images") or 0) < TOO_FEW:
             lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
-        return [*lines, f"A class is named from a probability of {percent(THRESHOLD)} on; no other threshold was fitted."]
+        return [
+            *lines,
+            f"A class is named from a probability of {percent(THRESHOLD)} on; no other threshold was fitted.",
+        ]
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         named = "print({model.config.id2label[k]: float(p) for k, p in enumerate(output.logits.sigmoid()[0])})"
@@ -252,10 +273,15 @@ class MultiLabel(Classification):
 
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         per = zip(metrics.get("per_class") or [], metrics.get("per_class_images") or [], names, strict=False)
-        rows = [(name, v, f"{percent(v)}, {n:,} images show it") for v, n, name in sorted(p for p in per if p[0] is not None)]
+        rows = [
+            (name, v, f"{percent(v)}, {n:,} images show it")
+            for v, n, name in sorted(p for p in per if p[0] is not None)
+        ]
         return [classification_card.worst_first("Average precision of the classes, worst first", rows)] if rows else []
 
-    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+    def findings(
+        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
+    ) -> Findings:
         """The test images whose probabilities are farthest from the truth."""
         model = self.load(folder)
         images = self.held(model, config.data, dataset, chosen, names, "test")
@@ -268,5 +294,7 @@ class MultiLabel(Classification):
                 word = "is there" if y[i, k] else "is not there"
                 said = f"<b>{escape(names[k])}</b> {100 * p[i, k]:.0f} %<br>{word}"
                 tiles.append(f"<div class=tile><img alt='' src='{shown}'>{said}</div>")
-        note = f"The most confident wrong answers among {len(y):,} test images: a class, its probability, and the truth."
+        note = (
+            f"The most confident wrong answers among {len(y):,} test images: a class, its probability, and the truth."
+        )
         return Findings([("Worst mistakes", note, f"<div class=tiles>{''.join(tiles)}</div>")] if tiles else [])

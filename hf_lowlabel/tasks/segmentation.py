@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ from ..records import Metric, RunRecord
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
 from . import segmentation_card as card
-from .base import PRETRAINING, Examples, Findings, Task, as_path
+from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
+from .parts import PRETRAINING, Examples, Findings, as_path
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -47,6 +49,7 @@ class Segmentation(Task):
     name = "segmentation"
     product = "segmenter"
     label_words = "masks"
+    labeling = "mask"
     pipeline_tag = "image-segmentation"
     first_picture = "predictions.png"  # overlays say more than curves
     metrics = (
@@ -102,6 +105,10 @@ class Segmentation(Task):
         names = None if data.split else NO_CLASSES  # a manifest knows the classes
         return self.open(data, names=names).without_targets()
 
+    def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
+        return replace(found.without_targets(), class_names=found.class_names)
+
     def squares(self, dataset: ImageDataset) -> int:
         return squares_per_image(dataset)
 
@@ -138,7 +145,9 @@ class Segmentation(Task):
         if isinstance(given.model, LowLabelForSemanticSegmentation) or start:
             model = given.model if start is None else LowLabelForSemanticSegmentation.from_pretrained(start)
             self._check_classes(self.names_of(model), names, start or "the model")
-            model.load_report = LoadReport(start or "a segmenter in memory", matched=list(model.state_dict()), head="kept")
+            model.load_report = LoadReport(
+                start or "a segmenter in memory", matched=list(model.state_dict()), head="kept"
+            )
         else:
             model = create_segmenter(
                 given.model,
@@ -192,7 +201,13 @@ class Segmentation(Task):
         return training, Examples(labeled, torch.arange(len(labeled)), None)
 
     def held(
-        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what: str
+        self,
+        model: nn.Module,
+        data: DataArguments,
+        dataset: ImageDataset,
+        indices: np.ndarray,
+        names: list[str],
+        what: str,
     ) -> Examples:
         cache = self._cache(model, data, self.match(dataset, names), indices, what, masks=True)
         return Examples(cache, torch.arange(len(cache)), None)
@@ -289,7 +304,9 @@ class Segmentation(Task):
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         return card.figures(metrics, names)
 
-    def findings(self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]) -> Findings:
+    def findings(
+        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
+    ) -> Findings:
         return card.findings(self, folder, config, dataset, chosen, names)
 
 

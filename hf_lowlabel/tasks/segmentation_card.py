@@ -19,7 +19,7 @@ from ..models import needs_package
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card
-from .base import Findings
+from .parts import Findings
 
 PICTURED = 6  # test images in the sheet of overlays
 MOST_SEGMENTED = 500  # test images that are segmented in search of the worst

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from ..distributed import is_main_process
 from ..errors import UserError
 
 log = logging.getLogger("hf_lowlabel")
@@ -19,14 +20,13 @@ IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 def claim(folder: str | Path, resume: bool) -> Path:
     """Make the run folder and lock it. A folder with files in it is refused unless the run is resumed.
 
-    Raises:
-        UserError: another process trains in it, it is not empty, or it cannot be written to.
+    Raises UserError when another process trains in it, when it is not empty, or when it cannot be written.
     """
     path = Path(folder).expanduser().resolve()
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one holds the folder, and alone writes
+    if not is_main_process():  # of several processes the first one holds the folder, and is the only one to write
         return path
     if path.exists() and not path.is_dir():
-        raise UserError(f"output_dir {folder} is a file. Give a folder as --output-dir.")
+        raise UserError(f"output_dir {folder} is a file. Give a folder.")
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a+")
@@ -37,8 +37,7 @@ def claim(folder: str | Path, resume: bool) -> Path:
     except BlockingIOError as e:
         lock.seek(0)
         raise UserError(
-            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or wait for "
-            "it."
+            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or wait for it."
         ) from e
     except OSError as e:  # a network file system without locks
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,10 +22,8 @@ from ..errors import UserError
 from ..files import write_table
 from ..tasks.networks import is_model_folder
 from .callbacks import Callback, RunState
+from .preparing import Prepared, Run, close
 from .priors import load_priors, save_priors
-
-if TYPE_CHECKING:
-    from .run import Prepared, Run
 
 
 class Fit:
@@ -46,8 +43,6 @@ class Fit:
 
 def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
     """Fit the method to features, evaluate it and save what it is."""
-    from .run import Run, close
-
     config, task, model = ready.config, ready.task, ready.network.model
     name = methods.name_of(config.method)
     if config.model.init_from and not is_model_folder(config.model.init_from):

@@ -206,7 +206,9 @@ class Loop:
     def write_log(self, scalars: dict, begin: float, first: int, bar) -> None:
         """Fetch this step's scalars (the only time the host waits for the device) and write them down."""
         device = self.accelerator.device
-        values = all_mean(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in scalars.values()]))
+        values = all_mean(
+            torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in scalars.values()])
+        )
         row = {
             "step": self.step,
             **dict(zip(scalars, map(number, values.tolist()), strict=True)),

@@ -29,8 +29,8 @@ from ..tasks.networks import Network, timm_network
 from . import setup
 from .callbacks import Callback
 from .loop import Loop
+from .preparing import Run, close
 from .recording import Recorder
-from .run import Run, close
 from .streams import ViewStream, pretrain_batches
 
 log = logging.getLogger("hf_lowlabel")
@@ -144,7 +144,9 @@ def make_objective(config: Config, encoder, images: int | None):
     return objective
 
 
-def make_stream(config: Config, objective, cache, count: int | None, dataset, network: Network, accelerator) -> ViewStream:
+def make_stream(
+    config: Config, objective, cache, count: int | None, dataset, network: Network, accelerator
+) -> ViewStream:
     args, size = config.training, network.size[0]
     kinds = {f"{i}-{kind}": kind for i, kind in enumerate(objective.views)}
     transform = separate_views(

@@ -1,24 +1,19 @@
 """The one run of finetuning, whatever the task and the method: from settings to a saved model.
 
-    data -> which images are labeled -> network -> caches -> fit (a loop, or frozen features) -> scores -> folder
+data -> which images are labeled -> network -> caches -> fit (a loop, or frozen features) -> scores -> folder
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from .. import methods
 from ..arguments import Config
-from ..data.dataset import ImageDataset
-from ..data.splits import SplitIndices
 from ..distributed import world
 from ..errors import UserError
 from ..evaluation.checkpoints import LAST, median_of_last
@@ -27,61 +22,15 @@ from ..models.adaptformer import add_adaptformer
 from ..models.lora import add_lora, merged
 from ..models.timm_checkpoint import freeze_stages
 from ..objective import Objective
-from ..settings import recorded
-from ..tasks.base import Chosen, Examples, Task
-from ..tasks.networks import Network
+from ..tasks.base import Task
 from . import frozen, setup
 from .callbacks import Callback
 from .loop import Loop
+from .preparing import Prepared, Run, close, prepare
 from .priors import load_priors
-from .recording import Recorder
 from .streams import ViewStream, finetune_batches
 
 log = logging.getLogger("hf_lowlabel")
-
-
-class Run:
-    """A finished (or dry) run, as `pretrain` and `finetune` return it.
-
-    config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that was
-    saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by name.
-    history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is made of.
-    """
-
-    def __init__(self, config: Config, folder: Path, model: nn.Module, metrics: dict, progress: Any, recorder: Recorder):
-        self.config, self.folder, self.model, self.metrics = config, folder, model, metrics
-        self.progress, self.recorder = progress, recorder
-
-    @property
-    def history(self) -> list[dict]:
-        return self.progress.history
-
-    def __repr__(self) -> str:
-        shown = {k: round(v, 4) for k, v in self.metrics.items() if isinstance(v, float)}
-        method = methods.name_of(self.config.method)
-        return f"Run({self.config.verb} {method}, {self.folder}, {shown})"
-
-
-@dataclass
-class Prepared:
-    """All that a run has before it fits anything. held: part ("validation", "test") -> images that are not trained on."""
-
-    task: Task
-    config: Config
-    folder: Path
-    accelerator: Accelerator
-    dataset: ImageDataset
-    chosen: Chosen
-    at: SplitIndices
-    network: Network
-    training: Any
-    labeled: Examples
-    held: dict[str, Examples]
-    recorder: Recorder
-
-    @property
-    def names(self) -> list[str]:
-        return self.chosen.split.class_names
 
 
 def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
@@ -111,31 +60,6 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     loop.fit()
     loop.take_best()
     return finish(ready, merged(objective.evaluated).eval(), loop)
-
-
-def prepare(task: Task, config: Config, folder: Path) -> Prepared:
-    """Data, split, network and caches; bad input is found here, before anything is computed."""
-    accelerator = setup.start_accelerator(config.training, folder, recorded(config))
-    dataset = task.open(config.data)
-    chosen = task.choose_split(config.data, config.training.seed, dataset)
-    at, names = chosen.split.resolve(dataset), chosen.split.class_names
-    with accelerator.main_process_first():
-        network = task.build(config, dataset, names)
-    model = network.model.to(accelerator.device)
-    training, labeled = task.caches(model, config.data, dataset, at)
-    parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
-    held = {
-        part: task.held(model, config.data, images, indices, names, part)
-        for part, (images, indices) in parts.items()
-        if len(indices)
-    }
-    if config.model.from_scratch and not config.model.init_from:
-        task.normalise(model, training)
-    caches = [training, *(images.cache for images in (labeled, *held.values()) if images.cache is not training)]
-    recorder = Recorder(config, folder, dataset, chosen.split, model.load_report, len(training), caches)
-    recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
-    recorder.shown = task.shown(labeled, names)
-    return Prepared(task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder)
 
 
 def make_objective(ready: Prepared) -> Objective:
@@ -249,11 +173,3 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
     close(loop, ready.accelerator)
     return Run(ready.config, ready.folder, model, metrics, loop, ready.recorder)
-
-
-def close(loop: Loop, accelerator: Accelerator) -> None:
-    """Tell the callbacks and the trackers that the run is complete."""
-    loop.tell("on_save")
-    loop.tell("on_train_end")
-    for tracker in accelerator.trackers:
-        tracker.finish()  # not end_training(): a second run in the same processes would wait for this one forever

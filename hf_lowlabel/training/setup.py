@@ -67,7 +67,9 @@ def check_trackers(names: list[str]) -> None:
             raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
         available = getattr(imports, f"is_{name}_available", None)
         if available is not None and not available():
-            raise UserError(f"The tracker {name!r} is not installed. Run pip install {name}, or leave it out of --report-to.")
+            raise UserError(
+                f"The tracker {name!r} is not installed. Run pip install {name}, or leave it out of --report-to."
+            )
 
 
 def logging_level(main: bool) -> None:

@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.verbs import priors
-from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 
 
 def pixels_rows(split, source) -> dict[str, float]:

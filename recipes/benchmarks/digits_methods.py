@@ -23,6 +23,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from hf_lowlabel.training.demo import PRETRAIN
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import UserError
@@ -30,7 +31,6 @@ from hf_lowlabel.hub.table import methods_table
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.records import write_text
 from hf_lowlabel.settings import methods_for
-from hf_lowlabel.training.demo import PRETRAIN
 
 SHARED = dict(
     dataset="digits",

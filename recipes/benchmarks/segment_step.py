@@ -35,7 +35,19 @@ def generated(split: str, count: int) -> ImageDataset:
     ids, names = [f"{i:06d}" for i in range(count)], [f"class {k}" for k in range(CLASSES)]
     masked = Masks(ArrayReader(masks))
     return ImageDataset(
-        "generated", None, split, None, ids, np.zeros(count), names, "0" * 64, None, True, ArrayReader(images), 1, masked
+        "generated",
+        None,
+        split,
+        None,
+        ids,
+        np.zeros(count),
+        names,
+        "0" * 64,
+        None,
+        True,
+        ArrayReader(images),
+        1,
+        masked,
     )
 
 

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 from sklearn.semi_supervised import LabelSpreading
 
 from hf_lowlabel import ImageDataset, Split, UserError, finetune, load_source, make_split, pretrain
@@ -32,7 +33,6 @@ from hf_lowlabel.selection.clustering import unit
 from hf_lowlabel.selection.features import Features, extract
 from hf_lowlabel.selection.strategies import STRATEGIES, choose
 from hf_lowlabel.selection.verbs import priors
-from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 
 COLUMNS = {
     "classes": ("classes of 10", "{:.1f}"),

@@ -17,8 +17,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.training.segment_demo import rows
+
+from hf_lowlabel.records import collect_hardware, collect_versions
 
 ROWS = {
     "supervised": (False, "supervised"),

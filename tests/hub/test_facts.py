@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hf_lowlabel.hub.lineage import compare_with, lineage_of
 
 from hf_lowlabel import records as f
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub.lineage import compare_with, lineage_of
 
 
 def run(**changes):

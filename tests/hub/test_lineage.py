@@ -6,11 +6,11 @@ import dataclasses
 import logging
 
 import pytest
+from hf_lowlabel.hub.lineage import images_seen
 from hub_runs import without_pictures
 from huggingface_hub import ModelCard
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.hub.lineage import images_seen
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import RunRecord
 

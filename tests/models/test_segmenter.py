@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hf_lowlabel.training.segment_serving import load_segmenter
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.loading import create_backbone
 from hf_lowlabel.models.segmentation import PRESETS, architectures, create_segmenter, export_standalone, load_encoder
-from hf_lowlabel.training.segment_serving import load_segmenter
 
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 # the encoders whose outer modules or tables timm renames, drops or re-creates, at the architectures that suit them

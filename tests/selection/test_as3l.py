@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from hf_lowlabel.selection import as3l
-from hf_lowlabel.selection.as3l import as3l as select
-from hf_lowlabel.selection.as3l import cluster_runs, descend, finetune_features, moments, multi_cluster, nearest_images
+from hf_lowlabel.selection.as3l import (
+    as3l as select,
+    cluster_runs,
+    descend,
+    finetune_features,
+    moments,
+    multi_cluster,
+    nearest_images,
+)
 
 from .conftest import blobs
 

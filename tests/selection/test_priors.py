@@ -139,8 +139,9 @@ def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
     """A row for each image of the pool, in its order."""
     from types import SimpleNamespace
 
-    from hf_lowlabel.models import create_classifier
     from hf_lowlabel.training.finetune_run import make_objective
+
+    from hf_lowlabel.models import create_classifier
 
     class Pool(list):
         ids = property(lambda self: list(self))

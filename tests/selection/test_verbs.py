@@ -116,9 +116,12 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(budget=25), "budget of 25 for 24 images"),
-        (dict(budget=0), "expected 1 to 24"),
-        (dict(budget=2, classes=["a", "b", "c"]), "2 for 3 classes"),
+        (dict(budget=25), "budget of 25 does not fit 24 images"),
+        (dict(budget=0), "Use --budget 1 to 24"),
+        (
+            dict(budget=2, classes=["a", "b", "c"]),
+            "2 cannot cover the 3 classes that have no label. Use --budget 3",
+        ),
         (dict(strategy="as31"), "did you mean 'as3l'"),
         (dict(task="detection"), "unknown task"),
         (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
@@ -162,10 +165,10 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
 @pytest.mark.parametrize(
     "given, words",
     [
-        (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
+        (["--neighbors", "7"], "The propagation 'clusters' has no neighbors"),
         (
             ["--propagation", "label-spreading", "--clusters", "3", "6"],
-            "found clusters with the propagation 'label_spreading'",
+            "The propagation 'label-spreading' has no clusters",
         ),
     ],
 )

@@ -1,0 +1,66 @@
+"""What tasks and runs hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..data.dataset import ImageDataset
+from ..data.splits import Split
+
+MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+# defaults of target pretraining where a method has none of its own; the same for all tasks
+PRETRAINING: dict[str, Any] = dict(
+    max_steps=1000,
+    batch_size=256,
+    optimizer="lars",
+    learning_rate=0.3,
+    weight_decay=1e-6,
+    lr_scheduler_type="cosine",
+    warmup_ratio=0.0,
+    head_lr=1.0,
+    l2_sp=1e-2,
+)
+
+
+def as_path(dataset: Any) -> Path | None:
+    """The local path that a data set may be; None for data in memory."""
+    return Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
+
+
+@dataclass
+class Examples:
+    """Images with what is known of them.
+
+    cache: decoded images. members: int64 [n], which of them. targets: [n] or [n, K], None where masks lie in the cache.
+    """
+
+    cache: Any
+    members: Tensor
+    targets: Tensor | None
+
+
+@dataclass
+class Chosen:
+    """Which images are labeled, and where the test images are: `test_at` are positions in `test`.
+
+    words: which images are the test set, for the card. published: name of a published split where they are exactly that.
+    """
+
+    split: Split
+    test: ImageDataset
+    test_at: np.ndarray
+    words: str
+    published: str | None
+
+
+@dataclass
+class Findings:
+    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing, and why."""
+
+    sections: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
