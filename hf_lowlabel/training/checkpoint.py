@@ -51,10 +51,10 @@ def save_checkpoint(
     except (OSError, SafetensorError) as e:  # the latter from save_file, on a full disk too
         shutil.rmtree(temporary, ignore_errors=True)
         last = next(iter(checkpoints(folder)), None)
-        kept = f"the last whole checkpoint is {last.name}" if last else "there is no earlier checkpoint"
+        kept = f"The last whole checkpoint is {last.name}." if last else "There is no earlier checkpoint."
         raise UserError(
-            f"could not write the checkpoint of step {step}: {getattr(e, 'strerror', None) or e}; {kept}; free some space in "
-            f"{folder.parent} and go on with --resume"
+            f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free some space "
+            f"in {folder.parent} and go on with --resume."
         ) from e
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
@@ -81,7 +81,7 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
             return path, load_file(path / "objective.safetensors"), load_file(path / "optimizer.safetensors"), state
         warnings.warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it", stacklevel=2)
     if found:
-        raise UserError(f"all {len(found)} checkpoints in {folder} are damaged; start again in another --output-dir")
+        raise UserError(f"All {len(found)} checkpoints in {folder} are damaged. Start again in another --output-dir.")
     return None
 
 

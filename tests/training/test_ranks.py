@@ -71,7 +71,7 @@ def test_two_ranks_equal_one(verb, one, two):
 
 @pytest.mark.parametrize("labels", LABELS)
 def test_no_budget_gives_an_empty_epoch_on_two_ranks(labels, two):
-    """Labels below, equal to and above the batch of 12 (one rank: test_batches.py)."""
+    """Labels below, equal to and above the batch of 12 (one rank: test_streams.py)."""
     assert (two[0] / f"{labels}-labels" / "model.safetensors").is_file()
 
 
