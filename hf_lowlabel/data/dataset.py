@@ -97,7 +97,9 @@ class ImageDataset:
     @property
     def has_target(self) -> np.ndarray:
         """bool [N]"""
-        return (self.labels if self.labels.ndim == 1 else self.labels.min(1, initial=1)) >= 0
+        if self.labels.ndim == 1:
+            return self.labels >= 0
+        return (self.labels >= 0).all(1) & bool(self.class_names)
 
     def target(self, i: int) -> int | np.ndarray | None:
         """Of image i the class, or int8 [K] of several classes, or the mask as uint8 [H, W]; None where it has none."""

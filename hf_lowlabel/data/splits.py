@@ -157,11 +157,12 @@ class Split:
         return bool(self.class_names and source.class_names) and set(self.class_names).isdisjoint(source.class_names)
 
     def targets(self, source: ImageDataset) -> np.ndarray:
-        """int64 [N]: the label of each image of `source` as an index into the split's class names; -1 = none."""
+        """The labels of the images of `source` by the split's class names, int64 [N] or int8 [N, K]; -1 = none."""
         own = source.without_targets() if self.foreign(source) else source
         labels = own.with_classes(self.class_names).labels.copy()
         at = self.resolve(source)
-        labels[at.labeled] = at.labels
+        if labels.ndim == 1:  # of several classes the data has them
+            labels[at.labeled] = at.labels
         return labels
 
 

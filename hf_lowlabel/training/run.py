@@ -129,7 +129,9 @@ def watch(ready: Prepared, objective: Objective, has_unlabeled: bool) -> dict[st
         f"{part}_{key}": float(ready.task.evaluate(model, images, ready.names, window=ready.config.views.window)[key])
         for part, images in ready.held.items()
     }
-    return {**scores, **(ready.task.unlabeled_score(model, ready.training) if has_unlabeled else {})}
+    if has_unlabeled and ready.task.labels_score:
+        scores |= ready.task.unlabeled_score(model, ready.training)
+    return scores
 
 
 def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
