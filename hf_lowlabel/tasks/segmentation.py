@@ -176,7 +176,9 @@ class Segmentation(Task):
         if isinstance(model, (str, Path)):
             try:
                 model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
-            except OSError as error:
+            except UserError:
+                raise
+            except (OSError, ValueError) as error:
                 raise UserError(
                     f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a "
                     "Hub id with model.safetensors."

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from ..models import needs_package
 from ..records import Metric, RunRecord
 
 
@@ -47,6 +48,10 @@ class Speaker(abc.ABC):
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         """Charts of a report, HTML."""
         return []
+
+    def needs_package(self, record: RunRecord) -> bool:
+        """Whether the model loads only after `import hf_lowlabel.models`."""
+        return record.architecture is not None and needs_package(record.architecture)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """As others load it."""

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.dataset import load_source
-from hf_lowlabel.data.splits import Split, make_split
+from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Labels, Task, write_labels

@@ -23,7 +23,7 @@ from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.hub.app import export_space
-from hf_lowlabel.hub.report import write_report
+from hf_lowlabel.hub.report import report
 from hf_lowlabel.tasks import get_task, of_model
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets, scenes
 
@@ -134,7 +134,9 @@ def test_metadata_of_a_folder(tmp_path):
     (tmp_path / "metadata.csv").write_text("\n".join([*rows, "3.png,cat"]))
     with pytest.raises(UserError, match="names '3.png' twice. Write all of its labels in one row"):
         read(tmp_path)
-    (tmp_path / "metadata.csv").write_text("file_name,cat,dog,place\n0.png,1,1,sea\n1.png,0,0,sea\n2.png,,,\n3.png,0,1,\n")
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,cat,dog,place\n0.png,1,1,sea\n1.png,0,0,sea\n2.png,,,\n3.png,0,1,\n"
+    )
     assert read(tmp_path).labels.tolist() == [*EXPECTED, [-1, -1]] and read(tmp_path).class_names == ["cat", "dog"]
     (tmp_path / "metadata.csv").unlink()
     lines = [json.dumps({"file_name": f"{i}.png", "labels": labels}) for i, labels in enumerate(LISTS)]
@@ -172,7 +174,10 @@ def test_what_is_no_label():
         read(pd.DataFrame({"image": images(1), "label": [3]}))
     with pytest.raises(UserError, match="label column in memory 'tag'"):
         read(pd.DataFrame({"image": images(1), "tags": ["a"]}), label_column="tag")
-    assert read(pd.DataFrame({"image": images(2), "tags": ["a", "-1"]}), label_column="tags").labels.tolist() == [[1], [-1]]
+    assert read(pd.DataFrame({"image": images(2), "tags": ["a", "-1"]}), label_column="tags").labels.tolist() == [
+        [1],
+        [-1],
+    ]
     numbers = read(pd.DataFrame({"image": images(2), "labels": [[10, 9], ["none"]]}))
     assert numbers.class_names == ["9", "10"] and numbers.labels.tolist() == [[1, 1], [0, 0]]
 
@@ -233,7 +238,9 @@ def test_methods(photos, tmp_path, method):
 
 def test_methods_that_it_has_and_has_not(photos, tmp_path):
     assert get_task("multilabel").methods("finetune") == ["supervised", "probe", "fixmatch", "mean-teacher"]
-    with pytest.raises(UserError, match="classmix is a method for segmentation.*supervised, probe, fixmatch, mean-teacher"):
+    with pytest.raises(
+        UserError, match="classmix is a method for segmentation.*supervised, probe, fixmatch, mean-teacher"
+    ):
         finetune(photos, method="classmix", output_dir=tmp_path, **TINY)
     with pytest.raises(UserError, match="class_balanced is a setting of --task classification"):
         finetune(photos, class_balanced=True, output_dir=tmp_path, **TINY)
@@ -275,7 +282,9 @@ def test_predict(run, photos, tmp_path):
         assert row["classes"] == (";".join(named) or "none")
     written = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
     assert written["classes"].tolist() == found.to_pandas()["classes"].tolist() and len(written) == 16
-    with pytest.raises(UserError, match="A window slides over images for segmentation; this is a multi-label classifier"):
+    with pytest.raises(
+        UserError, match="A window slides over images for segmentation; this is a multi-label classifier"
+    ):
         predict(photos / "test", run.folder, window=8)
     with pytest.raises(UserError, match="This is a model for multilabel, not for classification"):
         predict(photos / "test", run.folder, task="classification")
@@ -322,8 +331,11 @@ def test_card(run):
 
 
 def test_report(run, tmp_path):
-    page = write_report([run.folder], tmp_path / "r.html").read_text()
-    for words in ("multi-label classifier with fixmatch on photos, 12 labels", "Average precision of the classes, worst first"):
+    page = report([run.folder], tmp_path / "r.html").read_text()
+    for words in (
+        "multi-label classifier with fixmatch on photos, 12 labels",
+        "Average precision of the classes, worst first",
+    ):
         assert words in page
     assert "Mean average precision" in page and "t-SNE" not in page and "No list of the worst answers" not in page
     assert "No pictures of the data" not in page

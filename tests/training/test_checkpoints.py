@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from hf_lowlabel import api
 from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.objective import Objective
-from hf_lowlabel import api
 from hf_lowlabel.training import checkpoint, recording
 from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
 from hf_lowlabel.training.optim import build_optimizer
@@ -203,7 +203,10 @@ def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match=r"step 4 could not be written: No space left on device\. The last whole checkpoint is step-00000002"):
+    with pytest.raises(
+        UserError,
+        match=r"step 4 could not be written: No space left on device\. The last whole checkpoint is step-00000002",
+    ):
         api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]

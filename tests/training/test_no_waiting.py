@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_lowlabel import load_source
+from hf_lowlabel import api, load_source
 from hf_lowlabel.methods import METHODS, find, verb_of
-from hf_lowlabel import api
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.priors import save_priors
 

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from hf_lowlabel import cli, load_source
+from hf_lowlabel import api, cli, load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import METHODS, find, verb_of
-from hf_lowlabel import api
 from hf_lowlabel.training.loop import Loop
-from hf_lowlabel.training.stopping import Interrupted
 from hf_lowlabel.training.priors import save_priors
+from hf_lowlabel.training.stopping import Interrupted
 
 from .conftest import tensors
 

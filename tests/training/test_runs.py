@@ -185,7 +185,9 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     assert (
         max(r.get("distance", 0) for r in second.progress.history) > 0
     )  # the pull to the start is on for weights that were given
-    assert second.progress.inner.weight == pytest.approx(0.01 / 4)  # lambda stands beside a sum over the 4 images of a step
+    assert second.progress.inner.weight == pytest.approx(
+        0.01 / 4
+    )  # lambda stands beside a sum over the 4 images of a step
     start, end = (load_file(tmp_path / name / "model.safetensors") for name in ("pre", "pre2"))
     names = [k.removeprefix("timm_model.") for k, _ in second.model.named_parameters()]
     way, length = (

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hf_lowlabel.training.segment_data import read_split, shown_in, statistics_of
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
@@ -13,15 +14,14 @@ from safetensors.torch import load_file
 from hf_lowlabel import finetune
 from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.padded_cache import ResidentPaddedCache
-from hf_lowlabel.data.segmentation import load_segmentation
+from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import segmentation
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.models import LowLabelBackbone
 from hf_lowlabel.training import segment_run
-from hf_lowlabel.training.segment_data import read_split, shown_in, statistics_of
 
 from .conftest import SEGMENT
 
@@ -112,7 +112,7 @@ def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
         images[i, :3, :h, :w] = torch.tensor([255, 51, 0], dtype=torch.uint8)[:, None, None]
         images[i, 3, :h, :w] = i
     images[0, :3, :, :2], images[0, 3, 0, 0] = 0, 2
-    pool = ResidentPaddedCache(images, ["a", "b"], [0, 1], np.array([[6, 4], [2, 8]]))
+    pool = ResidentCache(images, ["a", "b"], [0, 1], sizes=np.array([[6, 4], [2, 8]]))
     mean, std = statistics_of(pool)
     share = 28 / 40  # of the pixels are coloured
     assert mean == pytest.approx([share, share / 5, 0], abs=1e-6)
@@ -293,7 +293,9 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
     )
     assert "mask of image '00.png' has no pixel of any class" in caplog.text
     losses = [row["loss"] for row in run.progress.history if "loss" in row]
-    assert 0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.progress.history if "loss" in row)
+    assert (
+        0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.progress.history if "loss" in row)
+    )
 
 
 def test_every_method_has_settings():
