@@ -80,8 +80,8 @@ def report(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     _plain_log()
     if args.table:
-        from ..hub.table import methods_table
         from ..files import write_text
+        from ..hub.table import methods_table
 
         text = methods_table(args.runs)
         write_text(Path(args.output or "table.md"), text)

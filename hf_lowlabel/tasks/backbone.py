@@ -56,7 +56,8 @@ class Backbone(Speaker):
         moved = record.metrics.get("moved")
         if moved is not None and moved < HARDLY_MOVED:
             lines.append(
-                f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed it."
+                f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed "
+                "it."
             )
         if record.data:
             lines.append(f"It was adapted to the images of {cell(record.data.name)}; other images were not measured.")
@@ -92,7 +93,8 @@ def starting_backbone(config: Config, start: str) -> nn.Module:
 
 
 def fits_unet(record: RunRecord) -> bool:
-    """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than 32."""
+    """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than
+    32."""
     whole = record.hyperparameters.get("output_stride") in (None, 32)
     architecture = record.architecture
     return whole and architecture is not None and not needs_package(architecture) and smp_builds(architecture)

@@ -14,7 +14,8 @@ from ..records import Metric, RunRecord
 
 
 class Speaker(abc.ABC):
-    """name: in `RunRecord.kind`. product: what a run leaves. metrics: the table of its numbers. pipeline_tag: the Hub's.
+    """name: in `RunRecord.kind`. product: what a run leaves. metrics: the table of its numbers. pipeline_tag: the
+    Hub's.
     first_picture: of a card. label_words: what its labels are called.
     """
 
@@ -27,7 +28,8 @@ class Speaker(abc.ABC):
 
     @abc.abstractmethod
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
-        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name -> link."""
+        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name ->
+        link."""
 
     @abc.abstractmethod
     def limits(self, record: RunRecord) -> list[str]:

@@ -319,8 +319,10 @@ def test_card(run):
     assert result.metric_value == pytest.approx(run.metrics["map"], abs=1e-6)
     text = card.text
     for words in (
-        "Names what is in images of *photos*, out of 3 classes, learned from **12 labeled images** among 36 with [fixmatch]",
-        "| | Mean average precision | F1, mean of the classes | F1, all classes together | All classes of an image right |",
+        "Names what is in images of *photos*, out of 3 classes, learned from **12 labeled images** among 36 with "
+        "[fixmatch]",
+        "| | Mean average precision | F1, mean of the classes | F1, all classes together | All classes of an image "
+        "right |",
         "output.logits.sigmoid()",
         "A class is named from a probability of 50.0 %",
         "Only 16 test images",

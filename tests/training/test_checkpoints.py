@@ -152,7 +152,8 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
 
 
 def test_everything_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
-    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new one."""
+    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new
+    one."""
     done = []
     fsync, replace, rmtree = checkpoint._fsync, checkpoint.os.replace, checkpoint.shutil.rmtree
     make(tmp_path, steps=(1,), keep=1)

@@ -326,7 +326,8 @@ def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkey
 
 
 def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
-    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some held out."""
+    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some
+    held out."""
     for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + [
         "test/0",
         "test/1",
@@ -418,7 +419,8 @@ def test_dry_run_keeps_nothing(photos, tmp_path, capsys, monkeypatch):
 
 
 def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
-    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a better one."""
+    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a
+    better one."""
     scores = iter([0.5, 0.9, 0.2, 0.1])
     kept = {}
 

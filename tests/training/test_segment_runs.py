@@ -1,4 +1,5 @@
-"""Segmentation from settings to a folder that others can use, and the errors that stop it before anything is computed."""
+"""Segmentation from settings to a folder that others can use, and the errors that stop it before anything is
+computed."""
 
 import json
 import shutil
