@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -193,10 +192,6 @@ class ImageDataset:
         """The images alone."""
         return replace(self, labels=np.full(len(self), -1), class_names=[], masks=None)
 
-    images = without_labels = without_targets  # transition
-    has_mask = has_target  # transition
-    coding = property(lambda self: self.masks.format)  # transition
-
 
 def check_labels(labels: np.ndarray, class_names: Sequence[str], ids: Sequence[str]) -> None:
     several = labels.ndim == 2
@@ -292,9 +287,3 @@ def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
         flip=labeled.flip and unlabeled.flip,
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
     )
-
-
-def __getattr__(name: str):  # transition: load_source is in opening.py
-    if name != "load_source":
-        raise AttributeError(name)
-    return importlib.import_module(".opening", __package__).load_source

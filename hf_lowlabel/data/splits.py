@@ -9,7 +9,6 @@ Labeled images are also among the unlabeled ones; those for validation and test 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -214,9 +213,3 @@ def warn_without_label(split: Split) -> None:
             f"learned: {', '.join(without)}. Give more labels, or draw with --class-balanced.",
             stacklevel=3,
         )
-
-
-def __getattr__(name: str):  # transition: make_split is in drawing.py
-    if name != "make_split":
-        raise AttributeError(name)
-    return importlib.import_module(".drawing", __package__).make_split

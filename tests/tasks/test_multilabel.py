@@ -23,7 +23,7 @@ from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.hub.app import export_space
-from hf_lowlabel.hub.report import write_report
+from hf_lowlabel.hub.report import report
 from hf_lowlabel.tasks import get_task, of_model
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets, scenes
 
@@ -319,8 +319,10 @@ def test_card(run):
     assert result.metric_value == pytest.approx(run.metrics["map"], abs=1e-6)
     text = card.text
     for words in (
-        "Names what is in images of *photos*, out of 3 classes, learned from **12 labeled images** among 36 with [fixmatch]",
-        "| | Mean average precision | F1, mean of the classes | F1, all classes together | All classes of an image right |",
+        "Names what is in images of *photos*, out of 3 classes, learned from **12 labeled images** among 36 with "
+        "[fixmatch]",
+        "| | Mean average precision | F1, mean of the classes | F1, all classes together | All classes of an image "
+        "right |",
         "output.logits.sigmoid()",
         "A class is named from a probability of 50.0 %",
         "Only 16 test images",
@@ -331,7 +333,7 @@ def test_card(run):
 
 
 def test_report(run, tmp_path):
-    page = write_report([run.folder], tmp_path / "r.html").read_text()
+    page = report([run.folder], tmp_path / "r.html").read_text()
     for words in (
         "multi-label classifier with fixmatch on photos, 12 labels",
         "Average precision of the classes, worst first",

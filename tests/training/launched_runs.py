@@ -65,7 +65,7 @@ def segmentation(data: str, folder: Path) -> None:
         )
         if dist.is_initialized():
             hashes = [None] * dist.get_world_size()
-            state = run.loop.inner.state_dict()
+            state = run.progress.inner.state_dict()
             dist.all_gather_object(hashes, digest({k: v for k, v in state.items() if torch.is_tensor(v)}))
             (folder / f"{method}.json").write_text(json.dumps(hashes))
 

@@ -1,7 +1,8 @@
 """Between two rows of the log no step waits for the device, for every method; and every method runs in bf16.
 
 On a CPU nothing waits, so here every operation of a step is looked at instead: those whose result goes to the host
-(`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy over.
+(`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy
+over.
 """
 
 import traceback
@@ -11,9 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_lowlabel import load_source
+from hf_lowlabel import api, load_source
 from hf_lowlabel.methods import METHODS, find, verb_of
-from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.priors import save_priors
 
@@ -108,7 +108,7 @@ def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
         source, rng = load_source("digits"), np.random.default_rng(0)
         save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
     with pytest.raises(Enough):
-        getattr(runs, verb)(**settings, output_dir=str(tmp_path / "run"))
+        getattr(api, verb)(**settings, output_dir=str(tmp_path / "run"))
     assert not waits, f"{len(waits)} in two steps, the first: {waits[0]}"
 
 
@@ -124,7 +124,7 @@ def test_no_step_of_segmentation_waits(method, masked, tmp_path, waits):
         }
         settings["method_args"] = dict(hidden=16, out=8)
     with pytest.raises(Enough):
-        getattr(runs, verb)(**settings, output_dir=str(tmp_path / "run"))
+        getattr(api, verb)(**settings, output_dir=str(tmp_path / "run"))
     assert not waits, f"{len(waits)} in two steps, the first: {waits[0]}"
 
 
@@ -142,7 +142,7 @@ def test_no_step_waits_on_cuda(method, tiny, few_images, tmp_path, monkeypatch):
     if find(method).prior == "must":
         pytest.skip("needs priors")
     try:
-        getattr(runs, verb_of(method))(
+        getattr(api, verb_of(method))(
             **dict(
                 tiny[verb_of(method)],
                 method=method,

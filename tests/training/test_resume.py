@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from hf_lowlabel import cli, load_source
+from hf_lowlabel import api, cli, load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import METHODS, find, verb_of
-from hf_lowlabel.training import runs
-from hf_lowlabel.training.loop import Interrupted, Loop
+from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.priors import save_priors
+from hf_lowlabel.training.stopping import Interrupted
 
 from .conftest import tensors
 
@@ -69,7 +69,7 @@ def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkey
         settings["prior"] = str(tmp_path / "priors.safetensors")
         source, rng = load_source("digits"), np.random.default_rng(0)
         save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
-    run = getattr(runs, verb)
+    run = getattr(api, verb)
     straight, resumed = {}, {}
     with monkeypatch.context() as m:
         watch(m, straight)
@@ -109,7 +109,7 @@ def test_killed_process_resumes(tiny, tmp_path, caplog):
     assert process.wait() == -signal.SIGKILL
     assert cli.main([*command[3:], "--resume"]) == 0
     assert "resumed from step-" in caplog.text
-    straight = runs.finetune(
+    straight = api.finetune(
         **dict(tiny["finetune"], max_steps=40, save_steps=40), output_dir=str(tmp_path / "straight")
     )
     assert straight.loop.step == 40
@@ -138,23 +138,23 @@ def test_signal_saves_and_exits(number, code, tiny, few_images, tmp_path, monkey
 
     with monkeypatch.context() as m, pytest.raises(Interrupted) as stop:
         m.setattr(Loop, "train_step", train_step)
-        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+        api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     assert stop.value.code == code
     assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.Handlers.SIG_DFL)
     assert (tmp_path / "checkpoints" / "step-00000004").is_dir()
-    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+    assert api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).progress.step == 6
 
 
 def test_resume_with_other_settings_is_refused(tiny, few_images, tmp_path):
-    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     with pytest.raises(UserError, match="lr was 0.03, now 0.5"):
-        runs.finetune(**tiny["finetune"], learning_rate=0.5, output_dir=str(tmp_path), resume=True)
+        api.finetune(**tiny["finetune"], learning_rate=0.5, output_dir=str(tmp_path), resume=True)
     with pytest.raises(UserError, match="num_labels was 20, now 30"):
-        runs.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
+        api.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
 
 
 def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
-    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     from hf_lowlabel.data import digits
 
     def fewer(split="train"):
@@ -165,7 +165,7 @@ def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
     original = digits.digits
     monkeypatch.setattr(digits, "digits", fewer)
     with pytest.raises(UserError, match="data"):
-        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True)
+        api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True)
 
 
 def test_log_of_a_resumed_run_has_every_step_once(tiny, few_images, tmp_path, monkeypatch):
@@ -174,9 +174,9 @@ def test_log_of_a_resumed_run_has_every_step_once(tiny, few_images, tmp_path, mo
     with monkeypatch.context() as m:
         watch(m, {}, kill_at=5)
         with pytest.raises(Killed):
-            runs.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path))
+            api.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path))
     with open(tmp_path / "log.jsonl", "a") as f:
         f.write('{"step": 5, "loss"')  # a line cut short by the kill
-    runs.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path), resume=True)
+    api.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path), resume=True)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]

@@ -172,7 +172,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     )
     assert len(pre.recorder.pools["pool"]) == 24 - 6  # the test images stay unseen
     assert 0 < pre.metrics["feature_std"] and 0 <= pre.metrics["knn_accuracy"] <= 1
-    assert pre.loop.optimizer.param_groups[0]["base_lr"] == pytest.approx(
+    assert pre.progress.optimizer.param_groups[0]["base_lr"] == pytest.approx(
         pre.config.learning_rate * 4 / 256
     )  # lr is of 256 images a step
     assert (
@@ -183,9 +183,11 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         **slow, model=str(tmp_path / "pre"), method_args=dict(hidden=16), output_dir=str(tmp_path / "pre2")
     )
     assert (
-        max(r.get("distance", 0) for r in second.loop.history) > 0
+        max(r.get("distance", 0) for r in second.progress.history) > 0
     )  # the pull to the start is on for weights that were given
-    assert second.loop.inner.weight == pytest.approx(0.01 / 4)  # lambda stands beside a sum over the 4 images of a step
+    assert second.progress.inner.weight == pytest.approx(
+        0.01 / 4
+    )  # lambda stands beside a sum over the 4 images of a step
     start, end = (load_file(tmp_path / name / "model.safetensors") for name in ("pre", "pre2"))
     names = [k.removeprefix("timm_model.") for k, _ in second.model.named_parameters()]
     way, length = (
@@ -218,7 +220,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         (dict(num_labels=8, stored_size=8), "stored_size 8 is below image_size 16"),
         (dict(num_labels=8, stored_size=18), "expected a multiple of 4, for example 16"),
         (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
-        (dict(num_labels=8, device="gpu"), "There is no device 'gpu'"),
+        (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
         (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
         (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
         (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
@@ -324,7 +326,8 @@ def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkey
 
 
 def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
-    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some held out."""
+    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some
+    held out."""
     for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + [
         "test/0",
         "test/1",
@@ -412,11 +415,12 @@ def test_dry_run_keeps_nothing(photos, tmp_path, capsys, monkeypatch):
     runs.summarise(run)
     text = capsys.readouterr().out
     assert "memory:" in text and "expected for 1000 steps" in text and "max_steps: 1000" in text
-    assert run.loop.step == 2 and not list(tmp_path.iterdir()) and not run.folder.exists()
+    assert run.progress.step == 2 and not list(tmp_path.iterdir()) and not run.folder.exists()
 
 
 def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
-    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a better one."""
+    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a
+    better one."""
     scores = iter([0.5, 0.9, 0.2, 0.1])
     kept = {}
 
@@ -443,7 +447,7 @@ def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
         output_dir=str(tmp_path),
         **{**SMALL, "max_steps": 20},
     )
-    assert run.loop.step == 8 and run.loop.best_step == 4
+    assert run.progress.step == 8 and run.progress.best_step == 4
     saved = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(saved[k.removeprefix("timm_model.")], v) for k, v in kept["weights"].items())
 
@@ -472,7 +476,7 @@ def test_bf16_compiles_and_learns_something(photos, tmp_path):
         output_dir=str(tmp_path),
         **{**SMALL, "max_steps": 12, "learning_rate": 1e-3},
     )
-    losses = [row["supervised"] for row in run.loop.history if "supervised" in row]
+    losses = [row["supervised"] for row in run.progress.history if "supervised" in row]
     assert all(np.isfinite(losses))
     assert load_file(tmp_path / "model.safetensors")["fc.weight"].dtype == torch.float32
 
@@ -486,11 +490,11 @@ def test_init_from_a_checkpoint(photos, tmp_path):
         init_from=str(checkpoint),
         output_dir=str(tmp_path / "b"),
     )
-    a, b = load_file(checkpoint / "objective.safetensors"), run.loop.inner.state_dict()
+    a, b = load_file(checkpoint / "objective.safetensors"), run.progress.inner.state_dict()
     assert all(
         torch.equal(a[k], b[k]) for k in a if k.startswith("model.") and "running" not in k and "num_batches" not in k
     )
-    before = run.loop.inner.state_dict()
+    before = run.progress.inner.state_dict()
     shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-00000004")
     again = finetune(
         **{**settings, "learning_rate": 0.0, "weight_decay": 0.0},
@@ -498,7 +502,7 @@ def test_init_from_a_checkpoint(photos, tmp_path):
         output_dir=str(tmp_path / "b"),
         resume=True,
     )
-    assert all(torch.equal(v, before[k]) for k, v in again.loop.inner.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in again.progress.inner.state_dict().items())
     with pytest.raises(UserError, match="init_from was"):
         finetune(**{**settings, "learning_rate": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)
     with pytest.raises(UserError, match="does not fit this method and model"):

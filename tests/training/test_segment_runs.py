@@ -1,4 +1,5 @@
-"""Segmentation from settings to a folder that others can use, and the errors that stop it before anything is computed."""
+"""Segmentation from settings to a folder that others can use, and the errors that stop it before anything is
+computed."""
 
 import json
 import shutil
@@ -14,8 +15,8 @@ from safetensors.torch import load_file
 from hf_lowlabel import finetune
 from hf_lowlabel.arguments import FinetuneConfig
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.padded_cache import ResidentPaddedCache
-from hf_lowlabel.data.segmentation import load_segmentation
+from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import segmentation
@@ -63,7 +64,7 @@ def test_a_run_leaves_everything(masked, tmp_path):
     assert facts["data"]["images"] == 18 - 3 - 2  # test images and validation images are not trained on
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["images"] == 3 and {"miou", "dice", "pixel_accuracy", "validation_miou"} <= metrics.keys()
-    assert run.loop.best_weights and metrics["validation_miou"] == run.loop.best
+    assert run.progress.best_weights and metrics["validation_miou"] == run.progress.best
     card = ModelCard.load(run.folder / "README.md")
     assert card.data.pipeline_tag == "image-segmentation" and "predictions.png" in card.text
     assert "4 images with masks" in card.text
@@ -112,7 +113,7 @@ def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
         images[i, :3, :h, :w] = torch.tensor([255, 51, 0], dtype=torch.uint8)[:, None, None]
         images[i, 3, :h, :w] = i
     images[0, :3, :, :2], images[0, 3, 0, 0] = 0, 2
-    pool = ResidentPaddedCache(images, ["a", "b"], [0, 1], np.array([[6, 4], [2, 8]]))
+    pool = ResidentCache(images, ["a", "b"], [0, 1], sizes=np.array([[6, 4], [2, 8]]))
     mean, std = statistics_of(pool)
     share = 28 / 40  # of the pixels are coloured
     assert mean == pytest.approx([share, share / 5, 0], abs=1e-6)
@@ -292,8 +293,10 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
         output_dir=str(tmp_path / "run"),
     )
     assert "mask of image '00.png' has no pixel of any class" in caplog.text
-    losses = [row["loss"] for row in run.loop.history if "loss" in row]
-    assert 0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.loop.history if "loss" in row)
+    losses = [row["loss"] for row in run.progress.history if "loss" in row]
+    assert (
+        0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.progress.history if "loss" in row)
+    )
 
 
 def test_every_method_has_settings():
@@ -303,36 +306,6 @@ def test_every_method_has_settings():
     for name in (n for n in methods_for("finetune") if "segmentation" in find(n).tasks):
         config = FinetuneConfig(task="segmentation", dataset="shapes", method=name).resolved()
         assert config.unlabeled_ratio == 1 and config.batch_size <= 20 and config.learning_rate <= 1e-3, name
-
-
-def test_pixpro_is_told_where_its_views_came_from():
-    """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen there."""
-    from hf_lowlabel.training.batches import ViewStream, pretrain_batches
-
-    from hf_lowlabel.data.image_cache import ResidentCache
-    from hf_lowlabel.pretraining.pixpro import cell_centres
-    from hf_lowlabel.views.table import build_view
-
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    images = torch.stack([x * 4, y * 4, x * 0]).to(torch.uint8).expand(6, 3, 64, 64)
-    views = {
-        f"{i}-{k}": build_view(k, size=32, mean=(0, 0, 0), std=(1, 1, 1), min_scale=0.3)
-        for i, k in enumerate(("pixpro1", "pixpro2"))
-    }
-    for view in views.values():
-        view.steps = []  # geometry alone
-        view.width = view.crop.width
-    stream = ViewStream(
-        ResidentCache(images, list("abcdef")), torch.arange(6), 6, views, name="unlabeled", seed=0, geometry=True
-    )
-    batch = next(pretrain_batches(stream, 0))
-    assert len({bool(f) for flips in batch["flips"] for f in flips}) == 2  # both kinds are among them
-    for seen, box, flip in zip(batch["views"], batch["boxes"], batch["flips"], strict=True):
-        cells = (
-            torch.nn.functional.adaptive_avg_pool2d(seen * 255 / 4, 4).flatten(2)[:, :2].transpose(1, 2)
-        )  # [B, 16, 2] = x, y
-        centres, _ = cell_centres(box, flip, 4, 4)
-        torch.testing.assert_close(cells + 0.5, centres, atol=0.6, rtol=0)  # levels are whole, windows have edges
 
 
 def test_streaming_sees_what_a_resident_pool_shows(masked, tmp_path):

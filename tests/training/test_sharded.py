@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import cli
+from hf_lowlabel import api, cli
 from hf_lowlabel.data.streaming import ShardedStream
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.training import pretrain_run, runs, setup
+from hf_lowlabel.training import pretrain as pretrain_run, setup
 
 from . import shard_ranks
 from .conftest import PRETRAIN, tensors
@@ -58,7 +58,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def run(folder, where, **changed):
-    return runs.pretrain(**{**SETTINGS, "dataset": str(folder), **changed}, output_dir=str(where))
+    return api.pretrain(**{**SETTINGS, "dataset": str(folder), **changed}, output_dir=str(where))
 
 
 def test_a_resumed_run_is_bit_identical(folder, tmp_path, monkeypatch):
