@@ -1,4 +1,4 @@
-"""The Python API with what a user has in hand: data in memory, a module as the model, a class as the method, callbacks."""
+"""The Python API with what a user has in hand: data in memory, a module as model, a class as method, callbacks."""
 
 from __future__ import annotations
 
