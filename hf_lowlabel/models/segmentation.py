@@ -60,9 +60,10 @@ def create_segmenter(
 ) -> LowLabelForSemanticSegmentation:
     """A float32 segmenter of `num_labels` classes; `model.load_report` says what of the encoder was loaded.
 
-    encoder: whatever `create_backbone` takes, a target-pretrained folder among it, or the backbone itself. architecture: a
-    preset above or an smp architecture; `architecture_args` go to it and `encoder_args` to timm. size_divisor (px): for encoders that want
-    more than their stride, such as 256 for maxvit_nano_rw_256. The rest is as in LowLabelSegmenterConfig.
+    encoder: whatever `create_backbone` takes, a target-pretrained folder among it, or the backbone itself.
+    architecture: a preset above or an smp architecture; `architecture_args` go to it and `encoder_args` to timm.
+    size_divisor (px): for encoders that want more than their stride, such as 256 for maxvit_nano_rw_256. The rest is as
+    in LowLabelSegmenterConfig.
     """
     names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
     if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
