@@ -26,6 +26,7 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models import LoadReport
+from ..models.quiet import no_progress_bars
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..objective import FinetuneObjective
@@ -178,7 +179,8 @@ class Segmentation(Task):
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         if isinstance(model, (str, Path)):
             try:
-                model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+                with no_progress_bars():
+                    model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
             except UserError:
                 raise
             except (OSError, ValueError) as error:
