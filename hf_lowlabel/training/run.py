@@ -129,7 +129,8 @@ def watch(ready: Prepared, objective: Objective, has_unlabeled: bool) -> dict[st
         f"{part}_{key}": float(ready.task.evaluate(model, images, ready.names, window=ready.config.views.window)[key])
         for part, images in ready.held.items()
     }
-    return {**scores, **(ready.task.unlabeled_score(model, ready.training) if has_unlabeled else {})}
+    tells = has_unlabeled and ready.task.labels_score
+    return {**scores, **(ready.task.unlabeled_score(model, ready.training) if tells else {})}
 
 
 def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
