@@ -29,6 +29,7 @@ from ..models import LoadReport
 from ..models.quiet import no_progress_bars
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..models.wrapping import encoder_of_module
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
 from ..views.joint import JointView
@@ -154,7 +155,7 @@ class Segmentation(Task):
             )
         else:
             model = create_segmenter(
-                given.model,
+                given.model if isinstance(given.model, str) else encoder_of_module(given.model),
                 len(names),
                 architecture=given.architecture,
                 architecture_args=given.architecture_args,
