@@ -29,6 +29,7 @@ FIXED = 10.0  # logit of a class that all labeled images have, or none
 class MultiLabelSupervised(Supervised):
     """L = 1/2 BCE(y, z(x_weak)) + 1/2 BCE(y, z(x_strong)); arguments as in Supervised."""
 
+    name = "supervised"
     tasks = ("multilabel",)
     presets = {}
 
@@ -45,6 +46,7 @@ class MultiLabelSupervised(Supervised):
 class MultiLabelMeanTeacher(MeanTeacher):
     """L = BCE(y, z(x_l)) + a(t) lambda_u mean_{u, c} (sigma(z_c(x_u)) - sigma(z'_c(x'_u)))^2; arguments as in MeanTeacher."""
 
+    name = "mean-teacher"
     tasks = ("multilabel",)
     presets = {}
 
@@ -73,6 +75,7 @@ class MultiLabelFixMatch(FinetuneObjective):
     """
 
     paper, year, arxiv, needs = FixMatch.paper, FixMatch.year, FixMatch.arxiv, FixMatch.needs
+    name = "fixmatch"
     tasks = ("multilabel",)
 
     def __init__(
@@ -109,6 +112,7 @@ class MultiLabelFixMatch(FinetuneObjective):
 class MultiLabelProbe(Probe):
     """One logistic regression a class on frozen features; arguments as in Probe. Labels are [N, K], rows of -1 unknown."""
 
+    name = "probe"
     tasks = ("multilabel",)
     prior = ""
 
