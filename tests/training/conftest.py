@@ -31,6 +31,9 @@ TINY = dict(
 )
 FINETUNE = dict(TINY, num_labels=20, class_balanced=True, unlabeled_ratio=2)
 PRETRAIN = dict(TINY, min_scale=0.3)
+SMALL = dict(  # for `photos`
+    model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, logging_steps=2
+)
 SEGMENT = dict(
     task="segmentation",
     model="cnn6_16",
@@ -118,6 +121,21 @@ def masked(tmp_path_factory):
         Image.fromarray(pixels).save(root / "images" / f"{i:02d}.png")
         if i < 14:
             Image.fromarray(mask).save(root / "masks" / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Two classes of 24 px images as folders, and unlabeled ones beside them."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for k, name in enumerate(("dark", "light")):
+        (root / "labeled" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 100, (24, 24 + i, 3), dtype=np.uint8) + np.uint8(150 * k)
+            Image.fromarray(pixels).save(root / "labeled" / name / f"{i}.png")
+    (root / "raw").mkdir()
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(root / "raw" / f"{i}.png")
     return root
 
 

@@ -139,7 +139,7 @@ def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, 
 
 def test_resume_with_other_settings_is_refused(tiny, few_images, tmp_path):
     api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
-    with pytest.raises(UserError, match="lr was 0.03, now 0.5"):
+    with pytest.raises(UserError, match="learning_rate was 0.03, now 0.5"):
         api.finetune(**tiny["finetune"], learning_rate=0.5, output_dir=str(tmp_path), resume=True)
     with pytest.raises(UserError, match="num_labels was 20, now 30"):
         api.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
