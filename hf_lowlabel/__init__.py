@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
     )
     from .errors import UserError as UserError
     from .hub.push import push as push
-    from .hub.report import write_report as report
+    from .hub.report import report as report
     from .methods import METHODS as METHODS
     from .models import (
         LowLabelBackbone as LowLabelBackbone,
@@ -90,7 +90,7 @@ _HOMES = {
     "select": "selection",
     "priors": "selection",
     "push": "hub.push",
-    "report": "hub.report:write_report",
+    "report": "hub.report",
     "LowLabelForImageClassification": "models",
     "LowLabelForSemanticSegmentation": "models.segmenter",
     "LowLabelBackbone": "models",
@@ -109,8 +109,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, other = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), other or name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -277,7 +277,8 @@ class Config:
     verb: str
     task: str = setting(
         "classification",
-        "what is learned: classification (the class of an image), multilabel (all that apply), segmentation (of every pixel)",
+        "what is learned: classification (the class of an image), multilabel (all that apply), segmentation (of every "
+        "pixel)",
     )
     method: Any = setting(
         None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix)"

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from .api import finetune, pretrain
-from .data.dataset import ImageDataset, load_source
-from .data.splits import Split, make_split
+from .data.dataset import ImageDataset
+from .data.drawing import make_split
+from .data.opening import load_source
+from .data.splits import Split
 from .demo import empty_folder
 from .files import write_json
 from .selection.importing import import_labels

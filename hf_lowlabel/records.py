@@ -174,7 +174,8 @@ class RunRecord:
 def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(
-            f"{path} holds a {type(values).__name__} where a run has the fields of {cls.__name__}. Give the run.json of a run folder."
+            f"{path} holds a {type(values).__name__} where a run has the fields of {cls.__name__}. Give the run.json "
+            "of a run folder."
         )
     for key in values:
         if key not in {f.name for f in fields(cls)}:

@@ -13,7 +13,8 @@
 Expected accuracy in percent with RotNet and 10 labels per class (tables 1, 3 and 4): CIFAR-10 83.6 +- 2.6 (error 16.4),
 with 50, 100 and 400 per class 88.1, 89.2, 91.1; CIFAR-100 50.7. Mean Teacher after RotNet has 86.4 and 53.7, refined
 87.7 and 58.3.
-The paper states neither the number of cycles nor rates and lengths of the phases: --cycles, --epochs and --lr are ours.
+The paper states neither the number of cycles nor rates and lengths of the phases: --cycles, --epochs and
+--learning-rate are ours.
 Cost: RotNet once, then cycles x epochs passes over the images of one forward and backward pass each.
 """
 
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--whole", type=int, default=2, help="last cycles that keep all images")
     parser.add_argument("--epochs", type=float, default=10, help="passes over the images in phase two of a cycle")
     parser.add_argument("--batch-size", type=int, default=128, help="images in a step of phase two")
-    parser.add_argument("--lr", type=float, default=0.02, help="learning rate of phase two")
+    parser.add_argument("--learning-rate", type=float, default=0.02, help="learning rate of phase two")
     args = parser.parse_args()
 
     folder = Path(args.output_dir) / f"{args.benchmark}-{args.num_labels}-{args.seed}"
@@ -86,7 +87,7 @@ def main() -> None:
     phase_two = dict(
         method="self-training",
         freeze=args.freeze,
-        learning_rate=args.lr,
+        learning_rate=args.learning_rate,
         lr_scheduler_type="constant",
         batch_size=args.batch_size // 4,
         unlabeled_ratio=4,

@@ -17,9 +17,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_lowlabel.selection.demo import answer
-
 from hf_lowlabel import finetune, load_source, pretrain
+from hf_lowlabel.demo_active import answer
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.verbs import priors, select

@@ -8,8 +8,12 @@ ACCELERATE_USE_CPU=true torchrun --nproc-per-node=2 recipes/byol_fixmatch_digits
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from hf_lowlabel.training.demo import demo
+from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.distributed import barrier, rank
+from hf_lowlabel.selection.verbs import priors
+from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 
 def main() -> None:
@@ -18,7 +22,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/digits")
     args = parser.parse_args()
-    demo(args.output_dir, args.num_labels, args.seed, pretraining="byol")
+    folder, seed = Path(args.output_dir), args.seed
+    split, prior, backbone = (str(folder / name) for name in ("split.json", "priors.safetensors", "pretrained"))
+    if rank() == 0:
+        source = load_source("digits")
+        make_split(source, args.num_labels, seed=seed, class_balanced=True, test_fraction=0.2).save(split)
+    barrier()
+    common = dict(DIGITS_SHARED, seed=seed, split=split)
+    baseline = str(folder / "supervised")
+    alone = finetune(**common, **DIGITS_FINETUNE, method="supervised", from_scratch=True, output_dir=baseline)
+    pretrain(**common, **DIGITS_PRETRAIN["byol"], from_scratch=True, output_dir=backbone)
+    worth = priors(backbone, "digits", split=split, output=prior, seed=seed, **DIGITS_PRIORS)
+    tuned = finetune(
+        **{**common, "model": backbone},
+        **DIGITS_FINETUNE,
+        **FROM_PRIORS,
+        prior=prior,
+        compare_supervised=baseline,
+        output_dir=str(folder / "model"),
+    )
+    print(f"supervised: {alone.metrics['accuracy']:.2%}; {worth['accuracy']:.2%} of the prior pseudo-labels are right")
+    print(f"BYOL, priors, FlexMatch: {tuned.metrics['accuracy']:.2%}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=4000, help="steps of each row")
     parser.add_argument("--batch-size", type=int, default=8, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--image-size", type=int, default=320, help="side of a crop in px")
-    parser.add_argument("--lr", type=float, default=1e-4, help="of Adam")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of Adam")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/pixpro-cutmix-camvid")
@@ -90,7 +90,7 @@ def main() -> None:
             method_args=views,
             num_labels=args.num_labels,
             architecture=args.architecture,
-            learning_rate=args.lr,
+            learning_rate=args.learning_rate,
             batch_size=args.batch_size,
             image_size=args.image_size,
             max_steps=args.max_steps,

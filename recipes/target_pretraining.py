@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=float, default=300, help="passes over the images")
     parser.add_argument("--method", default="fixmatch", help="method of finetuning")
     parser.add_argument(
-        "--lr", type=float, help="learning rate of finetuning (default: the method's for pretrained weights)"
+        "--learning-rate", type=float, help="learning rate of finetuning (default: the method's for pretrained weights)"
     )
     parser.add_argument("--max-steps", type=int, default=2**20, help="steps of finetuning")
     args = parser.parse_args()
@@ -65,7 +65,9 @@ def main() -> None:
         if not args.dry_run:
             start = dict(model=str(backbone.folder))
     preset = "pretrained" if "pretrained" in find(args.method).presets else None
-    rate = {"learning_rate": args.lr} if args.lr else {} if preset else {"learning_rate": 0.1}  # section 4.2
+    rate = (
+        {"learning_rate": args.learning_rate} if args.learning_rate else {} if preset else {"learning_rate": 0.1}
+    )  # section 4.2
     run = finetune(
         **shared,
         **start,

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="*", default=[16], metavar="R", help="of LoRA's adapters")
     parser.add_argument("--widths", type=int, nargs="*", default=[64], metavar="W", help="of AdaptFormer's branches")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (AdamW)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="learning rate (AdamW)")
     parser.add_argument(
         "--batch-size", type=int, default=32, help="labeled images in a step; 7 times as many unlabeled in step 3"
     )
@@ -53,7 +53,7 @@ def main() -> None:
         common(args),
         image_size=args.image_size,
         optimizer="adamw",
-        learning_rate=args.lr,
+        learning_rate=args.learning_rate,
         weight_decay=1e-4,
         lr_scheduler_type="cosine",
         warmup_ratio=0.05,

@@ -9,7 +9,10 @@ import datasets
 import pandas as pd
 from torch import nn
 
-# a path or Hub id; data of `datasets` or pandas in memory; images with their labels (None: unlabeled)
-Data = str | Path | datasets.Dataset | datasets.DatasetDict | pd.DataFrame | Sequence[tuple[str | Path, str | None]]
+from ..data import ImageDataset
+
+# a path or Hub id; data of `datasets` or pandas in memory; images with labels (None: unlabeled); what is open already
+Table = datasets.Dataset | datasets.DatasetDict | pd.DataFrame
+Data = str | Path | Table | Sequence[tuple[str | Path, str | None]] | ImageDataset
 # a timm name, folder or Hub id; a module of timm; a model that create_classifier or create_backbone made
 Model = str | Path | nn.Module

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, unknown
+from ..errors import MissingSplit, UserError, unknown
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
 from .folders import is_table
@@ -42,8 +42,8 @@ def open_dataset(
 
     Args:
         dataset: the name of an embedded set, a folder, a parquet file, a Hub id, a `datasets.Dataset` or DatasetDict, a
-            pandas DataFrame with a column of paths, PIL images or encoded bytes, or a list of paths or of (path,
-            target) pairs. A local path wins over a Hub id.
+            pandas DataFrame with a column of paths, PIL images or encoded bytes, a list of paths or of (path, target)
+            pairs, or an ImageDataset that is open already. A local path wins over a Hub id.
         targets: how the targets are read: `ClassTargets`, `MaskTargets`, or another of that kind.
         config, revision: of a data set on the Hub.
         split: the part of the data set, such as "train" or "test".
@@ -57,6 +57,10 @@ def open_dataset(
         MissingSplit: there is no such split.
         UserError: it cannot be read; the message says why and what to do.
     """
+    if isinstance(dataset, ImageDataset):
+        if split not in ("train", dataset.split):
+            raise MissingSplit(f"There is no split {split!r} in {dataset!r}. Open that split, and give what is opened.")
+        return dataset
     if not isinstance(dataset, (str, Path)):
         if config is not None or revision is not None:
             raise UserError("A data set in memory has no config and no revision. Leave them out.")

@@ -55,7 +55,8 @@ def products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def sinkhorn(q: Tensor, rounds: int) -> Tensor:
-    """Rows and columns of a positive q [M, J] scaled in turn until rows sum to 1 and columns to M / J (Sinkhorn and Knopp
+    """Rows and columns of a positive q [M, J] scaled in turn until rows sum to 1 and columns to M / J (Sinkhorn and
+    Knopp
     1967; Cuturi 2013)."""
     for _ in range(rounds):
         q = q / q.sum(0, keepdim=True).clamp_min(1e-12) / q.shape[1]

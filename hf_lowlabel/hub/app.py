@@ -1,4 +1,4 @@
-"""`hf-lowlabel demo-app RUN`: a Gradio page for a trained model, and the folder of a Hugging Face Space with the same page."""
+"""`hf-lowlabel demo-app RUN`: a Gradio page for a trained model, and the folder of a Space with the same page."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from PIL import Image
 from ..errors import UserError
 from ..files import write_text
 from ..records import RunRecord
-from ..tasks import get_task, of_record
+from ..tasks import TASKS, get_task, of_record
 from ..tasks.classification_card import spread
+from ..tasks.parts import MODEL_FILES
 from .card import summary
 
 log = logging.getLogger("hf_lowlabel")
 MOST_LABELED = 500  # labeled images that are offered as neighbours
 EXAMPLES = 8
 SIDE = 256  # px, long side of a stored picture
-MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 
 def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
     """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("found no gradio; expected it for the demo page; fix: pip install 'hf_lowlabel[demo]'")
+        raise UserError("The demo page needs gradio, which is not installed. Run pip install 'hf_lowlabel[demo]'.")
     folder = tempfile.TemporaryDirectory(prefix="hf-lowlabel-demo-")
     space = export_space(run, Path(folder.name, "space"), images=images)
     from .space_app import build
@@ -51,7 +51,7 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
     run, output = Path(run), Path(output)
     record = check_run(run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"found {output} to be there already; expected a new folder; fix: take another --export-space")
+        raise UserError(f"{output} is there already. Give another --export-space.")
     (output / "model").mkdir(parents=True)
     task = get_task(record.kind)
     task.export(run, output / "model")
@@ -72,20 +72,17 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
 def check_run(run: Path) -> RunRecord:
     for name in ("run.json", *MODEL_FILES):
         if not (run / name).is_file():
-            raise UserError(f"found no {name} in {run}; expected a finished run; fix the path")
+            raise UserError(f"There is no {name} in {run}. Give the folder of a finished run.")
     record = RunRecord.from_json(run / "run.json")
-    if record.labels is None:
-        raise UserError(
-            f"The model in {run} is a {of_record(record.kind).product}, which gives features and no answer. Finetune it first."
-        )
+    if record.kind not in TASKS:
+        product = of_record(record.kind).product
+        raise UserError(f"The model in {run} is a {product}, which gives features and no answer. Finetune it first.")
     return record
 
 
 def _architectures(record: RunRecord, output: Path) -> None:
     """The code of an architecture that timm alone does not know travels with the Space."""
-    from ..models import needs_package
-
-    if record.architecture is None or not needs_package(record.architecture):
+    if not of_record(record.kind).needs_package(record):
         return
     models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
     folder.mkdir()

@@ -1,8 +1,8 @@
 """A run folder on the Hub: `push("runs/classifier", "org/name")`.
 
 One commit holds weights, configuration, image processor, card, split manifest, metrics and pictures; what a reader has
-no use for stays here (checkpoints, locks, half-written files, whatever else lies in the folder). Nothing is pickled, and
-no path of this machine travels.
+no use for stays here (checkpoints, locks, half-written files, whatever else lies in the folder). Nothing is pickled,
+and no path of this machine travels.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def push(
     except PushError as error:
         flags = (" --private" if private else "") + (" --create-pr" if create_pr else "")
         raise PushError(
-            f"{error}. Nothing is lost: the run is whole in {folder}; push it again with `hf-lowlabel push "
-            f"{folder} {repo_id}{flags}`"
+            f"{error} Nothing is lost: the run is whole in {folder}. Push it again with `hf-lowlabel push {folder} "
+            f"{repo_id}{flags}`."
         ) from None
     if not create_pr and record is not None:
         write_text(folder / "README.md", card)
@@ -83,33 +83,27 @@ def push(
 def contents(folder: Path) -> dict[str, Path | bytes]:
     """Name -> file, or content, of all that is shared; UserError when the folder is not a whole model."""
     if not folder.is_dir():
-        raise UserError(f"found no folder {str(folder)!r}; expected a run folder or a saved model; fix the path")
+        raise UserError(f"There is no folder {str(folder)!r}. Give a run folder or a saved model.")
     if (pid := _in_use(folder)) is not None:
-        raise UserError(
-            f"found that process {pid} trains in {folder}; expected a finished run; fix: wait for it, or stop "
-            "it (Ctrl-C saves)"
-        )
+        raise UserError(f"Process {pid} trains in {folder}. Wait until it has finished, or stop it (Ctrl-C saves).")
     _check_is_a_model(folder)
     for name in NEEDED:
         if not (folder / name).is_file():
-            why = {"README.md": "a model card; push the run folder itself, or write one"}.get(
-                name, "a finished run or a saved model"
-            )
-            raise UserError(f"found no {name} in {folder}; expected {why}")
+            give = "Push the run folder itself, or write a model card."
+            if name != "README.md":
+                give = "Give a finished run or a saved model."
+            raise UserError(f"There is no {name} in {folder}. {give}")
     present = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     pickled = [p.name for p in present if p.suffix.lower() in PICKLED]
     if pickled:
         raise UserError(
-            f"found pickled files in {folder} ({', '.join(pickled)}); expected safetensors alone, because "
-            "opening a pickle can run code; fix: remove them"
+            f"There are pickled files in {folder} ({', '.join(pickled)}), and to open a pickle can run code. Remove "
+            "them; weights are shared as safetensors alone."
         )
     shared = [p for p in present if is_ours(p.name) or p.name in _code(folder)]
     links = [p.name for p in shared if p.is_symlink() or not p.is_file()]
     if links:
-        raise UserError(
-            f"found {', '.join(links)} in {folder} to be no plain file; expected files; fix: copy what the "
-            "link leads to"
-        )
+        raise UserError(f"In {folder}, {', '.join(links)} is no plain file. Copy what the link leads to.")
     _check_weights(folder / "model.safetensors")
     out: dict[str, Path | bytes] = {p.name: p for p in shared}
     for name in JSON_FILES:
@@ -130,10 +124,10 @@ def _check_is_a_model(folder: Path) -> None:
     record = RunRecord.from_json(folder / "run.json")
     if record.method in METHODS and find(record.method).frozen:
         raise UserError(
-            f"found a run of {record.method} in {folder}, which leaves classes of its own images and no network; expected a "
-            f"model; fix: push what `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "
-            f"{folder}/split.json` makes of it (or self-training), or publish its pseudo-labels with the split: `hf-lowlabel "
-            f"push {folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`"
+            f"The run of {record.method} in {folder} has left classes of its own images and no network. Push the model "
+            f"that `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "
+            f"{folder}/split.json` makes of them (or self-training), or publish its pseudo-labels with the split: "
+            f"`hf-lowlabel push {folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`."
         )
 
 
@@ -171,7 +165,7 @@ def _read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
-            f"found a damaged {path.name} in {path.parent} ({error}); expected JSON; fix: save the model again"
+            f"The {path.name} in {path.parent} is damaged: it is no JSON ({error}). Save the model again."
         ) from None
 
 
@@ -179,11 +173,11 @@ def _check_weights(path: Path) -> None:
     try:
         with safe_open(path, framework="numpy") as file:
             if not list(file.keys()):
-                raise UserError(f"found no tensor in {path}; expected the weights; fix: save the model again")
+                raise UserError(f"There is no tensor in {path}. Save the model again.")
     except SafetensorError as error:
         raise UserError(
-            f"found a damaged {path.name} in {path.parent} ({error}); expected a whole safetensors file; fix: save the "
-            "model again"
+            f"The {path.name} in {path.parent} is damaged: it is no whole safetensors file ({error}). Save the model "
+            "again."
         ) from None
 
 

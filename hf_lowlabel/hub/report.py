@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one run or several: `write_report(["runs/a", "runs/b"], "report.html")`.
+"""One self-contained HTML page about one run or several: `report(["runs/a", "runs/b"], "report.html")`.
 
 Everything is in the file, pictures too; it opens without a network and follows the reader's light or dark setting.
 """
@@ -38,16 +38,18 @@ class Shown:
     computed: object | None = None
 
 
-def write_report(folders: Sequence[str | Path], output: str | Path = "report.html", *, compute: bool = True) -> Path:
+def report(folders: Sequence[str | Path], output: str | Path = "report.html", *, compute: bool = True) -> Path:
     """Write the page and return its path. compute: load models and data for mistakes and t-SNE; else files alone.
 
     Raises UserError for a folder that is no run.
     """
     if not folders or len(folders) > FEW_RUNS:
-        raise UserError(f"found {len(folders)} runs; expected 1 to {FEW_RUNS}")
+        raise UserError(
+            f"A report shows 1 to {FEW_RUNS} runs, and {len(folders)} are given. Leave some out, or take --table."
+        )
     output = Path(output)
     if output.is_dir() or output.suffix not in (".html", ".htm"):
-        raise UserError(f"found --output {str(output)!r}; expected a file that ends in .html")
+        raise UserError(f"A report cannot be written to {str(output)!r}. Give an --output that ends in .html.")
     runs = [read_run(Path(folder), name) for folder, name in zip(folders, short_names(folders), strict=True)]
     if compute:
         from .report_data import compute as compute_run
@@ -74,12 +76,12 @@ def short_names(folders: Sequence[str | Path]) -> list[str]:
         names = ["/".join(p[-n:]) for p in parts]
         if len(set(names)) == len(names):
             return names
-    raise UserError(f"found a run twice: {', '.join(map(str, folders))}; expected different folders")
+    raise UserError(f"A run is given twice: {', '.join(map(str, folders))}. Give different folders.")
 
 
 def read_run(folder: Path, name: str) -> Shown:
     if not (folder / "run.json").is_file():
-        raise UserError(f"found no run.json in {folder}; expected a run folder; fix the path")
+        raise UserError(f"There is no run.json in {folder}. Give the folder of a finished run.")
     record = RunRecord.from_json(folder / "run.json")
     log, metrics = folder / "log.jsonl", folder / "metrics.json"
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.strip()] if log.is_file() else []
@@ -131,8 +133,8 @@ def comparison(runs: list[Shown]) -> str:
         rows.append(f"<tr><td>{escape(name)}</td><td>{labels}</td>{cells}<td>{spent}</td></tr>")
     heads = "".join(f"<th>{escape(m.title)}</th>" for m in shown)
     return (
-        f"<h2>Results</h2><div class=wide><table><thead><tr><th></th><th>Labels</th>{heads}<th>Training</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>{_comparable(runs)}"
+        f"<h2>Results</h2><div class=wide><table><thead><tr><th></th><th>Labels</th>{heads}<th>Training</th></tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>{_comparable(runs)}"
     )
 
 
@@ -140,11 +142,8 @@ def metrics_of(runs: list[Shown], rows: list[dict]) -> list[Metric]:
     """The metrics that any of the rows has, in the order of the runs' tasks."""
     found: dict[str, Metric] = {}
     for run in runs:
-        found |= {
-            m.key: m
-            for m in columns(of_record(run.record.kind), rows, len(run.record.class_names))
-            if m.key not in found
-        }
+        for metric in columns(of_record(run.record.kind), rows, len(run.record.class_names)):
+            found.setdefault(metric.key, metric)
     return list(found.values())
 
 
@@ -188,17 +187,15 @@ def curve_section(runs: list[Shown]) -> str:
         quantities, title = found[panel], panel.split(" (")[0]
         shares, zero = panel.endswith("(%)"), panel in (LOSS, PSEUDO)
         if len(runs) == 1:
-            lines = [
-                (_words(name), *points[runs[0].name]) for name, points in sorted(quantities.items(), key=_loss_first)
-            ]
+            by_name = sorted(quantities.items(), key=_loss_first)
+            lines = [(_words(name), *points[runs[0].name]) for name, points in by_name]
             drawn += [charts.lines(title, lines[: charts.MOST_COLORS], percent=shares, zero=zero)] if lines else []
             continue
         for name, points in sorted(quantities.items(), key=_loss_first):
             if panel == LOSS and name != "loss":
                 continue
-            lines = [
-                (run.name, *points.get(run.name, ([0], [float("nan")]))) for run in runs
-            ]  # each run keeps its colour
+            nothing = ([0], [float("nan")])  # each run keeps its colour
+            lines = [(run.name, *points.get(run.name, nothing)) for run in runs]
             heading = f"{title}: {_words(name)}" if panel != LOSS else title
             drawn.append(charts.lines(heading, lines, percent=shares, zero=zero))
     return f"<h2>Training</h2><div class=grid>{''.join(drawn)}</div>" if any(drawn) else ""
@@ -220,13 +217,12 @@ def run_sections(run: Shown, named: bool) -> list[str]:
     out = [f"<h2>Test results{of}</h2><div class=grid>{''.join(figures)}</div>"] if figures else []
     done = run.computed
     if done is not None and done.panels:
-        panels = "".join(
-            charts.scatter(title, points, labels, done.class_names) for title, points, labels in done.panels
-        )
+        panels = "".join(charts.scatter(*panel, done.class_names) for panel in done.panels)
         count = len(done.panels[0][1])
         out.append(
-            f"<h2>Features{of}, stage by stage</h2><p class=note>t-SNE of {count:,} images that have a label; one dot each, "
-            f"coloured by class. Only neighbourhoods mean something, not distances.</p><div class='grid three'>{panels}</div>"
+            f"<h2>Features{of}, stage by stage</h2><p class=note>t-SNE of {count:,} images that have a label; one dot "
+            "each, coloured by class. Only neighbourhoods mean something, not distances.</p>"
+            f"<div class='grid three'>{panels}</div>"
         )
     found = done.findings.sections if done is not None else []
     out += [f"<h2>{title}{of}</h2><p class=note>{escape(note)}</p>{body}" for title, note, body in found]

@@ -9,7 +9,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 
 from ..errors import UserError
-from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..tasks.segmentation import Segmentation
 from .push import SHARED
 
 OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 from PIL import Image
 
 model = smp.from_pretrained("{name}").eval()
-image = pil_to_tensor(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})))  # sides: multiples of {divisor} px
+image = pil_to_tensor(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})))  # multiples of {divisor} px
 x = normalize(image / 255, {mean}, {std})[None]
 with torch.no_grad():
     mask = model(x).argmax(1)[0]  # [H, W] of {names}"""
@@ -28,23 +28,20 @@ with torch.no_grad():
 def export_smp(run: str | Path, output: str | Path) -> Path:
     """Write the bare network of a segmenter, with its card, for those who use smp and not transformers.
 
-    What the wrapper adds is lost: padding to a multiple of the stride, the image processor, the class names. Raises
-    UserError when `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or `output` is there.
+    What the wrapper adds is lost: padding to a multiple of the stride, the image processor, the class names.
+
+    Raises:
+        UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or there is an
+            `output` already.
     """
     run, output = Path(run), Path(output)
     if output.exists():
-        raise UserError(f"found {output} to be there already; expected a new folder; fix: take another name")
-    try:
-        model = LowLabelForSemanticSegmentation.from_pretrained(run)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"found no segmenter in {run} ({error}); expected a finished run of segmentation; fix the path"
-        ) from error
+        raise UserError(f"{output} is there already. Give another name.")
+    model = Segmentation().load(run, device="cpu")
     network, config = model.network, model.config
     if not isinstance(network, tuple(smp.MODEL_ARCHITECTURES_MAPPING.values())):
         raise UserError(
-            f"found the architecture {config.architecture!r}, which smp does not have; expected one of smp's; fix: push the "
-            "model as it is"
+            f"The architecture is {config.architecture!r}, which smp does not have. Push the model as it is."
         )
     network.save_pretrained(output)
     (output / "README.md").unlink()  # it states a licence that nobody gave
@@ -53,8 +50,8 @@ def export_smp(run: str | Path, output: str | Path) -> Path:
     except RuntimeError as error:
         shutil.rmtree(output)
         raise UserError(
-            f"found an encoder that smp builds with other weights than ours ({' '.join(str(error).split())[:200]}); expected "
-            "the same; fix: push the model as it is"
+            "smp builds this encoder with other weights than ours "
+            f"({' '.join(str(error).split())[:200]}). Push the model as it is."
         ) from error
     for name in SHARED:
         if name not in OURS and (run / name).is_file():

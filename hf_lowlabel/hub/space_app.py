@@ -1,9 +1,10 @@
 """A page to try a model on: upload, camera or examples; classes with confidence and the nearest labeled images, or an
-overlay with a legend. Reads the folder it lies in and needs gradio, torch, transformers and timm (smp for segmentation),
-not hf_lowlabel: as `app.py` it is a Hugging Face Space.
+overlay with a legend. Reads the folder it lies in and needs gradio, torch, transformers and timm (smp for
+segmentation), not hf_lowlabel: as `app.py` it is a Hugging Face Space.
 
     model/            a saved model
-    space.json        answer ("classes" that exclude each other, "labels" that do not, "mask"), title, text, class names, colours
+    space.json        answer ("classes" that exclude each other, "labels" that do not, "mask"), title, text, class
+                      names, colours
     labeled/          the labeled images, index.json with their classes, features.safetensors [n, D] of unit length
     examples/         images to start with
 """
@@ -27,7 +28,8 @@ NEAREST = 6  # labeled images shown
 TOP = 5  # classes shown
 CSS = """
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 14px }
-.legend i { display: inline-block; width: 14px; height: 14px; border-radius: 3px; margin-right: 6px; vertical-align: -2px; border: 1px solid #8888 }
+.legend i { display: inline-block; width: 14px; height: 14px; border-radius: 3px; margin-right: 6px }
+.legend i { vertical-align: -2px; border: 1px solid #8888 }
 .shown img { width: 100%; height: 100%; object-fit: contain }
 footer { display: none !important }
 """
@@ -38,7 +40,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 class Classifier:
-    """probabilities(image) and the labeled images nearest to it, by the cosine of the features before the last layer."""
+    """probabilities(image) and the labeled images nearest to it, by the cosine of the last layer's inputs."""
 
     def __init__(self, folder: Path, exclusive: bool = True):
         self.exclusive = exclusive  # whether its classes exclude each other

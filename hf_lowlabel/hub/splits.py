@@ -3,8 +3,8 @@
     push_split("split.json", "org/pets-splits", name="pets-40")     then    --split hub:org/pets-splits/pets-40@REVISION
 
 A configuration is a folder: `split.json`, the manifest itself; `labeled.jsonl`, `validation.jsonl` and `test.jsonl`,
-its images as rows that `datasets.load_dataset("org/pets-splits", "pets-40")` and the Hub's viewer read; and, where there
-are some, `priors.safetensors`, the prior pseudo-labels.
+its images as rows that `datasets.load_dataset("org/pets-splits", "pets-40")` and the Hub's viewer read; and, where
+there are some, `priors.safetensors`, the prior pseudo-labels.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def push_split(
     def make(remote) -> dict[str, Path | bytes | None]:
         if f"{name}/split.json" in remote.files and remote.read(f"{name}/split.json") != manifest:
             raise UserError(
-                f"found another manifest called {name!r} in {repo_id}; expected a new name, since others may have used "
-                "that one; fix: --name"
+                f"{repo_id} has another manifest called {name!r} already, which others may have used. Give a new "
+                "--name."
             )
         old = remote.read("README.md").decode() if "README.md" in remote.files else None
         return {**files, "README.md": readme(old, repo_id, name, split).encode()}
@@ -132,12 +132,11 @@ def check_priors(path: Path, split: Split) -> Path:
             count = file.get_slice("priors").get_shape()[1]
     except (SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
         raise UserError(
-            f"found {str(path)!r} that holds no prior pseudo-labels ({error}); expected a file written by `hf-lowlabel "
-            "priors`"
+            f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
         ) from None
     if sorted(names) != sorted(split.class_names) or count != len(names):
         raise UserError(
-            f"found prior pseudo-labels of {len(names)} classes ({', '.join(names[:5])}); expected those of the split "
-            f"({', '.join(split.class_names[:5])}); fix: make them from this split"
+            f"The prior pseudo-labels are of {len(names)} classes ({', '.join(names[:5])}), which are not those of the "
+            f"split ({', '.join(split.class_names[:5])}). Make them from this split."
         )
     return path

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..methods import METHODS, find, hyperparameters
 from ..records import Metric, RunRecord
-from ..tasks import of_record
+from ..tasks import TASKS, of_record
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -42,14 +42,17 @@ Scores = dict[int, float]  # by seed
 def methods_table(folders: Sequence[str | Path]) -> str:
     """Markdown: the scores (mean IoU of segmenters), then the margins over every baseline that was run.
 
-    Runs of pretrain are left out, with a note in the log. Raises UserError where a folder is no finished run, the runs are
-    not of one data set, network and number of test images, or two runs would count as one.
+    Runs of pretrain are left out, with a note in the log.
+
+    Raises:
+        UserError: a folder is no finished run, the runs are not of one data set, network and number of test images, or
+            two runs would count as one.
     """
     found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
     for folder, run in found:
-        if run.labels is None:
+        if run.kind not in TASKS:
             log.info("left out %s: a run of pretrain, which has no results on test images", folder)
-    folders, runs = ([pair[i] for pair in found if pair[1].labels is not None] for i in (0, 1))
+    folders, runs = ([pair[i] for pair in found if pair[1].kind in TASKS] for i in (0, 1))
     check(folders, runs)
     metric = of_record(runs[0].kind).metrics[0]
     cells: dict[tuple[str, tuple[int, str]], Scores] = {}
@@ -59,8 +62,8 @@ def methods_table(folders: Sequence[str | Path]) -> str:
         scores = cells.setdefault((row, column), {})
         if run.seed in scores:
             raise UserError(
-                f"{folder} is a second run of {row}, {column[0]} labels, {column[1]}, seed {run.seed}. A cell averages over "
-                "seeds alone, so leave out one of them."
+                f"{folder} is a second run of {row}, {column[0]} labels, {column[1]}, seed {run.seed}. A cell averages "
+                "over seeds alone, so leave out one of them."
             )
         scores[run.seed] = run.metrics[metric.key]
         seconds.setdefault(row, []).append(run.seconds or 0.0)
@@ -151,8 +154,8 @@ def margin(scores: Scores, base: Scores) -> str:
 
 def margin_note(metric: Metric, base: str) -> str:
     return (
-        f"{metric.title} minus that of {base} on the same seed, in points: mean ± standard deviation (number of seeds). "
-        "`above` or `below`: the mean is larger than the deviation; `within`: it is not."
+        f"{metric.title} minus that of {base} on the same seed, in points: mean ± standard deviation (number of "
+        "seeds). `above` or `below`: the mean is larger than the deviation; `within`: it is not."
     )
 
 
@@ -167,7 +170,8 @@ def notes(runs: list[RunRecord], metric: Metric, counts: set[int]) -> list[str]:
     where = one.hardware.get("gpu") or one.hardware.get("cpu")
     what = f"{metric.title} in percent on {one.metrics.get('images', '?')} test images"
     lines = [
-        f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, median.",
+        f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, "
+        "median.",
         f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}.",
         "Every trained row: " + ", ".join(f"{k} {v}" for k, v in shared.items()) + "." if shared else "",
         f"Not the same in every row: {', '.join(differ)} (training.yaml of each run)." if differ else "",

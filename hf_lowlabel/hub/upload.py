@@ -84,8 +84,8 @@ def upload(
     check_repo_id(repo_id)
     if create_pr and revision not in (None, "main"):
         raise UserError(
-            f"found create_pr with revision {revision!r}; expected a pull request against main; fix: leave "
-            "one of the two out"
+            f"create_pr opens a pull request against main, and there is a revision {revision!r} too. Leave one of them "
+            "out."
         )
     job = _Job(HfApi(token=token), make, repo_id, type, message, private, create_pr, revision or "main")
     for attempt in range(len(WAITS) + 1):
@@ -120,8 +120,8 @@ class _Job:
         info = self.head()
         if self.private and not info.private:
             raise PushError(
-                f"found the public repository {self.repo_id}; expected a private one, as was asked for; fix: "
-                "make it private on its settings page, or take another name"
+                f"A private repository was asked for, and {self.repo_id} is public. Make it private on its settings "
+                "page, or take another name."
             )
         names = [s.rfilename for s in info.siblings or ()]
         wanted = self.make(Remote(info.sha, names, lambda path: self.read(path, info.sha)))
@@ -144,8 +144,8 @@ class _Job:
         )
         if not self.is_there(wanted, made.oid):
             raise PushError(
-                f"found that not every file arrived in commit {made.oid[:12]} of {self.repo_id}; expected all "
-                f"of {', '.join(wanted)}; fix: look for patterns in the .gitignore of the repository"
+                f"Not every file arrived in commit {made.oid[:12]} of {self.repo_id}, which should hold "
+                f"{', '.join(wanted)}. Look for patterns in the .gitignore of the repository."
             )
         return self.done(made.oid, made.pr_url)
 
@@ -241,7 +241,7 @@ def check_repo_id(repo_id: str) -> None:
             raise HFValidationError("there is no namespace")
     except HFValidationError as error:
         raise UserError(
-            f"found {repo_id!r} as the name of a repository ({error}); expected org/name or user/name"
+            f"{repo_id!r} cannot be the name of a repository ({error}). Give org/name or user/name."
         ) from None
 
 
@@ -261,8 +261,8 @@ def check_access(repo_id: str, token: str | None = None) -> None:
         raise PushError(redact(explain(error, repo_id), token)) from None
     if ((who.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
         raise PushError(
-            f"found a token of {who.get('name')} that may only read; expected one that may write to {repo_id}; "
-            "fix: `hf auth login` with a write token"
+            f"The token of {who.get('name')} may only read, and not write to {repo_id}. Run `hf auth login` with a "
+            "write token."
         )
 
 
@@ -305,29 +305,29 @@ def seconds_to_wait(error: BaseException, attempt: int) -> float:
 
 
 def explain(error: BaseException, repo_id: str) -> str:
-    """found; expected; fix."""
+    """What went wrong and what to do."""
     code, said = status(error), first_line(error)
     if isinstance(error, OfflineModeIsEnabled):
-        return "found HF_HUB_OFFLINE=1; expected a connection to the Hub; fix: unset it"
+        return "HF_HUB_OFFLINE=1 forbids a connection to the Hub. Unset it."
     if isinstance(error, LocalTokenNotFoundError):
-        return "found no access token; expected one that may write; fix: `hf auth login`, or set HF_TOKEN"
+        return "There is no access token that may write. Run `hf auth login`, or set HF_TOKEN."
     if code == 401:
         return (
-            f"found no valid access token for {repo_id} ({said}); expected one that may write there; fix: `hf auth "
-            "login`, or set HF_TOKEN"
+            f"There is no valid access token for {repo_id} ({said}). Run `hf auth login` with one that may write "
+            "there, or set HF_TOKEN."
         )
     if code == 403:
         return (
-            f"found a token that may not write to {repo_id} ({said}); expected one with write access to it; fix: ask "
-            "for access, `hf auth login` with a write token, take another name, or open a pull request"
+            f"This token may not write to {repo_id} ({said}). Ask for access, run `hf auth login` with a write token, "
+            "take another name, or open a pull request."
         )
     if code == 404:
-        return f"found no {repo_id} that this token may see ({said}); expected it to exist; fix the name, or the token"
+        return f"There is no {repo_id} that this token may see ({said}). Give another name, or another token."
     if conflict(error):
-        return f"found other commits to {repo_id} each time; expected a moment without; fix: try again"
+        return f"Somebody else committed to {repo_id} first each time. Try again."
     if transient(error):
-        return f"the Hub did not answer as it should ({said}); fix: try again later"
-    return f"the Hub refused {repo_id} ({said})"
+        return f"The Hub did not answer as it should ({said}). Try again later."
+    return f"The Hub refused {repo_id} ({said})."
 
 
 def first_line(error: BaseException) -> str:

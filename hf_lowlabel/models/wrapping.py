@@ -24,7 +24,8 @@ def name_of_module(module: nn.Module) -> str:
     name = cfg.get("architecture") if isinstance(cfg, dict) else getattr(cfg, "architecture", None)
     if not name:
         raise UserError(
-            f"A {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, a module that "
+            f"A {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, a module "
+            "that "
             "timm.create_model made, or a model that create_classifier or create_backbone made."
         )
     return str(name)

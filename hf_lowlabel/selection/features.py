@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
-from ..data.image_cache import CHUNK, check_share, decode_chunks
+from ..data.decoding import CHUNK, check_share, decode_chunks
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
 from ..files import whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data.dataset import ImageDataset
-from ..data.folders import class_order
+from ..data.labels import class_order
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
 from .label_studio import read_label_studio

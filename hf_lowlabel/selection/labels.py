@@ -15,7 +15,7 @@ import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from ..data.folders import class_order
+from ..data.labels import class_order
 from ..errors import UserError
 from ..files import write_text
 

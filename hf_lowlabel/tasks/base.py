@@ -1,6 +1,7 @@
 """What a task is: one object that knows everything in which classification, segmentation and their like differ.
 
-A run, a prediction, a card and a report are written once, for `Task`; a switch on a task's name stands nowhere else. The
+A run, a prediction, a card and a report are written once, for `Task`; a switch on a task's name stands nowhere else.
+The
 defaults here are those of a task whose label is of the whole image; a task overrides what differs.
 """
 
@@ -40,7 +41,8 @@ log = logging.getLogger("hf_lowlabel")
 class Task(Speaker):
     """One kind of answer about an image.
 
-    name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings that only some tasks have. fallbacks: defaults by verb where the
+    name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings
+    that only some tasks have. fallbacks: defaults by verb where the
     method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
     """
 
@@ -161,7 +163,8 @@ class Task(Speaker):
         return dataset.with_classes(names)
 
     def test_dataset(self, data: DataArguments, names: Sequence[str] | None = None) -> ImageDataset | None:
-        """The data set's own test images: of the split that is asked for, else the first of test and validation with labels."""
+        """The data set's own test images: of the split that is asked for, else the first of test and validation with
+        labels."""
         for name in [data.test_dataset_split] if data.test_dataset_split else ["test", "validation"]:
             try:
                 other = self.open(data, name, names)
@@ -310,7 +313,8 @@ class Task(Speaker):
         """What the demo page has to know: `answer` says how it shows one ("classes", "labels" or "mask")."""
 
     def export(self, run: Path, folder: Path) -> None:
-        """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own alone."""
+        """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own
+        alone."""
         for name in MODEL_FILES:
             shutil.copyfile(run / name, folder / name)
 

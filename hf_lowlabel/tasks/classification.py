@@ -99,7 +99,8 @@ class Classification(Task):
         if isinstance(model, (str, Path)):
             if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
                 raise UserError(
-                    f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was stopped "
+                    f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was "
+                    "stopped "
                     "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "
                     "predictions.parquet. Give another --model."
                 )
@@ -312,7 +313,8 @@ def eval_view(model: nn.Module) -> View:
 def separate_views(
     kinds: dict[str, str], config: Config, dataset: ImageDataset, model: nn.Module, size: int, **more
 ) -> Separate:
-    """Views of `size` px, each with a geometry of its own. more: `multiple` of `build_view`, `geometry` of `Separate`."""
+    """Views of `size` px, each with a geometry of its own. more: `multiple` of `build_view`, `geometry` of
+    `Separate`."""
     args, prep = config.views, model.preprocessing
     flip = dataset.flip if args.flip is None else args.flip
     geometry, multiple = more.get("geometry", False), more.get("multiple", 1)

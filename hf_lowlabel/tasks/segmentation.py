@@ -120,7 +120,8 @@ class Segmentation(Task):
         for part in (at.labeled, at.validation, at.test):
             for i in part[~dataset.has_target[part]]:
                 raise UserError(
-                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the image out "
+                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the image "
+                    "out "
                     "of the split: labeled, validation and test images need one."
                 )
         return split
@@ -129,8 +130,10 @@ class Segmentation(Task):
         """Masks hold numbers, so that classes and their order have to be the same."""
         if list(dataset.class_names) != list(names):
             raise UserError(
-                f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or split "
-                f"{', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same order with "
+                f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or "
+                "split "
+                f"{', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same order "
+                "with "
                 "--classes."
             )
         return dataset
@@ -176,9 +179,12 @@ class Segmentation(Task):
         if isinstance(model, (str, Path)):
             try:
                 model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
-            except OSError as error:
+            except UserError:
+                raise
+            except (OSError, ValueError) as error:
                 raise UserError(
-                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a "
+                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved "
+                    "model or a "
                     "Hub id with model.safetensors."
                 ) from error
         return model.to(best_device(device)).eval()
@@ -266,7 +272,8 @@ class Segmentation(Task):
         window: int | None = None,
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the image
+        """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the
+        image
         under their colours. A row: file, mask, overlay, mean confidence, and the share of the pixels of each class."""
         names, square = self.names_of(model), window and (window, window)
         for file, place, image in images:

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from ..models import needs_package
 from ..records import Metric, RunRecord
 
 
 class Speaker(abc.ABC):
-    """name: in `RunRecord.kind`. product: what a run leaves. metrics: the table of its numbers. pipeline_tag: the Hub's.
+    """name: in `RunRecord.kind`. product: what a run leaves. metrics: the table of its numbers. pipeline_tag: the
+    Hub's.
     first_picture: of a card. label_words: what its labels are called.
     """
 
@@ -26,7 +28,8 @@ class Speaker(abc.ABC):
 
     @abc.abstractmethod
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
-        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name -> link."""
+        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name ->
+        link."""
 
     @abc.abstractmethod
     def limits(self, record: RunRecord) -> list[str]:
@@ -47,6 +50,10 @@ class Speaker(abc.ABC):
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         """Charts of a report, HTML."""
         return []
+
+    def needs_package(self, record: RunRecord) -> bool:
+        """Whether the model loads only after `import hf_lowlabel.models`."""
+        return record.architecture is not None and needs_package(record.architecture)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """As others load it."""

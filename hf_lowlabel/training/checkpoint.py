@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there: safetensors and JSON in a temporary folder, hashes, fsync, one rename.
 
-    checkpoints/step-00000200/   objective.safetensors  optimizer.safetensors  state.json  manifest.json (SHA-256 of each)
+    checkpoints/step-00000200/   objective.safetensors  optimizer.safetensors  state.json  manifest.json (SHA-256 of
+    each)
 
 The older checkpoint goes only after the newer one is committed. A damaged one is found by its hashes, reported, and the
 one before it is taken. Nothing is ever unpickled.
@@ -30,7 +31,8 @@ _NAME = re.compile(r"^step-(\d{8})$")
 def save_checkpoint(
     folder: Path, step: int, objective: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict, keep: int
 ) -> Path:
-    """Commit a checkpoint for `step` under `folder` and drop all but the newest `keep`. Called by the main process only."""
+    """Commit a checkpoint for `step` under `folder` and drop all but the newest `keep`. Called by the main process
+    only."""
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -53,7 +55,8 @@ def save_checkpoint(
         last = next(iter(checkpoints(folder)), None)
         kept = f"The last whole checkpoint is {last.name}." if last else "There is no earlier checkpoint."
         raise UserError(
-            f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free some space "
+            f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free "
+            "some space "
             f"in {folder.parent} and go on with --resume."
         ) from e
     for old in checkpoints(folder)[keep:]:
@@ -69,7 +72,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor], dict] | None:
-    """(path, objective tensors, optimizer tensors, state) of the newest whole checkpoint; None when there is none at all.
+    """(path, objective tensors, optimizer tensors, state) of the newest whole checkpoint; None when there is none at
+    all.
 
     Raises UserError when checkpoints exist and every one is damaged.
     """

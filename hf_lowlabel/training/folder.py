@@ -37,7 +37,8 @@ def claim(folder: str | Path, resume: bool) -> Path:
     except BlockingIOError as e:
         lock.seek(0)
         raise UserError(
-            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or wait for it."
+            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or "
+            "wait for it."
         ) from e
     except OSError as e:  # a network file system without locks
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
@@ -46,7 +47,8 @@ def claim(folder: str | Path, resume: bool) -> Path:
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
         raise UserError(
-            f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another --output-dir to "
+            f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another --output-dir "
+            "to "
             "start a new one (--init-from takes over the weights of an old one)."
         )
     lock.seek(0)
@@ -58,7 +60,8 @@ def claim(folder: str | Path, resume: bool) -> Path:
 
 
 def forget(folder: Path) -> None:
-    """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty folder."""
+    """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty
+    folder."""
     left = {p.name for p in folder.iterdir()} - IGNORED
     if left <= NOTES:
         for name in left:

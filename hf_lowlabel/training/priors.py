@@ -57,7 +57,8 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
         )
     if priors.ndim != 2 or tuple(priors.shape) != (len(known), len(names)):
         raise UserError(
-            f"The prior pseudo-labels in {str(path)!r} are {tuple(priors.shape)}, for {len(known)} images and {len(names)} "
+            f"The prior pseudo-labels in {str(path)!r} are {tuple(priors.shape)}, for {len(known)} images and "
+            f"{len(names)} "
             "classes. Make them again."
         )
     if not priors.isfinite().all() or priors.min() < 0:
@@ -69,7 +70,8 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     missing = [id for id in ids if id not in row]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. Make them "
+            f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. Make "
+            "them "
             "from the same data and split."
         )
     return priors[[row[id] for id in ids]][:, columns]

@@ -1,4 +1,5 @@
-"""What a run leaves in its folder: model, split, metrics, pictures, settings, and the record of which its card is made."""
+"""What a run leaves in its folder: model, split, metrics, pictures, settings, and the record of which its card is
+made."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class Recorder:
         other = RunRecord.from_json(Path(folder, "run.json"))
         if other.kind != self.kind or not other.metrics:
             raise UserError(
-                f"The run in {folder} cannot be compared with: it is one of {other.kind} with{'' if other.metrics else 'out'} "
+                f"The run in {folder} cannot be compared with: it is one of {other.kind} "
+                f"with{'' if other.metrics else 'out'} "
                 f"results. Give a finished run of {self.kind} as --compare-supervised, or leave it out."
             )
 
@@ -107,7 +109,8 @@ class Recorder:
         self.saw_test = images_seen(self.start[0], dataset, ids, self.start[1]) or None
         if self.saw_test:
             log.warning(
-                "%d of the %d test images are among those that %s was trained on: results on them may be too good. Give "
+                "%d of the %d test images are among those that %s was trained on: results on them may be too good. "
+                "Give "
                 "the same --split to pretrain, which then leaves them out",
                 self.saw_test,
                 len(indices),
@@ -218,7 +221,8 @@ def describe(network) -> tuple[str, int | None, dict[str, Any]]:
 
 
 def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None:
-    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code, written aside and moved into place
+    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code, written aside and moved into
+    place
     one by one, config.json as the last, which says that the model is complete.
 
     Raises:
@@ -234,7 +238,8 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
             os.replace(file, folder / file.name)
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
         raise UserError(
-            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as it was. "
+            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as it "
+            "was. "
             "Free some space and go on with --resume."
         ) from e
     finally:

@@ -22,7 +22,8 @@ import numpy as np
 
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.permutation import epoch_permutation
-from hf_lowlabel.records import collect_hardware, collect_versions, write_text
+from hf_lowlabel.files import write_text
+from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.as3l import finetune_features, multi_cluster
 from hf_lowlabel.selection.clustering import backend, unit
 from hf_lowlabel.selection.features import extract

@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.verbs import priors
+from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 
 def pixels_rows(split, source) -> dict[str, float]:
@@ -46,8 +46,8 @@ def pixels_rows(split, source) -> dict[str, float]:
 def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[int, dict[str, float]]:
     """Test accuracy by budget and row; pretraining sees no label, so all budgets share it."""
     source, out = load_source("digits"), {}
-    shared, pre, fine = settings(pretraining)
-    common = dict(**shared, seed=seed, save_steps=10**6, eval_steps=10**6)
+    pre = DIGITS_PRETRAIN[pretraining]
+    common = dict(**DIGITS_SHARED, seed=seed, save_steps=10**6, eval_steps=10**6)
     unlabeled, backbone = folder / "unlabeled.json", str(folder / "backbone")
     replace(make_split(source, budgets[0], seed=seed, class_balanced=True, test_fraction=0.2), labeled={}).save(
         unlabeled
@@ -65,7 +65,7 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
             begin = time.perf_counter()
             weights = {"model": backbone} if start else {"from_scratch": True}
             run = finetune(
-                **{**common, **fine, **weights, **more},
+                **{**common, **DIGITS_FINETUNE, **weights, **more},
                 split=str(manifest),
                 metric_for_best_model="last",
                 output_dir=str(folder / f"{name} {labels}"),
@@ -81,7 +81,7 @@ def rows(budgets: list[int], pretraining: str, seed: int, folder: Path) -> dict[
         train(f"{pretraining} + supervised", start=True, method="supervised")
         train(f"{pretraining} + FixMatch", start=True, method="fixmatch")
         prior = str(folder / f"priors-{labels}.safetensors")
-        worth = priors(backbone, "digits", split=str(manifest), output=prior, seed=seed, **PRIORS)
+        worth = priors(backbone, "digits", split=str(manifest), output=prior, seed=seed, **DIGITS_PRIORS)
         out[labels][f"{pretraining}, priors alone (training images)"] = worth["accuracy"]
         train(f"{pretraining} + priors + FlexMatch", start=True, prior=prior, **FROM_PRIORS)
     return out
@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=int, nargs="+", default=[40, 10])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--pretraining", default="simclr", choices=PRETRAIN)
+    parser.add_argument("--pretraining", default="simclr", choices=DIGITS_PRETRAIN)
     parser.add_argument("--output", help="JSON file for the results")
     args = parser.parse_args()
     result = {"hardware": collect_hardware(), "versions": collect_versions(), "accuracy": {}}

@@ -23,14 +23,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from hf_lowlabel.training.demo import PRETRAIN
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.files import write_text
 from hf_lowlabel.hub.table import methods_table
 from hf_lowlabel.methods import find, methods_for
-from hf_lowlabel.records import write_text
-from hf_lowlabel.settings import methods_for
+from hf_lowlabel.tasks.demos import DIGITS_PRETRAIN
 
 SHARED = dict(
     dataset="digits",
@@ -58,7 +57,7 @@ ROWS = {
     "supervised-weak": ("supervised", dict(strong=False)),
     "fixmatch-apart": ("fixmatch", dict(concat_weak=False)),
 }  # row -> method, its arguments
-STARTS = ("scratch", *PRETRAIN)  # or weights pretrained as in `hf-lowlabel demo`
+STARTS = ("scratch", *DIGITS_PRETRAIN)  # or weights pretrained as in `hf-lowlabel demo`
 
 TITLE = """# All methods on digits
 
@@ -89,7 +88,7 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: 
     for start in starts:
         if start != "scratch":
             none = str(root / f"split-{labels[0]}-{seed}.json")  # pretraining looks at its test images alone
-            once(pretrain, root / f"{start}-{seed}", **common, **scratch, **PRETRAIN[start], split=none)
+            once(pretrain, root / f"{start}-{seed}", **common, **scratch, **DIGITS_PRETRAIN[start], split=none)
         weights = scratch if start == "scratch" else dict(model=str(root / f"{start}-{seed}"))
         for number in labels:
             for row in rows:
@@ -137,7 +136,7 @@ def main() -> None:
         one_seed(root, seed, args.labels, args.starts, args.methods, args.model)
     done = sorted(p.parent for start in STARTS for p in (root / start).glob("*/metrics.json"))
     if not done:
-        raise UserError(f"found no finished run in {root}; expected some to make a table of")
+        raise UserError(f"There is no finished run in {root} to make a table of.")
     text = methods_table(done)
     write_text(root / "table.md", text)
     if args.page:

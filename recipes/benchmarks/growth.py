@@ -44,20 +44,28 @@ class Repeated:
         return Image.fromarray(self.images[i % len(self.images)])
 
 
-def generated(split: str, count: int):
-    """A source as `load_source` would return it: `count` images of ten classes, the first of them labeled."""
+def generated(count: int, spent: dict):
+    """A data set as `load_source` would open it: `count` images of ten classes, the first of them labeled.
+
+    It counts the seconds of the processor that decoding takes.
+    """
     import numpy as np
 
     from hf_lowlabel.data.dataset import ImageDataset, fingerprint
-    from hf_lowlabel.errors import MissingSplit
 
-    if split != "train":
-        raise MissingSplit(f"found no split {split!r}")
+    class Watched(ImageDataset):
+        def decode(self, *args, **kwargs):
+            begin = time.thread_time()
+            try:
+                return super().decode(*args, **kwargs)
+            finally:
+                spent["reading"] += time.thread_time() - begin
+
     ids, names = [f"{i:08d}.jpg" for i in range(count)], [str(k) for k in range(10)]
     labels = np.where(np.arange(count) < LABELED, np.arange(count) % 10, -1)
     images = np.random.default_rng(0).integers(0, 256, (min(count, DISTINCT), SIDE, SIDE, 3), dtype=np.uint8)
     print_ = fingerprint(ids, labels, names, [3 * SIDE * SIDE] * count)
-    return ImageDataset("generated", None, split, None, ids, labels, names, print_, None, True, Repeated(images))
+    return Watched("generated", None, "train", None, ids, labels, names, print_, None, True, Repeated(images))
 
 
 def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
@@ -65,47 +73,42 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
     import psutil
     import torch
 
-    from hf_lowlabel import finetune
-    from hf_lowlabel.data import digits
-    from hf_lowlabel.training import finetune_run, setup  # noqa: F401, imported before the clock starts
-    from hf_lowlabel.training.loop import Loop
+    from hf_lowlabel import Callback, finetune
+    from hf_lowlabel.methods import find
 
     torch.set_num_threads(1)
-    seen: dict = {"reading_s": 0.0, "images_mib": 0.0}
-    wall, cpu, marks = [], [], {}
-    real_step, real_pool = Loop.train_step, setup.build_cache
+    spent, seen, wall, cpu, marks = {"reading": 0.0}, {}, [], [], {}
 
-    def build(source, indices, **options):
-        begin = time.process_time()
-        made = real_pool(source, indices, **options)
-        seen["reading_s"] += time.process_time() - begin
-        seen["images_mib"] += made.nbytes / 2**20
-        seen.setdefault("pool", type(made).__name__)
-        return made
+    def now() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
 
-    def step(self, batch):
-        now = time.perf_counter(), time.process_time()
-        if "step" in marks:  # from the end of the last step: making the batch counts
-            now = marks["step"]
-        else:
-            seen["start_s"], seen["start_wall_s"] = now[1] - marks["start"][1], now[0] - marks["start"][0]
-        out = real_step(self, batch)
-        marks["step"] = time.perf_counter(), time.process_time()
-        wall.append(1e3 * (marks["step"][0] - now[0]))
-        cpu.append(1e3 * (marks["step"][1] - now[1]))
-        return out
+    class FlexMatch(find("flexmatch")):
+        """The first batch ends the start-up."""
 
-    digits.digits = lambda split="train": generated(split, pool)
-    Loop.train_step, setup.build_cache = step, build
+        def forward(self, batch, t):
+            if "first" not in marks:
+                marks["first"] = marks["step"] = now()
+                seen["reading_s"] = spent["reading"]
+            return super().forward(batch, t)
+
+    class Clock(Callback):
+        """A step lasts from the end of the last one: making its batch counts."""
+
+        def on_step_end(self, state, scalars):
+            before, marks["step"] = marks["step"], now()
+            wall.append(1e3 * (marks["step"][0] - before[0]))
+            cpu.append(1e3 * (marks["step"][1] - before[1]))
+
+    source = generated(pool, spent)
     before = psutil.Process().memory_info().rss
-    marks["start"] = time.perf_counter(), time.process_time()
+    marks["start"] = now()
     done = finetune(
-        dataset="digits",
+        dataset=source,
         model="cnn6_16",
         from_scratch=True,
         image_size=SIDE,
         stored_size=SIDE,
-        method="flexmatch",
+        method=FlexMatch,
         num_labels=40,
         batch_size=BATCH,
         unlabeled_ratio=ratio,
@@ -117,11 +120,15 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
         eval_steps=10**6,
         save_steps=10**6,
         output_dir=str(Path(output).parent / "run"),
+        callbacks=[Clock()],
     )
+    seen["start_wall_s"], seen["start_s"] = (b - a for a, b in zip(marks["start"], marks["first"], strict=True))
+    caches = done.recorder.caches
+    seen |= {"pool": type(caches[0]).__name__, "images_mib": sum(cache.nbytes for cache in caches) / 2**20}
     seen["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20
     seen |= {"step_ms": statistics.median(cpu[2:]), "step_wall_ms": statistics.median(wall[2:])}
     seen["slowest_ms"] = max(cpu[1:])
-    seen["loss"] = next(row["loss"] for row in done.loop.history if "loss" in row)  # rounding doubles with every step
+    seen["loss"] = next(row["loss"] for row in done.history if "loss" in row)  # rounding doubles with every step
     if os.environ.get("RANK", "0") == "0":
         Path(output).write_text(json.dumps(seen))
 

@@ -19,8 +19,9 @@ import torch
 from digits_methods import once
 
 from hf_lowlabel import finetune, pretrain
+from hf_lowlabel.files import write_text
 from hf_lowlabel.hub.table import methods_table
-from hf_lowlabel.records import collect_hardware, write_text
+from hf_lowlabel.records import collect_hardware
 
 ROWS = {
     "supervised-weak": ("supervised", dict(strong=False, ema_decay=0.99)),

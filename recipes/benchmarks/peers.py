@@ -28,10 +28,8 @@ from timing import clock, report
 from torch.utils.data import DataLoader, Dataset
 from views import pil_pipeline
 
-from hf_lowlabel.data import digits
+from hf_lowlabel import Callback, finetune, pretrain
 from hf_lowlabel.models import create_backbone, create_classifier
-from hf_lowlabel.training import runs
-from hf_lowlabel.training.loop import Loop
 
 WARM = 2  # steps of a round that are not counted
 
@@ -137,19 +135,22 @@ def peer_round(step: Callable[[], None], steps: int, now: Callable[[], float]) -
     return (now() - begin) / steps
 
 
-def our_round(args, now: Callable[[], float]) -> float:
+class Clock(Callback):
+    """The time at the end of the warm steps and of the last."""
+
+    def __init__(self, now: Callable[[], float]):
+        self.now, self.times = now, []
+
+    def on_step_end(self, state, scalars) -> None:
+        if state.step in (WARM, state.max_steps):
+            self.times.append(self.now())
+
+
+def our_round(args, source, now: Callable[[], float]) -> float:
     """Seconds a step of `finetune` or `pretrain`, from the end of the warm steps to the end of the last."""
-    times: list[float] = []
-    original = Loop.train_step
-
-    def timed(self, batch):
-        out = original(self, batch)
-        if self.step in (WARM, self.steps):
-            times.append(now())
-        return out
-
+    watch = Clock(now)
     settings = dict(
-        dataset="digits",
+        dataset=source,
         model=args.model,
         from_scratch=True,
         image_size=args.size,
@@ -165,13 +166,10 @@ def our_round(args, now: Callable[[], float]) -> float:
     )
     if args.case == "fixmatch":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
-    Loop.train_step = timed
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            (runs.finetune if args.case == "fixmatch" else runs.pretrain)(**settings, output_dir=folder)
-    finally:
-        Loop.train_step = original
-    return (times[-1] - times[0]) / args.steps
+    train = finetune if args.case == "fixmatch" else pretrain
+    with tempfile.TemporaryDirectory() as folder:
+        train(**settings, output_dir=folder, callbacks=[watch])
+    return (watch.times[-1] - watch.times[0]) / args.steps
 
 
 def main() -> None:
@@ -196,14 +194,13 @@ def main() -> None:
     args.batch_size = args.batch_size or (8 if args.case == "fixmatch" else 32)
     torch.set_num_threads(args.threads)
     source = generated(args.size, args.pool)
-    digits.digits = lambda split="train": source
     images = [source.image(i).convert("RGB") for i in range(args.pool)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step = (fixmatch_peer if args.case == "fixmatch" else byol_peer)(args, images, device)
     now = (
         time.perf_counter if args.workers and device.type == "cpu" else clock
     )  # workers' seconds are not this process's
-    pairs = [(our_round(args, now), peer_round(step, args.steps, now)) for _ in range(args.rounds)]
+    pairs = [(our_round(args, source, now), peer_round(step, args.steps, now)) for _ in range(args.rounds)]
     mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     per_step = args.batch_size * (1 + args.unlabeled_ratio) if args.case == "fixmatch" else args.batch_size
     report(

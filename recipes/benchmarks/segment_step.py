@@ -18,37 +18,20 @@ import torch
 from timing import WARM, compare, report
 
 from hf_lowlabel import finetune
-from hf_lowlabel.data import shapes
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, Masks
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, Masks, Origin, make_dataset
 from hf_lowlabel.training.loop import Loop
 
 CLASSES, PHOTO = 21, (375, 500)
 
 
-def generated(split: str, count: int) -> ImageDataset:
+def generated(count: int) -> ImageDataset:
     """Random photos and masks, in memory."""
     rng = np.random.default_rng(0)
-    count = count if split == "train" else 2
-    images, masks = (
-        rng.integers(0, top, (count, *PHOTO, *deep), dtype=np.uint8) for top, deep in ((256, (3,)), (CLASSES, ()))
-    )
+    images = rng.integers(0, 256, (count, *PHOTO, 3), dtype=np.uint8)
+    masks = Masks(ArrayReader(rng.integers(0, CLASSES, (count, *PHOTO), dtype=np.uint8)))
     ids, names = [f"{i:06d}" for i in range(count)], [f"class {k}" for k in range(CLASSES)]
-    masked = Masks(ArrayReader(masks))
-    return ImageDataset(
-        "generated",
-        None,
-        split,
-        None,
-        ids,
-        np.zeros(count),
-        names,
-        "0" * 64,
-        None,
-        True,
-        ArrayReader(images),
-        1,
-        masked,
-    )
+    known, reader = np.ones(count, dtype=bool), ArrayReader(images)
+    return make_dataset(Origin("generated", "train"), ids, known, names, ids, reader, masks=masks)
 
 
 def bare(loop: Loop, batch: dict) -> None:
@@ -81,10 +64,9 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file for the result")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    shapes.shapes = lambda split="train": generated(split, args.pool)
     settings = dict(
         task="segmentation",
-        dataset="shapes",
+        dataset=generated(args.pool),
         model=args.model,
         from_scratch=True,
         method=args.method,
@@ -92,6 +74,7 @@ def main() -> None:
         image_size=args.size,
         batch_size=args.batch_size,
         num_labels=10,
+        test_fraction=0.02,
         max_steps=args.steps + WARM,
         precision=args.precision,
         eval_steps=10**6,

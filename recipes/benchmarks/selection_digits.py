@@ -24,15 +24,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hf_lowlabel.training.demo import FROM_PRIORS, PRETRAIN, PRIORS, settings
 from sklearn.semi_supervised import LabelSpreading
 
 from hf_lowlabel import ImageDataset, Split, UserError, finetune, load_source, make_split, pretrain
-from hf_lowlabel.records import collect_hardware, collect_versions, write_text
+from hf_lowlabel.files import write_text
+from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.clustering import unit
 from hf_lowlabel.selection.features import Features, extract
 from hf_lowlabel.selection.strategies import STRATEGIES, choose
 from hf_lowlabel.selection.verbs import priors
+from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 COLUMNS = {
     "classes": ("classes of 10", "{:.1f}"),
@@ -58,11 +59,11 @@ def prepare(args: argparse.Namespace, folder: Path, source: ImageDataset) -> tup
     path = folder / "held-out.json"
     if not path.is_file():
         replace(make_split(source, args.budget, seed=0, test_fraction=0.2), labeled={}).save(path)
-    shared, pre, _ = settings(args.pretraining)
+    pre = dict(DIGITS_PRETRAIN[args.pretraining])
     pre["max_steps"] = args.pretrain_steps or pre["max_steps"]
     if not (folder / "backbone" / "metrics.json").is_file():
         pretrain(
-            **shared,
+            **DIGITS_SHARED,
             **pre,
             from_scratch=True,
             split=str(path),
@@ -85,8 +86,9 @@ def run(
     rows = choose(strategy, unit(found.values), args.budget, seed, source.labels[found.indices])
     picked = found.indices[rows]
     split = replace(base, seed=seed, labeled={source.ids[i]: source.class_names[source.labels[i]] for i in picked})
-    shared, _, fine = settings(args.pretraining)
-    fine |= dict(FROM_PRIORS, max_steps=args.steps, eval_steps=max(1, args.steps // 5), save_steps=10**6)
+    fine = DIGITS_FINETUNE | dict(
+        FROM_PRIORS, max_steps=args.steps, eval_steps=max(1, args.steps // 5), save_steps=10**6
+    )
     with tempfile.TemporaryDirectory() as aside:
         manifest, prior = Path(aside, "split.json"), Path(aside, "priors.safetensors")
         split.save(manifest)
@@ -96,10 +98,10 @@ def run(
             split=str(manifest),
             output=str(prior),
             seed=seed,
-            **(PRIORS if args.priors == "demo" else {}),
+            **(DIGITS_PRIORS if args.priors == "demo" else {}),
         )
         done = finetune(
-            **{**shared, **fine, "model": backbone},
+            **{**DIGITS_SHARED, **fine, "model": backbone},
             seed=seed,
             split=str(manifest),
             prior=str(prior),
@@ -153,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--budget", type=int, default=10, help="labels")
-    parser.add_argument("--pretraining", choices=list(PRETRAIN), default="simclr")
+    parser.add_argument("--pretraining", choices=list(DIGITS_PRETRAIN), default="simclr")
     parser.add_argument("--pretrain-steps", type=int, help="of the backbone (default: those of the demo)")
     parser.add_argument("--priors", choices=("demo", "as3l"), default="demo")
     parser.add_argument("--steps", type=int, default=400, help="of FlexMatch")

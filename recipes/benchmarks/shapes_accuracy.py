@@ -17,9 +17,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from hf_lowlabel.training.segment_demo import rows
-
+from hf_lowlabel import finetune, load_segmentation, pretrain
+from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.records import collect_hardware, collect_versions
+from hf_lowlabel.tasks.demos import SHAPES_FINETUNE, SHAPES_METHODS, SHAPES_PRETRAIN, SHAPES_SHARED
+from hf_lowlabel.training.preparing import Run
 
 ROWS = {
     "supervised": (False, "supervised"),
@@ -27,7 +29,24 @@ ROWS = {
     "CutMix": (False, "cutmix"),
     "PixPro + supervised": (True, "supervised"),
     "PixPro + CutMix": (True, "cutmix"),
-}
+}  # name -> (after target pretraining, settings)
+
+
+def rows(folder: Path, num_labels: int, seed: int, wanted: list[str]) -> dict[str, Run]:
+    """Runs by name, all on one split."""
+    make_split(load_segmentation("shapes"), num_labels, seed=seed).save(folder / "split.json")
+    common = dict(SHAPES_SHARED, seed=seed, split=str(folder / "split.json"))
+    scratch, backbone = dict(from_scratch=True), folder / "pretrained"
+    if any(ROWS[name][0] for name in wanted):
+        print("target pretraining without masks (PixPro)", flush=True)
+        pretrain(**common, **scratch, **SHAPES_PRETRAIN, output_dir=str(backbone))
+    runs = {}
+    for name in wanted:
+        pretrained, method = ROWS[name]
+        start = dict(model=str(backbone)) if pretrained else scratch
+        settings = {**common, **start, **SHAPES_FINETUNE, **SHAPES_METHODS[method]}
+        runs[name] = finetune(**settings, output_dir=str(folder / name))
+    return runs
 
 
 def main() -> None:
@@ -42,7 +61,7 @@ def main() -> None:
         table: dict[str, list[float]] = {name: [] for name in args.rows}
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                runs = rows(Path(folder), labels, seed, {name: ROWS[name] for name in args.rows})
+                runs = rows(Path(folder), labels, seed, args.rows)
             for name, values in table.items():
                 values.append(runs[name].metrics["miou"])
                 print(f"{labels} masks, seed {seed}: {name} {values[-1]:.2%}", flush=True)

@@ -19,31 +19,19 @@ import numpy as np
 import torch
 from timing import WARM, compare, report
 
-from hf_lowlabel.cli import key_values
-from hf_lowlabel.data import dataset, digits
-from hf_lowlabel.methods import METHODS
-from hf_lowlabel.training import runs
+import hf_lowlabel
+from hf_lowlabel.cli.train import key_values
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
+from hf_lowlabel.methods import verb_of
 from hf_lowlabel.training.loop import Loop
 
 
-def generated(side: int, count: int) -> dataset.ImageDataset:
+def generated(side: int, count: int) -> ImageDataset:
     """Random images of ten classes, in memory."""
     rng = np.random.default_rng(0)
-    labels = np.arange(count) % 10
-    reader = dataset.ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
-    return dataset.ImageDataset(
-        "generated",
-        None,
-        "train",
-        None,
-        [f"{i:06d}" for i in range(count)],
-        labels,
-        [str(k) for k in range(10)],
-        "0" * 64,
-        None,
-        True,
-        reader,
-    )
+    reader = ArrayReader(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    ids, names = [f"{i:06d}" for i in range(count)], [str(k) for k in range(10)]
+    return make_dataset(Origin("generated", "train"), ids, np.arange(count) % 10, names, ids, reader)
 
 
 class Bare:
@@ -96,10 +84,9 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file for the result")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    verb = METHODS[args.method].verb
-    digits.digits = lambda split="train": generated(args.size, args.pool)
+    verb = verb_of(args.method)
     settings = dict(
-        dataset="digits",
+        dataset=generated(args.size, args.pool),
         model=args.model,
         from_scratch=True,
         image_size=args.size,
@@ -118,7 +105,7 @@ def main() -> None:
     if verb == "finetune":
         settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
     with tempfile.TemporaryDirectory() as folder:
-        report(args, compare(lambda: getattr(runs, verb)(**settings, output_dir=folder), Bare(verb)))
+        report(args, compare(lambda: getattr(hf_lowlabel, verb)(**settings, output_dir=folder), Bare(verb)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The loss of every method with embeddings and memories, step after step, against float64 numpy written from the papers."""
+"""The loss of every method with embeddings and memories, step after step, against float64 numpy written from the
+papers."""
 
 import math
 

@@ -25,7 +25,7 @@ def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
         "metrics.json": {"accuracy": 0.5},
     }.items():
         (folder / name).write_text(json.dumps(content))
-    (folder / "training.yaml").write_text(f"lr: {value}\noutput_dir: {folder}\ndataset: {folder}/photos\n")
+    (folder / "training.yaml").write_text(f"learning_rate: {value}\noutput_dir: {folder}\ndataset: {folder}/photos\n")
     (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     Image.new("L", (4, 4), int(value) % 256).save(folder / "curves.png")
     (folder / "checkpoints" / "step-1").mkdir(parents=True)
@@ -51,7 +51,8 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def without_pictures(patch) -> None:
-    """Runs leave empty pictures: to draw them takes longer than the few steps of a test that looks at something else."""
+    """Runs leave empty pictures: to draw them takes longer than the few steps of a test that looks at something
+    else."""
     from hf_lowlabel.evaluation import plots
 
     for name in ("curves", "predictions", "confusion", "reliability"):

@@ -16,8 +16,9 @@ from PIL import Image
 
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.hub.card import template, write_card, write_card_safely
-from hf_lowlabel.hub.card_parts import cell, code, duration, snippets
 from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
+from hf_lowlabel.tasks import of_record
+from hf_lowlabel.text import cell, code, duration
 
 NAMES = ["cat", "dog", "snow_leopard", "a|b", "`tick`", "<b>owl</b>"]
 
@@ -98,7 +99,7 @@ def test_every_fact_is_there(tmp_path):
         "sha256 `9999999999999999`",
         "700 steps in 1 h 2 min on NVIDIA H100",
         "```bash\nhf-lowlabel finetune --dataset org/pets --seed 3\n```",
-        "| lr | `0.03` |",
+        "| learning_rate | `0.03` |",
         "| method_args | `{'tau': 0.95}` |",
         "| version of torch | `2.15.0` |",
         "| seed | `3` |",
@@ -227,14 +228,15 @@ def test_a_failing_card_is_a_warning(tmp_path, caplog):
 def test_templates_are_found_in_a_checkout_and_in_an_installed_package(tmp_path, monkeypatch):
     from hf_lowlabel.hub import card
 
-    checkout = template("backbone")
+    checkout = template()
     assert checkout.parent.name == "model_cards"
     package = tmp_path / "site-packages" / "hf_lowlabel"
-    (package / "model_cards").mkdir(parents=True), (package / "model_cards" / "backbone.md").touch()
+    (package / "model_cards").mkdir(parents=True), (package / "model_cards" / "card.md").touch()
     monkeypatch.setattr(card, "__file__", str(package / "hub" / "card.py"))
-    assert template("backbone") == package / "model_cards" / "backbone.md"
+    assert template() == package / "model_cards" / "card.md"
+    (package / "model_cards" / "card.md").unlink()
     with pytest.raises(FileNotFoundError, match="not complete"):
-        template("classification")
+        template()
 
 
 def test_duration():
@@ -321,7 +323,7 @@ def test_unet_is_offered_where_smp_can_build_it(architecture, stride, fits):
     facts = RunRecord(
         "backbone", architecture=architecture, hyperparameters={"output_stride": stride} if stride else {}
     )
-    assert any("smp.Unet" in code for code in snippets(facts, "pets")) == fits
+    assert any("smp.Unet" in code for code in of_record("backbone").snippets(facts, "pets")) == fits
 
 
 @pytest.mark.parametrize(
@@ -341,7 +343,8 @@ def test_what_learns_from_labels_alone_is_not_tagged_semi_supervised(method, giv
 
 
 def test_snippets_name_the_hub_once_pushed():
-    both = snippets(RunRecord("backbone", hub_id="me/pets", architecture="resnet10t"), "me/pets")
+    facts = RunRecord("backbone", hub_id="me/pets", architecture="resnet10t")
+    both = of_record("backbone").snippets(facts, "me/pets")
     assert (
         'from_pretrained("me/pets")' in both[0] and '"hf-hub:me/pets"' in both[1] and '"tu-hf-hub:me/pets"' in both[2]
     )

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hf_lowlabel.hub.lineage import compare_with, lineage_of
 
 from hf_lowlabel import records as f
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.tasks import of_record
+from hf_lowlabel.training.lineage import compare_with, lineage_of
 
 
 def run(**changes):
@@ -51,7 +52,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match="did you mean 'method'"):
         f.RunRecord.from_json(path)
     with pytest.raises(UserError, match="did you mean 'classification'"):
-        f.RunRecord("clasification")
+        of_record("clasification")
 
 
 def test_lineage_continues_from_a_folder(tmp_path):

@@ -142,7 +142,7 @@ def test_ours(pushed):
 
 
 def test_lineage_of_a_pushed_model(pushed, module_hub):
-    from hf_lowlabel.hub.lineage import lineage_of, starting_weights
+    from hf_lowlabel.training.lineage import lineage_of, starting_weights
 
     module_hub.add(
         "model",

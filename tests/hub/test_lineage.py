@@ -1,4 +1,4 @@
-"""Weights that have seen the test images: noticed before training, said on the card of every run that starts from them."""
+"""Weights that have seen the test images: noticed before training, said on the card of runs that start from them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 import logging
 
 import pytest
-from hf_lowlabel.hub.lineage import images_seen
 from hub_runs import without_pictures
 from huggingface_hub import ModelCard
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import RunRecord
+from hf_lowlabel.training.lineage import images_seen
 
 TINY = dict(dataset="digits", image_size=16, stored_size=16, color=False, max_steps=1, eval_steps=9, device="cpu")
 WARNING = "are among those that"

@@ -1,4 +1,5 @@
-"""A push when the Hub, the network or somebody else interferes: the repository is the old model or the new one, whole."""
+"""A push when the Hub, the network or somebody else interferes: the repository is the old model or the new one,
+whole."""
 
 from __future__ import annotations
 
@@ -165,7 +166,7 @@ def test_somebody_else_commits_every_time(hub, runs):
 
     hub.add("model", "org/pets", {"config.json": b"{}"})
     hub.before = interfere
-    with pytest.raises(PushError, match="found other commits to org/pets each time"):
+    with pytest.raises(PushError, match="Somebody else committed to org/pets first each time"):
         push(runs[0], "org/pets")
     assert set(hub.repos["model", "org/pets"].content()) == {"config.json", "figure.png"}
 

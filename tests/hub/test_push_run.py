@@ -8,6 +8,7 @@ import pytest
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.upload import PushError
 from hf_lowlabel.records import RunRecord
 
@@ -35,8 +36,8 @@ def run(tmp_path_factory):
     return finetune(**TINY, output_dir=str(tmp_path_factory.mktemp("runs") / "digits"))
 
 
-def test_a_run_and_the_command_line_push_the_same(hub, run, capsys):
-    done = run.push_to_hub("org/digits", private=True)
+def test_python_and_the_command_line_push_the_same(hub, run, capsys):
+    done = push(run.folder, "org/digits", private=True)
     there = hub.repos["model", "org/digits"].content()
     assert {
         "model.safetensors",
@@ -80,16 +81,17 @@ def test_the_command_line_says_what_is_wrong(hub, run, capsys, monkeypatch):
 
 
 def test_at_the_end_of_a_run(hub, tmp_path, monkeypatch):
-    """Who may not push hears it before training; a Hub that fails at the end leaves a whole run and says how to go on."""
+    """Who may not push hears it before training; a Hub that fails at the end leaves a whole run, and says what to
+    do."""
     from hf_lowlabel import finetune
-    from hf_lowlabel.training import runs
+    from hf_lowlabel.training import run as training
 
     with monkeypatch.context() as patch:
         patch.setenv("HF_TOKEN", "hf_read")
-        patch.setattr(runs.finetune_run, "run", lambda *a: pytest.fail("training began"))
+        patch.setattr(training, "prepare", lambda *a: pytest.fail("training began"))
         with pytest.raises(PushError, match="may only read"):
             finetune(**TINY, push_to_hub="org/digits", output_dir=str(tmp_path / "a"))
-        with pytest.raises(UserError, match="expected org/name"):
+        with pytest.raises(UserError, match="Give org/name"):
             finetune(**TINY, push_to_hub="digits", output_dir=str(tmp_path / "a"))
     folder = tmp_path / "b"
     hub.fault("/commit/", 500, times=-1)

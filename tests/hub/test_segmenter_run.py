@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -71,16 +72,17 @@ def test_card(run):
 
 
 def test_report_shows_the_worst_masks(run, tmp_path):
-    from hf_lowlabel.hub.report import write_report
+    from hf_lowlabel.hub.report import report
     from hf_lowlabel.hub.report_data import compute
     from hf_lowlabel.records import RunRecord
 
     found = compute(run, RunRecord.from_json(run / "run.json"))
     metrics = json.loads((run / "metrics.json").read_text())
-    assert not found.notes and found.tested == len(found.masks) == metrics["images"] == 4
-    ious = [m.miou for m in found.masks]
-    assert ious == sorted(ious) and ious[0] < metrics["miou"] + 1e-9
-    page = write_report([run], tmp_path / "report.html").read_text()
+    ((title, note, body),) = found.findings.sections
+    ious = [float(value) for value in re.findall(r": IoU ([\d.]+) %</div>", body)]
+    assert not found.notes and title == "Worst masks" and "among 4:" in note and len(ious) == metrics["images"] == 4
+    assert ious == sorted(ious) and ious[0] < 100 * metrics["miou"] + 0.05  # one decimal is shown
+    page = report([run], tmp_path / "report.html").read_text()
     for words in (
         "Worst masks",
         "IoU of the classes, worst first",

@@ -80,7 +80,7 @@ def test_what_differs_between_rows_is_named(tmp_path):
     text = methods_table(
         [folder(tmp_path, "fixmatch", 10, 0, 0.75, **other), folder(tmp_path, "supervised", 10, 0, 0.5)]
     )
-    assert "Not the same in every row: unlabeled_ratio" in text and "lr 0.03" in text
+    assert "Not the same in every row: unlabeled_ratio" in text and "learning_rate 0.03" in text
 
 
 def test_other_hyperparameters_and_priors_make_a_row_of_their_own(tmp_path):
@@ -147,17 +147,17 @@ def test_no_margins_without_the_baseline(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(architecture="resnet18"), "2 kinds of network"),
-        (dict(data=Data("digits", fingerprint="g")), "2 kinds of data set"),
-        (dict(metrics={"accuracy": 0.5, "images": 200}), r"2 kinds of number of test images \(200, 359\)"),
-        (dict(metrics={}), "found no accuracy on test images"),
+        (dict(architecture="resnet18"), r"differ in their network \(cnn6_16, resnet18\)"),
+        (dict(data=Data("digits", fingerprint="g")), "differ in their data set"),
+        (dict(metrics={"accuracy": 0.5, "images": 200}), r"differ in their number of test images \(200, 359\)"),
+        (dict(metrics={}), "has no accuracy on test images"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(change, words, tmp_path):
     runs = [folder(tmp_path, "fixmatch", 10, 0, 0.75), folder(tmp_path, "supervised", 10, 0, 0.5, **change)]
     with pytest.raises(UserError, match=words):
         methods_table(runs)
-    with pytest.raises(UserError, match="found no run folders"):
+    with pytest.raises(UserError, match="None of these folders is a finished run"):
         methods_table([])
 
 
@@ -167,7 +167,7 @@ def test_segmenters_are_compared_by_mean_iou(tmp_path):
     text = methods_table(runs)
     assert {r[0].strip(): r[1].strip() for r in table(text)[2:]} == {"supervised": "50.0 ± 0.0", "cutmix": "50.0 ± 0.0"}
     assert "Mean IoU in percent on 7 test images" in text and "Mean IoU minus that of supervised" in text
-    with pytest.raises(UserError, match="found no miou on test images"):
+    with pytest.raises(UserError, match="differ in their task"):
         methods_table([*runs, folder(tmp_path, "fixmatch", 20, 0, 0.5)])
 
 

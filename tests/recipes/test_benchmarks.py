@@ -57,10 +57,8 @@ def test_as3l_tables_count_and_go_on(bright, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("method", ["fixmatch", "byol"])
 def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
     """On a network this small the views, the optimizer and the rest cost more than the passes; they add up."""
-    from hf_lowlabel.data import digits
     from hf_lowlabel.training.loop import Loop
 
-    monkeypatch.setattr(digits, "digits", digits.digits)  # the script puts generated images in its place
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     train_step = Loop.train_step
     run(

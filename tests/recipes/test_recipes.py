@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lowlabel import settings
 from hf_lowlabel.methods import METHODS, find
+from hf_lowlabel.tasks import get_task
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -127,7 +127,7 @@ def small_batches(monkeypatch):
             if "batch_size" in values:
                 monkeypatch.setitem(values, "batch_size", 4)
 
-    for values in settings.FALLBACKS.values():
+    for values in get_task("classification").fallbacks.values():
         monkeypatch.setitem(values, "batch_size", 4)
     for name, args in {
         "byol": dict(hidden=16),
@@ -161,7 +161,7 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
         "--max-steps",
         2,
     )
-    monkeypatch.setattr("hf_lowlabel.training.finetune_run.make_split", fewer_labels)
+    monkeypatch.setattr("hf_lowlabel.tasks.base.make_split", fewer_labels)
     run(monkeypatch, tmp_path, "transfer_matrix", *arguments)
     first = capsys.readouterr().out
     assert re.search(r"\| none \| \d+\.\d\d \| \d+\.\d\d \|\n\| svhn \| \d+\.\d\d \| \d+\.\d\d \|", first)
@@ -173,7 +173,7 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
 
 
 def fewer_labels(source, number, **kwargs):
-    from hf_lowlabel.data.splits import make_split
+    from hf_lowlabel.data.drawing import make_split
 
     return make_split(source, 6, **kwargs)
 
@@ -374,3 +374,28 @@ def test_every_recipe_that_takes_a_benchmark_is_tested_here():
         if re.search("^from (data_sets|target_pretraining) import", p.read_text(), re.M)
     }
     assert takes == tested
+
+
+def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
+    """Its loss is that of `finetune` with the same settings, and what it saves is a model."""
+    from hf_lowlabel import finetune, load_source, predict
+
+    tiny = dict(model="cnn6_16", image_size=16, num_labels=20, batch_size=10, unlabeled_ratio=2, max_steps=3)
+    flags = [text for name, value in tiny.items() for text in (f"--{name.replace('_', '-')}", value)]
+    run(monkeypatch, tmp_path, "visible_loop", *flags, "--dry-run")
+    assert not list(tmp_path.iterdir())
+    run(monkeypatch, tmp_path, "visible_loop", *flags, "--output-dir", "out")
+    losses = [float(value) for value in re.findall(r"/3  loss ([\d.]+)", capsys.readouterr().out)]
+    same = dict(
+        dataset="digits",
+        from_scratch=True,
+        class_balanced=True,
+        stored_size=16,
+        color=False,
+        metric_for_best_model="last",
+    )
+    done = finetune(**tiny, **same, logging_steps=1, eval_steps=9, output_dir=str(tmp_path / "run"))
+    assert losses == pytest.approx([row["loss"] for row in done.history if "loss" in row], abs=2e-3)
+    load_source("digits").image(0).resize((16, 16)).save(tmp_path / "digit.png")
+    (row,) = predict(tmp_path / "digit.png", str(tmp_path / "out")).rows
+    assert row["class"] in set("0123456789")

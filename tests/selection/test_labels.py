@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
@@ -238,7 +238,7 @@ def test_folders_that_are_no_classes(tmp_path, capsys):
     ]
     assert main(argv) == 2
     assert "no label (flat, round) is one of the classes that are known: slide 1, Ülm" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="found slide 1, Ülm in 'cells', none of them a class of the split"):
+    with pytest.warns(UserWarning, match="slide 1, Ülm in 'cells' are none of the classes of the split"):
         assert main([*argv, "--new-classes"]) == 0
     assert "2 classes (flat, round)" in capsys.readouterr().out
     split, source = Split.load(tmp_path / "s.json"), load_source(tmp_path / "cells")

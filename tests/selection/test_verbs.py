@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.dataset import load_source
-from hf_lowlabel.data.splits import Split, make_split
+from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Labels, Task, write_labels
@@ -156,7 +157,7 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
         "cpu",
     ]
     assert main(argv) == 2
-    assert "found 1 of 24 images that cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
+    assert "1 of 24 images cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
     assert "or --max-bad 0.05 to leave them out" in error
     assert main([*argv, "--max-bad", "0.05"]) == 0
     assert Task.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"

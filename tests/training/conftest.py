@@ -109,7 +109,8 @@ def start(few_images, masked, tmp_path):
 
 @pytest.fixture(scope="session")
 def masked(tmp_path_factory):
-    """Fourteen 24 px photos with masks of three classes (a lighter square and a darker one on a ground), four without."""
+    """Fourteen 24 px photos with masks of three classes (a lighter square and a darker one on a ground), four
+    without."""
     root, rng = tmp_path_factory.mktemp("masked"), np.random.default_rng(0)
     for part in ("images", "masks"):
         (root / part).mkdir()

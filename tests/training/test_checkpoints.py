@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from hf_lowlabel import api
 from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.objective import Objective
-from hf_lowlabel import api
 from hf_lowlabel.training import checkpoint, recording
 from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
 from hf_lowlabel.training.optim import build_optimizer
@@ -152,7 +152,8 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
 
 
 def test_everything_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
-    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new one."""
+    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new
+    one."""
     done = []
     fsync, replace, rmtree = checkpoint._fsync, checkpoint.os.replace, checkpoint.shutil.rmtree
     make(tmp_path, steps=(1,), keep=1)
@@ -203,7 +204,10 @@ def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match=r"step 4 could not be written: No space left on device\. The last whole checkpoint is step-00000002"):
+    with pytest.raises(
+        UserError,
+        match=r"step 4 could not be written: No space left on device\. The last whole checkpoint is step-00000002",
+    ):
         api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from hf_lowlabel.training.serving import load_classifier
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
@@ -16,7 +17,6 @@ from hf_lowlabel.hub.push import contents, push
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.records import RunRecord
 from hf_lowlabel.training.priors import load_priors
-from hf_lowlabel.training.serving import load_classifier
 
 DIGITS = dict(
     dataset="digits",

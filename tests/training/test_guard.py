@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hf_lowlabel.errors import UserError
 from hf_lowlabel import api
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop
 
@@ -49,7 +49,11 @@ def test_bad_step_leaves_no_trace(method, bad, tiny, tmp_path, monkeypatch):
     verb = "finetune" if method == "fixmatch" else "pretrain"
     run = getattr(api, verb)(**tiny[verb], method=method, output_dir=str(tmp_path))
     assert len(seen) == 1 and not torch.isfinite(seen[0]["loss"])
-    assert int(run.progress.guard.total) == 1 and [r["skipped"] for r in run.progress.history if "loss" in r] == [0, 1, 1]
+    assert int(run.progress.guard.total) == 1 and [r["skipped"] for r in run.progress.history if "loss" in r] == [
+        0,
+        1,
+        1,
+    ]
     json.loads(
         (tmp_path / "log.jsonl").read_text().splitlines()[1],
         parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),

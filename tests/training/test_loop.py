@@ -1,4 +1,5 @@
-"""The loop alone, around a network of three weights: what each step is given, how it may stop, what a resume brings back."""
+"""The loop alone, around a network of three weights: what each step is given, how it may stop, what a resume brings
+back."""
 
 import contextlib
 import json
@@ -123,7 +124,8 @@ def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):
 
 
 def test_only_large_gradients_are_clipped(tmp_path):
-    """The gradient of the first step is (1, 1, 1), its norm 3^0.5; SGD's first step is 1 + 0.9 times rate times gradient."""
+    """The gradient of the first step is (1, 1, 1), its norm 3^0.5; SGD's first step is 1 + 0.9 times rate times
+    gradient."""
     for clip, scale in ((None, 1.0), (10.0, 1.0), (0.5, 0.5 / 3**0.5)):
         loop = make(tmp_path, max_grad_norm=clip)
         loop.train_step(next(loop.batches(0)))
@@ -313,7 +315,8 @@ def test_the_last_layer_is_the_head():
 
 
 def test_lars_adapts_weights_without_decay_too():
-    """The step of a weight is trust * |w| / |g| * g, of a bias g, also where nothing decays (timm would tie the two)."""
+    """The step of a weight is trust * |w| / |g| * g, of a bias g, also where nothing decays (timm would tie the
+    two)."""
     net = Roles()
     optimizer = build_optimizer(net, TrainingArguments(optimizer="lars", weight_decay=0.0, head_lr=1.0), 1.0)
     weight, bias = net.body.weight.detach().clone(), net.body.bias.detach().clone()

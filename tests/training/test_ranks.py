@@ -20,7 +20,8 @@ from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
 @pytest.fixture(scope="module")
 def two(masked, tmp_path_factory):
-    """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three times."""
+    """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three
+    times."""
     folder = tmp_path_factory.mktemp("two")
     command = [
         sys.executable,

@@ -97,7 +97,8 @@ def of_masks(method, preset=None, **given):
     ],
 )
 def test_segmentation_as_its_authors_ran_it(method, preset, rate, head, decay, images, scale):
-    """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in all."""
+    """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in
+    all."""
     config = of_masks(method, preset)
     assert (config.learning_rate, config.head_lr, config.weight_decay) == (rate, head, decay)
     assert (config.batch_size, config.scale, config.lr_scheduler_type) == (images, scale, "poly")

@@ -15,10 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import cli
+from hf_lowlabel import api, cli
 from hf_lowlabel.data.streaming import ShardedStream
 from hf_lowlabel.errors import UserError
-from hf_lowlabel import api
 from hf_lowlabel.training import pretrain as pretrain_run, setup
 
 from . import shard_ranks

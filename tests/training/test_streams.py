@@ -180,7 +180,8 @@ def test_labeled_images_are_found_in_a_pool_in_any_order():
 
 
 def test_pixpro_is_told_where_its_views_came_from():
-    """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen there."""
+    """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen
+    there."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     images = torch.stack([x * 4, y * 4, x * 0]).to(torch.uint8).expand(6, 3, 64, 64)
     views = {
