@@ -1,3 +1,21 @@
+"""A run of target pretraining, for images of one class and for segmentation, and what finetuning makes of it."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.models import LowLabelBackbone
+from hf_lowlabel.training import pretrain as pretrain_run
+
+from .conftest import SEGMENT, SMALL
+
+
 def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "handlers", [caplog.handler])
     split = make_split(load_source(str(photos / "labeled")), 8, test_fraction=0.25)
@@ -7,10 +25,10 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     pre = pretrain(
         **common, model="cnn6_16", from_scratch=True, method_args=dict(hidden=16), output_dir=str(tmp_path / "pre")
     )
-    assert len(pre.recorder.pools["pool"]) == 24 - 6  # the test images stay unseen
+    assert len(pre.recorder.caches[0]) == 24 - 6  # the test images stay unseen
     assert 0 < pre.metrics["feature_std"] and 0 <= pre.metrics["knn_accuracy"] <= 1
     assert pre.progress.optimizer.param_groups[0]["base_lr"] == pytest.approx(
-        pre.config.learning_rate * 4 / 256
+        pre.config.training.learning_rate * 4 / 256
     )  # lr is of 256 images a step
     assert (
         "moved" not in pre.metrics and "hardly changed" not in caplog.text
@@ -32,7 +50,7 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         second.metrics["moved"] == pytest.approx(float((way / length).sqrt()), rel=1e-4)
         and 0 < second.metrics["moved"] < 0.003
     )
-    assert "the images have hardly changed the backbone; fix: more --epochs, a higher --lr (0.1)" in caplog.text
+    assert "the images have hardly changed the backbone. Give more --epochs, a higher --learning-rate (0.1)" in caplog.text
     assert "pretraining has hardly changed it" in (tmp_path / "pre2" / "README.md").read_text()
     fine = finetune(
         **common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), learning_rate=0.0, weight_decay=0.0
@@ -47,19 +65,17 @@ def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkey
     """Twelve labeled images of two clusters, each among unlabeled ones that are nearer than its kind."""
     labels = torch.tensor(([0] + [-1] * 4) * 6 + ([1] + [-1] * 4) * 6)
     angle = torch.tensor([0.0] * 30 + [1.5] * 30) + torch.arange(60) * 1e-3
-    monkeypatch.setattr(
-        pretrain_run, "features_of", lambda net, pool, view, at: torch.stack([angle.cos(), angle.sin()], 1)[at]
-    )
-    assert pretrain_run.collapse_monitor(None, range(60), None, labels)["knn_accuracy"] == 1
+    points = torch.stack([angle.cos(), angle.sin()], 1)
+    monkeypatch.setattr(pretrain_run, "eval_view", lambda encoder: None)
+    monkeypatch.setattr(pretrain_run, "features_of", lambda net, pool, view, at: points[at])
+    assert pretrain_run.collapse_monitor(None, range(60), labels)["knn_accuracy"] == 1
     labels[5] = labels[10] = -1  # eleven, ten: still enough; below that nothing is said
-    assert "knn_accuracy" in pretrain_run.collapse_monitor(None, range(60), None, labels)
+    assert "knn_accuracy" in pretrain_run.collapse_monitor(None, range(60), labels)
     labels[15] = -1
-    assert "knn_accuracy" not in pretrain_run.collapse_monitor(None, range(60), None, labels)
+    assert "knn_accuracy" not in pretrain_run.collapse_monitor(None, range(60), labels)
 
 
 def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
-    from hf_lowlabel import pretrain
-
     common = dict(task="segmentation", dataset=str(masked), image_size=16, batch_size=4, max_steps=2)
     frozen, freeze = [], LowLabelBackbone.freeze_beyond_map
     monkeypatch.setattr(LowLabelBackbone, "freeze_beyond_map", lambda self: frozen.append(self) or freeze(self))
@@ -72,7 +88,7 @@ def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
         output_dir=str(tmp_path / "pre"),
     )
     assert frozen == [pre.model]  # several processes would wait for the gradients of layers behind the map
-    assert len(pre.recorder.pools["pool"]) == 18  # images without masks too, and no mask among the images
+    assert len(pre.recorder.caches[0]) == 18  # images without masks too, and no mask among the images
     still = dict(
         SEGMENT,
         model=str(tmp_path / "pre"),
@@ -92,8 +108,6 @@ def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("width", [32, 22, 17])  # 2:1, 4:3 and nearly square
 def test_target_pretraining_sees_all_of_wide_images(tmp_path, width):
-    from hf_lowlabel import pretrain
-
     rng, folder = np.random.default_rng(0), tmp_path / "wide"
     folder.mkdir()
     for i in range(4):
@@ -110,13 +124,11 @@ def test_target_pretraining_sees_all_of_wide_images(tmp_path, width):
         method_args=dict(hidden=16, out=8),
         output_dir=str(tmp_path / "run"),
     )
-    pool = run.recorder.pools["pool"]
+    pool = run.recorder.caches[0]
     starts = [0, width - 16] if width > 17 else [0]
     assert len(pool) == 4 * len(starts)
     for row, i in enumerate(np.repeat(range(4), len(starts))):
         whole = torch.from_numpy(np.array(Image.open(folder / f"{i}.png"))).permute(2, 0, 1)
         assert torch.equal(pool.images[row], whole[:, :, starts[row % len(starts)] :][:, :, :16])
-    assert run.config.max_steps == 1  # an epoch is as many views as there are images
+    assert run.config.training.max_steps == 1  # an epoch is as many views as there are images
     assert json.loads((run.folder / "run.json").read_text())["data"]["images"] == 4
-
-

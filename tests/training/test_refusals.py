@@ -1,19 +1,41 @@
+"""Errors that stop a run before anything is computed, and whose folder it is."""
+
+import errno
+import fcntl
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from hf_lowlabel import finetune, load_segmentation, load_source, make_split
+from hf_lowlabel.arguments import DataArguments
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.tasks import get_task
+from hf_lowlabel.training.folder import claim, release
+
+from .conftest import SEGMENT, SMALL, rewrite
+
+BOTH_MASKS = ["ground", "light", "dark"]
+
+
 @pytest.mark.parametrize(
     "bad, words",
     [
-        (dict(num_labels=8, split="x.json"), "found both"),
-        (dict(), "found neither"),
-        (dict(num_labels=1, class_balanced=True), "found 1 labels for 2 classes"),
+        (dict(num_labels=8, split="x.json"), "not both"),
+        (dict(), "one of them is needed"),
+        (dict(num_labels=1, class_balanced=True), "1 labels cannot cover 2 classes when class-balanced"),
         (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
         (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
         (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'. Use a number"),
-        (dict(num_labels=8, stored_size=8), "stored_size 8 is below image_size 16"),
-        (dict(num_labels=8, stored_size=18), "expected a multiple of 4, for example 16"),
+        (dict(num_labels=8, stored_size=8), "A stored_size of 8 px is below the image_size of 16 px"),
+        (dict(num_labels=8, stored_size=18), "Give a multiple of 4 above it, for example 16"),
         (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
-        (dict(num_labels=8, device="gpu"), "found the device 'gpu'"),
+        (dict(num_labels=8, device="gpu"), "There is no device 'gpu'"),
         (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
         (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
-        (dict(num_labels=8, init_from="."), "found neither config.json nor objective.safetensors"),
+        (dict(num_labels=8, init_from="."), "There is neither config.json nor objective.safetensors"),
     ],
 )
 def test_bad_input_is_refused(bad, words, photos, tmp_path):
@@ -24,8 +46,6 @@ def test_bad_input_is_refused(bad, words, photos, tmp_path):
 
 
 def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
-    import shutil
-
     shutil.copytree(photos / "labeled", tmp_path / "data")
     source = load_source(str(tmp_path / "data"))
     split = make_split(source, 8, test_fraction=0.25)
@@ -89,41 +109,31 @@ def test_bad_input_found_late_leaves_an_empty_folder(photos, tmp_path):
     finetune(**settings)
 
 
-SEGMENT_REFUSALS
-def rewrite(folder, **pixels):
-    """A copy of the data in which some masks are other arrays, or None for none."""
-    for name, value in pixels.items():
-        path = folder / "masks" / f"{name[1:]}.png"
-        path.unlink()
-        if value is not None:
-            Image.fromarray(value).save(path)
-
-
 SQUARE = np.zeros((24, 24), np.uint8)
 
 
 @pytest.mark.parametrize(
     "pixels, settings, words",
     [
-        (dict(_00=np.zeros((20, 20), np.uint8)), {}, "found a mask of 20 x 20 px for image '00.png' of 24 x 24 px"),
-        (dict(_03=SQUARE + 9), dict(classes=BOTH_MASKS), "found value 9 in the mask of image '03.png'"),
-        (dict(_03=None), {}, "found image '03.png' without a mask"),
-        ({}, dict(classes=["a", "b"]), "found value 2 in the mask of image"),
+        (dict(_00=np.zeros((20, 20), np.uint8)), {}, "There is a mask of 20 x 20 px for image '00.png' of 24 x 24 px"),
+        (dict(_03=SQUARE + 9), dict(classes=BOTH_MASKS), "The mask of image '03.png' has the value 9"),
+        (dict(_03=None), {}, "The image '03.png' is without a mask"),
+        ({}, dict(classes=["a", "b"]), "has the value 2"),
         ({}, dict(classes=["a", "b", "b"]), "with different names"),
-        ({}, dict(mask_format="colors", classes=BOTH_MASKS), "mask format 'colors' without colours"),
+        ({}, dict(mask_format="colors", classes=BOTH_MASKS), "Mask format 'colors' needs the colour of each class"),
         ({}, dict(architecture="unett"), "unknown architecture 'unett': did you mean 'unet'"),
-        ({}, dict(class_balanced=True), "class_balanced means nothing to a run of segmentation"),
-        ({}, dict(task="classification", method="fixmatch"), "nothing to a run of classification"),
+        ({}, dict(class_balanced=True), "class_balanced is a setting of --task classification, and this is a run of segmentation"),
+        ({}, dict(task="classification", method="fixmatch"), "architecture is a setting of --task segmentation, and this is a run of classification"),
         ({}, dict(method="flexmatch"), "flexmatch is a method for classification"),
         ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
         ({}, dict(metric_for_best_model="sel"), "metric_for_best_model is 'sel'"),
         ({}, dict(scale=[1.5, 0.5]), "It must be two factors"),
-        ({}, dict(split=None), "found neither"),
+        ({}, dict(split=None), "one of them is needed"),
         ({}, dict(method="cutmix", batch_size=1), "sees 1 unlabeled image, but CutMix mixes at least 2"),
-        ({}, dict(test_dataset_split="validation"), "found no folder for split 'validation'"),
+        ({}, dict(test_dataset_split="validation"), "There is no folder for split 'validation'"),
     ],
 )
-def test_bad_input_is_refused(pixels, settings, words, masked, tmp_path):
+def test_bad_input_of_segmentation_is_refused(pixels, settings, words, masked, tmp_path):
     shutil.copytree(masked, tmp_path / "data")
     rewrite(tmp_path / "data", **pixels)
     (tmp_path / "labeled.txt").write_text("00\n03\n")
@@ -148,9 +158,7 @@ def test_a_manifest_that_names_an_image_without_a_mask_is_refused(masked):
         split = Split(dataset=source.name, class_names=source.class_names, **parts)
         with (
             pytest.MonkeyPatch.context() as patch,
-            pytest.raises(UserError, match="found image '15.png' of the split without a mask"),
+            pytest.raises(UserError, match="Image '15.png' of the split has no mask"),
         ):
             patch.setattr(Split, "load", lambda path: split)
-            read_split(FinetuneConfig(dataset=str(masked), split="split.json"), source)
-
-
+            get_task("segmentation").read_split(DataArguments(masked, split="split.json"), source)

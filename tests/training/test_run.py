@@ -348,7 +348,7 @@ def test_binary_masks_have_to_be_declared(masked, tmp_path):
     for path in (tmp_path / "data" / "masks").iterdir():
         Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 255).save(path)
     settings = dict(SEGMENT, dataset=str(tmp_path / "data"), method="supervised", max_steps=1)
-    with pytest.raises(UserError, match="binary"):
+    with pytest.raises(UserError, match="Declare mask format 'binary'"):
         finetune(**settings, output_dir=str(tmp_path / "a"))
     run = finetune(**settings, mask_format="binary", output_dir=str(tmp_path / "b"))
     assert run.metrics["class_names"] == ["background", "object"] and "object_jaccard" in run.metrics
@@ -357,7 +357,7 @@ def test_binary_masks_have_to_be_declared(masked, tmp_path):
 def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
     """Its crops hold no pixel that counts: a loss of 0, not NaN."""
     shutil.copytree(masked, tmp_path / "data")
-    rewrite(tmp_path / "data", _00=SQUARE + 255)
+    rewrite(tmp_path / "data", _00=np.full((24, 24), 255, np.uint8))
     (tmp_path / "labeled.txt").write_text("00\n03\n")
     settings = {k: v for k, v in SEGMENT.items() if k != "num_labels"} | dict(
         batch_size=1, logging_steps=1, method="supervised"
@@ -368,7 +368,7 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
         split=str(tmp_path / "labeled.txt"),
         output_dir=str(tmp_path / "run"),
     )
-    assert "00.png" in caplog.text
+    assert "the mask of image '00.png' has no pixel of any class" in caplog.text
     losses = [row["loss"] for row in run.progress.history if "loss" in row]
     assert 0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.progress.history if "loss" in row)
 
