@@ -286,8 +286,10 @@ class Segmentation(Task):
             row: dict[str, Any] = {"file": str(file)}
             if output is not None:
                 row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
+                for part in ("mask", "overlay"):
+                    (output / row[part]).parent.mkdir(parents=True, exist_ok=True)
                 overlays.save_mask(mask, names, output / row["mask"])
-                overlays.save_picture(overlays.overlay(pixels, mask, names), output / row["overlay"])
+                Image.fromarray(overlays.overlay(pixels, mask, names)).save(output / row["overlay"])
             row["confidence"] = round(float(confidence.mean()), 6)
             yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
 
