@@ -40,6 +40,9 @@ def resolve(config: Config) -> Config:
     if config.preset is not None and config.preset not in presets:
         raise unknown(f"preset of {name_of(method)}", config.preset, presets)
     said, chosen = config.flat(), {**defaults, **presets.get(config.preset, {})}
+    for name in chosen:
+        if name not in said:
+            raise unknown(f"key in the defaults of {method.__name__}", name, said)
     if said.get("sharded"):
         _sharded(said)
     if said["epochs"] is not None or ("epochs" in chosen and said["max_steps"] is None):

@@ -64,9 +64,6 @@ def _split_parser() -> argparse.ArgumentParser:
         "--dataset", help="Hub id, local folder, parquet, or 'digits'; with --from: check the labels against it"
     )
     parser.add_argument("--dataset-split", default="train", help="split to draw from (default: train)")
-    parser.add_argument(
-        "--task", default="classification", help="classification or multilabel (default: classification)"
-    )
     data_flags(parser)
     parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
     parser.add_argument("--class-balanced", action="store_true", help="the same number from every class")

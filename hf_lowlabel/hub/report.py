@@ -39,9 +39,15 @@ class Shown:
 
 
 def report(folders: Sequence[str | Path], output: str | Path = "report.html", *, compute: bool = True) -> Path:
-    """Write the page and return its path. compute: load models and data for mistakes and t-SNE; else files alone.
+    """Write the page and return its path.
 
-    Raises UserError for a folder that is no run.
+    Args:
+        folders: run folders, side by side on the page.
+        output: the page, .html.
+        compute: load models and data for mistakes and t-SNE; else files alone.
+
+    Raises:
+        UserError: a folder is no run.
     """
     if not folders or len(folders) > FEW_RUNS:
         raise UserError(

@@ -26,6 +26,7 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models import LoadReport
+from ..models.quiet import no_progress_bars
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..models.wrapping import encoder_of_module
@@ -179,7 +180,8 @@ class Segmentation(Task):
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         if isinstance(model, (str, Path)):
             try:
-                model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+                with no_progress_bars():
+                    model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
             except UserError:
                 raise
             except (OSError, ValueError) as error:
@@ -284,8 +286,10 @@ class Segmentation(Task):
             row: dict[str, Any] = {"file": str(file)}
             if output is not None:
                 row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
+                for part in ("mask", "overlay"):
+                    (output / row[part]).parent.mkdir(parents=True, exist_ok=True)
                 overlays.save_mask(mask, names, output / row["mask"])
-                overlays.save_picture(overlays.overlay(pixels, mask, names), output / row["overlay"])
+                Image.fromarray(overlays.overlay(pixels, mask, names)).save(output / row["overlay"])
             row["confidence"] = round(float(confidence.mean()), 6)
             yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
 
