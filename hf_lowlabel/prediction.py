@@ -23,6 +23,7 @@ from .files import write_json, write_table
 from .models.checkpoint_resolver import model_config
 from .tasks import get_task, of_model
 from .tasks.base import Task
+from .text import in_memory
 from .yaml_files import read_yaml
 
 Model = Any  # str | Path | torch.nn.Module, which is not imported for its name alone
@@ -143,19 +144,19 @@ def test_images(
     if chosen is not None and chosen.test:
         images = task.open(data, "train", names)
         return images, chosen.resolve(images).test
+    of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         images = task.test_dataset(data, names)
     except MissingSplit as error:
         raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
     if images is None:
         raise MissingSplit(
-            f"There is no labeled test or validation split in {data.dataset!r}. Give --dataset-split with another "
-            "split, or "
+            f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
             "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
         )
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
-        raise UserError(f"None of the images of {data.dataset!r} (split {images.split!r}) has a label to compare with.")
+        raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
     if own is not None:
         tell_trained(own, images, indices)
     return images, indices

@@ -8,8 +8,10 @@ from .arguments import Config, known_settings, marked
 from .errors import UserError, unknown
 from .fields import check
 from .methods import METHODS, Method, find, name_of
+from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
+from .text import in_memory
 
 
 def resolve(config: Config) -> Config:
@@ -27,6 +29,10 @@ def resolve(config: Config) -> Config:
         base = "PretrainObjective" if verb == "pretrain" else "FinetuneObjective"
         raise UserError(
             f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}."
+        )
+    if not method.frozen and method.forward is Objective.forward:
+        raise UserError(
+            f"{method.__name__} has no forward(batch, t), the loss of a method. See help(hf_lowlabel.Objective)."
         )
     # defaults and presets of a finetuning method are those of its paper, for the first of its tasks
     of_paper = verb == "pretrain" or task.name == method.tasks[0]
@@ -158,13 +164,14 @@ def _and(names: list[str]) -> str:
 def recorded(config: Config) -> dict[str, Any]:
     """The settings of a run as training.yaml records them: flat, and an object that has no name by what it is."""
 
-    def text(value: Any) -> Any:
+    known = known_settings(config.verb)
+
+    def text(name: str, value: Any) -> Any:
         if isinstance(value, type):
             return name_of(value)
-        plain = value is None or isinstance(value, (bool, int, float, str, list, dict))
-        return value if plain else f"a {type(value).__name__} in memory"
+        return in_memory(value) if known[name].kind is object and not isinstance(value, (str, type(None))) else value
 
-    return {name: text(value) for name, value in config.flat().items()}
+    return {name: text(name, value) for name, value in config.flat().items()}
 
 
 def may_change() -> frozenset[str]:

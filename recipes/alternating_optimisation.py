@@ -13,8 +13,7 @@
 Expected accuracy in percent with RotNet and 10 labels per class (tables 1, 3 and 4): CIFAR-10 83.6 +- 2.6 (error 16.4),
 with 50, 100 and 400 per class 88.1, 89.2, 91.1; CIFAR-100 50.7. Mean Teacher after RotNet has 86.4 and 53.7, refined
 87.7 and 58.3.
-The paper states neither the number of cycles nor rates and lengths of the phases: --cycles, --epochs and
---learning-rate are ours.
+The paper states neither the number of cycles nor rates and lengths of the phases: those are ours.
 Cost: RotNet once, then cycles x epochs passes over the images of one forward and backward pass each.
 """
 

@@ -63,7 +63,9 @@ def test_what_a_signature_leaves_out_changes_nothing(verb, monkeypatch):
 
     parameters = inspect.signature(getattr(hf_lowlabel, verb)).parameters
     defaults = {name: p.default for name, p in parameters.items() if name != "dataset"}
-    assert running.settled(verb, {"dataset": "digits", **defaults}) == resolve(Config.from_flat(verb, {"dataset": "digits"}))
+    assert running.settled(verb, {"dataset": "digits", **defaults}) == resolve(
+        Config.from_flat(verb, {"dataset": "digits"})
+    )
 
 
 def test_help_lists_every_setting(verb):

@@ -196,7 +196,10 @@ def test_tables_name_real_settings():
         (dict(method="byol"), "unknown finetune method 'byol'"),
         (dict(task="segmentation", scale=[1.5, 0.5]), "the smaller first"),
         (dict(task="segmentation", scale=[0.0, 0.5]), "scale is [0.0, 0.5]. It must be above 0."),
-        (dict(task="segmentation", freeze=1), "freeze is a setting of --task classification and multilabel, and this is a run of segmentation"),
+        (
+            dict(task="segmentation", freeze=1),
+            "freeze is a setting of --task classification and multilabel, and this is a run of segmentation",
+        ),
     ],
 )
 def test_what_does_not_go_together(values, words):

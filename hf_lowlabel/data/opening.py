@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingSplit, UserError, unknown
+from ..text import was_in_memory
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
 from .folders import is_table
@@ -66,6 +67,8 @@ def open_dataset(
             raise UserError("A data set in memory has no config and no revision. Leave them out.")
         return targets.table(memory_table(dataset, targets, split, image_column))
     name, path = str(dataset), Path(dataset).expanduser()
+    if was_in_memory(name):  # as training.yaml of a run has it
+        raise UserError(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
     if name in targets.embedded:
         if path.exists():
             warnings.warn(

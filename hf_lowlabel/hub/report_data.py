@@ -54,9 +54,7 @@ def compute(folder: Path, record: RunRecord) -> Computed:
     def part(what: str, make: Callable[[], None]) -> None:
         try:
             make()
-        except (
-            Exception
-        ) as error:  # data that moved, weights not cached, no network: the rest of the page is still true
+        except Exception as error:  # data that moved, no network: the rest of the page is still true
             log.warning("%s: no %s: %s", folder, what, error)
             out.notes.append(f"No {what}: {error}")
 

@@ -44,7 +44,7 @@ def architectures() -> list[str]:
 
 
 def create_segmenter(
-    encoder: str,
+    encoder: str | LowLabelBackbone,
     num_labels: int,
     *,
     architecture: str = "deeplabv3plus-os16",
@@ -61,7 +61,8 @@ def create_segmenter(
     """A float32 segmenter of `num_labels` classes; `model.load_report` says what of the encoder was loaded.
 
     Args:
-        encoder: whatever `create_backbone` takes, a target-pretrained folder among it; `revision` of one on the Hub.
+        encoder: whatever `create_backbone` takes, a target-pretrained folder among it, or the backbone
+            itself; `revision` of one on the Hub.
         num_labels: how many classes, 2 or more; class_names: what they are called.
         architecture: a preset above or an smp architecture; `architecture_args` go to it and `encoder_args` to timm.
         pretrained: take the encoder's weights; False: random ones.
@@ -81,9 +82,11 @@ def create_segmenter(
     if architecture not in architectures():
         raise unknown("architecture", architecture, architectures())
     kind, preset = PRESETS.get(architecture, (architecture, {}))
-    backbone = create_backbone(
-        encoder, pretrained=pretrained, mean=mean, std=std, revision=revision, model_args=encoder_args
-    )
+    backbone = encoder
+    if not isinstance(backbone, LowLabelBackbone):
+        backbone = create_backbone(
+            encoder, pretrained=pretrained, mean=mean, std=std, revision=revision, model_args=encoder_args
+        )
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
     seen = backbone.preprocessing

@@ -25,6 +25,7 @@ from ..evaluation.inference import features_of, logits_of, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
 from ..evaluation.probes import linear_probe
 from ..models import LowLabelForImageClassification, create_classifier
+from ..models.quiet import no_progress_bars
 from ..records import Metric, Row, RunRecord
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
@@ -104,7 +105,8 @@ class Classification(Task):
                     "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "
                     "predictions.parquet. Give another --model."
                 )
-            model = self.model_class.from_pretrained(model, revision=revision or "main")
+            with no_progress_bars():
+                model = self.model_class.from_pretrained(model, revision=revision or "main")
         return model.to(best_device(device)).eval()
 
     # ---- caches and views -------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def timm_network(
     Args:
         create: `create_classifier` or `create_backbone` with all but name, weights and size filled in.
     """
-    given = arguments.model if isinstance(arguments.model, nn.Module) else None
+    given = None if isinstance(arguments.model, str) else arguments.model
     name = name_of_module(given) if given is not None else arguments.model
     if arguments.init_from and is_model_folder(arguments.init_from):
         name, given = arguments.init_from, None

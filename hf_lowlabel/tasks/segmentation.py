@@ -26,8 +26,10 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models import LoadReport
+from ..models.quiet import no_progress_bars
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..models.wrapping import encoder_of_module
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
 from ..views.joint import JointView
@@ -153,7 +155,7 @@ class Segmentation(Task):
             )
         else:
             model = create_segmenter(
-                given.model,
+                given.model if isinstance(given.model, str) else encoder_of_module(given.model),
                 len(names),
                 architecture=given.architecture,
                 architecture_args=given.architecture_args,
@@ -178,7 +180,8 @@ class Segmentation(Task):
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         if isinstance(model, (str, Path)):
             try:
-                model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+                with no_progress_bars():
+                    model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
             except UserError:
                 raise
             except (OSError, ValueError) as error:

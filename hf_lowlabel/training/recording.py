@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from .. import methods
 from ..arguments import Config
@@ -27,6 +26,7 @@ from ..errors import UserError
 from ..evaluation import plots
 from ..files import write_json, write_text
 from ..models.lora import merged
+from ..models.quiet import no_progress_bars
 from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
 from ..settings import private_names, recorded
 from ..tasks import of_record
@@ -230,10 +230,9 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
     """
     aside = folder / f".model.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        save(network, aside)
+        with no_progress_bars():
+            save(network, aside)
         for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):
             os.replace(file, folder / file.name)
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
@@ -244,8 +243,6 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
         ) from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def peak_memory() -> int:

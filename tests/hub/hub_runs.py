@@ -51,8 +51,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def without_pictures(patch) -> None:
-    """Runs leave empty pictures: to draw them takes longer than the few steps of a test that looks at something
-    else."""
+    """Runs leave empty pictures: to draw them takes longer than the steps of a test that looks at something else."""
     from hf_lowlabel.evaluation import plots
 
     for name in ("curves", "predictions", "confusion", "reliability"):

@@ -29,24 +29,20 @@ REWRITE = f"python tests/hub/{Path(__file__).name}"
 NETWORK = "--image-size 16 --stored-size 16 --no-color"
 SCRATCH = f"--dataset digits --split split.json --model cnn6_32 --from-scratch {NETWORK}"
 COMMANDS = {
-    "split.json": "hf-lowlabel split --dataset digits --num-labels 20 --class-balanced --test-fraction 0.2 --output "
-    "split.json",
+    "split.json": "hf-lowlabel split --dataset digits --num-labels 20 --class-balanced --test-fraction 0.2 "
+    "--output split.json",
     "supervised": f"hf-lowlabel finetune {SCRATCH} --method supervised --max-steps 60 --batch-size 10 --eval-steps 60 "
     "--output-dir supervised",
     "digits-backbone": f"hf-lowlabel pretrain {SCRATCH} --method byol --max-steps 40 --batch-size 64 --optimizer sgd "
-    "--learning-rate 0.2 "
-    "--warmup-ratio 0.1 --min-scale 0.7 --method-args hidden=128 out=64 m0=0.97 --eval-steps 20 "
+    "--learning-rate 0.2 --warmup-ratio 0.1 --min-scale 0.7 --method-args hidden=128 out=64 m0=0.97 --eval-steps 20 "
     "--output-dir digits-backbone",
     "digits-classifier": f"hf-lowlabel finetune --dataset digits --split split.json --model digits-backbone {NETWORK} "
     "--method fixmatch --max-steps 120 --batch-size 10 --unlabeled-ratio 4 --eval-steps 30 "
     "--compare-supervised supervised --output-dir digits-classifier",
     "shapes-segmenter": "hf-lowlabel finetune --task segmentation --dataset shapes --num-labels 20 --model cnn6_16 "
-    "--from-scratch "
-    "--architecture unet --architecture-args encoder_depth=3 'decoder_channels=[16,8,8]' --image-size 32 --scale 0.8 "
-    "1.25 "
-    "--method cutmix --method-args tau=0.9 --learning-rate 0.005 --lr-scheduler-type cosine --max-steps 60 "
-    "--batch-size 4 --eval-steps 30 "
-    "--output-dir shapes-segmenter",
+    "--from-scratch --architecture unet --architecture-args encoder_depth=3 'decoder_channels=[16,8,8]' "
+    "--image-size 32 --scale 0.8 1.25 --method cutmix --method-args tau=0.9 --learning-rate 0.005 "
+    "--lr-scheduler-type cosine --max-steps 60 --batch-size 4 --eval-steps 30 --output-dir shapes-segmenter",
 }
 CARDS = ("digits-backbone", "digits-classifier", "shapes-segmenter")
 KEPT = ("README.md", "split.json", "curves.png", "predictions.png", "confusion.png", "reliability.png")

@@ -1,5 +1,4 @@
-"""A push when the Hub, the network or somebody else interferes: the repository is the old model or the new one,
-whole."""
+"""A push when the Hub, the network or somebody else interferes: the repository is the old model or the new, whole."""
 
 from __future__ import annotations
 

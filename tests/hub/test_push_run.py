@@ -81,8 +81,7 @@ def test_the_command_line_says_what_is_wrong(hub, run, capsys, monkeypatch):
 
 
 def test_at_the_end_of_a_run(hub, tmp_path, monkeypatch):
-    """Who may not push hears it before training; a Hub that fails at the end leaves a whole run, and says what to
-    do."""
+    """Who may not push hears it before training; a Hub that fails at the end leaves a whole run and says what to do."""
     from hf_lowlabel import finetune
     from hf_lowlabel.training import run as training
 

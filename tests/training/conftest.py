@@ -85,7 +85,12 @@ def trained(task: str) -> list[str]:
 
 
 RUNS = [  # (verb, task, method): everything that trains
-    *(("pretrain", task, name) for task in ("classification", "segmentation") for name in methods_for("pretrain") if task in find(name).tasks),
+    *(
+        ("pretrain", task, name)
+        for task in ("classification", "segmentation")
+        for name in methods_for("pretrain")
+        if task in find(name).tasks
+    ),
     *(("finetune", task, name) for task in TASKS for name in trained(task)),
 ]
 

@@ -94,9 +94,7 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
     )
     with pytest.raises(UserError, match="knn or label-spreading, which leave predictions.parquet"):
         get_task("classification").load(folder)
-    with pytest.raises(
-        UserError, match=f"The run of {method} in .*--method probe --prior {folder}/priors.safetensors"
-    ):
+    with pytest.raises(UserError, match=f"The run of {method} in .*--method probe --prior {folder}/priors.safetensors"):
         push(folder, "org/neighbours")
     assert contents(runs["probe"].folder)["model.safetensors"].is_file()  # a probe is a model
 
@@ -167,7 +165,9 @@ def test_a_baseline_of_another_kind_is_found_before_training(tmp_path, monkeypat
         ("classification", {}, "one of classification without results"),
     ):
         RunRecord(kind, metrics=metrics).to_json(tmp_path / kind / "run.json")
-        with pytest.raises(UserError, match=f"run in .*{kind} cannot be compared with: it is {words}. Give a finished run of"):
+        with pytest.raises(
+            UserError, match=f"run in .*{kind} cannot be compared with: it is {words}. Give a finished run of"
+        ):
             finetune(
                 **DIGITS,
                 method="knn",

@@ -1,7 +1,8 @@
 """Between two rows of the log no step waits for the device, for every method; and every method runs in bf16.
 
 On a CPU nothing waits, so here every operation of a step is looked at instead: those whose result goes to the host
-(`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy over.
+(`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy
+over.
 """
 
 import traceback

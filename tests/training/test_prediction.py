@@ -84,7 +84,17 @@ def test_evaluate_finds_the_test_images_again(segmenter, masked, tmp_path, capsy
     windows = evaluate(str(segmenter.folder), str(masked), window=16, task="segmentation")
     assert windows["pixels"] == again["pixels"] and windows["confusion"] != again["confusion"]
     assert (
-        main(["evaluate", "--model", str(segmenter.folder), "--dataset", str(masked), "--output", str(tmp_path / "report")])
+        main(
+            [
+                "evaluate",
+                "--model",
+                str(segmenter.folder),
+                "--dataset",
+                str(masked),
+                "--output",
+                str(tmp_path / "report"),
+            ]
+        )
         == 0
     )
     text = capsys.readouterr().out
@@ -112,7 +122,10 @@ def test_predicted_masks_decode_to_the_same_classes(segmenter, tmp_path):
     row = next(r for r in rows if r["file"].endswith("new/a.png"))
     mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
     with torch.no_grad():
-        mean, std = (torch.tensor(v)[:, None, None] for v in (segmenter.model.config.image_mean, segmenter.model.config.image_std))
+        mean, std = (
+            torch.tensor(v)[:, None, None]
+            for v in (segmenter.model.config.image_mean, segmenter.model.config.image_std)
+        )
         x = (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std
         expected = segmenter.model.eval()(x[None]).logits[0].argmax(0).numpy()
     assert (mask == expected).mean() > 0.999 and set(np.unique(mask)) == {0, 1, 2}
@@ -135,7 +148,9 @@ def test_predict_from_the_command_line(segmenter, masked, tmp_path, capsys, monk
 
 
 def test_masks_of_other_classes_are_refused(segmenter, masked):
-    with pytest.raises(UserError, match="classes of .* are sky, light, dark, and those of the model or split ground, light, dark"):
+    with pytest.raises(
+        UserError, match="classes of .* are sky, light, dark, and those of the model or split ground, light, dark"
+    ):
         evaluate(str(segmenter.folder), str(masked), dataset_split="train", classes=["sky", "light", "dark"])
 
 

@@ -40,7 +40,9 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
     assert (
         max(r.get("distance", 0) for r in second.progress.history) > 0
     )  # the pull to the start is on for weights that were given
-    assert second.progress.inner.weight == pytest.approx(0.01 / 4)  # lambda stands beside a sum over the 4 images of a step
+    assert second.progress.inner.weight == pytest.approx(
+        0.01 / 4
+    )  # lambda stands beside a sum over the 4 images of a step
     start, end = (load_file(tmp_path / name / "model.safetensors") for name in ("pre", "pre2"))
     names = [k.removeprefix("timm_model.") for k, _ in second.model.named_parameters()]
     way, length = (
@@ -50,7 +52,9 @@ def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatc
         second.metrics["moved"] == pytest.approx(float((way / length).sqrt()), rel=1e-4)
         and 0 < second.metrics["moved"] < 0.003
     )
-    assert "the images have hardly changed the backbone. Give more --epochs, a higher --learning-rate (0.1)" in caplog.text
+    assert (
+        "the images have hardly changed the backbone. Give more --epochs, a higher --learning-rate (0.1)" in caplog.text
+    )
     assert "pretraining has hardly changed it" in (tmp_path / "pre2" / "README.md").read_text()
     fine = finetune(
         **common, model=str(tmp_path / "pre"), output_dir=str(tmp_path / "fine"), learning_rate=0.0, weight_decay=0.0

@@ -122,8 +122,16 @@ SQUARE = np.zeros((24, 24), np.uint8)
         ({}, dict(classes=["a", "b", "b"]), "with different names"),
         ({}, dict(mask_format="colors", classes=BOTH_MASKS), "Mask format 'colors' needs the colour of each class"),
         ({}, dict(architecture="unett"), "unknown architecture 'unett': did you mean 'unet'"),
-        ({}, dict(class_balanced=True), "class_balanced is a setting of --task classification, and this is a run of segmentation"),
-        ({}, dict(task="classification", method="fixmatch"), "architecture is a setting of --task segmentation, and this is a run of classification"),
+        (
+            {},
+            dict(class_balanced=True),
+            "class_balanced is a setting of --task classification, and this is a run of segmentation",
+        ),
+        (
+            {},
+            dict(task="classification", method="fixmatch"),
+            "architecture is a setting of --task segmentation, and this is a run of classification",
+        ),
         ({}, dict(method="flexmatch"), "flexmatch is a method for classification"),
         ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
         ({}, dict(metric_for_best_model="sel"), "metric_for_best_model is 'sel'"),

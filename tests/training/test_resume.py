@@ -13,13 +13,13 @@ import time
 import pytest
 import torch
 
-from hf_lowlabel import cli
+from hf_lowlabel import api, cli
 from hf_lowlabel.errors import UserError
-from hf_lowlabel import api
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.stopping import Interrupted
 
 from .conftest import RUNS, tensors
+
 
 class Killed(Exception):
     pass
@@ -83,7 +83,15 @@ def test_resumed_run_is_bit_identical(verb, task, method, start, tmp_path, monke
 def test_killed_process_resumes(tiny, tmp_path, caplog):
     """SIGKILL in the middle of a real process, then --resume from the command line."""
     settings = dict(tiny["finetune"], max_steps=40, save_steps=10)
-    command = [sys.executable, "-m", "hf_lowlabel.cli", "finetune", *flags(settings), "--output-dir", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "hf_lowlabel.cli",
+        "finetune",
+        *flags(settings),
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "run" / "checkpoints", process)
     process.send_signal(signal.SIGKILL)
@@ -132,7 +140,9 @@ def test_a_signal_saves_first(number, raised, code, tiny, few_images, tmp_path, 
 
 def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, monkeypatch):
     step = Loop.train_step
-    monkeypatch.setattr(Loop, "train_step", lambda self, batch: os.kill(os.getpid(), signal.SIGINT) or step(self, batch))
+    monkeypatch.setattr(
+        Loop, "train_step", lambda self, batch: os.kill(os.getpid(), signal.SIGINT) or step(self, batch)
+    )
     assert cli.main(["finetune", *flags(tiny["finetune"]), "--output-dir", str(tmp_path)]) == 130
     assert (tmp_path / "checkpoints" / "step-00000001").is_dir()
 

@@ -17,15 +17,15 @@ from hf_lowlabel.api.summary import summarise
 from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.settings import resolve
-from hf_lowlabel.tasks import caching, classification, get_task
-from hf_lowlabel.tasks import segmentation as segmentation_task
+from hf_lowlabel.tasks import caching, classification, get_task, segmentation as segmentation_task
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.run import best_score
 
 from .conftest import MULTILABEL, SEGMENT, SMALL, rewrite
 
 BOTH_MASKS = ["ground", "light", "dark"]
-FILES = """config.json model.safetensors preprocessor_config.json README.md split.json metrics.json training.yaml log.jsonl
+FILES = """config.json model.safetensors preprocessor_config.json README.md split.json metrics.json training.yaml
+log.jsonl
     run.json checkpoints curves.png predictions.png""".split()
 CODE = ["segmenter.py", "configuration_segmenter.py"]
 
@@ -77,7 +77,9 @@ def test_others_can_use_what_a_run_leaves(photos, tmp_path):
     again = evaluate(run.folder, data, output=tmp_path / "report")
     assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
     assert (tmp_path / "report" / "confusion.png").is_file()
-    with pytest.warns(UserWarning, match="8 of the 24 images are labeled ones the model was trained with: results on them"):
+    with pytest.warns(
+        UserWarning, match="8 of the 24 images are labeled ones the model was trained with: results on them"
+    ):
         evaluate(str(run.folder), data, dataset_split="train")
     (run.folder / "split.json").unlink()
     with pytest.raises(UserError, match="Give --dataset-split with another split, or --split with a manifest"):
@@ -235,7 +237,8 @@ def test_an_unreadable_test_image_does_not_shift_the_labels_of_the_others(photos
 
 
 def test_best_weights_on_validation_are_kept(photos, tmp_path, monkeypatch):
-    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a better one."""
+    """The step with the best validation accuracy is what is saved; early stopping counts evaluations without a
+    better one."""
     scores = iter([0.5, 0.9, 0.2, 0.1])
     kept = {}
 
@@ -370,7 +373,9 @@ def test_a_mask_of_ignored_pixels_alone_is_a_warning(masked, tmp_path, caplog):
     )
     assert "the mask of image '00.png' has no pixel of any class" in caplog.text
     losses = [row["loss"] for row in run.progress.history if "loss" in row]
-    assert 0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.progress.history if "loss" in row)
+    assert (
+        0.0 in losses and max(losses) > 0 and all(row["skipped"] == 0 for row in run.progress.history if "loss" in row)
+    )
 
 
 def test_streaming_sees_what_a_resident_pool_shows(masked, tmp_path):

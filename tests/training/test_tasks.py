@@ -1,4 +1,5 @@
-"""What a task decides: its methods, how data is opened and split, sizes of views, and what a cache says of its images."""
+"""What a task decides: its methods, how data is opened and split, sizes of views, and what a cache says of its
+images."""
 
 import json
 from types import SimpleNamespace
@@ -28,7 +29,8 @@ PHOTOS = get_task("classification")
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
 @pytest.mark.parametrize("task", TASKS)
 def test_every_method_of_a_task_has_settings(task, verb):
-    """Those of the task, not of another task's paper, where a method does both; and the name under which it was found."""
+    """Those of the task, not of another task's paper, where a method does both; and the name under which it was
+    found."""
     kind = get_task(task)
     assert kind.default_methods[verb] in kind.methods(verb) and set(kind.own_methods) <= set(kind.methods("finetune"))
     for name in kind.methods(verb):
@@ -68,7 +70,8 @@ def test_images_of_an_unlabeled_split_need_their_option(tmp_path, caplog):
 
 
 def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
-    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some held out."""
+    """Unlabeled test images, as competitions give them: the labeled validation images are the test set, else some
+    held out."""
     for name in [f"train/{c}/{i}" for c in ("cat", "dog") for i in range(5)] + [
         "test/0",
         "test/1",
