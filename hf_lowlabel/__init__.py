@@ -6,8 +6,8 @@
     run.model.save_pretrained("my-classifier")
 
 help(pretrain) and help(finetune) list every setting; `METHODS` names the methods, and hf_lowlabel.methods.find(name) is
-the class of one, with its paper, defaults and presets. Everything is imported on first use, so that `import
-hf_lowlabel` costs next to nothing.
+the class of one, with its paper, defaults and presets; `losses` has their formulas as plain functions. Everything is
+imported on first use, so that `import hf_lowlabel` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` below imports on first use
+    import hf_lowlabel.losses as losses  # noqa: F401
+
     from .api import (
         finetune as finetune,
         pretrain as pretrain,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
     )
     from .errors import UserError as UserError
     from .hub.push import push as push
-    from .hub.report import write_report as report
+    from .hub.report import report as report
     from .methods import METHODS as METHODS
     from .models import (
         LowLabelBackbone as LowLabelBackbone,
@@ -90,7 +92,7 @@ _HOMES = {
     "select": "selection",
     "priors": "selection",
     "push": "hub.push",
-    "report": "hub.report:write_report",
+    "report": "hub.report",
     "LowLabelForImageClassification": "models",
     "LowLabelForSemanticSegmentation": "models.segmenter",
     "LowLabelBackbone": "models",
@@ -103,14 +105,15 @@ _HOMES = {
     "UserError": "errors",
     "METHODS": "methods",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "losses"])
 
 
 def __getattr__(name: str):
+    if name == "losses":
+        return importlib.import_module(f"{__name__}.losses")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, other = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), other or name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

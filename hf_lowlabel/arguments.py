@@ -228,7 +228,11 @@ class TrainingArguments:
         verb="finetune",
     )
     prior_until: float = setting(
-        0.0586, "share of training up to which they do (AS3L: 60 of 1024 epochs)", share=True, verb="finetune"
+        0.0586,
+        "share of training up to which they do (AS3L: 60 of 1024 epochs)",
+        share=True,
+        of_task=True,
+        verb="finetune",
     )
     compare_supervised: str | None = setting(
         None, "run folder of the supervised baseline at the same labels, for the card", may_change=True, verb="finetune"
@@ -277,7 +281,8 @@ class Config:
     verb: str
     task: str = setting(
         "classification",
-        "what is learned: classification (the class of an image), multilabel (all that apply), segmentation (of every pixel)",
+        "what is learned: classification (the class of an image), multilabel (all that apply), segmentation (of every "
+        "pixel)",
     )
     method: Any = setting(
         None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix)"

@@ -1,4 +1,5 @@
-"""`hf-lowlabel demo`: the whole chain on an embedded data set, a few of its images labeled, every stage on one test set."""
+"""`hf-lowlabel demo`: the whole chain on an embedded data set, a few of its images labeled, every stage on one test
+set."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def demo(
     split = draw(kind, kind.demo, num_labels or kind.demo.num_labels, seed)
     split.save(folder / "split.json")
     print(
-        f"{len(split.labeled)} images with {kind.label_words} among {split_size(kind)}, {len(split.test)} test images held out"
+        f"{len(split.labeled)} images with {kind.label_words} among {split_size(kind)}, {len(split.test)} test images "
+        "held out"
     )
     runs: dict[str, Run] = {}
     for n, stage in enumerate(kind.demo.stages, 1):

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from .api import finetune, pretrain
-from .data.dataset import ImageDataset, load_source
-from .data.splits import Split, make_split
+from .data.dataset import ImageDataset
+from .data.drawing import make_split
+from .data.opening import load_source
+from .data.splits import Split
 from .demo import empty_folder
 from .files import write_json
 from .selection.importing import import_labels
@@ -78,16 +80,19 @@ def active_demo(
         "seconds": round(time.perf_counter() - begin, 1),
     }
     write_json(folder / "results.json", results)
-    print(
-        f"\n{num_labels} random labels: {results['classes_random']} of 10 classes, test accuracy "
-        f"{results['random']:.1%}\n"
-        f"{num_labels} chosen labels: {results['classes_chosen']} of 10 classes, priors {worth['accuracy']:.1%} "
-        f"right, test accuracy "
-        f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\nmodel, card and pictures: "
-        f"{folder / 'model'}; why these "
-        f"images: {chosen.folder / 'index.html'}"
-    )
+    tell(results, folder, chosen.folder)
     return {"pretrained": pretrained, "random": plain, "model": model}
+
+
+def tell(results: dict, folder: Path, chosen: Path) -> None:
+    """Print what came of it."""
+    n, right = results["labels"], f"{results['prior_accuracy']:.1%}"
+    print(
+        f"\n{n} random labels: {results['classes_random']} of 10 classes, test accuracy {results['random']:.1%}\n"
+        f"{n} chosen labels: {results['classes_chosen']} of 10 classes, priors {right} right, test accuracy "
+        f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\n"
+        f"model, card and pictures: {folder / 'model'}; why these images: {chosen / 'index.html'}"
+    )
 
 
 def answer(folder: Path, source: ImageDataset) -> None:

@@ -1,4 +1,4 @@
-"""Errors a user can act on: what was found, what was expected, and the fix."""
+"""Errors a user can act on: what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -21,11 +21,3 @@ def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] 
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return error(f"unknown {kind} {found!r}: {hint}known: {shown or '(none)'}")
-
-
-def in_memory(dataset: object) -> UserError:
-    """A run is repeated, resumed and evaluated from the name of its data, so that they have to lie somewhere."""
-    return UserError(
-        f"found a {type(dataset).__name__} as data set; expected a Hub id, a folder or a parquet file, which a resumed run and "
-        "others can read again; fix: of a datasets.Dataset, dataset.to_parquet('data.parquet'), and give 'data.parquet'"
-    )

@@ -1,4 +1,5 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then moved there by one rename."""
+"""Files that are whole or not there: written beside their place, flushed to the disk, then moved there by one
+rename."""
 
 from __future__ import annotations
 

@@ -71,6 +71,7 @@ FACTS = ("num_classes", "num_labeled", "num_images", "rule", "priors")  # keywor
 class Method:
     """What a method says of itself; every Objective and every method on frozen features has these, all optional.
 
+    name: where a class is not in the table: what it is called; "" makes a name of the class's own.
     verb: "pretrain" or "finetune". frozen: reads features of the network as it is, and trains nothing.
     paper: authors and title. year, arxiv: of the paper. needs: what it asks of a batch, beside labeled images.
     tasks: those it is for. `defaults` and `presets` (name -> settings) are settings of a run, see arguments.py, with
@@ -80,6 +81,7 @@ class Method:
     rule_class: the pseudo-label rule it is built with, of the FixMatch family.
     """
 
+    name: ClassVar[str] = ""
     verb: ClassVar[str] = ""
     frozen: ClassVar[bool] = False
     paper: ClassVar[str] = ""
@@ -119,9 +121,9 @@ def load(path: str) -> type[Method]:
 
 
 def name_of(cls: type) -> str:
-    """The name of a class in the table; of any other class its own name, such as "my-match" for MyMatch."""
+    """The name of a class in the table; of any other its `name`, or one made of the class's, "my-match" of MyMatch."""
     path = f"{cls.__module__.removeprefix('hf_lowlabel.')}:{cls.__name__}"
-    own = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+    own = vars(cls).get("name") or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
     return next((name for name, known in METHODS.items() if known == path), own)
 
 

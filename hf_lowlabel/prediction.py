@@ -23,6 +23,7 @@ from .files import write_json, write_table
 from .models.checkpoint_resolver import model_config
 from .tasks import get_task, of_model
 from .tasks.base import Task
+from .text import in_memory
 from .yaml_files import read_yaml
 
 Model = Any  # str | Path | torch.nn.Module, which is not imported for its name alone
@@ -73,7 +74,8 @@ def evaluate(
         model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column: as for `finetune`.
-        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run folder `model` was trained.
+        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run folder `model` was
+        trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
         output: folder for metrics.json and pictures.
         device: "cpu" to leave a GPU alone; None: the best there is.
@@ -142,18 +144,19 @@ def test_images(
     if chosen is not None and chosen.test:
         images = task.open(data, "train", names)
         return images, chosen.resolve(images).test
+    of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         images = task.test_dataset(data, names)
     except MissingSplit as error:
         raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
     if images is None:
         raise MissingSplit(
-            f"There is no labeled test or validation split in {data.dataset!r}. Give --dataset-split with another split, or "
+            f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
             "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
         )
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
-        raise UserError(f"None of the images of {data.dataset!r} (split {images.split!r}) has a label to compare with.")
+        raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
     if own is not None:
         tell_trained(own, images, indices)
     return images, indices
@@ -166,7 +169,8 @@ def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> 
         trained = sum(dataset.ids[i] in own.labeled for i in indices)
         if trained:
             warnings.warn(
-                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them are too "
+                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them "
+                "are too "
                 "good. Give another --dataset-split.",
                 stacklevel=4,
             )
@@ -190,7 +194,8 @@ def predict(
     Args:
         images: files or folders, searched through.
         model: a run folder, a saved model, a Hub id at `revision`, or a model in memory.
-        output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/, overlays/
+        output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/,
+        overlays/
             and masks.csv. None: nothing is written.
         overwrite: an output that is there already may be replaced.
         top: classes listed for every image.

@@ -142,9 +142,9 @@ class RunRecord:
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"found no {path}; expected the run.json of a run folder; fix the path") from None
+            raise UserError(f"There is no {path}. Give a run folder, which has a run.json.") from None
         except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); expected the run.json of a run folder") from error
+            raise UserError(f"{path} is not JSON ({error}). Give the run.json of a run folder.") from error
         facts = _known(cls, values, path)
         facts["lineage"] = [Stage(**_known(Stage, v, path)) for v in facts.get("lineage") or ()]
         facts["comparisons"] = [Row(**_known(Row, v, path)) for v in facts.get("comparisons") or ()]
@@ -173,7 +173,10 @@ class RunRecord:
 
 def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise UserError(f"found {type(values).__name__} in {path}; expected the fields of {cls.__name__}")
+        raise UserError(
+            f"{path} holds a {type(values).__name__} where a run has the fields of {cls.__name__}. Give the run.json "
+            "of a run folder."
+        )
     for key in values:
         if key not in {f.name for f in fields(cls)}:
             raise unknown(f"field of {cls.__name__} in {path}", key, [f.name for f in fields(cls)])

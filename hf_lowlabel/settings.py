@@ -8,8 +8,10 @@ from .arguments import Config, known_settings, marked
 from .errors import UserError, unknown
 from .fields import check
 from .methods import METHODS, Method, find, name_of
+from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
+from .text import in_memory
 
 
 def resolve(config: Config) -> Config:
@@ -28,12 +30,19 @@ def resolve(config: Config) -> Config:
         raise UserError(
             f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}."
         )
+    if not method.frozen and method.forward is Objective.forward:
+        raise UserError(
+            f"{method.__name__} has no forward(batch, t), the loss of a method. See help(hf_lowlabel.Objective)."
+        )
     # defaults and presets of a finetuning method are those of its paper, for the first of its tasks
     of_paper = verb == "pretrain" or task.name == method.tasks[0]
     defaults, presets = (method.defaults, method.presets) if of_paper else ({}, {})
     if config.preset is not None and config.preset not in presets:
         raise unknown(f"preset of {name_of(method)}", config.preset, presets)
     said, chosen = config.flat(), {**defaults, **presets.get(config.preset, {})}
+    for name in chosen:
+        if name not in said:
+            raise unknown(f"key in the defaults of {method.__name__}", name, said)
     if said.get("sharded"):
         _sharded(said)
     if said["epochs"] is not None or ("epochs" in chosen and said["max_steps"] is None):
@@ -109,8 +118,8 @@ def _frozen(values: dict, method: type[Method], name: str) -> None:
 
 
 def _prior(values: dict, method: type[Method], name: str) -> None:
-    if values.get("prior") and not (method.rule_class or method.prior):
-        able = [n for n in METHODS if find(n).rule_class or find(n).prior]
+    if values.get("prior") and not (method.prior):
+        able = [n for n in METHODS if find(n).prior]
         raise UserError(
             f"{name} has no use for prior pseudo-labels. Leave --prior out, or take a method of {', '.join(able)}."
         )
@@ -155,13 +164,14 @@ def _and(names: list[str]) -> str:
 def recorded(config: Config) -> dict[str, Any]:
     """The settings of a run as training.yaml records them: flat, and an object that has no name by what it is."""
 
-    def text(value: Any) -> Any:
+    known = known_settings(config.verb)
+
+    def text(name: str, value: Any) -> Any:
         if isinstance(value, type):
             return name_of(value)
-        plain = value is None or isinstance(value, (bool, int, float, str, list, dict))
-        return value if plain else f"a {type(value).__name__} in memory"
+        return in_memory(value) if known[name].kind is object and not isinstance(value, (str, type(None))) else value
 
-    return {name: text(value) for name, value in config.flat().items()}
+    return {name: text(name, value) for name, value in config.flat().items()}
 
 
 def may_change() -> frozenset[str]:

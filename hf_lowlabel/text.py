@@ -38,6 +38,17 @@ def code(text: Any) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
+def in_memory(value: Any) -> str:
+    """What stands in a file for an object that has no name, such as "a ResNet in memory"."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind} in memory"
+
+
+def was_in_memory(text: Any) -> bool:
+    """Whether `text` is what `in_memory` wrote."""
+    return isinstance(text, str) and re.fullmatch(r"an? \w+ in memory", text) is not None
+
+
 def listed(items: Iterable[str], most: int) -> str:
     """The first `most` items, and how many more there are."""
     items = list(items)

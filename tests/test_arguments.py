@@ -9,7 +9,10 @@ import pytest
 from hf_lowlabel.arguments import GROUPS, Config, known_settings, marked
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.foreign_names import FOREIGN, OURS
-from hf_lowlabel.settings import DEFAULT_METHODS, FALLBACKS, TAKES, read_yaml, resolve, to_dict
+from hf_lowlabel.objective import FinetuneObjective
+from hf_lowlabel.settings import recorded, resolve
+from hf_lowlabel.tasks import TASKS, get_task
+from hf_lowlabel.yaml_files import read_yaml
 
 
 def finetune(**values) -> Config:
@@ -38,7 +41,7 @@ def refused(call, *args, **kwargs) -> str:
         ("test_fraction", 2.0, "test_fraction is 2.0. It must be a share from 0 to 1."),
         ("optimizer", "adamm", "unknown optimizer 'adamm': did you mean"),
         ("task", "segmentaton", "unknown task 'segmentaton': did you mean 'segmentation'"),
-        ("window", 100, "window means nothing to a run of classification"),
+        ("window", 100, "window is a setting of --task segmentation, and this is a run of classification"),
     ],
 )
 def test_constraints(name, value, words):
@@ -107,7 +110,7 @@ def test_other_types_are_refused(name, value, words):
 def test_objects_pass_through():
     """A data set, a network and a method of the user's own; what is written down is what they are."""
 
-    class Mine:
+    class Mine(FinetuneObjective):
         defaults = {"batch_size": 3}
 
     rows, network = [("a.png", "cat")], object()
@@ -116,7 +119,8 @@ def test_objects_pass_through():
     assert config.training.batch_size == 3 and config.training.optimizer == "sgd"
     Mine.defaults = {"momentum": 0.9}
     assert "unknown key in the defaults of Mine 'momentum'" in refused(finetune, method=Mine)
-    assert to_dict(config)["model"] == "a object in memory" and to_dict(config)["method"].endswith("Mine")
+    assert recorded(config)["model"] == "a object in memory" and recorded(config)["method"] == "mine"
+    assert "Give a name (`hf-lowlabel methods`) or a subclass of FinetuneObjective" in refused(finetune, method=object)
 
 
 def test_flat_and_nested():
@@ -165,13 +169,14 @@ def test_the_table_of_names_is_about_real_settings():
 
 def test_tables_name_real_settings():
     known = known_settings()
-    for values in FALLBACKS.values():
-        assert set(values) <= set(known)
-    assert set().union(*TAKES.values()) == marked("of_task")
+    tasks = [get_task(name) for name in TASKS]
+    assert all(set(values) <= set(known) for task in tasks for values in task.fallbacks.values())
+    assert set().union(*(task.takes for task in tasks)) == marked("of_task")
     assert {name for verb in ("pretrain", "finetune") for name in known_settings(verb)} == set(known)
     assert sum(len(cls.__dataclass_fields__) for cls in GROUPS.values()) + 4 == len(known)
-    for verb, task in DEFAULT_METHODS:
-        resolve(Config.from_flat(verb, {"dataset": "digits", "task": task}))
+    for task in tasks:
+        for verb in task.default_methods:
+            resolve(Config.from_flat(verb, {"dataset": "digits", "task": task.name}))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,10 @@ def test_tables_name_real_settings():
         (dict(method="byol"), "unknown finetune method 'byol'"),
         (dict(task="segmentation", scale=[1.5, 0.5]), "the smaller first"),
         (dict(task="segmentation", scale=[0.0, 0.5]), "scale is [0.0, 0.5]. It must be above 0."),
-        (dict(task="segmentation", freeze=1), "freeze means nothing to a run of segmentation"),
+        (
+            dict(task="segmentation", freeze=1),
+            "freeze is a setting of --task classification and multilabel, and this is a run of segmentation",
+        ),
     ],
 )
 def test_what_does_not_go_together(values, words):
@@ -199,9 +207,9 @@ def test_what_does_not_go_together(values, words):
 
 
 def test_a_task_says_what_it_takes():
-    config = Config.from_flat("finetune", {"dataset": "digits", "window": 100})
-    assert resolve(config, takes={"window"}).views.window == 100
-    assert "window means nothing" in refused(resolve, config, takes=())
+    assert finetune(task="segmentation", window=100).views.window == 100
+    assert finetune(task="multilabel", freeze=1).model.freeze == 1
+    assert "prior is a setting of --task classification," in refused(finetune, task="multilabel", prior="p")
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_what_a_disk_refuses_is_one_message(tmp_path, capsys, monkeypatch):
         def refuse(*_, number=number):
             raise OSError(number, os.strerror(number), str(tmp_path / "x"))
 
-        monkeypatch.setattr("hf_lowlabel.data.splits.os.fsync", refuse)
+        monkeypatch.setattr("hf_lowlabel.files.os.fsync", refuse)
         assert (
             main(["split", "--dataset", "digits", "--num-labels", "40", "--output", str(tmp_path / "split.json")]) == 2
         )

@@ -14,13 +14,14 @@ from ..tasks import get_task
 from ..training import pretrain as training
 from ..training.callbacks import Callback
 from ..training.preparing import Run
-from .running import publish, run_folder, settled
+from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
     from ..objective import PretrainObjective
     from .types import Data, Model
 
 
+@named
 def pretrain(
     dataset: Data,
     model: Model = "resnet18",

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from ..arguments import Config
+from ..arguments import Config, known_settings
 from ..distributed import is_main_process
 from ..errors import UserError
+from ..foreign_names import no_such_setting
 from ..methods import name_of
 from ..settings import resolve
+from ..training.callbacks import Callback
 from ..training.folder import claim, forget, release
 from ..training.preparing import Run
 
 log = logging.getLogger("hf_lowlabel")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
@@ -27,6 +32,11 @@ def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
         UserError: see `resolve`; or the Hub, asked for a push, does not let this user write.
     """
     given = {name: value for name, value in arguments.items() if name != "callbacks"}
+    for callback in arguments["callbacks"]:
+        if not isinstance(callback, Callback):
+            raise UserError(
+                f"{callback!r} is no callback. Give objects whose class is derived from hf_lowlabel.Callback."
+            )
     given |= {name: {} for name in ("method_args", "architecture_args") if given.get(name, 0) is None}
     config = resolve(Config.from_flat(verb, given))
     if config.training.push_to_hub and is_main_process():
@@ -34,6 +44,20 @@ def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
 
         check_access(config.training.push_to_hub)
     return config
+
+
+def named(function: F) -> F:
+    """`function`, which says of a setting that it does not have what it is called here."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args, **settings):
+        for name in settings:
+            if name not in known:
+                raise no_such_setting(name, known, "call", known_settings())
+        return function(*args, **settings)
+
+    return cast(F, call)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ def demo(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--task",
-        default="classification",
         help="segmentation: PixPro, CutMix "
         "and the supervised baseline on 800 generated images of shapes with 20 masks (default: classification)",
     )
@@ -34,7 +33,7 @@ def demo(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides labels, weights and views (default: 0)")
     args = parser.parse_args(argv)
     if args.active:
-        if args.task != "classification":
+        if args.task is not None:
             raise UserError("The demo of --active sorts digits. Leave out --active, or --task.")
         from ..demo_active import active_demo
 
@@ -42,7 +41,7 @@ def demo(argv: list[str]) -> int:
         return 0
     from ..demo import demo
 
-    demo(args.task, args.output_dir, args.num_labels, args.seed)
+    demo(args.task or "classification", args.output_dir, args.num_labels, args.seed)
     return 0
 
 
@@ -52,22 +51,24 @@ def methods(argv: list[str]) -> int:
     )
     parser.add_argument("name", nargs="?", help="show one method with its settings and presets")
     args = parser.parse_args(argv)
+    from ..tasks import TASKS, get_task
+
     if args.name is None:
         for verb in ("pretrain", "finetune"):
             print(f"{verb}:")
             for name in methods_for(verb):
                 m = find(name)
-                tasks = "" if m.tasks == ("classification",) else f"  [{', '.join(m.tasks)}]"
+                able = [task for task in TASKS if verb == "finetune" and name in get_task(task).methods(verb)]
+                tasks = f"  [{', '.join(able)}]" if able else ""
                 print(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
         return 0
     if args.name not in METHODS:
         raise unknown("method", args.name, METHODS)
     m = find(args.name)
     print(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
-    prior = "may" if m.rule_class else m.prior
     print(
         f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}"
-        + (f"   --prior: {prior} be given" if prior else "")
+        + (f"   --prior: {m.prior} be given" if m.prior else "")
     )
     for title, values in {
         "hyperparameters": hyperparameters(m),

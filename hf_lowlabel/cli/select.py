@@ -46,6 +46,7 @@ def _split_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images."
     )
+    parser.add_argument("--task", default="classification", help="whose labels are drawn (default: classification)")
     parser.add_argument(
         "--from",
         dest="labels",
@@ -63,9 +64,6 @@ def _split_parser() -> argparse.ArgumentParser:
         "--dataset", help="Hub id, local folder, parquet, or 'digits'; with --from: check the labels against it"
     )
     parser.add_argument("--dataset-split", default="train", help="split to draw from (default: train)")
-    parser.add_argument(
-        "--task", default="classification", help="classification or multilabel (default: classification)"
-    )
     data_flags(parser)
     parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
     parser.add_argument("--class-balanced", action="store_true", help="the same number from every class")
@@ -115,10 +113,11 @@ def select(argv: list[str]) -> int:
         "--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line"
     )
     parser.add_argument(
-        "--task", default="classification", help="classification or segmentation (default: classification)"
+        "--task", default="classification", help="classification, multilabel or segmentation (default: classification)"
     )
     feature_flags(parser, "OUTPUT/features.safetensors")
     args = parser.parse_args(argv)
+    from ..selection.kinds import kind_of
     from ..selection.verbs import select
 
     done = select(dataset=data_source(args), **vars(args))
@@ -135,7 +134,7 @@ def select(argv: list[str]) -> int:
     if facts:
         print(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
-            if args.task == "classification"
+            if kind_of(args.task).on_page
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
         )
     return 0

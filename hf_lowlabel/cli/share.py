@@ -80,16 +80,16 @@ def report(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     _plain_log()
     if args.table:
+        from ..files import write_text
         from ..hub.table import methods_table
-        from ..records import write_text
 
         text = methods_table(args.runs)
         write_text(Path(args.output or "table.md"), text)
         print(text)
         return 0
-    from ..hub.report import write_report
+    from ..hub import report as reports
 
-    path = write_report(args.runs, args.output or "report.html", compute=not args.quick)
+    path = reports.report(args.runs, args.output or "report.html", compute=not args.quick)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 

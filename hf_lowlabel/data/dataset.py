@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -97,7 +96,9 @@ class ImageDataset:
     @property
     def has_target(self) -> np.ndarray:
         """bool [N]"""
-        return (self.labels if self.labels.ndim == 1 else self.labels.min(1, initial=1)) >= 0
+        if self.labels.ndim == 1:
+            return self.labels >= 0
+        return (self.labels >= 0).all(1) & bool(self.class_names)
 
     def target(self, i: int) -> int | np.ndarray | None:
         """Of image i the class, or int8 [K] of several classes, or the mask as uint8 [H, W]; None where it has none."""
@@ -190,10 +191,6 @@ class ImageDataset:
     def without_targets(self) -> ImageDataset:
         """The images alone."""
         return replace(self, labels=np.full(len(self), -1), class_names=[], masks=None)
-
-    images = without_labels = without_targets  # transition
-    has_mask = has_target  # transition
-    coding = property(lambda self: self.masks.format)  # transition
 
 
 def check_labels(labels: np.ndarray, class_names: Sequence[str], ids: Sequence[str]) -> None:
@@ -290,9 +287,3 @@ def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
         flip=labeled.flip and unlabeled.flip,
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
     )
-
-
-def __getattr__(name: str):  # transition: load_source is in opening.py
-    if name != "load_source":
-        raise AttributeError(name)
-    return importlib.import_module(".opening", __package__).load_source

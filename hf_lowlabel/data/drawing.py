@@ -79,11 +79,6 @@ def make_split(
     return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
 
 
-def make_mask_split(source: ImageDataset, num_labels: int | None = None, **options) -> Split:
-    """`make_split`, under the name it has for masks."""
-    return make_split(source, num_labels, **options)
-
-
 def check_counts(source: ImageDataset, num_labels, validation, test_fraction, has_target: np.ndarray) -> None:
     if not 0 <= test_fraction < 1:
         raise UserError(f"A test fraction of {test_fraction} is not in 0 <= fraction < 1.")

@@ -18,7 +18,6 @@ from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
 from .images import open_image
-from .labels import class_order  # noqa: F401  transition
 
 SPLITS = {
     "train": ("train", "training"),

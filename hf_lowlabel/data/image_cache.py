@@ -25,15 +25,13 @@ from torch.utils.data import DataLoader
 from ..errors import UserError
 from . import decoding
 from .dataset import ImageDataset
-from .decoding import (  # noqa: F401  CHUNK, decode_chunks: transition
-    CHUNK,
+from .decoding import (
     Decoder,
     PaddedDecoder,
     Progress,
     SquareDecoder,
     check_share,
     decode_all,
-    decode_chunks,
     find_bad,
     measure,
     spread,

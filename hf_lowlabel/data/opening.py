@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingSplit, UserError, unknown
+from ..text import was_in_memory
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
 from .folders import is_table
@@ -66,6 +67,8 @@ def open_dataset(
             raise UserError("A data set in memory has no config and no revision. Leave them out.")
         return targets.table(memory_table(dataset, targets, split, image_column))
     name, path = str(dataset), Path(dataset).expanduser()
+    if was_in_memory(name):  # as training.yaml of a run has it
+        raise UserError(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
     if name in targets.embedded:
         if path.exists():
             warnings.warn(
@@ -127,7 +130,19 @@ def load_source(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> ImageDataset:
-    """Images with classes: `open_dataset` with `ClassTargets(label_column)`."""
+    """Images with their classes, or without.
+
+    Args:
+        dataset: "digits", a folder, parquet (a file or a folder), a Hub id, or data in memory; see above.
+        config: configuration of a Hub data set.
+        split: which part of it.
+        revision: commit, tag or branch of a Hub data set.
+        image_column: holds the image; found by itself when None.
+        label_column: holds the class; found by itself when None.
+
+    Raises:
+        UserError: there is no such data, or it cannot be read.
+    """
     targets = ClassTargets(label_column)
     return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)
 
@@ -144,6 +159,21 @@ def load_segmentation(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
 ) -> ImageDataset:
-    """Images with masks: `open_dataset` with `MaskTargets(mask_column, classes, mask_format, mask_ignore)`."""
+    """Images with masks of their pixels' classes.
+
+    Args:
+        dataset: "shapes", a folder with images/ and masks/, parquet (a file or a folder), a Hub id, or data in memory.
+        config: configuration of a Hub data set.
+        split: which part of it.
+        revision: commit, tag or branch of a Hub data set.
+        image_column: holds the image; found by itself when None.
+        mask_column: holds the mask; found by itself when None.
+        classes: in the order of their values, or a text file of them; None: the layout's own, else counted.
+        mask_format: what a mask's pixels are: "index", "binary" or "colors"; None: as the layout has them.
+        mask_ignore: values of a mask that take no part, beside 255.
+
+    Raises:
+        UserError: there is no such data, or it cannot be read.
+    """
     targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore))
     return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)

@@ -9,9 +9,7 @@ Labeled images are also among the unlabeled ones; those for validation and test 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError, unknown
+from ..files import write_text
 from .dataset import ImageDataset
 from .published import fetch, is_published
 
@@ -81,18 +80,8 @@ class Split:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     def save(self, path: str | Path) -> None:
-        """The whole file or none: written beside its place, then renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "w", encoding="utf-8") as file:
-                file.write(self.text())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        """The whole file or none."""
+        write_text(path, self.text())
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
@@ -167,11 +156,12 @@ class Split:
         return bool(self.class_names and source.class_names) and set(self.class_names).isdisjoint(source.class_names)
 
     def targets(self, source: ImageDataset) -> np.ndarray:
-        """int64 [N]: the label of each image of `source` as an index into the split's class names; -1 = none."""
+        """The labels of the images of `source` by the split's class names, int64 [N] or int8 [N, K]; -1 = none."""
         own = source.without_targets() if self.foreign(source) else source
         labels = own.with_classes(self.class_names).labels.copy()
         at = self.resolve(source)
-        labels[at.labeled] = at.labels
+        if labels.ndim == 1:  # of several classes the data has them
+            labels[at.labeled] = at.labels
         return labels
 
 
@@ -223,9 +213,3 @@ def warn_without_label(split: Split) -> None:
             f"learned: {', '.join(without)}. Give more labels, or draw with --class-balanced.",
             stacklevel=3,
         )
-
-
-def __getattr__(name: str):  # transition: make_split is in drawing.py
-    if name != "make_split":
-        raise AttributeError(name)
-    return importlib.import_module(".drawing", __package__).make_split

@@ -1,1 +1,5 @@
-"""Metrics, probes of frozen features, pictures. Only `modules` imports evaluate, and only `plots` matplotlib."""
+"""Scores, probes of frozen features, pictures.
+
+classification.py, multilabel.py, confusion.py: formulas. modules.py: the same as modules of `evaluate`, which compute a
+run's scores (metrics.py, segmentation.py). plots.py, overlays.py: pictures.
+"""

@@ -176,7 +176,8 @@ def reliability(title: str, bins: dict, ece: float) -> str:
         )
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     note = (
-        f"Expected calibration error {100 * ece:.1f} %. Bars: accuracy, stronger where more images are; dots: mean confidence; on the "
+        f"Expected calibration error {100 * ece:.1f} %. Bars: accuracy, stronger where more images are; dots: mean "
+        "confidence; on the "
         "dashed line confidence is right."
     )
     return _figure(title, svg, note=note)

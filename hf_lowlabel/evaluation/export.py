@@ -35,7 +35,7 @@ scores.add_batch(predictions=predictions, references=references)  # as often as 
 scores.compute()
 ```
 
-Formulas:
+## How they are computed
 
 {formulas}
 """

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 
 from ..errors import UserError
 
@@ -37,19 +37,20 @@ def multilabel_scores(
         "per_class" (AP), "per_class_f1" and "per_class_images" (number of positive images).
     """
     predicted = (probs > threshold).astype(np.int8)
-    positives = targets.sum(0, dtype=np.int64)  # [K]
-    some = [k for k in range(len(class_names)) if positives[k]]
-    ap = {k: float(average_precision_score(targets[:, k], probs[:, k])) for k in some}
-    f1 = {k: float(f1_score(targets[:, k], predicted[:, k], zero_division=0)) for k in some}
+    positives, called = targets.sum(0, dtype=np.int64), predicted.sum(0, dtype=np.int64)  # [K]
+    hits = (targets & predicted).sum(0, dtype=np.int64)
+    some = np.flatnonzero(positives)
+    ap = np.atleast_1d(average_precision_score(targets[:, some], probs[:, some], average=None))
+    f1 = 2 * hits[some] / (positives + called)[some]
     return {
         "images": len(targets),
-        "map": float(np.mean(list(ap.values()))),
-        "f1_macro": float(np.mean(list(f1.values()))),
-        "f1_micro": float(f1_score(targets.ravel(), predicted.ravel(), zero_division=0)),
+        "map": float(ap.mean()),
+        "f1_macro": float(f1.mean()),
+        "f1_micro": float(2 * hits.sum() / (positives + called).sum()),
         "exact_match": float((predicted == targets).all(1).mean()),
         "class_names": list(class_names),
-        "per_class": [ap.get(k) for k in range(len(class_names))],
-        "per_class_f1": [f1.get(k) for k in range(len(class_names))],
+        "per_class": _of_all(ap, some, len(class_names)),
+        "per_class_f1": _of_all(f1, some, len(class_names)),
         "per_class_images": positives.tolist(),
     }
 
@@ -84,3 +85,9 @@ def check_label_scores(probs: np.ndarray, targets: np.ndarray, num_classes: int)
     if not targets.any():
         raise UserError(f"None of the {len(targets)} images has any of the {num_classes} classes. Add some that do.")
     return probs, targets.astype(np.int8)
+
+
+def _of_all(values: np.ndarray, some: np.ndarray, num_classes: int) -> list[float | None]:
+    """The values of the classes `some`, None for the others."""
+    known = dict(zip(some.tolist(), values.tolist(), strict=True))
+    return [known.get(k) for k in range(num_classes)]

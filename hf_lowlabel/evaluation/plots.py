@@ -42,7 +42,8 @@ def curves(
 ) -> Path:
     """curves.png from the rows of log.jsonl: a dict per line with "step" and any numbers, in panels by what they are.
 
-    Rows of training steps and of evaluations may alternate; a name is drawn where it occurs, gaps at NaN. scores: metric
+    Rows of training steps and of evaluations may alternate; a name is drawn where it occurs, gaps at NaN. scores:
+    metric
     -> its title, for the panels of "test_METRIC" and "validation_METRIC".
     """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -262,7 +263,8 @@ MOST_CAPTIONED = 18  # images of a sheet of `captioned`
 
 
 def captioned(images: Sequence[np.ndarray], captions: Sequence[tuple[str, str, bool]], path: str | Path) -> Path:
-    """A contact sheet, six in a row: images uint8 [H, W, 3] with (answer, truth, whether they are the same) below each."""
+    """A contact sheet, six in a row: images uint8 [H, W, 3] with (answer, truth, whether they are the same) below
+    each."""
     columns = min(6, len(images))
     rows = math.ceil(len(images) / columns)
     fig = _figure(1.9 * columns, 2.3 * rows)

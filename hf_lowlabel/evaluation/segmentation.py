@@ -76,7 +76,7 @@ def evaluate_segmentation(
 
     Args:
         model: segmenter whose output has `logits` [n, K, h, w].
-        pool: images and masks (data.padded_cache).
+        pool: images and masks (data.image_cache).
         class_names: the K names.
         mean: of the normalisation, for each channel.
         std: of the normalisation, for each channel.

@@ -54,6 +54,16 @@ def products(a: Tensor, b: Tensor) -> Tensor:
         return a.float() @ b.float().T
 
 
+def sinkhorn(q: Tensor, rounds: int) -> Tensor:
+    """Rows and columns of a positive q [M, J] scaled in turn until rows sum to 1 and columns to M / J (Sinkhorn and
+    Knopp
+    1967; Cuturi 2013)."""
+    for _ in range(rounds):
+        q = q / q.sum(0, keepdim=True).clamp_min(1e-12) / q.shape[1]
+        q = q / q.sum(1, keepdim=True).clamp_min(1e-12) / q.shape[0]
+    return q * q.shape[0]
+
+
 def sharpen(p: Tensor, temperature: float) -> Tensor:
     """p_c^(1/T) / sum_j p_j^(1/T) (MixMatch Eq. 7): one-hot as T -> 0."""
     return (p.clamp_min(1e-30).log() / temperature).softmax(1)

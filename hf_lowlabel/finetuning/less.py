@@ -19,20 +19,17 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
-from .functional import embed, has_batchnorm, label_weak, products, projection
+from .functional import embed, has_batchnorm, label_weak, products, projection, sinkhorn
 from .presets import CIFAR, PRETRAINED
 from .weights import Fixed, Rule
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float, rounds: int) -> Tensor:
+def assignments(scores: Tensor, epsilon: float, rounds: int) -> Tensor:
     """Assignments [M, J] of this rank's rows, summing to 1, with clusters equally full over all ranks (SwAV Eq. 5)."""
     everyone = all_gather(scores) / epsilon
-    q = (everyone - everyone.max()).exp()  # [world M, J]
-    for _ in range(rounds):
-        q = q / q.sum(0, keepdim=True).clamp_min(1e-12) / q.shape[1]
-        q = q / q.sum(1, keepdim=True).clamp_min(1e-12) / q.shape[0]
-    return (q * q.shape[0])[rank() * len(scores) : (rank() + 1) * len(scores)]
+    q = sinkhorn((everyone - everyone.max()).exp(), rounds)  # [world M, J]
+    return q[rank() * len(scores) : (rank() + 1) * len(scores)]
 
 
 class LESS(FinetuneObjective):
@@ -82,7 +79,7 @@ class LESS(FinetuneObjective):
         e = F.normalize(self.centres.weight.float(), dim=1)  # [J, E]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), u["index"], logits_l.softmax(1), t)
-            assigned = sinkhorn(products(z_w, e), self.epsilon, self.rounds)  # [M, J]
+            assigned = assignments(products(z_w, e), self.epsilon, self.rounds)  # [M, J]
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
         clustering = ((1 - w) * F.cross_entropy(products(z_s, e) / self.temperature, assigned, reduction="none")).mean()

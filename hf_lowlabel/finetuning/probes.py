@@ -8,8 +8,10 @@ strong pretrained features they are hard to beat. The classes are what `hf-lowla
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..errors import UserError
+from ..evaluation.neighbors import neighbor_votes
 from ..methods import Method
 
 
@@ -26,16 +28,9 @@ def knn(
 
     s_j: cosine similarity. k: neighbours that vote, at most the number of labels. temperature: T.
     """
-    x, y = _labeled(features, labels)
-    bank, query, k = _unit(x), _unit(query), min(k, len(x))
-    votes = np.zeros((len(query), num_classes), np.float32)
-    for start in range(0, len(query), 4096):
-        s = query[start : start + 4096] @ bank.T  # [q, L]
-        nearest = np.argpartition(-s, k - 1, axis=1)[:, :k]
-        weight = np.exp((np.take_along_axis(s, nearest, 1) - s.max(1, keepdims=True)) / temperature)
-        rows = np.arange(start, start + len(s))[:, None]
-        np.add.at(votes, (np.broadcast_to(rows, nearest.shape), y[nearest]), weight)
-    return votes / votes.sum(1, keepdims=True)
+    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in _labeled(features, labels))
+    asked = torch.from_numpy(np.ascontiguousarray(query))
+    return neighbor_votes(x, y, asked, num_classes=num_classes, k=k, temperature=temperature).numpy()
 
 
 def probe_head(

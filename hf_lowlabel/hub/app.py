@@ -82,9 +82,7 @@ def check_run(run: Path) -> RunRecord:
 
 def _architectures(record: RunRecord, output: Path) -> None:
     """The code of an architecture that timm alone does not know travels with the Space."""
-    from ..models import needs_package
-
-    if record.architecture is None or not needs_package(record.architecture):
+    if not of_record(record.kind).needs_package(record):
         return
     models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
     folder.mkdir()

@@ -14,7 +14,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
 from ..methods import METHODS, find
-from ..models import needs_package
 from ..records import RunRecord, Stage
 from ..tasks import of_record
 from ..text import cell, code, duration
@@ -109,7 +108,7 @@ def metadata(record: RunRecord, name: str, license: str | None) -> ModelCardData
         datasets=[record.data.hub_id] if record.data and record.data.hub_id else None,
         eval_results=results or None,
         model_name=name if results else None,
-        library_name="hf_lowlabel" if record.architecture and needs_package(record.architecture) else "transformers",
+        library_name="hf_lowlabel" if speaks.needs_package(record) else "transformers",
         pipeline_tag=speaks.pipeline_tag,
         metrics=[m.hub for m in speaks.metrics if m.hub and record.metrics.get(m.key) is not None] or None,
         tags=tags,

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one run or several: `write_report(["runs/a", "runs/b"], "report.html")`.
+"""One self-contained HTML page about one run or several: `report(["runs/a", "runs/b"], "report.html")`.
 
 Everything is in the file, pictures too; it opens without a network and follows the reader's light or dark setting.
 """
@@ -38,10 +38,16 @@ class Shown:
     computed: object | None = None
 
 
-def write_report(folders: Sequence[str | Path], output: str | Path = "report.html", *, compute: bool = True) -> Path:
-    """Write the page and return its path. compute: load models and data for mistakes and t-SNE; else files alone.
+def report(folders: Sequence[str | Path], output: str | Path = "report.html", *, compute: bool = True) -> Path:
+    """Write the page and return its path.
 
-    Raises UserError for a folder that is no run.
+    Args:
+        folders: run folders, side by side on the page.
+        output: the page, .html.
+        compute: load models and data for mistakes and t-SNE; else files alone.
+
+    Raises:
+        UserError: a folder is no run.
     """
     if not folders or len(folders) > FEW_RUNS:
         raise UserError(

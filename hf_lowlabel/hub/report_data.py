@@ -15,9 +15,9 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache
 from ..errors import UserError
 from ..evaluation.inference import features_of
-from ..models import LowLabelBackbone, create_backbone
 from ..records import RunRecord
 from ..tasks import get_task, of_record
+from ..tasks.backbone import starting_backbone
 from ..tasks.classification import eval_view, stored_side
 from ..tasks.classification_card import spread
 from ..tasks.parts import Findings
@@ -108,20 +108,14 @@ def stages(folder: Path, record: RunRecord) -> list[tuple[str, Callable[[], torc
     config = config_of(folder)
 
     def own() -> torch.nn.Module:
-        if record.labels is None:
-            return LowLabelBackbone.from_pretrained(folder)
-        return get_task(config.task).load(folder, device="cpu")
+        return of_record(record.kind).load(folder, device="cpu")
 
     start, last = config.model.init_from or config.model.model, (f"after {record.method}", own)
     if Path(start, "run.json").is_file() and not config.model.from_scratch:
         return [*stages(Path(start), RunRecord.from_json(Path(start, "run.json"))), last]
 
-    def beginning() -> torch.nn.Module:
-        torch.manual_seed(config.training.seed)
-        scratch, side = config.model.from_scratch, config.views.image_size
-        return create_backbone(start, pretrained=not scratch, revision=config.model.model_revision, image_size=side)
-
-    return [("random weights" if config.model.from_scratch else start, beginning), last]
+    title = "random weights" if config.model.from_scratch else str(start)
+    return [(title, lambda: starting_backbone(config, start)), last]
 
 
 def draw_features(folder: Path, record: RunRecord, images: Images, out: Computed) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 
 from ..errors import UserError
-from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..tasks.segmentation import Segmentation
 from .push import SHARED
 
 OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -37,12 +37,7 @@ def export_smp(run: str | Path, output: str | Path) -> Path:
     run, output = Path(run), Path(output)
     if output.exists():
         raise UserError(f"{output} is there already. Give another name.")
-    try:
-        model = LowLabelForSemanticSegmentation.from_pretrained(run)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"There is no segmenter in {run} ({error}). Give the folder of a finished run of segmentation."
-        ) from error
+    model = Segmentation().load(run, device="cpu")
     network, config = model.network, model.config
     if not isinstance(network, tuple(smp.MODEL_ARCHITECTURES_MAPPING.values())):
         raise UserError(

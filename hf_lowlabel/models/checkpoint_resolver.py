@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from ..errors import UserError, unknown
+from ..text import was_in_memory
 from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
 
 HUB_PREFIXES = ("hf_hub:", "hf-hub:")
@@ -36,6 +37,8 @@ class Checkpoint:
 
 def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     """Local folders win over Hub ids, and whatever has no slash is a timm name."""
+    if was_in_memory(name):  # as training.yaml of a run has it
+        raise UserError(f"The run started from {name}, which is not in its folder. Give the model itself.")
     local = name.removeprefix("local-dir:")
     if os.path.isdir(local):
         config = _read_config(Path(local, "config.json"), local)

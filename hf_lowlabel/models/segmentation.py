@@ -44,7 +44,7 @@ def architectures() -> list[str]:
 
 
 def create_segmenter(
-    encoder: str,
+    encoder: str | LowLabelBackbone,
     num_labels: int,
     *,
     architecture: str = "deeplabv3plus-os16",
@@ -60,9 +60,18 @@ def create_segmenter(
 ) -> LowLabelForSemanticSegmentation:
     """A float32 segmenter of `num_labels` classes; `model.load_report` says what of the encoder was loaded.
 
-    encoder: whatever `create_backbone` takes, a target-pretrained folder among it. architecture: a preset above or an
-    smp architecture; `architecture_args` go to it and `encoder_args` to timm. size_divisor (px): for encoders that want
-    more than their stride, such as 256 for maxvit_nano_rw_256. The rest is as in LowLabelSegmenterConfig.
+    Args:
+        encoder: whatever `create_backbone` takes, a target-pretrained folder among it, or the backbone
+            itself; `revision` of one on the Hub.
+        num_labels: how many classes, 2 or more; class_names: what they are called.
+        architecture: a preset above or an smp architecture; `architecture_args` go to it and `encoder_args` to timm.
+        pretrained: take the encoder's weights; False: random ones.
+        mean, std: of the channels (0..1), by which images are normalised; None: the encoder's own.
+        image_size: px to which the longer side of an image is scaled; None: as it is.
+        size_divisor: px, for encoders that want more than their stride, such as 256 for maxvit_nano_rw_256.
+
+    Raises:
+        UserError: there is no such encoder or architecture, or the names do not fit.
     """
     names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
     if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
@@ -73,9 +82,11 @@ def create_segmenter(
     if architecture not in architectures():
         raise unknown("architecture", architecture, architectures())
     kind, preset = PRESETS.get(architecture, (architecture, {}))
-    backbone = create_backbone(
-        encoder, pretrained=pretrained, mean=mean, std=std, revision=revision, model_args=encoder_args
-    )
+    backbone = encoder
+    if not isinstance(backbone, LowLabelBackbone):
+        backbone = create_backbone(
+            encoder, pretrained=pretrained, mean=mean, std=std, revision=revision, model_args=encoder_args
+        )
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
     seen = backbone.preprocessing

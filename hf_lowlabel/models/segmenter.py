@@ -105,8 +105,9 @@ def build(config: LowLabelSegmenterConfig) -> nn.Module:
 
 
 class LowLabelForSemanticSegmentation(PreTrainedModel):
-    """`model(x).logits` is [B, K, H, W] at the size of `x` [B, 3, H, W], whatever that size is.
+    """A network for masks, built as `config` says; `create_segmenter` makes one from an encoder's weights.
 
+    `model(x).logits` is [B, K, H, W] at the size of `x` [B, 3, H, W], whatever that size is.
     `encode`, `decode` and `classify` are its three parts: feature maps of the encoder, one map of the decoder, logits.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import UserError
-from .loading import LoadReport
+from .backbone import LowLabelBackbone
+from .loading import LoadReport, create_backbone
 from .timm_checkpoint import head_names
 
 
@@ -24,10 +25,21 @@ def name_of_module(module: nn.Module) -> str:
     name = cfg.get("architecture") if isinstance(cfg, dict) else getattr(cfg, "architecture", None)
     if not name:
         raise UserError(
-            f"A {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, a module that "
-            "timm.create_model made, or a model that create_classifier or create_backbone made."
+            f"An object of {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, "
+            "a module that timm.create_model made, or a model that create_classifier or create_backbone made."
         )
     return str(name)
+
+
+def encoder_of_module(module: nn.Module) -> LowLabelBackbone:
+    """A backbone of the same architecture with the weights of a timm module.
+
+    Raises:
+        UserError: it was not made by timm.
+    """
+    backbone = create_backbone(name_of_module(module), pretrained=False)
+    fill_from_module(backbone, module)
+    return backbone
 
 
 def fill_from_module(model: nn.Module, module: nn.Module) -> None:

@@ -36,20 +36,31 @@ def finetune_features(
     runs: int = RUNS,
     epochs: int = EPOCHS,
     batch_size: int = 256,
-    lr: float = 0.1,
+    learning_rate: float = 0.1,
     seed: int = 0,
 ) -> np.ndarray:
     """f_fine float32 [N, D] from f_self [N, D] of unit length: one linear layer trained on Eq. 6 from the identity.
 
     With t_i the mean of image i's centres, Eq. 6 is the mean of ||A phi_i - t_i||^2 plus a constant, phi = [f_self; 1],
     A = [W b]. So gradient descent needs only S = mean phi phi^T and T = mean t phi^T, and its steps have a closed form
-    in S's eigenvectors: `epochs` epochs of ceil(N / batch_size) steps of `lr` cost 4 N D^2 operations (0.7 CPU-seconds
-    at N = 50,000, D = 512) instead of 4 N D^2 in each epoch. Directions in which the features hardly vary stay as they
-    were.
+    in S's eigenvectors: all epochs cost 4 N D^2 operations (0.7 CPU-seconds at N = 50,000, D = 512) instead of 4 N D^2
+    each. Directions in which the features hardly vary stay as they were.
+
+    Args:
+        x: f_self, float32 [N, D] of unit length.
+        clusters: K of k-means.
+        runs: of k-means, C.
+        epochs: of gradient descent, with ceil(N / batch_size) steps each.
+        batch_size: see epochs.
+        learning_rate: of every step.
+        seed: decides the first centres.
+
+    Raises:
+        ValueError: for a learning rate that diverges.
     """
     found = cluster_runs(x, clusters, runs, seed)
     s, t = moments(x, found)
-    a = descend(s, t, lr, epochs * -(-len(x) // batch_size)).astype(np.float32)  # [D, D + 1]
+    a = descend(s, t, learning_rate, epochs * -(-len(x) // batch_size)).astype(np.float32)  # [D, D + 1]
     out = np.empty((len(x), x.shape[1]), np.float32)
     for start in range(0, len(x), BLOCK):
         out[start : start + BLOCK] = np.asarray(x[start : start + BLOCK], np.float32) @ a[:, :-1].T + a[:, -1]
@@ -69,16 +80,18 @@ def moments(x: np.ndarray, found: list[Clusters]) -> tuple[np.ndarray, np.ndarra
     return s / n, t / n
 
 
-def descend(s: np.ndarray, t: np.ndarray, lr: float, steps: int) -> np.ndarray:
-    """A after `steps` steps A <- A - 2 lr (A S - T) from [I 0], in the eigenvectors of S = Q diag(e) Q^T:
+def descend(s: np.ndarray, t: np.ndarray, learning_rate: float, steps: int) -> np.ndarray:
+    """A after `steps` steps A <- A - 2 learning_rate (A S - T) from [I 0], in the eigenvectors of S = Q diag(e) Q^T:
 
-    A Q = [I 0] Q r^steps + T Q (1 - r^steps) / e,    r = 1 - 2 lr e
+    A Q = [I 0] Q r^steps + T Q (1 - r^steps) / e,    r = 1 - 2 learning_rate e
     """
     e, q = np.linalg.eigh(s)
     e = np.maximum(e, 1e-12)
-    if 2 * lr * e[-1] >= 1:
-        raise ValueError(f"a learning rate of {lr} diverges on features whose largest second moment is {e[-1]:.3g}")
-    grown = -np.expm1(steps * np.log1p(-2 * lr * e))  # 1 - r^steps
+    if 2 * learning_rate * e[-1] >= 1:
+        raise ValueError(
+            f"A learning rate of {learning_rate} diverges on features whose largest second moment is {e[-1]:.3g}."
+        )
+    grown = -np.expm1(steps * np.log1p(-2 * learning_rate * e))  # 1 - r^steps
     start = np.eye(*t.shape) @ q
     return (start * (1 - grown) + t @ q * (grown / e)) @ q.T
 

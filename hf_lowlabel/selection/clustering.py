@@ -49,8 +49,18 @@ def backend() -> str:
 def kmeans(
     x: np.ndarray, k: int, *, seed: int = 0, iterations: int = 25, sample: int | None = None, on: str | None = None
 ) -> Clusters:
-    """`k` clusters of the rows of x. sample: rows that the steps see (None: see above); the rest are assigned at the
-    end.
+    """K-means.
+
+    Args:
+        x: features, float32 [N, D], which may be mapped from a file.
+        k: clusters.
+        seed: decides the first centres and the sample.
+        iterations: steps at most.
+        sample: rows that the steps see (None: see above); the rest are assigned at the end.
+        on: "faiss", "scikit-learn" or "torch" (None: the best there is).
+
+    Raises:
+        UserError: for more clusters than rows.
     """
     check(x, k)
     random = np.random.default_rng((seed, k))
@@ -71,8 +81,8 @@ def kmeans(
 def check(x: np.ndarray, k: int) -> None:
     if x.ndim != 2 or not 1 <= k <= len(x):
         raise UserError(
-            f"found features of shape {x.shape} for {k} clusters; expected [N, D] with N >= {max(k, 1)}; fix: fewer "
-            "clusters, or more images"
+            f"Features of shape {x.shape} cannot make {k} clusters, which need [N, D] with N >= {max(k, 1)}. "
+            "Ask for fewer clusters, or add images."
         )
 
 
@@ -125,7 +135,17 @@ def _sklearn(x: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarray:
 def lloyd(
     x: np.ndarray, centres: np.ndarray, iterations: int, fixed: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """Lloyd's steps from `centres` until nothing changes. fixed: (rows, bool [rows, K]: the clusters each may be in)."""
+    """Lloyd's steps from `centres` until nothing changes.
+
+    Args:
+        x: features, float32 [N, D].
+        centres: to start from, float32 [K, D].
+        iterations: steps at most.
+        fixed: some rows, int64 [F], and the clusters that each may be in, bool [F, K].
+
+    Returns:
+        The centres, float32 [K, D].
+    """
     data = torch.as_tensor(np.require(x, np.float32, ["C", "W"]), device=best_device())
     centre = torch.as_tensor(np.array(centres, dtype=np.float32), device=best_device())
     before = None
@@ -201,17 +221,32 @@ def constrained_kmeans(
     """Constrained seed k-means (Basu et al. 2002, section 3.2): labeled images start the clusters and stay in those of
     their class throughout.
 
-    Returns the clusters and the class of each, int64 [K], -1 = none. Every class with labels gets one cluster, then a
-    second, and so on while there are clusters and labeled images left: its labeled images, split by k-means, are their
-    first centres. Clusters that are left over start at random images and hold no labeled one.
+    Every class with labels gets one cluster, then a second, and so on while there are clusters and labeled images left:
+    its labeled images, split by k-means, are their first centres. Clusters that are left over start at random images
+    and hold no labeled one.
+
+    Args:
+        x: features, float32 [N, D], which may be mapped from a file.
+        k: clusters.
+        labeled: rows that have a label, int64 [L].
+        labels: their classes, int64 [L].
+        seed: decides the random centres and the sample.
+        iterations: steps at most.
+        sample: as for `kmeans`.
+
+    Returns:
+        The clusters and the class of each, int64 [K], -1 = none.
+
+    Raises:
+        UserError: for fewer clusters than classes, or more than images.
     """
     check(x, k)
     random = np.random.default_rng((seed, k))
     classes = np.unique(labels)
     if len(classes) > k:
         raise UserError(
-            f"found labels of {len(classes)} classes for {k} clusters; expected at least one cluster each; fix: more "
-            f"clusters"
+            f"There are labels of {len(classes)} classes for {k} clusters, but each class needs one. "
+            "Ask for more clusters."
         )
     owned = clusters_per_class(np.array([(labels == c).sum() for c in classes]), k)
     owner = np.concatenate([np.repeat(classes, owned), np.full(k - owned.sum(), -1)])
@@ -226,8 +261,7 @@ def constrained_kmeans(
     others = k - owned.sum()
     if others > len(free):
         raise UserError(
-            f"found {len(free)} unlabeled images for {others} clusters without labels; expected as many; fix: fewer "
-            f"clusters"
+            f"{len(free)} unlabeled images are too few for {others} clusters without labels. Ask for fewer clusters."
         )
     centres = np.concatenate([*seeds, fit[np.sort(random.choice(free, others, replace=False))]])
     may = owner[None] == labels[:, None]  # [labeled, K]

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
-from ..data.image_cache import CHUNK, check_share, decode_chunks
+from ..data.decoding import CHUNK, check_share, decode_chunks
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
+from ..files import whole
 from ..models import create_backbone
 from ..views.table import build_view
 
@@ -67,11 +68,21 @@ def extract(
     workers: int | None = None,
     max_bad: float = 0.01,
 ) -> Features:
-    """Pooled features of the images at `members` of the source (None: all), from the evaluation view of the model.
+    """Pooled features of images, from the evaluation view of the model.
 
-    model: a timm name, a local folder, a Hub id, or a network with `pooled` (or `features`) and `preprocessing`. path:
-    the file to keep them in, or to take them from when its fingerprints match. max_bad: share of unreadable images that
-    is left out and listed. Raises UserError for NaN or infinite features.
+    Args:
+        model: a timm name, a local folder, a Hub id, or a network with `pooled` (or `features`) and `preprocessing`.
+        source: the images.
+        members: positions of those that are asked for, int64 [M] (None: all).
+        path: the file to keep the features in, or to take them from when its fingerprints match.
+        image_size: side of the images the network sees, in px (None: the model's own).
+        revision: of a model on the Hub.
+        device: such as "cpu" (None: the best there is).
+        workers: threads that decode (None: one for each core, 16 at most).
+        max_bad: share of unreadable images that is left out and listed.
+
+    Raises:
+        UserError: for NaN or infinite features, too many unreadable images, or several processes without a path.
     """
     encoder = (
         create_backbone(str(model), image_size=image_size, revision=revision)
@@ -80,8 +91,6 @@ def extract(
     )
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     prep = encoder.preprocessing
-    size = prep["input_size"][-1]
-    side = int(size / prep["crop_pct"])
     model_print = fingerprint(encoder, [prep[k] for k in ("input_size", "crop_pct", "mean", "std", "interpolation")])
     data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
     found = read(path, model_print, data_print) if path is not None else None
@@ -90,30 +99,14 @@ def extract(
         log.info("features of %d images taken from %s", len(found), Path(path).name)
         return check(found, source)
     if world() > 1 and path is None:
-        raise UserError(
-            f"found {world()} processes and no file for the features; expected one to collect them in; give a path"
-        )
+        raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
     device = best_device(device)
     encoder = encoder.to(device).eval()
-    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     skipped: list[tuple[str, str]] = []
-    parts = batches(
-        encoder,
-        view,
-        source,
-        share(members),
-        side,
-        prep["interpolation"],
-        workers,
-        skipped,
-        device,
-        max_bad * len(members),
-    )
+    parts = batches(encoder, source, share(members), workers, skipped, device, max_bad * len(members))
     if path is None:
-        pieces = list(parts)
-        values, indices = (
-            (np.concatenate(column) for column in zip(*pieces)) if pieces else (np.zeros((0, 1)), members[:0])
-        )
+        pieces = list(parts) or [(np.zeros((0, 1)), members[:0])]
+        values, indices = (np.concatenate(column) for column in zip(*pieces))
     else:
         facts = {"model": model_print, "data": data_print}
         values, indices = collect(Path(path), parts, encoder.num_features, device, facts)
@@ -134,15 +127,28 @@ def share(members: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def batches(
-    encoder, view, source, mine, side, interpolation, workers, skipped, device, allowed: float
+    encoder: nn.Module,
+    source: ImageDataset,
+    mine: np.ndarray,
+    workers: int | None,
+    skipped: list,
+    device,
+    allowed: float,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(values [b, D], positions in the source [b]) of one batch after the other."""
+    """(values [b, D], positions in the source [b]) of one batch after the other.
+
+    skipped: unreadable images are added to it; more than `allowed` of them are a UserError.
+    """
+    prep = encoder.preprocessing
+    size = prep["input_size"][-1]
+    side = int(size / prep["crop_pct"])
+    view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
     threads = min(os.cpu_count() or 1, 16) if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
     with tqdm(total=len(mine), desc="features", unit="img", disable=not interactive(), leave=False) as bar:
-        for start, images, errors in decode_chunks(source, mine, side, interpolation, threads, None):
+        for start, images, errors in decode_chunks(source, mine, side, prep["interpolation"], threads, None):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
             if len(skipped) > allowed:
@@ -182,10 +188,9 @@ def check(features: Features, source: ImageDataset) -> Features:
         first = int(start + wrong[0]) if first is None and len(wrong) else first
     if bad:
         raise UserError(
-            f"found NaN or infinite features for {bad} of {len(features)} images, such as "
-            f"{source.ids[features.indices[first]]!r}; expected finite numbers; fix: check that the model's training "
-            f"did "
-            "not diverge, or take another model"
+            f"There are NaN or infinite features for {bad} of {len(features)} images, such as "
+            f"{source.ids[features.indices[first]]!r}. Check that the model's training did not diverge, or take "
+            "another model."
         )
     return features
 
@@ -219,7 +224,6 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
 
 
 def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
-    whole = path.with_name(f".{path.name}.{os.getpid()}.part")
     n = len(indices)
     header = json.dumps(
         {
@@ -229,19 +233,13 @@ def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadat
         }
     ).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    try:
-        with open(whole, "wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.write(indices.astype("<i8").tobytes())
-            for part in parts:
-                with open(part, "rb") as piece:
-                    while block := piece.read(1 << 24):
-                        file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(whole, path)
-    finally:
-        whole.unlink(missing_ok=True)
+    with whole(path) as file_beside, open(file_beside, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(indices.astype("<i8").tobytes())
+        for part in parts:
+            with open(part, "rb") as piece:
+                while block := piece.read(1 << 24):
+                    file.write(block)
 
 
 TYPES = {"F32": "<f4", "I64": "<i8"}
@@ -273,9 +271,7 @@ def read(path: str | Path, model: str, data: str) -> Features | None:
         )
     except (ValueError, KeyError, OSError) as error:
         raise UserError(
-            f"found {path} that is not a whole file of features ({error}); expected one written by this library; "
-            f"remove "
-            "it, or give another name"
+            f"{path} is not a whole file of features ({error}). Remove it, or give another name."
         ) from error
     differs = [what for what, a, b in (("model", features.model, model), ("data", features.data, data)) if a != b]
     if differs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data.dataset import ImageDataset
-from ..data.folders import class_order
+from ..data.labels import class_order
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
 from .label_studio import read_label_studio
@@ -22,8 +22,20 @@ def import_labels(
 ) -> tuple[Split, Labels]:
     """A split from filled-in labels: labels.csv, a Label Studio export, or the folder `select` wrote.
 
-    The images held out and labeled before this round stay so. Without a selection.json beside the file, `source` says
-    what the rows name. Raises UserError for every fault before anything is written.
+    The images held out and labeled before this round stay so.
+
+    Args:
+        path: the file or folder.
+        source: the data set; without a selection.json beside the file, it says what the rows name.
+        base: manifest whose labels and held-out images stay (None: that given to `select`).
+        new_classes: labels may be classes that are not known yet.
+        allow_missing: images without a row stay unlabeled.
+
+    Returns:
+        The split, and what was read.
+
+    Raises:
+        UserError: lists every fault, before anything is written.
     """
     path = Path(path)
     path = path / "labels.csv" if path.is_dir() else path
@@ -44,16 +56,13 @@ def import_labels(
         classes, allow_missing = list(source.class_names), True
     else:
         raise UserError(
-            f"found no selection.json beside {str(path)!r}; expected the folder `hf-lowlabel select` wrote; fix: "
-            f"keep the "
-            "file in it, or name the data with --dataset"
+            f"There is no selection.json beside {str(path)!r}. Keep the file in the folder that `hf-lowlabel select` "
+            "wrote, or name the data with --dataset."
         )
     reader = read_label_studio if path.suffix == ".json" else read_labels
     found = reader(path, task, classes=classes, new_classes=new_classes, allow_missing=allow_missing)
     if not found.labels:
-        raise UserError(
-            f"found no label in {str(path)!r}; expected some; fix: fill in the column label, or run `hf-lowlabel label`"
-        )
+        raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     before = base.labeled if base is not None else task.labeled
     labeled = {**before, **found.labels}
     used = set(labeled.values())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import UserError
+from .kinds import CONTROL, kind_of
 from .labels import Labels, Task, class_faults, clean, refuse
-
-CONTROL = "class"  # name of the choice in our labeling interface, which is the key of its value in JSON-MIN
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
@@ -26,13 +24,7 @@ def label_studio_config(task: Task) -> str:
     """The labeling interface: one choice, or brushes for masks. Classes that are not known yet are added in its
     settings.
     """
-    names = task.class_names or ["class 1", "class 2"]
-    if task.task == "classification":
-        inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in names)
-        body = f'<Choices name="{CONTROL}" toName="image" choice="single" showInline="true">{inside}\n  </Choices>'
-    else:
-        inside = "".join(f'\n    <Label value="{html.escape(name, True)}"/>' for name in names)
-        body = f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
+    body = kind_of(task.task).interface(task.class_names or ["class 1", "class 2"])
     return f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n  {body}\n</View>\n'
 
 
@@ -44,18 +36,27 @@ def read_label_studio(
     new_classes: bool = False,
     allow_missing: bool = False,
 ) -> Labels:
-    """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task)."""
+    """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task).
+
+    Args:
+        path: the file.
+        task: what was asked.
+        classes: the names a label may have (None or empty: any).
+        new_classes: any name counts, beside those.
+        allow_missing: images without a task are left unlabeled.
+
+    Raises:
+        UserError: lists every fault.
+    """
     path = Path(path)
     try:
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"found {str(path)!r} that is not JSON: {error}; expected an export of Label Studio (JSON or JSON-MIN)"
+            f"{str(path)!r} is not JSON: {error}. Give an export of Label Studio (JSON or JSON-MIN)."
         ) from error
     if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise UserError(
-            f"found {path.name} that is no list of tasks; expected an export of Label Studio (JSON or JSON-MIN)"
-        )
+        raise UserError(f"{path.name} is no list of tasks. Give an export of Label Studio (JSON or JSON-MIN).")
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
     out, faults, seen = Labels(), [], set()
@@ -79,8 +80,7 @@ def read_label_studio(
     if missing and not allow_missing:
         faults.append(
             f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or "
-            f"give "
-            "--allow-missing to leave them unlabeled"
+            "give --allow-missing to leave them unlabeled"
         )
     refuse(faults + class_faults(out.labels, {}, classes, new_classes), path)
     return out

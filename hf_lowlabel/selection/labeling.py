@@ -23,12 +23,11 @@ from PIL import Image
 
 from ..data.dataset import ImageDataset
 from ..data.images import BadImage, to_rgb
-from ..data.segmentation import SegmentationSource
-from ..data.splits import Split
 from ..errors import UserError
 from .clustering import nearest, neighbours
+from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
-from .labels import Labels, Task, write_labels, write_text
+from .labels import Task, write_text
 from .page import TYPES
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
@@ -44,19 +43,28 @@ def check_folder(folder: Path) -> None:
         else []
     )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"found the file {str(folder)!r}; expected a folder to write to")
+        raise UserError(f"{str(folder)!r} is a file. Give a folder to write to.")
     if there:
+        shown = f"{', '.join(there[:3])}{' ...' if len(there) > 3 else ''}"
         raise UserError(
-            f"found {', '.join(there[:3])}{' ...' if len(there) > 3 else ''} in {str(folder)!r}; expected an empty "
-            f"folder, so that "
-            "nothing labeled is lost; fix: another --output"
+            f"There is {shown} in {str(folder)!r}. Use another --output, an empty folder, so that nothing labeled is "
+            "lost."
         )
 
 
-def export(
-    folder: Path, source: ImageDataset | SegmentationSource, chosen: np.ndarray, task: Task, why: list[dict]
-) -> Task:
-    """Write the folder; returns the task with the names of the files. why: what the contact sheet says of each image."""
+def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, why: list[dict]) -> Task:
+    """Write the folder to label in; selection.json comes last.
+
+    Args:
+        folder: where to write.
+        source: the images.
+        chosen: positions of the chosen ones in it, int64 [budget].
+        task: what is asked, without its files.
+        why: what the contact sheet says of each chosen image (`reasons`).
+
+    Returns:
+        The task with the names of the files.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     task = replace(
         task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
@@ -64,27 +72,13 @@ def export(
     write_text(folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False))
     write_text(folder / "label_studio_config.xml", label_studio_config(task))
     write_text(folder / "index.html", contact_sheet(task, why))
-    if task.task == "classification":
-        if task.class_names:
-            write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
-        write_labels(folder / "labels.csv", task, Labels())
-    else:
-        Split(
-            dataset=task.dataset,
-            config=task.config,
-            revision=task.revision,
-            seed=task.seed,
-            class_names=task.class_names,
-            labeled={**task.labeled, **dict.fromkeys(task.files.values())},
-            validation=task.validation,
-            test=task.test,
-        ).save(folder / "split.json")
+    kind_of(task.task).write(folder, task)
     task.save(folder)
     return task
 
 
-def write_image(source: ImageDataset | SegmentationSource, i: int, folder: Path, number: int) -> str:
-    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, which starts with a number."""
+def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:
+    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, `number` first."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
     with source.image(i) as image:
         file = Path(getattr(image, "filename", "") or "")
@@ -98,13 +92,19 @@ def write_image(source: ImageDataset | SegmentationSource, i: int, folder: Path,
 
 
 # ---- why these -------------------------------------------------------------------------------------------------------
-def reasons(
-    x: np.ndarray, chosen: np.ndarray, source: ImageDataset | SegmentationSource, indices: np.ndarray
-) -> list[dict]:
-    """For each chosen row of features x [N, D]: its nearest images, how many images it is the nearest chosen one of,
-    and which of them are all but the same.
+def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np.ndarray) -> list[dict]:
+    """What the contact sheet says of each chosen image.
 
-    All but the same: nearer than a tenth of the median distance between a chosen image and its nearest ones.
+    Args:
+        x: features, float32 [N, D].
+        chosen: rows of the chosen images, int64 [budget].
+        source: the images.
+        indices: the position in it of each row, int64 [N].
+
+    Returns:
+        For each chosen image "stands_for", how many images it is the nearest chosen one of, and "neighbours", the
+        nearest images, "same" where all but the same: nearer than a tenth of the median distance between a chosen
+        image and its nearest ones.
     """
     index, distance = neighbours(x, NEIGHBOURS, chosen)
     index, distance = index[:, :NEIGHBOURS], np.sqrt(distance)
@@ -125,7 +125,7 @@ def reasons(
     return out
 
 
-def thumbnail(source: ImageDataset | SegmentationSource, i: int) -> str:
+def thumbnail(source: ImageDataset, i: int) -> str:
     """A small JPEG as a data address."""
     try:
         with source.image(i) as image:
@@ -143,7 +143,8 @@ def thumbnail(source: ImageDataset | SegmentationSource, i: int) -> str:
 
 
 SHEET = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
 <style>
  :root {{ color-scheme: light dark; }}
  body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; max-width: 70rem; overflow-wrap: anywhere; }}
@@ -167,8 +168,7 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
         near = "".join(
             f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
             f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}'
-            f"{' (all but the same)' if n['same'] else ''}"
-            f"</figcaption></figure>"
+            f"{' (all but the same)' if n['same'] else ''}</figcaption></figure>"
             for n in reason["neighbours"]
         )
         rows.append(
@@ -180,12 +180,5 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
         )
     title = f"{len(task.files)} images of {task.dataset} to label"
     how = f"strategy {task.strategy}, seed {task.seed}, features of {task.model}"
-    next_step = (
-        "label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then <code>hf-lowlabel "
-        "split --from"
-        "</code> this folder"
-        if task.task == "classification"
-        else "paint their masks in Label Studio, put them beside the images of the data set, and train with split.json"
-    )
-    lead = f"Chosen by {html.escape(how)}. Next: {next_step}."
+    lead = f"Chosen by {html.escape(how)}. Next: {kind_of(task.task).next_step}."
     return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))

@@ -11,13 +11,13 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-import os
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from ..data.folders import class_order
+from ..data.labels import class_order
 from ..errors import UserError
+from ..files import write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 FILE_NAMES = ("file_name", "filename", "file", "image", "path")
@@ -53,15 +53,13 @@ class Task:
         path = Path(folder) / "selection.json"
         if not path.is_file():
             raise UserError(
-                f"found no selection.json in {str(folder)!r}; expected a folder written by `hf-lowlabel select`"
+                f"There is no selection.json in {str(folder)!r}. Give a folder that `hf-lowlabel select` wrote."
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
         except (ValueError, TypeError) as error:
-            raise UserError(
-                f"found {path} that cannot be read: {error}; expected it as `hf-lowlabel select` wrote it"
-            ) from error
+            raise UserError(f"{path} cannot be read: {error}. Restore it as `hf-lowlabel select` wrote it.") from error
 
     def classes(self, folder: Path) -> list[str]:
         """The classes of classes.txt, which a person may edit; else those of the data."""
@@ -75,7 +73,7 @@ def read_classes(path: str | Path) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"found no list of classes in {str(path)!r}: {error}; expected UTF-8 text with one class a line"
+            f"{str(path)!r} cannot be read as a list of classes: {error}. Give UTF-8 text with one class a line."
         ) from error
     return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
 
@@ -104,8 +102,15 @@ def read_labels(
 ) -> Labels:
     """The labels of a CSV file, or one UserError that lists all its faults.
 
-    classes: the names a label may have (None or empty: any). new_classes: any name counts, beside those. allow_missing:
-    images without a row are left unlabeled.
+    Args:
+        path: the file.
+        task: what was asked.
+        classes: the names a label may have (None or empty: any).
+        new_classes: any name counts, beside those.
+        allow_missing: images without a row are left unlabeled.
+
+    Raises:
+        UserError: lists every fault.
     """
     path = Path(path)
     rows = read_rows(path)
@@ -113,29 +118,10 @@ def read_labels(
     ids = set(task.files.values())
     out, faults, seen = Labels(), [], {}
     for line, row in rows:
-        name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
-        if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
-            name = name.rsplit("images/", 1)[-1]
         label, skipped = clean(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
-        found = by_file.get(name)
-        known = next((known for known in (found, id) if known in ids), None)
+        known = image_of_row(line, row, label, by_file, ids, out.notes, faults)
         if known is None:
-            if label or name or id:
-                near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
-                faults.append(
-                    f"row {line}: no chosen image has the file name {name!r}"
-                    + (f" or the id {id!r}" if id else "")
-                    + (f"; did you mean {near[0]!r}?" if near else "")
-                )
             continue
-        if found is not None and id in ids and id != found:
-            faults.append(
-                f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the "
-                f"two cells"
-            )
-            continue
-        if found is None and name:
-            out.notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
         if known in seen and out.labels.get(known, "") != label:
             faults.append(
                 f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}"
@@ -150,8 +136,7 @@ def read_labels(
     if missing and not allow_missing:
         faults.append(
             f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an "
-            f"empty label "
-            "is fine), or give --allow-missing to leave them unlabeled"
+            "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
     where = {id: f"row {line}" for id, line in seen.items()}
     faults += class_faults(out.labels, where, classes, new_classes)
@@ -159,17 +144,46 @@ def read_labels(
     return out
 
 
+def image_of_row(
+    line: int, row: dict, label: str, by_file: dict[str, str], ids: set[str], notes: list[str], faults: list[str]
+) -> str | None:
+    """The id of the chosen image that a row is about, by its file name or its id; None where it is about none.
+
+    What is wrong with the row is added to `faults`, what is odd but harmless to `notes`.
+    """
+    name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
+    if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
+        name = name.rsplit("images/", 1)[-1]
+    found = by_file.get(name)
+    known = next((known for known in (found, id) if known in ids), None)
+    if known is None:
+        if label or name or id:
+            near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
+            faults.append(
+                f"row {line}: no chosen image has the file name {name!r}"
+                + (f" or the id {id!r}" if id else "")
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        return None
+    if found is not None and id in ids and id != found:
+        faults.append(
+            f"row {line}: file name {name!r} is the image {found!r}, but the id says {id!r}; empty one of the two cells"
+        )
+        return None
+    if found is None and name:
+        notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
+    return known
+
+
 def read_rows(path: Path) -> list[tuple[int, dict]]:
     """(line number, row by column) of a CSV with commas, semicolons or tabs, as spreadsheets write them."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"found no file {str(path)!r}; expected labels.csv or a Label Studio export") from None
+        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.") from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"found {path.name} that is not UTF-8 (byte {error.start}); expected UTF-8 text; fix: save it as 'CSV "
-            f"UTF-8'; "
-            "nothing was changed"
+            f"{path.name} is not UTF-8 (byte {error.start}). Save it as 'CSV UTF-8'. Nothing was changed."
         ) from error
     head = text.split("\n", 1)[0]
     reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
@@ -177,12 +191,10 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     named = next((c for c in FILE_NAMES if c in columns), None)
     if named is None and "id" not in columns:
         raise UserError(
-            f"found the columns {', '.join(columns)} in {path.name}; expected one called file_name; fix: rename it"
+            f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
         )
     if not set(LABEL_NAMES) & set(columns):
-        raise UserError(
-            f"found the columns {', '.join(columns)} in {path.name}; expected one called label; fix: rename it"
-        )
+        raise UserError(f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label.")
     columns = ["file_name" if c == named else c for c in columns]
     reader.fieldnames = columns
     return [(reader.line_num, row) for row in reader]
@@ -197,8 +209,8 @@ def class_faults(
     of = {name: next(where.get(id, id) for id, label in labels.items() if label == name) for name in used}
     if classes and not new_classes and used and not set(used) & set(classes):
         faults.append(
-            f"no label ({', '.join(used[:10])}) is one of the classes that are known: {', '.join(classes[:10])}; if those are folders "
-            "that say nothing of the class, give --new-classes"
+            f"no label ({', '.join(used[:10])}) is one of the classes that are known: {', '.join(classes[:10])}; if "
+            "those are folders that say nothing of the class, give --new-classes"
         )
     elif classes and not new_classes:
         for name in used:
@@ -223,9 +235,8 @@ def refuse(faults: list[str], path: Path) -> None:
         listed = "\n  ".join(faults[:SHOWN]) + (
             f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         )
-        raise UserError(
-            f"found {len(faults)} fault{'s' * (len(faults) > 1)} in {path.name}; nothing was changed:\n  {listed}"
-        )
+        count = f"is {len(faults)} fault" if len(faults) == 1 else f"are {len(faults)} faults"
+        raise UserError(f"There {count} in {path.name}, and nothing was changed:\n  {listed}")
 
 
 def write_labels(path: Path, task: Task, labels: Labels) -> None:
@@ -238,16 +249,3 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
 
 def csv_line(cells: list[str]) -> str:
     return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in cells)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or none, on disk when this returns."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
+from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 
 TYPES = {
@@ -41,11 +42,10 @@ class Session:
 
     def __init__(self, folder: str | Path):
         self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
-        if self.task.task != "classification":
+        if not kind_of(self.task.task).on_page:
             raise UserError(
-                f"found a selection for {self.task.task} in {str(folder)!r}; expected one for classification; fix: "
-                f"paint the "
-                "masks in Label Studio (label_studio_tasks.json, label_studio_config.xml)"
+                f"{str(folder)!r} holds a selection for {self.task.task}, but the page is for classification. Paint "
+                "the masks in Label Studio (label_studio_tasks.json, label_studio_config.xml)."
             )
         self.csv, self.history = self.folder / "labels.csv", self.folder / "history.jsonl"
         self.classes = self.task.classes(self.folder)
@@ -113,10 +113,10 @@ class Session:
     def label(self, id: str, label: str = "", skipped: bool = False) -> dict:
         with self.lock:
             if id not in set(self.task.files.values()):
-                raise UserError(f"found the image {id!r}; expected one of this folder")
+                raise UserError(f"There is no image {id!r} in this folder.")
             label = clean(label)
             if label and label not in self.classes:
-                raise UserError(f"found the class {label!r}; expected one of {', '.join(self.classes)}, or a new one")
+                raise UserError(f"There is no class {label!r}. Use one of {', '.join(self.classes)}, or add it first.")
             step = {
                 "id": id,
                 "before": self.value(id),
@@ -129,7 +129,7 @@ class Session:
     def undo(self) -> dict:
         with self.lock:
             if not self.steps:
-                raise UserError("found nothing to undo")
+                raise UserError("There is nothing to undo.")
             step = self.steps[-1]
             self.save(step["id"], step["before"], {"undo": True, "id": step["id"]})
             self.steps.pop()
@@ -139,10 +139,10 @@ class Session:
         with self.lock:
             name = clean(name)
             if not name:
-                raise UserError("found an empty name; expected the name of a class")
+                raise UserError("Give the new class a name.")
             same = next((c for c in self.classes if c.casefold() == name.casefold()), None)
             if same is not None:
-                raise UserError(f"the class {same!r} exists")
+                raise UserError(f"The class {same!r} exists.")
             self.classes.append(name)
             write_text(self.folder / "classes.txt", "\n".join(self.classes) + "\n")
             return self.state()
@@ -226,21 +226,31 @@ def only_one(folder: Path):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
-                f"{folder} is being labeled by another process; expected one at a time; fix: use its page, or end it"
-            ) from error
+            raise UserError(f"{folder} is being labeled by another process. Use its page, or end it first.") from error
         yield
 
 
 def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
-    """Serve the page until Ctrl-C; returns the labels there are then."""
+    """Serve the page until Ctrl-C.
+
+    Args:
+        folder: what `select` wrote.
+        port: on the loopback address (0: a free one).
+        open_browser: show the page at once.
+
+    Returns:
+        The labels there are then.
+
+    Raises:
+        UserError: for a folder that is none, is for masks, or is being labeled by another process; and a port in use.
+    """
     session = Session(folder)
     with only_one(session.folder):
         try:
             server = PageServer(session, port)
         except OSError as error:
             raise UserError(
-                f"cannot listen on port {port}: {error.strerror}; give another --port, or 0 for any"
+                f"The page cannot listen on port {port}: {error.strerror}. Give another --port, or 0 for any."
             ) from error
         print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
         if open_browser:
@@ -250,8 +260,7 @@ def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
         server.server_close()
     done = session.labels
     print(
-        f"\n{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(session.task.files)}; next: hf-lowlabel "
-        f"split --from "
-        f"{session.folder}"
+        f"\n{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(session.task.files)}; next: "
+        f"hf-lowlabel split --from {session.folder}"
     )
     return done

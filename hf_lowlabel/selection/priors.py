@@ -9,11 +9,16 @@ v is uniform: it says nothing, so images far from every label keep a low confide
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..errors import UserError
 from ..evaluation.classification import expected_calibration_error
+from ..finetuning.functional import sinkhorn
 from .as3l import RUNS
 from .clustering import constrained_kmeans, neighbours
+
+PROPAGATION = ("clusters", "label-spreading")
+NEIGHBORS = 50  # of every image in the graph of label spreading
 
 
 def cluster_priors(
@@ -25,7 +30,22 @@ def cluster_priors(
     counts: list[int] | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """y_prior float32 [N, classes]; rows sum to 1. counts: K of each run."""
+    """AS3L's prior pseudo-labels.
+
+    Args:
+        x: features, float32 [N, D].
+        labeled: rows that have a label, int64 [L].
+        labels: their classes, int64 [L] in 0..num_classes - 1.
+        num_classes: K.
+        counts: clusters of each run (None: K, 2 K, ... 6 K).
+        seed: decides the first centres.
+
+    Returns:
+        y_prior, float32 [N, K]; rows sum to 1.
+
+    Raises:
+        UserError: where no image, or every one, has a label.
+    """
     check(x, labeled, labels, num_classes)
     free = len(x) - len(labeled)
     counts = counts or [min(num_classes * (run + 1), free) for run in range(RUNS)]
@@ -47,7 +67,7 @@ def label_spreading(
     labels: np.ndarray,
     num_classes: int,
     *,
-    k: int = 50,
+    k: int = NEIGHBORS,
     alpha: float = 0.99,
     gamma: float = 3.0,
     tolerance: float = 1e-6,
@@ -55,8 +75,27 @@ def label_spreading(
     """Label spreading (Zhou et al. 2003) as in Iscen et al. 2019, Eq. 9-10: (I - alpha D^-1/2 W D^-1/2) Z = Y.
 
     W = A + A^T, A_ij = max(x_i.x_j, 0)^gamma for the k nearest of unit features; solved by conjugate gradients, all
-    classes at once. Y_ic = 1 / labeled images of class c, as in their code: with 1, the class with most labels takes the
-    rest. Rows of Z are normalised; an image that no label reaches gets a uniform row.
+    classes at once. Y_ic = 1 / labeled images of class c, as in their code: with 1, the class with most labels takes
+    the rest. Rows of Z are normalised; an image that no label reaches gets a uniform row.
+
+    The finetuning method label-spreading is scikit-learn's: its graph has edges of one weight and of one direction, its
+    Y is 1 for every label, it stops after a number of rounds, and it answers for images outside the graph.
+
+    Args:
+        x: features of unit length, float32 [N, D].
+        labeled: rows that have a label, int64 [L].
+        labels: their classes, int64 [L] in 0..num_classes - 1.
+        num_classes: K.
+        k: neighbours of every image in the graph.
+        alpha: share that comes from the neighbours.
+        gamma: exponent of the similarity.
+        tolerance: of the solution: residual over right side.
+
+    Returns:
+        float32 [N, K]; rows sum to 1.
+
+    Raises:
+        UserError: where no image, or every one, has a label, or the solver does not converge.
     """
     from scipy.sparse import csr_matrix, diags
 
@@ -70,36 +109,35 @@ def label_spreading(
     s = scale @ w @ scale
     y = np.zeros((n, num_classes))
     y[labeled, labels] = 1 / np.bincount(labels, minlength=num_classes)[labels]
-    z = np.maximum(conjugate_gradients(lambda v: v - alpha * (s @ v), y, tolerance), 0)
+    z = np.maximum(solve(lambda v: v - alpha * (s @ v), y, tolerance), 0)
     total = z.sum(1, keepdims=True)
     return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes).astype(np.float32)
 
 
-def conjugate_gradients(apply, b: np.ndarray, tolerance: float = 1e-6, most: int = 1000) -> np.ndarray:
-    """z with apply(z) = b for a symmetric positive definite map, one system per column of b [N, K]."""
-    z, r = np.zeros_like(b), b.copy()
-    p, rr = r.copy(), (r * r).sum(0)
-    goal = tolerance**2 * np.maximum(rr, 1e-300)
-    for _ in range(most):
-        if (rr <= goal).all():
-            return z
-        q = apply(p)
-        step = rr / np.maximum((p * q).sum(0), 1e-300)
-        z += step * p
-        r -= step * q
-        new = (r * r).sum(0)
-        p = r + new / np.maximum(rr, 1e-300) * p
-        rr = new
-    raise UserError(
-        f"found no solution of label spreading after {most} steps; expected convergence; fix: a smaller alpha"
-    )
+def solve(apply, b: np.ndarray, tolerance: float, most: int = 1000) -> np.ndarray:
+    """z with apply(z) = b for a symmetric positive definite map, by conjugate gradients: float64 [N, K].
+
+    The columns of b are one system for the solver, for sparse products with all at once are five times as fast. The
+    residual is `tolerance` of |b| at most.
+    """
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    whole = LinearOperator((b.size, b.size), matvec=lambda v: apply(v.reshape(b.shape)).ravel(), dtype=b.dtype)
+    z, left = cg(whole, b.ravel(), rtol=tolerance, atol=0.0, maxiter=most)
+    if left:
+        raise UserError(f"Label spreading has not converged after {most} steps. Use a smaller alpha.")
+    return z.reshape(b.shape)
 
 
 def check(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    """UserError for labels that priors cannot be made of."""
     if not len(labeled) or len(labeled) != len(labels) or len(labeled) >= len(x):
-        raise UserError(f"found {len(labeled)} labeled of {len(x)} images; expected at least one of each kind")
+        raise UserError(
+            f"{len(labeled)} of {len(x)} images have a label. Priors need at least one image with a label and one "
+            "without."
+        )
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(f"found labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
+        raise UserError(f"The labels go from {labels.min()} to {labels.max()}, but there are {num_classes} classes.")
 
 
 def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
@@ -107,11 +145,8 @@ def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
     (Zhu, Ghahramani and Lafferty 2003, section 4) does once, done until rows sum to 1 as well. For classes of similar
     size; where they are, it corrects a class that spread too far over a bridge in the graph.
     """
-    z = priors.astype(np.float64) + 1e-9
-    for _ in range(rounds):
-        z *= len(z) / z.shape[1] / z.sum(0)
-        z /= z.sum(1, keepdims=True)
-    return z.astype(np.float32)
+    z = torch.from_numpy(priors.astype(np.float64) + 1e-9)
+    return sinkhorn(z, rounds).float().numpy()
 
 
 def harden(priors: np.ndarray) -> np.ndarray:
@@ -120,15 +155,17 @@ def harden(priors: np.ndarray) -> np.ndarray:
     return np.where(priors.max(1, keepdims=True) > 1 / priors.shape[1] + 1e-6, hard, 1 / np.float32(priors.shape[1]))
 
 
-PROPAGATION = {"clusters": cluster_priors, "label-spreading": label_spreading}
-
-
 def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[str, float | int]:
-    """What the priors are worth. truth: int [N], -1 = not known; the labeled images themselves take no part in the
-    scores.
+    """What the priors are worth; the labeled images themselves take no part in the scores.
 
-    coverage: share of images to which some label reached. classes: how many classes have a labeled image. Where the
-    truth is known, accuracy of the most likely class and expected calibration error.
+    Args:
+        priors: float32 [N, K]; rows sum to 1.
+        truth: true classes, int64 [N], -1 = not known.
+        labeled: rows that have a label, int64 [L].
+
+    Returns:
+        Counts; "coverage", the share of images to which some label reached; "classes", how many classes have a labeled
+        image; and where the truth is known, accuracy of the most likely class and expected calibration error.
     """
     rest = np.setdiff1d(np.arange(len(priors)), labeled)
     known = rest[truth[rest] >= 0]

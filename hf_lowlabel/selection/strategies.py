@@ -1,5 +1,6 @@
 """Which images to label: each strategy is a function (features [N, D] of unit length, budget, seed) -> int64 [budget].
 
+features are float32, budget is the number of images to choose, seed decides clusters and draws; the result is indices.
 `STRATEGIES` is the whole list. None of them sees a label, but for `class_balanced`, which is for benchmarks.
 """
 
@@ -24,12 +25,21 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
     """The same number of images from every class, at random: needs the labels of all, so it is for benchmarks only.
 
     What does not divide goes to classes drawn at random.
+
+    Args:
+        features: not looked at.
+        budget: images to choose.
+        seed: decides the draws.
+        labels: class of each image, int64 [N], -1 = unknown.
+
+    Raises:
+        UserError: for a budget below the number of classes, or above what a class has.
     """
     classes = np.unique(labels[labels >= 0])
     if budget < len(classes):
         raise UserError(
-            f"found a budget of {budget} images for {len(classes)} classes; expected at least one each; fix: --budget "
-            f"{len(classes)} or more, or another strategy"
+            f"A budget of {budget} images cannot cover {len(classes)} classes. Use --budget {len(classes)} or more, or "
+            "another strategy."
         )
     quota = np.full(len(classes), budget // len(classes))
     quota[epoch_permutation(seed, "select/extra", 0, len(classes), len(classes))[: budget % len(classes)]] += 1
@@ -38,8 +48,8 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
         mine = np.flatnonzero(labels == c)
         if len(mine) < q:
             raise UserError(
-                f"found {len(mine)} images of class {c}; expected {q} for a class-balanced budget of {budget}; fix: "
-                f"fewer"
+                f"There are {len(mine)} images of class {c}, but a class-balanced budget of {budget} needs {q}. Use a "
+                "smaller budget."
             )
         chosen.append(mine[epoch_permutation(seed, f"select/class/{c}", 0, len(mine), len(mine))[:q]])
     return np.concatenate(chosen)
@@ -97,7 +107,17 @@ def usl(
         U_i = 1 / mean distance to the k nearest,   Reg_i = sum_{other clusters j} 1 / ||x_i - s_j||^alpha
         R_i <- momentum R_i + (1 - momentum) Reg_i,   s_c <- argmax_{i in cluster c} U_i - weight R_i
 
-    for `iterations` rounds from s_c = argmax U. k: the authors' 400 of CIFAR's 50,000 images, here the same share.
+    for `iterations` rounds from s_c = argmax U.
+
+    Args:
+        features: float32 [N, D] of unit length.
+        budget: images to choose, and clusters.
+        seed: decides the clusters.
+        k: neighbours (None: as large a share as the authors' 400 of CIFAR's 50,000 images).
+        iterations: rounds.
+        weight: of the regularisation.
+        alpha: exponent of the distance in it.
+        momentum: share of it that stays in every round.
     """
     k = k or int(np.clip(round(0.008 * len(features)), 5, 400))
     u = 1 / np.maximum(np.sqrt(neighbours(features, k)[1]).mean(1), 1e-6)
@@ -140,6 +160,14 @@ def typiclust(
 
     with min(budget, `most`) clusters. In turn, the cluster with the fewest chosen images, and of those the largest,
     gives its most typical one; clusters below `smallest` images come last.
+
+    Args:
+        features: float32 [N, D] of unit length.
+        budget: images to choose.
+        seed: decides the clusters.
+        k: neighbours.
+        most: clusters at most.
+        smallest: images of a cluster that does not come last.
     """
     clusters = min(budget, most)
     assigned = kmeans(features, clusters, seed=seed).assigned
@@ -174,21 +202,33 @@ STRATEGIES = {
 def choose(
     strategy: str, features: np.ndarray, budget: int, seed: int = 0, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Indices that a strategy of the table chooses, each once. Raises UserError for a budget that cannot be met."""
+    """The images that a strategy chooses.
+
+    Args:
+        strategy: a name in STRATEGIES.
+        features: float32 [N, D] of unit length.
+        budget: images to choose.
+        seed: decides clusters and draws.
+        labels: int64 [N], -1 = unknown, for "class-balanced" alone.
+
+    Returns:
+        Indices, int64 [budget], each once.
+
+    Raises:
+        UserError: for an unknown strategy or a budget that cannot be met.
+    """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     if not 1 <= budget <= len(features):
         raise UserError(
-            f"found a budget of {budget} for {len(features)} images to choose from; expected 1 to {len(features)}; "
-            f"fix: "
-            "--budget"
+            f"A budget of {budget} does not fit {len(features)} images to choose from. Use --budget 1 to "
+            f"{len(features)}."
         )
     if strategy == "class-balanced":
         if labels is None or (labels < 0).all():
             raise UserError(
-                "found no labels for the strategy class-balanced; expected those of all images; fix: --strategy "
-                "as3l, which "
-                "needs none"
+                "There are no labels for the strategy class-balanced, which needs those of all images. Use --strategy "
+                "as3l, which needs none."
             )
         chosen = class_balanced(features, budget, seed, labels=labels)
     else:

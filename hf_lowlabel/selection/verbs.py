@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..arguments import DataArguments
-from ..data.dataset import ImageDataset, load_source
-from ..data.segmentation import SegmentationSource, load_segmentation
+from ..data.dataset import ImageDataset
 from ..data.splits import Split, SplitIndices
-from ..distributed import barrier, rank
+from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, unknown
+from ..tasks import get_task
+from ..tasks.classification import Classification
 from ..training.priors import save_priors
 from ..training.setup import logging_level
 from .as3l import finetune_features
 from .clustering import backend, unit
 from .features import Features, extract
+from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
-from .priors import PROPAGATION, balance, harden, report
+from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, harden, label_spreading, report
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
-TASKS = ("classification", "segmentation")
 
 
 @dataclass
@@ -55,37 +55,46 @@ def select(
     device: str | None = None,
     max_bad: float = 0.01,
 ) -> Selection:
-    """Choose `budget` images worth labeling and write a folder to label them in.
+    """Choose images worth labeling and write a folder to label them in. Under several processes the first one writes.
 
-    model: a timm name, local folder or Hub id whose features decide. dataset: as for `load_source`, or a DataArguments with
-    its split, columns and revision. split: a manifest; its validation and test images are left out, and so are those it
-    has labels for. classes: a list or file of class names. features: file of the features (None: in `output`), reused
-    when model and data are the same. max_bad: share of unreadable images that is left out and listed. Under several
-    processes the first one writes.
+    Args:
+        model: a timm name, local folder or Hub id whose features decide.
+        dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
+        budget: images to choose.
+        output: folder to write.
+        strategy: a name in `strategies.STRATEGIES`.
+        task: "classification", or "segmentation" for images to paint masks for.
+        split: a manifest; its validation and test images are left out, and so are those it has labels for.
+        classes: a list or file of class names.
+        seed: decides clusters and draws.
+        features: file of the features (None: in `output`), reused when model and data are the same.
+        image_size: side of the images the network sees, in px (None: the model's own).
+        model_revision: of a model on the Hub.
+        device: such as "cpu" (None: the best there is).
+        max_bad: share of unreadable images that is left out and listed.
+
+    Returns:
+        The folder, the chosen ids, and facts about the choice.
+
+    Raises:
+        UserError: for bad input, before anything is written but the features.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
+    kind, folder = kind_of(task), Path(output)
     start_processes(device)
-    folder = Path(output)
     check_folder(folder)
     barrier()
-    source = open_images(dataset, task, classes)
+    source = get_task(task).open_to_select(_data(dataset), classes)
     base = Split.load(split) if split else None
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source)
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
-    check_budget(
-        budget,
-        len(np.setdiff1d(members, labeled)),
-        len(names) - len(set(base.labeled.values())) if base else len(names),
-        task,
-    )
-    images = source.images() if isinstance(source, SegmentationSource) else source
+    free = np.setdiff1d(members, labeled)
+    check_budget(budget, len(free), names, base, kind)
     found = extract(
         model,
-        images,
+        source,
         members,
         path=features or folder / "features.safetensors",
         image_size=image_size,
@@ -93,51 +102,55 @@ def select(
         device=device,
         max_bad=max_bad,
     )
-    x = unit(found.values)
-    free = found.rows(np.setdiff1d(members, labeled))  # rows of the features
+    x, free = unit(found.values), found.rows(free)
+    rows, first = choose_distinct(strategy, x, free, budget, seed, source.labels[found.indices])
+    chosen = found.indices[rows]
+    facts: dict = {}
+    if is_main_process():
+        why = reasons(x, rows, source, found.indices)
+        facts = report_of(source, found, rows, free, first, why)
+        asked = Task(
+            dataset=source.name,
+            fingerprint=source.fingerprint,
+            files={},
+            config=source.config,
+            split=source.split,
+            revision=source.revision,
+            class_names=names,
+            task=task,
+            strategy=strategy,
+            seed=seed,
+            model=Path(model).name if Path(model).exists() else model,
+            labeled=dict(base.labeled) if base else {},
+            validation=list(base.validation) if base else [],
+            test=list(base.test) if base else [],
+            report=facts,
+        )
+        export(folder, source, chosen, asked, why)
+    barrier()
+    return Selection(folder, [source.ids[i] for i in chosen], facts)
+
+
+def _data(dataset: str | DataArguments) -> DataArguments:
+    return dataset if isinstance(dataset, DataArguments) else DataArguments(dataset)
+
+
+def choose_distinct(
+    strategy: str, x: np.ndarray, free: np.ndarray, budget: int, seed: int, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose among the rows `free` of unit features x [N, D] without their copies.
+
+    Returns:
+        The chosen rows, int64 [budget], and for each of `free` the first of them that it is a copy of (`identical`).
+    """
     first = identical(x[free])
     distinct = free[first == np.arange(len(free))]
     if budget > len(distinct):
         raise UserError(
-            f"found {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies; "
-            f"expected at "
-            f"least {budget}, the budget; fix: a smaller --budget"
+            f"There are {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies. "
+            f"Use --budget {len(distinct)} or less."
         )
-    labels = source.labels[found.indices]
-    rows = distinct[choose(strategy, x[distinct], budget, seed, labels[distinct])]
-    if rank() > 0:
-        barrier()
-        return Selection(folder, [source.ids[i] for i in found.indices[rows]], {})
-    why = reasons(x, rows, source, found.indices)
-    facts = report_of(source, found, rows, free, first, why, task)
-    job = Task(
-        source.name,
-        source.fingerprint,
-        {},
-        source.config,
-        source.split,
-        source.revision,
-        names,
-        task,
-        strategy,
-        seed,
-        Path(model).name if Path(model).exists() else model,
-        dict(base.labeled) if base else {},
-        list(base.validation) if base else [],
-        list(base.test) if base else [],
-        facts,
-    )
-    job = export(folder, source, found.indices[rows], job, why)
-    barrier()
-    return Selection(folder, list(job.files.values()), facts)
-
-
-def open_images(dataset: str | DataArguments, task: str, classes=None) -> ImageDataset | SegmentationSource:
-    where = (dataset if isinstance(dataset, DataArguments) else DataArguments(dataset)).where()
-    if task == "classification":
-        return load_source(**where)
-    where.pop("label_column")
-    return load_segmentation(classes=classes, **where)
+    return distinct[choose(strategy, x[distinct], budget, seed, labels[distinct])], first
 
 
 def class_list(classes: str | list[str] | None, base: Split | None, source) -> list[str]:
@@ -150,24 +163,24 @@ def class_list(classes: str | list[str] | None, base: Split | None, source) -> l
     return list(base.class_names) if base else list(source.class_names)
 
 
-def check_budget(budget: int, available: int, classes_without: int, task: str) -> None:
+def check_budget(budget: int, available: int, names: list[str], base: Split | None, kind: Kind) -> None:
+    """UserError for a budget that there are too few images for, or that cannot reach every class."""
     if not 1 <= budget <= available:
         raise UserError(
-            f"found a budget of {budget} for {available} images without a label; expected 1 to {available}; fix: "
-            f"--budget"
+            f"A budget of {budget} does not fit {available} images without a label. Use --budget 1 to {available}."
         )
-    if budget < classes_without and task == "classification":
+    missing = len(names) - (len(set(base.labeled.values())) if base else 0)
+    if kind.covers and budget < missing:
         raise UserError(
-            f"found a budget of {budget} for {classes_without} classes without a label; expected at least one image "
-            f"each; fix: "
-            f"--budget {classes_without} or more"
+            f"A budget of {budget} cannot cover the {missing} classes that have no label. "
+            f"Use --budget {missing} or more."
         )
 
 
 def report_of(
-    source, found: Features, rows: np.ndarray, free: np.ndarray, first: np.ndarray, why: list[dict], task: str
+    source: ImageDataset, found: Features, rows: np.ndarray, free: np.ndarray, first: np.ndarray, why: list[dict]
 ) -> dict:
-    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered where they are known."""
+    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered if they are known."""
     copies = np.flatnonzero(first != np.arange(len(first)))
     name = [source.ids[i] for i in found.indices]
     near = {
@@ -182,21 +195,16 @@ def report_of(
         "near_copies": {id: others for id, others in near.items() if others},
     }
     labels = source.labels[found.indices[rows]]
-    if task == "classification" and (labels >= 0).all():
+    if (labels >= 0).all():
         out["classes_covered"] = len(np.unique(labels))
         out["classes"] = len(source.class_names)
     return out
 
 
 def start_processes(device: str | None) -> None:
-    """Join the other processes of a launch, where there are any."""
-    import os
-
-    logging_level(int(os.environ.get("RANK", "0")) == 0)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        from accelerate import PartialState
-
-        PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    """Join the other processes of a launch, where there are any; only the first one tells what it does."""
+    logging_level(is_main_process())
+    join_processes(device)
 
 
 # ---- priors ----------------------------------------------------------------------------------------------------------
@@ -219,27 +227,46 @@ def priors(
     device: str | None = None,
     max_bad: float = 0.01,
 ) -> dict:
-    """Prior pseudo-labels of all training images from the labels of a manifest; returns and prints what they are worth.
+    """Prior pseudo-labels of all training images from the labels of a manifest, written to a file.
 
-    propagation: "clusters" (AS3L, section 4.3) or "label-spreading". finetune: on features after Eq. 6, with as many clusters as
-    there are labels, as AS3L does. clusters: K of each run (None: 1 to 6 times the classes). neighbors: of every image
-    in the graph of label-spreading (None: 50); fewer suit small data sets. balanced: every class gets the same mass, for classes of
-    similar size. hard: the most likely class alone, for the rows of label-spreading are so flat that a confidence threshold never
-    sees them. Accuracy and calibration are told where the data set has the true labels; they are never used.
+    Args:
+        model: a timm name, local folder or Hub id whose features decide.
+        dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
+        split: manifest with the labels.
+        output: file to write.
+        propagation: "clusters" (AS3L, section 4.3) or "label-spreading".
+        finetune: on features after Eq. 6, with as many clusters as there are labels, as AS3L does.
+        clusters: K of each run (None: 1 to 6 times the classes).
+        neighbors: of every image in the graph of label-spreading (None: 50); fewer suit small data sets.
+        balanced: every class gets the same mass, for classes of similar size.
+        hard: the most likely class alone, for the rows of label-spreading are so flat that a confidence threshold never
+            sees them.
+        seed: decides the first centres.
+        features: file of the features, reused when model and data are the same (None: none is kept).
+        image_size: side of the images the network sees, in px (None: the model's own).
+        model_revision: of a model on the Hub.
+        device: such as "cpu" (None: the best there is).
+        max_bad: share of unreadable images that is left out and listed.
+
+    Returns:
+        What the priors are worth (`priors.report`). Accuracy and calibration are told where the data set has the true
+        labels; they are never used.
+
+    Raises:
+        UserError: for bad input, before anything is written but the features.
     """
     if propagation not in PROPAGATION:
         raise unknown("propagation", propagation, PROPAGATION)
     other = {"clusters": ("neighbors", neighbors), "label-spreading": ("clusters", clusters)}[propagation]
     if other[1] is not None:
         raise UserError(
-            f"found {other[0]} with the propagation {propagation!r}, which has none; expected it with the "
-            "other one; fix: leave it out, or change --propagation"
+            f"The propagation {propagation!r} has no {other[0]}. Leave --{other[0]} out, or change --propagation."
         )
     start_processes(device)
     manifest = Split.load(split)
     if Path(output).exists():
-        raise UserError(f"found {output}; expected a name that is free; fix: another --output, or remove the file")
-    source = open_images(dataset, "classification")
+        raise UserError(f"{output} exists. Give another --output, or remove the file.")
+    source = Classification().open(_data(dataset))
     at: SplitIndices = manifest.resolve(source)
     found = extract(
         model,
@@ -254,29 +281,21 @@ def priors(
     labeled = found.rows(at.labeled)
     if len(labeled) < len(at.labeled):
         lost = [source.ids[i] for i in np.setdiff1d(at.labeled, found.indices)]
-        raise UserError(
-            f"found {len(lost)} labeled images that cannot be read, such as {lost[0]!r}; expected all; fix the files"
-        )
+        raise UserError(f"{len(lost)} labeled images cannot be read, such as {lost[0]!r}. Repair the files.")
     x = unit(found.values)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
-    more = (
-        {"counts": clusters, "seed": seed}
-        if propagation == "clusters"
-        else {}
-        if neighbors is None
-        else {"k": neighbors}
-    )
-    y = PROPAGATION[propagation](
-        x if propagation == "clusters" else unit(x), labeled, at.labels, len(manifest.class_names), **more
-    )
+    if propagation == "clusters":
+        y = cluster_priors(x, labeled, at.labels, len(manifest.class_names), counts=clusters, seed=seed)
+    else:
+        y = label_spreading(unit(x), labeled, at.labels, len(manifest.class_names), k=neighbors or NEIGHBORS)
     y = balance(y) if balanced else y
     y = harden(y) if hard else y
     number = {name: k for k, name in enumerate(manifest.class_names)}
     known = np.array([number.get(name, -1) for name in source.class_names] + [-1])  # last: no label
     truth = known[source.labels[found.indices]]
     scores = report(y, truth, labeled)
-    if rank() == 0:
+    if is_main_process():
         facts = {"split": manifest.hash, "propagation": propagation, "model": Path(model).name, "seed": seed, **scores}
         save_priors(output, y, [source.ids[i] for i in found.indices], manifest.class_names, facts)
     barrier()

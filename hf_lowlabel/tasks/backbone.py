@@ -5,25 +5,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ..models import needs_package
+import torch
+from torch import nn
+
+from ..arguments import Config
+from ..distributed import best_device
+from ..models import LowLabelBackbone, create_backbone, needs_package
 from ..records import Metric, RunRecord
 from ..text import cell
 from .classification_card import imports, load_code
+from .speaker import Speaker
 
 HARDLY_MOVED = 0.003  # share of the length of the weights: target pretraining that changed next to nothing
 COLLAPSED = 0.2  # spread of features below which they hardly differ
 
 
-class Backbone:
+class Backbone(Speaker):
     """Stands where a task stands, for the runs of `pretrain`."""
 
     name: ClassVar[str] = "backbone"
     product: ClassVar[str] = "backbone"
-    label_words: ClassVar[str] = "labels"
     pipeline_tag: ClassVar[str] = "image-feature-extraction"
-    first_picture: ClassVar[str] = "curves.png"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("knn_accuracy", "k-NN accuracy"),
         Metric("linear_probe_accuracy", "Linear probe accuracy"),
@@ -32,8 +36,9 @@ class Backbone:
         Metric("moved", "Distance from the starting weights"),
     )
 
-    def save(self, model, folder: Path) -> None:
-        model.save_pretrained(folder)
+    def load(self, model: str | Path, revision: str | None = None, device: str | None = None) -> nn.Module:
+        """A saved backbone in eval mode on its device."""
+        return LowLabelBackbone.from_pretrained(model, revision=revision or "main").to(best_device(device)).eval()
 
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
         which = f" (`{record.architecture}`)" if record.architecture else ""
@@ -51,7 +56,8 @@ class Backbone:
         moved = record.metrics.get("moved")
         if moved is not None and moved < HARDLY_MOVED:
             lines.append(
-                f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed it."
+                f"Its weights are within {100 * moved:.2g} % of those it started from: pretraining has hardly changed "
+                "it."
             )
         if record.data:
             lines.append(f"It was adapted to the images of {cell(record.data.name)}; other images were not measured.")
@@ -77,15 +83,18 @@ class Backbone:
         unet = f'segmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
         return [auto, with_timm, f"import segmentation_models_pytorch as smp\n\n{unet}"]
 
-    def console(self, metrics: dict[str, Any]) -> list[str]:
-        return []
 
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        return []
+def starting_backbone(config: Config, start: str) -> nn.Module:
+    """The network that a run began with: pretrained weights by name, or the random ones of its seed."""
+    torch.manual_seed(config.training.seed)
+    given = config.model
+    side = config.views.image_size
+    return create_backbone(start, pretrained=not given.from_scratch, revision=given.model_revision, image_size=side)
 
 
 def fits_unet(record: RunRecord) -> bool:
-    """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than 32."""
+    """Whether smp builds a Unet on this backbone: not on a plain ViT, nor on maps that end at another stride than
+    32."""
     whole = record.hyperparameters.get("output_stride") in (None, 32)
     architecture = record.architecture
     return whole and architecture is not None and not needs_package(architecture) and smp_builds(architecture)
@@ -94,7 +103,6 @@ def fits_unet(record: RunRecord) -> bool:
 @functools.cache  # a card is written at every checkpoint
 def smp_builds(architecture: str) -> bool:
     import segmentation_models_pytorch as smp
-    import torch
 
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time

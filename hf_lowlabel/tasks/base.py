@@ -1,14 +1,16 @@
 """What a task is: one object that knows everything in which classification, segmentation and their like differ.
 
-A run, a prediction, a card and a report are written once, for `Task`; a switch on a task's name stands nowhere else. The
+A run, a prediction, a card and a report are written once, for `Task`; a switch on a task's name stands nowhere else.
+The
 defaults here are those of a task whose label is of the whole image; a task overrides what differs.
 """
 
 from __future__ import annotations
 
+import abc
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,29 +33,26 @@ from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
 from .parts import MODEL_FILES, Chosen, Examples, Findings, as_path
+from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
 
 
-class Task:
+class Task(Speaker):
     """One kind of answer about an image.
 
-    name: of `--task`. product: what a run leaves. metrics: the table of its numbers; the first is the score by which
-    weights are kept and runs compared. takes: settings that only some tasks have. fallbacks: defaults by verb where the
+    name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings
+    that only some tasks have. fallbacks: defaults by verb where the
     method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
     """
 
     name: ClassVar[str]
-    product: ClassVar[str]
-    label_words: ClassVar[str] = "labels"
-    pipeline_tag: ClassVar[str]
-    first_picture: ClassVar[str] = "curves.png"  # of a card
-    metrics: ClassVar[tuple[Metric, ...]]
     takes: ClassVar[frozenset[str]] = frozenset()
     default_methods: ClassVar[dict[str, str]]
     fallbacks: ClassVar[dict[str, dict[str, Any]]]
     own_methods: ClassVar[dict[str, str]] = {}
     demo: ClassVar[Demo | None] = None
+    labeling: ClassVar[str] = "class"  # how a person answers: with a "class", with "classes", with a "mask"
     packages: ClassVar[tuple[str, ...]] = (
         "torch",
         "transformers",
@@ -74,7 +73,7 @@ class Task:
         """Names of the methods for this task."""
         if verb == "pretrain":
             return methods.methods_for(verb)
-        return [n for n in methods.methods_for(verb) if self.name in methods.find(n).tasks]
+        return [n for n in methods.methods_for(verb) if n in self.own_methods or self.name in methods.find(n).tasks]
 
     def method(self, verb: str, method: str | type) -> type:
         """The class of a method.
@@ -97,9 +96,9 @@ class Task:
         return found
 
     # ---- data -------------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         """How labels are read (data.opening); `names`: the classes, where they are known already."""
-        raise NotImplementedError
 
     def open(
         self,
@@ -144,6 +143,10 @@ class Task:
         """What target pretraining sees."""
         return self.open(data)
 
+    def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        """The images among which some are chosen to be labeled. classes: names, or a text file of them."""
+        return self.open(data)
+
     def squares(self, dataset: ImageDataset) -> int:
         """Squares that target pretraining cuts an image into."""
         return 1
@@ -160,7 +163,8 @@ class Task:
         return dataset.with_classes(names)
 
     def test_dataset(self, data: DataArguments, names: Sequence[str] | None = None) -> ImageDataset | None:
-        """The data set's own test images: of the split that is asked for, else the first of test and validation with labels."""
+        """The data set's own test images: of the split that is asked for, else the first of test and validation with
+        labels."""
         for name in [data.test_dataset_split] if data.test_dataset_split else ["test", "validation"]:
             try:
                 other = self.open(data, name, names)
@@ -211,31 +215,28 @@ class Task:
         return Chosen(given, other, at, f"split {other.split!r}", other.split)
 
     # ---- model, caches, views ---------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
         """The network of a run, with the head of this task."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def owns(self, config: dict) -> bool:
         """Whether a saved model with this config.json is one of this task."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         """A saved model in eval mode on its device."""
-        raise NotImplementedError
-
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """As others load it."""
-        model.save_pretrained(folder)
 
     def names_of(self, model: nn.Module) -> list[str]:
         return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
+    @abc.abstractmethod
     def caches(
         self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
     ) -> tuple[Any, Examples]:
         """(all training images, the labeled ones with their targets), as the model wants them, on its device."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def held(
         self,
         model: nn.Module,
@@ -246,14 +247,15 @@ class Task:
         what: str,
     ) -> Examples:
         """Images that are not trained on, with their targets."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def normalise(self, model: nn.Module, cache) -> None:
         """Give a network with random weights the mean and standard deviation of these images."""
-        raise NotImplementedError
 
-    def views(self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network) -> BatchTransform:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def views(
+        self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network
+    ) -> BatchTransform: ...
 
     def unlabeled_views(self, objective: FinetuneObjective) -> dict[str, str]:
         """The kinds of view of an unlabeled image that a method asks for."""
@@ -264,6 +266,7 @@ class Task:
         return None
 
     # ---- scores -----------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def evaluate(
         self,
         model: nn.Module,
@@ -274,24 +277,23 @@ class Task:
         folder: Path | None = None,
     ) -> dict[str, Any]:
         """All metrics on some images, the same on every process; with `folder`, pictures of them are left there."""
-        raise NotImplementedError
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         """What predictions on unlabeled images tell about a model."""
         return {}
 
     def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
-        """What the weights that a run starts from are worth on the same images, for the table of its card."""
-        return None
+        """What the weights a run starts from are worth on the same images, for the table of its card."""
 
     # ---- use --------------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def check_output(self, output: str | Path | None) -> Path | None:
         """Where predictions go. Raises UserError for a name of the wrong kind."""
-        raise NotImplementedError
 
     def table_path(self, output: Path) -> Path:
         return output
 
+    @abc.abstractmethod
     def predict(
         self,
         model: nn.Module,
@@ -303,41 +305,18 @@ class Task:
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
         """A row for each of the images (file, its place below `output`, upright picture), in order."""
-        raise NotImplementedError
 
     # ---- card and report --------------------------------------------------------------------------------------------
-    def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
-        """One or two sentences: what it does, from how many labels. data: words for the data set; method: name -> link."""
-        raise NotImplementedError
 
-    def limits(self, record: RunRecord) -> list[str]:
-        """What a user should know before trusting it, each sentence from a number that was recorded."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def space(self, record: RunRecord) -> dict[str, Any]:
         """What the demo page has to know: `answer` says how it shows one ("classes", "labels" or "mask")."""
-        raise NotImplementedError
 
     def export(self, run: Path, folder: Path) -> None:
-        """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own alone."""
+        """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own
+        alone."""
         for name in MODEL_FILES:
             shutil.copyfile(run / name, folder / name)
-
-    def next_step(self, model_id: str) -> str:
-        """Markdown before the snippets of a card: what to do with the model first."""
-        return ""
-
-    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
-        """Python to copy."""
-        raise NotImplementedError
-
-    def console(self, metrics: dict[str, Any]) -> list[str]:
-        """Lines for the end of a run, beside the numbers of `metrics`."""
-        return []
-
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        """Charts of a report, HTML."""
-        return []
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]

@@ -1,4 +1,5 @@
-"""Image caches of a run: built with a progress bar, within the memory there is, and with a line for what was left out."""
+"""Image caches of a run: built with a progress bar, within the memory there is, and with a line for what was left
+out."""
 
 from __future__ import annotations
 

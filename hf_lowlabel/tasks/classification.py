@@ -25,6 +25,7 @@ from ..evaluation.inference import features_of, logits_of, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
 from ..evaluation.probes import linear_probe
 from ..models import LowLabelForImageClassification, create_classifier
+from ..models.quiet import no_progress_bars
 from ..records import Metric, Row, RunRecord
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
@@ -99,11 +100,13 @@ class Classification(Task):
         if isinstance(model, (str, Path)):
             if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
                 raise UserError(
-                    f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was stopped "
+                    f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was "
+                    "stopped "
                     "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "
                     "predictions.parquet. Give another --model."
                 )
-            model = self.model_class.from_pretrained(model, revision=revision or "main")
+            with no_progress_bars():
+                model = self.model_class.from_pretrained(model, revision=revision or "main")
         return model.to(best_device(device)).eval()
 
     # ---- caches and views -------------------------------------------------------------------------------------------
@@ -312,7 +315,8 @@ def eval_view(model: nn.Module) -> View:
 def separate_views(
     kinds: dict[str, str], config: Config, dataset: ImageDataset, model: nn.Module, size: int, **more
 ) -> Separate:
-    """Views of `size` px, each with a geometry of its own. more: `multiple` of `build_view`, `geometry` of `Separate`."""
+    """Views of `size` px, each with a geometry of its own. more: `multiple` of `build_view`, `geometry` of
+    `Separate`."""
     args, prep = config.views, model.preprocessing
     flip = dataset.flip if args.flip is None else args.flip
     geometry, multiple = more.get("geometry", False), more.get("multiple", 1)

@@ -87,7 +87,8 @@ def imports(architecture: str | None) -> str:
 def load_code(model_id: str, architecture: str | None, auto: str) -> str:
     """Python that ends with `output`, what a model says of photo.jpg."""
     return (
-        f"import torch\n{imports(architecture)}from PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        f"import torch\n{imports(architecture)}from PIL import Image\nfrom transformers import AutoImageProcessor, "
+        f"{auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         f'model = {auto}.from_pretrained("{model_id}").eval()\n'
         'image = Image.open("photo.jpg").convert("RGB")\n'

@@ -34,7 +34,8 @@ class Demo:
     draw: Mapping[str, Any] = field(default_factory=dict)
 
 
-# ---- digits: split -> supervised -> target pretraining -> prior pseudo-labels -> FlexMatch from both -------------------
+# ---- digits: split -> supervised -> target pretraining -> prior pseudo-labels -> FlexMatch from both
+# -------------------
 _SIMCLR = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup_ratio=0.1, randaugment=True)
 DIGITS_PRETRAIN: dict[
     str, dict[str, Any]
@@ -72,7 +73,8 @@ DIGITS = Demo(
     dict(class_balanced=True, test_fraction=0.2),
 )
 
-# ---- shapes: split -> supervised -> CutMix -> target pretraining (PixPro) -> CutMix from those weights -----------------
+# ---- shapes: split -> supervised -> CutMix -> target pretraining (PixPro) -> CutMix from those weights
+# -----------------
 SHAPES_SHARED = dict(
     task="segmentation",
     dataset="shapes",

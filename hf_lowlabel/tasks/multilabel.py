@@ -1,12 +1,12 @@
 """Multi-label classification: all classes of an image that apply, any number of them.
 
-Labels are lists in a table, text such as "cat;dog", or one column of 0 and 1 for each class. An image is unlabeled where
-its list is missing, its text is empty, or all its columns are. "none" and an empty list say that no class applies.
+Labels are lists in a table, text such as "cat;dog" or "cat|dog", or a column of 0 and 1 for each class. Without a list,
+with an empty text or empty columns an image is unlabeled; "none" and an empty list say that no class applies.
 """
 
 from __future__ import annotations
 
-import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -19,142 +19,103 @@ from torch import nn
 
 from ..arguments import Config, DataArguments
 from ..data import shapes
-from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
+from ..data.dataset import ImageDataset, Origin, make_dataset
 from ..data.folders import FileReader, image_files, metadata_file, metadata_rows, split_root
-from ..data.labels import class_order, label_column
-from ..data.tables import ID_COLUMNS, Table
+from ..data.labels import class_order, label_column, label_text
+from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
-from ..errors import MissingSplit, UserError, unknown
+from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.inference import logits_of
 from ..evaluation.modules import MultiLabelScores
 from ..records import Metric, Row, RunRecord
 from ..text import code, listed, percent
-from . import classification_card
+from . import classification_card as card
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
-from .parts import PRETRAINING, Examples, Findings
+from .parts import Examples, Findings
 
 NOTHING = "none"  # text of a label that says: none of the classes
-SEPARATORS = ";|"
 THRESHOLD = 0.5  # probability from which a class is named
-TOO_FEW = 100  # test images below which small differences mean nothing
+VISIBLE = 20  # px of a shape from which it counts as shown
+SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 class MultiLabelTargets(Targets):
-    """label_column: holds the list or text; where it is not given, it is found, else columns of 0 and 1 are the classes."""
+    """label_column: of lists or text; where it is not given, it is found, else columns of 0 and 1 are the classes."""
 
     def __init__(self, label_column: str | None = None):
         self.label_column, self.embedded = label_column, {"scenes": scenes}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, _ = split_root(path, split)
-        files = image_files(root)
-        ids, rows = [file.id for file in files], {}
-        labels, names = np.full((len(ids), 0), -1, np.int8), []
-        if (metadata := metadata_file(root)) is not None:
-            found, columns = metadata_rows(metadata, ids)
-            rows = dict(found)
-            table = {c: [rows.get(id, {}).get(c) for id in ids] for c in columns if c != "file_name"}
-            labels, names = self.read(table, ids, metadata.name)
-        reader = FileReader(root, [file.path for file in files])
-        origin = Origin(path.resolve().name, split)
-        return make_dataset(origin, ids, labels, names, with_labels(labels, [f.size for f in files]), reader)
+        files, rows, columns = image_files(root), [], []
+        ids, metadata = [file.id for file in files], metadata_file(root)
+        if metadata is not None:
+            rows, columns = metadata_rows(metadata, ids)
+        row_of = dict(rows)
+        if len(row_of) < len(rows):
+            twice = Counter(id for id, _ in rows).most_common(1)[0][0]
+            raise UserError(f"{metadata.name} names {twice!r} twice. Write all of its labels in one row, as a;b.")
+        cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in columns if c != "file_name"}
+        labels, names = self.read(cells, ids, metadata.name if metadata is not None else path.name)
+        reader, origin = FileReader(root, [file.path for file in files]), Origin(path.resolve().name, split)
+        return make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()
-        plain = [c for c in table.features if c not in ID_COLUMNS and not is_image(table.column(c))]
-        columns = {c: named(table.column(c).to_pylist(), table.features[c]) for c in plain}
-        labels, names = self.read(columns, ids, table.origin.name)
-        return make_dataset(table.origin, ids, labels, names, with_labels(labels, table.content(reader)), reader)
+        plain = {c: f for c, f in table.features.items() if c not in ID_COLUMNS and not is_image(f)}
+        declared = {c: getattr(getattr(f, "feature", None), "names", None) for c, f in plain.items()}
+        cells = {c: table.column(c).to_pylist() for c in plain}
+        labels, names = self.read(cells, ids, table.origin.name, declared)
+        return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
-        texts = [value if isinstance(value, str) or value is None else ";".join(value) or NOTHING for value in values]
-        return "labels", pa.array(texts, pa.string())
+        return "labels", pa.array([label_list(v, f"number {i}") for i, v in enumerate(values)], pa.list_(pa.string()))
 
-    def read(self, columns: dict[str, list], ids: list[str], where: str) -> tuple[np.ndarray, list[str]]:
-        """(int8 [N, K] of 0 and 1, rows of -1 where there is no label; class names)."""
-        column = label_column(columns, self.label_column, f" in {where}")
+    def read(self, cells: dict[str, list], ids: list[str], where: str, declared: dict | None = None):
+        """(int8 [N, K], rows of -1 without a label; class names). declared: column -> what its numbers mean."""
+        column = label_column(cells, self.label_column, f" in {where}")
         if column is not None:
-            found = [label_list(value, id) for value, id in zip(columns[column], ids, strict=True)]
-            names = class_order({name for labels in found for name in labels or ()})
-            index = {name: k for k, name in enumerate(names)}
-            out = np.full((len(ids), len(names)), -1, np.int8)
-            for row, labels in zip(out, found, strict=True):
-                if labels is not None:
-                    row[:] = 0
-                    row[[index[name] for name in labels]] = 1
-            return out, names
-        switches = {c: [switch(v) for v in values] for c, values in columns.items()}
-        names = [c for c, values in switches.items() if "other" not in values and set(values) - {None}]
+            known = (declared or {}).get(column)
+            found = [label_list(value, id, known) for value, id in zip(cells[column], ids, strict=True)]
+            names = known or class_order({name for labels in found for name in labels or ()})
+            rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in found]
+            return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
+        switches = {c: [SWITCHES.get(str(v).strip().lower(), "other") for v in values] for c, values in cells.items()}
+        names = [c for c, values in switches.items() if {None} < {None, *values} <= {None, 0, 1}]
         out = np.array([[-1 if v is None else v for v in switches[c]] for c in names], np.int8).reshape(-1, len(ids)).T
         partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
         if len(partly):
-            raise UserError(
-                f"Image {ids[partly[0]]!r} of {where!r} has a label for some classes and none for others. Fill in 0 or 1 for "
-                "each, or leave all of them empty."
-            )
+            raise UserError(f"Image {ids[partly[0]]!r} of {where!r} has 0 or 1 for some classes. Fill in all, or none.")
         return out, names
 
 
-def with_labels(labels: np.ndarray, content) -> list[str]:
-    """For the fingerprint: the labels beside the content of each image."""
-    return [f"{what}/{''.join(map(str, row))}" for what, row in zip(content, labels.tolist(), strict=True)]
-
-
-def is_image(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_struct(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-
-
-def named(values: list, feature) -> list:
-    """Numbers of declared classes as their names."""
-    names = getattr(getattr(feature, "feature", None), "names", None)
-    return values if names is None else [v if v is None else [names[k] for k in v] for v in values]
-
-
-def label_list(value: Any, id: str) -> list[str] | None:
-    """The classes that a cell names; None where it names nothing and does not say "none"."""
+def label_list(value: Any, id: str, names: Sequence[str] | None = None) -> list[str] | None:
+    """The classes that a cell names, `names` of its numbers; None where it is empty, which is not "none"."""
+    if isinstance(value, str):
+        value = [part for part in value.replace("|", ";").split(";") if label_text(part)] or None
     if value is None or isinstance(value, float) and np.isnan(value):
         return None
-    if isinstance(value, str):
-        for separator in SEPARATORS:
-            value = value.replace(separator, "\n")
-        parts = [unicodedata.normalize("NFC", part.strip()) for part in value.split("\n") if part.strip()]
-        return None if not parts else [p for p in parts if p != NOTHING]
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    if not isinstance(value, (list, tuple, set, np.ndarray)):
         raise UserError(f"The label {value!r} of image {id!r} is neither a list nor text. Write it as a;b.")
-    return [unicodedata.normalize("NFC", str(part)) for part in value]
-
-
-def switch(value: Any) -> Any:
-    """0, 1, None for an empty cell, or "other" for what is no switch."""
-    if value is None or value == "" or isinstance(value, float) and np.isnan(value):
-        return None
-    text = str(value).strip().lower()
-    return {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}.get(text, "other")
+    texts = [label_text(part if names is None else names[part]) for part in value]
+    return [text for text in texts if text not in (None, NOTHING)]
 
 
 def scenes(split: str = "train") -> ImageDataset:
     """The embedded set: the generated images of `shapes`, and which of its four shapes are in each of them."""
-    if split not in shapes.SIZES:
-        raise unknown("split of 'scenes'", split, shapes.SIZES, MissingSplit)
-    drawn = [shapes.draw(split, i) for i in range(shapes.SIZES[split])]
-    names = shapes.CLASSES[1:]
-    labels = np.array([[(mask == k + 1).any() for k in range(len(names))] for _, mask in drawn]).astype(np.int8)
-    ids, reader = (
-        [f"{split}-{i:04d}" for i in range(len(drawn))],
-        ArrayReader(np.stack([pixels for pixels, _ in drawn])),
-    )
-    return make_dataset(
-        Origin("scenes", split, license="cc0-1.0"), ids, labels, names, with_labels(labels, ids), reader
-    )
+    source, names = shapes.shapes(split), shapes.CLASSES[1:]
+    masks = (shapes.draw(split, i)[1] for i in range(len(source)))
+    labels = np.array([[(mask == k).sum() >= VISIBLE for k in range(1, len(names) + 1)] for mask in masks], np.int8)
+    origin = Origin("scenes", split, license=source.license)
+    return make_dataset(origin, source.ids, labels, names, source.ids, source.reader)
 
 
 class MultiLabel(Classification):
     """All classes of an image that apply."""
 
-    name = "multilabel"
-    product = "multi-label classifier"
+    name, product = "multilabel", "multi-label classifier"
     metrics = (
         Metric("map", "Mean average precision"),
         Metric("f1_macro", "F1, mean of the classes"),
@@ -162,41 +123,30 @@ class MultiLabel(Classification):
         Metric("exact_match", "All classes of an image right"),
     )
     takes = Classification.takes - {"class_balanced", "prior", "prior_until"}
-    fallbacks = {"pretrain": PRETRAINING, "finetune": {**Classification.fallbacks["finetune"]}}
     own_methods = {
         "supervised": "finetuning.multilabel:MultiLabelSupervised",
         "probe": "finetuning.multilabel:MultiLabelProbe",
         "mean-teacher": "finetuning.multilabel:MultiLabelMeanTeacher",
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
-    labels_score, has_neighbours = False, False
+    labels_score, has_neighbours, labeling = False, False, "classes"
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",
         40,
-        dict(
-            task="multilabel",
-            dataset="scenes",
-            model="cnn6_16",
-            optimizer="adamw",
-            weight_decay=1e-2,
-            logging_steps=100,
-        ),
-        tuple(
-            Stage(
-                name,
-                title,
-                dict(method=method, image_size=48, max_steps=600, batch_size=16, learning_rate=3e-3, **more),
-            )
-            for name, title, method, more in (
-                ("supervised", "supervised, labels alone", "supervised", dict(method_args=dict(ema_decay=0.99))),
-                ("model", "FixMatch", "fixmatch", dict(unlabeled_ratio=3, method_args=dict(ema_decay=0.99))),
-            )
+        dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=48)
+        | dict(max_steps=600, batch_size=16, learning_rate=3e-3, logging_steps=100, method_args=dict(ema_decay=0.99)),
+        (
+            Stage("supervised", "supervised, labels alone", dict(method="supervised")),
+            Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=3)),
         ),
     )
 
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         return MultiLabelTargets(data.label_column)
+
+    def caches(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at):
+        return super().caches(model, data, self.match(dataset, self.names_of(model)), at)
 
     def labels_of(self, dataset: ImageDataset, indices: np.ndarray, labels: np.ndarray | None) -> torch.Tensor:
         return torch.as_tensor(dataset.labels[indices], dtype=torch.float32)
@@ -222,41 +172,32 @@ class MultiLabel(Classification):
         return None
 
     def answer(self, p: torch.Tensor, names: list[str], top: int = 1) -> dict[str, Any]:
-        """The classes of a probability above one half, and the probability of each."""
+        """The classes of a probability above one half, and the probability of each; `top` means nothing here."""
         chances = [round(c, 6) for c in p.tolist()]
-        said = ";".join(name for name, c in zip(names, chances, strict=True) if c > THRESHOLD)
-        return {"classes": said or NOTHING} | {f"confidence_{name}": c for name, c in zip(names, chances, strict=True)}
+        return {"classes": said(p > THRESHOLD, names, ";")} | {f"confidence_{n}": c for n, c in zip(names, chances)}
 
     def pictures(self, p: np.ndarray, images: Examples, names: list[str], metrics: dict, folder: Path) -> None:
-        def words(row: np.ndarray) -> str:
-            return ", ".join(name for name, there in zip(names, row, strict=True) if there) or NOTHING
-
-        chosen = classification_card.spread(len(p), plots.MOST_CAPTIONED)
+        chosen = card.spread(len(p), plots.MOST_CAPTIONED)
         pixels = images.cache.take(images.members[chosen]).permute(0, 2, 3, 1).cpu().numpy()
         guess, truth = p[chosen] > THRESHOLD, images.targets.numpy()[chosen] > THRESHOLD
-        captions = [(words(g), words(t), bool((g == t).all())) for g, t in zip(guess, truth, strict=True)]
+        captions = [(said(g, names), said(t, names), bool((g == t).all())) for g, t in zip(guess, truth, strict=True)]
         plots.captioned(pixels, captions, folder / "predictions.png")
 
-    # ---- card and report --------------------------------------------------------------------------------------------
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
-        words = classification_card.summary(record, data, method, "images", "labeled images")
+        words = card.summary(record, data, method, "images", "labeled images")
         return words.replace("Sorts images", "Names what is in images", 1).replace(" into ", ", out of ", 1)
 
     def limits(self, record: RunRecord) -> list[str]:
-        metrics = record.metrics
-        names, ap = metrics.get("class_names") or record.class_names, metrics.get("per_class") or []
-        lines = []
+        metrics, lines = record.metrics, []
+        per = list(zip(metrics.get("per_class") or [], metrics.get("class_names") or record.class_names, strict=False))
         if record.labels and record.labels.without:
             lines.append(f"No labeled image showed {listed(map(code, record.labels.without), 20)}.")
-        worst = sorted((v, name) for v, name in zip(ap, names, strict=False) if v is not None and v < 1)[:5]
+        worst = [f"{code(n)} {percent(v)}" for v, n in sorted(p for p in per if p[0] is not None) if v < 1][:5]
         if worst:
-            lines.append(
-                "Worst classes: " + ", ".join(f"{code(n)} average precision {percent(v)}" for v, n in worst) + "."
-            )
-        unseen = [code(name) for v, name in zip(ap, names, strict=False) if v is None]
-        if unseen:
-            lines.append(f"No test image showed {listed(unseen, 20)}: nothing is known about them.")
-        if 0 < (metrics.get("images") or 0) < TOO_FEW:
+            lines.append(f"Worst classes, by average precision: {', '.join(worst)}.")
+        if unseen := [code(name) for v, name in per if v is None]:
+            lines.append(f"No test image showed {listed(unseen, 20)}: how well it finds them is not known.")
+        if 0 < (metrics.get("images") or 0) < card.FEW_TESTED:
             lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
         return [
             *lines,
@@ -264,37 +205,43 @@ class MultiLabel(Classification):
         ]
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
-        named = "print({model.config.id2label[k]: float(p) for k, p in enumerate(output.logits.sigmoid()[0])})"
-        loaded = classification_card.load_code(model_id, record.architecture, "AutoModelForImageClassification")
-        return [classification_card.pipeline_code(model_id, record.architecture), loaded + named]
+        shown = "print({model.config.id2label[k]: float(p) for k, p in enumerate(output.logits.sigmoid()[0])})"
+        loaded = card.load_code(model_id, record.architecture, "AutoModelForImageClassification")
+        return [card.pipeline_code(model_id, record.architecture), loaded + shown]
 
     def space(self, record: RunRecord) -> dict[str, Any]:
         return {"answer": "labels"}
 
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        per = zip(metrics.get("per_class") or [], metrics.get("per_class_images") or [], names, strict=False)
-        rows = [
-            (name, v, f"{percent(v)}, {n:,} images show it")
-            for v, n, name in sorted(p for p in per if p[0] is not None)
-        ]
-        return [classification_card.worst_first("Average precision of the classes, worst first", rows)] if rows else []
+        per = zip(metrics.get("per_class") or [], names, metrics.get("per_class_images") or [], strict=False)
+        shown = sorted(p for p in per if p[0] is not None)
+        rows = [(name, v, f"{percent(v)}, {n:,} images show it") for v, name, n in shown]
+        return [card.worst_first("Average precision of the classes, worst first", rows)] if rows else []
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
     ) -> Findings:
         """The test images whose probabilities are farthest from the truth."""
         model = self.load(folder)
-        images = self.held(model, config.data, dataset, chosen, names, "test")
+        images = self.held(
+            model, config.data, dataset, chosen[card.spread(len(chosen), card.MOST_TESTED)], names, "test"
+        )
         p, y = self.predictions(model, images.cache), images.targets.numpy()
         gap, tiles = np.abs(p - y), []
-        for i in np.argsort(-gap.max(1), kind="stable")[: classification_card.MOST_MISTAKES]:
+        for i in np.argsort(-gap.max(1), kind="stable")[: card.MOST_MISTAKES]:
             k = int(gap[i].argmax())
             if gap[i, k] > THRESHOLD:
-                shown = classification_card.inline(classification_card.picture(dataset, int(images.cache.indices[i])))
-                word = "is there" if y[i, k] else "is not there"
-                said = f"<b>{escape(names[k])}</b> {100 * p[i, k]:.0f} %<br>{word}"
-                tiles.append(f"<div class=tile><img alt='' src='{shown}'>{said}</div>")
+                shown = card.inline(card.picture(dataset, int(images.cache.indices[i])))
+                words = (
+                    f"<b>{escape(names[k])}</b> {100 * p[i, k]:.0f} %<br>{'is there' if y[i, k] else 'is not there'}"
+                )
+                tiles.append(f"<div class=tile><img alt='' src='{shown}'>{words}</div>")
         note = (
             f"The most confident wrong answers among {len(y):,} test images: a class, its probability, and the truth."
         )
         return Findings([("Worst mistakes", note, f"<div class=tiles>{''.join(tiles)}</div>")] if tiles else [])
+
+
+def said(there, names: Sequence[str], between: str = ", ") -> str:
+    """The classes that are there, as text. there: bool [K]."""
+    return between.join(name for name, is_there in zip(names, there, strict=True) if is_there) or NOTHING

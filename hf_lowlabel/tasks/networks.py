@@ -44,7 +44,7 @@ def timm_network(
     Args:
         create: `create_classifier` or `create_backbone` with all but name, weights and size filled in.
     """
-    given = arguments.model if isinstance(arguments.model, nn.Module) else None
+    given = None if isinstance(arguments.model, str) else arguments.model
     name = name_of_module(given) if given is not None else arguments.model
     if arguments.init_from and is_model_folder(arguments.init_from):
         name, given = arguments.init_from, None
@@ -102,14 +102,17 @@ def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool =
     stored = views.stored_size or (size if size < 64 or side <= size else size + margin)
     if (stored - size) % 4:
         raise UserError(
-            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple of 4 "
-            f"above it, for example {size + 4 * round((stored - size) / 4)}, so that the saved image processor cuts out "
+            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple of "
+            "4 "
+            f"above it, for example {size + 4 * round((stored - size) / 4)}, so that the saved image processor cuts "
+            "out "
             "the same pixels as evaluation."
         )
     return size, stored
 
 
 def crop_share(size: int, stored: int) -> float:
-    """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to that."""
+    """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to
+    that."""
     share = size / stored
     return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)

@@ -48,7 +48,8 @@ class Examples:
 class Chosen:
     """Which images are labeled, and where the test images are: `test_at` are positions in `test`.
 
-    words: which images are the test set, for the card. published: name of a published split where they are exactly that.
+    words: which images are the test set, for the card. published: name of a published split where they are exactly
+    that.
     """
 
     split: Split
@@ -60,7 +61,8 @@ class Chosen:
 
 @dataclass
 class Findings:
-    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing, and why."""
+    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing,
+    and why."""
 
     sections: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

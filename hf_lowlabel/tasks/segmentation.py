@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models import LoadReport
+from ..models.quiet import no_progress_bars
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..models.wrapping import encoder_of_module
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
 from ..views.joint import JointView
@@ -48,6 +51,7 @@ class Segmentation(Task):
     name = "segmentation"
     product = "segmenter"
     label_words = "masks"
+    labeling = "mask"
     pipeline_tag = "image-segmentation"
     first_picture = "predictions.png"  # overlays say more than curves
     metrics = (
@@ -103,6 +107,10 @@ class Segmentation(Task):
         names = None if data.split else NO_CLASSES  # a manifest knows the classes
         return self.open(data, names=names).without_targets()
 
+    def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
+        return replace(found.without_targets(), class_names=found.class_names)
+
     def squares(self, dataset: ImageDataset) -> int:
         return squares_per_image(dataset)
 
@@ -114,7 +122,8 @@ class Segmentation(Task):
         for part in (at.labeled, at.validation, at.test):
             for i in part[~dataset.has_target[part]]:
                 raise UserError(
-                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the image out "
+                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the image "
+                    "out "
                     "of the split: labeled, validation and test images need one."
                 )
         return split
@@ -123,8 +132,10 @@ class Segmentation(Task):
         """Masks hold numbers, so that classes and their order have to be the same."""
         if list(dataset.class_names) != list(names):
             raise UserError(
-                f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or split "
-                f"{', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same order with "
+                f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or "
+                "split "
+                f"{', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same order "
+                "with "
                 "--classes."
             )
         return dataset
@@ -144,7 +155,7 @@ class Segmentation(Task):
             )
         else:
             model = create_segmenter(
-                given.model,
+                given.model if isinstance(given.model, str) else encoder_of_module(given.model),
                 len(names),
                 architecture=given.architecture,
                 architecture_args=given.architecture_args,
@@ -169,10 +180,14 @@ class Segmentation(Task):
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         if isinstance(model, (str, Path)):
             try:
-                model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
-            except OSError as error:
+                with no_progress_bars():
+                    model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+            except UserError:
+                raise
+            except (OSError, ValueError) as error:
                 raise UserError(
-                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a "
+                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved "
+                    "model or a "
                     "Hub id with model.safetensors."
                 ) from error
         return model.to(best_device(device)).eval()
@@ -260,7 +275,8 @@ class Segmentation(Task):
         window: int | None = None,
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the image
+        """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the
+        image
         under their colours. A row: file, mask, overlay, mean confidence, and the share of the pixels of each class."""
         names, square = self.names_of(model), window and (window, window)
         for file, place, image in images:
@@ -270,8 +286,10 @@ class Segmentation(Task):
             row: dict[str, Any] = {"file": str(file)}
             if output is not None:
                 row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
+                for part in ("mask", "overlay"):
+                    (output / row[part]).parent.mkdir(parents=True, exist_ok=True)
                 overlays.save_mask(mask, names, output / row["mask"])
-                overlays.save_picture(overlays.overlay(pixels, mask, names), output / row["overlay"])
+                Image.fromarray(overlays.overlay(pixels, mask, names)).save(output / row["overlay"])
             row["confidence"] = round(float(confidence.mean()), 6)
             yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
 

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunState:
-    """Where a run is. step: optimizer steps done, of max_steps. history: the logged rows. objective: the method with its
-    networks; `objective.evaluated` is the one that is saved. record: what run.json holds, once it was saved. stop: set it,
-    and training ends after this step as if all steps were done.
+    """Where a run is.
+
+    folder: the run folder. objective: the method with its networks; `objective.evaluated` is the one that is saved.
+    step: optimizer steps done, of max_steps. history: the logged rows. is_main_process: whether this process writes.
+    record: what run.json holds, once it was saved. stop: set it, and training ends after this step as if all steps were
+    done.
     """
 
     folder: Path

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there: safetensors and JSON in a temporary folder, hashes, fsync, one rename.
 
-    checkpoints/step-00000200/   objective.safetensors  optimizer.safetensors  state.json  manifest.json (SHA-256 of each)
+    checkpoints/step-00000200/   objective.safetensors  optimizer.safetensors  state.json  manifest.json (SHA-256 of
+    each)
 
 The older checkpoint goes only after the newer one is committed. A damaged one is found by its hashes, reported, and the
 one before it is taken. Nothing is ever unpickled.
@@ -30,7 +31,8 @@ _NAME = re.compile(r"^step-(\d{8})$")
 def save_checkpoint(
     folder: Path, step: int, objective: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict, keep: int
 ) -> Path:
-    """Commit a checkpoint for `step` under `folder` and drop all but the newest `keep`. Called by the main process only."""
+    """Commit a checkpoint for `step` under `folder` and drop all but the newest `keep`. Called by the main process
+    only."""
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -51,10 +53,11 @@ def save_checkpoint(
     except (OSError, SafetensorError) as e:  # the latter from save_file, on a full disk too
         shutil.rmtree(temporary, ignore_errors=True)
         last = next(iter(checkpoints(folder)), None)
-        kept = f"the last whole checkpoint is {last.name}" if last else "there is no earlier checkpoint"
+        kept = f"The last whole checkpoint is {last.name}." if last else "There is no earlier checkpoint."
         raise UserError(
-            f"could not write the checkpoint of step {step}: {getattr(e, 'strerror', None) or e}; {kept}; free some space in "
-            f"{folder.parent} and go on with --resume"
+            f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free "
+            "some space "
+            f"in {folder.parent} and go on with --resume."
         ) from e
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
@@ -69,7 +72,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor], dict] | None:
-    """(path, objective tensors, optimizer tensors, state) of the newest whole checkpoint; None when there is none at all.
+    """(path, objective tensors, optimizer tensors, state) of the newest whole checkpoint; None when there is none at
+    all.
 
     Raises UserError when checkpoints exist and every one is damaged.
     """
@@ -81,7 +85,7 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
             return path, load_file(path / "objective.safetensors"), load_file(path / "optimizer.safetensors"), state
         warnings.warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it", stacklevel=2)
     if found:
-        raise UserError(f"all {len(found)} checkpoints in {folder} are damaged; start again in another --output-dir")
+        raise UserError(f"All {len(found)} checkpoints in {folder} are damaged. Start again in another --output-dir.")
     return None
 
 

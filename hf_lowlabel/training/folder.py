@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from ..distributed import is_main_process
 from ..errors import UserError
 
 log = logging.getLogger("hf_lowlabel")
@@ -22,24 +23,22 @@ def claim(folder: str | Path, resume: bool) -> Path:
     Raises UserError when another process trains in it, when it is not empty, or when it cannot be written.
     """
     path = Path(folder).expanduser().resolve()
-    if (
-        os.environ.get("RANK", "0") != "0"
-    ):  # of several processes the first one holds the folder, and is the only one to write
+    if not is_main_process():  # of several processes the first one holds the folder, and is the only one to write
         return path
     if path.exists() and not path.is_dir():
-        raise UserError(f"output_dir {folder} is a file; expected a folder")
+        raise UserError(f"output_dir {folder} is a file. Give a folder.")
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a+")
     except OSError as e:
-        raise UserError(f"cannot write to output_dir {folder}: {e.strerror}; give another --output-dir") from e
+        raise UserError(f"output_dir {folder} cannot be written to: {e.strerror}. Give another --output-dir.") from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         lock.seek(0)
         raise UserError(
-            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}; give another --output-dir or "
-            "wait for it"
+            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or "
+            "wait for it."
         ) from e
     except OSError as e:  # a network file system without locks
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
@@ -48,8 +47,9 @@ def claim(folder: str | Path, resume: bool) -> Path:
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
         raise UserError(
-            f"output_dir {folder} is not empty ({some}); give --resume to go on with that run, or another "
-            "--output-dir to start a new one (--init-from takes over the weights of an old one)"
+            f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another --output-dir "
+            "to "
+            "start a new one (--init-from takes over the weights of an old one)."
         )
     lock.seek(0)
     lock.truncate()
@@ -60,7 +60,8 @@ def claim(folder: str | Path, resume: bool) -> Path:
 
 
 def forget(folder: Path) -> None:
-    """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty folder."""
+    """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty
+    folder."""
     left = {p.name for p in folder.iterdir()} - IGNORED
     if left <= NOTES:
         for name in left:

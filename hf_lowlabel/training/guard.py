@@ -59,7 +59,8 @@ class NonFiniteGuard:
             torch._foreach_copy_(self.old, self.live)
 
     def lets_through(self, ok: Tensor) -> bool:
-        """Count the step, and say whether the optimizer and `after_step` run; where they do not, the forward pass is undone.
+        """Count the step, and say whether the optimizer and `after_step` run; where they do not, the forward pass is
+        undone.
 
         Where they do although nobody knows yet whether the step is good, `undo_if_bad` has to follow.
         """

@@ -49,7 +49,8 @@ def beside(start: str | Path, file: str, revision: str | None) -> Path | None:
 def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], revision: str | None = None) -> int:
     """How many of the `test` ids of `source` the run that made the weights `start` was trained on.
 
-    It was trained on all images of its source that its own manifest does not hold out. The sources are the same when their
+    It was trained on all images of its source that its own manifest does not hold out. The sources are the same when
+    their
     fingerprints are, or name and ids: labels that were added since change only the first. 0 when nothing is known.
     """
     path = beside(start, "run.json", revision)
@@ -69,7 +70,8 @@ def ids_hash(source: ImageDataset) -> str:
 
 
 def starting_weights(source: str, revision: str | None = None, license: str | None = None) -> Stage:
-    """The first stage of a lineage, with its place on the Hub. source: timm name, Hub id, folder, "random weights (x)"."""
+    """The first stage of a lineage, with its place on the Hub. source: timm name, Hub id, folder, "random weights
+    (x)"."""
     if source.startswith("random weights"):
         return Stage("random weights", name=source.removeprefix("random weights (").rstrip(")"))
     hub_id = None

@@ -76,7 +76,8 @@ class Loop:
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
         if args.early_stopping and not best_score:
             raise UserError(
-                f"early_stopping is {args.early_stopping}, and there is no score to stop by. Give --validation N, take a "
+                f"early_stopping is {args.early_stopping}, and there is no score to stop by. Give --validation N, take "
+                "a "
                 "method whose Sel is kept, or leave out --early-stopping."
             )
         device = accelerator.device
@@ -223,8 +224,10 @@ class Loop:
             show(row, self.steps, bar)
         if longest >= self.args.max_bad_steps:
             raise UserError(
-                f"The loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no such step "
-                "changed the model. Start a new run with a lower --learning-rate, --max-grad-norm 1 or --precision fp32; "
+                f"The loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
+                "such step "
+                "changed the model. Start a new run with a lower --learning-rate, --max-grad-norm 1 or --precision "
+                "fp32; "
                 f"--init-from {self.folder}/checkpoints/step-N lets it start from this run's weights."
             )
 
@@ -271,7 +274,8 @@ class Loop:
         barrier()
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint. Raises UserError when the run was made with other settings or data."""
+        """Go on from the newest whole checkpoint. Raises UserError when the run was made with other settings or
+        data."""
         found = load_newest(self.folder / "checkpoints")
         if found is None:
             log.info("no checkpoint in %s yet: starting from step 0", self.folder)
@@ -283,7 +287,8 @@ class Loop:
             changed = [f"{k} was {short(was.get(k))}, now {short(v)}" for k, v in values.items() if was.get(k) != v]
             if changed:
                 raise UserError(
-                    f"{path.name} cannot be resumed with other {kind}: {'; '.join(changed)}. Use the {kind} of the run, or "
+                    f"{path.name} cannot be resumed with other {kind}: {'; '.join(changed)}. Use the {kind} of the "
+                    "run, or "
                     "--init-from to start a new run from its weights."
                 )
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}

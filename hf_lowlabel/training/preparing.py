@@ -24,9 +24,11 @@ from .recording import Recorder
 class Run:
     """A finished (or dry) run, as `pretrain` and `finetune` return it.
 
-    config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that was
+    config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that
+    was
     saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by name.
-    history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is made of.
+    history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is made
+    of.
     """
 
     def __init__(
@@ -47,7 +49,8 @@ class Run:
 
 @dataclass
 class Prepared:
-    """All that a run has before it fits anything. held: part ("validation", "test") -> images that are not trained on."""
+    """All that a run has before it fits anything. held: part ("validation", "test") -> images that are not trained
+    on."""
 
     task: Task
     config: Config

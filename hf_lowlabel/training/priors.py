@@ -40,9 +40,7 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     """
     path = fetch(str(path), "priors.safetensors") if is_published(path) else Path(path)
     if not path.is_file():
-        raise UserError(
-            f"found no file {str(path)!r}; expected prior pseudo-labels; fix: write them with `hf-lowlabel priors`"
-        )
+        raise UserError(f"There is no file {str(path)!r}. Write prior pseudo-labels with `hf-lowlabel priors`.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -50,15 +48,21 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
         names, known = json.loads(metadata["class_names"]), json.loads(text.numpy().tobytes())
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(
-            f"found {str(path)!r} that holds no prior pseudo-labels ({error}); expected a file written by `hf-lowlabel "
-            "priors`"
+            f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
         ) from error
     if sorted(names) != sorted(class_names):
         raise UserError(
-            f"found prior pseudo-labels of the classes {', '.join(names[:8])}; expected "
-            f"{', '.join(class_names[:8])}; fix: "
-            "make them from the same split"
+            f"The prior pseudo-labels are of the classes {', '.join(names[:8])}, and the run has "
+            f"{', '.join(class_names[:8])}. Make them from the same split."
         )
+    if priors.ndim != 2 or tuple(priors.shape) != (len(known), len(names)):
+        raise UserError(
+            f"The prior pseudo-labels in {str(path)!r} are {tuple(priors.shape)}, for {len(known)} images and "
+            f"{len(names)} "
+            "classes. Make them again."
+        )
+    if not priors.isfinite().all() or priors.min() < 0:
+        raise UserError(f"The prior pseudo-labels in {str(path)!r} are not all finite and at least 0. Make them again.")
     columns = [names.index(name) for name in class_names]
     if known == ids:  # the usual case, without a dict of millions
         return priors[:, columns]
@@ -66,8 +70,8 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     missing = [id for id in ids if id not in row]
     if missing:
         raise UserError(
-            f"found no prior pseudo-labels for {len(missing)} of {len(ids)} images, such as {missing[0]!r}; expected "
-            f"one for "
-            "each image that is trained on; fix: make them from the same data and split"
+            f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. Make "
+            "them "
+            "from the same data and split."
         )
     return priors[[row[id] for id in ids]][:, columns]

@@ -1,4 +1,5 @@
-"""What a run leaves in its folder: model, split, metrics, pictures, settings, and the record of which its card is made."""
+"""What a run leaves in its folder: model, split, metrics, pictures, settings, and the record of which its card is
+made."""
 
 from __future__ import annotations
 
@@ -14,7 +15,6 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from .. import methods
 from ..arguments import Config
@@ -26,6 +26,7 @@ from ..errors import UserError
 from ..evaluation import plots
 from ..files import write_json, write_text
 from ..models.lora import merged
+from ..models.quiet import no_progress_bars
 from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
 from ..settings import private_names, recorded
 from ..tasks import of_record
@@ -86,7 +87,8 @@ class Recorder:
         other = RunRecord.from_json(Path(folder, "run.json"))
         if other.kind != self.kind or not other.metrics:
             raise UserError(
-                f"The run in {folder} cannot be compared with: it is one of {other.kind} with{'' if other.metrics else 'out'} "
+                f"The run in {folder} cannot be compared with: it is one of {other.kind} "
+                f"with{'' if other.metrics else 'out'} "
                 f"results. Give a finished run of {self.kind} as --compare-supervised, or leave it out."
             )
 
@@ -107,7 +109,8 @@ class Recorder:
         self.saw_test = images_seen(self.start[0], dataset, ids, self.start[1]) or None
         if self.saw_test:
             log.warning(
-                "%d of the %d test images are among those that %s was trained on: results on them may be too good. Give "
+                "%d of the %d test images are among those that %s was trained on: results on them may be too good. "
+                "Give "
                 "the same --split to pretrain, which then leaves them out",
                 self.saw_test,
                 len(indices),
@@ -218,7 +221,8 @@ def describe(network) -> tuple[str, int | None, dict[str, Any]]:
 
 
 def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None:
-    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code, written aside and moved into place
+    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code, written aside and moved into
+    place
     one by one, config.json as the last, which says that the model is complete.
 
     Raises:
@@ -226,21 +230,19 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
     """
     aside = folder / f".model.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        save(network, aside)
+        with no_progress_bars():
+            save(network, aside)
         for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):
             os.replace(file, folder / file.name)
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
         raise UserError(
-            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as it was. "
+            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as it "
+            "was. "
             "Free some space and go on with --resume."
         ) from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def peak_memory() -> int:

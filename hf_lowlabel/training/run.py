@@ -129,8 +129,9 @@ def watch(ready: Prepared, objective: Objective, has_unlabeled: bool) -> dict[st
         f"{part}_{key}": float(ready.task.evaluate(model, images, ready.names, window=ready.config.views.window)[key])
         for part, images in ready.held.items()
     }
-    tells = has_unlabeled and ready.task.labels_score
-    return {**scores, **(ready.task.unlabeled_score(model, ready.training) if tells else {})}
+    if has_unlabeled and ready.task.labels_score:
+        scores |= ready.task.unlabeled_score(model, ready.training)
+    return scores
 
 
 def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
@@ -139,12 +140,14 @@ def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
     sel = has_unlabeled and ready.task.labels_score
     if asked == "validation" and not has_validation:
         raise UserError(
-            "metric_for_best_model is 'validation', and no image is held out for it. Give --validation N, or a split that has "
+            "metric_for_best_model is 'validation', and no image is held out for it. Give --validation N, or a split "
+            "that has "
             "validation images."
         )
     if asked == "sel" and not sel:
         raise UserError(
-            "metric_for_best_model is 'sel', which this run does not measure: it needs a classifier and a method that uses "
+            "metric_for_best_model is 'sel', which this run does not measure: it needs a classifier and a method that "
+            "uses "
             "unlabeled images. Give validation or last."
         )
     if asked == "last":

@@ -83,7 +83,8 @@ def logging_level(main: bool) -> None:
 
 
 def steps_ahead(args: TrainingArguments, images: int, size: int, device: torch.device) -> int:
-    """Steps whose views are made in one call, `images` of `size` px each: up to 16 within half a million pixels on a CPU
+    """Steps whose views are made in one call, `images` of `size` px each: up to 16 within half a million pixels on a
+    CPU
     and four million on a GPU. Small calls spend their time on starting operations, not on pixels."""
     if args.dry_run:  # which prints what one step takes
         return 1
@@ -123,7 +124,8 @@ def start_from(objective, model: ModelArguments) -> None:
     file = path / "objective.safetensors"
     if not file.is_file():
         raise UserError(
-            f"There is neither config.json nor objective.safetensors in {path}. Give --init-from a run folder, a saved model "
+            f"There is neither config.json nor objective.safetensors in {path}. Give --init-from a run folder, a saved "
+            "model "
             "or one of a run's checkpoints/step-*."
         )
     tensors = {k: v for k, v in load_file(file).items() if not k.startswith("best::")}
@@ -131,6 +133,7 @@ def start_from(objective, model: ModelArguments) -> None:
         objective.load_state_dict(tensors)
     except RuntimeError as e:
         raise UserError(
-            f"The checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}. Give the settings it "
+            f"The checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}. Give the "
+            "settings it "
             "was made with, or another --init-from."
         ) from e

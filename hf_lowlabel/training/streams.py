@@ -16,8 +16,10 @@ class ViewStream:
     """Endless batches of views of some images of a cache.
 
     members: int64 [N], positions in the cache; None: a ShardedStream decides itself which images come. per_step: images
-    in the GLOBAL batch of a step. transform: makes the views (views.transforms). targets: [N] or [N, K], or None. chunk:
-    steps whose views are made in one call, which saves starting small operations; the pixels are the same for any chunk.
+    in the GLOBAL batch of a step. transform: makes the views (views.transforms). targets: [N] or [N, K], or None.
+    chunk:
+    steps whose views are made in one call, which saves starting small operations; the pixels are the same for any
+    chunk.
     """
 
     def __init__(
@@ -36,7 +38,8 @@ class ViewStream:
     ):
         if per_step % world:
             raise UserError(
-                f"A batch of {per_step} {name} images cannot be shared by {world} processes. Give a multiple of {world}."
+                f"A batch of {per_step} {name} images cannot be shared by {world} processes. Give a multiple of "
+                f"{world}."
             )
         self.cache, self.members, self.per_step, self.transform, self.targets = (
             cache,
@@ -110,14 +113,16 @@ def _equal(key: str, value, parts: int) -> list:
         return [list(piece) for piece in zip(*(_equal(key, v, parts) for v in value), strict=True)] or [[]] * parts
     if len(value) % parts:
         raise UserError(
-            f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches. Give a batch size that is a "
+            f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches. Give a batch size "
+            "that is a "
             f"multiple of {parts}."
         )
     return list(value.chunk(parts))
 
 
 def finetune_batches(labeled: ViewStream, unlabeled: ViewStream | None, start: int) -> Iterator[dict]:
-    """{"labeled": {...}, "unlabeled": {...}} from step `start` on; both from one iterator, so that neither runs ahead."""
+    """{"labeled": {...}, "unlabeled": {...}} from step `start` on; both from one iterator, so that neither runs
+    ahead."""
     if unlabeled is None:
         for batch in labeled(start):
             yield {"labeled": batch, "unlabeled": {}}

@@ -1,6 +1,7 @@
 """From stored images to the views of a batch: what a stream calls, the same for every task.
 
-A transform takes uint8 images and `Draws` and returns the tensors of a batch by key. `Separate` gives each view a geometry
+A transform takes uint8 images and `Draws` and returns the tensors of a batch by key. `Separate` gives each view a
+geometry
 of its own, for images whose label is of the whole; `Joint` one geometry to all views and the mask.
 """
 
@@ -46,7 +47,8 @@ class BatchTransform(Protocol):
     in_advance: bool
 
     def __call__(self, images: Tensor, draws: Draws, sizes: Tensor | None) -> dict[str, Tensor]:
-        """images: uint8 [n, C, H, W] on the device; sizes: int64 [n, 2], height and width of each in px, where padded."""
+        """images: uint8 [n, C, H, W] on the device; sizes: int64 [n, 2], height and width of each in px, where
+        padded."""
         ...
 
 

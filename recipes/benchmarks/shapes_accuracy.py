@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from hf_lowlabel import finetune, load_segmentation, pretrain
-from hf_lowlabel.data.segmentation import make_mask_split
+from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.tasks.demos import SHAPES_FINETUNE, SHAPES_METHODS, SHAPES_PRETRAIN, SHAPES_SHARED
 from hf_lowlabel.training.preparing import Run
@@ -34,7 +34,7 @@ ROWS = {
 
 def rows(folder: Path, num_labels: int, seed: int, wanted: list[str]) -> dict[str, Run]:
     """Runs by name, all on one split."""
-    make_mask_split(load_segmentation("shapes"), num_labels, seed=seed).save(folder / "split.json")
+    make_split(load_segmentation("shapes"), num_labels, seed=seed).save(folder / "split.json")
     common = dict(SHAPES_SHARED, seed=seed, split=str(folder / "split.json"))
     scratch, backbone = dict(from_scratch=True), folder / "pretrained"
     if any(ROWS[name][0] for name in wanted):

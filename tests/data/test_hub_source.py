@@ -25,7 +25,8 @@ for arguments in json.loads(sys.argv[1]):
         try:
             if arguments.pop("streaming", False):
                 shards = Shards(**arguments)
-                out.append({"revision": shards.revision, "ids": sorted(id for id, _ in ShardedStream(shards, size=8).epoch(0))})
+                out.append({"revision": shards.revision, "ids": sorted(id for id, _ in ShardedStream(shards,
+                size=8).epoch(0))})
             else:
                 found = load_source(**arguments)
                 facts = {k: getattr(found, k) for k in ("name", "config", "split", "revision", "ids", "class_names",

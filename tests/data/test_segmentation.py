@@ -12,7 +12,7 @@ from PIL import Image
 
 from hf_lowlabel.data.dataset import join
 from hf_lowlabel.data.decoding import resized
-from hf_lowlabel.data.drawing import make_mask_split
+from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.image_cache import build_padded_cache
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
@@ -191,21 +191,21 @@ def test_parquet_with_missing_masks(tmp_path):
 
 def test_drawn_labels_are_those_of_cutmix_seg(tmp_path):
     source = load_segmentation("shapes")
-    split = make_mask_split(source, 10, seed=12345)
+    split = make_split(source, 10, seed=12345)
     names = sorted(source.ids)
     expected = {names[i] for i in np.random.RandomState(12345).permutation(len(names))[:10]}
     assert set(split.labeled) == expected
-    assert expected < set(make_mask_split(source, 20, seed=12345).labeled)
-    assert set(make_mask_split(source, 10, seed=1).labeled) != expected
-    held = make_mask_split(source, 10, seed=0, validation=5, test_fraction=0.1)
+    assert expected < set(make_split(source, 20, seed=12345).labeled)
+    assert set(make_split(source, 10, seed=1).labeled) != expected
+    held = make_split(source, 10, seed=0, validation=5, test_fraction=0.1)
     parts = [set(held.labeled), set(held.validation), set(held.test)]
     assert [len(p) for p in parts] == [10, 5, round(0.1 * len(source))]
     assert len(set.union(*parts)) == sum(map(len, parts))
     folder(tmp_path / "mine")
     few = load_segmentation(tmp_path / "mine", classes=ABC)
-    assert set(make_mask_split(few).labeled) == {"0.jpg", "1.jpg", "2.jpg"}
+    assert set(make_split(few).labeled) == {"0.jpg", "1.jpg", "2.jpg"}
     with pytest.raises(UserError, match="2 images with a mask.*3 less 0 for test and 1 for validation.*budget is 4"):
-        make_mask_split(few, 4, validation=1)
+        make_split(few, 4, validation=1)
     (tmp_path / "ids.txt").write_text("4.jpg\n")
     with pytest.raises(UserError, match="'4.jpg' is without a mask"):
         split_from_lists(few, tmp_path / "ids.txt")

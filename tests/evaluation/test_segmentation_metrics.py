@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_lowlabel.data.padded_cache import ResidentPaddedCache
+from hf_lowlabel.data.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.confusion import confusion_of, per_image_jaccard, segmentation_metrics
 from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color
@@ -74,7 +74,7 @@ class PerPixel(nn.Module):
         return SimpleNamespace(logits=self.conv(x))
 
 
-def canvas(n: int, classes: int) -> ResidentPaddedCache:
+def canvas(n: int, classes: int) -> ResidentCache:
     g = torch.Generator().manual_seed(5)
     images = torch.randint(0, 256, (n, 4, 24, 31), dtype=torch.uint8, generator=g)
     images[:, 3] = torch.randint(0, classes, (n, 24, 31), generator=g)
@@ -82,7 +82,7 @@ def canvas(n: int, classes: int) -> ResidentPaddedCache:
     sizes = np.array([[24 - i % 3, 31 - 4 * (i % 2)] for i in range(n)])
     for i, (h, w) in enumerate(sizes):
         images[i, 3, h:] = images[i, 3, :, w:] = 255
-    return ResidentPaddedCache(images, [f"i{i}" for i in range(n)], np.arange(n), sizes)
+    return ResidentCache(images, [f"i{i}" for i in range(n)], np.arange(n), sizes=sizes)
 
 
 NORM = dict(mean=(0.5,) * 3, std=(0.25,) * 3)

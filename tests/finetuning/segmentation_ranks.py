@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from segmenter_stand_in import K, TinySegmenter, make_batch
 
-from hf_lowlabel.data.padded_cache import ResidentPaddedCache
+from hf_lowlabel.data.image_cache import ResidentCache
 from hf_lowlabel.evaluation.segmentation import evaluate_segmentation
 from hf_lowlabel.finetuning.classmix import ClassMix
 from hf_lowlabel.finetuning.clmb import CLMB
@@ -66,7 +66,7 @@ def evaluated() -> torch.Tensor:
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, 4, 8, 8), dtype=torch.uint8, generator=g)
     images[:, 3] %= K
-    pool = ResidentPaddedCache(images, list("abcde"), np.arange(5), np.array([[8, 8]] * 5))
+    pool = ResidentCache(images, list("abcde"), np.arange(5), sizes=np.array([[8, 8]] * 5))
     out = evaluate_segmentation(TinySegmenter(), pool, list("wxyz"), mean=(0.5,) * 3, std=(0.2,) * 3)
     return torch.tensor(out["confusion"])
 

@@ -1,4 +1,5 @@
-"""The loss of every method with embeddings and memories, step after step, against float64 numpy written from the papers."""
+"""The loss of every method with embeddings and memories, step after step, against float64 numpy written from the
+papers."""
 
 import math
 
@@ -8,7 +9,7 @@ import torch
 from finetuning_stand_in import LABELED, K, array, build, ce, linear, log_softmax, mlp2, norm, parts, run, softmax, unit
 
 from hf_lowlabel.finetuning.functional import products
-from hf_lowlabel.finetuning.less import sinkhorn
+from hf_lowlabel.finetuning.less import assignments
 
 
 def z_of(projector, net, x):
@@ -178,7 +179,7 @@ def test_less():
 
 
 def test_sinkhorn_fills_clusters_equally_and_rows_sum_to_one():
-    q = sinkhorn(torch.randn(64, 8), 0.5, 50)
+    q = assignments(torch.randn(64, 8), 0.5, 50)
     torch.testing.assert_close(q.sum(1), torch.ones(64))
     torch.testing.assert_close(q.sum(0), torch.full((8,), 8.0), rtol=1e-3, atol=1e-3)
 

@@ -267,7 +267,8 @@ def test_temporal_consistency():
 
 
 def test_self_training():
-    """Phase two of the alternating optimisation is share 0.5 without labels; images with a row of zeros take no part."""
+    """Phase two of the alternating optimisation is share 0.5 without labels; images with a row of zeros take no
+    part."""
     pseudo = torch.randn(POOL, K).softmax(1)
     pseudo[::3] = 0
     seen = {}

@@ -151,7 +151,8 @@ def test_running_statistics_of_batchnorm_come_from_one_pass(name):
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("name", [n for n in SEMI if hasattr(lively(n), "concat_weak") and n != "fixmatch-eman"])
 def test_weak_views_apart(name, norm):
-    """Without BatchNorm they are no other loss and cost no backward pass; with it they are, and have to be asked for."""
+    """Without BatchNorm they are no other loss and cost no backward pass; with it they are, and have to be asked
+    for."""
     joint, apart = (lively(name, model=TinyModel(norm=norm)) for _ in range(2))
     assert joint.concat_weak == apart.concat_weak == norm
     joint.concat_weak, apart.concat_weak = True, False

@@ -8,7 +8,8 @@ from hf_lowlabel.finetuning.vat import adversarial_direction
 
 
 def sharpest(net, x):
-    """The unit direction in which KL(p(x) || p(x + r)) grows fastest: top eigenvector of J^T (diag p - p p^T) J, by numpy."""
+    """The unit direction in which KL(p(x) || p(x + r)) grows fastest: top eigenvector of J^T (diag p - p p^T) J, by
+    numpy."""
     out = []
     for f, p in zip(net.features(x), net.p(x), strict=True):
         J = (net.V * (1 - f**2)) @ net.W

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.metrics import classification_metrics
-from hf_lowlabel.hub.report import short_names, write_report
+from hf_lowlabel.hub.report import report, short_names
 from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
 
 NAMES = ["cat", "<b>owl</b>", 'q"uote']
@@ -77,7 +77,7 @@ def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **chan
 
 def test_one_run(tmp_path):
     folder, metrics = make(tmp_path / "run", comparisons=[Row("supervised, same labels", {"accuracy": 0.4})])
-    html = write_report([folder], tmp_path / "report.html", compute=False).read_text()
+    html = report([folder], tmp_path / "report.html", compute=False).read_text()
     page = Page(html)
     text = " ".join(page.text)
     assert "http" not in re.sub(r"<pre>.*?</pre>", "", html, flags=re.S)
@@ -114,7 +114,7 @@ def test_curves_are_where_the_numbers_are(tmp_path):
     (folder / "log.jsonl").write_text(
         "".join(json.dumps({"step": s, "loss": v}) + "\n" for s, v in ((0, 4.0), (5, None), (10, 0.0), (20, 2.0)))
     )
-    html = write_report([folder], tmp_path / "report.html", compute=False).read_text()
+    html = report([folder], tmp_path / "report.html", compute=False).read_text()
     (path,) = re.findall(r'<path d="([^"]+)"', html)
     points = [tuple(map(float, p.split())) for p in re.split("[ML]", path)[1:]]
     assert len(points) == 3 and points[0][1] < points[2][1] < points[1][1]  # up is less
@@ -125,30 +125,30 @@ def test_curves_are_where_the_numbers_are(tmp_path):
 def test_runs_side_by_side(tmp_path):
     a, _ = make(tmp_path / "a")
     b, _ = make(tmp_path / "b", 0.5, method="supervised")
-    html = write_report([a, b], tmp_path / "report.html", compute=False).read_text()
+    html = report([a, b], tmp_path / "report.html", compute=False).read_text()
     Page(html)
     assert "2 runs" in html and "different labels" not in html and html.count("<figcaption>Loss</figcaption>") == 1
     assert html.count("<td class=best>") >= 2 and "Test results of a" in html and "How b was made" in html
     c, _ = make(tmp_path / "c", split_hash="c" * 64)
-    html = write_report([a, c], tmp_path / "report.html", compute=False).read_text()
+    html = report([a, c], tmp_path / "report.html", compute=False).read_text()
     assert "The runs had different labels or test images" in html
 
 
 def test_what_is_wrong_is_said(tmp_path):
     folder, _ = make(tmp_path / "run")
     with pytest.raises(UserError, match="no run.json"):
-        write_report([tmp_path], tmp_path / "report.html")
+        report([tmp_path], tmp_path / "report.html")
     with pytest.raises(UserError, match="ends in .html"):
-        write_report([folder], tmp_path / "report.pdf")
+        report([folder], tmp_path / "report.pdf")
     with pytest.raises(UserError, match="A run is given twice"):
-        write_report([folder, folder], tmp_path / "report.html")
+        report([folder, folder], tmp_path / "report.html")
     assert short_names(["x/a", "y/a", "z/b"]) == ["x/a", "y/a", "z/b"] and short_names(["x/a", "y/b"]) == ["a", "b"]
 
 
 def test_data_that_moved_leaves_a_note(tmp_path):
     folder, _ = make(tmp_path / "run")
     (folder / "training.yaml").write_text("dataset: /nowhere/pets\n")
-    html = write_report([folder], tmp_path / "report.html").read_text()
+    html = report([folder], tmp_path / "report.html").read_text()
     Page(html)
     assert "No pictures of the data" in html and "Worst mistakes" not in html and "Calibration" in html
 
@@ -185,7 +185,7 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     sure = [int(confidence) for _, confidence, _ in said]
     assert sure == sorted(sure, reverse=True) and all(predicted != true for predicted, _, true in said)
     monkeypatch.setattr(report_data, "compute", lambda *given: done)  # once is enough
-    html = write_report([run.folder], tmp_path / "report.html").read_text()
+    html = report([run.folder], tmp_path / "report.html").read_text()
     page = Page(html)
     shown = [a["src"] for tag, a in page.tags if tag == "img"]
     assert len(shown) == len(said)

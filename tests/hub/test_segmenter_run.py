@@ -72,7 +72,7 @@ def test_card(run):
 
 
 def test_report_shows_the_worst_masks(run, tmp_path):
-    from hf_lowlabel.hub.report import write_report
+    from hf_lowlabel.hub.report import report
     from hf_lowlabel.hub.report_data import compute
     from hf_lowlabel.records import RunRecord
 
@@ -82,7 +82,7 @@ def test_report_shows_the_worst_masks(run, tmp_path):
     ious = [float(value) for value in re.findall(r": IoU ([\d.]+) %</div>", body)]
     assert not found.notes and title == "Worst masks" and "among 4:" in note and len(ious) == metrics["images"] == 4
     assert ious == sorted(ious) and ious[0] < 100 * metrics["miou"] + 0.05  # one decimal is shown
-    page = write_report([run], tmp_path / "report.html").read_text()
+    page = report([run], tmp_path / "report.html").read_text()
     for words in (
         "Worst masks",
         "IoU of the classes, worst first",

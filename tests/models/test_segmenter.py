@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_lowlabel.training.segment_serving import load_segmenter
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.loading import create_backbone
 from hf_lowlabel.models.segmentation import PRESETS, architectures, create_segmenter, export_standalone, load_encoder
+from hf_lowlabel.tasks.segmentation import Segmentation
 
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 # the encoders whose outer modules or tables timm renames, drops or re-creates, at the architectures that suit them
@@ -167,7 +167,7 @@ def test_pickled_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Leave the argument out"):
         type(model).from_pretrained(tmp_path, use_safetensors=False)
     with pytest.raises(UserError, match="found no segmenter"):
-        load_segmenter(str(tmp_path))
+        Segmentation().load(str(tmp_path))
 
 
 def test_the_loss_of_an_image_without_labels_is_zero():

@@ -173,7 +173,8 @@ def test_trains_convolutional_networks_and_vision_transformers(name, network):
 @pytest.mark.parametrize("method", ["pixpro", "densecl"])
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_convnext", "vit_tiny_patch16_224"])
 def test_every_trained_weight_of_a_real_network_gets_a_gradient(method, name):
-    """Layers behind the last map would otherwise wait for a gradient that never comes, and stop a run of several processes."""
+    """Layers behind the last map would otherwise wait for a gradient that never comes, and stop a run of several
+    processes."""
     from hf_lowlabel.models import create_backbone
 
     encoder = create_backbone(name, pretrained=False, image_size=32, model_args=dict(depth=1) if "vit" in name else {})

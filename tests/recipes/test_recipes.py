@@ -173,7 +173,7 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
 
 
 def fewer_labels(source, number, **kwargs):
-    from hf_lowlabel.data.splits import make_split
+    from hf_lowlabel.data.drawing import make_split
 
     return make_split(source, 6, **kwargs)
 

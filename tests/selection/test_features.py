@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.features import extract

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.dataset import load_source
+from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
@@ -67,7 +67,7 @@ def test_faults_are_listed_together_and_nothing_changes(folder):
     with pytest.raises(UserError) as error:
         import_labels(folder)
     text = str(error.value)
-    assert "3 faults in labels.csv; nothing was changed" in text
+    assert "3 faults in labels.csv, and nothing was changed" in text
     assert "row 2: 'catt' (1 labels) is no class; did you mean 'cat'?" in text and "--new-classes" in text
     assert "row 5: no chosen image has the file name '0003_D2.png'; did you mean '0003_d.png'?" in text
     assert "1 of 4 images have no row, such as 'd.png'" in text and "--allow-missing" in text
@@ -122,16 +122,16 @@ def test_classes(folder):
 def test_files_that_cannot_be_read(folder):
     for content, words in (
         (b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"),
-        (b"name,label\n", "the columns name, label .* one called file_name; fix: rename"),
-        (b"file_name,animal\n", "the columns file_name, animal .* one called label; fix: rename"),
+        (b"name,label\n", "has the columns name, label. Call the one .* file_name"),
+        (b"file_name,animal\n", "has the columns file_name, animal. Call the one .* label"),
     ):
         (folder / "labels.csv").write_bytes(content)
         with pytest.raises(UserError, match=words):
             import_labels(folder)
-    with pytest.raises(UserError, match="found no file"):
+    with pytest.raises(UserError, match="There is no file"):
         import_labels(folder / "other.csv")
     fill(folder, {})
-    with pytest.raises(UserError, match="no label"):
+    with pytest.raises(UserError, match="There is no label"):
         import_labels(folder)
 
 
@@ -191,7 +191,7 @@ def test_label_studio_faults(folder):
     with pytest.raises(UserError, match="no chosen image is 'other.png'"):
         import_labels(path)
     path.write_text("{}")
-    with pytest.raises(UserError, match="no list of tasks"):
+    with pytest.raises(UserError, match="is no list of tasks"):
         import_labels(path)
 
 
@@ -238,7 +238,7 @@ def test_folders_that_are_no_classes(tmp_path, capsys):
     ]
     assert main(argv) == 2
     assert "no label (flat, round) is one of the classes that are known: slide 1, Ülm" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="found slide 1, Ülm in 'cells', none of them a class of the split"):
+    with pytest.warns(UserWarning, match="slide 1, Ülm in 'cells' are none of the classes of the split"):
         assert main([*argv, "--new-classes"]) == 0
     assert "2 classes (flat, round)" in capsys.readouterr().out
     split, source = Split.load(tmp_path / "s.json"), load_source(tmp_path / "cells")

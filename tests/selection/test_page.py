@@ -104,9 +104,7 @@ def test_edits_by_hand_meanwhile_are_kept(folder):
         (folder / "labels.csv").write_text("broken")
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(server, "label", {"id": ids[2], "label": "red"})
-        assert (
-            "found the columns" in json.load(error.value)["error"] and (folder / "labels.csv").read_text() == "broken"
-        )
+        assert "has the columns" in json.load(error.value)["error"] and (folder / "labels.csv").read_text() == "broken"
 
 
 def test_a_lost_file_comes_back_from_the_history(folder):

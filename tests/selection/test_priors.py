@@ -1,14 +1,19 @@
 """Prior pseudo-labels and label spreading against direct computations; the file that finetuning reads."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from hf_lowlabel.arguments import FinetuneConfig
+from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.models import create_classifier
 from hf_lowlabel.selection.clustering import constrained_kmeans
 from hf_lowlabel.selection.priors import balance, cluster_priors, harden, label_spreading, report
+from hf_lowlabel.settings import resolve
 from hf_lowlabel.training.priors import load_priors, save_priors
+from hf_lowlabel.training.run import make_objective
 
 from .conftest import blobs
 
@@ -124,9 +129,9 @@ def test_file_is_read_by_image_and_class(tmp_path):
     assert torch.equal(got, torch.as_tensor(p[[4, 1]][:, [2, 0, 1]]))
     got = load_priors(tmp_path / "p.safetensors", ids[::-1], names)  # as many, and in another order
     assert torch.equal(got, torch.as_tensor(p[::-1].copy()))
-    with pytest.raises(UserError, match="1 of 2 images, such as 'other'"):
+    with pytest.raises(UserError, match="1 of 2 training images have no prior pseudo-label, such as 'other'"):
         load_priors(tmp_path / "p.safetensors", [ids[0], "other"], names)
-    with pytest.raises(UserError, match="classes ant, bee, cat; expected ant, bee"):
+    with pytest.raises(UserError, match="classes ant, bee, cat, and the run has ant, bee"):
         load_priors(tmp_path / "p.safetensors", ids, ["ant", "bee"])
     with pytest.raises(UserError, match="hf-lowlabel priors"):
         load_priors(tmp_path / "none.safetensors", ids, names)
@@ -135,33 +140,45 @@ def test_file_is_read_by_image_and_class(tmp_path):
         load_priors(tmp_path / "bad.safetensors", ids, names)
 
 
+def resolved(**settings) -> Config:
+    return resolve(Config.from_flat("finetune", dict(dataset="digits", **settings)))
+
+
 def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
-    """A row for each image of the pool, in its order."""
-    from types import SimpleNamespace
+    """A row for each training image, in its order."""
 
-    from hf_lowlabel.training.finetune_run import make_objective
-
-    from hf_lowlabel.models import create_classifier
-
-    class Pool(list):
+    class Cache(list):
         ids = property(lambda self: list(self))
 
-    ids, names = ["a", "b", "c"], ["ant", "bee"]
     p = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
-    save_priors(tmp_path / "p.safetensors", p, ids, names)
-    config = FinetuneConfig(
-        dataset="digits", method="flexmatch", num_labels=2, prior=str(tmp_path / "p.safetensors"), prior_until=0.3
-    ).resolved()
-    at, model = SimpleNamespace(labeled=[0, 1]), create_classifier("cnn6_16", 2, pretrained=False)
-    rule = make_objective(config, model, Pool(["c", "a", "b"]), at, names).rule
+    save_priors(tmp_path / "p.safetensors", p, ["a", "b", "c"], ["ant", "bee"])
+    ready = SimpleNamespace(
+        config=resolved(method="flexmatch", num_labels=2, prior=str(tmp_path / "p.safetensors"), prior_until=0.3),
+        network=SimpleNamespace(model=create_classifier("cnn6_16", 2, pretrained=False)),
+        names=["ant", "bee"],
+        training=Cache(["c", "a", "b"]),
+        labeled=SimpleNamespace(members=[0, 1]),
+    )
+    rule = make_objective(ready).rule
     assert rule.until == 0.3 and rule.priors.tolist() == p[[2, 0, 1]].tolist()
 
 
+def test_priors_that_are_no_probabilities_are_refused(tmp_path):
+    ids, names = ["a", "b"], ["ant", "bee"]
+    for bad, words in (
+        ([[np.nan, 1], [0, 1]], "not all finite"),
+        ([[-1, 2], [0, 1]], "at least 0"),
+        ([[1, 0]], r"are \(1, 2\), for 2 images"),
+    ):
+        save_priors(tmp_path / "p.safetensors", np.array(bad, np.float32), ids, names)
+        with pytest.raises(UserError, match=words):
+            load_priors(tmp_path / "p.safetensors", ids, names)
+
+
 def test_methods_without_a_rule_refuse_priors():
+    given = dict(num_labels=10, prior="p.safetensors")
     with pytest.raises(UserError, match="mean-teacher has no use for prior pseudo-labels.*flexmatch"):
-        FinetuneConfig(dataset="digits", method="mean-teacher", num_labels=10, prior="p.safetensors").resolved()
-    FinetuneConfig(dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors").resolved()
+        resolved(method="mean-teacher", **given)
+    resolved(method="flexmatch", **given)
     with pytest.raises(UserError, match="prior_until is 60"):
-        FinetuneConfig(
-            dataset="digits", method="flexmatch", num_labels=10, prior="p.safetensors", prior_until=60.0
-        ).resolved()
+        resolved(method="flexmatch", prior_until=60.0, **given)

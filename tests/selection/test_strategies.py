@@ -47,7 +47,7 @@ def test_class_balanced_counts():
     _, y = blobs(4, 10)
     chosen = class_balanced(None, 10, 0, labels=y)
     assert sorted(np.bincount(y[chosen])) == [2, 2, 3, 3]
-    with pytest.raises(UserError, match="3 images for 4 classes"):
+    with pytest.raises(UserError, match="3 images cannot cover 4 classes. Use --budget 4"):
         class_balanced(None, 3, labels=y)
     with pytest.raises(UserError, match="10 images of class"):
         class_balanced(None, 44, labels=y)
@@ -116,7 +116,7 @@ def test_typiclust_leaves_small_clusters_for_last():
 def test_budgets_and_names_that_cannot_be():
     x, _ = blobs(2, 5)
     for budget in (0, 11):
-        with pytest.raises(UserError, match="expected 1 to 10"):
+        with pytest.raises(UserError, match="Use --budget 1 to 10"):
             choose("random", x, budget)
     with pytest.raises(UserError, match="did you mean 'coreset'"):
         choose("corset", x, 2)

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.dataset import load_source
-from hf_lowlabel.data.splits import Split, make_split
+from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Labels, Task, write_labels
@@ -116,9 +117,12 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(budget=25), "budget of 25 for 24 images"),
-        (dict(budget=0), "expected 1 to 24"),
-        (dict(budget=2, classes=["a", "b", "c"]), "2 for 3 classes"),
+        (dict(budget=25), "budget of 25 does not fit 24 images"),
+        (dict(budget=0), "Use --budget 1 to 24"),
+        (
+            dict(budget=2, classes=["a", "b", "c"]),
+            "2 cannot cover the 3 classes that have no label. Use --budget 3",
+        ),
         (dict(strategy="as31"), "did you mean 'as3l'"),
         (dict(task="detection"), "unknown task"),
         (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
@@ -153,7 +157,7 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
         "cpu",
     ]
     assert main(argv) == 2
-    assert "found 1 of 24 images that cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
+    assert "1 of 24 images cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
     assert "or --max-bad 0.05 to leave them out" in error
     assert main([*argv, "--max-bad", "0.05"]) == 0
     assert Task.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"
@@ -162,10 +166,10 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
 @pytest.mark.parametrize(
     "given, words",
     [
-        (["--neighbors", "7"], "found neighbors with the propagation 'clusters'"),
+        (["--neighbors", "7"], "The propagation 'clusters' has no neighbors"),
         (
             ["--propagation", "label-spreading", "--clusters", "3", "6"],
-            "found clusters with the propagation 'label_spreading'",
+            "The propagation 'label-spreading' has no clusters",
         ),
     ],
 )

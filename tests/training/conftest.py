@@ -9,8 +9,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from hf_lowlabel.data import digits
+from hf_lowlabel import api, load_source
+from hf_lowlabel.data import digits, shapes
 from hf_lowlabel.evaluation import overlays, plots
+from hf_lowlabel.methods import find, methods_for
+from hf_lowlabel.tasks import TASKS, get_task
+from hf_lowlabel.training.priors import save_priors
 
 TINY = dict(
     dataset="digits",
@@ -27,6 +31,9 @@ TINY = dict(
 )
 FINETUNE = dict(TINY, num_labels=20, class_balanced=True, unlabeled_ratio=2)
 PRETRAIN = dict(TINY, min_scale=0.3)
+SMALL = dict(  # for `photos`
+    model="cnn6_16", from_scratch=True, image_size=16, batch_size=4, unlabeled_ratio=2, max_steps=4, logging_steps=2
+)
 SEGMENT = dict(
     task="segmentation",
     model="cnn6_16",
@@ -42,11 +49,73 @@ SEGMENT = dict(
     eval_steps=100,
     save_steps=2,
 )
+SEGMENT_PRETRAIN = {
+    **{k: v for k, v in SEGMENT.items() if k not in ("architecture", "architecture_args", "scale", "num_labels")},
+    "method_args": dict(hidden=16, out=8),
+}
+MULTILABEL = dict(
+    {k: v for k, v in FINETUNE.items() if k not in ("class_balanced", "color")},
+    task="multilabel",
+    dataset="scenes",
+    model="cnn6_16",
+    image_size=16,
+    stored_size=16,
+)
+SETTINGS = {  # (verb, task) -> what a tiny run of it is given
+    ("pretrain", "classification"): PRETRAIN,
+    ("pretrain", "segmentation"): SEGMENT_PRETRAIN,
+    ("finetune", "classification"): FINETUNE,
+    ("finetune", "multilabel"): MULTILABEL,
+    ("finetune", "segmentation"): SEGMENT,
+}
+NARROW = {  # heads of the papers' width take minutes here
+    "vicreg": dict(hidden=32),
+    "dino": dict(out=64),
+    "moco": dict(queue=60),
+    "byol": dict(hidden=64),
+    "byol-eman": dict(hidden=64),
+    "simsiam": dict(out=64, hidden=32),
+    "clmb": dict(width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.3),
+}
+
+
+def trained(task: str) -> list[str]:
+    """The methods of finetune that train a network for this task."""
+    return [name for name in get_task(task).methods("finetune") if not get_task(task).method("finetune", name).frozen]
+
+
+RUNS = [  # (verb, task, method): everything that trains
+    *(
+        ("pretrain", task, name)
+        for task in ("classification", "segmentation")
+        for name in methods_for("pretrain")
+        if task in find(name).tasks
+    ),
+    *(("finetune", task, name) for task in TASKS for name in trained(task)),
+]
+
+
+@pytest.fixture
+def start(few_images, masked, tmp_path):
+    """start(verb, task, method, output_dir, **more): a tiny run."""
+
+    def run(verb: str, task: str, method: str, output_dir, **more):
+        settings = {**SETTINGS[verb, task], "method": method, "output_dir": output_dir}
+        settings |= {"dataset": masked} if task == "segmentation" else {}
+        settings |= {"method_args": NARROW[method]} if method in NARROW else {}
+        if find(method).prior == "must":
+            settings["prior"] = tmp_path / "priors.safetensors"
+            source, rng = load_source("digits"), np.random.default_rng(0)
+            save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
+        return getattr(api, verb)(**{**settings, **more})
+
+    return run
 
 
 @pytest.fixture(scope="session")
 def masked(tmp_path_factory):
-    """Fourteen 24 px photos with masks of three classes (a lighter square and a darker one on a ground), four without."""
+    """Fourteen 24 px photos with masks of three classes (a lighter square and a darker one on a ground), four
+    without."""
     root, rng = tmp_path_factory.mktemp("masked"), np.random.default_rng(0)
     for part in ("images", "masks"):
         (root / part).mkdir()
@@ -61,10 +130,34 @@ def masked(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Two classes of 24 px images as folders, and unlabeled ones beside them."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for k, name in enumerate(("dark", "light")):
+        (root / "labeled" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 100, (24, 24 + i, 3), dtype=np.uint8) + np.uint8(150 * k)
+            Image.fromarray(pixels).save(root / "labeled" / name / f"{i}.png")
+    (root / "raw").mkdir()
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(root / "raw" / f"{i}.png")
+    return root
+
+
 @pytest.fixture
 def tiny():
     """Settings by verb."""
     return {"finetune": dict(FINETUNE), "pretrain": dict(PRETRAIN)}
+
+
+def rewrite(folder, **pixels) -> None:
+    """In a copy of `masked` some masks become other arrays, or go where it is None."""
+    for name, value in pixels.items():
+        path = folder / "masks" / f"{name[1:]}.png"
+        path.unlink()
+        if value is not None:
+            Image.fromarray(value).save(path)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +171,7 @@ def visible_log():
 
 @pytest.fixture
 def few_images(monkeypatch):
-    """The first 160 digits only."""
+    """The first 160 digits only, and 80 scenes."""
     whole = digits.digits
 
     def few(split="train"):
@@ -86,6 +179,7 @@ def few_images(monkeypatch):
         return replace(source, ids=source.ids[:160], labels=source.labels[:160], fingerprint="f" * 64)
 
     monkeypatch.setattr(digits, "digits", few)
+    monkeypatch.setattr(shapes, "SIZES", {"train": 80, "test": 20})
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,10 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hf_lowlabel import cli, finetune  # noqa: E402
-from hf_lowlabel.methods import find, methods_for  # noqa: E402
-from tests.training.conftest import FINETUNE, PRETRAIN, SEGMENT, draw_nothing  # noqa: E402
-from tests.training.test_resume import digest  # noqa: E402
+from tests.training.conftest import FINETUNE, NARROW, PRETRAIN, SEGMENT, draw_nothing, trained  # noqa: E402
+from tests.training.test_resume import digest, flags  # noqa: E402
 
-ALGORITHMS = [name for name in methods_for("finetune") if "segmentation" in find(name).tasks]
-SMALL = {"clmb": dict(width=8, memory=6, fresh=3, samples=9, tau=0.3, ramp=0.3)}
+ALGORITHMS = trained("segmentation")
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {
     "finetune": dict(FINETUNE, method="fixmatch", max_steps=20, learning_rate=1e-3),
@@ -34,14 +32,6 @@ COMPARED = {
 }
 
 
-def flags(settings: dict) -> list[str]:
-    out = []
-    for key, value in settings.items():
-        flag = key.replace("_", "-")
-        out.append(f"--{flag}" if value is True else f"--no-{flag}" if value is False else f"--{flag}={value}")
-    return out
-
-
 def command(verb: str, settings: dict, folder: Path) -> None:
     """A run of the command line."""
     assert cli.main([verb, *flags(settings), "--output-dir", str(folder)]) == 0
@@ -54,7 +44,7 @@ def classification(folder: Path) -> None:
 
 
 def settings(method: str, folder) -> dict:
-    return dict(SEGMENT, dataset=str(folder), method=method, method_args=SMALL.get(method, {}), save_total_limit=9)
+    return dict(SEGMENT, dataset=str(folder), method=method, method_args=NARROW.get(method, {}), save_total_limit=9)
 
 
 def segmentation(data: str, folder: Path) -> None:
@@ -65,7 +55,7 @@ def segmentation(data: str, folder: Path) -> None:
         )
         if dist.is_initialized():
             hashes = [None] * dist.get_world_size()
-            state = run.loop.inner.state_dict()
+            state = run.progress.inner.state_dict()
             dist.all_gather_object(hashes, digest({k: v for k, v in state.items() if torch.is_tensor(v)}))
             (folder / f"{method}.json").write_text(json.dumps(hashes))
 

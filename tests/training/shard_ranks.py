@@ -1,4 +1,5 @@
-"""What test_sharded.py starts, on two processes under torchrun: the command line; the ids that each process reads are left in FILE.<rank>."""
+"""What test_sharded.py starts, on two processes under torchrun: the command line; the ids that each process reads
+are left in FILE.<rank>."""
 
 import json
 import os

@@ -9,10 +9,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from hf_lowlabel.arguments import PretrainConfig
+from hf_lowlabel import api
+from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.objective import Objective
-from hf_lowlabel.training import checkpoint, results, runs
+from hf_lowlabel.training import checkpoint, recording
 from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
 from hf_lowlabel.training.optim import build_optimizer
 
@@ -47,8 +49,8 @@ def test_a_restored_optimizer_takes_the_same_step(name, tmp_path):
     def networks():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
-        config = PretrainConfig(dataset="digits", optimizer=name, weight_decay=0.1, head_lr=1.0)
-        return net, build_optimizer(Whole(net), config, learning_rate=0.1)
+        args = TrainingArguments(optimizer=name, weight_decay=0.1, head_lr=1.0)
+        return net, build_optimizer(Whole(net), args, 0.1)
 
     class Whole(Objective):
         def __init__(self, net):
@@ -110,7 +112,7 @@ def test_a_damaged_checkpoint_falls_back(hurt, tmp_path):
 def test_all_damaged_is_an_error(tmp_path):
     make(tmp_path, steps=(1,))
     (checkpoints(tmp_path)[0] / "state.json").write_text("{}")
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="all 1 checkpoints .* are damaged"):
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="All 1 checkpoints .* are damaged"):
         load_newest(tmp_path)
 
 
@@ -150,7 +152,8 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
 
 
 def test_everything_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
-    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new one."""
+    """A power cut must not leave a checkpoint's name without its contents, nor the old one's removal without the new
+    one."""
     done = []
     fsync, replace, rmtree = checkpoint._fsync, checkpoint.os.replace, checkpoint.shutil.rmtree
     make(tmp_path, steps=(1,), keep=1)
@@ -178,12 +181,10 @@ def test_a_reader_never_sees_half_a_json_file(tmp_path, monkeypatch):
 
 def test_a_saved_model_is_there_when_its_config_is(tmp_path, monkeypatch):
     """A folder with a config.json is taken for a model: all else is in place before."""
-    from hf_lowlabel.models import create_classifier
-    from hf_lowlabel.training import results
-
-    moved, replace = [], results.os.replace
-    monkeypatch.setattr(results.os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
-    results.save_model(create_classifier("cnn6_16", 2, pretrained=False), tmp_path)
+    moved, replace = [], recording.os.replace
+    monkeypatch.setattr(recording.os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
+    model = create_classifier("cnn6_16", 2, pretrained=False)
+    recording.save_model(model, tmp_path, type(model).save_pretrained)
     assert (
         sorted(moved) == ["config.json", "model.safetensors", "preprocessor_config.json"] and moved[-1] == "config.json"
     )
@@ -203,26 +204,29 @@ def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match="No space left on device; the last whole checkpoint is step-00000002"):
-        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    with pytest.raises(
+        UserError,
+        match=r"step 4 could not be written: No space left on device\. The last whole checkpoint is step-00000002",
+    ):
+        api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
-    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+    assert api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).progress.step == 6
 
 
 def test_full_disk_at_the_model_keeps_the_checkpoints(tiny, tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(results, "save_standalone", full)
-    with pytest.raises(UserError, match="could not write the model to .*: No space left on device; .*--resume"):
-        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    monkeypatch.setattr(LowLabelForImageClassification, "save_pretrained", full)
+    with pytest.raises(UserError, match="model could not be written to .*: No space left on device.*--resume"):
+        api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     monkeypatch.undo()
-    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+    assert api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).progress.step == 6
 
 
 def test_no_pickle_anywhere(tiny, tmp_path):
-    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
     assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png"}
     json.loads((tmp_path / "run.json").read_text())

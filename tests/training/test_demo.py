@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from hf_lowlabel.selection.demo import active_demo
 
+from hf_lowlabel import demo
 from hf_lowlabel.data.splits import Split
+from hf_lowlabel.demo_active import active_demo
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.training import demo
 
 
 @pytest.fixture(autouse=True)

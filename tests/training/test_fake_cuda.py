@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from hf_lowlabel.arguments import FinetuneConfig, PretrainConfig
+from hf_lowlabel.arguments import Config, TrainingArguments
 from hf_lowlabel.methods import build_objective, find, methods_for
 from hf_lowlabel.pretraining.l2_sp import L2SP
+from hf_lowlabel.settings import resolve
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.views.counter_rng import uniforms
 from hf_lowlabel.views.joint import JointView
@@ -68,14 +69,14 @@ def fake(monkeypatch):
     return Fake()
 
 
-def steps(fake: Fake, monkeypatch, objective, batches: list[dict], config) -> None:
+def steps(fake: Fake, monkeypatch, objective, batches: list[dict], args: TrainingArguments) -> None:
     """Train steps as the loop takes them on a GPU."""
     with fake:
         fake.module(objective)
         accelerator = SimpleNamespace(
             device=torch.device("cuda"), process_index=0, is_main_process=True, autocast=lambda: torch.enable_grad()
         )
-        loop = Loop(objective, None, config, None, accelerator=accelerator, learning_rate=0.1)
+        loop = Loop(objective, None, args, Path(), accelerator=accelerator, base_learning_rate=0.1)
 
         for group in loop.optimizer.param_groups:
             group["fused"] = False  # has no pretended form
@@ -87,7 +88,7 @@ def steps(fake: Fake, monkeypatch, objective, batches: list[dict], config) -> No
 
         monkeypatch.setattr(torch.Tensor, "backward", backward)
         with monkeypatch.context() as m:
-            m.setattr(loop.guard, "apply", lambda ok, step, first: step())  # the first step of a run asks the host
+            m.setattr(loop.guard, "lets_through", lambda ok: True)  # the first step of a run asks the host
             loop.train_step(fake.tensor(batches[0]))
         for batch in batches[1:]:
             out = loop.train_step(fake.tensor(batch))
@@ -97,9 +98,10 @@ def steps(fake: Fake, monkeypatch, objective, batches: list[dict], config) -> No
 SETTINGS = dict(max_steps=10, dataset="digits", model="resnet10t", output_dir="none", max_grad_norm=1.0)
 
 
-def finetune_config(name: str, **more) -> FinetuneConfig:
-    prior = "priors" if find(name).prior == "must" else None
-    return FinetuneConfig(method=name, num_labels=10, prior=prior, **more, **SETTINGS).resolved()
+def settings(verb: str, name: str, **more) -> TrainingArguments:
+    if find(name).prior == "must":
+        more["prior"] = "priors"
+    return resolve(Config.from_flat(verb, {"method": name, **more, **SETTINGS})).training
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -107,25 +109,22 @@ def finetune_config(name: str, **more) -> FinetuneConfig:
 def test_step_of_classification(name, optimizer, fake, monkeypatch):
     objective = finetuning.build(name, model=finetuning.TinyModel(norm=True))
     batches = [finetuning.make_batch(objective, step) for step in range(3)]
-    steps(fake, monkeypatch, objective, batches, finetune_config(name, optimizer=optimizer))
+    steps(fake, monkeypatch, objective, batches, settings("finetune", name, optimizer=optimizer))
 
 
 @pytest.mark.parametrize("name", pretraining.PRETRAIN)
 def test_step_of_pretraining(name, fake, monkeypatch):
     objective = L2SP(pretraining.make(name, norm=True), 0.1)
     batches = [pretraining.batch_for(objective, seed=step) for step in range(3)]
-    config = PretrainConfig(method=name, **SETTINGS).resolved()
-    steps(fake, monkeypatch, objective, batches, config)
+    steps(fake, monkeypatch, objective, batches, settings("pretrain", name))
 
 
 @pytest.mark.parametrize("name", SEGMENTATION)
 def test_step_of_segmentation(name, fake, monkeypatch):
-
     model = segmenting.TinySegmenter(norm=True)
     objective = build_objective(name, model, {}, num_classes=segmenting.K, num_images=3, num_labeled=2)
     batches = [segmenting.make_batch(step) for step in range(3)]
-    config = finetune_config(name, task="segmentation")
-    steps(fake, monkeypatch, objective, batches, config)
+    steps(fake, monkeypatch, objective, batches, settings("finetune", name, task="segmentation"))
 
 
 class Host:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from hf_lowlabel import api
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.training import runs
 from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop
 
@@ -47,9 +47,13 @@ def test_bad_step_leaves_no_trace(method, bad, tiny, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(Loop, "train_step", train_step)
     verb = "finetune" if method == "fixmatch" else "pretrain"
-    run = getattr(runs, verb)(**tiny[verb], method=method, output_dir=str(tmp_path))
+    run = getattr(api, verb)(**tiny[verb], method=method, output_dir=str(tmp_path))
     assert len(seen) == 1 and not torch.isfinite(seen[0]["loss"])
-    assert int(run.loop.guard.total) == 1 and [r["skipped"] for r in run.loop.history if "loss" in r] == [0, 1, 1]
+    assert int(run.progress.guard.total) == 1 and [r["skipped"] for r in run.progress.history if "loss" in r] == [
+        0,
+        1,
+        1,
+    ]
     json.loads(
         (tmp_path / "log.jsonl").read_text().splitlines()[1],
         parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),
@@ -66,7 +70,7 @@ def test_bad_steps_in_a_row_stop_the_run(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Loop, "train_step", train_step)
     with pytest.raises(UserError, match="NaN or infinite 4 steps in a row"):
-        runs.finetune(**tiny["finetune"], max_bad_steps=3, output_dir=str(tmp_path))
+        api.finetune(**tiny["finetune"], max_bad_steps=3, output_dir=str(tmp_path))
     assert {"checkpoints", "split.json", "training.yaml", "log.jsonl"} <= {
         p.name for p in tmp_path.iterdir()
     }  # to start from
@@ -103,7 +107,9 @@ def test_device_path_restores_bits():
                 net.flags.logical_not_()
                 net[1].num_batches_tracked += 1
 
-        guard.apply(torch.tensor(ok), poison, first=False)
+        assert guard.lets_through(torch.tensor(ok))
+        poison()
+        guard.undo_if_bad(torch.tensor(ok))
         unchanged = all(torch.equal(a, b) for a, b in zip(before[0].values(), net.state_dict().values(), strict=True))
         assert unchanged == (not ok)
         if not ok:

@@ -1,4 +1,5 @@
-"""The loop alone, around a network of three weights: what each step is given, how it may stop, what a resume brings back."""
+"""The loop alone, around a network of three weights: what each step is given, how it may stop, what a resume brings
+back."""
 
 import contextlib
 import json
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hf_lowlabel.arguments import FinetuneConfig, PretrainConfig
+from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
@@ -20,6 +21,7 @@ from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.optim import build_optimizer, set_learning_rate
 from hf_lowlabel.training.setup import start_accelerator
+from hf_lowlabel.training.stopping import StopSignals
 
 
 class Toy(Objective):
@@ -39,11 +41,10 @@ class Toy(Objective):
         return {"loss": self.scale * self.net(batch["x"]).mean()}
 
 
-def make(folder, objective=None, process=0, evaluate=None, metric_for_best_model=None, **settings) -> Loop:
+def make(folder, objective=None, process=0, evaluate=None, best_score=None, callbacks=(), **settings) -> Loop:
     default = dict(
-        dataset="digits",
-        num_labels=1,
-        method="supervised",
+        batch_size=2,
+        head_lr=1.0,
         optimizer="sgd",
         learning_rate=0.1,
         weight_decay=0.0,
@@ -54,26 +55,28 @@ def make(folder, objective=None, process=0, evaluate=None, metric_for_best_model
         save_steps=1,
         eval_steps=1,
     )
-    config = FinetuneConfig(**{**default, **settings}).resolved()
+    args = TrainingArguments(**{**default, **settings})
 
     def batches(start):
-        return iter([{"x": torch.full((2, 3), 1.0 + step)} for step in range(start, config.max_steps)])
+        return iter([{"x": torch.full((2, 3), 1.0 + step)} for step in range(start, args.max_steps)])
 
-    accelerator = start_accelerator(config, folder)
+    accelerator = start_accelerator(args, folder)
     if process:
         accelerator = SimpleNamespace(
             device=accelerator.device, process_index=process, is_main_process=False, autocast=accelerator.autocast
         )
-    return Loop(
+    loop = Loop(
         objective or Toy(),
         batches,
-        config,
+        args,
         folder,
         accelerator=accelerator,
-        learning_rate=config.learning_rate,
-        evaluate=evaluate,
-        metric_for_best_model=metric_for_best_model,
+        base_learning_rate=args.learning_rate,
+        evaluate=evaluate and (lambda objective: evaluate(objective, loop.step)),
+        best_score=best_score,
+        callbacks=callbacks,
     )
+    return loop
 
 
 def test_progress_and_rate_of_each_step(tmp_path):
@@ -95,18 +98,18 @@ def test_the_last_step_is_logged_evaluated_and_saved(tmp_path):
 
 def test_a_second_interrupt_ends_the_process_at_once(tmp_path):
     """The first one is waited for until the end of the step."""
-    loop, real = make(tmp_path), Loop.train_step
+    loop, real, waited = make(tmp_path), Loop.train_step, []
 
     def train_step(batch):
         os.kill(os.getpid(), signal.SIGINT)
-        assert loop.signal == signal.SIGINT
+        waited.append(True)
         os.kill(os.getpid(), signal.SIGINT)
         return real(loop, batch)
 
     loop.train_step = train_step
     with pytest.raises(KeyboardInterrupt):
         loop.fit()
-    assert loop.step == 0 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert waited and loop.step == 0 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):
@@ -121,7 +124,8 @@ def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):
 
 
 def test_only_large_gradients_are_clipped(tmp_path):
-    """The gradient of the first step is (1, 1, 1), its norm 3^0.5; SGD's first step is 1 + 0.9 times rate times gradient."""
+    """The gradient of the first step is (1, 1, 1), its norm 3^0.5; SGD's first step is 1 + 0.9 times rate times
+    gradient."""
     for clip, scale in ((None, 1.0), (10.0, 1.0), (0.5, 0.5 / 3**0.5)):
         loop = make(tmp_path, max_grad_norm=clip)
         loop.train_step(next(loop.batches(0)))
@@ -149,7 +153,7 @@ def scored(scores: list, evaluated: list):
 )
 def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
     """Killed after any step, a resumed run stops at the same step with the same best weights."""
-    settings = dict(max_steps=6, early_stopping=2, metric_for_best_model="score", save_total_limit=9)
+    settings = dict(max_steps=6, early_stopping=2, best_score="score", save_total_limit=9)
     for killed in range(stop):
         steps, folder = [], tmp_path / str(killed)
         (folder / "checkpoints").mkdir(parents=True)
@@ -159,8 +163,8 @@ def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
             loop.batches = lambda start, real=loop.batches: iter(list(real(start))[:killed])
             with pytest.raises(StopIteration):
                 loop.fit()
-        loop = make(folder, evaluate=scored(scores, steps), **settings)
-        loop.fit(resume=True)
+        loop = make(folder, evaluate=scored(scores, steps), resume=True, **settings)
+        loop.fit()
         assert steps == list(range(1, stop + 1)) and loop.inner.training
         assert (loop.step, loop.best_step, loop.best) == (stop, best, scores[best - 1])
         assert int(loop.guard.total) == (5 if killed else 0)
@@ -177,15 +181,15 @@ def test_the_seconds_of_all_parts_are_counted(tmp_path):
     loop.fit()
     loop.seconds = 1000.0
     loop.save()
-    again = make(tmp_path, max_steps=2)
-    again.fit(resume=True)
+    again = make(tmp_path, max_steps=2, resume=True)
+    again.fit()
     assert 1000 <= again.seconds < 1100
 
 
 def test_killed_before_its_first_checkpoint_a_run_starts_its_log_anew(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "lo')
-    loop = make(tmp_path)
-    loop.fit(resume=True)
+    loop = make(tmp_path, resume=True)
+    loop.fit()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [row["step"] for row in loop.history] == [1, 2, 3, 4] and rows[0][
         "loss"
@@ -205,7 +209,8 @@ def two(monkeypatch):
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
 
     def begin(*values):
-        monkeypatch.setattr("hf_lowlabel.training.loop.world", lambda: 2)
+        for module in ("loop", "stopping"):
+            monkeypatch.setattr(f"hf_lowlabel.training.{module}.world", lambda: 2)
         said.extend(values)
 
     return begin
@@ -221,12 +226,10 @@ def test_a_bad_loss_on_one_process_skips_the_step_on_all(other, two, tmp_path):
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(two, tmp_path):
-    loop = make(tmp_path)
+    signals, cpu = StopSignals(), torch.device("cpu")
     two(15)
-    loop.step = 9
-    assert loop.asked_to_stop() == 0  # not asked yet: the other one would not answer
-    loop.step = 10
-    assert loop.asked_to_stop() == 15
+    assert signals.agreed(9, cpu) == 0  # not asked yet: the other one would not answer
+    assert signals.agreed(10, cpu) == 15
 
 
 def test_gradients_are_exchanged_with_the_last_micro_batch(two, tmp_path, monkeypatch):
@@ -291,8 +294,8 @@ class Roles(Objective):
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
 def test_every_weight_has_its_rate_and_decay(name):
     net = Roles()
-    config = PretrainConfig(dataset="digits", optimizer=name, weight_decay=0.3, head_lr=10.0)
-    optimizer = build_optimizer(net, config, learning_rate=0.2)
+    args = TrainingArguments(optimizer=name, weight_decay=0.3, head_lr=10.0)
+    optimizer = build_optimizer(net, args, 0.2)
     set_learning_rate(optimizer, 0.5)
     found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert found == {
@@ -312,11 +315,10 @@ def test_the_last_layer_is_the_head():
 
 
 def test_lars_adapts_weights_without_decay_too():
-    """The step of a weight is trust * |w| / |g| * g, of a bias g, also where nothing decays (timm would tie the two)."""
+    """The step of a weight is trust * |w| / |g| * g, of a bias g, also where nothing decays (timm would tie the
+    two)."""
     net = Roles()
-    optimizer = build_optimizer(
-        net, PretrainConfig(dataset="digits", optimizer="lars", weight_decay=0.0, head_lr=1.0), learning_rate=1.0
-    )
+    optimizer = build_optimizer(net, TrainingArguments(optimizer="lars", weight_decay=0.0, head_lr=1.0), 1.0)
     weight, bias = net.body.weight.detach().clone(), net.body.bias.detach().clone()
     for p in net.parameters():
         p.grad = torch.full_like(p, 3.0)

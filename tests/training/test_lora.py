@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from hf_lowlabel.training.serving import load_classifier
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
@@ -14,6 +13,7 @@ from hf_lowlabel import evaluate, finetune
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone, create_classifier
 from hf_lowlabel.models.lora import adapted_layers, add_lora, merged
+from hf_lowlabel.tasks import get_task
 
 from .conftest import FINETUNE, tensors
 
@@ -90,7 +90,7 @@ def test_base_weights_do_not_move_and_the_saved_model_needs_no_peft(method, vit,
         output_dir=str(tmp_path / "run"),
     )
     start = load_file(f"{vit}/model.safetensors")
-    for network in (run.loop.inner.model, run.loop.inner.evaluated):
+    for network in (run.progress.inner.model, run.progress.inner.evaluated):
         state = {k.replace(".base_layer", "").removeprefix("timm_model."): v for k, v in network.state_dict().items()}
         assert all(torch.equal(state[k], v) for k, v in start.items())
         assert any(v.abs().max() > 0 for k, v in state.items() if "lora_B" in k)
@@ -100,12 +100,12 @@ def test_base_weights_do_not_move_and_the_saved_model_needs_no_peft(method, vit,
         k for k in start if k.endswith("weight") and k.split(".")[-2] in ("qkv", "proj", "fc1", "fc2") and "blocks" in k
     }
     assert set(saved) == {*start, "head.weight", "head.bias"}
-    model, view, _ = load_classifier(tmp_path / "run", device="cpu")
+    model = get_task("classification").load(tmp_path / "run", device="cpu")
     x = torch.rand(3, 3, 8, 8)
     with torch.no_grad():
         theirs = AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()(x).logits
         assert torch.equal(theirs, model(x).logits)
-        torch.testing.assert_close(run.loop.inner.evaluated.eval()(x).logits, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(run.progress.inner.evaluated.eval()(x).logits, theirs, rtol=1e-4, atol=1e-5)
     assert evaluate(str(tmp_path / "run"), "digits")["accuracy"] == run.metrics["accuracy"]
 
 

@@ -1,24 +1,19 @@
 """Between two rows of the log no step waits for the device, for every method; and every method runs in bf16.
 
 On a CPU nothing waits, so here every operation of a step is looked at instead: those whose result goes to the host
-(`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy over.
+(`.item()`, a boolean index, `.tolist()`, ...) and tensors made from Python values, which a step would have to copy
+over.
 """
 
 import traceback
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_lowlabel import load_source
-from hf_lowlabel.methods import METHODS, find, verb_of
-from hf_lowlabel.training import runs
 from hf_lowlabel.training.loop import Loop
-from hf_lowlabel.training.priors import save_priors
 
-from .conftest import SEGMENT
-from .test_resume import NARROW
+from .conftest import RUNS
 
 WAITS = {
     "_local_scalar_dense",
@@ -33,8 +28,6 @@ WAITS = {
     "lift_fresh",
 }
 HOST = ("tolist", "numpy", "cpu", "__array__")
-CLASSIFICATION = [name for name in METHODS if "classification" in find(name).tasks and not find(name).frozen]
-SEGMENTATION = [name for name in METHODS if "segmentation" in find(name).tasks]
 
 
 class Waits(TorchDispatchMode):
@@ -91,46 +84,16 @@ def waits(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("method", CLASSIFICATION)
-def test_no_step_waits(method, tiny, few_images, tmp_path, waits):
-    verb = verb_of(method)
-    settings = dict(
-        tiny[verb],
-        method=method,
-        method_args=NARROW.get(method, {}),
-        max_steps=9,
-        logging_steps=99,
-        save_steps=99,
-        precision="bf16",
-    )
-    if find(method).prior == "must":
-        settings["prior"] = str(tmp_path / "priors.safetensors")
-        source, rng = load_source("digits"), np.random.default_rng(0)
-        save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
+@pytest.mark.parametrize("verb, task, method", RUNS)
+def test_no_step_waits(verb, task, method, start, tmp_path, waits):
     with pytest.raises(Enough):
-        getattr(runs, verb)(**settings, output_dir=str(tmp_path / "run"))
-    assert not waits, f"{len(waits)} in two steps, the first: {waits[0]}"
-
-
-@pytest.mark.parametrize("method", SEGMENTATION)
-def test_no_step_of_segmentation_waits(method, masked, tmp_path, waits):
-    verb = verb_of(method)
-    settings = dict(
-        SEGMENT, dataset=str(masked), method=method, max_steps=9, logging_steps=99, save_steps=99, precision="bf16"
-    )
-    if verb == "pretrain":
-        settings = {
-            k: v for k, v in settings.items() if k not in ("architecture", "architecture_args", "scale", "num_labels")
-        }
-        settings["method_args"] = dict(hidden=16, out=8)
-    with pytest.raises(Enough):
-        getattr(runs, verb)(**settings, output_dir=str(tmp_path / "run"))
+        start(verb, task, method, tmp_path / "run", max_steps=9, logging_steps=99, save_steps=99, precision="bf16")
     assert not waits, f"{len(waits)} in two steps, the first: {waits[0]}"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("method", CLASSIFICATION)
-def test_no_step_waits_on_cuda(method, tiny, few_images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("verb, task, method", RUNS)
+def test_no_step_waits_on_cuda(verb, task, method, start, tmp_path, monkeypatch):
     """CUDA's own detector, the making of the batches included."""
     step = Loop.train_step
 
@@ -139,20 +102,7 @@ def test_no_step_waits_on_cuda(method, tiny, few_images, tmp_path, monkeypatch):
         return step(self, batch)
 
     monkeypatch.setattr(Loop, "train_step", train_step)
-    if find(method).prior == "must":
-        pytest.skip("needs priors")
     try:
-        getattr(runs, verb_of(method))(
-            **dict(
-                tiny[verb_of(method)],
-                method=method,
-                method_args=NARROW.get(method, {}),
-                device="cuda",
-                max_steps=5,
-                logging_steps=99,
-                save_steps=99,
-            ),
-            output_dir=str(tmp_path / "run"),
-        )
+        start(verb, task, method, tmp_path / "run", device="cuda", max_steps=5, logging_steps=99, save_steps=99)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hf_lowlabel.training.serving import load_classifier
 
 from hf_lowlabel import load_source, make_split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
+from hf_lowlabel.tasks.classification import Classification, eval_view, stored_side
 from hf_lowlabel.training.priors import load_priors
 from hf_lowlabel.training.pseudo_labels import pseudo_labels, twenty
 
@@ -29,8 +29,9 @@ def made(tmp_path, few_images):
 
 
 def by_hand(source, split, folder, crops: bool) -> np.ndarray:
-    model, view, side = load_classifier(folder, device="cpu")
-    assert side == 8
+    model = Classification().load(folder, device="cpu")
+    view = eval_view(model)
+    assert stored_side(model) == 8
     x = torch.stack(
         [
             torch.from_numpy(np.array(source.image(i).convert("RGB"))).permute(2, 0, 1)
@@ -67,7 +68,7 @@ def test_the_file_holds_the_mean_over_models_and_crops(votes, crops, made, tmp_p
 
 
 def test_twenty_views_are_different(made):
-    _, view, _ = load_classifier(made[2][0], device="cpu")
+    view = eval_view(Classification().load(made[2][0], device="cpu"))
     x = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
     shown = {v(x, torch.zeros(1, 0, dtype=torch.float64)).numpy().tobytes() for v in twenty(view)}
     assert len(shown) == 20
@@ -78,5 +79,5 @@ def test_a_model_of_other_classes_is_refused(made, tmp_path):
     create_classifier("cnn6_16", 2, pretrained=False, class_names=["cat", "dog"], image_size=8).save_pretrained(
         tmp_path / "other"
     )
-    with pytest.raises(UserError, match="found the classes cat, dog in .*other"):
+    with pytest.raises(UserError, match="The model in .*other has the classes cat, dog, and the split"):
         pseudo_labels([tmp_path / "other"], source, split, tmp_path / "p.safetensors", device="cpu")

@@ -20,7 +20,8 @@ from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
 @pytest.fixture(scope="module")
 def two(masked, tmp_path_factory):
-    """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three times."""
+    """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three
+    times."""
     folder = tmp_path_factory.mktemp("two")
     command = [
         sys.executable,
@@ -71,7 +72,7 @@ def test_two_ranks_equal_one(verb, one, two):
 
 @pytest.mark.parametrize("labels", LABELS)
 def test_no_budget_gives_an_empty_epoch_on_two_ranks(labels, two):
-    """Labels below, equal to and above the batch of 12 (one rank: test_batches.py)."""
+    """Labels below, equal to and above the batch of 12 (one rank: test_streams.py)."""
     assert (two[0] / f"{labels}-labels" / "model.safetensors").is_file()
 
 

@@ -1,6 +1,7 @@
 """A run that is killed and resumed ends bit-identical to one that was never stopped, for every method."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -9,30 +10,15 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 
-from hf_lowlabel import cli, load_source
+from hf_lowlabel import api, cli
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.methods import METHODS, find, verb_of
-from hf_lowlabel.training import runs
-from hf_lowlabel.training.loop import Interrupted, Loop
-from hf_lowlabel.training.priors import save_priors
+from hf_lowlabel.training.loop import Loop
+from hf_lowlabel.training.stopping import Interrupted
 
-from .conftest import tensors
-
-CLASSIFICATION = [name for name in METHODS if "classification" in find(name).tasks and not find(name).frozen]
-
-
-NARROW = {
-    "vicreg": dict(hidden=32),
-    "dino": dict(out=64),
-    "moco": dict(queue=60),
-    "byol": dict(hidden=64),
-    "byol-eman": dict(hidden=64),
-    "simsiam": dict(out=64, hidden=32),
-}  # heads of the papers' width take minutes here
+from .conftest import RUNS, tensors
 
 
 class Killed(Exception):
@@ -45,6 +31,15 @@ def digest(value) -> str:
         return hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
     items = value.items() if isinstance(value, dict) else enumerate(value)
     return hashlib.sha256("".join(f"{k}{digest(v)}" for k, v in items).encode()).hexdigest()
+
+
+def flags(settings: dict) -> list[str]:
+    """Settings as the command line takes them."""
+    out = []
+    for key, value in settings.items():
+        flag = key.replace("_", "-")
+        out.append(f"--{flag}" if value is True else f"--no-{flag}" if value is False else f"--{flag}={value}")
+    return out
 
 
 def watch(monkeypatch, seen: dict, kill_at: int | None = None):
@@ -60,20 +55,13 @@ def watch(monkeypatch, seen: dict, kill_at: int | None = None):
     monkeypatch.setattr(Loop, "train_step", train_step)
 
 
-@pytest.mark.parametrize("method", CLASSIFICATION)
-def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("verb, task, method", RUNS)
+def test_resumed_run_is_bit_identical(verb, task, method, start, tmp_path, monkeypatch):
     """Whatever a kill in step 3 or 5 leaves behind (the checkpoint before it) leads to the same end as no kill."""
-    verb = verb_of(method)
-    settings = dict(tiny[verb], method=method, save_total_limit=9, method_args=NARROW.get(method, {}))
-    if find(method).prior == "must":
-        settings["prior"] = str(tmp_path / "priors.safetensors")
-        source, rng = load_source("digits"), np.random.default_rng(0)
-        save_priors(settings["prior"], rng.dirichlet(np.ones(10), len(source)), source.ids, source.class_names)
-    run = getattr(runs, verb)
     straight, resumed = {}, {}
     with monkeypatch.context() as m:
         watch(m, straight)
-        run(**settings, output_dir=str(tmp_path / "straight"))
+        start(verb, task, method, tmp_path / "straight", save_total_limit=9)
     kept = random.Random(method).choice([2, 4])
     shutil.copytree(tmp_path / "straight", tmp_path / "killed")
     for path in (tmp_path / "killed" / "checkpoints").iterdir():
@@ -81,38 +69,39 @@ def test_resumed_run_is_bit_identical(method, tiny, few_images, tmp_path, monkey
             shutil.rmtree(path)
     with monkeypatch.context() as m:
         watch(m, resumed)
-        run(**settings, output_dir=str(tmp_path / "killed"), resume=True)
-    assert resumed == {step: straight[step] for step in range(kept, settings["max_steps"])}
+        start(verb, task, method, tmp_path / "killed", save_total_limit=9, resume=True)
+    assert resumed == {step: straight[step] for step in range(kept, 6)}
     expected, found = tensors(tmp_path / "straight", 6), tensors(tmp_path / "killed", 6)
     assert expected.keys() == found.keys()
     assert any(k.startswith("optimizer/") for k in expected)
     different = [k for k in expected if not torch.equal(expected[k], found[k])]
     assert not different, different[:5]
+    a, b = (json.loads((tmp_path / k / "metrics.json").read_text()) for k in ("straight", "killed"))
+    assert a == b
 
 
 def test_killed_process_resumes(tiny, tmp_path, caplog):
     """SIGKILL in the middle of a real process, then --resume from the command line."""
-    flags = [
-        f"--{k.replace('_', '-')}{'=' + str(v) if v is not True else ''}"
-        for k, v in tiny["finetune"].items()
-        if v is not False
+    settings = dict(tiny["finetune"], max_steps=40, save_steps=10)
+    command = [
+        sys.executable,
+        "-m",
+        "hf_lowlabel.cli",
+        "finetune",
+        *flags(settings),
+        "--output-dir",
+        str(tmp_path / "run"),
     ]
-    flags = [f if f != "--color=False" else "--no-color" for f in flags] + [
-        "--no-color",
-        "--max-steps=40",
-        "--save-steps=10",
-    ]
-    command = [sys.executable, "-m", "hf_lowlabel.cli", "finetune", *flags, "--output-dir", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "run" / "checkpoints", process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert cli.main([*command[3:], "--resume"]) == 0
     assert "resumed from step-" in caplog.text
-    straight = runs.finetune(
+    straight = api.finetune(
         **dict(tiny["finetune"], max_steps=40, save_steps=40), output_dir=str(tmp_path / "straight")
     )
-    assert straight.loop.step == 40
+    assert straight.progress.step == 40
     expected, found = tensors(tmp_path / "straight", 40), tensors(tmp_path / "run", 40)
     assert all(torch.equal(expected[k], found[k]) for k in expected)
 
@@ -127,34 +116,47 @@ def wait_for(folder, process, seconds=120):
     raise AssertionError(f"no checkpoint in {folder} (exit code {process.poll()})")
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_saves_and_exits(number, code, tiny, few_images, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "number, raised, code",
+    [(signal.SIGTERM, Interrupted, 143), (signal.SIGHUP, Interrupted, 129), (signal.SIGINT, KeyboardInterrupt, None)],
+)
+def test_a_signal_saves_first(number, raised, code, tiny, few_images, tmp_path, monkeypatch):
+    """Ctrl-C stays a KeyboardInterrupt, which a notebook expects; the other two become an exit code."""
     step = Loop.train_step
 
     def train_step(self, batch):
-        if self.step == 3:
+        if self.step == 2:
             os.kill(os.getpid(), number)
         return step(self, batch)
 
-    with monkeypatch.context() as m, pytest.raises(Interrupted) as stop:
+    before = signal.getsignal(number)
+    with monkeypatch.context() as m, pytest.raises(raised) as stop:
         m.setattr(Loop, "train_step", train_step)
-        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
-    assert stop.value.code == code
-    assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.Handlers.SIG_DFL)
-    assert (tmp_path / "checkpoints" / "step-00000004").is_dir()
-    assert runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).loop.step == 6
+        api.finetune(**tiny["finetune"], output_dir=tmp_path)
+    assert getattr(stop.value, "code", None) == code and signal.getsignal(number) is before
+    assert (tmp_path / "checkpoints" / "step-00000003").is_dir()
+    assert api.finetune(**tiny["finetune"], output_dir=tmp_path, resume=True).progress.step == 6
+
+
+def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, monkeypatch):
+    step = Loop.train_step
+    monkeypatch.setattr(
+        Loop, "train_step", lambda self, batch: os.kill(os.getpid(), signal.SIGINT) or step(self, batch)
+    )
+    assert cli.main(["finetune", *flags(tiny["finetune"]), "--output-dir", str(tmp_path)]) == 130
+    assert (tmp_path / "checkpoints" / "step-00000001").is_dir()
 
 
 def test_resume_with_other_settings_is_refused(tiny, few_images, tmp_path):
-    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
-    with pytest.raises(UserError, match="lr was 0.03, now 0.5"):
-        runs.finetune(**tiny["finetune"], learning_rate=0.5, output_dir=str(tmp_path), resume=True)
+    api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    with pytest.raises(UserError, match="learning_rate was 0.03, now 0.5"):
+        api.finetune(**tiny["finetune"], learning_rate=0.5, output_dir=str(tmp_path), resume=True)
     with pytest.raises(UserError, match="num_labels was 20, now 30"):
-        runs.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
+        api.finetune(**dict(tiny["finetune"], num_labels=30), output_dir=str(tmp_path), resume=True)
 
 
 def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
-    runs.finetune(**tiny["finetune"], output_dir=str(tmp_path))
+    api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     from hf_lowlabel.data import digits
 
     def fewer(split="train"):
@@ -165,18 +167,16 @@ def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
     original = digits.digits
     monkeypatch.setattr(digits, "digits", fewer)
     with pytest.raises(UserError, match="data"):
-        runs.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True)
+        api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True)
 
 
 def test_log_of_a_resumed_run_has_every_step_once(tiny, few_images, tmp_path, monkeypatch):
-    import json
-
     with monkeypatch.context() as m:
         watch(m, {}, kill_at=5)
         with pytest.raises(Killed):
-            runs.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path))
+            api.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path))
     with open(tmp_path / "log.jsonl", "a") as f:
         f.write('{"step": 5, "loss"')  # a line cut short by the kill
-    runs.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path), resume=True)
+    api.finetune(**dict(tiny["finetune"], logging_steps=1), output_dir=str(tmp_path), resume=True)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]

@@ -1,12 +1,19 @@
 """Learning rates over a run, against the epochs that the papers state."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from hf_lowlabel.arguments import FinetuneConfig
+from hf_lowlabel.arguments import Config
 from hf_lowlabel.methods import find
+from hf_lowlabel.settings import resolve
 from hf_lowlabel.training.optim import learning_rate
+
+
+def resolved(**given) -> SimpleNamespace:
+    """All settings of a run of finetune, by name."""
+    return SimpleNamespace(**resolve(Config.from_flat("finetune", {"dataset": "x", **given})).flat())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_lengths_in_passes_over_the_labels(method, preset, steps):
     """S4L counts epochs over the labeled images: 200 of 128,000, 1000 of 13,000, 200 of 128,000 at half the batch."""
     from hf_lowlabel.training.setup import steps as length
 
-    config = FinetuneConfig(dataset="x", method=method, preset=preset).resolved()
+    config = resolved(method=method, preset=preset)
     found = length(config, 1_281_167, config.batch_size * config.unlabeled_ratio)
     assert found == pytest.approx(steps, rel=0.02) and preset in find(method).presets
 
@@ -58,7 +65,7 @@ def test_vat_on_imagenet_as_its_authors_ran_it(method, entropy):
 
     Its change of length 40 is one of pixels in [-1, 1], whose deviation is 0.226 / 0.5.
     """
-    config = FinetuneConfig(dataset="x", method=method, preset="imagenet-10").resolved()
+    config = resolved(method=method, preset="imagenet-10")
     arguments = {"eps": pytest.approx(40 * 0.5 / 0.226, abs=0.5), "lambda_u": 0.5, "ramp": 0.0}
     arguments |= {"entropy": entropy} if entropy else {}
     assert config.method_args == arguments
@@ -68,14 +75,14 @@ def test_vat_on_imagenet_as_its_authors_ran_it(method, entropy):
 
 def test_fixmatch_on_imagenet_as_its_authors_ran_it():
     """imagenet/ of its code: rate 0.1 for each 256 labeled images, 50 of 3000 epochs of warm-up, a drop every 500."""
-    config = FinetuneConfig(dataset="x", method="fixmatch", preset="imagenet").resolved()
+    config = resolved(method="fixmatch", preset="imagenet")
     assert config.learning_rate == 0.1 * config.batch_size / 256 and config.warmup_ratio == pytest.approx(50 / 3000)
     assert config.weight_decay == 2 * 3e-4  # Keras's l2(3e-4) has twice the gradient of PyTorch's decay
     assert config.method_args == {"tau": 0.7, "lambda_u": 10.0} and config.unlabeled_ratio == 5
 
 
 def of_masks(method, preset=None, **given):
-    return FinetuneConfig(dataset="x", task="segmentation", method=method, preset=preset, **given).resolved()
+    return resolved(task="segmentation", method=method, preset=preset, **given)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,8 @@ def of_masks(method, preset=None, **given):
     ],
 )
 def test_segmentation_as_its_authors_ran_it(method, preset, rate, head, decay, images, scale):
-    """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in all."""
+    """The configs/ of their code: rate of the encoder, the decoder's over it, decay, labeled images; power 0.9 in
+    all."""
     config = of_masks(method, preset)
     assert (config.learning_rate, config.head_lr, config.weight_decay) == (rate, head, decay)
     assert (config.batch_size, config.scale, config.lr_scheduler_type) == (images, scale, "poly")
@@ -109,4 +117,4 @@ def test_what_is_said_of_the_scale_wins():
 
 def test_simmatch_on_imagenet_replaces_what_it_stored():
     """models/simmatch.py of its code: with a teacher the bank takes the newest embedding."""
-    assert FinetuneConfig(dataset="x", method="simmatch", preset="imagenet").resolved().method_args["bank_m"] == 0
+    assert resolved(method="simmatch", preset="imagenet").method_args["bank_m"] == 0

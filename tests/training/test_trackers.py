@@ -26,8 +26,8 @@ def test_one_that_is_not_installed_is_an_error_before_anything_is_computed(tiny,
     from accelerate.utils import imports
 
     monkeypatch.setattr(imports, f"is_{name}_available", lambda: False)
-    monkeypatch.setattr("hf_lowlabel.training.setup.load_source", lambda *a, **k: pytest.fail("data was read"))
-    with pytest.raises(UserError, match=f"tracker '{name}' is not installed; pip install {name}"):
+    monkeypatch.setattr("hf_lowlabel.tasks.base.open_dataset", lambda *a, **k: pytest.fail("data was read"))
+    with pytest.raises(UserError, match=f"tracker '{name}' is not installed. Run pip install {name}"):
         finetune(**tiny["finetune"], report_to=[name], output_dir=str(tmp_path / "run"))
 
 

@@ -5,16 +5,19 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches
-from hf_lowlabel.training.mask_batches import MaskStream
 
-from hf_lowlabel.arguments import FinetuneConfig
+from hf_lowlabel import api
+from hf_lowlabel.arguments import TrainingArguments
+from hf_lowlabel.data.dataset import ArrayReader, Origin, make_dataset
 from hf_lowlabel.data.image_cache import ResidentCache
-from hf_lowlabel.data.padded_cache import ResidentPaddedCache
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.training import runs, setup
+from hf_lowlabel.pretraining.pixpro import cell_centres
+from hf_lowlabel.tasks.caching import labeled_positions
+from hf_lowlabel.training import setup
+from hf_lowlabel.training.streams import ViewStream, finetune_batches, micro_batches, pretrain_batches
 from hf_lowlabel.views.joint import JointView
 from hf_lowlabel.views.table import build_view
+from hf_lowlabel.views.transforms import Joint, Separate
 
 from .conftest import FINETUNE
 
@@ -33,7 +36,7 @@ def stream(pool, per_step=6, members=None, **kwargs) -> ViewStream:
         for k, v in {"weak": "weak", "strong": "strong"}.items()
     }
     members = torch.arange(len(pool)) if members is None else members
-    return ViewStream(pool, members, per_step, views, name="unlabeled", seed=3, **kwargs)
+    return ViewStream(pool, members, per_step, Separate(views), name="unlabeled", seed=3, **kwargs)
 
 
 def take(s: ViewStream, start: int, count: int) -> list[dict]:
@@ -60,15 +63,15 @@ def test_small_batches_are_made_for_several_steps_in_one_call(monkeypatch, tmp_p
         return render(self, chunk, images)
 
     monkeypatch.setattr(ViewStream, "render", noted)
-    runs.finetune(**FINETUNE, method="fixmatch", output_dir=str(tmp_path))  # 6 steps at 8 px
+    api.finetune(**FINETUNE, method="fixmatch", output_dir=str(tmp_path))  # 6 steps at 8 px
     assert calls == [("labeled", 16, 16 * 12), ("unlabeled", 16, 16 * 24)]
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    config = FinetuneConfig()
+    args = TrainingArguments()
     ahead = [
-        setup.steps_ahead(config, n, px, d)
+        setup.steps_ahead(args, n, px, d)
         for n, px, d in ((56, 32, cpu), (448, 32, cpu), (448, 32, gpu), (56, 224, gpu))
     ]
-    assert ahead == [9, 1, 9, 1] and setup.steps_ahead(FinetuneConfig(dry_run=True), 56, 32, cpu) == 1
+    assert ahead == [9, 1, 9, 1] and setup.steps_ahead(TrainingArguments(dry_run=True), 56, 32, cpu) == 1
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -96,17 +99,16 @@ def test_every_view_and_stream_has_draws_of_its_own(pool):
     """Two views of a kind show different parts of an image, and labeled images other parts than unlabeled ones."""
     views = {k: build_view("weak", size=8, mean=[0.5] * 3, std=[0.25] * 3) for k in ("0-weak", "1-weak")}
     one, other = (
-        take(ViewStream(pool, torch.tensor([0]), 6, views, name=name, seed=3), 0, 1)[0]
+        take(ViewStream(pool, torch.tensor([0]), 6, Separate(views), name=name, seed=3), 0, 1)[0]
         for name in ("labeled", "unlabeled")
     )
     shown = [one["0-weak"], one["1-weak"], other["0-weak"], other["1-weak"]]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
-    canvas = ResidentPaddedCache(
-        torch.cat([pool.images, pool.images[:, :1]], 1), pool.ids, pool.indices, np.full((23, 2), SIDE)
-    )
-    joint = JointView({"image": "weak"}, size=(8, 8), mean=[0.5] * 3, std=[0.25] * 3)
+    packed = torch.cat([pool.images, pool.images[:, :1]], 1)
+    canvas = ResidentCache(packed, pool.ids, pool.indices, sizes=np.full((23, 2), SIDE))
+    joint = Joint(JointView({"image": "weak"}, size=(8, 8), mean=[0.5] * 3, std=[0.25] * 3))
     a, b = (
-        take(MaskStream(canvas, torch.tensor([0]), 6, joint, name=name, seed=3), 0, 1)[0]
+        take(ViewStream(canvas, torch.tensor([0]), 6, joint, name=name, seed=3), 0, 1)[0]
         for name in ("labeled", "unlabeled")
     )
     assert not torch.equal(a["image"], b["image"]) and not set(a["key"].tolist()) & set(b["key"].tolist())
@@ -119,11 +121,11 @@ def test_images_of_many_sizes_keep_their_own(world):
     images = torch.zeros(5, 4, 16, 16, dtype=torch.uint8)
     for i, (h, w) in enumerate(sizes.tolist()):
         images[i, :3, :h, :w], images[i, 3, :h, :w] = 200, i
-    pool = ResidentPaddedCache(images, list("abcde"), np.arange(5), sizes.numpy())
-    view = JointView({"image": "weak"}, size=(12, 12), mean=[0.0] * 3, std=[1.0] * 3)
+    pool = ResidentCache(images, list("abcde"), sizes=sizes.numpy())
+    view = Joint(JointView({"image": "weak"}, size=(12, 12), mean=[0.0] * 3, std=[1.0] * 3))
 
     def batches(rank, world):
-        s = MaskStream(pool, torch.arange(5), 4, view, name="labeled", seed=1, rank=rank, world=world)
+        s = ViewStream(pool, torch.arange(5), 4, view, name="labeled", seed=1, rank=rank, world=world)
         return list(itertools.islice(s(0), 5))
 
     parts = [batches(rank, world) for rank in range(world)]
@@ -149,7 +151,7 @@ def test_any_number_of_labels_fills_every_batch(pool, labels, world):
 
 
 def test_batch_that_ranks_cannot_share_is_an_error(pool):
-    with pytest.raises(UserError, match="6 unlabeled images cannot be shared by 4"):
+    with pytest.raises(UserError, match="A batch of 6 unlabeled images cannot be shared by 4"):
         stream(pool, per_step=6, world=4)
 
 
@@ -167,27 +169,35 @@ def test_micro_batches_cut_everything_equally():
 
 def test_labeled_images_are_found_in_a_pool_in_any_order():
     """A pool may hold a part of its source, in any order; a labeled image it lacks is named."""
-    from hf_lowlabel.training.finetune_run import labeled_positions
-
-    from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
-
-    images = np.zeros((9, 4, 4, 3), np.uint8)
-    source = ImageDataset(
-        "s",
-        None,
-        "train",
-        None,
-        [f"{i}.png" for i in range(9)],
-        np.zeros(9),
-        ["a"],
-        "0",
-        None,
-        True,
-        ArrayReader(images),
-    )
+    ids, reader = [f"{i}.png" for i in range(9)], ArrayReader(np.zeros((9, 4, 4, 3), np.uint8))
+    source = make_dataset(Origin("s", "train"), ids, np.zeros(9), ["a"], ids, reader)
     pool = ResidentCache(
         torch.zeros(5, 3, 4, 4, dtype=torch.uint8), ["7.png", "0.png", "5.png", "8.png", "3.png"], [7, 0, 5, 8, 3]
     )
     assert labeled_positions(pool, np.array([3, 7, 0]), source).tolist() == [4, 0, 1]
     with pytest.raises(UserError, match=r"2 labeled images cannot be read \(1.png, 6.png\)"):
         labeled_positions(pool, np.array([0, 1, 6]), source)
+
+
+def test_pixpro_is_told_where_its_views_came_from():
+    """Images whose red is x and green is y: the cells' centres, computed from boxes and flips, say what is seen
+    there."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    images = torch.stack([x * 4, y * 4, x * 0]).to(torch.uint8).expand(6, 3, 64, 64)
+    views = {
+        f"{i}-{k}": build_view(k, size=32, mean=(0, 0, 0), std=(1, 1, 1), min_scale=0.3)
+        for i, k in enumerate(("pixpro1", "pixpro2"))
+    }
+    for view in views.values():
+        view.steps = []  # geometry alone
+        view.width = view.crop.width
+    cache, transform = ResidentCache(images, list("abcdef")), Separate(views, geometry=True)
+    stream = ViewStream(cache, torch.arange(6), 6, transform, name="unlabeled", seed=0)
+    batch = next(pretrain_batches(stream, list(views), 0))
+    assert len({bool(f) for flips in batch["flips"] for f in flips}) == 2  # both kinds are among them
+    for seen, box, flip in zip(batch["views"], batch["boxes"], batch["flips"], strict=True):
+        cells = (
+            torch.nn.functional.adaptive_avg_pool2d(seen * 255 / 4, 4).flatten(2)[:, :2].transpose(1, 2)
+        )  # [B, 16, 2] = x, y
+        centres, _ = cell_centres(box, flip, 4, 4)
+        torch.testing.assert_close(cells + 0.5, centres, atol=0.6, rtol=0)  # levels are whole, windows have edges

@@ -5,17 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from hf_lowlabel.training.serving import load_classifier
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from hf_lowlabel import evaluate, finetune, load_source, predict
+from hf_lowlabel.api.summary import summarise
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.probes import Probe, probe_head
 from hf_lowlabel.hub.push import contents, push
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.records import RunRecord
+from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks.classification import eval_view
 from hf_lowlabel.training.priors import load_priors
 
 DIGITS = dict(
@@ -68,7 +70,8 @@ def test_a_run_folder_with_the_classes_of_every_image(method, runs):
 def test_the_probe_is_a_model_whose_body_has_not_moved(runs):
     run = runs["probe"]
     assert evaluate(str(run.folder), "digits")["accuracy"] == run.metrics["accuracy"]
-    model, view, _ = load_classifier(run.folder, device="cpu")
+    model = get_task("classification").load(run.folder, device="cpu")
+    view = eval_view(model)
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     x = view(images, torch.zeros(4, view.width, dtype=torch.float64))
     theirs = AutoModelForImageClassification.from_pretrained(run.folder).eval()
@@ -90,17 +93,15 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
         and "pipeline(" not in (folder / "README.md").read_text()
     )
     with pytest.raises(UserError, match="knn or label-spreading, which leave predictions.parquet"):
-        load_classifier(folder)
-    with pytest.raises(
-        UserError, match=f"found a run of {method} in .*--method probe --prior {folder}/priors.safetensors"
-    ):
+        get_task("classification").load(folder)
+    with pytest.raises(UserError, match=f"The run of {method} in .*--method probe --prior {folder}/priors.safetensors"):
         push(folder, "org/neighbours")
     assert contents(runs["probe"].folder)["model.safetensors"].is_file()  # a probe is a model
 
 
 @pytest.mark.parametrize("name", ["nosuch", "./nosuch", "/nowhere/nosuch"])
 def test_a_model_that_is_not_there_is_named(name, tmp_path):
-    with pytest.raises(UserError, match="found no model .*nosuch'; expected a run folder, a saved model or a Hub id"):
+    with pytest.raises(UserError, match="There is no model .*nosuch'. Give a run folder, a saved model or a Hub id"):
         predict([str(tmp_path)], name, output=None)
 
 
@@ -144,10 +145,10 @@ def load_ids(run) -> list[str]:
         ),
         (dict(prior="x"), "knn has no use for prior pseudo-labels"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
-        (dict(method_args={"k": "all"}), "k of knn is 'all'; expected a number"),
+        (dict(method_args={"k": "all"}), "k of knn is 'all'. Use a number"),
         (dict(resume=True), "resume means nothing to knn"),
-        (dict(init_from="nowhere"), "found no config.json in nowhere; expected a run folder or a saved model"),
-        (dict(compare_supervised="nowhere"), "found no nowhere/run.json"),
+        (dict(init_from="nowhere"), "There is no config.json in nowhere, and knn takes no tensors of a checkpoint"),
+        (dict(compare_supervised="nowhere"), "There is no nowhere/run.json"),
         (dict(push_to_hub="org/knn"), "knn leaves no network"),
     ],
 )
@@ -158,13 +159,15 @@ def test_settings_of_training_are_refused(bad, words, tmp_path):
 
 
 def test_a_baseline_of_another_kind_is_found_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_lowlabel.training.frozen_run.features_of", lambda *args: pytest.fail("computed"))
+    monkeypatch.setattr("hf_lowlabel.tasks.classification.features_of", lambda *args: pytest.fail("computed"))
     for kind, metrics, words in (
-        ("backbone", {"knn_accuracy": 0.5}, "run of backbone with results"),
-        ("classification", {}, "run of classification without results"),
+        ("backbone", {"knn_accuracy": 0.5}, "one of backbone with results"),
+        ("classification", {}, "one of classification without results"),
     ):
         RunRecord(kind, metrics=metrics).to_json(tmp_path / kind / "run.json")
-        with pytest.raises(UserError, match=f"{words} in .*{kind}; expected a finished run of classification"):
+        with pytest.raises(
+            UserError, match=f"run in .*{kind} cannot be compared with: it is {words}. Give a finished run of"
+        ):
             finetune(
                 **DIGITS,
                 method="knn",
@@ -174,8 +177,6 @@ def test_a_baseline_of_another_kind_is_found_before_training(tmp_path, monkeypat
 
 
 def test_dry_run(capsys, tmp_path, monkeypatch):
-    from hf_lowlabel.training.runs import summarise
-
     monkeypatch.chdir(tmp_path)
     summarise(finetune(**DIGITS, method="probe", dry_run=True))
     assert "nothing was kept" in capsys.readouterr().out and not list(tmp_path.iterdir())
@@ -212,5 +213,5 @@ def test_a_head_of_several_layers_is_refused():
     model.__dict__["_heads"] = [
         torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 3, bias=False))
     ]  # as MetaFormer's
-    with pytest.raises(UserError, match="expected one linear layer"):
+    with pytest.raises(UserError, match="must be one linear layer with a bias"):
         model.set_classifier(torch.zeros(3, 64), torch.zeros(3))

@@ -1,0 +1,94 @@
+"""How chosen images are answered: with one class, with all that apply, or with a mask; and what is written for that."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.splits import Split
+from ..tasks import get_task
+from .labels import Labels, Task, write_labels, write_text
+
+CONTROL = "class"  # name of the choice in our labeling interface, which is the key of its value in JSON-MIN
+
+
+@dataclass(frozen=True)
+class Kind:
+    """covers: a budget has to reach every class. on_page: our own page can label it. interface: class names -> body of
+    Label Studio's interface. write: the files to answer in. next_step: HTML.
+    """
+
+    covers: bool
+    on_page: bool
+    interface: Callable[[list[str]], str]
+    write: Callable[[Path, Task], None]
+    next_step: str
+
+
+def kind_of(task: str) -> Kind:
+    """How the images of a task are answered. Raises UserError for a task there is none of."""
+    return KINDS[get_task(task).labeling]
+
+
+def _choices(choice: str) -> Callable[[list[str]], str]:
+    """choice: "single" or "multiple", as Label Studio calls it."""
+
+    def interface(class_names: list[str]) -> str:
+        inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in class_names)
+        return f'<Choices name="{CONTROL}" toName="image" choice="{choice}" showInline="true">{inside}\n  </Choices>'
+
+    return interface
+
+
+def _brushes(class_names: list[str]) -> str:
+    inside = "".join(f'\n    <Label value="{html.escape(name, True)}"/>' for name in class_names)
+    return f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
+
+
+def _write_classes(folder: Path, task: Task) -> None:
+    if task.class_names:
+        write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
+    write_labels(folder / "labels.csv", task, Labels())
+
+
+def _write_masks(folder: Path, task: Task) -> None:
+    Split(
+        dataset=task.dataset,
+        config=task.config,
+        revision=task.revision,
+        seed=task.seed,
+        class_names=task.class_names,
+        labeled={**task.labeled, **dict.fromkeys(task.files.values())},
+        validation=task.validation,
+        test=task.test,
+    ).save(folder / "split.json")
+
+
+KINDS = {
+    "class": Kind(
+        covers=True,
+        on_page=True,
+        interface=_choices("single"),
+        write=_write_classes,
+        next_step="label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then "
+        "<code>hf-lowlabel split --from</code> this folder",
+    ),
+    "classes": Kind(
+        covers=False,
+        on_page=False,
+        interface=_choices("multiple"),
+        write=_write_classes,
+        next_step="label them in Label Studio, and write what you answered as <code>a;b</code> into the column "
+        "<code>label</code> of a metadata.csv beside the images",
+    ),
+    "mask": Kind(
+        covers=False,
+        on_page=False,
+        interface=_brushes,
+        write=_write_masks,
+        next_step="paint their masks in Label Studio, put them beside the images of the data set, and train with "
+        "split.json",
+    ),
+}

@@ -1,0 +1,183 @@
+"""A saved model on new images and data: the same numbers as in training, and answers that others can read."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_lowlabel import evaluate, finetune, predict
+from hf_lowlabel.cli import main
+from hf_lowlabel.errors import UserError
+
+from .conftest import MULTILABEL, SEGMENT, SMALL
+
+NAMES = ["ground", "light", "dark"]
+
+
+def test_predict_lists_what_it_cannot_read(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path / "run"), **SMALL)
+    (tmp_path / "new").mkdir()
+    Image.new("L", (40, 30), 200).save(tmp_path / "new" / "gray.png")
+    Image.new("CMYK", (20, 30)).save(tmp_path / "new" / "cmyk.jpg")
+    (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
+    said = predict(tmp_path / "new", run.folder, output=tmp_path / "out.csv", top=2)
+    rows, skipped = said
+    assert said.to_pandas()["class"].tolist() == [r["class"] for r in rows] and "2 images, 1 skipped" in repr(said)
+    assert [r["class"] in ("dark", "light") for r in rows] == [True, True]
+    assert [s[0].endswith("broken.png") for s in skipped] == [True]
+    with open(tmp_path / "out.csv") as f:
+        read = list(csv.DictReader(f))
+    assert [float(r["confidence"]) + float(r["confidence_2"]) for r in read] == pytest.approx([1, 1], abs=1e-5)
+    predict([str(tmp_path / "new" / "gray.png")], str(run.folder), output=str(tmp_path / "out.parquet"))
+    assert (tmp_path / "out.parquet").stat().st_size > 0
+    before = (tmp_path / "out.csv").read_bytes()
+    with pytest.raises(UserError, match="out.csv is there already. Give another --output, or --overwrite"):
+        predict(tmp_path / "new", run.folder, output=tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == before
+    predict(tmp_path / "new", run.folder, output=tmp_path / "out.csv", overwrite=True)
+    assert (tmp_path / "out.csv").read_bytes() != before
+    with pytest.raises(UserError, match="None of 1 images could be read"):
+        predict([str(tmp_path / "new" / "broken.png")], str(run.folder), output=None)
+    with pytest.raises(UserError, match="ends in .csv or .parquet"):
+        predict([str(tmp_path / "new")], str(run.folder), output="x.txt")
+    with pytest.raises(UserError, match="Give 1 to 2"):
+        predict([str(tmp_path / "new")], str(run.folder), top=3)
+
+
+def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):
+    """The image processor saved with the model does what evaluation does."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import hf_lowlabel.models  # noqa: F401  cnn6_16
+
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path), stored_size=20, **SMALL)
+    files = sorted((photos / "labeled").rglob("*.png"))[:6]
+    rows, _ = predict([str(f) for f in files], str(run.folder), output=None)
+    processor, model = (
+        AutoImageProcessor.from_pretrained(tmp_path),
+        AutoModelForImageClassification.from_pretrained(tmp_path).eval(),
+    )
+    with torch.no_grad():
+        inputs = processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")
+        p = model(**inputs).logits.softmax(1)
+    assert [r["class"] for r in rows] == [model.config.id2label[i] for i in p.argmax(1).tolist()]
+    assert [r["confidence"] for r in rows] == pytest.approx(p.amax(1).tolist(), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def segmenter(masked, tmp_path_factory):
+    """Good enough that all three classes are predicted."""
+    settings = dict(
+        SEGMENT, method="supervised", max_steps=30, learning_rate=0.01, method_args=dict(ema_decay=0.9), num_labels=8
+    )
+    return finetune(
+        **settings, dataset=str(masked), classes=NAMES, output_dir=str(tmp_path_factory.mktemp("segmenter") / "run")
+    )
+
+
+@pytest.mark.pictures
+def test_evaluate_finds_the_test_images_again(segmenter, masked, tmp_path, capsys):
+    again = evaluate(str(segmenter.folder), str(masked))
+    assert again["confusion"] == segmenter.metrics["confusion"] and again["miou"] == segmenter.metrics["miou"]
+    windows = evaluate(str(segmenter.folder), str(masked), window=16, task="segmentation")
+    assert windows["pixels"] == again["pixels"] and windows["confusion"] != again["confusion"]
+    assert (
+        main(
+            [
+                "evaluate",
+                "--model",
+                str(segmenter.folder),
+                "--dataset",
+                str(masked),
+                "--output",
+                str(tmp_path / "report"),
+            ]
+        )
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert f"{segmenter.metrics['miou']:.4f}" in text and "ground 0." in text
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {"metrics.json", "confusion.png", "predictions.png"}
+
+
+def test_predicted_masks_decode_to_the_same_classes(segmenter, tmp_path):
+    """By PIL alone, at the size of the image as a viewer shows it: turned upright, whatever its mode."""
+    rng = np.random.default_rng(3)
+    (tmp_path / "new" / "deep").mkdir(parents=True)
+    pixels = rng.integers(90, 160, (30, 44, 3), dtype=np.uint8)
+    pixels[4:20, 6:20], pixels[8:24, 26:40] = 230, 20
+    Image.fromarray(pixels).save(tmp_path / "new" / "a.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "new" / "deep" / "a.tif")
+    turned = Image.Exif()
+    turned[274] = 6  # lies on its side
+    Image.fromarray(pixels).save(tmp_path / "new" / "a.jpg", exif=turned)
+    (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
+    rows, skipped = predict([str(tmp_path / "new")], str(segmenter.folder), output=str(tmp_path / "out"))
+    assert [s[0].endswith("broken.png") for s in skipped] == [True]
+    assert sorted(r["mask"] for r in rows) == ["masks/a-2.png", "masks/a.png", "masks/deep/a.png"]
+    sizes = {r["file"].rpartition("new/")[2]: Image.open(tmp_path / "out" / r["mask"]).size for r in rows}
+    assert sizes == {"a.png": (44, 30), "a.jpg": (30, 44), "deep/a.tif": (44, 30)}
+    row = next(r for r in rows if r["file"].endswith("new/a.png"))
+    mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
+    with torch.no_grad():
+        mean, std = (
+            torch.tensor(v)[:, None, None]
+            for v in (segmenter.model.config.image_mean, segmenter.model.config.image_std)
+        )
+        x = (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std
+        expected = segmenter.model.eval()(x[None]).logits[0].argmax(0).numpy()
+    assert (mask == expected).mean() > 0.999 and set(np.unique(mask)) == {0, 1, 2}
+    assert [row[f"share_{n}"] for n in NAMES] == pytest.approx([(mask == k).mean() for k in range(3)], abs=1e-5)
+    assert (np.asarray(Image.open(tmp_path / "out" / row["overlay"])) != pixels).any()
+    with open(tmp_path / "out" / "masks.csv") as f:
+        assert [r["file"] for r in csv.DictReader(f)] == [r["file"] for r in rows]
+
+
+def test_predict_from_the_command_line(segmenter, masked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = str(masked / "images" / "00.png")
+    assert main(["predict", image, "--model", str(segmenter.folder), "--window", "16"]) == 0
+    assert "wrote 1 predictions to predictions" in capsys.readouterr().out
+    assert (tmp_path / "predictions" / "masks" / "00.png").is_file() and (
+        tmp_path / "predictions" / "overlays" / "00.png"
+    ).is_file()
+    assert main(["predict", image, "--model", str(segmenter.folder), "--task", "classification"]) == 2
+    assert "This is a model for segmentation, not for classification." in capsys.readouterr().err
+
+
+def test_masks_of_other_classes_are_refused(segmenter, masked):
+    with pytest.raises(
+        UserError, match="classes of .* are sky, light, dark, and those of the model or split ground, light, dark"
+    ):
+        evaluate(str(segmenter.folder), str(masked), dataset_split="train", classes=["sky", "light", "dark"])
+
+
+def test_the_pipeline_of_transformers_gives_the_same_masks(segmenter, masked):
+    from transformers import pipeline
+
+    import hf_lowlabel.models.segmentation  # noqa: F401
+
+    file = masked / "images" / "01.png"
+    parts = pipeline("image-segmentation", model=str(segmenter.folder))(str(file))
+    rows, _ = predict([str(file)], str(segmenter.folder), output=None)
+    for part in parts:
+        share = (np.asarray(part["mask"]) > 0).mean()
+        assert share == pytest.approx(rows[0][f"share_{part['label']}"], abs=2e-3)
+
+
+def test_several_classes_of_an_image(few_images, tmp_path):
+    """Every class with its probability; those above one half by name."""
+    run = finetune(**MULTILABEL, method="supervised", output_dir=tmp_path / "run")
+    assert evaluate(run.folder, "scenes")["map"] == run.metrics["map"]
+    Image.new("RGB", (20, 30), (200, 30, 30)).save(tmp_path / "a.png")
+    (row,), _ = predict(tmp_path / "a.png", run.folder, task="multilabel")
+    names = [run.model.config.id2label[k] for k in range(4)]
+    above = [name for name in names if row[f"confidence_{name}"] > 0.5]
+    assert list(row) == ["file", "classes", *(f"confidence_{name}" for name in names)]
+    assert row["classes"] == (";".join(above) or "none")
+    with pytest.raises(UserError, match="This is a model for multilabel, not for classification"):
+        evaluate(run.folder, "digits", task="classification")
+    with pytest.raises(UserError, match="window slides over images for segmentation"):
+        predict(tmp_path / "a.png", run.folder, window=8)

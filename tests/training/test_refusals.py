@@ -1,0 +1,172 @@
+"""Errors that stop a run before anything is computed, and whose folder it is."""
+
+import errno
+import fcntl
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from hf_lowlabel import finetune, load_segmentation, load_source, make_split
+from hf_lowlabel.arguments import DataArguments
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.tasks import get_task
+from hf_lowlabel.training.folder import claim, release
+
+from .conftest import SEGMENT, SMALL, rewrite
+
+BOTH_MASKS = ["ground", "light", "dark"]
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (dict(num_labels=8, split="x.json"), "not both"),
+        (dict(), "one of them is needed"),
+        (dict(num_labels=1, class_balanced=True), "1 labels cannot cover 2 classes when class-balanced"),
+        (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
+        (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
+        (dict(num_labels=8, method_args={"tau": "high"}), "tau of fixmatch is 'high'. Use a number"),
+        (dict(num_labels=8, stored_size=8), "A stored_size of 8 px is below the image_size of 16 px"),
+        (dict(num_labels=8, stored_size=18), "Give a multiple of 4 above it, for example 16"),
+        (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
+        (dict(num_labels=8, device="gpu"), "There is no device 'gpu'"),
+        (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
+        (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
+        (dict(num_labels=8, init_from="."), "There is neither config.json nor objective.safetensors"),
+    ],
+)
+def test_bad_input_is_refused(bad, words, photos, tmp_path):
+    with pytest.raises(UserError) as e:
+        finetune(**{**SMALL, "dataset": str(photos / "labeled"), "output_dir": str(tmp_path / "run"), **bad})
+    assert words in str(e.value), str(e.value)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
+    shutil.copytree(photos / "labeled", tmp_path / "data")
+    source = load_source(str(tmp_path / "data"))
+    split = make_split(source, 8, test_fraction=0.25)
+    victim = next(iter(split.labeled))
+    size = (tmp_path / "data" / victim).stat().st_size
+    (tmp_path / "data" / victim).write_bytes(b"\0" * size)
+    split.save(tmp_path / "split.json")
+    with pytest.raises(UserError) as e:
+        finetune(
+            dataset=str(tmp_path / "data"),
+            split=str(tmp_path / "split.json"),
+            max_bad=0.5,
+            output_dir=str(tmp_path / "run"),
+            **SMALL,
+        )
+    assert victim in str(e.value) and "1 labeled images cannot be read" in str(e.value)
+
+
+def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8)
+    with pytest.raises(UserError, match="not empty .*--resume .*--init-from"):
+        finetune(**settings, output_dir=str(tmp_path / "full"))
+    assert (tmp_path / "full" / "thesis.tex").read_text() == "mine"
+    (tmp_path / "used").mkdir()
+    with open(tmp_path / "used" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        with pytest.raises(UserError, match="in use by process 4711"):
+            finetune(**settings, output_dir=str(tmp_path / "used"))
+
+
+def test_a_folder_is_one_runs_alone_until_it_is_released(tmp_path):
+    held = claim(tmp_path / "run", resume=False)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        claim(tmp_path / "run", resume=True)
+    release(held)
+    release(claim(tmp_path / "run", resume=False))
+    assert not list(held.iterdir())
+
+
+def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, caplog):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert claim(tmp_path / "run", resume=False) == tmp_path / "run"
+    assert "cannot be locked (No locks available)" in caplog.text
+    release(tmp_path / "run")
+
+
+def test_bad_input_found_late_leaves_an_empty_folder(photos, tmp_path):
+    settings = dict(
+        SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", output_dir=str(tmp_path / "run")
+    )
+    with pytest.raises(UserError, match="no score to stop by.*--validation N"):
+        finetune(**settings, early_stopping=2)
+    assert not list((tmp_path / "run").iterdir())
+    finetune(**settings)
+
+
+SQUARE = np.zeros((24, 24), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "pixels, settings, words",
+    [
+        (dict(_00=np.zeros((20, 20), np.uint8)), {}, "There is a mask of 20 x 20 px for image '00.png' of 24 x 24 px"),
+        (dict(_03=SQUARE + 9), dict(classes=BOTH_MASKS), "The mask of image '03.png' has the value 9"),
+        (dict(_03=None), {}, "The image '03.png' is without a mask"),
+        ({}, dict(classes=["a", "b"]), "has the value 2"),
+        ({}, dict(classes=["a", "b", "b"]), "with different names"),
+        ({}, dict(mask_format="colors", classes=BOTH_MASKS), "Mask format 'colors' needs the colour of each class"),
+        ({}, dict(architecture="unett"), "unknown architecture 'unett': did you mean 'unet'"),
+        (
+            {},
+            dict(class_balanced=True),
+            "class_balanced is a setting of --task classification, and this is a run of segmentation",
+        ),
+        (
+            {},
+            dict(task="classification", method="fixmatch"),
+            "architecture is a setting of --task segmentation, and this is a run of classification",
+        ),
+        ({}, dict(method="flexmatch"), "flexmatch is a method for classification"),
+        ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
+        ({}, dict(metric_for_best_model="sel"), "metric_for_best_model is 'sel'"),
+        ({}, dict(scale=[1.5, 0.5]), "It must be two factors"),
+        ({}, dict(split=None), "one of them is needed"),
+        ({}, dict(method="cutmix", batch_size=1), "sees 1 unlabeled image, but CutMix mixes at least 2"),
+        ({}, dict(test_dataset_split="validation"), "There is no folder for split 'validation'"),
+    ],
+)
+def test_bad_input_of_segmentation_is_refused(pixels, settings, words, masked, tmp_path):
+    shutil.copytree(masked, tmp_path / "data")
+    rewrite(tmp_path / "data", **pixels)
+    (tmp_path / "labeled.txt").write_text("00\n03\n")
+    given = {k: v for k, v in SEGMENT.items() if k != "num_labels"}
+    given |= dict(
+        dataset=str(tmp_path / "data"),
+        split=str(tmp_path / "labeled.txt"),
+        method="supervised",
+        output_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(UserError) as e:
+        finetune(**{**given, **settings})
+    assert words in str(e.value), str(e.value)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_manifest_that_names_an_image_without_a_mask_is_refused(masked):
+    source = load_segmentation(masked)
+    for part in ("labeled", "validation", "test"):
+        parts = {"labeled": {"00.png": None}, "validation": ["01.png"], "test": ["02.png"]}
+        parts[part] = {"15.png": None} if part == "labeled" else ["15.png"]
+        split = Split(dataset=source.name, class_names=source.class_names, **parts)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(UserError, match="Image '15.png' of the split has no mask"),
+        ):
+            patch.setattr(Split, "load", lambda path: split)
+            get_task("segmentation").read_split(DataArguments(masked, split="split.json"), source)
