@@ -75,7 +75,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         recorder.tests_on(dataset, at.test)
     identity = setup.identity(config, dataset, split, None if shards else cache)
     if shards:
-        identity["data"]["number of processes"] = str(world())
+        identity["data"]["number of processes"] = world()
     loop = Loop(
         objective,
         lambda start: pretrain_batches(stream, list(stream.transform.views), start),

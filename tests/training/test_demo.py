@@ -1,35 +1,48 @@
-"""The two demos on digits, from the first image to the last file, with steps too few to learn."""
+"""The demonstrations, from the first image to the last file, with steps too few to learn."""
 
 import json
 
 import pytest
 
-from hf_lowlabel import demo
+from hf_lowlabel.data import shapes
 from hf_lowlabel.data.splits import Split
+from hf_lowlabel.demo import demo
 from hf_lowlabel.demo_active import active_demo
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.tasks import TASKS, demos, get_task
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    for settings in (*demo.PRETRAIN.values(), demo.FINETUNE):
+    monkeypatch.setattr(shapes, "SIZES", {"train": 60, "validation": 10, "test": 20})
+    stages = [stage.settings for task in TASKS for stage in get_task(task).demo.stages]
+    for settings in (*stages, *demos.DIGITS_PRETRAIN.values(), demos.DIGITS_FINETUNE):
         monkeypatch.setitem(settings, "max_steps", 3)
         monkeypatch.setitem(settings, "batch_size", 10)
 
 
-def test_few_labels(tmp_path):
-    runs = demo.demo(str(tmp_path / "demo"), num_labels=20, seed=1)
+@pytest.mark.parametrize("task, test", [("classification", 359), ("multilabel", 20), ("segmentation", 20)])
+def test_few_labels(task, test, tmp_path):
+    kind = get_task(task)
+    runs = demo(task, tmp_path / "demo", num_labels=20, seed=1)
     found = json.loads((tmp_path / "demo/results.json").read_text())
-    assert found["simclr + priors + flexmatch"] == runs["model"].metrics["accuracy"]
+    assert list(runs) == [stage.name for stage in kind.demo.stages]
+    for stage in kind.demo.stages:
+        assert stage.verb == "pretrain" or found[stage.title] == runs[stage.name].metrics[kind.score.key]
     split = Split.load(tmp_path / "demo/split.json")
-    assert len(split.labeled) == 20 and len(split.test) == 359
+    assert len(split.labeled) == 20 and len(json.loads((tmp_path / "demo/model/run.json").read_text())["lineage"]) > 1
     assert all(Split.load(run.folder / "split.json").hash == split.hash for run in runs.values())
-    assert runs["model"].config.prior == str(tmp_path / "demo/priors.safetensors")
+    assert runs["model"].metrics["images"] == test
+    if task == "classification":
+        assert runs["model"].config.training.prior == str(tmp_path / "demo/priors.safetensors")
     assert "| supervised, same labels |" in (tmp_path / "demo/model/README.md").read_text()
     with pytest.raises(UserError, match="is not empty"):
-        demo.demo(str(tmp_path / "demo"))
-    with pytest.raises(UserError, match="dino.*simclr"):
-        demo.demo(str(tmp_path / "other"), pretraining="dino")
+        demo(task, tmp_path / "demo")
+
+
+def test_a_task_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="unknown task 'segmentaton': did you mean 'segmentation'"):
+        demo("segmentaton", tmp_path / "demo")
 
 
 def test_chosen_labels(tmp_path):
@@ -40,6 +53,6 @@ def test_chosen_labels(tmp_path):
     assert set(chosen.labeled) != set(random.labeled) and found["classes_chosen"] == len(set(chosen.labeled.values()))
     seen = Split.load(runs["pretrained"].folder / "split.json")
     assert not seen.labeled and seen.test == chosen.test
-    assert runs["model"].config.prior and not runs["random"].config.prior
+    assert runs["model"].config.training.prior and not runs["random"].config.training.prior
     with pytest.raises(UserError, match="is not empty"):
         active_demo(str(tmp_path / "demo"))
