@@ -58,14 +58,14 @@ def open_dataset(
         MissingSplit: there is no such split.
         UserError: it cannot be read; the message says why and what to do.
     """
-    if isinstance(dataset, ImageDataset):
-        if split not in ("train", dataset.split):
-            raise MissingSplit(f"There is no split {split!r} in {dataset!r}. Open that split, and give what is opened.")
-        return dataset
     if not isinstance(dataset, (str, Path)):
         if config is not None or revision is not None:
             raise UserError("A data set in memory has no config and no revision. Leave them out.")
-        return targets.table(memory_table(dataset, targets, split, image_column))
+        if not isinstance(dataset, ImageDataset):
+            return targets.table(memory_table(dataset, targets, split, image_column))
+        if split not in ("train", dataset.split):
+            raise MissingSplit(f"There is no split {split!r} in {dataset!r}. Open that split, and give what is opened.")
+        return dataset
     name, path = str(dataset), Path(dataset).expanduser()
     if was_in_memory(name):  # as training.yaml of a run has it
         raise UserError(f"The data of this run was {name}, which is not in its folder. Give the data itself.")

@@ -130,6 +130,15 @@ def test_masks(tmp_path, make):
     assert not alone.has_target.any() and make_split(found, 1).labeled == {"0.png": None}
 
 
+def test_what_is_open_already(tmp_path, make):
+    found = load_source(str(make.files(tmp_path, FILES)))
+    assert load_source(found) is found
+    with pytest.raises(MissingSplit, match="Open that split"):
+        load_source(found, split="test")
+    with pytest.raises(UserError, match="no config and no revision"):
+        load_source(found, config="small")
+
+
 def test_what_cannot_be_read(tmp_path, make):
     path = str(make.files(tmp_path, ["1.png"]) / "1.png")
     for data, message in (

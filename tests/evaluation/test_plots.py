@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_lowlabel.evaluation import classification, metrics, plots
+from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_curves_have_a_panel_for_each_kind_of_number(tmp_path, figures):
     rows = [*log(), {"step": 200, "loss": float("nan"), "note": "text", "learning_rate": True}]
     path = plots.curves(rows, tmp_path / "curves.png", title="digits, 40 labels for $5")
     panels = {ax.get_title(loc="left"): ax for ax in figures[0].axes}
-    assert list(panels) == [plots.LOSS, plots.PSEUDO, plots.ACCURACY, plots.SPREAD, plots.RATE]
+    assert list(panels) == [panels_of.LOSS, panels_of.PSEUDO, panels_of.ACCURACY, panels_of.SPREAD, panels_of.RATE]
     named = {title: {text.get_text() for text in ax.get_legend().get_texts()} for title, ax in panels.items()}
-    assert named[plots.LOSS] == {"loss", "supervised"} and named[plots.ACCURACY] == {"accuracy", "knn accuracy"}
-    accuracy = panels[plots.ACCURACY].lines[0]
+    assert named[panels_of.LOSS] == {"loss", "supervised"} and named[panels_of.ACCURACY] == {"accuracy", "knn accuracy"}
+    accuracy = panels[panels_of.ACCURACY].lines[0]
     np.testing.assert_allclose(accuracy.get_xdata(), [0, 50, 100, 150])
     np.testing.assert_allclose(accuracy.get_ydata(), [0, 25, 50, 75])  # per cent
     check(path)

@@ -43,7 +43,7 @@ def test_round_trip(tmp_path):
 
 def test_bad_files_are_named(tmp_path):
     path = tmp_path / "run.json"
-    with pytest.raises(UserError, match="found no"):
+    with pytest.raises(UserError, match=r"There is no .*run\.json"):
         f.RunRecord.from_json(path)
     path.write_text("{")
     with pytest.raises(UserError, match="not JSON"):
