@@ -111,6 +111,9 @@ def test_objects_pass_through():
     """A data set, a network and a method of the user's own; what is written down is what they are."""
 
     class Mine(FinetuneObjective):
+        def forward(self, batch, t):
+            return {"loss": 0.0}
+
         defaults = {"batch_size": 3}
 
     rows, network = [("a.png", "cat")], object()
@@ -119,7 +122,7 @@ def test_objects_pass_through():
     assert config.training.batch_size == 3 and config.training.optimizer == "sgd"
     Mine.defaults = {"momentum": 0.9}
     assert "unknown key in the defaults of Mine 'momentum'" in refused(finetune, method=Mine)
-    assert recorded(config)["model"] == "a object in memory" and recorded(config)["method"] == "mine"
+    assert recorded(config)["model"] == "an object in memory" and recorded(config)["method"] == "mine"
     assert "Give a name (`hf-lowlabel methods`) or a subclass of FinetuneObjective" in refused(finetune, method=object)
 
 

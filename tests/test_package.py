@@ -27,6 +27,9 @@ def test_import_is_light():
 @pytest.mark.parametrize("name", hf_lowlabel.__all__)
 def test_help_describes_every_argument(name):
     value = getattr(hf_lowlabel, name)
+    if inspect.ismodule(value):
+        assert all(inspect.getdoc(getattr(value, function)) for function in value.__all__)
+        return
     if not callable(value):
         assert isinstance(value, dict) and f"`{name}`" in hf_lowlabel.__doc__  # help() of a dict speaks of dicts
         return
