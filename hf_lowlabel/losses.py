@@ -11,10 +11,9 @@ Self-supervised losses: `byol_loss`, `negative_cosine` (SimSiam), `nt_xent` (Sim
 Supervised and consistency losses: `cross_entropy` over all ranks, `masked_mean`, `entropy` and `kl`. The class axis is
 1, so that logits [B, K] and [B, K, H, W] both fit.
 
-Pseudo-labels: `sharpen` (MixMatch), `align` (ReMixMatch), `mixup`, and the rules by which one counts: `Fixed`
-(FixMatch), `Flex`, `Free`, `Soft`, `Ada`, `Uda` and `Prior` (AS3L). A rule is a module: rule(p, index, p_labeled, t)
--> (target,
-weight).
+Pseudo-labels: `sharpen` (MixMatch), `align` (ReMixMatch), `mixup`, and the rules by which one counts, modules that are
+called as rule(p, index, p_labeled, t) -> (target, weight): `Fixed` (FixMatch), `Flex`, `Free`, `Soft`, `Ada`, `Uda` and
+`Prior` (AS3L).
 
 Schedules of a loss's weight: `linear_rampup` and `sigmoid_rampup`, of the share of training that is done.
 """

@@ -33,8 +33,7 @@ class MultiLabelSupervised(Supervised):
         logits = self.model(torch.cat(views)).logits.float()  # [B or 2B, K]
         target = torch.cat([batch["labeled"]["target"]] * len(views))
         smoothed = target * (1 - self.label_smoothing) + self.label_smoothing / 2
-        right = ((logits > 0) == (target > 0.5)).float().mean()
-        return {"loss": bce(logits, smoothed), "train_accuracy": right}
+        return {"loss": bce(logits, smoothed), "train_accuracy": ((logits > 0) == (target > 0.5)).float().mean()}
 
 
 class MultiLabelMeanTeacher(MeanTeacher):
