@@ -127,6 +127,8 @@ def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsy
         2,
         "--max-steps",
         1,
+        "--pretrain-steps",
+        2,
         "--output=out",
     )
     run(monkeypatch, tmp_path, "masks_accuracy", *common, "--seeds", 0, "--methods", "supervised-weak")
