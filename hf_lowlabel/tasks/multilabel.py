@@ -19,7 +19,7 @@ from torch import nn
 
 from ..arguments import Config, DataArguments
 from ..data import shapes
-from ..data.dataset import ImageDataset, Origin, make_dataset
+from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..data.folders import FileReader, image_files, metadata_file, metadata_rows, split_root
 from ..data.labels import class_order, label_column, label_text
 from ..data.tables import ID_COLUMNS, Table, is_image
@@ -37,7 +37,7 @@ from .parts import Examples, Findings
 
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
-VISIBLE = 20  # px of a shape from which it counts as shown
+VISIBLE, GRAY = 20, np.uint8(128)  # of the embedded set: px of a shape that is shown, value of the ground
 SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -104,12 +104,12 @@ def label_list(value: Any, id: str, names: Sequence[str] | None = None) -> list[
 
 
 def scenes(split: str = "train") -> ImageDataset:
-    """The embedded set: the generated images of `shapes`, and which of its four shapes are in each of them."""
-    source, names = shapes.shapes(split), shapes.CLASSES[1:]
-    masks = (shapes.draw(split, i)[1] for i in range(len(source)))
-    labels = np.array([[(mask == k).sum() >= VISIBLE for k in range(1, len(names) + 1)] for mask in masks], np.int8)
-    origin = Origin("scenes", split, license=source.license)
-    return make_dataset(origin, source.ids, labels, names, source.ids, source.reader)
+    """The embedded set: the shapes of `shapes` on a gray ground, and which of the four kinds are in each image."""
+    ids, names = shapes.shapes(split).ids, shapes.CLASSES[1:]
+    drawn = [shapes.draw(split, i) for i in range(len(ids))]
+    labels = np.array([[(mask == k).sum() >= VISIBLE for k in range(1, len(names) + 1)] for _, mask in drawn], np.int8)
+    reader = ArrayReader(np.stack([np.where(mask[..., None], pixels, GRAY) for pixels, mask in drawn]))
+    return make_dataset(Origin("scenes", split, license="cc0-1.0"), ids, labels, names, ids, reader)
 
 
 class MultiLabel(Classification):
@@ -133,12 +133,12 @@ class MultiLabel(Classification):
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",
-        40,
-        dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=48)
-        | dict(max_steps=600, batch_size=16, learning_rate=3e-3, logging_steps=100, method_args=dict(ema_decay=0.99)),
+        100,
+        dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=64)
+        | dict(max_steps=300, batch_size=16, learning_rate=3e-3, logging_steps=100, method_args=dict(ema_decay=0.99)),
         (
             Stage("supervised", "supervised, labels alone", dict(method="supervised")),
-            Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=3)),
+            Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=2)),
         ),
     )
 
