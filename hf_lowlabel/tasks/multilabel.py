@@ -135,7 +135,7 @@ class MultiLabel(Classification):
         "scenes",
         100,
         dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=64)
-        | dict(max_steps=300, batch_size=16, learning_rate=3e-3, logging_steps=100, method_args=dict(ema_decay=0.99)),
+        | dict(max_steps=300, batch_size=16, learning_rate=3e-3, eval_steps=100, method_args=dict(ema_decay=0.99)),
         (
             Stage("supervised", "supervised, labels alone", dict(method="supervised")),
             Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=2)),
