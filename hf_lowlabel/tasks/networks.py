@@ -102,9 +102,9 @@ def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool =
     stored = views.stored_size or (size if size < 64 or side <= size else size + margin)
     if (stored - size) % 4:
         raise UserError(
-            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple "
-            f"of 4 above it, for example {size + 4 * round((stored - size) / 4)}: evaluation and the saved image processor "
-            "then cut out the same pixels."
+            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple of "
+            f"4 above it, for example {size + 4 * round((stored - size) / 4)}: the saved image processor then cuts out the "
+            "pixels of evaluation."
         )
     return size, stored
 
