@@ -103,8 +103,8 @@ def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool =
     if (stored - size) % 4:
         nearest = size + 4 * round((stored - size) / 4)
         raise UserError(
-            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple of 4 "
-            f"above it, for example {nearest}: the saved image processor then cuts out the pixels of evaluation."
+            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple "
+            f"of 4 above it, for example {nearest}: the saved image processor then cuts out the pixels of evaluation."
         )
     return size, stored
 
