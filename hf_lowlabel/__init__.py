@@ -58,7 +58,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
         evaluate as evaluate,
         predict as predict,
     )
-    from .selection import (
+    from .selection.verbs import (
         priors as priors,
         select as select,
     )
@@ -89,8 +89,8 @@ _HOMES = {
     "make_split": "data",
     "Split": "data",
     "ImageDataset": "data",
-    "select": "selection",
-    "priors": "selection",
+    "select": "selection.verbs",
+    "priors": "selection.verbs",
     "push": "hub.push",
     "report": "hub.report",
     "LowLabelForImageClassification": "models",

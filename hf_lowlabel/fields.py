@@ -111,9 +111,9 @@ def coerce(s: Setting, value: Any) -> Any:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
     if s.kind is list and isinstance(value, (str, list, tuple)):
         entries = [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else value
-        found = [_entry(s, v) for v in entries]
-        if None not in found:
-            return found
+        listed = [_entry(s, v) for v in entries]
+        if None not in listed:
+            return listed
         raise UserError(f"{s.name} is {value!r}. Every entry of the list must be {_NOUNS[s.of]}.")
     found = dict(value) if s.kind is dict and isinstance(value, Mapping) else _scalar(s.kind, value)
     if found is None:

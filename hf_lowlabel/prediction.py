@@ -146,14 +146,15 @@ def test_images(
         return images, chosen.resolve(images).test
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
-        images = task.test_dataset(data, names)
+        tested = task.test_dataset(data, names)
     except MissingSplit as error:
         raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
-    if images is None:
+    if tested is None:
         raise MissingSplit(
             f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
             "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
         )
+    images = tested
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
         raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")

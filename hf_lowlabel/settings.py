@@ -25,12 +25,12 @@ def resolve(config: Config) -> Config:
     """
     verb, task = config.verb, get_task(config.task)
     method = task.method(verb, config.method if config.method is not None else task.default_methods[verb])
-    if not isinstance(method, type) or getattr(method, "verb", None) != verb:
+    if not isinstance(method, type) or not issubclass(method, Method) or method.verb != verb:
         base = "PretrainObjective" if verb == "pretrain" else "FinetuneObjective"
         raise UserError(
             f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}."
         )
-    if not method.frozen and method.forward is Objective.forward:
+    if issubclass(method, Objective) and method.forward is Objective.forward:
         raise UserError(
             f"{method.__name__} has no forward(batch, t), the loss of a method. See help(hf_lowlabel.Objective)."
         )

@@ -65,8 +65,8 @@ def run_folder(config: Config) -> Iterator[Path]:
     """The claimed folder of a run; that of a dry run vanishes, and so does what bad input has left."""
     args = config.training
     if args.dry_run:
-        with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as dry:
+            yield Path(dry)
         return
     folder = claim(args.output_dir or default_folder(config), args.resume)
     try:

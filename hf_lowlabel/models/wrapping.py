@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ..errors import UserError
@@ -42,7 +44,7 @@ def encoder_of_module(module: nn.Module) -> LowLabelBackbone:
     return backbone
 
 
-def fill_from_module(model: nn.Module, module: nn.Module) -> None:
+def fill_from_module(model: Any, module: nn.Module) -> None:
     """Copy the tensors of a timm module into a model of the same architecture; a head of another size stays fresh.
 
     Raises:

@@ -228,7 +228,8 @@ class Task(Speaker):
         """A saved model in eval mode on its device."""
 
     def names_of(self, model: nn.Module) -> list[str]:
-        return [model.config.id2label[i] for i in range(model.config.num_labels)]
+        config: Any = model.config
+        return [config.id2label[i] for i in range(config.num_labels)]
 
     @abc.abstractmethod
     def caches(

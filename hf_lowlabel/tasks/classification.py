@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Classification(Task):
     name = "classification"
     product = "classifier"
     pipeline_tag = "image-classification"
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "Accuracy", hub="accuracy"),
         Metric("top5_accuracy", "Top-5 accuracy"),
         Metric("balanced_accuracy", "Balanced accuracy"),

@@ -49,7 +49,7 @@ class MultiLabelTargets(Targets):
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, _ = split_root(path, split)
-        files, rows, columns = image_files(root), [], []
+        files, rows, columns = image_files(root), list[Any](), list[Any]()
         ids, metadata = [file.id for file in files], metadata_file(root)
         if metadata is not None:
             rows, columns = metadata_rows(metadata, ids)

@@ -93,7 +93,7 @@ def squares_per_image(dataset: ImageDataset) -> int:
 
 def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:
     """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only."""
-    size = views.image_size or (model_side if fixed else min(model_side or 224, side))
+    size = views.image_size or (model_side if fixed and model_side else min(model_side or 224, side))
     if views.stored_size is not None and views.stored_size < size:
         raise UserError(
             f"A stored_size of {views.stored_size} px is below the image_size of {size} px. Give at least as many."
@@ -101,12 +101,10 @@ def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool =
     margin = 4 * round(size / 28)
     stored = views.stored_size or (size if size < 64 or side <= size else size + margin)
     if (stored - size) % 4:
+        nearest = size + 4 * round((stored - size) / 4)
         raise UserError(
-            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple of "
-            "4 "
-            f"above it, for example {size + 4 * round((stored - size) / 4)}, so that the saved image processor cuts "
-            "out "
-            "the same pixels as evaluation."
+            f"A stored_size of {stored} px is {stored - size} px above the image_size of {size} px. Give a multiple "
+            f"of 4 above it, for example {nearest}: the saved image processor then cuts out the pixels of evaluation."
         )
     return size, stored
 

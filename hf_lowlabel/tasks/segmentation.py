@@ -324,4 +324,5 @@ class Segmentation(Task):
 
 def seen(model: nn.Module) -> dict[str, Sequence[float]]:
     """How a segmenter wants its images normalised."""
-    return dict(mean=model.config.image_mean, std=model.config.image_std)
+    config: Any = model.config
+    return dict(mean=config.image_mean, std=config.image_std)

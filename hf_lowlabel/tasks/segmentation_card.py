@@ -127,7 +127,7 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     seen = dict(mean=model.config.image_mean, std=model.config.image_std)
     evaluate_segmentation(model, images.cache, names, window=window and (window, window), each=keep, **seen)
     tiles = [
-        f"<div class=tile><img alt='' src='{classification_card.inline(strip(*pictures, names))}'>"
+        f"<div class=tile><img alt='' src='{classification_card.inline(strip(pictures, names))}'>"
         f"{escape(str(images.cache.ids[i]))}: IoU {percent(miou)}</div>"
         for miou, i, pictures in worst
     ]
@@ -138,9 +138,10 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     return Findings([("Worst masks", note, body)]) if tiles else Findings()
 
 
-def strip(image: Tensor, truth: Tensor, prediction: Tensor, names: list[str]) -> bytes:
+def strip(pictures: tuple[Tensor, Tensor, Tensor], names: list[str]) -> bytes:
     """PNG: image, truth and prediction side by side."""
-    pixels, truth = image.permute(1, 2, 0).numpy(), truth.numpy()
+    image, mask, prediction = pictures
+    pixels, truth = image.permute(1, 2, 0).numpy(), mask.numpy()
     answer = np.where(truth == IGNORE, IGNORE, prediction.numpy()).astype(np.uint8)
     parts = (pixels, overlay(pixels, truth, names), overlay(pixels, answer, names))
     shown = [classification_card.small(Image.fromarray(p)) for p in parts]
