@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .fields import Setting, coerce, setting, settings_in, settings_text
 from .foreign_names import no_such_setting
+
+if TYPE_CHECKING:
+    from .api.types import Data, Model
+    from .methods import AnyMethod
+else:  # types that import torch and datasets are for type checkers alone
+    AnyMethod = Data = Model = Any
 
 SCHEDULES = tuple("cosine fixmatch constant linear poly steps steps-late steps-moam steps-even steps-tuning".split())
 TUNING = dict(verb="finetune", trains=True, of_task=True)  # a way to finetune that only some tasks have
@@ -22,7 +28,7 @@ HERE = dict(may_change=True, private=True)  # where a run is and what becomes of
 class DataArguments:
     """Where images and labels come from, and how images are read."""
 
-    dataset: Any = setting(None, "images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'")
+    dataset: Data = setting(None, "images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'")
     dataset_config: str | None = setting(None, "configuration of a Hub data set")
     dataset_split: str = setting("train", "split that training images come from")
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
@@ -42,7 +48,7 @@ class DataArguments:
     split: str | None = setting(
         None, "split manifest (JSON): which images are labeled and held out; for masks also a list of ids (.txt)"
     )
-    unlabeled_dataset: Any = setting(None, "a second source of images without labels, joined to the first")
+    unlabeled_dataset: Data | None = setting(None, "a second source of images without labels, joined to the first")
     unlabeled_dataset_split: str = setting("train", "split of the second source")
     num_labels: int | None = setting(
         None, "labels to keep, drawn by seed; or give --split", unit="labels", min=1, verb="finetune"
@@ -83,7 +89,7 @@ class DataArguments:
 class ModelArguments:
     """The network: what it starts from, what stands on it, and which of its weights are trained."""
 
-    model: Any = setting(
+    model: Model = setting(
         "resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)"
     )
     model_revision: str | None = setting(None, "revision of a model on the Hub")
@@ -284,7 +290,7 @@ class Config:
         "what is learned: classification (the class of an image), multilabel (all that apply), segmentation (of every "
         "pixel)",
     )
-    method: Any = setting(
+    method: AnyMethod = setting(
         None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix)"
     )
     method_args: dict = setting({}, "hyperparameters of the method, as KEY=VALUE ...")

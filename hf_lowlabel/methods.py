@@ -95,6 +95,9 @@ class Method:
     rule_class: ClassVar[type[nn.Module] | None] = None
 
 
+AnyMethod = str | type[Method] | None  # by its name or as a class; None: the task's own
+
+
 def verb_of(name: str) -> str:
     """The verb of a method of the table, "pretrain" or "finetune"."""
     if name not in METHODS:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,10 @@ from .tasks.base import Task
 from .text import in_memory
 from .yaml_files import read_yaml
 
-Model = Any  # str | Path | torch.nn.Module, which is not imported for its name alone
+if TYPE_CHECKING:
+    from .api.types import Model
+else:  # its parts are not imported for their names alone
+    Model = Any
 
 
 class Predictions(NamedTuple):

@@ -8,6 +8,7 @@ from ..distributed import is_main_process
 from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
+from ..training.loop import Loop
 from ..training.preparing import Run
 from ..training.recording import peak_memory
 
@@ -44,6 +45,7 @@ def tell_dry(run: Run) -> None:
     if not loop.steps:
         print("dry run: features, evaluation and save worked; nothing was kept")
         return
+    assert isinstance(loop, Loop)  # whatever takes steps is one
     steps = config.training.max_steps
     seconds = steps * loop.step_seconds + steps / loop.real_eval_steps() * loop.eval_seconds
     print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from torch import nn
@@ -21,18 +21,27 @@ from . import setup
 from .recording import Recorder
 
 
+class Progress(Protocol):
+    """A training loop, or what stands in its place: how long it was, and what was logged."""
+
+    inner: Any
+    step: int
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
 class Run:
     """A finished (or dry) run, as `pretrain` and `finetune` return it.
 
     config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that
-    was
-    saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by name.
-    history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is made
-    of.
+    was saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by
+    name. history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is
+    made of.
     """
 
     def __init__(
-        self, config: Config, folder: Path, model: nn.Module, metrics: dict, progress: Any, recorder: Recorder
+        self, config: Config, folder: Path, model: nn.Module, metrics: dict, progress: Progress, recorder: Recorder
     ):
         self.config, self.folder, self.model, self.metrics = config, folder, model, metrics
         self.progress, self.recorder = progress, recorder

@@ -3,7 +3,6 @@ back."""
 
 import contextlib
 import json
-import os
 import signal
 from types import SimpleNamespace
 
@@ -101,9 +100,9 @@ def test_a_second_interrupt_ends_the_process_at_once(tmp_path):
     loop, real, waited = make(tmp_path), Loop.train_step, []
 
     def train_step(batch):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         waited.append(True)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return real(loop, batch)
 
     loop.train_step = train_step
