@@ -174,6 +174,28 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
         metrics |= task.evaluate(model, ready.held["test"], ready.names, window=window, folder=ready.folder)
         if (median := median_of_last(loop.history, f"test_{key}")) is not None:
             metrics[f"{key}_median_of_{LAST}"] = median
+    tell_frozen(ready, metrics.get(key))
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
     close(loop, ready.accelerator)
     return Run(ready.config, ready.folder, model, metrics, loop, ready.recorder)
+
+
+def tell_frozen(ready: Prepared, reached: float | None) -> None:
+    """Where the run stands beside what seconds of frozen features give; a warning where that is more."""
+    score = ready.task.score
+    rows = [row for row in ready.recorder.comparisons if row.metrics.get(score.key) is not None]
+    if reached is None or not rows or not ready.recorder.main:
+        return
+    best = max(rows, key=lambda row: row.metrics[score.key])
+    frozen = best.metrics[score.key]
+    if reached >= frozen:
+        log.info("%s %s; %s: %s", score.title, score.show(reached), best.name, score.show(frozen))
+        return
+    log.warning(
+        "%s %s is below the %s of a %s: this model is not the answer. Take `finetune --method probe` with the same "
+        "labels, or go on from it with priors, a lower --learning-rate or more steps",
+        score.title,
+        score.show(reached),
+        score.show(frozen),
+        best.name,
+    )
