@@ -173,9 +173,8 @@ def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> 
         trained = sum(dataset.ids[i] in own.labeled for i in indices)
         if trained:
             warnings.warn(
-                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on them "
-                "are too "
-                "good. Give another --dataset-split.",
+                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on "
+                "them are too good. Give another --dataset-split.",
                 stacklevel=4,
             )
 

@@ -101,9 +101,8 @@ class Classification(Task):
             if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
                 raise UserError(
                     f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was "
-                    "stopped "
-                    "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "
-                    "predictions.parquet. Give another --model."
+                    "stopped before its first checkpoint has none, nor has one of knn or label-spreading, which "
+                    "leave predictions.parquet. Give another --model."
                 )
             with no_progress_bars():
                 model = self.model_class.from_pretrained(model, revision=revision or "main")

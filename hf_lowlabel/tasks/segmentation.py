@@ -122,9 +122,8 @@ class Segmentation(Task):
         for part in (at.labeled, at.validation, at.test):
             for i in part[~dataset.has_target[part]]:
                 raise UserError(
-                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the image "
-                    "out "
-                    "of the split: labeled, validation and test images need one."
+                    f"Image {dataset.ids[i]!r} of the split has no mask in {dataset.name!r}. Add it, or take the "
+                    "image out of the split: labeled, validation and test images need one."
                 )
         return split
 
@@ -133,10 +132,8 @@ class Segmentation(Task):
         if list(dataset.class_names) != list(names):
             raise UserError(
                 f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or "
-                "split "
-                f"{', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same order "
-                "with "
-                "--classes."
+                f"split {', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same "
+                "order with --classes."
             )
         return dataset
 
@@ -187,8 +184,7 @@ class Segmentation(Task):
             except (OSError, ValueError) as error:
                 raise UserError(
                     f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved "
-                    "model or a "
-                    "Hub id with model.safetensors."
+                    "model or a Hub id with model.safetensors."
                 ) from error
         return model.to(best_device(device)).eval()
 

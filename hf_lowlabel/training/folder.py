@@ -47,9 +47,8 @@ def claim(folder: str | Path, resume: bool) -> Path:
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
         raise UserError(
-            f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another --output-dir "
-            "to "
-            "start a new one (--init-from takes over the weights of an old one)."
+            f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another "
+            "--output-dir to start a new one (--init-from takes over the weights of an old one)."
         )
     lock.seek(0)
     lock.truncate()

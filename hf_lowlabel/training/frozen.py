@@ -48,8 +48,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
     if config.model.init_from and not is_model_folder(config.model.init_from):
         raise UserError(
             f"There is no config.json in {config.model.init_from}, and {name} takes no tensors of a checkpoint. Give "
-            "another "
-            "--init-from, or --model with a timm name or a Hub id."
+            "another --init-from, or --model with a timm name or a Hub id."
         )
     methods.check_arguments(name, config.method_args, methods.hyperparameters(config.method))
     method = config.method(**config.method_args)

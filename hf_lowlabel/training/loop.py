@@ -76,9 +76,8 @@ class Loop:
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
         if args.early_stopping and not best_score:
             raise UserError(
-                f"early_stopping is {args.early_stopping}, and there is no score to stop by. Give --validation N, take "
-                "a "
-                "method whose Sel is kept, or leave out --early-stopping."
+                f"early_stopping is {args.early_stopping}, and there is no score to stop by. Give --validation N, "
+                "take a method whose Sel is kept, or leave out --early-stopping."
             )
         device = accelerator.device
         objective.to(device)
@@ -225,10 +224,9 @@ class Loop:
         if longest >= self.args.max_bad_steps:
             raise UserError(
                 f"The loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
-                "such step "
-                "changed the model. Start a new run with a lower --learning-rate, --max-grad-norm 1 or --precision "
-                "fp32; "
-                f"--init-from {self.folder}/checkpoints/step-N lets it start from this run's weights."
+                "such step changed the model. Start a new run with a lower --learning-rate, --max-grad-norm 1 or "
+                f"--precision fp32; --init-from {self.folder}/checkpoints/step-N lets it start from this run's "
+                "weights."
             )
 
     def evaluate_now(self) -> None:
@@ -288,8 +286,7 @@ class Loop:
             if changed:
                 raise UserError(
                     f"{path.name} cannot be resumed with other {kind}: {'; '.join(changed)}. Use the {kind} of the "
-                    "run, or "
-                    "--init-from to start a new run from its weights."
+                    "run, or --init-from to start a new run from its weights."
                 )
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         self.inner.load_state_dict(tensors)

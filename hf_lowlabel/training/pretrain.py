@@ -198,9 +198,8 @@ def warn_if_hardly_moved(moved: float, config: Config) -> None:
     if moved >= HARDLY_MOVED or config.training.dry_run:
         return
     log.warning(
-        "the weights are within %.2g %% of those they started from: the images have hardly changed the backbone. Give "
-        "more "
-        "--epochs, a higher --learning-rate (%g) or a lower --l2-sp (%g)",
+        "the weights are within %.2g %% of those they started from: the images have hardly changed the backbone. "
+        "Give more --epochs, a higher --learning-rate (%g) or a lower --l2-sp (%g)",
         100 * moved,
         config.training.learning_rate,
         config.training.l2_sp,

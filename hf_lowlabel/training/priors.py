@@ -58,8 +58,7 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     if priors.ndim != 2 or tuple(priors.shape) != (len(known), len(names)):
         raise UserError(
             f"The prior pseudo-labels in {str(path)!r} are {tuple(priors.shape)}, for {len(known)} images and "
-            f"{len(names)} "
-            "classes. Make them again."
+            f"{len(names)} classes. Make them again."
         )
     if not priors.isfinite().all() or priors.min() < 0:
         raise UserError(f"The prior pseudo-labels in {str(path)!r} are not all finite and at least 0. Make them again.")
@@ -71,7 +70,6 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     if missing:
         raise UserError(
             f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. Make "
-            "them "
-            "from the same data and split."
+            "them from the same data and split."
         )
     return priors[[row[id] for id in ids]][:, columns]

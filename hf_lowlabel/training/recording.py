@@ -110,8 +110,7 @@ class Recorder:
         if self.saw_test:
             log.warning(
                 "%d of the %d test images are among those that %s was trained on: results on them may be too good. "
-                "Give "
-                "the same --split to pretrain, which then leaves them out",
+                "Give the same --split to pretrain, which then leaves them out",
                 self.saw_test,
                 len(indices),
                 self.start[0],
@@ -237,9 +236,8 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
             os.replace(file, folder / file.name)
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
         raise UserError(
-            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as it "
-            "was. "
-            "Free some space and go on with --resume."
+            f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as "
+            "it was. Free some space and go on with --resume."
         ) from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -141,14 +141,12 @@ def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
     if asked == "validation" and not has_validation:
         raise UserError(
             "metric_for_best_model is 'validation', and no image is held out for it. Give --validation N, or a split "
-            "that has "
-            "validation images."
+            "that has validation images."
         )
     if asked == "sel" and not sel:
         raise UserError(
-            "metric_for_best_model is 'sel', which this run does not measure: it needs a classifier and a method that "
-            "uses "
-            "unlabeled images. Give validation or last."
+            "metric_for_best_model is 'sel', which this run does not measure: it needs a classifier and a method "
+            "that uses unlabeled images. Give validation or last."
         )
     if asked == "last":
         return None

@@ -124,9 +124,8 @@ def start_from(objective, model: ModelArguments) -> None:
     file = path / "objective.safetensors"
     if not file.is_file():
         raise UserError(
-            f"There is neither config.json nor objective.safetensors in {path}. Give --init-from a run folder, a saved "
-            "model "
-            "or one of a run's checkpoints/step-*."
+            f"There is neither config.json nor objective.safetensors in {path}. Give --init-from a run folder, a "
+            "saved model or one of a run's checkpoints/step-*."
         )
     tensors = {k: v for k, v in load_file(file).items() if not k.startswith("best::")}
     try:
@@ -134,6 +133,5 @@ def start_from(objective, model: ModelArguments) -> None:
     except RuntimeError as e:
         raise UserError(
             f"The checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}. Give the "
-            "settings it "
-            "was made with, or another --init-from."
+            "settings it was made with, or another --init-from."
         ) from e

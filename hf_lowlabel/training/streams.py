@@ -114,8 +114,7 @@ def _equal(key: str, value, parts: int) -> list:
     if len(value) % parts:
         raise UserError(
             f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches. Give a batch size "
-            "that is a "
-            f"multiple of {parts}."
+            f"that is a multiple of {parts}."
         )
     return list(value.chunk(parts))
 
