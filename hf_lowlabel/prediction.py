@@ -77,8 +77,7 @@ def evaluate(
         model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column: as for `finetune`.
-        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run folder `model` was
-        trained.
+        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run `model` was trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
         output: folder for metrics.json and pictures.
         device: "cpu" to leave a GPU alone; None: the best there is.

@@ -230,7 +230,7 @@ def run_sections(run: Shown, named: bool) -> list[str]:
             "each, coloured by class. Only neighbourhoods mean something, not distances.</p>"
             f"<div class='grid three'>{panels}</div>"
         )
-    found = done.findings.sections if done is not None else []
+    found = done.findings if done is not None else []
     out += [f"<h2>{title}{of}</h2><p class=note>{escape(note)}</p>{body}" for title, note, body in found]
     if not found and (run.folder / "predictions.png").is_file():
         picture = _inline(run.folder / "predictions.png")

@@ -20,7 +20,7 @@ from ..tasks import get_task, of_record
 from ..tasks.backbone import starting_backbone
 from ..tasks.classification import eval_view, stored_side
 from ..tasks.classification_card import spread
-from ..tasks.parts import Findings
+from ..tasks.parts import Section
 from ..yaml_files import read_yaml
 
 log = logging.getLogger("hf_lowlabel")
@@ -34,7 +34,7 @@ class Computed:
 
     class_names: list[str] = field(default_factory=list)
     panels: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
+    findings: list[Section] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

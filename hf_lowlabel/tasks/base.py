@@ -1,8 +1,7 @@
 """What a task is: one object that knows everything in which classification, segmentation and their like differ.
 
 A run, a prediction, a card and a report are written once, for `Task`; a switch on a task's name stands nowhere else.
-The
-defaults here are those of a task whose label is of the whole image; a task overrides what differs.
+The defaults here are those of a task whose label is of the whole image; a task overrides what differs.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from ..records import Metric, Row, RunRecord
 from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
-from .parts import MODEL_FILES, Chosen, Examples, Findings, as_path
+from .parts import MODEL_FILES, Chosen, Examples, Section, as_path
 from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
@@ -321,6 +320,6 @@ class Task(Speaker):
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
-    ) -> Findings:
+    ) -> list[Section]:
         """What a report shows of the test images: mistakes, worst masks."""
-        return Findings()
+        return []

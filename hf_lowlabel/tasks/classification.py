@@ -34,7 +34,7 @@ from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
 from .networks import Network, timm_network
-from .parts import PRETRAINING, Examples, Findings
+from .parts import PRETRAINING, Examples, Section
 
 log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
@@ -295,7 +295,7 @@ class Classification(Task):
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
-    ) -> Findings:
+    ) -> list[Section]:
         return card.findings(self, folder, config, dataset, chosen, names)
 
 

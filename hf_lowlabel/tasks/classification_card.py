@@ -16,7 +16,7 @@ from ..evaluation import charts
 from ..models import needs_package
 from ..records import RunRecord
 from ..text import code, listed, percent
-from .parts import Findings
+from .parts import Section
 
 MOST_BARS = 20  # classes listed in a chart
 LARGEST_CONFUSION = 60  # classes of a confusion matrix that can be read
@@ -150,7 +150,7 @@ def confusion_figures(metrics: dict[str, Any], names: list[str], *, pixels: bool
     return []
 
 
-def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: list[str]) -> Findings:
+def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: list[str]) -> list[Section]:
     """The most confident wrong answers among the test images."""
     model = task.load(folder)
     at = chosen[spread(len(chosen), MOST_TESTED)]
@@ -164,9 +164,9 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
         for i in wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]
     ]
     if not tiles:
-        return Findings()
+        return []
     note = f"The most confident wrong answers among {len(y):,} test images."
-    return Findings([("Worst mistakes", note, f"<div class=tiles>{''.join(tiles)}</div>")])
+    return [("Worst mistakes", note, f"<div class=tiles>{''.join(tiles)}</div>")]
 
 
 def spread(n: int, most: int) -> np.ndarray:

@@ -33,7 +33,7 @@ from ..text import code, listed, percent
 from . import classification_card as card
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
-from .parts import Examples, Findings
+from .parts import Examples, Section
 
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
@@ -220,7 +220,7 @@ class MultiLabel(Classification):
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
-    ) -> Findings:
+    ) -> list[Section]:
         """The test images whose probabilities are farthest from the truth."""
         model = self.load(folder)
         images = self.held(
@@ -239,7 +239,7 @@ class MultiLabel(Classification):
         note = (
             f"The most confident wrong answers among {len(y):,} test images: a class, its probability, and the truth."
         )
-        return Findings([("Worst mistakes", note, f"<div class=tiles>{''.join(tiles)}</div>")] if tiles else [])
+        return [("Worst mistakes", note, f"<div class=tiles>{''.join(tiles)}</div>")] if tiles else []
 
 
 def said(there, names: Sequence[str], between: str = ", ") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,4 @@ class Chosen:
     published: str | None
 
 
-@dataclass
-class Findings:
-    """What a report shows of a run beside its numbers: `sections` are (title, note, HTML); `notes` what is missing,
-    and why."""
-
-    sections: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+Section = tuple[str, str, str]  # of a report, what it shows of a run beside its numbers: (title, note, HTML)

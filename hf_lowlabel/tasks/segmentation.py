@@ -39,7 +39,7 @@ from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
-from .parts import PRETRAINING, Examples, Findings, as_path
+from .parts import PRETRAINING, Examples, Section, as_path
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -272,8 +272,10 @@ class Segmentation(Task):
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
         """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the
-        image
-        under their colours. A row: file, mask, overlay, mean confidence, and the share of the pixels of each class."""
+        image under their colours.
+
+        A row: file, mask, overlay, mean confidence, and the share of the pixels of each class.
+        """
         names, square = self.names_of(model), window and (window, window)
         for file, place, image in images:
             pixels = np.asarray(image)
@@ -314,7 +316,7 @@ class Segmentation(Task):
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
-    ) -> Findings:
+    ) -> list[Section]:
         return card.findings(self, folder, config, dataset, chosen, names)
 
 

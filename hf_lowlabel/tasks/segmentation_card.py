@@ -19,7 +19,7 @@ from ..models import needs_package
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card
-from .parts import Findings
+from .parts import Section
 
 PICTURED = 6  # test images in the sheet of overlays
 MOST_SEGMENTED = 500  # test images that are segmented in search of the worst
@@ -108,7 +108,7 @@ def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:
     return out
 
 
-def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: list[str]) -> Findings:
+def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: list[str]) -> list[Section]:
     """The test images whose masks came out worst, by the mean IoU of each."""
     model, window = task.load(folder), config.views.window
     at = chosen[classification_card.spread(len(chosen), MOST_SEGMENTED)]
@@ -135,7 +135,7 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     items = (f'<span><i class=box style="background:rgb{color}"></i>{escape(name)}</span>' for name, color in colors)
     note = f"The test images of lowest mean IoU among {len(images.cache):,}: image, true mask, answer."
     body = f"<div class=legend>{''.join(items)}</div><div class='tiles strips'>{''.join(tiles)}</div>"
-    return Findings([("Worst masks", note, body)]) if tiles else Findings()
+    return [("Worst masks", note, body)] if tiles else []
 
 
 def strip(pictures: tuple[Tensor, Tensor, Tensor], names: list[str]) -> bytes:

@@ -50,8 +50,8 @@ def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], re
     """How many of the `test` ids of `source` the run that made the weights `start` was trained on.
 
     It was trained on all images of its source that its own manifest does not hold out. The sources are the same when
-    their
-    fingerprints are, or name and ids: labels that were added since change only the first. 0 when nothing is known.
+    their fingerprints are, or name and ids: labels that were added since change only the first. 0 where
+    nothing is known.
     """
     path = beside(start, "run.json", revision)
     data = RunRecord.from_json(path).data if path is not None else None

@@ -220,9 +220,10 @@ def describe(network) -> tuple[str, int | None, dict[str, Any]]:
 
 
 def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None:
-    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code, written aside and moved into
-    place
-    one by one, config.json as the last, which says that the model is complete.
+    """config.json, model.safetensors, preprocessor_config.json and a segmenter's code.
+
+    They are written aside and moved into place one by one, config.json as the last, which says that the model is
+    complete.
 
     Raises:
         UserError: the disk is full or cannot be written to; what was there is as it was.

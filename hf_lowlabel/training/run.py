@@ -181,13 +181,12 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
 def tell_frozen(ready: Prepared, reached: float | None) -> None:
     """Where the run stands beside what seconds of frozen features give; a warning where that is more."""
     score = ready.task.score
-    rows = [row for row in ready.recorder.comparisons if row.metrics.get(score.key) is not None]
-    if reached is None or not rows or not ready.recorder.main:
+    if reached is None or not ready.recorder.comparisons or not ready.recorder.main:
         return
-    best = max(rows, key=lambda row: row.metrics[score.key])
-    frozen = best.metrics[score.key]
+    (row,) = ready.recorder.comparisons
+    frozen = row.metrics[score.key]
     if reached >= frozen:
-        log.info("%s %s; %s: %s", score.title, score.show(reached), best.name, score.show(frozen))
+        log.info("%s %s; %s: %s", score.title, score.show(reached), row.name, score.show(frozen))
         return
     log.warning(
         "%s %s is below the %s of a %s: this model is not the answer. Take `finetune --method probe` with the same "
@@ -195,5 +194,5 @@ def tell_frozen(ready: Prepared, reached: float | None) -> None:
         score.title,
         score.show(reached),
         score.show(frozen),
-        best.name,
+        row.name,
     )

@@ -83,9 +83,11 @@ def logging_level(main: bool) -> None:
 
 
 def steps_ahead(args: TrainingArguments, images: int, size: int, device: torch.device) -> int:
-    """Steps whose views are made in one call, `images` of `size` px each: up to 16 within half a million pixels on a
-    CPU
-    and four million on a GPU. Small calls spend their time on starting operations, not on pixels."""
+    """Steps whose views are made in one call, `images` of `size` px each.
+
+    Up to 16 within half a million pixels on a CPU and four million on a GPU. Small calls spend their time on starting
+    operations, not on pixels.
+    """
     if args.dry_run:  # which prints what one step takes
         return 1
     pixels = 2**19 if device.type == "cpu" else 2**22

@@ -1,8 +1,7 @@
 """From stored images to the views of a batch: what a stream calls, the same for every task.
 
 A transform takes uint8 images and `Draws` and returns the tensors of a batch by key. `Separate` gives each view a
-geometry
-of its own, for images whose label is of the whole; `Joint` one geometry to all views and the mask.
+geometry of its own, for images whose label is of the whole; `Joint` one geometry to all views and the mask.
 """
 
 from __future__ import annotations

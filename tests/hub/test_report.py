@@ -178,7 +178,7 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
         assert points.shape == (40, 2) and np.isfinite(points).all() and len(labels) == 40
     metrics = evaluate(str(run.folder), "digits")
     wrong = round((1 - metrics["accuracy"]) * metrics["images"])
-    ((title, note, body),) = done.findings.sections
+    ((title, note, body),) = done.findings
     said = re.findall(r"<b>✗ (\w+)</b> (\d+) %<br>true: (\w+)</div>", body)
     assert title == "Worst mistakes" and f"among {metrics['images']:,} test images" in note
     assert len(said) == min(wrong, classification_card.MOST_MISTAKES)

@@ -78,7 +78,7 @@ def test_report_shows_the_worst_masks(run, tmp_path):
 
     found = compute(run, RunRecord.from_json(run / "run.json"))
     metrics = json.loads((run / "metrics.json").read_text())
-    ((title, note, body),) = found.findings.sections
+    ((title, note, body),) = found.findings
     ious = [float(value) for value in re.findall(r": IoU ([\d.]+) %</div>", body)]
     assert not found.notes and title == "Worst masks" and "among 4:" in note and len(ious) == metrics["images"] == 4
     assert ious == sorted(ious) and ious[0] < 100 * metrics["miou"] + 0.05  # one decimal is shown
