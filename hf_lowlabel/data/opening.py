@@ -14,12 +14,13 @@ join(load_source("labeled/"), load_source("photos/"))    labels here, raw images
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingSplit, UserError, unknown
+from ..errors import MissingSplit, UserError
 from ..text import was_in_memory
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
@@ -118,7 +119,12 @@ def looks_like_hub_id(name: str) -> bool:
 def missing(name: str, path: Path, targets: Targets) -> UserError:
     here = path.parent if path.parent.is_dir() else Path()
     known = [str(here / entry.name) for entry in here.iterdir()] if here.is_dir() else []
-    return unknown("data set (no such path, and not a Hub id)", name, [*known, *targets.embedded])
+    near = difflib.get_close_matches(name, [*known, *targets.embedded], n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else "Check the path."
+    return UserError(
+        f"There is no such path as {name!r}, and it is no Hub id (org/name). {hint} Without data of your own, take "
+        f"{' or '.join(sorted(targets.embedded))}."
+    )
 
 
 def load_source(

@@ -311,7 +311,7 @@ def test_links_in_a_circle(tmp_path, make):
 def test_what_is_no_data_set(tmp_path, make):
     with pytest.raises(UserError, match="There are no images"):
         load_source(tmp_path)
-    with pytest.raises(UserError, match="did you mean '.*photos'"):
+    with pytest.raises(UserError, match="Did you mean '.*photos'"):
         make.files(tmp_path / "photos", ["1.png"])
         load_source(tmp_path / "photo")
     with pytest.raises(UserError, match="Give a folder of images or a .parquet file"):

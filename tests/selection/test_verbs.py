@@ -127,7 +127,7 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
         (dict(task="detection"), "unknown task"),
         (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
         (dict(split="nowhere.json"), "no split file"),
-        (dict(dataset="nowhere/"), "no such path"),
+        (dict(dataset="nowhere/"), "no such path as 'nowhere/'"),
     ],
 )
 def test_bad_input(backbone, photos, tmp_path, change, words):

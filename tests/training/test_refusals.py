@@ -34,7 +34,10 @@ BOTH_MASKS = ["ground", "light", "dark"]
         (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
         (dict(num_labels=8, device="gpu"), "There is no device 'gpu'"),
         (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
-        (dict(num_labels=8, dataset="no/such/folder/here"), "unknown data set"),
+        (
+            dict(num_labels=8, dataset="no/such/folder/here"),
+            "no such path as 'no/such/folder/here', and it is no Hub id",
+        ),
         (dict(num_labels=8, init_from="."), "There is neither config.json nor objective.safetensors"),
     ],
 )
