@@ -35,7 +35,7 @@ else:  # its parts are not imported for their names alone
 class Predictions(NamedTuple):
     """What a model says of image files: `rows`, a dict each, and `skipped`, (file, why it could not be read)."""
 
-    rows: list[dict[str, Any]]
+    rows: list[dict]
     skipped: list[tuple[str, str]]
 
     def to_pandas(self):

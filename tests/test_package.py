@@ -97,3 +97,10 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *here])}
     subprocess.run([sys.executable, "-S", "-c", code], check=True, cwd=tmp_path, env=env)
+
+
+def test_a_name_is_held_after_its_first_use():
+    """What looks at the module itself, such as pdoc and a debugger, then sees the object, once, and dir() names it once."""
+    for name in hf_lowlabel.__all__:
+        assert getattr(hf_lowlabel, name) is vars(hf_lowlabel)[name]
+    assert len(dir(hf_lowlabel)) == len(set(dir(hf_lowlabel)))
