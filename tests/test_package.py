@@ -100,7 +100,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
 
 
 def test_a_name_is_held_after_its_first_use():
-    """What looks at the module itself, such as pdoc and a debugger, then sees the object, once, and dir() names it once."""
+    """What looks at the module itself, such as pdoc, then sees the object; and dir() names each once."""
     for name in hf_lowlabel.__all__:
         assert getattr(hf_lowlabel, name) is vars(hf_lowlabel)[name]
     assert len(dir(hf_lowlabel)) == len(set(dir(hf_lowlabel)))
