@@ -39,6 +39,10 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
     from .errors import UserError as UserError
     from .hub.push import push as push
     from .hub.report import report as report
+    from .ladder.auto import (
+        Best as Best,
+        auto as auto,
+    )
     from .methods import METHODS as METHODS
     from .models import (
         LowLabelBackbone as LowLabelBackbone,
@@ -71,6 +75,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
 __version__ = "0.1.0"
 
 _HOMES = {
+    "auto": "ladder.auto",
+    "Best": "ladder.auto",
     "pretrain": "api",
     "finetune": "api",
     "Run": "training.preparing",

@@ -84,5 +84,6 @@ def no_such_setting(key: str, known: Collection[str], where: str, every: Mapping
         return UserError(f"{key} is called {shown(ours)} here. {remark}".rstrip())
     if plain in every or ours in every:
         called = f", called {shown(ours)}" if ours else ""
-        return UserError(f"{key} is a setting of {every[ours or plain].meta['verb']} only{called}. Leave it out.")
+        verb = every[plain if plain in every else ours].meta.get("verb", "pretrain and finetune")
+        return UserError(f"{key} is a setting of {verb} only{called}. Leave it out.")
     return unknown(f"argument of {where}" if flag else f"key in the {where}", key, [shown(name) for name in known])

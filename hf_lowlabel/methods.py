@@ -34,6 +34,7 @@ METHODS: dict[str, str] = {  # name -> "module:Class" below hf_lowlabel; the fol
     "probe": "finetuning.probes:Probe",
     "knn": "finetuning.probes:KNN",
     "label-spreading": "finetuning.probes:LabelSpreading",
+    "propagation": "finetuning.probes:Propagation",
     "fixmatch": "finetuning.fixmatch:FixMatch",
     "pseudo-label": "finetuning.pseudo_label:PseudoLabel",
     "self-training": "finetuning.self_training:SelfTraining",

@@ -118,6 +118,8 @@ class RunRecord:
     labels: Labels | None = None
     metrics: dict[str, Any] = field(default_factory=dict)  # classification_metrics(...), or probes by name
     comparisons: list[Row] = field(default_factory=list)  # same test images
+    ladder: list[dict[str, Any]] = field(default_factory=list)  # what was tried: name, by_labels (score), kept
+    advice: list[str] = field(default_factory=list)  # sentences about how good it is and what to do next
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     steps: int | None = None

@@ -1,10 +1,15 @@
-"""The vote of the nearest labeled features, which the k-NN accuracy and the k-NN classifier share."""
+"""Nearest neighbours among features, and the vote of those that have a label."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..distributed import best_device
+
+BLOCK = 1 << 14  # rows handled at a time
 
 
 @torch.no_grad()
@@ -46,3 +51,35 @@ def neighbor_votes(
         nearest, index = s.topk(k, dim=1)  # [b, k]
         votes[start : start + batch].scatter_add_(1, labels[index], (nearest / temperature).softmax(1))
     return votes
+
+
+def neighbours(x: np.ndarray, k: int, queries: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(index int64 [Q, k], squared distance float32 [Q, k]) of the k nearest other rows, nearest first.
+
+    queries: rows of x that are asked (None: all). An image is not its own neighbour, but its duplicate is.
+    """
+    asked = np.arange(len(x)) if queries is None else np.asarray(queries)
+    k = min(k, len(x) - 1)
+    index, distance = np.empty((len(asked), k), np.int64), np.empty((len(asked), k), np.float32)
+    if not k:
+        return index, distance
+    bank = torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=best_device())
+    norm = (bank * bank).sum(1)
+    step = max(1, (1 << 27) // len(bank))  # half a GiB of distances at a time
+    for start in range(0, len(asked), step):
+        rows = torch.as_tensor(asked[start : start + step], device=bank.device)
+        d = torch.addmm(norm, bank[rows], bank.T, alpha=-2)  # [q, N], less |q|^2
+        d[torch.arange(len(rows), device=bank.device), rows] = torch.inf
+        found, at = d.topk(k, dim=1, largest=False)
+        index[start : start + step] = at.cpu().numpy()
+        distance[start : start + step] = (found + norm[rows][:, None]).clamp_min(0).cpu().numpy()
+    return index, distance
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float32; what self-supervised training compares features by."""
+    x = np.array(x, dtype=np.float32)
+    for start in range(0, len(x), BLOCK):
+        part = x[start : start + BLOCK]
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+    return x

@@ -13,6 +13,23 @@ import torch
 from ..errors import UserError
 from ..evaluation.neighbors import neighbor_votes
 from ..methods import Method
+from .graph import ALPHA, MASSES, NEIGHBOURS, ROUNDS, Graph, Pool, hardened, rooted_beside, spread
+from .linear import (
+    DEFAULT_T,
+    NEVER,
+    best_l2,
+    labeled_rows,
+    left_out_in_turn,
+    logistic,
+    probe_head,
+    softmax,
+    temperature,
+    whole_scale,
+)
+
+MOST_POOLED = 20_000  # images of a graph
+ABSENT = -30.0  # logit of a class without a label
+GRAPHS, ALPHAS = (10, 20, 50), (0.8, 0.9, 0.99)  # neighbours and shares that label spreading chooses from
 
 
 def knn(
@@ -28,38 +45,9 @@ def knn(
 
     s_j: cosine similarity. k: neighbours that vote, at most the number of labels. temperature: T.
     """
-    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in _labeled(features, labels))
+    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in labeled_rows(features, labels))
     asked = torch.from_numpy(np.ascontiguousarray(query))
     return neighbor_votes(x, y, asked, num_classes=num_classes, k=k, temperature=temperature).numpy()
-
-
-def probe_head(
-    features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2: float = 1.0, max_iter: int = 1000
-) -> tuple[np.ndarray, np.ndarray]:
-    """(weight [num_classes, D], bias [num_classes]) of a linear layer on raw features, by logistic regression.
-
-        min sum_labeled CE(y, V x' + c) + l2 / 2 |V|^2,   x' = (x - mean) / std over ALL images;   weight = V / std
-
-    l2: weight of the penalty. A class without a label gets weight 0 and a bias that loses to all others.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    x, y = _labeled(features, labels)
-    mean, std = np.mean(features, 0, dtype=np.float64), np.std(features, 0, dtype=np.float64)
-    std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, np.inf)  # what never changes says nothing
-    known = np.unique(y)
-    if len(known) < 2:
-        raise UserError(
-            "All labels are of one class. Label an image of another class: a probe tells at least two apart."
-        )
-    fit = LogisticRegression(C=1 / l2, max_iter=max_iter).fit((x - mean) / std, y)
-    V, c = fit.coef_, fit.intercept_
-    if len(known) == 2:  # scikit-learn keeps the difference of the two alone
-        V, c = np.concatenate([np.zeros_like(V), V]), np.concatenate([np.zeros_like(c), c])
-    weight, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -1e4)
-    weight[known] = V / std
-    bias[known] = c - weight[known] @ mean
-    return weight.astype(np.float32), bias.astype(np.float32)
 
 
 def label_spreading(
@@ -68,24 +56,52 @@ def label_spreading(
     query: np.ndarray,
     *,
     num_classes: int,
-    neighbours: int = 10,
-    alpha: float = 0.8,
-    max_iter: int = 100,
+    neighbours: int | None = None,
+    alpha: float | None = None,
 ) -> np.ndarray:
-    """F <- alpha S F + (1 - alpha) Y over the neighbour graph of all images (Zhou et al. 2004); queries ask neighbours.
+    """Labels spread over the graph of all images (`Graph`, on `rooted` features); queries ask their neighbours in it.
 
-    neighbours: of each image in the graph, by cosine. alpha: share that comes from the neighbours at every round.
+        p_q propto sum_{j in N_k(q)} max(s_qj, 0)^3 F_j;   an image of the graph keeps its own F
+
+    neighbours: of each image in the graph. alpha: share that comes from the neighbours. None: the value of `GRAPHS`
+    and `ALPHAS` under which labels that are left out in turn are likeliest.
     """
-    from sklearn.semi_supervised import LabelSpreading
+    labeled_rows(features, labels)
+    rows = np.flatnonzero(labels >= 0)
+    x, asked = rooted_beside(features, query)
+    best: tuple[float, int, np.ndarray] | None = None
+    for k in [neighbours] if neighbours else GRAPHS:
+        graph = Graph(x, min(k, len(x) - 1))
+        for a in [alpha] if alpha is not None else ALPHAS:
+            reach = graph.reach(rows, a)
+            likelihood = left_out_likelihood(reach, rows, labels[rows], num_classes)
+            if best is None or likelihood > best[0] + 1e-9:
+                best = likelihood, k, spread(reach, labels[rows], num_classes)
+    assert best is not None
+    return ask(x, best[2], asked, best[1])
 
-    _labeled(features, labels)
-    neighbours = min(neighbours, len(features) - 1)
-    model = LabelSpreading(kernel="knn", n_neighbors=neighbours, alpha=alpha, max_iter=max_iter)
-    model.fit(_unit(features), labels)
-    out = np.zeros((len(query), num_classes), np.float32)
-    out[:, model.classes_] = np.nan_to_num(model.predict_proba(_unit(query)))
-    lost = out.sum(1) == 0  # a query whose neighbours no label has reached: every class alike
-    out[np.ix_(lost, model.classes_)] = 1 / len(model.classes_)
+
+def left_out_likelihood(reach: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int) -> float:
+    """Mean log probability of labels when each is left out in turn; 0 where no class has two."""
+    counts, own = np.bincount(y, minlength=num_classes), np.eye(num_classes)[y]
+    z = reach[rows]  # [L, L]
+    np.fill_diagonal(z, 0)
+    sums = z @ own / np.maximum(counts - own, 1)  # a class counts by its other labels
+    p = sums / np.maximum(sums.sum(1, keepdims=True), 1e-300)
+    asked = counts[y] > 1
+    return float(np.log(np.maximum(p[asked, y[asked]], 1e-9)).mean()) if asked.any() else 0.0
+
+
+def ask(x: np.ndarray, beliefs: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
+    """Vote, float32 [Q, K], of the k images of x [N, D] that are nearest to each query [Q, D], all of length 1."""
+    bank, out = torch.from_numpy(x), np.empty((len(query), beliefs.shape[1]), np.float32)
+    for start in range(0, len(query), 1024):
+        near, at = (torch.from_numpy(query[start : start + 1024]) @ bank.T).topk(min(k, len(x)), dim=1)
+        weight, index = near.clamp_min(0).double().numpy() ** 3, at.numpy()
+        weight[near[:, 0].numpy() > 1 - 1e-5, 1:] = 0  # an image of the graph, or its copy
+        votes = (weight[:, :, None] * beliefs[index]).sum(1)
+        total = votes.sum(1, keepdims=True)
+        out[start : start + 1024] = np.where(total > 0, votes / np.maximum(total, 1e-300), 1 / beliefs.shape[1])
     return out
 
 
@@ -116,7 +132,8 @@ class FrozenMethod(Method):
 
 
 class KNN(FrozenMethod):
-    """`knn`. k: neighbours that vote, at most the number of labels. temperature: T of their similarity."""
+    """`knn` on `rooted` features. k: neighbours that vote, at most the number of labels. temperature: T of their
+    similarity."""
 
     paper = "Wu et al., Unsupervised feature learning via non-parametric instance discrimination, section 3.4"
     year, arxiv = 2018, "1805.01978"
@@ -125,17 +142,18 @@ class KNN(FrozenMethod):
         self.k, self.temperature = k, temperature
 
     def fit_predict(self, features, labels, query, *, num_classes):
-        return knn(features, labels, query, num_classes=num_classes, k=self.k, temperature=self.temperature)
+        x, asked = rooted_beside(features, query)
+        return knn(x, labels, asked, num_classes=num_classes, k=self.k, temperature=self.temperature)
 
 
 class Probe(FrozenMethod):
-    """`probe_head`. l2: weight of the penalty. max_iter: of the solver."""
+    """`linear.probe_head`. l2: weight of the penalty; None: by cross-validation. max_iter: of the solver."""
 
     paper = "logistic regression on frozen features"
     year = 2019
     prior = "may"
 
-    def __init__(self, *, l2: float = 1.0, max_iter: int = 1000):
+    def __init__(self, *, l2: float | None = None, max_iter: int = 1000):
         self.l2, self.max_iter = l2, max_iter
 
     def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,35 +162,123 @@ class Probe(FrozenMethod):
 
     def fit_predict(self, features, labels, query, *, num_classes):
         weight, bias = self.head(features, labels, num_classes=num_classes)
-        z = query.astype(np.float64) @ weight.T.astype(np.float64) + bias
-        e = np.exp(z - z.max(1, keepdims=True))
-        return (e / e.sum(1, keepdims=True)).astype(np.float32)
+        return softmax(query.astype(np.float64) @ weight.T.astype(np.float64) + bias).astype(np.float32)
 
 
 class LabelSpreading(FrozenMethod):
-    """`label_spreading`. neighbours: in the graph. alpha: share from the neighbours per round. max_iter: rounds."""
+    """`label_spreading`. neighbours: in the graph. alpha: share from the neighbours. None: by the labels."""
 
     paper = "Zhou et al., Learning with local and global consistency"
     year = 2004
 
-    def __init__(self, *, neighbours: int = 10, alpha: float = 0.8, max_iter: int = 100):
-        self.neighbours, self.alpha, self.max_iter = neighbours, alpha, max_iter
+    def __init__(self, *, neighbours: int | None = None, alpha: float | None = None):
+        self.neighbours, self.alpha = neighbours, alpha
 
     def fit_predict(self, features, labels, query, *, num_classes):
-        own = dict(neighbours=self.neighbours, alpha=self.alpha, max_iter=self.max_iter)
+        own = dict(neighbours=self.neighbours, alpha=self.alpha)
         return label_spreading(features, labels, query, num_classes=num_classes, **own)
 
 
-def _labeled(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = labels >= 0
-    if len(features) != len(labels) or not known.any():
-        raise UserError(
-            f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label "
-            "for each image, -1 where it is not known, and at least one that is."
-        )
-    return features[known], labels[known]
+class Propagation(FrozenMethod):
+    """Labels spread over the graph of all images and a linear head that goes on from there (`Pool.propagate`).
+
+    neighbours: in the graph. alpha: share from the neighbours. rounds: of graph and head. masses: whose share each
+    class gets of all images, that of the "labels" or that of the "graph". with_probe: what is believed of an image is
+    the mean of this and of what a probe says. Above `MOST_POOLED` images a random part of them makes the graph.
+    """
+
+    paper = "label spreading, class masses and self-training on frozen features"
+    year = 2026
+
+    def __init__(
+        self,
+        *,
+        neighbours: int = NEIGHBOURS,
+        alpha: float = ALPHA,
+        rounds: int = ROUNDS,
+        masses: str = "labels",
+        with_probe: bool = False,
+    ):
+        if masses not in MASSES:
+            raise UserError(f"masses is {masses!r}. Give one of {', '.join(MASSES)}.")
+        self.neighbours, self.alpha, self.rounds = neighbours, alpha, rounds
+        self.masses, self.with_probe = masses, with_probe
+
+    def targets(self, pool: Pool, reach: np.ndarray, rows: np.ndarray, labels: np.ndarray, believed: np.ndarray):
+        """What the head is fitted to, float64 [N, K].
+
+        Args:
+            pool: the features of all images.
+            reach: [N, L], of the labeled ones.
+            rows: which these are, int64 [L].
+            labels: their classes, int [L], -1 for one whose label is left out.
+            believed: [N, K], what a probe of the same labels says.
+        """
+        out = pool.propagate(reach, rows, labels, believed.shape[1], rounds=self.rounds, masses=self.masses)
+        return (out + believed) / 2 if self.with_probe else hardened(out)
+
+    def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts."""
+        labeled_rows(features, labels)
+        some = pooled_rows(labels)
+        features, labels = features[some], labels[some]
+        rows = np.flatnonzero(labels >= 0)
+        pool, y = Pool(features, k=self.neighbours), labels[rows]
+        reach, probe = pool.reach(rows, self.alpha), ProbeBeliefs(features, rows, y, num_classes)
+
+        def targets(known: np.ndarray) -> np.ndarray:
+            return self.targets(pool, reach, rows, known, probe(known))
+
+        logits, truth = [], []
+        for out in left_out_in_turn(y):
+            logits.append(pool.left_out(targets(np.where(out, -1, y)), rows[out]))
+            truth.append(y[out])
+        t = temperature(np.concatenate(logits), np.concatenate(truth)) if logits else DEFAULT_T
+        return pool.head(targets(y), t)
+
+    def fit_predict(self, features, labels, query, *, num_classes):
+        weight, bias = self.head(features, labels, num_classes=num_classes)
+        return softmax(query.astype(np.float64) @ weight.T.astype(np.float64) + bias).astype(np.float32)
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float32)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+class ProbeBeliefs:
+    """What a probe says of every image, [N, K], for any part of the labels; its penalty is chosen once, on all."""
+
+    def __init__(self, features: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
+        self.mean, self.s = whole_scale(features)
+        self.x = ((features - self.mean) / self.s).astype(np.float32)
+        self.rows, self.num_classes = rows, num_classes
+        self.l2 = best_l2(self.x[rows], y) if len(np.unique(y)) > 1 else 1.0
+
+    def logits(self, labels: np.ndarray, images: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Of the given images, for the labels that are not -1; `ABSENT` for a class without one."""
+        known = labels >= 0
+        classes = np.unique(labels[known])
+        out = np.full((len(self.x[images]), self.num_classes), ABSENT)
+        if len(classes) > 1:
+            V, c = logistic(self.x[self.rows[known]], labels[known], self.l2)
+            out[:, classes] = self.x[images] @ V.T + c
+        else:
+            out[:, classes] = 0.0
+        return out
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        return softmax(self.logits(labels))
+
+    def head(self, y: np.ndarray, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of the layer on the network, its logits divided by t."""
+        weight, bias = np.zeros((self.num_classes, self.x.shape[1])), np.full(self.num_classes, NEVER)
+        classes = np.unique(y)
+        V, c = logistic(self.x[self.rows], y, self.l2)
+        weight[classes] = V / self.s / t
+        bias[classes] = c / t - weight[classes] @ self.mean
+        return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def pooled_rows(labels: np.ndarray) -> np.ndarray:
+    """Images that make the graph, int64: all up to `MOST_POOLED`, else the labeled ones and a random part."""
+    if len(labels) <= MOST_POOLED:
+        return np.arange(len(labels))
+    known, rest = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    some = np.random.default_rng(0).permutation(rest)[: max(MOST_POOLED - len(known), 0)]
+    return np.sort(np.concatenate([known, some]))

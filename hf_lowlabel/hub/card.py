@@ -17,7 +17,7 @@ from ..methods import METHODS, find
 from ..records import RunRecord, Stage
 from ..tasks import of_record
 from ..text import cell, code, duration
-from .card_parts import columns, limits, method_name, results_table, settings
+from .card_parts import columns, ladder_table, limits, method_name, results_table, settings
 
 log = logging.getLogger(__name__)
 LABELS_ALONE = ("supervised", "probe", "knn")  # methods that learn from nothing else, unless they are given priors
@@ -58,6 +58,8 @@ def write_card(folder: str | Path, record: RunRecord) -> Path:
         picture=dict(file=found[0], alt=f"{name}: {PICTURES[found[0]]}") if found else None,
         more=" · ".join(f"[{PICTURES[p]}]({p})" for p in found[1:]),
         results=results_table(record),
+        ladder=ladder_table(record),
+        advice=[cell(line) for line in record.advice],
         model_id=model_id,
         snippets=speaks.snippets(record, model_id),
         use=_intended_use(record),

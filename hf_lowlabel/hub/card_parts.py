@@ -32,10 +32,22 @@ def results_table(record: RunRecord) -> str:
     return "\n".join([*lines, "", f"{images:,} test images{which}{error}."])
 
 
+def ladder_table(record: RunRecord) -> str:
+    """What was tried on the way to this model, best first, each judged on labels that were left out; "" for none."""
+    if not record.ladder:
+        return ""
+    score = of_record(record.kind).metrics[0].title
+    lines = [f"| | {score}, on labels left out in turn |", "|---|---:|"]
+    for row in record.ladder:
+        name = f"**{cell(row['name'])}**" if row["kept"] else cell(row["name"])
+        lines.append(f"| {name} | {'–' if row['by_labels'] is None else percent(row['by_labels'])} |")
+    return "\n".join(lines)
+
+
 def limits(record: RunRecord) -> list[str]:
     """What a user should know before trusting it, each sentence from a number that was recorded."""
     lines = [*_seen_before(record), *of_record(record.kind).limits(record), *_no_better(record)]
-    return lines if record.metrics else [*lines, "It was not evaluated."]
+    return lines if record.metrics or record.ladder else [*lines, "It was not evaluated."]
 
 
 def _seen_before(record: RunRecord) -> list[str]:

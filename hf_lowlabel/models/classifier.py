@@ -12,7 +12,7 @@ from transformers.core_model_loading import PrefixChange
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
 
 from ..errors import UserError
-from .timm_checkpoint import TimmCheckpointMixin, body_parameters, classifier_modules, pooled_size
+from .timm_checkpoint import TimmCheckpointMixin, body_parameters, classifier_modules, head_names, pooled_size
 
 
 class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageClassification):
@@ -79,6 +79,10 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
                 bias = bias.to(a) - weight @ c
         last.weight.copy_(weight.view_as(last.weight))
         last.bias.copy_(bias)
+
+    def head_names(self) -> set[str]:
+        """Names of the last layer's tensors in this model's state dict."""
+        return {f"timm_model.{name}" for name in head_names(self.timm_model)}
 
     def _head(self) -> nn.Module:
         heads = self._heads

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,10 +165,12 @@ def batches(
             chunks, kept = [], []
 
 
-def fingerprint(encoder: nn.Module, preprocessing: Sequence) -> str:
-    """sha256 over names, shapes and bytes of all tensors and over the preprocessing."""
+def fingerprint(encoder: nn.Module, preprocessing: Sequence, without: Collection[str] = ()) -> str:
+    """sha256 over names, shapes and bytes of all tensors but those `without`, and over the preprocessing."""
     digest = hashlib.sha256(json.dumps([str(p) for p in preprocessing]).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
+        if name in without:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(
             tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
@@ -240,6 +242,18 @@ def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadat
             with open(part, "rb") as piece:
                 while block := piece.read(1 << 24):
                     file.write(block)
+
+
+def write(path: Path, features: Features) -> None:
+    """The file of features that are in memory, whole or not at all."""
+    part = path.with_name(f".{path.name}.0.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        features.values.astype("<f4", copy=False).tofile(part)
+        facts = {"model": features.model, "data": features.data}
+        join(path, features.indices, [part], features.values.shape[1], facts)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 TYPES = {"F32": "<f4", "I64": "<i8"}

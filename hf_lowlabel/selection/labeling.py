@@ -24,7 +24,8 @@ from PIL import Image
 from ..data.dataset import ImageDataset
 from ..data.images import BadImage, to_rgb
 from ..errors import UserError
-from .clustering import nearest, neighbours
+from ..evaluation.neighbors import neighbours
+from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Task, write_text

@@ -14,8 +14,9 @@ import torch
 from ..errors import UserError
 from ..evaluation.classification import expected_calibration_error
 from ..finetuning.functional import sinkhorn
+from ..finetuning.graph import Graph
 from .as3l import RUNS
-from .clustering import constrained_kmeans, neighbours
+from .clustering import constrained_kmeans
 
 PROPAGATION = ("clusters", "label-spreading")
 NEIGHBORS = 50  # of every image in the graph of label spreading
@@ -78,8 +79,8 @@ def label_spreading(
     classes at once. Y_ic = 1 / labeled images of class c, as in their code: with 1, the class with most labels takes
     the rest. Rows of Z are normalised; an image that no label reaches gets a uniform row.
 
-    The finetuning method label-spreading is scikit-learn's: its graph has edges of one weight and of one direction, its
-    Y is 1 for every label, it stops after a number of rounds, and it answers for images outside the graph.
+    The finetuning method label-spreading is the same on evened features, with neighbours and alpha chosen by the
+    labels, and it answers for images outside the graph.
 
     Args:
         x: features of unit length, float32 [N, D].
@@ -97,36 +98,12 @@ def label_spreading(
     Raises:
         UserError: where no image, or every one, has a label, or the solver does not converge.
     """
-    from scipy.sparse import csr_matrix, diags
-
     check(x, labeled, labels, num_classes)
-    n = len(x)
-    index, distance = neighbours(x, k)
-    weight = np.maximum(1 - distance / 2, 0).astype(np.float64) ** gamma  # |a - b|^2 = 2 - 2 a.b
-    a = csr_matrix((weight.ravel(), index.ravel(), np.arange(n + 1) * index.shape[1]), shape=(n, n))
-    w = a + a.T
-    scale = diags(1 / np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
-    s = scale @ w @ scale
-    y = np.zeros((n, num_classes))
+    y = np.zeros((len(x), num_classes))
     y[labeled, labels] = 1 / np.bincount(labels, minlength=num_classes)[labels]
-    z = np.maximum(solve(lambda v: v - alpha * (s @ v), y, tolerance), 0)
+    z = Graph(x, k, gamma).solve(y, alpha, tolerance)
     total = z.sum(1, keepdims=True)
     return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes).astype(np.float32)
-
-
-def solve(apply, b: np.ndarray, tolerance: float, most: int = 1000) -> np.ndarray:
-    """z with apply(z) = b for a symmetric positive definite map, by conjugate gradients: float64 [N, K].
-
-    The columns of b are one system for the solver, for sparse products with all at once are five times as fast. The
-    residual is `tolerance` of |b| at most.
-    """
-    from scipy.sparse.linalg import LinearOperator, cg
-
-    whole = LinearOperator((b.size, b.size), matvec=lambda v: apply(v.reshape(b.shape)).ravel(), dtype=b.dtype)
-    z, left = cg(whole, b.ravel(), rtol=tolerance, atol=0.0, maxiter=most)
-    if left:
-        raise UserError(f"Label spreading has not converged after {most} steps. Use a smaller alpha.")
-    return z.reshape(b.shape)
 
 
 def check(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: int) -> None:

@@ -12,8 +12,9 @@ import torch
 from ..data.permutation import epoch_permutation
 from ..distributed import best_device
 from ..errors import UserError, unknown
+from ..evaluation.neighbors import neighbours
 from .as3l import as3l, nearest_images
-from .clustering import BLOCK, kmeans, means, nearest, neighbours
+from .clustering import BLOCK, kmeans, means, nearest
 
 
 def random(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:

@@ -13,12 +13,13 @@ from ..data.dataset import ImageDataset
 from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, unknown
+from ..evaluation.neighbors import unit
 from ..tasks import get_task
 from ..tasks.classification import Classification
 from ..training.priors import save_priors
 from ..training.setup import logging_level
 from .as3l import finetune_features
-from .clustering import backend, unit
+from .clustering import backend
 from .features import Features, extract
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons

@@ -61,6 +61,7 @@ class Task(Speaker):
         "pillow",
     )  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
+    climbs: ClassVar[bool] = False  # whether `auto` finds a model for it
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
     # ---- methods and settings ---------------------------------------------------------------------------------------

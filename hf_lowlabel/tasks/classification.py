@@ -73,6 +73,7 @@ class Classification(Task):
     demo = DIGITS
     has_neighbours = True
     labels_score = True
+    climbs = True
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
 

@@ -129,7 +129,7 @@ class MultiLabel(Classification):
         "mean-teacher": "finetuning.multilabel:MultiLabelMeanTeacher",
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
-    labels_score, has_neighbours, labeling = False, False, "classes"
+    climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",

@@ -60,6 +60,8 @@ class Recorder:
         self.before = self._before() if self.main else []
         self._check_baseline()
         self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
+        self.ladder: list[dict[str, Any]] = []  # what was tried before this network was taken
+        self.advice: list[str] = []  # sentences for the card
         self.shown: dict[str, int] | None = None  # class -> labeled images in which it occurs
         self.record: RunRecord | None = None  # as it was written last
         if self.main:
@@ -72,6 +74,15 @@ class Recorder:
             write_text(path, yaml.safe_dump(recorded(self.config), sort_keys=False, allow_unicode=True))
         if self.split is not None:
             self.split.save(self.folder / "split.json")
+
+    def takes(self, config: Config, load_report) -> None:
+        """Go on as a run with other settings: those of what was found to be best."""
+        self.config, self.report = config, load_report
+        if self.main:
+            self.before = self._before()
+            write_text(
+                self.folder / "training.yaml", yaml.safe_dump(recorded(config), sort_keys=False, allow_unicode=True)
+            )
 
     def _before(self) -> list[Stage]:
         """The lineage of the weights that the run starts from."""
@@ -182,6 +193,7 @@ class Recorder:
                 compare_with(record, config.training.compare_supervised, "supervised, same labels")
             )
         record.comparisons += self.comparisons
+        record.ladder, record.advice = list(self.ladder), list(self.advice)
         return record
 
     def data(self) -> Data:

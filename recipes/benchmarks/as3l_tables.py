@@ -22,10 +22,11 @@ import numpy as np
 
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.permutation import epoch_permutation
+from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.as3l import finetune_features, multi_cluster
-from hf_lowlabel.selection.clustering import backend, unit
+from hf_lowlabel.selection.clustering import backend
 from hf_lowlabel.selection.features import extract
 from hf_lowlabel.selection.priors import cluster_priors, label_spreading, report
 from hf_lowlabel.selection.strategies import coreset, k_medoids, random, usl

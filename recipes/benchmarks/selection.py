@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.selection import clustering
 from hf_lowlabel.selection.as3l import as3l, finetune_features
 from hf_lowlabel.selection.priors import cluster_priors, label_spreading, report
@@ -29,7 +30,7 @@ def features(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, n
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((classes, d), dtype=np.float32)
     y = rng.integers(0, classes, n)
-    return clustering.unit(centres[y] + 1.5 * rng.standard_normal((n, d), dtype=np.float32)), y
+    return unit(centres[y] + 1.5 * rng.standard_normal((n, d), dtype=np.float32)), y
 
 
 def main() -> None:

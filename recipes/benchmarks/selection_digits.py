@@ -27,9 +27,9 @@ import numpy as np
 from sklearn.semi_supervised import LabelSpreading
 
 from hf_lowlabel import ImageDataset, Split, UserError, finetune, load_source, make_split, pretrain
+from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
-from hf_lowlabel.selection.clustering import unit
 from hf_lowlabel.selection.features import Features, extract
 from hf_lowlabel.selection.strategies import STRATEGIES, choose
 from hf_lowlabel.selection.verbs import priors

@@ -3,7 +3,20 @@ import pytest
 from sklearn.datasets import load_digits, make_moons
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.finetuning.probes import KNN, LabelSpreading, Probe, knn, label_spreading, probe_head
+from hf_lowlabel.finetuning.graph import Graph, Pool, class_shares, rooted, spread, with_masses
+from hf_lowlabel.finetuning.linear import STRENGTHS, LeastSquares, best_l2, softmax, temperature
+from hf_lowlabel.finetuning.probes import (
+    ALPHAS,
+    GRAPHS,
+    KNN,
+    LabelSpreading,
+    Probe,
+    Propagation,
+    knn,
+    label_spreading,
+    left_out_likelihood,
+    probe_head,
+)
 
 
 def digits(per_class=4, seed=0):
@@ -16,7 +29,7 @@ def digits(per_class=4, seed=0):
     return x[:1400], labels, x[1400:], y[1400:]
 
 
-@pytest.mark.parametrize("method", [KNN, LabelSpreading, Probe])
+@pytest.mark.parametrize("method", [KNN, LabelSpreading, Probe, Propagation])
 def test_forty_labels_are_worth_something(method):
     x, labels, query, truth = digits()
     p = method().fit_predict(x, labels, query, num_classes=10)
@@ -25,13 +38,40 @@ def test_forty_labels_are_worth_something(method):
     assert (p.argmax(1) == truth).mean() > 0.7
 
 
-def test_label_spreading_uses_the_unlabeled():
-    x, y = make_moons(400, noise=0.05, random_state=0)
-    x = np.c_[x, np.full(len(x), 3)].astype(np.float32)  # cosine sees the plane
-    labels = np.full(400, -1)
+def two_moons_and_a_label_each(n=400):
+    """Moons in random Fourier features: cosines of those are distances in the plane."""
+    plane, y = make_moons(n, noise=0.05, random_state=0)
+    rng = np.random.default_rng(0)
+    x = np.cos(plane @ rng.normal(size=(2, 200)) * 4 + rng.uniform(0, 2 * np.pi, 200)).astype(np.float32)
+    labels = np.full(n, -1)
     labels[[np.flatnonzero(y == 0)[0], np.flatnonzero(y == 1)[0]]] = [0, 1]
+    return x, y, labels
+
+
+def test_label_spreading_uses_the_unlabeled():
+    x, y, labels = two_moons_and_a_label_each()
     right = lambda f, **kw: (f(x, labels, x, num_classes=2, **kw).argmax(1) == y).mean()  # noqa: E731
-    assert right(label_spreading, alpha=0.99) > 0.95 > 0.9 > right(knn)
+    assert right(label_spreading, alpha=0.99, neighbours=10) > 0.95 > 0.9 > right(knn)
+
+
+def test_label_spreading_answers_for_images_outside_its_graph():
+    x, y, labels = two_moons_and_a_label_each()
+    inside = label_spreading(x[:300], labels[:300], x[:300], num_classes=2, alpha=0.99, neighbours=10)
+    asked = label_spreading(x[:300], labels[:300], x, num_classes=2, alpha=0.99, neighbours=10)
+    np.testing.assert_allclose(asked[:300], inside, atol=1e-6)  # an image of the graph keeps what it has
+    assert (asked[300:].argmax(1) == y[300:]).mean() > 0.9
+
+
+def test_neighbours_and_alpha_are_those_under_which_the_labels_are_likeliest():
+    x, labels, _, _ = digits(3)
+    rows = np.flatnonzero(labels >= 0)
+    y = labels[rows]
+    likelihood = {
+        (k, a): left_out_likelihood(Graph(rooted(x), k).reach(rows, a), rows, y, 10) for k in GRAPHS for a in ALPHAS
+    }
+    k, a = max(likelihood, key=likelihood.get)
+    chosen = label_spreading(x, labels, x, num_classes=10)
+    np.testing.assert_allclose(chosen, label_spreading(x, labels, x, num_classes=10, neighbours=k, alpha=a), atol=1e-6)
 
 
 def test_knn_by_hand():
@@ -58,20 +98,101 @@ def test_the_head_is_the_probe_and_a_class_without_labels_never_wins(classes):
 
 
 def test_the_probe_minimises_the_penalised_cross_entropy():
+    """The penalty is that of features scaled as a whole: weights on raw ones count s^2 times."""
     rng = np.random.default_rng(1)
-    x, labels = rng.normal(size=(50, 4)), rng.integers(3, size=50)
-    mean, std = x.mean(0), x.std(0)
+    x, labels = rng.normal(size=(50, 4)) * [1, 1, 1, 9], rng.integers(3, size=50)
+    s2 = ((x - x.mean(0)) ** 2).sum(1).mean()
 
     def cost(weight, bias):
         z = x @ weight.T + bias
         z = z - z.max(1, keepdims=True)
-        return (np.log(np.exp(z).sum(1)) - z[np.arange(50), labels]).sum() + ((weight * std) ** 2).sum() * 0.5 / 2
+        return (np.log(np.exp(z).sum(1)) - z[np.arange(50), labels]).sum() + s2 * (weight**2).sum() * 0.5 / 2
 
     weight, bias = (v.astype(np.float64) for v in probe_head(x, labels, num_classes=3, l2=0.5))
     best = cost(weight, bias)
     for _ in range(20):
-        assert cost(weight + 0.05 * rng.normal(size=weight.shape), bias + 0.05 * rng.normal(size=3)) > best - 1e-6
-    assert mean.shape == (4,)
+        step = 0.05 / np.sqrt(s2)
+        assert cost(weight + step * rng.normal(size=weight.shape), bias + 0.05 * rng.normal(size=3)) > best - 1e-6
+
+
+def test_the_penalty_is_the_one_that_cross_validation_prefers():
+    """Two classes far apart want next to none, pure noise all there is."""
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    noise = rng.normal(size=(40, 50))
+    apart = noise * 0.01 + y[:, None]
+    assert best_l2(apart / np.sqrt(50), y) == min(STRENGTHS) and best_l2(noise, rng.permutation(y)) == max(STRENGTHS)
+    assert best_l2(noise[:2], y[:2]) == 1.0  # no class has two labels
+
+
+def test_least_squares_is_ridge_regression_and_leaves_out_what_it_says():
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(2)
+    x, t = rng.normal(size=(30, 5)) + 3, rng.normal(size=(30, 2))
+    s2 = ((x - x.mean(0)) ** 2).sum(1).mean()
+    layer, l2 = LeastSquares(x), 0.01
+    weight, bias = layer.fit(t, l2)
+    own = Ridge(alpha=l2 * 30 * s2).fit(x, t)
+    np.testing.assert_allclose(weight, own.coef_, atol=1e-4)
+    np.testing.assert_allclose(x @ weight.T + bias, layer.predict(t, l2), atol=1e-4)
+    without = np.arange(30) != 7  # centred on all images, as the features are: the intercept is fitted anew
+    z = (x - x.mean(0)) / np.sqrt(s2)
+    a = np.c_[z[without], np.ones(29)]
+    penalty = np.diag([l2 * 30] * 5 + [0])
+    other = np.linalg.solve(a.T @ a + penalty, a.T @ t[without])
+    np.testing.assert_allclose(layer.left_out(t, l2, np.array([7]))[0], np.r_[z[7], 1] @ other, atol=1e-4)
+
+
+def test_reach_is_linear_in_the_labels_and_solves_the_graph():
+    x, y, labels = two_moons_and_a_label_each(60)
+    graph, rows = Graph(rooted(x), 6), np.flatnonzero(labels >= 0)
+    reach, s = graph.reach(rows, 0.9), graph.similarity.toarray()
+    exact = np.linalg.solve(np.eye(60) - 0.9 * s, np.eye(60)[:, rows])
+    np.testing.assert_allclose(reach, exact, atol=1e-3)
+    p = spread(reach, labels[rows], 2)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert spread(np.zeros((5, 2)), labels[rows], 2) == pytest.approx(0.5)
+
+
+def test_class_masses_are_met_and_a_class_without_labels_gets_none():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1, 1, 1], 500)
+    shares = class_shares(np.array([0, 0, 0, 1, -1, -1]), 3)
+    np.testing.assert_allclose(shares, [4 / 6, 2 / 6, 0])
+    z = with_masses(p, shares)
+    np.testing.assert_allclose(z.sum(1), 1)
+    np.testing.assert_allclose(z.mean(0), shares, atol=2e-3)
+
+
+@pytest.mark.parametrize("masses", ["labels", "graph"])
+def test_propagation_uses_the_unlabeled_and_leaves_a_layer(masses):
+    x, labels, query, truth = digits(2)
+    method = Propagation(masses=masses)
+    weight, bias = method.head(x, labels, num_classes=10)
+    assert weight.shape == (10, 64) and weight.dtype == bias.dtype == np.float32
+    right = ((query @ weight.T + bias).argmax(1) == truth).mean()
+    assert right > (Probe().fit_predict(x, labels, query, num_classes=10).argmax(1) == truth).mean() + 0.03
+
+
+def test_a_label_that_is_left_out_has_no_part_in_what_is_believed():
+    x, labels, _, _ = digits(3)
+    rows = np.flatnonzero(labels >= 0)
+    pool, y = Pool(x), labels[rows]
+    reach = pool.reach(rows)
+    out = np.where(np.arange(30) == 4, -1, y)
+    with_it = pool.propagate(reach, rows, out, 10)
+    shuffled = reach.copy()
+    shuffled[:, 4] = 99  # what it reaches does not matter either
+    np.testing.assert_array_equal(pool.propagate(shuffled, rows, out, 10), with_it)
+    assert with_it[rows[4]].max() < 1 and pool.propagate(reach, rows, y, 10)[rows[4], y[4]] == 1
+
+
+def test_temperature_makes_confidence_fit():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(2000, 3))
+    y = np.array([rng.choice(3, p=softmax(2.5 * row[None])[0]) for row in z])
+    assert temperature(z, y) == pytest.approx(1 / 2.5, rel=0.12)
 
 
 def test_errors_name_what_is_missing():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.neighbors import neighbours, unit
 from hf_lowlabel.selection import clustering
 from hf_lowlabel.selection.clustering import (
     clusters_per_class,
@@ -13,8 +14,6 @@ from hf_lowlabel.selection.clustering import (
     kmeans,
     lloyd,
     nearest,
-    neighbours,
-    unit,
 )
 
 from .conftest import blobs

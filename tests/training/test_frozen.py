@@ -202,9 +202,9 @@ def test_the_head_is_logistic_regression_on_every_kind_of_last_layer(name, args)
     x, labels = torch.rand(9, 3, 32, 32), np.arange(9) % 3
     with torch.no_grad():
         f = model.features(x).numpy()
-        weight, bias = (torch.from_numpy(v) for v in probe_head(f, labels, num_classes=3))
+        weight, bias = (torch.from_numpy(v) for v in probe_head(f, labels, num_classes=3, l2=1.0))
         model.set_classifier(weight, bias)
-        expected = torch.from_numpy(Probe().fit_predict(f, labels, f, num_classes=3))
+        expected = torch.from_numpy(Probe(l2=1.0).fit_predict(f, labels, f, num_classes=3))
         torch.testing.assert_close(model(x).logits.softmax(1), expected, atol=1e-3, rtol=1e-3)
 
 

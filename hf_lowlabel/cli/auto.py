@@ -1,0 +1,99 @@
+"""The verb auto: the best model for some images."""
+
+from __future__ import annotations
+
+import argparse
+
+from .select import data_flags, data_source, max_bad_flag
+
+
+def auto(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    data = data_source(args)
+    from ..ladder.auto import NoLabels, auto
+
+    given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser")}
+    where = {k: v for k, v in vars(data).items() if k in WHERE}
+    try:
+        best = auto(**where, **given)
+    except NoLabels as error:
+        print(error)
+        return _select(args, data)
+    from ..api.summary import summarise
+
+    print()
+    for row in best.run.recorder.ladder:
+        value = "    –" if row["by_labels"] is None else f"{100 * row['by_labels']:5.1f}"
+        print(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
+    print(f"(* kept; {'accuracy'} on labels left out in turn)\n\n{best.advice}\n")
+    summarise(best.run)
+    print(f"look at {best.folder / 'advice.html'}")
+    if best.to_label is not None:
+        print(f"next: hf-lowlabel label {best.to_label}, then hf-lowlabel auto --labels {best.to_label} ...")
+    return 0
+
+
+WHERE = "dataset dataset_config dataset_split dataset_revision image_column label_column".split()
+
+
+def _select(args: argparse.Namespace, data) -> int:
+    """No label yet: choose images, and open the page to label them."""
+    from pathlib import Path
+
+    from ..ladder.auto import default_folder
+    from ..selection.page import label
+    from ..selection.verbs import select
+
+    folder = Path(args.output_dir or default_folder(data.dataset)) / "to_label"
+    select(
+        str(args.model[0]),
+        data,
+        budget=args.budget,
+        output=str(folder),
+        seed=args.seed,
+        image_size=args.image_size,
+        device=args.device,
+        max_bad=args.max_bad,
+    )
+    print(f"Label them on the page that opens, then: hf-lowlabel auto --labels {folder} --output-dir ... ", flush=True)
+    label(folder, open_browser=not args.no_browser)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel auto",
+        description="The best model for some images of which a few have a label, within some minutes: frozen features, "
+        "propagation and heads, each kept only where labels that are left out support it.",
+    )
+    parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
+    )
+    parser.add_argument("--task", default="classification", help="what is learned (default: classification)")
+    labels = parser.add_argument_group("labels (default: all there are in the data)")
+    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
+    labels.add_argument("--split", help="manifest of labeled and held-out images")
+    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
+    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
+    labels.add_argument(
+        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
+    )
+    labels.add_argument(
+        "--budget", type=int, default=40, help="where no image has a label: how many to choose and label (default: 40)"
+    )
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long it may take (default: 20)")
+    parser.add_argument(
+        "--to-label", type=int, default=20, help="images to choose for the next round of labels (default: 20; 0: none)"
+    )
+    parser.add_argument("--features", help="folder that features are kept in (default: OUTPUT_DIR/features)")
+    parser.add_argument("--output-dir", help="run folder to write (default: runs/auto-DATA)")
+    parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
+    data_flags(parser)
+    parser.add_argument("--test-dataset-split", help="split to test on (default: test, then validation)")
+    parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
+    parser.add_argument("--device", help="'cpu' to leave a GPU alone")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    max_bad_flag(parser)
+    return parser

@@ -1,0 +1,194 @@
+"""A graph of similar images, over which labels spread, and the linear head that goes on from there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UserError
+from ..evaluation.neighbors import neighbours, unit
+from .linear import NEVER, LeastSquares, softmax
+
+MASSES = ("labels", "graph")
+NEIGHBOURS, ALPHA, ROUNDS = 20, 0.9, 5
+SHARPNESS = 3.0  # standard deviation of the head's logits when they become beliefs
+L2 = 1e-3  # of the head that goes round with the graph, a share of the number of images
+HEAD_L2 = 3e-4  # of the layer that is saved
+
+
+def rooted(features: np.ndarray) -> np.ndarray:
+    """Features made even for comparison, unit float32 [N, D]: those that are never negative (behind a ReLU) by their
+    square root (Hellinger's distance; a few large ones decide otherwise), all less their mean.
+    """
+    return rooted_beside(features, features[:0])[0]
+
+
+def rooted_beside(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(`rooted` features [N, D], others [Q, D] treated as these were)."""
+    x, y = np.asarray(features, np.float32), np.asarray(others, np.float32)
+    if len(x) and x.min() >= 0:
+        x, y = np.sqrt(x), np.sqrt(np.maximum(y, 0))
+    x, y = unit(x), unit(y)
+    mean = x.mean(0)
+    return unit(x - mean), unit(y - mean)
+
+
+class Graph:
+    """The k nearest neighbours of every image, and how labels spread over them (Zhou et al. 2004; Iscen et al. 2019).
+
+        Z = (I - alpha D^-1/2 W D^-1/2)^-1 Y,   W = A + A^T,   A_ij = max(x_i.x_j, 0)^gamma for the k nearest
+
+    Args:
+        x: unit features, float32 [N, D].
+        k: neighbours of every image.
+        gamma: exponent of the similarity.
+    """
+
+    def __init__(self, x: np.ndarray, k: int = NEIGHBOURS, gamma: float = 3.0):
+        from scipy.sparse import csr_matrix, diags
+
+        n = len(x)
+        index, distance = neighbours(x, k)
+        weight = np.maximum(1 - distance / 2, 0).astype(np.float64) ** gamma  # |a - b|^2 = 2 - 2 a.b
+        a = csr_matrix((weight.ravel(), index.ravel(), np.arange(n + 1) * index.shape[1]), shape=(n, n))
+        w = a + a.T
+        scale = diags(1 / np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
+        self.similarity = (scale @ w @ scale).tocsr()
+
+    def solve(self, y: np.ndarray, alpha: float = ALPHA, tolerance: float = 1e-6, most: int = 1000) -> np.ndarray:
+        """Z, float64 [N, C] at least 0, by conjugate gradients with all columns at once.
+
+        Args:
+            y: right side, float64 [N, C].
+            alpha: share that comes from the neighbours.
+            tolerance: of the solution: residual over right side.
+            most: steps.
+
+        Raises:
+            UserError: no solution after `most` steps.
+        """
+        from scipy.sparse.linalg import LinearOperator, cg
+
+        def apply(v: np.ndarray) -> np.ndarray:  # the columns are one system: sparse products with all cost a fifth
+            v = v.reshape(y.shape)
+            return (v - alpha * (self.similarity @ v)).ravel()
+
+        whole = LinearOperator((y.size, y.size), matvec=apply, dtype=y.dtype)
+        z, left = cg(whole, y.ravel(), rtol=tolerance, atol=0.0, maxiter=most)
+        if left:
+            raise UserError(f"Label spreading has not converged after {most} steps. Use a smaller alpha.")
+        return np.maximum(z.reshape(y.shape), 0)
+
+    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+        """How far each of some images reaches, [N, len(rows)]: Z is a sum of these columns, whatever their labels."""
+        y = np.zeros((self.similarity.shape[0], len(rows)))
+        y[rows, np.arange(len(rows))] = 1
+        return self.solve(y, alpha, tolerance=1e-4)
+
+
+def spread(reach: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Class probabilities of every image, float64 [N, K], from the labels int [L] of the images whose `reach` [N, L] is
+    given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets a uniform row.
+    """
+    known = labels >= 0
+    y = np.zeros((len(labels), num_classes))
+    y[np.flatnonzero(known), labels[known]] = 1 / np.bincount(labels[known], minlength=num_classes)[labels[known]]
+    z = reach @ y
+    total = z.sum(1, keepdims=True)
+    return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes)
+
+
+def class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of each class among labels, [K]: (count + 1) / (L + K), 0 for a class without a label."""
+    counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(float)
+    smooth = np.where(counts > 0, counts + 1, 0)
+    return smooth / smooth.sum()
+
+
+def with_masses(priors: np.ndarray, shares: np.ndarray, rounds: int = 50) -> np.ndarray:
+    """Rows scaled until each class has its share of the images (Sinkhorn and Knopp 1967): class mass normalization
+    (Zhu, Ghahramani and Lafferty 2003, section 4), repeated until the rows sum to 1 as well.
+    """
+    z = np.maximum(priors, 1e-12)
+    rows, columns = np.ones(len(z)), np.ones(z.shape[1])  # z_ij is scaled by rows_i columns_j
+    for _ in range(rounds):
+        masses = columns * (rows @ z)
+        if np.abs(masses / len(z) - shares).max() < 1e-4:
+            break
+        columns = columns * shares * len(z) / np.maximum(masses, 1e-300)
+        rows = 1 / np.maximum(z @ columns, 1e-300)
+    return z * columns * rows[:, None]
+
+
+class Pool:
+    """The features of all images, and what is computed of them once for any labels.
+
+    Args:
+        features: float [N, D] of one network.
+        k: neighbours of every image in the graph.
+    """
+
+    def __init__(self, features: np.ndarray, k: int = NEIGHBOURS):
+        x = rooted(features)
+        self.graph = Graph(x, min(k, len(x) - 1))
+        self.rounds_head = LeastSquares(x)  # goes round with the graph
+        self.saved_head = LeastSquares(features)  # is a layer on the network
+
+    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+        return self.graph.reach(rows, alpha)
+
+    def propagate(
+        self,
+        reach: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        *,
+        rounds: int = ROUNDS,
+        masses: str = "labels",
+    ) -> np.ndarray:
+        """Beliefs about every image, float64 [N, K]; rows sum to 1, those of labeled images are their labels.
+
+            P_0 = masses(spread(Y));   P_r+1 = (masses(softmax(head(argmax P_r))) + P_0) / 2
+
+        Labels spread over the graph, each class gets its share of the images, a linear head is fitted to the most
+        believed class of every image, and its answer, with the same shares, is averaged with the graph's; and so on.
+
+        Args:
+            reach: float64 [N, L], of the labeled images.
+            rows: which images these are, int64 [L].
+            labels: their classes, int [L]; -1: treated as if it had none.
+            num_classes: K.
+            rounds: how often the head is fitted.
+            masses: the shares are those of the "labels", or those that the "graph" gives.
+        """
+        known = labels >= 0
+        at, truth = rows[known], np.eye(num_classes)[labels[known]]
+        plain = spread(reach, labels, num_classes)
+        plain[at] = truth
+        shares = class_shares(labels, num_classes) if masses == "labels" else plain.mean(0)
+        beliefs = first = with_masses(plain, shares)
+        for _ in range(rounds):
+            hard = np.eye(num_classes)[beliefs.argmax(1)]
+            hard[at] = truth
+            z = self.rounds_head.predict(hard, L2)
+            p = softmax(z / max(float(z.std()), 1e-12) * SHARPNESS)
+            beliefs = (with_masses(p, shares) + first) / 2
+        beliefs[at] = truth
+        return beliefs
+
+    def head(self, targets: np.ndarray, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of a layer on the network's features, fitted by least squares to
+        targets [N, K]; its logits are divided by t.
+        """
+        weight, bias = self.saved_head.fit(targets, HEAD_L2)
+        never = targets.max(0) <= 1e-9  # a class that no label is of
+        return (weight / t).astype(np.float32), np.where(never, NEVER, bias / t).astype(np.float32)
+
+    def left_out(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Logits [n, K] that the layer gives for some images when it is fitted without them."""
+        return self.saved_head.left_out(targets, HEAD_L2, rows)
+
+
+def hardened(beliefs: np.ndarray) -> np.ndarray:
+    """The most believed class alone."""
+    return np.eye(beliefs.shape[1])[beliefs.argmax(1)]

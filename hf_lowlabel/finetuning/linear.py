@@ -1,0 +1,193 @@
+"""Linear layers on frozen features: logistic regression on a few labels, least squares on beliefs about every image.
+
+Features are scaled as a whole, x' = (x - mean) / s with s^2 = mean |x - mean|^2, never each by itself: with fewer
+labels than features that would make the noisiest ones as loud as the others. All of it is folded into the layer that
+is returned, weight float32 [K, D] and bias float32 [K] on the features as the network gives them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UserError
+
+NEVER = -1e4  # bias of a class without a label: it loses to all others
+STRENGTHS = (10.0, 1.0, 0.1, 0.01)  # penalties tried by cross-validation
+DEFAULT_T = 0.1  # of least squares on classes, whose answers are about probabilities, where no label can be left out
+FOLDS, MOST = 5, 1000  # of that cross-validation: folds, and labels that take part
+
+
+def whole_scale(features: np.ndarray) -> tuple[np.ndarray, float]:
+    """(mean float64 [D], s) of features [N, D]."""
+    mean = np.mean(features, 0, dtype=np.float64)
+    spread = float(np.var(features, 0, dtype=np.float64).sum()) ** 0.5
+    return mean, spread if spread > 1e-12 * (1 + float(np.abs(mean).max())) else np.inf
+
+
+def probe_head(
+    features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2: float | None = None, max_iter: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression on the labeled images.
+
+        min sum_labeled CE(y, V x' + c) + l2 / 2 |V|^2,   x' scaled as a whole over ALL images;   weight = V / s
+
+    Args:
+        features: float [N, D] of labeled and unlabeled images.
+        labels: int [N], -1 where there is none.
+        num_classes: K.
+        l2: weight of the penalty; None: the one of `STRENGTHS` under which stratified cross-validation on the labels
+            finds them likeliest, 1.0 where no class has two.
+        max_iter: steps of the solver at most.
+
+    Returns:
+        (weight float32 [K, D], bias float32 [K]); a class without a label gets weight 0 and a bias that loses to all.
+
+    Raises:
+        UserError: labels of fewer than two classes.
+    """
+    x, y = labeled_rows(features, labels)
+    known = np.unique(y)
+    if len(known) < 2:
+        raise UserError(
+            "All labels are of one class. Label an image of another class: a probe tells at least two apart."
+        )
+    mean, s = whole_scale(features)
+    x = (x - mean) / s
+    V, c = logistic(x, y, best_l2(x, y, max_iter) if l2 is None else l2, max_iter)
+    weight, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, NEVER)
+    weight[known] = V / s
+    bias[known] = c - weight[known] @ mean
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def labeled_rows(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of the images that have one. Raises UserError where they do not go together."""
+    known = labels >= 0
+    if len(features) != len(labels) or not known.any():
+        raise UserError(
+            f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label "
+            "for each image, -1 where it is not known, and at least one that is."
+        )
+    return features[known], labels[known]
+
+
+def logistic(x: np.ndarray, y: np.ndarray, l2: float, max_iter: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """(V [k, D], c [k]) for the k classes in y, in their order."""
+    from sklearn.linear_model import LogisticRegression
+
+    fit = LogisticRegression(C=1 / l2, max_iter=max_iter).fit(x, y)
+    V, c = fit.coef_, fit.intercept_
+    if len(fit.classes_) == 2:  # scikit-learn keeps the difference of the two alone
+        V, c = np.concatenate([np.zeros_like(V), V]), np.concatenate([np.zeros_like(c), c])
+    return V, c
+
+
+def best_l2(x: np.ndarray, y: np.ndarray, max_iter: int = 1000) -> float:
+    """The penalty under which labels left out are likeliest; 1.0 where no class has two labels."""
+    random = np.random.default_rng(0)
+    if len(y) > MOST:
+        rows = random.permutation(len(y))[:MOST]
+        x, y = x[rows], y[rows]
+    fold = stratified_folds(y, FOLDS, random)
+    if not (fold >= 0).any():
+        return 1.0
+    scores = []
+    for l2 in STRENGTHS:
+        likelihood = []
+        for f in range(FOLDS):
+            out = fold == f
+            kept = np.unique(y[~out])
+            if not out.any() or len(kept) < 2:
+                continue
+            V, c = logistic(x[~out], y[~out], l2, max_iter)
+            p = softmax(x[out] @ V.T + c)[np.arange(out.sum()), np.searchsorted(kept, y[out])]
+            likelihood += np.log(np.maximum(p, 1e-9)).tolist()
+        scores.append(np.mean(likelihood) if likelihood else 0.0)
+    return STRENGTHS[int(np.argmax(scores))]
+
+
+def stratified_folds(y: np.ndarray, folds: int, random: np.random.Generator) -> np.ndarray:
+    """A fold for every label, int64 [n], classes spread evenly over them; -1 for the only label of its class, which
+    is never left out."""
+    out, start = np.full(len(y), -1), 0
+    for k in np.unique(y):
+        rows = random.permutation(np.flatnonzero(y == k))
+        if len(rows) > 1:
+            out[rows] = (start + np.arange(len(rows))) % min(folds, len(y))
+            start += len(rows)
+    return out
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def temperature(logits: np.ndarray, y: np.ndarray) -> float:
+    """T for which softmax(logits / T) makes the labels y likeliest (Guo et al. 2017).
+
+    Args:
+        logits: float [n, K] of images whose labels had no part in them.
+        y: int [n].
+
+    Returns:
+        T > 0. A few labels do not move it far: log T has a normal prior of width 1, worth one label.
+    """
+    grid = np.exp(np.linspace(-4, 4, 81))
+    rows = np.arange(len(y))
+    scores = []
+    for t in grid:
+        p = softmax(logits / t)[rows, y]
+        scores.append(np.log(np.maximum(p, 1e-12)).sum() - 0.5 * np.log(t) ** 2)
+    return float(grid[int(np.argmax(scores))])
+
+
+class LeastSquares:
+    """Linear layers by least squares, for any number of targets, from one factorisation of the features.
+
+        min sum_i |t_i - V x'_i - c|^2 + l2 N |V|^2      x' scaled as a whole, l2 a share of the number of images N
+
+    Args:
+        features: float [N, D].
+    """
+
+    def __init__(self, features: np.ndarray):
+        self.mean, self.s = whole_scale(features)
+        x = (np.asarray(features, np.float32) - self.mean.astype(np.float32)) / np.float32(self.s)
+        values, self.axes = np.linalg.eigh((x.T @ x).astype(np.float64))
+        self.values, self.axes = np.maximum(values, 0), self.axes.astype(np.float32)
+        self.u = x @ self.axes  # [N, D]
+
+    def fit(self, targets: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) for targets [N, K]."""
+        t = targets - targets.mean(0)
+        V = self.axes @ ((self.u.T @ t.astype(np.float32)) / self._penalised(l2)[:, None])  # [D, K]
+        weight = V.T.astype(np.float64) / self.s
+        return weight.astype(np.float32), (targets.mean(0) - weight @ self.mean).astype(np.float32)
+
+    def predict(self, targets: np.ndarray, l2: float, rows: np.ndarray | None = None) -> np.ndarray:
+        """What the layer gives for the images, float64 [N, K] (rows: [n, K])."""
+        t = targets - targets.mean(0)
+        V = (self.u.T @ t.astype(np.float32)) / self._penalised(l2)[:, None]
+        return (self.u if rows is None else self.u[rows]) @ V + targets.mean(0)
+
+    def left_out(self, targets: np.ndarray, l2: float, rows: np.ndarray | None = None) -> np.ndarray:
+        """What the layer fitted without an image gives for it: (z - h t) / (1 - h), h the leverage of the image."""
+        u, t = (self.u, targets) if rows is None else (self.u[rows], targets[rows])
+        h = ((u**2) / self._penalised(l2)).sum(1, keepdims=True) + 1 / len(self.u)
+        h = np.minimum(h, 1 - 1e-6)
+        return (self.predict(targets, l2, rows) - h * t) / (1 - h)
+
+    def _penalised(self, l2: float) -> np.ndarray:
+        return (self.values + l2 * len(self.u)).astype(np.float32)
+
+
+def left_out_in_turn(y: np.ndarray, folds: int = FOLDS, repeats: int = 1, seed: int = 0) -> list[np.ndarray]:
+    """Stratified cross-validation of labels int [n]: masks of those that are left out, bool [n]; none is the only one
+    of its class, and labels of two classes are always left."""
+    random, out = np.random.default_rng(seed), []
+    for _ in range(repeats):
+        fold = stratified_folds(y, folds, random)
+        masks = [fold == f for f in range(min(folds, len(y)))]
+        out += [m for m in masks if m.any() and len(np.unique(y[~m])) > 1]
+    return out

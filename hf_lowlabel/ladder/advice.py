@@ -1,0 +1,100 @@
+"""What a person should look at next: images worth labeling, copies, labels that look wrong, images of no class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..evaluation.neighbors import neighbours, unit
+from ..finetuning.graph import rooted
+from ..finetuning.linear import softmax
+from .frozen import Tried
+
+COPY = 1e-3  # squared distance of unit features up to which images are all but the same
+STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Remark:
+    """rows: images it is about, positions among the training images. why: in words."""
+
+    rows: tuple[int, ...]
+    why: str
+
+
+def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[str], count: int) -> list[Remark]:
+    """Unlabeled images whose two best classes are close, far from each other: the half of the images in doubt, the
+    first the most doubtful, then each the farthest from those chosen.
+
+    Args:
+        p: probabilities [N, K]. x: features [N, D]. free: rows without a label, int64.
+    """
+    if not len(free) or count < 1:
+        return []
+    top = np.sort(p[free], 1)
+    margin = top[:, -1] - top[:, -2]
+    doubtful = free[np.argsort(margin, kind="stable")[: max(count, len(free) // 2)]]
+    z = rooted(x)[doubtful]
+    chosen, distance = [0], ((z - z[0]) ** 2).sum(1)
+    while len(chosen) < min(count, len(doubtful)):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((z - z[chosen[-1]]) ** 2).sum(1))
+    out = []
+    for i in doubtful[chosen]:
+        second, first = np.argsort(p[i])[-2:]
+        between = f"{names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
+        out.append(Remark((int(i),), f"in doubt: {between}"))
+    return out
+
+
+def copies(x: np.ndarray) -> list[Remark]:
+    """Pairs of images that are all but the same to the network."""
+    index, distance = neighbours(unit(x), 1)
+    pairs = {tuple(sorted((i, int(index[i, 0])))) for i in np.flatnonzero(distance[:, 0] < COPY)}
+    return [Remark((a, b), "all but the same") for a, b in sorted(pairs)]
+
+
+def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
+    """Labels that look wrong, by confident learning (Northcutt et al. 2021, section 3).
+
+    A label is named when, left out, it is less likely than its class usually is, and another class is more likely than
+    that one usually is. The most likely errors come first.
+    """
+    if not len(best.label):
+        return []
+    p = np.zeros((len(y), best.logits.shape[1]))
+    np.add.at(p, best.label, softmax(best.logits / best.t))
+    p = p[best.asked] / np.bincount(best.label, minlength=len(y))[best.asked, None]
+    given = y[best.asked]
+    usual = np.array([p[given == k, k].mean() if (given == k).any() else 1.1 for k in range(p.shape[1])])
+    out = []
+    for i, k in enumerate(given):
+        other = np.where(p[i] >= usual, p[i], 0)
+        other[k] = 0
+        j = int(other.argmax())
+        if other[j] > 0 and p[i, k] < usual[k] and p[i, j] > 2 * p[i, k]:
+            words = f"labeled {names[k]} ({p[i, k]:.0%}), looks like {names[j]} ({p[i, j]:.0%})"
+            out.append((float(p[i, k] - p[i, j]), Remark((int(rows[best.asked[i]]),), words)))
+    return [remark for _, remark in sorted(out, key=lambda pair: pair[0])]
+
+
+def strangers(x: np.ndarray, p: np.ndarray) -> list[Remark]:
+    """Images far from all others, the farthest first: they may show none of the classes."""
+    _, distance = neighbours(rooted(x), 5)
+    mean = np.sqrt(distance).mean(1)
+    middle = np.median(mean)
+    limit = middle + STRANGE * np.median(np.abs(mean - middle))
+    found = np.flatnonzero(mean > limit)
+    return [
+        Remark((int(i),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")
+        for i in found[np.argsort(-mean[found], kind="stable")]
+    ]
+
+
+def confused(p: np.ndarray, names: list[str]) -> list[tuple[str, str, float]]:
+    """Pairs of classes by the share of all images that hang between them, sum_i 2 p_ia p_ib / N; the largest first."""
+    shared = 2 * (p.T @ p) / len(p)
+    pairs = [(names[a], names[b], float(shared[a, b])) for a in range(len(names)) for b in range(a + 1, len(names))]
+    return sorted(pairs, key=lambda pair: -pair[2])

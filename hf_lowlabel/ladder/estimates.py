@@ -1,0 +1,166 @@
+"""How good a model is without a test set, whether unlabeled images help, and what more labels would bring.
+
+All of it from the labels themselves, each left out in turn; the widths are those under which intervals held on other
+data (recipes/benchmarks/auto.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .frozen import Features, Tried, said
+
+Z80 = 1.2816  # standard deviations on either side of an 80 % interval
+OPTIMISM = 0.35  # standard errors by which the best of several rungs looks better than it is
+INFLATION = 1.5  # the error of an estimate, in standard errors of as many independent labels
+CLEAR, CLEAR_LOSS = 1.0, 2.0  # standard errors of a gain, of a loss, that are taken for one
+MORE = 2.5  # times the labels, of the forecast
+PARTS = (0.35, 0.5, 0.7, 0.85)  # of the labels, points of the learning curve
+DRAWS = 8  # of each part
+FORECAST_ERROR = 0.045  # standard deviation that a forecast has beyond that of today's accuracy
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share with its 80 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, value: float, sd: float) -> Interval:
+        value = min(max(value, 0.0), 1.0)
+        return cls(value, max(value - Z80 * sd, 0.0), min(value + Z80 * sd, 1.0))
+
+
+def standard_error(p: float, n: int) -> float:
+    """Of a share p seen on n labels; one pseudo-count on either side keeps it above 0."""
+    q = (p * n + 1) / (n + 2)
+    return float(np.sqrt(q * (1 - q) / n))
+
+
+def accuracy(best: Tried) -> Interval | None:
+    """Of the best rung on new images; None where no label could be left out."""
+    if best.accuracy is None or len(best.asked) < 2:
+        return None
+    se = standard_error(best.accuracy, len(best.asked))
+    return Interval.around(best.accuracy - OPTIMISM * se, INFLATION * se)
+
+
+@dataclass(frozen=True)
+class Help:
+    """Whether unlabeled images help: "yes", "no" or "unclear", and the gain in accuracy."""
+
+    verdict: str
+    gain: Interval | None
+
+
+def unlabeled_help(tried: Sequence[Tried]) -> Help:
+    """The best rung that uses unlabeled images against the best that does not, on the same labels.
+
+    The verdict is by the probability of the true class, in standard errors of the paired difference.
+    """
+    using = [one for one in tried if one.rung.unlabeled and len(one.label)]
+    without = [one for one in tried if not one.rung.unlabeled and len(one.label)]
+    if not using or not without or len(using[0].asked) < 4:
+        return Help("unclear", None)
+    a, b = max(using, key=lambda o: o.score), max(without, key=lambda o: o.score)
+    n = len(a.asked)
+    d = a.probability - b.probability
+    t = float(d.mean()) / max(float(d.std(ddof=1)) / n**0.5, 1e-3)
+    gain = a.correct - b.correct
+    spread = INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
+    value = float(gain.mean())
+    interval = Interval(value, value - Z80 * spread, value + Z80 * spread)
+    return Help("yes" if t > CLEAR else "no" if t < -CLEAR_LOSS else "unclear", interval)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """labels: int [P] and their accuracy [P] when parts of the labels are used. forecast: of `MORE` times the labels.
+    needed: labels -> accuracy that is expected of them.
+    """
+
+    labels: list[int]
+    accuracy: list[float]
+    forecast: Interval
+    expected: Callable[[float], float]
+
+
+def learning_curve(encoders: Sequence[Features], y: np.ndarray, best: Tried, seed: int = 0) -> Curve | None:
+    """The best rung with parts of the labels, tested on the rest, and what that says of more labels.
+
+    Several families are fitted, each through today's estimate, and averaged: a + b log m, a - b m^-1/2 and
+    1 - c m^-b (Mahmood et al. 2022 on why one is not enough). None where the labels are too few.
+    """
+    now = accuracy(best)
+    if now is None or len(y) < 3 * len(np.unique(y)):
+        return None
+    random = np.random.default_rng(seed)
+    if not best.votes:
+        encoders = [encoder for encoder in encoders if encoder.name == best.encoder]
+    sizes, scores = [], []
+    for part in PARTS:
+        correct = asked = used = 0
+        for _ in range(DRAWS):
+            out = left_out_part(y, part, random)
+            if out is None:
+                continue
+            labels = np.where(out, -1, y)
+            z = said(encoders, labels, out, [best.rung])[best.key]
+            correct, asked = correct + int((z.argmax(1) == y[out]).sum()), asked + int(out.sum())
+            used += int((~out).sum())
+        if asked:
+            sizes.append(round(used / DRAWS))
+            scores.append(correct / asked)
+    if len(sizes) < 2:
+        return None
+    m, a = np.array([*sizes, len(y)], float), np.array([*scores, now.value])
+    expected = average_of_families(m, a, len(y), now.value)
+    value = expected(MORE * len(y))
+    sd = float(np.hypot((now.high - now.low) / (2 * Z80), FORECAST_ERROR))
+    return Curve([int(v) for v in m], [float(v) for v in a], Interval.around(value, sd), expected)
+
+
+def left_out_part(y: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray | None:
+    """Mask of the labels that are left out when a part of each class is used, at least one; None: nothing is left."""
+    out = np.zeros(len(y), bool)
+    for k in np.unique(y):
+        rows = random.permutation(np.flatnonzero(y == k))
+        out[rows[max(1, round(part * len(rows))) :]] = True
+    return out if out.any() else None
+
+
+def average_of_families(m: np.ndarray, a: np.ndarray, labels: int, now: float) -> Callable[[float], float]:
+    """Accuracy as a function of the number of labels, through (labels, now), never falling and below 1."""
+
+    def slope(u: np.ndarray, v: np.ndarray) -> float:
+        u = u - u.mean()
+        return max(float((u * (v - v.mean())).sum() / max(float((u * u).sum()), 1e-12)), 0.0)
+
+    error = np.log(np.maximum(1 - a, 1e-3))
+    b_log, b_root, b_power = slope(np.log(m), a), slope(-(m**-0.5), a), slope(-np.log(m), error)
+    left = max(1 - now, 1e-3)
+
+    def expected(n: float) -> float:
+        grown = np.log(n / labels)
+        guesses = (
+            now + b_log * grown,
+            now + b_root * (labels**-0.5 - n**-0.5),
+            1 - left * np.exp(-b_power * grown),
+        )
+        return float(min(max(np.mean(guesses), now if n >= labels else 0.0), 0.999))
+
+    return expected
+
+
+def labels_for(curve: Curve, target: float, labels: int) -> int | None:
+    """Labels of which `target` is expected; None: more than a hundred times as many as there are."""
+    for n in range(labels, 100 * labels + 1, max(1, labels // 10)):
+        if curve.expected(n) >= target:
+            return n
+    return None

@@ -1,0 +1,181 @@
+"""The rungs of the ladder that need no training: what frozen features and the labels give, by cross-validation.
+
+features of each encoder -> probe, propagation ... -> for every label what each says when it is left out -> the best
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..finetuning.graph import Pool
+from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax, temperature
+from ..finetuning.probes import ProbeBeliefs, Propagation
+
+REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """A way to a linear head. name: in tables. method, args: the same by hand, `finetune --method ... --method-args`.
+    unlabeled: whether it uses images without a label.
+    """
+
+    name: str
+    method: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    unlabeled: bool = True
+
+
+PROBE = Rung("linear probe", "probe", unlabeled=False)
+RUNGS = (
+    PROBE,
+    Rung("propagation, class shares of the labels", "propagation", {"masses": "labels"}),
+    Rung("propagation, class shares of the graph", "propagation", {"masses": "graph"}),
+    Rung("probe and propagation", "propagation", {"masses": "labels", "with_probe": True}),
+)
+UNTRIED = RUNGS[3]  # where no label can be left out
+
+
+@dataclass
+class Tried:
+    """A rung on the features of an encoder, and what it said of labels that were left out.
+
+    votes: whether its targets are the votes of all encoders.
+    label: which label, int64 [M]; logits: float64 [M, K], before the temperature t. None where no label can be left
+    out. targets: what the saved head is fitted to, [N, K]; None for the probe.
+    """
+
+    rung: Rung
+    encoder: str
+    votes: bool
+    label: np.ndarray
+    logits: np.ndarray
+    targets: np.ndarray | None
+    t: float = 1.0
+
+    def judge(self, y: np.ndarray) -> None:
+        """Means over repetitions for each label that was left out: correct, probability of its class, confidence."""
+        self.t = temperature(self.logits, y[self.label]) if len(self.label) else self.t
+        if not len(self.label):
+            self.asked = self.correct = self.probability = self.confidence = np.zeros(0)
+            return
+        p, truth = softmax(self.logits / self.t), y[self.label]
+        self.asked = np.unique(self.label)
+        count = np.bincount(self.label, minlength=len(y))[self.asked]
+
+        def mean(values: np.ndarray) -> np.ndarray:
+            return np.bincount(self.label, values, minlength=len(y))[self.asked] / count
+
+        self.correct = mean((p.argmax(1) == truth).astype(float))
+        self.probability = mean(p[np.arange(len(truth)), truth])
+        self.confidence = mean(p.max(1))
+
+    @property
+    def accuracy(self) -> float | None:
+        return float(self.correct.mean()) if len(self.label) else None
+
+    @property
+    def score(self) -> float:
+        """What rungs are ranked by: half the accuracy and the mean probability of the true class, which is finer."""
+        return 0.5 * float(self.correct.mean()) + float(self.probability.mean()) if len(self.label) else 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.rung.name}{', votes of all encoders' if self.votes else ''}, {self.encoder}"
+
+    @property
+    def key(self) -> tuple[Rung, str, bool]:
+        return self.rung, self.encoder, self.votes
+
+
+class Features:
+    """The features [N, D] of all training images by one encoder, ready for any labels."""
+
+    def __init__(self, name: str, x: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
+        self.name, self.rows, self.y, self.num_classes = name, rows, y, num_classes
+        self.pool = Pool(x)
+        self.reach = self.pool.reach(rows)
+        self.probe = ProbeBeliefs(x, rows, y, num_classes)
+
+    def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
+        return Propagation(**rung.args).targets(self.pool, self.reach, self.rows, labels, believed)
+
+    def head(self, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of a rung's layer on the network."""
+        if tried.targets is None:
+            return self.probe.head(self.y, tried.t)
+        return self.pool.head(tried.targets, tried.t)
+
+    def say(self, tried: Tried) -> np.ndarray:
+        """Probabilities [N, K] of all images by the rung, of each when its own target is left out."""
+        if tried.targets is None:
+            return softmax(self.probe.logits(self.y) / tried.t)
+        return softmax(self.pool.left_out(tried.targets, np.arange(len(tried.targets))) / tried.t)
+
+
+def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list[Tried]:
+    """All frozen rungs, judged; the best first.
+
+    With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
+
+    Args:
+        encoders: features of the same images by one or more encoders.
+        y: classes of the labeled images, int [L].
+        seed: decides which labels are left out together.
+    """
+    repeats = next((times for most, times in REPEATS if len(y) <= most), 1)
+    masks = left_out_in_turn(y, repeats=repeats, seed=seed)
+    logits: dict[Key, list[np.ndarray]] = {}
+    for out in masks:
+        for key, value in said(encoders, np.where(out, -1, y), out).items():
+            logits.setdefault(key, []).append(value)
+    label = np.concatenate([np.flatnonzero(out) for out in masks]) if masks else np.zeros(0, np.int64)
+    none = np.zeros((0, encoders[0].num_classes))
+    tried = []
+    for (rung, name, votes), targets in wanted(encoders, y).items():
+        found, t = logits.get((rung, name, votes)), 1.0 if targets is None else DEFAULT_T
+        one = Tried(rung, name, votes, label, np.concatenate(found) if found else none, targets, t)
+        one.judge(y)
+        tried.append(one)
+    first = None if masks else UNTRIED
+    tried.sort(key=lambda one: (one.rung is not first, -one.score))
+    best = next(one.encoder for one in tried if not one.votes)
+    return [one for one in tried if not one.votes or one.encoder == best]
+
+
+Key = tuple[Rung, str, bool]  # of a rung on the features of an encoder, with targets of its own or the votes of all
+
+
+def wanted(
+    encoders: Sequence[Features], labels: np.ndarray, rungs: Sequence[Rung] = RUNGS
+) -> dict[Key, np.ndarray | None]:
+    """Targets of each head from these labels, None for the probe."""
+    out: dict[Key, np.ndarray | None] = {}
+    for encoder in encoders:
+        believed = encoder.probe(labels)
+        for rung in rungs:
+            own = None if rung is PROBE else encoder.targets(rung, labels, believed)
+            out[rung, encoder.name, False] = own
+    if len(encoders) > 1:
+        for rung in rungs:
+            if rung is not PROBE:
+                votes = np.mean([out[rung, encoder.name, False] for encoder in encoders], 0)
+                out |= {(rung, encoder.name, True): votes for encoder in encoders}
+    return out
+
+
+def said(
+    encoders: Sequence[Features], labels: np.ndarray, out: np.ndarray, rungs: Sequence[Rung] = RUNGS
+) -> dict[Key, np.ndarray]:
+    """Logits [n, K] of the images whose labels are left out."""
+    by_name, found = {encoder.name: encoder for encoder in encoders}, {}
+    for key, targets in wanted(encoders, labels, rungs).items():
+        encoder = by_name[key[1]]
+        rows = encoder.rows[out]
+        of_probe = targets is None
+        found[key] = encoder.probe.logits(labels, rows) if of_probe else encoder.pool.left_out(targets, rows)
+    return found

@@ -1,0 +1,212 @@
+"""The advisor: what is known about a model without a test set, on one screen and as a page."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import write_json, write_text
+from ..finetuning.graph import rooted
+from ..selection.labeling import export, reasons, thumbnail
+from ..selection.labels import Task as Asked
+from ..text import percent
+from ..training.preparing import Prepared
+from . import advice as find
+from .advice import SHOWN, Remark
+from .estimates import MORE, Interval, accuracy, labels_for, learning_curve, unlabeled_help
+from .frozen import Features, Tried
+
+
+@dataclass
+class Advice:
+    """sentences: one screen. The rest are the remarks behind it, by positions among the training images.
+
+    accuracy: on new images, from the labels alone; None where they are too few. helps: "yes", "no" or "unclear".
+    """
+
+    sentences: list[str]
+    accuracy: Interval | None
+    helps: str
+    gain: Interval | None
+    forecast: Interval | None
+    next: list[Remark] = field(default_factory=list)
+    copies: list[Remark] = field(default_factory=list)
+    doubtful: list[Remark] = field(default_factory=list)
+    strangers: list[Remark] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+def advise(
+    ready: Prepared, encoders: list[Features], tried: list[Tried], metrics: dict[str, Any], count: int
+) -> Advice:
+    """All that can be said from the labels, the images and what was tried."""
+    best, names = tried[0], ready.names
+    encoder = next(e for e in encoders if e.name == best.encoder)
+    y, rows = encoder.y, encoder.rows
+    p, x = encoder.say(best), encoder.probe.x
+    free = np.setdiff1d(np.arange(len(p)), rows)
+    help, curve = unlabeled_help(tried), learning_curve(encoders, y, best)
+    out = Advice([], accuracy(best), help.verdict, help.gain, curve.forecast if curve else None)
+    out.next = find.next_to_label(p, x, free, names, count)
+    out.copies, out.strangers = find.copies(x), find.strangers(x, p)
+    out.doubtful = find.doubtful_labels(best, y, rows, names)
+    out.sentences = [
+        *said_accuracy(ready, out, tried, metrics),
+        said_help(out, help),
+        *said_more(out, curve, len(y)),
+        *said_images(ready, out, find.confused(p, names)),
+    ]
+    return out
+
+
+def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any]) -> list[str]:
+    lines, best, score = [], tried[0], ready.task.score
+    if out.accuracy is None:
+        lines.append("No label could be left out to test on (two of a class are needed): how good it is is not known.")
+    else:
+        lines.append(f"On new images: {between(out.accuracy)} right, from {len(best.asked)} labels left out in turn.")
+    if score.key in metrics:
+        lines.append(f"On the {metrics['images']} test images: {score.show(metrics[score.key])} right.")
+    probe = max((one for one in tried if not one.rung.unlabeled), key=lambda one: one.score)
+    if probe is not best and probe.accuracy is not None:
+        lines.append(f"A linear probe on the same labels: {percent(probe.accuracy)} of those left out.")
+    return lines
+
+
+def between(interval: Interval) -> str:
+    return f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
+
+
+def said_help(out: Advice, help) -> str:
+    gain = f", {100 * help.gain.value:+.0f} points ({100 * help.gain.low:+.0f} to {100 * help.gain.high:+.0f})"
+    gain = gain if help.gain is not None else ""
+    words = {"yes": "they help", "no": "they do not help", "unclear": "whether they help is unclear"}
+    return f"Unlabeled images: {words[help.verdict]}{gain}."
+
+
+def said_more(out: Advice, curve, labels: int) -> list[str]:
+    if curve is None or out.accuracy is None:
+        return ["More labels: too few for a forecast. Label 3 of each class, then ask again."]
+    lines = [f"With {round(MORE * labels)} labels instead of {labels}: {between(curve.forecast)}."]
+    goal = next((t for t in (0.7, 0.8, 0.9, 0.95, 0.98) if t > out.accuracy.value + 0.03), None)
+    if goal is not None:
+        needed = labels_for(curve, goal, labels)
+        many = f"about {needed} labels" if needed else "more than a hundred times as many labels"
+        lines.append(f"For {goal:.0%}: {many}. Label 20, then ask again.")
+    return lines
+
+
+def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, float]]) -> list[str]:
+    lines = []
+    if confused and confused[0][2] > 0.01:
+        pairs = ", ".join(f"{a} and {b} ({share:.0%} of the images)" for a, b, share in confused[:3] if share > 0.01)
+        lines.append(f"Hard to tell apart: {pairs}.")
+    named = (
+        ("doubtful", "labels look wrong", "label looks wrong"),
+        ("copies", "pairs of images are all but the same", "pair of images is all but the same"),
+        ("strangers", "images are unlike all others", "image is unlike all others"),
+    )
+    for key, many, one in named:
+        found: list[Remark] = getattr(out, key)
+        if found:
+            ids = ", ".join(ready.training.ids[i] for i in found[0].rows)
+            lines.append(f"{len(found)} {one if len(found) == 1 else many}, such as {ids}.")
+    return lines
+
+
+# ---- what is written -------------------------------------------------------------------------------------------------
+def write_advice(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path | None:
+    """advice.json, advice.html, and to_label/ with the images to label next. Returns that folder, if there is one."""
+    write_json(folder / "advice.json", as_json(ready, advice))
+    chosen = to_label_folder(ready, advice, x, folder / "to_label") if advice.next else None
+    write_text(folder / "advice.html", page(ready, advice))
+    return chosen
+
+
+def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
+    ids = ready.training.ids
+
+    def listed(remarks: list[Remark]) -> list[dict[str, Any]]:
+        return [{"images": [ids[i] for i in r.rows], "why": r.why} for r in remarks]
+
+    numbers = {k: asdict(v) if v else None for k, v in vars(advice).items() if k in ("accuracy", "gain", "forecast")}
+    remarks = {k: listed(getattr(advice, k)) for k in ("next", "copies", "doubtful", "strangers")}
+    return {"sentences": advice.sentences, "helps": advice.helps, **numbers, **remarks}
+
+
+def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path:
+    """A folder for `hf-lowlabel label`, which knows the labels there are already."""
+    dataset, split = ready.dataset, ready.chosen.split
+    rows = np.array([r.rows[0] for r in advice.next])
+    at = np.asarray(ready.training.indices)
+    asked = Asked(
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        files={},
+        config=dataset.config,
+        split=dataset.split,
+        revision=dataset.revision,
+        class_names=list(split.class_names),
+        task=ready.task.name,
+        strategy="doubt",
+        model=None,
+        labeled=dict(split.labeled),
+        validation=list(split.validation),
+        test=list(split.test),
+    )
+    export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at))
+    return folder
+
+
+STYLE = """
+ :root { color-scheme: light dark; }
+ body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 60rem; padding: 0 1rem; }
+ table { border-collapse: collapse; } td, th { text-align: left; padding: .25rem .9rem .25rem 0; }
+ td:last-child, th:last-child { text-align: right; } tr.kept td { font-weight: 600; }
+ figure { display: inline-block; width: 150px; margin: .3rem; vertical-align: top; font-size: .8rem; }
+ figure img { height: 96px; margin-right: 3px; } figcaption { overflow-wrap: anywhere; }
+"""
+
+
+def page(ready: Prepared, advice: Advice) -> str:
+    """One HTML page without scripts: sentences, the ladder, and the images behind them."""
+    ids, at = ready.training.ids, ready.training.indices
+
+    def figures(remarks: list[Remark]) -> str:
+        out = []
+        for r in remarks[:SHOWN]:
+            images = "".join(f'<img alt="" src="{thumbnail(ready.dataset, int(at[i]))}">' for i in r.rows)
+            names = html.escape(" and ".join(ids[i] for i in r.rows))
+            out.append(f"<figure>{images}<figcaption>{names}<br>{html.escape(r.why)}</figcaption></figure>")
+        more = f"<p>and {len(remarks) - SHOWN} more, in advice.json</p>" if len(remarks) > SHOWN else ""
+        return "".join(out) + more
+
+    score, rows = ready.task.score.title, []
+    for row in ready.recorder.ladder:
+        value = "–" if row["by_labels"] is None else percent(row["by_labels"])
+        kept = ' class="kept"' if row["kept"] else ""
+        rows.append(f"<tr{kept}><td>{html.escape(row['name'])}</td><td>{value}</td></tr>")
+    parts = [
+        f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>",
+        f"<h2>What was tried</h2><table><tr><th></th><th>{score}, on labels left out in turn</th></tr>"
+        + "".join(rows)
+        + "</table>",
+    ]
+    titles = (
+        ("next", "Label these next"),
+        ("doubtful", "Labels that look wrong"),
+        ("copies", "All but the same"),
+        ("strangers", "Unlike all others"),
+    )
+    parts += [f"<h2>{title}</h2>{figures(found)}" for key, title in titles if (found := getattr(advice, key))]
+    title = html.escape(f"Advice on {ready.dataset.name}")
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n' + "\n".join(parts) + "\n"
+    )

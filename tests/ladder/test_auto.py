@@ -1,0 +1,222 @@
+"""`auto` as people use it: photos in folders, labels in a table, no labels at all, and input that cannot work."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification
+
+from hf_lowlabel import auto, evaluate
+from hf_lowlabel.cli import main
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.models import create_backbone
+
+
+def photos(folder, each=24, classes=("blue", "red", "white"), sort=True):
+    """Coloured noise, a class a colour."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        for i in range(each):
+            pixels = rng.integers(0, 90, (20, 20 + i % 3, 3))
+            pixels[..., k if k < 2 else slice(None)] += 120
+            path = folder / name / f"{i:02d}.png" if sort else folder / f"{name}-{i:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A saved encoder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("net")
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, network):
+    base = tmp_path_factory.mktemp("auto")
+    data = photos(base / "photos")
+    best = auto(data, network, num_labels=18, class_balanced=True, test_fraction=0.2, output_dir=base / "run")
+    return base, data, best
+
+
+def test_what_it_leaves_is_an_ordinary_run(found):
+    base, data, best = found
+    assert best.run.metrics["accuracy"] > 0.9
+    again = AutoModelForImageClassification.from_pretrained(base / "run")
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(again(pixels).logits, best.model.eval()(pixels).logits)
+    assert evaluate(base / "run", data)["accuracy"] == pytest.approx(best.run.metrics["accuracy"])
+    record = json.loads((base / "run" / "run.json").read_text())
+    assert [row["kept"] for row in record["ladder"]] == [True, False, False, False]
+    card = (base / "run" / "README.md").read_text()
+    assert "## What was tried" in card and "Unlabeled images" in card
+
+
+def test_its_settings_make_the_same_by_hand(found, tmp_path):
+    """training.yaml of the run, with the manifest beside it, is a run of finetune with the same answers."""
+    base, _, best = found
+    code = main(
+        ["finetune", "--config", str(base / "run/training.yaml"), "--split", str(base / "run/split.json")]
+        + ["--output-dir", str(tmp_path / "by-hand")]
+    )
+    assert code == 0
+    own = AutoModelForImageClassification.from_pretrained(tmp_path / "by-hand")
+    pixels = torch.rand(16, 3, 32, 32)
+    with torch.no_grad():
+        a, b = own(pixels).logits, best.model.eval()(pixels).logits
+    assert (a.argmax(1) == b.argmax(1)).all()
+
+
+def test_advice_is_on_the_page_and_in_json(found):
+    base, _, best = found
+    said = json.loads((base / "run" / "advice.json").read_text())
+    assert said["sentences"] == best.advice.sentences and 0 <= said["accuracy"]["low"] <= said["accuracy"]["high"] <= 1
+    page = (base / "run" / "advice.html").read_text()
+    assert "What was tried" in page and "Label these next" in page and "<script" not in page
+    assert any(line.startswith("On new images") for line in best.advice.sentences)
+
+
+def test_the_next_round_keeps_the_labels_of_this_one(found, network, tmp_path):
+    base, data, best = found
+    rows = (best.to_label / "labels.csv").read_text().splitlines()
+    ids = [row.split(",")[1] for row in rows[1:]]
+    assert len(ids) == 20 and not set(ids) & set(json.loads((base / "run/split.json").read_text())["labeled"])
+    filled = [rows[0]] + [row.replace(",,", f",{row.split(',')[1].split('/')[0]},", 1) for row in rows[1:]]
+    (best.to_label / "labels.csv").write_text("\n".join(filled) + "\n")
+    more = auto(data, network, labels=best.to_label, output_dir=tmp_path / "next", features=base / "run/features")
+    split = json.loads((tmp_path / "next" / "split.json").read_text())
+    assert len(split["labeled"]) == 38 and split["test"] == json.loads((base / "run/split.json").read_text())["test"]
+    assert more.run.metrics["accuracy"] > 0.9
+
+
+def test_features_are_computed_once(found, network, tmp_path, monkeypatch):
+    base, data, _ = found
+    from hf_lowlabel.tasks.classification import Classification
+
+    asked = []
+    monkeypatch.setattr(Classification, "features", lambda *a: asked.append(a))
+    run = auto(
+        data,
+        network,
+        split=base / "run/split.json",
+        features=base / "run/features",
+        output_dir=tmp_path / "b",
+        to_label=0,
+    )
+    assert not asked and run.to_label is None
+
+
+def test_two_encoders_and_a_module_in_memory(found, network, tmp_path):
+    _, data, _ = found
+    torch.manual_seed(1)
+    other = timm.create_model("resnet10t")
+    best = auto(data, [network, other], num_labels=18, class_balanced=True, output_dir=tmp_path / "two", to_label=3)
+    assert len({one.encoder for one in best.ladder}) == 2 and (tmp_path / "two" / "config.json").is_file()
+
+
+def test_labels_in_a_table(network, tmp_path):
+    data = photos(tmp_path / "flat", each=10, sort=False)
+    names = sorted(p.name for p in data.iterdir())
+    rows = [f"{n},{n.split('-')[0]}" for n in names if int(n[-6:-4]) < 4]
+    (tmp_path / "labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+    best = auto(data, network, labels=tmp_path / "labels.csv", output_dir=tmp_path / "run", to_label=0)
+    assert len(best.ladder) == 4 and best.model.config.num_labels == 3 and not best.run.metrics
+
+
+def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_path, monkeypatch, capsys):
+    data, opened = photos(tmp_path / "flat", each=6, sort=False), []
+    monkeypatch.setattr("hf_lowlabel.selection.page.label", lambda folder, **_: opened.append(folder))
+    argv = [
+        "auto",
+        "--dataset",
+        str(data),
+        "--model",
+        str(network),
+        "--budget",
+        "5",
+        "--output-dir",
+        str(tmp_path / "r"),
+    ]
+    assert main(argv) == 0
+    assert opened == [tmp_path / "r" / "to_label"] and len(list((opened[0] / "images").iterdir())) == 5
+    assert "has a label" in capsys.readouterr().out
+
+
+def table(tmp_path, data, labels):
+    (tmp_path / "labels.csv").write_text("file_name,label\n" + "".join(f"{n},{label}\n" for n, label in labels))
+    return dict(labels=tmp_path / "labels.csv", output_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "labels, says",
+    [
+        ([("blue-00.png", "blue")], "The only label is of the class 'blue'"),
+        ([("blue-00.png", "blue"), ("blue-01.png", "blue")], "All 2 labels are of the class 'blue'"),
+    ],
+)
+def test_labels_of_one_class(network, tmp_path, labels, says):
+    data = photos(tmp_path / "flat", each=4, sort=False)
+    with pytest.raises(UserError, match=says):
+        auto(data, network, **table(tmp_path, data, labels))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_picture_with_two_labels_and_in_the_test(network, tmp_path, caplog):
+    data = photos(tmp_path / "train", each=6)
+    (data / "red" / "copy.png").write_bytes((data / "blue" / "00.png").read_bytes())
+    with pytest.raises(
+        UserError, match="'blue/00.png' and 'red/copy.png' are the same picture, labeled 'blue' and 'red'"
+    ):
+        auto(data, network, output_dir=tmp_path / "run")
+    (data / "red" / "copy.png").unlink()
+    whole = tmp_path / "whole"
+    (whole).mkdir()
+    data.rename(whole / "train")
+    for name in ("blue", "red", "white"):
+        (whole / "test" / name).mkdir(parents=True)
+        other = 0 if name == "blue" else 1
+        pixels = (whole / "train" / name / f"{other:02d}.png").read_bytes()
+        (whole / "test" / name / "a.png").write_bytes(pixels)
+    (whole / "test" / "red" / "b.png").write_bytes((whole / "train" / "red" / "05.png").read_bytes())
+    Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(whole / "test" / "white" / "new.png")
+    best = auto(whole, network, output_dir=tmp_path / "run", to_label=0)
+    assert best.run.metrics["images"] == 1
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (dict(minutes=0), "minutes above 0"),
+        (dict(task="segmentation"), "auto is for classification"),
+        (dict(labels="a.csv", split="b.json"), "--labels and --split cannot be given together"),
+        (dict(split="b.json", num_labels=4), "--split and --num-labels cannot be given together"),
+        (dict(lr=3), "lr is a setting of pretrain and finetune only, called learning_rate"),
+    ],
+)
+def test_settings_that_do_not_go_together(network, tmp_path, given, says):
+    with pytest.raises(UserError, match=says):
+        auto("digits", network, output_dir=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_killed_goes_on_from_its_features(found, network, tmp_path):
+    """SIGKILL between features and model: the same command again ends."""
+    _, data, _ = found
+    code = (
+        "import os, sys; from hf_lowlabel.ladder import auto; auto.climb = lambda *a, **k: os._exit(9);"
+        f"auto.auto({str(data)!r}, {str(network)!r}, output_dir={str(tmp_path / 'run')!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 9
+    assert list((tmp_path / "run" / "features").iterdir()) and not (tmp_path / "run" / "run.json").exists()
+    assert auto(data, network, output_dir=tmp_path / "run", to_label=0).ladder
+    with pytest.raises(UserError, match="not empty"):
+        auto(data, network, output_dir=tmp_path / "run")

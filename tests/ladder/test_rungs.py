@@ -1,0 +1,166 @@
+"""The frozen rungs and what is said of them, on features whose truth is known."""
+
+import numpy as np
+import pytest
+
+from hf_lowlabel.finetuning.linear import softmax
+from hf_lowlabel.ladder import advice, estimates
+from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, Features, Tried, climb
+
+
+def clusters(classes=4, each=60, spread=0.6, width=24, seed=0):
+    """(x [N, D] at least 0, y [N]): a class is two clusters, of which a few labels may miss one."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(2 * classes, width))
+    y = np.repeat(np.arange(2 * classes), each)
+    x = np.maximum(centres[y] + spread * rng.normal(size=(len(y), width)) + 1, 0).astype(np.float32)
+    return x, y // 2
+
+
+def drawn(y, each, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(y == k))[:each] for k in np.unique(y)]))
+
+
+@pytest.fixture(scope="module")
+def known():
+    x, y = clusters()
+    rows = drawn(y, 5)
+    encoder = Features("net", x, rows, y[rows], 4)
+    return x, y, rows, encoder, climb([encoder], y[rows])
+
+
+def right(head, x, y):
+    weight, bias = head
+    return (np.argmax(x @ weight.T + bias, 1) == y).mean()
+
+
+def test_every_rung_is_judged_on_labels_that_had_no_part_in_it(known):
+    x, y, rows, encoder, tried = known
+    assert {one.rung for one in tried} == set(RUNGS)
+    assert [one.score for one in tried] == sorted((one.score for one in tried), reverse=True)
+    for one in tried:
+        assert len(one.asked) == 20 and set(np.bincount(one.label)) == {3}  # each three times
+    flipped = y[rows].copy()
+    flipped[:] = np.random.default_rng(0).permutation(flipped)
+    chance = climb([Features("net", x, rows, flipped, 4)], flipped)
+    assert max(one.accuracy for one in chance) < 0.6 < tried[0].accuracy
+
+
+def test_the_best_rung_is_close_to_the_best_in_hindsight_and_not_below_the_probe():
+    gaps, gains = [], []
+    for seed in range(6):
+        x, y = clusters(seed=seed, spread=0.8)
+        rows = drawn(y, 5, seed)
+        encoder = Features("net", x, rows, y[rows], 4)
+        tried = climb([encoder], y[rows], seed=seed)
+        reached = {one.rung: right(encoder.head(one), x, y) for one in tried}
+        gaps.append(max(reached.values()) - reached[tried[0].rung])
+        gains.append(reached[tried[0].rung] - reached[PROBE])
+    assert np.mean(gaps) < 0.02 and np.mean(gains) > 0
+
+
+def test_one_label_a_class_cannot_be_judged():
+    x, y = clusters()
+    rows = drawn(y, 1)
+    tried = climb([Features("net", x, rows, y[rows], 4)], y[rows])
+    assert tried[0].rung is UNTRIED and tried[0].accuracy is None
+    assert estimates.accuracy(tried[0]) is None and estimates.unlabeled_help(tried).verdict == "unclear"
+
+
+def test_the_layer_says_what_the_rung_says(known):
+    """On images that are far from deciding its fit, leaving one out changes little."""
+    x, _, _, encoder, tried = known
+    for one in tried:
+        weight, bias = encoder.head(one)
+        np.testing.assert_allclose(softmax(x @ weight.T + bias).mean(0), encoder.say(one).mean(0), atol=0.02)
+
+
+def test_a_second_encoder_that_is_noise_is_not_taken(known):
+    x, y, rows, encoder, _ = known
+    noise = np.random.default_rng(1).random((len(x), 16)).astype(np.float32)
+    tried = climb([Features("noise", noise, rows, y[rows], 4), encoder], y[rows])
+    assert tried[0].encoder == "net" and any(one.votes for one in tried)
+    assert all(one.encoder == "net" for one in tried if one.votes)
+
+
+# ---- estimates -------------------------------------------------------------------------------------------------------
+def test_intervals_for_the_accuracy_hold_about_as_often_as_they_say():
+    hits = []
+    for seed in range(30):
+        x, y = clusters(each=40, spread=1.1, seed=seed)
+        rows = drawn(y, 6, seed)
+        encoder = Features("net", x, rows, y[rows], 4)
+        best = climb([encoder], y[rows], seed=seed)[0]
+        true, said = right(encoder.head(best), x, y), estimates.accuracy(best)
+        hits.append(said.low <= true <= said.high)
+    assert 0.65 <= np.mean(hits) <= 0.97
+
+
+def one_that_said(correct, rung=PROBE, confidence=None):
+    """A rung that gave each of the labels, all of class 0, this probability."""
+    p = np.asarray(correct, float)
+    logits = np.log(np.stack([p, 1 - p], 1))
+    one = Tried(rung, "net", False, np.arange(len(p)), logits, None if rung is PROBE else np.eye(2)[[0]])
+    one.judge(np.zeros(len(p), int))
+    return one
+
+
+def test_whether_unlabeled_images_help():
+    rng = np.random.default_rng(0)
+    low, high = rng.uniform(0.2, 0.5, 30), rng.uniform(0.6, 0.9, 30)
+    better, worse = one_that_said(high, RUNGS[1]), one_that_said(low, RUNGS[1])
+    assert estimates.unlabeled_help([better, one_that_said(low)]).verdict == "yes"
+    assert estimates.unlabeled_help([worse, one_that_said(high)]).verdict == "no"
+    assert estimates.unlabeled_help([one_that_said(low, RUNGS[1]), one_that_said(low[::-1])]).verdict == "unclear"
+
+
+def test_a_forecast_never_falls_and_stays_below_one(known):
+    _, y, rows, encoder, tried = known
+    curve = estimates.learning_curve([encoder], y[rows], tried[0])
+    expected = [curve.expected(n) for n in (20, 40, 80, 1000, 10**6)]
+    assert expected == sorted(expected) and expected[-1] < 1
+    assert curve.labels[-1] == 20 and curve.forecast.low <= curve.forecast.value <= curve.forecast.high
+    assert estimates.labels_for(curve, curve.expected(20), 20) == 20
+
+
+def test_power_law_is_found_again():
+    m = np.array([10, 20, 40, 80])
+    expected = estimates.average_of_families(m, 1 - 2 * m**-0.5, 80, 1 - 2 * 80**-0.5)
+    assert expected(200) == pytest.approx(1 - 2 * 200**-0.5, abs=0.05)
+
+
+# ---- advice ----------------------------------------------------------------------------------------------------------
+def test_a_wrong_label_is_named_first():
+    x, y = clusters(spread=0.3)
+    rows = drawn(y, 8)
+    given = y[rows].copy()
+    given[3] = (given[3] + 1) % 4
+    best = climb([Features("net", x, rows, given, 4)], given)[0]
+    found = advice.doubtful_labels(best, given, rows, list("abcd"))
+    assert found[0].rows == (rows[3],) and len(found) <= 3 and "looks like" in found[0].why
+
+
+def test_next_to_label_are_in_doubt_and_differ():
+    x, y = clusters()
+    p = np.full((len(x), 4), 0.02)
+    p[np.arange(len(x)), y] = 0.94
+    p[:250] = 0.25  # the first half is in doubt
+    free = np.arange(10, len(x))
+    found = [r.rows[0] for r in advice.next_to_label(p, x, free, list("abcd"), 12)]
+    assert len(set(found)) == 12 and all(10 <= i < len(x) for i in found)
+    assert np.mean([i < 250 for i in found]) == 1 and len({int(i) // 60 for i in found}) > 2
+
+
+def test_copies_and_strangers():
+    x, _ = clusters(spread=0.3)
+    x[5] = x[77] * 1.001
+    x[9] = 0
+    x[9, ::3] = 40
+    assert advice.copies(x)[0].rows == (5, 77) and len(advice.copies(x)) == 1
+    assert advice.strangers(x, x)[0].rows == (9,)
+
+
+def test_confused_classes():
+    p = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]])
+    assert advice.confused(p, ["a", "b", "c"])[0] == ("a", "b", pytest.approx(1 / 3))
