@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fields import Setting, coerce, setting, settings_in, settings_text
 from .foreign_names import no_such_setting
+from .view_arguments import ViewArguments as ViewArguments
 
 if TYPE_CHECKING:
     from .api.types import Data, Model
@@ -126,48 +127,22 @@ class ModelArguments:
         min=1,
         **TUNING,
     )
-    channels_last: bool = setting(True, "memory layout of images and convolutions, the faster one on GPUs and CPUs")
-    compile: bool = setting(False, "torch.compile the network", trains=True, may_change=True)
-
-
-@dataclass
-class ViewArguments:
-    """What the network sees of an image: sizes and random changes."""
-
-    image_size: int | None = setting(
-        None, "side of a training view; the model's own, or the images' when smaller", unit="px", min=1
-    )
-    stored_size: int | None = setting(
+    head_init: str | None = setting(
         None,
-        "side of a stored image, with masks the longer one; None: image_size below 64 px, 8/7 of it above, with masks "
-        "the image's own. Pretraining stores squares: an image's middle, for segmentation all that make up a wide one",
-        unit="px",
-        min=1,
+        "what a fresh head on pretrained weights starts from: fitted to the labels (probe), to prior pseudo-labels "
+        "(priors), or random; None: priors where there are some, else probe",
+        choices=("probe", "priors", "random"),
+        **TUNING,
     )
-    image_height: int | None = setting(
-        None, "height of a training view; None: image_size", unit="px", min=1, of_task=True, verb="finetune"
-    )
-    scale: list[float] | None = setting(
-        None, "smallest and largest factor by which a training view is scaled", above=0, of_task=True, verb="finetune"
-    )
-    window: int | None = setting(
+    freeze_norm: bool | None = setting(
         None,
-        "side of a window that slides over test images; None: whole images",
-        unit="px",
-        min=1,
-        of_task=True,
-        may_change=True,
+        "keep the statistics of BatchNorm layers as they are; None: for pretrained weights and fewer than 128 images a "
+        "step",
+        trains=True,
         verb="finetune",
     )
-    flip: bool | None = setting(None, "mirror images at random; None: as the data allows (never for digits)")
-    augment: str = setting(
-        "fixmatch-pytorch", "RandAugment preset of the strong view", choices=("fixmatch-pytorch", "usb")
-    )
-    min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop", above=0, max=1)
-    randaugment: bool = setting(
-        False, "RandAugment in the views of pretraining too: it turns and shears, which crops do not"
-    )
-    color: bool = setting(True, "jitter colours (off: brightness and contrast only, for gray images)")
+    channels_last: bool = setting(True, "memory layout of images and convolutions, the faster one on GPUs and CPUs")
+    compile: bool = setting(False, "torch.compile the network", trains=True, may_change=True)
 
 
 @dataclass

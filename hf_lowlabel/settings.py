@@ -52,9 +52,17 @@ def resolve(config: Config) -> Config:
     values = {**({} if method.frozen else task.fallbacks[verb]), **chosen}
     arguments = {**values.pop("method_args", {}), **config.method_args}
     filled = {name: value for name, value in values.items() if said[name] is None}
+    if verb == "finetune" and config.preset is None and not config.model.from_scratch and "batch_size" in values:
+        scaled_rate(filled, said["batch_size"], values["batch_size"])
     out = config.replace(method=method, method_args=arguments, **filled)
     validate(out, task)
     return out
+
+
+def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int) -> None:
+    """A default learning rate is that of a stated batch; on pretrained weights a smaller one takes its share of it."""
+    if "learning_rate" in filled and batch_size and batch_size < of_rate:
+        filled["learning_rate"] = filled["learning_rate"] * batch_size / of_rate
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "hf_lowlabel"
 # says; the last row is plain files, any of which may import another as long as no circle arises.
 ROWS = (
     ("cli", "demo", "demo_active"),
+    ("ladder",),
     ("api", "hub", "selection"),
     ("training", "prediction"),
     ("settings",),
@@ -22,7 +23,7 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "records", "objective", "methods", "errors", "distributed", "files", "fields", "foreign_names"),
-        *("text", "yaml_files"),
+        *("text", "view_arguments", "yaml_files"),
     ),
 )
 WITHIN_A_ROW = {

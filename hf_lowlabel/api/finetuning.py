@@ -61,6 +61,8 @@ def finetune(
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
     adapter_width: int | None = None,
+    head_init: str | None = None,
+    freeze_norm: bool | None = None,
     channels_last: bool = True,
     compile: bool = False,
     image_size: int | None = None,
@@ -153,6 +155,11 @@ def finetune(
         lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
         adapter_width: Train branches of this width beside a ViT's MLPs and the head alone (AdaptFormer,
             Chen et al. 2022: 64) (units).
+        head_init: What a fresh head on pretrained weights starts from: fitted to the labels (probe), to
+            prior pseudo-labels (priors), or random; None: priors where there are some, else probe; probe,
+            priors, random.
+        freeze_norm: Keep the statistics of BatchNorm layers as they are; None: for pretrained weights and
+            fewer than 128 images a step.
         channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
         compile: Torch.compile the network.
         image_size: Side of a training view; the model's own, or the images' when smaller (px).

@@ -23,7 +23,7 @@ from ..evaluation import plots
 from ..evaluation.checkpoints import sel
 from ..evaluation.inference import features_of, logits_of, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
-from ..evaluation.probes import linear_probe
+from ..finetuning.linear import probe_head
 from ..models import LowLabelForImageClassification, create_classifier
 from ..models.quiet import no_progress_bars
 from ..records import Metric, Row, RunRecord
@@ -54,7 +54,9 @@ class Classification(Task):
         Metric("ece", "Calibration error", higher=False),
         Metric("nll", "Log loss (nats)", percent=False, higher=False),
     )
-    takes = frozenset("class_balanced prior prior_until drop_rate freeze lora_rank lora_alpha adapter_width".split())
+    takes = frozenset(
+        "class_balanced prior prior_until drop_rate freeze lora_rank lora_alpha adapter_width head_init".split()
+    )
     default_methods = {"pretrain": "byol", "finetune": "fixmatch"}
     fallbacks = {
         "pretrain": PRETRAINING,
@@ -159,9 +161,9 @@ class Classification(Task):
         """Probabilities, float64 [n, K], of images of a cache."""
         return softmax(logits_of(model, cache, eval_view(model), members).numpy())
 
-    def features(self, model: nn.Module, cache) -> np.ndarray:
+    def features(self, model: nn.Module, cache, members: torch.Tensor | None = None) -> np.ndarray:
         """Pooled features, float32 [N, D]."""
-        return features_of(model, cache, eval_view(model)).numpy()
+        return features_of(model, cache, eval_view(model), members).numpy()
 
     def known_labels(self, labeled: Examples, count: int) -> np.ndarray:
         """Labels of all `count` training images, int64 [count]; -1 where there is none."""
@@ -218,7 +220,8 @@ class Classification(Task):
         except UserError as error:  # a network with two heads has no one place to read features at
             log.info("no linear probe of the starting weights: %s", error)
             return None
-        score = linear_probe(x, labels, tx, test.targets)
+        weight, bias = probe_head(x.numpy(), labels, num_classes=int(labels.max()) + 1)
+        score = float(((tx.numpy() @ weight.T + bias).argmax(1) == test.targets.numpy()).mean())
         return Row(f"linear probe on {weights}, same labels", {"accuracy": score})
 
     # ---- use --------------------------------------------------------------------------------------------------------

@@ -52,7 +52,10 @@ DIGITS_PRETRAIN: dict[
 }
 DIGITS_SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, stored_size=16, color=False, logging_steps=100)
 DIGITS_PRIORS = dict(propagation="label-spreading", neighbors=7, balanced=True, hard=True, finetune=False)
-DIGITS_FINETUNE = dict(max_steps=600, batch_size=16, unlabeled_ratio=5, learning_rate=0.03)
+# a head that starts at random and statistics of the batch: a network this small learns both within the run
+DIGITS_FINETUNE: dict[str, Any] = dict(
+    max_steps=600, batch_size=16, unlabeled_ratio=5, learning_rate=0.03, head_init="random", freeze_norm=False
+)
 # its thresholds start low: priors count before the network is sure
 FROM_PRIORS = dict(method="flexmatch", prior_until=0.6)
 DIGITS = Demo(

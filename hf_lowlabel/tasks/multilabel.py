@@ -122,7 +122,7 @@ class MultiLabel(Classification):
         Metric("f1_micro", "F1, all classes together", hub="f1"),
         Metric("exact_match", "All classes of an image right"),
     )
-    takes = Classification.takes - {"class_balanced", "prior", "prior_until"}
+    takes = Classification.takes - {"class_balanced", "prior", "prior_until", "head_init"}
     own_methods = {
         "supervised": "finetuning.multilabel:MultiLabelSupervised",
         "probe": "finetuning.multilabel:MultiLabelProbe",

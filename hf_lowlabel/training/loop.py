@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from torch import nn
 from tqdm.auto import tqdm
 
 from ..arguments import TrainingArguments
@@ -52,6 +53,7 @@ class Loop:
             no score does.
         save: save(loop) writes model and record; on the main process, after every checkpoint.
         identity: what the run is: settings and data that a resumed run must have again.
+        freeze_norm: BatchNorm layers of what is trained keep their statistics.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         channels_last: bool = True,
         compile: bool = False,
+        freeze_norm: bool = False,
     ):
+        self.freeze_norm = freeze_norm
         self.args, self.folder, self.accelerator, self.batches = args, folder, accelerator, batches
         self.evaluate, self.best_score, self.save_run = evaluate, best_score, save
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
@@ -161,7 +165,7 @@ class Loop:
         if self.args.resume:
             self.resume()
         bar = tqdm(total=self.steps, initial=self.step, disable=not interactive(), unit="step", dynamic_ncols=True)
-        self.inner.train()
+        self.train_mode()
         before, begin, first = self.seconds, time.perf_counter(), self.step
         with StopSignals() as signals, bar:
             batches = self.batches(self.step) if self.step < self.steps else iter(())
@@ -186,6 +190,13 @@ class Loop:
                     self._say_stopped(asked)
                     stop(asked)
             self.seconds = before + time.perf_counter() - begin
+
+    def train_mode(self) -> None:
+        self.inner.train()
+        if self.freeze_norm:
+            for module in self.inner.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def tell(self, event: str, *values) -> None:
         """Call the callbacks."""
@@ -234,7 +245,7 @@ class Loop:
         begin = time.perf_counter()
         scores = self.evaluate(self.inner)
         self.eval_seconds = time.perf_counter() - begin
-        self.inner.train()
+        self.train_mode()
         if not scores:
             return
         self.journal.record({"step": self.step, **scores})

@@ -25,6 +25,7 @@ from ..objective import Objective
 from ..tasks.base import Task
 from . import frozen, setup
 from .callbacks import Callback
+from .head import fit_head
 from .loop import Loop
 from .preparing import Prepared, Run, close, prepare
 from .priors import load_priors
@@ -55,6 +56,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         callbacks=callbacks,
         channels_last=config.model.channels_last,
         compile=config.model.compile,
+        freeze_norm=keeps_statistics(config),
     )
     compare_with_frozen(ready, objective)
     loop.fit()
@@ -66,14 +68,15 @@ def make_objective(ready: Prepared) -> Objective:
     """The method over the network, with adapters, frozen stages, priors and starting weights as the settings say."""
     config, model, names = ready.config, ready.network.model, ready.names
     given = config.model
+    prior = config.training.prior
+    priors = load_priors(prior, ready.training.ids, names) if prior else None
+    fit_head(ready, priors)  # before adapters, which leave the features as they are
     if given.lora_rank:
         add_lora(model, given.lora_rank, given.lora_alpha)
     if given.adapter_width:
         add_adaptformer(model, given.adapter_width)
     if given.freeze:
         freeze_stages(model, given.freeze)
-    prior = config.training.prior
-    priors = load_priors(prior, ready.training.ids, names) if prior else None
     objective = methods.build_objective(
         config.method,
         model,
@@ -87,6 +90,17 @@ def make_objective(ready: Prepared) -> Objective:
         objective.rule = Prior(objective.rule, priors, until=config.training.prior_until)
     setup.start_from(objective, given)
     return objective
+
+
+FEW = 128  # images a step below which their BatchNorm statistics say less than those the weights came with
+
+
+def keeps_statistics(config: Config) -> bool:
+    """Whether BatchNorm layers keep the statistics that the weights came with."""
+    if config.model.freeze_norm is not None:
+        return config.model.freeze_norm
+    images = config.training.batch_size * (1 + config.training.unlabeled_ratio)
+    return not (config.model.from_scratch and not config.model.init_from) and images < FEW
 
 
 def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, ViewStream | None]:

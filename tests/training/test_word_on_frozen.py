@@ -16,7 +16,7 @@ def encoder(tmp_path_factory):
 
 
 def test_a_run_below_the_probe_warns(encoder, tmp_path, caplog):
-    still = dict(num_labels=40, max_steps=1, learning_rate=1e-9, batch_size=8, **SMALL)
+    still = dict(num_labels=40, max_steps=1, learning_rate=1e-9, batch_size=8, head_init="random", **SMALL)
     run = finetune("digits", encoder, "supervised", output_dir=str(tmp_path / "a"), **still)
     frozen = run.recorder.comparisons[0].metrics["accuracy"]
     assert run.metrics["accuracy"] < frozen - 0.1

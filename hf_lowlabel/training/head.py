@@ -1,0 +1,101 @@
+"""The head that finetuning starts from: what frozen features and the labels, or the priors, know already.
+
+A random head on good features throws them away before it has learned anything (LP-FT, Kumar et al. 2022). The head is
+calibrated on labels that were left out, so that its confidences mean something to thresholds.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arguments import Config
+from ..errors import UserError
+from ..finetuning.graph import HEAD_L2
+from ..finetuning.linear import LeastSquares, left_out_in_turn, temperature
+from ..finetuning.probes import ProbeBeliefs
+from .preparing import Prepared
+
+log = logging.getLogger("hf_lowlabel")
+SAMPLE = 5000  # images at most whose features are looked at
+MOST_LABELS = 10_000  # above it a head learns all it needs by itself
+ABSENT_GAP = 3.0  # by how much the bias of a class without a label is below the lowest of the others
+
+
+def head_of(config: Config, fresh: bool, priors: bool) -> str:
+    """What a head starts from; fresh: it is a new one on pretrained weights."""
+    asked = config.model.head_init
+    if asked == "priors" and not priors:
+        raise UserError("head_init is priors, and there are none. Give --prior FILE, or another --head-init.")
+    if not fresh:
+        return "random"
+    return asked or ("priors" if priors else "probe")
+
+
+def fit_head(ready: Prepared, priors: Tensor | None) -> None:
+    """Give the network the head that the settings ask for.
+
+    Args:
+        ready: the run; its network is changed.
+        priors: float [N, K] of the training images, or None.
+    """
+    model, task = ready.network.model, ready.task
+    fresh = not ready.config.model.from_scratch and getattr(model.load_report, "head", "") == "fresh"
+    how = head_of(ready.config, fresh, priors is not None)
+    if how == "random" or not task.climbs or ready.config.training.dry_run:
+        return
+    y, members = ready.labeled.targets, ready.labeled.members
+    assert y is not None
+    if len(members) > MOST_LABELS or how == "probe" and len(y.unique()) < 2:
+        return
+    count = len(ready.training)
+    some = torch.linspace(0, count - 1, min(SAMPLE, count)).long()
+    try:
+        x, own = task.features(model, ready.training, some), task.features(model, ready.labeled.cache, members)
+        weight, bias = (
+            priors_head(x, priors[some].double().numpy(), own, y.numpy())
+            if how == "priors" and priors is not None
+            else labels_head(np.concatenate([own, x]), y.numpy(), len(ready.names))
+        )
+        model.set_classifier(torch.from_numpy(weight), torch.from_numpy(bias))
+    except UserError as error:  # two heads, or one of several layers: no one place for what was fitted
+        log.warning("the head starts from random weights: %s", error)
+        return
+    log.info("the head starts from %s", "the prior pseudo-labels" if how == "priors" else f"a probe of {len(y)} labels")
+
+
+def labels_head(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A probe (weight, bias) whose logits are divided by a temperature under which labels left out are likeliest.
+
+    Args:
+        x: features [n + M, D], of the n labeled images first.
+        y: int [n].
+        num_classes: K.
+    """
+    probe = ProbeBeliefs(x, np.arange(len(y)), y, num_classes)
+    logits, truth = [], []
+    for out in left_out_in_turn(y):
+        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
+        truth.append(y[out])
+    t = temperature(np.concatenate(logits), np.concatenate(truth)) if logits else 1.0
+    weight, bias = probe.head(y, t)
+    absent = np.setdiff1d(np.arange(num_classes), y)
+    known = np.unique(y)
+    bias[absent] = bias[known].min() - ABSENT_GAP  # finite, so that training can still raise it
+    return weight, bias
+
+
+def priors_head(x: np.ndarray, priors: np.ndarray, own: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A least-squares layer on the most probable class of each image, weighted by nothing: a wrong prior is outvoted.
+
+    Args:
+        x: features [M, D]. priors: [M, K] of the same images. own: features of the labeled ones. y: their classes.
+    """
+    fit = LeastSquares(x)
+    hard = np.eye(priors.shape[1])[priors.argmax(1)]
+    weight, bias = fit.fit(hard, HEAD_L2)
+    t = temperature(own @ weight.T + bias, y)
+    return (weight / t).astype(np.float32), (bias / t).astype(np.float32)

@@ -1,0 +1,103 @@
+"""The head that finetuning starts from, and what stays as the weights came."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hf_lowlabel import finetune, pretrain
+from hf_lowlabel.arguments import Config
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning.linear import softmax
+from hf_lowlabel.settings import resolve
+from hf_lowlabel.training.head import labels_head, priors_head
+from hf_lowlabel.training.run import keeps_statistics
+
+SMALL = dict(image_size=16, device="cpu", num_labels=40, class_balanced=True, batch_size=8, max_steps=1)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder") / "simclr"
+    short = dict(batch_size=32, max_steps=30, method_args=dict(hidden=64))
+    pretrain("digits", "cnn6_16", "simclr", from_scratch=True, output_dir=folder, image_size=16, device="cpu", **short)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "mean-teacher"])
+def test_training_starts_from_what_frozen_features_know(encoder, tmp_path, method):
+    """At a rate of next to nothing the run is as good as the probe; from a random head it is at chance."""
+    still = dict(SMALL, learning_rate=1e-9)
+    known = finetune("digits", encoder, method, output_dir=tmp_path / "a", **still)
+    random = finetune("digits", encoder, method, output_dir=tmp_path / "b", head_init="random", **still)
+    probe = known.recorder.comparisons[0].metrics["accuracy"]
+    assert known.metrics["accuracy"] > probe - 0.03 > random.metrics["accuracy"] + 0.1
+
+
+def test_priors_are_a_start_too(encoder, tmp_path):
+    first = finetune("digits", encoder, "propagation", num_labels=40, image_size=16, output_dir=tmp_path / "a")
+    from_priors = dict(prior=tmp_path / "a/priors.safetensors", split=tmp_path / "a/split.json", learning_rate=1e-9)
+    given = {k: v for k, v in SMALL.items() if k not in ("num_labels", "class_balanced")}
+    run = finetune("digits", encoder, "flexmatch", output_dir=tmp_path / "b", **given, **from_priors)
+    assert run.metrics["accuracy"] > first.metrics["accuracy"] - 0.05
+
+
+def test_the_head_is_calibrated_on_labels_left_out():
+    """Confidence is that of new images, though every label is fitted without an error; on average over five draws."""
+    gaps = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        means, y, new_y = rng.normal(size=(3, 40)), np.repeat(np.arange(3), 12), np.repeat(np.arange(3), 400)
+        x, new = (means[c] + 2.5 * rng.normal(size=(len(c), 40)) for c in (y, new_y))
+        weight, bias = labels_head(x.astype(np.float32), y, 4)
+        assert ((x @ weight.T + bias).argmax(1) == y).all() and np.isfinite(bias).all()
+        p = softmax(new @ weight.T + bias)
+        assert (p[:, 3] < p[:, :3].max(1)).all()  # of the class without a label
+        gaps.append(p.max(1).mean() - (p.argmax(1) == new_y).mean())
+    assert abs(np.mean(gaps)) < 0.06
+
+
+def test_a_head_on_priors_outvotes_those_that_are_wrong():
+    rng = np.random.default_rng(1)
+    y = rng.integers(3, size=600)
+    x = (np.eye(3)[y] @ rng.normal(size=(3, 20)) * 2 + rng.normal(size=(600, 20))).astype(np.float32)
+    wrong = np.where(rng.random(600) < 0.3, rng.integers(3, size=600), y)
+    weight, bias = priors_head(x, np.eye(3)[wrong] * 0.8 + 0.2 / 3, x[:30], y[:30])
+    assert ((x @ weight.T + bias).argmax(1) == y).mean() > 0.93 > (wrong == y).mean()
+
+
+def test_priors_that_are_not_there(encoder, tmp_path):
+    with pytest.raises(UserError, match="head_init is priors, and there are none"):
+        finetune("digits", encoder, "supervised", output_dir=tmp_path / "a", head_init="priors", **SMALL)
+    assert not (tmp_path / "a").exists() or not list((tmp_path / "a").glob("*.*"))
+
+
+@pytest.mark.parametrize("asked, kept", [(None, True), (True, True), (False, False)])
+def test_small_batches_keep_the_statistics_of_the_weights(encoder, tmp_path, asked, kept):
+    run = finetune("digits", encoder, "fixmatch", output_dir=tmp_path / "a", freeze_norm=asked, **SMALL)
+    from hf_lowlabel.models import create_backbone
+
+    before = create_backbone(str(encoder)).state_dict()
+    after = run.progress.inner.model.state_dict()
+    norms = [k for k in before if k.endswith("running_mean")]
+    assert norms and all(torch.equal(before[k], after[k]) == kept for k in norms)
+    moved = [n for n, m in run.progress.inner.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert moved
+
+
+def settings(**given) -> Config:
+    return resolve(Config.from_flat("finetune", {"dataset": "digits", "num_labels": 40, **given}))
+
+
+def test_when_statistics_are_kept():
+    assert keeps_statistics(settings(batch_size=8)) and not keeps_statistics(settings(batch_size=64))
+    assert not keeps_statistics(settings(batch_size=8, from_scratch=True))
+
+
+def test_a_default_rate_is_that_of_the_batch_it_was_set_for():
+    assert settings().training.learning_rate == 0.03  # 64 labeled images
+    assert settings(batch_size=8).training.learning_rate == pytest.approx(0.03 / 8)
+    assert settings(batch_size=256).training.learning_rate == 0.03
+    assert settings(batch_size=8, learning_rate=0.03).training.learning_rate == 0.03
+    assert settings(batch_size=8, from_scratch=True).training.learning_rate == 0.03
+    assert settings(batch_size=8, preset="cifar").training.learning_rate == 0.03
