@@ -72,7 +72,7 @@ def validate(config: Config, task: Task) -> None:
     Raises:
         UserError: a value out of range, settings that do not go together.
     """
-    values, known, method = config.flat(), known_settings(config.verb), config.method
+    values, known, method = {**config.flat(), "verb": config.verb}, known_settings(config.verb), config.method
     if isinstance(values["dataset"], (str, type(None))) and not values["dataset"]:
         raise UserError("No data is given. Name it with --dataset: a Hub id, a folder, a parquet file or 'digits'.")
     for s in known.values():
@@ -82,7 +82,7 @@ def validate(config: Config, task: Task) -> None:
             raise UserError(
                 f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
             )
-    for rule in (_scale, _draw, _frozen, _prior, _adapters):
+    for rule in (_scale, _alone, _draw, _frozen, _prior, _adapters):
         rule(values, method, name_of(method))
 
 
@@ -98,6 +98,15 @@ def _scale(values: dict, method: type[Method], name: str) -> None:
     scale = values.get("scale")
     if scale and (len(scale) != 2 or scale[0] > scale[1]):
         raise UserError(f"scale is {scale}. It must be two factors, the smaller first, such as 0.5 1.5.")
+
+
+def _alone(values: dict, method: type[Method], name: str) -> None:
+    parts = values["gradient_accumulation_steps"]
+    if values["verb"] == "pretrain" and values["batch_size"] is not None and values["batch_size"] // parts < 2:
+        raise UserError(
+            f"A batch_size of {values['batch_size']} in {parts} part{'s' * (parts > 1)} leaves one image a forward "
+            f"pass, which has nothing to be compared with. Give --batch-size {2 * parts} or more."
+        )
 
 
 def _draw(values: dict, method: type[Method], name: str) -> None:

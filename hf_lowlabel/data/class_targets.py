@@ -19,7 +19,17 @@ import pyarrow as pa
 from ..errors import UserError
 from . import digits
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
-from .folders import METADATA, UNLABELED, FileReader, image_files, metadata_file, metadata_rows, split_root, subfolders
+from .folders import (
+    METADATA,
+    SPLITS,
+    UNLABELED,
+    FileReader,
+    image_files,
+    metadata_beside,
+    metadata_rows,
+    split_root,
+    subfolders,
+)
 from .labels import LABEL_COLUMNS, class_indices, label_column, label_text
 from .tables import Table
 from .targets import Targets
@@ -36,8 +46,8 @@ class ClassTargets(Targets):
         root, siblings = split_root(path, split)
         files = image_files(root)
         ids = [file.id for file in files]
-        if (metadata := metadata_file(root)) is not None:
-            labels, names = class_indices(metadata_labels(metadata, ids, self.label_column))
+        if (metadata := metadata_beside(path, root)) is not None:
+            labels, names = class_indices(metadata_labels(metadata, ids, self.label_column, root))
         elif self.label_column is not None:
             raise UserError(
                 f"The label column {self.label_column!r} needs a metadata.csv or metadata.jsonl, and there is no such "
@@ -65,18 +75,22 @@ class ClassTargets(Targets):
 
 def folder_label(id: str) -> str | None:
     first, _, rest = id.partition("/")
-    return first if rest and first != UNLABELED else None
+    return first if rest and first.lower() not in SPLITS[UNLABELED] else None
 
 
 def class_folders(root: Path) -> set[str]:
     if any((root / name).is_file() for name in METADATA):
         return set()
-    return {unicodedata.normalize("NFC", entry.name) for entry in subfolders(root) if entry.name != UNLABELED}
+    return {
+        unicodedata.normalize("NFC", entry.name)
+        for entry in subfolders(root)
+        if entry.name.lower() not in SPLITS[UNLABELED]
+    }
 
 
-def metadata_labels(file: Path, ids: list[str], asked: str | None) -> list[str | None]:
+def metadata_labels(file: Path, ids: list[str], asked: str | None, root: Path) -> list[str | None]:
     """The label of each image by the metadata file; None where it is empty or the image is not listed."""
-    rows, columns = metadata_rows(file, ids)
+    rows, columns = metadata_rows(file, ids, root)
     column = label_column(columns, asked, f" in {file.name}")
     others = [name for name in columns if name != "file_name"]
     if column is None and others:

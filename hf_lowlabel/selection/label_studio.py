@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .kinds import CONTROL, kind_of
-from .labels import Labels, Task, class_faults, clean, refuse
+from .labels import Labels, Task, class_faults, clean, refuse, uploaded
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
@@ -64,7 +64,8 @@ def read_label_studio(
         data = item.get("data", item)
         id = clean(data.get("image_id"))
         if id not in ids:
-            id = by_file.get(clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1])
+            name = clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1]
+            id = by_file.get(uploaded(name, by_file))
         if id is None:
             faults.append(f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}")
             continue

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import re
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -152,8 +153,11 @@ def image_of_row(
     What is wrong with the row is added to `faults`, what is odd but harmless to `notes`.
     """
     name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
+    if "annotation_id" in row:  # Label Studio's CSV, whose id is the number of a task
+        id = ""
     if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
         name = name.rsplit("images/", 1)[-1]
+    name = uploaded(name, by_file)
     found = by_file.get(name)
     known = next((known for known in (found, id) if known in ids), None)
     if known is None:
@@ -173,6 +177,12 @@ def image_of_row(
     if found is None and name:
         notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
     return known
+
+
+def uploaded(name: str, by_file: dict[str, str]) -> str:
+    """The name that a file had before Label Studio's upload put eight hexadecimal digits before it."""
+    plain = re.sub(r"^[0-9a-f]{8}-", "", name.rsplit("/", 1)[-1])
+    return plain if name not in by_file and plain in by_file else name
 
 
 def read_rows(path: Path) -> list[tuple[int, dict]]:

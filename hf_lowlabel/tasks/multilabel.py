@@ -20,7 +20,7 @@ from torch import nn
 from ..arguments import Config, DataArguments
 from ..data import shapes
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
-from ..data.folders import FileReader, image_files, metadata_file, metadata_rows, split_root
+from ..data.folders import FileReader, image_files, metadata_beside, metadata_rows, split_root
 from ..data.labels import class_order, label_column, label_text
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
@@ -50,9 +50,9 @@ class MultiLabelTargets(Targets):
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, _ = split_root(path, split)
         files, rows, columns = image_files(root), list[Any](), list[Any]()
-        ids, metadata = [file.id for file in files], metadata_file(root)
+        ids, metadata = [file.id for file in files], metadata_beside(path, root)
         if metadata is not None:
-            rows, columns = metadata_rows(metadata, ids)
+            rows, columns = metadata_rows(metadata, ids, root)
         row_of = dict(rows)
         if len(row_of) < len(rows):
             twice = Counter(id for id, _ in rows).most_common(1)[0][0]

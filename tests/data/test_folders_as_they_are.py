@@ -1,0 +1,162 @@
+"""Folders as people have them: spellings of splits, what systems and tools leave behind, files that are not read."""
+
+import os
+import warnings
+
+import pytest
+from PIL import Image
+
+from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel.data.folders import CONVERT, has_unlabeled_split
+from hf_lowlabel.prediction import find_images
+from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.settings import resolve
+from hf_lowlabel.tasks import get_task
+
+
+def picture(path, color="red"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), color).save(path)
+    return path
+
+
+def classes(root, *splits, names=("cat", "dog"), each=2):
+    for split in splits or ("",):
+        for name in names:
+            for i in range(each):
+                picture(root / split / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "train, test, asked",
+    [
+        ("Train", "Test", "test"),
+        ("TRAINING", "TESTING", "test"),
+        ("train", "VAL", "validation"),
+        ("Train", "Dev", "dev"),
+    ],
+)
+def test_splits_in_any_spelling(tmp_path, train, test, asked):
+    classes(tmp_path, train, test)
+    for split in ("train", asked):
+        source = load_source(tmp_path, split=split)
+        assert source.class_names == ["cat", "dog"] and source.ids[0] == "cat/0.png" and len(source) == 4
+
+
+def test_only_splits_are_siblings(tmp_path):
+    """A folder beside train/ adds no class."""
+    classes(classes(tmp_path, "Train"), "backup/old", names=("bird", "fish"))
+    assert load_source(tmp_path).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "UNLABELED"])
+def test_unlabeled_is_no_class(tmp_path, name):
+    classes(tmp_path / "a")
+    picture(tmp_path / "a" / name / "x.png")
+    source = load_source(tmp_path / "a")
+    assert source.class_names == ["cat", "dog"] and sorted(source.labels.tolist()) == [-1, 0, 0, 1, 1]
+    classes(tmp_path / "b", "train")
+    picture(tmp_path / "b" / name / "x.png")
+    assert has_unlabeled_split(tmp_path / "b") and load_source(tmp_path / "b").class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "lost+found", ".ipynb_checkpoints", ".thumbnails"]
+)
+def test_folders_of_the_system_stay_out_for_training_and_prediction(tmp_path, name):
+    classes(tmp_path)
+    picture(tmp_path / name / "0.png")
+    picture(tmp_path / "cat" / name / "1.png")
+    assert load_source(tmp_path).class_names == ["cat", "dog"] and len(load_source(tmp_path)) == 4
+    assert len(find_images(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("mark", ["run.json", "selection.json"])
+def test_our_own_folders_stay_out_and_are_named(tmp_path, mark):
+    classes(tmp_path)
+    picture(tmp_path / "run1" / "predictions.png")
+    (tmp_path / "run1" / mark).write_text("{}")
+    with pytest.warns(UserWarning, match="run1 in .* left out"):
+        source = load_source(tmp_path)
+    assert source.class_names == ["cat", "dog"] and len(source) == 4
+
+
+@pytest.mark.parametrize("ending", [".HEIC", ".dcm", ".CR2", ".nii", ".mp4", ".jxl"])
+def test_pictures_that_are_not_read_are_counted_with_what_to_do(tmp_path, ending):
+    classes(tmp_path)
+    for i in range(3):
+        (tmp_path / "cat" / f"{i}{ending}").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    with pytest.warns(UserWarning) as told:
+        load_source(tmp_path)
+    (said,) = [str(w.message) for w in told]
+    assert said.startswith(f"3 {ending[1:].upper()} files are not read") and CONVERT[ending.lower()] in said
+
+
+def test_a_name_that_is_no_text_is_left_out_and_named(tmp_path):
+    classes(tmp_path)
+    os.rename(os.fsencode(tmp_path / "cat/0.png"), os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")
+    with pytest.warns(UserWarning, match=r"caf.*Rename"):
+        assert len(load_source(tmp_path)) == 3
+    with pytest.warns(UserWarning, match="Rename"):
+        assert len(find_images(tmp_path)) == 3
+
+
+def metadata_of_all(tmp_path, column="label", values=("a", "b")):
+    rows = [f"file_name,{column}"]
+    for split in ("train", "Test"):
+        for i in range(4):
+            picture(tmp_path / split / f"{i}.png")
+            rows.append(f"{split}/{i}.png,{values[i % 2]}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_one_table_for_all_splits(tmp_path):
+    data = metadata_of_all(tmp_path)
+    for split in ("train", "test"):
+        source = load_source(data, split=split)
+        assert source.labels.tolist() == [0, 1, 0, 1] and source.class_names == ["a", "b"]
+
+
+def test_one_table_for_all_splits_of_several_classes(tmp_path):
+    data = metadata_of_all(tmp_path, values=("a;b", "none"))
+    config = Config.from_flat("finetune", {"dataset": str(data), "task": "multilabel"})
+    assert get_task("multilabel").open(config.data).labels.tolist() == [[1, 1], [0, 0]] * 2
+
+
+def test_a_table_that_names_nothing_of_the_split(tmp_path):
+    data = metadata_of_all(tmp_path)
+    (data / "metadata.csv").write_text("file_name,label\nTest/0.png,a\n")
+    with pytest.raises(UserError, match="No row of metadata.csv in .* names an image of train/"):
+        load_source(data)
+
+
+def test_label_studios_csv_is_matched_by_the_names_of_its_uploads(tmp_path):
+    """Its `id` counts tasks, which may be ids of other images."""
+    task = Task(dataset="x", fingerprint=None, files={"0000_7.png": "7", "0001_0.png": "0"})
+    rows = [
+        "annotation_id,choice,id,image",
+        "9,red,0,/data/upload/1/0a1b2c3d-0000_7.png",
+        "8,blue,7,/x/00000001-0001_0.png",
+    ]
+    (tmp_path / "out.csv").write_text("\n".join(rows) + "\n")
+    assert read_labels(tmp_path / "out.csv", task, new_classes=True).labels == {"7": "red", "0": "blue"}
+
+
+@pytest.mark.parametrize(
+    "method, given", [("byol", dict(batch_size=1)), ("simclr", dict(batch_size=4, gradient_accumulation_steps=4))]
+)
+def test_one_image_a_forward_pass(method, given):
+    with pytest.raises(UserError, match="leaves one image a forward pass"):
+        resolve(Config.from_flat("pretrain", {"dataset": "digits", "method": method, **given}))
+
+
+def test_nothing_is_said_of_a_folder_without_oddities(tmp_path):
+    classes(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "Thumbs.db").write_bytes(b"x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_source(tmp_path)
