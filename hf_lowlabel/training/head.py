@@ -7,6 +7,7 @@ calibrated on labels that were left out, so that its confidences mean something 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,11 +43,12 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> None:
         ready: the run; its network is changed.
         priors: float [N, K] of the training images, or None.
     """
-    model, task = ready.network.model, ready.task
+    model = ready.network.model
     fresh = not ready.config.model.from_scratch and getattr(model.load_report, "head", "") == "fresh"
     how = head_of(ready.config, fresh, priors is not None)
-    if how == "random" or not task.climbs or ready.config.training.dry_run:
+    if how == "random" or not ready.task.climbs or ready.config.training.dry_run:
         return
+    task: Any = ready.task
     y, members = ready.labeled.targets, ready.labeled.members
     assert y is not None
     if len(members) > MOST_LABELS or how == "probe" and len(y.unique()) < 2:

@@ -99,8 +99,9 @@ def keeps_statistics(config: Config) -> bool:
     """Whether BatchNorm layers keep the statistics that the weights came with."""
     if config.model.freeze_norm is not None:
         return config.model.freeze_norm
-    images = config.training.batch_size * (1 + config.training.unlabeled_ratio)
-    return not (config.model.from_scratch and not config.model.init_from) and images < FEW
+    given = config.model
+    came = given.init_from or isinstance(given.model, str) and not given.from_scratch  # a module may be a random one
+    return bool(came) and config.training.batch_size * (1 + config.training.unlabeled_ratio) < FEW
 
 
 def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, ViewStream | None]:

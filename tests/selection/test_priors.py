@@ -153,7 +153,13 @@ def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
     p = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
     save_priors(tmp_path / "p.safetensors", p, ["a", "b", "c"], ["ant", "bee"])
     ready = SimpleNamespace(
-        config=resolved(method="flexmatch", num_labels=2, prior=str(tmp_path / "p.safetensors"), prior_until=0.3),
+        config=resolved(
+            method="flexmatch",
+            num_labels=2,
+            prior=str(tmp_path / "p.safetensors"),
+            prior_until=0.3,
+            head_init="random",
+        ),
         network=SimpleNamespace(model=create_classifier("cnn6_16", 2, pretrained=False)),
         names=["ant", "bee"],
         training=Cache(["c", "a", "b"]),

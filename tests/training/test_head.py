@@ -92,6 +92,7 @@ def settings(**given) -> Config:
 def test_when_statistics_are_kept():
     assert keeps_statistics(settings(batch_size=8)) and not keeps_statistics(settings(batch_size=64))
     assert not keeps_statistics(settings(batch_size=8, from_scratch=True))
+    assert not keeps_statistics(settings(batch_size=8, model=nn.Linear(1, 1)))  # its weights may be random ones
 
 
 def test_a_default_rate_is_that_of_the_batch_it_was_set_for():
