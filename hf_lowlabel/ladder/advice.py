@@ -80,7 +80,7 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
     return [remark for _, remark in sorted(out, key=lambda pair: pair[0])]
 
 
-def strangers(x: np.ndarray, p: np.ndarray) -> list[Remark]:
+def strangers(x: np.ndarray) -> list[Remark]:
     """Images far from all others, the farthest first: they may show none of the classes."""
     _, distance = neighbours(rooted(x), 5)
     mean = np.sqrt(distance).mean(1)

@@ -253,7 +253,7 @@ def climbed(
     advice = advise(ready, encoders, tried, metrics, to_label)
     ready.recorder.advice = advice.sentences
     run = save(ready, encoder, best, metrics, time.perf_counter() - begin)
-    chosen = write_advice(ready, advice, encoder.probe.x, folder) if is_main_process() else None
+    chosen = write_advice(ready, advice, encoder.x, folder) if is_main_process() else None
     return Best(run, tried, advice, chosen)
 
 
@@ -284,7 +284,8 @@ def take(ready: Prepared, tried: list[Tried]) -> None:
     """Go on as a run of the best rung, so that training.yaml says how to make the same by hand."""
     best, recorder = tried[0], ready.recorder
     method = methods.find(best.rung.method)
-    ready.config = ready.config.replace(method=method, method_args=dict(best.rung.args))
+    manifest = str(ready.folder / "split.json")  # the one that labels were drawn into may be gone by then
+    ready.config = ready.config.replace(method=method, method_args=dict(best.rung.args), split=manifest)
     recorder.takes(ready.config, ready.network.model.load_report)
     recorder.ladder = [
         {"name": one.name, "by_labels": one.accuracy, "score": one.score, "kept": one is best} for one in tried

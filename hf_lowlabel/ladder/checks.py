@@ -53,15 +53,16 @@ def without_copies(ready: Prepared) -> None:
     if "test" not in ready.held:
         return
     test = ready.held["test"]
-    keep = [number for number, picture in enumerate(pictures(test)) if picture not in seen]
-    if len(keep) == len(test.members):
+    copied = [picture in seen for picture in pictures(test)]
+    keep = [number for number, copy in enumerate(copied) if not copy]
+    if not any(copied):
         return
     if not keep:
         raise UserError("Every test image is a copy of a labeled one. Hold out others.")
     log.warning(
         "%d test images are copies of labeled images, such as %s: they are left out of the test",
         len(test.members) - len(keep),
-        test.cache.ids[int(test.members[next(i for i in range(len(test.members)) if i not in set(keep))])],
+        test.cache.ids[int(test.members[copied.index(True)])],
     )
     rows = torch.as_tensor(keep)
     assert test.targets is not None

@@ -96,7 +96,7 @@ class Features:
     """The features [N, D] of all training images by one encoder, ready for any labels."""
 
     def __init__(self, name: str, x: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
-        self.name, self.rows, self.y, self.num_classes = name, rows, y, num_classes
+        self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
         self.pool = Pool(x)
         self.reach = self.pool.reach(rows)
         self.probe = ProbeBeliefs(x, rows, y, num_classes)

@@ -49,12 +49,12 @@ def advise(
     best, names = tried[0], ready.names
     encoder = next(e for e in encoders if e.name == best.encoder)
     y, rows = encoder.y, encoder.rows
-    p, x = encoder.say(best), encoder.probe.x
+    p, x = encoder.say(best), encoder.x
     free = np.setdiff1d(np.arange(len(p)), rows)
     help, curve = unlabeled_help(tried), learning_curve(encoders, y, best)
     out = Advice([], accuracy(best), help.verdict, help.gain, curve.forecast if curve else None)
     out.next = find.next_to_label(p, x, free, names, count)
-    out.copies, out.strangers = find.copies(x), find.strangers(x, p)
+    out.copies, out.strangers = find.copies(x), find.strangers(x)
     out.doubtful = find.doubtful_labels(best, y, rows, names)
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics),

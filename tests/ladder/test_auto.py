@@ -62,12 +62,9 @@ def test_what_it_leaves_is_an_ordinary_run(found):
 
 
 def test_its_settings_make_the_same_by_hand(found, tmp_path):
-    """training.yaml of the run, with the manifest beside it, is a run of finetune with the same answers."""
+    """training.yaml of the run, which names the manifest beside it, is a run of finetune with the same answers."""
     base, _, best = found
-    code = main(
-        ["finetune", "--config", str(base / "run/training.yaml"), "--split", str(base / "run/split.json")]
-        + ["--output-dir", str(tmp_path / "by-hand")]
-    )
+    code = main(["finetune", "--config", str(base / "run/training.yaml"), "--output-dir", str(tmp_path / "by-hand")])
     assert code == 0
     own = AutoModelForImageClassification.from_pretrained(tmp_path / "by-hand")
     pixels = torch.rand(16, 3, 32, 32)

@@ -158,7 +158,7 @@ def test_copies_and_strangers():
     x[9] = 0
     x[9, ::3] = 40
     assert advice.copies(x)[0].rows == (5, 77) and len(advice.copies(x)) == 1
-    assert advice.strangers(x, x)[0].rows == (9,)
+    assert advice.strangers(x)[0].rows == (9,)
 
 
 def test_confused_classes():
