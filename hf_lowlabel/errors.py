@@ -14,6 +14,10 @@ class MissingSplit(UserError):
     """The data set has no split of that name."""
 
 
+class Diverged(UserError):
+    """The loss was not finite for too many steps in a row."""
+
+
 def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] = UserError) -> UserError:
     """The error for a name that is not one of `known`; offers the nearest ones first."""
     names = sorted({str(k) for k in known})

@@ -17,15 +17,19 @@ def auto(argv: list[str]) -> int:
     try:
         best = auto(**where, **given)
     except NoLabels as error:
+        if not error.on_page:
+            raise
         print(error)
         return _select(args, data)
     from ..api.summary import summarise
+    from ..tasks import get_task
 
     print()
     for row in best.run.recorder.ladder:
         value = "    –" if row["by_labels"] is None else f"{100 * row['by_labels']:5.1f}"
         print(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
-    print(f"(* kept; {'accuracy'} on labels left out in turn)\n\n{best.advice}\n")
+    title = get_task(args.task).score.title
+    print(f"(* kept; {title} on labels left out in turn)\n\n{best.advice}\n")
     summarise(best.run)
     print(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None:
@@ -63,14 +67,19 @@ def _select(args: argparse.Namespace, data) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel auto",
-        description="The best model for some images of which a few have a label, within some minutes: frozen features, "
-        "propagation and heads, each kept only where labels that are left out support it.",
+        description="The best model for some images of which a few have a label, within some minutes: heads on frozen "
+        "features and propagation, for masks and several classes an image trained networks; each kept only where "
+        "labels that are left out support it.",
     )
     parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
     )
-    parser.add_argument("--task", default="classification", help="what is learned (default: classification)")
+    parser.add_argument(
+        "--task",
+        default="classification",
+        help="what is learned: classification, multilabel, segmentation (default: classification)",
+    )
     labels = parser.add_argument_group("labels (default: all there are in the data)")
     labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
     labels.add_argument("--split", help="manifest of labeled and held-out images")
@@ -84,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=20.0, help="how long it may take (default: 20)")
     parser.add_argument(
+        "--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds beyond those"
+    )
+    parser.add_argument(
         "--to-label", type=int, default=20, help="images to choose for the next round of labels (default: 20; 0: none)"
     )
     parser.add_argument("--features", help="folder that features are kept in (default: OUTPUT_DIR/features)")
@@ -92,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     data_flags(parser)
     parser.add_argument("--test-dataset-split", help="split to test on (default: test, then validation)")
     parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
+    parser.add_argument("--stored-size", type=int, help="side of a stored image, with masks the longer one, in px")
+    masks = parser.add_argument_group("masks (--task segmentation), as in finetune")
+    masks.add_argument("--mask-column", help="column that holds the mask")
+    masks.add_argument("--classes", nargs="+", default=[], help="classes in the order of their values, or a text file")
+    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
+    masks.add_argument("--mask-ignore", nargs="+", type=int, default=[], help="values that take no part, beside 255")
+    masks.add_argument("--architecture", help="what stands on the encoder (default: that of finetune)")
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")

@@ -112,6 +112,37 @@ def evaluate_segmentation(
     return scores.compute()
 
 
+@torch.inference_mode()
+def unsure(
+    model: nn.Module, pool, indices: Tensor, *, mean: Sequence[float], std: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of images of a cache the mean entropy of their pixels, a share of log K, and the share of each class.
+
+    Args:
+        model: segmenter whose output has `logits` [n, K, h, w].
+        pool: images (data.image_cache).
+        indices: which of them, int64 [n].
+        mean: of the normalisation, for each channel.
+        std: of the normalisation, for each channel.
+
+    Returns:
+        float64 [n] and [n, K].
+    """
+    normalise, device = Normalise(mean, std), next(model.parameters()).device
+    order = sorted(indices.tolist(), key=lambda i: pool.sizes[i].tolist())  # images of one size stand together
+    batches, doubt, shares = list(_batches(order, pool.sizes, 8)), [], []
+    model.eval()
+    for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
+        h, w = pool.sizes[rows[0]].tolist()
+        p = probabilities(model, normalise(packed[:, :3, :h, :w].to(device))).double()  # [n, K, H, W]
+        entropy = -(p * p.clamp_min(1e-12).log()).sum(1) / np.log(p.shape[1])
+        doubt.append(entropy.mean((1, 2)).cpu().numpy())
+        shares.append(p.mean((2, 3)).cpu().numpy())
+    back = np.argsort(np.argsort(indices.numpy(), kind="stable"), kind="stable")
+    at = np.argsort(np.array(order), kind="stable")[back]
+    return np.concatenate(doubt)[at], np.concatenate(shares)[at]
+
+
 def _batches(rows: list[int], sizes: Tensor, batch_size: int):
     """Runs of images of one size, `batch_size` long at most."""
     batch: list[int] = []

@@ -34,19 +34,28 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     if not len(free) or count < 1:
         return []
     top = np.sort(p[free], 1)
-    margin = top[:, -1] - top[:, -2]
-    doubtful = free[np.argsort(margin, kind="stable")[: max(count, len(free) // 2)]]
-    z = rooted(x)[doubtful]
-    chosen, distance = [0], ((z - z[0]) ** 2).sum(1)
-    while len(chosen) < min(count, len(doubtful)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((z - z[chosen[-1]]) ** 2).sum(1))
     out = []
-    for i in doubtful[chosen]:
+    for i in free[spread_out(top[:, -2] - top[:, -1], rooted(x)[free], count)]:
         second, first = np.argsort(p[i])[-2:]
         between = f"{names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
         out.append(Remark((int(i),), f"in doubt: {between}"))
     return out
+
+
+def spread_out(doubt: np.ndarray, z: np.ndarray, count: int) -> np.ndarray:
+    """Rows of `count` images of the half in doubt: the first the most doubtful, then each the farthest from those
+    chosen.
+
+    Args:
+        doubt: [n], the larger the more doubtful. z: where images are, [n, D].
+    """
+    doubtful = np.argsort(-doubt, kind="stable")[: max(count, len(doubt) // 2)]
+    z = z[doubtful]
+    chosen, distance = [0], ((z - z[0]) ** 2).sum(1)
+    while len(chosen) < min(count, len(doubtful)):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((z - z[chosen[-1]]) ** 2).sum(1))
+    return doubtful[chosen]
 
 
 def copies(x: np.ndarray) -> list[Remark]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..finetuning.graph import Pool
 from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax, temperature
-from ..finetuning.probes import ProbeBeliefs, Propagation
+from ..finetuning.probes import ProbeBeliefs, Propagation, pooled_rows
 
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
 
@@ -93,16 +93,32 @@ class Tried:
 
 
 class Features:
-    """The features [N, D] of all training images by one encoder, ready for any labels."""
+    """The features [N, D] of all training images by one encoder, ready for any labels.
+
+    rows: of the labeled images, int64 [L]. y: their classes. Above `probes.MOST_POOLED` images a part of them, `some`
+    [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those.
+    """
 
     def __init__(self, name: str, x: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
         self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
-        self.pool = Pool(x)
-        self.reach = self.pool.reach(rows)
+        labels = np.full(len(x), -1)
+        labels[rows] = y
+        self.some = pooled_rows(labels)
+        self.at = np.searchsorted(self.some, rows)
+        part = len(self.some) < len(x)
+        pooled = x[self.some] if part else x
+        self.pool = Pool(pooled)
+        self.reach = self.pool.reach(self.at)
         self.probe = ProbeBeliefs(x, rows, y, num_classes)
+        self.believed = ProbeBeliefs(pooled, self.at, y, num_classes) if part else self.probe
 
     def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
-        return Propagation(**rung.args).targets(self.pool, self.reach, self.rows, labels, believed)
+        """[n, K], of the images of the graph."""
+        return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels, believed)
+
+    def left_out(self, targets: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Logits [m, K] of labeled images by a head that was fitted without them. out: which, bool [L]."""
+        return self.pool.left_out(targets, self.at[out])
 
     def head(self, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
         """(weight float32 [K, D], bias float32 [K]) of a rung's layer on the network."""
@@ -111,10 +127,20 @@ class Features:
         return self.pool.head(tried.targets, tried.t)
 
     def say(self, tried: Tried) -> np.ndarray:
-        """Probabilities [N, K] of all images by the rung, of each when its own target is left out."""
-        if tried.targets is None:
-            return softmax(self.probe.logits(self.y) / tried.t)
-        return softmax(self.pool.left_out(tried.targets, np.arange(len(tried.targets))) / tried.t)
+        """Probabilities [N, K] of all images by the rung, of those in the graph when their own target is left out."""
+        return self.believe(tried.targets, tried.t, self.y)
+
+    def believe(self, targets: np.ndarray | None, t: float, labels: np.ndarray) -> np.ndarray:
+        """The same for targets [n, K], or for a probe of labels (None)."""
+        if targets is None:
+            return softmax(self.probe.logits(labels) / t)
+        own = softmax(self.pool.left_out(targets, np.arange(len(targets))) / t)
+        if len(own) == len(self.x):
+            return own
+        weight, bias = self.pool.head(targets, t)
+        out = softmax(self.x @ weight.T + bias)
+        out[self.some] = own
+        return out
 
 
 def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list[Tried]:
@@ -156,7 +182,7 @@ def wanted(
     """Targets of each head from these labels, None for the probe."""
     out: dict[Key, np.ndarray | None] = {}
     for encoder in encoders:
-        believed = encoder.probe(labels)
+        believed = encoder.believed(labels)
         for rung in rungs:
             own = None if rung is PROBE else encoder.targets(rung, labels, believed)
             out[rung, encoder.name, False] = own
@@ -175,7 +201,6 @@ def said(
     by_name, found = {encoder.name: encoder for encoder in encoders}, {}
     for key, targets in wanted(encoders, labels, rungs).items():
         encoder = by_name[key[1]]
-        rows = encoder.rows[out]
         of_probe = targets is None
-        found[key] = encoder.probe.logits(labels, rows) if of_probe else encoder.pool.left_out(targets, rows)
+        found[key] = encoder.probe.logits(labels, encoder.rows[out]) if of_probe else encoder.left_out(targets, out)
     return found

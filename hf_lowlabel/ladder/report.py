@@ -20,6 +20,8 @@ from .advice import SHOWN, Remark
 from .estimates import MORE, Interval, accuracy, labels_for, learning_curve, unlabeled_help
 from .frozen import Features, Tried
 
+DONE = "advice.html"  # written last: a folder with it is finished
+
 
 @dataclass
 class Advice:
@@ -125,7 +127,7 @@ def write_advice(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -
     """advice.json, advice.html, and to_label/ with the images to label next. Returns that folder, if there is one."""
     write_json(folder / "advice.json", as_json(ready, advice))
     chosen = to_label_folder(ready, advice, x, folder / "to_label") if advice.next else None
-    write_text(folder / "advice.html", page(ready, advice))
+    write_text(folder / DONE, page(ready, advice))
     return chosen
 
 
@@ -142,6 +144,8 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
 
 def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path:
     """A folder for `hf-lowlabel label`, which knows the labels there are already."""
+    if (folder / "selection.json").exists():  # of a search that was killed after it: somebody may have labeled since
+        return folder
     dataset, split = ready.dataset, ready.chosen.split
     rows = np.array([r.rows[0] for r in advice.next])
     at = np.asarray(ready.training.indices)

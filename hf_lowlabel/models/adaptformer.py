@@ -55,16 +55,27 @@ class AdaptedMlp(nn.Module):
         return mlp
 
 
+def plain_mlps(model: nn.Module) -> list[str]:
+    """Names of the MLPs that can be widened."""
+    net = model.timm_model
+    names = [name for name, m in net.named_modules() if type(m) is Mlp and type(m.fc1) is nn.Linear]
+    return [name for name in names if isinstance(net.get_submodule(name).norm, nn.Identity)]
+
+
+def takes_branches(model: nn.Module, width: int = 1) -> bool:
+    """Whether all blocks of the network can be widened alike."""
+    names = plain_mlps(model)
+    ratios = {(m.fc1.out_features + width) / m.fc1.in_features for m in map(model.timm_model.get_submodule, names)}
+    return len(ratios) == 1 and _can_be_wider(model, ratios.pop(), names, width)
+
+
 def add_adaptformer(model: nn.Module, width: int) -> nn.Module:
     """The classifier itself with a branch of `width` units beside each MLP; only they and the head take gradients.
 
     Raises UserError where the network has no plain MLP, or timm cannot build it with wider ones.
     """
-    net = model.timm_model
-    names = [name for name, m in net.named_modules() if type(m) is Mlp and type(m.fc1) is nn.Linear]
-    names = [name for name in names if isinstance(net.get_submodule(name).norm, nn.Identity)]
-    ratios = {(m.fc1.out_features + width) / m.fc1.in_features for m in map(net.get_submodule, names)}
-    if len(ratios) != 1 or not _can_be_wider(model, ratios.pop(), names, width):
+    net, names = model.timm_model, plain_mlps(model)
+    if not takes_branches(model, width):
         raise UserError(
             f"The blocks of {model.config.architecture!r} cannot all be widened alike ({len(names)} plain MLPs): this "
             "takes a vision transformer of one width (ViT, DeiT, DINOv2 with a plain MLP, CLIP, BEiT). Use --lora-rank "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
@@ -31,7 +32,7 @@ from ..records import Metric, Row, RunRecord
 from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
-from .parts import MODEL_FILES, Chosen, Examples, Section, as_path
+from .parts import MODEL_FILES, Chosen, Examples, Recipe, Section, as_path
 from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
@@ -61,7 +62,10 @@ class Task(Speaker):
         "pillow",
     )  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
-    climbs: ClassVar[bool] = False  # whether `auto` finds a model for it
+    climbs: ClassVar[bool] = False  # whether `auto` begins with heads on frozen features
+    recipes: ClassVar[
+        tuple[Recipe, ...]
+    ] = ()  # ways to train that `auto` tries; without frozen heads the plainest first
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
     # ---- methods and settings ---------------------------------------------------------------------------------------
@@ -278,6 +282,19 @@ class Task(Speaker):
         folder: Path | None = None,
     ) -> dict[str, Any]:
         """All metrics on some images, the same on every process; with `folder`, pictures of them are left there."""
+
+    @abc.abstractmethod
+    def tallies(self, model: nn.Module, images: Examples, names: list[str], window: int | None = None) -> np.ndarray:
+        """What `total` needs of each image, float64 [n, ...]: kept, it scores any of the images together."""
+
+    @abc.abstractmethod
+    def total(self, tallies: np.ndarray, names: list[str]) -> float:
+        """The task's score of some images."""
+
+    def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """How unsure a model is of images of a cache, float64 [n], and what it takes them for, float64 [n, D]; asked
+        where there are no features of them."""
+        raise NotImplementedError
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         """What predictions on unlabeled images tell about a model."""

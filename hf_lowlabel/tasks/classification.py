@@ -34,7 +34,8 @@ from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
 from .networks import Network, timm_network
-from .parts import PRETRAINING, Examples, Section
+from .parts import PRETRAINING, Examples, Recipe, Section
+from .recipes import CLASSIFICATION
 
 log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
@@ -76,6 +77,7 @@ class Classification(Task):
     has_neighbours = True
     labels_score = True
     climbs = True
+    recipes: ClassVar[tuple[Recipe, ...]] = CLASSIFICATION
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
 
@@ -136,13 +138,7 @@ class Classification(Task):
         return torch.as_tensor(dataset.labels[indices] if labels is None else labels)
 
     def held(
-        self,
-        model: nn.Module,
-        data: DataArguments,
-        dataset: ImageDataset,
-        indices: np.ndarray,
-        names: list[str],
-        what: str,
+        self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray, names: list[str], what
     ) -> Examples:
         cache = self._cache(data, model, dataset, indices, what)
         return Examples(
@@ -205,6 +201,17 @@ class Classification(Task):
         plots.predictions(pixels, p, images.targets.numpy(), names, folder / "predictions.png")
         plots.confusion(metrics, folder / "confusion.png")
         plots.reliability(metrics, folder / "reliability.png")
+
+    def tallies(self, model: nn.Module, images: Examples, names: list[str], window: int | None = None) -> np.ndarray:
+        """[n, 2, K]: probabilities, and 1 where a class is the image's."""
+        return np.stack([self.predictions(model, images.cache, images.members), self.shares(images.targets, names)], 1)
+
+    def shares(self, targets: torch.Tensor, names: list[str]) -> np.ndarray:
+        """Targets as [n, K]."""
+        return np.eye(len(names))[targets.numpy()]
+
+    def total(self, tallies: np.ndarray, names: list[str]) -> float:
+        return float((tallies[:, 0].argmax(1) == tallies[:, 1].argmax(1)).mean())
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         asked = torch.linspace(0, len(cache) - 1, min(SEL_IMAGES, len(cache))).long()

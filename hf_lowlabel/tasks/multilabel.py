@@ -34,6 +34,7 @@ from . import classification_card as card
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
 from .parts import Examples, Section
+from .recipes import MULTILABEL
 
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
@@ -130,6 +131,7 @@ class MultiLabel(Classification):
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
     climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
+    recipes = MULTILABEL
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",
@@ -164,6 +166,16 @@ class MultiLabel(Classification):
 
     def predictions(self, model: nn.Module, cache, members: torch.Tensor | None = None) -> np.ndarray:
         return logits_of(model, cache, eval_view(model), members).double().sigmoid().numpy()
+
+    def shares(self, targets: torch.Tensor, names: list[str]) -> np.ndarray:
+        return targets.double().numpy()
+
+    def total(self, tallies: np.ndarray, names: list[str]) -> float:
+        return float(self.scores(tallies[:, 0], tallies[:, 1], names)[self.score.key])
+
+    def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        p = self.predictions(model, cache, members)
+        return 1 - np.abs(2 * p - 1).mean(1), p
 
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
         return MultiLabelScores(names).compute(predictions=probabilities, references=targets.astype(np.int8))

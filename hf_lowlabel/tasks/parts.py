@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,18 @@ class Chosen:
     test_at: np.ndarray
     words: str
     published: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A way to train that `auto` tries.
+
+    name: in tables. settings: of `finetune`. unlabeled: whether it uses images without a label.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    unlabeled: bool = True
 
 
 Section = tuple[str, str, str]  # of a report, what it shows of a run beside its numbers: (title, note, HTML)

@@ -21,10 +21,11 @@ from ..data.mask_targets import MaskTargets
 from ..data.opening import load_source
 from ..data.split_lists import split_from_lists
 from ..data.splits import Split, SplitIndices
-from ..distributed import best_device, is_main_process
+from ..distributed import all_mean, best_device, is_main_process, world
 from ..errors import UserError
 from ..evaluation import overlays, plots
-from ..evaluation.segmentation import evaluate_segmentation, segment
+from ..evaluation.confusion import confusion_of, segmentation_metrics
+from ..evaluation.segmentation import evaluate_segmentation, segment, unsure
 from ..models import LoadReport
 from ..models.quiet import no_progress_bars
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
@@ -40,6 +41,7 @@ from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path
+from .recipes import SEGMENTATION
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -83,6 +85,7 @@ class Segmentation(Task):
         ),
     }
 
+    recipes = SEGMENTATION
     demo = SHAPES
     packages = (*Task.packages, "segmentation-models-pytorch")
 
@@ -251,6 +254,25 @@ class Segmentation(Task):
             examples.save(metrics["class_names"], folder / "predictions.png")
             plots.confusion({**metrics, "accuracy": metrics["pixel_accuracy"]}, folder / "confusion.png")
         return metrics
+
+    def tallies(self, model: nn.Module, images: Examples, names: list[str], window: int | None = None) -> np.ndarray:
+        """Confusion matrices [n, K, K], pixels; the rows are the truth."""
+        found = np.zeros((len(images.cache), len(names), len(names)))
+
+        def count(row: int, image: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> None:
+            found[row] = confusion_of(p.argmax(0), target, len(names)).cpu().numpy()
+
+        square = window and (window, window)
+        more = dict(indices=images.members, window=square, each=count)
+        evaluate_segmentation(model, images.cache, names, **more, **seen(model))
+        return all_mean(torch.from_numpy(found)).numpy()[images.members.numpy()] * world()  # a process had its share
+
+    def total(self, tallies: np.ndarray, names: list[str]) -> float:
+        return segmentation_metrics(tallies.sum(0), names)[self.score.key]
+
+    def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Mean entropy of the pixels; shares of the classes. Padded pixels take no part."""
+        return unsure(model, cache, members, **seen(model))
 
     def check_output(self, output: str | Path | None) -> Path | None:
         """A folder; the name of a table that a classifier would write stands for the folder of that name."""

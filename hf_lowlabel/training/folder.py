@@ -14,7 +14,7 @@ log = logging.getLogger("hf_lowlabel")
 
 _LOCKS: dict[Path, object] = {}  # open files of the folders this process holds
 NOTES = {"split.json", "training.yaml"}
-KEPT = "features"  # of `auto`: what it left in a folder of its own is gone on with
+KEPT = {"features", "trials"}  # of `auto`: a folder with these and without its last page is gone on with
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 
 
@@ -63,8 +63,8 @@ def forget(folder: Path) -> None:
     """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty
     folder."""
     left = {p.name for p in folder.iterdir()} - IGNORED
-    if left <= NOTES | {KEPT}:
-        for name in left - {KEPT}:
+    if left <= NOTES | KEPT:
+        for name in left - KEPT:
             (folder / name).unlink()
 
 

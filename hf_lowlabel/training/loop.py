@@ -19,12 +19,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from torch import nn
 from tqdm.auto import tqdm
 
 from ..arguments import TrainingArguments
 from ..distributed import all_mean, barrier, interactive, world
-from ..errors import UserError
+from ..errors import Diverged, UserError
 from ..objective import Objective
 from .callbacks import Callback, RunState
 from .checkpoint import load_newest, restore_optimizer, save_checkpoint
@@ -37,6 +36,7 @@ from .sync_batchnorm import synchronise
 
 log = logging.getLogger("hf_lowlabel")
 DRY_STEPS = 2
+KEEPS_STATISTICS = "keeps_statistics"  # mark of a BatchNorm layer that stays in eval mode; copies of a network keep it
 
 
 class Loop:
@@ -53,7 +53,6 @@ class Loop:
             no score does.
         save: save(loop) writes model and record; on the main process, after every checkpoint.
         identity: what the run is: settings and data that a resumed run must have again.
-        freeze_norm: BatchNorm layers of what is trained keep their statistics.
     """
 
     def __init__(
@@ -72,9 +71,7 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         channels_last: bool = True,
         compile: bool = False,
-        freeze_norm: bool = False,
     ):
-        self.freeze_norm = freeze_norm
         self.args, self.folder, self.accelerator, self.batches = args, folder, accelerator, batches
         self.evaluate, self.best_score, self.save_run = evaluate, best_score, save
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
@@ -193,10 +190,9 @@ class Loop:
 
     def train_mode(self) -> None:
         self.inner.train()
-        if self.freeze_norm:
-            for module in self.inner.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.inner.modules():
+            if getattr(module, KEEPS_STATISTICS, False):
+                module.eval()
 
     def tell(self, event: str, *values) -> None:
         """Call the callbacks."""
@@ -233,7 +229,7 @@ class Loop:
         if self.accelerator.is_main_process:
             show(row, self.steps, bar)
         if longest >= self.args.max_bad_steps:
-            raise UserError(
+            raise Diverged(
                 f"The loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
                 "such step changed the model. Start a new run with a lower --learning-rate, --max-grad-norm 1 or "
                 f"--precision fp32; --init-from {self.folder}/checkpoints/step-N lets it start from this run's "

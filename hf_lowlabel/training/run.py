@@ -26,7 +26,7 @@ from ..tasks.base import Task
 from . import frozen, setup
 from .callbacks import Callback
 from .head import fit_head
-from .loop import Loop
+from .loop import KEEPS_STATISTICS, Loop
 from .preparing import Prepared, Run, close, prepare
 from .priors import load_priors
 from .streams import ViewStream, finetune_batches
@@ -37,31 +37,43 @@ log = logging.getLogger("hf_lowlabel")
 def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
     """Train and save in `folder`. config: resolved settings, whose method is a class."""
     ready = prepare(task, config, folder)
-    if config.method.frozen:
-        return frozen.fit(ready, callbacks)
+    return frozen.fit(ready, callbacks) if config.method.frozen else train(ready, callbacks)
+
+
+def train(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
+    """From a prepared run to a saved model."""
+    loop = fitted(ready, callbacks)
+    return finish(ready, merged(loop.inner.evaluated).eval(), loop)
+
+
+def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = False) -> Loop:
+    """The loop of a prepared run at its end, with the network that counts in `inner.evaluated`.
+
+    trial: only the network is wanted: neither model nor record is written, nothing is evaluated on the way.
+    """
     objective = make_objective(ready)
     labeled, unlabeled = make_streams(ready, objective)
-    args, recorder = config.training, ready.recorder
+    config, args, recorder = ready.config, ready.config.training, ready.recorder
     loop = Loop(
         objective,
         lambda start: finetune_batches(labeled, unlabeled, start),
         args,
-        folder,
+        ready.folder,
         accelerator=ready.accelerator,
         base_learning_rate=args.learning_rate,
-        evaluate=lambda trained: watch(ready, trained, unlabeled is not None),
-        best_score=best_score(ready, unlabeled is not None),
-        save=lambda loop: recorder.save(loop, {}, final=False),
+        evaluate=None if trial else lambda trained: watch(ready, trained, unlabeled is not None),
+        best_score=None if trial else best_score(ready, unlabeled is not None),
+        save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=setup.identity(config, ready.dataset, ready.chosen.split, ready.training),
         callbacks=callbacks,
         channels_last=config.model.channels_last,
         compile=config.model.compile,
-        freeze_norm=keeps_statistics(config),
     )
-    compare_with_frozen(ready, objective)
+    if not trial:
+        compare_with_frozen(ready, objective)
     loop.fit()
     loop.take_best()
-    return finish(ready, merged(objective.evaluated).eval(), loop)
+    return loop
 
 
 def make_objective(ready: Prepared) -> Objective:
@@ -71,6 +83,8 @@ def make_objective(ready: Prepared) -> Objective:
     prior = config.training.prior
     priors = load_priors(prior, ready.training.ids, names) if prior else None
     fit_head(ready, priors)  # before adapters, which leave the features as they are
+    if keeps_statistics(config):
+        keep_statistics(model)
     if given.lora_rank:
         add_lora(model, given.lora_rank, given.lora_alpha)
     if given.adapter_width:
@@ -102,6 +116,14 @@ def keeps_statistics(config: Config) -> bool:
     given = config.model
     came = given.init_from or isinstance(given.model, str) and not given.from_scratch  # a module may be a random one
     return bool(came) and config.training.batch_size * (1 + config.training.unlabeled_ratio) < FEW
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Mark the BatchNorm layers whose statistics came with the weights, not those of a fresh decoder."""
+    fresh = tuple(model.load_report.missing)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not f"{name}.running_mean".endswith(fresh):
+            setattr(module, KEEPS_STATISTICS, True)
 
 
 def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, ViewStream | None]:
@@ -169,8 +191,13 @@ def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
 
 
 def compare_with_frozen(ready: Prepared, objective: Objective) -> None:
-    """A row of the card: what the starting weights are worth without training."""
-    if "test" not in ready.held or ready.config.model.from_scratch or ready.config.training.dry_run:
+    """A row of the card: what the starting weights are worth without training; `auto` knows that already."""
+    if (
+        ready.recorder.comparisons
+        or "test" not in ready.held
+        or ready.config.model.from_scratch
+        or ready.config.training.dry_run
+    ):
         return
     words = ready.recorder.start_words()
     row = ready.task.frozen_row(objective.evaluated, words, ready.labeled, ready.held["test"])
@@ -198,7 +225,7 @@ def tell_frozen(ready: Prepared, reached: float | None) -> None:
     score = ready.task.score
     if reached is None or not ready.recorder.comparisons or not ready.recorder.main:
         return
-    (row,) = ready.recorder.comparisons
+    row = max(ready.recorder.comparisons, key=lambda row: row.metrics[score.key])
     frozen = row.metrics[score.key]
     if reached >= frozen:
         log.info("%s %s; %s: %s", score.title, score.show(reached), row.name, score.show(frozen))

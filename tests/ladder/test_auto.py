@@ -11,10 +11,15 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from hf_lowlabel import auto, evaluate
+from hf_lowlabel import auto as whole_auto, evaluate
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
+
+
+def auto(*args, **given):
+    """Only heads on frozen features: what trains is in test_trained.py."""
+    return whole_auto(*args, **{"train": False, **given})
 
 
 def photos(folder, each=24, classes=("blue", "red", "white"), sort=True):
@@ -193,7 +198,6 @@ def test_the_same_picture_with_two_labels_and_in_the_test(network, tmp_path, cap
     "given, says",
     [
         (dict(minutes=0), "minutes above 0"),
-        (dict(task="segmentation"), "auto is for classification"),
         (dict(labels="a.csv", split="b.json"), "--labels and --split cannot be given together"),
         (dict(split="b.json", num_labels=4), "--split and --num-labels cannot be given together"),
         (dict(lr=3), "lr is a setting of pretrain and finetune only, called learning_rate"),
@@ -209,7 +213,7 @@ def test_a_run_that_was_killed_goes_on_from_its_features(found, network, tmp_pat
     """SIGKILL between features and model: the same command again ends."""
     _, data, _ = found
     code = (
-        "import os, sys; from hf_lowlabel.ladder import auto; auto.climb = lambda *a, **k: os._exit(9);"
+        "import os; from hf_lowlabel.ladder import auto, on_features; on_features.climb = lambda *a, **k: os._exit(9);"
         f"auto.auto({str(data)!r}, {str(network)!r}, output_dir={str(tmp_path / 'run')!r})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 9

@@ -9,6 +9,7 @@ from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import softmax
+from hf_lowlabel.models import create_backbone
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.training.head import labels_head, priors_head
 from hf_lowlabel.training.run import keeps_statistics
@@ -75,8 +76,6 @@ def test_priors_that_are_not_there(encoder, tmp_path):
 @pytest.mark.parametrize("asked, kept", [(None, True), (True, True), (False, False)])
 def test_small_batches_keep_the_statistics_of_the_weights(encoder, tmp_path, asked, kept):
     run = finetune("digits", encoder, "fixmatch", output_dir=tmp_path / "a", freeze_norm=asked, **SMALL)
-    from hf_lowlabel.models import create_backbone
-
     before = create_backbone(str(encoder)).state_dict()
     after = run.progress.inner.model.state_dict()
     norms = [k for k in before if k.endswith("running_mean")]
@@ -102,3 +101,17 @@ def test_a_default_rate_is_that_of_the_batch_it_was_set_for():
     assert settings(batch_size=8, learning_rate=0.03).training.learning_rate == 0.03
     assert settings(batch_size=8, from_scratch=True).training.learning_rate == 0.03
     assert settings(batch_size=8, preset="cifar").training.learning_rate == 0.03
+
+
+def test_a_fresh_decoder_learns_its_statistics(tmp_path):
+    """It came with none: kept as they are, nothing would be normalised in it."""
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    given = dict(task="segmentation", num_labels=4, architecture="unet", image_size=32, stored_size=32, max_steps=2)
+    run = finetune(
+        "shapes", tmp_path / "net", "supervised", output_dir=tmp_path / "a", batch_size=4, device="cpu", **given
+    )
+    state = run.progress.inner.model.state_dict()
+    norms = {k: v for k, v in state.items() if k.endswith("num_batches_tracked")}
+    decoder = [int(v) for k, v in norms.items() if ".encoder." not in k]
+    body = {int(v) for k, v in norms.items() if ".encoder." in k}
+    assert decoder and set(decoder) == {2} and body == {0}

@@ -1,0 +1,149 @@
+"""The network trained on from the best frozen rung: a rung above it, taken where labels that were left out say so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..finetuning.linear import left_out_in_turn
+from ..hub.callback import CardCallback
+from ..models.adaptformer import takes_branches
+from ..tasks.parts import Recipe
+from ..text import percent
+from ..training.preparing import Prepared, Run
+from ..training.priors import save_priors
+from ..training.run import train
+from .frozen import PROBE, Features, Rung, Tried, said, wanted
+from .on_training import configs_of
+from .trained import TAKEN, TRIALS, Trials
+
+log = logging.getLogger("hf_lowlabel")
+PRIORS = "priors.safetensors"
+BRANCH = dict(adapter_width=32, optimizer="adamw", learning_rate=1e-3, weight_decay=0.0)  # of a transformer
+FOLDS = 2
+
+
+@dataclass
+class Finetuned:
+    """A recipe on top of a frozen rung. before, after: what the rung and the network said of the same labels left out.
+    gain: of the score, sd: its standard error. steps: of a run.
+    """
+
+    recipe: Recipe
+    before: Tried
+    after: Tried
+    gain: float
+    sd: float
+    steps: int
+
+    @property
+    def kept(self) -> bool:
+        return self.gain > TAKEN * self.sd
+
+    @property
+    def points(self) -> float:
+        """By how much the accuracy differs."""
+        return float(self.after.correct.mean() - self.before.correct.mean())
+
+
+class FromFrozen(Trials):
+    """Trials whose network starts from a head fitted to what the best frozen rung believes of all images."""
+
+    def __init__(self, ready: Prepared, configs: Mapping, folder: Path, encoders: Sequence[Features], best: Tried):
+        super().__init__(ready, configs, folder)
+        self.encoders, self.best = encoders, best
+        self.encoder = next(e for e in encoders if e.name == best.encoder)
+        self.y = self.encoder.y
+        self.masks = left_out_in_turn(self.y, folds=FOLDS, seed=ready.config.training.seed)
+        self.save_beliefs(self.folder / PRIORS, self.y)
+
+    needed = False
+
+    def folds(self, count: int) -> list[np.ndarray]:
+        return [np.flatnonzero(mask) for mask in self.masks]
+
+    def fold_settings(self, out: np.ndarray, folder: Path) -> dict[str, Any]:
+        if not len(out):
+            return dict(prior=str(self.folder / PRIORS))
+        labels = self.y.copy()
+        labels[out] = -1
+        self.save_beliefs(folder / PRIORS, labels)
+        return dict(prior=str(folder / PRIORS))
+
+    def save_beliefs(self, path: Path, labels: np.ndarray) -> None:
+        targets = None
+        if self.best.rung is not PROBE:
+            targets = wanted(self.encoders, labels, [self.best.rung])[self.best.key]
+        p = self.encoder.believe(targets, self.best.t, labels)
+        if self.ready.recorder.main:
+            save_priors(path, p, self.ready.training.ids, self.ready.names, {"rung": self.best.name})
+
+    def compared(self, recipe: Recipe, tallies: np.ndarray, steps: int) -> Finetuned:
+        """The network and the rung it starts from on the same labels left out."""
+        label = np.concatenate([np.flatnonzero(mask) for mask in self.masks])
+        logits = [said(self.encoders, np.where(m, -1, self.y), m, [self.best.rung])[self.best.key] for m in self.masks]
+        before = Tried(self.best.rung, self.best.encoder, self.best.votes, label, np.concatenate(logits), None)
+        own = Rung(f"{recipe.name} from {self.best.rung.name}", recipe.settings["method"])
+        z = np.log(np.maximum(tallies[:, 0], 1e-12))
+        after = Tried(own, self.best.encoder, False, label, z, self.best.targets)
+        for one in (before, after):
+            one.judge(self.y)
+        d = 0.5 * (after.correct - before.correct) + after.probability - before.probability
+        sd = float(d.std(ddof=1)) / len(d) ** 0.5 if len(d) > 1 else np.inf
+        return Finetuned(recipe, before, after, float(d.mean()), sd, steps)
+
+
+def finetune_from(
+    ready: Prepared, given: Mapping[str, Any], encoders: Sequence[Features], best: Tried, seconds: float
+) -> list[tuple[Finetuned, FromFrozen]]:
+    """Every recipe that fits the time left, the best first; none where no label can be left out.
+
+    Args:
+        ready: the run, with the network of the best rung.
+        given: settings of `finetune` that all recipes have.
+        encoders: the features.
+        best: the best frozen rung.
+        seconds: time left.
+    """
+    if best.accuracy is None:
+        return []
+    branch = BRANCH if takes_branches(ready.network.model) else {}
+    recipes = [replace(recipe, settings={**recipe.settings, **branch}) for recipe in ready.task.recipes]
+    begin, folder = time.perf_counter(), ready.folder / TRIALS
+    configs = configs_of(recipes, {**given, "prior": str(folder / PRIORS)}, ready.folder)
+    trials = FromFrozen(ready, configs, folder, encoders, best)
+    tried, plan = trials.climb(seconds - (time.perf_counter() - begin))
+    found = [trials.compared(trial.recipe, trial.tallies, plan["steps"]) for trial in tried]
+    for one in found:
+        log.info("%s: %+.1f points on the same labels left out", one.recipe.name, 100 * one.points)
+    return [(one, trials) for one in sorted(found, key=by_gain)]
+
+
+def by_gain(one: Finetuned) -> float:
+    return -one.gain
+
+
+def trained_on(ready: Prepared, one: Finetuned, trials: FromFrozen) -> Run:
+    """The recipe with all labels, in the run folder."""
+    every = np.arange(len(ready.labeled.members))
+    resume = (ready.folder / "checkpoints").is_dir()
+    trials.save_beliefs(ready.folder / PRIORS, trials.y)
+    prior = str(ready.folder / PRIORS)
+    last = trials.part(one.recipe, every, ready.folder, max_steps=one.steps, resume=resume, prior=prior)
+    last = replace(last, held=ready.held)
+    last.recorder.takes(last.config, last.network.model.load_report)
+    return train(last, [CardCallback()])
+
+
+def sentence(one: Finetuned) -> str:
+    """What training the network brought, for the advice."""
+    what = f"{one.recipe.name} from that head, {one.steps} steps"
+    a, b = percent(float(one.before.correct.mean())), percent(float(one.after.correct.mean()))
+    verdict = "taken" if one.kept else "not taken"
+    return f"Training the network ({what}): {b} of the labels left out, the frozen features {a} of the same; {verdict}."

@@ -1,0 +1,162 @@
+"""The answer of `auto` from frozen features: every encoder, every frozen rung, the best as an ordinary run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import methods
+from ..distributed import is_main_process
+from ..hub.callback import CardCallback
+from ..records import Row
+from ..training.frozen import Fit
+from ..training.preparing import Prepared, Run, close
+from ..training.priors import save_priors
+from .checks import check_labels, without_copies
+from .finetuned import finetune_from, sentence, trained_on
+from .frozen import Features, Tried, climb
+from .keeping import features_of_encoder
+from .report import Advice, advise, write_advice
+
+log = logging.getLogger("hf_lowlabel")
+Answer = tuple[Run, list[Any], Advice, Path | None]  # the run, what was tried, advice, the folder to label next
+
+
+def from_features(
+    ready: Prepared,
+    given: Mapping[str, Any],
+    models: Sequence[Any],
+    keep: Path,
+    to_label: int,
+    seconds: float,
+    train: bool,
+) -> Answer:
+    """The best of the frozen rungs, or of the networks trained on from it, in a run folder.
+
+    Args:
+        ready: a run with the first of the models.
+        given: settings of `finetune` that all runs have.
+        models: encoders to try.
+        keep: folder of features.
+        to_label: images to choose for the next round of labels.
+        seconds: time left.
+        train: whether networks are trained, as far as there is time.
+    """
+    begin = time.perf_counter()
+    y, rows = ready.labeled.targets.numpy(), ready.labeled.members.numpy()
+    check_labels(ready.chosen.split)
+    without_copies(ready)
+    readies, encoders = [ready], list[Features]()
+    for number, model in enumerate(models):
+        if number:
+            readies.append(beside(ready, model))
+        started = time.perf_counter()
+        x = features_of_encoder(readies[-1], keep)
+        name = unique(name_of(model), [e.name for e in encoders])
+        encoders.append(Features(name, x, rows, y, len(ready.names)))
+        log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
+        if time.perf_counter() - begin > 0.7 * seconds and number + 1 < len(models):
+            log.warning("no time is left for %s: give more --minutes", ", ".join(map(name_of, models[number + 1 :])))
+            break
+    tried = climb(encoders, y, seed=ready.config.training.seed)
+    best = tried[0]
+    at = [encoder.name for encoder in encoders].index(best.encoder)
+    ready, encoder = readies[at], encoders[at]
+    take(ready, tried)
+    left, found = seconds - (time.perf_counter() - begin), []
+    if train:
+        found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
+    better = found[0] if found and found[0][0].kept else None
+    metrics = tested(ready, encoder, tried, answer=better is None)
+    advice = advise(ready, encoders, tried, metrics, to_label)
+    advice.sentences += [sentence(one) for one, _ in found]
+    ready.recorder.ladder += [
+        {"name": one.after.name, "by_labels": one.after.accuracy, "score": one.after.score, "kept": False}
+        for one, _ in found
+    ]
+    ready.recorder.advice = advice.sentences
+    if better is not None:
+        for row in ready.recorder.ladder:
+            row["kept"] = row["name"] == better[0].after.name
+        run = trained_on(ready, *better)
+        tried = [better[0].after, *tried]
+    else:
+        run = save(ready, encoder, best, metrics, time.perf_counter() - begin)
+    chosen = write_advice(ready, advice, encoder.x, ready.folder) if is_main_process() else None
+    return run, tried, advice, chosen
+
+
+def beside(ready: Prepared, model: Any) -> Prepared:
+    """The same run with another encoder: its network, and the images as that sees them."""
+    config = ready.config.replace(model=model)
+    network = ready.task.build(config, ready.dataset, ready.names)
+    net = network.model.to(ready.accelerator.device)
+    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
+    where = {"validation": (ready.dataset, ready.at.validation), "test": (ready.chosen.test, ready.chosen.test_at)}
+    held = {part: ready.task.held(net, config.data, *where[part], ready.names, part) for part in ready.held}
+    return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
+
+
+def name_of(model: Any) -> str:
+    if isinstance(model, (str, Path)):
+        return Path(model).name if Path(model).exists() else str(model)
+    return type(model).__name__
+
+
+def unique(name: str, taken: list[str]) -> str:
+    return name if name not in taken else unique(f"{name} again", taken)
+
+
+def take(ready: Prepared, tried: list[Tried]) -> None:
+    """Go on as a run of the best rung, so that training.yaml says how to make the same by hand."""
+    best, recorder = tried[0], ready.recorder
+    method = methods.find(best.rung.method)
+    manifest = str(ready.folder / "split.json")  # the one that labels were drawn into may be gone by then
+    ready.config = ready.config.replace(method=method, method_args=dict(best.rung.args), split=manifest)
+    recorder.takes(ready.config, ready.network.model.load_report)
+    recorder.ladder = [
+        {"name": one.name, "by_labels": one.accuracy, "score": one.score, "kept": one is best} for one in tried
+    ]
+
+
+def tested(ready: Prepared, encoder: Features, tried: list[Tried], answer: bool = True) -> dict[str, Any]:
+    """Give the network the best head; its metrics, where there are test images, and a row for the other rungs.
+
+    answer: whether the best head is the answer, and not a row beside what was trained on from it.
+    """
+    model, metrics, key = ready.network.model, dict[str, Any](), ready.task.score.key
+    if "test" in ready.held:
+        for one in tried[1:] if answer else tried:
+            if one.encoder == encoder.name and not one.votes:
+                set_head(model, encoder.head(one))
+                value = ready.task.evaluate(model, ready.held["test"], ready.names)[key]
+                ready.recorder.comparisons.append(Row(one.name, {key: value}))
+    set_head(model, encoder.head(tried[0]))
+    if "test" in ready.held:
+        folder = ready.folder if answer else None
+        metrics = ready.task.evaluate(model, ready.held["test"], ready.names, folder=folder)
+    return metrics
+
+
+def save(ready: Prepared, encoder: Features, best: Tried, metrics: dict[str, Any], seconds: float) -> Run:
+    """Model, priors, metrics, record and card in the run folder."""
+    recorder, model = ready.recorder, ready.network.model
+    done = Fit(ready, seconds, [CardCallback()])
+    if recorder.main:
+        facts = {"method": best.rung.method, "rung": best.name}
+        save_priors(ready.folder / "priors.safetensors", encoder.say(best), ready.training.ids, ready.names, facts)
+    done.state.record = recorder.save(done, metrics, final=True)
+    close(done, ready.accelerator)
+    return Run(ready.config, ready.folder, model, metrics, done, recorder)
+
+
+def set_head(model, head: tuple[np.ndarray, np.ndarray]) -> None:
+    weight, bias = (torch.from_numpy(v) for v in head)
+    model.set_classifier(weight, bias)

@@ -1,0 +1,127 @@
+"""The answer of `auto` from trained networks: every recipe of a task by cross-validation over the labels, the best of
+them trained on all labels as an ordinary run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..api.running import settled
+from ..arguments import Config
+from ..distributed import is_main_process
+from ..errors import UserError
+from ..hub.callback import CardCallback
+from ..tasks.parts import Recipe
+from ..training import frozen
+from ..training.preparing import Prepared
+from ..training.run import train
+from .advice import Remark, spread_out
+from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
+from .keeping import features_of_encoder
+from .report import Advice, between, write_advice
+from .trained import TRIALS, Trial, Trials, gain_over, ranked, score_interval
+
+ASKED = 2000  # images without a label at most among which the next ones are chosen
+
+
+def configs_of(recipes: Sequence[Recipe], given: Mapping[str, Any], folder: Path) -> dict[Recipe, Config]:
+    """The resolved settings of every recipe, beside what the user gave.
+
+    Args:
+        recipes: of the task.
+        given: settings of `finetune` that all have.
+        folder: the run folder, in which the manifest lies.
+    """
+    shared = {**given, "split": str(folder / "split.json"), "output_dir": str(folder), "callbacks": ()}
+    return {recipe: settled("finetune", {**shared, **recipe.settings}) for recipe in recipes}
+
+
+def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float):
+    """The best recipe in a run folder.
+
+    Args:
+        ready: a run with all labels.
+        given: settings of `finetune` that all recipes have.
+        keep: folder of features, for recipes on frozen ones.
+        to_label: images to choose for the next round of labels.
+        seconds: time left.
+
+    Returns:
+        The run, the trials, the best first, advice, and the folder to label next.
+    """
+    begin, task, count = time.perf_counter(), ready.task, len(ready.labeled.members)
+    if count < 2:
+        raise UserError(
+            f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
+            "test on. Add some, or use `hf-lowlabel finetune`."
+        )
+    configs = configs_of(task.recipes, given, ready.folder)
+    trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
+    found, plan = trials.climb(seconds - (time.perf_counter() - begin))
+    tried = ranked(task, found, ready.names)
+    best, recorder = tried[0], ready.recorder
+    resume = (ready.folder / "checkpoints").is_dir()
+    steps = {} if configs[best.recipe].method.frozen else dict(max_steps=plan["steps"], resume=resume)
+    last = replace(trials.part(best.recipe, np.arange(count), ready.folder, **steps), held=ready.held)
+    recorder.takes(last.config, last.network.model.load_report)
+    recorder.ladder = [{"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best} for t in tried]
+    advice = advise(ready, tried, plan)
+    recorder.advice = list(advice.sentences)
+    run = (frozen.fit if last.config.method.frozen else train)(last, [CardCallback()])
+    if task.score.key in run.metrics:
+        shown = task.score.show(run.metrics[task.score.key])
+        advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")
+    advice.next, x = next_to_label(last, run.model, to_label)
+    chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
+    return run, tried, advice, chosen
+
+
+# ---- what is said of them -------------------------------------------------------------------------------------------
+def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any]) -> Advice:
+    """How good the best is on new images, and whether unlabeled images help; all from what was left out."""
+    task, names, best = ready.task, ready.names, tried[0]
+    plain = max((t for t in tried if not t.recipe.unlabeled), key=lambda t: t.score)
+    interval, score = score_interval(task, best, names), task.score
+    count, out = len(best.tallies), Advice([], None, "unclear", None, None)
+    of = f"{plan['folds'] - 1} in {plan['folds']}"
+    how = f"from {count} {task.label_words} left out in turn, by a model of {of} of them"
+    if interval is None:
+        out.sentences.append(f"On new images: {score.title} about {score.show(best.score)}, {how}; too few for more.")
+    else:
+        out.accuracy = interval
+        out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")
+    if best is not plain:
+        out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}.")
+    using = [t for t in tried if t.recipe.unlabeled]
+    if not using:
+        out.sentences.append("Unlabeled images: there was no time to try them.")
+        return out
+    other = max(using, key=lambda t: t.score)
+    gain = gain_over(task, other, plain, names)
+    out.gain = Interval(gain.value, gain.value - Z80 * gain.sd, gain.value + Z80 * gain.sd)
+    out.helps = "yes" if gain.value > CLEAR * gain.sd else "no" if gain.value < -CLEAR_LOSS * gain.sd else "unclear"
+    words = {"yes": "they help", "no": "they do not help", "unclear": "whether they help is unclear"}[out.helps]
+    low, high = (f"{100 * v:+.0f}" for v in (out.gain.low, out.gain.high))
+    out.sentences.append(f"Unlabeled images: {words}, {100 * gain.value:+.0f} points ({low} to {high}).")
+    return out
+
+
+def next_to_label(ready: Prepared, model: torch.nn.Module, count: int) -> tuple[list[Remark], np.ndarray]:
+    """Images without a label of which the model is least sure, far from each other; and what it takes all for, [N, D],
+    zeros where it was not asked."""
+    labeled = set(ready.at.labeled.tolist())
+    free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
+    if not len(free) or count < 1:
+        return [], np.zeros((len(ready.training), 1))
+    some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
+    doubt, shares = ready.task.doubt(model, ready.training, torch.from_numpy(some))
+    x = np.zeros((len(ready.training), shares.shape[1]))
+    x[some] = shares
+    chosen = spread_out(doubt, shares, count)
+    return [Remark((int(some[i]),), f"in doubt: {doubt[i]:.0%} of the largest doubt there is") for i in chosen], x

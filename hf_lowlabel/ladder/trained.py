@@ -1,0 +1,326 @@
+"""The rungs of the ladder that train the network, each judged on labels that had no part in its training.
+
+folds of the labels -> every recipe trained without each fold and tested on it -> the best of them by all folds
+
+What a trial found is kept in the run folder, so that a search that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from safetensors.numpy import load_file, save_file
+
+from ..arguments import Config
+from ..distributed import all_mean, barrier, is_main_process
+from ..errors import Diverged, UserError
+from ..files import whole, write_json
+from ..models.lora import merged
+from ..settings import private_names, recorded
+from ..tasks.parts import Examples, Recipe
+from ..training.callbacks import Callback, RunState
+from ..training.preparing import Prepared
+from ..training.run import fitted
+from .estimates import Interval
+
+log = logging.getLogger("hf_lowlabel")
+FOLDS = (3, 2)  # tried in this order, as time allows
+FEWEST, MOST = 60, 600  # steps of a trial
+WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
+SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
+RESAMPLED = 400  # bootstrap samples
+TAKEN = 0.5  # standard errors by which a recipe has to be better than the plainest
+TRIALS = "trials"
+
+
+@dataclass
+class Trial:
+    """A recipe and what it reached. tallies: of every image that was left out, [n, ...]. score: of all of them."""
+
+    recipe: Recipe
+    tallies: np.ndarray
+    score: float
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def accuracy(self) -> float:
+        return self.score
+
+
+class Clock(Callback):
+    """Ends a run after a few steps; seconds: of one of them."""
+
+    def __init__(self):
+        self.begin = self.seconds = 0.0
+
+    def on_step_end(self, state: RunState, scalars: Mapping[str, torch.Tensor]) -> None:
+        now = time.perf_counter()
+        if state.step <= WARM:
+            self.begin = now
+        self.seconds, state.stop = (now - self.begin) / max(state.step - WARM, 1), state.step >= WARM + TIMED
+
+
+class Trials:
+    """Recipes on the data of one prepared run.
+
+    needed: whether the plainest recipe is tried however short the time is.
+
+    Args:
+        ready: the run, with all labels.
+        configs: recipe -> its resolved settings; max_steps is set by the plan.
+        folder: where what was found is kept.
+        features: called once, features of the training images, for recipes on frozen features.
+    """
+
+    needed = True
+
+    def __init__(
+        self,
+        ready: Prepared,
+        configs: Mapping[Recipe, Config],
+        folder: Path,
+        features: Callable[[], np.ndarray] | None = None,
+    ):
+        self.ready, self.configs, self.folder, self.features = ready, dict(configs), folder, features
+        self.names, self.window = ready.names, ready.config.views.window
+
+    def folds(self, count: int) -> list[np.ndarray]:
+        """The labels that are left out together, as even as can be: positions among the labeled images."""
+        number = len(self.ready.labeled.members)
+        fold = np.random.default_rng(self.ready.config.training.seed).permutation(np.arange(number) % count)
+        return [np.flatnonzero(fold == f) for f in range(min(count, number))]
+
+    def fold_settings(self, out: np.ndarray, folder: Path) -> dict[str, Any]:
+        """Settings of a run without the labels `out` that depend on which these are."""
+        return {}
+
+    # ---- one run ----------------------------------------------------------------------------------------------------
+    def part(self, recipe: Recipe, rows: np.ndarray, folder: Path, **settings: Any) -> Prepared:
+        """A run of a recipe from its start with the labels `rows` alone."""
+        ready, config = self.ready, self.configs[recipe].replace(**settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        set_seed(config.training.seed)  # as a run by hand, whose network is built right after that
+        network = ready.task.build(config, ready.dataset, self.names)
+        network.model.to(ready.accelerator.device)
+        labeled = subset(ready.labeled, rows)
+        return replace(ready, config=config, folder=folder, network=network, labeled=labeled, held={})
+
+    def fit(self, ready: Prepared, callbacks: Sequence[Callback] = ()) -> torch.nn.Module:
+        if not ready.config.method.frozen:
+            return merged(fitted(ready, callbacks, trial=True).inner.evaluated).eval()
+        assert self.features is not None
+        x, method, model = self.features(), ready.config.method(**ready.config.method_args), ready.network.model
+        task: Any = ready.task
+        head = method.head(x, task.known_labels(ready.labeled, len(x)), num_classes=len(self.names))
+        model.set_classifier(*(torch.from_numpy(v).to(model.device) for v in head))
+        return model.eval()
+
+    def seconds(self, recipe: Recipe) -> float:
+        """Of one step, the same on every process; 0 for frozen features."""
+        if self.configs[recipe].method.frozen:
+            return 0.0
+        clock, folder = Clock(), self.folder / "clock"
+        rows = np.arange(len(self.ready.labeled.members))
+        settings = dict(
+            max_steps=10**6, save_steps=10**6, output_dir=str(folder), **self.fold_settings(rows[:0], folder)
+        )
+        with hushed():
+            self.fit(self.part(recipe, rows, folder, **settings), [clock])
+        barrier()
+        if is_main_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        return float(all_mean(torch.tensor(clock.seconds)))
+
+    # ---- all of them ------------------------------------------------------------------------------------------------
+    def plan(self, seconds: float) -> dict[str, Any]:
+        """How many folds and steps fit, and which recipes; from the disk where a search was begun."""
+        path, facts = self.folder / "plan.json", self.facts()
+        if path.is_file():
+            try:
+                known = json.loads(path.read_text("utf-8"))
+            except ValueError:
+                known = {}
+            if known.get("facts") != facts:
+                raise UserError(
+                    f"What was tried in {self.folder} was tried with other settings, labels or images. Give another "
+                    "--output-dir."
+                )
+            return known
+        begin = time.perf_counter()
+        each = {recipe: self.seconds(recipe) for recipe in self.configs}
+        left = SPENT * (seconds - (time.perf_counter() - begin))
+        folds, steps, recipes = settle(each, left, len(self.ready.labeled.members), self.needed)
+        plan = {"facts": facts, "folds": folds, "steps": steps, "recipes": [recipe.name for recipe in recipes]}
+        if is_main_process():
+            write_json(path, plan)
+        barrier()
+        return plan
+
+    def facts(self) -> dict[str, Any]:
+        """What a search is of."""
+        ready = self.ready
+        aside = private_names() | {"split"}
+        settings = {
+            recipe.name: {k: v for k, v in recorded(config).items() if k not in aside}
+            for recipe, config in self.configs.items()
+        }
+        text = json.dumps(settings, sort_keys=True, default=str)
+        return {
+            "settings": hashlib.sha256(text.encode()).hexdigest(),
+            "images": ready.dataset.fingerprint,
+            "labels": ready.chosen.split.hash,
+        }
+
+    def climb(self, seconds: float) -> tuple[list[Trial], dict[str, Any]]:
+        """All recipes that fit the time, and the plan.
+
+        Args:
+            seconds: time left.
+        """
+        plan = self.plan(seconds)
+        tried = []
+        for recipe in (r for r in self.configs if r.name in plan["recipes"]):
+            folds = self.folds(plan["folds"])
+            try:
+                tallies = np.concatenate([self.left_out(recipe, out, f, plan) for f, out in enumerate(folds)])
+            except Diverged as error:
+                log.warning("%s is not taken: %s", recipe.name, str(error).split(";")[0])
+                continue
+            score = self.ready.task.total(tallies, self.names)
+            tried.append(Trial(recipe, tallies, score))
+            log.info("%s: %s of labels left out", recipe.name, self.ready.task.score.show(score))
+        if self.needed and not any(not trial.recipe.unlabeled for trial in tried):
+            raise UserError(
+                "Every way to train on the labels alone diverged. Look at images and labels, or give another --model."
+            )
+        return tried, plan
+
+    def left_out(self, recipe: Recipe, out: np.ndarray, number: int, plan: dict[str, Any]) -> np.ndarray:
+        """Tallies of the images of a fold by a network that was trained without them."""
+        folder = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', recipe.name.lower())}-{number}"
+        kept = folder / "tallies.safetensors"
+        if kept.is_file():
+            return load_file(kept)["tallies"]
+        rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
+        resume = (folder / "checkpoints").is_dir()
+        settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
+        if not self.configs[recipe].method.frozen:
+            settings |= dict(max_steps=plan["steps"], resume=resume)
+        with hushed():
+            model = self.fit(self.part(recipe, rows, folder, **settings))
+        tallies = self.ready.task.tallies(model, subset(self.ready.labeled, out), self.names, self.window)
+        if is_main_process():
+            with whole(kept) as part:
+                save_file({"tallies": np.ascontiguousarray(tallies)}, part)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        barrier()
+        return tallies
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Trials say nothing but warnings."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def settle(
+    each: Mapping[Recipe, float], left: float, labels: int, needed: bool = True
+) -> tuple[int, int, list[Recipe]]:
+    """(folds, steps of a run, recipes) that fit: fewer folds first, then fewer recipes.
+
+    Args:
+        each: seconds of a step, the plainest recipe first.
+        left: seconds.
+        labels: number of labeled images.
+        needed: whether the plainest recipe stays in any case.
+    """
+    recipes = list(each)
+    while recipes:
+        for folds in FOLDS:
+            folds = min(folds, labels)
+            every = sum(folds * each[r] for r in recipes) + max(each[r] for r in recipes)
+            steps = int(left / every) if every > 0 else MOST
+            if steps >= FEWEST:
+                return folds, min(steps, MOST), recipes
+        if needed and len(recipes) == 1:
+            log.warning("%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
+            return folds, FEWEST, recipes
+        log.warning("no time is left to try %s: give more --minutes", recipes.pop().name)
+    return FOLDS[-1], FEWEST, []
+
+
+def subset(images: Examples, rows: np.ndarray) -> Examples:
+    at = torch.as_tensor(rows)
+    return Examples(images.cache, images.members[at], None if images.targets is None else images.targets[at])
+
+
+# ---- what the folds say ----------------------------------------------------------------------------------------------
+def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
+    """The best first: one that uses unlabeled images has to be `TAKEN` standard errors better than the plainest."""
+    plain = max((t for t in tried if not t.recipe.unlabeled), key=lambda t: t.score)
+    order = sorted(tried, key=lambda t: -t.score)
+    for best in order:
+        if best is plain:
+            break
+        gain = gain_over(task, best, plain, names)
+        if gain.value >= TAKEN * gain.sd:
+            break
+    return [best, *(t for t in order if t is not best)]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of scores and its standard error."""
+
+    value: float
+    sd: float
+
+
+def resampled(task, trials: Sequence[Trial], names: list[str], seed: int = 0) -> np.ndarray:
+    """Scores [RESAMPLED, trials] of images drawn again with replacement, the same ones for all trials."""
+    random, n, out = np.random.default_rng(seed), len(trials[0].tallies), []
+    for _ in range(RESAMPLED):
+        rows = random.integers(0, n, n)
+        try:
+            out.append([task.total(t.tallies[rows], names) for t in trials])
+        except UserError:  # a draw without any pixel or class to compare with
+            continue
+    return np.array(out).reshape(-1, len(trials))
+
+
+def gain_over(task, one: Trial, other: Trial, names: list[str]) -> Gain:
+    scores = resampled(task, [one, other], names)
+    return Gain(one.score - other.score, float((scores[:, 0] - scores[:, 1]).std()) if len(scores) else np.inf)
+
+
+def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
+    """Of the score on new images, 80 %; None for fewer than 4 images."""
+    n = len(one.tallies)
+    if n < 4:
+        return None
+    scores = resampled(task, [one], names)
+    return Interval.around(one.score, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
+
+
+WIDER = 1.2  # than the bootstrap says, which knows nothing of the images that were trained on

@@ -1,0 +1,268 @@
+"""The rungs of `auto` that train: what is planned, what is taken, and the runs they leave for masks, several classes of
+an image, and one."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_lowlabel import auto, evaluate
+from hf_lowlabel.cli import main
+from hf_lowlabel.errors import Diverged, UserError
+from hf_lowlabel.ladder import trained
+from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
+from hf_lowlabel.models import create_backbone
+from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks.parts import Recipe
+
+PLAIN, ONE, TWO = Recipe("plain", {}, unlabeled=False), Recipe("one", {}), Recipe("two", {})
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("net")
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Trials of a few steps."""
+    monkeypatch.setattr(trained, "FEWEST", STEPS)
+    monkeypatch.setattr(trained, "MOST", STEPS)
+
+
+# ---- what is planned -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "left, folds, steps, names",
+    [
+        (10**6, 3, trained.MOST, ["plain", "one", "two"]),
+        (1000, 3, 125, ["plain", "one", "two"]),  # 3 * 2.5 s of the three and 1 s of the last run
+        (400, 2, 66, ["plain", "one", "two"]),
+        (250, 3, 71, ["plain", "one"]),  # 3 * 1 s + 0.5 s
+        (40, 2, trained.FEWEST, ["plain"]),  # too short even for that, which is said
+    ],
+)
+def test_folds_steps_and_recipes_fit_the_time(left, folds, steps, names, caplog):
+    each = {PLAIN: 0.5, ONE: 0.5, TWO: 1.5}
+    if left == 1000:
+        steps = int(1000 / (3 * 2.5 + 1.5))
+    if left == 400:
+        steps = int(400 / (2 * 2.5 + 1.5))
+    assert settle(each, left, labels=10)[0] == folds
+    found = settle(each, left, labels=10)
+    assert (found[1], [r.name for r in found[2]]) == (steps, names)
+
+
+def test_nothing_has_to_be_trained_above_frozen_heads():
+    assert settle({ONE: 1.0}, 5, 10, needed=False)[2] == []
+    assert settle({PLAIN: 1.0}, 1e6, labels=2)[0] == 2
+
+
+# ---- what is taken ---------------------------------------------------------------------------------------------------
+def trial(recipe, hits, pixels=100):
+    """Confusion matrices of two classes, of every image `hits` pixels right of each class."""
+    m = np.zeros((len(hits), 2, 2))
+    m[:, 0, 0] = m[:, 1, 1] = hits
+    m[:, 0, 1] = m[:, 1, 0] = pixels - np.asarray(hits)
+    return Trial(recipe, m, get_task("segmentation").total(m, ["a", "b"]))
+
+
+def test_a_recipe_is_taken_only_where_images_left_out_agree():
+    task, names = get_task("segmentation"), ["a", "b"]
+    rng = np.random.default_rng(0)
+    base = rng.integers(50, 90, 12)
+    plain = trial(PLAIN, base)
+    assert ranked(task, [plain, trial(ONE, base + 5)], names)[0].recipe is ONE
+    assert ranked(task, [plain, trial(ONE, base - 5)], names)[0].recipe is PLAIN
+    lucky = base + np.where(np.arange(12) == 3, 12, -rng.integers(0, 2, 12))  # better on one image, worse on the rest
+    assert ranked(task, [plain, trial(ONE, lucky)], names)[0].recipe is PLAIN
+    both = ranked(task, [plain, trial(ONE, base + 5), trial(TWO, base + 8)], names)
+    assert [t.recipe for t in both] == [TWO, ONE, PLAIN]
+    gain = gain_over(task, trial(ONE, base + 5), plain, names)
+    assert gain.value > 4 * gain.sd > 0
+
+
+def test_intervals_of_a_score_hold_about_as_often_as_they_say():
+    task, names, hits = get_task("segmentation"), ["a", "b"], []
+    rng = np.random.default_rng(0)
+    true = trial(PLAIN, rng.binomial(100, rng.beta(8, 3, 20_000))).score
+    for _ in range(60):
+        said = score_interval(task, trial(PLAIN, rng.binomial(100, rng.beta(8, 3, 12))), names)
+        hits.append(said.low <= true <= said.high)
+    assert 0.7 <= np.mean(hits) <= 0.97
+    assert score_interval(task, trial(PLAIN, [50, 60]), names) is None
+
+
+@pytest.mark.parametrize("name", ["classification", "multilabel"])
+def test_tallies_give_the_scores_of_an_evaluation(name):
+    task, rng, names = get_task(name), np.random.default_rng(0), ["a", "b", "c"]
+    p = rng.dirichlet(np.ones(3), 40)
+    y = rng.integers(3, size=40) if name == "classification" else rng.integers(2, size=(40, 3))
+    tallies = np.stack([p, task.shares(torch.as_tensor(y), names)], 1)
+    assert task.total(tallies, names) == pytest.approx(task.scores(p, y, names)[task.score.key])
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+MASKS = dict(task="segmentation", num_labels=6, image_size=32, stored_size=32, architecture="unet", to_label=3)
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory):
+    """A folder of images with masks: 16 to train on, of two sizes, and 4 to test."""
+    folder, rng = tmp_path_factory.mktemp("discs"), np.random.default_rng(0)
+    for part, count in (("train", 16), ("test", 4)):
+        for i in range(count):
+            high = 32 if i % 3 else 28
+            y, x = np.mgrid[:high, :32]
+            disc = (y - rng.integers(8, 24)) ** 2 + (x - rng.integers(8, 24)) ** 2 < rng.integers(20, 80)
+            pixels = rng.integers(0, 120, (high, 32, 3)) + 100 * disc[..., None]
+            for kind, image in (("images", pixels), ("masks", disc)):
+                path = folder / kind / part / f"{i:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory, network, discs):
+    folder = tmp_path_factory.mktemp("masks") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained, "FEWEST", STEPS)
+        patch.setattr(trained, "MOST", STEPS)
+        return folder, auto(discs, network, output_dir=folder, **MASKS)
+
+
+def test_masks_leave_an_ordinary_run(masks, discs):
+    folder, best = masks
+    assert {one.name for one in best.ladder} == {r.name for r in get_task("segmentation").recipes}
+    assert all(len(one.tallies) == 6 for one in best.ladder)  # each mask was left out once
+    record = json.loads((folder / "run.json").read_text())
+    assert sum(row["kept"] for row in record["ladder"]) == 1 and record["advice"]
+    assert evaluate(folder, discs)["miou"] == pytest.approx(best.run.metrics["miou"])
+    card, page = (folder / "README.md").read_text(), (folder / "advice.html").read_text()
+    assert "## What was tried" in card and "Label these next" in page
+    split = json.loads((best.to_label / "split.json").read_text())
+    assert len(split["labeled"]) == 9 and len(list((best.to_label / "images").iterdir())) == 3
+
+
+def test_the_settings_of_masks_make_the_same_by_hand(masks, tmp_path):
+    folder, best = masks
+    argv = ["finetune", "--config", str(folder / "training.yaml"), "--output-dir", str(tmp_path / "by-hand")]
+    assert main(argv) == 0
+    from safetensors.torch import load_file
+
+    a, b = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "by-hand"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, short):
+    """SIGKILL in the second recipe: the same command again does not train the first one again, and ends the same."""
+    code = f"""
+import os
+from hf_lowlabel.ladder import auto, trained
+trained.FEWEST = trained.MOST = {STEPS}
+left_out, done = trained.Trials.left_out, []
+def dying(self, *a):
+    if len(done) == 4: os._exit(9)
+    done.append(left_out(self, *a)); return done[-1]
+trained.Trials.left_out = dying
+auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}, **{MASKS!r})
+"""
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert died.returncode == 9, died.stderr
+    kept = sorted((tmp_path / "run" / "trials").glob("*/tallies.safetensors"))
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert len(kept) == 4
+    with pytest.raises(UserError, match="other settings, labels or images"):
+        auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
+    best = auto(discs, network, output_dir=tmp_path / "run", **MASKS)
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert best.run.metrics == masks[1].run.metrics and [t.score for t in best.ladder] == [
+        t.score for t in masks[1].ladder
+    ]
+
+
+def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, monkeypatch):
+    fit = trained.Trials.fit
+
+    def diverging(self, ready, callbacks=()):
+        if not callbacks and ready.config.method.__name__ == "UniMatch":
+            raise Diverged("the loss was NaN")
+        return fit(self, ready, callbacks)
+
+    monkeypatch.setattr(trained.Trials, "fit", diverging)
+    best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
+    assert {one.name for one in best.ladder} == {"supervised", "CutMix"} and best.to_label is None
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (dict(num_labels=1), "at least two are needed"),
+        (dict(train=False), "has no heads on frozen features"),
+        (dict(model=["resnet10t", "resnet18"]), "auto tries one encoder for segmentation"),
+        (dict(class_balanced=True), "class_balanced is for images of one class each"),
+    ],
+)
+def test_what_masks_cannot_be_asked(network, discs, tmp_path, given, says):
+    settings = {"model": network, **MASKS, **given}
+    with pytest.raises(UserError, match=says):
+        auto(discs, output_dir=tmp_path / "run", **settings)
+    assert not (tmp_path / "run" / "training.yaml").exists()
+
+
+# ---- several classes of an image, and one ----------------------------------------------------------------------------
+def test_several_classes_of_an_image(network, tmp_path, short):
+    best = auto(
+        "scenes", network, task="multilabel", num_labels=24, image_size=32, output_dir=tmp_path / "run", to_label=2
+    )
+    assert {one.name for one in best.ladder} == {"linear probe", "supervised", "FixMatch"}
+    assert best.ladder[0].name == "linear probe"  # the others had three steps
+    assert evaluate(tmp_path / "run", "scenes")["map"] == pytest.approx(best.run.metrics["map"])
+    assert any(s.startswith("On new images: Mean average precision") for s in best.advice.sentences)
+
+
+def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
+    given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0)
+    best = auto("digits", network, output_dir=tmp_path / "run", **given)
+    names = [row["name"] for row in best.run.recorder.ladder]
+    assert sum("self-training from" in n for n in names) == sum("FixMatch from" in n for n in names) == 1
+    assert sum(s.startswith("Training the network") for s in best.advice.sentences) == 2
+    plain = auto("digits", network, output_dir=tmp_path / "plain", train=False, **given)
+    assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 4
+
+
+def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, short, monkeypatch):
+    """And training.yaml names the priors that it started from."""
+    from hf_lowlabel.ladder import finetuned
+
+    monkeypatch.setattr(finetuned.Finetuned, "kept", property(lambda self: self.recipe.name == "FixMatch"))
+    monkeypatch.setattr(finetuned, "by_gain", lambda one: one.recipe.name != "FixMatch")
+    given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
+    best = auto("digits", network, output_dir=tmp_path / "run", **given)
+    assert best.ladder[0].name.startswith("FixMatch from") and best.run.config.training.max_steps == STEPS
+    settings = (tmp_path / "run" / "training.yaml").read_text()
+    assert f"prior: {tmp_path / 'run' / 'priors.safetensors'}" in settings and "head_init: priors" in settings
+    assert evaluate(tmp_path / "run", "digits", split=str(tmp_path / "run" / "split.json"))[
+        "accuracy"
+    ] == pytest.approx(best.run.metrics["accuracy"])
+
+
+def test_doubt_is_of_the_image_it_is_given_for(masks):
+    """Images of two sizes are looked at by size, and answered in the order they were asked in."""
+    folder, best = masks
+    task, model = get_task("segmentation"), best.model
+    cache = best.run.recorder.caches[0]
+    asked = torch.tensor([5, 0, 3, 7])
+    together = task.doubt(model, cache, asked)
+    for at, i in enumerate(asked):
+        alone = task.doubt(model, cache, i[None])
+        np.testing.assert_allclose(together[0][at], alone[0][0], rtol=1e-4)
+        np.testing.assert_allclose(together[1][at], alone[1][0], rtol=1e-4, atol=1e-6)
