@@ -2,8 +2,8 @@
 
 features of each encoder, once -> frozen rungs -> the best by the labels -> an ordinary run folder, with advice
 
-Tasks without frozen rungs (masks, several classes of an image) train every recipe of theirs on parts of the labels, and
-the best of them on all.
+Tasks without frozen rungs (masks, several classes of an image) train every attempt of theirs on parts of the labels,
+and the best of them on all.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def auto(
         )
     drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
     name = output_dir or default_folder(dataset)
-    method = "probe" if kind.climbs else kind.recipes[0].settings["method"]
+    method = "probe" if kind.climbs else kind.attempts[0].settings["method"]
     with manifest_of(kind, data, labels, split, drawn, seed) as path:
         config = settled("finetune", {**given, "method": method, "split": path, "output_dir": name, "callbacks": ()})
         with claimed(name) as folder:

@@ -14,7 +14,7 @@ import numpy as np
 from ..finetuning.linear import left_out_in_turn
 from ..hub.callback import CardCallback
 from ..models.adaptformer import takes_branches
-from ..tasks.parts import Recipe
+from ..tasks.parts import Attempt
 from ..text import percent
 from ..training.preparing import Prepared, Run
 from ..training.priors import save_priors
@@ -31,11 +31,11 @@ FOLDS = 2
 
 @dataclass
 class Finetuned:
-    """A recipe on top of a frozen rung. before, after: what the rung and the network said of the same labels left out.
-    gain: of the score, sd: its standard error. steps: of a run.
+    """An attempt on top of a frozen rung. before, after: what the rung and the network said of the same labels left
+    out. gain: of the score, sd: its standard error. steps: of a run.
     """
 
-    recipe: Recipe
+    attempt: Attempt
     before: Tried
     after: Tried
     gain: float
@@ -84,29 +84,29 @@ class FromFrozen(Trials):
         if self.ready.recorder.main:
             save_priors(path, p, self.ready.training.ids, self.ready.names, {"rung": self.best.name})
 
-    def compared(self, recipe: Recipe, tallies: np.ndarray, steps: int) -> Finetuned:
+    def compared(self, attempt: Attempt, tallies: np.ndarray, steps: int) -> Finetuned:
         """The network and the rung it starts from on the same labels left out."""
         label = np.concatenate([np.flatnonzero(mask) for mask in self.masks])
         logits = [said(self.encoders, np.where(m, -1, self.y), m, [self.best.rung])[self.best.key] for m in self.masks]
         before = Tried(self.best.rung, self.best.encoder, self.best.votes, label, np.concatenate(logits), None)
-        own = Rung(f"{recipe.name} from {self.best.rung.name}", recipe.settings["method"])
+        own = Rung(f"{attempt.name} from {self.best.rung.name}", attempt.settings["method"])
         z = np.log(np.maximum(tallies[:, 0], 1e-12))
         after = Tried(own, self.best.encoder, False, label, z, self.best.targets)
         for one in (before, after):
             one.judge(self.y)
         d = 0.5 * (after.correct - before.correct) + after.probability - before.probability
         sd = float(d.std(ddof=1)) / len(d) ** 0.5 if len(d) > 1 else np.inf
-        return Finetuned(recipe, before, after, float(d.mean()), sd, steps)
+        return Finetuned(attempt, before, after, float(d.mean()), sd, steps)
 
 
 def finetune_from(
     ready: Prepared, given: Mapping[str, Any], encoders: Sequence[Features], best: Tried, seconds: float
 ) -> list[tuple[Finetuned, FromFrozen]]:
-    """Every recipe that fits the time left, the best first; none where no label can be left out.
+    """Every attempt that fits the time left, the best first; none where no label can be left out.
 
     Args:
         ready: the run, with the network of the best rung.
-        given: settings of `finetune` that all recipes have.
+        given: settings of `finetune` that all attempts have.
         encoders: the features.
         best: the best frozen rung.
         seconds: time left.
@@ -114,14 +114,14 @@ def finetune_from(
     if best.accuracy is None:
         return []
     branch = BRANCH if takes_branches(ready.network.model) else {}
-    recipes = [replace(recipe, settings={**recipe.settings, **branch}) for recipe in ready.task.recipes]
+    attempts = [replace(attempt, settings={**attempt.settings, **branch}) for attempt in ready.task.attempts]
     begin, folder = time.perf_counter(), ready.folder / TRIALS
-    configs = configs_of(recipes, {**given, "prior": str(folder / PRIORS)}, ready.folder)
+    configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)
     trials = FromFrozen(ready, configs, folder, encoders, best)
     tried, plan = trials.climb(seconds - (time.perf_counter() - begin))
-    found = [trials.compared(trial.recipe, trial.tallies, plan["steps"]) for trial in tried]
+    found = [trials.compared(trial.attempt, trial.tallies, plan["steps"]) for trial in tried]
     for one in found:
-        log.info("%s: %+.1f points on the same labels left out", one.recipe.name, 100 * one.points)
+        log.info("%s: %+.1f points on the same labels left out", one.attempt.name, 100 * one.points)
     return [(one, trials) for one in sorted(found, key=by_gain)]
 
 
@@ -130,12 +130,12 @@ def by_gain(one: Finetuned) -> float:
 
 
 def trained_on(ready: Prepared, one: Finetuned, trials: FromFrozen) -> Run:
-    """The recipe with all labels, in the run folder."""
+    """The attempt with all labels, in the run folder."""
     every = np.arange(len(ready.labeled.members))
     resume = (ready.folder / "checkpoints").is_dir()
     trials.save_beliefs(ready.folder / PRIORS, trials.y)
     prior = str(ready.folder / PRIORS)
-    last = trials.part(one.recipe, every, ready.folder, max_steps=one.steps, resume=resume, prior=prior)
+    last = trials.part(one.attempt, every, ready.folder, max_steps=one.steps, resume=resume, prior=prior)
     last = replace(last, held=ready.held)
     last.recorder.takes(last.config, last.network.model.load_report)
     return train(last, [CardCallback()])
@@ -143,7 +143,7 @@ def trained_on(ready: Prepared, one: Finetuned, trials: FromFrozen) -> Run:
 
 def sentence(one: Finetuned) -> str:
     """What training the network brought, for the advice."""
-    what = f"{one.recipe.name} from that head, {one.steps} steps"
+    what = f"{one.attempt.name} from that head, {one.steps} steps"
     a, b = percent(float(one.before.correct.mean())), percent(float(one.after.correct.mean()))
     verdict = "taken" if one.kept else "not taken"
     return f"Training the network ({what}): {b} of the labels left out, the frozen features {a} of the same; {verdict}."

@@ -1,4 +1,4 @@
-"""The answer of `auto` from trained networks: every recipe of a task by cross-validation over the labels, the best of
+"""The answer of `auto` from trained networks: every attempt of a task by cross-validation over the labels, the best of
 them trained on all labels as an ordinary run."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..arguments import Config
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..hub.callback import CardCallback
-from ..tasks.parts import Recipe
+from ..tasks.parts import Attempt
 from ..training import frozen
 from ..training.preparing import Prepared
 from ..training.run import train
@@ -30,25 +30,25 @@ from .trained import TRIALS, Trial, Trials, gain_over, ranked, score_interval
 ASKED = 2000  # images without a label at most among which the next ones are chosen
 
 
-def configs_of(recipes: Sequence[Recipe], given: Mapping[str, Any], folder: Path) -> dict[Recipe, Config]:
-    """The resolved settings of every recipe, beside what the user gave.
+def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Path) -> dict[Attempt, Config]:
+    """The resolved settings of every attempt, beside what the user gave.
 
     Args:
-        recipes: of the task.
+        attempts: of the task.
         given: settings of `finetune` that all have.
         folder: the run folder, in which the manifest lies.
     """
     shared = {**given, "split": str(folder / "split.json"), "output_dir": str(folder), "callbacks": ()}
-    return {recipe: settled("finetune", {**shared, **recipe.settings}) for recipe in recipes}
+    return {attempt: settled("finetune", {**shared, **attempt.settings}) for attempt in attempts}
 
 
 def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float):
-    """The best recipe in a run folder.
+    """The best attempt in a run folder.
 
     Args:
         ready: a run with all labels.
-        given: settings of `finetune` that all recipes have.
-        keep: folder of features, for recipes on frozen ones.
+        given: settings of `finetune` that all attempts have.
+        keep: folder of features, for attempts on frozen ones.
         to_label: images to choose for the next round of labels.
         seconds: time left.
 
@@ -61,14 +61,14 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
             f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
-    configs = configs_of(task.recipes, given, ready.folder)
+    configs = configs_of(task.attempts, given, ready.folder)
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
     best, recorder = tried[0], ready.recorder
     resume = (ready.folder / "checkpoints").is_dir()
-    steps = {} if configs[best.recipe].method.frozen else dict(max_steps=plan["steps"], resume=resume)
-    last = replace(trials.part(best.recipe, np.arange(count), ready.folder, **steps), held=ready.held)
+    steps = {} if configs[best.attempt].method.frozen else dict(max_steps=plan["steps"], resume=resume)
+    last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
     recorder.ladder = [{"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best} for t in tried]
     advice = advise(ready, tried, plan)
@@ -86,7 +86,7 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
 def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any]) -> Advice:
     """How good the best is on new images, and whether unlabeled images help; all from what was left out."""
     task, names, best = ready.task, ready.names, tried[0]
-    plain = max((t for t in tried if not t.recipe.unlabeled), key=lambda t: t.score)
+    plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
     interval, score = score_interval(task, best, names), task.score
     count, out = len(best.tallies), Advice([], None, "unclear", None, None)
     of = f"{plan['folds'] - 1} in {plan['folds']}"
@@ -98,7 +98,7 @@ def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any]) -> 
         out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")
     if best is not plain:
         out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}.")
-    using = [t for t in tried if t.recipe.unlabeled]
+    using = [t for t in tried if t.attempt.unlabeled]
     if not using:
         out.sentences.append("Unlabeled images: there was no time to try them.")
         return out

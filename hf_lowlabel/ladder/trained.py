@@ -1,6 +1,6 @@
 """The rungs of the ladder that train the network, each judged on labels that had no part in its training.
 
-folds of the labels -> every recipe trained without each fold and tested on it -> the best of them by all folds
+folds of the labels -> every attempt trained without each fold and tested on it -> the best of them by all folds
 
 What a trial found is kept in the run folder, so that a search that was killed goes on.
 """
@@ -30,7 +30,7 @@ from ..errors import Diverged, UserError
 from ..files import whole, write_json
 from ..models.lora import merged
 from ..settings import private_names, recorded
-from ..tasks.parts import Examples, Recipe
+from ..tasks.parts import Attempt, Examples
 from ..training.callbacks import Callback, RunState
 from ..training.preparing import Prepared
 from ..training.run import fitted
@@ -42,21 +42,21 @@ FEWEST, MOST = 60, 600  # steps of a trial
 WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
 SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
 RESAMPLED = 400  # bootstrap samples
-TAKEN = 0.5  # standard errors by which a recipe has to be better than the plainest
+TAKEN = 0.5  # standard errors by which an attempt has to be better than the plainest
 TRIALS = "trials"
 
 
 @dataclass
 class Trial:
-    """A recipe and what it reached. tallies: of every image that was left out, [n, ...]. score: of all of them."""
+    """An attempt and what it reached. tallies: of every image that was left out, [n, ...]. score: of all of them."""
 
-    recipe: Recipe
+    attempt: Attempt
     tallies: np.ndarray
     score: float
 
     @property
     def name(self) -> str:
-        return self.recipe.name
+        return self.attempt.name
 
     @property
     def accuracy(self) -> float:
@@ -77,15 +77,15 @@ class Clock(Callback):
 
 
 class Trials:
-    """Recipes on the data of one prepared run.
+    """Attempts on the data of one prepared run.
 
-    needed: whether the plainest recipe is tried however short the time is.
+    needed: whether the plainest attempt is tried however short the time is.
 
     Args:
         ready: the run, with all labels.
-        configs: recipe -> its resolved settings; max_steps is set by the plan.
+        configs: attempt -> its resolved settings; max_steps is set by the plan.
         folder: where what was found is kept.
-        features: called once, features of the training images, for recipes on frozen features.
+        features: called once, features of the training images, for attempts on frozen features.
     """
 
     needed = True
@@ -93,7 +93,7 @@ class Trials:
     def __init__(
         self,
         ready: Prepared,
-        configs: Mapping[Recipe, Config],
+        configs: Mapping[Attempt, Config],
         folder: Path,
         features: Callable[[], np.ndarray] | None = None,
     ):
@@ -111,9 +111,9 @@ class Trials:
         return {}
 
     # ---- one run ----------------------------------------------------------------------------------------------------
-    def part(self, recipe: Recipe, rows: np.ndarray, folder: Path, **settings: Any) -> Prepared:
-        """A run of a recipe from its start with the labels `rows` alone."""
-        ready, config = self.ready, self.configs[recipe].replace(**settings)
+    def part(self, attempt: Attempt, rows: np.ndarray, folder: Path, **settings: Any) -> Prepared:
+        """A run of an attempt from its start with the labels `rows` alone."""
+        ready, config = self.ready, self.configs[attempt].replace(**settings)
         folder.mkdir(parents=True, exist_ok=True)
         set_seed(config.training.seed)  # as a run by hand, whose network is built right after that
         network = ready.task.build(config, ready.dataset, self.names)
@@ -131,9 +131,9 @@ class Trials:
         model.set_classifier(*(torch.from_numpy(v).to(model.device) for v in head))
         return model.eval()
 
-    def seconds(self, recipe: Recipe) -> float:
+    def seconds(self, attempt: Attempt) -> float:
         """Of one step, the same on every process; 0 for frozen features."""
-        if self.configs[recipe].method.frozen:
+        if self.configs[attempt].method.frozen:
             return 0.0
         clock, folder = Clock(), self.folder / "clock"
         rows = np.arange(len(self.ready.labeled.members))
@@ -141,7 +141,7 @@ class Trials:
             max_steps=10**6, save_steps=10**6, output_dir=str(folder), **self.fold_settings(rows[:0], folder)
         )
         with hushed():
-            self.fit(self.part(recipe, rows, folder, **settings), [clock])
+            self.fit(self.part(attempt, rows, folder, **settings), [clock])
         barrier()
         if is_main_process():
             shutil.rmtree(folder, ignore_errors=True)
@@ -149,7 +149,7 @@ class Trials:
 
     # ---- all of them ------------------------------------------------------------------------------------------------
     def plan(self, seconds: float) -> dict[str, Any]:
-        """How many folds and steps fit, and which recipes; from the disk where a search was begun."""
+        """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
         path, facts = self.folder / "plan.json", self.facts()
         if path.is_file():
             try:
@@ -163,10 +163,10 @@ class Trials:
                 )
             return known
         begin = time.perf_counter()
-        each = {recipe: self.seconds(recipe) for recipe in self.configs}
+        each = {attempt: self.seconds(attempt) for attempt in self.configs}
         left = SPENT * (seconds - (time.perf_counter() - begin))
-        folds, steps, recipes = settle(each, left, len(self.ready.labeled.members), self.needed)
-        plan = {"facts": facts, "folds": folds, "steps": steps, "recipes": [recipe.name for recipe in recipes]}
+        folds, steps, attempts = settle(each, left, len(self.ready.labeled.members), self.needed)
+        plan = {"facts": facts, "folds": folds, "steps": steps, "attempts": [attempt.name for attempt in attempts]}
         if is_main_process():
             write_json(path, plan)
         barrier()
@@ -177,8 +177,8 @@ class Trials:
         ready = self.ready
         aside = private_names() | {"split"}
         settings = {
-            recipe.name: {k: v for k, v in recorded(config).items() if k not in aside}
-            for recipe, config in self.configs.items()
+            attempt.name: {k: v for k, v in recorded(config).items() if k not in aside}
+            for attempt, config in self.configs.items()
         }
         text = json.dumps(settings, sort_keys=True, default=str)
         return {
@@ -188,42 +188,42 @@ class Trials:
         }
 
     def climb(self, seconds: float) -> tuple[list[Trial], dict[str, Any]]:
-        """All recipes that fit the time, and the plan.
+        """All attempts that fit the time, and the plan.
 
         Args:
             seconds: time left.
         """
         plan = self.plan(seconds)
         tried = []
-        for recipe in (r for r in self.configs if r.name in plan["recipes"]):
+        for attempt in (r for r in self.configs if r.name in plan["attempts"]):
             folds = self.folds(plan["folds"])
             try:
-                tallies = np.concatenate([self.left_out(recipe, out, f, plan) for f, out in enumerate(folds)])
+                tallies = np.concatenate([self.left_out(attempt, out, f, plan) for f, out in enumerate(folds)])
             except Diverged as error:
-                log.warning("%s is not taken: %s", recipe.name, str(error).split(";")[0])
+                log.warning("%s is not taken: %s", attempt.name, str(error).split(";")[0])
                 continue
             score = self.ready.task.total(tallies, self.names)
-            tried.append(Trial(recipe, tallies, score))
-            log.info("%s: %s of labels left out", recipe.name, self.ready.task.score.show(score))
-        if self.needed and not any(not trial.recipe.unlabeled for trial in tried):
+            tried.append(Trial(attempt, tallies, score))
+            log.info("%s: %s of labels left out", attempt.name, self.ready.task.score.show(score))
+        if self.needed and not any(not trial.attempt.unlabeled for trial in tried):
             raise UserError(
                 "Every way to train on the labels alone diverged. Look at images and labels, or give another --model."
             )
         return tried, plan
 
-    def left_out(self, recipe: Recipe, out: np.ndarray, number: int, plan: dict[str, Any]) -> np.ndarray:
+    def left_out(self, attempt: Attempt, out: np.ndarray, number: int, plan: dict[str, Any]) -> np.ndarray:
         """Tallies of the images of a fold by a network that was trained without them."""
-        folder = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', recipe.name.lower())}-{number}"
+        folder = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', attempt.name.lower())}-{number}"
         kept = folder / "tallies.safetensors"
         if kept.is_file():
             return load_file(kept)["tallies"]
         rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
         resume = (folder / "checkpoints").is_dir()
         settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
-        if not self.configs[recipe].method.frozen:
+        if not self.configs[attempt].method.frozen:
             settings |= dict(max_steps=plan["steps"], resume=resume)
         with hushed():
-            model = self.fit(self.part(recipe, rows, folder, **settings))
+            model = self.fit(self.part(attempt, rows, folder, **settings))
         tallies = self.ready.task.tallies(model, subset(self.ready.labeled, out), self.names, self.window)
         if is_main_process():
             with whole(kept) as part:
@@ -245,28 +245,28 @@ def hushed() -> Iterator[None]:
 
 
 def settle(
-    each: Mapping[Recipe, float], left: float, labels: int, needed: bool = True
-) -> tuple[int, int, list[Recipe]]:
-    """(folds, steps of a run, recipes) that fit: fewer folds first, then fewer recipes.
+    each: Mapping[Attempt, float], left: float, labels: int, needed: bool = True
+) -> tuple[int, int, list[Attempt]]:
+    """(folds, steps of a run, attempts) that fit: fewer folds first, then fewer attempts.
 
     Args:
-        each: seconds of a step, the plainest recipe first.
+        each: seconds of a step, the plainest attempt first.
         left: seconds.
         labels: number of labeled images.
-        needed: whether the plainest recipe stays in any case.
+        needed: whether the plainest attempt stays in any case.
     """
-    recipes = list(each)
-    while recipes:
+    attempts = list(each)
+    while attempts:
         for folds in FOLDS:
             folds = min(folds, labels)
-            every = sum(folds * each[r] for r in recipes) + max(each[r] for r in recipes)
+            every = sum(folds * each[r] for r in attempts) + max(each[r] for r in attempts)
             steps = int(left / every) if every > 0 else MOST
             if steps >= FEWEST:
-                return folds, min(steps, MOST), recipes
-        if needed and len(recipes) == 1:
+                return folds, min(steps, MOST), attempts
+        if needed and len(attempts) == 1:
             log.warning("%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
-            return folds, FEWEST, recipes
-        log.warning("no time is left to try %s: give more --minutes", recipes.pop().name)
+            return folds, FEWEST, attempts
+        log.warning("no time is left to try %s: give more --minutes", attempts.pop().name)
     return FOLDS[-1], FEWEST, []
 
 
@@ -278,7 +278,7 @@ def subset(images: Examples, rows: np.ndarray) -> Examples:
 # ---- what the folds say ----------------------------------------------------------------------------------------------
 def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
     """The best first: one that uses unlabeled images has to be `TAKEN` standard errors better than the plainest."""
-    plain = max((t for t in tried if not t.recipe.unlabeled), key=lambda t: t.score)
+    plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
     order = sorted(tried, key=lambda t: -t.score)
     for best in order:
         if best is plain:

@@ -32,7 +32,7 @@ from ..records import Metric, Row, RunRecord
 from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
-from .parts import MODEL_FILES, Chosen, Examples, Recipe, Section, as_path
+from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
 from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
@@ -63,8 +63,8 @@ class Task(Speaker):
     )  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     climbs: ClassVar[bool] = False  # whether `auto` begins with heads on frozen features
-    recipes: ClassVar[
-        tuple[Recipe, ...]
+    attempts: ClassVar[
+        tuple[Attempt, ...]
     ] = ()  # ways to train that `auto` tries; without frozen heads the plainest first
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 

@@ -30,12 +30,12 @@ from ..records import Metric, Row, RunRecord
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
 from . import classification_card as card
+from .attempts import CLASSIFICATION
 from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
 from .networks import Network, timm_network
-from .parts import PRETRAINING, Examples, Recipe, Section
-from .recipes import CLASSIFICATION
+from .parts import PRETRAINING, Attempt, Examples, Section
 
 log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
@@ -77,7 +77,7 @@ class Classification(Task):
     has_neighbours = True
     labels_score = True
     climbs = True
-    recipes: ClassVar[tuple[Recipe, ...]] = CLASSIFICATION
+    attempts: ClassVar[tuple[Attempt, ...]] = CLASSIFICATION
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
 

@@ -31,10 +31,10 @@ from ..evaluation.modules import MultiLabelScores
 from ..records import Metric, Row, RunRecord
 from ..text import code, listed, percent
 from . import classification_card as card
+from .attempts import MULTILABEL
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
 from .parts import Examples, Section
-from .recipes import MULTILABEL
 
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
@@ -131,7 +131,7 @@ class MultiLabel(Classification):
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
     climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
-    recipes = MULTILABEL
+    attempts = MULTILABEL
     problem_type = "multi_label_classification"
     demo = Demo(
         "scenes",

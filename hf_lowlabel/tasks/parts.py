@@ -61,7 +61,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Attempt:
     """A way to train that `auto` tries.
 
     name: in tables. settings: of `finetune`. unlabeled: whether it uses images without a label.

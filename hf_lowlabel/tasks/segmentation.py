@@ -36,12 +36,12 @@ from ..records import Metric, RunRecord
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
 from . import segmentation_card as card
+from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path
-from .recipes import SEGMENTATION
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -85,7 +85,7 @@ class Segmentation(Task):
         ),
     }
 
-    recipes = SEGMENTATION
+    attempts = SEGMENTATION
     demo = SHAPES
     packages = (*Task.packages, "segmentation-models-pytorch")
 

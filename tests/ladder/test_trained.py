@@ -17,9 +17,9 @@ from hf_lowlabel.ladder import trained
 from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.parts import Recipe
+from hf_lowlabel.tasks.parts import Attempt
 
-PLAIN, ONE, TWO = Recipe("plain", {}, unlabeled=False), Recipe("one", {}), Recipe("two", {})
+PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
 STEPS = 3
 
 
@@ -66,12 +66,12 @@ def test_nothing_has_to_be_trained_above_frozen_heads():
 
 
 # ---- what is taken ---------------------------------------------------------------------------------------------------
-def trial(recipe, hits, pixels=100):
+def trial(attempt, hits, pixels=100):
     """Confusion matrices of two classes, of every image `hits` pixels right of each class."""
     m = np.zeros((len(hits), 2, 2))
     m[:, 0, 0] = m[:, 1, 1] = hits
     m[:, 0, 1] = m[:, 1, 0] = pixels - np.asarray(hits)
-    return Trial(recipe, m, get_task("segmentation").total(m, ["a", "b"]))
+    return Trial(attempt, m, get_task("segmentation").total(m, ["a", "b"]))
 
 
 def test_a_recipe_is_taken_only_where_images_left_out_agree():
@@ -79,12 +79,12 @@ def test_a_recipe_is_taken_only_where_images_left_out_agree():
     rng = np.random.default_rng(0)
     base = rng.integers(50, 90, 12)
     plain = trial(PLAIN, base)
-    assert ranked(task, [plain, trial(ONE, base + 5)], names)[0].recipe is ONE
-    assert ranked(task, [plain, trial(ONE, base - 5)], names)[0].recipe is PLAIN
+    assert ranked(task, [plain, trial(ONE, base + 5)], names)[0].attempt is ONE
+    assert ranked(task, [plain, trial(ONE, base - 5)], names)[0].attempt is PLAIN
     lucky = base + np.where(np.arange(12) == 3, 12, -rng.integers(0, 2, 12))  # better on one image, worse on the rest
-    assert ranked(task, [plain, trial(ONE, lucky)], names)[0].recipe is PLAIN
+    assert ranked(task, [plain, trial(ONE, lucky)], names)[0].attempt is PLAIN
     both = ranked(task, [plain, trial(ONE, base + 5), trial(TWO, base + 8)], names)
-    assert [t.recipe for t in both] == [TWO, ONE, PLAIN]
+    assert [t.attempt for t in both] == [TWO, ONE, PLAIN]
     gain = gain_over(task, trial(ONE, base + 5), plain, names)
     assert gain.value > 4 * gain.sd > 0
 
@@ -141,7 +141,7 @@ def masks(tmp_path_factory, network, discs):
 
 def test_masks_leave_an_ordinary_run(masks, discs):
     folder, best = masks
-    assert {one.name for one in best.ladder} == {r.name for r in get_task("segmentation").recipes}
+    assert {one.name for one in best.ladder} == {r.name for r in get_task("segmentation").attempts}
     assert all(len(one.tallies) == 6 for one in best.ladder)  # each mask was left out once
     record = json.loads((folder / "run.json").read_text())
     assert sum(row["kept"] for row in record["ladder"]) == 1 and record["advice"]
@@ -163,7 +163,7 @@ def test_the_settings_of_masks_make_the_same_by_hand(masks, tmp_path):
 
 
 def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, short):
-    """SIGKILL in the second recipe: the same command again does not train the first one again, and ends the same."""
+    """SIGKILL in the second attempt: the same command again does not train the first one again, and ends the same."""
     code = f"""
 import os
 from hf_lowlabel.ladder import auto, trained
@@ -243,8 +243,8 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, 
     """And training.yaml names the priors that it started from."""
     from hf_lowlabel.ladder import finetuned
 
-    monkeypatch.setattr(finetuned.Finetuned, "kept", property(lambda self: self.recipe.name == "FixMatch"))
-    monkeypatch.setattr(finetuned, "by_gain", lambda one: one.recipe.name != "FixMatch")
+    monkeypatch.setattr(finetuned.Finetuned, "kept", property(lambda self: self.attempt.name == "FixMatch"))
+    monkeypatch.setattr(finetuned, "by_gain", lambda one: one.attempt.name != "FixMatch")
     given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
     best = auto("digits", network, output_dir=tmp_path / "run", **given)
     assert best.ladder[0].name.startswith("FixMatch from") and best.run.config.training.max_steps == STEPS

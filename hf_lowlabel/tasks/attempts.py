@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from .parts import Recipe
+from .parts import Attempt
 
 _CLASSES: dict[str, Any] = dict(head_init="priors", metric_for_best_model="last", batch_size=16, optimizer="sgd")
 _CLASSES |= dict(learning_rate=3e-3, max_grad_norm=1.0, freeze_norm=True)
 CLASSIFICATION = (  # on from the best head on frozen features, whose beliefs are the priors
-    Recipe("self-training", dict(method="self-training", unlabeled_ratio=1, **_CLASSES)),
-    Recipe("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_CLASSES)),
+    Attempt("self-training", dict(method="self-training", unlabeled_ratio=1, **_CLASSES)),
+    Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_CLASSES)),
 )
 
 _LABELS: dict[str, Any] = dict(metric_for_best_model="last", batch_size=16, optimizer="adamw", learning_rate=1e-3)
 _LABELS |= dict(weight_decay=1e-2, head_lr=3.0, method_args=dict(ema_decay=0.99))
 MULTILABEL = (
-    Recipe("linear probe", dict(method="probe"), unlabeled=False),
-    Recipe("supervised", dict(method="supervised", **_LABELS), unlabeled=False),
-    Recipe("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_LABELS)),
+    Attempt("linear probe", dict(method="probe"), unlabeled=False),
+    Attempt("supervised", dict(method="supervised", **_LABELS), unlabeled=False),
+    Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_LABELS)),
 )
 
 _MASKS: dict[str, Any] = dict(batch_size=8, optimizer="adam", learning_rate=3e-4, head_lr=10.0)
 SEGMENTATION = (
-    Recipe("supervised", dict(method="supervised", **_MASKS), unlabeled=False),
-    Recipe("UniMatch", dict(method="unimatch", **_MASKS)),
-    Recipe("CutMix", dict(method="cutmix", **_MASKS)),
+    Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False),
+    Attempt("UniMatch", dict(method="unimatch", **_MASKS)),
+    Attempt("CutMix", dict(method="cutmix", **_MASKS)),
 )
