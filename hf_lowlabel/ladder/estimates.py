@@ -14,8 +14,10 @@ import numpy as np
 from .frozen import Features, Tried, said
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
-OPTIMISM = 0.35  # standard errors by which the best of several rungs looks better than it is
-INFLATION = 1.5  # the error of an estimate, in standard errors of as many independent labels
+OPTIMISM = 0.03  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
+WORTH = 60  # labels that the mean confidence on all images is worth as an estimate of the accuracy
+INFLATION = 1.3  # the error of an estimate, in standard errors of as many independent labels
+GAIN_INFLATION = 1.5  # the same of a gain
 CLEAR, CLEAR_LOSS = 1.0, 2.0  # standard errors of a gain, of a loss, that are taken for one
 MORE = 2.5  # times the labels, of the forecast
 PARTS = (0.35, 0.5, 0.7, 0.85)  # of the labels, points of the learning curve
@@ -43,12 +45,23 @@ def standard_error(p: float, n: int) -> float:
     return float(np.sqrt(q * (1 - q) / n))
 
 
-def accuracy(best: Tried) -> Interval | None:
-    """Of the best rung on new images; None where no label could be left out."""
-    if best.accuracy is None or len(best.asked) < 2:
+def confidence(encoder: Features, best: Tried) -> float:
+    """Mean probability of the most probable class over all images without a label, as the calibrated rung says it."""
+    free = np.setdiff1d(np.arange(len(encoder.x)), encoder.rows)
+    return float(encoder.say(best)[free].max(1).mean()) if len(free) else float(best.confidence.mean())
+
+
+def accuracy(best: Tried, confidence: float) -> Interval | None:
+    """Of the best rung on new images; None where no label could be left out.
+
+    A mean of the share right of the n labels left out and of the confidence on the images without one, n : `WORTH`.
+    """
+    n = len(best.asked)
+    if best.accuracy is None or n < 2:
         return None
-    se = standard_error(best.accuracy, len(best.asked))
-    return Interval.around(best.accuracy - OPTIMISM * se, INFLATION * se)
+    value = (n * best.accuracy + WORTH * confidence) / (n + WORTH)
+    value -= OPTIMISM * min(1.0, (40 / n) ** 0.5) * 4 * value * (1 - value)
+    return Interval.around(value, INFLATION * standard_error(value, n))
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
     d = a.probability - b.probability
     t = float(d.mean()) / max(float(d.std(ddof=1)) / n**0.5, 1e-3)
     gain = a.correct - b.correct
-    spread = INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
+    spread = GAIN_INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
     value = float(gain.mean())
     interval = Interval(value, value - Z80 * spread, value + Z80 * spread)
     return Help("yes" if t > CLEAR else "no" if t < -CLEAR_LOSS else "unclear", interval)
@@ -91,14 +104,15 @@ class Curve:
     expected: Callable[[float], float]
 
 
-def learning_curve(encoders: Sequence[Features], y: np.ndarray, best: Tried, seed: int = 0) -> Curve | None:
-    """The best rung with parts of the labels, tested on the rest, and what that says of more labels.
+def learning_curve(
+    encoders: Sequence[Features], y: np.ndarray, best: Tried, now: Interval | None, seed: int = 0
+) -> Curve | None:
+    """The best rung with parts of the labels, tested on the rest, and what that says of more labels; now: `accuracy`.
 
     Several families are fitted, each through today's estimate, and averaged: a + b log m, a - b m^-1/2 and
     1 - c m^-b (Mahmood et al. 2022 on why one is not enough). None where the labels are too few.
     """
-    now = accuracy(best)
-    if now is None or len(y) < 3 * len(np.unique(y)):
+    if now is None or best.accuracy is None or len(y) < 3 * len(np.unique(y)):
         return None
     random = np.random.default_rng(seed)
     if not best.votes:
@@ -119,7 +133,7 @@ def learning_curve(encoders: Sequence[Features], y: np.ndarray, best: Tried, see
             scores.append(correct / asked)
     if len(sizes) < 2:
         return None
-    m, a = np.array([*sizes, len(y)], float), np.array([*scores, now.value])
+    m, a = np.array([*sizes, len(y)], float), np.array([*scores, best.accuracy])  # of a kind: all by labels left out
     expected = average_of_families(m, a, len(y), now.value)
     value = expected(MORE * len(y))
     sd = float(np.hypot((now.high - now.low) / (2 * Z80), FORECAST_ERROR))

@@ -17,7 +17,7 @@ from ..text import percent
 from ..training.preparing import Prepared
 from . import advice as find
 from .advice import SHOWN, Remark
-from .estimates import MORE, Interval, accuracy, labels_for, learning_curve, unlabeled_help
+from .estimates import MORE, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
 from .frozen import Features, Tried
 
 DONE = "advice.html"  # written last: a folder with it is finished
@@ -53,8 +53,9 @@ def advise(
     y, rows = encoder.y, encoder.rows
     p, x = encoder.say(best), encoder.x
     free = np.setdiff1d(np.arange(len(p)), rows)
-    help, curve = unlabeled_help(tried), learning_curve(encoders, y, best)
-    out = Advice([], accuracy(best), help.verdict, help.gain, curve.forecast if curve else None)
+    now = accuracy(best, confidence(encoder, best))
+    help, curve = unlabeled_help(tried), learning_curve(encoders, y, best, now)
+    out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
     out.next = find.next_to_label(p, x, free, names, count)
     out.copies, out.strangers = find.copies(x), find.strangers(x)
     out.doubtful = find.doubtful_labels(best, y, rows, names)

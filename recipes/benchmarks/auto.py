@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegressionCV
 
 from hf_lowlabel import load_source
 from hf_lowlabel.files import write_text
-from hf_lowlabel.ladder.estimates import MORE, accuracy, learning_curve, unlabeled_help
+from hf_lowlabel.ladder.estimates import MORE, accuracy, confidence, learning_curve, unlabeled_help
 from hf_lowlabel.ladder.frozen import PROBE, Features, climb
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import extract
@@ -88,8 +88,9 @@ def one(args: argparse.Namespace, x, y, test_x, test_y, number: int, seed: int) 
     begin = time.perf_counter()
     rows, encoder, tried, right = go(number)
     seconds = time.perf_counter() - begin
-    best, said, help = tried[0], accuracy(tried[0]), unlabeled_help(tried)
-    curve = learning_curve([encoder], y[rows], best)
+    best, help = tried[0], unlabeled_help(tried)
+    said = accuracy(best, confidence(encoder, best))
+    curve = learning_curve([encoder], y[rows], best, said)
     gain = max(value for rung, value in right.items() if rung.unlabeled) - right[PROBE]
     out = {
         "labels": len(rows),

@@ -65,7 +65,7 @@ def test_one_label_a_class_cannot_be_judged():
     rows = drawn(y, 1)
     tried = climb([Features("net", x, rows, y[rows], 4)], y[rows])
     assert tried[0].rung is UNTRIED and tried[0].accuracy is None
-    assert estimates.accuracy(tried[0]) is None and estimates.unlabeled_help(tried).verdict == "unclear"
+    assert estimates.accuracy(tried[0], 0.9) is None and estimates.unlabeled_help(tried).verdict == "unclear"
 
 
 def test_the_layer_says_what_the_rung_says(known):
@@ -92,7 +92,7 @@ def test_intervals_for_the_accuracy_hold_about_as_often_as_they_say():
         rows = drawn(y, 6, seed)
         encoder = Features("net", x, rows, y[rows], 4)
         best = climb([encoder], y[rows], seed=seed)[0]
-        true, said = right(encoder.head(best), x, y), estimates.accuracy(best)
+        true, said = right(encoder.head(best), x, y), estimates.accuracy(best, estimates.confidence(encoder, best))
         hits.append(said.low <= true <= said.high)
     assert 0.65 <= np.mean(hits) <= 0.97
 
@@ -117,7 +117,8 @@ def test_whether_unlabeled_images_help():
 
 def test_a_forecast_never_falls_and_stays_below_one(known):
     _, y, rows, encoder, tried = known
-    curve = estimates.learning_curve([encoder], y[rows], tried[0])
+    now = estimates.accuracy(tried[0], estimates.confidence(encoder, tried[0]))
+    curve = estimates.learning_curve([encoder], y[rows], tried[0], now)
     expected = [curve.expected(n) for n in (20, 40, 80, 1000, 10**6)]
     assert expected == sorted(expected) and expected[-1] < 1
     assert curve.labels[-1] == 20 and curve.forecast.low <= curve.forecast.value <= curve.forecast.high

@@ -1,0 +1,29 @@
+"""The notebook runs from its first cell to its last, and shows its pictures."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from hf_lowlabel.models import create_backbone
+
+NOTEBOOK = Path(__file__).parents[2] / "recipes" / "own_photos.ipynb"
+
+
+def test_every_cell_runs(tmp_path, monkeypatch):
+    matplotlib.use("Agg")
+    shown = []
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(1))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    monkeypatch.setenv("MODEL", str(tmp_path / "net"))
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    names: dict = {}
+    for cell in cells:
+        assert not cell.get("outputs") and not cell.get("execution_count")  # no machine's outputs in the repository
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), names)
+    assert len(shown) == 3 and names["best"].run.metrics["accuracy"] > 0.6
+    assert (tmp_path / "runs" / "own-photos" / "advice.html").is_file()
