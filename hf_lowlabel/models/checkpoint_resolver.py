@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from huggingface_hub import hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from ..errors import UserError, unknown
@@ -204,6 +204,8 @@ def _download(repo: str, candidates: list[str], revision: str | None, missing: b
         try:
             return Path(hf_hub_download(repo, filename, revision=revision))
         except LocalEntryNotFoundError as error:
+            if missing and _known_missing(repo, filename, revision):
+                continue
             raise UserError(
                 f"The Hub cannot be reached, and there is no cached {filename} of {repo}. Connect, or give a local "
                 f"folder, or {FROM_SCRATCH}."
@@ -228,6 +230,11 @@ def _download(repo: str, candidates: list[str], revision: str | None, missing: b
         if candidates[-1] == "model.safetensors"
         else f"There is no {candidates[-1]} in {repo}. Give a repository of a model."
     )
+
+
+def _known_missing(repo: str, filename: str, revision: str | None) -> bool:
+    """Without the Hub: whether the cache says that the repository has no such file, or none that features need."""
+    return filename == "README.md" or try_to_load_from_cache(repo, filename, revision=revision) is _CACHED_NO_EXIST
 
 
 def _without_safetensors(repo: str) -> str:

@@ -45,8 +45,8 @@ FAMILIES: dict[str, Callable[..., Translation]] = {
 MODALITIES = {
     "images": "IMAGE IMAGE_CLASSIFICATION BACKBONE OBJECT_DETECTION SEMANTIC_SEGMENTATION DEPTH_ESTIMATION "
     "UNIVERSAL_SEGMENTATION",
-    "text": "CAUSAL_LM MASKED_LM SEQ_TO_SEQ_CAUSAL_LM SEQUENCE_CLASSIFICATION TEXT_ENCODING",
     "audio": "AUDIO_CLASSIFICATION CTC SPEECH_SEQ_2_SEQ AUDIO_XVECTOR TEXT_TO_WAVEFORM",
+    "text": "CAUSAL_LM MASKED_LM SEQ_TO_SEQ_CAUSAL_LM SEQUENCE_CLASSIFICATION TEXT_ENCODING",
     "video": "VIDEO_CLASSIFICATION",
 }
 INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -140,7 +140,7 @@ def preprocessing(folder: Path, source: str) -> dict:
             f"The preprocessor_config.json of {source} describes no image processor that transformers reads "
             f"({type(error).__name__}). Remove it and give the image size, or take another model."
         ) from error
-    out = {"interpolation": INTERPOLATION[int(own.resample or 2)], **_sizes(own)}
+    out = {"interpolation": INTERPOLATION[2 if own.resample is None else int(own.resample)], **_sizes(own)}
     factor = 255 * own.rescale_factor if own.do_rescale else 255.0  # timm's mean and std are those of pixels in 0..1
     mean, std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
     return out | {"mean": [float(m) / factor for m in mean], "std": [float(s) / factor for s in std]}

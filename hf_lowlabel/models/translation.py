@@ -62,8 +62,8 @@ class Translation:
 
     architecture, model_args: what `timm.create_model` is given, JSON values alone. patch: px. image_size: px that it
     was trained with. anchor: the tensor that tells where in a file the encoder is. ignored: regular expressions of
-    tensors that its features do not need. positions: None without absolute positions. head: timm's and the repository's name of
-    the classifier, where both have one layer on the same features.
+    tensors that its features do not need. positions: None without absolute positions. head: timm's and the
+    repository's name of the classifier, where both have one layer on the same features.
     """
 
     architecture: str

@@ -9,7 +9,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-WIDE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8)
+WIDE = dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8
+)
 SHORT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8)
 SWIN = dict(embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, image_size=32, patch_size=2)
 STAGES = dict(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 2, 1])
@@ -81,7 +83,18 @@ def make_encoder(name: str, **more) -> torch.nn.Module:
     config = config_of(name, **more)
     if name == "data2vec":  # finetuned ones have it
         return shake(transformers.Data2VecVisionModel(config, add_pooling_layer=True))
+    if name == "metaclip2":  # AutoModel does not know its image tower
+        return shake(transformers.MetaClip2VisionModel(config))
     return shake(transformers.AutoModel.from_config(config))
+
+
+def make_two_towers(kind: str, words: int = 40) -> torch.nn.Module:
+    """CLIP, SigLIP or MetaCLIP 2: a tiny model with get_text_features and get_image_features."""
+    text = {k: v for k, v in WIDE.items() if k not in ("image_size", "patch_size")} | dict(vocab_size=words)
+    text |= dict(max_position_embeddings=16, eos_token_id=1, bos_token_id=0, pad_token_id=2)
+    values = dict(text_config=text, vision_config=dict(WIDE), projection_dim=32)
+    config = getattr(transformers, f"{kind}Config")(**values)
+    return shake(getattr(transformers, f"{kind}Model")(config))
 
 
 def save_repo(model: torch.nn.Module, folder: Path, processor: dict | None = PROCESSOR, card: str = "") -> Path:
