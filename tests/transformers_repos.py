@@ -89,10 +89,13 @@ def make_encoder(name: str, **more) -> torch.nn.Module:
 
 
 def make_two_towers(kind: str, words: int = 40) -> torch.nn.Module:
-    """CLIP, SigLIP or MetaCLIP 2: a tiny model with get_text_features and get_image_features."""
+    """CLIP, SigLIP, SigLIP 2 or MetaCLIP 2: a tiny model with get_text_features and get_image_features."""
     text = {k: v for k, v in WIDE.items() if k not in ("image_size", "patch_size")} | dict(vocab_size=words)
     text |= dict(max_position_embeddings=16, eos_token_id=1, bos_token_id=0, pad_token_id=2)
-    values = dict(text_config=text, vision_config=dict(WIDE), projection_dim=32)
+    seen = dict(WIDE)
+    if kind == "Siglip2":
+        seen = {k: v for k, v in WIDE.items() if k != "image_size"} | dict(num_patches=16)
+    values = dict(text_config=text, vision_config=seen, projection_dim=32)
     config = getattr(transformers, f"{kind}Config")(**values)
     return shake(getattr(transformers, f"{kind}Model")(config))
 
@@ -115,3 +118,49 @@ def rename(folder: Path, change) -> None:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+WORDS = "a an the of photo picture painting sky car red green blue crop annual itap bad origami large in art".split()
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A tokenizer as real repositories have it (tokenizer.json, tokenizer_config.json): words, an end, padding."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {word: i for i, word in enumerate(["<s>", "</s>", "<pad>", "<unk>", ".", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", 1)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=16
+    ).save_pretrained(folder)
+
+
+def save_two_towers(kind: str, folder: Path, train: bool = False, **more) -> torch.nn.Module:
+    """A whole repository of CLIP, SigLIP or SigLIP 2; train: it knows three colours of pictures by their names."""
+    processor = dict(PROCESSOR)
+    if kind == "Siglip2":
+        processor = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 16}
+        processor |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    model = make_two_towers(kind)
+    save_tokenizer(folder)
+    if train:
+        teach_colours(model, transformers.AutoTokenizer.from_pretrained(folder))
+    return save_repo(model, folder, processor) and model
+
+
+def teach_colours(model: torch.nn.Module, tokenizer, steps: int = 60) -> None:
+    """Contrastive training on plain colours, until it tells them apart."""
+    torch.manual_seed(0)
+    colours = torch.tensor([[200.0, 40, 40], [40, 200, 40], [40, 40, 200]]) / 255
+    text = tokenizer([f"a photo of a {c}." for c in ("red", "green", "blue")], return_tensors="pt")
+    mean, std = (torch.tensor(PROCESSOR[f"image_{k}"])[:, None, None] for k in ("mean", "std"))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(steps):
+        x = (colours[:, :, None, None] + 0.15 * torch.rand(3, 3, 32, 32) - 0.07 - mean) / std
+        out = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"], pixel_values=x)
+        loss = torch.nn.functional.cross_entropy(out.logits_per_image, torch.arange(3))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

@@ -51,21 +51,32 @@ def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     if os.path.isdir(local):
         config = _read_config(Path(local, "config.json"), local)
         if "architecture" not in config:
-            return _from_transformers(config, local, pretrained, lambda names: _beside(Path(local), names))
+            return _from_transformers(config, local, pretrained, fetcher(local))
         return _from_config(config, local, find_weights(local) if pretrained else None)
     if local != name or local.startswith((".", "~", os.sep)) or os.path.exists(local):
         raise UserError(f"There is no folder {local!r}. Give one that holds config.json and model.safetensors.")
     if not name.startswith(HUB_PREFIXES) and "/" not in name:
         return _from_timm(name, pretrained, revision)
-    repo = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), name)
-    repo, _, at = repo.partition("@")  # timm writes hf_hub:org/name@revision
-    revision = revision or at or None
+    repo, revision = address(name, revision)
     config = _read_config(_download(repo, ["config.json"], revision), repo)
     if "architecture" not in config:
-        return _from_transformers(
-            config, repo, pretrained, lambda names: _download(repo, names, revision, missing=True)
-        )
+        return _from_transformers(config, repo, pretrained, fetcher(repo, revision))
     return _from_config(config, repo, _download(repo, ["model.safetensors"], revision) if pretrained else None)
+
+
+def address(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """(Hub id, revision) of a name as users and timm write it: org/name, hf_hub:org/name@revision."""
+    repo = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), name)
+    repo, _, at = repo.partition("@")
+    return repo, revision or at or None
+
+
+def fetcher(name: str, revision: str | None = None) -> Callable[[list[str]], Path | None]:
+    """What gives the first of some files that a local folder or a Hub repository has, or None."""
+    if os.path.isdir(name):
+        return lambda names: _beside(Path(name), names)
+    repo, revision = address(name, revision)
+    return lambda names: _download(repo, names, revision, missing=True)
 
 
 def model_config(name: str, revision: str | None = None) -> dict:
@@ -73,8 +84,8 @@ def model_config(name: str, revision: str | None = None) -> dict:
     if os.path.isdir(name):
         path = Path(name, "config.json")
         return _read_config(path, name) if path.is_file() else {}
-    repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
-    return _read_config(_download(repo, ["config.json"], revision or at or None), name)
+    repo, revision = address(name, revision)
+    return _read_config(_download(repo, ["config.json"], revision), name)
 
 
 def find_weights(folder: str | os.PathLike) -> Path:
@@ -159,7 +170,7 @@ def _from_transformers(
     classes = len(config.get("id2label") or {}) if translation.head else 0
     weights = fetch(["model.safetensors", "model.safetensors.index.json"]) if pretrained else None
     if pretrained and weights is None:
-        raise UserError(_without_safetensors(source))
+        raise UserError(without_safetensors(source))
     if weights is not None and weights.name.endswith(".index.json"):
         for shard in layout.shards(weights, translation, source):
             if fetch([shard]) is None:
@@ -226,7 +237,7 @@ def _download(repo: str, candidates: list[str], revision: str | None, missing: b
     if missing:
         return None
     raise UserError(
-        _without_safetensors(repo)
+        without_safetensors(repo)
         if candidates[-1] == "model.safetensors"
         else f"There is no {candidates[-1]} in {repo}. Give a repository of a model."
     )
@@ -237,7 +248,7 @@ def _known_missing(repo: str, filename: str, revision: str | None) -> bool:
     return filename == "README.md" or try_to_load_from_cache(repo, filename, revision=revision) is _CACHED_NO_EXIST
 
 
-def _without_safetensors(repo: str) -> str:
+def without_safetensors(repo: str) -> str:
     return (
         f"There is no model.safetensors in {repo}. Take a repository or revision with safetensors (opening a pickle "
         "can run code), or convert it with the Hub's space safetensors/convert."

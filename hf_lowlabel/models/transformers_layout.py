@@ -58,7 +58,7 @@ def translation_of(config: dict, source: str) -> Translation:
     Raises:
         UserError: it describes none, or one that timm has no architecture for.
     """
-    whole = _parsed(config, source)
+    whole = parsed_config(config, source)
     vision = whole if whole.model_type in FAMILIES else getattr(whole, "vision_config", None)
     kind = getattr(vision, "model_type", None)
     if kind not in FAMILIES:
@@ -90,7 +90,7 @@ def class_names(config: dict) -> list[str] | None:
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
-def _parsed(config: dict, source: str):
+def parsed_config(config: dict, source: str):
     kind = config.get("model_type")
     try:
         return AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k != "model_type"})
