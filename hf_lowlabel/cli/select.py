@@ -205,12 +205,12 @@ def priors(argv: list[str]) -> int:
     )
     feature_flags(parser, "none kept", needs_model=False)
     args = parser.parse_args(argv)
-    from ..selection.prior_labels import priors
+    from ..selection.prior_labels import manifest_beside, priors
 
     scores = priors(dataset=data_source(args), **vars(args))
     print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
-    split = f" --split {args.split}" if args.split else ""
-    print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output}{split}")
+    split = args.split or manifest_beside(args.output)
+    print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {split}")
     return 0
 
 

@@ -191,7 +191,7 @@ def read_encoder(path: Path, translation: Translation, source: str) -> dict[str,
     """The encoder's tensors under the repository's names. path: a safetensors file, or the index of several."""
     sharded = path.name.endswith(".index.json")
     files = [path.parent / name for name in shards(path, translation, source)] if sharded else [path]
-    names = {}
+    names: dict[str, Path] = {}
     for file in files:
         with safe_open(file, "pt") as opened:
             names |= dict.fromkeys(opened.keys(), file)

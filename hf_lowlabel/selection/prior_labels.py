@@ -51,7 +51,8 @@ def priors(
         model: a timm name, local folder or Hub id whose features decide. With text_model it may be None; the priors by
             words are then spread over no graph.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
-        split: manifest with the labels; with text_model it may be None, and no image has a label then.
+        split: manifest with the labels; with text_model it may be None: no image has a label then, and a manifest that
+            says so is written beside the output, for finetuning.
         output: file to write.
         text_model: a Hub id or folder of a CLIP, SigLIP or other model of images and text; `text_revision` of it.
         classes: names of the classes, each NAME or NAME=WORDS, or a text file of them (None: those of the manifest, or
@@ -72,8 +73,9 @@ def priors(
         max_bad: share of unreadable images that is left out and listed.
 
     Returns:
-        What the priors are worth (`priors.report`). Accuracy and calibration are told where the data set has the true
-        labels; they are never used.
+        What the priors are worth (`priors.report`); with text_model the temperature, and "words_right", the share of
+        the labeled images whose class the words alone find. Accuracy and calibration are told where the data set has
+        the true labels; they are never used.
 
     Raises:
         UserError: for bad input, before anything is written but the features.
@@ -82,8 +84,9 @@ def priors(
     _check_priors(model, split, text_model, words, propagation, clusters, neighbors)
     start_processes(device)
     manifest = Split.load(split) if split else None
-    if Path(output).exists():
-        raise UserError(f"{output} exists. Give another --output, or remove the file.")
+    beside = manifest_beside(output) if split is None else None
+    if there := [str(path) for path in (output, beside) if path is not None and Path(path).exists()]:
+        raise UserError(f"{there[0]} exists. Give another --output, or remove the file.")
     source = Classification().open(data_arguments(dataset))
     none = np.zeros(0, np.int64)
     at = manifest.resolve(source) if manifest else SplitIndices(none, none, none, none, np.arange(len(source)))
@@ -118,10 +121,20 @@ def priors(
     scores = report(y, known[source.labels[found.indices]], labeled)
     if text_model is not None:
         scores["temperature"] = by_words.temperature
+        if by_words.right is not None:
+            scores["words_right"] = by_words.right
     if is_main_process():
         save_priors(output, y, [source.ids[i] for i in found.indices], names, facts | scores)
+        if beside is not None:
+            of = dict(config=source.config, revision=source.revision, fingerprint=source.fingerprint)
+            Split(source.name, names, {}, **of).save(beside)
     barrier()
     return scores
+
+
+def manifest_beside(output: str | Path) -> Path:
+    """Where `priors` without a split writes the manifest of its classes: priors.safetensors -> priors.json."""
+    return Path(output).with_suffix(".json")
 
 
 def _check_priors(model, split, text_model, words, propagation, clusters, neighbors) -> None:

@@ -64,13 +64,15 @@ SPREAD = 1.0  # standard deviation of log T around the model's own
 @dataclass
 class WordPriors:
     """priors: float32 [M, K], rows sum to 1. features: of the M images, by the text model. temperature: T.
-    similarities: cosines, float32 [M, K]. prototypes: unit vectors of the classes, float32 [K, D]."""
+    similarities: cosines, float32 [M, K]. prototypes: unit vectors of the classes, float32 [K, D]. right: share of the
+    labeled images whose class the words alone find, which no label has helped; None without labels."""
 
     priors: np.ndarray
     features: Features
     temperature: float
     similarities: np.ndarray
     prototypes: np.ndarray
+    right: float | None = None
 
 
 def class_name_priors(
@@ -123,7 +125,8 @@ def class_name_priors(
     temperature = fit_temperature(similarities[rows], known, model.temperature)
     priors = softmax(similarities / temperature, axis=1).astype(np.float32)
     priors[rows] = np.eye(len(class_names), dtype=np.float32)[known]
-    return WordPriors(priors, found, temperature, similarities, prototypes)
+    right = float((similarities[rows].argmax(1) == known).mean()) if len(rows) else None
+    return WordPriors(priors, found, temperature, similarities, prototypes, right)
 
 
 def prompt_templates(prompts: Sequence[str] | None) -> tuple[str, ...]:

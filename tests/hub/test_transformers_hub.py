@@ -14,7 +14,7 @@ from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.models import create_backbone, create_classifier
 from hf_lowlabel.records import RunRecord
 from hf_lowlabel.training.lineage import starting_weights
-from tests.transformers_repos import PROCESSOR, files_of, make_encoder, make_two_towers, save_repo
+from tests.transformers_repos import PROCESSOR, files_of, make_encoder, make_two_towers, save_repo, save_two_towers
 
 CARD = "---\nlicense: other\nlicense_name: dinov3-license\n---\n# DINOv3\n"
 
@@ -118,3 +118,27 @@ def test_the_saved_result_is_any_models(hub, tmp_path):
     x = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
         assert torch.equal(again(x).logits, model(x).logits) and again.config.id2label == {0: "cat", 1: "dog"}
+
+
+def test_images_and_words_by_an_id(hub, tmp_path):
+    from hf_lowlabel.models.two_towers import load_two_towers
+
+    save_two_towers("CLIP", tmp_path)
+    commit = hub.add("model", "openai/clip", files_of(tmp_path))
+    own = load_two_towers(str(tmp_path)).sentences(["a photo of a red."])
+    assert torch.equal(load_two_towers("openai/clip", commit).sentences(["a photo of a red."]), own)
+    assert torch.equal(load_two_towers(f"hf_hub:openai/clip@{commit}").sentences(["a photo of a red."]), own)
+
+
+def test_a_model_without_words_is_refused_before_its_weights(hub, tmp_path):
+    from hf_lowlabel.models.two_towers import load_two_towers
+
+    hub.add("model", "org/vit", files_of(save_repo(make_encoder("vit"), tmp_path / "vit")))
+    with pytest.raises(UserError, match="org/vit is of type vit, which has no features of both images and text"):
+        load_two_towers("org/vit")
+    save_two_towers("CLIP", tmp_path / "clip")
+    files = {name: data for name, data in files_of(tmp_path / "clip").items() if not name.startswith("tokenizer")}
+    hub.add("model", "org/mute", files)
+    with pytest.raises(UserError, match="no tokenizer in org/mute"):
+        load_two_towers("org/mute")
+    assert not asked_for(hub, "safetensors")

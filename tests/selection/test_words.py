@@ -11,6 +11,7 @@ import transformers
 from PIL import Image
 from scipy.special import log_softmax
 
+from hf_lowlabel import finetune, predict
 from hf_lowlabel.cli import main
 from hf_lowlabel.data import Split, load_source
 from hf_lowlabel.errors import UserError
@@ -91,12 +92,29 @@ def test_from_class_names_to_a_model(clip, pictures, tmp_path, capsys):
     given = ["priors", "--text-model", clip, "--dataset", str(pictures), "--output", str(out), "--device", "cpu"]
     assert main([*given, "--classes", "red", "leaf=green", "blue", "--prompts", "a photo of a {}."]) == 0
     said = capsys.readouterr().out
-    assert "images 24" in said and "labeled 0" in said and "temperature" in said and "--split" not in said
+    assert (
+        "images 24" in said
+        and "labeled 0" in said
+        and "temperature" in said
+        and f"--prior {out} --split {tmp_path / 'p.json'}" in said
+    )
     source = load_source(pictures)
     p = load_priors(out, source.ids, ["red", "leaf", "blue"]).numpy()
     truth = np.arange(24) % 3
     assert p.shape == (24, 3) and np.allclose(p.sum(1), 1, atol=1e-5) and (p.argmax(1) == truth).mean() > 0.9
     assert main([*given, "--classes", "red", "blue"]) == 2 and "exists" in capsys.readouterr().err
+    run = finetune(
+        dataset=str(pictures),
+        split=str(tmp_path / "p.json"),
+        model=clip,
+        method="probe",
+        prior=str(out),
+        output_dir=str(tmp_path / "run"),
+        device="cpu",
+    )
+    answers = predict([pictures / id for id in source.ids], tmp_path / "run", device="cpu").rows
+    assert run.model.config.id2label[1] == "leaf"
+    assert np.mean([row["class"] == ["red", "leaf", "blue"][k] for row, k in zip(answers, truth, strict=True)]) > 0.9
 
 
 def test_labels_fit_the_temperature_and_stay_what_they_are(clip, pictures, tmp_path):
@@ -117,6 +135,7 @@ def test_labels_fit_the_temperature_and_stay_what_they_are(clip, pictures, tmp_p
     )
     assert scores["images"] == 20 and scores["labeled"] == 10 and (tmp_path / "features.safetensors").is_file()
     own = load_two_towers(clip).temperature
+    assert scores["words_right"] == pytest.approx(0.9)
     assert scores["temperature"] > own  # a label against its words: less confident
     p = load_priors(tmp_path / "p.safetensors", source.ids[:20], COLOURS).numpy()
     assert p[9].argmax() == 2 and p[9].max() == 1 and p[:9].max(1).min() == 1
