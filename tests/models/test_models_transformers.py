@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone, create_classifier
+from hf_lowlabel.models.transformers_layout import translation_of
 from tests.transformers_repos import (
     ENCODERS,
     PROCESSOR,
@@ -251,3 +252,55 @@ def test_only_pickled_weights(tmp_path):
     with pytest.raises(UserError, match="only pickled"):
         create_backbone(str(tmp_path))
     assert "random weights" in create_backbone(str(tmp_path), pretrained=False).load_report.source
+
+
+# ---- the sizes of the repositories people know ----------------------------------------------------------------------
+GIANT = dict(hidden_size=1536, num_hidden_layers=40, num_attention_heads=24, use_swiglu_ffn=True)
+REAL = {
+    "vit_small_patch14_dinov2": dict(
+        model_type="dinov2", hidden_size=384, num_attention_heads=6, patch_size=14, image_size=518,
+    ),
+    "vit_giant_patch14_dinov2": dict(model_type="dinov2", patch_size=14, image_size=518, **GIANT),
+    "vit_giant_patch14_reg4_dinov2": dict(model_type="dinov2_with_registers", patch_size=14, image_size=518, **GIANT),
+    "vit_small_patch16_dinov3_qkvb": dict(model_type="dinov3_vit", num_register_tokens=4),
+    "vit_huge_plus_patch16_dinov3_qkvb": dict(
+        model_type="dinov3_vit", hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
+        use_gated_mlp=True, hidden_act="silu", num_register_tokens=4,
+    ),
+    "vit_7b_patch16_dinov3": dict(
+        model_type="dinov3_vit", hidden_size=4096, intermediate_size=8192, num_hidden_layers=40, num_attention_heads=32,
+        use_gated_mlp=True, hidden_act="silu", query_bias=False, value_bias=False, num_register_tokens=4,
+    ),
+    "convnext_tiny": dict(model_type="dinov3_convnext"),
+    "vit_base_patch32_clip_quickgelu_224": dict(model_type="clip_vision_model", hidden_size=768),
+    "vit_large_patch14_clip_224": dict(
+        model_type="clip_vision_model", hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+        num_attention_heads=16, patch_size=14,
+    ),
+    "vit_base_patch16_siglip_224": dict(model_type="siglip_vision_model"),
+    "vit_so400m_patch14_siglip_384": dict(
+        model_type="siglip_vision_model", hidden_size=1152, intermediate_size=4304, num_hidden_layers=27,
+        num_attention_heads=16, patch_size=14, image_size=378,
+    ),
+    "vit_base_patch16_224": dict(model_type="vit"),
+    "beit_base_patch16_224": dict(model_type="beit", use_relative_position_bias=True),
+    "resnet50": dict(model_type="resnet"),
+    "resnet18": dict(model_type="resnet", layer_type="basic", hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2]),
+    "convnextv2_tiny": dict(model_type="convnextv2"),
+    "swin_tiny_patch4_window7_224": dict(model_type="swin"),
+    "swinv2_tiny_window8_256": dict(model_type="swinv2", image_size=256, window_size=8),
+}  # fmt: skip
+
+
+LARGE = ("vit_giant", "vit_huge", "vit_7b", "vit_so400m", "vit_large", "convnextv2", "swinv2")  # seconds to build
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n.startswith(LARGE) else ()) for n in REAL])
+def test_known_repositories_become_the_networks_timm_has_of_them(name):
+    found = translation_of(REAL[name], name)
+    size = {} if name.startswith(("res", "conv")) or "dinov3" in name else {"img_size": found.image_size}
+    with torch.device("meta"):
+        made = timm.create_model(found.architecture, num_classes=0, **found.model_args, **size)
+        own = timm.create_model(name, num_classes=0, **({"img_size": found.image_size} if size else {}))
+    shapes, expected = ({k: tuple(v.shape) for k, v in net.state_dict().items()} for net in (made, own))
+    assert shapes == expected and set(found.plan) == set(shapes)
