@@ -62,10 +62,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
         evaluate as evaluate,
         predict as predict,
     )
-    from .selection.verbs import (
-        priors as priors,
-        select as select,
-    )
+    from .selection.prior_labels import priors as priors
+    from .selection.verbs import select as select
     from .training.callbacks import (
         Callback as Callback,
         RunState as RunState,
@@ -96,7 +94,7 @@ _HOMES = {
     "Split": "data",
     "ImageDataset": "data",
     "select": "selection.verbs",
-    "priors": "selection.verbs",
+    "priors": "selection.prior_labels",
     "push": "hub.push",
     "report": "hub.report",
     "LowLabelForImageClassification": "models",

@@ -13,7 +13,7 @@ from .data.dataset import ImageDataset
 from .data.splits import Split
 from .errors import UserError
 from .files import write_json
-from .selection.verbs import priors
+from .selection.prior_labels import priors
 from .tasks import get_task
 from .tasks.base import Task
 from .tasks.demos import Demo, Stage

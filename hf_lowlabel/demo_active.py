@@ -21,7 +21,8 @@ from .demo import empty_folder
 from .files import write_json
 from .selection.importing import import_labels
 from .selection.labels import Labels, Task, write_labels
-from .selection.verbs import priors, select
+from .selection.prior_labels import priors
+from .selection.verbs import select
 from .tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from .training.preparing import Run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.distributed import barrier, rank
-from hf_lowlabel.selection.verbs import priors
+from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 

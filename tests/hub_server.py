@@ -221,9 +221,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, type: str, id: str, revision: str, path: str) -> tuple[int, object, dict]:
         sha, files = self.repo(type, id, content=True).at(revision)
-        if path not in files:
-            raise Refused(404, "EntryNotFound", "Entry not found")
-        file, headers = files[path], {"X-Repo-Commit": sha}
+        headers = {"X-Repo-Commit": sha}
+        if path not in files:  # with the commit, so that a client remembers that it has no such file
+            why = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
+            return 404, {"error": "Entry not found"}, headers | why
+        file = files[path]
         if not file.large:
             return self.ranged(file.data, headers | {"ETag": f'"{file.etag}"'})
         self.server.objects[file.sha256] = file.data

@@ -161,9 +161,27 @@ def label(argv: list[str]) -> int:
 
 def priors(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="hf-lowlabel priors", description="Prior pseudo-labels from the few labels of a manifest."
+        prog="hf-lowlabel priors",
+        description="Prior pseudo-labels from the labels of a manifest, from the names of the classes, or from both.",
     )
-    parser.add_argument("--split", required=True, help="manifest with the labels")
+    parser.add_argument("--split", help="manifest with the labels; not needed with --text-model")
+    parser.add_argument(
+        "--text-model", help="Hub id or folder of a CLIP or SigLIP: priors from the names of the classes"
+    )
+    parser.add_argument("--text-revision", help="revision of the text model on the Hub")
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="with --text-model: classes, each NAME or NAME=WORDS, or a file of them (default: those of the data)",
+    )
+    parser.add_argument(
+        "--prompts",
+        nargs="+",
+        metavar="TEXT",
+        help="with --text-model: sentences with {} for the class, or photo, satellite, texture, medical or plain "
+        "(default: photo)",
+    )
     parser.add_argument("--output", default="priors.safetensors", help="file to write (default: priors.safetensors)")
     parser.add_argument(
         "--propagation", default="clusters", help="clusters (AS3L) or label-spreading (default: clusters)"
@@ -185,18 +203,21 @@ def priors(argv: list[str]) -> int:
     parser.add_argument(
         "--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6"
     )
-    feature_flags(parser, "none kept")
+    feature_flags(parser, "none kept", needs_model=False)
     args = parser.parse_args(argv)
-    from ..selection.verbs import priors
+    from ..selection.prior_labels import manifest_beside, priors
 
     scores = priors(dataset=data_source(args), **vars(args))
     print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
-    print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {args.split}")
+    split = args.split or manifest_beside(args.output)
+    print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {split}")
     return 0
 
 
-def feature_flags(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--model", required=True, help="timm name, local folder or Hub id whose features are compared")
+def feature_flags(parser: argparse.ArgumentParser, default: str, needs_model: bool = True) -> None:
+    parser.add_argument(
+        "--model", required=needs_model, help="timm name, local folder or Hub id whose features are compared"
+    )
     parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)

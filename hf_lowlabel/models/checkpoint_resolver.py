@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from huggingface_hub import hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from ..errors import UserError, unknown
 from ..text import was_in_memory
-from . import cifar  # noqa: F401  registers the CIFAR architectures with timm
+from . import (
+    cifar,  # noqa: F401  registers the CIFAR architectures with timm
+    transformers_layout as layout,
+)
+from .translation import Translation
 
+log = logging.getLogger(__name__)
 HUB_PREFIXES = ("hf_hub:", "hf-hub:")
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # arguments of timm.create_model that read other files
@@ -32,7 +39,8 @@ class Checkpoint:
     model_args: dict
     num_classes: int  # of the checkpoint; 0 without a head
     label_names: list[str] | None
-    weights: Path | None
+    weights: Path | None  # model.safetensors; in transformers' layout the index of a sharded one, too
+    translation: Translation | None = None  # of a repository in transformers' layout
 
 
 def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
@@ -42,16 +50,33 @@ def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     local = name.removeprefix("local-dir:")
     if os.path.isdir(local):
         config = _read_config(Path(local, "config.json"), local)
+        if "architecture" not in config:
+            return _from_transformers(config, local, pretrained, fetcher(local))
         return _from_config(config, local, find_weights(local) if pretrained else None)
     if local != name or local.startswith((".", "~", os.sep)) or os.path.exists(local):
         raise UserError(f"There is no folder {local!r}. Give one that holds config.json and model.safetensors.")
     if not name.startswith(HUB_PREFIXES) and "/" not in name:
         return _from_timm(name, pretrained, revision)
-    repo = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), name)
-    repo, _, at = repo.partition("@")  # timm writes hf_hub:org/name@revision
-    revision = revision or at or None
+    repo, revision = address(name, revision)
     config = _read_config(_download(repo, ["config.json"], revision), repo)
+    if "architecture" not in config:
+        return _from_transformers(config, repo, pretrained, fetcher(repo, revision))
     return _from_config(config, repo, _download(repo, ["model.safetensors"], revision) if pretrained else None)
+
+
+def address(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """(Hub id, revision) of a name as users and timm write it: org/name, hf_hub:org/name@revision."""
+    repo = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), name)
+    repo, _, at = repo.partition("@")
+    return repo, revision or at or None
+
+
+def fetcher(name: str, revision: str | None = None) -> Callable[[list[str]], Path | None]:
+    """What gives the first of some files that a local folder or a Hub repository has, or None."""
+    if os.path.isdir(name):
+        return lambda names: _beside(Path(name), names)
+    repo, revision = address(name, revision)
+    return lambda names: _download(repo, names, revision, missing=True)
 
 
 def model_config(name: str, revision: str | None = None) -> dict:
@@ -59,8 +84,8 @@ def model_config(name: str, revision: str | None = None) -> dict:
     if os.path.isdir(name):
         path = Path(name, "config.json")
         return _read_config(path, name) if path.is_file() else {}
-    repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
-    return _read_config(_download(repo, ["config.json"], revision or at or None), name)
+    repo, revision = address(name, revision)
+    return _read_config(_download(repo, ["config.json"], revision), name)
 
 
 def find_weights(folder: str | os.PathLike) -> Path:
@@ -107,12 +132,6 @@ def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
 
 
 def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
-    if "architecture" not in config:
-        kind = config.get("model_type", "unknown")
-        raise UserError(
-            f"The checkpoint in {source} is of type {kind!r} and not in timm's layout, with 'architecture' in "
-            "config.json. Take a timm model, for example timm/resnet18.a1_in1k."
-        )
     architecture = config["architecture"]
     check_architecture(architecture, config.get("model_args"), source)
     known = timm.models.PretrainedCfg.__dataclass_fields__
@@ -123,6 +142,47 @@ def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
     classes = config.get("num_classes", cfg.get("num_classes", 0))
     source = source if weights else f"random weights ({architecture})"
     return Checkpoint(source, architecture, cfg, dict(config.get("model_args") or {}), classes, names, weights)
+
+
+def _from_transformers(
+    config: dict, source: str, pretrained: bool, fetch: Callable[[list[str]], Path | None]
+) -> Checkpoint:
+    """A repository in transformers' layout. fetch: the first of the files that it has, or None."""
+    translation = layout.translation_of(config, source)  # an error comes before any weights do
+    cfg = timm.get_pretrained_cfg(translation.architecture).to_dict()
+    cfg = {k: v for k, v in cfg.items() if k not in ("tag", "hf_hub_id", "pool_size", "license", "num_classes")}
+    cfg["input_size"] = [3, translation.image_size, translation.image_size]
+    processor = fetch(["preprocessor_config.json", "processor_config.json"])
+    if processor is not None:
+        cfg |= layout.preprocessing(processor.parent, source)
+    else:
+        log.warning(
+            "there is no preprocessor_config.json in %s: %d px, mean %s and std %s of timm's %s are taken",
+            source,
+            translation.image_size,
+            list(cfg["mean"]),
+            list(cfg["std"]),
+            translation.architecture,
+        )
+    if (readme := fetch(["README.md"])) is not None:
+        cfg["license"] = layout.license_of(readme)
+    names = layout.class_names(config) if translation.head else None
+    classes = len(config.get("id2label") or {}) if translation.head else 0
+    weights = fetch(["model.safetensors", "model.safetensors.index.json"]) if pretrained else None
+    if pretrained and weights is None:
+        raise UserError(without_safetensors(source))
+    if weights is not None and weights.name.endswith(".index.json"):
+        for shard in layout.shards(weights, translation, source):
+            if fetch([shard]) is None:
+                raise UserError(f"There is no {shard} in {source}, which its index names. Copy or download it again.")
+    name = source if weights else f"random weights ({translation.architecture})"
+    return Checkpoint(name, translation.architecture, cfg, translation.model_args, classes, names, weights, translation)
+
+
+def _beside(folder: Path, names: list[str]) -> Path | None:
+    """The first of the files that a local folder has; where weights are asked for, pickled ones are an error."""
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    return find_weights(folder) if found is None and "model.safetensors" in names else found
 
 
 def check_architecture(architecture: str, model_args: dict | None, source: str) -> None:
@@ -149,12 +209,14 @@ def _read_config(path: Path, source: str) -> dict:
     return config
 
 
-def _download(repo: str, candidates: list[str], revision: str | None) -> Path:
-    """The first of the files that the Hub repository has."""
+def _download(repo: str, candidates: list[str], revision: str | None, missing: bool = False) -> Path | None:
+    """The first of the files that the Hub repository has; none is an error, or None where they may be `missing`."""
     for filename in candidates:
         try:
             return Path(hf_hub_download(repo, filename, revision=revision))
         except LocalEntryNotFoundError as error:
+            if missing and _known_missing(repo, filename, revision):
+                continue
             raise UserError(
                 f"The Hub cannot be reached, and there is no cached {filename} of {repo}. Connect, or give a local "
                 f"folder, or {FROM_SCRATCH}."
@@ -172,7 +234,22 @@ def _download(repo: str, candidates: list[str], revision: str | None) -> Path:
                 f"{filename} of {repo} could not be downloaded ({type(error).__name__}: {error}). Try again, or give a "
                 "local folder."
             ) from error
+    if missing:
+        return None
     raise UserError(
-        f"There is no {candidates[-1]} in {repo}. Take a repository or revision with safetensors and timm's "
-        "config.json (opening a pickle can run code), or convert it with the Hub's space safetensors/convert."
+        without_safetensors(repo)
+        if candidates[-1] == "model.safetensors"
+        else f"There is no {candidates[-1]} in {repo}. Give a repository of a model."
+    )
+
+
+def _known_missing(repo: str, filename: str, revision: str | None) -> bool:
+    """Without the Hub: whether the cache says that the repository has no such file, or none that features need."""
+    return filename == "README.md" or try_to_load_from_cache(repo, filename, revision=revision) is _CACHED_NO_EXIST
+
+
+def without_safetensors(repo: str) -> str:
+    return (
+        f"There is no model.safetensors in {repo}. Take a repository or revision with safetensors (opening a pickle "
+        "can run code), or convert it with the Hub's space safetensors/convert."
     )

@@ -18,6 +18,7 @@ from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
 from .timm_checkpoint import head_names, saved_cfg, timm_names
+from .transformers_layout import read_encoder
 
 log = logging.getLogger(__name__)
 
@@ -204,12 +205,17 @@ def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
 def _source_network(found: Checkpoint, args: dict) -> nn.Module:
     """The checkpoint with its own classes, loaded strictly by timm, which adapts positions to the image size."""
     try:
-        state = timm_names(load_file(found.weights))
+        if found.translation is None:
+            state = timm_names(load_file(found.weights))
+        else:
+            state = read_encoder(found.weights, found.translation, found.source)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"There is a damaged model.safetensors in {found.source} ({error}). Copy or download it again."
         ) from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    if found.translation is not None:
+        state = found.translation.apply(state, found.source, args.get("img_size"))
     classes = found.num_classes if _has_head(found, state) else 0
     args = {k: v for k, v in args.items() if k != "drop_rate"}
     cfg = {k: v for k, v in found.cfg.items() if not k.startswith(("url", "file", "hf_hub", "source", "custom_load"))}

@@ -1,4 +1,4 @@
-"""`select`, from a data set to a folder to label, and `priors`, from labels to prior pseudo-labels."""
+"""`select`: from a data set to a folder to label."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.splits import Split, SplitIndices
+from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, unknown
 from ..evaluation.neighbors import unit
 from ..tasks import get_task
-from ..tasks.classification import Classification
-from ..training.priors import save_priors
 from ..training.setup import logging_level
-from .as3l import finetune_features
 from .clustering import backend
 from .features import Features, extract
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
-from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, harden, label_spreading, report
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -86,7 +82,7 @@ def select(
     start_processes(device)
     check_folder(folder)
     barrier()
-    source = get_task(task).open_to_select(_data(dataset), classes)
+    source = get_task(task).open_to_select(data_arguments(dataset), classes)
     base = Split.load(split) if split else None
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source)
@@ -132,7 +128,7 @@ def select(
     return Selection(folder, [source.ids[i] for i in chosen], facts)
 
 
-def _data(dataset: str | DataArguments) -> DataArguments:
+def data_arguments(dataset: str | DataArguments) -> DataArguments:
     return dataset if isinstance(dataset, DataArguments) else DataArguments(dataset)
 
 
@@ -206,98 +202,3 @@ def start_processes(device: str | None) -> None:
     """Join the other processes of a launch, where there are any; only the first one tells what it does."""
     logging_level(is_main_process())
     join_processes(device)
-
-
-# ---- priors ----------------------------------------------------------------------------------------------------------
-def priors(
-    model: str,
-    dataset: str | DataArguments,
-    *,
-    split: str,
-    output: str = "priors.safetensors",
-    propagation: str = "clusters",
-    finetune: bool = True,
-    clusters: list[int] | None = None,
-    neighbors: int | None = None,
-    balanced: bool = False,
-    hard: bool = False,
-    seed: int = 0,
-    features: str | None = None,
-    image_size: int | None = None,
-    model_revision: str | None = None,
-    device: str | None = None,
-    max_bad: float = 0.01,
-) -> dict:
-    """Prior pseudo-labels of all training images from the labels of a manifest, written to a file.
-
-    Args:
-        model: a timm name, local folder or Hub id whose features decide.
-        dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
-        split: manifest with the labels.
-        output: file to write.
-        propagation: "clusters" (AS3L, section 4.3) or "label-spreading".
-        finetune: on features after Eq. 6, with as many clusters as there are labels, as AS3L does.
-        clusters: K of each run (None: 1 to 6 times the classes).
-        neighbors: of every image in the graph of label-spreading (None: 50); fewer suit small data sets.
-        balanced: every class gets the same mass, for classes of similar size.
-        hard: the most likely class alone, for the rows of label-spreading are so flat that a confidence threshold never
-            sees them.
-        seed: decides the first centres.
-        features: file of the features, reused when model and data are the same (None: none is kept).
-        image_size: side of the images the network sees, in px (None: the model's own).
-        model_revision: of a model on the Hub.
-        device: such as "cpu" (None: the best there is).
-        max_bad: share of unreadable images that is left out and listed.
-
-    Returns:
-        What the priors are worth (`priors.report`). Accuracy and calibration are told where the data set has the true
-        labels; they are never used.
-
-    Raises:
-        UserError: for bad input, before anything is written but the features.
-    """
-    if propagation not in PROPAGATION:
-        raise unknown("propagation", propagation, PROPAGATION)
-    other = {"clusters": ("neighbors", neighbors), "label-spreading": ("clusters", clusters)}[propagation]
-    if other[1] is not None:
-        raise UserError(
-            f"The propagation {propagation!r} has no {other[0]}. Leave --{other[0]} out, or change --propagation."
-        )
-    start_processes(device)
-    manifest = Split.load(split)
-    if Path(output).exists():
-        raise UserError(f"{output} exists. Give another --output, or remove the file.")
-    source = Classification().open(_data(dataset))
-    at: SplitIndices = manifest.resolve(source)
-    found = extract(
-        model,
-        source,
-        at.train,
-        path=features,
-        image_size=image_size,
-        revision=model_revision,
-        device=device,
-        max_bad=max_bad,
-    )
-    labeled = found.rows(at.labeled)
-    if len(labeled) < len(at.labeled):
-        lost = [source.ids[i] for i in np.setdiff1d(at.labeled, found.indices)]
-        raise UserError(f"{len(lost)} labeled images cannot be read, such as {lost[0]!r}. Repair the files.")
-    x = unit(found.values)
-    if finetune:
-        x = finetune_features(x, max(len(labeled), 1), seed=seed)
-    if propagation == "clusters":
-        y = cluster_priors(x, labeled, at.labels, len(manifest.class_names), counts=clusters, seed=seed)
-    else:
-        y = label_spreading(unit(x), labeled, at.labels, len(manifest.class_names), k=neighbors or NEIGHBORS)
-    y = balance(y) if balanced else y
-    y = harden(y) if hard else y
-    number = {name: k for k, name in enumerate(manifest.class_names)}
-    known = np.array([number.get(name, -1) for name in source.class_names] + [-1])  # last: no label
-    truth = known[source.labels[found.indices]]
-    scores = report(y, truth, labeled)
-    if is_main_process():
-        facts = {"split": manifest.hash, "propagation": propagation, "model": Path(model).name, "seed": seed, **scores}
-        save_priors(output, y, [source.ids[i] for i in found.indices], manifest.class_names, facts)
-    barrier()
-    return scores

@@ -24,7 +24,7 @@ from sklearn.svm import SVC
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.records import collect_hardware, collect_versions
-from hf_lowlabel.selection.verbs import priors
+from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 

@@ -31,8 +31,8 @@ from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import Features, extract
+from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.strategies import STRATEGIES, choose
-from hf_lowlabel.selection.verbs import priors
 from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 COLUMNS = {

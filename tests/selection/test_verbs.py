@@ -17,7 +17,8 @@ from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Labels, Task, write_labels
-from hf_lowlabel.selection.verbs import priors, select
+from hf_lowlabel.selection.prior_labels import priors
+from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.training.priors import load_priors
 
 COLOURS = ["red", "green", "blue"]
