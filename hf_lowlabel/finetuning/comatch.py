@@ -88,13 +88,13 @@ class CoMatch(FinetuneObjective):
         )
         with torch.no_grad():
             p = logits_w.softmax(1)
-            p = align(p, self.mean.update(p))  # [M, K]
+            mean, y = self.mean.update(p, t), F.one_hot(labeled["target"], p.shape[1]).to(p)
+            z_u, p_u, z_y, y = self.bank.so_far(t, z_w, p, z_l, y)
+            self.bank.later(parts=[(z_u, align(p_u, mean)), (z_y, y)])
+            p = align(p, mean)  # [M, K]
             neighbours = products((products(z_w, self.bank.z) / self.temperature).softmax(1), self.bank.p.T)
             q = torch.where(self.bank.filled.all(), torch.lerp(neighbours, p, self.alpha), p)
             w = (q.amax(1) >= self.tau).float()
-            y = F.one_hot(labeled["target"], p.shape[1]).to(p)
-            self.bank.push(z=z_w, p=p)
-            self.bank.push(z=z_l, p=y)
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, q, reduction="none")).mean()
         graph = F.cross_entropy(products(z_1, all_gather(z_2, grad=True)) / self.temperature, self.joined(q))

@@ -72,10 +72,9 @@ class SelfTuning(FinetuneObjective):
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["strong2"], u["strong2"])
         y, pseudo = labeled["target"], logits_u.argmax(1)
         supervised = F.cross_entropy(logits_l, y)
-        keys, filled = self.groups.z.clone(), self.groups.filled  # the graph keeps these keys
+        keys, filled = self.groups.z, self.groups.filled
         pgc_l, pgc_u = (self.contrast(q, k, c, keys, filled) for q, k, c in ((q_l, k_l, y), (q_u, k_u, pseudo)))
-        self.groups.push(k_l, y)
-        self.groups.push(k_u, pseudo)
+        self.groups.wait(t, (k_l, y), (k_u, pseudo))
         return {
             "loss": supervised + self.lambda_l * pgc_l + self.lambda_u * pgc_u,
             "supervised": supervised.detach(),

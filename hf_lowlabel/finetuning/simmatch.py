@@ -90,12 +90,12 @@ class SimMatch(FinetuneObjective):
                     self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"]
                 )
         with torch.no_grad():
-            self.remember(labeled["index"], z_l, labeled["target"])
-            bank, void = self.bank.clone(), left_out(self.label >= 0)  # the graph keeps this bank
+            bank, label = self.remember(labeled["index"], z_l, labeled["target"], t)
+            void = left_out(label >= 0)
             p = logits_w.softmax(1)
-            p = align(p, self.mean.update(p))  # [M, K]
+            p = align(p, self.mean.update(p, t))  # [M, K]
             q = (products(z_w, bank) / self.temperature + void).softmax(1)  # [M, L]
-            slot = self.label.clamp_min(0)
+            slot = label.clamp_min(0)
             unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
             aggregated = torch.zeros_like(p).index_add_(1, slot, q)  # missing ones have q = 0
             target = self.alpha * p + (1 - self.alpha) * aggregated
@@ -111,12 +111,17 @@ class SimMatch(FinetuneObjective):
             "mask_ratio": w.mean(),
         }
 
-    def remember(self, index: Tensor, z: Tensor, target: Tensor) -> None:
-        """v <- norm(m v + (1 - m) z) for the batch's labeled images; an image's first embedding is stored as it is."""
-        index, z, target = all_gather(index), all_gather(z), all_gather(target)
+    def remember(self, index: Tensor, z: Tensor, target: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """v <- norm(m v + (1 - m) z) for the step's labeled images; an image's first embedding is stored as it is.
+
+        Returns the bank [L, E] and its labels [L] with them."""
+        index, z, target = (all_gather(v) for v in self.so_far(t, index, z, target))
         fine, kept = finite_rows(z), self.bank_m * (self.label[index] >= 0).float()
-        write_(self.bank, index, F.normalize(torch.lerp(z, self.bank[index], kept[:, None]), dim=1), fine)
-        write_(self.label, index, target, fine)
+        bank, label = self.bank.clone(), self.label.clone()
+        write_(bank, index, F.normalize(torch.lerp(z, self.bank[index], kept[:, None]), dim=1), fine)
+        write_(label, index, target, fine)
+        self.later(bank=bank, label=label)
+        return bank, label
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

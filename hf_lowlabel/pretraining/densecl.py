@@ -92,7 +92,6 @@ class DenseCL(PretrainObjective):
         return {"loss": loss, "whole": whole.detach(), "dense": dense.detach()}
 
     def after_step(self, t: float) -> None:
-        self.queue.advance()
-        self.dense_queue.advance()
+        super().after_step(t)
         self.teacher_encoder.update(self.encoder, self.m)
         self.teacher_heads.update(self.heads, self.m)

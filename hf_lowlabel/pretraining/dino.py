@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..distributed import all_mean
 from ..errors import UserError
 from ..objective import EMA, PretrainObjective, cosine_momentum
-from .contrast import Waiting, full_precision, unit
+from .contrast import full_precision, unit
 
 
 def cross_view_entropy(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
@@ -116,7 +116,6 @@ class DINO(PretrainObjective):
         self.head = Head(encoder.num_features, hidden, bottleneck, out)
         self.teacher_encoder, self.teacher_head = EMA(encoder, "own"), EMA(self.head, "own")
         self.register_buffer("center", torch.zeros(out))
-        self.waiting = Waiting()
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         views, frozen = batch["views"], t < self.freeze_last
@@ -125,7 +124,10 @@ class DINO(PretrainObjective):
             teacher = [((o - self.center) / self.teacher_temperature(t)).softmax(1) for o in out]
         seen = by_size(lambda x: self.head(self.encoder.pooled(x), frozen), views)
         student = [(o / self.tau_s).log_softmax(1) for o in seen]
-        self.waiting.add(all_mean(torch.cat(out).mean(0)), t)
+        (means,) = self.so_far(t, torch.cat(out).mean(0)[None])  # one row for each micro-batch
+        mean = all_mean(means.mean(0))
+        mean = torch.where(mean.isfinite(), mean, self.center)
+        self.later(center=self.center.lerp(mean, 1 - self.center_m))
         entropy = -(teacher[0] * teacher[0].clamp_min(1e-12).log()).sum(1).mean()
         return {"loss": cross_view_entropy(teacher, student), "teacher_entropy": entropy}
 
@@ -136,10 +138,7 @@ class DINO(PretrainObjective):
 
     @torch.no_grad()
     def after_step(self, t: float) -> None:
-        waiting = self.waiting.take()
-        if waiting:
-            mean = torch.stack(waiting).mean(0)
-            self.center.lerp_(torch.where(mean.isfinite(), mean, self.center), 1 - self.center_m)
+        super().after_step(t)
         m = cosine_momentum(self.m0, t)
         self.teacher_encoder.update(self.encoder, m)
         self.teacher_head.update(self.head, m)

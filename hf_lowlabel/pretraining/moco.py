@@ -76,6 +76,6 @@ class MoCo(PretrainObjective):
         return {"loss": loss, "positive": (q.detach() * k).sum(1).mean()}
 
     def after_step(self, t: float) -> None:
-        self.queue.advance()
+        super().after_step(t)
         self.teacher_encoder.update(self.encoder, self.m)
         self.teacher_projector.update(self.projector, self.m)

@@ -360,7 +360,7 @@ def test_contrast_is_the_paper_pair_by_pair():
     captured = {}
     objective.predictor.register_forward_hook(lambda m, a, out: captured.update(out=out))
     key = keys(0, "pixels", 0, 2)
-    got = objective.contrast(features, labels, key)
+    got = objective.contrast(features, labels, key, objective.memory, objective.filled)
     _, used = objective.sample(features, grid, key)
     z = captured["out"].view(*used.shape, -1).double()
     total = 0.0
@@ -397,7 +397,9 @@ def test_memory_takes_right_and_sure_pixels_of_the_highest_scores():
     wrong[1, 4:] = 1 - labels[1, 4:]  # confident of another class
     score = {}
     objective.memory_attention.register_forward_hook(lambda m, a, out: score.update(z=a[0], used=a[1], s=out))
-    objective.remember(features, p, wrong, keys(0, "pixels", 0, 2))
+    objective.remember(features, p, wrong, keys(0, "pixels", 0, 2), 0.5)
+    assert torch.equal(objective.memory, old)  # until the step ends
+    objective.advance()
     new = F.normalize(objective.memory, dim=2)
     for k in range(2):
         allowed = [
