@@ -76,6 +76,12 @@ class Objective(OncePerStep, Method):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         raise TypeError(f"{type(self).__name__} must define forward(batch, t)")
 
+    clips_each: ClassVar[bool] = False  # max_grad_norm holds for the gradient of each tensor, not for all together
+
+    def decay(self, t: float) -> float:
+        """Multiplier of the weight decay at progress t."""
+        return 1.0
+
     def after_step(self, t: float) -> None:
         """Called once after every optimizer step: memories take in what its batches brought; teachers follow."""
         for module in self.modules():

@@ -54,7 +54,8 @@ class CLMB(FinetuneObjective):
     features kept for each class. fresh: of them, how many a step may replace. samples: pixels of a class that a step
     contrasts, drawn at random. width: of the projected features. tau: see above. ramp: share of training over which the
     pseudo-labels' weight rises; the contrast starts at its end. mix: chance that a strong view is mixed by ClassMix,
-    after the ramp. ema_decay: of the teacher at the start; it rises to 1. As in the authors' code the student is
+    after the ramp: by floor(n / 2) + 1 of its n classes. background: class 0 is not pasted where an image has others
+    (VOC). ema_decay: of the teacher at the start; it rises to 1. As in the authors' code the student is
     evaluated.
     """
 
@@ -64,7 +65,7 @@ class CLMB(FinetuneObjective):
     tasks = ("segmentation",)
     # the authors' configs/
     defaults = dict(
-        optimizer="sgd",
+        optimizer="momentum",
         learning_rate=2e-4,
         batch_size=10,
         unlabeled_ratio=1,
@@ -72,7 +73,12 @@ class CLMB(FinetuneObjective):
         lr_scheduler_type="poly",
     )
 
-    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
+    presets = {
+        "voc": dict(batch_size=14, image_size=321, max_steps=150_000, method_args=dict(background=True)),
+        "cityscapes": dict(batch_size=5, image_size=512, max_steps=150_000),
+    }
+
+    unlabeled_views = {"weak": "weak", "strong": "clmb", "strong2": "clmb"}
 
     def __init__(
         self,
@@ -89,10 +95,12 @@ class CLMB(FinetuneObjective):
         tau: float = 0.95,
         ramp: float = 0.02,
         mix: float = 0.75,
+        background: bool = False,
         ema_decay: float = 0.995,
     ):
         check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
+        self.background = background
         self.lambda_c, self.lambda_e, self.power, self.tau = lambda_c, lambda_e, power, tau
         self.classes, self.fresh, self.samples, self.ramp, self.mix = num_classes, fresh, samples, ramp, mix
         self.projector, self.predictor = mlp(model.num_features, width, width), mlp(width, width, width)
@@ -123,12 +131,12 @@ class CLMB(FinetuneObjective):
         views = [self.mixed(unlabeled[k], label, confidence, key, t) for k, key in zip(("strong", "strong2"), keys)]
         x_s, y_s, sure = (torch.cat(v) for v in zip(*views))
 
-        features = self.model.features(torch.cat([x_l, x_s]))
-        logits_l, logits_s = self.model.classify(features, size).float().split([n, len(x_s)])
+        features_l, features_s = self.model.features(x_l), self.model.features(x_s)  # two batches to BatchNorm
+        logits_l, logits_s = (self.model.classify(f, size).float() for f in (features_l, features_s))
         known = y_s != IGNORE_INDEX
         pseudo = masked_mean(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
         uncertainty = masked_mean(entropy(logits_s), known) / math.log(self.classes)
-        both = (features[:n], y_l, labeled["key"]), (features[n:], y_s, torch.cat(keys))
+        both = (features_l, y_l, labeled["key"]), (features_s, y_s, torch.cat(keys))
         contrast = sum(self.contrast(*part, *memory) for part in both)
         supervised = cross_entropy(logits_l, y_l)
         unsupervised = sigmoid_rampup(t, self.ramp) * pseudo + self.lambda_e * uncertainty
@@ -153,7 +161,7 @@ class CLMB(FinetuneObjective):
         """A strong view, its labels and their confidence; mixed by half of an image's classes with chance `mix`."""
         chance = self.mix * (t >= self.ramp)
         known = label != IGNORE_INDEX
-        mask = half_classes(key, label.clamp(min=0), self.classes, known)
+        mask = half_classes(key, label.clamp(min=0), self.classes, known, more=1, background=self.background)
         whole = keyed(key, "mix", 1)[:, 0] >= chance
         mask = mask | whole[:, None, None]
         return tuple(paste(mask, v, partner(v)) for v in (x, label, confidence))

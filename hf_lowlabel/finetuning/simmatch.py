@@ -18,7 +18,7 @@ from ..distributed import all_gather
 from ..objective import EMA, FinetuneObjective
 from .functional import align, check_average, embed, has_batchnorm, label_weak, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
-from .presets import CIFAR, IMAGENET, PRETRAINED
+from .presets import CIFAR, EMAN_IMAGENET, PRETRAINED
 
 
 class SimMatch(FinetuneObjective):
@@ -38,7 +38,15 @@ class SimMatch(FinetuneObjective):
     presets = {
         "cifar": CIFAR,
         "pretrained": PRETRAINED,
-        "imagenet": dict(IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1, bank_m=0.0)),
+        # their script/train.sh, which is EMAN's with other steps
+        "imagenet": dict(
+            EMAN_IMAGENET,
+            optimizer="sgd",
+            lr_scheduler_type="cosine",
+            warmup_ratio=0.0125,
+            epochs=400,
+            method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1, bank_m=0.0),
+        ),
     }
 
     unguarded = ("bank", "label")

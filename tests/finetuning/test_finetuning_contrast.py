@@ -90,6 +90,40 @@ def test_comatch():
     assert len(store) > 16
 
 
+def test_comatch_with_a_momentum_encoder_and_a_queue_of_strong_keys():
+    """The authors' imagenet/Model.py: smoothing, the weight of the graph and the momentum depend on the pass."""
+    store, strong, seen = [], [], []
+
+    def reference(o, net, teacher, batch, t):
+        x, y, w, s, s2 = parts(batch, "weak", "strong", "strong2")
+        head = o.teacher_projector.module
+        p = teacher.p(w)
+        seen.append(p.mean(0))
+        p = norm(p * (1 + 1e-6) / (np.mean(seen[-2:], 0) + 1e-6))
+        z_l, z_w, z_2 = (z_of(head, teacher, v) for v in (x, w, s2))
+        z_1, q = z_of(o.projector, net, s), p
+        if len(store) >= 16 and t * 4 >= 1:
+            z, m = (np.stack(v) for v in zip(*store[-16:], strict=True))
+            q = 0.9 * p + 0.1 * softmax(z_w @ z.T / 0.2) @ m
+        store.extend(zip([*z_w, *z_l], [*p, *np.eye(K)[y]], strict=True))
+        Q, keys = q @ q.T, z_2
+        np.fill_diagonal(Q, 1)
+        if strong:
+            z, m = (np.stack(v) for v in zip(*strong[-16:], strict=True))
+            Q, keys = np.concatenate([Q, q @ m.T], 1), np.concatenate([z_2, z])
+        strong.extend(zip(z_2, q, strict=True))
+        Q = norm(Q * (Q >= 0.4))
+        graph = -(Q * log_softmax(z_1 @ keys.T / 0.2)).sum(1).mean()
+        unlabeled = 1.5 * ((q.max(1) >= 0.6) * ce(net.logits(s), q)).mean()
+        return ce(net.logits(x), y).mean() + unlabeled + min(int(t * 4) + 1, 1.5) * graph
+
+    small = dict(bank=16, memory=2, tau=0.6, edge=0.4, lambda_u=1.5, lambda_c=1.5, width=7, ema_decay=0.5)
+    objective = run("comatch", reference, teacher=True, passes=4, **small)
+    assert len(store) > 16 and objective.momentum == 0.5
+    objective.first_pass = True
+    assert objective.momentum == 0.99
+
+
 def test_self_tuning():
     queues = [[] for _ in range(K)]
 

@@ -42,14 +42,14 @@ OF_MICRO_BATCHES = {
 DRAWN = {"sscl": ("prototypes", "similar.rows")}  # from mixes of images drawn within a micro-batch
 
 
-def make(name: str):
+def make(name: str, **more):
     """The objective of a method and step -> batch."""
     cls = find(name)
     if verb_of(name) == "pretrain":
         objective = pretraining_stand_in.make(name, **{k: v for k, v in SMALL.get(name, {}).items()})
         return objective, lambda step: pretraining_stand_in.batch_for(objective, 8, seed=step)
     lively = {k: v for k, v in {"tau": 0.3, "ramp": 0.2}.items() if k in hyperparameters(cls)}
-    arguments = {**lively, **SMALL.get(name, {})}
+    arguments = {**lively, **SMALL.get(name, {}), **more}
     if cls.tasks[0] == "classification":
         objective = finetuning_stand_in.build(name, **arguments)
         return objective, lambda step: finetuning_stand_in.make_batch(objective, step, B=8, M=16)
