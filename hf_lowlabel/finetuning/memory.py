@@ -130,16 +130,27 @@ class ClassQueue(Line):
     @property
     def filled(self) -> Tensor:
         """bool [K, length]: which places hold an embedding."""
-        return torch.arange(self.z.shape[1], device=self.z.device) < self.pushed[:, None]
+        return self.places(self.pushed)
 
-    @torch.no_grad()
+    def places(self, pushed: Tensor) -> Tensor:
+        """bool [K, length]: which places hold an embedding after so many of each class, int64 [K]."""
+        return torch.arange(self.z.shape[1], device=pushed.device) < pushed[:, None]
+
     def push(self, z: Tensor, label: Tensor) -> None:
         """Embeddings [M, width] of this rank with classes int64 [M]; those of all ranks go in, in order."""
+        table, pushed = self.joined(z, label)
+        self.z.copy_(table)
+        self.pushed.copy_(pushed)
+
+    @torch.no_grad()
+    def joined(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """(z [K, length, width], pushed [K]) as they would be with these in the queue."""
         z, label = all_gather(z), all_gather(label)
         fine, (num_classes, length, width) = finite_rows(z), self.z.shape
         mine = torch.zeros(len(z), num_classes, dtype=torch.int64, device=z.device)
         mine.scatter_(1, label[:, None], fine.long()[:, None])  # [M, K]
         before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]  # earlier ones of its class
         place = label * length + (self.pushed[label] + before) % length
-        write_(self.z.view(num_classes * length, width), place, z, fine)
-        self.pushed += mine.sum(0)
+        table = self.z.clone()
+        write_(table.view(num_classes * length, width), place, z, fine)
+        return table, self.pushed + mine.sum(0)

@@ -4,6 +4,9 @@ p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)     p~: rec
 unfold     q'_i  propto  q^w_i p^w_{y_i}
 aggregate  p'_c = alpha p^w_c + (1 - alpha) sum_{i: y_i = c} q^w_i
 L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', q(u_strong))
+
+The bank is the one before the step. While it is empty, p' = p^w and q' takes no part; the authors' code waits for the
+first pass over the unlabeled images to end, and has random vectors for labeled images that were not seen by then.
 """
 
 from __future__ import annotations
@@ -98,19 +101,20 @@ class SimMatch(FinetuneObjective):
                     self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"]
                 )
         with torch.no_grad():
-            bank, label = self.remember(labeled["index"], z_l, labeled["target"], t)
-            void = left_out(label >= 0)
+            bank, label, void = self.bank, self.label, left_out(self.label >= 0)
+            known = (label >= 0).any()
+            self.remember(labeled["index"], z_l, labeled["target"], t)
             p = logits_w.softmax(1)
             p = align(p, self.mean.update(p, t))  # [M, K]
             q = (products(z_w, bank) / self.temperature + void).softmax(1)  # [M, L]
             slot = label.clamp_min(0)
             unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
             aggregated = torch.zeros_like(p).index_add_(1, slot, q)  # missing ones have q = 0
-            target = self.alpha * p + (1 - self.alpha) * aggregated
+            target = torch.where(known, self.alpha * p + (1 - self.alpha) * aggregated, p)
             w = (target.amax(1) >= self.tau).float()
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
-        instance = F.cross_entropy(products(z_s, bank) / self.temperature + void, unfolded)
+        instance = torch.where(known, F.cross_entropy(products(z_s, bank) / self.temperature + void, unfolded), 0.0)
         return {
             "loss": supervised + self.lambda_u * consistency + self.lambda_in * instance,
             "supervised": supervised.detach(),
@@ -119,17 +123,14 @@ class SimMatch(FinetuneObjective):
             "mask_ratio": w.mean(),
         }
 
-    def remember(self, index: Tensor, z: Tensor, target: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """v <- norm(m v + (1 - m) z) for the step's labeled images; an image's first embedding is stored as it is.
-
-        Returns the bank [L, E] and its labels [L] with them."""
+    def remember(self, index: Tensor, z: Tensor, target: Tensor, t: float) -> None:
+        """v <- norm(m v + (1 - m) z) for the step's labeled images; an image's first embedding is stored as it is."""
         index, z, target = (all_gather(v) for v in self.so_far(t, index, z, target))
         fine, kept = finite_rows(z), self.bank_m * (self.label[index] >= 0).float()
         bank, label = self.bank.clone(), self.label.clone()
         write_(bank, index, F.normalize(torch.lerp(z, self.bank[index], kept[:, None]), dim=1), fine)
         write_(label, index, target, fine)
         self.later(bank=bank, label=label)
-        return bank, label
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

@@ -36,7 +36,7 @@ SMALL = {
 OF_MICRO_BATCHES = {
     "compares the images of a batch": "simclr vicreg exemplar s4l-exemplar less comatch mixmatch remixmatch sscl",
     "draws a number for each image": "pixpro-affine vat vat-entmin moam",
-    "is judged by the averages so far": "freematch softmatch adamatch simmatch",
+    "is judged by the averages so far": "freematch softmatch adamatch simmatch self-tuning",
     "takes a mean over the pixels that count": "cutmix classmix clmb unimatch unimatch-v2",
 }
 DRAWN = {"sscl": ("prototypes", "similar.rows")}  # from mixes of images drawn within a micro-batch
