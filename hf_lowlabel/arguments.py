@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 else:  # types that import torch and datasets are for type checkers alone
     AnyMethod = Data = Model = Any
 
-SCHEDULES = tuple("cosine fixmatch constant linear poly steps steps-late steps-moam steps-even steps-tuning".split())
+SCHEDULES = ("cosine", "fixmatch", "constant", "linear", "poly", "steps", "steps-late", "steps-moam", "steps-even")
+SCHEDULES += ("steps-tuning", "steps-eman", "steps-thirds", "steps-quarters", "adamatch")
 TUNING = dict(verb="finetune", trains=True, of_task=True)  # a way to finetune that only some tasks have
 HELD_OUT = dict(verb="finetune", draw=True)  # what a split manifest settles
 HERE = dict(may_change=True, private=True)  # where a run is and what becomes of it
@@ -157,7 +158,12 @@ class TrainingArguments:
         None, "images (finetune: labeled ones) per optimizer step, all processes", unit="images", min=1, trains=True
     )
     gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step", min=1, trains=True)
-    optimizer: str | None = setting(None, "optimizer", choices=("sgd", "lars", "adam", "adamw"), trains=True)
+    optimizer: str | None = setting(
+        None,
+        "optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one",
+        choices=("sgd", "momentum", "lars", "adam", "adamw"),
+        trains=True,
+    )
     learning_rate: float | None = setting(
         None, "learning rate; pretraining scales it by batch_size / 256", min=0, trains=True
     )

@@ -18,13 +18,57 @@ from .methods import Method
 IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
 
 
-class Objective(nn.Module, Method):
+class OncePerStep(nn.Module):
+    """A module whose buffers move once per optimizer step, however many micro-batches the step has.
+
+    A forward pass asks `so_far` for what the step has brought up to now, works out from it what the buffers become, may
+    use that at once, and hands it to `later`; `advance` makes it so. The state after a step is then that of one batch
+    of the same images. A step that is undone leaves nothing behind, and neither does a pass in eval mode.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._step: float | None = None
+        self._parts: list[tuple[Tensor, ...]] = []
+        self._next: dict = {}
+
+    @torch.compiler.disable
+    def so_far(self, t: float, *values: Tensor) -> tuple[Tensor, ...]:
+        """`values` [n, ...] behind those that earlier micro-batches of the step at progress t gave: [i n, ...] each."""
+        values = tuple(v.detach() for v in values)
+        if not self.training:
+            return values
+        if t != self._step:  # what is left of an earlier step belongs to one that was undone
+            self._step, self._parts = t, []
+        self._parts.append(values)
+        return values if len(self._parts) == 1 else tuple(torch.cat(v) for v in zip(*self._parts, strict=True))
+
+    @torch.compiler.disable
+    def later(self, **values) -> None:
+        """What `advance` will find, in place of what earlier micro-batches of the step left."""
+        if self.training:
+            self._next = values
+
+    def take(self) -> dict:
+        """What `later` was given last; the step is over."""
+        values, self._next, self._parts = self._next, {}, []
+        return values
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """The end of a step: buffers take the values that `later` was given under their names."""
+        for name, value in self.take().items():
+            getattr(self, name).copy_(value)
+
+
+class Objective(OncePerStep, Method):
     """One paper = one subclass. `forward` is the paper's loss; `after_step` is what happens once per optimizer step.
 
     `forward(batch, t)` takes a dict of tensors and `t`, the progress of training in [0, 1]; it returns a dict with
     "loss" (a differentiable scalar) and any number of detached scalars to log. It is called once per micro-batch, so
-    that DDP and autocast see one forward pass. State that must survive a resume is a registered buffer. Random numbers
-    come from torch's global generators, which the trainer seeds from (seed, step, rank) before every step.
+    that DDP and autocast see one forward pass. State that must survive a resume is a registered buffer, and moves once
+    per step (`OncePerStep`). Random numbers come from torch's global generators, which the trainer seeds from (seed,
+    step, rank) before every step.
 
     Class attributes name the paper, its settings and what it needs (`Method`); a class of one's own needs none of them.
     """
@@ -32,8 +76,17 @@ class Objective(nn.Module, Method):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         raise TypeError(f"{type(self).__name__} must define forward(batch, t)")
 
+    clips_each: ClassVar[bool] = False  # max_grad_norm holds for the gradient of each tensor, not for all together
+
+    def decay(self, t: float) -> float:
+        """Multiplier of the weight decay at progress t."""
+        return 1.0
+
     def after_step(self, t: float) -> None:
-        """Called once after every optimizer step: teachers follow, queues advance."""
+        """Called once after every optimizer step: memories take in what its batches brought; teachers follow."""
+        for module in self.modules():
+            if isinstance(module, OncePerStep):
+                module.advance()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -103,6 +156,7 @@ class FinetuneObjective(Objective):
         return min(self.ema_decay, (1 + self.updates) / (10 + self.updates))
 
     def after_step(self, t: float) -> None:
+        super().after_step(t)
         self.updates += 1
         if self.ema is not None:
             self.ema.update(self.model, self.momentum)

@@ -6,6 +6,7 @@
     1  rotation + VAT + entropy minimisation in one loss, weight averaging, 200 epochs over the labeled images
     2  pseudo-labels of all images, from five crops x four rotations of each; the same loss on them, from the weights of
        step 1, 18 epochs over all images
+       (tenfold drops of the learning rate after a third and two thirds)
     3  the labels alone: learning rate 5e-4, weight decay 3e-3, 20 epochs
 
 Expected on ImageNet with 10 % of the labels (table 2; ResNet-50 v2, four times as wide): top-5 / top-1 of 88.80 / 69.73
@@ -79,6 +80,7 @@ def main() -> None:
     two = finetune(
         **shared,
         **loss,
+        lr_scheduler_type="steps-thirds",
         model=str(one.folder),
         split=str(folder / "pseudo-labels.json"),
         max_steps=steps(second, len(beliefs), 128),
@@ -91,7 +93,8 @@ def main() -> None:
         split=str(one.folder / "split.json"),
         learning_rate=5e-4,
         weight_decay=3e-3,
-        lr_scheduler_type="steps",
+        optimizer="momentum",
+        lr_scheduler_type="steps-quarters",
         batch_size=128,
         max_steps=steps(third, args.num_labels, 128),
         output_dir=str(folder / "3-labels"),

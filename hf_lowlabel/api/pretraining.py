@@ -140,11 +140,13 @@ def pretrain(
         epochs: Length in passes over the unlabeled images instead of max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
         gradient_accumulation_steps: Micro-batches per optimizer step.
-        optimizer: Optimizer; sgd, lars, adam, adamw.
+        optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,
+            lars, adam, adamw.
         learning_rate: Learning rate; pretraining scales it by batch_size / 256.
         weight_decay: Weight decay; biases and normalisation weights take none.
         lr_scheduler_type: Learning rate over time; cosine, fixmatch, constant, linear, poly, steps,
-            steps-late, steps-moam, steps-even, steps-tuning.
+            steps-late, steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters,
+            adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
         head_lr: Learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1.
         max_grad_norm: Largest norm of the gradient; None: not clipped.

@@ -22,6 +22,11 @@ from .functional import frozen_statistics, predict
 from .presets import CIFAR, PRETRAINED
 from .weights import Ada, Rule
 
+# the flags of their semi_supervised/adamatch.py; 2^23 images in batches of 64
+AUTHORS = dict(
+    optimizer="momentum", unlabeled_ratio=3, weight_decay=1e-3, lr_scheduler_type="adamatch", max_steps=2**17
+)
+
 
 class AdaMatch(FixMatch):
     """FixMatch with alignment to the labeled images, a relative threshold and random logit interpolation.
@@ -36,7 +41,7 @@ class AdaMatch(FixMatch):
     tasks = ("classification",)
     rule_class = Ada
     defaults = {}
-    presets = {"cifar": dict(CIFAR, unlabeled_ratio=3, weight_decay=1e-3), "pretrained": PRETRAINED}
+    presets = {"cifar": {**CIFAR, **AUTHORS}, "pretrained": PRETRAINED}
 
     labeled_views = {"image": "weak", "strong": "strong"}
 

@@ -5,7 +5,8 @@
     r = share of pixels with max p'_m >= tau
 
 M selects the pixels of x_a that the teacher p' gives to half of its predicted classes, floor(n / 2) of n. The teacher
-labels the weak views, the student sees the strong ones (colour and blur), mixed.
+labels the weak views, the student sees the strong ones (colour and blur), mixed. As in the authors' code labeled and
+mixed images are two batches to BatchNorm. There colours and blur are drawn for a batch, here for each image.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from .pixels import check_pairs, cross_entropy, half_classes, partner, paste
 class ClassMix(FinetuneObjective):
     """Hard labels of the averaged network on images mixed by classes.
 
-    lambda_u: weight of the unlabeled loss. tau: confidence above which a pixel counts towards r. ema_decay: of the
-    teacher, whose BatchNorm has statistics of its own. As in the authors' code the student is evaluated.
+    lambda_u: weight of the unlabeled loss. tau: confidence above which a pixel counts towards r. colors: whether colour
+    and blur change in what is mixed (on VOC they do not). ema_decay: of the teacher, whose BatchNorm has statistics of
+    its own. As in the authors' code the student is evaluated.
     """
 
     paper = "Olsson et al., ClassMix"
@@ -33,7 +35,7 @@ class ClassMix(FinetuneObjective):
     tasks = ("segmentation",)
     # section 4 and the authors' configs/; there whole images of Cityscapes, neither scaled nor mirrored
     defaults = dict(
-        optimizer="sgd",
+        optimizer="momentum",
         learning_rate=2.5e-4,
         head_lr=10.0,
         batch_size=10,
@@ -42,7 +44,7 @@ class ClassMix(FinetuneObjective):
         lr_scheduler_type="poly",
     )
     presets = {
-        "voc": dict(batch_size=10, image_size=321, max_steps=40_000),
+        "voc": dict(batch_size=10, image_size=321, max_steps=40_000, method_args=dict(colors=False)),
         "cityscapes": dict(
             batch_size=2,
             stored_size=1024,
@@ -54,12 +56,22 @@ class ClassMix(FinetuneObjective):
         ),
     }
 
-    unlabeled_views = {"weak": "weak", "strong": "strong"}
+    unlabeled_views = {"weak": "weak", "strong": "classmix"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.968, ema_decay: float = 0.99):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: float = 1.0,
+        tau: float = 0.968,
+        colors: bool = True,
+        ema_decay: float = 0.99,
+    ):
         check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
         self.lambda_u, self.tau = lambda_u, tau
+        if not colors:
+            self.unlabeled_views = {"weak": "weak", "strong": "weak"}
 
     @property
     def evaluated(self) -> nn.Module:
@@ -75,7 +87,7 @@ class ClassMix(FinetuneObjective):
             mask = half_classes(unlabeled["key"], labels, p.shape[1], valid)
             target, counted, sure = (paste(mask, v, partner(v)) for v in (labels, valid, confidence))
             r = all_mean((sure >= self.tau).float().mean())
-        logits_l, logits_m = predict(self.model, labeled["image"], paste(mask, x, partner(x)))
+        (logits_l,), (logits_m,) = (predict(self.model, v) for v in (labeled["image"], paste(mask, x, partner(x))))
         supervised = cross_entropy(logits_l, labeled["target"])
         consistency = r * (F.cross_entropy(logits_m, target, reduction="none") * counted).mean()
         return {

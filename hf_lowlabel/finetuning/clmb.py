@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather, world
-from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, cosine_momentum, mlp
+from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, Objective, cosine_momentum, mlp
 from ..views.counter_rng import keyed
 from .functional import check_average, entropy, sigmoid_rampup
 from .pixels import check_pairs, cross_entropy, half_classes, masked_mean, partner, paste
@@ -54,7 +54,8 @@ class CLMB(FinetuneObjective):
     features kept for each class. fresh: of them, how many a step may replace. samples: pixels of a class that a step
     contrasts, drawn at random. width: of the projected features. tau: see above. ramp: share of training over which the
     pseudo-labels' weight rises; the contrast starts at its end. mix: chance that a strong view is mixed by ClassMix,
-    after the ramp. ema_decay: of the teacher at the start; it rises to 1. As in the authors' code the student is
+    after the ramp: by floor(n / 2) + 1 of its n classes. background: class 0 is not pasted where an image has others
+    (VOC). ema_decay: of the teacher at the start; it rises to 1. As in the authors' code the student is
     evaluated.
     """
 
@@ -64,7 +65,7 @@ class CLMB(FinetuneObjective):
     tasks = ("segmentation",)
     # the authors' configs/
     defaults = dict(
-        optimizer="sgd",
+        optimizer="momentum",
         learning_rate=2e-4,
         batch_size=10,
         unlabeled_ratio=1,
@@ -72,7 +73,12 @@ class CLMB(FinetuneObjective):
         lr_scheduler_type="poly",
     )
 
-    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
+    presets = {
+        "voc": dict(batch_size=14, image_size=321, max_steps=150_000, method_args=dict(background=True)),
+        "cityscapes": dict(batch_size=5, image_size=512, max_steps=150_000),
+    }
+
+    unlabeled_views = {"weak": "weak", "strong": "clmb", "strong2": "clmb"}
 
     def __init__(
         self,
@@ -89,10 +95,12 @@ class CLMB(FinetuneObjective):
         tau: float = 0.95,
         ramp: float = 0.02,
         mix: float = 0.75,
+        background: bool = False,
         ema_decay: float = 0.995,
     ):
         check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
+        self.background = background
         self.lambda_c, self.lambda_e, self.power, self.tau = lambda_c, lambda_e, power, tau
         self.classes, self.fresh, self.samples, self.ramp, self.mix = num_classes, fresh, samples, ramp, mix
         self.projector, self.predictor = mlp(model.num_features, width, width), mlp(width, width, width)
@@ -115,19 +123,21 @@ class CLMB(FinetuneObjective):
             teacher = self.ema.module
             features = teacher.features(torch.cat([x_l, x_w]))
             p = teacher.classify(features, size).float().softmax(1)
+            memory = self.memory, self.filled
             if t >= self.ramp / 2:
-                self.remember(features[:n], p[:n], y_l, labeled["key"])
+                memory = self.remember(features[:n], p[:n], y_l, labeled["key"], t)
             confidence, label = p[n:].max(1)  # [M, H, W]
             label = label.masked_fill(~unlabeled["valid"], IGNORE_INDEX)
         views = [self.mixed(unlabeled[k], label, confidence, key, t) for k, key in zip(("strong", "strong2"), keys)]
         x_s, y_s, sure = (torch.cat(v) for v in zip(*views))
 
-        features = self.model.features(torch.cat([x_l, x_s]))
-        logits_l, logits_s = self.model.classify(features, size).float().split([n, len(x_s)])
+        features_l, features_s = self.model.features(x_l), self.model.features(x_s)  # two batches to BatchNorm
+        logits_l, logits_s = (self.model.classify(f, size).float() for f in (features_l, features_s))
         known = y_s != IGNORE_INDEX
         pseudo = masked_mean(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
         uncertainty = masked_mean(entropy(logits_s), known) / math.log(self.classes)
-        contrast = self.contrast(features[:n], y_l, labeled["key"]) + self.contrast(features[n:], y_s, torch.cat(keys))
+        both = (features_l, y_l, labeled["key"]), (features_s, y_s, torch.cat(keys))
+        contrast = sum(self.contrast(*part, *memory) for part in both)
         supervised = cross_entropy(logits_l, y_l)
         unsupervised = sigmoid_rampup(t, self.ramp) * pseudo + self.lambda_e * uncertainty
         return {
@@ -139,6 +149,7 @@ class CLMB(FinetuneObjective):
         }
 
     def after_step(self, t: float) -> None:
+        Objective.after_step(self, t)
         self.updates += 1
         m = min(cosine_momentum(self.ema_decay, t), (1 + self.updates) / (10 + self.updates))  # as in BYOL
         self.ema.update(self.model, m)
@@ -150,19 +161,19 @@ class CLMB(FinetuneObjective):
         """A strong view, its labels and their confidence; mixed by half of an image's classes with chance `mix`."""
         chance = self.mix * (t >= self.ramp)
         known = label != IGNORE_INDEX
-        mask = half_classes(key, label.clamp(min=0), self.classes, known)
+        mask = half_classes(key, label.clamp(min=0), self.classes, known, more=1, background=self.background)
         whole = keyed(key, "mix", 1)[:, 0] >= chance
         mask = mask | whole[:, None, None]
         return tuple(paste(mask, v, partner(v)) for v in (x, label, confidence))
 
-    def contrast(self, features: Tensor, labels: Tensor, key: Tensor) -> Tensor:
-        """C: features [n, D, h, w], labels [n, H, W]."""
+    def contrast(self, features: Tensor, labels: Tensor, key: Tensor, memory: Tensor, filled: Tensor) -> Tensor:
+        """C: features [n, D, h, w], labels [n, H, W], memory [K, Q, width] whose first `filled` [K] rows are there."""
         z, used = self.sample(features, to_grid(labels, features, self.model.divisor), key)  # [K, S, D], [K, S]
         z = F.normalize(self.predictor(self.projector(z.flatten(0, 1))).float(), dim=1).view(*used.shape, -1)
-        held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
+        held = torch.arange(memory.shape[1], device=z.device) < filled[:, None]
         means = [
             weighted_mean(a, f(a.detach(), u), u)
-            for f, a, u in ((self.attention, z, used), (self.memory_attention, F.normalize(self.memory, dim=2), held))
+            for f, a, u in ((self.attention, z, used), (self.memory_attention, F.normalize(memory, dim=2), held))
         ]
         counted = (used.sum(1) > 1) & (held.sum(1) > 1)  # [K]
         return torch.where(counted, 1 - (means[0] * means[1]).sum(1), 0.0).sum() / self.classes
@@ -180,11 +191,15 @@ class CLMB(FinetuneObjective):
             z = z.gather(1, index[..., None].expand(-1, -1, z.shape[2]))
         return z, chance >= 0
 
-    def remember(self, features: Tensor, p: Tensor, labels: Tensor, key: Tensor) -> None:
-        """The memory takes in, of the labeled pixels the teacher is sure and right about, those of largest S'_c."""
+    def remember(self, features: Tensor, p: Tensor, labels: Tensor, key: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """The memory takes in, of the labeled pixels the teacher is sure and right about, those of largest S'_c.
+
+        Returns it, and how many features of each class it has, with those of the step at progress t.
+        """
         confidence, predicted = p.max(1)
         right = (predicted == labels) & (confidence > self.tau)
         labels = to_grid(labels.masked_fill(~right, IGNORE_INDEX), features, self.model.divisor)
+        features, labels, key = self.so_far(t, features, labels, key)
         z, used = self.sample(features, labels, key)
         z = self.teacher_projector(z.flatten(0, 1)).float().view(*used.shape, -1)  # [K, S, width]
         score = self.memory_attention(F.normalize(z, dim=2), used).masked_fill(~used, -1.0)
@@ -193,8 +208,10 @@ class CLMB(FinetuneObjective):
         held = torch.arange(self.memory.shape[1], device=z.device) < self.filled[:, None]
         rows = torch.cat([new, self.memory], 1)  # newest first
         order = torch.cat([~is_new, ~held], 1).byte().argsort(dim=1, stable=True)[:, : self.memory.shape[1]]
-        self.memory.copy_(rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2])))
-        self.filled.copy_((self.filled + is_new.sum(1).long()).clamp(max=self.memory.shape[1]))
+        memory = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2]))
+        filled = (self.filled + is_new.sum(1).long()).clamp(max=self.memory.shape[1])
+        self.later(memory=memory, filled=filled)
+        return memory, filled
 
 
 def weighted_mean(z: Tensor, score: Tensor, used: Tensor) -> Tensor:

@@ -24,8 +24,12 @@ class CutMixSeg(FinetuneObjective):
     """Agreement with the averaged network's predictions on images mixed by rectangles.
 
     lambda_u: weight of the agreement. tau: confidence from which a pixel counts towards r. area: share of the image
-    that the rectangle covers. ema_decay: m, the share of the teacher kept per step, BatchNorm statistics included; the
+    that the rectangle covers. colors: whether the student sees changed colours and the teacher not, as in the authors'
+    scripts for photos. ema_decay: m, the share of the teacher kept per step, BatchNorm statistics included; the
     teacher runs in eval mode and is evaluated.
+
+    Not as in the authors' script for ISIC, which turns images by up to 45 degrees and mirrors them upside down: views
+    with masks are scaled, cut out and mirrored left to right alone.
     """
 
     paper = "French et al., Semi-supervised semantic segmentation needs strong, varied perturbations"
@@ -34,19 +38,50 @@ class CutMixSeg(FinetuneObjective):
     tasks = ("segmentation",)
     defaults = dict(CUTMIX, batch_size=10, learning_rate=1e-4, max_steps=10_000)
     presets = {
-        "voc": dict(CUTMIX, batch_size=20, image_size=321),
-        "cityscapes": dict(CUTMIX, batch_size=8, stored_size=1024, image_size=512, image_height=256),
-        "isic": dict(CUTMIX, batch_size=10, image_size=224),  # French et al., section 4.3
+        "voc": dict(CUTMIX, freeze_norm=True, batch_size=20, image_size=321, method_args=dict(colors=True)),
+        "cityscapes": dict(
+            CUTMIX,
+            freeze_norm=True,
+            batch_size=8,
+            stored_size=1024,
+            image_size=512,
+            image_height=256,
+            scale=[1.0, 1.0],
+            method_args=dict(colors=True),
+        ),
+        # French et al., section 4.3, and their script
+        "isic": dict(
+            optimizer="momentum",
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            lr_scheduler_type="poly",
+            unlabeled_ratio=1,
+            batch_size=10,
+            image_size=224,
+            scale=[1 / 1.1, 1.1],
+            method_args=dict(colors=True),
+            max_steps=40_000,
+        ),
     }
 
     unlabeled_views = {"weak": "weak"}
 
     def __init__(
-        self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.97, area: float = 0.5, ema_decay: float = 0.99
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: float = 1.0,
+        tau: float = 0.97,
+        area: float = 0.5,
+        colors: bool = False,
+        ema_decay: float = 0.99,
     ):
         check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
         self.lambda_u, self.tau, self.area = lambda_u, tau, area
+        self.student = "strong" if colors else "weak"  # view that is mixed for the student
+        if colors:
+            self.unlabeled_views = {"weak": "weak", "strong": "cutmix"}
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, (x, valid, key) = batch["labeled"], (batch["unlabeled"][k] for k in ("weak", "valid", "key"))
@@ -56,6 +91,7 @@ class CutMixSeg(FinetuneObjective):
             p = self.ema(x).logits.float().softmax(1)  # [M, K, H, W]
             target, counted = paste(box, p, partner(p)), paste(box, valid, partner(valid))
             r = all_mean((target.amax(1) >= self.tau).float().mean())
+        x = batch["unlabeled"][self.student]
         logits_l, logits_m = predict(self.model, labeled["image"], paste(box, x, partner(x)))
         supervised = cross_entropy(logits_l, labeled["target"])
         difference = (logits_m.softmax(1) - target).square().sum(1)  # [M, H, W], sum over classes

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .fixmatch import FixMatch
 from .functional import check_average, predict
-from .presets import CIFAR, IMAGENET, PRETRAINED
+from .presets import CIFAR, EMAN_IMAGENET, PRETRAINED
 from .weights import Rule
 
 
@@ -27,7 +27,7 @@ class FixMatchEMAN(FixMatch):
     presets = {
         "cifar": CIFAR,
         "pretrained": PRETRAINED,
-        "imagenet": dict(IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0)),
+        "imagenet": dict(EMAN_IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0)),
     }
 
     ema_buffers = "ema"

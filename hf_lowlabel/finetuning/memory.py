@@ -1,21 +1,23 @@
 """What methods remember between steps: averages, tables by image, queues. All of it buffers, equal on all ranks.
 
-Nothing here waits for the device or loops over the pool, and a value that is not finite is never stored: modules with
-a large memory say so in `unguarded`, which names the buffers ("" for all) that need no copy for the case of a bad step.
+They move at the end of an optimizer step, by all its images at once (`OncePerStep`). Nothing here waits for the device
+or loops over the pool, and a value that is not finite is never stored: modules with a large memory say so in
+`unguarded`, which names the buffers ("" for all) that need no copy for the case of a bad step.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..distributed import all_gather, all_mean
+from ..objective import OncePerStep
 
 
 @torch.no_grad()
-def follow_(average: Tensor, value: Tensor, m: float) -> None:
-    """average <- m average + (1 - m) value, in place."""
-    average.lerp_(torch.where(value.isfinite().all(), value, average), 1 - m)
+def follow(average: Tensor, value: Tensor, m: float) -> Tensor:
+    """m average + (1 - m) value; the average as it was where the value is not finite."""
+    return average.lerp(torch.where(value.isfinite().all(), value, average), 1 - m)
 
 
 @torch.no_grad()
@@ -45,26 +47,47 @@ def finite_rows(x: Tensor) -> Tensor:
     return x.isfinite().flatten(1).all(1)
 
 
-class RunningMean(nn.Module):
-    """The mean of the last `length` batches' means of [M, width] over all ranks."""
+class RunningMean(OncePerStep):
+    """The mean of the means [width] of the last `length` steps' rows, over all ranks.
 
-    def __init__(self, length: int, width: int):
+    first: what steps before the first one are taken to have brought; None: only those that were count.
+    """
+
+    def __init__(self, length: int, width: int, first: float | None = None):
         super().__init__()
-        self.register_buffer("rows", torch.zeros(length, width))
-        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("rows", torch.full((length, width), first or 0.0))
+        self.register_buffer("pushed", torch.tensor(0 if first is None else length))
 
     @torch.no_grad()
-    def update(self, p: Tensor) -> Tensor:
-        """Takes the batch in and returns the mean with it: [width]."""
-        mean = all_mean(p.mean(0))
-        fine = mean.isfinite().all()
-        at = (self.pushed % len(self.rows)).view(1)
-        self.rows[at] = torch.where(fine, mean, self.rows[at])
-        self.pushed += fine
-        return self.rows.sum(0) / self.pushed.clamp(1, len(self.rows))
+    def update(self, p: Tensor, t: float) -> Tensor:
+        """The mean [width] with p [M, width, ...] of a batch at progress t, and with what its step brought before."""
+        (p,) = self.so_far(t, p)
+        mean = all_mean(p.mean((0, *range(2, p.dim()))))
+        fine, rows = mean.isfinite().all(), self.rows.clone()
+        at = (self.pushed % len(rows)).view(1)
+        rows[at] = torch.where(fine, mean, rows[at])
+        pushed = self.pushed + fine
+        self.later(rows=rows, pushed=pushed)
+        return rows.sum(0) / pushed.clamp(1, len(rows))
 
 
-class Queue(nn.Module):
+class Line(OncePerStep):
+    """What is pushed at the end of a step. `push` takes the rows of one part."""
+
+    def push(self, *rows: Tensor) -> None:
+        raise TypeError(f"{type(self).__name__} must define push(*rows)")
+
+    def wait(self, t: float, *parts: tuple[Tensor, ...]) -> None:
+        """Parts of a batch, such as (z, p) of unlabeled and (z, p) of labeled images, to be pushed in this order."""
+        flat, width = self.so_far(t, *(v for part in parts for v in part)), len(parts[0])
+        self.later(parts=[flat[i : i + width] for i in range(0, len(flat), width)])
+
+    def advance(self) -> None:
+        for part in self.take().get("parts", ()):
+            self.push(*part)
+
+
+class Queue(Line):
     """The last `length` rows of every table, first in first out: Queue(4096, z=128) holds `z` [4096, 128]."""
 
     unguarded = ("",)  # a bad step cannot harm them, and they are too large to copy in every step
@@ -82,9 +105,9 @@ class Queue(nn.Module):
         return torch.arange(self.length, device=self.pushed.device) < self.pushed
 
     @torch.no_grad()
-    def push(self, **rows: Tensor) -> None:
-        """rows [M, width] of this rank under their tables' names; those of all ranks go in."""
-        new = {name: all_gather(rows[name]) for name in self.names}
+    def push(self, *rows: Tensor) -> None:
+        """Rows [M, width] of this rank, in the order of the tables; those of all ranks go in."""
+        new = {name: all_gather(v) for name, v in zip(self.names, rows, strict=True)}
         count = len(new[self.names[0]])
         at = (self.pushed + torch.arange(count, device=self.pushed.device))[-self.length :] % self.length
         fine = torch.stack([finite_rows(v[-self.length :]) for v in new.values()]).all(0)[:, None]
@@ -94,7 +117,7 @@ class Queue(nn.Module):
         self.pushed += count
 
 
-class ClassQueue(nn.Module):
+class ClassQueue(Line):
     """The last `length` embeddings of every class: `z` [K, length, width], first in first out within a class."""
 
     unguarded = ("",)
@@ -107,16 +130,27 @@ class ClassQueue(nn.Module):
     @property
     def filled(self) -> Tensor:
         """bool [K, length]: which places hold an embedding."""
-        return torch.arange(self.z.shape[1], device=self.z.device) < self.pushed[:, None]
+        return self.places(self.pushed)
 
-    @torch.no_grad()
+    def places(self, pushed: Tensor) -> Tensor:
+        """bool [K, length]: which places hold an embedding after so many of each class, int64 [K]."""
+        return torch.arange(self.z.shape[1], device=pushed.device) < pushed[:, None]
+
     def push(self, z: Tensor, label: Tensor) -> None:
         """Embeddings [M, width] of this rank with classes int64 [M]; those of all ranks go in, in order."""
+        table, pushed = self.joined(z, label)
+        self.z.copy_(table)
+        self.pushed.copy_(pushed)
+
+    @torch.no_grad()
+    def joined(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """(z [K, length, width], pushed [K]) as they would be with these in the queue."""
         z, label = all_gather(z), all_gather(label)
         fine, (num_classes, length, width) = finite_rows(z), self.z.shape
         mine = torch.zeros(len(z), num_classes, dtype=torch.int64, device=z.device)
         mine.scatter_(1, label[:, None], fine.long()[:, None])  # [M, K]
         before = (mine.cumsum(0) - mine).gather(1, label[:, None])[:, 0]  # earlier ones of its class
         place = label * length + (self.pushed[label] + before) % length
-        write_(self.z.view(num_classes * length, width), place, z, fine)
-        self.pushed += mine.sum(0)
+        table = self.z.clone()
+        write_(table.view(num_classes * length, width), place, z, fine)
+        return table, self.pushed + mine.sum(0)

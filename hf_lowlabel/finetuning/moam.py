@@ -33,6 +33,7 @@ class MOAM(FinetuneObjective):
     # section 5
     presets = {
         "imagenet-10": dict(
+            optimizer="momentum",
             learning_rate=0.1,
             batch_size=128,
             unlabeled_ratio=1,

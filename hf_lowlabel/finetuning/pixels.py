@@ -28,6 +28,22 @@ def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) 
     return masked_mean(loss, target != IGNORE_INDEX)
 
 
+def hard_cross_entropy(logits: Tensor, target: Tensor, tau: float, least: int) -> Tensor:
+    """Cross-entropy of the hard pixels alone: those with p(target) <= tau, and at least the `least` hardest.
+
+    Online hard example mining, as UniMatch's authors have it (util/ohem.py): where fewer than `least` pixels of the
+    batch have a target, all of them count. The pixels are those of one process.
+    """
+    known = target != IGNORE_INDEX
+    with torch.no_grad():
+        p = logits.softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0].masked_fill(~known, 1.0)  # [M, H, W]
+        ranked = p.flatten().sort().values
+        threshold = ranked[min(len(ranked), least) - 1].clamp(min=tau)
+        few = known.sum() < least
+    hard = known & ((p <= threshold) | few)
+    return masked_mean(F.cross_entropy(logits, target, reduction="none"), hard)
+
+
 def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean of `values` where `valid`, on all ranks together; 0 where nothing is. None: everything is valid."""
     if valid is None:
@@ -57,18 +73,24 @@ def box_mask(top: Tensor, left: Tensor, high: Tensor, wide: Tensor, size: tuple[
     return inside_y[:, :, None] & inside_x[:, None, :]
 
 
-def half_classes(key: Tensor, labels: Tensor, classes: int, valid: Tensor | None = None) -> Tensor:
+def half_classes(
+    key: Tensor, labels: Tensor, classes: int, valid: Tensor | None = None, *, more: int = 0, background: bool = False
+) -> Tensor:
     """bool [M, H, W], true at the pixels of half of the classes an image has (floor(n / 2) of n), drawn at random.
 
-    Pixels that are not valid belong to no class.
+    Pixels that are not valid belong to no class. more: classes taken beside the half. background: class 0 is none of
+    them, and is not counted, where an image has others.
     """
     flat = labels.flatten(1)  # [M, H W]
     counted = torch.ones_like(flat) if valid is None else valid.flatten(1).long()
     present = torch.zeros(len(labels), classes, dtype=torch.long, device=labels.device)
     present = present.scatter_add_(1, flat, counted) > 0  # [M, K]
+    if background:
+        present[:, 0] &= present.sum(1) == 1
     chance = keyed(key, "classes", classes).masked_fill(~present, -1.0)
     place = chance.argsort(1, descending=True).argsort(1)  # 0 is the first to be taken
-    chosen = place < present.sum(1, keepdim=True) // 2  # [M, K]
+    chosen = place < present.sum(1, keepdim=True) // 2 + more  # [M, K]
+    chosen = chosen & present
     taken = chosen.gather(1, flat).view(labels.shape)
     return taken if valid is None else taken & valid
 

@@ -72,7 +72,7 @@ class ReMixMatch(FinetuneObjective):
         with torch.no_grad(), frozen_statistics(self.model):
             p = predict(self.model, u["weak"])[0].softmax(1)  # [M, K]
             y = F.one_hot(target, p.shape[1]).to(p)  # [B, K]
-            q = sharpen(align(p, self.expected.update(p), self.marginal.update(y)), self.temperature)
+            q = sharpen(align(p, self.expected.update(p, t), self.marginal.update(y, t)), self.temperature)
         mixed, y = mixup(torch.cat([x_l, u["strong"], u["strong2"], u["weak"]]), torch.cat([y, q, q, q]), self.alpha)
         quarters = torch.randint(4, (len(q),), device=q.device)
         x = torch.cat([mixed, u["strong"], rotate(u["strong"], quarters)])

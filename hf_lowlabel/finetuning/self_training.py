@@ -73,7 +73,7 @@ class SelfTraining(FinetuneObjective):
         w = (q.sum(1) > 0).float() / self.kept
         supervised = F.cross_entropy(logits_l, labeled["target"])
         pseudo = (w * F.cross_entropy(logits_u, q, reduction="none")).mean()
-        agreement, known = self.previous.consistency(unlabeled["index"], logits_u, w)
+        agreement, known = self.previous.consistency(t, unlabeled["index"], logits_u, w)
         return {
             "loss": self.lambda_l * supervised + self.lambda_u * ((1 - self.share) * pseudo + self.share * agreement),
             "supervised": supervised.detach(),

@@ -4,7 +4,8 @@
     L_PGC(x, c) = - 1 / (D + 1) sum_{k in P} log [exp(q . k / T) / (exp(q . k_0 / T) + sum_{all groups} exp(q . k / T))]
 
 q = z(x), k_0 = z'(x') of another view by the averaged encoder, P: k_0 and the keys of group c; a group is the last D
-keys whose image had that (pseudo-)label. A wrong pseudo-label costs little, as all groups share the denominator.
+keys whose image had that (pseudo-)label. A wrong pseudo-label costs little, as all groups share the denominator. As in
+the authors' code unlabeled images meet groups that hold the labeled keys of their step already.
 """
 
 from __future__ import annotations
@@ -72,10 +73,11 @@ class SelfTuning(FinetuneObjective):
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["strong2"], u["strong2"])
         y, pseudo = labeled["target"], logits_u.argmax(1)
         supervised = F.cross_entropy(logits_l, y)
-        keys, filled = self.groups.z.clone(), self.groups.filled  # the graph keeps these keys
-        pgc_l, pgc_u = (self.contrast(q, k, c, keys, filled) for q, k, c in ((q_l, k_l, y), (q_u, k_u, pseudo)))
-        self.groups.push(k_l, y)
-        self.groups.push(k_u, pseudo)
+        pgc_l = self.contrast(q_l, k_l, y, self.groups.z, self.groups.filled)
+        known = self.groups.so_far(t, k_l, y, k_u, pseudo)
+        self.groups.later(parts=[known[:2], known[2:]])
+        keys, pushed = self.groups.joined(*known[:2])
+        pgc_u = self.contrast(q_u, k_u, pseudo, keys, self.groups.places(pushed))
         return {
             "loss": supervised + self.lambda_l * pgc_l + self.lambda_u * pgc_u,
             "supervised": supervised.detach(),

@@ -4,6 +4,9 @@ p^w = norm(p(u_weak) / p~),   q^w_i = softmax_i(z(u_weak) . v_i / T)     p~: rec
 unfold     q'_i  propto  q^w_i p^w_{y_i}
 aggregate  p'_c = alpha p^w_c + (1 - alpha) sum_{i: y_i = c} q^w_i
 L = H(y, p(x_l)) + lambda_u mean 1[max p' >= tau] H(p', p(u_strong)) + lambda_in mean H(q', q(u_strong))
+
+The bank is the one before the step. While it is empty, p' = p^w and q' takes no part; the authors' code waits for the
+first pass over the unlabeled images to end, and has random vectors for labeled images that were not seen by then.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from ..distributed import all_gather
 from ..objective import EMA, FinetuneObjective
 from .functional import align, check_average, embed, has_batchnorm, label_weak, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
-from .presets import CIFAR, IMAGENET, PRETRAINED
+from .presets import CIFAR, EMAN_IMAGENET, PRETRAINED
 
 
 class SimMatch(FinetuneObjective):
@@ -38,7 +41,15 @@ class SimMatch(FinetuneObjective):
     presets = {
         "cifar": CIFAR,
         "pretrained": PRETRAINED,
-        "imagenet": dict(IMAGENET, method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1, bank_m=0.0)),
+        # their script/train.sh, which is EMAN's with other steps
+        "imagenet": dict(
+            EMAN_IMAGENET,
+            optimizer="sgd",
+            lr_scheduler_type="cosine",
+            warmup_ratio=0.0125,
+            epochs=400,
+            method_args=dict(tau=0.7, lambda_u=10.0, lambda_in=5.0, teacher=1, bank_m=0.0),
+        ),
     }
 
     unguarded = ("bank", "label")
@@ -90,19 +101,20 @@ class SimMatch(FinetuneObjective):
                     self.ema.module, self.teacher_projector.module, labeled["image"], u["weak"]
                 )
         with torch.no_grad():
-            self.remember(labeled["index"], z_l, labeled["target"])
-            bank, void = self.bank.clone(), left_out(self.label >= 0)  # the graph keeps this bank
+            bank, label, void = self.bank, self.label, left_out(self.label >= 0)
+            known = (label >= 0).any()
+            self.remember(labeled["index"], z_l, labeled["target"], t)
             p = logits_w.softmax(1)
-            p = align(p, self.mean.update(p))  # [M, K]
+            p = align(p, self.mean.update(p, t))  # [M, K]
             q = (products(z_w, bank) / self.temperature + void).softmax(1)  # [M, L]
-            slot = self.label.clamp_min(0)
+            slot = label.clamp_min(0)
             unfolded = F.normalize(q * p[:, slot], p=1, dim=1)
             aggregated = torch.zeros_like(p).index_add_(1, slot, q)  # missing ones have q = 0
-            target = self.alpha * p + (1 - self.alpha) * aggregated
+            target = torch.where(known, self.alpha * p + (1 - self.alpha) * aggregated, p)
             w = (target.amax(1) >= self.tau).float()
         supervised = F.cross_entropy(logits_l, labeled["target"])
         consistency = (w * F.cross_entropy(logits_s, target, reduction="none")).mean()
-        instance = F.cross_entropy(products(z_s, bank) / self.temperature + void, unfolded)
+        instance = torch.where(known, F.cross_entropy(products(z_s, bank) / self.temperature + void, unfolded), 0.0)
         return {
             "loss": supervised + self.lambda_u * consistency + self.lambda_in * instance,
             "supervised": supervised.detach(),
@@ -111,12 +123,14 @@ class SimMatch(FinetuneObjective):
             "mask_ratio": w.mean(),
         }
 
-    def remember(self, index: Tensor, z: Tensor, target: Tensor) -> None:
-        """v <- norm(m v + (1 - m) z) for the batch's labeled images; an image's first embedding is stored as it is."""
-        index, z, target = all_gather(index), all_gather(z), all_gather(target)
+    def remember(self, index: Tensor, z: Tensor, target: Tensor, t: float) -> None:
+        """v <- norm(m v + (1 - m) z) for the step's labeled images; an image's first embedding is stored as it is."""
+        index, z, target = (all_gather(v) for v in self.so_far(t, index, z, target))
         fine, kept = finite_rows(z), self.bank_m * (self.label[index] >= 0).float()
-        write_(self.bank, index, F.normalize(torch.lerp(z, self.bank[index], kept[:, None]), dim=1), fine)
-        write_(self.label, index, target, fine)
+        bank, label = self.bank.clone(), self.label.clone()
+        write_(bank, index, F.normalize(torch.lerp(z, self.bank[index], kept[:, None]), dim=1), fine)
+        write_(label, index, target, fine)
+        self.later(bank=bank, label=label)
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather
 from ..objective import EMA, FinetuneObjective
 from .functional import beta, check_average, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
-from .memory import ClassQueue, Queue, RunningMean, follow_, left_out
+from .memory import ClassQueue, Queue, RunningMean, follow, left_out
 
 
 class SsCL(FinetuneObjective):
@@ -100,16 +100,16 @@ class SsCL(FinetuneObjective):
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
             p = logits_w.softmax(1)
             c = p.argmax(1)
-            self.refine(labeled["image"], y, v_l, u["weak"], c)
-            cosine = products(v_w, F.normalize(self.prototypes, dim=1))  # [M, K]
-            p = F.normalize(p * self.similar.update((self.gamma * cosine).softmax(1)), p=1, dim=1)
+            prototypes = self.refine(labeled["image"], y, v_l, u["weak"], c, t)
+            cosine = products(v_w, F.normalize(prototypes, dim=1))  # [M, K]
+            p = F.normalize(p * self.similar.update((self.gamma * cosine).softmax(1), t), p=1, dim=1)
             w = (p.amax(1) >= self.tau).float()
             paced = cosine.gather(1, c[:, None]).clamp_min(0)  # alpha_p [M, 1]
         supervised = F.cross_entropy(logits_l, y)
         pseudo = (w * F.cross_entropy(logits_s, p, reduction="none")).mean()
         contrast = self.contrast(v_s, k_u, c, paced).mean()
-        self.negatives.push(z=k_u)
-        self.labeled.push(k_l, y)
+        self.negatives.wait(t, (k_u,))
+        self.labeled.wait(t, (k_l, y))
         return {
             "loss": supervised + self.lambda_u * pseudo + self.lambda_ctr * contrast,
             "supervised": supervised.detach(),
@@ -120,14 +120,14 @@ class SsCL(FinetuneObjective):
 
     def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:
         """L_ctr of every image, in its third form: v, own [M, E], c [M], paced [M, 1] -> [M]."""
-        s_n = products(v, self.negatives.z.clone()) + left_out(self.negatives.filled)  # [M, Q]
+        s_n = products(v, self.negatives.z) + left_out(self.negatives.filled)  # [M, Q]
         s_p = (self.labeled.z[c] * v[:, None]).sum(2)  # [M, P]
         pulls = -self.gamma * paced * s_p + left_out(self.labeled.filled[c])
         pulls = torch.cat([-self.gamma * (v * own).sum(1, keepdim=True), pulls], 1)
         return F.softplus((self.gamma * (s_n + self.margin)).logsumexp(1) + pulls.logsumexp(1))
 
-    def refine(self, x: Tensor, y: Tensor, v: Tensor, u: Tensor, c: Tensor) -> None:
-        """Prototypes follow labeled images and their mixes with a random unlabeled image of the same class."""
+    def refine(self, x: Tensor, y: Tensor, v: Tensor, u: Tensor, c: Tensor, t: float) -> Tensor:
+        """Prototypes follow labeled images and their mixes with a random unlabeled image of the same class: [K, E]."""
         same = y[:, None] == c[None]  # [B, M]
         partner = (torch.rand(same.shape, device=x.device) * same).argmax(1)
         share = beta(len(x), self.alpha, x).view(-1, 1, 1, 1)
@@ -136,12 +136,13 @@ class SsCL(FinetuneObjective):
         member = F.one_hot(y, len(self.prototypes)).to(v)  # [B, K]
         mix = member * same.any(1, keepdim=True)
         sums, counts = products(member.T, v.T) + products(mix.T, mixed.T), (member + mix).sum(0)
-        sums, counts = all_gather(sums[None]).sum(0), all_gather(counts[None]).sum(0)
+        sums, counts = (all_gather(v).sum(0) for v in self.so_far(t, sums[None], counts[None]))
         fresh = F.normalize(sums, dim=1)
         fresh = torch.where(counts[:, None] > 0, fresh, self.prototypes)
         first = self.prototypes.abs().sum(1, keepdim=True) == 0
-        self.prototypes.copy_(torch.where(first, fresh, self.prototypes))
-        follow_(self.prototypes, fresh, self.prototype_m)
+        prototypes = follow(torch.where(first, fresh, self.prototypes), fresh, self.prototype_m)
+        self.later(prototypes=prototypes)
+        return prototypes
 
     def after_step(self, t: float) -> None:
         super().after_step(t)

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..objective import FinetuneObjective
+from ..objective import FinetuneObjective, OncePerStep
 from .functional import kl, linear_rampup, predict
 from .memory import finite_rows, write_
 from .presets import CIFAR, PRETRAINED
 
 
-class Predictions(nn.Module):
+class Predictions(OncePerStep):
     """The last prediction of every image of the pool, [N, K]; all zeros where there is none."""
 
     unguarded = ("table",)
@@ -27,17 +27,26 @@ class Predictions(nn.Module):
         super().__init__()
         self.register_buffer("table", torch.zeros(num_images, num_classes))
 
-    def consistency(self, index: Tensor, logits: Tensor, weight: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        """(L_temp, share of images that had a prediction); then the new predictions take the old ones' places.
+    def consistency(
+        self, t: float, index: Tensor, logits: Tensor, weight: Tensor | float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """(L_temp, share of images that had a prediction); the new predictions take the old ones' places after the
+        step at progress t.
 
         weight: of each image in the mean, [M].
         """
         before = self.table[index]
         known = (before.sum(1) > 0).float()
         loss = (weight * known * kl(before, logits)).mean()
-        index, p = all_gather(index), all_gather(logits.softmax(1))
-        write_(self.table, index, p, finite_rows(p))
+        index, p = self.so_far(t, index, logits.softmax(1))
+        self.later(index=index, p=p)
         return loss, known.mean()
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        new = {k: all_gather(v) for k, v in self.take().items()}
+        if new:
+            write_(self.table, new["index"], new["p"], finite_rows(new["p"]))
 
 
 class TemporalConsistency(FinetuneObjective):
@@ -70,7 +79,7 @@ class TemporalConsistency(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         logits_l, logits_u = predict(self.model, batch["labeled"]["image"], batch["unlabeled"]["weak"])
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
-        agreement, known = self.previous.consistency(batch["unlabeled"]["index"], logits_u)
+        agreement, known = self.previous.consistency(t, batch["unlabeled"]["index"], logits_u)
         return {
             "loss": supervised + linear_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),

@@ -58,11 +58,17 @@ class TemporalEnsembling(FinetuneObjective):
         known = (visits > 0).float()
         agreement = (known * (p - target).square()).mean()
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"])
-        rows = all_gather(torch.cat([self.alpha * old + (1 - self.alpha) * p, visits + 1], 1))
-        write_(self.ensemble, all_gather(index), rows, finite_rows(rows))
+        index, rows = self.so_far(t, index, torch.cat([self.alpha * old + (1 - self.alpha) * p, visits + 1], 1))
+        self.later(index=index, rows=rows)
         return {
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),
             "consistency": agreement.detach(),
             "mask_ratio": known.mean(),
         }
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        new = {k: all_gather(v) for k, v in self.take().items()}
+        if new:
+            write_(self.ensemble, new["index"], new["rows"], finite_rows(new["rows"]))

@@ -4,7 +4,9 @@
     L_si = mean over valid pixels of  1[max p_w >= tau] H(argmax p_w, p(x_si)),   x_si a strong view with a pasted box
     L_fp = the same with p(dropped features of x_w): whole channels of every encoder map are dropped with chance 1/2
 
-p_w = p(x_w) without gradient, mixed by the same boxes. No averaged network teaches or is evaluated.
+p_w = p(x_w) without gradient, mixed by the same boxes. No averaged network teaches or is evaluated. As in the authors'
+code BatchNorm sees three batches: labeled and weak views, whose labels are those of an image's own pixels; the strong
+views; and in eval mode the weak views that give a box its labels.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from ..views.counter_rng import keyed
-from .pixels import box_mask, check_pairs, cross_entropy, masked_mean, partner, paste
+from .functional import evaluating, predict
+from .pixels import box_mask, check_pairs, cross_entropy, hard_cross_entropy, masked_mean, partner, paste
 
 
 class UniMatch(FinetuneObjective):
     """Two strong views and one view perturbed in feature space learn from the weak view's labels.
 
     tau: confidence from which a pixel's label counts. lambda_s, lambda_fp: weights of the two kinds of views. drop:
-    chance to drop a channel. box: chance that a strong view gets a box of its partner, 2 to 40 % of the image.
+    chance to drop a channel. box: chance that a strong view gets a box of its partner, 2 to 40 % of the image. hard:
+    labeled pixels that learn at least, the rest only where p(y) <= 0.7 (see hard_cross_entropy); 0: all of them. A
+    partner is a neighbour in the batch; the authors draw a second batch of unlabeled images for it.
     ema_decay: of an average that is evaluated instead of the network; 0, the authors' choice, for none.
     """
 
@@ -31,7 +36,7 @@ class UniMatch(FinetuneObjective):
     needs = "weak and two strong views of at least two images"
     tasks = ("segmentation",)
     defaults = dict(
-        optimizer="sgd",
+        optimizer="momentum",
         learning_rate=1e-3,
         head_lr=10.0,
         batch_size=8,
@@ -43,7 +48,12 @@ class UniMatch(FinetuneObjective):
     presets = {
         "voc": dict(image_size=321, epochs=80),  # section 4.1 and the authors' configs/
         "cityscapes": dict(
-            learning_rate=5e-3, head_lr=1.0, image_size=801, window=801, epochs=240, method_args=dict(tau=0.0)
+            learning_rate=5e-3,
+            head_lr=1.0,
+            image_size=801,
+            window=801,
+            epochs=240,
+            method_args=dict(tau=0.0, hard=200_000),
         ),
     }
 
@@ -58,9 +68,11 @@ class UniMatch(FinetuneObjective):
         lambda_fp: float = 0.5,
         drop: float = 0.5,
         box: float = 0.5,
+        hard: int = 0,
         ema_decay: float = 0.0,
     ):
         super().__init__(model, ema_decay=ema_decay)
+        self.hard = hard
         self.tau, self.lambda_s, self.lambda_fp, self.drop, self.box = tau, lambda_s, lambda_fp, drop, box
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
@@ -70,19 +82,22 @@ class UniMatch(FinetuneObjective):
         n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
         boxes = [random_boxes(key, size, self.box, f"box {k}") for k in range(2)]
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
-        maps = self.model.encode(torch.cat([x_l, x_w, *strong]))
-        dropped = [drop_channels(f[n : n + m], key, self.drop, f"map {k}") for k, f in enumerate(maps)]
+        with torch.no_grad(), evaluating(self.model):
+            other = self.model(x_w).logits.float().softmax(1).max(1)  # (confidence, label) [M, H, W] for the boxes
+        maps = self.model.encode(torch.cat([x_l, x_w]))
+        dropped = [drop_channels(f[n:], key, self.drop, f"map {k}") for k, f in enumerate(maps)]
         features = self.model.decode([torch.cat([f, d]) for f, d in zip(maps, dropped, strict=True)])
-        logits = self.model.classify(features, size).float()
-        logits_l, logits_w, logits_1, logits_2, logits_fp = logits.split([n, m, m, m, m])
+        logits_l, logits_w, logits_fp = self.model.classify(features, size).float().split([n, m, m])
+        logits_1, logits_2 = predict(self.model, *strong)
 
         confidence, label = logits_w.detach().softmax(1).max(1)  # [M, H, W]
         perturbed = sure_loss(logits_fp, label, confidence, valid, self.tau)
+        pairs = (label, other[1]), (confidence, other[0]), (valid, valid)
         first, second = (
-            sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
+            sure_loss(z, *(paste(box, partner(theirs), own) for own, theirs in pairs), self.tau)
             for box, z in zip(boxes, (logits_1, logits_2))
         )
-        supervised = cross_entropy(logits_l, labeled["target"])
+        supervised = supervised_loss(logits_l, labeled["target"], self.hard)
         consistency = self.lambda_s / 2 * (first + second) + self.lambda_fp * perturbed
         return {
             "loss": (supervised + consistency) / 2,
@@ -90,6 +105,11 @@ class UniMatch(FinetuneObjective):
             "consistency": consistency.detach(),
             "mask_ratio": masked_mean((confidence >= self.tau).float(), valid),
         }
+
+
+def supervised_loss(logits: Tensor, target: Tensor, hard: int) -> Tensor:
+    """Cross-entropy of all labeled pixels, or of the hard ones, at least `hard` of them."""
+    return hard_cross_entropy(logits, target, 0.7, hard) if hard else cross_entropy(logits, target)
 
 
 def sure_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, tau: float) -> Tensor:

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from ..views.counter_rng import keyed
-from .functional import check_average
-from .pixels import check_pairs, cross_entropy, masked_mean, partner, paste
-from .unimatch import random_boxes, sure_loss
+from .functional import check_average, predict
+from .pixels import check_pairs, masked_mean, partner, paste
+from .unimatch import random_boxes, supervised_loss, sure_loss
 
 
 class UniMatchV2(FinetuneObjective):
     """Two strong views with complementary dropout learn from the averaged network.
 
-    tau: confidence from which a pixel's label counts. box: as in UniMatch. ema_decay: of the teacher, BatchNorm
-    statistics included; it is evaluated.
+    tau: confidence from which a pixel's label counts. box, hard: as in UniMatch. ema_decay: of the teacher, BatchNorm
+    statistics included; it is evaluated. At update n the teacher keeps min(ema_decay, 1 - 1 / n), as in the authors'
+    code. BatchNorm, where there is any, sees labeled and strong views as two batches.
     """
 
     paper = "Yang et al., UniMatch V2"
@@ -43,32 +44,44 @@ class UniMatchV2(FinetuneObjective):
         scale=[0.5, 2.0],
     )
 
+    # their configs/; VOC by crops of 518 px
+    presets = {
+        "voc": dict(image_size=518, epochs=60),
+        "cityscapes": dict(batch_size=8, image_size=798, window=798, epochs=180, method_args=dict(hard=200_000)),
+    }
+
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
-    def __init__(self, model: nn.Module, *, tau: float = 0.95, box: float = 0.5, ema_decay: float = 0.996):
+    def __init__(
+        self, model: nn.Module, *, tau: float = 0.95, box: float = 0.5, hard: int = 0, ema_decay: float = 0.996
+    ):
         check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
-        self.tau, self.box = tau, box
+        self.tau, self.box, self.hard = tau, box, hard
+
+    @property
+    def momentum(self) -> float:
+        return min(self.ema_decay, 1 - 1 / max(self.updates, 1))
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         x_l, (x_w, valid, key) = labeled["image"], (unlabeled[k] for k in ("weak", "valid", "key"))
         check_pairs(x_w, "UniMatch")
-        n, m, size = len(x_l), len(x_w), tuple(x_w.shape[-2:])
+        size = tuple(x_w.shape[-2:])
         with torch.no_grad():
             confidence, label = self.ema(x_w).logits.float().softmax(1).max(1)  # [M, H, W]
         boxes = [random_boxes(key, size, self.box, f"box {k}") for k in range(2)]
         strong = [paste(box, partner(x), x) for box, x in zip(boxes, (unlabeled["strong"], unlabeled["strong2"]))]
-        maps = self.model.encode(torch.cat([x_l, *strong]))
+        (logits_l,) = predict(self.model, x_l)
         whole = one_of_each_pair(key)  # images that drop nothing
-        features = self.model.decode([torch.cat([f[:n], complementary_dropout(f[n:], whole, key)]) for f in maps])
-        logits_l, logits_1, logits_2 = self.model.classify(features, size).float().split([n, m, m])
+        maps = [complementary_dropout(f, whole, key) for f in self.model.encode(torch.cat(strong))]
+        logits_1, logits_2 = self.model.classify(self.model.decode(maps), size).float().chunk(2)
 
         first, second = (
             sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
             for box, z in zip(boxes, (logits_1, logits_2))
         )
-        supervised = cross_entropy(logits_l, labeled["target"])
+        supervised = supervised_loss(logits_l, labeled["target"], self.hard)
         consistency = (first + second) / 2
         return {
             "loss": (supervised + consistency) / 2,

@@ -4,21 +4,23 @@ A rule maps (p, index, p_labeled, t) to (target, weight): p [M, K, ...] class pr
 the images' positions in the unlabeled pool, p_labeled [B, K, ...] probabilities of the labeled images, t the progress
 of training in [0, 1]; target is either classes, int64 [M, ...], or probabilities, [M, K, ...] (F.cross_entropy takes
 both), weight [M, ...] is in [0, 1]. The class axis is 1, any spatial axes follow. A rule with a memory keeps it in
-buffers, and all ranks keep the same one.
+buffers, and all ranks keep the same one. Averages move once per optimizer step, by all its images; a micro-batch is
+judged by the averages with it and with those before it in its step.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..distributed import all_gather, all_mean
+from ..objective import OncePerStep
 from .functional import align, sharpen
-from .memory import follow_, write_
+from .memory import RunningMean, follow, write_
 
 
-class Rule(nn.Module):
+class Rule(OncePerStep):
     """The base of all rules."""
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -65,10 +67,16 @@ class Flex(Rule):
         confidence, label = p.max(1)
         beta = self.count[1:] / self.count.max()  # max covers the unused too
         weight = (confidence >= (self.tau * beta / (2 - beta))[label]).float()
-        index, c, confident = (all_gather(v) for v in (index, label, (confidence >= self.tau).long()))
-        old, new, once = write_(self.last, index, c, confident.bool())
-        self.count.index_add_(0, old + 1, -once).index_add_(0, new + 1, once)
+        index, c, confident = self.so_far(t, index, label, confidence >= self.tau)
+        self.later(index=index, label=c, confident=confident)
         return label, weight
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        new = {k: all_gather(v.long()) for k, v in self.take().items()}
+        if new:
+            old, c, once = write_(self.last, new["index"], new["label"], new["confident"].bool())
+            self.count.index_add_(0, old + 1, -once).index_add_(0, c + 1, once)
 
 
 class Free(Rule):
@@ -89,19 +97,23 @@ class Free(Rule):
         self.register_buffer("tau", torch.tensor(1 / num_classes))
         self.register_buffer("p_mean", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("h_mean", torch.full((num_classes,), 1 / num_classes))
+        self.now = self.p_mean, self.h_mean  # with the images of the latest forward pass
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        (seen,) = self.so_far(t, p)
+        confidence, label = seen.max(1)
+        tau = follow(self.tau, all_mean(confidence.mean()), self.m)
+        p_mean = follow(self.p_mean, all_mean(class_mean(seen)), self.m)
+        self.now = p_mean, follow(self.h_mean, all_mean(class_mean(one_hot(label, seen))), self.m)
+        self.later(tau=tau, p_mean=p_mean, h_mean=self.now[1])
         confidence, label = p.max(1)
-        follow_(self.tau, all_mean(confidence.mean()), self.m)
-        follow_(self.p_mean, all_mean(class_mean(p)), self.m)
-        follow_(self.h_mean, all_mean(class_mean(one_hot(label, p))), self.m)
-        return label, (confidence >= (self.tau * self.p_mean / self.p_mean.max())[label]).float()
+        return label, (confidence >= (tau * p_mean / p_mean.max())[label]).float()
 
     def penalty(self, logits: Tensor, weight: Tensor) -> Tensor:
-        q, w = logits.softmax(1), weight.unsqueeze(1)
+        q, w, (p_mean, h_mean) = logits.softmax(1), weight.unsqueeze(1), self.now
         mine = torch.stack([class_mean(w * q), class_mean(w * one_hot(q.argmax(1), q))])[None]  # [1, 2, K]
         q_mean, h = all_gather(mine, grad=True).mean(0)  # over all ranks
-        a = F.normalize(self.p_mean / self.h_mean.clamp_min(1e-30), p=1, dim=0)  # a class not seen for 10^5 steps
+        a = F.normalize(p_mean / h_mean.clamp_min(1e-30), p=1, dim=0)  # a class not seen for 10^5 steps
         b = F.normalize(torch.where(h > 0, q_mean / h.clamp_min(1e-12), 0.0), p=1, dim=0)
         return self.lambda_f * torch.where(h.sum() > 0, (a * (b + 1e-12).log()).sum(), 0.0)
 
@@ -124,12 +136,13 @@ class Soft(Rule):
         self.register_buffer("p_mean", torch.full((num_classes,), 1 / num_classes))
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        follow_(self.p_mean, all_mean(class_mean(p)), self.m)
-        confidence = align(p, self.p_mean).amax(1)
-        everyone = all_gather(confidence.flatten())
-        follow_(self.mu, everyone.mean(), self.m)
-        follow_(self.var, everyone.var(), self.m)
-        return p.argmax(1), torch.exp(-((confidence - self.mu).clamp_max(0) ** 2) * self.n**2 / (2 * self.var))
+        (seen,) = self.so_far(t, p)
+        p_mean = follow(self.p_mean, all_mean(class_mean(seen)), self.m)
+        everyone = all_gather(align(seen, p_mean).amax(1).flatten())
+        mu, var = follow(self.mu, everyone.mean(), self.m), follow(self.var, everyone.var(), self.m)
+        self.later(p_mean=p_mean, mu=mu, var=var)
+        confidence = align(p, p_mean).amax(1)
+        return p.argmax(1), torch.exp(-((confidence - mu).clamp_max(0) ** 2) * self.n**2 / (2 * var))
 
 
 class Ada(Rule):
@@ -137,21 +150,23 @@ class Ada(Rule):
 
         p' = norm(p E[p_labeled] / E[p]),   w = 1[max p' >= tau mean_b max p_labeled_b],   target argmax p'
 
-    E: averages over steps, from 1 / K. tau: threshold as a share of the labeled images' mean confidence. m: share of
-    the averages kept per step.
+    E[p_labeled]: average over steps, from 1 / K. E[p]: mean of the last `memory` steps' means, which are 1 / K before
+    the first. tau: threshold as a share of the labeled images' mean confidence. m: share of the labeled average kept
+    per step. The paper says "running average" of both; the two kinds are those of the authors' code.
     """
 
-    def __init__(self, *, num_classes: int, tau: float = 0.9, m: float = 0.999):
+    def __init__(self, *, num_classes: int, tau: float = 0.9, m: float = 0.999, memory: int = 128):
         super().__init__()
         self.tau, self.m = tau, m
         self.register_buffer("p_labeled", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("p_mean", torch.full((num_classes,), 1 / num_classes))
+        self.seen = RunningMean(memory, num_classes, first=1 / num_classes)
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        follow_(self.p_labeled, all_mean(class_mean(p_labeled)), self.m)
-        follow_(self.p_mean, all_mean(class_mean(p)), self.m)
-        confidence, label = align(p, self.p_mean, self.p_labeled).max(1)
-        return label, (confidence >= self.tau * all_mean(p_labeled.amax(1).mean())).float()
+        (known,) = self.so_far(t, p_labeled)
+        average = follow(self.p_labeled, all_mean(class_mean(known)), self.m)
+        self.later(p_labeled=average)
+        confidence, label = align(p, self.seen.update(p, t), average).max(1)
+        return label, (confidence >= self.tau * all_mean(known.amax(1).mean())).float()
 
 
 class Uda(Rule):

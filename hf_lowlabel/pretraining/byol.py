@@ -66,6 +66,7 @@ class BYOL(PretrainObjective):
         return {"loss": loss, "z_std": feature_std(z1)}
 
     def after_step(self, t: float) -> None:
+        super().after_step(t)
         m = cosine_momentum(self.m0, t)
         self.teacher_encoder.update(self.encoder, m)
         self.teacher_projector.update(self.projector, m)

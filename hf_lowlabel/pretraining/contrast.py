@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..distributed import all_gather
+from ..objective import OncePerStep
 
 
 def unit(x: Tensor) -> Tensor:
@@ -33,31 +34,11 @@ def info_nce(q: Tensor, positive: Tensor, negatives: Tensor, tau: float) -> Tens
         return (logits.logsumexp(1) - logits[:, 0]).mean()
 
 
-class Waiting:
-    """What the micro-batches of a step leave for `after_step`. What a step that was undone has left is dropped."""
-
-    def __init__(self):
-        self.values: list[Tensor] = []
-        self.t: float | None = None
-
-    @torch.compiler.disable
-    def add(self, value: Tensor, t: float) -> None:
-        if not torch.is_grad_enabled():  # a loss that is only measured leaves no trace
-            return
-        if t != self.t:
-            self.values, self.t = [], t
-        self.values.append(value)
-
-    def take(self) -> list[Tensor]:
-        values, self.values = self.values, []
-        return values
-
-
-class KeyQueue(nn.Module):
+class KeyQueue(OncePerStep):
     """The last `size` keys of all ranks, first in first out; every rank holds the same ones.
 
-    Keys of a step wait until `advance`, so that no micro-batch changes what the next one of the same step sees. A key
-    that is not finite leaves the old one in its place.
+    Keys of a step wait for its end, so that no micro-batch changes what the next one of the same step sees. A key that
+    is not finite leaves the old one in its place.
     """
 
     unguarded = ("keys",)  # safe from a bad step, and too large to copy in every step
@@ -66,19 +47,19 @@ class KeyQueue(nn.Module):
         super().__init__()
         self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))  # [Q, D]
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
-        self.waiting = Waiting()
 
     def wait(self, keys: Tensor, t: float) -> None:
-        """Hold this rank's keys [B, D], joined with those of the other ranks, for the end of the step at progress t."""
-        self.waiting.add(all_gather(keys), t)
+        """Hold this rank's keys [B, D] for the end of the step at progress t."""
+        (new,) = self.so_far(t, keys)
+        self.later(new=new)
 
     @torch.no_grad()
     def advance(self) -> None:
-        """Overwrite the oldest keys with those that wait."""
-        waiting = self.waiting.take()
+        """Overwrite the oldest keys with those of all ranks that wait."""
+        waiting = self.take()
         if not waiting:
             return
-        new = torch.cat(waiting)[-len(self.keys) :].to(self.keys.dtype)
+        new = all_gather(waiting["new"])[-len(self.keys) :].to(self.keys.dtype)
         rows = (self.pointer + torch.arange(len(new), device=new.device)) % len(self.keys)
         self.keys[rows] = torch.where(new.isfinite().all(1, keepdim=True), new, self.keys[rows])
         self.pointer.copy_((self.pointer + len(new)) % len(self.keys))

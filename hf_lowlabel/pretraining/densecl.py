@@ -45,7 +45,7 @@ class DenseCL(PretrainObjective):
     year, arxiv = 2021, "2011.09157"
     needs = "two views, feature maps"
     tasks = ("segmentation", "classification")
-    defaults = dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2)
+    defaults = dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="momentum", min_scale=0.2)
     presets = {
         # a tenth of ImageNet's rate, as Xu et al. section 4.1
         "target": dict(learning_rate=0.003, epochs=300, l2_sp=1e-2),
@@ -92,7 +92,6 @@ class DenseCL(PretrainObjective):
         return {"loss": loss, "whole": whole.detach(), "dense": dense.detach()}
 
     def after_step(self, t: float) -> None:
-        self.queue.advance()
-        self.dense_queue.advance()
+        super().after_step(t)
         self.teacher_encoder.update(self.encoder, self.m)
         self.teacher_heads.update(self.heads, self.m)

@@ -11,6 +11,7 @@ through a network together, as in the authors' code: BatchNorm sees them as one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ..distributed import all_mean
 from ..errors import UserError
 from ..objective import EMA, PretrainObjective, cosine_momentum
-from .contrast import Waiting, full_precision, unit
+from .contrast import full_precision, unit
 
 
 def cross_view_entropy(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
@@ -65,10 +66,15 @@ class DINO(PretrainObjective):
 
     out: number of prototypes K. hidden, bottleneck: widths of the head. tau_s: the student's temperature. tau_t0,
     tau_t, tau_warmup: the teacher's rises from the first to the second, linearly, over this share of training (30
-    epochs of 300). center_m: m_c. m0: the teacher's momentum at the start. freeze_last: share of training in which the
+    epochs of 300). decay_end: the weight decay at the end as a multiple of that at the start, by a cosine (the authors:
+    0.4 / 0.04). center_m: m_c. m0: the teacher's momentum at the start. freeze_last: share of training in which the
     prototypes stay as they are (the authors: the first epoch). local_crops: views of 5 to 40 % of the image for the
     student, 96 px beside global ones of 224, a multiple of a transformer's patch; the paper has 8 of them with
-    min_scale 0.4. Networks of a fixed image size need timm's dynamic_img_size for them.
+    min_scale 0.4. Networks of a fixed image size need timm's dynamic_img_size for them. Gradients are clipped tensor by
+    tensor.
+
+    Not as in the authors' code: temperature and learning rate change with every step, not with every epoch, and the
+    rate falls to 0 instead of to 1e-6.
     """
 
     paper = "Caron et al., Emerging properties in self-supervised ViTs"
@@ -87,9 +93,12 @@ class DINO(PretrainObjective):
             warmup_ratio=0.0333,
             l2_sp=0.0,
             min_scale=0.4,
-            method_args=dict(local_crops=8),
+            # the highest temperature from epoch 29 on, the prototypes still for one epoch
+            method_args=dict(local_crops=8, decay_end=10.0, tau_warmup=29 / 300, freeze_last=1 / 300),
         ),
     }
+
+    clips_each = True
 
     def __init__(
         self,
@@ -102,6 +111,7 @@ class DINO(PretrainObjective):
         tau_t0: float = 0.04,
         tau_t: float = 0.07,
         tau_warmup: float = 0.1,
+        decay_end: float = 1.0,
         center_m: float = 0.9,
         m0: float = 0.996,
         freeze_last: float = 0.01,
@@ -112,11 +122,10 @@ class DINO(PretrainObjective):
             raise UserError(f"local_crops is {local_crops}. Use 0 or more views of each image.")
         self.views = ("byol1", "byol2") + ("dino-local",) * local_crops
         self.tau_s, self.tau_t0, self.tau_t, self.tau_warmup = tau_s, tau_t0, tau_t, tau_warmup
-        self.center_m, self.m0, self.freeze_last = center_m, m0, freeze_last
+        self.center_m, self.m0, self.freeze_last, self.decay_end = center_m, m0, freeze_last, decay_end
         self.head = Head(encoder.num_features, hidden, bottleneck, out)
         self.teacher_encoder, self.teacher_head = EMA(encoder, "own"), EMA(self.head, "own")
         self.register_buffer("center", torch.zeros(out))
-        self.waiting = Waiting()
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         views, frozen = batch["views"], t < self.freeze_last
@@ -125,9 +134,16 @@ class DINO(PretrainObjective):
             teacher = [((o - self.center) / self.teacher_temperature(t)).softmax(1) for o in out]
         seen = by_size(lambda x: self.head(self.encoder.pooled(x), frozen), views)
         student = [(o / self.tau_s).log_softmax(1) for o in seen]
-        self.waiting.add(all_mean(torch.cat(out).mean(0)), t)
+        (means,) = self.so_far(t, torch.cat(out).mean(0)[None])  # one row for each micro-batch
+        mean = all_mean(means.mean(0))
+        mean = torch.where(mean.isfinite(), mean, self.center)
+        self.later(center=self.center.lerp(mean, 1 - self.center_m))
         entropy = -(teacher[0] * teacher[0].clamp_min(1e-12).log()).sum(1).mean()
         return {"loss": cross_view_entropy(teacher, student), "teacher_entropy": entropy}
+
+    def decay(self, t: float) -> float:
+        """decay_end + (1 - decay_end) (1 + cos(pi t)) / 2."""
+        return self.decay_end + (1 - self.decay_end) * (1 + math.cos(math.pi * t)) / 2
 
     def teacher_temperature(self, t: float) -> float:
         """tau_t0 + (tau_t - tau_t0) min(1, t / tau_warmup)."""
@@ -136,10 +152,7 @@ class DINO(PretrainObjective):
 
     @torch.no_grad()
     def after_step(self, t: float) -> None:
-        waiting = self.waiting.take()
-        if waiting:
-            mean = torch.stack(waiting).mean(0)
-            self.center.lerp_(torch.where(mean.isfinite(), mean, self.center), 1 - self.center_m)
+        super().after_step(t)
         m = cosine_momentum(self.m0, t)
         self.teacher_encoder.update(self.encoder, m)
         self.teacher_head.update(self.head, m)

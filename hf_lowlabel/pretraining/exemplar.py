@@ -34,7 +34,7 @@ class Exemplar(PretrainObjective):
     year, arxiv = 2014, "1406.6909"
     needs = "eight views"
     # Kolesnikov et al. 2019, 1901.09005
-    defaults = dict(batch_size=64, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd")
+    defaults = dict(batch_size=64, learning_rate=0.1, weight_decay=1e-4, optimizer="momentum")
 
     views = ("exemplar",) * 8
 

@@ -60,5 +60,12 @@ class L2SP(PretrainObjective):
     def after_step(self, t: float) -> None:
         self.objective.after_step(t)
 
+    @property
+    def clips_each(self) -> bool:
+        return self.objective.clips_each
+
+    def decay(self, t: float) -> float:
+        return self.objective.decay(t)
+
     def param_groups(self) -> dict:
         return self.objective.param_groups()

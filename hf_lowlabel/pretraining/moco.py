@@ -30,7 +30,7 @@ class MoCo(PretrainObjective):
     paper = "Chen et al., Improved baselines with momentum contrastive learning"
     year, arxiv = 2020, "2003.04297"
     needs = "two views"
-    defaults = dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="sgd", min_scale=0.2)
+    defaults = dict(batch_size=256, learning_rate=0.03, weight_decay=1e-4, optimizer="momentum", min_scale=0.2)
     presets = {
         # a tenth of ImageNet's rate, as Xu et al. section 4.1
         "target": dict(learning_rate=0.003, epochs=300, l2_sp=1e-2),
@@ -76,6 +76,6 @@ class MoCo(PretrainObjective):
         return {"loss": loss, "positive": (q.detach() * k).sum(1).mean()}
 
     def after_step(self, t: float) -> None:
-        self.queue.advance()
+        super().after_step(t)
         self.teacher_encoder.update(self.encoder, self.m)
         self.teacher_projector.update(self.projector, self.m)

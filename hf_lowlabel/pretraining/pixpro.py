@@ -124,6 +124,7 @@ class PixPro(PretrainObjective):
         return {"loss": loss, "pairs": pairs.float().sum((1, 2)).mean()}
 
     def after_step(self, t: float) -> None:
+        super().after_step(t)
         m = cosine_momentum(self.m0, t)
         self.teacher_encoder.update(self.encoder, m)
         self.teacher_projector.update(self.projector, m)

@@ -28,7 +28,7 @@ class SimSiam(PretrainObjective):
     paper = "Chen and He, Exploring simple Siamese representations"
     year, arxiv = 2021, "2011.10566"
     needs = "two views"
-    defaults = dict(batch_size=256, learning_rate=0.05, weight_decay=1e-4, optimizer="sgd", min_scale=0.2)
+    defaults = dict(batch_size=256, learning_rate=0.05, weight_decay=1e-4, optimizer="momentum", min_scale=0.2)
     presets = {
         # a tenth of ImageNet's rate, as Xu et al. section 4.1
         "target": dict(learning_rate=0.005, epochs=300, l2_sp=1e-2),

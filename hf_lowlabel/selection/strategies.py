@@ -98,30 +98,32 @@ def usl(
     seed: int = 0,
     *,
     k: int | None = None,
-    iterations: int = 10,
+    iterations: int = 9,
     weight: float = 0.5,
     alpha: float = 0.5,
     momentum: float = 0.9,
 ) -> np.ndarray:
     """USL (Wang et al. 2022, arXiv 2110.03006, section 3): density peaks of k-means clusters, kept apart.
 
-        U_i = 1 / mean distance to the k nearest,   Reg_i = sum_{other clusters j} 1 / ||x_i - s_j||^alpha
+        U_i = 1 / mean ||x_i - x_j||^2 over the k nearest j, i among them
+        Reg_i = sum_{other clusters j} 1 / ||x_i - s_j||^(2 alpha)
         R_i <- momentum R_i + (1 - momentum) Reg_i,   s_c <- argmax_{i in cluster c} U_i - weight R_i
 
-    for `iterations` rounds from s_c = argmax U.
+    for `iterations` rounds from s_c = argmax U. The paper writes distances; the authors' code has their squares, and so
+    have we: it is what their weight belongs to.
 
     Args:
         features: float32 [N, D] of unit length.
         budget: images to choose, and clusters.
         seed: decides the clusters.
-        k: neighbours (None: as large a share as the authors' 400 of CIFAR's 50,000 images).
-        iterations: rounds.
+        k: neighbours, with the image itself (None: as large a share as the authors' 400 of CIFAR's 50,000 images).
+        iterations: rounds (the authors count the start as one of ten).
         weight: of the regularisation.
-        alpha: exponent of the distance in it.
+        alpha: exponent of the squared distance in it.
         momentum: share of it that stays in every round.
     """
     k = k or int(np.clip(round(0.008 * len(features)), 5, 400))
-    u = 1 / np.maximum(np.sqrt(neighbours(features, k)[1]).mean(1), 1e-6)
+    u = k / np.maximum(neighbours(features, k - 1)[1].sum(1), 1e-6)
     assigned = kmeans(features, budget, seed=seed).assigned
     chosen = best_of_each(u, assigned, budget)
     smooth = np.zeros(len(u))
@@ -129,10 +131,8 @@ def usl(
         reg = np.empty(len(u))
         for start in range(0, len(u), BLOCK):
             part = torch.as_tensor(np.array(features[start : start + BLOCK], dtype=np.float32))
-            d = (
-                torch.cdist(part, torch.as_tensor(np.array(features[chosen], dtype=np.float32))).clamp_min(1e-6).numpy()
-                ** -alpha
-            )
+            apart = torch.cdist(part, torch.as_tensor(np.array(features[chosen], dtype=np.float32)))
+            d = apart.clamp_min(1e-6).numpy() ** (-2 * alpha)
             d[np.arange(len(d)), assigned[start : start + BLOCK]] = 0
             reg[start : start + BLOCK] = d.sum(1)
         smooth = momentum * smooth + (1 - momentum) * reg
@@ -153,14 +153,15 @@ def best_of_each(score: np.ndarray, assigned: np.ndarray, clusters: int) -> np.n
 
 
 def typiclust(
-    features: np.ndarray, budget: int, seed: int = 0, *, k: int = 20, most: int = 500, smallest: int = 5
+    features: np.ndarray, budget: int, seed: int = 0, *, k: int = 20, most: int = 500, smallest: int = 6
 ) -> np.ndarray:
     """TypiClust (Hacohen et al. 2022, arXiv 2202.02794, section 3): the most typical image of each large cluster.
 
-        typicality_i = 1 / mean distance to the min(k, size) nearest of its own cluster
+        typicality_i = 1 / mean ||x_i - x_j||^2 over the min(k, n / 2) nearest j of the n left in its cluster
 
     with min(budget, `most`) clusters. In turn, the cluster with the fewest chosen images, and of those the largest,
-    gives its most typical one; clusters below `smallest` images come last.
+    gives its most typical one, which leaves it; clusters below `smallest` images come last. The paper writes distances;
+    the authors' code has their squares, and half of a small cluster.
 
     Args:
         features: float32 [N, D] of unit length.
@@ -172,19 +173,18 @@ def typiclust(
     """
     clusters = min(budget, most)
     assigned = kmeans(features, clusters, seed=seed).assigned
-    ranked = []
-    for c in range(clusters):
-        mine = np.flatnonzero(assigned == c)
-        rows = features[mine]
-        distance = np.sqrt(neighbours(rows, min(k, len(mine)))[1]).mean(1) if len(mine) > 1 else np.zeros(len(mine))
-        ranked.append(mine[np.argsort(distance, kind="stable")])
-    size = np.array([len(r) for r in ranked])
+    left = [np.flatnonzero(assigned == c) for c in range(clusters)]
+    size = np.array([len(members) for members in left])
     used = np.zeros(clusters, np.int64)
     chosen = []
     while len(chosen) < budget:
         able = np.flatnonzero(used < size)
         c = able[np.lexsort((-size[able], used[able], size[able] < smallest))[0]]
-        chosen.append(int(ranked[c][used[c]]))
+        near = min(k, len(left[c]) // 2)
+        spread = neighbours(features[left[c]], near)[1].mean(1) if near else np.zeros(len(left[c]))
+        best = int(spread.argmin())
+        chosen.append(int(left[c][best]))
+        left[c] = np.delete(left[c], best)
         used[c] += 1
     return np.array(chosen)
 

@@ -29,7 +29,7 @@ from .callbacks import Callback, RunState
 from .checkpoint import load_newest, restore_optimizer, save_checkpoint
 from .guard import NonFiniteGuard, finite
 from .journal import Journal, number, show
-from .optim import build_optimizer, learning_rate, set_learning_rate
+from .optim import build_optimizer, clip, learning_rate, set_learning_rate
 from .stopping import StopSignals, stop
 from .streams import micro_batches
 from .sync_batchnorm import synchronise
@@ -114,7 +114,8 @@ class Loop:
         args, t = self.args, self.step / self.steps
         parts = args.gradient_accumulation_steps
         seed_everything(args.seed, self.step, self.accelerator.process_index)
-        set_learning_rate(self.optimizer, learning_rate(args.lr_scheduler_type, t, args.warmup_ratio))
+        rate, decay = learning_rate(args.lr_scheduler_type, t, args.warmup_ratio), self.inner.decay(t)
+        set_learning_rate(self.optimizer, rate, decay)
         self.guard.before_forward()
         sums: dict[str, torch.Tensor] = {}
         for i, micro in enumerate(micro_batches(batch, parts)):
@@ -131,8 +132,7 @@ class Loop:
             dist.all_reduce(flag, op=dist.ReduceOp.MIN)
             ok = flag.bool()
         if args.max_grad_norm is not None:
-            scale = (args.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_([p.grad for p in self.params if p.grad is not None], scale)
+            clip([p.grad for p in self.params if p.grad is not None], args.max_grad_norm, norm, self.inner.clips_each)
         if self.guard.lets_through(ok):
             self.optimizer.step()
             self.inner.after_step(t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..arguments import TrainingArguments
 from ..objective import Objective
@@ -16,6 +16,9 @@ DROPS = {
     "steps-moam": (0.5, 0.75, 0.95),
     "steps-even": tuple(i / 6 for i in range(1, 6)),
     "steps-tuning": (2 / 9, 4 / 9, 6 / 9, 8 / 9),
+    "steps-eman": (0.6, 0.8),
+    "steps-thirds": (1 / 3, 2 / 3),
+    "steps-quarters": (1 / 4, 2 / 4, 3 / 4),
 }
 
 
@@ -24,11 +27,14 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
 
     cosine    (1 + cos(pi t)) / 2                     BYOL, SimSiam, MoCo v2
     fixmatch  cos(7 pi t / 16)                        Sohn et al. 2020, section 2.4: ends at 0.2
+    adamatch  cos(arccos(1/4) t)                      AdaMatch in its authors' code: ends at 0.25
     steps     0.1 ^ (drops passed), at shares of the whole run, warmup included
               steps 0.3, 0.6, 0.8: Gidaris et al. 2018, epochs 60, 120, 160 of 200
               steps-late 0.7, 0.8, 0.9 and steps-moam 0.5, 0.75, 0.95: S4L, sections 4.1 and 5
               steps-even 1/6, 2/6 ... 5/6: FixMatch on ImageNet, epochs 500, 1000 ... of 3000 in its authors' code
               steps-tuning 2/9, 4/9, 6/9, 8/9: Self-Tuning, steps 6000, 12000 ... of 27000 in its authors' code
+              steps-eman 0.6, 0.8: EMAN, epochs 60 and 80 of 100 in its authors' code
+              steps-thirds 1/3, 2/3 and steps-quarters 1/4, 2/4, 3/4: S4L, section 5, steps 2 and 3 of MOAM
     poly      (1 - t)^0.9                             DeepLab; ClassMix, CLMB and UniMatch in their authors' code
     linear    1 - t;      constant  1
     """
@@ -41,6 +47,8 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
         return 0.5 * (1 + math.cos(math.pi * t))
     if schedule == "fixmatch":
         return math.cos(7 * math.pi * t / 16)
+    if schedule == "adamatch":
+        return math.cos(math.acos(0.25) * t)
     if schedule == "poly":
         return (1 - t) ** 0.9
     if schedule == "linear":
@@ -74,12 +82,13 @@ def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate
                     "base_lr": rate,
                     "fixed": role == "fixed",
                     "weight_decay": args.weight_decay if decays else 0.0,
+                    "base_decay": args.weight_decay if decays else 0.0,
                 }
                 if args.optimizer == "lars":
                     group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
                 groups.append(group)
-    if args.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, fused=True)
+    if args.optimizer in ("sgd", "momentum"):
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=args.optimizer == "sgd", fused=True)
     if args.optimizer == "lars":
         from timm.optim import Lars
 
@@ -88,6 +97,16 @@ def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate
     return adam(groups, lr=learning_rate, fused=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float, decay: float = 1.0) -> None:
+    """`multiplier` of every group's peak learning rate, `decay` of its weight decay."""
     for group in optimizer.param_groups:
+        group["weight_decay"] = group["base_decay"] * decay
         group["lr"] = group["base_lr"] * (1.0 if group["fixed"] else multiplier)
+
+
+def clip(grads: list[Tensor], largest: float, norm: Tensor, each: bool) -> None:
+    """Scale gradients, in place, to a norm of at most `largest`: of each tensor, or of all together (`norm`)."""
+    if each:
+        torch._foreach_mul_(grads, [(largest / (n + 1e-6)).clamp(max=1.0) for n in torch._foreach_norm(grads)])
+    else:
+        torch._foreach_mul_(grads, (largest / (norm + 1e-6)).clamp(max=1.0))

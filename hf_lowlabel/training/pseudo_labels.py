@@ -2,7 +2,8 @@
 
 q_u = mean over models m of  p_m(x_u)                                  (S4L section 4.2: one model)
     or mean over m of  one-hot(argmax p_m(x_u))                        votes: V-PET (Zhang et al. 2025)
-p_m averaged over five crops and four rotations where `crops` is set   (S4L section 5, step 2)
+p_m = softmax of the logits averaged over five crops and four rotations where `crops` is set   (S4L section 5, step 2;
+the paper says that predictions are averaged, its authors' pseudo_labeling/labeling_utils.py averages logits)
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def pseudo_labels(
             device=next(model.parameters()).device,
             what="training",
         )
-        p = np.mean([softmax(logits_of(model, cache, v).numpy()) for v in (twenty(view) if crops else [view])], axis=0)
+        p = softmax(np.mean([logits_of(model, cache, v).numpy() for v in (twenty(view) if crops else [view])], axis=0))
         total = total + (np.eye(len(names))[p.argmax(1)] if votes else p) / len(models)
         ids, known = cache.ids, cache.indices
     row = {int(i): r for r, i in enumerate(known)}

@@ -23,10 +23,14 @@ MASK_IGNORE = 255  # value of a pool's mask pixel that takes no part
 SMALL = 64  # px below which a view is not blurred
 FLIP_CHANCE = 0.5
 WIDTH = 4  # scale, place y, place x, flip
+# jitter of brightness, contrast and saturation (of 80 % of the images), of hue; chances of gray and of blur
+COLORS = {"strong": (0.5, 0.25, 0.2, 0.5), "classmix": (0.25, 0.25, 0.0, 0.5), "clmb": (0.25, 0.25, 0.0, 0.2)}
+COLORS["cutmix"] = (0.4, 0.1, 0.2, 0.0)
 
 
 class JointView:
-    """views: batch key -> "weak" (geometry alone) or "strong" (with colours: Yang et al. 2023, UniMatch, section 4.1).
+    """views: batch key -> "weak" (geometry alone), "strong" (with colours: Yang et al. 2023, UniMatch, section 4.1), or
+    the colours of the authors of CutMix-Seg, ClassMix and CLMB, "cutmix", "classmix" and "clmb".
 
     size: (height, width) of the window in px. scale: range of the factor (0.5 to 1.5, French et al. 2019). color False:
     no hue, saturation or grayscale, for gray images.
@@ -133,11 +137,12 @@ def bilinear(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _steps(kind: str, size: tuple[int, int], color: bool) -> list:
-    if kind not in ("weak", "strong"):
-        raise unknown("view of an image with a mask", kind, ("weak", "strong"))
+    if kind not in ("weak", *COLORS):
+        raise unknown("view of an image with a mask", kind, ("weak", *COLORS))
     if kind == "weak":
         return []
-    steps = [Jitter(0.5, 0.5, *((0.5, 0.25) if color else (0.0, 0.0)), p=0.8)]
-    if color:
-        steps.append(Grayscale(0.2))
-    return [*steps, Blur(0.5, min(size))] if min(size) >= SMALL else steps
+    strength, hue, gray, blur = COLORS[kind]
+    steps = [Jitter(strength, strength, *((strength, hue) if color else (0.0, 0.0)), p=0.8)]
+    if color and gray:
+        steps.append(Grayscale(gray))
+    return [*steps, Blur(blur, min(size))] if blur and min(size) >= SMALL else steps

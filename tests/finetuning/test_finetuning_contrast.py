@@ -18,7 +18,7 @@ def z_of(projector, net, x):
 
 @pytest.mark.parametrize("teacher_on", [False, True])
 def test_simmatch(teacher_on):
-    bank, owner, seen = {}, {}, []
+    bank, owner, seen, used = {}, {}, [], []
 
     def reference(o, net, teacher, batch, t):
         x, y, w, s = parts(batch, "weak", "strong")
@@ -29,11 +29,15 @@ def test_simmatch(teacher_on):
         for i, z, c in zip(batch["labeled"]["index"].tolist(), z_l, y, strict=True):
             bank[i] = unit((0.7 * old[i] + 0.3 * z)[None])[0] if i in old else z
             owner[i] = c
-        v = np.stack([bank[i] for i in sorted(bank)])
-        c = np.array([owner[i] for i in sorted(bank)])
         p = source.p(w)
         seen.append(p.mean(0))
         p = norm(p * (1 + 1e-6) / (np.mean(seen[-3:], 0) + 1e-6))
+        if not old:
+            used.append(0)
+            return ce(net.logits(x), y).mean() + 1.5 * ((p.max(1) >= 0.6) * ce(net.logits(s), p)).mean()
+        used.append(1)
+        v = np.stack([old[i] for i in sorted(old)])
+        c = np.array([owner[i] for i in sorted(old)])  # of the bank before the step
         q = softmax(z_w @ v.T / 0.1)
         unfolded = norm(q * p[:, c])
         target = 0.9 * p + 0.1 * q @ np.eye(K)[c]
@@ -42,7 +46,11 @@ def test_simmatch(teacher_on):
         return ce(net.logits(x), y).mean() + 1.5 * (mask * ce(net.logits(s), target)).mean() + 2 * instance
 
     objective = run("simmatch", reference, teacher=teacher_on, memory=3, tau=0.6, lambda_u=1.5, lambda_in=2.0, width=7)
-    assert len(bank) <= LABELED and sorted(bank) == [i for i, c in enumerate(objective.label.tolist()) if c >= 0]
+    assert (
+        used == [0, 1, 1, 1, 1]
+        and len(bank) <= LABELED
+        and sorted(bank) == [i for i, c in enumerate(objective.label.tolist()) if c >= 0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,6 +98,40 @@ def test_comatch():
     assert len(store) > 16
 
 
+def test_comatch_with_a_momentum_encoder_and_a_queue_of_strong_keys():
+    """The authors' imagenet/Model.py: smoothing, the weight of the graph and the momentum depend on the pass."""
+    store, strong, seen = [], [], []
+
+    def reference(o, net, teacher, batch, t):
+        x, y, w, s, s2 = parts(batch, "weak", "strong", "strong2")
+        head = o.teacher_projector.module
+        p = teacher.p(w)
+        seen.append(p.mean(0))
+        p = norm(p * (1 + 1e-6) / (np.mean(seen[-2:], 0) + 1e-6))
+        z_l, z_w, z_2 = (z_of(head, teacher, v) for v in (x, w, s2))
+        z_1, q = z_of(o.projector, net, s), p
+        if len(store) >= 16 and t * 4 >= 1:
+            z, m = (np.stack(v) for v in zip(*store[-16:], strict=True))
+            q = 0.9 * p + 0.1 * softmax(z_w @ z.T / 0.2) @ m
+        store.extend(zip([*z_w, *z_l], [*p, *np.eye(K)[y]], strict=True))
+        Q, keys = q @ q.T, z_2
+        np.fill_diagonal(Q, 1)
+        if strong:
+            z, m = (np.stack(v) for v in zip(*strong[-16:], strict=True))
+            Q, keys = np.concatenate([Q, q @ m.T], 1), np.concatenate([z_2, z])
+        strong.extend(zip(z_2, q, strict=True))
+        Q = norm(Q * (Q >= 0.4))
+        graph = -(Q * log_softmax(z_1 @ keys.T / 0.2)).sum(1).mean()
+        unlabeled = 1.5 * ((q.max(1) >= 0.6) * ce(net.logits(s), q)).mean()
+        return ce(net.logits(x), y).mean() + unlabeled + min(int(t * 4) + 1, 1.5) * graph
+
+    small = dict(bank=16, memory=2, tau=0.6, edge=0.4, lambda_u=1.5, lambda_c=1.5, width=7, ema_decay=0.5)
+    objective = run("comatch", reference, teacher=True, passes=4, **small)
+    assert len(store) > 16 and objective.momentum == 0.5
+    objective.first_pass = True
+    assert objective.momentum == 0.99
+
+
 def test_self_tuning():
     queues = [[] for _ in range(K)]
 
@@ -108,9 +150,10 @@ def test_self_tuning():
                 total.append(-sum(a @ v / 0.07 - log_sum for v in positives) / len(positives))
             return np.mean(total)
 
-        cost = contrast(q[0], k[0], labels[0]) + 1.5 * contrast(q[1], k[1], labels[1])
-        for keys, label in zip(k, labels, strict=True):
-            for v, c in zip(keys, label, strict=True):
+        cost = 0.0
+        for weight, query, keys, label in zip((1, 1.5), q, k, labels, strict=True):
+            cost += weight * contrast(query, keys, label)
+            for v, c in zip(keys, label, strict=True):  # unlabeled images meet the labeled keys of their step
                 queues[c].append(v)
         return ce(net.logits(l["image"]), y).mean() + cost
 

@@ -130,20 +130,20 @@ def test_softmatch():
 
 
 def test_adamatch():
-    memory = dict(l=np.full(K, 1 / K), u=np.full(K, 1 / K))
+    memory = dict(l=np.full(K, 1 / K), u=[np.full(K, 1 / K)] * 3)
 
     def reference(o, net, teacher, batch, t):
         x, y, w, s = parts(batch, "weak", "strong")  # without BatchNorm both passes agree: no interpolation to see
         p_l, p = net.p(x), net.p(w)
         memory["l"] = 0.8 * memory["l"] + 0.2 * p_l.mean(0)
-        memory["u"] = 0.8 * memory["u"] + 0.2 * p.mean(0)
-        p = norm(p * memory["l"] / memory["u"])
+        memory["u"] = [*memory["u"][1:], p.mean(0)]
+        p = norm(p * memory["l"] / np.mean(memory["u"], 0))
         mask = p.max(1) >= 0.9 * p_l.max(1).mean()
         labeled = 0.5 * ce(net.logits(x), y).mean() + 0.5 * ce(net.logits(batch["labeled"]["strong"]), y).mean()
         mu = 0.5 - math.cos(min(math.pi, 2 * math.pi * t)) / 2
         return labeled + mu * (mask * ce(net.logits(s), p.argmax(1))).mean()
 
-    run("adamatch", reference, m=0.8)
+    run("adamatch", reference, m=0.8, memory=3)
 
 
 def test_adamatch_draws_each_labeled_logit_between_two_normalisations():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_lowlabel.finetuning.memory import ClassQueue, Queue, RunningMean, follow_, write_
+from hf_lowlabel.finetuning.memory import ClassQueue, Queue, RunningMean, follow, write_
 
 
 def test_write_keeps_the_last_kept_row_of_every_index():
@@ -23,10 +23,8 @@ def test_write_keeps_the_last_kept_row_of_every_index():
 
 def test_nan_is_never_followed():
     mean = torch.tensor([1.0, 2.0])
-    follow_(mean, torch.tensor([3.0, float("nan")]), 0.5)
-    assert mean.tolist() == [1.0, 2.0]
-    follow_(mean, torch.tensor([3.0, 4.0]), 0.5)
-    assert mean.tolist() == [2.0, 3.0]
+    assert follow(mean, torch.tensor([3.0, float("nan")]), 0.5).tolist() == [1.0, 2.0]
+    assert follow(mean, torch.tensor([3.0, 4.0]), 0.5).tolist() == [2.0, 3.0] and mean.tolist() == [1.0, 2.0]
 
 
 def test_running_mean_is_the_mean_of_the_last_batches():
@@ -34,10 +32,26 @@ def test_running_mean_is_the_mean_of_the_last_batches():
     for step in range(7):
         batch = torch.full((4, 2), float(step)) + torch.tensor([0.0, 10.0])
         seen.append(batch.mean(0))
-        torch.testing.assert_close(mean.update(batch), torch.stack(seen[-3:]).mean(0))
+        torch.testing.assert_close(mean.update(batch, step / 9), torch.stack(seen[-3:]).mean(0))
+        mean.advance()
     before = mean.rows.clone()
-    mean.update(torch.full((4, 2), torch.nan))
+    mean.update(torch.full((4, 2), torch.nan), 1.0)
+    mean.advance()
     assert torch.equal(mean.rows, before) and int(mean.pushed) == 7
+
+
+def test_running_mean_counts_steps_not_micro_batches_and_may_start_full():
+    mean, rows = RunningMean(3, 2, first=0.5), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    first = mean.update(rows[:2], 0.1)  # with the images seen so far
+    torch.testing.assert_close(first, (torch.tensor([2.0, 3.0]) + 2 * 0.5) / 3)
+    torch.testing.assert_close(mean.update(rows[2:], 0.1), (torch.tensor([4.0, 5.0]) + 2 * 0.5) / 3)
+    mean.advance()
+    assert mean.rows.tolist() == [[4.0, 5.0], [0.5, 0.5], [0.5, 0.5]]
+    mean.update(rows, 0.2)  # undone: no end of a step
+    torch.testing.assert_close(mean.update(rows[:1], 0.3), torch.tensor([5.5 / 3, 7.5 / 3]))
+    mean.eval().update(rows, 0.3)
+    mean.train().advance()
+    assert mean.rows.tolist() == [[4.0, 5.0], [1.0, 2.0], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize("size", [3, 4, 11])
@@ -45,7 +59,7 @@ def test_queue_holds_the_newest_rows(size):
     queue, all_z, all_p = Queue(8, z=2, p=1), torch.zeros(0, 2), torch.zeros(0, 1)
     for step in range(6):
         z, p = torch.randn(size, 2), torch.full((size, 1), float(step))
-        queue.push(z=z, p=p)
+        queue.push(z, p)
         all_z, all_p = torch.cat([all_z, z]), torch.cat([all_p, p])
         held = min(8, len(all_z))
         assert int(queue.filled.sum()) == held

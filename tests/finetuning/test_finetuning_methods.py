@@ -86,6 +86,7 @@ ALTERNATIVES = {
     "tau": 0.999,
     "ramp": 0.05,
     "concat_weak": False,
+    "passes": 3,
 }
 
 

@@ -35,6 +35,7 @@ def test_flex_against_a_loop_over_the_pool():
         expected = [float(q.max() >= threshold[q.argmax()]) for q in array(p)]
         assert w.tolist() == expected
         assert np.array_equal(target, array(p).argmax(1))
+        rule.advance()
         used.append(w.mean())
         for i, q in zip(index.tolist(), array(p), strict=True):
             if q.max() >= 0.8:
@@ -63,6 +64,7 @@ def test_free():
         a, b = p_mean / h_mean, ratio
         fairness = 0.05 * (a / a.sum() * np.log(b / b.sum() + 1e-12)).sum()
         np.testing.assert_allclose(rule.penalty(logits, w), fairness, rtol=1e-4)
+        rule.advance()
     assert float(rule.penalty(logits, torch.zeros(M))) == 0.0
 
 
@@ -94,17 +96,21 @@ def test_soft():
         expected = np.where(confidence < mu, np.exp(-((confidence - mu) ** 2) / (2 * var / 4)), 1.0)
         np.testing.assert_allclose(w, expected, rtol=2e-4)
         assert np.array_equal(target, q.argmax(1))
+        rule.advance()
 
 
 def test_ada():
-    rule = Ada(num_classes=K, tau=0.9, m=0.9)
-    q_l, q_u = np.full(K, 1 / K), np.full(K, 1 / K)
+    """The labeled mean is an average over steps, the unlabeled one that of the last four, 1 / K before the first."""
+    rule = Ada(num_classes=K, tau=0.9, m=0.9, memory=4)
+    q_l, q_u = np.full(K, 1 / K), [np.full(K, 1 / K)] * 4
     for p, index, p_l in stream():
         target, w = rule(p, index, p_l, 0.0)
-        q_l, q_u = 0.9 * q_l + 0.1 * array(p_l).mean(0), 0.9 * q_u + 0.1 * array(p).mean(0)
-        aligned = norm(array(p) * q_l / q_u)
+        q_l, q_u = 0.9 * q_l + 0.1 * array(p_l).mean(0), [*q_u[1:], array(p).mean(0)]
+        aligned = norm(array(p) * q_l / np.mean(q_u, 0))
         assert np.array_equal(target, aligned.argmax(1))
         assert np.array_equal(w, (aligned.max(1) >= 0.9 * array(p_l).max(1).mean()).astype(float))
+        for memory in (rule, rule.seen):
+            memory.advance()
 
 
 def test_uda_masks_by_the_prediction_before_sharpening():
@@ -128,6 +134,8 @@ def test_prior_speaks_until_its_time_is_over(inner):
         expected = plain(torch.tensor(posterior).float(), index, p_l, t)
         for mine, theirs in zip(rule(p, index, p_l, t), expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        rule.rule.advance()
+        plain.advance()
         differed |= not np.array_equal(posterior.argmax(1), array(p).argmax(1))
     assert differed
 
@@ -156,4 +164,5 @@ def test_a_prediction_that_is_nan_leaves_no_trace_in_the_table():
     p, index, p_l = next(stream())
     before = {k: v.clone() for k, v in rule.state_dict().items()}
     rule(torch.full_like(p, torch.nan), index, p_l, 0.0)
+    rule.advance()
     assert all(torch.equal(v, before[k]) for k, v in rule.state_dict().items())

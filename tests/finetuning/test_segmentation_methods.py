@@ -16,7 +16,15 @@ from hf_lowlabel.finetuning.clmb import CLMB, to_grid
 from hf_lowlabel.finetuning.cutmix import CutMixSeg
 from hf_lowlabel.finetuning.fixmatch import FixMatch
 from hf_lowlabel.finetuning.mean_teacher import MeanTeacher
-from hf_lowlabel.finetuning.pixels import cross_entropy, half_box, half_classes, masked_mean, partner, paste
+from hf_lowlabel.finetuning.pixels import (
+    cross_entropy,
+    half_box,
+    half_classes,
+    hard_cross_entropy,
+    masked_mean,
+    partner,
+    paste,
+)
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.finetuning.unimatch import UniMatch, drop_channels, random_boxes
 from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2, complementary_dropout, one_of_each_pair
@@ -89,6 +97,30 @@ def test_half_of_the_classes():
             for k in taken:
                 counts[k] += 1
     assert not masks[0].any() and (counts > 0.25 * 100).all()
+
+
+def test_half_of_the_classes_and_one_more_without_background():
+    """CLMB's trainSSL.py: floor(n / 2) + 1 of n classes; on VOC the background is not one of them, unless alone."""
+    labels = torch.randint(0, 5, (60, 6, 6))
+    labels[0], labels[1, :3], labels[1, 3:] = 0, 0, 2
+    for m, y in zip(half_classes(keys(0, "classes", 0, 60), labels, 5, more=1, background=True), labels, strict=True):
+        objects = set(y.flatten().tolist()) - {0} or {0}
+        taken = set(y[m].tolist())
+        assert taken <= objects and len(taken) == min(len(objects) // 2 + 1, len(objects))
+
+
+@pytest.mark.parametrize("least", [5, 60, 500])
+def test_hard_pixels_alone(least):
+    """UniMatch's util/ohem.py: p(y) <= tau, at least the hardest `least`; all where there are not that many."""
+    logits, target = 2 * torch.randn(2, K, 8, 8), torch.randint(0, K, (2, 8, 8))
+    target[0, :2] = -100
+    logp = logits.double().log_softmax(1)
+    loss = sorted(
+        (-float(logp[i, target[i, r, c], r, c]) for i, r, c in pixels(2) if target[i, r, c] >= 0), reverse=True
+    )
+    easy = -torch.tensor(0.7).log()
+    kept = loss if least > len(loss) else loss[: max(least, sum(v >= easy for v in loss))]
+    assert float(hard_cross_entropy(logits, target, 0.7, least)) == pytest.approx(sum(kept) / len(kept), rel=1e-5)
 
 
 def test_boxes_of_unimatch():
@@ -266,6 +298,20 @@ def test_unimatch():
     assert float(out["loss"]) == pytest.approx((supervised + 0.3 * (s1 + s2) + 0.3 * fp) / 2, abs=1e-5)
 
 
+def test_batchnorm_sees_the_batches_of_the_authors_code():
+    """Labeled (in UniMatch with the weak) and strong views apart; the labels of a box come from eval mode."""
+    seen = []
+    for cls, kwargs in ((UniMatch, {}), (UniMatchV2, {}), (ClassMix, {}), (CLMB, SMALL)):
+        objective = cls(TinySegmenter(norm=True), **kwargs).train()
+        norm = objective.model.norm
+        norm.register_forward_hook(lambda m, x, out: seen.append((len(x[0]), m.training)))
+        seen.clear()
+        objective(make_batch(labeled=2, unlabeled=4), 0.5)["loss"].backward()
+        strong = 4 if cls is ClassMix else 8
+        weak = [(4, False), (6, True)] if cls is UniMatch else [(2, True)]
+        assert seen == [*weak, (strong, True)] and norm.training
+
+
 def test_unimatch_learns_from_the_weak_view_with_dropped_channels():
     batch, objective = make_batch(), make(UniMatch, tau=TAU, box=0.0, lambda_s=0.0, lambda_fp=0.6)
     u, model = batch["unlabeled"], objective.model
@@ -360,7 +406,7 @@ def test_contrast_is_the_paper_pair_by_pair():
     captured = {}
     objective.predictor.register_forward_hook(lambda m, a, out: captured.update(out=out))
     key = keys(0, "pixels", 0, 2)
-    got = objective.contrast(features, labels, key)
+    got = objective.contrast(features, labels, key, objective.memory, objective.filled)
     _, used = objective.sample(features, grid, key)
     z = captured["out"].view(*used.shape, -1).double()
     total = 0.0
@@ -397,7 +443,9 @@ def test_memory_takes_right_and_sure_pixels_of_the_highest_scores():
     wrong[1, 4:] = 1 - labels[1, 4:]  # confident of another class
     score = {}
     objective.memory_attention.register_forward_hook(lambda m, a, out: score.update(z=a[0], used=a[1], s=out))
-    objective.remember(features, p, wrong, keys(0, "pixels", 0, 2))
+    objective.remember(features, p, wrong, keys(0, "pixels", 0, 2), 0.5)
+    assert torch.equal(objective.memory, old)  # until the step ends
+    objective.advance()
     new = F.normalize(objective.memory, dim=2)
     for k in range(2):
         allowed = [

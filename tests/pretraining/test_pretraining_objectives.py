@@ -43,7 +43,8 @@ TEACHERS = [n for n in PRETRAIN if any(isinstance(m, EMA) for m in make(n).modul
 
 
 def hyperparameter_list() -> list[tuple[str, str]]:
-    return [(name, key) for name in PRETRAIN for key in hyperparameters(find(name))]
+    of_the_optimizer = {"decay_end"}  # tested with its schedule
+    return [(name, key) for name in PRETRAIN for key in hyperparameters(find(name)) if key not in of_the_optimizer]
 
 
 @pytest.mark.parametrize("name,key", hyperparameter_list())

@@ -77,12 +77,14 @@ def test_usl_against_its_equations(weight):
     x, _ = blobs(4, 30, spread=0.5, seed=2)
     k, alpha, momentum = 9, 0.5, 0.9
     d = distances(x)
-    u = 1 / np.sort(d, 1)[:, 1 : k + 1].mean(1)
+    u = 1 / np.sort(d**2, 1)[:, :k].mean(1)  # the image itself among them
     assigned = kmeans(x, 4, seed=3).assigned
     chosen = [max(np.flatnonzero(assigned == c), key=lambda i: u[i]) for c in range(4)]
     smooth, plain = np.zeros(len(x)), list(chosen)
-    for _ in range(10):
-        reg = np.array([sum(d[i, chosen[j]] ** -alpha for j in range(4) if j != assigned[i]) for i in range(len(x))])
+    for _ in range(9):
+        reg = np.array(
+            [sum(d[i, chosen[j]] ** (-2 * alpha) for j in range(4) if j != assigned[i]) for i in range(len(x))]
+        )
         smooth = momentum * smooth + (1 - momentum) * reg
         chosen = [max(np.flatnonzero(assigned == c), key=lambda i: u[i] - weight * smooth[i]) for c in range(4)]
     found = usl(x, 4, seed=3, k=k, weight=weight, alpha=alpha, momentum=momentum)
@@ -97,7 +99,7 @@ def test_typiclust_takes_the_most_typical_of_each_large_cluster():
     expected = []
     for c in range(3):
         mine = np.flatnonzero(assigned == c)
-        near = np.sort(d[np.ix_(mine, mine)], 1)[:, 1:21].mean(1)
+        near = np.sort(d[np.ix_(mine, mine)] ** 2, 1)[:, 1 : min(20, len(mine) // 2) + 1].mean(1)
         expected.append((len(mine), int(mine[near.argmin()])))
     assert sorted(typiclust(x, 3, seed=1).tolist()) == sorted(image for _, image in expected)
     by_size = sorted(expected, key=lambda e: -e[0])

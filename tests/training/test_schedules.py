@@ -4,11 +4,16 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
+from pretraining_stand_in import TinyEncoder
 
-from hf_lowlabel.arguments import Config
-from hf_lowlabel.methods import find
+from hf_lowlabel.arguments import Config, TrainingArguments
+from hf_lowlabel.methods import METHODS, find
+from hf_lowlabel.pretraining.byol import BYOL
+from hf_lowlabel.pretraining.dino import DINO
+from hf_lowlabel.pretraining.l2_sp import L2SP
 from hf_lowlabel.settings import resolve
-from hf_lowlabel.training.optim import learning_rate
+from hf_lowlabel.training.optim import build_optimizer, clip, learning_rate, set_learning_rate
 
 
 def resolved(**given) -> SimpleNamespace:
@@ -108,7 +113,8 @@ def test_cityscapes_as_classmix_and_unimatch_ran_it():
     """Whole images at half size, as they are; and every pixel a pseudo-label."""
     config = of_masks("classmix", "cityscapes")
     assert (config.image_height, config.image_size, config.stored_size, config.flip) == (512, 1024, 1024, False)
-    assert of_masks("unimatch", "cityscapes").method_args == {"tau": 0.0} and of_masks("unimatch").method_args == {}
+    assert of_masks("unimatch", "cityscapes").method_args == {"tau": 0.0, "hard": 200_000}
+    assert of_masks("unimatch").method_args == {}
 
 
 def test_what_is_said_of_the_scale_wins():
@@ -118,3 +124,36 @@ def test_what_is_said_of_the_scale_wins():
 def test_simmatch_on_imagenet_replaces_what_it_stored():
     """models/simmatch.py of its code: with a teacher the bank takes the newest embedding."""
     assert resolved(method="simmatch", preset="imagenet").method_args["bank_m"] == 0
+
+
+@pytest.mark.parametrize(
+    "name, drops", [("steps-eman", (0.6, 0.8)), ("steps-thirds", (1 / 3, 2 / 3)), ("steps-quarters", (0.25, 0.5, 0.75))]
+)
+def test_drops_of_the_authors(name, drops):
+    for t in (0.1, 0.3, 0.4, 0.55, 0.7, 0.9):
+        assert learning_rate(name, t) == pytest.approx(0.1 ** sum(t >= d for d in drops))
+
+
+def test_adamatch_ends_at_a_quarter():
+    assert learning_rate("adamatch", 1.0) == pytest.approx(0.25) and learning_rate("adamatch", 0.0) == 1.0
+
+
+@pytest.mark.parametrize("method", [n for n in METHODS if not find(n).frozen])
+def test_every_preset_has_a_length(method):
+    """Otherwise it would end after the steps that a run without preset has."""
+    for name, values in find(method).presets.items():
+        assert {"max_steps", "epochs"} & set(values), name
+
+
+def test_decay_and_clipping_of_dino():
+    """Weight decay from 0.04 to 0.4 by a cosine, and gradients of at most 3 tensor by tensor, as in main_dino.py."""
+    objective = L2SP(DINO(TinyEncoder(), out=4, hidden=4, bottleneck=4, decay_end=10.0), 1.0)
+    assert [0.04 * objective.decay(t) for t in (0.0, 0.5, 1.0)] == pytest.approx([0.04, 0.22, 0.4])
+    assert objective.clips_each and not L2SP(BYOL(TinyEncoder(), hidden=4, out=4), 1.0).clips_each
+    args = TrainingArguments(optimizer="adamw", weight_decay=0.04, head_lr=1.0)
+    optimizer = build_optimizer(objective, args, 0.1)
+    set_learning_rate(optimizer, 1.0, 10.0)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.4, 0.0}
+    grads = [torch.full((4,), 5.0), torch.full((4,), 1.0)]
+    clip(grads, 3.0, torch.tensor(10.2), each=True)
+    torch.testing.assert_close(torch.stack([g.norm() for g in grads]), torch.tensor([3.0, 2.0]))
