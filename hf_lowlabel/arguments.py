@@ -46,6 +46,7 @@ class DataArguments:
         of_task=True,
     )
     mask_ignore: list[int] = setting([], "values of a mask that take no part, beside 255", of_task=True, min=0)
+    instances: bool = setting(False, "values of a mask are numbers of objects, all of one class", of_task=True)
     split: str | None = setting(
         None, "split manifest (JSON): which images are labeled and held out; for masks also a list of ids (.txt)"
     )

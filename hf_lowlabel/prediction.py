@@ -62,6 +62,7 @@ def evaluate(
     classes: Sequence[str] = (),
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
     window: int | None = None,
     output: str | Path | None = None,
     device: str | None = None,
@@ -77,7 +78,8 @@ def evaluate(
         model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column: as for `finetune`.
-        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run `model` was trained.
+        mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
+            trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
         output: folder for metrics.json and pictures.
         device: "cpu" to leave a GPU alone; None: the best there is.
@@ -99,6 +101,7 @@ def evaluate(
         classes=list(classes),
         mask_format=mask_format,
         mask_ignore=list(mask_ignore),
+        instances=instances,
     )
     data = DataArguments(
         dataset=dataset,
@@ -132,9 +135,9 @@ def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
 
 
 def refuse_foreign(data: DataArguments, task: Task) -> None:
-    for name in ("mask_column", "classes", "mask_format", "mask_ignore"):
+    for name in ("mask_column", "classes", "mask_format", "mask_ignore", "instances"):
         if getattr(data, name) and name not in task.takes:
-            raise UserError(f"{name} says what masks mean, and this model is a {task.product}. Leave it out.")
+            raise UserError(f"{name} says what masks mean, and this is for a {task.product}. Leave it out.")
 
 
 def test_images(

@@ -39,6 +39,7 @@ def finetune(
     classes: Sequence[str] = (),
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
     split: str | Path | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
@@ -130,6 +131,7 @@ def finetune(
         mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,
             colors.
         mask_ignore: Values of a mask that take no part, beside 255.
+        instances: Values of a mask are numbers of objects, all of one class.
         split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
             (.txt).
         unlabeled_dataset: A second source of images without labels, joined to the first.

@@ -13,10 +13,13 @@ from ..errors import UserError
 def split(argv: list[str]) -> int:
     args = _split_parser().parse_args(argv)
     _check_split(args)
+    from ..prediction import refuse_foreign
     from ..tasks import get_task
 
     task = get_task(args.task)
-    source = None if args.dataset is None else task.open(data_source(args))
+    data = data_source(args)
+    refuse_foreign(data, task)
+    source = None if data.dataset is None else task.open(data)
     if args.labels is None:
         how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
         split, of = task.draw_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
@@ -65,6 +68,7 @@ def _split_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset-split", default="train", help="split to draw from (default: train)")
     data_flags(parser)
+    mask_flags(parser, "masks (with --task segmentation)")
     parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
     parser.add_argument("--class-balanced", action="store_true", help="the same number from every class")
     parser.add_argument("--validation", type=int, default=0, help="labeled images held out to choose by (default: 0)")
@@ -237,9 +241,26 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", help="column that holds the class")
 
 
+def mask_flags(parser: argparse.ArgumentParser, title: str):
+    """What masks mean; the group, for more flags."""
+    masks = parser.add_argument_group(title)
+    masks.add_argument("--mask-column", help="column that holds the mask")
+    masks.add_argument(
+        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
+    )
+    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
+    masks.add_argument(
+        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
+    )
+    masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
+    return masks
+
+
 def data_source(args: argparse.Namespace) -> DataArguments:
-    """What --dataset and `data_flags` said, taken out of `args`."""
-    names = ("dataset", "dataset_config", "dataset_split", "dataset_revision", "image_column", "label_column")
+    """What --dataset, `data_flags` and `mask_flags` said, taken out of `args`."""
+    names = ["dataset", "dataset_config", "dataset_split", "dataset_revision", "image_column", "label_column"]
+    if hasattr(args, "mask_format"):
+        names += ["mask_column", "classes", "mask_format", "mask_ignore", "instances"]
     source = DataArguments(**{name: getattr(args, name) for name in names})
     for name in names:
         delattr(args, name)

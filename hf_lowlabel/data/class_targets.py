@@ -26,11 +26,13 @@ from .folders import (
     FileReader,
     image_files,
     metadata_beside,
+    metadata_file,
     metadata_rows,
     split_root,
     subfolders,
 )
 from .labels import LABEL_COLUMNS, class_indices, label_column, label_text
+from .mask_folders import is_of_masks
 from .tables import Table
 from .targets import Targets
 
@@ -46,6 +48,7 @@ class ClassTargets(Targets):
         root, siblings = split_root(path, split)
         files = image_files(root)
         ids = [file.id for file in files]
+        refuse_masks(root, ids)
         if (metadata := metadata_beside(path, root)) is not None:
             labels, names = class_indices(metadata_labels(metadata, ids, self.label_column, root))
         elif self.label_column is not None:
@@ -71,6 +74,16 @@ class ClassTargets(Targets):
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
         return "label", pa.array([label_text(value) for value in values], pa.string())
+
+
+def refuse_masks(root: Path, ids: list[str]) -> None:
+    """Folders of images and of their masks are no classes."""
+    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    if is_of_masks(names) and metadata_file(root) is None:
+        raise UserError(
+            f"{' and '.join(f'{name}/' for name in names)} in {str(root)!r} look like images and their masks, not like "
+            "classes. Give --task segmentation (in Python load_segmentation), or the folder of the images alone."
+        )
 
 
 def folder_label(id: str) -> str | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..errors import UserError
 from . import shapes
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
-from .images import upright
+from .images import BadImage, decoding, upright
 from .mask_folders import find_files, layout
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .tables import Table, asked_column, encoded_images, is_image
@@ -23,6 +23,7 @@ from .targets import Targets
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a data set that names none
+MOST_UNNAMED = 40  # values; more of them are numbers of objects, or classes that have names
 
 
 @dataclass
@@ -38,6 +39,7 @@ class MaskTargets(Targets):
     classes: Sequence[str] | str | Path | None = None
     mask_format: str | None = None
     mask_ignore: Sequence[int] = ()
+    instances: bool = False
     embedded: dict = field(default_factory=lambda: {"shapes": shapes.shapes})
 
     def lays_out(self, path: Path) -> bool:
@@ -73,18 +75,20 @@ class MaskTargets(Targets):
     ) -> ImageDataset:  # fmt: skip
         """names, own: the layout's class names and format, which hold unless others are declared."""
         colors = None
+        if self.instances and self.mask_format not in (None, "index"):
+            raise UserError(f"instances cannot be given with mask_format {self.mask_format!r}. Leave one of them out.")
         if isinstance(self.classes, (str, Path)):
             names, colors = read_classes(self.classes)
         elif self.classes is not None:
             names = [str(name) for name in self.classes]
             check_names(names)
         meaning = own or MaskFormat()
-        if own is None or self.mask_format or self.mask_ignore:
-            kind = self.mask_format or meaning.kind
+        if own is None or self.mask_format or self.mask_ignore or self.instances:
+            kind = "instances" if self.instances else self.mask_format or meaning.kind
             made = make_coding(kind, names or [], colors, self.mask_ignore)
             meaning = replace(made, table=meaning.table if kind == meaning.kind else None)
         masks = Masks(mask_reader, meaning)
-        if names is None and meaning.kind == "binary":
+        if meaning.kind in ("binary", "instances") and (names is None or self.instances and self.classes is None):
             names = ["background", "object"]
         elif names is None:
             names = [f"class {k}" for k in range(count_classes(origin.name, ids, np.flatnonzero(has_mask), masks))]
@@ -108,14 +112,23 @@ def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> 
     """One more than the largest value in up to `SCANNED` of the masks, `rows`."""
     if not len(rows):
         raise UserError(f"There are neither masks nor class names in {name!r}. Give the classes (--classes).")
-    top = 0
+    seen = np.zeros(IGNORE + 1, bool)
     for i in rows[:: -(-len(rows) // SCANNED)]:
-        with masks.reader(int(i)) as file:
-            values = decode_mask(upright(file), masks.format, IGNORE, ids[i])
-        top = max(top, int(values[values != IGNORE].max(initial=0)))
-    if top == 0:
+        try:
+            with decoding(), masks.reader(int(i)) as file:
+                seen[decode_mask(upright(file), masks.format, IGNORE, ids[i])] = True
+        except BadImage as error:
+            raise UserError(f"The mask of image {ids[i]!r} cannot be read: {error.reason}") from error
+    values = np.flatnonzero(seen[:IGNORE])
+    if len(values) > MOST_UNNAMED:
+        raise UserError(
+            f"The masks in {name!r} hold {len(values)} different values up to {values[-1]}, and no class has a name. "
+            "If each value is one object, give --instances, which makes one class of them; if they are classes, name "
+            "them with --classes."
+        )
+    if not values.any():
         raise UserError(
             f"There is no mask value but 0 and 255 in {name!r}, where 255 marks pixels that take no part. Declare mask "
             "format 'binary' if 255 is the object, or give the classes."
         )
-    return top + 1
+    return int(values[-1]) + 1

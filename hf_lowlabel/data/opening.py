@@ -164,6 +164,7 @@ def load_segmentation(
     classes: Sequence[str] | str | Path | None = None,
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
 ) -> ImageDataset:
     """Images with masks of their pixels' classes.
 
@@ -177,9 +178,10 @@ def load_segmentation(
         classes: in the order of their values, or a text file of them; None: the layout's own, else counted.
         mask_format: what a mask's pixels are: "index", "binary" or "colors"; None: as the layout has them.
         mask_ignore: values of a mask that take no part, beside 255.
+        instances: each value of a mask but 0 is one object, and all objects are of one class.
 
     Raises:
         UserError: there is no such data, or it cannot be read.
     """
-    targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore))
+    targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore), instances)
     return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..arguments import Config, DataArguments
 from ..data import shapes
+from ..data.class_targets import refuse_masks
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..data.folders import FileReader, image_files, metadata_beside, metadata_rows, split_root
 from ..data.labels import class_order, label_column, label_text
@@ -51,6 +52,7 @@ class MultiLabelTargets(Targets):
         root, _ = split_root(path, split)
         files, rows, columns = image_files(root), list[Any](), list[Any]()
         ids, metadata = [file.id for file in files], metadata_beside(path, root)
+        refuse_masks(root, ids)
         if metadata is not None:
             rows, columns = metadata_rows(metadata, ids, root)
         row_of = dict(rows)
