@@ -58,6 +58,11 @@ def evaluate(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    no_label: Sequence[str] = (),
+    skip_missing: bool = False,
+    skip_conflicts: bool = False,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
     mask_column: str | None = None,
     classes: Sequence[str] = (),
     mask_format: str | None = None,
@@ -77,7 +82,9 @@ def evaluate(
     Args:
         model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
-        dataset_config, dataset_revision, image_column, label_column: as for `finetune`.
+        dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
+        no_label, skip_missing, skip_conflicts: as for `finetune`.
+        value_range: of images of more than 8 bits; left out, that of the model.
         mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
             trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
@@ -108,6 +115,11 @@ def evaluate(
         dataset_config=dataset_config,
         dataset_revision=dataset_revision,
         image_column=image_column,
+        no_label=list(no_label),
+        skip_missing=skip_missing,
+        skip_conflicts=skip_conflicts,
+        value_range=list(value_range) or getattr(network.config, "value_range", []),
+        pages=pages,
         test_dataset_split=dataset_split,
         max_bad=max_bad,
         **(declared(model, given, kind)),
@@ -223,13 +235,14 @@ def predict(
     files = find_images(images)
     network = kind.load(model, revision, device)
     skipped: list[tuple[str, str]] = []
+    value_range = getattr(network.config, "value_range", None)
 
     def opened() -> Iterator[tuple[Path, str, Image.Image]]:
         shown = tqdm(files, desc="predicting", unit="img", disable=not interactive())
         for file, name in zip(shown, places(files, images), strict=True):
             try:
                 with open_image(file) as image:
-                    picture = load_rgb(image)
+                    picture = load_rgb(image, value_range)
             except BadImage as e:
                 skipped.append((str(file), e.reason))
                 continue

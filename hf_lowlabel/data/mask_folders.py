@@ -12,6 +12,7 @@ The folders may have other usual names (`IMAGE_FOLDERS`, `MASK_FOLDERS`) in any 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -135,6 +136,15 @@ def find_files(path: Path, split: str) -> MaskFiles:
             "and their masks into masks/, or a mask 1_mask.png beside each image 1.jpg."
         )
     return {"voc": voc, "cityscapes": cityscapes, "folder": pairs, "beside": beside}[kind](path, split)
+
+
+def annotated_root(path: Path, split: str) -> Path:
+    """The folder of a split's images that no masks lie beside: train/, train2017/, or all of it."""
+    years = {
+        m[1].lower(): folder for folder in subfolders(path) if (m := re.fullmatch(r"(\D+?)[-_]?\d{4}", folder.name))
+    }
+    found = [years[name] for name in spellings(split) if name in years]
+    return found[0] if found else split_root(path, split)[0]
 
 
 def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:

@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from ..errors import UserError
 from . import shapes
+from .annotations import find_drawn
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
+from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
-from .mask_folders import find_files, layout
+from .mask_folders import MaskFiles, annotated_root, find_files, layout
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .tables import Table, asked_column, encoded_images, is_image
 from .targets import Targets
@@ -40,13 +42,20 @@ class MaskTargets(Targets):
     mask_format: str | None = None
     mask_ignore: Sequence[int] = ()
     instances: bool = False
+    images_alone: bool = False  # no masks are drawn, which nobody looks at
     embedded: dict = field(default_factory=lambda: {"shapes": shapes.shapes})
 
     def lays_out(self, path: Path) -> bool:
         return layout(path) is not None
 
     def folder(self, path: Path, split: str) -> ImageDataset:
-        found = find_files(path, split)
+        kind = layout(path)
+        found = find_files(path, split) if kind is not None else None
+        if not self.images_alone and (found is None or kind == "folder" and not found.masks):
+            drawn = self.drawn(path, split, found)
+            if drawn is not None:
+                return drawn
+        found = found or find_files(path, split)
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
         return self.build(
@@ -59,6 +68,24 @@ class MaskTargets(Targets):
             found.names,
             found.format,
         )
+
+    def drawn(self, path: Path, split: str, found: MaskFiles | None) -> ImageDataset | None:
+        """With masks of what annotations draw; None where there are none."""
+        root = found.images.root if found is not None else annotated_root(path, split)
+        files = list(found.files.values()) if found is not None else listing(root)
+        declared = read_classes(self.classes)[0] if isinstance(self.classes, (str, Path)) else self.classes
+        drawn = find_drawn(path, root, files, declared, self.instances) if files else None
+        if drawn is None:
+            return None
+        if self.mask_format not in (None, "index"):
+            raise UserError(
+                f"mask_format {self.mask_format!r} is of pictures, and these masks are drawn. Leave it out."
+            )
+        images = FileReader(root, [file.path for file in files])
+        own, ids = replace(self, classes=drawn.names, instances=False), [file.id for file in files]
+        origin = Origin(path.resolve().name, split)
+        made = own.build(origin, ids, drawn.has_mask, images, drawn.reader, drawn.content)
+        return replace(made, left_out=drawn.left_out)
 
     def table(self, table: Table) -> ImageDataset:
         column = find_mask(table.features, self.mask_column, table.in_memory)

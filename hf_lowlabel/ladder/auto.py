@@ -85,6 +85,11 @@ def auto(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    no_label: Sequence[str] = (),
+    skip_missing: bool = False,
+    skip_conflicts: bool = False,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
     test_dataset_split: str | None = None,
     image_size: int | None = None,
     max_bad: float = 0.01,
@@ -111,6 +116,7 @@ def auto(
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
         image_column: Column that holds the image; found by itself when None.
         label_column: Column that holds the class; found by itself when None.
+        no_label, skip_missing, skip_conflicts, value_range, pages: As for `finetune`.
         test_dataset_split: Split of the data set to test on; None: 'test', then 'validation', where they have labels.
         image_size: Side of what the network sees, in px; the model's own, or the images' when smaller.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
@@ -138,6 +144,11 @@ def auto(
         dataset_revision=dataset_revision,
         image_column=image_column,
         label_column=label_column,
+        no_label=list(no_label),
+        skip_missing=skip_missing,
+        skip_conflicts=skip_conflicts,
+        value_range=list(value_range),
+        pages=pages,
         test_dataset_split=test_dataset_split,
         max_bad=max_bad,
     )

@@ -23,6 +23,7 @@ from ..data.dataset import ImageDataset, join
 from ..data.drawing import make_split
 from ..data.folders import has_unlabeled_split
 from ..data.opening import open_dataset
+from ..data.pages import as_asked, look
 from ..data.splits import Split, SplitIndices
 from ..data.targets import Targets
 from ..errors import MissingSplit, UserError, unknown
@@ -120,11 +121,14 @@ class Task(Speaker):
             split=split or data.dataset_split,
             revision=data.dataset_revision,
             image_column=data.image_column,
+            value_range=data.value_range,
+            pages=data.pages,
         )
+        look(dataset)
         if split is not None:
             return dataset
         if data.unlabeled_dataset is not None:
-            return join(dataset, self.raw(data.unlabeled_dataset, data.unlabeled_dataset_split, dataset.class_names))
+            return join(dataset, self.second(data, dataset.class_names))
         path = as_path(data.dataset)
         if path is not None and data.dataset_split != "unlabeled" and has_unlabeled_split(path):
             log.warning(
@@ -134,6 +138,11 @@ class Task(Speaker):
                 data.dataset,
             )
         return dataset
+
+    def second(self, data: DataArguments, names: Sequence[str]) -> ImageDataset:
+        """The second source, read as the first."""
+        found = self.raw(data.unlabeled_dataset, data.unlabeled_dataset_split, names)
+        return as_asked(found, data.value_range, data.pages)
 
     def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
         """Images alone, whatever labels they may have."""

@@ -39,7 +39,7 @@ from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
-from .parts import PRETRAINING, Examples, Section, as_path
+from .parts import PRETRAINING, Examples, Section, as_path, label_rules
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -106,9 +106,9 @@ class Segmentation(Task):
         """The images of a source with masks, or plain images. No mask is read."""
         path = as_path(data.dataset)
         if path is not None and path.exists() and layout(path) is None and not is_table(path):
-            return self.open(data, targets=ClassTargets(data.label_column))
+            return self.open(data, targets=ClassTargets(data.label_column, label_rules(data)))
         names = None if data.split else NO_CLASSES  # a manifest knows the classes
-        return self.open(data, names=names).without_targets()
+        return self.open(data, targets=replace(self.targets(data, names), images_alone=True)).without_targets()
 
     def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
         found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from .. import methods
 from ..arguments import Config
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, write_left_out
 from ..data.published import is_published
 from ..data.splits import Split
 from ..distributed import is_main_process, world
@@ -74,6 +74,7 @@ class Recorder:
             write_text(path, yaml.safe_dump(recorded(self.config), sort_keys=False, allow_unicode=True))
         if self.split is not None:
             self.split.save(self.folder / "split.json")
+        write_left_out(self.dataset, self.folder / "left_out.csv")
 
     def takes(self, config: Config, load_report) -> None:
         """Go on as a run with other settings: those of what was found to be best."""
