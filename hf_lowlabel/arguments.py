@@ -58,7 +58,7 @@ class DataArguments:
     unlabeled_dataset: Data | None = setting(None, "a second source of images without labels, joined to the first")
     unlabeled_dataset_split: str = setting("train", "split of the second source")
     num_labels: int | None = setting(
-        None, "labels to keep, drawn by seed; or give --split", unit="labels", min=1, verb="finetune"
+        None, "labels to keep, drawn by seed; None: those of --split, else all", unit="labels", min=1, verb="finetune"
     )
     class_balanced: bool = setting(False, "draw the same number of labels from every class", of_task=True, **HELD_OUT)
     validation: int = setting(

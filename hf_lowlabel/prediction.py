@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .api.types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
+
+
+log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
@@ -160,7 +164,9 @@ def test_images(
     chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
     if chosen is not None and chosen.test:
         images = task.open(data, "train", names)
-        return images, chosen.resolve(images).test
+        if split is not None or not is_elsewhere(chosen, images):
+            return images, chosen.resolve(images).test
+        return elsewhere(task, data, images, names)
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         tested = task.test_dataset(data, names)
@@ -171,13 +177,32 @@ def test_images(
             f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
             "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
         )
-    images = tested
+    images = task.shared(tested, names)
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
         raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
     if own is not None:
         tell_trained(own, images, indices)
     return images, indices
+
+
+def is_elsewhere(own: Split, images: ImageDataset) -> bool:
+    """Whether these are other data than those a model was trained on, and not the same with a change."""
+    if own.fingerprint is None or own.fingerprint == images.fingerprint:
+        return False
+    return own.dataset != images.name or not {*own.test} <= {*images.ids}
+
+
+def elsewhere(
+    task: Task, data: DataArguments, images: ImageDataset, names: list[str]
+) -> tuple[ImageDataset, np.ndarray]:
+    """The test split of other data than the model's own, or all of its images that have a label."""
+    tested = task.shared(task.test_dataset(data, names) or images, names)
+    indices = np.flatnonzero(tested.has_target)
+    if not len(indices):
+        raise UserError(f"None of the images of {tested.name!r} (split {tested.split!r}) has a label to compare with.")
+    log.info("evaluating on %d images of %r (split %s)", len(indices), tested.name, tested.split)
+    return tested, indices
 
 
 def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:

@@ -24,6 +24,7 @@ from .folders import (
     SPLITS,
     UNLABELED,
     FileReader,
+    as_text,
     image_files,
     metadata_file,
     split_root,
@@ -97,7 +98,7 @@ def class_folders(root: Path) -> set[str]:
     if metadata_file(root) is not None:
         return set()
     return {
-        unicodedata.normalize("NFC", entry.name)
+        unicodedata.normalize("NFC", as_text(entry.name) or "")
         for entry in subfolders(root)
         if entry.name.lower() not in SPLITS[UNLABELED]
     }

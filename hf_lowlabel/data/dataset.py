@@ -184,6 +184,28 @@ class ImageDataset:
             labels = table[self.labels]
         return replace(self, labels=labels, class_names=names)
 
+    def only_classes(self, class_names: Sequence[str]) -> tuple[ImageDataset, dict[str, int]]:
+        """(the images with those of their classes that are among `class_names`, {other class: images it has}).
+
+        Names are compared as they are, else without regard to capitals. Raises UserError where none is among them.
+        """
+        spelled = {name.casefold(): name for name in class_names} | {name: name for name in class_names}
+        of = {name: spelled.get(name, spelled.get(name.casefold())) for name in self.class_names}
+        several, taken = self.labels.ndim == 2, [name for name in of.values() if name is not None]
+        if self.masks is not None or not self.class_names or len(set(taken)) < len(taken):
+            return self, {}
+        if not taken:
+            raise unknown(f"class in {self.name!r}", self.class_names[0], class_names)
+        counts = (self.labels == 1).sum(0) if several else np.bincount(self.labels[self.labels >= 0], minlength=len(of))
+        gone = {name: int(count) for (name, known), count in zip(of.items(), counts) if known is None}
+        keep = np.array([known is not None for known in of.values()])
+        if several:
+            labels = self.labels[:, keep]
+        else:
+            index = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # the last one of -1
+            labels = index[self.labels]
+        return replace(self, labels=labels, class_names=taken), gone
+
     def in_squares(self, count: int) -> ImageDataset:
         """Each image as `count` squares spread evenly from one end of its longer side to the other: image i, square k
         at row i * count + k."""

@@ -85,7 +85,7 @@ def image_files(root: Path) -> list[ImageFile]:
 
 
 def listing(root: Path) -> list[ImageFile]:
-    return sorted(ImageFile(unicodedata.normalize("NFC", name), name, size) for name, size in walk(root))
+    return sorted(ImageFile(unicodedata.normalize("NFC", as_text(name) or ""), name, size) for name, size in walk(root))
 
 
 def walk(root: Path) -> Iterator[tuple[str, int]]:
@@ -116,13 +116,17 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
     tell_left_out(root, unread, odd, ours)
 
 
-def is_text(name: str) -> bool:
-    """Whether a file name can be written down; one from an old archive may hold bytes that are no text."""
+def as_text(name: str) -> str | None:
+    """A file name as it can be written down, whatever the locale; None for one from an old archive, which is no
+    text."""
     try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeError:
+        return None
+
+
+def is_text(name: str) -> bool:
+    return as_text(name) is not None
 
 
 def is_ours(folder: Path) -> bool:

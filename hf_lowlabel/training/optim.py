@@ -91,3 +91,13 @@ def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate
 def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * (1.0 if group["fixed"] else multiplier)
+
+
+def longer(args: TrainingArguments, step: int, before: int, steps: int) -> str:
+    """What becomes of the schedule of a run of `before` steps that goes on from `step` to `steps`."""
+    was, now = (learning_rate(args.lr_scheduler_type, step / n, args.warmup_ratio) for n in (before, steps))
+    return (
+        f"the run goes on from step {step} to {steps} instead of {before}: from here its schedule "
+        f"({args.lr_scheduler_type}) is that of {steps} steps, and the learning rate {now:.3g} of its peak instead of "
+        f"{was:.3g}"
+    )
