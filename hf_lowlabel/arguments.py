@@ -36,6 +36,11 @@ class DataArguments:
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
     image_column: str | None = setting(None, "column that holds the image; found by itself when None")
     label_column: str | None = setting(None, "column that holds the class; found by itself when None")
+    value_range: list[float] = setting([], "values that are black and white in images of more than 8 bits: 0 4095")
+    pages: bool = setting(False, "each page of a TIFF and frame of a GIF is an image; else the first alone")
+    no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
+    skip_missing: bool = setting(False, "leave out and list rows of a table that name no image")
+    skip_conflicts: bool = setting(False, "leave unlabeled and list images that a table gives two labels")
     mask_column: str | None = setting(None, "column that holds the mask; found by itself when None", of_task=True)
     classes: list[str] = setting(
         [], "classes of the masks in the order of their values, or a text file of them", of_task=True
@@ -47,13 +52,14 @@ class DataArguments:
         of_task=True,
     )
     mask_ignore: list[int] = setting([], "values of a mask that take no part, beside 255", of_task=True, min=0)
+    instances: bool = setting(False, "values of a mask are numbers of objects, all of one class", of_task=True)
     split: str | None = setting(
         None, "split manifest (JSON): which images are labeled and held out; for masks also a list of ids (.txt)"
     )
     unlabeled_dataset: Data | None = setting(None, "a second source of images without labels, joined to the first")
     unlabeled_dataset_split: str = setting("train", "split of the second source")
     num_labels: int | None = setting(
-        None, "labels to keep, drawn by seed; or give --split", unit="labels", min=1, verb="finetune"
+        None, "labels to keep, drawn by seed; None: those of --split, else all", unit="labels", min=1, verb="finetune"
     )
     class_balanced: bool = setting(False, "draw the same number of labels from every class", of_task=True, **HELD_OUT)
     validation: int = setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,9 @@ else:  # its parts are not imported for their names alone
     Model = Any
 
 
+log = logging.getLogger("hf_lowlabel")
+
+
 class Predictions(NamedTuple):
     """What a model says of image files: `rows`, a dict each, and `skipped`, (file, why it could not be read)."""
 
@@ -58,10 +62,16 @@ def evaluate(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    no_label: Sequence[str] = (),
+    skip_missing: bool = False,
+    skip_conflicts: bool = False,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
     mask_column: str | None = None,
     classes: Sequence[str] = (),
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
     window: int | None = None,
     output: str | Path | None = None,
     device: str | None = None,
@@ -76,8 +86,11 @@ def evaluate(
     Args:
         model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
-        dataset_config, dataset_revision, image_column, label_column: as for `finetune`.
-        mask_column, classes, mask_format, mask_ignore: what masks mean; left out, as the run `model` was trained.
+        dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
+        no_label, skip_missing, skip_conflicts: as for `finetune`.
+        value_range: of images of more than 8 bits; left out, that of the model.
+        mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
+            trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
         output: folder for metrics.json and pictures.
         device: "cpu" to leave a GPU alone; None: the best there is.
@@ -99,12 +112,18 @@ def evaluate(
         classes=list(classes),
         mask_format=mask_format,
         mask_ignore=list(mask_ignore),
+        instances=instances,
     )
     data = DataArguments(
         dataset=dataset,
         dataset_config=dataset_config,
         dataset_revision=dataset_revision,
         image_column=image_column,
+        no_label=list(no_label),
+        skip_missing=skip_missing,
+        skip_conflicts=skip_conflicts,
+        value_range=list(value_range) or getattr(network.config, "value_range", []),
+        pages=pages,
         test_dataset_split=dataset_split,
         max_bad=max_bad,
         **(declared(model, given, kind)),
@@ -132,9 +151,9 @@ def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
 
 
 def refuse_foreign(data: DataArguments, task: Task) -> None:
-    for name in ("mask_column", "classes", "mask_format", "mask_ignore"):
+    for name in ("mask_column", "classes", "mask_format", "mask_ignore", "instances"):
         if getattr(data, name) and name not in task.takes:
-            raise UserError(f"{name} says what masks mean, and this model is a {task.product}. Leave it out.")
+            raise UserError(f"{name} says what masks mean, and this is for a {task.product}. Leave it out.")
 
 
 def test_images(
@@ -145,7 +164,9 @@ def test_images(
     chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
     if chosen is not None and chosen.test:
         images = task.open(data, "train", names)
-        return images, chosen.resolve(images).test
+        if split is not None or not is_elsewhere(chosen, images):
+            return images, chosen.resolve(images).test
+        return elsewhere(task, data, images, names)
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         tested = task.test_dataset(data, names)
@@ -156,13 +177,32 @@ def test_images(
             f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
             "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
         )
-    images = tested
+    images = task.shared(tested, names)
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
         raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
     if own is not None:
         tell_trained(own, images, indices)
     return images, indices
+
+
+def is_elsewhere(own: Split, images: ImageDataset) -> bool:
+    """Whether these are other data than those a model was trained on, and not the same with a change."""
+    if own.fingerprint is None or own.fingerprint == images.fingerprint:
+        return False
+    return own.dataset != images.name or not {*own.test} <= {*images.ids}
+
+
+def elsewhere(
+    task: Task, data: DataArguments, images: ImageDataset, names: list[str]
+) -> tuple[ImageDataset, np.ndarray]:
+    """The test split of other data than the model's own, or all of its images that have a label."""
+    tested = task.shared(task.test_dataset(data, names) or images, names)
+    indices = np.flatnonzero(tested.has_target)
+    if not len(indices):
+        raise UserError(f"None of the images of {tested.name!r} (split {tested.split!r}) has a label to compare with.")
+    log.info("evaluating on %d images of %r (split %s)", len(indices), tested.name, tested.split)
+    return tested, indices
 
 
 def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:
@@ -220,13 +260,14 @@ def predict(
     files = find_images(images)
     network = kind.load(model, revision, device)
     skipped: list[tuple[str, str]] = []
+    value_range = getattr(network.config, "value_range", None)
 
     def opened() -> Iterator[tuple[Path, str, Image.Image]]:
         shown = tqdm(files, desc="predicting", unit="img", disable=not interactive())
         for file, name in zip(shown, places(files, images), strict=True):
             try:
                 with open_image(file) as image:
-                    picture = load_rgb(image)
+                    picture = load_rgb(image, value_range)
             except BadImage as e:
                 skipped.append((str(file), e.reason))
                 continue

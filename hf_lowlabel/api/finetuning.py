@@ -35,10 +35,16 @@ def finetune(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
+    no_label: Sequence[str] = (),
+    skip_missing: bool = False,
+    skip_conflicts: bool = False,
     mask_column: str | None = None,
     classes: Sequence[str] = (),
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
     split: str | Path | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
@@ -125,16 +131,22 @@ def finetune(
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
         image_column: Column that holds the image; found by itself when None.
         label_column: Column that holds the class; found by itself when None.
+        value_range: Values that are black and white in images of more than 8 bits: 0 4095.
+        pages: Each page of a TIFF and frame of a GIF is an image; else the first alone.
+        no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
+        skip_missing: Leave out and list rows of a table that name no image.
+        skip_conflicts: Leave unlabeled and list images that a table gives two labels.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.
         mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,
             colors.
         mask_ignore: Values of a mask that take no part, beside 255.
+        instances: Values of a mask are numbers of objects, all of one class.
         split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
             (.txt).
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
-        num_labels: Labels to keep, drawn by seed; or give --split (labels).
+        num_labels: Labels to keep, drawn by seed; None: those of --split, else all (labels).
         class_balanced: Draw the same number of labels from every class.
         validation: Labeled images held out to choose by; they are not trained on (images).
         test_fraction: Share of the images held out to test on when the data brings none.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
+import os
 import sys
 import warnings
 
@@ -43,6 +45,11 @@ _ADVICE = {  # what a disk refuses -> what helps
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Bad input prints one message and returns 2."""
+    if argv is None and sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # file names are UTF-8
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal lacks is shown by its number
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .select import data_flags, data_source, max_bad_flag
+from .select import SOURCE, data_flags, data_source, max_bad_flag
 
 
 def auto(argv: list[str]) -> int:
@@ -13,7 +13,7 @@ def auto(argv: list[str]) -> int:
     from ..ladder.auto import NoLabels, auto
 
     given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser")}
-    where = {k: v for k, v in vars(data).items() if k in WHERE}
+    where = {k: v for k, v in vars(data).items() if k in SOURCE}
     try:
         best = auto(**where, **given)
     except NoLabels as error:
@@ -35,9 +35,6 @@ def auto(argv: list[str]) -> int:
     if best.to_label is not None:
         print(f"next: hf-lowlabel label {best.to_label}, then hf-lowlabel auto --labels {best.to_label} ...")
     return 0
-
-
-WHERE = "dataset dataset_config dataset_split dataset_revision image_column label_column".split()
 
 
 def _select(args: argparse.Namespace, data) -> int:

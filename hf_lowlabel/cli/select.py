@@ -13,16 +13,23 @@ from ..errors import UserError
 def split(argv: list[str]) -> int:
     args = _split_parser().parse_args(argv)
     _check_split(args)
+    from dataclasses import replace
+
+    from ..data.dataset import write_left_out
+    from ..prediction import refuse_foreign
     from ..tasks import get_task
 
     task = get_task(args.task)
-    source = None if args.dataset is None else task.open(data_source(args))
+    data = data_source(args)
+    refuse_foreign(data, task)
+    source = None if data.dataset is None else task.open(data)
+    how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
     if args.labels is None:
-        how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
         split, of = task.draw_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
     else:
         from ..data.splits import Split
-        from ..selection.importing import import_labels
+        from ..selection.importing import drawn_from, import_labels
+        from ..tasks.parts import label_rules
 
         split, found = import_labels(
             args.labels,
@@ -30,11 +37,17 @@ def split(argv: list[str]) -> int:
             base=Split.load(args.base) if args.base else None,
             new_classes=args.new_classes,
             allow_missing=args.allow_missing,
+            rules=label_rules(data),
         )
+        if any(getattr(args, name) != default for name, default in DRAWING.items()):
+            split = drawn_from(split, source, args.num_labels, seed=args.seed, **how)
+        source = replace(source, left_out=found.left_out) if source is not None else None
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
         of = f", {len(found.skipped)} skipped"
     split.save(args.output)
+    if source is not None:
+        write_left_out(source, Path(args.output).with_suffix(".left_out.csv"))
     print(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
         f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
@@ -65,6 +78,7 @@ def _split_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset-split", default="train", help="split to draw from (default: train)")
     data_flags(parser)
+    mask_flags(parser, "masks (with --task segmentation)")
     parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
     parser.add_argument("--class-balanced", action="store_true", help="the same number from every class")
     parser.add_argument("--validation", type=int, default=0, help="labeled images held out to choose by (default: 0)")
@@ -86,13 +100,12 @@ def _check_split(args: argparse.Namespace) -> None:
     if args.labels is None and reading:
         flag = f"--{reading[0].replace('_', '-')}"
         raise UserError(f"{flag} says how finished labels are read. Add --from with the labels, or leave it out.")
-    drawing = dict(num_labels=None, class_balanced=False, validation=0, test_fraction=0.0)
-    given = [name for name, default in drawing.items() if getattr(args, name) != default]
-    if args.labels is not None and given:
-        raise UserError(
-            f"--{given[0].replace('_', '-')} cannot be given with --from, which takes all labels there are. Leave it "
-            "out; --base says which images are held out."
-        )
+    given = [name for name, default in DRAWING.items() if getattr(args, name) != default]
+    if args.labels is not None and args.dataset is None and given:
+        raise UserError(f"--{given[0].replace('_', '-')} draws among the images of --dataset. Name the data too.")
+
+
+DRAWING = dict(num_labels=None, class_balanced=False, validation=0, test_fraction=0.0)  # flags and their defaults
 
 
 def select(argv: list[str]) -> int:
@@ -256,11 +269,47 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset-revision", help="revision of a Hub data set")
     parser.add_argument("--image-column", help="column that holds the image")
     parser.add_argument("--label-column", help="column that holds the class")
+    parser.add_argument(
+        "--no-label",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="words in a table that mean no label (default: nan none ..)",
+    )
+    parser.add_argument("--skip-missing", action="store_true", help="leave out rows of a table that name no image")
+    parser.add_argument("--skip-conflicts", action="store_true", help="leave images unlabeled that have two labels")
+    parser.add_argument(
+        "--value-range", nargs=2, type=float, default=[], metavar=("LOW", "HIGH"), help="black and white of deep images"
+    )
+    parser.add_argument("--pages", action="store_true", help="each page of a TIFF and frame of a GIF is an image")
+
+
+def mask_flags(parser: argparse.ArgumentParser, title: str):
+    """What masks mean; the group, for more flags."""
+    masks = parser.add_argument_group(title)
+    masks.add_argument("--mask-column", help="column that holds the mask")
+    masks.add_argument(
+        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
+    )
+    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
+    masks.add_argument(
+        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
+    )
+    masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
+    return masks
+
+
+SOURCE = tuple(
+    "dataset dataset_config dataset_split dataset_revision image_column label_column "
+    "no_label skip_missing skip_conflicts value_range pages".split()
+)
 
 
 def data_source(args: argparse.Namespace) -> DataArguments:
-    """What --dataset and `data_flags` said, taken out of `args`."""
-    names = ("dataset", "dataset_config", "dataset_split", "dataset_revision", "image_column", "label_column")
+    """What --dataset, `data_flags` and `mask_flags` said, taken out of `args`."""
+    names = [*SOURCE]
+    if hasattr(args, "mask_format"):
+        names += ["mask_column", "classes", "mask_format", "mask_ignore", "instances"]
     source = DataArguments(**{name: getattr(args, name) for name in names})
     for name in names:
         delattr(args, name)

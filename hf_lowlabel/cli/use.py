@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .select import data_flags, max_bad_flag
+from .select import data_flags, mask_flags, max_bad_flag
 
 
 def evaluate(argv: list[str]) -> int:
@@ -20,15 +20,7 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument("--split", help="manifest whose test images are meant (default: split.json of the run folder)")
     data_flags(parser)
     max_bad_flag(parser)
-    masks = parser.add_argument_group("segmenters (default: as the run folder was trained)")
-    masks.add_argument("--mask-column", help="column that holds the mask")
-    masks.add_argument(
-        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
-    )
-    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
-    masks.add_argument(
-        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
-    )
+    masks = mask_flags(parser, "segmenters (default: as the run folder was trained)")
     masks.add_argument(
         "--window", type=int, help="side in px of a window that slides over the images (default: whole images)"
     )

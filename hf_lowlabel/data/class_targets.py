@@ -1,7 +1,7 @@
 """One class for an image: the name of its folder, a column of a metadata file or a column of a table.
 
 photos/cat/1.jpg  photos/dog/2.jpg  photos/unlabeled/3.jpg  photos/4.jpg    folder = class; the last two have none
-photos/metadata.csv (or .jsonl): file_name, label                           empty or not listed = unlabeled
+photos/metadata.csv, labels.xlsx, train.jsonl ...: file_name, label         empty or not listed = unlabeled
 photos/1.jpg  photos/2.jpg                                                  no labels at all
 photos/train/...  photos/test/...  photos/validation/...                    each of the above per split
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +21,42 @@ from ..errors import UserError
 from . import digits
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
 from .folders import (
-    METADATA,
     SPLITS,
     UNLABELED,
     FileReader,
+    as_text,
     image_files,
-    metadata_beside,
-    metadata_rows,
+    metadata_file,
     split_root,
     subfolders,
 )
-from .labels import LABEL_COLUMNS, class_indices, label_column, label_text
+from .labels import LABEL_COLUMNS, RULES, LabelRules, class_indices, label_column, label_text
+from .mask_folders import is_of_masks
+from .metadata import Metadata, read_metadata
 from .tables import Table
 from .targets import Targets
 
 
 class ClassTargets(Targets):
-    """label_column: of tables and metadata files; where it is not given, it is found."""
+    """label_column: of tables and metadata files; where it is not given, it is found. rules: how labels are taken."""
 
-    def __init__(self, label_column: str | None = None):
-        self.label_column = label_column
+    def __init__(self, label_column: str | None = None, rules: LabelRules = RULES):
+        self.label_column, self.rules = label_column, rules
         self.embedded = {"digits": digits.digits}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, siblings = split_root(path, split)
         files = image_files(root)
         ids = [file.id for file in files]
-        if (metadata := metadata_beside(path, root)) is not None:
-            labels, names = class_indices(metadata_labels(metadata, ids, self.label_column, root))
+        refuse_masks(root, ids)
+        left_out = []
+        if (metadata := read_metadata(path, root, split, ids, self.rules, self.label_column)) is not None:
+            labels, names = class_indices(metadata_labels(metadata, ids, self.label_column, self.rules))
+            left_out = metadata.left_out
         elif self.label_column is not None:
             raise UserError(
-                f"The label column {self.label_column!r} needs a metadata.csv or metadata.jsonl, and there is no such "
-                f"file in {str(root)!r}."
+                f"The label column {self.label_column!r} needs a table such as metadata.csv or labels.xlsx, and there "
+                f"is no such file in {str(root)!r}."
             )
         else:
             texts = [folder_label(id) for id in ids]
@@ -59,18 +64,29 @@ class ClassTargets(Targets):
             labels, names = class_indices(texts, others)
         reader = FileReader(root, [file.path for file in files])
         origin = Origin(path.resolve().name, split)
-        return make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
+        made = make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
+        return replace(made, left_out=left_out)
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()
         column = find_label(table.features, self.label_column)
         labels, names = np.full(len(ids), -1), []
         if column is not None:
-            labels, names = read_labels(table.column(column), table.features[column], column, ids)
+            labels, names = read_labels(table.column(column), table.features[column], column, ids, self.rules)
         return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
         return "label", pa.array([label_text(value) for value in values], pa.string())
+
+
+def refuse_masks(root: Path, ids: list[str]) -> None:
+    """Folders of images and of their masks are no classes."""
+    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    if is_of_masks(names) and metadata_file(root) is None:
+        raise UserError(
+            f"{' and '.join(f'{name}/' for name in names)} in {str(root)!r} look like images and their masks, not like "
+            "classes. Give --task segmentation (in Python load_segmentation), or the folder of the images alone."
+        )
 
 
 def folder_label(id: str) -> str | None:
@@ -79,32 +95,40 @@ def folder_label(id: str) -> str | None:
 
 
 def class_folders(root: Path) -> set[str]:
-    if any((root / name).is_file() for name in METADATA):
+    if metadata_file(root) is not None:
         return set()
     return {
-        unicodedata.normalize("NFC", entry.name)
+        unicodedata.normalize("NFC", as_text(entry.name) or "")
         for entry in subfolders(root)
         if entry.name.lower() not in SPLITS[UNLABELED]
     }
 
 
-def metadata_labels(file: Path, ids: list[str], asked: str | None, root: Path) -> list[str | None]:
-    """The label of each image by the metadata file; None where it is empty or the image is not listed."""
-    rows, columns = metadata_rows(file, ids, root)
-    column = label_column(columns, asked, f" in {file.name}")
-    others = [name for name in columns if name != "file_name"]
-    if column is None and others:
+def metadata_labels(table: Metadata, ids: list[str], asked: str | None, rules: LabelRules) -> list[str | None]:
+    """The label of each image by a table; None where it is empty or the image is not listed."""
+    where, columns = table.file.name, table.columns
+    column = label_column(columns, asked, f" in {where}")
+    if column is None and columns:
         warnings.warn(
-            f"{file.name} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
-            f"count as unlabeled. Name the label column if one of {others} is it.",
+            f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
+            f"count as unlabeled. Name the label column if one of {columns} is it.",
             stacklevel=2,
         )
+    texts = [
+        label_text(row.get(column), f" in column {column!r} of {where}") if column else None for _, row in table.rows
+    ]
     labels: dict[str, str] = {}
-    for id, row in rows:
-        text = label_text(row.get(column)) if column else None
+    twice: dict[str, str] = {}
+    for (id, _), text in zip(table.rows, rules.without_none(texts, f"{where}, column {column!r}")):
         if text is not None and labels.setdefault(id, text) != text:
-            raise UserError(f"{file.name} names {id!r} twice, as {labels[id]!r} and as {text!r}. Keep one label.")
-    return [labels.get(id) for id in ids]
+            if not rules.skip_conflicts:
+                raise UserError(
+                    f"{where} names {id!r} twice, as {labels[id]!r} and as {text!r}. Keep one label, or give "
+                    "--skip-conflicts."
+                )
+            twice.setdefault(id, f"it has the labels {labels[id]!r} and {text!r}")
+    table.left_out += twice.items()
+    return [None if id in twice else labels.get(id) for id in ids]
 
 
 def find_label(features, asked: str | None) -> str | None:
@@ -121,7 +145,9 @@ def find_label(features, asked: str | None) -> str | None:
     return found or (declared[0] if declared else None)
 
 
-def read_labels(column: pa.ChunkedArray, feature, name: str, ids: list[str]) -> tuple[np.ndarray, list[str]]:
+def read_labels(
+    column: pa.ChunkedArray, feature, name: str, ids: list[str], rules: LabelRules
+) -> tuple[np.ndarray, list[str]]:
     """(int64 [N], class names). Declared classes keep their numbers; other values are classes by their text."""
     values, declared = column.to_pylist(), getattr(feature, "names", None)
     if declared is not None:
@@ -141,7 +167,8 @@ def read_labels(column: pa.ChunkedArray, feature, name: str, ids: list[str]) -> 
         )
     ):
         raise UserError(
-            f"The label column {name!r} is of type {kind}. Labels are whole numbers, text or declared classes."
+            f"The label column {name!r} is of type {kind}. Labels are whole numbers, text or declared classes; for "
+            "several classes an image give --task multilabel."
         )
     if is_kind.is_floating(kind):  # whole numbers with holes become floats on their way through pandas
         values = [None if value is None or np.isnan(value) else value for value in values]
@@ -151,4 +178,5 @@ def read_labels(column: pa.ChunkedArray, feature, name: str, ids: list[str]) -> 
                 f"Label {value} of image {id!r} in column {name!r} is out of range. Labels are whole numbers from 0, "
                 "or -1 for an image without a label."
             )
-    return class_indices([label_text(value) for value in values])
+    texts = [label_text(value, f" in column {name!r}") for value in values]
+    return class_indices(rules.without_none(texts, f"column {name!r}"))

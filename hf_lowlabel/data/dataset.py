@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError, unknown
+from ..files import write_table
 from .images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
 from .masks import MaskFormat, check_names, check_size, check_values, decode_mask
 
@@ -54,6 +57,7 @@ class ImageDataset:
     masks int64 [N], 0 where there is one and -1 where not. class_names: of the labels, [] when nothing is labeled.
     fingerprint: sha256 over ids, labels, class names and the sizes of the files, the same on every machine. flip: a
     mirror image keeps its target. reader: opens image i. squares: how many rows each image stands in, see `in_squares`.
+    left_out: (name, why) of labels, objects or files that were not used. value_range: see `images.grey16`.
     Raises UserError without any image, for labels out of range and for masks without at least two classes.
     """
 
@@ -70,6 +74,8 @@ class ImageDataset:
     reader: Reader
     squares: int = 1
     masks: Masks | None = None
+    left_out: Sequence[tuple[str, str]] = ()
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels)
@@ -129,12 +135,12 @@ class ImageDataset:
 
     def rgb(self, i: int) -> Image.Image:
         """Image i decoded, upright, RGB. Raises BadImage."""
-        return self._named(i, load_rgb)
+        return self._named(i, lambda image: load_rgb(image, self.value_range))
 
     def decode(self, i: int, size: int, interpolation: str = "bilinear") -> torch.Tensor:
         """uint8 [3, size, size], the middle of image i or, of several squares, this one. Raises BadImage."""
         at = i % self.squares / (self.squares - 1) if self.squares > 1 else 0.5
-        return self._named(i, lambda image: decode(image, size, interpolation, at))
+        return self._named(i, lambda image: decode(image, size, interpolation, at, self.value_range))
 
     def mask(self, i: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [H, W] of classes, 255 where a pixel takes no part. `size`: (width, height) that it has to have."""
@@ -177,6 +183,28 @@ class ImageDataset:
             table = np.array([index.get(name, -1) for name in self.class_names] + [-1], dtype=np.int64)  # last: none
             labels = table[self.labels]
         return replace(self, labels=labels, class_names=names)
+
+    def only_classes(self, class_names: Sequence[str]) -> tuple[ImageDataset, dict[str, int]]:
+        """(the images with those of their classes that are among `class_names`, {other class: images it has}).
+
+        Names are compared as they are, else without regard to capitals. Raises UserError where none is among them.
+        """
+        spelled = {name.casefold(): name for name in class_names} | {name: name for name in class_names}
+        of = {name: spelled.get(name, spelled.get(name.casefold())) for name in self.class_names}
+        several, taken = self.labels.ndim == 2, [name for name in of.values() if name is not None]
+        if self.masks is not None or not self.class_names or len(set(taken)) < len(taken):
+            return self, {}
+        if not taken:
+            raise unknown(f"class in {self.name!r}", self.class_names[0], class_names)
+        counts = (self.labels == 1).sum(0) if several else np.bincount(self.labels[self.labels >= 0], minlength=len(of))
+        gone = {name: int(count) for (name, known), count in zip(of.items(), counts) if known is None}
+        keep = np.array([known is not None for known in of.values()])
+        if several:
+            labels = self.labels[:, keep]
+        else:
+            index = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # the last one of -1
+            labels = index[self.labels]
+        return replace(self, labels=labels, class_names=taken), gone
 
     def in_squares(self, count: int) -> ImageDataset:
         """Each image as `count` squares spread evenly from one end of its longer side to the other: image i, square k
@@ -287,3 +315,13 @@ def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
         flip=labeled.flip and unlabeled.flip,
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
     )
+
+
+def write_left_out(dataset: ImageDataset, path: Path) -> None:
+    """What of the data was not used, and why: a table, where there is something to list."""
+    if dataset.left_out:
+        write_table(path, [{"name": name, "why": why} for name, why in dataset.left_out])
+        warnings.warn(
+            f"{len(dataset.left_out)} rows or objects of {dataset.name!r} are left out; {path} lists them.",
+            stacklevel=3,
+        )

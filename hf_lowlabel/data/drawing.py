@@ -8,6 +8,8 @@ sorted ids.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from ..errors import UserError
@@ -62,6 +64,13 @@ def make_split(
     held = draw(source, rest, validation, seed, "split/validation")
     rest = rest[~np.isin(rest, held)]
     wanted = len(rest) if num_labels is None else num_labels
+    if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
+        warnings.warn(
+            f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
+            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
+            stacklevel=3,
+        )
+        wanted = len(rest)
     if wanted > len(rest) or not wanted:
         raise UserError(
             f"{len(rest)} images with a {'mask' if source.masks else 'label'} are left to choose from in "

@@ -6,20 +6,19 @@ that a data set copied from a Mac has the ids it had there.
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
-from .images import open_image
+from .images import open_image, read_endings
+from .table_files import TABLES
 
 SPLITS = {
     "train": ("train", "training"),
@@ -27,16 +26,22 @@ SPLITS = {
     "test": ("test", "testing", "eval"),
     "unlabeled": ("unlabeled", "unlabelled"),
 }
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA = ("metadata", "labels")  # tables of labels, beside one called as the split
 UNLABELED = "unlabeled"  # the name of a folder that is not a class
 # folders that file systems and tools leave behind
 SYSTEM = frozenset("@eadir __macosx $recycle.bin lost+found __pycache__".split())
 OURS = ("run.json", "selection.json")  # a run's folder, and one to label in
 CONVERT = {  # endings of pictures that are not read -> what to do
-    **dict.fromkeys((".heic", ".heif"), "save them as JPEG, as a phone does when it shares them"),
-    ".jxl": "save them as PNG or JPEG",
-    **dict.fromkeys((".dcm", ".dicom"), "save the slices as PNG, for example with pydicom"),
-    **dict.fromkeys((".nii", ".mha", ".mhd", ".nrrd"), "volumes are not images: save slices as PNG"),
+    **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif, or save them as JPEG as a phone does to share them"),
+    ".jxl": "pip install pillow-jxl-plugin, or save them as PNG or JPEG",
+    ".avif": "pip install pillow-avif-plugin, or save them as PNG or JPEG",
+    **dict.fromkeys(
+        (".dcm", ".dicom", ".ima"), "DICOM is out of scope: save the slices as 16-bit PNG, as with pydicom"
+    ),
+    **dict.fromkeys(
+        (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgz"),
+        "volumes are out of scope: save their slices as 16-bit PNG, as with nibabel or SimpleITK",
+    ),
     **dict.fromkeys(tuple(".dng .cr2 .cr3 .nef .arw .raf .orf .rw2".split()), "develop the raw photos to JPEG"),
     **dict.fromkeys((".psd", ".svg", ".eps", ".pdf", ".ai"), "export them as PNG"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "videos: save their frames as images"),
@@ -65,7 +70,8 @@ def is_table(path: Path) -> bool:
     """A parquet file, or a folder that holds parquet (itself or one level down, as in data/train-0.parquet)."""
     if path.is_file():
         return path.suffix == ".parquet"
-    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+    found = (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern))
+    return any(file.stem.lower() not in METADATA for file in found)  # those are of the images beside them
 
 
 def image_files(root: Path) -> list[ImageFile]:
@@ -79,12 +85,13 @@ def image_files(root: Path) -> list[ImageFile]:
 
 
 def listing(root: Path) -> list[ImageFile]:
-    return sorted(ImageFile(unicodedata.normalize("NFC", name), name, size) for name, size in walk(root))
+    return sorted(ImageFile(unicodedata.normalize("NFC", as_text(name) or ""), name, size) for name, size in walk(root))
 
 
 def walk(root: Path) -> Iterator[tuple[str, int]]:
     """(relative path with "/", size in bytes) of each file with an image's extension; hidden ones are left out."""
     seen, unread, odd, ours = set(), Counter[str](), list[str](), list[str]()
+    endings = read_endings(EXTENSIONS)
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link to a folder above
@@ -94,10 +101,10 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
         ours += [name for name in subfolders if is_ours(Path(folder, name))]
         subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
         for file in sorted(files):
-            ending = os.path.splitext(file)[1].lower()
+            ending = ".nii.gz" if file.lower().endswith(".nii.gz") else os.path.splitext(file)[1].lower()
             if file.startswith("."):
                 continue
-            if ending not in EXTENSIONS:
+            if ending not in endings:
                 unread[ending] += ending in CONVERT
                 continue
             path = os.path.join(folder, file)
@@ -109,13 +116,17 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
     tell_left_out(root, unread, odd, ours)
 
 
-def is_text(name: str) -> bool:
-    """Whether a file name can be written down; one from an old archive may hold bytes that are no text."""
+def as_text(name: str) -> str | None:
+    """A file name as it can be written down, whatever the locale; None for one from an old archive, which is no
+    text."""
     try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeError:
+        return None
+
+
+def is_text(name: str) -> bool:
+    return as_text(name) is not None
 
 
 def is_ours(folder: Path) -> bool:
@@ -175,7 +186,7 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     folders = {entry.name.lower(): entry for entry in subfolders(path)[::-1]}  # of Test/ and test/ the first
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
     nested = train is not None and (
-        any(entry.is_dir() for entry in train.iterdir()) or any((train / name).is_file() for name in METADATA)
+        any(entry.is_dir() for entry in train.iterdir()) or metadata_file(train) is not None
     )
     # A class may be called "train" (a locomotive): it is a split when everything beside it is one too, or when it has
     # folders or metadata of its own.
@@ -207,59 +218,21 @@ def has_unlabeled_split(path: Path) -> bool:
         return False
 
 
-def metadata_file(root: Path) -> Path | None:
-    """metadata.csv or metadata.jsonl of a folder. Raises UserError where there are both."""
-    found = [root / name for name in METADATA if (root / name).is_file()]
-    if len(found) > 1:
-        raise UserError(f"There are both {' and '.join(METADATA)} in {str(root)!r}. Keep one.")
-    return found[0] if found else None
+def metadata_file(root: Path, split: str | None = None) -> Path | None:
+    """The table of the images in a folder: metadata, labels, or one called as the split, with an ending of `TABLES`.
 
-
-def metadata_beside(path: Path, root: Path) -> Path | None:
-    """The metadata file of a split's folder, or the one beside the splits that is of all of them."""
-    own = metadata_file(root)
-    return own if own is not None or root == path else metadata_file(path)
-
-
-def metadata_rows(file: Path, ids: Collection[str], root: Path) -> tuple[list[tuple[str, dict]], list[str]]:
-    """([(id of the image, its row)], columns) of a metadata file for the images in the folder `root`.
-
-    Raises:
-        UserError: rows that name no image.
+    Raises UserError where there are two of the same name.
     """
-    rows = read_rows(file)
-    if file.parent != root:  # of all splits: rows of this one, by their path from here
-        inside = f"{root.relative_to(file.parent).as_posix()}/"
-        named = [(str(row.get("file_name") or "").removeprefix("./"), row) for row in rows]
-        rows = [{**row, "file_name": name.removeprefix(inside)} for name, row in named if name.startswith(inside)]
-        if not rows:
-            raise UserError(
-                f"No row of {file.name} in {file.parent.name!r} names an image of {root.name}/. Write file_name as "
-                f"{inside}NAME, or put a {file.name} into {root.name}/."
-            )
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    if "file_name" not in columns:
-        raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
-    known, out, missing = set(ids), [], []
-    for row in rows:
-        id = unicodedata.normalize("NFC", str(row.get("file_name") or "")).removeprefix("./")
-        out.append((id, row)) if id in known else missing.append(id)
-    if missing:
-        raise UserError(
-            f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}. They are paths relative "
-            f"to {str(file.parent)!r}: correct file_name, or add the images."
-        )
-    return out, columns
+    named = METADATA if split is None else (*METADATA, *spellings(split))
+    files = [file for file in root.iterdir() if is_text(file.name) and file.suffix.lower() in TABLES and file.is_file()]
+    for name in named:
+        found = sorted(file for file in files if file.stem.lower() == name and (name in METADATA or not parquet(file)))
+        if len(found) > 1:
+            raise UserError(f"There are both {' and '.join(f.name for f in found)} in {str(root)!r}. Keep one.")
+        if found:
+            return found[0]
+    return None
 
 
-def read_rows(file: Path) -> list[dict]:
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            if file.suffix == ".csv":
-                return list(csv.DictReader(lines))
-            rows = [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{file.name} cannot be read as UTF-8 text: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f'{file.name} cannot be read: a line holds no object such as {{"file_name": "1.png"}}.')
-    return rows
+def parquet(file: Path) -> bool:
+    return file.suffix.lower() == ".parquet"

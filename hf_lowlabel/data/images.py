@@ -7,12 +7,14 @@ it as its EXIF, TIFF or XMP orientation says; `upright_size` tells its size from
 The geometry is torchvision's Resize + CenterCrop on PIL, which is timm's evaluation transform with crop_pct 1, pixel
 for pixel. Modes become RGB as `PIL.Image.convert("RGB")` does it, which is what timm and transformers' pipelines do, so
 a model sees the same pixels here and there. In particular transparency is dropped, not laid on white. Two departures,
-where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips everything above 255 to white), and float or
-32-bit images, whose range nobody knows, are refused.
+where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips everything above 255 to white), or from a range
+of values that is given; float or 32-bit images, whose range nobody knows, are refused without one.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import stat
 import struct
@@ -25,7 +27,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from ..errors import UserError, unknown
 
@@ -92,12 +94,19 @@ def check_size(width: int, height: int) -> None:
         raise BadImage(f"{width} x {height} px, but its sides must be within 1:{LARGEST_ASPECT} of each other")
 
 
-def grey16(image: Image.Image) -> Image.Image:
-    """0..65535 -> 0..255, rounded: 65535 = 255 * 257."""
+Range = tuple[float, float] | None  # values that are black and white in an image of more than 8 bits
+
+
+def grey16(image: Image.Image, value_range: Range = None) -> Image.Image:
+    """`value_range` -> 0..255, rounded, clipped; None: 0..65535 = 255 * 257."""
+    if value_range is not None:
+        low, high = value_range
+        scaled = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
+        return Image.fromarray(np.nan_to_num(scaled + 0.5).clip(0, 255).astype(np.uint8))
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise BadImage(f"mode {image.mode} with values {low}..{high}, outside 0..65535; save it as 8 or 16 bits")
+        raise BadImage(f"mode {image.mode} with values {low}..{high}, outside 0..65535; give --value-range")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
@@ -118,7 +127,26 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
 @lru_cache(maxsize=1)
 def _formats() -> list[str]:
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return [name for name in (*FORMATS, *plugins()) if name in Image.OPEN]
+
+
+@lru_cache(maxsize=1)
+def plugins() -> dict[str, tuple[str, ...]]:
+    """Formats that installed packages add to Pillow, with the endings of their files."""
+    found = {}
+    if importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
+        found["HEIF"] = (".heic", ".heif")
+    if importlib.util.find_spec("pillow_jxl"):  # registers itself
+        importlib.import_module("pillow_jxl")
+        found["JXL"] = (".jxl",)
+    return found
+
+
+def read_endings(endings: frozenset[str]) -> frozenset[str]:
+    """Those of `endings` that this Pillow reads, and those of `plugins`."""
+    avif = features.check("avif") or importlib.util.find_spec("pillow_avif")
+    return (endings if avif else endings - {".avif"}) | {e for found in plugins().values() for e in found}
 
 
 def _orientation(image: Image.Image) -> int:
@@ -157,25 +185,25 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:
     """Any image PIL opens, upright, as RGB; see the module for what each mode becomes."""
     image = upright(image)
     if image.mode == "RGB":
         return image
-    if image.mode == "F":
-        raise BadImage("floating-point pixels (mode F), whose range is not known; save it as PNG of 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return grey16(image).convert("RGB")
+    if image.mode == "F" and value_range is None:
+        raise BadImage("floating-point pixels (mode F), whose range is not known; give --value-range LOW HIGH")
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return grey16(image, value_range).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB gives the same pixels with a warning for each file
     return image.convert("RGB")
 
 
-def load_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:
     """The whole image, upright, RGB; a damaged one is a `BadImage`."""
     with decoding():
         check_size(*image.size)
-        return to_rgb(image)
+        return to_rgb(image, value_range)
 
 
 @contextmanager
@@ -201,7 +229,9 @@ def fit(image: Image.Image, size: int, resample: Image.Resampling, at: float = 0
     return image if image.size == (size, size) else image.crop((left, top, left + size, top + size))
 
 
-def decode(image: Image.Image, size: int, interpolation: str = "bilinear", at: float = 0.5) -> torch.Tensor:
+def decode(
+    image: Image.Image, size: int, interpolation: str = "bilinear", at: float = 0.5, value_range: Range = None
+) -> torch.Tensor:
     """uint8 [3, size, size], the square that `fit` crops.
 
     Raises `BadImage` with the reason when the file is damaged or the image is of no use.
@@ -209,5 +239,5 @@ def decode(image: Image.Image, size: int, interpolation: str = "bilinear", at: f
     resample = resampling(interpolation)  # first: a wrong name is the caller's error, not the image's
     with decoding():
         check_size(*image.size)
-        pixels = np.array(fit(to_rgb(image), size, resample, at))  # [S, S, 3]
+        pixels = np.array(fit(to_rgb(image, value_range), size, resample, at))  # [S, S, 3]
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

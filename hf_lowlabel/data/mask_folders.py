@@ -2,23 +2,50 @@
 
     photos/images/a/1.jpg  photos/masks/a/1.png      a mask has its image's path, but for the extension; or 1_mask.png
     photos/train/images/   photos/test/images/ ...   per split; or photos/images/train/ with photos/masks/train/
+    photos/1.jpg           photos/1_mask.png         beside each other
     VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt
     cityscapes/leftImg8bit/train/city/*_leftImg8bit.png  gtFine/train/city/*_gtFine_labelIds.png
 
-Nothing is decoded here.
+The folders may have other usual names (`IMAGE_FOLDERS`, `MASK_FOLDERS`) in any spelling. Nothing is decoded here.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import MissingSplit, UserError, unknown
-from .folders import ALIASES, FileReader, ImageFile, image_files, listing, only_train, spellings
+from .folders import (
+    ALIASES,
+    FileReader,
+    ImageFile,
+    image_files,
+    is_text,
+    listing,
+    only_train,
+    spellings,
+    split_root,
+    subfolders,
+)
 from .masks import IGNORE, MaskFormat
 
-SUFFIXES = ("_mask", "_segmentation", "_label", "_labels", "_gt")  # what data sets append to a mask's name
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = tuple(
+    "masks mask labels label annotations annotation gt groundtruth ground_truth segmentations segmentation".split()
+)
+SUFFIXES = (
+    "_mask",
+    "_masks",
+    "_segmentation",
+    "_label",
+    "_labels",
+    "_gt",
+    "-mask",
+    "_seg",
+)  # appended to a mask's name
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -50,14 +77,35 @@ CITYSCAPES_TABLE = tuple(CITYSCAPES_IDS.index(v) if v in CITYSCAPES_IDS else IGN
 
 
 def layout(path: Path) -> str | None:
-    """ "voc", "cityscapes", "folder" (images/ somewhere), or None."""
+    """ "voc", "cityscapes", "folder" (images/ somewhere), "beside" (1.jpg and 1_mask.png), or None."""
     if not path.is_dir():
         return None
     if (path / "JPEGImages").is_dir():
         return "voc"
     if (path / "leftImg8bit").is_dir():
         return "cityscapes"
-    return "folder" if (path / "images").is_dir() or any(p.is_dir() for p in path.glob("*/images")) else None
+    inside = subfolders(path)
+    if named(inside, IMAGE_FOLDERS) or any(named(subfolders(folder), IMAGE_FOLDERS) for folder in inside):
+        return "folder"
+    below = (folder for parent in inside for folder in subfolders(parent))
+    return "beside" if any(map(has_mask_beside, itertools.chain([path], inside, below))) else None
+
+
+def named(folders: list[Path], names: Collection[str]) -> list[Path]:
+    """Those of the folders that have one of these names in any spelling."""
+    return [folder for folder in folders if folder.name.lower() in names]
+
+
+def has_mask_beside(folder: Path) -> bool:
+    """Whether some file in the folder is named as the mask of another in it."""
+    stems = {file.stem for file in folder.iterdir() if is_text(file.name) and not file.name.startswith(".")}
+    return any(name.removesuffix(s) in stems for name in stems for s in SUFFIXES if name.endswith(s))
+
+
+def is_of_masks(folders: Collection[str]) -> bool:
+    """Whether folders of these names are images and their masks, and not classes."""
+    names = {name.lower() for name in folders}
+    return names <= {*IMAGE_FOLDERS, *MASK_FOLDERS} and bool(names & {*IMAGE_FOLDERS} and names & {*MASK_FOLDERS})
 
 
 class MaskFiles(NamedTuple):
@@ -85,9 +133,18 @@ def find_files(path: Path, split: str) -> MaskFiles:
     if kind is None:
         raise UserError(
             f"There is neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}. Put the images into images/ "
-            "and their masks into masks/."
+            "and their masks into masks/, or a mask 1_mask.png beside each image 1.jpg."
         )
-    return {"voc": voc, "cityscapes": cityscapes, "folder": pairs}[kind](path, split)
+    return {"voc": voc, "cityscapes": cityscapes, "folder": pairs, "beside": beside}[kind](path, split)
+
+
+def annotated_root(path: Path, split: str) -> Path:
+    """The folder of a split's images that no masks lie beside: train/, train2017/, or all of it."""
+    years = {
+        m[1].lower(): folder for folder in subfolders(path) if (m := re.fullmatch(r"(\D+?)[-_]?\d{4}", folder.name))
+    }
+    found = [years[name] for name in spellings(split) if name in years]
+    return found[0] if found else split_root(path, split)[0]
 
 
 def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:
@@ -96,30 +153,65 @@ def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:
 
 def pairs(path: Path, split: str) -> MaskFiles:
     images, masks = pair_roots(path, split)
+    if masks is None:
+        return within(images)
     files = {file.id: file for file in image_files(images)}
-    return mask_files(images, files, masks, match_masks(list(files), listing(masks) if masks.is_dir() else [], masks))
+    return mask_files(images, files, masks, match_masks(list(files), listing(masks), masks))
 
 
-def pair_roots(path: Path, split: str) -> tuple[Path, Path]:
-    """(folder of images, folder of masks) of a split."""
-    nested = {p.parent.name: p.parent for p in sorted(path.glob("*/images")) if p.is_dir()}
-    if nested and not (path / "images").is_dir():
-        name = split_name(split, nested, path)
-        return nested[name] / "images", nested[name] / "masks"
-    inside = {p.name for p in (path / "images").iterdir() if p.is_dir()}
-    if inside and inside <= ALIASES:
-        name = split_name(split, inside, path)
-        return path / "images" / name, path / "masks" / name
+def beside(path: Path, split: str) -> MaskFiles:
+    root, _ = split_root(path, split)
+    return within(root)
+
+
+def within(root: Path) -> MaskFiles:
+    """Of one folder, in which a mask is called as its image with one of `SUFFIXES` after it."""
+    files = {file.id: file for file in image_files(root)}
+    stems, masks = {stem(id) for id in files}, []
+    for id in files:
+        name = stem(id)
+        if any(name.endswith(s) and name.removesuffix(s) in stems for s in SUFFIXES):
+            masks.append(id)
+    of_masks = [files.pop(id) for id in masks]
+    return mask_files(root, files, root, match_masks(list(files), of_masks, root))
+
+
+def pair_roots(path: Path, split: str) -> tuple[Path, Path | None]:
+    """(folder of images, folder of masks where there is one) of a split."""
+    inside = subfolders(path)
+    images = one_folder(inside, IMAGE_FOLDERS, path)
+    if images is None:
+        nested = {p.name: p for p in inside if named(subfolders(p), IMAGE_FOLDERS)}
+        root = nested[split_name(split, nested, path)]
+        return one_folder(subfolders(root), IMAGE_FOLDERS, root), one_folder(subfolders(root), MASK_FOLDERS, root)
+    masks, parts = one_folder(inside, MASK_FOLDERS, path), {p.name: p for p in subfolders(images)}
+    if parts and {name.lower() for name in parts} <= ALIASES:
+        known = {p.name: p for p in subfolders(masks)} if masks is not None else {}
+        found = [known[name] for name in spelled(split, known)]
+        return parts[split_name(split, parts, path)], found[0] if found else None
     only_train(path, split, "images/")
-    return path / "images", path / "masks"
+    return images, masks
+
+
+def one_folder(folders: list[Path], names: Collection[str], path: Path) -> Path | None:
+    """The one of the folders that has one of these names. Raises UserError for two."""
+    found = named(folders, names)
+    if len(found) > 1:
+        said = " and ".join(f"{folder.name}/" for folder in found)
+        raise UserError(f"There are {said} in {str(path)!r}, and only one of them is read. Take the others elsewhere.")
+    return found[0] if found else None
 
 
 def split_name(split: str, known: Collection[str], path: Path, kind: str = "") -> str:
     """The spelling of the split among `known`."""
-    for name in spellings(split):
-        if name in known:
-            return name
+    if found := spelled(split, known):
+        return found[0]
     raise unknown(f"split of {path.name!r}{kind}", split, known, MissingSplit)
+
+
+def spelled(split: str, known: Collection[str]) -> list[str]:
+    """Those of `known` that mean the split, in any spelling."""
+    return [name for alias in spellings(split) for name in known if name.lower() == alias.lower()]
 
 
 def stem(id: str) -> str:

@@ -14,15 +14,18 @@ import pyarrow as pa
 
 from ..errors import UserError
 from . import shapes
+from .annotations import find_drawn
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
-from .images import upright
-from .mask_folders import find_files, layout
+from .folders import FileReader, listing
+from .images import BadImage, decoding, upright
+from .mask_folders import MaskFiles, annotated_root, find_files, layout
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .tables import Table, asked_column, encoded_images, is_image
 from .targets import Targets
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a data set that names none
+MOST_UNNAMED = 40  # values; more of them are numbers of objects, or classes that have names
 
 
 @dataclass
@@ -38,13 +41,21 @@ class MaskTargets(Targets):
     classes: Sequence[str] | str | Path | None = None
     mask_format: str | None = None
     mask_ignore: Sequence[int] = ()
+    instances: bool = False
+    images_alone: bool = False  # no masks are drawn, which nobody looks at
     embedded: dict = field(default_factory=lambda: {"shapes": shapes.shapes})
 
     def lays_out(self, path: Path) -> bool:
         return layout(path) is not None
 
     def folder(self, path: Path, split: str) -> ImageDataset:
-        found = find_files(path, split)
+        kind = layout(path)
+        found = find_files(path, split) if kind is not None else None
+        if not self.images_alone and (found is None or kind == "folder" and not found.masks):
+            drawn = self.drawn(path, split, found)
+            if drawn is not None:
+                return drawn
+        found = found or find_files(path, split)
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
         return self.build(
@@ -57,6 +68,24 @@ class MaskTargets(Targets):
             found.names,
             found.format,
         )
+
+    def drawn(self, path: Path, split: str, found: MaskFiles | None) -> ImageDataset | None:
+        """With masks of what annotations draw; None where there are none."""
+        root = found.images.root if found is not None else annotated_root(path, split)
+        files = list(found.files.values()) if found is not None else listing(root)
+        declared = read_classes(self.classes)[0] if isinstance(self.classes, (str, Path)) else self.classes
+        drawn = find_drawn(path, root, files, declared, self.instances) if files else None
+        if drawn is None:
+            return None
+        if self.mask_format not in (None, "index"):
+            raise UserError(
+                f"mask_format {self.mask_format!r} is of pictures, and these masks are drawn. Leave it out."
+            )
+        images = FileReader(root, [file.path for file in files])
+        own, ids = replace(self, classes=drawn.names, instances=False), [file.id for file in files]
+        origin = Origin(path.resolve().name, split)
+        made = own.build(origin, ids, drawn.has_mask, images, drawn.reader, drawn.content)
+        return replace(made, left_out=drawn.left_out)
 
     def table(self, table: Table) -> ImageDataset:
         column = find_mask(table.features, self.mask_column, table.in_memory)
@@ -73,18 +102,20 @@ class MaskTargets(Targets):
     ) -> ImageDataset:  # fmt: skip
         """names, own: the layout's class names and format, which hold unless others are declared."""
         colors = None
+        if self.instances and self.mask_format not in (None, "index"):
+            raise UserError(f"instances cannot be given with mask_format {self.mask_format!r}. Leave one of them out.")
         if isinstance(self.classes, (str, Path)):
             names, colors = read_classes(self.classes)
         elif self.classes is not None:
             names = [str(name) for name in self.classes]
             check_names(names)
         meaning = own or MaskFormat()
-        if own is None or self.mask_format or self.mask_ignore:
-            kind = self.mask_format or meaning.kind
+        if own is None or self.mask_format or self.mask_ignore or self.instances:
+            kind = "instances" if self.instances else self.mask_format or meaning.kind
             made = make_coding(kind, names or [], colors, self.mask_ignore)
             meaning = replace(made, table=meaning.table if kind == meaning.kind else None)
         masks = Masks(mask_reader, meaning)
-        if names is None and meaning.kind == "binary":
+        if meaning.kind in ("binary", "instances") and (names is None or self.instances and self.classes is None):
             names = ["background", "object"]
         elif names is None:
             names = [f"class {k}" for k in range(count_classes(origin.name, ids, np.flatnonzero(has_mask), masks))]
@@ -108,14 +139,23 @@ def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> 
     """One more than the largest value in up to `SCANNED` of the masks, `rows`."""
     if not len(rows):
         raise UserError(f"There are neither masks nor class names in {name!r}. Give the classes (--classes).")
-    top = 0
+    seen = np.zeros(IGNORE + 1, bool)
     for i in rows[:: -(-len(rows) // SCANNED)]:
-        with masks.reader(int(i)) as file:
-            values = decode_mask(upright(file), masks.format, IGNORE, ids[i])
-        top = max(top, int(values[values != IGNORE].max(initial=0)))
-    if top == 0:
+        try:
+            with decoding(), masks.reader(int(i)) as file:
+                seen[decode_mask(upright(file), masks.format, IGNORE, ids[i])] = True
+        except BadImage as error:
+            raise UserError(f"The mask of image {ids[i]!r} cannot be read: {error.reason}") from error
+    values = np.flatnonzero(seen[:IGNORE])
+    if len(values) > MOST_UNNAMED:
+        raise UserError(
+            f"The masks in {name!r} hold {len(values)} different values up to {values[-1]}, and no class has a name. "
+            "If each value is one object, give --instances, which makes one class of them; if they are classes, name "
+            "them with --classes."
+        )
+    if not values.any():
         raise UserError(
             f"There is no mask value but 0 and 255 in {name!r}, where 255 marks pixels that take no part. Declare mask "
             "format 'binary' if 255 is the object, or give the classes."
         )
-    return top + 1
+    return int(values[-1]) + 1

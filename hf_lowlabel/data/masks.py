@@ -3,6 +3,9 @@
     index    the value is the class (palette PNGs too: VOC, CamVid); 255 and declared values take no part
     binary   below 128 is class 0, the rest class 1: masks of 0 and 255, also JPEGs of them; 0 and 1 are an error
     colors   each class has an RGB colour; a colour that belongs to none is an error
+    instances   0 (or black) is class 0, every other number or colour an object: class 1
+
+A mask may be drawn into the transparency of its picture: opaque where the object is.
 
 The meaning is declared, never guessed: 255 is "no part" in one data set and "object" in the next.
 """
@@ -20,7 +23,7 @@ from PIL import Image
 from ..errors import UserError, unknown
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
-FORMATS = ("index", "binary", "colors")
+FORMATS = ("index", "binary", "colors", "instances")
 MAX_CLASSES = 255
 IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes that name a colour of no class
 
@@ -54,7 +57,10 @@ class MaskFormat:
 def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: str) -> np.ndarray:
     """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
     if coding.kind == "binary":
-        return _from_binary(image, id)
+        drawn = _transparency(image, id)
+        return _from_binary(image, id) if drawn is None else drawn
+    if coding.kind == "instances":
+        return _from_instances(image, coding, id)
     if coding.kind == "colors":
         return _from_colors(np.asarray(image.convert("RGB")), coding, id)
     raw = _one_channel(image, id)
@@ -77,12 +83,42 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
         return values.astype(np.uint8)
     if values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
         return values
-    if image.mode == "RGB" and (values == values[..., :1]).all():  # gray written as RGB
+    opaque = image.mode in ("LA", "RGBA") and values[..., -1].min() == values[..., -1].max()
+    colors = values[..., :-1] if opaque else values
+    if (image.mode == "RGB" or opaque) and (colors == colors[..., :1]).all():  # gray written as RGB
         return values[..., 0]
+    if image.mode in ("LA", "RGBA") and not opaque:
+        raise UserError(
+            f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index. Declare "
+            "mask format 'binary' if the object is what is opaque, or save the masks as indices."
+        )
     raise UserError(
         f"The mask of image {id!r} is of mode {image.mode}, not one channel of class indices. Declare mask format "
         "'colors' with the colour of each class, or save the masks as indices."
     )
+
+
+def _transparency(image: Image.Image, id: str) -> np.ndarray | None:
+    """The object where it is drawn into the transparency; None where all is opaque alike."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    pixels = np.asarray(image.convert("RGBA"))
+    opaque, bright = pixels[..., 3] >= 128, np.asarray(image.convert("RGB").convert("L")) >= 128
+    if opaque.all() or not opaque.any():
+        return None
+    if bright.any() and not bright.all() and (bright != opaque).any():
+        raise UserError(
+            f"The mask of image {id!r} says one thing by its colours and another by its transparency. Save it as 0 and "
+            "255 without transparency."
+        )
+    return opaque.astype(np.uint8)
+
+
+def _from_instances(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
+    values = np.asarray(image)
+    colors = values[..., :3] if values.ndim == 3 else values[..., None]
+    out = (colors != 0).any(-1).astype(np.uint8)
+    return np.where(np.isin(values, coding.ignore), np.uint8(IGNORE), out) if values.ndim == 2 else out
 
 
 def _from_binary(image: Image.Image, id: str) -> np.ndarray:
@@ -127,7 +163,8 @@ def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
 def _beyond(id: str, value: int, num_classes: int) -> UserError:
     return UserError(
         f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part. "
-        "Name more classes, declare the value as ignored, or for masks of 0 and 255 declare mask format 'binary'."
+        "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', or give "
+        "--instances if each number is one object."
     )
 
 

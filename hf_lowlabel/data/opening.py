@@ -25,8 +25,10 @@ from ..text import was_in_memory
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
 from .folders import is_table
+from .labels import NO_LABEL, LabelRules
 from .mask_targets import MaskTargets
 from .memory import memory_table
+from .pages import as_asked
 from .tables import open_hub, open_parquet
 from .targets import Targets
 
@@ -39,6 +41,8 @@ def open_dataset(
     split: str = "train",
     revision: str | None = None,
     image_column: str | None = None,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
 ) -> ImageDataset:
     """The images of a data set, with their targets where they are known.
 
@@ -51,6 +55,8 @@ def open_dataset(
         split: the part of the data set, such as "train" or "test".
         image_column: of tables; where it is not given, it is found, and when that is ambiguous the error names the
         choices.
+        value_range: (black, white) of images of more than 8 bits; None given: 0 to 65535.
+        pages: each page of a TIFF and frame of a GIF is an image; else the first alone.
 
     Returns:
         The ImageDataset.
@@ -59,6 +65,18 @@ def open_dataset(
         MissingSplit: there is no such split.
         UserError: it cannot be read; the message says why and what to do.
     """
+    return as_asked(found(dataset, targets, config, split, revision, image_column), value_range, pages)
+
+
+def found(
+    dataset: Any,
+    targets: Targets,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    image_column: str | None,
+) -> ImageDataset:
+    """See `open_dataset`."""
     if not isinstance(dataset, (str, Path)):
         if config is not None or revision is not None:
             raise UserError("A data set in memory has no config and no revision. Leave them out.")
@@ -135,6 +153,11 @@ def load_source(
     revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
+    skip_missing: bool = False,
+    skip_conflicts: bool = False,
+    no_label: Sequence[str] = NO_LABEL,
 ) -> ImageDataset:
     """Images with their classes, or without.
 
@@ -145,12 +168,17 @@ def load_source(
         revision: commit, tag or branch of a Hub data set.
         image_column: holds the image; found by itself when None.
         label_column: holds the class; found by itself when None.
+        value_range, pages: as for `open_dataset`.
+        skip_missing: leave out rows of a table that name no image, instead of an error.
+        skip_conflicts: leave images unlabeled that a table gives two labels, instead of an error.
+        no_label: words in a table that mean no label.
 
     Raises:
         UserError: there is no such data, or it cannot be read.
     """
-    targets = ClassTargets(label_column)
-    return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)
+    targets = ClassTargets(label_column, LabelRules(tuple(no_label), skip_missing, skip_conflicts))
+    where = dict(config=config, split=split, revision=revision, image_column=image_column)
+    return open_dataset(dataset, targets, **where, value_range=value_range, pages=pages)
 
 
 def load_segmentation(
@@ -164,6 +192,9 @@ def load_segmentation(
     classes: Sequence[str] | str | Path | None = None,
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
 ) -> ImageDataset:
     """Images with masks of their pixels' classes.
 
@@ -177,9 +208,12 @@ def load_segmentation(
         classes: in the order of their values, or a text file of them; None: the layout's own, else counted.
         mask_format: what a mask's pixels are: "index", "binary" or "colors"; None: as the layout has them.
         mask_ignore: values of a mask that take no part, beside 255.
+        instances: each value of a mask but 0 is one object, and all objects are of one class.
+        value_range, pages: as for `open_dataset`.
 
     Raises:
         UserError: there is no such data, or it cannot be read.
     """
-    targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore))
-    return open_dataset(dataset, targets, config=config, split=split, revision=revision, image_column=image_column)
+    targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore), instances)
+    where = dict(config=config, split=split, revision=revision, image_column=image_column)
+    return open_dataset(dataset, targets, **where, value_range=value_range, pages=pages)

@@ -178,11 +178,6 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
                 "of that split, or a folder with one file per split."
             )
         return load("parquet", None, "train", streaming=streaming, data_files=str(path))
-    if (path / "metadata.parquet").exists():
-        raise UserError(
-            f"{str(path)!r} holds metadata.parquet. Beside images, metadata is read from metadata.csv or "
-            "metadata.jsonl."
-        )
     return load(str(path), config, split, streaming=streaming)
 
 

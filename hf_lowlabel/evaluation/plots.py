@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..files import write_bytes
+from .classification import most_confused
 from .panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
@@ -142,8 +143,9 @@ def _summary(metrics: dict) -> str:
 
 
 def _overview(metrics: dict, path: str | Path) -> Path:
-    """Many classes: the matrix as a texture, a histogram of per-class accuracy, the ten most frequent confusions."""
-    matrix = metrics["confusion"]
+    """Many classes: the matrix as a texture, a histogram of what each class reaches, the ten most frequent
+    confusions. Counts are of images, or where there is a `miou` of pixels."""
+    matrix, (what, unit) = metrics["confusion"], ("IoU", "pixels") if "miou" in metrics else ("accuracy", "images")
     fig = _figure(11 if matrix else 6, 5.6)
     grid = fig.add_gridspec(2, 2 if matrix else 1, width_ratios=(1.15, 1) if matrix else (1,), height_ratios=(1, 1.3))
     if matrix:
@@ -158,15 +160,16 @@ def _overview(metrics: dict, path: str | Path) -> Path:
         ax.set_title(_summary(metrics), fontsize=10, loc="left")
     measured = [100 * a for a in metrics["per_class"] if a is not None]
     ax.hist(measured, bins=np.arange(0, 101, 5), color=BLUE, edgecolor="white", linewidth=0.5)
-    ax.set_xlabel("accuracy of a class (%)", fontsize=9), ax.set_ylabel("classes", fontsize=9)
+    ax.set_xlabel(f"{what} of a class (%)", fontsize=9), ax.set_ylabel("classes", fontsize=9)
     ax.tick_params(labelsize=8), _despine(ax)
     ax = fig.add_subplot(grid[1, -1])
-    pairs = metrics["most_confused"][:10][::-1]
+    pairs = most_confused(np.array(matrix), metrics["class_names"]) if unit == "pixels" else metrics["most_confused"]
+    pairs = pairs[:10][::-1]
     labels = [f"{_cut(p['true'], 20)} as {_cut(p['predicted'], 20)}" for p in pairs]
     ax.barh(range(len(pairs)), [p["images"] for p in pairs], color=VERMILION, height=0.6)
     ax.set_yticks(range(len(pairs)), labels, fontsize=8, parse_math=False)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_xlabel("images, most frequent confusions", fontsize=9), ax.tick_params(axis="x", labelsize=8), _despine(ax)
+    ax.set_xlabel(f"{unit}, most frequent confusions", fontsize=9), ax.tick_params(axis="x", labelsize=8), _despine(ax)
     return _save(fig, path)
 
 

@@ -110,7 +110,7 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
         if name in out:
             _read_json(folder / name)
     if "training.yaml" in out:
-        out["training.yaml"] = public_yaml((folder / "training.yaml").read_text()).encode()
+        out["training.yaml"] = public_yaml((folder / "training.yaml").read_text(encoding="utf-8")).encode()
     left = [p.name for p in present if p not in shared and p.name != "checkpoints"]
     if left:
         log.info("not shared: %s", ", ".join(left))
@@ -143,7 +143,10 @@ def _code(folder: Path) -> set[str]:
     names = {f"{module}.py" for module in found}
     for name in list(names):
         if (folder / name).is_file():
-            names |= {f"{m}.py" for m in re.findall(r"^from \.(\w+) import", (folder / name).read_text(), re.M)}
+            names |= {
+                f"{m}.py"
+                for m in re.findall(r"^from \.(\w+) import", (folder / name).read_text(encoding="utf-8"), re.M)
+            }
     return names
 
 

@@ -90,8 +90,18 @@ def read_run(folder: Path, name: str) -> Shown:
         raise UserError(f"There is no run.json in {folder}. Give the folder of a finished run.")
     record = RunRecord.from_json(folder / "run.json")
     log, metrics = folder / "log.jsonl", folder / "metrics.json"
-    rows = [json.loads(line) for line in log.read_text().splitlines() if line.strip()] if log.is_file() else []
-    return Shown(name, folder, record, rows, json.loads(metrics.read_text()) if metrics.is_file() else record.metrics)
+    rows = (
+        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if log.is_file()
+        else []
+    )
+    return Shown(
+        name,
+        folder,
+        record,
+        rows,
+        json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else record.metrics,
+    )
 
 
 # ---- sections -------------------------------------------------------------------------------------------------------

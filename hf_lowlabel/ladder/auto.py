@@ -83,6 +83,11 @@ def auto(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    no_label: Sequence[str] = (),
+    skip_missing: bool = False,
+    skip_conflicts: bool = False,
+    value_range: Sequence[float] = (),
+    pages: bool = False,
     test_dataset_split: str | None = None,
     mask_column: str | None = None,
     classes: Sequence[str] = (),
@@ -116,6 +121,7 @@ def auto(
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
         image_column: Column that holds the image; found by itself when None.
         label_column: Column that holds the class; found by itself when None.
+        no_label, skip_missing, skip_conflicts, value_range, pages: As for `finetune`.
         test_dataset_split: Split of the data set to test on; None: 'test', then 'validation', where they have labels.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.
@@ -153,6 +159,11 @@ def auto(
         classes=list(classes),
         mask_format=mask_format,
         mask_ignore=list(mask_ignore),
+        no_label=list(no_label),
+        skip_missing=skip_missing,
+        skip_conflicts=skip_conflicts,
+        value_range=list(value_range),
+        pages=pages,
         test_dataset_split=test_dataset_split,
         max_bad=max_bad,
     )

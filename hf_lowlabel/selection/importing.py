@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..data.dataset import ImageDataset
-from ..data.labels import class_order
+from ..data.drawing import make_split
+from ..data.labels import RULES, LabelRules, class_order
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
-from .label_studio import read_label_studio
+from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
 
 
@@ -19,6 +23,7 @@ def import_labels(
     base: Split | None = None,
     new_classes: bool = False,
     allow_missing: bool = False,
+    rules: LabelRules = RULES,
 ) -> tuple[Split, Labels]:
     """A split from filled-in labels: labels.csv, a Label Studio export, or the folder `select` wrote.
 
@@ -30,6 +35,7 @@ def import_labels(
         base: manifest whose labels and held-out images stay (None: that given to `select`).
         new_classes: labels may be classes that are not known yet.
         allow_missing: images without a row stay unlabeled.
+        rules: what means no label, and whether rows without an image and contradictions are left out.
 
     Returns:
         The split, and what was read.
@@ -59,8 +65,8 @@ def import_labels(
             f"There is no selection.json beside {str(path)!r}. Keep the file in the folder that `hf-lowlabel select` "
             "wrote, or name the data with --dataset."
         )
-    reader = read_label_studio if path.suffix == ".json" else read_labels
-    found = reader(path, task, classes=classes, new_classes=new_classes, allow_missing=allow_missing)
+    how = dict(classes=classes, new_classes=new_classes, allow_missing=allow_missing)
+    found = read_label_studio(path, task, **how) if is_export(path) else read_labels(path, task, **how, rules=rules)
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     before = base.labeled if base is not None else task.labeled
@@ -87,3 +93,25 @@ def import_labels(
         )
         warn_without_label(split)
     return split, found
+
+
+def drawn_from(split: Split, source: ImageDataset, num_labels: int | None = None, **draw) -> Split:
+    """Some of the labels of `split`, and a test or validation set of them, as `make_split` draws those of a data set.
+
+    Args:
+        split: what `import_labels` returns.
+        source: the data set.
+        num_labels: labels to keep; None: all that are not held out.
+        draw: seed, class_balanced, validation and test_fraction of `make_split`.
+
+    Raises:
+        UserError: images are held out already, or the labels cannot meet the budget.
+    """
+    if split.test or split.validation:
+        raise UserError(
+            f"{len(split.test)} test and {len(split.validation)} validation images are held out already. Leave out "
+            "what draws others (--num-labels, --test-fraction, --validation)."
+        )
+    index = {name: k for k, name in enumerate(split.class_names)}
+    labels = np.array([index.get(split.labeled.get(id), -1) for id in source.ids], dtype=np.int64)
+    return make_split(replace(source, labels=labels, class_names=split.class_names), num_labels, **draw)

@@ -28,6 +28,18 @@ def label_studio_config(task: Task) -> str:
     return f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n  {body}\n</View>\n'
 
 
+def is_export(path: Path) -> bool:
+    """Whether a .json file is an export of Label Studio, and no table of file names and labels."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return True  # which says what is wrong with it
+    rows = content if isinstance(content, list) and content and isinstance(content[0], dict) else None
+    return rows is not None and not {"file_name", "filename", "file", "path"} & set(rows[0])
+
+
 def read_label_studio(
     path: str | Path,
     task: Task,

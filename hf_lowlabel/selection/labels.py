@@ -8,7 +8,6 @@ either may have been edited; labels.csv itself is only ever replaced whole.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 import re
@@ -16,13 +15,13 @@ import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from ..data.labels import class_order
+from ..data.folders import EXTENSIONS
+from ..data.labels import RULES, LabelRules, class_order, label_column, label_text
+from ..data.table_files import FILE_COLUMNS, column_called, match_names, plain_name, read_table
 from ..errors import UserError
 from ..files import write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
-FILE_NAMES = ("file_name", "filename", "file", "image", "path")
-LABEL_NAMES = ("label", "class", "choice", "category", "target")
 SHOWN = 10  # faults listed
 
 
@@ -81,11 +80,13 @@ def read_classes(path: str | Path) -> list[str]:
 
 @dataclass
 class Labels:
-    """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless."""
+    """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
+    of rows that are not used."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
 def clean(text: object) -> str:
@@ -100,8 +101,9 @@ def read_labels(
     classes: list[str] | None = None,
     new_classes: bool = False,
     allow_missing: bool = False,
+    rules: LabelRules = RULES,
 ) -> Labels:
-    """The labels of a CSV file, or one UserError that lists all its faults.
+    """The labels of a table, or one UserError that lists all its faults.
 
     Args:
         path: the file.
@@ -109,6 +111,7 @@ def read_labels(
         classes: the names a label may have (None or empty: any).
         new_classes: any name counts, beside those.
         allow_missing: images without a row are left unlabeled.
+        rules: what means no label, and whether rows without an image and contradictions are left out.
 
     Raises:
         UserError: lists every fault.
@@ -117,11 +120,25 @@ def read_labels(
     rows = read_rows(path)
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
-    out, faults, seen = Labels(), [], {}
-    for line, row in rows:
-        label, skipped = clean(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
-        known = image_of_row(line, row, label, by_file, ids, out.notes, faults)
+    out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
+    texts = [label_text(row["label"], f" in row {line} of {path.name}") for line, row in rows]
+    find_names(rows, by_file, ids, out.notes)
+    for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
+        label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
+        known = image_of_row(line, row, label, by_file, ids, out.notes, strange)
+        if rules.skip_missing and known is None:
+            out.left_out += [(plain_name(row.get("file_name")), fault) for fault in strange]
+        else:
+            faults += strange
         if known is None:
+            continue
+        if known in seen and out.labels.get(known, "") != label and rules.skip_conflicts:
+            out.left_out.append(
+                (known, f"row {line} says {label!r}, and row {seen[known]} {out.labels.pop(known, '')!r}")
+            )
+            torn.add(known)
+            continue
+        if known in torn:
             continue
         if known in seen and out.labels.get(known, "") != label:
             faults.append(
@@ -145,6 +162,24 @@ def read_labels(
     return out
 
 
+def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[str], notes: list[str]) -> None:
+    """Names that mean an image by the end they share with its name are replaced by that; a note counts them."""
+    names = [plain_name(row.get("file_name")) for _, row in rows]
+    unknown = [
+        k for k, name in enumerate(names) if uploaded(name, by_file) not in by_file and rows[k][1].get("id") not in ids
+    ]
+    found, loose = match_names(names, list(by_file), EXTENSIONS)
+    changed = [k for k in unknown if found[k] is not None]
+    if loose and changed:
+        for k in changed:
+            rows[k][1]["file_name"] = found[k]
+        first = changed[0]
+        notes.append(
+            f"{len(changed)} file names are matched by the end they share with an image, such as {names[first]!r} with "
+            f"{found[first]!r}"
+        )
+
+
 def image_of_row(
     line: int, row: dict, label: str, by_file: dict[str, str], ids: set[str], notes: list[str], faults: list[str]
 ) -> str | None:
@@ -152,7 +187,7 @@ def image_of_row(
 
     What is wrong with the row is added to `faults`, what is odd but harmless to `notes`.
     """
-    name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
+    name, id = plain_name(row.get("file_name")), plain_name(row.get("id"))
     if "annotation_id" in row:  # Label Studio's CSV, whose id is the number of a task
         id = ""
     if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
@@ -186,28 +221,25 @@ def uploaded(name: str, by_file: dict[str, str]) -> str:
 
 
 def read_rows(path: Path) -> list[tuple[int, dict]]:
-    """(line number, row by column) of a CSV with commas, semicolons or tabs, as spreadsheets write them."""
+    """(row number, row by column) of a table, in which file_name and label are called so."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        rows = read_table(path)
     except FileNotFoundError:
         raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path.name} is not UTF-8 (byte {error.start}). Save it as 'CSV UTF-8'. Nothing was changed."
-        ) from error
-    head = text.split("\n", 1)[0]
-    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
-    columns = [clean(c).lower() for c in reader.fieldnames or ()]
-    named = next((c for c in FILE_NAMES if c in columns), None)
-    if named is None and "id" not in columns:
+    if not rows:
+        raise UserError(f"There is no label in {str(path)!r}: it has no rows.")
+    columns = list(dict.fromkeys(key for _, row in rows for key in row))
+    files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
+    own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
+    if files is None:
         raise UserError(
             f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
         )
-    if not set(LABEL_NAMES) & set(columns):
+    if labels is None:
         raise UserError(f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label.")
-    columns = ["file_name" if c == named else c for c in columns]
-    reader.fieldnames = columns
-    return [(reader.line_num, row) for row in reader]
+    own |= {"label": labels, "file_name": None if files == own["id"] else files}
+    more = ["annotation_id"] if "annotation_id" in columns else []
+    return [(n, {k: row.get(c) for k, c in own.items() if c} | {k: row.get(k) for k in more}) for n, row in rows]
 
 
 def class_faults(

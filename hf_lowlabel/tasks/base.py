@@ -24,11 +24,13 @@ from ..data.dataset import ImageDataset, join
 from ..data.drawing import make_split
 from ..data.folders import has_unlabeled_split
 from ..data.opening import open_dataset
+from ..data.pages import as_asked, look
 from ..data.splits import Split, SplitIndices
 from ..data.targets import Targets
 from ..errors import MissingSplit, UserError, unknown
 from ..objective import FinetuneObjective
 from ..records import Metric, Row, RunRecord
+from ..text import listed
 from ..views.transforms import BatchTransform
 from .demos import Demo
 from .networks import Network
@@ -124,11 +126,14 @@ class Task(Speaker):
             split=split or data.dataset_split,
             revision=data.dataset_revision,
             image_column=data.image_column,
+            value_range=data.value_range,
+            pages=data.pages,
         )
+        look(dataset)
         if split is not None:
             return dataset
         if data.unlabeled_dataset is not None:
-            return join(dataset, self.raw(data.unlabeled_dataset, data.unlabeled_dataset_split, dataset.class_names))
+            return join(dataset, self.second(data, dataset.class_names))
         path = as_path(data.dataset)
         if path is not None and data.dataset_split != "unlabeled" and has_unlabeled_split(path):
             log.warning(
@@ -138,6 +143,11 @@ class Task(Speaker):
                 data.dataset,
             )
         return dataset
+
+    def second(self, data: DataArguments, names: Sequence[str]) -> ImageDataset:
+        """The second source, read as the first."""
+        found = self.raw(data.unlabeled_dataset, data.unlabeled_dataset_split, names)
+        return as_asked(found, data.value_range, data.pages)
 
     def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
         """Images alone, whatever labels they may have."""
@@ -166,6 +176,17 @@ class Task(Speaker):
         """The data set with these classes in this order, matched by name."""
         return dataset.with_classes(names)
 
+    def shared(self, dataset: ImageDataset, names: Sequence[str]) -> ImageDataset:
+        """The data set without the labels that a model of the classes `names` does not know, which are listed."""
+        found, gone = dataset.only_classes(names)
+        if gone:
+            said = ", ".join(f"{name} ({count} images)" for name, count in gone.items())
+            log.warning("%d classes of %r are none of the model's, and are left out: %s", len(gone), dataset.name, said)
+        absent = [name for name in names if name not in found.class_names]
+        if absent and found.class_names:
+            log.warning("%d classes of the model are not in %r: %s", len(absent), dataset.name, listed(absent, 20))
+        return found
+
     def test_dataset(self, data: DataArguments, names: Sequence[str] | None = None) -> ImageDataset | None:
         """The data set's own test images: of the split that is asked for, else the first of test and validation with
         labels."""
@@ -187,15 +208,14 @@ class Task(Speaker):
     def choose_split(self, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
         """Which images are labeled, and which are tested on.
 
-        The test set is the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else
-        `test_fraction` of the labeled images.
+        Without a manifest and a budget these are all the labels there are. The test set is the manifest's own, else the
+        data set's `test` (or `validation`) split if it has labels, else `test_fraction` of the labeled images.
 
         Raises:
-            UserError: neither a budget nor a manifest is given, or both, or they do not fit the data.
+            UserError: both a budget and a manifest are given, or they do not fit the data.
         """
-        if (data.split is None) == (data.num_labels is None):
-            both = "not both" if data.split else "one of them is needed"
-            raise UserError(f"Give --num-labels N (a budget to draw) or --split split.json (a manifest): {both}.")
+        if data.split is not None and data.num_labels is not None:
+            raise UserError("Give --num-labels N (a budget to draw) or --split split.json (a manifest): not both.")
         given = self.read_split(data, dataset) if data.split else None
         held_out = (
             "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"

@@ -35,7 +35,7 @@ from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
 from .networks import Network, timm_network
-from .parts import PRETRAINING, Attempt, Examples, Section
+from .parts import PRETRAINING, Attempt, Examples, Section, label_rules
 
 log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
@@ -83,7 +83,7 @@ class Classification(Task):
 
     # ---- data and model ---------------------------------------------------------------------------------------------
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
-        return ClassTargets(data.label_column)
+        return ClassTargets(data.label_column, label_rules(data))
 
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
         def create(**given):

@@ -6,8 +6,11 @@ with an empty text or empty columns an image is unlabeled; "none" and an empty l
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,11 @@ from torch import nn
 
 from ..arguments import Config, DataArguments
 from ..data import shapes
+from ..data.class_targets import refuse_masks
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
-from ..data.folders import FileReader, image_files, metadata_beside, metadata_rows, split_root
-from ..data.labels import class_order, label_column, label_text
+from ..data.folders import FileReader, image_files, split_root
+from ..data.labels import RULES, LabelRules, class_order, is_list, label_column, label_text
+from ..data.metadata import Metadata, read_metadata
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..errors import UserError
@@ -34,7 +39,7 @@ from . import classification_card as card
 from .attempts import MULTILABEL
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
-from .parts import Examples, Section
+from .parts import Examples, Section, label_rules
 
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
@@ -45,23 +50,33 @@ SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "
 class MultiLabelTargets(Targets):
     """label_column: of lists or text; where it is not given, it is found, else columns of 0 and 1 are the classes."""
 
-    def __init__(self, label_column: str | None = None):
-        self.label_column, self.embedded = label_column, {"scenes": scenes}
+    def __init__(self, label_column: str | None = None, rules: LabelRules = RULES):
+        self.label_column, self.rules, self.embedded = label_column, rules, {"scenes": scenes}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, _ = split_root(path, split)
-        files, rows, columns = image_files(root), list[Any](), list[Any]()
-        ids, metadata = [file.id for file in files], metadata_beside(path, root)
+        files = image_files(root)
+        ids = [file.id for file in files]
+        refuse_masks(root, ids)
+        metadata = read_metadata(path, root, split, ids, self.rules, self.label_column)
+        cells: dict[str, list] = {}
         if metadata is not None:
-            rows, columns = metadata_rows(metadata, ids, root)
-        row_of = dict(rows)
-        if len(row_of) < len(rows):
-            twice = Counter(id for id, _ in rows).most_common(1)[0][0]
-            raise UserError(f"{metadata.name} names {twice!r} twice. Write all of its labels in one row, as a;b.")
-        cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in columns if c != "file_name"}
-        labels, names = self.read(cells, ids, metadata.name if metadata is not None else path.name)
+            row_of = self.one_row_each(metadata)
+            cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in metadata.columns}
+        labels, names = self.read(cells, ids, metadata.file.name if metadata is not None else path.name)
         reader, origin = FileReader(root, [file.path for file in files]), Origin(path.resolve().name, split)
-        return make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
+        made = make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
+        return replace(made, left_out=metadata.left_out if metadata is not None else ())
+
+    def one_row_each(self, metadata: Metadata) -> dict[str, dict]:
+        twice = [id for id, count in Counter(id for id, _ in metadata.rows).items() if count > 1]
+        if twice and not self.rules.skip_conflicts:
+            raise UserError(
+                f"{metadata.file.name} names {twice[0]!r} twice. Write all of its labels in one row, as a;b, or give "
+                "--skip-conflicts."
+            )
+        metadata.left_out += [(id, "it has several rows") for id in twice]
+        return {id: row for id, row in metadata.rows if id not in set(twice)}
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()
@@ -79,7 +94,8 @@ class MultiLabelTargets(Targets):
         column = label_column(cells, self.label_column, f" in {where}")
         if column is not None:
             known = (declared or {}).get(column)
-            found = [label_list(value, id, known) for value, id in zip(cells[column], ids, strict=True)]
+            values = [None if self.is_none(value) else value for value in cells[column]]
+            found = [label_list(value, id, known) for value, id in zip(values, ids, strict=True)]
             names = known or class_order({name for labels in found for name in labels or ()})
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in found]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
@@ -91,9 +107,16 @@ class MultiLabelTargets(Targets):
             raise UserError(f"Image {ids[partly[0]]!r} of {where!r} has 0 or 1 for some classes. Fill in all, or none.")
         return out, names
 
+    def is_none(self, value: Any) -> bool:
+        """Whether a cell says that nobody has looked, which NOTHING does not."""
+        return isinstance(value, str) and value.strip().lower() != NOTHING and self.rules.is_none(value.strip())
+
 
 def label_list(value: Any, id: str, names: Sequence[str] | None = None) -> list[str] | None:
     """The classes that a cell names, `names` of its numbers; None where it is empty, which is not "none"."""
+    if isinstance(value, str) and is_list(value):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)  # as programs print lists
     if isinstance(value, str):
         value = [part for part in value.replace("|", ";").split(";") if label_text(part)] or None
     if value is None or isinstance(value, float) and np.isnan(value):
@@ -145,7 +168,7 @@ class MultiLabel(Classification):
     )
 
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
-        return MultiLabelTargets(data.label_column)
+        return MultiLabelTargets(data.label_column, label_rules(data))
 
     def caches(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at):
         return super().caches(model, data, self.match(dataset, self.names_of(model)), at)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
+from ..data.labels import NO_LABEL, LabelRules
 from ..data.splits import Split
 
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -26,6 +28,11 @@ PRETRAINING: dict[str, Any] = dict(
     head_lr=1.0,
     l2_sp=1e-2,
 )
+
+
+def label_rules(data: DataArguments) -> LabelRules:
+    """How labels in tables are taken."""
+    return LabelRules(tuple(data.no_label) or NO_LABEL, data.skip_missing, data.skip_conflicts)
 
 
 def as_path(dataset: Any) -> Path | None:

@@ -41,7 +41,7 @@ from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .networks import Network, is_model_folder, squares_per_image, typical_side
-from .parts import PRETRAINING, Examples, Section, as_path
+from .parts import PRETRAINING, Examples, Section, as_path, label_rules
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -65,7 +65,8 @@ class Segmentation(Task):
         Metric("object_jaccard", "IoU of the object, per image"),
     )
     takes = frozenset(
-        "mask_column classes mask_format mask_ignore architecture architecture_args image_height scale window".split()
+        "mask_column classes mask_format mask_ignore instances "
+        "architecture architecture_args image_height scale window".split()
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
     fallbacks = {
@@ -93,7 +94,9 @@ class Segmentation(Task):
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
         given = list(data.classes)
         declared = given[0] if len(given) == 1 else given or None  # one entry is a text file of them
-        return MaskTargets(data.mask_column, declared or names, data.mask_format, tuple(data.mask_ignore))
+        return MaskTargets(
+            data.mask_column, declared or names, data.mask_format, tuple(data.mask_ignore), data.instances
+        )
 
     def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
         """A folder with masks beside its images does not count the masks among them."""
@@ -106,9 +109,9 @@ class Segmentation(Task):
         """The images of a source with masks, or plain images. No mask is read."""
         path = as_path(data.dataset)
         if path is not None and path.exists() and layout(path) is None and not is_table(path):
-            return self.open(data, targets=ClassTargets(data.label_column))
+            return self.open(data, targets=ClassTargets(data.label_column, label_rules(data)))
         names = None if data.split else NO_CLASSES  # a manifest knows the classes
-        return self.open(data, names=names).without_targets()
+        return self.open(data, targets=replace(self.targets(data, names), images_alone=True)).without_targets()
 
     def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
         found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
@@ -205,8 +208,25 @@ class Segmentation(Task):
         self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
     ) -> tuple[Any, Examples]:
         labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=0.0)
+        self._check_taught(Examples(labeled, torch.arange(len(labeled)), None), dataset)
         training = self._cache(model, data, dataset, at.train, "training", masks=False)
         return training, Examples(labeled, torch.arange(len(labeled)), None)
+
+    def _check_taught(self, labeled: Examples, dataset: ImageDataset) -> None:
+        """Masks that all hold one class teach nothing: read in another way they may."""
+        counts = self.shown(labeled, dataset.class_names) or {}
+        present = [name for name, count in counts.items() if count]
+        if len(present) != 1:
+            return
+        advice = {
+            "binary": "Below 128 is the background: give --mask-format index if the values are class numbers, or look "
+            "at the masks.",
+            "instances": "0 is the background: look at the masks.",
+        }.get(dataset.masks.format.kind, "Label images that show other classes too, or look at --classes.")
+        raise UserError(
+            f"The {len(labeled.members)} labeled masks of {dataset.name!r} hold nothing but {present[0]!r}, and at "
+            f"least two classes are needed to tell apart. {advice}"
+        )
 
     def held(
         self,

@@ -80,7 +80,7 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
     for path in found:
         reason = damage(path)
         if reason is None:
-            state = json.loads((path / "state.json").read_text())
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             return path, load_file(path / "objective.safetensors"), load_file(path / "optimizer.safetensors"), state
         warnings.warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it", stacklevel=2)
     if found:
@@ -91,7 +91,7 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file has the hash it was written with."""
     try:
-        hashes = json.loads((path / "manifest.json").read_text())
+        hashes = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "its manifest is missing or unreadable"
     if not isinstance(hashes, dict) or not {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(

@@ -30,7 +30,7 @@ def claim(folder: str | Path, resume: bool) -> Path:
         raise UserError(f"output_dir {folder} is a file. Give a folder.")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "a+")
+        lock = open(path / ".lock", "a+", encoding="utf-8")
     except OSError as e:
         raise UserError(f"output_dir {folder} cannot be written to: {e.strerror}. Give another --output-dir.") from e
     try:

@@ -29,7 +29,7 @@ from .callbacks import Callback, RunState
 from .checkpoint import load_newest, restore_optimizer, save_checkpoint
 from .guard import NonFiniteGuard, finite
 from .journal import Journal, number, show
-from .optim import build_optimizer, clip, learning_rate, set_learning_rate
+from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
 from .stopping import StopSignals, stop
 from .streams import micro_batches
 from .sync_batchnorm import synchronise
@@ -37,6 +37,7 @@ from .sync_batchnorm import synchronise
 log = logging.getLogger("hf_lowlabel")
 DRY_STEPS = 2
 KEEPS_STATISTICS = "keeps_statistics"  # mark of a BatchNorm layer that stays in eval mode; copies of a network keep it
+LENGTH = ("max_steps", "epochs")  # settings that a resumed run may have more of
 
 
 class Loop:
@@ -289,7 +290,12 @@ class Loop:
         path, tensors, optimizer, state = found
         for kind, values in self.identity.items():
             was = state.get(kind, {})
-            changed = [f"{k} was {short(was.get(k))}, now {short(v)}" for k, v in values.items() if was.get(k) != v]
+            free = LENGTH if kind == "settings" and self.steps > (was.get("max_steps") or self.steps) else ()
+            changed = [
+                f"{k} was {short(was.get(k))}, now {short(v)}"
+                for k, v in values.items()
+                if was.get(k) != v and k not in free
+            ]
             if changed:
                 raise UserError(
                     f"{path.name} cannot be resumed with other {kind}: {'; '.join(changed)}. Use the {kind} of the "
@@ -303,6 +309,9 @@ class Loop:
         self.guard.load_state_dict(state["guard"])
         self.journal.cut(self.step)
         log.info("resumed from %s", path.name)
+        before = state.get("settings", {}).get("max_steps") or self.steps
+        if before < self.steps:
+            log.warning(longer(self.args, self.step, before, self.steps))
 
     def take_best(self) -> None:
         """Put the weights of the best evaluation, where one was kept, into the network that is saved."""

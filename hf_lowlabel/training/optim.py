@@ -110,3 +110,13 @@ def clip(grads: list[Tensor], largest: float, norm: Tensor, each: bool) -> None:
         torch._foreach_mul_(grads, [(largest / (n + 1e-6)).clamp(max=1.0) for n in torch._foreach_norm(grads)])
     else:
         torch._foreach_mul_(grads, (largest / (norm + 1e-6)).clamp(max=1.0))
+
+
+def longer(args: TrainingArguments, step: int, before: int, steps: int) -> str:
+    """What becomes of the schedule of a run of `before` steps that goes on from `step` to `steps`."""
+    was, now = (learning_rate(args.lr_scheduler_type, step / n, args.warmup_ratio) for n in (before, steps))
+    return (
+        f"the run goes on from step {step} to {steps} instead of {before}: from here its schedule "
+        f"({args.lr_scheduler_type}) is that of {steps} steps, and the learning rate {now:.3g} of its peak instead of "
+        f"{was:.3g}"
+    )

@@ -88,6 +88,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     with accelerator.main_process_first():
         network = task.build(config, dataset, names)
     model = network.model.to(accelerator.device)
+    if config.data.value_range:  # for whoever uses the model
+        model.config.value_range = list(config.data.value_range)
     training, labeled = task.caches(model, config.data, dataset, at)
     parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
     held = {

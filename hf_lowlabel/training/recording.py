@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from .. import methods
 from ..arguments import Config
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, write_left_out
 from ..data.published import is_published
 from ..data.splits import Split
 from ..distributed import is_main_process, world
@@ -30,6 +30,7 @@ from ..models.quiet import no_progress_bars
 from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
 from ..settings import private_names, recorded
 from ..tasks import of_record
+from ..yaml_files import read_yaml
 from .lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
 
 log = logging.getLogger("hf_lowlabel")
@@ -74,6 +75,15 @@ class Recorder:
             write_text(path, yaml.safe_dump(recorded(self.config), sort_keys=False, allow_unicode=True))
         if self.split is not None:
             self.split.save(self.folder / "split.json")
+        write_left_out(self.dataset, self.folder / "left_out.csv")
+
+    def _note_length(self) -> None:
+        """A resumed run may be longer than its training.yaml says."""
+        path = self.folder / "training.yaml"
+        now = {key: getattr(self.config.training, key) for key in ("max_steps", "epochs")}
+        said = read_yaml(path) if self.config.training.resume and path.is_file() else now
+        if said.get("max_steps") not in (None, now["max_steps"]):
+            write_text(path, yaml.safe_dump({**said, **now}, sort_keys=False, allow_unicode=True))
 
     def takes(self, config: Config, load_report) -> None:
         """Go on as a run with other settings: those of what was found to be best."""
@@ -142,6 +152,7 @@ class Recorder:
         """
         if not self.main:
             return None
+        self._note_length()
         network = merged(progress.inner.evaluated)
         if model:
             save_model(network, self.folder, self.speaks.save)

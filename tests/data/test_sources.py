@@ -254,8 +254,8 @@ def test_metadata_columns(tmp_path, make):
     assert load_source(tmp_path, label_column="species").class_names == ["cat", "dog"]
     with pytest.raises(UserError, match="'specie': did you mean 'species'"):
         load_source(tmp_path, label_column="specie")
-    write_rows(tmp_path, [("filename", "label"), ("a.png", "cat")])
-    with pytest.raises(UserError, match="'file_name': did you mean 'filename'"):
+    write_rows(tmp_path, [("files_name", "label"), ("a.png", "cat")])
+    with pytest.raises(UserError, match="'file_name': did you mean 'files_name'"):
         load_source(tmp_path)
 
 
@@ -320,7 +320,7 @@ def test_what_is_no_data_set(tmp_path, make):
         load_source(tmp_path / "photos", revision="main")
     with pytest.raises(UserError, match="no config 'x' in the folder"):
         load_source(tmp_path / "photos", config="x")
-    with pytest.raises(UserError, match="needs a metadata.csv"):
+    with pytest.raises(UserError, match="needs a table such as metadata.csv"):
         load_source(tmp_path / "photos", label_column="label")
 
 

@@ -94,7 +94,7 @@ def test_classes_without_a_label_are_named():
     [
         (dict(num_labels=2, class_balanced=True), "2 labels cannot cover 3 classes.*--num-labels 3 or more"),
         (dict(num_labels=7), "6 images with a label are left.*budget is 7"),
-        (dict(num_labels=6, test_fraction=0.34), r"4 images .*\(6 less 2 for test and 0 for validation\)"),
+        (dict(num_labels=7, test_fraction=0.34), r"4 images .*\(6 less 2 for test and 0 for validation\)"),
         (dict(num_labels=6, class_balanced=True), "cat has 1.*--num-labels 3 or fewer"),
         (dict(num_labels=0), "budget of 0"),
         (dict(num_labels=-4), "budget of -4"),

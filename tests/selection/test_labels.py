@@ -122,8 +122,8 @@ def test_classes(folder):
 def test_files_that_cannot_be_read(folder):
     for content, words in (
         (b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"),
-        (b"name,label\n", "has the columns name, label. Call the one .* file_name"),
-        (b"file_name,animal\n", "has the columns file_name, animal. Call the one .* label"),
+        (b"name,label\na,b\n", "has the columns name, label. Call the one .* file_name"),
+        (b"file_name,animal\na,b\n", "has the columns file_name, animal. Call the one .* label"),
     ):
         (folder / "labels.csv").write_bytes(content)
         with pytest.raises(UserError, match=words):
@@ -191,7 +191,7 @@ def test_label_studio_faults(folder):
     with pytest.raises(UserError, match="no chosen image is 'other.png'"):
         import_labels(path)
     path.write_text("{}")
-    with pytest.raises(UserError, match="is no list of tasks"):
+    with pytest.raises(UserError, match="is no list of objects"):
         import_labels(path)
 
 

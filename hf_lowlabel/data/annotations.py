@@ -1,0 +1,238 @@
+"""Images whose masks are drawn from the files of annotation tools (annotation_files.py), wherever these lie in a data
+set:
+
+    photos/train/1.jpg  photos/train/_annotations.coco.json      COCO, beside the images or in annotations/
+    photos/1.jpg        photos/1.json                            labelme
+    photos/images/train/1.jpg  photos/labels/train/1.txt  photos/data.yaml       YOLO, outlines
+    photos/images/1.jpg photos/annotations.xml                   CVAT for images
+    photos/images/1.jpg photos/export.json                       Label Studio: brushes, outlines
+
+Class 0 is what no object covers, unless the classes are named without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from .annotation_files import Annotations, Objects, read_annotations, yolo
+from .dataset import Reader
+from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
+from .images import BadImage, decoding, upright_size
+from .labels import class_order
+from .masks import IGNORE, IGNORED_NAMES
+from .table_files import match_names, plain_name
+
+GROUND = ("background", "_background_", "__background__")  # names of what no object covers
+NO_CLASS = (*IGNORED_NAMES, "__ignore__")
+
+
+class DrawnMasks:
+    """Mask i: the objects of image i drawn in order, as class numbers in an image of mode L."""
+
+    def __init__(self, images: Reader, objects: list[Objects | None], number: dict[str, int]):
+        self.images, self.objects, self.number = images, objects, number
+
+    def __call__(self, i: int) -> Image.Image:
+        objects = self.objects[i]
+        if objects is None:
+            raise BadImage("it has no annotation")
+        with decoding():
+            width, height = objects.size or self.size_of(i)
+            mask = np.zeros((height, width), dtype=np.uint8)
+            for shape in objects.shapes:
+                mask[shape.pixels(height, width)] = self.number[shape.label]
+            return Image.fromarray(mask)
+
+    def size_of(self, i: int) -> tuple[int, int]:
+        with self.images(i) as image:
+            return upright_size(image)
+
+
+@dataclass
+class Drawn:
+    """What `find_drawn` found of the images of a split. names: of the classes. left_out: (name, why)."""
+
+    has_mask: np.ndarray
+    reader: DrawnMasks
+    content: list[str]
+    names: list[str]
+    left_out: list[tuple[str, str]]
+
+
+def find_drawn(
+    path: Path, root: Path, files: Sequence[ImageFile], declared: Sequence[str] | None, instances: bool
+) -> Drawn | None:
+    """The masks that annotations draw for images.
+
+    Args:
+        path: the data set, whose files of annotations are read.
+        root: the folder of the images of a split.
+        files: these images.
+        declared: the classes; None: those of the annotations, after the background.
+        instances: all objects are of one class.
+
+    Returns:
+        None where there is no file of annotations.
+
+    Raises:
+        UserError: a file cannot be read, or none of its images is there.
+    """
+    found = [*json_and_xml(path), *outlines_in_text(path, root, files)]
+    if not found:
+        return None
+    inside = root.relative_to(path).as_posix() if root != path else ""
+    every = [file.id for file in listing(path)] if inside else [file.id for file in files]
+    objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[str]()
+    for part in found:
+        left_out += part.left_out
+        names = list(part.images)
+        for name, id in zip(names, places(part.file, path, names, every)):
+            if id is None:
+                strange.append(name)
+            elif id in objects:
+                raise UserError(
+                    f"The image {id!r} is annotated twice, the second time in {part.file.name}. Keep one of the files."
+                )
+            else:
+                objects[id] = in_order(part, part.images[name])
+    if not objects:
+        raise UserError(
+            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, such as "
+            f"{strange[0] if strange else '(none)'!r}. Put the images beside the file, or into images/."
+        )
+    left_out += [(name, "there is no such image") for name in strange]
+    ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
+    names, number = class_numbers(found, declared, instances)
+    of_images = [known(objects.get(id), number, id, left_out) for id in ids]
+    tell(left_out, path)
+    reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number)
+    content = [f"{file.size}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
+    return Drawn(np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
+
+
+def json_and_xml(path: Path) -> Iterator[Annotations]:
+    """Every file of annotations in the data set and two folders down."""
+    for folder, subfolders, files in os.walk(path):
+        deep = len(Path(folder).relative_to(path).parts)
+        subfolders[:] = sorted(n for n in subfolders if deep < 3 and is_text(n) and is_of_images(Path(folder, n)))
+        for name in sorted(files):
+            if name.lower().endswith((".json", ".xml")) and is_text(name) and not name.startswith("."):
+                part = read_annotations(Path(folder, name))
+                if part is not None and not (name.startswith("person_keypoints") or "panoptic" in name):
+                    yield part
+
+
+def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iterator[Annotations]:
+    """YOLO's files: in labels/ where the images are in images/, or beside them."""
+    names = yolo_names(path)
+    for file in files:
+        image = root / file.path
+        parts = list(image.relative_to(path).parts)
+        at = [k for k, part in enumerate(parts[:-1]) if part.lower() == "images"]
+        texts = [image.with_suffix(".txt")]
+        if at:
+            other = [*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]]
+            texts.insert(0, path.joinpath(*other).with_suffix(".txt"))
+        text = next((text for text in texts if text.is_file()), None)
+        if text is not None:
+            yield yolo(text, image.relative_to(path).as_posix(), names)
+
+
+def yolo_names(path: Path) -> list[str]:
+    """Of data.yaml (names: a list, or numbers with names), or of classes.txt; [] where neither is there."""
+    import yaml
+
+    for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        found = content.get("names") if isinstance(content, dict) else None
+        if isinstance(found, dict):
+            found = [found[k] for k in sorted(found)]
+        if isinstance(found, list):
+            return [str(name) for name in found]
+    for file in (path / "classes.txt", path / "obj.names", path / "labels" / "classes.txt"):
+        if file.is_file():
+            return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return []
+
+
+def places(file: Path, path: Path, names: list[str], every: Sequence[str]) -> list[str | None]:
+    """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is."""
+    known, out = set(every), list[str | None]()
+    here = file.parent.relative_to(path).as_posix()
+    here = "" if here == "." else f"{here}/"
+    plain = [plain_name(name) for name in names]
+    elsewhere, _ = match_names(plain, every, EXTENSIONS)
+    for name, other in zip(plain, elsewhere):
+        near = [f"{here}{name}", f"{here}images/{name}", f"{here}{PurePosixPath(name).name}"]
+        out.append(next((id for id in near if id in known), other))
+    for k, id in enumerate(out):
+        if id is None and len(plain[k]) > 9 and plain[k][8] == "-":  # an upload of Label Studio
+            out[k] = match_names([plain[k][9:]], every, EXTENSIONS)[0][0]
+    return out
+
+
+def in_order(part: Annotations, objects: Objects) -> Objects:
+    """Smaller objects over larger ones, where the file has no order of its own."""
+    if not part.small_last:
+        return objects
+    return Objects(objects.size, sorted(objects.shapes, key=lambda shape: -extent(shape)))
+
+
+def extent(shape) -> float:
+    """About the area of an object, to sort by."""
+    if shape.kind != "outlines":
+        return float("inf") if isinstance(shape.data.get("counts"), str) else float(sum(shape.data["counts"][1::2]))
+    pairs = [np.asarray(part).reshape(-1, 2) for part in shape.data]
+    return sum(abs(np.dot(p[:, 0], np.roll(p[:, 1], 1)) - np.dot(p[:, 1], np.roll(p[:, 0], 1))) for p in pairs) / 2
+
+
+def class_numbers(
+    found: Sequence[Annotations], declared: Sequence[str] | None, instances: bool
+) -> tuple[list[str], dict[str, int]]:
+    """(names, the number of each label that is drawn)."""
+    labels = list(dict.fromkeys(label for part in found for label in part.classes))
+    nothing = [label for label in labels if label.lower() in NO_CLASS]
+    empty = [label for label in labels if label.lower() in GROUND]
+    objects = [label for label in labels if label not in (*nothing, *empty)]
+    zero = dict.fromkeys(empty, 0) | dict.fromkeys(nothing, IGNORE)
+    if instances:
+        return ["background", "object"], zero | dict.fromkeys(objects, 1)
+    if declared is None:
+        ordered = objects if any(part.small_last for part in found) else class_order(objects)
+        return ["background", *ordered], zero | {label: k for k, label in enumerate(ordered, start=1)}
+    names = list(declared)
+    if not names or names[0] in objects:
+        names = ["background", *names]
+    return names, zero | {label: names.index(label) for label in objects if label in names}
+
+
+def known(objects: Objects | None, number: dict[str, int], id: str, left_out: list[tuple[str, str]]) -> Objects | None:
+    """The objects whose class has a number."""
+    if objects is None:
+        return None
+    left_out += [(id, f"class {s.label!r} is none of --classes") for s in objects.shapes if s.label not in number]
+    return Objects(objects.size, [shape for shape in objects.shapes if shape.label in number])
+
+
+def digest(objects: Objects | None) -> str:
+    if objects is None:
+        return "none"
+    return str(zlib.crc32(json.dumps([objects.size, objects.shapes], default=str).encode()))
+
+
+def tell(left_out: list[tuple[str, str]], path: Path) -> None:
+    if left_out:
+        reasons = Counter(why for _, why in left_out).most_common(6)
+        said = "; ".join(f"{count} x {why} ({next(n for n, w in left_out if w == why)})" for why, count in reasons)
+        warnings.warn(f"The annotations in {path.name!r} are not all used: {said}.", stacklevel=5)

@@ -1,0 +1,115 @@
+"""What only a look into the files tells: pages of a TIFF and frames of a GIF, and images of 10 to 14 bits in 16."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from .dataset import ImageDataset, Reader
+from .images import BadImage, decoding
+
+PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats in which more than one picture means more than one image
+LOOKS = 12  # images of a data set that are looked into
+DEEP = 16384  # 14 bits: values of a 16-bit image that stay below are those of a camera with fewer
+
+
+class PageReader:
+    """Page `pages[i]` of image `rows[i]` of another reader."""
+
+    def __init__(self, reader: Reader, rows: np.ndarray, pages: np.ndarray):
+        self.reader, self.rows, self.pages = reader, rows, pages
+
+    def __call__(self, i: int) -> Image.Image:
+        image = self.reader(int(self.rows[i]))
+        with decoding():
+            image.seek(int(self.pages[i]))
+        return image
+
+
+def page_count(reader: Reader, i: int) -> int:
+    """1 for an image that cannot be read, which is found out later."""
+    try:
+        with decoding(), reader(i) as image:
+            return getattr(image, "n_frames", 1) if image.format in PAGED else 1
+    except BadImage:
+        return 1
+
+
+def in_pages(dataset: ImageDataset) -> ImageDataset:
+    """Each page as an image of its own with the target of its file; the mask of a page is that page of the mask.
+
+    The pages of a.tif are a.tif#1, a.tif#2 ...; a file of one page keeps its id.
+    """
+    counts = np.array([page_count(dataset.reader, i) for i in range(len(dataset))])
+    if (counts == 1).all():
+        return dataset
+    masks = dataset.masks
+    for i in np.flatnonzero((counts > 1) & dataset.has_target) if masks is not None else ():
+        if (found := page_count(masks.reader, int(i))) != counts[i]:
+            raise UserError(
+                f"The image {dataset.ids[i]!r} has {counts[i]} pages, and its mask {found}. With --pages a mask has a "
+                "page for each."
+            )
+    rows = np.repeat(np.arange(len(dataset)), counts)
+    pages = np.concatenate([np.arange(count) for count in counts])
+    ids = [f"{dataset.ids[i]}#{k + 1}" if counts[i] > 1 else dataset.ids[i] for i, k in zip(rows, pages)]
+    digest = hashlib.sha256(f"{dataset.fingerprint}{counts.tolist()}".encode()).hexdigest()
+    return replace(
+        dataset,
+        ids=ids,
+        labels=dataset.labels[rows],
+        fingerprint=digest,
+        reader=PageReader(dataset.reader, rows, pages),
+        masks=None if masks is None else replace(masks, reader=PageReader(masks.reader, rows, pages)),
+    )
+
+
+def look(dataset: ImageDataset) -> None:
+    """Warn of pages that are not read, and of images that come out dark, by a few of them."""
+    paged, deep = "", list[int]()
+    for i in np.unique(np.linspace(0, len(dataset) - 1, LOOKS).astype(int)):
+        try:
+            with decoding(), dataset.reader(int(i)) as image:
+                if (
+                    image.format in PAGED
+                    and getattr(image, "n_frames", 1) > 1
+                    and not isinstance(dataset.reader, PageReader)
+                ):
+                    paged = f"{dataset.ids[i]!r} has {image.n_frames}"
+                if image.mode == "I" or image.mode.startswith("I;16"):
+                    deep.append(int(np.asarray(image).max()))
+        except BadImage:
+            continue
+    if paged:
+        warnings.warn(
+            f"Files of {dataset.name!r} hold several pages or frames ({paged}), and the first alone is read. Give "
+            "--pages to make each an image.",
+            stacklevel=4,
+        )
+    if deep and dataset.value_range is None and 255 < max(deep) < DEEP:
+        bits = max(deep).bit_length()
+        warnings.warn(
+            f"The 16-bit images of {dataset.name!r} hold values up to {max(deep)} and come out dark. If they are of "
+            f"{bits} bits, give --value-range 0 {2**bits - 1}.",
+            stacklevel=4,
+        )
+
+
+def as_asked(dataset: ImageDataset, value_range: Iterable[float], pages: bool) -> ImageDataset:
+    """The data set with its range of values, and in pages where that is asked for.
+
+    Raises:
+        UserError: the range is none.
+    """
+    values = tuple(float(value) for value in value_range)
+    if values and (len(values) != 2 or not values[0] < values[1]):
+        raise UserError(f"value_range is {list(values)}. It is two values, the black one first, such as 0 4095.")
+    if values:
+        dataset = replace(dataset, value_range=values)
+    return in_pages(dataset) if pages else dataset

@@ -1,0 +1,148 @@
+"""Runs as people make them: on few images, scored on other data, gone on with for longer, in any locale."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import UserError, evaluate, finetune
+from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.yaml_files import read_yaml
+
+SMALL = dict(method="supervised", model="resnet10t", from_scratch=True, batch_size=2, max_steps=2, image_size=32)
+
+
+def classes(root, *names, each=6):
+    for k, name in enumerate(names):
+        for i in range(each):
+            path = root / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (30 * k, 10 * i, 200)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of cats and dogs, in a folder `run`, on the data `own`."""
+    root = tmp_path_factory.mktemp("trained")
+    data = classes(root / "own", "cat", "dog")
+    return finetune(str(data), num_labels=4, class_balanced=True, output_dir=str(root / "run"), **SMALL)
+
+
+@pytest.mark.parametrize(
+    "names, images, said", [(("cat", "dog"), 6, 0), (("Dog", "bird", "cat"), 6, 3), (("cat",), 3, 0)]
+)
+def test_a_model_is_scored_on_other_data(trained, tmp_path, names, images, said, caplog):
+    caplog.set_level("INFO")
+    found = evaluate(trained.folder, str(classes(tmp_path / "other", *names, each=3)))
+    assert found["images"] == images
+    assert (f"bird ({said} images)" in caplog.text) == bool(said)
+    assert ("not in 'other': dog" in caplog.text) == (names == ("cat",))
+
+
+def test_other_data_may_have_a_test_split(trained, tmp_path):
+    for split, each in (("train", 3), ("Test", 2)):
+        classes(tmp_path / "other" / split, "cat", "dog", each=each)
+    assert evaluate(trained.folder, str(tmp_path / "other"))["images"] == 4
+
+
+def test_other_data_without_a_class_of_the_model(trained, tmp_path):
+    with pytest.raises(UserError, match="'ant'.*known: cat, dog"):
+        evaluate(trained.folder, str(classes(tmp_path / "other", "ant", "bee")))
+
+
+def test_its_own_data_with_a_change_is_still_refused(trained, tmp_path):
+    data = classes(tmp_path / "own", "cat", "dog", each=7)
+    with pytest.raises(UserError, match="fingerprint"):
+        evaluate(trained.folder, str(data))
+
+
+def test_as_many_labels_as_there_are(tmp_path):
+    data = classes(tmp_path / "d", "cat", "dog", each=5)
+    with pytest.warns(UserWarning, match="2 are held out for test .* the other 8 are labeled, not 10"):
+        split = make_split(load_source(data), 10, test_fraction=0.2)
+    assert len(split.labeled) == 8 and len(split.test) == 2
+    with pytest.raises(UserError, match="budget is 11"):
+        make_split(load_source(data), 11, test_fraction=0.2)
+
+
+def test_no_budget_is_all_labels(tmp_path):
+    data = classes(tmp_path / "d", "cat", "dog", each=5)
+    run = finetune(str(data), output_dir=str(tmp_path / "run"), **{**SMALL, "max_steps": 1})
+    split = json.loads((run.folder / "split.json").read_text())
+    assert len(split["labeled"]) == 8 and len(split["test"]) == 2
+
+
+def test_ten_masks_of_which_ten_are_asked_for(tmp_path):
+    mask = np.eye(32, dtype=np.uint8)
+    for i in range(10):
+        for part, pixels in (("images", mask * 200), ("masks", mask)):
+            (tmp_path / "d" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "d" / part / f"{i}.png")
+    more = dict(task="segmentation", architecture="unet", num_labels=10, output_dir=str(tmp_path / "run"))
+    run = finetune(str(tmp_path / "d"), **{**SMALL, **more, "max_steps": 1})
+    assert run.metrics["miou"] is not None
+
+
+def test_a_finished_run_goes_on_for_longer(tmp_path, caplog):
+    caplog.set_level("INFO")
+    data = classes(tmp_path / "d", "cat", "dog")
+    given = dict(num_labels=4, lr_scheduler_type="cosine", output_dir=str(tmp_path / "run"))
+    finetune(str(data), **{**SMALL, **given})
+    with pytest.raises(UserError, match="max_steps was 2, now 1"):
+        finetune(str(data), **{**SMALL, **given, "max_steps": 1}, resume=True)
+    with pytest.raises(UserError, match="seed was 0, now 1"):
+        finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True, seed=1)
+    assert read_yaml(tmp_path / "run/training.yaml")["max_steps"] == 2
+    run = finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)
+    assert run.progress.step == 4 and json.loads((run.folder / "run.json").read_text())["steps"] == 4
+    assert (
+        "from step 2 to 4 instead of 2" in caplog.text and "learning rate 0.5 of its peak instead of 0" in caplog.text
+    )
+    assert read_yaml(run.folder / "training.yaml")["max_steps"] == 4
+    finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)  # the longer run is its own again
+
+
+ASCII = dict(LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", OMP_NUM_THREADS="1")
+
+
+def in_ascii(*commands):
+    """Commands of the command line where the locale says ASCII, each a process."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONIOENCODING"} | ASCII
+    for command in commands:
+        run = [sys.executable, "-m", "hf_lowlabel.cli", *map(str, command)]
+        done = subprocess.run(run, env=environment, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+
+
+def holds_cheese(*files):
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert "Käse" in text or "K\\u00e4se" in text, file
+
+
+def test_names_are_utf8_where_the_locale_is_ascii(tmp_path):
+    data = classes(tmp_path / "Fotos für alle", "Käse", "Öl")
+    (tmp_path / "l.csv").write_text("file_name,label\nKäse/0.png,Käse\nÖl/0.png,Öl\n", encoding="utf-8")
+    in_ascii(["split", "--from", tmp_path / "l.csv", "--dataset", data, "--output", tmp_path / "s.json"])
+    holds_cheese(tmp_path / "s.json")
+
+
+@pytest.mark.slow
+def test_every_verb_is_utf8_where_the_locale_is_ascii(tmp_path):
+    data, run = classes(tmp_path / "Fotos für alle", "Käse", "Öl"), tmp_path / "Lauf ä"
+    train = "--num-labels 4 --method supervised --model resnet10t --from-scratch --batch-size 2 --image-size 32".split()
+    in_ascii(
+        ["finetune", "--dataset", data, *train, "--max-steps", 1, "--output-dir", run],
+        ["finetune", "--dataset", data, *train, "--max-steps", 2, "--output-dir", run, "--resume"],
+        ["predict", data, "--model", run, "--output", tmp_path / "p.csv"],
+        ["report", run, "--output", tmp_path / "r.html"],
+        ["evaluate", "--model", run, "--dataset", data, "--output", tmp_path / "e"],
+    )
+    holds_cheese(tmp_path / "p.csv", tmp_path / "r.html", tmp_path / "e/metrics.json")
+    holds_cheese(*(run / name for name in ("split.json", "README.md", "config.json")))
