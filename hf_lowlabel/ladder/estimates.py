@@ -14,15 +14,18 @@ import numpy as np
 from .frozen import Features, Tried, said
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
-OPTIMISM = 0.03  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
-WORTH = 60  # labels that the mean confidence on all images is worth as an estimate of the accuracy
-INFLATION = 1.3  # the error of an estimate, in standard errors of as many independent labels
+OPTIMISM = 0.04  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
+WORTH = 20  # labels that the mean confidence on all images is worth as an estimate of the accuracy
+INFLATION = 1.25  # the error of an estimate, in standard errors of as many independent labels
 GAIN_INFLATION = 1.5  # the same of a gain
 CLEAR, CLEAR_LOSS = 1.0, 2.0  # standard errors of a gain, of a loss, that are taken for one
 MORE = 2.5  # times the labels, of the forecast
 PARTS = (0.35, 0.5, 0.7, 0.85)  # of the labels, points of the learning curve
 DRAWS = 8  # of each part
-FORECAST_ERROR = 0.045  # standard deviation that a forecast has beyond that of today's accuracy
+USUAL = 0.2  # exponent of the power law by which errors fall with the number of labels, on other data
+OWN = 0.25  # share of the labels' own curve in the forecast: a few labels say little about a slope
+FORECAST_ERROR = 0.03  # standard deviation that a forecast has beyond that of today's accuracy
+CARRIED = 0.8  # share of today's error that a forecast still has: the curve flattens
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def learning_curve(
     """The best rung with parts of the labels, tested on the rest, and what that says of more labels; now: `accuracy`.
 
     Several families are fitted, each through today's estimate, and averaged: a + b log m, a - b m^-1/2 and
-    1 - c m^-b (Mahmood et al. 2022 on why one is not enough). None where the labels are too few.
+    1 - c m^-b (Mahmood et al. 2022 on why one is not enough). Their slopes are uncertain at so few labels, so that the
+    usual one counts three times as much. None where the labels are too few.
     """
     if now is None or best.accuracy is None or len(y) < 3 * len(np.unique(y)):
         return None
@@ -136,7 +140,7 @@ def learning_curve(
     m, a = np.array([*sizes, len(y)], float), np.array([*scores, best.accuracy])  # of a kind: all by labels left out
     expected = average_of_families(m, a, len(y), now.value)
     value = expected(MORE * len(y))
-    sd = float(np.hypot((now.high - now.low) / (2 * Z80), FORECAST_ERROR))
+    sd = float(np.hypot(CARRIED * (now.high - now.low) / (2 * Z80), FORECAST_ERROR))
     return Curve([int(v) for v in m], [float(v) for v in a], Interval.around(value, sd), expected)
 
 
@@ -150,7 +154,8 @@ def left_out_part(y: np.ndarray, part: float, random: np.random.Generator) -> np
 
 
 def average_of_families(m: np.ndarray, a: np.ndarray, labels: int, now: float) -> Callable[[float], float]:
-    """Accuracy as a function of the number of labels, through (labels, now), never falling and below 1."""
+    """Accuracy as a function of the number of labels, through (labels, now), never falling and below 1: for the most
+    part a power law of the usual exponent."""
 
     def slope(u: np.ndarray, v: np.ndarray) -> float:
         u = u - u.mean()
@@ -167,7 +172,9 @@ def average_of_families(m: np.ndarray, a: np.ndarray, labels: int, now: float) -
             now + b_root * (labels**-0.5 - n**-0.5),
             1 - left * np.exp(-b_power * grown),
         )
-        return float(min(max(np.mean(guesses), now if n >= labels else 0.0), 0.999))
+        usual = 1 - left * np.exp(-USUAL * grown)
+        guess = OWN * np.mean(guesses) + (1 - OWN) * usual
+        return float(min(max(guess, now if n >= labels else 0.0), 0.999))
 
     return expected
 
