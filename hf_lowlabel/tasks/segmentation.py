@@ -63,7 +63,8 @@ class Segmentation(Task):
         Metric("object_jaccard", "IoU of the object, per image"),
     )
     takes = frozenset(
-        "mask_column classes mask_format mask_ignore architecture architecture_args image_height scale window".split()
+        "mask_column classes mask_format mask_ignore architecture architecture_args freeze_encoder image_height scale "
+        "window".split()
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
     fallbacks = {

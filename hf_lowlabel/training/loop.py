@@ -33,7 +33,7 @@ from .journal import Journal, number, show
 from .optim import build_optimizer, learning_rate, set_learning_rate
 from .stopping import StopSignals, stop
 from .streams import micro_batches
-from .sync_batchnorm import synchronise
+from .sync_batchnorm import norms_of_head, synchronise
 
 log = logging.getLogger("hf_lowlabel")
 DRY_STEPS = 2
@@ -53,7 +53,7 @@ class Loop:
             no score does.
         save: save(loop) writes model and record; on the main process, after every checkpoint.
         identity: what the run is: settings and data that a resumed run must have again.
-        freeze_norm: BatchNorm layers of what is trained keep their statistics.
+        freeze_norm: BatchNorm layers of the body keep their statistics; those of a fresh head or decoder have none yet.
     """
 
     def __init__(
@@ -194,8 +194,9 @@ class Loop:
     def train_mode(self) -> None:
         self.inner.train()
         if self.freeze_norm:
-            for module in self.inner.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            fresh = norms_of_head(self.inner.model)  # the teacher's, too
+            for name, module in self.inner.named_modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and not name.endswith(fresh):
                     module.eval()
 
     def tell(self, event: str, *values) -> None:

@@ -1,4 +1,5 @@
-"""Synchronised BatchNorm on every device: torch's own on a GPU, this one on a CPU, where torch has none."""
+"""BatchNorm in training: synchronised on every device (torch's own on a GPU, this one on a CPU, where torch has none),
+and which layers have statistics of their own yet."""
 
 from __future__ import annotations
 
@@ -66,3 +67,14 @@ def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
                 _SYNCED[kind] = type(f"Synced{kind.__name__}", (kind,), {"forward": _train_forward})
             m.__class__ = _SYNCED[kind]
     return module
+
+
+def norms_of_head(model: nn.Module) -> tuple[str, ...]:
+    """Names of the BatchNorm layers outside a model's body, whose statistics did not come with its weights."""
+    body = {id(p) for p in model.body_parameters()}
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None
+        if id(module.weight) not in body
+    )
