@@ -85,8 +85,7 @@ def test_small_batches_keep_the_statistics_of_the_weights(encoder, tmp_path, ask
     assert moved
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_fresh_decoder_has_statistics_of_its_own(encoder, tmp_path, frozen):
+def test_a_fresh_decoder_has_statistics_of_its_own(encoder, tmp_path):
     """Small batches and a frozen encoder keep the statistics of the weights; a new decoder came with none."""
     run = finetune(
         task="segmentation",
@@ -96,9 +95,10 @@ def test_a_fresh_decoder_has_statistics_of_its_own(encoder, tmp_path, frozen):
         method="mean-teacher",
         architecture="linear",
         architecture_args={"layers": 1},
-        freeze_encoder=frozen,
+        freeze_encoder=True,
+        image_size=32,
         batch_size=4,
-        max_steps=2,
+        max_steps=1,
         device="cpu",
         output_dir=tmp_path / "a",
     )
@@ -108,12 +108,10 @@ def test_a_fresh_decoder_has_statistics_of_its_own(encoder, tmp_path, frozen):
     for model in (run.progress.inner.model, run.progress.inner.evaluated):
         assert model.network.norm.running_mean.abs().sum() > 0
         after = {k.removeprefix("network.encoder.model."): v for k, v in model.state_dict().items()}
-        same = {
-            k: torch.equal(after[name], v)
-            for k, v in before.items()
-            if (name := k.removeprefix("timm_model.")) in after
-        }
-        assert same and all(same[k] for k in same if "running" in k) and all(same.values()) == frozen
+        same = [
+            torch.equal(after[name], v) for k, v in before.items() if (name := k.removeprefix("timm_model.")) in after
+        ]
+        assert same and all(same)
 
 
 def test_nothing_is_learned_on_frozen_random_features(tmp_path):
