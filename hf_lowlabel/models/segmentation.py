@@ -93,6 +93,11 @@ def create_segmenter(
             model_args=encoder_args,
             trained_size=True,
         )
+    if kind == "dpt" and backbone.patch & (backbone.patch - 1):
+        raise UserError(
+            "The architecture 'dpt' halves and doubles the grid of patches, and needs them of 8, 16 or 32 px; those of "
+            f"{backbone.load_report.source} are {backbone.patch} px. Take architecture 'linear', or another encoder."
+        )
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
     seen = backbone.preprocessing

@@ -254,3 +254,16 @@ def test_a_linear_head_reads_the_last_blocks_of_a_vit_with_patches_of_14_px(tmp_
     expected = F.interpolate(expected, size=(56, 70), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model(x).logits, expected, atol=1e-5, rtol=1e-5)
     assert model(torch.randn(1, 3, 50, 61)).logits.shape == (1, 3, 50, 61)
+    with pytest.raises(
+        UserError, match="needs them of 8, 16 or 32 px; those of .* are 14 px. Take architecture 'linear'"
+    ):
+        create_segmenter(str(tmp_path), 3, architecture="dpt")
+
+
+@torch.no_grad()
+def test_dpt_on_an_encoder_of_transformers(tmp_path):
+    from tests.transformers_repos import make_encoder, save_repo
+
+    save_repo(make_encoder("dinov3", num_hidden_layers=12, patch_size=16, image_size=64), tmp_path)
+    model = create_segmenter(str(tmp_path), 3, architecture="dpt", architecture_args=SMALL_DPT).eval()
+    assert model(torch.randn(1, 3, 65, 90)).logits.shape == (1, 3, 65, 90)
