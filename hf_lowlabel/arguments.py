@@ -105,7 +105,7 @@ class ModelArguments:
     init_from: str | None = setting(None, "take the weights of this checkpoint or run folder, and nothing else of it")
     architecture: str | None = setting(
         None,
-        "what stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, upernet, dpt ..., any of smp's",
+        "what stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, dpt ..., any of smp's, or linear",
         of_task=True,
         verb="finetune",
     )
@@ -123,6 +123,7 @@ class ModelArguments:
     freeze: int = setting(
         0, "leading stages of the network, and its stem, whose weights stay as they are", unit="stages", min=0, **TUNING
     )
+    freeze_encoder: bool = setting(False, "train what stands on the encoder alone", **TUNING)
     lora_rank: int | None = setting(
         None, "train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft)", min=1, **TUNING
     )

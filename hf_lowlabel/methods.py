@@ -25,6 +25,7 @@ METHODS: dict[str, str] = {  # name -> "module:Class" below hf_lowlabel; the fol
     "simclr": "pretraining.simclr:SimCLR",
     "vicreg": "pretraining.vicreg:VICReg",
     "dino": "pretraining.dino:DINO",
+    "lejepa": "pretraining.lejepa:LeJEPA",
     "rotnet": "pretraining.rotnet:RotNet",
     "exemplar": "pretraining.exemplar:Exemplar",
     "densecl": "pretraining.densecl:DenseCL",

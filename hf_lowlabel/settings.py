@@ -148,6 +148,11 @@ def _prior(values: dict, method: type[Method], name: str) -> None:
 
 
 def _adapters(values: dict, method: type[Method], name: str) -> None:
+    if values.get("freeze_encoder") and values["from_scratch"]:
+        raise UserError(
+            "freeze_encoder cannot be given with from_scratch: random features are no ground to learn on. Give --model "
+            "with weights, or leave --freeze-encoder out."
+        )
     small = [name for name in ("lora_rank", "adapter_width") if values.get(name)]
     if len(small) == 2:
         raise UserError("lora_rank and adapter_width cannot be given together. Leave one of them out.")

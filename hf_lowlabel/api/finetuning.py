@@ -64,6 +64,7 @@ def finetune(
     architecture_args: Mapping[str, Any] | None = None,
     drop_rate: float = 0.0,
     freeze: int = 0,
+    freeze_encoder: bool = False,
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
     adapter_width: int | None = None,
@@ -158,11 +159,12 @@ def finetune(
         model_revision: Revision of a model on the Hub.
         from_scratch: Start from random weights: a timm name is then only an architecture.
         init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
-        architecture: What stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, upernet, dpt
-            ..., any of smp's.
+        architecture: What stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, dpt ..., any
+            of smp's, or linear.
         architecture_args: Arguments of the architecture, as KEY=VALUE ....
         drop_rate: Dropout before the classifier head.
         freeze: Leading stages of the network, and its stem, whose weights stay as they are (stages).
+        freeze_encoder: Train what stands on the encoder alone.
         lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).
         lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
         adapter_width: Train branches of this width beside a ViT's MLPs and the head alone (AdaptFormer,

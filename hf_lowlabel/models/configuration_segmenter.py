@@ -8,14 +8,14 @@ from transformers import PreTrainedConfig
 
 
 class LowLabelSegmenterConfig(PreTrainedConfig):
-    """An encoder of timm inside an architecture of segmentation_models_pytorch (smp), or DeepLabV2.
+    """An encoder of timm inside an architecture of segmentation_models_pytorch (smp), DeepLabV2 or a linear head.
 
     encoder: timm name without pretrained tag. architecture: an smp architecture ("unet", "deeplabv3plus", "segformer",
-    "upernet", "dpt", ...) or "deeplabv2". architecture_args: keyword arguments of that architecture; the ones it does
-    not know go to timm. size_divisor: px; inputs are padded to a multiple of it and the logits cropped back (None: what
-    the network needs). image_size: px of the longer side to which an image is resized before it is segmented (None: as
-    it is). image_mean, image_std: per channel, of values in 0..1. semantic_loss_ignore_index: value of `labels` that
-    takes no part in the loss.
+    "upernet", "dpt", ...), "deeplabv2" or "linear". architecture_args: keyword arguments of that architecture; the ones
+    it does not know go to timm. size_divisor: px; inputs are padded to a multiple of it and the logits cropped back
+    (None: what the network needs). image_size: px of the longer side to which an image is resized before it is
+    segmented (None: as it is). image_mean, image_std: per channel, of values in 0..1. semantic_loss_ignore_index: value
+    of `labels` that takes no part in the loss.
     """
 
     model_type = "lowlabel-segmenter"

@@ -94,6 +94,7 @@ def create_backbone(
     interpolation: str | None = None,
     output_stride: int | None = None,
     any_size: bool = False,
+    trained_size: bool = False,
     revision: str | None = None,
     model_args: dict | None = None,
 ) -> LowLabelBackbone:
@@ -103,8 +104,12 @@ def create_backbone(
     output_stride: px of the image per cell of the last map (8, 16 or 32), for convolutional networks that timm can
     dilate. It is saved with the model; smp, which dilates by itself, takes only a folder of stride 32 as encoder.
     any_size: it takes images of other sizes than image_size too; a transformer interpolates its positions for them.
+    trained_size: where no image_size is given, positions stay those that were trained, whatever size the repository's
+    processor makes of an image: for dense tasks at sizes of their own.
     """
     found = locate(str(name), pretrained, revision)
+    if trained_size and image_size is None and found.translation is not None and found.translation.positions:
+        image_size = found.translation.image_size
     args = {**(model_args or {}), **({"output_stride": output_stride} if output_stride else {})}
     if any_size and found.cfg.get("fixed_input_size"):
         side = image_size or found.cfg["input_size"][-1]

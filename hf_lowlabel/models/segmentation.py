@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATI
 from ..errors import UserError, unknown
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, create_backbone
-from .segmenter import LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
+from .segmenter import OWN, LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _NOT_INHERITED = ("output_stride", "global_pool", "drop_rate", "num_classes", "f
 
 
 def architectures() -> list[str]:
-    return sorted([*MODEL_ARCHITECTURES_MAPPING, *PRESETS])
+    return sorted({*MODEL_ARCHITECTURES_MAPPING, *PRESETS, *OWN})
 
 
 def create_segmenter(
@@ -85,7 +85,18 @@ def create_segmenter(
     backbone = encoder
     if not isinstance(backbone, LowLabelBackbone):
         backbone = create_backbone(
-            encoder, pretrained=pretrained, mean=mean, std=std, revision=revision, model_args=encoder_args
+            encoder,
+            pretrained=pretrained,
+            mean=mean,
+            std=std,
+            revision=revision,
+            model_args=encoder_args,
+            trained_size=True,
+        )
+    if kind == "dpt" and backbone.patch & (backbone.patch - 1):
+        raise UserError(
+            "The architecture 'dpt' halves and doubles the grid of patches, and needs them of 8, 16 or 32 px; those of "
+            f"{backbone.load_report.source} are {backbone.patch} px. Take architecture 'linear', or another encoder."
         )
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
@@ -119,7 +130,11 @@ def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentati
     try:
         return LowLabelForSemanticSegmentation(config)
     except Exception as error:  # whatever smp and timm raise for networks and arguments that do not go together
-        plain = " Plain vision transformers go with architecture 'dpt'." if "downsampling pattern" in str(error) else ""
+        plain = (
+            " Plain vision transformers go with architecture 'linear' or 'dpt'."
+            if "downsampling pattern" in str(error)
+            else ""
+        )
         raise UserError(
             f"segmentation_models_pytorch cannot build a network of encoder {config.encoder!r}, architecture "
             f"{config.architecture!r} and {config.architecture_args} ({type(error).__name__}: {error}). Take an "

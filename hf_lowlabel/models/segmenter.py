@@ -10,6 +10,7 @@ import json
 import os
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import get_encoder
@@ -79,14 +80,59 @@ class DeepLabV2(nn.Module):
         return maps[-1]
 
 
+class Maps(nn.Module):
+    """The last `layers` maps of a timm network, after its final norm: those of a ViT are its blocks' patch tokens."""
+
+    def __init__(self, name: str, in_channels: int, layers: int, **args):
+        super().__init__()
+        net = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0, **args)
+        self.layers = min(layers, len(net.feature_info))
+        if hasattr(net, "prune_intermediate_layers"):
+            net.prune_intermediate_layers(self.layers, prune_norm=False, prune_head=True)
+        self.model = net
+        info = net.feature_info[-self.layers :]
+        self.out_channels = [i["num_chs"] for i in info]
+        self.strides = [i["reduction"] for i in info]
+        self.output_stride = max(self.strides)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = self.model.forward_intermediates(
+            x, indices=self.layers, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return list(maps)  # [B, D, h, w] each
+
+
+class Linear(nn.Module):
+    """A linear classifier of every patch, as DINOv2 is measured on segmentation (Oquab et al. 2023, section 7.4): the
+    maps of the last `layers` blocks beside each other, BatchNorm, a 1x1 convolution, bilinear to the image's size."""
+
+    def __init__(self, encoder_name: str, in_channels: int, classes: int, encoder_weights: None = None, **args):
+        super().__init__()
+        layers = args.pop("layers", 4)
+        self.encoder = Maps(encoder_name.removeprefix("tu-"), in_channels, layers, **args)
+        width = sum(self.encoder.out_channels)
+        self.norm, conv = nn.BatchNorm2d(width), nn.Conv2d(width, classes, 1)
+        nn.init.normal_(conv.weight, std=0.01)
+        nn.init.zeros_(conv.bias)
+        self.segmentation_head = nn.Sequential(conv, nn.Upsample(scale_factor=self.encoder.strides[0], mode="bilinear"))
+
+    def decoder(self, maps: list[Tensor]) -> Tensor:
+        size = maps[0].shape[-2:]  # the finest
+        fitted = [m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear") for m in maps]
+        return self.norm(torch.cat(fitted, dim=1))
+
+
+OWN = {"deeplabv2": DeepLabV2, "linear": Linear}  # architectures that smp has not
+
+
 def build(config: LowLabelSegmenterConfig) -> nn.Module:
     """The network with `encoder`, `decoder` and `segmentation_head`, initialised as smp and timm do it."""
     args = dict(config.architecture_args or {})
     if config.architecture == "dpt":
         args.setdefault("num_classes", 0)  # timm's classifier would be dead weight
-    make = DeepLabV2 if config.architecture == "deeplabv2" else smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture)
+    make = OWN.get(config.architecture) or smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture)
     if make is None:
-        known = ", ".join(sorted([*smp.MODEL_ARCHITECTURES_MAPPING, "deeplabv2"]))
+        known = ", ".join(sorted([*smp.MODEL_ARCHITECTURES_MAPPING, *OWN]))
         raise ValueError(f"There is no architecture {config.architecture!r}. Known are: {known}.")
     net = make(
         encoder_name="tu-" + config.encoder,

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from ..errors import UserError
 
 ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
-SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1536: "giant"}
+SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
+DEPTHS = {"tiny": 12, "small": 12, "base": 12, "large": 24, "giant": 40}  # blocks of timm's networks of that word
 
 
 def stacked(*tensors: Tensor) -> Tensor:
@@ -175,12 +176,14 @@ def mlp_ratio_of(hidden: int, width: int) -> float:
     return hidden / width if hidden % width == 0 else (hidden + 0.5) / width
 
 
-def common(config, **more) -> dict:
-    """Arguments that every vision transformer of timm takes."""
+def common(config, word: str, **more) -> dict:
+    """Arguments that every vision transformer of timm takes; word: of the network they are given to."""
+    # smp's encoders have a depth of another meaning, so it is left out where timm's own is right
+    depth = {} if config.num_hidden_layers == DEPTHS[word] else {"depth": config.num_hidden_layers}
     return {
         "patch_size": square_side(config.patch_size),
         "embed_dim": config.hidden_size,
-        "depth": config.num_hidden_layers,
+        **depth,
         "num_heads": config.num_attention_heads,
         **more,
     }

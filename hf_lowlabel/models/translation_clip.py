@@ -27,13 +27,14 @@ def clip(config) -> Translation:
         _clip_block(plan, f"blocks.{i}", f"encoder.layers.{i}")
     plan.layer("norm_pre", "pre_layrnorm")
     plan.layer("norm", "post_layernorm")
+    size = size_word(config, ("base", "large"))
     args = common(
         config,
+        size,
         mlp_ratio=mlp_ratio_of(config.intermediate_size, config.hidden_size),
         act_layer=activation(config.hidden_act),
         global_pool="token",
     )
-    size = size_word(config, ("base", "large"))
     return Translation(
         f"vit_{size}_patch{14 if size == 'large' else 16}_clip_224",
         args,
@@ -72,14 +73,15 @@ def siglip(config, *, flat: bool = False) -> Translation:
         plan.layer("attn_pool.norm", "head.layernorm")
         for k in (1, 2):
             plan.layer(f"attn_pool.mlp.fc{k}", f"head.mlp.fc{k}")
+    size = size_word(config, ("base", "large"))
     args = common(
         config,
+        size,
         mlp_ratio=mlp_ratio_of(config.intermediate_size, config.hidden_size),
         act_layer=activation(config.hidden_act),
         global_pool="map" if pooled else "avg",
         fc_norm=False,
     )
-    size = size_word(config, ("base", "large"))
     return Translation(
         f"vit_{size}_patch16_siglip_{224 if size == 'base' else 256}",
         args,

@@ -31,8 +31,10 @@ def vit(config, *, tokens: tuple[str, ...] = ("cls_token",)) -> Translation:
     for i in range(config.num_hidden_layers):
         _bert_block(plan, f"blocks.{i}", f"encoder.layer.{i}", qkv_bias=config.qkv_bias)
     plan.layer("norm", "layernorm")
+    size = size_word(config, ("tiny", "small", "base", "large"))
     args = common(
         config,
+        size,
         mlp_ratio=mlp_ratio_of(config.intermediate_size, config.hidden_size),
         qkv_bias=config.qkv_bias,
         act_layer=activation(config.hidden_act),
@@ -42,7 +44,7 @@ def vit(config, *, tokens: tuple[str, ...] = ("cls_token",)) -> Translation:
         fc_norm=False,
     )
     return Translation(
-        f"vit_{size_word(config, ('tiny', 'small', 'base', 'large'))}_patch16_224",
+        f"vit_{size}_patch16_224",
         args,
         plan,
         "embeddings.patch_embeddings.projection.weight",
@@ -87,8 +89,10 @@ def beit(config) -> Translation:
             plan.take(f"{to}.attn.relative_position_bias_table", table)
     mean = config.use_mean_pooling
     plan.layer("fc_norm" if mean else "norm", "pooler.layernorm" if mean else "layernorm")
+    size = size_word(config, ("base", "large"))
     args = common(
         config,
+        size,
         mlp_ratio=mlp_ratio_of(config.intermediate_size, config.hidden_size),
         init_values=config.layer_scale_init_value,
         use_abs_pos_emb=config.use_absolute_position_embeddings,
@@ -96,7 +100,7 @@ def beit(config) -> Translation:
         global_pool="avg" if mean else "token",
     )
     return Translation(
-        f"beit_{size_word(config, ('base', 'large'))}_patch16_224",
+        f"beit_{size}_patch16_224",
         args,
         plan,
         "embeddings.patch_embeddings.projection.weight",
@@ -136,8 +140,10 @@ def dinov2(config) -> Translation:
     hidden = int(config.hidden_size * config.mlp_ratio)
     if config.use_swiglu_ffn:
         hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8)
+    size = "giant" if config.use_swiglu_ffn else size_word(config, ("small", "base", "large"))
     args = common(
         config,
+        size,
         mlp_ratio=mlp_ratio_of(hidden, config.hidden_size),
         qkv_bias=config.qkv_bias,
         init_values=float(config.layerscale_value),
@@ -145,7 +151,6 @@ def dinov2(config) -> Translation:
         reg_tokens=registers,
         no_embed_class=bool(registers),
     )
-    size = "giant" if config.use_swiglu_ffn else size_word(config, ("small", "base", "large"))
     return Translation(
         f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2",
         args,
@@ -185,8 +190,10 @@ def dinov3(config) -> Translation:
         for to_layer, layer in mlp.items():
             plan.layer(f"{to}.mlp.{to_layer}", f"{name}.mlp.{layer}")
     plan.layer("norm", "norm")
+    size = size_word(config, ("small", "base", "large"))
     args = common(
         config,
+        size,
         mlp_ratio=mlp_ratio_of(config.intermediate_size, config.hidden_size),
         qkv_bias=config.query_bias,
         init_values=float(config.layerscale_value),
@@ -196,7 +203,6 @@ def dinov3(config) -> Translation:
     )
     if gated:
         args |= {"swiglu_mlp": True, "swiglu_align_to": 1}
-    size = size_word(config, ("small", "base", "large"))
     return Translation(
         f"vit_{size}_patch16_dinov3{'_qkvb' if config.query_bias else ''}",
         args,

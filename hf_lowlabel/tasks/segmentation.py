@@ -26,11 +26,7 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.segmentation import evaluate_segmentation, segment, unsure
-from ..models import LoadReport
-from ..models.quiet import no_progress_bars
-from ..models.segmentation import copy_code, create_segmenter, export_standalone
-from ..models.segmenter import LowLabelForSemanticSegmentation
-from ..models.wrapping import encoder_of_module
+from ..models.segmentation import copy_code, export_standalone
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
 from ..views.joint import JointView
@@ -40,8 +36,9 @@ from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
-from .networks import Network, is_model_folder, squares_per_image, typical_side
+from .networks import Network, squares_per_image, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path, label_rules
+from .segmenters import load_segmenter, segmenter_for
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -66,7 +63,7 @@ class Segmentation(Task):
     )
     takes = frozenset(
         "mask_column classes mask_format mask_ignore instances "
-        "architecture architecture_args image_height scale window".split()
+        "architecture architecture_args freeze_encoder image_height scale window".split()
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
     fallbacks = {
@@ -148,51 +145,15 @@ class Segmentation(Task):
         """A fresh head on the encoder `model`, or all of an earlier segmenter (--init-from FOLDER)."""
         side = config.views.image_size or min(LARGEST_VIEW, typical_side(dataset))
         config.views.image_size = side
-        given = config.model
-        start = given.init_from if given.init_from and is_model_folder(given.init_from) else None
-        if isinstance(given.model, LowLabelForSemanticSegmentation) or start:
-            model = given.model if start is None else LowLabelForSemanticSegmentation.from_pretrained(start)
-            self._check_classes(self.names_of(model), names, start or "the model")
-            model.load_report = LoadReport(
-                start or "a segmenter in memory", matched=list(model.state_dict()), head="kept"
-            )
-        else:
-            model = create_segmenter(
-                given.model if isinstance(given.model, str) else encoder_of_module(given.model),
-                len(names),
-                architecture=given.architecture,
-                architecture_args=given.architecture_args,
-                pretrained=not given.from_scratch,
-                class_names=names,
-                revision=given.model_revision,
-            )
+        model = segmenter_for(config.model, names)
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)
-
-    @staticmethod
-    def _check_classes(theirs: list[str], names: list[str], where: str) -> None:
-        if theirs != names:
-            raise UserError(
-                f"The segmenter of {where} has the classes {', '.join(theirs[:8])}, and the masks have "
-                f"{', '.join(names[:8])}. Give --model instead of --init-from: it takes the encoder alone."
-            )
 
     def owns(self, config: dict) -> bool:
         return config.get("model_type") == "lowlabel-segmenter"
 
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
-        if isinstance(model, (str, Path)):
-            try:
-                with no_progress_bars():
-                    model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
-            except UserError:
-                raise
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved "
-                    "model or a Hub id with model.safetensors."
-                ) from error
-        return model.to(best_device(device)).eval()
+        return load_segmenter(model, revision).to(best_device(device)).eval()
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """With its code beside it, for processes without this package."""

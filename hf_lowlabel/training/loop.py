@@ -86,6 +86,8 @@ class Loop:
         self.channels_last = channels_last
         if channels_last:
             objective.to(memory_format=torch.channels_last)
+        # by name: on GPUs synchronised layers are new modules, without marks
+        self.still = [name for name, m in objective.named_modules() if getattr(m, KEEPS_STATISTICS, False)]
         if world() > 1:
             synchronise(objective, device)
         self.inner = objective
@@ -191,9 +193,8 @@ class Loop:
 
     def train_mode(self) -> None:
         self.inner.train()
-        for module in self.inner.modules():
-            if getattr(module, KEEPS_STATISTICS, False):
-                module.eval()
+        for name in self.still:
+            self.inner.get_submodule(name).eval()
 
     def tell(self, event: str, *values) -> None:
         """Call the callbacks."""

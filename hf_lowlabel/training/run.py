@@ -91,6 +91,9 @@ def make_objective(ready: Prepared) -> Objective:
         add_adaptformer(model, given.adapter_width)
     if given.freeze:
         freeze_stages(model, given.freeze)
+    if given.freeze_encoder:
+        for parameter in model.body_parameters():
+            parameter.requires_grad_(False)
     objective = methods.build_objective(
         config.method,
         model,
@@ -114,6 +117,8 @@ def keeps_statistics(config: Config) -> bool:
     if config.model.freeze_norm is not None:
         return config.model.freeze_norm
     given = config.model
+    if given.freeze_encoder:
+        return True
     came = given.init_from or isinstance(given.model, str) and not given.from_scratch  # a module may be a random one
     return bool(came) and config.training.batch_size * (1 + config.training.unlabeled_ratio) < FEW
 

@@ -1,4 +1,4 @@
-"""Synchronised BatchNorm on every device: torch's own on a GPU, this one on a CPU, where torch has none."""
+"""BatchNorm whose statistics are those of all processes, on every device: torch's own on a GPU, this one on a CPU."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ PAIRS = [
     ("test_resnet", "deeplabv3plus-os8", {}),
     ("test_convnext", "segformer", {}),
     ("test_vit", "dpt", dict(architecture_args=SMALL_DPT)),
+    ("test_vit", "linear", {}),
+    ("test_resnet", "linear", {}),
     ("swin_tiny_patch4_window7_224", "upernet", dict(encoder_args=TINY_SWIN)),
 ]
 
@@ -223,7 +225,7 @@ print(model(x).logits.double().sum().item())
 def test_bad_input():
     with pytest.raises(UserError, match="did you mean 'deeplabv3plus'"):
         make(architecture="deeplabv3pluss")
-    with pytest.raises(UserError, match="Plain vision transformers go with architecture 'dpt'"):
+    with pytest.raises(UserError, match="Plain vision transformers go with architecture 'linear' or 'dpt'"):
         make("test_vit", "unet")
     with pytest.raises(UserError, match="images of any size.*another encoder"):
         make("coat_lite_tiny", "unet")
@@ -234,3 +236,34 @@ def test_bad_input():
     with pytest.raises(UserError, match="has no weights for"):  # the encoder is not shaped like the backbone
         make(architecture_args=dict(channels=(8, 8, 8, 8)))
     assert set(PRESETS) <= set(architectures())
+
+
+@torch.no_grad()
+def test_a_linear_head_reads_the_last_blocks_of_a_vit_with_patches_of_14_px(tmp_path):
+    """DINOv2's own: BatchNorm and a 1x1 convolution on the normed tokens of four blocks; positions as trained."""
+    from tests.transformers_repos import make_encoder, save_repo
+
+    save_repo(make_encoder("dinov2", num_hidden_layers=5, patch_size=14, image_size=56), tmp_path)
+    model = create_segmenter(str(tmp_path), 3, architecture="linear").eval()
+    assert model.divisor == 14 and model.network.encoder.model.pos_embed.shape[1] == 1 + 16  # not those of 32 px
+    x = torch.randn(1, 3, 56, 70)
+    maps = model.network.encoder.model.get_intermediate_layers(x, n=4, reshape=True, norm=True)
+    tokens = torch.cat(maps, 1)  # [1, 4 D, 4, 5]
+    norm, conv = model.network.norm, model.network.segmentation_head[0]
+    expected = torch.einsum("bdhw,kd->bkhw", norm(tokens), conv.weight[:, :, 0, 0]) + conv.bias[:, None, None]
+    expected = F.interpolate(expected, size=(56, 70), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model(x).logits, expected, atol=1e-5, rtol=1e-5)
+    assert model(torch.randn(1, 3, 50, 61)).logits.shape == (1, 3, 50, 61)
+    with pytest.raises(
+        UserError, match="needs them of 8, 16 or 32 px; those of .* are 14 px. Take architecture 'linear'"
+    ):
+        create_segmenter(str(tmp_path), 3, architecture="dpt")
+
+
+@torch.no_grad()
+def test_dpt_on_an_encoder_of_transformers(tmp_path):
+    from tests.transformers_repos import make_encoder, save_repo
+
+    save_repo(make_encoder("dinov3", num_hidden_layers=12, patch_size=16, image_size=64), tmp_path)
+    model = create_segmenter(str(tmp_path), 3, architecture="dpt", architecture_args=SMALL_DPT).eval()
+    assert model(torch.randn(1, 3, 65, 90)).logits.shape == (1, 3, 65, 90)

@@ -18,6 +18,7 @@ SMALL = {  # heads small enough for a CPU second
     "simclr": dict(out=8),
     "vicreg": dict(hidden=16),
     "dino": dict(out=12, hidden=16, bottleneck=8),
+    "lejepa": dict(out=8, hidden=16, slices=16),
     "rotnet": {},
     "exemplar": dict(out=8),
     "densecl": dict(hidden=16, out=8, queue=32),

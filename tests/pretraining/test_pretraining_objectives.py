@@ -38,6 +38,8 @@ OTHER = {  # another value of every hyperparameter
     "shear": 1.0,
     "translation": 0.3,
     "local_crops": 2,
+    "lamb": 0.5,
+    "slices": 4,
 }
 TEACHERS = [n for n in PRETRAIN if any(isinstance(m, EMA) for m in make(n).modules())]
 

@@ -71,6 +71,7 @@ SETTINGS = {  # (verb, task) -> what a tiny run of it is given
 NARROW = {  # heads of the papers' width take minutes here
     "vicreg": dict(hidden=32),
     "dino": dict(out=64),
+    "lejepa": dict(hidden=32, out=16, slices=16),
     "moco": dict(queue=60),
     "byol": dict(hidden=64),
     "byol-eman": dict(hidden=64),

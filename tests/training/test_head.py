@@ -84,6 +84,40 @@ def test_small_batches_keep_the_statistics_of_the_weights(encoder, tmp_path, ask
     assert moved
 
 
+def test_a_fresh_decoder_has_statistics_of_its_own(encoder, tmp_path):
+    """Small batches and a frozen encoder keep the statistics of the weights; a new decoder came with none."""
+    run = finetune(
+        task="segmentation",
+        dataset="shapes",
+        num_labels=8,
+        model=str(encoder),
+        method="mean-teacher",
+        architecture="linear",
+        architecture_args={"layers": 1},
+        freeze_encoder=True,
+        image_size=32,
+        batch_size=4,
+        max_steps=1,
+        device="cpu",
+        output_dir=tmp_path / "a",
+    )
+    from hf_lowlabel.models import create_backbone
+
+    before = create_backbone(str(encoder)).state_dict()
+    for model in (run.progress.inner.model, run.progress.inner.evaluated):
+        assert model.network.norm.running_mean.abs().sum() > 0
+        after = {k.removeprefix("network.encoder.model."): v for k, v in model.state_dict().items()}
+        same = [
+            torch.equal(after[name], v) for k, v in before.items() if (name := k.removeprefix("timm_model.")) in after
+        ]
+        assert same and all(same)
+
+
+def test_nothing_is_learned_on_frozen_random_features(tmp_path):
+    with pytest.raises(UserError, match="freeze_encoder cannot be given with from_scratch"):
+        settings(task="segmentation", dataset="shapes", freeze_encoder=True, from_scratch=True)
+
+
 def settings(**given) -> Config:
     return resolve(Config.from_flat("finetune", {"dataset": "digits", "num_labels": 40, **given}))
 

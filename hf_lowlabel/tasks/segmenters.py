@@ -1,0 +1,65 @@
+"""The network of a segmentation run, and a saved one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..arguments import ModelArguments
+from ..errors import UserError
+from ..models import LoadReport
+from ..models.quiet import no_progress_bars
+from ..models.segmentation import create_segmenter
+from ..models.segmenter import LowLabelForSemanticSegmentation
+from ..models.wrapping import encoder_of_module
+from .networks import is_model_folder
+
+
+def segmenter_for(given: ModelArguments, names: list[str]) -> Any:
+    """A fresh head on the encoder `model`, or all of an earlier segmenter (init_from, or in memory).
+
+    Args:
+        given: the settings of the network.
+        names: its classes.
+
+    Raises:
+        UserError: the earlier segmenter has other classes.
+    """
+    start = given.init_from if given.init_from and is_model_folder(given.init_from) else None
+    if not isinstance(given.model, LowLabelForSemanticSegmentation) and not start:
+        return create_segmenter(
+            given.model if isinstance(given.model, str) else encoder_of_module(given.model),
+            len(names),
+            architecture=given.architecture,
+            architecture_args=given.architecture_args,
+            pretrained=not given.from_scratch,
+            class_names=names,
+            revision=given.model_revision,
+        )
+    model = given.model if start is None else LowLabelForSemanticSegmentation.from_pretrained(start)
+    theirs = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    if theirs != names:
+        raise UserError(
+            f"The segmenter of {start or 'the model'} has the classes {', '.join(theirs[:8])}, and the masks have "
+            f"{', '.join(names[:8])}. Give --model instead of --init-from: it takes the encoder alone."
+        )
+    model.load_report = LoadReport(start or "a segmenter in memory", matched=list(model.state_dict()), head="kept")
+    return model
+
+
+def load_segmenter(model: str | Path | nn.Module, revision: str | None) -> Any:
+    """A saved segmenter; one in memory as it is. Raises UserError where there is none."""
+    if not isinstance(model, (str, Path)):
+        return model
+    try:
+        with no_progress_bars():
+            return LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a Hub "
+            "id with model.safetensors."
+        ) from error
