@@ -28,6 +28,7 @@ from ..records import Row
 from ..selection.importing import import_labels
 from ..tasks import get_task
 from ..tasks.base import Task
+from ..tasks.parts import label_rules
 from ..training.folder import KEPT, claim, forget, release
 from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, close, prepare
@@ -199,9 +200,12 @@ def manifest_of(
     if split is not None:
         yield str(split)
         return
-    dataset = task.open(Config.from_flat("finetune", {**data, "task": task.name}).data)
+    given = Config.from_flat("finetune", {**data, "task": task.name}).data
+    dataset = task.open(given)
     if labels is not None:
-        made, found = import_labels(labels, source=dataset, new_classes=True, allow_missing=True)
+        made, found = import_labels(
+            labels, source=dataset, new_classes=True, allow_missing=True, rules=label_rules(given)
+        )
         for note in found.notes:
             log.warning("%s", note)
     else:
