@@ -112,7 +112,7 @@ def tell_left_out(ready: Prepared, x: np.ndarray, y: np.ndarray) -> None:
     low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
     said = (
         f"No image is tested on. A linear probe of the frozen features names {percent(p)} of {n} labels that are left "
-        f"out in turn (80 % interval {percent(low)} to {percent(high)}): finetuning should end above that."
+        f"out in turn (80 % interval {percent(low)} to {percent(high)}): the finetuned model should not be below that."
     )
     log.info(said)
     ready.recorder.advice.append(said)
