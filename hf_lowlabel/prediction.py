@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
 from .arguments import DataArguments
-from .data.dataset import ImageDataset
-from .data.folders import walk
-from .data.images import BadImage, load_rgb, open_image
-from .data.splits import Split
+from .data.dataset import write_left_out
+from .data.folders import CONVERT, walk
+from .data.images import BadImage, decoding, load_rgb, open_image
+from .data.pages import opened_pages
 from .distributed import interactive
-from .errors import MissingSplit, UserError
+from .errors import UserError
 from .files import write_json, write_table
 from .models.checkpoint_resolver import model_config
 from .tasks import get_task, of_model
 from .tasks.base import Task
-from .text import in_memory
+from .tasks.testing import test_images
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from .api.types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
-
-
-log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
@@ -137,6 +131,8 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     metrics = kind.evaluate(network, held, names, window=window, folder=folder)
     if folder is not None:
+        write_left_out(images, folder / "left_out.csv")
+    if folder is not None:
         write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -156,68 +152,6 @@ def refuse_foreign(data: DataArguments, task: Task) -> None:
             raise UserError(f"{name} says what masks mean, and this is for a {task.product}. Leave it out.")
 
 
-def test_images(
-    task: Task, data: DataArguments, names: list[str], split: str | None, own: Path | None
-) -> tuple[ImageDataset, np.ndarray]:
-    """(data set, positions of its test images): of a manifest, else of the data set's own test split."""
-    manifest = split or (str(own) if own is not None and own.is_file() else None)
-    chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
-    if chosen is not None and chosen.test:
-        images = task.open(data, "train", names)
-        if split is not None or not is_elsewhere(chosen, images):
-            return images, chosen.resolve(images).test
-        return elsewhere(task, data, images, names)
-    of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
-    try:
-        tested = task.test_dataset(data, names)
-    except MissingSplit as error:
-        raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
-    if tested is None:
-        raise MissingSplit(
-            f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
-            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
-        )
-    images = task.shared(tested, names)
-    indices = np.flatnonzero(task.match(images, names).has_target)
-    if not len(indices):
-        raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
-    if own is not None:
-        tell_trained(own, images, indices)
-    return images, indices
-
-
-def is_elsewhere(own: Split, images: ImageDataset) -> bool:
-    """Whether these are other data than those a model was trained on, and not the same with a change."""
-    if own.fingerprint is None or own.fingerprint == images.fingerprint:
-        return False
-    return own.dataset != images.name or not {*own.test} <= {*images.ids}
-
-
-def elsewhere(
-    task: Task, data: DataArguments, images: ImageDataset, names: list[str]
-) -> tuple[ImageDataset, np.ndarray]:
-    """The test split of other data than the model's own, or all of its images that have a label."""
-    tested = task.shared(task.test_dataset(data, names) or images, names)
-    indices = np.flatnonzero(tested.has_target)
-    if not len(indices):
-        raise UserError(f"None of the images of {tested.name!r} (split {tested.split!r}) has a label to compare with.")
-    log.info("evaluating on %d images of %r (split %s)", len(indices), tested.name, tested.split)
-    return tested, indices
-
-
-def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:
-    """Warn of images whose labels the model has been trained with, of which results say nothing."""
-    own = Split.load(manifest) if manifest.is_file() else None
-    if own is not None and own.fingerprint == dataset.fingerprint:
-        trained = sum(dataset.ids[i] in own.labeled for i in indices)
-        if trained:
-            warnings.warn(
-                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on "
-                "them are too good. Give another --dataset-split.",
-                stacklevel=4,
-            )
-
-
 def predict(
     images: str | Path | Sequence[str | Path],
     model: Model,
@@ -230,6 +164,7 @@ def predict(
     revision: str | None = None,
     task: str | None = None,
     window: int | None = None,
+    pages: bool = False,
 ) -> Predictions:
     """What a model says of image files and folders.
 
@@ -245,6 +180,7 @@ def predict(
         device: "cpu" to leave a GPU alone; None: the best there is.
         task: the task that is expected.
         window: side in px of a sliding window (segmenters); None: whole images.
+        pages: each page of a TIFF and frame of a GIF, file#1, file#2 ...; else the first alone.
 
     Returns:
         A row for each image in the order of the files: {"file", "class", "confidence"}, with top > 1 also {"class_2",
@@ -263,15 +199,17 @@ def predict(
     value_range = getattr(network.config, "value_range", None)
 
     def opened() -> Iterator[tuple[Path, str, Image.Image]]:
-        shown = tqdm(files, desc="predicting", unit="img", disable=not interactive())
-        for file, name in zip(shown, places(files, images), strict=True):
+        bar = tqdm(files, desc="predicting", unit="img", disable=not interactive())
+        for file, name in zip(bar, places(files, images), strict=True):
             try:
-                with open_image(file) as image:
-                    picture = load_rgb(image, value_range)
+                with open_image(file) as image, decoding():
+                    for page, shown in opened_pages(image, pages):
+                        place = Path(name)
+                        picture = load_rgb(shown, value_range)
+                        yield Path(f"{file}{page}"), place.with_stem(f"{place.stem}{page}").as_posix(), picture
             except BadImage as e:
-                skipped.append((str(file), e.reason))
-                continue
-            yield file, name, picture
+                advice = CONVERT.get(file.suffix.lower())
+                skipped.append((str(file), f"{e.reason}; {advice}" if advice else e.reason))
 
     rows = list(kind.predict(network, opened(), top=top, batch_size=batch_size, window=window, output=place))
     if not rows:

@@ -170,6 +170,7 @@ def _adapters(values: dict, method: type[Method], name: str) -> None:
 def _sharded(said: dict) -> None:
     """Asked of what the user said, before a default length is filled in."""
     wrong = [n for n in ("epochs", "split", "unlabeled_dataset", "label_column", "streaming") if said[n] is not None]
+    wrong += [n for n in ("pages", "value_range") if said[n]]
     if wrong:
         raise UserError(
             f"{_and(wrong)} cannot be given with sharded: images that are read as they come are neither counted nor "

@@ -56,6 +56,9 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     parser.add_argument("--revision", help="revision of a model on the Hub")
+    parser.add_argument(
+        "--pages", action="store_true", help="each page of a TIFF and frame of a GIF, not the first alone"
+    )
     parser.add_argument("--window", type=int, help="segmenters: side in px of a sliding window (default: whole images)")
     _task_flag(parser)
     args = parser.parse_args(argv)

@@ -21,9 +21,11 @@ from ..errors import UserError
 from . import digits
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
 from .folders import (
+    METADATA,
     SPLITS,
     UNLABELED,
     FileReader,
+    ImageFile,
     as_text,
     image_files,
     metadata_file,
@@ -31,7 +33,7 @@ from .folders import (
     subfolders,
 )
 from .labels import LABEL_COLUMNS, RULES, LabelRules, class_indices, label_column, label_text
-from .mask_folders import is_of_masks
+from .mask_folders import is_of_masks, masks_among
 from .metadata import Metadata, read_metadata
 from .tables import Table
 from .targets import Targets
@@ -46,13 +48,14 @@ class ClassTargets(Targets):
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, siblings = split_root(path, split)
-        files = image_files(root)
+        files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
         left_out = []
         if (metadata := read_metadata(path, root, split, ids, self.rules, self.label_column)) is not None:
             labels, names = class_indices(metadata_labels(metadata, ids, self.label_column, self.rules))
             left_out = metadata.left_out
+            tell_folders(metadata, ids)
         elif self.label_column is not None:
             raise UserError(
                 f"The label column {self.label_column!r} needs a table such as metadata.csv or labels.xlsx, and there "
@@ -79,6 +82,19 @@ class ClassTargets(Targets):
         return "label", pa.array([label_text(value) for value in values], pa.string())
 
 
+def images_of(root: Path) -> list[ImageFile]:
+    """The images in a folder, without the masks that lie beside them."""
+    files = image_files(root)
+    masks = set(masks_among([file.id for file in files]))
+    if masks:
+        warnings.warn(
+            f"{len(masks)} files in {root.name!r} are left out, since they are called as masks of images beside them, "
+            f"such as {min(masks)!r}. Give --task segmentation to learn from them, or rename them if they are images.",
+            stacklevel=4,
+        )
+    return [file for file in files if file.id not in masks]
+
+
 def refuse_masks(root: Path, ids: list[str]) -> None:
     """Folders of images and of their masks are no classes."""
     names = sorted({name for name in map(folder_label, ids) if name is not None})
@@ -86,6 +102,17 @@ def refuse_masks(root: Path, ids: list[str]) -> None:
         raise UserError(
             f"{' and '.join(f'{name}/' for name in names)} in {str(root)!r} look like images and their masks, not like "
             "classes. Give --task segmentation (in Python load_segmentation), or the folder of the images alone."
+        )
+
+
+def tell_folders(table: Metadata, ids: list[str]) -> None:
+    """Folders that might be classes say nothing beside a table, which may not be meant."""
+    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    if len(names) > 1 and table.file.stem.lower() != METADATA[0]:
+        warnings.warn(
+            f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take the table "
+            "elsewhere if the folders are the classes.",
+            stacklevel=3,
         )
 
 

@@ -167,13 +167,14 @@ def beside(path: Path, split: str) -> MaskFiles:
 def within(root: Path) -> MaskFiles:
     """Of one folder, in which a mask is called as its image with one of `SUFFIXES` after it."""
     files = {file.id: file for file in image_files(root)}
-    stems, masks = {stem(id) for id in files}, []
-    for id in files:
-        name = stem(id)
-        if any(name.endswith(s) and name.removesuffix(s) in stems for s in SUFFIXES):
-            masks.append(id)
-    of_masks = [files.pop(id) for id in masks]
+    of_masks = [files.pop(id) for id in masks_among(files)]
     return mask_files(root, files, root, match_masks(list(files), of_masks, root))
+
+
+def masks_among(ids: Collection[str]) -> list[str]:
+    """Those that are called as another with one of `SUFFIXES` after it."""
+    stems = {stem(id) for id in ids}
+    return [id for id in ids if any(stem(id).endswith(s) and stem(id).removesuffix(s) in stems for s in SUFFIXES)]
 
 
 def pair_roots(path: Path, split: str) -> tuple[Path, Path | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +39,15 @@ def page_count(reader: Reader, i: int) -> int:
             return getattr(image, "n_frames", 1) if image.format in PAGED else 1
     except BadImage:
         return 1
+
+
+def opened_pages(image: Image.Image, every: bool) -> Iterator[tuple[str, Image.Image]]:
+    """("", the picture), or of a file of several pages, where `every` one is asked for, ("#1", the first) ..."""
+    count = getattr(image, "n_frames", 1) if image.format in PAGED else 1
+    for k in range(count if every else 1):
+        if k:
+            image.seek(k)
+        yield f"#{k + 1}" if every and count > 1 else "", image
 
 
 def in_pages(dataset: ImageDataset) -> ImageDataset:

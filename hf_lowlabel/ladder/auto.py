@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..selection.importing import import_labels
 from ..tasks import get_task
 from ..tasks.base import Task
+from ..tasks.parts import label_rules
 from ..training.folder import KEPT, claim, forget, release
 from ..training.preparing import Run, prepare
 from .checks import check_labels
@@ -224,9 +225,12 @@ def manifest_of(
     if split is not None:
         yield str(split)
         return
-    dataset = task.open(Config.from_flat("finetune", {**data, "task": task.name}).data)
+    given = Config.from_flat("finetune", {**data, "task": task.name}).data
+    dataset = task.open(given)
     if labels is not None:
-        made, found = import_labels(labels, source=dataset, new_classes=True, allow_missing=True)
+        made, found = import_labels(
+            labels, source=dataset, new_classes=True, allow_missing=True, rules=label_rules(given)
+        )
         for note in found.notes:
             log.warning("%s", note)
     else:

@@ -22,9 +22,9 @@ from torch import nn
 
 from ..arguments import Config, DataArguments
 from ..data import shapes
-from ..data.class_targets import refuse_masks
+from ..data.class_targets import images_of, refuse_masks
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
-from ..data.folders import FileReader, image_files, split_root
+from ..data.folders import FileReader, split_root
 from ..data.labels import RULES, LabelRules, class_order, is_list, label_column, label_text
 from ..data.metadata import Metadata, read_metadata
 from ..data.tables import ID_COLUMNS, Table, is_image
@@ -55,7 +55,7 @@ class MultiLabelTargets(Targets):
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         root, _ = split_root(path, split)
-        files = image_files(root)
+        files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
         metadata = read_metadata(path, root, split, ids, self.rules, self.label_column)

@@ -60,6 +60,6 @@ def load_segmenter(model: str | Path | nn.Module, revision: str | None) -> Any:
         raise
     except (OSError, ValueError) as error:
         raise UserError(
-            f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a Hub "
-            "id with model.safetensors."
+            f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a "
+            "Hub id with model.safetensors."
         ) from error

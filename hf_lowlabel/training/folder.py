@@ -13,7 +13,7 @@ from ..errors import UserError
 log = logging.getLogger("hf_lowlabel")
 
 _LOCKS: dict[Path, object] = {}  # open files of the folders this process holds
-NOTES = {"split.json", "training.yaml"}
+NOTES = {"split.json", "training.yaml", "left_out.csv"}
 KEPT = {"features", "trials"}  # of `auto`: a folder with these and without its last page is gone on with
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 

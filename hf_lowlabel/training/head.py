@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..finetuning.graph import HEAD_L2
 from ..finetuning.linear import LeastSquares, left_out_in_turn, temperature
 from ..finetuning.probes import ProbeBeliefs
+from ..text import percent
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -57,11 +58,14 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> None:
     some = torch.linspace(0, count - 1, min(SAMPLE, count)).long()
     try:
         x, own = task.features(model, ready.training, some), task.features(model, ready.labeled.cache, members)
+        found = np.concatenate([own, x])
         weight, bias = (
             priors_head(x, priors[some].double().numpy(), own, y.numpy())
             if how == "priors" and priors is not None
-            else labels_head(np.concatenate([own, x]), y.numpy(), len(ready.names))
+            else labels_head(found, y.numpy(), len(ready.names))
         )
+        if "test" not in ready.held:
+            tell_left_out(ready, found, y.numpy())
         model.set_classifier(torch.from_numpy(weight), torch.from_numpy(bias))
     except UserError as error:  # two heads, or one of several layers: no one place for what was fitted
         log.warning("the head starts from random weights: %s", error)
@@ -77,17 +81,41 @@ def labels_head(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[np.ndar
         y: int [n].
         num_classes: K.
     """
-    probe = ProbeBeliefs(x, np.arange(len(y)), y, num_classes)
-    logits, truth = [], []
-    for out in left_out_in_turn(y):
-        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
-        truth.append(y[out])
-    t = temperature(np.concatenate(logits), np.concatenate(truth)) if logits else 1.0
+    probe, logits, truth = left_out_logits(x, y, num_classes)
+    t = temperature(logits, truth) if len(truth) else 1.0
     weight, bias = probe.head(y, t)
     absent = np.setdiff1d(np.arange(num_classes), y)
     known = np.unique(y)
     bias[absent] = bias[known].min() - ABSENT_GAP  # finite, so that training can still raise it
     return weight, bias
+
+
+def left_out_logits(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
+    """A probe, and what it says of each label that is left out in turn: logits [m, K] and classes int [m]."""
+    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
+    for out in left_out_in_turn(y):
+        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
+        truth.append(y[out])
+    if not truth:
+        return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
+    return probe, np.concatenate(logits), np.concatenate(truth)
+
+
+def tell_left_out(ready: Prepared, x: np.ndarray, y: np.ndarray) -> None:
+    """A score for a run without test images: that of a probe on labels left out in turn, with Wilson's interval."""
+    _, logits, truth = left_out_logits(x, y, len(ready.names))
+    n = len(truth)
+    if n < 2:
+        return
+    p, z = float((logits.argmax(1) == truth).mean()), 1.2816  # 80 %
+    middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    said = (
+        f"No image is tested on. A linear probe of the frozen features names {percent(p)} of {n} labels that are left "
+        f"out in turn (80 % interval {percent(low)} to {percent(high)}): the finetuned model should not be below that."
+    )
+    log.info(said)
+    ready.recorder.advice.append(said)
 
 
 def priors_head(x: np.ndarray, priors: np.ndarray, own: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

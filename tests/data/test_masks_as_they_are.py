@@ -91,6 +91,14 @@ def test_a_class_may_be_called_mask(tmp_path):
     assert load_source(tmp_path).class_names == ["mask", "no mask"]
 
 
+def test_masks_beside_images_are_no_images_of_a_class(tmp_path):
+    for name in ("benign", "normal"):
+        save(tmp_path / name / "0.png")
+        save(tmp_path / name / "0_mask.png")
+    with pytest.warns(UserWarning, match="2 files .* called as masks.*'benign/0_mask.png'.*--task segmentation"):
+        assert load_source(tmp_path).ids == ["benign/0.png", "normal/0.png"]
+
+
 def drawn(color, mode):
     """The corner as what is opaque, over one colour or over itself."""
     gray = CORNER * 255 if color is None else np.full_like(CORNER, color)

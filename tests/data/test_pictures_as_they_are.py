@@ -163,3 +163,18 @@ def test_jxl_where_its_reader_is_installed(tmp_path):
     pytest.importorskip("pillow_jxl")
     save(tmp_path / "0.jxl", np.full((64, 64, 3), 200, np.uint8))
     assert abs(float(pixels(load_source(tmp_path)).mean()) - 200) < 5
+
+
+def test_pages_are_predicted_when_asked(tmp_path):
+    for name in "ab":
+        for i in range(3):
+            save(tmp_path / f"d/{name}/{i}.png", np.full((32, 32), 60 * i, np.uint8))
+    settings = dict(method="supervised", model="resnet10t", from_scratch=True, batch_size=2, max_steps=1)
+    run = finetune(str(tmp_path / "d"), num_labels=4, image_size=32, output_dir=str(tmp_path / "run"), **settings)
+    stack(tmp_path / "s.tif", 3, (32, 32))
+    (tmp_path / "x.heic").write_bytes(b"x")
+    files = [tmp_path / "s.tif", tmp_path / "d/a/0.png", tmp_path / "x.heic"]
+    found = predict(files, run.folder, pages=True)
+    assert [row["file"].rsplit("/", 1)[-1] for row in found.rows] == ["s.tif#1", "s.tif#2", "s.tif#3", "0.png"]
+    assert "pillow-heif" in found.skipped[0][1]
+    assert len(predict(files, run.folder).rows) == 2

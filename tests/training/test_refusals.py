@@ -24,7 +24,6 @@ BOTH_MASKS = ["ground", "light", "dark"]
     "bad, words",
     [
         (dict(num_labels=8, split="x.json"), "not both"),
-        (dict(), "one of them is needed"),
         (dict(num_labels=1, class_balanced=True), "1 labels cannot cover 2 classes when class-balanced"),
         (dict(num_labels=8, model="resnet81"), "unknown model 'resnet81': did you mean"),
         (dict(num_labels=8, method_args={"taw": 1}), "unknown hyperparameter of fixmatch 'taw': did you mean 'tau'"),
@@ -139,7 +138,6 @@ SQUARE = np.zeros((24, 24), np.uint8)
         ({}, dict(method="fixmatch", preset="cifar"), "unknown preset of fixmatch 'cifar'"),
         ({}, dict(metric_for_best_model="sel"), "metric_for_best_model is 'sel'"),
         ({}, dict(scale=[1.5, 0.5]), "It must be two factors"),
-        ({}, dict(split=None), "one of them is needed"),
         ({}, dict(method="cutmix", batch_size=1), "sees 1 unlabeled image, but CutMix mixes at least 2"),
         ({}, dict(test_dataset_split="validation"), "There is no folder for split 'validation'"),
     ],

@@ -78,6 +78,15 @@ def test_no_budget_is_all_labels(tmp_path):
     assert len(split["labeled"]) == 8 and len(split["test"]) == 2
 
 
+def test_a_run_without_test_images_has_a_score(tmp_path, trained):
+    """From weights that came trained, for other classes: what a probe names of labels left out."""
+    data = classes(tmp_path / "d", "ant", "bee", each=5)
+    weights = dict(model=str(trained.folder), from_scratch=False, test_fraction=0.0)
+    run = finetune(str(data), output_dir=str(tmp_path / "run"), **{**SMALL, **weights, "max_steps": 1})
+    assert "test" not in run.metrics and "of 10 labels that are left out in turn" in " ".join(run.recorder.advice)
+    assert "80 % interval" in (run.folder / "README.md").read_text()
+
+
 def test_ten_masks_of_which_ten_are_asked_for(tmp_path):
     mask = np.eye(32, dtype=np.uint8)
     for i in range(10):
