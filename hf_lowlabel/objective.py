@@ -26,7 +26,7 @@ class OncePerStep(nn.Module):
     of the same images. A step that is undone leaves nothing behind, and neither does a pass in eval mode.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._step: float | None = None
         self._parts: list[tuple[Tensor, ...]] = []
@@ -134,6 +134,9 @@ class FinetuneObjective(Objective):
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
     momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights
     too. `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
+
+    Most papers do not say how the average starts; many authors' code keeps ema_decay from the first step on. The two
+    differ while n < (10 ema_decay - 1) / (1 - ema_decay), about 9,000 updates at 0.999.
     """
 
     verb: ClassVar[str] = "finetune"

@@ -38,6 +38,9 @@ class LESS(FinetuneObjective):
     rule: which pseudo-labels count. lambda_u: weight of all unlabeled images. lambda_c: of those that learn clusters.
     clusters: number of cluster vectors. temperature: T. epsilon: softness of the assignments. rounds: of Sinkhorn's
     iteration. width: of the embeddings. ema_decay: of the weights that are evaluated.
+
+    The paper does not say whether the cluster vectors learn from confident images too; here from the others alone, as
+    the loss is written. The assignments are balanced over all images of the batch.
     """
 
     paper = "Lucas et al., Barely-supervised learning"

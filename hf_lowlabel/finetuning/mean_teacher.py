@@ -23,6 +23,9 @@ class MeanTeacher(FinetuneObjective):
 
     lambda_u: weight of the agreement at the end of the ramp. ramp: share of training over which it rises. ema_decay:
     m, the share of the teacher kept per step.
+
+    The paper does not say whether the teacher sees the labeled images; here it does. Without them its BatchNorm
+    normalises by other statistics than the student's.
     """
 
     paper = "Tarvainen and Valpola, Mean teachers"

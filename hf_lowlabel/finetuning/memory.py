@@ -58,6 +58,11 @@ class RunningMean(OncePerStep):
         self.register_buffer("rows", torch.full((length, width), first or 0.0))
         self.register_buffer("pushed", torch.tensor(0 if first is None else length))
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean [width] without the step under way."""
+        return self.rows.sum(0) / self.pushed.clamp(1, len(self.rows))
+
     @torch.no_grad()
     def update(self, p: Tensor, t: float) -> Tensor:
         """The mean [width] with p [M, width, ...] of a batch at progress t, and with what its step brought before."""

@@ -22,6 +22,9 @@ class MixMatch(FinetuneObjective):
     T, below 1 sharpens. alpha: of the Beta distribution of MixUp, drawn for every image. ramp: share of training over
     which the weight rises (2^20 of 2^26 images). ema_decay: of the weights that are evaluated. BatchNorm's running
     statistics come from the mixed images, not from the guesses.
+
+    The paper does not say what BatchNorm sees; here all mixed images in one batch, where the authors' code interleaves
+    them into batches of the size of the labeled one. Smaller batches have noisier statistics.
     """
 
     paper = "Berthelot et al., MixMatch"

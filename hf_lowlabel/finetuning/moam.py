@@ -24,6 +24,9 @@ class MOAM(FinetuneObjective):
     lambda_u: weight of all that needs no label. w_sup, w_rot, w_vat, w_ent: the paper's weights. eps, xi: of VAT; eps
     None: 71 at 224 px, in proportion to the side (the authors' 32 is for pixels in [-1, 1]). ema_decay: of the weights
     that are evaluated (the paper: half a life per epoch).
+
+    Weights and Kullback-Leibler divergence are the paper's. Its authors' code (semi_supervised/rotation_vat.py and
+    config/moam_step_1.sh) has the divergence with its sides exchanged, xi 1e-6, and rotations weighted by 0.4.
     """
 
     paper = "Zhai et al., S4L, step 1 of the mix of all models"

@@ -20,6 +20,9 @@ class PseudoLabel(FinetuneObjective):
 
     lambda_u: weight of the unlabeled loss at the end of the ramp. tau: confidence from which a guess counts (Lee: 0).
     ramp: share of training over which the weight rises. ema_decay: of the weights that are evaluated.
+
+    The paper has neither threshold nor average, and ramps by epochs of its MNIST runs; tau, ramp and average here are
+    those of later comparisons (Oliver et al. 2018, FixMatch's authors). tau=0 and ema_decay=0 are the paper's.
     """
 
     paper = "Lee, Pseudo-Label"

@@ -1,6 +1,7 @@
 """ReMixMatch (Berthelot et al. 2020, arXiv 1911.09785, algorithm 1, Eq. 3-4), with K = 2 strong views.
 
-q = sharpen(norm(p(u_weak) p_y / p~), T)        p_y, p~: mean label and mean prediction of the last 128 batches
+q = sharpen(norm(p(u_weak) p_y / p~), T)        p_y: mean label of the last 128 steps
+                                                p~: mean prediction of the 128 steps before, 1 / K before the first
 X', U' = MixUp of the union of (x_strong, y), (u_strong1, q), (u_strong2, q), (u_weak, q) with itself shuffled
 L = mean H(y', p(x')) + a(t) lambda_u mean H(q', p(u')) + a(t) lambda_1 mean H(q, p(u_strong1))
     + lambda_r mean H(r, p_rot(rotate(u_strong1, r)))          a(t) = min(1, t / ramp)
@@ -22,8 +23,12 @@ class ReMixMatch(FinetuneObjective):
 
     lambda_u, lambda_1, lambda_r: weights of the mixed images, the first strong view and the rotations. temperature: T,
     below 1 sharpens. alpha: of the Beta distribution of MixUp. ramp: share of training over which lambda_u and lambda_1
-    rise. memory: batches that the marginals average. ema_decay: of the weights that are evaluated. All that is trained
-    on goes through one forward pass, whose BatchNorm statistics are the ones kept.
+    rise. memory: steps that the marginals average. ema_decay: of the weights that are evaluated. All that is trained on
+    goes through one forward pass, whose BatchNorm statistics are the ones kept.
+
+    The paper does not say whether p~ holds the batch itself, nor what it is at the start; here it is that of the
+    authors' libml/layers.py. With the batch itself and no start (as in USB) the first steps are aligned to less. Their
+    p_y is the labeled set's, known beforehand; here it is what the steps have seen, which comes to the same.
     """
 
     paper = "Berthelot et al., ReMixMatch"
@@ -64,7 +69,8 @@ class ReMixMatch(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_1, self.lambda_r = lambda_u, lambda_1, lambda_r
         self.temperature, self.alpha, self.ramp = temperature, alpha, ramp
-        self.marginal, self.expected = RunningMean(memory, num_classes), RunningMean(memory, num_classes)
+        self.marginal = RunningMean(memory, num_classes)
+        self.expected = RunningMean(memory, num_classes, first=1 / num_classes)
         self.turn = nn.Linear(model.num_features, 4)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
@@ -72,7 +78,8 @@ class ReMixMatch(FinetuneObjective):
         with torch.no_grad(), frozen_statistics(self.model):
             p = predict(self.model, u["weak"])[0].softmax(1)  # [M, K]
             y = F.one_hot(target, p.shape[1]).to(p)  # [B, K]
-            q = sharpen(align(p, self.expected.update(p, t), self.marginal.update(y, t)), self.temperature)
+            q = sharpen(align(p, self.expected.mean, self.marginal.update(y, t)), self.temperature)
+            self.expected.update(p, t)
         mixed, y = mixup(torch.cat([x_l, u["strong"], u["strong2"], u["weak"]]), torch.cat([y, q, q, q]), self.alpha)
         quarters = torch.randint(4, (len(q),), device=q.device)
         x = torch.cat([mixed, u["strong"], rotate(u["strong"], quarters)])

@@ -31,6 +31,10 @@ class SsCL(FinetuneObjective):
     gamma: 1 / temperature. margin: m. queue: K, keys that are negatives. positives: labeled keys of the class, beside
     the own. alpha: of the Beta distribution of Eq. 4. prototype_m: share of a prototype kept per step. memory: batches
     of which s~ is the mean. width: of the embeddings. ema_decay: of the key encoder, which is also what is evaluated.
+
+    The paper does not say how many labeled keys of a class are positives, nor how an unlabeled image is chosen for a
+    mix; here the last `positives`, and one of the batch that is predicted to be of the class. More positives pull an
+    image towards its class rather than to itself.
     """
 
     paper = "Zhang et al., Semi-supervised contrastive learning"

@@ -54,6 +54,9 @@ class TemporalConsistency(FinetuneObjective):
 
     lambda_u: weight of the agreement. ramp: share of training over which it rises. ema_decay: of the weights that are
     evaluated.
+
+    The paper does not say what an image is compared with before it has a prediction; here with nothing. The other
+    reading, a uniform prediction, pulls the first pass towards calling nothing.
     """
 
     paper = "Rebuffi et al., Semi-supervised learning with scarce annotations"

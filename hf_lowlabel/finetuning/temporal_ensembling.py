@@ -24,6 +24,10 @@ class TemporalEnsembling(FinetuneObjective):
 
     lambda_u: weight of the agreement at the end of the ramp. alpha: share of the average kept per visit. ramp: share of
     training over which the weight rises (80 of 300 epochs). ema_decay: of the weights that are evaluated.
+
+    The paper corrects every average by the number of the epoch; images that are drawn at random are not seen once per
+    epoch, so here each is corrected by its own visits. An image without an average counts as agreed; in the paper all
+    images are without in the first epoch, whose weight is next to nothing.
     """
 
     paper = "Laine and Aila, Temporal ensembling"

@@ -52,6 +52,9 @@ class Flex(Rule):
 
     tau: the highest threshold, and the confidence from which a prediction is remembered. The table of last predictions
     covers the pool; only the batch's rows are touched in a step.
+
+    The paper does not say which of several views of an image in one batch is remembered; here the last one. A batch is
+    judged by the table before it, as in the authors' code.
     """
 
     unguarded = ("last", "count")
@@ -87,8 +90,11 @@ class Free(Rule):
         fairness: lambda_f sum_c a_c log b_c,   a = norm(p~_t / h~_t),   b = norm(mean_b w_b q_b / h)
 
     with q the strong views' probabilities, h the histogram of their argmax where w = 1, h~ the average histogram of
-    argmax p. m: share of the averages kept per
-    step. lambda_f: weight of fairness (w_f; the authors use 0.001 to 0.05 by data set).
+    argmax p. m: share of the averages kept per step. lambda_f: weight of fairness (w_f; the authors use 0.001 to
+    0.05 by data set).
+
+    The paper does not say what fairness is where no image counts; here it is 0. Neither histogram is normalised, which
+    the norm around the ratio makes no difference to.
     """
 
     def __init__(self, *, num_classes: int, m: float = 0.999, lambda_f: float = 0.001):
@@ -126,6 +132,9 @@ class Soft(Rule):
     mu, sigma^2: averages of the batches' mean and unbiased variance of max p', from 1 / K and 1; p~: average of p.
     Alignment to uniform counts for the weight only, the pseudo-label is argmax p. m: share of the averages kept per
     step. n: 2 in the authors' runs; 1 is the paper's formula.
+
+    The paper does not say where p~ starts; here at 1 / K. The authors' code starts at the first batch's mean, which
+    changes the steps until it is forgotten, some 1 / (1 - m).
     """
 
     def __init__(self, *, num_classes: int, m: float = 0.999, n: float = 2.0):
@@ -190,6 +199,9 @@ class Prior(Rule):
 
     rule: the rule that decides. priors: y_prior [N, K], the pool's pseudo-labels from label propagation. until: T as a
     share of training (60 of 1024 epochs).
+
+    The paper does not say whether averages of a rule (FreeMatch's, AdaMatch's) see p or its mix with the prior; here
+    all of a rule sees the mix. The other reading changes thresholds while t <= until.
     """
 
     unguarded = ("priors",)

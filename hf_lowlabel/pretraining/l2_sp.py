@@ -23,6 +23,9 @@ class L2SP(PretrainObjective):
     """Any self-supervised objective plus `weight` (lambda / B) times the squared distance to its first weights.
 
     Buffers (BatchNorm statistics), projectors and predictors are free. The start travels in the checkpoint.
+
+    The paper does not say whether lambda stands beside the sum of a step's losses, as Algorithm 1 has it, or beside
+    their mean; here the sum. The other reading is B times as strong.
     """
 
     unguarded = ("start",)  # constant: nothing to restore after a step with a bad loss

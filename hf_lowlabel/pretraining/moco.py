@@ -25,6 +25,9 @@ class MoCo(PretrainObjective):
     out: width of the embedding. queue: number of negative keys K. m: share of the key encoder that is kept in a step
     (0.99 on small data). tau: temperature. teacher_buffers: BatchNorm of the key encoder, "own" batch statistics as in
     the paper or "ema" of the query encoder's.
+
+    The paper does not say when in a step the key encoder moves; here at its end, in the authors' code at its start. The
+    keys are the same: between the two nothing is computed.
     """
 
     paper = "Chen et al., Improved baselines with momentum contrastive learning"

@@ -59,6 +59,8 @@ class PixProAffine(PixPro):
     scale: largest zoom (and shrinking) factor. rotation: largest angle in degrees. shear: largest shift in x per unit
     of y. translation: largest shift as a fraction of the side. Everything else as in PixPro. In the default
     ranges 90 % of the cells stay valid on average and half in the worst draw, on maps of 7 x 7 to 28 x 28.
+
+    The paper does not say how far it scales, turns, shears and moves; here as above. Wider ranges leave fewer cells.
     """
 
     paper = "Xu et al., Revisiting pretraining, section 3.1"

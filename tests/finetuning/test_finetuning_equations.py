@@ -333,13 +333,14 @@ def rot(x, k):
 
 
 def test_remixmatch():
-    seen_p, seen_y = [], []
+    seen_p, seen_y = [np.full(K, 1 / K)] * 3, []
 
     def reference(o, net, teacher, batch, t):
         x, y, w, s, s2 = parts(batch, "weak", "strong", "strong2")
         p, y1 = net.p(w), np.eye(K)[y]
-        seen_p.append(p.mean(0)), seen_y.append(y1.mean(0))
+        seen_y.append(y1.mean(0))
         q = sharp(norm(p * (np.mean(seen_y[-3:], 0) + 1e-6) / (np.mean(seen_p[-3:], 0) + 1e-6)), 0.5)
+        seen_p.append(p.mean(0))  # after its own step
         xs, ys = mixed(torch.cat([x, s, s2, w]), np.concatenate([y1, q, q, q]), 0.75)
         r = array(torch.randint(4, (len(q),)))
         turned = np.stack([rot(s[i : i + 1], k)[0] for i, k in enumerate(r)])

@@ -154,3 +154,15 @@ def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsy
         and re.search(r"\| supervised \(.*\) \| \d+\.\d \| \d+\.\d \|", text)
         and "Mean IoU" in text
     )
+
+
+def test_fidelity_has_a_row_for_every_method(tmp_path, monkeypatch):
+    """The page in the repository is that of the golden numbers as they are."""
+    from values import CHOSEN, GOLDEN
+
+    monkeypatch.setattr("cases.difference", lambda case: 1e-7)
+    run(monkeypatch, tmp_path, "fidelity", "--page", "page.md")
+    names = lambda page: re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|", page.read_text(), re.M)  # noqa: E731
+    rows = names(tmp_path / "page.md")
+    assert len(rows) == 2 + len(GOLDEN) + len(CHOSEN)  # with the head, and the hard pixels
+    assert rows == names(BENCHMARKS.parent / "results" / "fidelity.md")
