@@ -32,6 +32,7 @@ from ..objective import FinetuneObjective
 from ..records import Metric, Row, RunRecord
 from ..text import listed
 from ..views.transforms import BatchTransform
+from .choosing import choose_split
 from .demos import Demo
 from .networks import Network
 from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
@@ -206,37 +207,8 @@ class Task(Speaker):
         return None
 
     def choose_split(self, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
-        """Which images are labeled, and which are tested on.
-
-        Without a manifest and a budget these are all the labels there are. The test set is the manifest's own, else the
-        data set's `test` (or `validation`) split if it has labels, else `test_fraction` of the labeled images.
-
-        Raises:
-            UserError: both a budget and a manifest are given, or they do not fit the data.
-        """
-        if data.split is not None and data.num_labels is not None:
-            raise UserError("Give --num-labels N (a budget to draw) or --split split.json (a manifest): not both.")
-        given = self.read_split(data, dataset) if data.split else None
-        held_out = (
-            "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
-        )
-        if given is not None and given.test:
-            return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
-        only_this = data.dataset_split != "train" and data.test_dataset_split is None
-        other = None if only_this else self.test_dataset(data, dataset.class_names)
-        if given is None:
-            given = self.draw_split(
-                dataset,
-                data.num_labels,
-                seed=seed,
-                class_balanced=data.class_balanced,
-                validation=data.validation,
-                test_fraction=0.0 if other is not None else data.test_fraction,
-            )
-        if other is None:
-            return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
-        at = np.flatnonzero(self.match(other, given.class_names).has_target)
-        return Chosen(given, other, at, f"split {other.split!r}", other.split)
+        """Which images are labeled, and which are tested on (tasks.choosing)."""
+        return choose_split(self, data, seed, dataset)
 
     # ---- model, caches, views ---------------------------------------------------------------------------------------
     @abc.abstractmethod
