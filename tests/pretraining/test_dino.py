@@ -134,7 +134,10 @@ def test_local_crops_are_views_of_their_own_that_only_the_student_sees():
 TINY = dict(depth=1, embed_dim=16, num_heads=2, patch_size=4)
 
 
-@pytest.mark.parametrize("model, arguments, side", [("vit_tiny_patch16_224", TINY, 12), ("wrn_10_2", {}, 14)])
+@pytest.mark.parametrize(
+    "model, arguments, side",
+    [("vit_tiny_patch16_224", TINY, 12), pytest.param("wrn_10_2", {}, 14, marks=pytest.mark.slow)],
+)
 def test_a_run_with_local_crops(model, arguments, side, tmp_path, monkeypatch):
     """A transformer interpolates its positions; the saved one loads as any other, and takes the views' size."""
     from hf_lowlabel import pretrain

@@ -109,7 +109,7 @@ def test_base_weights_do_not_move_and_the_saved_model_needs_no_peft(method, vit,
     assert evaluate(str(tmp_path / "run"), "digits")["accuracy"] == run.metrics["accuracy"]
 
 
-@pytest.mark.parametrize("method", ["fixmatch", "comatch"])
+@pytest.mark.parametrize("method", ["fixmatch", pytest.param("comatch", marks=pytest.mark.slow)])
 def test_resumed_run_is_bit_identical(method, vit, few_images, tmp_path):
     args = dict(settings(vit, method=method), save_total_limit=9)
     finetune(**args, output_dir=str(tmp_path / "straight"))

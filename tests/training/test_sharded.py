@@ -89,6 +89,7 @@ def test_a_resumed_run_is_bit_identical(folder, tmp_path, monkeypatch):
         run(folder, tmp_path / "straight", resume=True)
 
 
+@pytest.mark.slow
 def test_ranks_read_their_own_files_of_a_hub_data_set(folder, tmp_path):
     """One epoch of the command on one and on two processes: every image once, and no file twice."""
     read = {}
