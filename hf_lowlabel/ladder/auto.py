@@ -225,11 +225,11 @@ def manifest_of(
     if split is not None:
         yield str(split)
         return
-    given = Config.from_flat("finetune", {**data, "task": task.name}).data
-    dataset = task.open(given)
+    where = Config.from_flat("finetune", {**data, "task": task.name}).data
+    dataset = task.open(where)
     if labels is not None:
         made, found = import_labels(
-            labels, source=dataset, new_classes=True, allow_missing=True, rules=label_rules(given)
+            labels, source=dataset, new_classes=True, allow_missing=True, rules=label_rules(where)
         )
         for note in found.notes:
             log.warning("%s", note)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..data.folders import EXTENSIONS
 from ..data.labels import RULES, LabelRules, class_order, label_column, label_text
-from ..data.table_files import FILE_COLUMNS, column_called, match_names, plain_name, read_table
+from ..data.table_files import FILE_COLUMNS, column_called, decoded, match_names, plain_name, read_table
 from ..errors import UserError
 from ..files import write_text
 
@@ -227,7 +227,8 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     except FileNotFoundError:
         raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.") from None
     if not rows:
-        raise UserError(f"There is no label in {str(path)!r}: it has no rows.")
+        head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
+        raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
