@@ -143,3 +143,20 @@ def test_bad_input():
         JointView({"a": "stronk"}, size=(8, 8), **PLAIN)
     with pytest.raises(UserError, match="can have scale"):
         JointView({"a": "weak"}, size=(8, 8), scale=(0.0, 1.0), **PLAIN)
+
+
+def test_colours_of_the_authors():
+    """ClassMix, CLMB and CutMix jitter less than UniMatch; of them CutMix alone makes gray views, and none blurred."""
+    from hf_lowlabel.views.color import Blur, Grayscale, Jitter
+
+    kinds = {k: k for k in ("weak", "strong", "cutmix", "classmix", "clmb")}
+    steps = JointView(kinds, size=(64, 64), mean=[0.5] * 3, std=[0.2] * 3).steps
+    assert {k: [type(s) for s in v] for k, v in steps.items()} == {
+        "weak": [],
+        "strong": [Jitter, Grayscale, Blur],
+        "cutmix": [Jitter, Grayscale],
+        "classmix": [Jitter, Blur],
+        "clmb": [Jitter, Blur],
+    }
+    with pytest.raises(UserError, match="did you mean 'classmix'"):
+        JointView({"x": "clasmix"}, size=(64, 64), mean=[0.5] * 3, std=[0.2] * 3)
