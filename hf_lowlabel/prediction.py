@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from .arguments import DataArguments
 from .data.dataset import ImageDataset
 from .data.folders import walk
+from .data.image_cache import workers_are_there
 from .data.images import BadImage, load_rgb, open_image
 from .data.splits import Split
 from .distributed import interactive
@@ -112,11 +113,12 @@ def evaluate(
     refuse_foreign(data, kind)
     own = Path(model, "split.json") if isinstance(model, (str, Path)) else None
     images, indices = test_images(kind, data, names, split, own)
-    held = kind.held(network, data, images, indices, names, "test")
     folder = None if output is None else Path(output)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    metrics = kind.evaluate(network, held, names, window=window, folder=folder)
+    with workers_are_there():
+        held = kind.held(network, data, images, indices, names, "test")
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        metrics = kind.evaluate(network, held, names, window=window, folder=folder)
     if folder is not None:
         write_json(folder / "metrics.json", metrics)
     return metrics

@@ -38,6 +38,16 @@ def code(text: Any) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: names may hold characters that move its cursor or are none; they are written as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: Any = "", **where: Any) -> None:
+    """`print` of what may hold names of files and classes."""
+    print(printable(str(text)), **where)
+
+
 def in_memory(value: Any) -> str:
     """What stands in a file for an object that has no name, such as "a ResNet in memory"."""
     kind = type(value).__name__

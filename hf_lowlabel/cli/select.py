@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..arguments import DataArguments
 from ..errors import UserError
+from ..text import say
 
 
 def split(argv: list[str]) -> int:
@@ -32,10 +33,10 @@ def split(argv: list[str]) -> int:
             allow_missing=args.allow_missing,
         )
         for note in found.notes:
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}", file=sys.stderr)
         of = f", {len(found.skipped)} skipped"
     split.save(args.output)
-    print(
+    say(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
         f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
     )
@@ -123,16 +124,16 @@ def select(argv: list[str]) -> int:
     done = select(dataset=data_source(args), **vars(args))
     facts = done.report
     if facts.get("copies"):
-        print(
+        say(
             f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of "
             f"{facts['copies_shown'][0][1]}"
         )
     for id, others in list(facts.get("near_copies", {}).items())[:5]:
-        print(f"chosen {id} is all but the same as {', '.join(others[:3])}")
+        say(f"chosen {id} is all but the same as {', '.join(others[:3])}")
     if "classes_covered" in facts:
-        print(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
+        say(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
     if facts:
-        print(
+        say(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
             if kind_of(args.task).on_page
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
@@ -190,8 +191,8 @@ def priors(argv: list[str]) -> int:
     from ..selection.verbs import priors
 
     scores = priors(dataset=data_source(args), **vars(args))
-    print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
-    print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {args.split}")
+    say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
+    say(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {args.split}")
     return 0
 
 

@@ -7,6 +7,7 @@ that a data set copied from a Mac has the ids it had there.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import unicodedata
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
+from ..files import read_text
 from .images import open_image
 
 SPLITS = {
@@ -253,13 +255,13 @@ def metadata_rows(file: Path, ids: Collection[str], root: Path) -> tuple[list[tu
 
 
 def read_rows(file: Path) -> list[dict]:
+    lines = io.StringIO(read_text(file, "Save it as UTF-8 text."), newline="")
     try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            if file.suffix == ".csv":
-                return list(csv.DictReader(lines))
-            rows = [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{file.name} cannot be read as UTF-8 text: {error}") from error
+        if file.suffix == ".csv":
+            return list(csv.DictReader(lines))
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise UserError(f"{file.name} cannot be read: {error}") from error
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(f'{file.name} cannot be read: a line holds no object such as {{"file_name": "1.png"}}.')
     return rows

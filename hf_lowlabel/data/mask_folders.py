@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import MissingSplit, UserError, unknown
+from ..files import read_text
 from .folders import ALIASES, FileReader, ImageFile, image_files, listing, only_train, spellings
 from .masks import IGNORE, MaskFormat
 
@@ -169,7 +170,7 @@ def voc(path: Path, split: str) -> MaskFiles:
         ids = sorted(every)
     else:
         name = split_name(split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)")
-        ids = sorted(dict.fromkeys(lists[name].read_text(encoding="utf-8").split()))
+        ids = sorted(dict.fromkeys(read_text(lists[name]).split()))
     absent = [id for id in ids if id not in every]
     if absent:
         raise UserError(

@@ -218,7 +218,11 @@ def card_license(path: Path) -> str | None:
     readme = (path if path.is_dir() else path.parent) / "README.md"
     if not readme.is_file() or not readme.read_text(encoding="utf-8", errors="replace").startswith("---"):
         return None
-    return one_license(DatasetCard.load(readme, ignore_metadata_errors=True).data)
+    try:
+        return one_license(DatasetCard.load(readme, ignore_metadata_errors=True).data)
+    except Exception as error:  # whatever YAML there is in it, the data can be read
+        warnings.warn(f"the licence in {readme.name} cannot be read: {type(error).__name__}", stacklevel=2)
+        return None
 
 
 def one_license(card) -> str | None:

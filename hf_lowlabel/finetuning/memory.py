@@ -85,13 +85,11 @@ class Queue(nn.Module):
     def push(self, **rows: Tensor) -> None:
         """rows [M, width] of this rank under their tables' names; those of all ranks go in."""
         new = {name: all_gather(rows[name]) for name in self.names}
-        count = len(new[self.names[0]])
-        at = (self.pushed + torch.arange(count, device=self.pushed.device))[-self.length :] % self.length
-        fine = torch.stack([finite_rows(v[-self.length :]) for v in new.values()]).all(0)[:, None]
+        fine = torch.stack([finite_rows(v) for v in new.values()]).all(0)
+        place = (self.pushed + fine.cumsum(0) - 1) % self.length  # rows that are not finite take no place
         for name, value in new.items():
-            table = getattr(self, name)
-            table[at] = torch.where(fine, value[-self.length :].to(table.dtype), table[at])
-        self.pushed += count
+            write_(getattr(self, name), place, value, fine)
+        self.pushed += fine.sum()
 
 
 class ClassQueue(nn.Module):

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import write_tensors, write_text
 from ..records import RunRecord
-from ..tasks import TASKS, get_task, of_record
+from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
 from ..tasks.parts import MODEL_FILES
 from .card import summary
@@ -73,7 +73,7 @@ def check_run(run: Path) -> RunRecord:
     for name in ("run.json", *MODEL_FILES):
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {run}. Give the folder of a finished run.")
-    record = RunRecord.from_json(run / "run.json")
+    record = read_record(run)
     if record.kind not in TASKS:
         product = of_record(record.kind).product
         raise UserError(f"The model in {run} is a {product}, which gives features and no answer. Finetune it first.")
@@ -133,7 +133,6 @@ def add_images(run: Path, record: RunRecord, output: Path) -> None:
 
 def _add_labeled(run: Path, output: Path) -> None:
     import torch
-    from safetensors.numpy import save_file
 
     from ..data.splits import Split
     from .report_data import config_of
@@ -153,7 +152,8 @@ def _add_labeled(run: Path, output: Path) -> None:
     index = []
     for n, i in enumerate(cache.indices.tolist()):
         index.append({"file": _save(source, i, output / "labeled" / f"{n:04d}", enlarge=True), "label": names[i]})
-    save_file({"features": np.ascontiguousarray(features, np.float32)}, output / "labeled" / "features.safetensors")
+    features = np.ascontiguousarray(features, np.float32)
+    write_tensors(output / "labeled" / "features.safetensors", {"features": features})
     write_text(output / "labeled" / "index.json", json.dumps(index, indent=0, ensure_ascii=False) + "\n")
 
 

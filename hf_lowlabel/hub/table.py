@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..methods import METHODS, find, hyperparameters
 from ..records import Metric, RunRecord
-from ..tasks import TASKS, of_record
+from ..tasks import TASKS, of_record, read_record
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -48,7 +48,7 @@ def methods_table(folders: Sequence[str | Path]) -> str:
         UserError: a folder is no finished run, the runs are not of one data set, network and number of test images, or
             two runs would count as one.
     """
-    found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
+    found = [(folder, read_record(folder)) for folder in folders]
     for folder, run in found:
         if run.kind not in TASKS:
             log.info("left out %s: a run of pretrain, which has no results on test images", folder)

@@ -10,6 +10,7 @@ import json
 import os
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import get_encoder
@@ -18,6 +19,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from .configuration_segmenter import LowLabelSegmenterConfig
+
+# arguments of timm.create_model that read other files
+LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -82,6 +86,11 @@ class DeepLabV2(nn.Module):
 def build(config: LowLabelSegmenterConfig) -> nn.Module:
     """The network with `encoder`, `decoder` and `segmentation_head`, initialised as smp and timm do it."""
     args = dict(config.architecture_args or {})
+    if not timm.is_model(config.encoder.partition(".")[0]) or LEADS_OUT & set(args):
+        raise ValueError(
+            f"The encoder {config.encoder!r} with {args} is none of timm's, or its arguments read other files. Give a "
+            "timm name, and only sizes and switches as arguments."
+        )
     if config.architecture == "dpt":
         args.setdefault("num_classes", 0)  # timm's classifier would be dead weight
     make = DeepLabV2 if config.architecture == "deeplabv2" else smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture)

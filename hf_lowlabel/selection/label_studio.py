@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import read_json
 from .kinds import CONTROL, kind_of
 from .labels import Labels, Task, class_faults, clean, refuse, uploaded
 
@@ -49,13 +49,10 @@ def read_label_studio(
         UserError: lists every fault.
     """
     path = Path(path)
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} is not JSON: {error}. Give an export of Label Studio (JSON or JSON-MIN)."
-        ) from error
-    if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
+    tasks = read_json(path, "Give an export of Label Studio (JSON or JSON-MIN).")
+    if not isinstance(tasks, list) or not all(
+        isinstance(t, dict) and isinstance(t.get("data", t), dict) for t in tasks
+    ):
         raise UserError(f"{path.name} is no list of tasks. Give an export of Label Studio (JSON or JSON-MIN).")
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())

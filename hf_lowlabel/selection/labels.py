@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ..data.labels import class_order
 from ..errors import UserError
-from ..files import write_text
+from ..fields import check_types
+from ..files import read_json, read_text, write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 FILE_NAMES = ("file_name", "filename", "file", "image", "path")
@@ -52,15 +53,12 @@ class Task:
     @classmethod
     def load(cls, folder: str | Path) -> Task:
         path = Path(folder) / "selection.json"
-        if not path.is_file():
-            raise UserError(
-                f"There is no selection.json in {str(folder)!r}. Give a folder that `hf-lowlabel select` wrote."
-            )
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} cannot be read: {error}. Restore it as `hf-lowlabel select` wrote it.") from error
+        content = read_json(path, "Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
+        if not isinstance(content, dict):
+            raise UserError(f"{path} holds no mapping. Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
+        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        check_types(cls, known, str(path))
+        return cls(**known)
 
     def classes(self, folder: Path) -> list[str]:
         """The classes of classes.txt, which a person may edit; else those of the data."""
@@ -70,12 +68,7 @@ class Task:
 
 def read_classes(path: str | Path) -> list[str]:
     """One class a line, in order, each once."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read as a list of classes: {error}. Give UTF-8 text with one class a line."
-        ) from error
+    lines = read_text(path, "Give a list of classes, UTF-8 text with one a line.").splitlines()
     return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
 
 
@@ -187,14 +180,7 @@ def uploaded(name: str, by_file: dict[str, str]) -> str:
 
 def read_rows(path: Path) -> list[tuple[int, dict]]:
     """(line number, row by column) of a CSV with commas, semicolons or tabs, as spreadsheets write them."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path.name} is not UTF-8 (byte {error.start}). Save it as 'CSV UTF-8'. Nothing was changed."
-        ) from error
+    text = read_text(path, "Give labels.csv, saved as 'CSV UTF-8', or a Label Studio export. Nothing was changed.")
     head = text.split("\n", 1)[0]
     reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
     columns = [clean(c).lower() for c in reader.fieldnames or ()]

@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
 from ..models import LoadReport
-from ..models.quiet import no_progress_bars
+from ..models.opening import open_model
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..models.wrapping import encoder_of_module
@@ -145,7 +145,7 @@ class Segmentation(Task):
         given = config.model
         start = given.init_from if given.init_from and is_model_folder(given.init_from) else None
         if isinstance(given.model, LowLabelForSemanticSegmentation) or start:
-            model = given.model if start is None else LowLabelForSemanticSegmentation.from_pretrained(start)
+            model = given.model if start is None else open_model(LowLabelForSemanticSegmentation, start)
             self._check_classes(self.names_of(model), names, start or "the model")
             model.load_report = LoadReport(
                 start or "a segmenter in memory", matched=list(model.state_dict()), head="kept"
@@ -176,16 +176,7 @@ class Segmentation(Task):
 
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         if isinstance(model, (str, Path)):
-            try:
-                with no_progress_bars():
-                    model = LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
-            except UserError:
-                raise
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved "
-                    "model or a Hub id with model.safetensors."
-                ) from error
+            model = open_model(LowLabelForSemanticSegmentation, model, revision)
         return model.to(best_device(device)).eval()
 
     def save(self, model: nn.Module, folder: Path) -> None:
