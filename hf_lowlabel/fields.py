@@ -107,6 +107,8 @@ def coerce(s: Setting, value: Any) -> Any:
     """
     if value is None and s.optional:
         return None
+    if isinstance(value, str) and not value and s.kind in (str, object):  # such as a variable that is not set
+        raise UserError(f"{s.name} is empty. Give it a value, or leave it out.")
     if s.kind is object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
     if s.kind is list and isinstance(value, (str, list, tuple)):

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,11 +29,11 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the s
 
 
 @contextlib.contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
     """A path beside `path` to write to; what stands there at the end of the block takes the place of `path`.
 
     An error inside the block leaves `path` as it was and nothing beside it. Missing folders are made; what killed
-    processes left in the folder goes; a seal of the folder stays true.
+    processes left in the folder goes; a seal of the folder stays true. flush: also after a power cut it is whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,14 +41,32 @@ def whole(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
         as_neighbours(part)
         with resealed(path):
             os.replace(part, path)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """`whole` for a folder that is not there yet, or empty."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.mkdir()
+    try:
+        yield part
+        with contextlib.suppress(FileNotFoundError):
+            path.rmdir()
+        os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def as_neighbours(path: Path) -> None:
@@ -63,9 +82,10 @@ def sweep(folder: Path) -> None:
         return
     _SWEPT.add(folder)
     for name in os.listdir(folder):
-        if (left := LEFT_OVER.fullmatch(name)) and not _runs(int(left[1])):
+        if (found := LEFT_OVER.fullmatch(name)) and not _runs(int(found[1])):
+            left = folder / name
             with contextlib.suppress(OSError):
-                (folder / name).unlink()
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def _runs(process: int) -> bool:
@@ -101,12 +121,18 @@ def write_table(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
             import pyarrow as pa
             import pyarrow.parquet as pq
 
-            pq.write_table(pa.Table.from_pylist(list(rows)), part)
+            texts = [{k: _text(v) for k, v in row.items()} for row in rows]
+            pq.write_table(pa.Table.from_pylist(texts), part)
             return
         with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writerow({name: inert(name) for name in rows[0]})
             writer.writerows({name: inert(value) for name, value in row.items()} for row in rows)
+
+
+def _text(cell: Any) -> Any:
+    """Text that can be written down: the name of a file may hold bytes that are none."""
+    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
 
 
 def inert(cell: Any) -> Any:

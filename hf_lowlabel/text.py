@@ -27,14 +27,14 @@ def clock(seconds: float) -> str:
 
 def cell(text: Any) -> str:
     """Text that may stand in a Markdown line or table: one line, no markup of its own."""
-    text = " ".join(str(text).split())
+    text = printable(" ".join(str(text).split()))
     text = re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
     return text.replace("<", "&lt;")
 
 
 def code(text: Any) -> str:
     """Text in code quotes."""
-    text = " ".join(str(text).split()).replace("|", "¦")
+    text = printable(" ".join(str(text).split())).replace("|", "¦")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 

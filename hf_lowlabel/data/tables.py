@@ -203,6 +203,11 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
             "login` if it is private."
         ) from error
     except Exception as error:  # no network or a Hub that is down: what the cache holds may do
+        if not cached(name):
+            raise UserError(
+                f"There is no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached "
+                f"({type(error).__name__}). Check the path, or connect."
+            ) from error
         warnings.warn(
             f"the Hub does not answer ({type(error).__name__}: {error}); trying the cache of {name!r}, whose "
             "commit is not known",
@@ -210,6 +215,18 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
         )
         return revision, None
     return info.sha, one_license(info.card_data)
+
+
+def cached(name: str) -> bool:
+    """Whether there may be a copy of a data set of the Hub on this machine."""
+    import datasets
+    from huggingface_hub import constants
+
+    folders = (
+        Path(datasets.config.HF_DATASETS_CACHE, name.replace("/", "___")),
+        Path(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}"),
+    )
+    return any(folder.is_dir() for folder in folders)
 
 
 def card_license(path: Path) -> str | None:

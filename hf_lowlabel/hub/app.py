@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
-from ..files import write_tensors, write_text
+from ..errors import UserError, at_least
+from ..files import whole_folder, write_tensors, write_text
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
@@ -31,6 +31,7 @@ SIDE = 256  # px, long side of a stored picture
 
 def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
     """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
+    at_least("port", port, 1, 65535)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("The demo page needs gradio, which is not installed. Run pip install 'hf_lowlabel[demo]'.")
     folder = tempfile.TemporaryDirectory(prefix="hf-lowlabel-demo-")
@@ -52,7 +53,13 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
     record = check_run(run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already. Give another --export-space.")
-    (output / "model").mkdir(parents=True)
+    with whole_folder(output.resolve()) as part:
+        _write_space(run, record, part, images)
+    return output
+
+
+def _write_space(run: Path, record: RunRecord, output: Path, images: bool) -> None:
+    (output / "model").mkdir()
     task = get_task(record.kind)
     task.export(run, output / "model")
     here = Path(__file__).parent
@@ -66,7 +73,6 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
         add_images(run, record, output)
     write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(task.packages)))
     write_text(output / "README.md", space_card(record, title))
-    return output
 
 
 def check_run(run: Path) -> RunRecord:

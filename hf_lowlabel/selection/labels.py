@@ -19,7 +19,7 @@ from pathlib import Path
 from ..data.labels import class_order
 from ..errors import UserError
 from ..fields import check_types
-from ..files import read_json, read_text, write_text
+from ..files import FORMULA, inert, read_json, read_text, write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 FILE_NAMES = ("file_name", "filename", "file", "image", "path")
@@ -58,6 +58,11 @@ class Task:
             raise UserError(f"{path} holds no mapping. Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
         known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
         check_types(cls, known, str(path))
+        strange = [n for n in known.get("files", ()) if {*"/\\"} & {*n} or n in (".", "..") or not n.isprintable()]
+        if strange:
+            raise UserError(
+                f"{path} names {strange[0]!r}, which is no file of images/. Give a folder as it was written."
+            )
         return cls(**known)
 
     def classes(self, folder: Path) -> list[str]:
@@ -83,6 +88,12 @@ class Labels:
 
 def clean(text: object) -> str:
     return unicodedata.normalize("NFC", str(text or "").strip())
+
+
+def cell(text: object) -> str:
+    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
+    found = clean(text)
+    return found[1:] if found.startswith("'") and found[1:].startswith(FORMULA) else found
 
 
 # ---- labels.csv ------------------------------------------------------------------------------------------------------
@@ -112,7 +123,7 @@ def read_labels(
     ids = set(task.files.values())
     out, faults, seen = Labels(), [], {}
     for line, row in rows:
-        label, skipped = clean(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
+        label, skipped = cell(next((row[c] for c in LABEL_NAMES if row.get(c)), "")), bool(clean(row.get("skipped")))
         known = image_of_row(line, row, label, by_file, ids, out.notes, faults)
         if known is None:
             continue
@@ -145,7 +156,7 @@ def image_of_row(
 
     What is wrong with the row is added to `faults`, what is odd but harmless to `notes`.
     """
-    name, id = clean(row.get("file_name")).replace("\\", "/"), clean(row.get("id"))
+    name, id = cell(row.get("file_name")).replace("\\", "/"), cell(row.get("id"))
     if "annotation_id" in row:  # Label Studio's CSV, whose id is the number of a task
         id = ""
     if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
@@ -239,7 +250,8 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
     """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8."""
     rows = [",".join(COLUMNS)]
     for file, id in task.files.items():
-        rows.append(csv_line([file, id, labels.labels.get(id, ""), "x" if id in labels.skipped else ""]))
+        cells = [file, id, labels.labels.get(id, ""), "x" if id in labels.skipped else ""]
+        rows.append(csv_line([inert(cell) for cell in cells]))
     write_text(path, "\ufeff" + "\n".join(rows) + "\n")
 
 

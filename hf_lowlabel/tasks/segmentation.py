@@ -25,6 +25,7 @@ from ..distributed import best_device, is_main_process
 from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.segmentation import evaluate_segmentation, segment
+from ..files import whole
 from ..models import LoadReport
 from ..models.opening import open_model
 from ..models.segmentation import copy_code, create_segmenter, export_standalone
@@ -275,10 +276,10 @@ class Segmentation(Task):
             row: dict[str, Any] = {"file": str(file)}
             if output is not None:
                 row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
-                for part in ("mask", "overlay"):
-                    (output / row[part]).parent.mkdir(parents=True, exist_ok=True)
-                overlays.save_mask(mask, names, output / row["mask"])
-                Image.fromarray(overlays.overlay(pixels, mask, names)).save(output / row["overlay"])
+                with whole(output / row["mask"], flush=False) as part:
+                    overlays.save_mask(mask, names, part)
+                with whole(output / row["overlay"], flush=False) as part:
+                    Image.fromarray(overlays.overlay(pixels, mask, names)).save(part, "PNG")
             row["confidence"] = round(float(confidence.mean()), 6)
             yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
 
