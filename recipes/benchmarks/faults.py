@@ -27,8 +27,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="OUTPUT.json and OUTPUT.md are written")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))  # the suite that stays is that of the tests
-    for module in ("api.finetuning", "api.pretraining", "prediction", "hub.report_data", "hub.app", "hub.push"):
-        importlib.import_module(f"hf_lowlabel.{module}")  # once, before the processes fork
     sandbox, sweeps = (importlib.import_module(f"tests.faults.{name}") for name in ("sandbox", "sweeps"))
     tried, held, seconds, wrong = Counter(), Counter(), Counter(), []
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.methods import find, methods_for
 
 from .injector import Fault, Outcome, attempt
 
@@ -39,7 +41,7 @@ VERBS = {  # what a case calls it: (the command, what it leaves)
     "report --table": ("report run --table --output out.md", "out.md"),
     "demo-app": ("demo-app run --export-space out", "out"),
     "demo-app masks": ("demo-app seg --export-space out", "out"),
-    "knn": ("finetune --dataset photos --split split.json --model pre --method knn --output-dir out", "out"),
+    "knn": ("finetune --dataset photos --split split.json --model run --method knn --output-dir out", "out"),
     "probe": (
         "finetune --dataset photos --split split.json --model pre --method probe --prior knn/priors.safetensors "
         "--output-dir out",
@@ -61,9 +63,9 @@ READS = {  # file -> the verbs that read it
     "run/checksums.json": ("predict",),
     "seg/config.json": ("evaluate masks", "predict masks", "demo-app masks"),
     "seg/model.safetensors": ("predict masks",),
-    "pre/config.json": ("select", "knn"),
+    "pre/config.json": ("select", "probe"),
     "pre/model.safetensors": ("select",),
-    "pre/run.json": ("knn",),
+    "pre/run.json": ("probe",),
     "split.json": ("knn", "priors"),
     "to_label/selection.json": ("split --from",),
     "to_label/labels.csv": ("split --from",),
@@ -87,15 +89,36 @@ l2_sp: 0.0
 """
 
 
+WARM = (  # imported once, before the processes fork
+    *("api.finetuning", "api.pretraining", "prediction", "hub.report_data", "hub.app", "hub.push", "hub.table"),
+    *(
+        "selection.verbs",
+        "selection.importing",
+        "selection.page",
+        "tasks.multilabel",
+        "tasks.segmentation",
+        "data.tables",
+    ),
+)
+
+
+def warm() -> None:
+    for name in (*(f"hf_lowlabel.{name}" for name in WARM), "datasets", "pyarrow.parquet", "sklearn.linear_model"):
+        importlib.import_module(name)
+    for name in methods_for("finetune"):
+        find(name)
+
+
 def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_label")) -> None:
     """Fill an empty folder: data, a manifest, settings, and of runs and the like the `parts`."""
+    warm()
     pictures(root)
     (root / "settings.yaml").write_text(SETTINGS)
     commands = {
         "split": "split --dataset photos --num-labels 8 --class-balanced --test-fraction 0.25 --output split.json",
         "run": f"finetune {TRAIN} --output-dir run",
         "pre": f"pretrain --dataset photos {NET} --method simclr --output-dir pre",
-        "knn": "finetune --dataset photos --split split.json --model pre --method knn --output-dir knn",
+        "knn": "finetune --dataset photos --split split.json --model run --method knn --output-dir knn",
         "seg": f"finetune {SEGMENT} --output-dir seg",
         "to_label": "select --model pre --dataset photos --budget 4 --output to_label",
     }

@@ -24,7 +24,7 @@ from .sandbox import READS, VERBS, clear, content, remove, run
 
 NEVER_SAME = re.compile(rb'"(seconds|steps_per_second|peak_memory_gib|time)": [\d.]+')  # in what a run leaves
 MORE = ("checkpoint_path", "adapter", "eps")
-TRAINS = ("finetune", "pretrain")
+TRAINS = ("finetune", "pretrain", "knn", "probe")  # a card and a record say when and by what command
 
 
 class Case(NamedTuple):
@@ -104,7 +104,8 @@ def kills(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 12, seed: 
 
 
 def same_model(a: dict[str, bytes], b: dict[str, bytes]) -> bool:
-    return all(a.get(name) == b[name] for name in ("model.safetensors", "config.json", "metrics.json") if name in b)
+    results = ("model.safetensors", "config.json", "metrics.json", "split.json", "priors.safetensors")
+    return all(a.get(name) == b[name] for name in results if name in b)
 
 
 def errors(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 4, seed: int = 0) -> Iterator[Case]:
