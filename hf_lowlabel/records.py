@@ -312,8 +312,8 @@ def public_command(command: str | None) -> str | None:
         words = shlex.split(command)
     except ValueError:  # quotes without end: it was not made here
         return public_text(command)
-    before = [""] + words
-    return shlex.join("TOKEN" if b.endswith("token") else public_word(w) for b, w in zip(before, words, strict=False))
+    shown = ["TOKEN" if b.endswith("token") else public_word(w) for b, w in zip(["", *words], words, strict=False)]
+    return command if shown == words else shlex.join(shown)
 
 
 def public_values(value: Any) -> Any:

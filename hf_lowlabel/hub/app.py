@@ -7,10 +7,12 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
@@ -26,6 +28,7 @@ from .card import summary
 log = logging.getLogger("hf_lowlabel")
 MOST_LABELED = 500  # labeled images that are offered as neighbours
 EXAMPLES = 8
+HERE = ("127.0.0.1", "localhost")
 SIDE = 256  # px, long side of a stored picture
 
 
@@ -40,8 +43,42 @@ def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, s
 
     page, launch = build(space)
     page.folder = folder  # the pictures are read while the page is open; the folder goes with it
+    if not share and "GRADIO_SERVER_NAME" not in os.environ:
+        launch["app_kwargs"] = {"middleware": own_pages()}
     page.launch(server_port=port, share=share, prevent_thread_lock=not wait, **launch)
     return page
+
+
+def own_pages() -> list:
+    """For a page of this machine alone: asked by another name (DNS rebinding) or from another site, it does not
+    answer, and no other page shows it in a frame."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=[*HERE], www_redirect=False), Middleware(OwnPages)]
+
+
+class OwnPages:
+    """ASGI: refuses what another site sends, and forbids frames."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
+        if origin and urlsplit(origin).hostname not in HERE:
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+            return await send({"type": "http.response.body", "body": b""})
+
+        async def framed(message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", b"frame-ancestors 'none'")
+                message = {**message, "headers": [*message["headers"], policy]}
+            await send(message)
+
+        return await self.app(scope, receive, framed)
 
 
 def export_space(run: str | Path, output: str | Path, *, images: bool = True) -> Path:

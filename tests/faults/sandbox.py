@@ -37,7 +37,7 @@ VERBS = {  # what a case calls it: (the command, what it leaves)
     "predict parquet": ("predict photos --model run --output out.parquet", "out.parquet"),
     "predict masks": ("predict masked/images --model seg --output out", "out"),
     "report": ("report run --output out.html", "out.html"),
-    "report --quick": ("report run pre --quick --output out.html", "out.html"),
+    "report --quick": ("report run --quick --output out.html", "out.html"),
     "report --table": ("report run --table --output out.md", "out.md"),
     "demo-app": ("demo-app run --export-space out", "out"),
     "demo-app masks": ("demo-app seg --export-space out", "out"),
