@@ -235,7 +235,7 @@ class TrainingArguments:
         0, "decides the labels drawn, initial weights, order of images and every view", min=0, max=2**32 - 1
     )
     output_dir: str | None = setting(None, "run folder: model, card, metrics, log and checkpoints", **HERE)
-    resume: bool = setting(False, "go on from the newest whole checkpoint in output_dir", trains=True, **HERE)
+    resume: bool = setting(False, "go on from the newest whole checkpoint in output_dir", **HERE)
     save_steps: int | None = setting(
         None, "steps between checkpoints; None: ten, at least 100 steps apart", unit="steps", min=1, may_change=True
     )

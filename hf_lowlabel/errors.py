@@ -18,6 +18,13 @@ class Diverged(UserError):
     """The loss was not finite for too many steps in a row."""
 
 
+def at_least(name: str, value: int | None, least: int, most: int | None = None) -> None:
+    """Raises UserError where a number that is given is below `least` or above `most`."""
+    if value is not None and (value < least or most is not None and value > most):
+        range_ = f"{least} or more" if most is None else f"{least} to {most}"
+        raise UserError(f"{name} is {value}. Give {range_}.")
+
+
 def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] = UserError) -> UserError:
     """The error for a name that is not one of `known`; offers the nearest ones first."""
     names = sorted({str(k) for k in known})

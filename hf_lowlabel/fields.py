@@ -107,6 +107,8 @@ def coerce(s: Setting, value: Any) -> Any:
     """
     if value is None and s.optional:
         return None
+    if isinstance(value, str) and not value and s.kind in (str, object):  # such as a variable that is not set
+        raise UserError(f"{s.name} is empty. Give it a value, or leave it out.")
     if s.kind is object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
     if s.kind is list and isinstance(value, (str, list, tuple)):
@@ -179,3 +181,65 @@ def _asked(bounds: dict[str, float]) -> str:
     if bounds == {"at least": 0, "at most": 1}:
         return "a share from 0 to 1"
     return " and ".join(f"{word} {limit}" for word, limit in bounds.items())
+
+
+# ---- values that come from a file -----------------------------------------------------------------------------------
+
+
+def check_types(cls: type, values: Mapping[str, Any], where: str) -> None:
+    """What a file holds for the fields of a dataclass is of their types: text, numbers, and lists and mappings of them.
+
+    Raises:
+        UserError: a value of another type, or a field without a default that is not there.
+    """
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        if f.name not in values:
+            if f.default is f.default_factory is dataclasses.MISSING:
+                raise UserError(f"{f.name!r} is missing in {where}. Copy the file again, or make it anew.")
+        elif not _is(hints[f.name], values[f.name]):
+            raise UserError(
+                f"{f.name!r} in {where} is {_short(values[f.name])}. It must be {_wanted(hints[f.name])}: copy the "
+                "file again, or make it anew."
+            )
+
+
+def _is(hint: Any, value: Any) -> bool:
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(kind, value) for kind in inside)
+    if origin is list:
+        return isinstance(value, list) and all(_is(inside[0], entry) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(inside[1], entry) for entry in value.values())
+    if hint is type(None) or dataclasses.is_dataclass(hint):
+        return value is None if hint is type(None) else isinstance(value, dict)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    if isinstance(value, str):
+        return issubclass(hint, str) and is_text(value)
+    if hint is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def is_text(value: str) -> bool:
+    """Whether text can be written down: JSON may hold halves of characters."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _wanted(hint: Any) -> str:
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("nothing" if kind is type(None) else _wanted(kind) for kind in inside)
+    words = "a mapping" if dataclasses.is_dataclass(hint) or hint is dict else _NOUNS.get(origin or hint, str(hint))
+    return words + _SEVERAL.get(inside[-1], "") if origin in (list, dict) else words
+
+
+_SEVERAL = {str: " of text", int: " of whole numbers", float: " of numbers"}

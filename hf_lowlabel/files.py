@@ -1,33 +1,101 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then moved there by one
-rename."""
+"""Files that are whole or not there, and how they are read.
+
+Written beside their place, flushed to the disk, then moved there by one rename. Read only where they are regular files;
+whatever is wrong with one is a sentence. A folder may be sealed: `checksums.json` holds the sha256 of its files, and
+one that has changed since is not read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
+SEAL = "checksums.json"
+COPY = "Copy it again, or give another."
+LEFT_OVER = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
+_SWEPT: set[Path] = set()
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+
 
 @contextlib.contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
     """A path beside `path` to write to; what stands there at the end of the block takes the place of `path`.
 
-    An error inside the block leaves `path` as it was and nothing beside it. Missing folders are made.
+    An error inside the block leaves `path` as it was and nothing beside it. Missing folders are made; what killed
+    processes left in the folder goes; a seal of the folder stays true. flush: also after a power cut it is whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        if flush:
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
+        as_neighbours(part)
+        with resealed(path):
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """`whole` for a folder that is not there yet, or empty."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.mkdir()
+    try:
+        yield part
+        with contextlib.suppress(FileNotFoundError):
+            path.rmdir()
+        os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def as_neighbours(path: Path) -> None:
+    """The mode of a file that `open` makes; some writers leave theirs to the owner alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left of `whole` in a folder; each folder is looked at once."""
+    if (folder := folder.resolve()) in _SWEPT:
+        return
+    _SWEPT.add(folder)
+    for name in os.listdir(folder):
+        if (found := LEFT_OVER.fullmatch(name)) and not _runs(int(found[1])):
+            left = folder / name
+            with contextlib.suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -36,8 +104,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Text in UTF-8, whatever the locale; line ends as they are."""
-    write_bytes(path, text.encode("utf-8"))
+    """Text in UTF-8, whatever the locale; line ends as they are. What is no text, a lone surrogate, becomes "?"."""
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -53,14 +121,149 @@ def write_table(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
             import pyarrow as pa
             import pyarrow.parquet as pq
 
-            pq.write_table(pa.Table.from_pylist(list(rows)), part)
+            texts = [{k: _text(v) for k, v in row.items()} for row in rows]
+            pq.write_table(pa.Table.from_pylist(texts), part)
             return
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+            writer.writerow({name: inert(name) for name in rows[0]})
+            writer.writerows({name: inert(value) for name, value in row.items()} for row in rows)
+
+
+def _text(cell: Any) -> Any:
+    """Text that can be written down: the name of a file may hold bytes that are none."""
+    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
+
+
+def inert(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that looks like one begins with an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """numpy arrays as safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with whole(path) as part:
+        try:
+            save_file(dict(tensors), part, metadata=metadata)
+        except SafetensorError as error:  # of a full disk too
+            raise UserError(f"{path} cannot be written: {error}. Free some space, or use another folder.") from error
 
 
 def is_left_over(name: str) -> bool:
     """Whether a file of this name is what a killed process left of `whole`."""
     return name.startswith(".") and name.endswith(".part")
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: str | Path, advice: str = COPY) -> bytes:
+    """All of a regular file.
+
+    Args:
+        path: the file.
+        advice: what to do where it cannot be read, a sentence.
+
+    Raises:
+        UserError: it is not there, no regular file (a folder, a FIFO, a device), cannot be read, or has changed since
+            its folder was sealed.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError(f"{path} is no regular file. {advice}")
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"There is no {path}. {advice}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. {advice}") from error
+    verify(path, content)
+    return content
+
+
+def read_text(path: str | Path, advice: str = COPY) -> str:
+    """UTF-8, with a mark in front or without; see `read_bytes`."""
+    try:
+        return read_bytes(path, advice).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}). {advice}") from error
+
+
+def read_json(path: str | Path, advice: str = COPY) -> Any:
+    """What a JSON file holds; see `read_bytes`."""
+    return parse_json(read_text(path, advice), str(path), advice)
+
+
+def parse_json(text: str, name: str, advice: str = COPY) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{name} is nested too deeply to be read. {advice}") from None
+    except ValueError as error:
+        raise UserError(f"{name} is not JSON ({error}). {advice}") from error
+
+
+# ---- checksums ------------------------------------------------------------------------------------------------------
+
+
+def seal(folder: str | Path, names: Iterable[str]) -> None:
+    """Write down the sha256 of these files of a folder, those that are there."""
+    folder = Path(folder)
+    write_json(folder / SEAL, {name: sha256(folder / name) for name in sorted(names) if (folder / name).is_file()})
+
+
+def unseal(folder: str | Path) -> None:
+    """Before files of the folder change."""
+    Path(folder, SEAL).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def resealed(path: Path) -> Iterator[None]:
+    """Around the change of one file of a folder that may be sealed; killed inside, the file has no checksum."""
+    known = sealed(path.parent) if path.name != SEAL else {}
+    if path.name not in known:
+        yield
+        return
+    others = {name: value for name, value in known.items() if name != path.name}
+    write_json(path.parent / SEAL, others)
+    yield
+    write_json(path.parent / SEAL, {**others, path.name: sha256(path)})
+
+
+def sealed(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of the files of a sealed folder; {} where it is not."""
+    try:
+        if not stat.S_ISREG(os.stat(folder / SEAL).st_mode):
+            return {}
+        known = json.loads((folder / SEAL).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        raise UserError(f"{folder / SEAL} is damaged. Copy the folder again, or remove that file.")
+    return known
+
+
+def verify(path: str | Path, content: bytes | None = None) -> None:
+    """Raises UserError where a file has changed since its folder was sealed; `content`: where it is read already."""
+    path = Path(path)
+    expected = sealed(path.parent).get(path.name)
+    if expected is None:
+        return
+    if (sha256(path) if content is None else hashlib.sha256(content).hexdigest()) != expected:
+        raise UserError(
+            f"{path} has changed since it was written ({SEAL}). Copy it again; where you have changed it yourself, "
+            f"remove its line in {SEAL}."
+        )
+
+
+def sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 from typing import TYPE_CHECKING, ClassVar
 
@@ -153,7 +154,8 @@ def check_arguments(name: str, arguments: dict, known: dict[str, object]) -> Non
     for key, value in arguments.items():
         if key not in offered:
             raise unknown(f"hyperparameter of {name}", key, offered)
-        if isinstance(known[key], (int, float)) and not isinstance(value, (int, float)):
+        number = isinstance(value, (int, float)) and math.isfinite(value)
+        if isinstance(known[key], (int, float)) and not number:
             raise UserError(f"{key} of {name} is {value!r}. Use a number such as {known[key]!r}.")
 
 
@@ -184,9 +186,17 @@ def build_objective(
     check_arguments(name_of(cls), arguments, {**rules, **own})
     facts = {"num_classes": num_classes, "num_images": num_images, "num_labeled": num_labeled, "priors": priors}
     given = {**facts, **arguments}
-    if cls.rule_class is not None:
-        given["rule"] = cls.rule_class(**{k: v for k, v in given.items() if k in rules})
-    return cls(network, **{k: v for k, v in given.items() if k in own})
+    try:
+        if cls.rule_class is not None:
+            given["rule"] = cls.rule_class(**{k: v for k, v in given.items() if k in rules})
+        return cls(network, **{k: v for k, v in given.items() if k in own})
+    except (RuntimeError, ArithmeticError, MemoryError) as error:  # torch's, of sizes below zero or beyond memory
+        if not arguments:
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{name_of(cls)} cannot be built with {arguments} ({said}). Give other hyperparameters."
+        ) from error
 
 
 def _keywords(cls: type | None) -> dict[str, object]:

@@ -13,10 +13,11 @@ from tqdm.auto import tqdm
 from .arguments import DataArguments
 from .data.dataset import write_left_out
 from .data.folders import CONVERT, walk
+from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb, open_image
 from .data.pages import opened_pages
 from .distributed import interactive
-from .errors import UserError
+from .errors import UserError, at_least
 from .files import write_json, write_table
 from .models.checkpoint_resolver import model_config
 from .tasks import get_task, of_model
@@ -97,6 +98,7 @@ def evaluate(
     Raises:
         UserError: no such model or data, other classes, nothing to evaluate on, or another task than expected.
     """
+    at_least("window", window, 1)
     kind = task_of(model, task)
     network = kind.load(model, device=device)
     names = kind.names_of(network)
@@ -125,11 +127,12 @@ def evaluate(
     refuse_foreign(data, kind)
     own = Path(model, "split.json") if isinstance(model, (str, Path)) else None
     images, indices = test_images(kind, data, names, split, own)
-    held = kind.held(network, data, images, indices, names, "test")
     folder = None if output is None else Path(output)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    metrics = kind.evaluate(network, held, names, window=window, folder=folder)
+    with workers_are_there():
+        held = kind.held(network, data, images, indices, names, "test")
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        metrics = kind.evaluate(network, held, names, window=window, folder=folder)
     if folder is not None:
         write_left_out(images, folder / "left_out.csv")
     if folder is not None:
@@ -189,6 +192,8 @@ def predict(
     Raises:
         UserError: nothing can be read, the output is there already, or the model is of another task.
     """
+    at_least("batch_size", batch_size, 1)
+    at_least("window", window, 1)
     kind = task_of(model, task, revision)
     place = kind.check_output(output)
     if place is not None and place.exists() and not overwrite:
@@ -262,16 +267,17 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:
     """A .png of its own below an output folder for each file: its path inside the folder it was found in."""
-    roots = [Path(os.path.expanduser(p)) for p in ([images] if isinstance(images, (str, Path)) else images)]
-    taken: set[str] = set()
+    given = [Path(os.path.expanduser(p)) for p in ([images] if isinstance(images, (str, Path)) else images)]
+    roots = [path for path in given if path.is_dir()]
+    taken: dict[str, int] = {}  # name -> the number that its next double gets
     out: list[str] = []
     for file in files:
-        root = next((r for r in roots if r.is_dir() and file.is_relative_to(r)), file.parent)
-        name, k = file.relative_to(root).with_suffix(".png"), 1
-        candidate = name
+        root = next((r for r in roots if file.is_relative_to(r)), file.parent)
+        name = candidate = file.relative_to(root).with_suffix(".png")
         while candidate.as_posix() in taken:
-            k += 1
+            k = taken[name.as_posix()]
+            taken[name.as_posix()] = k + 1
             candidate = name.with_stem(f"{name.stem}-{k}")
-        taken.add(candidate.as_posix())
+        taken[candidate.as_posix()] = 2
         out.append(candidate.as_posix())
     return out

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, unknown
-from .files import write_text
+from .fields import check_types
+from .files import read_json, write_text
 from .text import percent
 
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
@@ -131,7 +132,7 @@ class RunRecord:
     saved_model: bool = True  # False for a method that answers for its own images and leaves no network
 
     def to_json(self, path: str | Path) -> Path:
-        """run.json, whole or not at all; paths are shortened, access tokens left out."""
+        """run.json, whole or not at all; of paths stands the last part, access tokens are left out."""
         values, path = asdict(self.public()), Path(path)
         for metrics in (values["metrics"], *(row["metrics"] for row in values["comparisons"])):
             for name in HEAVY:
@@ -141,12 +142,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, path: str | Path) -> RunRecord:
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"There is no {path}. Give a run folder, which has a run.json.") from None
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}). Give the run.json of a run folder.") from error
+        values = read_json(path, "Give a run folder, which has a run.json.")
         facts = _known(cls, values, path)
         facts["lineage"] = [Stage(**_known(Stage, v, path)) for v in facts.get("lineage") or ()]
         facts["comparisons"] = [Row(**_known(Row, v, path)) for v in facts.get("comparisons") or ()]
@@ -158,9 +154,12 @@ class RunRecord:
     def public(self) -> RunRecord:
         """A copy without this machine's paths and without access tokens."""
         data = self.data and replace(
-            self.data, name=public_text(self.data.name), unlabeled_from=public_text(self.data.unlabeled_from)
+            self.data,
+            name=public_values(self.data.name),
+            unlabeled_from=public_values(self.data.unlabeled_from),
+            test=public_text(self.data.test),
         )
-        lineage = [replace(s, name=public_text(s.name), dataset=public_text(s.dataset)) for s in self.lineage]
+        lineage = [replace(s, name=public_values(s.name), dataset=public_values(s.dataset)) for s in self.lineage]
         settings = {k: v for k, v in public_values(self.hyperparameters).items() if not k.endswith("token")}
         rows = [replace(row, name=public_text(row.name)) for row in self.comparisons]
         return replace(
@@ -169,7 +168,8 @@ class RunRecord:
             lineage=lineage,
             comparisons=rows,
             hyperparameters=settings,
-            command=public_text(self.command),
+            command=public_command(self.command),
+            advice=[public_text(line) for line in self.advice],
         )
 
 
@@ -182,6 +182,7 @@ def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
     for key in values:
         if key not in {f.name for f in fields(cls)}:
             raise unknown(f"field of {cls.__name__} in {path}", key, [f.name for f in fields(cls)])
+    check_types(cls, values, str(path))
     return dict(values)
 
 
@@ -244,31 +245,75 @@ def collect_command(argv: Sequence[str] | None = None, environ: Mapping[str, str
     elif start.endswith(".py"):
         program = [start]
     else:
-        return public_text(shlex.join([Path(start).name, *argv[1:]]))
+        return public_command(shlex.join([Path(start).name, *argv[1:]]))
     launcher = ["torchrun", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
-    return public_text(shlex.join([*launcher, *program, *argv[1:]]))
+    return public_command(shlex.join([*launcher, *program, *argv[1:]]))
 
 
 # ---- what must not leave this machine -------------------------------------------------------------------------------
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=[-_]token[= ])[^\s-]\S*", re.IGNORECASE)
-ABSOLUTE = re.compile(r"(?:(?<=file://)|(?<![\w.~/\\-]))/(?!/)[^\s'\",;:=()]*[^\s'\",;:=().]|\b[A-Za-z]:\\[^\s'\"]+")
+USER = re.compile(r"(?<=://)[^/\s@]+@")  # user:password in an address
+QUERY = re.compile(
+    r"([?&;](?:[\w-]*(?:token|key|secret|password|signature|sig|credential)[\w-]*)=)[^&\s'\"#]+", re.IGNORECASE
+)
+HUB = re.compile(r"(?:hub:|hf[_-]hub:)\S+|[\w.-]+/[\w.-]+(?:@[\w./-]+)?")  # org/name
+START = r"(?:(?<=file://)|(?<![\w.~/\\:-]))(?:[A-Za-z]:[\\/]|\\\\|~[\w.-]*/|(?:\.\.?[\\/])+|//?(?=[^\s/]))"
+PATH = re.compile(  # quoted, with spaces; or up to a space, and past it where what follows goes on as a path
+    rf"""(?<=')(?:{START}|(?=[^'\n]*[\\/]\S))(?!\w+://)[^'\n]+(?=')|(?<=")(?:{START})[^"\n]+(?=")|"""
+    rf"""{START}[^\s'",;=()]*(?:[ ](?![-./~'"]|\w+:)[^\s'",;=()]*[\\/][^\s'",;=()]*)*"""
+)
 
 
 def public_text(text: str | None) -> str | None:
-    """`text` with paths below the working folder made relative, home as ~, others cut to their last part."""
+    """`text` without what is this machine's: of each path the last part alone, no token, no password in an address."""
     if text is None:
         return None
-    here, home = str(Path.cwd()), str(Path.home())
+    return public_address(
+        PATH.sub(lambda match: re.sub(r".*[^.,:;](?=[.,:;]*$)", lambda path: _last(path[0]), match[0]), text)
+    )
 
-    def shorten(match: re.Match) -> str:
-        path = match[0].rstrip("/") or "/"
-        for folder, short in ((here, "."), (home, "~")):
-            if len(folder) > 1 and (path == folder or path.startswith(folder + os.sep)):
-                return os.path.normpath(short + path[len(folder) :])
-        return "path/to/" + re.split(r"[/\\]", path)[-1]
 
-    return TOKEN.sub("TOKEN", ABSOLUTE.sub(shorten, text))
+def public_address(text: str) -> str:
+    return TOKEN.sub("TOKEN", QUERY.sub(r"\1TOKEN", USER.sub("", text)))
+
+
+def public_word(word: str) -> str:
+    """One word of a command, or a setting, which may be a path as a whole, spaces and all; also behind "NAME="."""
+    name, equals, value = word.partition("=")
+    if equals and re.fullmatch(r"-{0,2}[\w-]+", name):
+        return name + equals + ("TOKEN" if name.endswith("token") else public_word(value))
+    return _last(word) if _is_path(word) else public_address(word)
+
+
+def _is_path(word: str) -> bool:
+    if word.startswith("file://"):
+        return True
+    if re.match(r"\w+://", word) or not re.search(r"[\\/]", word) or len(word) > 4096 or "\n" in word:
+        return False
+    if HUB.fullmatch(word) and not word.startswith("."):
+        return word.partition(":")[0] not in ("hub", "hf_hub", "hf-hub") and os.path.exists(word)
+    return not re.search(r"[\[\]{}()]", word) or os.path.isabs(word)
+
+
+def _last(path: str) -> str:
+    """ "photos" of "photos/" and "path/to/photos" of any that stands in folders."""
+    parts = [part for part in re.split(r"[\\/]+", path.removeprefix("file://")) if part not in ("", ".", "..", "~")]
+    if not parts:
+        return "path/to"
+    return parts[0] if re.fullmatch(r"(\./)?[^\\/]+[\\/]?", path) else f"path/to/{parts[-1]}"
+
+
+def public_command(command: str | None) -> str | None:
+    """A command as a reader can type it: its words one by one."""
+    if command is None:
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes without end: it was not made here
+        return public_text(command)
+    shown = ["TOKEN" if b.endswith("token") else public_word(w) for b, w in zip(["", *words], words, strict=False)]
+    return command if shown == words else shlex.join(shown)
 
 
 def public_values(value: Any) -> Any:
@@ -276,4 +321,4 @@ def public_values(value: Any) -> Any:
         return {k: public_values(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [public_values(v) for v in value]
-    return public_text(str(value)) if isinstance(value, (str, Path)) else value
+    return public_word(str(value)) if isinstance(value, (str, Path)) else value

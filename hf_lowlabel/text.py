@@ -27,15 +27,25 @@ def clock(seconds: float) -> str:
 
 def cell(text: Any) -> str:
     """Text that may stand in a Markdown line or table: one line, no markup of its own."""
-    text = " ".join(str(text).split())
+    text = printable(" ".join(str(text).split()))
     text = re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
     return text.replace("<", "&lt;")
 
 
 def code(text: Any) -> str:
     """Text in code quotes."""
-    text = " ".join(str(text).split()).replace("|", "¦")
+    text = printable(" ".join(str(text).split())).replace("|", "¦")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: names may hold characters that move its cursor or are none; they are written as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: Any = "", **where: Any) -> None:
+    """`print` of what may hold names of files and classes."""
+    print(printable(str(text)), **where)
 
 
 def in_memory(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .files import read_text
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -16,16 +17,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     import yaml
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no configuration file at {path}. Give the path of a YAML file.")
+    text = read_text(path, "Give the path of a YAML file in UTF-8.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+        values = yaml.safe_load(text)
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply to be read. Write one 'name: value' a line.") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:  # a date such as 2024-13-45 is a ValueError
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):

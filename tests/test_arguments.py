@@ -186,7 +186,7 @@ def test_tables_name_real_settings():
     "values, words",
     [
         (dict(dataset=None), "No data is given"),
-        (dict(dataset=""), "No data is given"),
+        (dict(dataset=""), "dataset is empty. Give it a value, or leave it out"),
         (dict(split="s.json", validation=3, test_fraction=0.1), "validation and test_fraction cannot be given beside"),
         (dict(lora_rank=2, adapter_width=8), "cannot be given together"),
         (dict(lora_rank=2, freeze=1), "freeze cannot be given with lora_rank"),
@@ -240,4 +240,4 @@ def test_yaml(tmp_path):
     assert config.views.flip is False and config.training.epochs is None
     (tmp_path / "empty.yaml").write_text("")
     assert read_yaml(tmp_path / "empty.yaml") == {}
-    assert "no configuration file" in refused(read_yaml, tmp_path)
+    assert "is no regular file. Give the path of a YAML file" in refused(read_yaml, tmp_path)

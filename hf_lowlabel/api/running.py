@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ..arguments import Config, known_settings
+from ..data.image_cache import workers_are_there
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..foreign_names import no_such_setting
@@ -70,7 +71,8 @@ def run_folder(config: Config) -> Iterator[Path]:
         return
     folder = claim(args.output_dir or default_folder(config), args.resume)
     try:
-        yield folder
+        with workers_are_there():
+            yield folder
     except UserError:
         if not args.resume and is_main_process():
             forget(folder)

@@ -11,6 +11,7 @@ import sys
 import warnings
 
 from ..errors import UserError, unknown
+from ..text import say
 
 # verb -> the file of this folder that has a function of its name, and what it does
 VERBS = {
@@ -34,6 +35,7 @@ VERBS = {
     "env": ("info", "versions and hardware, for a bug report"),
 }
 
+_OTHER = "Check that the path is right and the disk is well, or use another folder."
 _ADVICE = {  # what a disk refuses -> what helps
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or write to another folder."),
     errno.EROFS: "Write to another folder.",
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         file = importlib.import_module(f".{VERBS[argv[0]][0]}", __name__)
         return getattr(file, argv[0].replace("-", "_"))(argv[1:]) or 0
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        say(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -77,9 +79,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     except OSError as e:
-        if e.errno not in _ADVICE:
+        if e.errno is None:  # not of a disk
             raise
-        print(f"error: {e.strerror}{f': {e.filename}' if e.filename else ''}. {_ADVICE[e.errno]}", file=sys.stderr)
+        where = f": {e.filename}" if e.filename else ""
+        say(f"error: {e.strerror}{where}. {_ADVICE.get(e.errno, _OTHER)}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = formatted

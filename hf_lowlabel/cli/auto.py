@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..text import say
 from .select import SOURCE, data_flags, data_source, max_bad_flag
 
 
@@ -19,21 +20,21 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page:
             raise
-        print(error)
+        say(error)
         return _select(args, data)
     from ..api.summary import summarise
     from ..tasks import get_task
 
-    print()
+    say()
     for row in best.run.recorder.ladder:
         value = "    –" if row["by_labels"] is None else f"{100 * row['by_labels']:5.1f}"
-        print(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
+        say(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
     title = get_task(args.task).score.title
-    print(f"(* kept; {title} on labels left out in turn)\n\n{best.advice}\n")
+    say(f"(* kept; {title} on labels left out in turn)\n\n{best.advice}\n")
     summarise(best.run)
-    print(f"look at {best.folder / 'advice.html'}")
+    say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None:
-        print(f"next: hf-lowlabel label {best.to_label}, then hf-lowlabel auto --labels {best.to_label} ...")
+        say(f"next: hf-lowlabel label {best.to_label}, then hf-lowlabel auto --labels {best.to_label} ...")
     return 0
 
 
@@ -56,7 +57,7 @@ def _select(args: argparse.Namespace, data) -> int:
         device=args.device,
         max_bad=args.max_bad,
     )
-    print(f"Label them on the page that opens, then: hf-lowlabel auto --labels {folder} --output-dir ... ", flush=True)
+    say(f"Label them on the page that opens, then: hf-lowlabel auto --labels {folder} --output-dir ... ", flush=True)
     label(folder, open_browser=not args.no_browser)
     return 0
 

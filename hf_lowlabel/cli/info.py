@@ -6,6 +6,7 @@ import argparse
 
 from ..errors import UserError, unknown
 from ..methods import METHODS, find, hyperparameters, methods_for
+from ..text import say
 
 
 def demo(argv: list[str]) -> int:
@@ -55,18 +56,18 @@ def methods(argv: list[str]) -> int:
 
     if args.name is None:
         for verb in ("pretrain", "finetune"):
-            print(f"{verb}:")
+            say(f"{verb}:")
             for name in methods_for(verb):
                 m = find(name)
                 able = [task for task in TASKS if verb == "finetune" and name in get_task(task).methods(verb)]
                 tasks = f"  [{', '.join(able)}]" if able else ""
-                print(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
+                say(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
         return 0
     if args.name not in METHODS:
         raise unknown("method", args.name, METHODS)
     m = find(args.name)
-    print(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
-    print(
+    say(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
+    say(
         f"verb: {m.verb}   tasks: {', '.join(m.tasks)}   needs: {m.needs}"
         + (f"   --prior: {m.prior} be given" if m.prior else "")
     )
@@ -75,7 +76,7 @@ def methods(argv: list[str]) -> int:
         "defaults": m.defaults,
         **{f"preset {k}": v for k, v in m.presets.items()},
     }.items():
-        print(f"{title}: " + (", ".join(f"{k}={v}" for k, v in values.items()) or "none"))
+        say(f"{title}: " + (", ".join(f"{k}={v}" for k, v in values.items()) or "none"))
     return 0
 
 
@@ -86,5 +87,5 @@ def env(argv: list[str]) -> int:
     from ..records import collect_hardware, collect_versions
 
     for name, value in {**collect_versions(), **collect_hardware()}.items():
-        print(f"{name:20} {value}")
+        say(f"{name:20} {value}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..arguments import DataArguments
 from ..errors import UserError
+from ..text import say
 
 
 def split(argv: list[str]) -> int:
@@ -43,12 +44,12 @@ def split(argv: list[str]) -> int:
             split = drawn_from(split, source, args.num_labels, seed=args.seed, **how)
         source = replace(source, left_out=found.left_out) if source is not None else None
         for note in found.notes:
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}", file=sys.stderr)
         of = f", {len(found.skipped)} skipped"
     split.save(args.output)
     if source is not None:
         write_left_out(source, Path(args.output).with_suffix(".left_out.csv"))
-    print(
+    say(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
         f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
     )
@@ -136,16 +137,16 @@ def select(argv: list[str]) -> int:
     done = select(dataset=data_source(args), **vars(args))
     facts = done.report
     if facts.get("copies"):
-        print(
+        say(
             f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of "
             f"{facts['copies_shown'][0][1]}"
         )
     for id, others in list(facts.get("near_copies", {}).items())[:5]:
-        print(f"chosen {id} is all but the same as {', '.join(others[:3])}")
+        say(f"chosen {id} is all but the same as {', '.join(others[:3])}")
     if "classes_covered" in facts:
-        print(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
+        say(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
     if facts:
-        print(
+        say(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
             if kind_of(args.task).on_page
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
@@ -221,9 +222,9 @@ def priors(argv: list[str]) -> int:
     from ..selection.prior_labels import manifest_beside, priors
 
     scores = priors(dataset=data_source(args), **vars(args))
-    print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
+    say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
     split = args.split or manifest_beside(args.output)
-    print(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {split}")
+    say(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {split}")
     return 0
 
 

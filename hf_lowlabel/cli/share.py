@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import UserError
+from ..text import say
 
 
 def push(argv: list[str]) -> int:
@@ -56,7 +57,7 @@ def push(argv: list[str]) -> int:
         from ..hub.push import push
 
         done = push(args.run, args.repo_id, **common)
-    print(done.pull_request or done.url)
+    say(done.pull_request or done.url)
     return 0
 
 
@@ -85,12 +86,12 @@ def report(argv: list[str]) -> int:
 
         text = methods_table(args.runs)
         write_text(Path(args.output or "table.md"), text)
-        print(text)
+        say(text)
         return 0
     from ..hub import report as reports
 
     path = reports.report(args.runs, args.output or "report.html", compute=not args.quick)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
@@ -117,7 +118,7 @@ def demo_app(argv: list[str]) -> int:
         demo_app(args.run, port=args.port, images=not args.no_images, share=args.share)
         return 0
     folder = export_space(args.run, args.export_space, images=not args.no_images)
-    print(
+    say(
         f"wrote {folder}; try it with `python {folder}/app.py`, publish it with "
         f"`hf upload ORG/NAME {folder} . --repo-type space`"
     )

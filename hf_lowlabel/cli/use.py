@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..text import say
 from .select import data_flags, mask_flags, max_bad_flag
 
 
@@ -33,9 +34,9 @@ def evaluate(argv: list[str]) -> int:
     for name in ("images", *(metric.key for metric in task.metrics)):
         if name in metrics:
             value = metrics[name]
-            print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+            say(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
     for line in task.console(metrics):
-        print(line)
+        say(line)
     return 0
 
 
@@ -67,9 +68,9 @@ def predict(argv: list[str]) -> int:
     place = task_of(args.model, args.task, args.revision).check_output(args.output)
     rows, skipped = predict(**vars(args))
     unread = f", {len(skipped)} unreadable images skipped" if skipped else ""
-    print(f"wrote {len(rows)} predictions to {place}{unread}")
+    say(f"wrote {len(rows)} predictions to {place}{unread}")
     for name, reason in skipped[:20]:
-        print(f"  skipped {name}: {reason}", file=sys.stderr)
+        say(f"  skipped {name}: {reason}", file=sys.stderr)
     return 0
 
 

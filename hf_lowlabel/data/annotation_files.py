@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
+from ..files import read_text
 from .images import open_image
 from .outlines import box, ellipse, filled, of_coco_runs, of_studio_runs, outline, runs_of, turned
 
@@ -96,7 +97,7 @@ def read_annotations(file: Path) -> Annotations | None:
     try:
         if file.suffix.lower() == ".xml":
             return cvat(file)
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(file))
         if isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" in content:
             return coco(file, content) if content.get("categories") else None
         if isinstance(content, dict) and isinstance(content.get("shapes"), list):
@@ -177,7 +178,7 @@ def labelme(file: Path, content: dict) -> Annotations:
 def yolo(file: Path, image: str, names: list[str]) -> Annotations:
     """A line is the number of the class and x, y of the outline as shares of the sides."""
     out = Annotations(file, {image: Objects()}, list(names), small_last=True)
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
         if not words:
             continue

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..files import read_text
 from .annotation_files import Annotations, Objects, read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
@@ -154,7 +155,7 @@ def yolo_names(path: Path) -> list[str]:
     import yaml
 
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        content = yaml.safe_load(read_text(file))
         found = content.get("names") if isinstance(content, dict) else None
         if isinstance(found, dict):
             found = [found[k] for k in sorted(found)]
@@ -162,7 +163,7 @@ def yolo_names(path: Path) -> list[str]:
             return [str(name) for name in found]
     for file in (path / "classes.txt", path / "obj.names", path / "labels" / "classes.txt"):
         if file.is_file():
-            return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     return []
 
 

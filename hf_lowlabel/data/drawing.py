@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, at_least
 from .dataset import ImageDataset
 from .permutation import epoch_permutation
 from .splits import Split, manifest
@@ -50,6 +50,7 @@ def make_split(
         raise UserError(
             f"make_split takes an ImageDataset, not a {type(source).__name__}: make_split(load_source(...), ...)."
         )
+    at_least("seed", seed, 0, 2**32 - 1)
     has_target = np.flatnonzero(source.has_target)
     one_class = source.masks is None and source.labels.ndim == 1
     check_counts(source, num_labels, validation, test_fraction, has_target)

@@ -12,6 +12,7 @@ them, with masks as a fourth channel where asked; `sizes` says how much of the f
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -82,13 +83,37 @@ class ResidentCache:
         return map(self.take, index_batches)
 
 
-def as_is(batch):
-    return batch
+class Batch:
+    """What a worker hands over, through a pipe: a container may have next to no shared memory (/dev/shm).
+
+    images: uint8 [n, C, H, W]. bad: [(id, reason)].
+    """
+
+    def __init__(self, decoded: tuple[Tensor, list[tuple[str, str]]]):
+        self.images, self.bad = decoded[0].numpy(), decoded[1]
+
+    def pin_memory(self) -> Batch:
+        self.images = torch.from_numpy(self.images).pin_memory()
+        return self
 
 
 def own_group(worker: int) -> None:
     """A signal to the trainer's process group does not reach its workers: it saves first, and then ends them."""
     os.setpgrp()
+
+
+@contextlib.contextmanager
+def workers_are_there() -> Iterator[None]:
+    """torch raises in the middle of whatever is done when a worker is gone; outside it is a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "A process that decodes images was ended from outside, mostly for want of memory. Give fewer --workers "
+            "(0: none) or a smaller batch; a run goes on with --resume."
+        ) from error
 
 
 class StreamingCache:
@@ -132,14 +157,15 @@ class StreamingCache:
         loader = DataLoader(
             self.decoder,
             batch_sampler=(batch.tolist() for batch in index_batches),
-            collate_fn=as_is,
+            collate_fn=Batch,
             num_workers=self.workers,
             pin_memory=pin,
             prefetch_factor=prefetch if self.workers else None,
             worker_init_fn=own_group,
         )
-        for images, bad in loader:
-            yield self.note(images, bad).to(self.device, non_blocking=pin)
+        for batch in loader:
+            images = torch.as_tensor(batch.images)
+            yield self.note(images, batch.bad).to(self.device, non_blocking=pin)
 
     def note(self, images: Tensor, bad: list[tuple[str, str]]) -> Tensor:
         """List what turned out bad, and stop when it is too much."""

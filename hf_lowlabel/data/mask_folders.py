@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import MissingSplit, UserError, unknown
+from ..files import read_text
 from .folders import (
     ALIASES,
     FileReader,
@@ -262,7 +263,7 @@ def voc(path: Path, split: str) -> MaskFiles:
         ids = sorted(every)
     else:
         name = split_name(split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)")
-        ids = sorted(dict.fromkeys(lists[name].read_text(encoding="utf-8").split()))
+        ids = sorted(dict.fromkeys(read_text(lists[name]).split()))
     absent = [id for id in ids if id not in every]
     if absent:
         raise UserError(

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError, unknown
+from ..files import read_text
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
@@ -223,10 +224,8 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
     ignore #000000      a colour of no class
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file of classes at {str(path)!r}, a text file with one class a line.")
     names, colors = [], {}
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(path, "Give a text file of classes, one a line.").splitlines():
         name, color = parse_class(line)
         if not name:
             continue

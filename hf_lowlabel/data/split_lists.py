@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import UserError, unknown
+from ..files import read_text
 from .dataset import ImageDataset
 from .splits import Split, manifest
 
@@ -13,11 +14,8 @@ from .splits import Split, manifest
 def read_ids(path: str | Path) -> list[str]:
     """The first word of each line of a published list, in its order."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"There is no list of ids at {str(path)!r}, a text file with one image a line. Correct the path."
-        )
-    ids = [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = read_text(path, "Give a list of ids, a text file with one image a line.").splitlines()
+    ids = [line.split()[0] for line in lines if line.strip()]
     if not ids:
         raise UserError(f"The list of ids {path.name} is empty; it has one image a line.")
     if len(set(ids)) != len(ids):

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError, unknown
-from ..files import write_text
+from ..fields import check_types
+from ..files import read_json, write_text
 from .dataset import ImageDataset
 from .published import fetch, is_published
 
@@ -86,15 +87,8 @@ class Split:
     @classmethod
     def load(cls, path: str | Path) -> Split:
         """From a file, or from the Hub: "hub:org/name[/configuration][@revision]" (published.py)."""
-        try:
-            file = fetch(str(path), "split.json") if is_published(path) else Path(path)
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                f"There is no split file {str(path)!r}. Correct the path, or write one with `hf-lowlabel split`."
-            ) from None
-        except ValueError as error:
-            raise UserError(f"The split file {str(path)!r} is not JSON: {error}") from error
+        file = fetch(str(path), "split.json") if is_published(path) else Path(path)
+        content = read_json(file, "Correct the path, or write a split with `hf-lowlabel split`.")
         return cls.from_dict(content, str(path))
 
     @classmethod
@@ -105,9 +99,7 @@ class Split:
         for key in content:
             if key not in known:
                 raise unknown(f"key in {where}", key, known)
-        for key, kind in {"dataset": str, "class_names": list, "labeled": dict}.items():
-            if not isinstance(content.get(key), kind):
-                raise UserError(f"{key!r} in {where} is {content.get(key)!r:.60}, not a {kind.__name__}.")
+        check_types(cls, content, where)
         return cls(**content)
 
     def resolve(self, source: ImageDataset) -> SplitIndices:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
+from ..files import read_bytes
 
 TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", ".parquet")
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path", "img", "image_id", "id")
@@ -41,7 +42,7 @@ def read_table(path: Path) -> Rows:
         if kind == ".parquet":
             import pyarrow.parquet as pq
 
-            return list(enumerate(pq.read_table(path).to_pylist(), start=1))
+            return list(enumerate(pq.read_table(io.BytesIO(read_bytes(path))).to_pylist(), start=1))
         text = decoded(path)
         if kind == ".json":
             return list(enumerate(objects(json.loads(text), path.name), start=1))
@@ -53,13 +54,13 @@ def read_table(path: Path) -> Rows:
         return of_csv(text, path)
     except UserError:
         raise
-    except (ValueError, csv.Error) as error:  # pyarrow's errors of a damaged file are ValueErrors
+    except (ValueError, RecursionError, csv.Error) as error:  # pyarrow's errors of a damaged file are ValueErrors
         raise UserError(f"{path.name} cannot be read as a {kind[1:]} table: {error}") from error
 
 
 def decoded(path: Path) -> str:
     """UTF-8, with a mark or without; UTF-16 with its mark, as Excel saves "Unicode text"."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     try:
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -104,7 +105,7 @@ def of_xlsx(path: Path) -> Rows:
     import zipfile
 
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(io.BytesIO(read_bytes(path)), read_only=True, data_only=True)
     except (zipfile.BadZipFile, KeyError) as error:
         raise UserError(f"{path.name} is no whole workbook: {error}") from error
     for sheet in book.worksheets:

@@ -198,6 +198,11 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
             "login` if it is private."
         ) from error
     except Exception as error:  # no network or a Hub that is down: what the cache holds may do
+        if not cached(name):
+            raise UserError(
+                f"There is no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached "
+                f"({type(error).__name__}). Check the path, or connect."
+            ) from error
         warnings.warn(
             f"the Hub does not answer ({type(error).__name__}: {error}); trying the cache of {name!r}, whose "
             "commit is not known",
@@ -207,13 +212,29 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
     return info.sha, one_license(info.card_data)
 
 
+def cached(name: str) -> bool:
+    """Whether there may be a copy of a data set of the Hub on this machine."""
+    import datasets
+    from huggingface_hub import constants
+
+    folders = (
+        Path(datasets.config.HF_DATASETS_CACHE, name.replace("/", "___")),
+        Path(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}"),
+    )
+    return any(folder.is_dir() for folder in folders)
+
+
 def card_license(path: Path) -> str | None:
     from huggingface_hub import DatasetCard
 
     readme = (path if path.is_dir() else path.parent) / "README.md"
     if not readme.is_file() or not readme.read_text(encoding="utf-8", errors="replace").startswith("---"):
         return None
-    return one_license(DatasetCard.load(readme, ignore_metadata_errors=True).data)
+    try:
+        return one_license(DatasetCard.load(readme, ignore_metadata_errors=True).data)
+    except Exception as error:  # whatever YAML there is in it, the data can be read
+        warnings.warn(f"the licence in {readme.name} cannot be read: {type(error).__name__}", stacklevel=2)
+        return None
 
 
 def one_license(card) -> str | None:

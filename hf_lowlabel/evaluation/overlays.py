@@ -45,7 +45,7 @@ def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path) ->
     """uint8 [H, W] as a palette PNG whose values are the classes."""
     image = Image.fromarray(np.asarray(mask, np.uint8), mode="P")
     image.putpalette(palette(class_names).tobytes())
-    image.save(path)
+    image.save(path, "PNG")
     return Path(path)
 
 

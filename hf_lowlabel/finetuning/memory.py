@@ -113,13 +113,11 @@ class Queue(Line):
     def push(self, *rows: Tensor) -> None:
         """Rows [M, width] of this rank, in the order of the tables; those of all ranks go in."""
         new = {name: all_gather(v) for name, v in zip(self.names, rows, strict=True)}
-        count = len(new[self.names[0]])
-        at = (self.pushed + torch.arange(count, device=self.pushed.device))[-self.length :] % self.length
-        fine = torch.stack([finite_rows(v[-self.length :]) for v in new.values()]).all(0)[:, None]
+        fine = torch.stack([finite_rows(v) for v in new.values()]).all(0)
+        place = (self.pushed + fine.cumsum(0) - 1) % self.length  # rows that are not finite take no place
         for name, value in new.items():
-            table = getattr(self, name)
-            table[at] = torch.where(fine, value[-self.length :].to(table.dtype), table[at])
-        self.pushed += count
+            write_(getattr(self, name), place, value, fine)
+        self.pushed += fine.sum()
 
 
 class ClassQueue(Line):

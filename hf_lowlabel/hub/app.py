@@ -7,18 +7,20 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
-from ..files import write_text
+from ..errors import UserError, at_least
+from ..files import whole_folder, write_tensors, write_text
 from ..records import RunRecord
-from ..tasks import TASKS, get_task, of_record
+from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
 from ..tasks.parts import MODEL_FILES
 from .card import summary
@@ -26,11 +28,13 @@ from .card import summary
 log = logging.getLogger("hf_lowlabel")
 MOST_LABELED = 500  # labeled images that are offered as neighbours
 EXAMPLES = 8
+HERE = ("127.0.0.1", "localhost")
 SIDE = 256  # px, long side of a stored picture
 
 
 def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
     """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
+    at_least("port", port, 1, 65535)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("The demo page needs gradio, which is not installed. Run pip install 'hf_lowlabel[demo]'.")
     folder = tempfile.TemporaryDirectory(prefix="hf-lowlabel-demo-")
@@ -39,8 +43,42 @@ def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, s
 
     page, launch = build(space)
     page.folder = folder  # the pictures are read while the page is open; the folder goes with it
+    if not share and "GRADIO_SERVER_NAME" not in os.environ:
+        launch["app_kwargs"] = {"middleware": own_pages()}
     page.launch(server_port=port, share=share, prevent_thread_lock=not wait, **launch)
     return page
+
+
+def own_pages() -> list:
+    """For a page of this machine alone: asked by another name (DNS rebinding) or from another site, it does not
+    answer, and no other page shows it in a frame."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=[*HERE], www_redirect=False), Middleware(OwnPages)]
+
+
+class OwnPages:
+    """ASGI: refuses what another site sends, and forbids frames."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
+        if origin and urlsplit(origin).hostname not in HERE:
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+            return await send({"type": "http.response.body", "body": b""})
+
+        async def framed(message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", b"frame-ancestors 'none'")
+                message = {**message, "headers": [*message["headers"], policy]}
+            await send(message)
+
+        return await self.app(scope, receive, framed)
 
 
 def export_space(run: str | Path, output: str | Path, *, images: bool = True) -> Path:
@@ -52,7 +90,13 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
     record = check_run(run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already. Give another --export-space.")
-    (output / "model").mkdir(parents=True)
+    with whole_folder(output.resolve()) as part:
+        _write_space(run, record, part, images)
+    return output
+
+
+def _write_space(run: Path, record: RunRecord, output: Path, images: bool) -> None:
+    (output / "model").mkdir()
     task = get_task(record.kind)
     task.export(run, output / "model")
     here = Path(__file__).parent
@@ -66,14 +110,13 @@ def export_space(run: str | Path, output: str | Path, *, images: bool = True) ->
         add_images(run, record, output)
     write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(task.packages)))
     write_text(output / "README.md", space_card(record, title))
-    return output
 
 
 def check_run(run: Path) -> RunRecord:
     for name in ("run.json", *MODEL_FILES):
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {run}. Give the folder of a finished run.")
-    record = RunRecord.from_json(run / "run.json")
+    record = read_record(run)
     if record.kind not in TASKS:
         product = of_record(record.kind).product
         raise UserError(f"The model in {run} is a {product}, which gives features and no answer. Finetune it first.")
@@ -133,7 +176,6 @@ def add_images(run: Path, record: RunRecord, output: Path) -> None:
 
 def _add_labeled(run: Path, output: Path) -> None:
     import torch
-    from safetensors.numpy import save_file
 
     from ..data.splits import Split
     from .report_data import config_of
@@ -153,7 +195,8 @@ def _add_labeled(run: Path, output: Path) -> None:
     index = []
     for n, i in enumerate(cache.indices.tolist()):
         index.append({"file": _save(source, i, output / "labeled" / f"{n:04d}", enlarge=True), "label": names[i]})
-    save_file({"features": np.ascontiguousarray(features, np.float32)}, output / "labeled" / "features.safetensors")
+    features = np.ascontiguousarray(features, np.float32)
+    write_tensors(output / "labeled" / "features.safetensors", {"features": features})
     write_text(output / "labeled" / "index.json", json.dumps(index, indent=0, ensure_ascii=False) + "\n")
 
 

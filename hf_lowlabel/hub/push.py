@@ -8,7 +8,6 @@ and no path of this machine travels.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import re
 import tempfile
@@ -20,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..arguments import marked
 from ..errors import UserError
-from ..files import write_text
+from ..files import read_json, verify, write_text
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
+from ..yaml_files import read_yaml
 from .card import PICTURES, write_card
 from .upload import PushError, Uploaded, check_repo_id, upload
 
@@ -110,7 +110,7 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
         if name in out:
             _read_json(folder / name)
     if "training.yaml" in out:
-        out["training.yaml"] = public_yaml((folder / "training.yaml").read_text(encoding="utf-8")).encode()
+        out["training.yaml"] = public_yaml(folder / "training.yaml").encode()
     left = [p.name for p in present if p not in shared and p.name != "checkpoints"]
     if left:
         log.info("not shared: %s", ", ".join(left))
@@ -164,15 +164,14 @@ def _in_use(folder: Path) -> str | None:
 
 
 def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"The {path.name} in {path.parent} is damaged: it is no JSON ({error}). Save the model again."
-        ) from None
+    values = read_json(path, "Save the model again.")
+    if not isinstance(values, dict):
+        raise UserError(f"The {path.name} in {path.parent} is damaged: it holds no mapping. Save the model again.")
+    return values
 
 
 def _check_weights(path: Path) -> None:
+    verify(path)
     try:
         with safe_open(path, framework="numpy") as file:
             if not list(file.keys()):
@@ -184,9 +183,9 @@ def _check_weights(path: Path) -> None:
         ) from None
 
 
-def public_yaml(text: str) -> str:
+def public_yaml(path: Path) -> str:
     """training.yaml without what belongs to this machine."""
-    values = public_values(yaml.safe_load(text) or {})
+    values = public_values(read_yaml(path))
     kept = {k: v for k, v in values.items() if k not in marked("private") and not k.endswith("token")}
     return yaml.safe_dump(kept, sort_keys=False)
 

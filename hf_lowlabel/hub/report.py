@@ -6,6 +6,7 @@ Everything is in the file, pictures too; it opens without a network and follows 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from string import Template
 from ..errors import UserError
 from ..evaluation import charts
 from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
-from ..files import write_text
+from ..files import read_json, read_text, write_text
 from ..records import Metric, RunRecord, Stage
-from ..tasks import of_record
+from ..tasks import of_record, read_record
 from ..text import duration
 from .card_parts import columns, limits
 
@@ -86,22 +87,22 @@ def short_names(folders: Sequence[str | Path]) -> list[str]:
 
 
 def read_run(folder: Path, name: str) -> Shown:
-    if not (folder / "run.json").is_file():
-        raise UserError(f"There is no run.json in {folder}. Give the folder of a finished run.")
-    record = RunRecord.from_json(folder / "run.json")
+    record = read_record(folder)
     log, metrics = folder / "log.jsonl", folder / "metrics.json"
-    rows = (
-        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if log.is_file()
-        else []
-    )
-    return Shown(
-        name,
-        folder,
-        record,
-        rows,
-        json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else record.metrics,
-    )
+    rows = logged(read_text(log)) if log.exists() else []
+    found = read_json(metrics) if metrics.exists() else record.metrics
+    of_record(record.kind).check(found, str(metrics))
+    return Shown(name, folder, record, rows, found)
+
+
+def logged(text: str) -> list[dict]:
+    """The rows of a log; a line that is none, such as a last one cut short, is left out."""
+    rows = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            rows += [row] if isinstance(row, dict) and isinstance(row.get("step"), int) else []
+    return rows
 
 
 # ---- sections -------------------------------------------------------------------------------------------------------

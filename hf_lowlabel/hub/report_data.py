@@ -15,7 +15,7 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache
 from ..errors import UserError
 from ..evaluation.inference import features_of
-from ..records import RunRecord
+from ..records import RunRecord, public_word
 from ..tasks import get_task, of_record
 from ..tasks.backbone import starting_backbone
 from ..tasks.classification import eval_view, stored_side
@@ -56,7 +56,7 @@ def compute(folder: Path, record: RunRecord) -> Computed:
             make()
         except Exception as error:  # data that moved, no network: the rest of the page is still true
             log.warning("%s: no %s: %s", folder, what, error)
-            out.notes.append(f"No {what}: {error}")
+            out.notes.append(f"No {what}: {told(error)}")
 
     part("pictures of the data", lambda: found.append(labeled_images(folder, record)))
     if not found:
@@ -73,6 +73,17 @@ def compute(folder: Path, record: RunRecord) -> Computed:
     if images.dataset.masks is None and images.dataset.labels.ndim == 1:
         part("t-SNE", lambda: draw_features(folder, record, images, out))
     return out
+
+
+def told(error: Exception) -> str:
+    """What a page that travels says of an error, whose own words may name what else lies on this machine."""
+    if type(error) is TooFew:
+        return str(error)
+    return "the images or weights it needs could not be read; the command line said why."
+
+
+class TooFew(UserError):
+    """There is too little to show; its words name nothing."""
 
 
 def config_of(folder: Path) -> Config:
@@ -94,12 +105,12 @@ def labeled_images(folder: Path, record: RunRecord) -> Images:
         dataset = task.open_images(config.data)
         chosen = np.flatnonzero(dataset.has_target)
         if not len(chosen):
-            raise UserError(f"None of the images of {dataset.name} has a label to colour it by.")
+            raise TooFew("None of the images has a label to colour it by.")
         return Images(dataset, chosen, list(dataset.class_names))
     data: DataArguments = replace(config.data, split=str(folder / "split.json"), num_labels=None)
     found = task.choose_split(data, config.training.seed, task.open(data))
     if not len(found.test_at):
-        raise UserError("The run held out no test images.")
+        raise TooFew("The run held out no test images.")
     return Images(found.test, found.test_at, list(found.split.class_names))
 
 
@@ -114,7 +125,7 @@ def stages(folder: Path, record: RunRecord) -> list[tuple[str, Callable[[], torc
     if Path(start, "run.json").is_file() and not config.model.from_scratch:
         return [*stages(Path(start), RunRecord.from_json(Path(start, "run.json"))), last]
 
-    title = "random weights" if config.model.from_scratch else str(start)
+    title = "random weights" if config.model.from_scratch else public_word(str(start))
     return [(title, lambda: starting_backbone(config, start)), last]
 
 
@@ -125,13 +136,14 @@ def draw_features(folder: Path, record: RunRecord, images: Images, out: Computed
 
     chosen = images.chosen[spread(len(images.chosen), MOST_DOTS)]
     if len(chosen) < FEWEST_DOTS:
-        raise UserError(f"{len(chosen)} labeled images are too few.")
+        raise TooFew(f"{len(chosen)} labeled images are too few.")
     labels = images.dataset.with_classes(images.class_names).labels
     for title, load in stages(folder, record):
         try:
             network = load().eval()
         except Exception as error:  # the weights it began with may be neither here nor cached
-            out.notes.append(f"No t-SNE of {title}: {error}")
+            log.warning("no t-SNE of %s: %s", title, error)
+            out.notes.append(f"No t-SNE of {title}: {told(error)}")
             continue
         interpolation = network.preprocessing["interpolation"]
         cache = build_cache(images.dataset, chosen, size=stored_side(network), interpolation=interpolation)

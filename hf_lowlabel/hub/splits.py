@@ -130,7 +130,7 @@ def check_priors(path: Path, split: Split) -> Path:
         with safe_open(path, "np") as file:
             names = json.loads((file.metadata() or {})["class_names"])
             count = file.get_slice("priors").get_shape()[1]
-    except (SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, IndexError, ValueError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
         ) from None

@@ -16,7 +16,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..methods import METHODS, find, hyperparameters
 from ..records import Metric, RunRecord
-from ..tasks import TASKS, of_record
+from ..tasks import TASKS, of_record, read_record
+from ..text import cell as plain
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -48,7 +49,7 @@ def methods_table(folders: Sequence[str | Path]) -> str:
         UserError: a folder is no finished run, the runs are not of one data set, network and number of test images, or
             two runs would count as one.
     """
-    found = [(folder, RunRecord.from_json(Path(folder, "run.json"))) for folder in folders]
+    found = [(folder, read_record(folder)) for folder in folders]
     for folder, run in found:
         if run.kind not in TASKS:
             log.info("left out %s: a run of pretrain, which has no results on test images", folder)
@@ -82,7 +83,7 @@ def methods_table(folders: Sequence[str | Path]) -> str:
         }
         body = {row: line for row, line in body.items() if set(line) != {NOTHING}}
         if body:
-            lines += ["", f"## Over {base}", "", *grid(heads, body), "", margin_note(metric, base)]
+            lines += ["", f"## Over {plain(base)}", "", *grid(heads, body), "", margin_note(metric, base)]
     return "\n".join(lines) + "\n"
 
 
@@ -126,9 +127,9 @@ def start(run: RunRecord) -> str:
 
 
 def grid(heads: list[str], body: dict[str, list[str]]) -> list[str]:
-    """A markdown table, the first column left and the others right."""
-    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
-    return lines + [f"| {row} | " + " | ".join(line) + " |" for row, line in body.items()]
+    """A markdown table, the first column left and the others right; names bring no markup of their own."""
+    lines = ["| method | " + " | ".join(map(plain, heads)) + " |", "|---|" + "---:|" * len(heads)]
+    return lines + [f"| {plain(row)} | " + " | ".join(line) + " |" for row, line in body.items()]
 
 
 def cell(scores: Scores, count: bool) -> str:
@@ -172,8 +173,8 @@ def notes(runs: list[RunRecord], metric: Metric, counts: set[int]) -> list[str]:
     lines = [
         f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, "
         "median.",
-        f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}.",
-        "Every trained row: " + ", ".join(f"{k} {v}" for k, v in shared.items()) + "." if shared else "",
+        plain(f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}."),
+        plain("Every trained row: " + ", ".join(f"{k} {v}" for k, v in shared.items()) + ".") if shared else "",
         f"Not the same in every row: {', '.join(differ)} (training.yaml of each run)." if differ else "",
     ]
     return [line for line in lines if line]

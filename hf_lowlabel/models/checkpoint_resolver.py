@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from ..errors import UserError, unknown
+from ..files import read_json
 from ..text import was_in_memory
 from . import (
     cifar,  # noqa: F401  registers the CIFAR architectures with timm
@@ -26,6 +26,14 @@ HUB_PREFIXES = ("hf_hub:", "hf-hub:")
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # arguments of timm.create_model that read other files
 LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+TYPES = {  # of what is read of a config.json; None passes
+    **dict.fromkeys(("architecture", "model_type", "encoder", "problem_type", "interpolation", "license"), str),
+    **dict.fromkeys(("model_args", "architecture_args", "pretrained_cfg", "id2label", "label2id"), dict),
+    **dict.fromkeys(("num_classes", "num_features", "num_channels", "image_size", "size_divisor"), int),
+    **dict.fromkeys(("mean", "std", "image_mean", "image_std", "input_size"), (list, tuple)),
+    **dict.fromkeys(("label_names",), (list, dict)),
+    **dict.fromkeys(("crop_pct",), (int, float)),
+}
 FROM_SCRATCH = "start from scratch (pretrained=False, --from-scratch)"
 
 
@@ -86,6 +94,14 @@ def model_config(name: str, revision: str | None = None) -> dict:
         return _read_config(path, name) if path.is_file() else {}
     repo, revision = address(name, revision)
     return _read_config(_download(repo, ["config.json"], revision), name)
+
+
+def download_model(name: str, revision: str | None = None) -> Path:
+    """The folder in the Hub's cache that holds config.json and model.safetensors of a repository."""
+    repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
+    revision = revision or at or None
+    _download(repo, ["config.json"], revision)
+    return _download(repo, ["model.safetensors"], revision).parent
 
 
 def find_weights(folder: str | os.PathLike) -> Path:
@@ -198,14 +214,18 @@ def check_architecture(architecture: str, model_args: dict | None, source: str) 
 
 
 def _read_config(path: Path, source: str) -> dict:
+    """config.json, with what is read of it of the right types. Raises UserError."""
+    advice = "Give a folder that save_pretrained wrote, or save the model again."
     if not path.is_file():
-        raise UserError(f"There is no config.json in {source}. Give a folder that save_pretrained wrote.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"There is a damaged config.json in {source} ({error}). Save the model again.") from error
+        raise UserError(f"There is no config.json in {source}. {advice}")
+    config = read_json(path, advice)
     if not isinstance(config, dict):
-        raise UserError(f"The config.json in {source} holds no mapping. Save the model again.")
+        raise UserError(f"The config.json in {source} holds no mapping. {advice}")
+    for key, kinds in TYPES.items():
+        found = [c[key] for c in (config, config.get("pretrained_cfg")) if isinstance(c, dict) and key in c]
+        wrong = [value for value in found if value is not None and not isinstance(value, kinds)]
+        if wrong:
+            raise UserError(f"{key!r} in the config.json of {source} is {wrong[0]!r:.60}. {advice}")
     return config
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import TimmWrapperConfig
 
 from ..errors import UserError
+from ..files import verify
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
@@ -210,6 +211,7 @@ def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
 def _source_network(found: Checkpoint, args: dict) -> nn.Module:
     """The checkpoint with its own classes, loaded strictly by timm, which adapts positions to the image size."""
     try:
+        verify(found.weights)
         if found.translation is None:
             state = timm_names(load_file(found.weights))
         else:
@@ -227,7 +229,7 @@ def _source_network(found: Checkpoint, args: dict) -> nn.Module:
     cfg.update(architecture=found.architecture, num_classes=classes, state_dict=state)
     try:
         return timm.create_model(found.architecture, pretrained=True, pretrained_cfg=cfg, num_classes=classes, **args)
-    except (RuntimeError, KeyError, AttributeError) as error:
+    except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:300]
         raise UserError(
             f"The weights in {found.source} do not fit {found.architecture} ({detail}). Check that config.json and "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as PIPELINE_MODELS
 
 from ..errors import UserError, unknown
+from ..files import read_json, write_json
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, create_backbone
 from .segmenter import OWN, LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
@@ -204,9 +204,9 @@ def copy_code(folder: Path) -> None:
     here = Path(__file__).parent
     for name in ("configuration_segmenter.py", "segmenter.py"):
         shutil.copyfile(here / name, folder / name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     config["auto_map"] = {
         "AutoConfig": "configuration_segmenter.LowLabelSegmenterConfig",
         "AutoModelForSemanticSegmentation": "segmenter.LowLabelForSemanticSegmentation",
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)

@@ -20,6 +20,9 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from .configuration_segmenter import LowLabelSegmenterConfig
 
+# arguments of timm.create_model that read other files
+LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
 
 class BatchNorm(nn.BatchNorm2d):
     """BatchNorm that survives a single value per channel (one image, pooled to 1x1): it has no variance, so the running
@@ -128,6 +131,11 @@ OWN = {"deeplabv2": DeepLabV2, "linear": Linear}  # architectures that smp has n
 def build(config: LowLabelSegmenterConfig) -> nn.Module:
     """The network with `encoder`, `decoder` and `segmentation_head`, initialised as smp and timm do it."""
     args = dict(config.architecture_args or {})
+    if not timm.is_model(config.encoder.partition(".")[0]) or LEADS_OUT & set(args):
+        raise ValueError(
+            f"The encoder {config.encoder!r} with {args} is none of timm's, or its arguments read other files. Give a "
+            "timm name, and only sizes and switches as arguments."
+        )
     if config.architecture == "dpt":
         args.setdefault("num_classes", 0)  # timm's classifier would be dead weight
     make = OWN.get(config.architecture) or smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture)

@@ -3,9 +3,10 @@
     features = extract("runs/backbone", load_source("photos/"), path="to_label/features.safetensors")
     features.values      float32 [M, D], memory-mapped;  features.indices  int64 [M], positions in the source
 
-The file is safetensors (`indices`, `features`) and carries the fingerprints of model and data; it is reused when both
-match. Images are decoded in threads as they are needed, so a million of them take the memory of a few batches. Under
-several processes each takes a share of whole batches, and the result is the same, bit for bit on one kind of machine.
+The file is safetensors (`indices`, `features`) and carries the fingerprints of model and data and the sha256 of
+itself; it is reused when both match and nothing in it has changed. Images are decoded in threads as they are needed, so
+a million of them take the memory of a few batches. Under several processes each takes a share of whole batches, and the
+result is the same, bit for bit on one kind of machine.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def check(features: Features, source: ImageDataset) -> Features:
 def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
     """Write the parts of all processes into one file, in order, whole or not at all; returns it memory-mapped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = path.with_name(f".{path.name}.{rank()}.part")
+    mine = piece(path, rank())
     rows: list[np.ndarray] = []
     try:
         with open(mine, "wb") as file:
@@ -217,36 +218,56 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
         indices = np.concatenate([everyone[r, :n].cpu().numpy() for r, n in enumerate(counts)])
         barrier()
         if rank() == 0:
-            join(path, indices, [path.with_name(f".{path.name}.{r}.part") for r in range(world())], width, metadata)
+            join(path, indices, [piece(path, r) for r in range(world())], width, metadata)
         barrier()
     finally:
         mine.unlink(missing_ok=True)
-    _, tensors = mapped(path)
+    tensors = mapped(path)[1]
     return tensors["features"], np.array(tensors["indices"])
+
+
+def piece(path: Path, rank: int) -> Path:
+    """Where a process collects its part."""
+    return path.with_name(f".{path.name}.rank{rank}.part")
 
 
 def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
     n = len(indices)
-    header = json.dumps(
+    with whole(path) as file_beside, open(file_beside, "w+b") as file:
+        head = header(n, width, {**metadata, "sha256": "0" * 64})
+        digest = hashlib.sha256(head)
+        file.write(head)
+        for block in blocks(indices, parts):
+            digest.update(block)
+            file.write(block)
+        file.seek(0)
+        file.write(header(n, width, {**metadata, "sha256": digest.hexdigest()}))
+
+
+def header(n: int, width: int, metadata: dict) -> bytes:
+    """The first bytes of a safetensors file of n features."""
+    text = json.dumps(
         {
             "__metadata__": metadata,
             "indices": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
             "features": {"dtype": "F32", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 4 * n * width]},
         }
     ).encode()
-    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    with whole(path) as file_beside, open(file_beside, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(indices.astype("<i8").tobytes())
-        for part in parts:
-            with open(part, "rb") as piece:
-                while block := piece.read(1 << 24):
-                    file.write(block)
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text
+
+
+def blocks(indices: np.ndarray, parts: list[Path]) -> Iterator[bytes]:
+    yield indices.astype("<i8").tobytes()
+    for part in parts:
+        with open(part, "rb") as file:
+            while block := file.read(1 << 24):
+                yield block
 
 
 def write(path: Path, features: Features) -> None:
     """The file of features that are in memory, whole or not at all."""
-    part = path.with_name(f".{path.name}.0.part")
+    part = piece(path, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         features.values.astype("<f4", copy=False).tofile(part)
@@ -257,38 +278,63 @@ def write(path: Path, features: Features) -> None:
 
 
 TYPES = {"F32": "<f4", "I64": "<i8"}
+LONGEST = 1 << 20  # bytes of a header
 
 
 def mapped(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """(metadata, tensors as read-only memory maps) of a safetensors file."""
+    """(metadata, tensors as read-only memory maps) of a safetensors file; one that is damaged is a ValueError or its
+    like."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
+        if length > LONGEST:
+            raise ValueError("its header has no end")
+        content = json.loads(file.read(length))
+    metadata = content.pop("__metadata__", {})
     return metadata, {
         name: np.memmap(path, TYPES[t["dtype"]], "r", 8 + length + t["data_offsets"][0], tuple(t["shape"]))
         if 0 not in t["shape"]
         else np.zeros(t["shape"], TYPES[t["dtype"]])
-        for name, t in header.items()
+        for name, t in content.items()
     }
 
 
 def read(path: str | Path, model: str, data: str) -> Features | None:
-    """Features kept in the file, or None where there are none or they belong to another model or other data."""
+    """Features kept in the file, or None where there are none or they belong to another model or other data.
+
+    Raises:
+        UserError: it is no whole file of features, or has changed since it was written.
+    """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
+        if not path.is_file():
+            raise ValueError("it is no regular file")
         metadata, tensors = mapped(path)
-        features = Features(
-            tensors["features"], np.array(tensors["indices"]), metadata["model"], metadata["data"], reused=True
-        )
-    except (ValueError, KeyError, OSError) as error:
+        values, indices = tensors["features"], np.array(tensors["indices"])
+        features = Features(values, indices, metadata["model"], metadata["data"], reused=True)
+        if values.ndim != 2 or indices.shape != values.shape[:1]:
+            raise ValueError(f"it holds features {values.shape} of {indices.shape} images")
+        if "sha256" in metadata and content_hash(path, metadata["sha256"]) != metadata["sha256"]:
+            raise ValueError("it has changed since it was written")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, OSError) as error:
         raise UserError(
             f"{path} is not a whole file of features ({error}). Remove it, or give another name."
         ) from error
-    differs = [what for what, a, b in (("model", features.model, model), ("data", features.data, data)) if a != b]
+    known = [("model", features.model, model), ("data", features.data, data), ("kind", "sha256" in metadata, True)]
+    differs = [what for what, a, b in known if a != b]
     if differs:
         log.info("features in %s are of another %s: computing them anew", path.name, " and ".join(differs))
         return None
     return features
+
+
+def content_hash(path: Path, sha256: str) -> str:
+    """sha256 of the file as `join` takes it: with zeros in its own place."""
+    with open(path, "rb") as file:
+        length = file.read(8)
+        head = length + file.read(int.from_bytes(length, "little"))
+        digest = hashlib.sha256(head.replace(sha256.encode(), b"0" * 64))
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()

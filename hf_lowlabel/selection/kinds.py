@@ -32,18 +32,23 @@ def kind_of(task: str) -> Kind:
     return KINDS[get_task(task).labeling]
 
 
+def xml(name: str) -> str:
+    """An attribute of XML, which has no word for control characters."""
+    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in name), True)
+
+
 def _choices(choice: str) -> Callable[[list[str]], str]:
     """choice: "single" or "multiple", as Label Studio calls it."""
 
     def interface(class_names: list[str]) -> str:
-        inside = "".join(f'\n    <Choice value="{html.escape(name, True)}"/>' for name in class_names)
+        inside = "".join(f'\n    <Choice value="{xml(name)}"/>' for name in class_names)
         return f'<Choices name="{CONTROL}" toName="image" choice="{choice}" showInline="true">{inside}\n  </Choices>'
 
     return interface
 
 
 def _brushes(class_names: list[str]) -> str:
-    inside = "".join(f'\n    <Label value="{html.escape(name, True)}"/>' for name in class_names)
+    inside = "".join(f'\n    <Label value="{xml(name)}"/>' for name in class_names)
     return f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
 
 

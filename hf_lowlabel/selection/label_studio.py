@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import read_json
 from .kinds import CONTROL, kind_of
 from .labels import Labels, Task, class_faults, clean, refuse, uploaded
 
@@ -33,8 +33,8 @@ def is_export(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return False
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UserError:
         return True  # which says what is wrong with it
     rows = content if isinstance(content, list) and content and isinstance(content[0], dict) else None
     return rows is not None and not {"file_name", "filename", "file", "path"} & set(rows[0])
@@ -61,13 +61,10 @@ def read_label_studio(
         UserError: lists every fault.
     """
     path = Path(path)
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} is not JSON: {error}. Give an export of Label Studio (JSON or JSON-MIN)."
-        ) from error
-    if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
+    tasks = read_json(path, "Give an export of Label Studio (JSON or JSON-MIN).")
+    if not isinstance(tasks, list) or not all(
+        isinstance(t, dict) and isinstance(t.get("data", t), dict) for t in tasks
+    ):
         raise UserError(f"{path.name} is no list of tasks. Give an export of Label Studio (JSON or JSON-MIN).")
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())

@@ -25,6 +25,7 @@ from ..data.dataset import ImageDataset
 from ..data.images import BadImage, to_rgb
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
+from ..files import seal
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
@@ -34,6 +35,7 @@ from .page import TYPES
 THUMB = 96  # px, side of a neighbour on the contact sheet
 NEIGHBOURS = 6  # on the contact sheet
 KEPT = ("features.safetensors", ".DS_Store")  # what may lie in the folder before
+BEGUN = ".begun"  # in a folder that is not complete; what is beside it is ours
 
 
 def check_folder(folder: Path) -> None:
@@ -43,6 +45,8 @@ def check_folder(folder: Path) -> None:
         if folder.is_dir()
         else []
     )
+    if (folder / BEGUN).is_file():
+        there = []
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{str(folder)!r} is a file. Give a folder to write to.")
     if there:
@@ -66,7 +70,9 @@ def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, w
     Returns:
         The task with the names of the files.
     """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    write_text(folder / BEGUN, "`hf-lowlabel select` is writing here, or was ended before it was done.\n")
+    shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
+    (folder / "images").mkdir()
     task = replace(
         task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
     )
@@ -75,6 +81,8 @@ def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, w
     write_text(folder / "index.html", contact_sheet(task, why))
     kind_of(task.task).write(folder, task)
     task.save(folder)
+    seal(folder, ["selection.json"])
+    (folder / BEGUN).unlink()
     return task
 
 

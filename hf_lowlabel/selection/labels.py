@@ -19,7 +19,8 @@ from ..data.folders import EXTENSIONS
 from ..data.labels import RULES, LabelRules, class_order, label_column, label_text
 from ..data.table_files import FILE_COLUMNS, column_called, decoded, match_names, plain_name, read_table
 from ..errors import UserError
-from ..files import write_text
+from ..fields import check_types
+from ..files import FORMULA, inert, read_json, read_text, write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
@@ -51,15 +52,17 @@ class Task:
     @classmethod
     def load(cls, folder: str | Path) -> Task:
         path = Path(folder) / "selection.json"
-        if not path.is_file():
+        content = read_json(path, "Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
+        if not isinstance(content, dict):
+            raise UserError(f"{path} holds no mapping. Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
+        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        check_types(cls, known, str(path))
+        strange = [n for n in known.get("files", ()) if {*"/\\"} & {*n} or n in (".", "..") or not n.isprintable()]
+        if strange:
             raise UserError(
-                f"There is no selection.json in {str(folder)!r}. Give a folder that `hf-lowlabel select` wrote."
+                f"{path} names {strange[0]!r}, which is no file of images/. Give a folder as it was written."
             )
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} cannot be read: {error}. Restore it as `hf-lowlabel select` wrote it.") from error
+        return cls(**known)
 
     def classes(self, folder: Path) -> list[str]:
         """The classes of classes.txt, which a person may edit; else those of the data."""
@@ -69,12 +72,7 @@ class Task:
 
 def read_classes(path: str | Path) -> list[str]:
     """One class a line, in order, each once."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read as a list of classes: {error}. Give UTF-8 text with one class a line."
-        ) from error
+    lines = read_text(path, "Give a list of classes, UTF-8 text with one a line.").splitlines()
     return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
 
 
@@ -91,6 +89,12 @@ class Labels:
 
 def clean(text: object) -> str:
     return unicodedata.normalize("NFC", str(text or "").strip())
+
+
+def meant(cell: object) -> object:
+    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
+    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
+    return str(cell)[1:] if guarded else cell
 
 
 # ---- labels.csv ------------------------------------------------------------------------------------------------------
@@ -222,10 +226,9 @@ def uploaded(name: str, by_file: dict[str, str]) -> str:
 
 def read_rows(path: Path) -> list[tuple[int, dict]]:
     """(row number, row by column) of a table, in which file_name and label are called so."""
-    try:
-        rows = read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.") from None
+    if not path.exists():
+        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.")
+    rows = [(number, {column: meant(cell) for column, cell in row.items()}) for number, row in read_table(path)]
     if not rows:
         head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
         raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
@@ -286,7 +289,8 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
     """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8."""
     rows = [",".join(COLUMNS)]
     for file, id in task.files.items():
-        rows.append(csv_line([file, id, labels.labels.get(id, ""), "x" if id in labels.skipped else ""]))
+        cells = [file, id, labels.labels.get(id, ""), "x" if id in labels.skipped else ""]
+        rows.append(csv_line([inert(cell) for cell in cells]))
     write_text(path, "\ufeff" + "\n".join(rows) + "\n")
 
 

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..errors import UserError
+from ..errors import UserError, at_least
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 
@@ -33,8 +33,9 @@ TYPES = {
 }
 POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'"
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+LONGEST = 1 << 16  # bytes of a request
 
 
 class Session:
@@ -63,10 +64,14 @@ class Session:
     def read_history(self) -> list[dict]:
         """Steps that can be undone; a last line cut short by a crash is left out."""
         steps: list[dict] = []
-        for line in self.history.read_text(encoding="utf-8").splitlines() if self.history.exists() else ():
-            with contextlib.suppress(ValueError):
+        ids = set(self.task.files.values())
+        for line in self.history.read_bytes().decode("utf-8", "replace").splitlines() if self.history.is_file() else ():
+            with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
                 step = json.loads(line)
-                steps.pop() if step.get("undo") and steps else steps.append(step)
+                if step.get("undo"):
+                    steps[-1:] = []
+                elif step["id"] in ids and all({"label", "skipped"} <= step[k].keys() for k in ("before", "after")):
+                    steps.append(step)
         return steps
 
     def replayed(self) -> Labels:
@@ -88,16 +93,28 @@ class Session:
         return {"label": self.labels.labels.get(id, ""), "skipped": id in self.labels.skipped}
 
     def save(self, id: str, value: dict, step: dict) -> None:
-        """labels.csv first, then the history; edits made to the file by hand meanwhile are kept."""
+        """The history first, then labels.csv; edits made to the file by hand meanwhile are kept.
+
+        Killed between the two, the history has a step more, whose undo changes nothing. What fails leaves both, and
+        what is in memory, as they were.
+        """
         if self.csv.exists() and self.csv.read_bytes() != self.seen:
             self.labels = self.read()
-        self.put(self.labels, id, value)
-        write_labels(self.csv, self.task, self.labels)
-        self.seen = self.csv.read_bytes()
-        with open(self.history, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**step, "time": round(time.time(), 1)}, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        changed = Labels(dict(self.labels.labels), set(self.labels.skipped), self.labels.notes)
+        self.put(changed, id, value)
+        with open(self.history, "ab") as file:
+            length = file.tell()
+            try:
+                line = json.dumps({**step, "time": round(time.time(), 1)}, ensure_ascii=False)
+                file.write(f"{line}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+                write_labels(self.csv, self.task, changed)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    file.truncate(length)
+                raise
+        self.labels, self.seen = changed, self.csv.read_bytes()
 
     # ---- what the page asks for --------------------------------------------------------------------------------------
     def state(self, go_to: str | None = None) -> dict:
@@ -140,16 +157,19 @@ class Session:
             name = clean(name)
             if not name:
                 raise UserError("Give the new class a name.")
+            if not name.isprintable():
+                raise UserError("The name of a class is text on one line. Give one without control characters.")
             same = next((c for c in self.classes if c.casefold() == name.casefold()), None)
             if same is not None:
                 raise UserError(f"The class {same!r} exists.")
+            write_text(self.folder / "classes.txt", "\n".join([*self.classes, name]) + "\n")
             self.classes.append(name)
-            write_text(self.folder / "classes.txt", "\n".join(self.classes) + "\n")
             return self.state()
 
 
 class Handler(BaseHTTPRequestHandler):
     server: PageServer
+    timeout = 10  # seconds that a connection may say nothing
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -161,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_json(self.server.session.state())
         elif path.startswith("/images/") and path[8:] in self.server.session.task.files:
             file = self.server.session.folder / "images" / path[8:]
-            if file.is_file():
+            if file.is_file() and not file.is_symlink():
                 self.send(HTTPStatus.OK, TYPES.get(file.suffix.lower(), "application/octet-stream"), file.read_bytes())
             else:
                 self.send(HTTPStatus.NOT_FOUND, "text/plain", b"this image was moved or renamed")
@@ -177,17 +197,24 @@ class Handler(BaseHTTPRequestHandler):
             self.send(HTTPStatus.FORBIDDEN, "text/plain", b"not allowed")
             return
         try:
-            body = json.loads(self.rfile.read(min(int(self.headers.get("Content-Length") or 0), 1 << 16)) or b"{}")
-            self.send_json(action(**body))
-        except (UserError, TypeError, ValueError, OSError) as error:
+            length = int(self.headers.get("Content-Length") or 0)
+            if not 0 <= length <= LONGEST:
+                self.close_connection = True
+                raise UserError(f"A request has 0 to {LONGEST} bytes, and this one {length}.")
+            self.send_json(action(**json.loads(self.rfile.read(length) or b"{}")))
+        except TimeoutError:
+            self.close_connection = True
+        except (UserError, TypeError, ValueError, OSError, RecursionError) as error:
             self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
 
     def from_here(self) -> bool:
-        port = self.server.server_port
-        return self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}")
+        """Whether the page itself asks: by this machine's name, and from no other site."""
+        hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
+        origin = self.headers.get("Origin")
+        return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
 
     def send_json(self, content: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode())
+        self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
 
     def send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -200,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(ConnectionError, TimeoutError):
             self.wfile.write(content)
 
     def log_message(self, *_) -> None:
@@ -244,6 +271,7 @@ def label(folder: str, *, port: int = 0, open_browser: bool = True) -> Labels:
     Raises:
         UserError: for a folder that is none, is for masks, or is being labeled by another process; and a port in use.
     """
+    at_least("port", port, 0, 65535)
     session = Session(folder)
     with only_one(session.folder):
         try:

@@ -9,7 +9,7 @@ import numpy as np
 from ..arguments import DataArguments
 from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process
-from ..errors import UserError, unknown
+from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..finetuning.graph import rooted
 from ..tasks.classification import Classification
@@ -80,6 +80,10 @@ def priors(
     Raises:
         UserError: for bad input, before anything is written but the features.
     """
+    at_least("seed", seed, 0)
+    at_least("neighbors", neighbors, 1)
+    for number in clusters or ():
+        at_least("clusters", number, 1)
     words = (text_revision, classes, prompts)
     _check_priors(model, split, text_model, words, propagation, clusters, neighbors)
     start_processes(device)

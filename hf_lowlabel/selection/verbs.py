@@ -12,7 +12,7 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
-from ..errors import UserError, unknown
+from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..tasks import get_task
 from ..training.setup import logging_level
@@ -76,6 +76,8 @@ def select(
     Raises:
         UserError: for bad input, before anything is written but the features.
     """
+    at_least("budget", budget, 1)
+    at_least("seed", seed, 0)
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     kind, folder = kind_of(task), Path(output)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+from pathlib import Path
 
 from ..errors import unknown
+from ..records import RunRecord
 from .base import Task
 
 TASKS = {
@@ -33,6 +35,18 @@ def of_record(kind: str):
     from .backbone import Backbone
 
     return Backbone() if kind == Backbone.name else get_task(kind)
+
+
+def read_record(folder: str | Path) -> RunRecord:
+    """The run.json of a finished run.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    record = RunRecord.from_json(Path(folder, "run.json"))
+    for metrics in (record.metrics, *(row.metrics for row in record.comparisons)):
+        of_record(record.kind).check(metrics, f"{folder}/run.json")
+    return record
 
 
 def of_model(config: dict) -> Task:

@@ -13,6 +13,7 @@ from torch import nn
 from ..arguments import Config
 from ..distributed import best_device
 from ..models import LowLabelBackbone, create_backbone, needs_package
+from ..models.opening import open_model
 from ..records import Metric, RunRecord
 from ..text import cell
 from .classification_card import imports, load_code
@@ -38,7 +39,7 @@ class Backbone(Speaker):
 
     def load(self, model: str | Path, revision: str | None = None, device: str | None = None) -> nn.Module:
         """A saved backbone in eval mode on its device."""
-        return LowLabelBackbone.from_pretrained(model, revision=revision or "main").to(best_device(device)).eval()
+        return open_model(LowLabelBackbone, model, revision).to(best_device(device)).eval()
 
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
         which = f" (`{record.architecture}`)" if record.architecture else ""

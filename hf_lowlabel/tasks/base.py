@@ -28,6 +28,7 @@ from ..data.pages import as_asked, look
 from ..data.splits import Split, SplitIndices
 from ..data.targets import Targets
 from ..errors import MissingSplit, UserError, unknown
+from ..files import read_json, verify, write_json
 from ..objective import FinetuneObjective
 from ..records import Metric, Row, RunRecord
 from ..text import listed
@@ -39,6 +40,7 @@ from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
 from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
+LEADS_TO_CODE = {"auto_map", "custom_pipelines"}  # keys by which transformers finds code that is not its own
 
 
 class Task(Speaker):
@@ -323,10 +325,16 @@ class Task(Speaker):
         """What the demo page has to know: `answer` says how it shows one ("classes", "labels" or "mask")."""
 
     def export(self, run: Path, folder: Path) -> None:
-        """Copy the model of a run folder for the demo page: files that this package wrote, and code of its own
-        alone."""
+        """Copy the model of a run folder for the demo page; what leads to code is left out."""
         for name in MODEL_FILES:
-            shutil.copyfile(run / name, folder / name)
+            if not name.endswith(".json"):
+                verify(run / name)
+                shutil.copyfile(run / name, folder / name)
+                continue
+            values = read_json(run / name)
+            if not isinstance(values, dict):
+                raise UserError(f"{run / name} holds no mapping. Give the folder of a finished run.")
+            write_json(folder / name, {key: value for key, value in values.items() if key not in LEADS_TO_CODE})
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]

@@ -25,7 +25,7 @@ from ..evaluation.inference import features_of, logits_of, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.linear import probe_head
 from ..models import LowLabelForImageClassification, create_classifier
-from ..models.quiet import no_progress_bars
+from ..models.opening import open_model
 from ..records import Metric, Row, RunRecord
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
@@ -109,8 +109,7 @@ class Classification(Task):
                     "stopped before its first checkpoint has none, nor has one of knn or label-spreading, which "
                     "leave predictions.parquet. Give another --model."
                 )
-            with no_progress_bars():
-                model = self.model_class.from_pretrained(model, revision=revision or "main")
+            model = open_model(self.model_class, model, revision)
         return model.to(best_device(device)).eval()
 
     # ---- caches and views -------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.segmentation import evaluate_segmentation, segment, unsure
+from ..files import whole
 from ..models.segmentation import copy_code, export_standalone
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
@@ -287,10 +288,10 @@ class Segmentation(Task):
             row: dict[str, Any] = {"file": str(file)}
             if output is not None:
                 row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
-                for part in ("mask", "overlay"):
-                    (output / row[part]).parent.mkdir(parents=True, exist_ok=True)
-                overlays.save_mask(mask, names, output / row["mask"])
-                Image.fromarray(overlays.overlay(pixels, mask, names)).save(output / row["overlay"])
+                with whole(output / row["mask"], flush=False) as part:
+                    overlays.save_mask(mask, names, part)
+                with whole(output / row["overlay"], flush=False) as part:
+                    Image.fromarray(overlays.overlay(pixels, mask, names)).save(part, "PNG")
             row["confidence"] = round(float(confidence.mean()), 6)
             yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
 

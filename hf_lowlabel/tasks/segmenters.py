@@ -10,7 +10,7 @@ from torch import nn
 from ..arguments import ModelArguments
 from ..errors import UserError
 from ..models import LoadReport
-from ..models.quiet import no_progress_bars
+from ..models.opening import open_model
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..models.wrapping import encoder_of_module
@@ -38,7 +38,7 @@ def segmenter_for(given: ModelArguments, names: list[str]) -> Any:
             class_names=names,
             revision=given.model_revision,
         )
-    model = given.model if start is None else LowLabelForSemanticSegmentation.from_pretrained(start)
+    model = given.model if start is None else open_model(LowLabelForSemanticSegmentation, start)
     theirs = [model.config.id2label[i] for i in range(model.config.num_labels)]
     if theirs != names:
         raise UserError(
@@ -53,13 +53,4 @@ def load_segmenter(model: str | Path | nn.Module, revision: str | None) -> Any:
     """A saved segmenter; one in memory as it is. Raises UserError where there is none."""
     if not isinstance(model, (str, Path)):
         return model
-    try:
-        with no_progress_bars():
-            return LowLabelForSemanticSegmentation.from_pretrained(model, revision=revision or "main")
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"There is no segmenter in {model} ({str(error).splitlines()[0]}). Give a run folder, a saved model or a "
-            "Hub id with model.safetensors."
-        ) from error
+    return open_model(LowLabelForSemanticSegmentation, model, revision)

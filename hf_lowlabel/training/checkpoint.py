@@ -9,7 +9,6 @@ one before it is taken. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import write_json
+from ..files import as_neighbours, sha256 as _sha256, write_json
 
 _NAME = re.compile(r"^step-(\d{8})$")
 
@@ -44,6 +43,8 @@ def save_checkpoint(
         write_json(temporary / "state.json", {**state, "step": step, "optimizer": scalars})
         hashes = {p.name: _sha256(p) for p in sorted(temporary.iterdir())}
         write_json(temporary / "manifest.json", hashes)
+        for path in temporary.iterdir():
+            as_neighbours(path)
         for path in [*temporary.iterdir(), temporary]:
             _fsync(path)
         if target.exists():
@@ -91,8 +92,8 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file has the hash it was written with."""
     try:
-        hashes = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        hashes = json.loads((path / "manifest.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return "its manifest is missing or unreadable"
     if not isinstance(hashes, dict) or not {"objective.safetensors", "optimizer.safetensors", "state.json"} <= set(
         hashes
@@ -102,8 +103,11 @@ def damage(path: Path) -> str | None:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if _sha256(file) != expected:
-            return f"{name} has changed since it was written"
+        try:
+            if _sha256(file) != expected:
+                return f"{name} has changed since it was written"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
     return None
 
 
@@ -135,14 +139,6 @@ def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
             else:
                 scalars[f"{index}.{name}"] = value
     return tensors, scalars
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _fsync(path: Path) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 from pathlib import Path
+from typing import TextIO
 
 from ..distributed import is_main_process
 from ..errors import UserError
+from ..files import is_left_over, unseal
 
 log = logging.getLogger("hf_lowlabel")
 
-_LOCKS: dict[Path, object] = {}  # open files of the folders this process holds
+_LOCKS: dict[Path, TextIO] = {}  # open files of the folders this process holds
+ASIDE = ".model."  # where a model is written before it is moved into place
 NOTES = {"split.json", "training.yaml", "left_out.csv"}
 KEPT = {"features", "trials"}  # of `auto`: a folder with these and without its last page is gone on with
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
@@ -43,7 +47,7 @@ def claim(folder: str | Path, resume: bool) -> Path:
         ) from e
     except OSError as e:  # a network file system without locks
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
-    content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED)
+    content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED and not is_left(p.name))
     if content and not resume:
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
@@ -51,6 +55,9 @@ def claim(folder: str | Path, resume: bool) -> Path:
             f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another "
             "--output-dir to start a new one (--init-from takes over the weights of an old one)."
         )
+    for left in path.glob(f"{ASIDE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    unseal(path)
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))
@@ -59,10 +66,25 @@ def claim(folder: str | Path, resume: bool) -> Path:
     return path
 
 
+def is_left(name: str) -> bool:
+    """Whether a file or folder of this name is what a killed run was writing."""
+    return is_left_over(name) or name.startswith(ASIDE)
+
+
+def _let_go() -> None:
+    """In a process that is forked, such as one that decodes images: it may outlive the run, and its lock must not."""
+    for lock in _LOCKS.values():
+        lock.close()
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 def forget(folder: Path) -> None:
     """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty
     folder."""
-    left = {p.name for p in folder.iterdir()} - IGNORED
+    left = {p.name for p in folder.iterdir() if not is_left(p.name)} - IGNORED
     if left <= NOTES | KEPT:
         for name in left - KEPT:
             (folder / name).unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..objective import Objective
 
@@ -41,6 +41,13 @@ class NonFiniteGuard:
         self.longest = torch.zeros((), dtype=torch.int64, device=device)  # the longest such run
         self.total = torch.zeros((), dtype=torch.int64, device=device)
         self.buffers, self.weights = state_of(objective)
+        self.statistics = [
+            x
+            for module in objective.modules()
+            if isinstance(module, nn.modules.batchnorm._NormBase)
+            for x in (module.running_mean, module.running_var)
+            if x is not None
+        ]
         self.knows = True  # whether the host knew, at the latest step, that it was good
         self.live: list[Tensor] = []
         self.old: list[Tensor] = []
@@ -57,6 +64,12 @@ class NonFiniteGuard:
         self.live = live
         if live:
             torch._foreach_copy_(self.old, self.live)
+
+    def statistics_are_finite(self) -> Tensor:
+        """bool scalar: those of BatchNorm after the forward pass; a branch without a loss may have spoiled them."""
+        if not self.statistics:
+            return torch.ones((), dtype=torch.bool, device=self.in_row.device)
+        return torch.isfinite(torch.stack(torch._foreach_norm(self.statistics)).sum())
 
     def lets_through(self, ok: Tensor) -> bool:
         """Count the step, and say whether the optimizer and `after_step` run; where they do not, the forward pass is

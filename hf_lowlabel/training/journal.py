@@ -35,10 +35,10 @@ class Journal:
     def cut(self, step: int) -> None:
         """Forget rows of steps that are trained again, a half-written last line among them."""
         rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
-            with contextlib.suppress(json.JSONDecodeError):
+        for line in self.path.read_bytes().decode("utf-8", "replace").splitlines() if self.path.is_file() else ():
+            with contextlib.suppress(ValueError, RecursionError):
                 rows.append(json.loads(line))
-        self.history = [row for row in rows if row["step"] <= step]
+        self.history = [r for r in rows if isinstance(r, dict) and isinstance(r.get("step"), int) and r["step"] <= step]
         if is_main_process() and self.path.exists():
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.history))
 

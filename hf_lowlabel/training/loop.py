@@ -130,6 +130,7 @@ class Loop:
             for name, value in out.items():
                 sums[name] = sums.get(name, 0) + value.detach() / parts
         ok, norm = finite(sums["loss"], self.params)
+        ok = ok & self.guard.statistics_are_finite()
         if world() > 1:
             flag = ok.float()
             dist.all_reduce(flag, op=dist.ReduceOp.MIN)

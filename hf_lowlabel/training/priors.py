@@ -6,17 +6,17 @@ The ids are one uint8 tensor, a JSON list, since a safetensors header is no plac
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..data.published import fetch, is_published
 from ..errors import UserError
-from ..files import whole
+from ..files import write_tensors
 
 
 def save_priors(
@@ -28,8 +28,16 @@ def save_priors(
         "class_names": json.dumps(class_names, ensure_ascii=False),
         "facts": json.dumps(facts or {}, ensure_ascii=False),
     }
-    with whole(path) as part:
-        save_file({"priors": np.ascontiguousarray(priors, dtype=np.float32), "ids": text}, part, metadata=metadata)
+    values = np.ascontiguousarray(priors, dtype=np.float32)
+    metadata["sha256"] = content_hash(values, text, metadata)
+    write_tensors(path, {"priors": values, "ids": text}, metadata)
+
+
+def content_hash(priors: np.ndarray, ids: np.ndarray, metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(metadata["class_names"].encode())
+    for part in (metadata.get("facts", "").encode(), priors.tobytes(), ids.tobytes()):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Tensor:
@@ -46,7 +54,11 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
             metadata = file.metadata() or {}
             priors, text = file.get_tensor("priors"), file.get_tensor("ids")
         names, known = json.loads(metadata["class_names"]), json.loads(text.numpy().tobytes())
-    except (SafetensorError, KeyError, ValueError) as error:
+        if not all(isinstance(list_, list) and all(isinstance(v, str) for v in list_) for list_ in (names, known)):
+            raise ValueError("its ids or class names are no lists of text")
+        if metadata.get("sha256", (found := content_hash(priors.numpy(), text.numpy(), metadata))) != found:
+            raise ValueError("it has changed since it was written")
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
         raise UserError(
             f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
         ) from error

@@ -24,16 +24,33 @@ from ..data.splits import Split
 from ..distributed import is_main_process, world
 from ..errors import UserError
 from ..evaluation import plots
-from ..files import write_json, write_text
+from ..files import as_neighbours, seal, unseal, write_json, write_text
 from ..models.lora import merged
 from ..models.quiet import no_progress_bars
-from ..records import Data, Labels, Row, RunRecord, Stage, collect_command, collect_hardware, collect_versions
+from ..records import (
+    Data,
+    Labels,
+    Row,
+    RunRecord,
+    Stage,
+    collect_command,
+    collect_hardware,
+    collect_versions,
+    public_values,
+)
 from ..settings import private_names, recorded
 from ..tasks import of_record
+from ..tasks.parts import MODEL_FILES
 from ..yaml_files import read_yaml
+from .checkpoint import checkpoints
+from .folder import ASIDE
 from .lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
 
 log = logging.getLogger("hf_lowlabel")
+SEALED = (
+    *MODEL_FILES,
+    *"split.json training.yaml run.json metrics.json priors.safetensors predictions.parquet".split(),
+)
 
 
 class Recorder:
@@ -69,12 +86,13 @@ class Recorder:
             self._write_settings()
 
     def _write_settings(self) -> None:
-        """training.yaml and split.json; a resumed run leaves those of its first start alone, where they are there."""
-        path = self.folder / "training.yaml"
-        if not (self.config.training.resume and path.is_file()):
+        """training.yaml and split.json; a run that goes on from a checkpoint leaves those of its first start alone."""
+        goes_on = self.config.training.resume and checkpoints(self.folder / "checkpoints")
+        path, manifest = self.folder / "training.yaml", self.folder / "split.json"
+        if not (goes_on and path.is_file()):
             write_text(path, yaml.safe_dump(recorded(self.config), sort_keys=False, allow_unicode=True))
-        if self.split is not None:
-            self.split.save(self.folder / "split.json")
+        if self.split is not None and not (goes_on and manifest.is_file()):
+            self.split.save(manifest)
         write_left_out(self.dataset, self.folder / "left_out.csv")
 
     def _note_length(self) -> None:
@@ -142,7 +160,7 @@ class Recorder:
         stage = self.before[-1] if self.before else Stage("the starting weights")
         if stage.what == "target pretraining":
             return f"the weights after {stage.method}"
-        return " ".join(filter(None, [stage.what, stage.name]))
+        return " ".join(filter(None, [stage.what, public_values(stage.name)]))
 
     def save(self, progress, metrics: dict, *, final: bool, model: bool = True) -> RunRecord | None:
         """Write the evaluated network (unless `model` is False: the run made none) and all that belongs to it.
@@ -152,6 +170,7 @@ class Recorder:
         """
         if not self.main:
             return None
+        unseal(self.folder)
         self._note_length()
         network = merged(progress.inner.evaluated)
         if model:
@@ -165,6 +184,7 @@ class Recorder:
             title = f"{self.record.method} on {self.dataset.name}"
             scores = {m.key: m.title for m in self.speaks.metrics}
             plots.curves(progress.history, self.folder / "curves.png", title=title, scores=scores)
+        seal(self.folder, [*SEALED, *(["log.jsonl"] if final else [])])
         return self.record
 
     def facts(self, progress, network, metrics: dict) -> RunRecord:
@@ -251,12 +271,13 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
     Raises:
         UserError: the disk is full or cannot be written to; what was there is as it was.
     """
-    aside = folder / f".model.{os.getpid()}"
+    aside = folder / f"{ASIDE}{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         with no_progress_bars():
             save(network, aside)
         for file in sorted(aside.iterdir(), key=lambda p: p.name == "config.json"):
+            as_neighbours(file)
             os.replace(file, folder / file.name)
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
         raise UserError(

@@ -81,10 +81,10 @@ def test_no_path_of_this_machine_and_no_token(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "home" / "work")
     here = os.getcwd()
     text = f"a --out {here}/runs/x --data={tmp_path}/home/photos '/mnt/client/secret data' file://{here} "
-    text += "https://hf.co/a/b hf_hub:org/name 1/2 ./x ../y and/or"
+    text += "https://hf.co/a/b hf_hub:org/name 1/2 and/or ./x ../y"
     assert f.public_text(text) == (
-        "a --out runs/x --data=~/photos 'path/to/secret data' file://. "
-        "https://hf.co/a/b hf_hub:org/name 1/2 ./x ../y and/or"
+        "a --out path/to/x --data=path/to/photos 'path/to/secret data' file://path/to/work "
+        "https://hf.co/a/b hf_hub:org/name 1/2 and/or x path/to/y"
     )
     assert f.public_text(r"--data C:\Users\me\photos x") == "--data path/to/photos x"
     token = "hf_" + "a" * 30
@@ -102,11 +102,56 @@ def test_no_path_of_this_machine_and_no_token(tmp_path, monkeypatch):
     for secret in (token, str(tmp_path), "/mnt", "abc"):
         assert secret not in written
     assert json.loads(written)["hyperparameters"] == {
-        "output_dir": "out",
+        "output_dir": "path/to/out",
         "note": ["TOKEN"],
         "init_from": "path/to/run",
     }
-    assert json.loads(written)["data"]["name"] == "~/pets"
+    assert json.loads(written)["data"]["name"] == "path/to/pets"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/home/jane doe/photos",
+        "/home/jane/photos/",
+        r"C:\Users\jane doe\photos",
+        "C:/Users/jane/photos",
+        r"\\server\jane\photos",
+        "//server/jane/photos",
+        "../../jane/photos",
+        r"..\jane\photos",
+        "~/jane/photos",
+        "~jane/photos",
+        "clients/jane/photos",
+        "file:///home/jane/photos",
+        "jane/photos",  # a folder of that name is there
+    ],
+)
+def test_nothing_of_a_path_but_its_last_part(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("jane/photos").mkdir(parents=True)
+    facts = run(
+        command=f.collect_command(["hf-lowlabel", "finetune", "--dataset", path, f"--split={path}"], {}),
+        data=f.Data("pets", unlabeled_from=path),
+        lineage=[f.Stage("pretrained weights", path, dataset=path)],
+        hyperparameters={"init_from": path, "classes": [path], "architecture_args": {"x": path}},
+    )
+    written = facts.to_json(tmp_path / "run.json").read_text()
+    assert "jane" not in written and written.count("path/to/photos") == 8
+    again = f.RunRecord.from_json(tmp_path / "run.json")
+    assert again.public() == again  # also of what was read, and what is no path stays
+    assert "jane" not in f.public_text(f"the file '{path}' is not there") or path == "jane/photos"
+
+
+def test_no_token_in_an_address():
+    address = "https://jane:secret1@host.org/x?token=secret2&size=3&X-Amz-Signature=secret3"
+    for text in (f.public_text(f"from {address} on"), f.public_values({"a": [address]})["a"][0]):
+        assert "secret" not in text and "jane" not in text and "size=3" in text
+
+
+@pytest.mark.parametrize("name", ["org/model", "hub:org/name/x@main", "hf_hub:timm/vit@v2", "photos", "and/or", "0.5"])
+def test_what_is_no_path_stays(name):
+    assert f.public_values(name) == name == f.public_text(name)
 
 
 @pytest.mark.parametrize(

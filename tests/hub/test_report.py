@@ -136,7 +136,7 @@ def test_runs_side_by_side(tmp_path):
 
 def test_what_is_wrong_is_said(tmp_path):
     folder, _ = make(tmp_path / "run")
-    with pytest.raises(UserError, match="no run.json"):
+    with pytest.raises(UserError, match="There is no .*run.json"):
         report([tmp_path], tmp_path / "report.html")
     with pytest.raises(UserError, match="ends in .html"):
         report([folder], tmp_path / "report.pdf")

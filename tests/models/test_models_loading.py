@@ -333,7 +333,7 @@ def test_damaged_and_foreign_folders(timm_folder, tmp_path):
         create_classifier(str(tmp_path), 3)
     broken = changed(timm_folder, tmp_path / "a")
     (broken / "config.json").write_text("{")
-    with pytest.raises(UserError, match="damaged config.json"):
+    with pytest.raises(UserError, match="config.json is not JSON"):
         create_classifier(str(broken), 3)
     with pytest.raises(UserError, match="config.json promises one encoder"):
         (broken / "config.json").write_text('{"model_type": "resnet"}')

@@ -61,3 +61,22 @@ def test_nan_features_name_an_image(backbone, photos, tmp_path):
         list(encoder.parameters())[-1].fill_(torch.nan)
     with pytest.raises(UserError, match="NaN or infinite features for 24 of 24 images, such as 'photo 00.png'"):
         extract(encoder, load_source(photos), device="cpu")
+
+
+def test_features_that_have_changed_are_not_read(tmp_path):
+    """Any bit of the file: in the header, the indices or the values."""
+    from hf_lowlabel.errors import UserError
+    from hf_lowlabel.selection.features import Features, read, write
+
+    path, rng = tmp_path / "f.safetensors", np.random.default_rng(0)
+    write(path, Features(rng.normal(size=(5, 3)).astype(np.float32), np.arange(5), "m", "d"))
+    whole = path.read_bytes()
+    assert np.array_equal(read(path, "m", "d").indices, np.arange(5))
+    for place in [*range(0, len(whole), 7), len(whole) - 1]:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            assert read(path, "m", "d") is None, place  # another model or data by its fingerprint: computed anew
+        except UserError as error:
+            assert "not a whole file of features" in str(error)

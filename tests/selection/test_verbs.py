@@ -127,7 +127,7 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
         (dict(strategy="as31"), "did you mean 'as3l'"),
         (dict(task="detection"), "unknown task"),
         (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
-        (dict(split="nowhere.json"), "no split file"),
+        (dict(split="nowhere.json"), "There is no nowhere.json"),
         (dict(dataset="nowhere/"), "no such path as 'nowhere/'"),
     ],
 )

@@ -1,0 +1,185 @@
+"""A folder with one of everything that the verbs read, made in seconds; and each verb as a command on it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.methods import find, methods_for
+
+from .injector import Fault, Outcome, attempt
+
+NET = "--model cnn6_16 --from-scratch --image-size 16 --batch-size 4 --max-steps 4 --save-steps 2 --logging-steps 2"
+TRAIN = f"--dataset photos --split split.json {NET} --unlabeled-ratio 2"
+SEGMENT = (
+    f"--task segmentation --dataset masked --num-labels 4 {NET} --architecture unet --scale 0.8 1.2 "
+    "--architecture-args encoder_depth=3 decoder_channels=[16,8,8]"
+)
+VERBS = {  # what a case calls it: (the command, what it leaves)
+    "split": ("split --dataset photos --num-labels 6 --output out.json", "out.json"),
+    "split --from": ("split --from to_label --allow-missing --output out.json", "out.json"),
+    "select": ("select --model pre --dataset photos --budget 3 --output out", "out"),
+    "select --features": (
+        "select --model pre --dataset photos --budget 3 --output out --features to_label/features.safetensors",
+        "out",
+    ),
+    "priors": ("priors --model pre --dataset photos --split split.json --output out.safetensors", "out.safetensors"),
+    "evaluate": ("evaluate --model run --dataset photos --output out", "out"),
+    "evaluate masks": ("evaluate --model seg --dataset masked --output out", "out"),
+    "predict": ("predict photos --model run --output out.csv", "out.csv"),
+    "predict parquet": ("predict photos --model run --output out.parquet", "out.parquet"),
+    "predict masks": ("predict masked/images --model seg --output out", "out"),
+    "report": ("report run --output out.html", "out.html"),
+    "report --quick": ("report run --quick --output out.html", "out.html"),
+    "report --table": ("report run --table --output out.md", "out.md"),
+    "demo-app": ("demo-app run --export-space out", "out"),
+    "demo-app masks": ("demo-app seg --export-space out", "out"),
+    "knn": ("finetune --dataset photos --split split.json --model run --method knn --output-dir out", "out"),
+    "probe": (
+        "finetune --dataset photos --split split.json --model pre --method probe --prior knn/priors.safetensors "
+        "--output-dir out",
+        "out",
+    ),
+    "finetune": (f"finetune {TRAIN} --output-dir out", "out"),
+    "pretrain": (f"pretrain --dataset photos {NET} --method simclr --output-dir out", "out"),
+    "pretrain --config": ("pretrain --config settings.yaml --dry-run", "out"),
+}
+READS = {  # file -> the verbs that read it
+    "run/config.json": ("evaluate", "predict", "demo-app"),
+    "run/model.safetensors": ("evaluate", "predict"),
+    "run/preprocessor_config.json": ("demo-app",),
+    "run/run.json": ("report --quick", "report --table", "demo-app", "report"),
+    "run/split.json": ("evaluate", "report"),
+    "run/training.yaml": ("evaluate", "report"),
+    "run/metrics.json": ("report --quick",),
+    "run/log.jsonl": ("report --quick",),
+    "run/checksums.json": ("predict",),
+    "seg/config.json": ("evaluate masks", "predict masks", "demo-app masks"),
+    "seg/model.safetensors": ("predict masks",),
+    "pre/config.json": ("select", "probe"),
+    "pre/model.safetensors": ("select",),
+    "pre/run.json": ("probe",),
+    "split.json": ("knn", "priors"),
+    "to_label/selection.json": ("split --from",),
+    "to_label/labels.csv": ("split --from",),
+    "to_label/classes.txt": ("split --from",),
+    "to_label/features.safetensors": ("select --features",),
+    "knn/priors.safetensors": ("probe",),
+    "photos/dark/0.png": ("predict", "split", "knn"),
+    "masked/masks/00.png": ("evaluate masks",),
+    "settings.yaml": ("pretrain --config",),
+}
+SETTINGS = """dataset: photos
+model: cnn6_16
+from_scratch: true
+image_size: 16
+batch_size: 4
+max_steps: 2
+method: simclr
+method_args: {hidden: 8}
+report_to: []
+l2_sp: 0.0
+"""
+
+
+WARM = (  # imported once, before the processes fork
+    *("api.finetuning", "api.pretraining", "prediction", "hub.report_data", "hub.app", "hub.push", "hub.table"),
+    *(
+        "selection.verbs",
+        "selection.importing",
+        "selection.page",
+        "tasks.multilabel",
+        "tasks.segmentation",
+        "data.tables",
+    ),
+)
+
+
+def warm() -> None:
+    for name in (*(f"hf_lowlabel.{name}" for name in WARM), "datasets", "pyarrow.parquet", "sklearn.linear_model"):
+        importlib.import_module(name)
+    for name in methods_for("finetune"):
+        find(name)
+
+
+def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_label")) -> None:
+    """Fill an empty folder: data, a manifest, settings, and of runs and the like the `parts`."""
+    warm()
+    pictures(root)
+    (root / "settings.yaml").write_text(SETTINGS)
+    commands = {
+        "split": "split --dataset photos --num-labels 8 --class-balanced --test-fraction 0.25 --output split.json",
+        "run": f"finetune {TRAIN} --output-dir run",
+        "pre": f"pretrain --dataset photos {NET} --method simclr --output-dir pre",
+        "knn": "finetune --dataset photos --split split.json --model run --method knn --output-dir knn",
+        "seg": f"finetune {SEGMENT} --output-dir seg",
+        "to_label": "select --model pre --dataset photos --budget 4 --output to_label",
+    }
+    for part, command in commands.items():
+        if part in ("split", *parts):
+            done = run(root, command, seconds=300)
+            assert done.code == 0, done.text
+    if "to_label" in parts:
+        table = root / "to_label" / "labels.csv"
+        table.write_text(table.read_text().replace(",,\n", ",dark,\n"))
+
+
+def pictures(root: Path) -> None:
+    """Two classes of photos as folders, and images with masks."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(("dark", "light")):
+        (root / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 100, (24, 24 + i, 3), dtype=np.uint8) + np.uint8(150 * k)
+            Image.fromarray(pixels).save(root / "photos" / name / f"{i}.png")
+    for part in ("images", "masks"):
+        (root / "masked" / part).mkdir(parents=True)
+    for i in range(18):
+        pixels, mask = rng.integers(90, 160, (24, 24, 3), dtype=np.uint8), np.zeros((24, 24), np.uint8)
+        for k, value in ((1, 230), (2, 20)):
+            y, x = rng.integers(0, 16, 2)
+            pixels[y : y + 8, x : x + 8], mask[y : y + 8, x : x + 8] = value, k
+        Image.fromarray(pixels).save(root / "masked" / "images" / f"{i:02d}.png")
+        if i < 14:
+            Image.fromarray(mask).save(root / "masked" / "masks" / f"{i:02d}.png")
+
+
+def run(root: Path, command: str | list[str], fault: Fault | None = None, seconds: float = 60) -> Outcome:
+    """A command in a process of its own, in the folder, with a fault or without; no pictures are drawn."""
+
+    def call() -> int:
+        from hf_lowlabel.evaluation import plots
+
+        for name in ("curves", "predictions", "confusion", "reliability"):
+            setattr(plots, name, lambda *args, **kwargs: None)
+        os.chdir(root)
+        return main(command.split() if isinstance(command, str) else command)
+
+    return attempt(call, folder=root, fault=fault, seconds=seconds)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clear(root: Path) -> None:
+    """What a verb has left goes, and so does what it left half."""
+    for path in [*root.glob("out*"), *root.glob(".out*")]:
+        remove(path)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Relative name -> bytes of a file or of all files of a folder."""
+    if path.is_file():
+        return {path.name: path.read_bytes()}
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}

@@ -1,0 +1,205 @@
+"""A short selection of the sweeps (the whole of them: pytest -m slow tests/faults), and faults that need more words."""
+
+import os
+import random
+import stat
+
+import pytest
+
+from .injector import KILL, WRITE, Fault, attempt
+from .sandbox import VERBS, build, clear, content, pictures, run
+from .sweeps import SWEEPS, bad_inputs, byte_flips, canaries, kills, sized
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Photos, a manifest and a classifier."""
+    box = tmp_path_factory.mktemp("few")
+    build(box, ["run"])
+    return box
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    box = tmp_path_factory.mktemp("every")
+    build(box)
+    return box
+
+
+def held(cases):
+    """All of them, and some there were."""
+    cases = list(cases)
+    wrong = [f"{case.name}: {case.wrong}" for case in cases if case.wrong]
+    assert cases and not wrong, f"{len(wrong)} of {len(cases)} did not hold:\n" + "\n".join(wrong[:20])
+
+
+def test_other_things_in_the_place_of_files(few):
+    held(bad_inputs(few, 4, ["run/run.json", "run/metrics.json"], ["report --table", "report --quick"]))
+
+
+def test_a_turned_bit_is_told(few):
+    held(byte_flips(few, 6, ["run/model.safetensors", "run/config.json"]))
+
+
+def test_a_killed_verb_is_run_again(few):
+    held(kills(few, ["split", "predict"], most=3))
+
+
+def test_a_killed_frozen_run_goes_on(few):
+    held(kills(few, ["knn"], most=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SWEEPS)
+def test_every_fault(kind, every):
+    held(SWEEPS[kind](every, **sized(kind, 1)))
+
+
+def test_code_in_a_run_folder_never_runs(few):
+    held(canaries(few, ["demo-app", "predict"], ["auto_map", "checkpoint_path", "adapter", "eps"]))
+
+
+def test_the_injector_hurts_what_it_says(tmp_path):
+    """The n-th write dies or fails with its first half written; reads and files elsewhere are left alone."""
+    file, other = tmp_path / "inside" / "a.txt", tmp_path / "b.txt"
+    file.parent.mkdir()
+
+    def call():
+        other.write_text("0123456789")
+        file.write_text("0123456789")  # opened, then written
+        return 0
+
+    whole = attempt(call, folder=file.parent)
+    assert whole.held and whole.code == 0 and whole.touched == 2
+    assert attempt(call, folder=file.parent, fault=Fault(2, KILL)).code == -9 and file.read_text() == "01234"
+    failed = attempt(call, folder=file.parent, fault=Fault(2, 28))
+    assert failed.verdict == "traceback" and "No space left" in failed.text and other.read_text() == "0123456789"
+    assert attempt(lambda: os.read(os.pipe()[0], 1), seconds=0.2).verdict == "hang"
+
+
+def test_files_have_the_mode_of_their_neighbours(few):
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (few / "run").iterdir() if p.is_file()}
+    assert set(modes.values()) == {stat.S_IMODE((few / "settings.yaml").stat().st_mode)}, modes
+
+
+def test_a_file_changed_on_purpose_loses_its_line(few):
+    """The refusal says how; a refused start leaves the checksums as they are."""
+    config, seal = few / "run" / "config.json", few / "run" / "checksums.json"
+    before, sealed = config.read_text(), seal.read_text()
+    config.write_text(before.replace('"crop_mode": "center"', '"crop_mode": "center" '))
+    refused = run(few, VERBS["predict"][0])
+    assert refused.code == 2 and "config.json has changed" in refused.text and "remove its line" in refused.text
+    again = run(few, VERBS["finetune"][0].replace("--output-dir out", "--output-dir run"))
+    assert again.code == 2 and "not empty" in again.text and seal.read_text() == sealed
+    seal.write_text("\n".join(line for line in sealed.split("\n") if "/config" not in line and '"config' not in line))
+    assert run(few, VERBS["predict"][0]).code == 0
+    clear(few)
+    config.write_text(before), seal.write_text(sealed)
+
+
+def test_a_streaming_run_needs_no_shared_memory(tmp_path):
+    """Workers that cannot have any (a container's /dev/shm of 64 MB, full) still hand over what they decode."""
+    import torch
+
+    pictures(tmp_path)
+
+    def call():
+        def full(*_):
+            raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+        torch.UntypedStorage._share_fd_cpu_ = torch.UntypedStorage._share_filename_cpu_ = full
+        from hf_lowlabel.data import load_source
+        from hf_lowlabel.data.image_cache import build_cache
+
+        cache = build_cache(
+            load_source(tmp_path / "photos"), range(24), size=16, streaming=True, workers=2, known_bad=[]
+        )
+        batches = [torch.arange(k, k + 4) for k in range(0, 24, 4)]
+        assert sum(len(images) for images in cache.stream(iter(batches))) == 24
+
+    assert attempt(call, seconds=60).code == 0
+
+
+def test_a_worker_that_is_ended_is_one_sentence(tmp_path):
+    import signal
+
+    import torch
+
+    from hf_lowlabel.errors import UserError
+
+    pictures(tmp_path)
+
+    def call():
+        from hf_lowlabel.data import load_source
+        from hf_lowlabel.data.image_cache import build_cache, workers_are_there
+
+        cache = build_cache(
+            load_source(tmp_path / "photos"), range(24), size=16, streaming=True, workers=1, known_bad=[]
+        )
+        batches = (torch.arange(4) for _ in range(10_000))
+        with workers_are_there():
+            for n, _ in enumerate(cache.stream(batches)):
+                if n == 2:
+                    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+                    os.kill(int(children[-1]), signal.SIGKILL)
+
+    def caught():
+        try:
+            call()
+        except UserError as error:
+            print(error)
+            return 3
+
+    done = attempt(caught, seconds=60)
+    assert done.code == 3 and "ended from outside" in done.text and "--workers" in done.text
+
+
+def test_leftovers_of_killed_processes_go_and_others_stay(tmp_path):
+    from hf_lowlabel import files
+
+    gone, alive = tmp_path / ".split.json.999999.part", tmp_path / f".split.json.{os.getppid()}.part"
+    mine = tmp_path / ".notes.part"
+    for path in (gone, alive, mine):
+        path.write_text("half")
+    files._SWEPT.clear()
+    files.write_text(tmp_path / "split.json", "{}")
+    assert not gone.exists() and alive.exists() and mine.exists()
+
+
+def test_a_seal_stays_true_when_a_file_is_written(tmp_path):
+    from hf_lowlabel import files
+
+    for name in "ab":
+        files.write_text(tmp_path / name, name)
+    files.seal(tmp_path, ["a", "b", "c"])
+    files.write_text(tmp_path / "a", "new")
+    assert files.read_text(tmp_path / "a") == "new"
+    (tmp_path / "b").write_text("other")
+    with pytest.raises(files.UserError, match="b has changed since it was written"):
+        files.read_text(tmp_path / "b")
+    rng = random.Random(0)
+    seal = (tmp_path / "checksums.json").read_bytes()
+    for _ in range(20):  # damage of the seal itself never lets a changed file pass
+        changed = bytearray(seal)
+        changed[rng.randrange(len(seal))] ^= 1 << rng.randrange(5)
+        (tmp_path / "checksums.json").write_bytes(changed)
+        if b'"b":' in bytes(changed):
+            with pytest.raises(files.UserError):
+                files.read_text(tmp_path / "b")
+
+
+def test_content_of_a_killed_write_is_never_half(tmp_path):
+    from hf_lowlabel import files
+
+    (tmp_path / "a").mkdir()
+    for at in range(1, 12):
+        done = attempt(
+            lambda: files.write_table(tmp_path / "a" / "t.csv", [{"x": "1" * 1000}]),
+            folder=tmp_path / "a",
+            fault=Fault(at, KILL, WRITE),
+        )
+        if done.code == 0:
+            break
+        found = content(tmp_path / "a").get("t.csv")
+        assert found is None or found == b"x\r\n" + b"1" * 1000 + b"\r\n"
+    assert done.code == 0 and at > 3

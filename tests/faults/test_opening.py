@@ -1,0 +1,117 @@
+"""Every place of the package that opens a file, by the call it makes: what is new here is looked at, and gets a canary
+in sweeps.CANARIES where somebody else may have made the file."""
+
+import ast
+import functools
+from collections import Counter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "hf_lowlabel"
+OPENS = {
+    *("open", "read_text", "read_bytes", "read_json", "read_yaml", "load_file", "safe_open", "from_pretrained"),
+    *("open_model", "open_image", "safe_load", "load_dataset", "load_dataset_builder", "memmap", "DictReader"),
+    *("copyfile", "copytree", "hf_hub_download"),
+}
+NEVER = {  # they run code of what they read, or start programs
+    *("eval", "exec", "compile", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load"),
+    *("torch.load", "np.load", "numpy.load", "pd.read_pickle", "importlib.util.spec_from_file_location"),
+}
+SPACE = ("space_app.py", "AutoModelForSemanticSegmentation.from_pretrained")  # whose code `export` has just written
+MODULES = {"pickle", "dill", "joblib", "subprocess", "shelve", "marshal", "runpy", "pty"}
+PLACES = {  # file -> the calls; "ours" is of files that this package wrote or ships
+    "data/dataset.py": "",
+    "data/folders.py": "open_image read_text DictReader",  # pictures, and metadata beside them
+    "data/mask_folders.py": "read_text",  # VOC's lists
+    "data/masks.py": "read_text",  # classes
+    "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
+    "data/images.py": "open",  # Pillow, with a list of formats
+    "data/split_lists.py": "read_text",
+    "data/splits.py": "read_json",
+    "data/tables.py": "open_image read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
+    "evaluation/plots.py": "open",  # ours, in memory
+    "files.py": "open open open read_bytes read_bytes read_bytes read_text",
+    "hub/app.py": "copyfile copyfile",  # ours
+    "hub/push.py": "open read_json read_text read_text read_text read_text read_text read_yaml safe_open",
+    "hub/report.py": "read_bytes read_json read_text read_text",
+    "hub/report_data.py": "read_yaml",
+    "hub/smp_export.py": "copyfile from_pretrained read_text",  # what it has just written
+    "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
+    "hub/splits.py": "safe_open",
+    "hub/upload.py": "hf_hub_download open read_bytes",
+    "models/checkpoint_resolver.py": "hf_hub_download read_json",
+    "models/loading.py": "load_file",
+    "models/opening.py": "from_pretrained",
+    "models/segmentation.py": "copyfile read_json",
+    "models/segmenter.py": "from_pretrained open",
+    "models/timm_checkpoint.py": "from_pretrained",
+    "prediction.py": "open_image read_yaml",
+    "records.py": "read_json read_text",  # and /proc/cpuinfo
+    "selection/features.py": "memmap open open open open open",
+    "selection/label_studio.py": "read_json",
+    "selection/labeling.py": "copyfile",
+    "selection/labels.py": "DictReader read_json read_text read_text",
+    "selection/page.py": "open open read_bytes read_bytes read_bytes read_bytes read_bytes read_bytes",
+    "tasks/backbone.py": "open_model",
+    "tasks/base.py": "copyfile read_json",
+    "tasks/classification.py": "open_model",
+    "tasks/segmentation.py": "open_model open_model",
+    "training/checkpoint.py": "load_file load_file open read_bytes read_text",
+    "training/folder.py": "open",
+    "training/journal.py": "open read_bytes",
+    "training/lineage.py": "hf_hub_download",
+    "training/priors.py": "safe_open",
+    "training/setup.py": "load_file",
+    "yaml_files.py": "read_text safe_load",
+    "cli/train.py": "read_yaml",
+}
+
+
+@functools.cache
+def called(file: Path) -> list[tuple[str, ast.Call]]:
+    """(dotted name, call) of every call in a file."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return [(dotted(node.func), node) for node in calls]
+
+
+def dotted(node: ast.expr) -> str:
+    """ "a.b" of such a name; "?.b" where it hangs on something else."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def opens(file: Path) -> list[str]:
+    """The calls that open a file; `task.open`, which opens a data set, is none."""
+    parts = [name.rpartition(".") for name, _ in called(file)]
+    mine = ("", "Image", "os", "io")
+    return sorted(last for owner, _, last in parts if last in OPENS and (last != "open" or owner in mine))
+
+
+def test_every_place_that_opens_a_file_is_known():
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if names := opens(file):
+            found[file.relative_to(PACKAGE).as_posix()] = Counter(names)
+    known = {file: Counter(names.split()) for file, names in PLACES.items() if names}
+    differ = {
+        file: " ".join(sorted(found.get(file, Counter()).elements()))
+        for file in found.keys() | known.keys()
+        if found.get(file) != known.get(file)
+    }
+    assert not differ, f"these differ from PLACES: {differ}"
+
+
+def test_nothing_runs_what_it_reads():
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {a.name.split(".")[0] for a in node.names} if isinstance(node, ast.Import) else {node.module}
+                wrong += [f"{file.name}: import {name}" for name in names & MODULES]
+        for name, node in called(file):
+            given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+            trusts = given.get("trust_remote_code") and (file.name, name) != SPACE
+            if name in NEVER or given.get("shell") or trusts:
+                wrong.append(f"{file.name}:{node.lineno}: {name}")
+    assert not wrong, wrong

@@ -1,0 +1,143 @@
+"""The labeling page under attack: odd requests, full disks, links and names that lead out of its folder."""
+
+import json
+import socket
+import urllib.error
+
+import pytest
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection import page
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
+
+from .test_page import ask, folder, serving, stored  # noqa: F401
+
+
+def raw(server, text: str) -> bytes:
+    """What is answered to these bytes."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
+        connection.sendall(text.replace("\n", "\r\n").replace("PORT", str(server.server_port)).encode())
+        found = b""
+        while more := connection.recv(4096):
+            found += more
+    return found
+
+
+def post(length, body="", **headers):
+    more = "".join(f"{name}: {value}\n" for name, value in headers.items())
+    start = "POST /label HTTP/1.1\nHost: 127.0.0.1:PORT\nContent-Type: application/json\n"
+    return f"{start}{more}Content-Length: {length}\n\n{body}"
+
+
+@pytest.mark.parametrize("length", [-1, -99999, 10**12, "x", 1 << 17])
+def test_a_length_that_is_none_is_answered_at_once(length, folder):  # noqa: F811
+    with serving(folder) as server:
+        assert b" 400 " in raw(server, post(length)).split(b"\r\n")[0]
+
+
+def test_connections_that_say_nothing_are_closed(folder, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(page.Handler, "timeout", 0.2)
+    with serving(folder) as server:
+        idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=5) for _ in range(50)]
+        assert ask(server, "state")["images"]  # others are served meanwhile
+        for connection in idle:
+            assert connection.recv(10) == b""
+            connection.close()
+
+
+def test_no_other_site_may_ask(folder):  # noqa: F811
+    with serving(folder) as server:
+        body = '{"id": "set/photo 00.png", "label": "red"}'
+        asked = post(len(body), body, Origin="http://evil.example")
+        assert b" 403 " in raw(server, asked).split(b"\r\n")[0] and stored(folder) == {}
+        rebound = asked.replace("Host: 127.0.0.1:PORT", "Host: evil.example:PORT")
+        assert b" 403 " in raw(server, rebound).split(b"\r\n")[0]
+        answer = raw(server, "GET / HTTP/1.1\nHost: 127.0.0.1:PORT\n\n")
+        assert b"frame-ancestors 'none'" in answer
+        own = post(len(body), body, Origin=f"http://127.0.0.1:{server.server_port}")
+        assert b" 200 " in raw(server, own).split(b"\r\n")[0] and stored(folder) == {"set/photo 00.png": "red"}
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\0b", "\ud800", "esc\x1b[2J", "a\u2028b"])
+def test_a_class_is_text_on_one_line(name, folder):  # noqa: F811
+    with serving(folder) as server:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(server, "class", {"name": name})
+        assert "control characters" in json.load(error.value)["error"]
+    assert (folder / "classes.txt").read_text() == "red\ngreen\n"
+
+
+@pytest.mark.parametrize("key", ["../secret.txt", "a/../../secret.txt", "/etc/passwd", "..", "x\\..\\y", "a\nb"])
+def test_names_that_lead_out_of_the_folder_are_refused(key, folder):  # noqa: F811
+    content = json.loads((folder / "selection.json").read_text())
+    content["files"] = {key: "set/1"}
+    (folder / "selection.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no file of images/"):
+        Task.load(folder)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(folder):  # noqa: F811
+    (folder / "secret.txt").write_text("secret")
+    (folder / "images" / "photo 01.png").unlink()
+    (folder / "images" / "photo 01.png").symlink_to(folder / "secret.txt")
+    with serving(folder) as server:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(server, "images/photo%2001.png")
+        assert error.value.code == 404
+
+
+@pytest.mark.parametrize("fails", ["write_labels", "fsync"])
+def test_a_change_that_failed_is_not_written_later(fails, folder, monkeypatch):  # noqa: F811
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with serving(folder) as server:
+        first, second, *_ = [image["id"] for image in ask(server, "state")["images"]]
+        with monkeypatch.context() as patch:
+            patch.setattr(*((page, fails, full) if fails == "write_labels" else (page.os, fails, full)))
+            with pytest.raises(urllib.error.HTTPError) as error:
+                ask(server, "label", {"id": first, "label": "red"})
+            assert "No space left" in json.load(error.value)["error"]
+        ask(server, "label", {"id": second, "label": "green"})
+        assert stored(folder) == {second: "green"}
+        assert not ask(server, "undo", {})["can_undo"] and stored(folder) == {}
+
+
+def test_a_kill_between_the_two_files_loses_no_label(folder, monkeypatch):  # noqa: F811
+    """The history knows a step that labels.csv does not: its undo changes nothing."""
+    with serving(folder) as server:
+        first = ask(server, "state")["images"][0]["id"]
+        ask(server, "label", {"id": first, "label": "red"})
+    with open(folder / "history.jsonl", "a") as history:
+        step = {
+            "id": first,
+            "before": {"label": "red", "skipped": False},
+            "after": {"label": "green", "skipped": False},
+        }
+        history.write(json.dumps(step) + "\n" + '["no step"]\n{"undo": 3\n')
+    with serving(folder) as server:
+        assert stored(folder) == {first: "red"}
+        ask(server, "undo", {})
+        assert stored(folder) == {first: "red"}
+        ask(server, "undo", {})
+        assert stored(folder) == {}
+
+
+def test_cells_are_no_formulas(tmp_path):
+    """What a spreadsheet would run begins with an apostrophe in the file, and is read back as it was."""
+    ids = ["=HYPERLINK(1)", "+1", "-2", "@x", "plain", "'quoted"]
+    task = Task("photos", None, {f"{k}.png": id for k, id in enumerate(ids)})
+    write_labels(tmp_path / "labels.csv", task, Labels({id: f"={k}" for k, id in enumerate(ids)}))
+    text = (tmp_path / "labels.csv").read_text(encoding="utf-8-sig")
+    assert not any(cell.startswith(("=", "+", "-", "@")) for line in text.splitlines() for cell in line.split(","))
+    found = read_labels(tmp_path / "labels.csv", task, new_classes=True)
+    assert found.labels == {id: f"={k}" for k, id in enumerate(ids)}
+
+
+def test_tables_of_predictions_are_no_formulas(tmp_path):
+    from hf_lowlabel.files import write_table
+
+    rows = [{"file": "=cmd|x.png", "class": "@evil", "-share": 0.5, "confidence": -1.0}, dict.fromkeys("abcd")]
+    write_table(tmp_path / "p.csv", rows[:1])
+    assert (tmp_path / "p.csv").read_text() == "file,class,'-share,confidence\n'=cmd|x.png,'@evil,0.5,-1.0\n"
+    write_table(tmp_path / "p.parquet", [{"file": "bytes \udcff.png"}])  # a name from an old archive
