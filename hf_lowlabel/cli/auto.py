@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     labels.add_argument(
         "--budget", type=int, default=40, help="where no image has a label: how many to choose and label (default: 40)"
     )
+    words = parser.add_argument_group("class names, where no image has a label")
+    words.add_argument("--text-model", help="a CLIP, SigLIP or other model that knows words, Hub id or folder")
+    words.add_argument("--class-names", nargs="+", default=[], help="NAME or NAME=WORDS (default: those of the data)")
+    words.add_argument("--prompts", nargs="+", default=[], help="sentences with {} in the place of the class")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long it may take (default: 20)")
     parser.add_argument(
         "--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds beyond those"

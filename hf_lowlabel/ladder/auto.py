@@ -29,6 +29,7 @@ from ..tasks.parts import label_rules
 from ..training.folder import KEPT, claim, forget, release
 from ..training.preparing import Run, prepare
 from .checks import check_labels
+from .from_words import from_words
 from .frozen import Tried
 from .on_features import from_features
 from .on_training import from_training
@@ -79,6 +80,9 @@ def auto(
     train: bool = True,
     to_label: int = 20,
     features: str | Path | None = None,
+    text_model: str | None = None,
+    class_names: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     dataset_config: str | None = None,
     dataset_split: str = "train",
     dataset_revision: str | None = None,
@@ -117,6 +121,9 @@ def auto(
         train: Train networks too, as far as there is time; without it classification takes seconds beyond the features.
         to_label: Images that are chosen to be labeled next; 0: none.
         features: Folder in which features are kept and looked for; None: in the run folder.
+        text_model: Where no image has a label: a CLIP, SigLIP or other model that knows what classes are called.
+        class_names: Their names, each NAME or NAME=WORDS; none: those of the data.
+        prompts: Sentences with {} in the place of the class; none: usual ones for photos.
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
@@ -177,15 +184,27 @@ def auto(
     drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
     name = output_dir or default_folder(dataset)
     method = "probe" if kind.climbs else kind.attempts[0].settings["method"]
-    with manifest_of(kind, data, labels, split, drawn, seed) as path:
-        config = settled("finetune", {**given, "method": method, "split": path, "output_dir": name, "callbacks": ()})
+    if (class_names or prompts) and text_model is None:
+        raise UserError(
+            "Class names need a model that knows words. Give --text-model, such as google/siglip2-base-patch16-224."
+        )
+    try:
+        with manifest_of(kind, data, labels, split, drawn, seed) as path:
+            config = settled(
+                "finetune", {**given, "method": method, "split": path, "output_dir": name, "callbacks": ()}
+            )
+            with claimed(name) as folder:
+                keep = Path(features) if features is not None else folder / "features"
+                ready = prepare(kind, config, folder)
+                left = 60 * minutes - (time.perf_counter() - begin)
+                if kind.climbs:
+                    return Best(*from_features(ready, given, models, keep, to_label, left, train))
+                return Best(*from_training(ready, given, keep, to_label, left))
+    except NoLabels:
+        if text_model is None or not kind.climbs:
+            raise
         with claimed(name) as folder:
-            keep = Path(features) if features is not None else folder / "features"
-            ready = prepare(kind, config, folder)
-            left = 60 * minutes - (time.perf_counter() - begin)
-            if kind.climbs:
-                return Best(*from_features(ready, given, models, keep, to_label, left, train))
-            return Best(*from_training(ready, given, keep, to_label, left))
+            return Best(*from_words(kind, given, text_model, class_names, prompts, folder, to_label))
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ class Trials:
     def fit(self, ready: Prepared, callbacks: Sequence[Callback] = ()) -> torch.nn.Module:
         if not ready.config.method.frozen:
             return merged(fitted(ready, callbacks, trial=True).inner.evaluated).eval()
-        assert self.features is not None
+        assert self.features is not None and ready.config.method is not None
         x, method, model = self.features(), ready.config.method(**ready.config.method_args), ready.network.model
         task: Any = ready.task
         head = method.head(x, task.known_labels(ready.labeled, len(x)), num_classes=len(self.names))

@@ -1,0 +1,96 @@
+"""The answer of `auto` where no image has a label and the classes have names: a model from these alone.
+
+what an image-text model says of every image -> spread over the graph of the encoder -> a linear layer on the encoder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..api.running import settled
+from ..arguments import Config
+from ..distributed import barrier, is_main_process
+from ..errors import UserError
+from ..hub.callback import CardCallback
+from ..selection.prior_labels import manifest_beside, priors
+from ..tasks.base import Task
+from ..training import frozen
+from ..training.preparing import prepare
+from ..training.priors import load_priors
+from . import advice as find
+from .on_features import Answer
+from .report import Advice, write_advice
+from .trained import TRIALS
+
+
+def from_words(
+    task: Task,
+    given: Mapping[str, Any],
+    text_model: str,
+    names: Sequence[str],
+    prompts: Sequence[str] | None,
+    folder: Path,
+    to_label: int,
+) -> Answer:
+    """A run folder without any label.
+
+    Args:
+        task: classification.
+        given: settings of `finetune`: data, model, seed, device.
+        text_model: a model of images and text, Hub id or folder.
+        names: classes, each NAME or NAME=WORDS; none: those of the data.
+        prompts: sentences with {} in the place of the class.
+        folder: the run folder.
+        to_label: images to choose for a first round of labels.
+
+    Raises:
+        UserError: a model without text, fewer than two classes, a network in memory.
+    """
+    if not isinstance(given["model"], (str, Path)):
+        raise UserError(
+            "Class names need a --model by name, and this is a network in memory. Save it to a folder first."
+        )
+    said = folder / TRIALS / "words.safetensors"
+    if not (said.is_file() and manifest_beside(said).is_file()):  # else of a search that was killed after it
+        if is_main_process():
+            said.parent.mkdir(parents=True, exist_ok=True)
+            said.unlink(missing_ok=True)
+            manifest_beside(said).unlink(missing_ok=True)
+        barrier()
+        priors(
+            str(given["model"]),
+            Config.from_flat("finetune", {**given, "task": task.name}).data,
+            text_model=text_model,
+            classes=list(names) or None,
+            prompts=list(prompts) if prompts else None,
+            output=str(said),
+            seed=given["seed"],
+            image_size=given["image_size"],
+            device=given["device"],
+            max_bad=given["max_bad"],
+        )
+    more = dict(method="probe", split=str(manifest_beside(said)), prior=str(said), output_dir=str(folder), callbacks=())
+    ready = prepare(task, settled("finetune", {**given, **more}), folder)
+    p = load_priors(said, ready.training.ids, ready.names).double().numpy()
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(ready.names, p.mean(0)))
+    out = Advice(
+        [
+            f"No label was used: the classes are told apart by their names, as {text_model} knows them.",
+            f"How good that is is not known without labels. Classes by it: {shares}.",
+            "Label the images to label next: with two labels of each class it can be said, and is mostly better.",
+        ],
+        None,
+        "unclear",
+        None,
+        None,
+    )
+    out.next = find.next_to_label(p, p.astype(np.float32), np.arange(len(p)), ready.names, to_label)
+    ready.recorder.advice = list(out.sentences)
+    ready.recorder.ladder = [{"name": f"class names, {text_model}", "by_labels": None, "score": 0.0, "kept": True}]
+    run = frozen.fit(ready, [CardCallback()])
+    chosen = write_advice(ready, out, p.astype(np.float32), folder) if is_main_process() else None
+    return run, [], out, chosen
