@@ -15,6 +15,7 @@ from ..errors import UserError, unknown
 # verb -> the file of this folder that has a function of its name, and what it does
 VERBS = {
     "auto": ("auto", "images and a few labels in, the best model for them out, and how good it is"),
+    "loop": ("loop", "rounds of labels: choose, label on a page, auto, choose again; goes on after any stop"),
     "pretrain": ("train", "adapt a pretrained network to your images, without labels"),
     "finetune": ("train", "train a classifier or a segmenter from a few labels and all your images"),
     "evaluate": ("use", "metrics of a model on labeled images"),
