@@ -36,6 +36,15 @@ VERBS = {
     "env": ("info", "versions and hardware, for a bug report"),
 }
 
+LOOP = """from photos to a model, step by step (or all of it, round after round: hf-lowlabel loop photos/):
+  hf-lowlabel select --dataset photos/ --model resnet18 --budget 40 --output to_label/
+  hf-lowlabel label to_label/                                  on a page, with the keyboard
+  hf-lowlabel auto --dataset photos/ --labels to_label/ --output-dir runs/1
+  hf-lowlabel label runs/1/to_label                            the images in doubt; then auto again
+  hf-lowlabel predict new/ --model runs/1 --output new.csv
+  hf-lowlabel export runs/1                                    or push, report, demo-app
+"""
+
 _ADVICE = {  # what a disk refuses -> what helps
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or write to another folder."),
     errno.EROFS: "Write to another folder.",
@@ -57,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="hf-lowlabel",
         description=__doc__.split(":")[0] + ": many images, almost no labels",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="verbs:\n" + "\n".join(f"  {verb:10} {text}" for verb, (_, text) in VERBS.items()),
+        epilog=f"{LOOP}\nverbs:\n" + "\n".join(f"  {verb:10} {text}" for verb, (_, text) in VERBS.items()),
     )
     parser.add_argument("verb", metavar="VERB", help="what to do; `hf-lowlabel VERB --help` says more")
     if not argv or argv[0] in ("-h", "--help"):

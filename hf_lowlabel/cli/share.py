@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import UserError
+from .output import json_flag, print_json
 
 
 def push(argv: list[str]) -> int:
@@ -73,11 +74,15 @@ def export(argv: list[str]) -> int:
         "--images", nargs="+", metavar="PATH", help="images or folders to compare on, best your own (default: noise)"
     )
     parser.add_argument("--revision", help="revision of a model on the Hub")
+    json_flag(parser)
     args = parser.parse_args(argv)
     _plain_log()
     from ..hub.export_onnx import export_onnx
 
     done = export_onnx(args.model, args.output, images=args.images, revision=args.revision)
+    if args.json:
+        print_json(vars(done))
+        return 0
     print(
         f"{done}\nwrote {done.folder}: model.onnx, preprocessing.json, README.md\n\nIn that folder:\n\n{done.snippet}"
     )
