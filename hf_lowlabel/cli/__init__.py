@@ -16,6 +16,7 @@ from ..text import say
 # verb -> the file of this folder that has a function of its name, and what it does
 VERBS = {
     "auto": ("auto", "images and a few labels in, the best model for them out, and how good it is"),
+    "loop": ("loop", "rounds of labels: choose, label on a page, auto, choose again; goes on after any stop"),
     "pretrain": ("train", "adapt a pretrained network to your images, without labels"),
     "finetune": ("train", "train a classifier or a segmenter from a few labels and all your images"),
     "evaluate": ("use", "metrics of a model on labeled images"),
@@ -28,6 +29,7 @@ VERBS = {
     ),
     "priors": ("select", "prior pseudo-labels of all images from the few labels, for finetune --prior"),
     "push": ("share", "put a finished run, or a manifest, on the Hugging Face Hub"),
+    "export": ("share", "a model as an ONNX file, checked against the model, with the lines that run it"),
     "report": ("share", "one HTML page about a run, or several side by side"),
     "demo-app": ("share", "a page to try a model on; or the folder of a Space with it"),
     "demo": ("info", "the whole chain on 1,797 embedded digits, 40 of them labeled; or on shapes with masks"),
@@ -36,6 +38,16 @@ VERBS = {
 }
 
 _OTHER = "Check that the path is right and the disk is well, or use another folder."
+
+LOOP = """from photos to a model, step by step (or all of it, round after round: hf-lowlabel loop photos/):
+  hf-lowlabel select --dataset photos/ --model resnet18 --budget 40 --output to_label/
+  hf-lowlabel label to_label/                                  on a page, with the keyboard
+  hf-lowlabel auto --dataset photos/ --labels to_label/ --output-dir runs/1
+  hf-lowlabel label runs/1/to_label                            the images in doubt; then auto again
+  hf-lowlabel predict new/ --model runs/1 --output new.csv
+  hf-lowlabel export runs/1                                    or push, report, demo-app
+"""
+
 _ADVICE = {  # what a disk refuses -> what helps
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or write to another folder."),
     errno.EROFS: "Write to another folder.",
@@ -57,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="hf-lowlabel",
         description=__doc__.split(":")[0] + ": many images, almost no labels",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="verbs:\n" + "\n".join(f"  {verb:10} {text}" for verb, (_, text) in VERBS.items()),
+        epilog=f"{LOOP}\nverbs:\n" + "\n".join(f"  {verb:10} {text}" for verb, (_, text) in VERBS.items()),
     )
     parser.add_argument("verb", metavar="VERB", help="what to do; `hf-lowlabel VERB --help` says more")
     if not argv or argv[0] in ("-h", "--help"):

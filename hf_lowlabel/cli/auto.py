@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from ..text import say
-from .select import SOURCE, data_flags, data_source, max_bad_flag
+from .output import json_flag, print_json
+from .select import MASKS, SOURCE, data_flags, data_source, mask_flags, max_bad_flag
 
 
 def auto(argv: list[str]) -> int:
@@ -13,15 +15,22 @@ def auto(argv: list[str]) -> int:
     data = data_source(args)
     from ..ladder.auto import NoLabels, auto
 
-    given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser")}
-    where = {k: v for k, v in vars(data).items() if k in SOURCE}
+    given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser", "json")}
+    where = {k: v for k, v in vars(data).items() if k in (*SOURCE, *MASKS)}
     try:
         best = auto(**where, **given)
     except NoLabels as error:
-        if not error.on_page:
+        if not error.on_page or args.json:  # a program is not asked to label
             raise
         say(error)
         return _select(args, data)
+    if args.json:
+        advice = json.loads((best.folder / "advice.json").read_text(encoding="utf-8"))
+        ladder, metrics = best.run.recorder.ladder, best.run.metrics
+        print_json(
+            {"folder": best.folder, "to_label": best.to_label, "ladder": ladder, "metrics": metrics, "advice": advice}
+        )
+        return 0
     from ..api.summary import summarise
     from ..tasks import get_task
 
@@ -107,14 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test-dataset-split", help="split to test on (default: test, then validation)")
     parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
     parser.add_argument("--stored-size", type=int, help="side of a stored image, with masks the longer one, in px")
-    masks = parser.add_argument_group("masks (--task segmentation), as in finetune")
-    masks.add_argument("--mask-column", help="column that holds the mask")
-    masks.add_argument("--classes", nargs="+", default=[], help="classes in the order of their values, or a text file")
-    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
-    masks.add_argument("--mask-ignore", nargs="+", type=int, default=[], help="values that take no part, beside 255")
+    masks = mask_flags(parser, "masks (--task segmentation), as in finetune")
     masks.add_argument("--architecture", help="what stands on the encoder (default: that of finetune)")
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     max_bad_flag(parser)
+    json_flag(parser)
     return parser

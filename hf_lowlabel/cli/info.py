@@ -7,6 +7,7 @@ import argparse
 from ..errors import UserError, unknown
 from ..methods import METHODS, find, hyperparameters, methods_for
 from ..text import say
+from .output import json_flag, print_json
 
 
 def demo(argv: list[str]) -> int:
@@ -51,20 +52,22 @@ def methods(argv: list[str]) -> int:
         prog="hf-lowlabel methods", description="The methods there are; NAME for one in detail."
     )
     parser.add_argument("name", nargs="?", help="show one method with its settings and presets")
+    json_flag(parser)
     args = parser.parse_args(argv)
-    from ..tasks import TASKS, get_task
-
+    if args.name is not None and args.name not in METHODS:
+        raise unknown("method", args.name, METHODS)
+    if args.json:
+        names = METHODS if args.name is None else [args.name]
+        print_json({name: _facts(name) for name in names})
+        return 0
     if args.name is None:
         for verb in ("pretrain", "finetune"):
             say(f"{verb}:")
             for name in methods_for(verb):
                 m = find(name)
-                able = [task for task in TASKS if verb == "finetune" and name in get_task(task).methods(verb)]
-                tasks = f"  [{', '.join(able)}]" if able else ""
+                tasks = f"  [{', '.join(_tasks(name, verb))}]" if verb == "finetune" else ""
                 say(f"  {name:22} {m.year}  {m.paper}; needs {m.needs}{tasks}")
         return 0
-    if args.name not in METHODS:
-        raise unknown("method", args.name, METHODS)
     m = find(args.name)
     say(f"{args.name}: {m.paper}, {m.year}" + (f", https://arxiv.org/abs/{m.arxiv}" if m.arxiv else ""))
     say(
@@ -80,12 +83,38 @@ def methods(argv: list[str]) -> int:
     return 0
 
 
+def _tasks(name: str, verb: str) -> list[str]:
+    """The tasks that a method is for."""
+    from ..tasks import TASKS, get_task
+
+    return [task for task in TASKS if name in get_task(task).methods(verb)]
+
+
+def _facts(name: str) -> dict:
+    m = find(name)
+    return {
+        "verb": m.verb,
+        "paper": m.paper,
+        "year": m.year,
+        "arxiv": m.arxiv,
+        "needs": m.needs,
+        "tasks": _tasks(name, m.verb),
+        "prior": m.prior,
+        "hyperparameters": hyperparameters(m),
+        "defaults": m.defaults,
+        "presets": m.presets,
+    }
+
+
 def env(argv: list[str]) -> int:
-    argparse.ArgumentParser(prog="hf-lowlabel env", description="Versions and hardware, for a bug report.").parse_args(
-        argv
-    )
+    parser = argparse.ArgumentParser(prog="hf-lowlabel env", description="Versions and hardware, for a bug report.")
+    json_flag(parser)
+    args = parser.parse_args(argv)
     from ..records import collect_hardware, collect_versions
 
+    if args.json:
+        print_json({**collect_versions(), **collect_hardware()})
+        return 0
     for name, value in {**collect_versions(), **collect_hardware()}.items():
         say(f"{name:20} {value}")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..arguments import DataArguments
 from ..errors import UserError
 from ..text import say
+from .output import json_flag, print_json
 
 
 def split(argv: list[str]) -> int:
@@ -130,11 +131,16 @@ def select(argv: list[str]) -> int:
         "--task", default="classification", help="classification, multilabel or segmentation (default: classification)"
     )
     feature_flags(parser, "OUTPUT/features.safetensors")
+    json_flag(parser)
     args = parser.parse_args(argv)
     from ..selection.kinds import kind_of
     from ..selection.verbs import select
 
+    as_json = args.__dict__.pop("json")
     done = select(dataset=data_source(args), **vars(args))
+    if as_json:
+        print_json(vars(done))
+        return 0
     facts = done.report
     if facts.get("copies"):
         say(
@@ -218,10 +224,15 @@ def priors(argv: list[str]) -> int:
         "--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6"
     )
     feature_flags(parser, "none kept", needs_model=False)
+    json_flag(parser)
     args = parser.parse_args(argv)
     from ..selection.prior_labels import manifest_beside, priors
 
+    as_json = args.__dict__.pop("json")
     scores = priors(dataset=data_source(args), **vars(args))
+    if as_json:
+        print_json({"output": args.output, **scores})
+        return 0
     say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
     split = args.split or manifest_beside(args.output)
     say(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {split}")
@@ -304,13 +315,12 @@ SOURCE = tuple(
     "dataset dataset_config dataset_split dataset_revision image_column label_column "
     "no_label skip_missing skip_conflicts value_range pages".split()
 )
+MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
 
 
 def data_source(args: argparse.Namespace) -> DataArguments:
     """What --dataset, `data_flags` and `mask_flags` said, taken out of `args`."""
-    names = [*SOURCE]
-    if hasattr(args, "mask_format"):
-        names += ["mask_column", "classes", "mask_format", "mask_ignore", "instances"]
+    names = [*SOURCE, *(MASKS if hasattr(args, "mask_format") else ())]
     source = DataArguments(**{name: getattr(args, name) for name in names})
     for name in names:
         delattr(args, name)

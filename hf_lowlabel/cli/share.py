@@ -1,4 +1,4 @@
-"""The verbs that show a finished run to others: push, report, demo-app."""
+"""The verbs that bring a finished run to others: push, export, report, demo-app."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..text import say
+from .output import json_flag, print_json
 
 
 def push(argv: list[str]) -> int:
@@ -58,6 +59,34 @@ def push(argv: list[str]) -> int:
 
         done = push(args.run, args.repo_id, **common)
     say(done.pull_request or done.url)
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel export",
+        description="A model as a file that runs without torch and without this package (pip install "
+        "'hf_lowlabel[export]'), compared with the model before it counts as done.",
+    )
+    parser.add_argument("model", metavar="RUN", help="run folder, saved model or Hub id")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="kind of file (default: onnx)")
+    parser.add_argument("--output", help="folder to write (default: RUN/onnx)")
+    parser.add_argument(
+        "--images", nargs="+", metavar="PATH", help="images or folders to compare on, best your own (default: noise)"
+    )
+    parser.add_argument("--revision", help="revision of a model on the Hub")
+    json_flag(parser)
+    args = parser.parse_args(argv)
+    _plain_log()
+    from ..hub.export_onnx import export_onnx
+
+    done = export_onnx(args.model, args.output, images=args.images, revision=args.revision)
+    if args.json:
+        print_json(vars(done))
+        return 0
+    print(
+        f"{done}\nwrote {done.folder}: model.onnx, preprocessing.json, README.md\n\nIn that folder:\n\n{done.snippet}"
+    )
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ..text import say
+from .output import json_flag, print_json
 from .select import data_flags, mask_flags, max_bad_flag
 
 
@@ -27,10 +28,15 @@ def evaluate(argv: list[str]) -> int:
     )
     _task_flag(parser)
     parser.add_argument("--output", help="write metrics (JSON) and pictures to this folder")
+    json_flag(parser)
     args = parser.parse_args(argv)
     from ..prediction import evaluate, task_of
 
+    as_json = args.__dict__.pop("json")
     metrics, task = evaluate(**vars(args)), task_of(args.model)
+    if as_json:
+        print_json(metrics)
+        return 0
     for name in ("images", *(metric.key for metric in task.metrics)):
         if name in metrics:
             value = metrics[name]
@@ -62,11 +68,16 @@ def predict(argv: list[str]) -> int:
     )
     parser.add_argument("--window", type=int, help="segmenters: side in px of a sliding window (default: whole images)")
     _task_flag(parser)
+    json_flag(parser)
     args = parser.parse_args(argv)
     from ..prediction import predict, task_of
 
+    as_json = args.__dict__.pop("json")
     place = task_of(args.model, args.task, args.revision).check_output(args.output)
     rows, skipped = predict(**vars(args))
+    if as_json:
+        print_json({"output": place, "predictions": rows, "skipped": skipped})
+        return 0
     unread = f", {len(skipped)} unreadable images skipped" if skipped else ""
     say(f"wrote {len(rows)} predictions to {place}{unread}")
     for name, reason in skipped[:20]:

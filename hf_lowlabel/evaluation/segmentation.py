@@ -180,15 +180,27 @@ def segment(
     Returns:
         Classes uint8 [H, W] and their probability float32 [H, W].
     """
-    device = next(model.parameters()).device
-    x = Normalise(mean, std)(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None])
-    size = tuple(x.shape[-2:])
-    if long_side is not None:
-        scale = long_side / max(size)
-        small = [max(int(side * scale), 1) for side in size]
-        x = F.interpolate(x, size=small, mode="bilinear", align_corners=False, antialias=True)
+    size = image.shape[:2]
+    x = as_seen(image, mean=mean, std=std, long_side=long_side, device=next(model.parameters()).device)
     p = probabilities(model.eval(), x, window, stride)
     if tuple(p.shape[-2:]) != size:
         p = F.interpolate(p, size=size, mode="bilinear", align_corners=False)
     confidence, classes = p[0].max(0)
     return classes.byte().cpu().numpy(), confidence.cpu().numpy()
+
+
+def as_seen(
+    image: np.ndarray,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    long_side: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """uint8 [H, W, 3] -> what a segmenter sees of it, float32 [1, 3, h, w]: see `segment`."""
+    x = Normalise(mean, std)(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None])
+    if long_side is None:
+        return x
+    scale = long_side / max(x.shape[-2:])
+    small = [max(int(side * scale), 1) for side in x.shape[-2:]]
+    return F.interpolate(x, size=small, mode="bilinear", align_corners=False, antialias=True)

@@ -98,6 +98,7 @@ def auto(
     classes: Sequence[str] = (),
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
+    instances: bool = False,
     architecture: str | None = None,
     image_size: int | None = None,
     stored_size: int | None = None,
@@ -135,6 +136,7 @@ def auto(
         classes: Classes of the masks in the order of their values, or a text file of them.
         mask_format: What a mask's pixels are: index, binary or colors; None: as the layout has them.
         mask_ignore: Values of a mask that take no part, beside 255.
+        instances: Values of a mask are numbers of objects, all of one class.
         architecture: What stands on the encoder for segmentation; None: the default of `finetune`.
         image_size: Side of what the network sees, in px; the model's own, or the images' when smaller.
         stored_size: Side of a stored image in px, with masks the longer one; None: as `finetune` has it.
@@ -167,6 +169,7 @@ def auto(
         classes=list(classes),
         mask_format=mask_format,
         mask_ignore=list(mask_ignore),
+        instances=instances,
         no_label=list(no_label),
         skip_missing=skip_missing,
         skip_conflicts=skip_conflicts,

@@ -1,5 +1,6 @@
 """`auto` as people use it: photos in folders, labels in a table, no labels at all, and input that cannot work."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -221,3 +222,20 @@ def test_a_run_that_was_killed_goes_on_from_its_features(found, network, tmp_pat
     assert auto(data, network, output_dir=tmp_path / "run", to_label=0).ladder
     with pytest.raises(UserError, match="not empty"):
         auto(data, network, output_dir=tmp_path / "run")
+
+
+def test_the_command_hands_on_every_flag(monkeypatch):
+    """What a flag says reaches `auto`, those of masks too, and every parameter has a flag."""
+    seen, parameters = {}, inspect.signature(whole_auto).parameters
+
+    def record(**given):
+        seen.update(given)
+        raise UserError("seen")
+
+    monkeypatch.setattr("hf_lowlabel.ladder.auto.auto", record)
+    flags = "--mask-column m --classes a b --mask-format binary --mask-ignore 3 --instances --pages --label-column l"
+    assert main(["auto", "--dataset", "d", "--task", "segmentation", *flags.split()]) == 2
+    assert seen.keys() == parameters.keys()
+    assert [seen[k] for k in ("mask_column", "classes", "mask_format", "mask_ignore", "instances", "pages")] == [
+        *("m", ["a", "b"], "binary", [3], True, True)
+    ]

@@ -1,0 +1,82 @@
+"""The verb loop: rounds of labels."""
+
+from __future__ import annotations
+
+import argparse
+
+from .output import json_flag, print_json
+from .select import SOURCE, data_flags, data_source, max_bad_flag
+
+FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
+
+
+def loop(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    given = vars(data_source(args))
+    data = {k: v for k, v in given.items() if k in SOURCE and k != "dataset"}
+    from dataclasses import asdict
+
+    from ..ladder.rounds import loop
+    from ..selection.page import label
+
+    rest = dict(vars(args))
+    as_json, page, browser = rest.pop("json"), not rest.pop("no_page"), not rest.pop("no_browser")
+    first = {name: rest.pop(name) for name in FIRST}
+    state = loop(
+        given["dataset"],
+        ask=(lambda folder: label(folder, open_browser=browser)) if page and not as_json else None,
+        tell=(lambda state: None) if as_json else (lambda state: print(f"\n{state}\n", flush=True)),
+        data=data,
+        first=first,
+        **rest,
+    )
+    if as_json:
+        rounds = [asdict(one) for one in state.rounds]
+        print_json({"rounds": rounds, "to_label": state.to_label, "open": state.open})
+        return 0
+    again = "the same command again"
+    if state.to_label is None:
+        print(f"{state}\nNo image is left to choose. The model is {state.rounds[-1].folder}.")
+    else:
+        where = f"{state.to_label / 'labels.csv'} (or on its page: hf-lowlabel label {state.to_label})"
+        print(f"{state.open} images wait for a label in {where}; then {again}. --partial goes on without them.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel loop",
+        description="Rounds of labels: images worth labeling are chosen, shown on a page (Ctrl-C when you are done), a "
+        "model is made of all labels by `auto`, and the next images are chosen. Everything is in OUTPUT_DIR: the same "
+        "command goes on from there. After each round it says what another one would bring.",
+    )
+    parser.add_argument("dataset", metavar="DATA", help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
+    )
+    parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
+    parser.add_argument(
+        "--budget", type=int, default=40, help="where no image has a label: how many to label first (default: 40)"
+    )
+    parser.add_argument("--per-round", type=int, default=20, help="images to label in each further round (default: 20)")
+    parser.add_argument("--partial", action="store_true", help="go on now, with images that have no answer yet")
+    parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
+    parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
+    labels = parser.add_argument_group("labels at the beginning (default: all there are in the data)")
+    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
+    labels.add_argument("--split", help="manifest of labeled and held-out images")
+    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
+    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
+    labels.add_argument(
+        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
+    )
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long `auto` may take a round (default: 20)")
+    parser.add_argument("--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds")
+    parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
+    data_flags(parser)
+    parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
+    parser.add_argument("--device", help="'cpu' to leave a GPU alone")
+    max_bad_flag(parser)
+    json_flag(parser)
+    return parser

@@ -1,0 +1,225 @@
+"""Rounds of labels: choose images, label them, `auto`, choose again; every state is a folder, so that any process goes
+on.
+
+DIR/round-0/to_label     the first images, where none has a label; written by `select`
+DIR/round-1              what `auto` makes of the labels there are then: a model, advice, and to_label for the next
+DIR/round-2 ...
+DIR/features             features of all images, computed once
+DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arguments import DataArguments
+from ..errors import UserError
+from ..files import write_json, write_text
+from ..selection.labels import Task, read_labels
+from ..selection.verbs import select
+from ..training.folder import IGNORED, claim, release
+from .auto import MINUTES, NoLabels, auto
+from .estimates import FORECAST_ERROR, MORE, Z80, Interval
+from .report import DONE
+
+log = logging.getLogger("hf_lowlabel")
+WORTH_A_ROUND = 0.01  # gain in accuracy below which a round of labels is not worth its time
+
+
+@dataclass(frozen=True)
+class Round:
+    """One finished round.
+
+    labels: given so far. accuracy: on new images, by labels left out; None where they are too few. forecast: of
+    `estimates.MORE` times the labels. gain: what the next round would bring. test: on test images, where there are any.
+    stop: whether the next round is not worth its time. sentence: the same in words.
+    """
+
+    round: int
+    folder: str
+    labels: int
+    accuracy: Interval | None
+    forecast: Interval | None
+    gain: Interval | None
+    test: float | None
+    stop: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class State:
+    """rounds: those finished. to_label: the folder that waits for labels; None: no image is left. open: its images
+    without an answer.
+    """
+
+    rounds: list[Round]
+    to_label: Path | None
+    open: int
+
+    def __str__(self) -> str:
+        lines = [f"{'round':>5} {'labels':>6}  accuracy (80 %)"] if self.rounds else []
+        for one in self.rounds:
+            known = "not known yet" if one.accuracy is None else shown(one.accuracy)
+            test = "" if one.test is None else f"   test {100 * one.test:.1f} %"
+            lines.append(f"{one.round:>5} {one.labels:>6}  {known}{test}")
+        return "\n".join([*lines, *(one.sentence for one in self.rounds[-1:])])
+
+
+def loop(
+    dataset: str | Path,
+    model: str | Sequence[str],
+    output_dir: str | Path,
+    *,
+    ask: Callable[[Path], Any] | None = None,
+    tell: Callable[[State], None] = lambda state: None,
+    partial: bool = False,
+    budget: int = 40,
+    per_round: int = 20,
+    data: Mapping[str, Any] | None = None,
+    first: Mapping[str, Any] | None = None,
+    minutes: float = MINUTES,
+    train: bool = True,
+    image_size: int | None = None,
+    max_bad: float = 0.01,
+    seed: int = 0,
+    device: str | None = None,
+) -> State:
+    """Go on with rounds of labels until a person is asked for some, or no image is left.
+
+    Args:
+        dataset: images of one class each, as for `auto`.
+        model: encoders, as for `auto`; the first chooses the first images.
+        output_dir: where all of it is; the same call goes on from what is there.
+        ask: shows a folder to a person and returns when he is done; None: labels.csv is filled in by other means.
+        tell: called after each round.
+        partial: go on with images that are still without an answer.
+        budget: images to label first, where none has a label.
+        per_round: images to label in each further round.
+        data: further settings of the data, as for `auto`.
+        first: which labels there are at the beginning: labels, split, num_labels, class_balanced, test_fraction of
+            `auto`.
+        minutes, train, image_size, max_bad, seed, device: as for `auto`.
+
+    Returns:
+        The rounds so far, and what waits for labels.
+
+    Raises:
+        UserError: bad input, or another process works in `output_dir`.
+    """
+    if per_round < 1 or budget < 1:
+        raise UserError("Give a --budget and --per-round of at least 1.")
+    models = [model] if isinstance(model, str) else list(model)
+    common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
+    given = dict(data or {})
+    folder = claim(output_dir, resume=True)
+    try:
+        check_own(folder, dataset)
+        while True:
+            state = state_of(folder, per_round)
+            if state.to_label is None and state.rounds:
+                return state
+            if state.open and ask is not None:
+                ask(Path(state.to_label or ""))
+                state = state_of(folder, per_round)
+            if state.open and not partial:
+                return state
+            labels = dict(labels=state.to_label) if state.to_label else dict(first or {})
+            run = folder / f"round-{len(state.rounds) + 1}"
+            shutil.rmtree(
+                run, ignore_errors=True
+            )  # of a process that was killed: only `to_label` of whole ones is asked
+            settings = dict(minutes=minutes, train=train, to_label=per_round, features=folder / "features", **common)
+            try:
+                auto(dataset, models, output_dir=run, **labels, **given, **settings)
+            except NoLabels:
+                first_images(DataArguments(dataset=dataset, **given), models[0], folder / "round-0", budget, common)
+                continue
+            state, partial = state_of(folder, per_round), False
+            tell(state)
+    finally:
+        release(folder)
+
+
+def check_own(folder: Path, dataset: str | Path) -> None:
+    """UserError for a folder of other data, or of something else; an empty one is noted to be of this data."""
+    name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
+    note = folder / "loop.json"
+    if note.is_file():
+        other = json.loads(note.read_text(encoding="utf-8"))["dataset"]
+        if other != name:
+            raise UserError(f"The rounds in {folder} are about {other}, not about {name}. Give another --output-dir.")
+        return
+    if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
+        raise UserError(
+            f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no loop.json, so that "
+            "it is not a folder of rounds. Give another --output-dir."
+        )
+    write_json(note, {"dataset": name})
+
+
+def first_images(data: DataArguments, model: str, folder: Path, budget: int, common: dict[str, Any]) -> None:
+    shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
+    keep = str(folder / "features.safetensors")
+    folder.mkdir(exist_ok=True)
+    select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, **common)
+
+
+def state_of(folder: Path, per_round: int) -> State:
+    """What the folders say; rounds.jsonl is brought up to date with them."""
+    rounds: list[Round] = []
+    while (run := folder / f"round-{len(rounds) + 1}") and (run / DONE).is_file():
+        rounds.append(read_round(run, len(rounds) + 1, per_round))
+    if rounds:
+        write_text(
+            folder / "rounds.jsonl", "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in rounds)
+        )
+    place = folder / f"round-{len(rounds)}" / "to_label"
+    if not (place / "selection.json").is_file():
+        return State(rounds, None, 0)
+    asked = Task.load(place)
+    found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True)
+    return State(rounds, place, len(set(asked.files.values()) - set(found.labels) - found.skipped))
+
+
+def read_round(run: Path, number: int, per_round: int) -> Round:
+    said = json.loads((run / "advice.json").read_text(encoding="utf-8"))
+    split = json.loads((run / "split.json").read_text(encoding="utf-8"))
+    metrics = run / "metrics.json"
+    test = json.loads(metrics.read_text(encoding="utf-8")).get("accuracy") if metrics.is_file() else None
+    accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
+    labels, doubtful = len(split["labeled"]), len(said["doubtful"])
+    gain = gain_of(accuracy, forecast, labels, per_round) if accuracy and forecast else None
+    stop = gain is not None and gain.value < WORTH_A_ROUND
+    words = sentence(gain, stop, per_round, doubtful)
+    return Round(number, str(run), labels, accuracy, forecast, gain, test, stop, words)
+
+
+def gain_of(now: Interval, forecast: Interval, labels: int, more: int) -> Interval:
+    """What `more` labels bring: on the line in log labels from today's accuracy to the forecast, whose error grows with
+    the root of the way."""
+    share = float(np.log((labels + more) / labels) / np.log(MORE))
+    value, sd = share * (forecast.value - now.value), FORECAST_ERROR * share**0.5
+    return Interval(value, value - Z80 * sd, value + Z80 * sd)
+
+
+def sentence(gain: Interval | None, stop: bool, more: int, doubtful: int) -> str:
+    if gain is None:
+        return f"{more} more labels: what they bring is not known, the labels are too few. Go on."
+    low, value, high = (f"{100 * v:+.0f}" for v in (gain.low, gain.value, gain.high))
+    said = f"{more} more labels: {value} points ({low} to {high}, 80 %)"
+    if not stop:
+        return f"{said}. Go on."
+    wrong = f", or correct first the {doubtful} that look wrong (advice.html)" if doubtful else ""
+    return f"{said}: hardly worth a round. Stop here{wrong}."
+
+
+def shown(interval: Interval) -> str:
+    return f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"

@@ -1,0 +1,130 @@
+"""A model where this package is not: what its graph takes and gives, for programs, and as lines of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..data.images import decode
+from ..evaluation.segmentation import as_seen
+from .base import Task
+from .classification import eval_view, stored_side
+from .multilabel import THRESHOLD
+from .segmentation import seen
+
+HEAD = """import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+said = json.load(open("preprocessing.json", encoding="utf-8"))
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+"""
+SQUARE = """w, h = ({short} * side // min(image.size) for side in image.size)
+small = image.resize((w, h), Image.Resampling.{interpolation})
+left, top = (round((side - {short}) / 2) + {inside} for side in (w, h))
+pixels = small.crop((left, top, left + {side}, top + {side}))
+"""
+WHOLE = """scale = {scale}
+h, w = (max(int(side * scale), 1) for side in image.size[::-1])
+pixels = image.resize((w, h), Image.Resampling.BILINEAR)
+"""
+RUN = """x = (np.asarray(pixels) / 255 - said["mean"]) / said["std"]
+{pad}session = onnxruntime.InferenceSession("model.onnx")
+(logits,) = session.run(["logits"], {{"pixel_values": x.transpose(2, 0, 1)[None].astype(np.float32)}})
+"""
+PAD = """x = np.pad(x, ((0, -h % {divisor}), (0, -w % {divisor}), (0, 0)), mode="edge")
+"""
+ANSWERS = {
+    "class": """p = np.exp(logits[0] - logits[0].max())
+print(said["classes"][p.argmax()], p.max() / p.sum())
+""",
+    "classes": """p = 1 / (1 + np.exp(-logits[0]))
+print({name: float(v) for name, v in zip(said["classes"], p) if v > said["threshold"]})
+""",
+    "mask": """mask = Image.fromarray(logits[0, :, :h, :w].argmax(0).astype(np.uint8))
+mask.resize(image.size, Image.Resampling.NEAREST).save("mask.png")  # numbers of said["classes"]
+""",
+}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What surrounds a network.
+
+    prepare: upright RGB picture -> what the network sees of it, float32 [1, 3, H, W], normalised. side: H and W of an
+    example, px. multiple: H and W are any multiples of it, px; None: `side` alone. facts: JSON values that describe
+    the same. snippet: Python that answers for photo.jpg with onnxruntime, NumPy and Pillow.
+    """
+
+    prepare: Callable[[Image.Image], Tensor]
+    side: int
+    multiple: int | None
+    facts: dict[str, Any]
+    snippet: str
+
+
+def deployment(task: Task, model: nn.Module) -> Deployment:
+    """How the graph of a model is used; `model` as `task.load` gives it."""
+    make = _segmenter if task.labeling == "mask" else _classifier
+    return make(task, model)
+
+
+def _facts(task: Task, model: nn.Module, **more: Any) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        **({"value_range": list(wide)} if (wide := getattr(model.config, "value_range", None)) else {}),
+        "input": {"name": "pixel_values", "layout": "float32 [batch, 3, height, width], RGB, normalised"},
+        "colors": "x / 255, less mean, divided by std, each channel by itself",
+        **more,
+        "output": {"name": "logits"},
+        "classes": task.names_of(model),
+    }
+
+
+def _classifier(task: Task, model: Any) -> Deployment:
+    """Squares out of the middle, as `evaluate` and `predict` see images."""
+    prep, short, view = model.preprocessing, stored_side(model), eval_view(model)
+    side, interpolation = prep["input_size"][-1], prep["interpolation"]
+    inside = round((short - side) / 2)
+
+    def prepare(picture: Image.Image) -> Tensor:
+        return view(decode(picture, short, interpolation)[None], torch.zeros(1, view.width, dtype=torch.float64))
+
+    steps = [
+        {"resize": "the shorter side to this, the longer one in proportion, rounded down", "px": short},
+        {"crop": "a square out of the middle", "px": side},
+    ]
+    several = task.labeling == "classes"
+    answer = {"answer": "the sigmoid of each logit", "threshold": THRESHOLD} if several else {"answer": "softmax"}
+    colors = {"mean": list(map(float, prep["mean"])), "std": list(map(float, prep["std"]))}
+    facts = _facts(task, model, steps=steps, interpolation=interpolation, **colors, **answer)
+    square = SQUARE.format(short=short, inside=inside, side=side, interpolation=interpolation.upper())
+    snippet = HEAD + square + RUN.format(pad="") + ANSWERS[task.labeling]
+    return Deployment(prepare, side, None, facts, snippet)
+
+
+def _segmenter(task: Task, model: Any) -> Deployment:
+    """Whole images, as `predict` sees them without a window, padded to multiples of the network's stride."""
+    long_side, divisor = model.config.image_size, model.divisor
+
+    def prepare(picture: Image.Image) -> Tensor:
+        return model.pad(as_seen(np.asarray(picture), long_side=long_side, **seen(model)))
+
+    pad = {"pad": "below and at the right, the last row and column repeated, to a multiple of this", "px": divisor}
+    resize = {"resize": "the longer side to this, the shorter one in proportion, rounded down", "px": long_side}
+    colors = {name: list(map(float, value)) for name, value in seen(model).items()}
+    answer = {"answer": "the largest of the logits at each pixel, without the padded ones"}
+    steps = [*([resize] if long_side else []), pad]
+    facts = _facts(task, model, steps=steps, interpolation="bilinear", **colors, **answer)
+    whole = WHOLE.format(scale=f"{long_side} / max(image.size)" if long_side else "1")
+    snippet = HEAD + whole + RUN.format(pad=PAD.format(divisor=divisor)) + ANSWERS[task.labeling]
+    side = -(-(long_side or 4 * divisor) // divisor) * divisor
+    return Deployment(prepare, side, divisor, facts, snippet)

@@ -1,0 +1,147 @@
+"""A model as ONNX: the lines that it comes with answer as `predict` does, and nothing is left of what went wrong."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_lowlabel import predict
+from hf_lowlabel.cli import main
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub import export_onnx as module
+from hf_lowlabel.hub.export_onnx import export_onnx
+from hf_lowlabel.models import create_classifier
+from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+
+NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two pictures, the second turned by its EXIF."""
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    for name, size in (("a.jpg", (61, 83)), ("b.jpg", (97, 53))):
+        coarse = Image.fromarray(rng.integers(0, 255, (5, 7, 3), np.uint8))
+        image, exif = coarse.resize(size, Image.Resampling.BICUBIC), Image.Exif()
+        exif[0x0112] = 6 if name == "b.jpg" else 1
+        image.save(folder / name, exif=exif)
+    return folder
+
+
+def run_readme(folder, photo, monkeypatch) -> dict:
+    """What the lines of the README leave, on this photo."""
+    (folder / "photo.jpg").write_bytes(photo.read_bytes())
+    monkeypatch.chdir(folder)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    assert len([line for line in snippet.splitlines() if line.strip()]) < 20 and "hf_lowlabel" not in snippet
+    scope: dict = {}
+    exec(snippet, scope)
+    return scope
+
+
+def classifier(folder, **config):
+    torch.manual_seed(0)
+    model = create_classifier("test_resnet", 3, pretrained=False, class_names=NAMES, image_size=48).eval()
+    model.config.pretrained_cfg["crop_pct"] = 0.9
+    model.set_classifier(torch.randn(3, model.num_features), torch.tensor([3.0, -9.0, 3.0]))
+    for name, value in config.items():
+        setattr(model.config, name, value)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """The graph of `classifier`: written once, it takes most of the time."""
+    run = classifier(tmp_path_factory.mktemp("onnx") / "run")
+    module.export_onnx(run)
+    return run / "onnx" / "model.onnx"
+
+
+def test_a_classifier(tmp_path, graph, photos, monkeypatch, capsys):
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    run = classifier(tmp_path / "run")
+    assert main(["export", str(run), "--images", str(photos)]) == 0
+    said = json.loads((run / "onnx" / "preprocessing.json").read_text())
+    assert said["classes"] == NAMES and "on 2 images: logits differ by" in capsys.readouterr().out
+    for row in predict(photos, run).rows:
+        scope = run_readme(run / "onnx", photos / row["file"].rpartition("/")[2], monkeypatch)
+        name, p = capsys.readouterr().out.split()
+        assert name == row["class"] and float(p) == pytest.approx(row["confidence"], abs=1e-4)
+    many = np.repeat(scope["x"].transpose(2, 0, 1)[None].astype(np.float32), 5, 0)
+    assert scope["session"].run(None, {"pixel_values": many})[0].shape == (5, 3)  # a free number of images
+    with pytest.raises(UserError, match="is there already"):
+        export_onnx(run)
+
+
+def test_a_segmenter_at_any_size(tmp_path, photos, monkeypatch):
+    torch.manual_seed(0)
+    model = create_segmenter(
+        "test_resnet", 3, architecture="deeplabv2", pretrained=False, class_names=NAMES, image_size=72
+    ).eval()
+    export_standalone(model, tmp_path / "run")
+    done = export_onnx(tmp_path / "run", tmp_path / "out", images=photos)
+    assert done.difference < 1e-4 and done.same > 0.999
+    rows = predict(photos, tmp_path / "run", output=tmp_path / "masks").rows
+    for row in rows:
+        run_readme(tmp_path / "out", photos / row["file"].rpartition("/")[2], monkeypatch)
+        own, theirs = (np.asarray(Image.open(p)) for p in (tmp_path / "masks" / row["mask"], "mask.png"))
+        assert own.shape == theirs.shape and (own == theirs).mean() > 0.95
+
+
+def test_a_classifier_of_several_classes(tmp_path, graph, photos, monkeypatch, capsys):
+    """Sigmoid and threshold; without --images noise is compared."""
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    run = classifier(tmp_path / "run", problem_type="multi_label_classification")
+    assert "random pixels" in str(export_onnx(run))
+    run_readme(run / "onnx", photos / "a.jpg", monkeypatch)
+    row, found = predict(photos / "a.jpg", run).rows[0], ast.literal_eval(capsys.readouterr().out)
+    assert found.keys() == set(row["classes"].split(";")) and 0 < len(found) < 3
+    assert all(p == pytest.approx(row[f"confidence_{name}"], abs=1e-4) for name, p in found.items())
+
+
+def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
+    run = classifier(tmp_path / "run")
+
+    def other(model, plan, path):
+        import onnx
+        from onnx import TensorProto, helper
+
+        node = helper.make_node("ReduceSum", ["pixel_values", "axes"], ["logits"], keepdims=0)
+        given = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["b", 3, "h", "w"])
+        gives = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", 3])
+        axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+        graph = helper.make_graph([node], "wrong", [given], [gives], [axes])
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        onnx.save(made, path)
+
+    monkeypatch.setattr(module, "write_graph", other)
+    before = sorted(p.name for p in run.iterdir())
+    with pytest.raises(UserError, match="does not answer as the model does: logits differ by"):
+        export_onnx(run)
+    assert sorted(p.name for p in run.iterdir()) == before
+
+
+@pytest.mark.parametrize("package", module.PACKAGES)
+def test_a_missing_package_is_one_sentence(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["export", str(tmp_path)]) == 2
+    text = capsys.readouterr().err
+    assert package in text and "pip install 'hf_lowlabel[export]'" in text and text.count("\n") == 1
+
+
+def test_bad_input(tmp_path, capsys):
+    assert main(["export", str(tmp_path / "none")]) == 2
+    assert "There is no model" in capsys.readouterr().err
+    model = create_classifier("test_resnet", 3, pretrained=False, class_names=NAMES, image_size=32)
+    with pytest.raises(UserError, match="Give --output"):
+        export_onnx(model)
