@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..arguments import TrainingArguments
 from ..objective import Objective
+from .lars import Lars
 
 DROPS = {
     "steps": (0.3, 0.6, 0.8),
@@ -85,13 +86,11 @@ def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate
                     "base_decay": args.weight_decay if decays else 0.0,
                 }
                 if args.optimizer == "lars":
-                    group["always_adapt"] = decays  # timm ties adaptation to weight decay; a decay of 0 must not end it
+                    group["adapts"] = decays  # also where the decay is 0, to which timm ties it
                 groups.append(group)
     if args.optimizer in ("sgd", "momentum"):
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=args.optimizer == "sgd", fused=True)
     if args.optimizer == "lars":
-        from timm.optim import Lars
-
         return Lars(groups, lr=learning_rate, momentum=0.9)
     adam = torch.optim.AdamW if args.optimizer == "adamw" else torch.optim.Adam
     return adam(groups, lr=learning_rate, fused=True)

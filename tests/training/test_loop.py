@@ -330,3 +330,43 @@ def test_lars_adapts_weights_without_decay_too():
     moved = weight - net.body.weight
     torch.testing.assert_close(moved, torch.full_like(moved, 0.001 * float(weight.norm()) / 2))  # |g| = 6, g = 3
     torch.testing.assert_close(net.body.bias, bias - 3)
+
+
+@pytest.mark.parametrize("way", ["_on_host", "_on_device"])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_lars_is_timms(way, decay, monkeypatch):
+    """Six steps of both on the same gradients, weights of all layouts, one of zeros, one without a gradient."""
+    from timm.optim import Lars as Timms
+
+    from hf_lowlabel.training import lars
+
+    monkeypatch.setattr(lars, "_on_host", getattr(lars, way))
+    random = torch.Generator().manual_seed(0)
+    shapes = [(8, 3, 3, 3), (8, 4), (5, 7), (3, 3), (8,), (8,)]
+
+    def weights():
+        made = [torch.randn(s, generator=random.manual_seed(1)) for s in shapes]
+        made[0] = made[0].to(memory_format=torch.channels_last)
+        made[2] = torch.zeros(shapes[2])
+        return [torch.nn.Parameter(w) for w in made]
+
+    def groups(ps, flag):
+        some = dict(params=ps[:4], weight_decay=decay, **{flag: True})
+        return [some, dict(params=ps[4:], weight_decay=0.0, **{flag: False})]
+
+    ours, theirs = weights(), weights()
+    mine, other = lars.Lars(groups(ours, "adapts"), lr=0.5), Timms(groups(theirs, "always_adapt"), lr=0.5, momentum=0.9)
+    for step in range(6):
+        for optimizer in (mine, other):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.5 / (1 + step)
+        for a, b in zip(ours, theirs, strict=True):
+            b.grad = torch.randn(a.shape, generator=random).contiguous(memory_format=torch.preserve_format)
+            a.grad = torch.empty_like(a).copy_(b.grad)
+        if step < 5:
+            ours[3].grad = theirs[3].grad = None
+        mine.step()
+        other.step()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(ours[2], torch.zeros(shapes[2]))

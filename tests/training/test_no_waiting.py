@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_lowlabel.training import lars
 from hf_lowlabel.training.loop import Loop
 
 from .conftest import RUNS
@@ -73,6 +74,7 @@ def waits(monkeypatch):
         if self.step == 3:
             raise Enough
         self.guard.on_host = False  # the way of a GPU
+        monkeypatch.setattr(lars, "_on_host", lars._on_device)
         with monkeypatch.context() as m, Waits() as mode:
             for name in HOST:
                 m.setattr(torch.Tensor, name, host(name))
