@@ -1,4 +1,4 @@
-"""The verb loop: rounds of labels."""
+"""The verbs loop and review: rounds of labels, and a second look at them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,37 @@ def loop(argv: list[str]) -> int:
     else:
         where = f"{state.to_label / 'labels.csv'} (or on its page: hf-lowlabel label {state.to_label})"
         print(f"{state.open} images wait for a label in {where}; then {again}. --partial goes on without them.")
+    return 0
+
+
+def review(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel review",
+        description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels, labeled "
+        "images unlike all others. They are shown on the labeling page, and what you answer there replaces the label.",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", help="folder that `hf-lowlabel auto` wrote, or one of the rounds of `loop`"
+    )
+    parser.add_argument("--output", help="folder to write (default: RUN/review)")
+    parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
+    parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
+    json_flag(parser)
+    args = parser.parse_args(argv)
+    from ..ladder.review import review
+    from ..selection.page import label
+
+    folder, count = review(args.run, args.output)
+    if args.json:
+        print_json({"folder": folder if count else None, "images": count})
+    elif not count:
+        print(f"Nothing in {args.run} asks for a second look.")
+    else:
+        print(
+            f"{count} images are worth a second look: {folder}; then hf-lowlabel auto --labels {folder} ...", flush=True
+        )
+        if not args.no_page:
+            label(folder, open_browser=not args.no_browser)
     return 0
 
 

@@ -18,10 +18,12 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Remark:
-    """rows: images it is about, positions among the training images. why: in words."""
+    """rows: images it is about, positions among the training images. why: in words. looks_like: the most likely class
+    and its probability, where that is what it is about."""
 
     rows: tuple[int, ...]
     why: str
+    looks_like: tuple[str, float] | None = None
 
 
 def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[str], count: int) -> list[Remark]:
@@ -38,7 +40,7 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     for i in free[spread_out(top[:, -2] - top[:, -1], rooted(x)[free], count)]:
         second, first = np.argsort(p[i])[-2:]
         between = f"{names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
-        out.append(Remark((int(i),), f"in doubt: {between}"))
+        out.append(Remark((int(i),), f"in doubt: {between}", (names[first], float(p[i, first]))))
     return out
 
 
@@ -85,7 +87,8 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
         j = int(other.argmax())
         if other[j] > 0 and p[i, k] < usual[k] and p[i, j] > 2 * p[i, k]:
             words = f"labeled {names[k]} ({p[i, k]:.0%}), looks like {names[j]} ({p[i, j]:.0%})"
-            out.append((float(p[i, k] - p[i, j]), Remark((int(rows[best.asked[i]]),), words)))
+            remark = Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j])))
+            out.append((float(p[i, k] - p[i, j]), remark))
     return [remark for _, remark in sorted(out, key=lambda pair: pair[0])]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..files import write_json, write_text
 from ..finetuning.graph import rooted
 from ..selection.labeling import export, reasons, thumbnail
-from ..selection.labels import Task as Asked
+from ..selection.labels import Task as Asked, write_suggestions
 from ..text import percent
 from ..training.preparing import Prepared
 from . import advice as find
@@ -136,7 +136,7 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
     ids = ready.training.ids
 
     def listed(remarks: list[Remark]) -> list[dict[str, Any]]:
-        return [{"images": [ids[i] for i in r.rows], "why": r.why} for r in remarks]
+        return [{"images": [ids[i] for i in r.rows], "why": r.why, "looks_like": r.looks_like} for r in remarks]
 
     numbers = {k: asdict(v) if v else None for k, v in vars(advice).items() if k in ("accuracy", "gain", "forecast")}
     remarks = {k: listed(getattr(advice, k)) for k in ("next", "copies", "doubtful", "strangers")}
@@ -165,6 +165,8 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
         validation=list(split.validation),
         test=list(split.test),
     )
+    ids = ready.training.ids
+    write_suggestions(folder, {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next})
     export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at))
     return folder
 

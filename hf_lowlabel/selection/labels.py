@@ -294,5 +294,33 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
     write_text(path, "\ufeff" + "\n".join(rows) + "\n")
 
 
+# ---- suggestions.json ------------------------------------------------------------------------------------------------
+def write_suggestions(folder: Path, said: dict[str, tuple[tuple[str, float] | None, str]]) -> None:
+    """id -> (the most likely class and its probability, or None; why the image is here), for the page."""
+    found = {id: {"looks_like": like, "why": why} for id, (like, why) in said.items()}
+    write_text(folder / "suggestions.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_suggestions(folder: Path) -> dict[str, dict]:
+    """id -> {"class", "probability", "why"}, as far as they are known.
+
+    Raises:
+        UserError: the file is not as `write_suggestions` writes it.
+    """
+    path = folder / "suggestions.json"
+    if not path.is_file():
+        return {}
+    try:
+        out = {}
+        for id, said in json.loads(path.read_text(encoding="utf-8")).items():
+            name, p = said["looks_like"] or ("", 0.0)
+            out[id] = {"class": clean(name), "probability": float(p), "why": str(said["why"])}
+        return out
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the page does without suggestions."
+        ) from error
+
+
 def csv_line(cells: list[str]) -> str:
     return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in cells)

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError, at_least
 from .kinds import kind_of
-from .labels import Labels, Task, clean, read_labels, write_labels, write_text
+from .labels import Labels, Task, clean, read_labels, read_suggestions, write_labels, write_text
 
 TYPES = {
     ".png": "image/png",
@@ -50,6 +50,7 @@ class Session:
             )
         self.csv, self.history = self.folder / "labels.csv", self.folder / "history.jsonl"
         self.classes = self.task.classes(self.folder)
+        self.suggestions = read_suggestions(self.folder)
         self.steps = self.read_history()
         if not self.csv.exists():
             write_labels(self.csv, self.task, self.replayed())
@@ -117,15 +118,31 @@ class Session:
         self.labels, self.seen = changed, self.csv.read_bytes()
 
     # ---- what the page asks for --------------------------------------------------------------------------------------
-    def state(self, go_to: str | None = None) -> dict:
-        images = [{"file": file, "id": id, **self.value(id)} for file, id in self.task.files.items()]
+    def state(self) -> dict:
+        images = [
+            {"file": file, "id": id, **self.value(id), **({"suggestion": said} if (said := self.suggested(id)) else {})}
+            for file, id in self.task.files.items()
+        ]
         return {
             "images": images,
             "classes": self.classes,
             "folder": self.folder.resolve().name,
             "can_undo": bool(self.steps),
-            "go_to": go_to,
         }
+
+    def suggested(self, id: str) -> dict | None:
+        """What a model takes an image for, without a class that is not in the list, and why it is shown."""
+        said = self.suggestions.get(id)
+        return said and {**said, "class": said["class"] if said["class"] in self.classes else ""}
+
+    def edited(self) -> bool:
+        """Whether somebody else has written labels.csv."""
+        return self.csv.exists() and self.csv.read_bytes() != self.seen
+
+    def change(self, id: str, everything: bool) -> dict:
+        """What a step on one image changed, or all there is."""
+        one = {"id": id, **self.value(id), "can_undo": bool(self.steps)}
+        return {**self.state(), "id": id} if everything else one
 
     def label(self, id: str, label: str = "", skipped: bool = False) -> dict:
         with self.lock:
@@ -139,18 +156,19 @@ class Session:
                 "before": self.value(id),
                 "after": {"label": label, "skipped": bool(skipped) and not label},
             }
+            edited = self.edited()
             self.save(id, step["after"], step)
             self.steps.append(step)
-            return self.state()
+            return self.change(id, edited)
 
     def undo(self) -> dict:
         with self.lock:
             if not self.steps:
                 raise UserError("There is nothing to undo.")
-            step = self.steps[-1]
+            step, edited = self.steps[-1], self.edited()
             self.save(step["id"], step["before"], {"undo": True, "id": step["id"]})
             self.steps.pop()
-            return self.state(step["id"])
+            return self.change(step["id"], edited)
 
     def new_class(self, name: str) -> dict:
         with self.lock:

@@ -93,6 +93,8 @@ def test_the_next_round_keeps_the_labels_of_this_one(found, network, tmp_path):
     rows = (best.to_label / "labels.csv").read_text().splitlines()
     ids = [row.split(",")[1] for row in rows[1:]]
     assert len(ids) == 20 and not set(ids) & set(json.loads((base / "run/split.json").read_text())["labeled"])
+    said = json.loads((best.to_label / "suggestions.json").read_text())
+    assert set(said) == set(ids) and all(0 < one["looks_like"][1] <= 1 for one in said.values())
     filled = [rows[0]] + [row.replace(",,", f",{row.split(',')[1].split('/')[0]},", 1) for row in rows[1:]]
     (best.to_label / "labels.csv").write_text("\n".join(filled) + "\n")
     more = auto(data, network, labels=best.to_label, output_dir=tmp_path / "next", features=base / "run/features")

@@ -16,7 +16,7 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels, write_suggestions
 from hf_lowlabel.selection.page import PageServer, Session, only_one
 
 from .conftest import paint
@@ -67,7 +67,9 @@ def test_every_label_is_on_disk_before_the_answer(folder):
             assert stored(folder)[id] == ["red", "green"][n % 2] and len(stored(folder)) == n + 1
         ask(server, "label", {"id": ids[3], "skipped": True})
         ask(server, "class", {"name": " blau "})
-        state = ask(server, "label", {"id": ids[0], "label": "blau"})  # changed his mind
+        changed = ask(server, "label", {"id": ids[0], "label": "blau"})  # changed his mind
+        assert changed == {"id": ids[0], "label": "blau", "skipped": False, "can_undo": True}  # and not all images
+        state = ask(server, "state")
         assert [i["label"] for i in state["images"]] == ["blau", "green", "red", "", ""] and state["images"][3][
             "skipped"
         ]
@@ -83,11 +85,11 @@ def test_undo_goes_back_step_by_step_and_over_a_restart(folder):
         ask(server, "label", {"id": ids[0], "label": "red"})
         ask(server, "label", {"id": ids[0], "label": "green"})
         ask(server, "label", {"id": ids[1], "skipped": True})
-        assert ask(server, "undo", {})["go_to"] == ids[1]
+        assert ask(server, "undo", {})["id"] == ids[1]
     with open(folder / "history.jsonl", "a") as history:
         history.write('{"id": "set/pho')  # cut short by a crash
     with serving(folder) as server:
-        assert ask(server, "undo", {})["go_to"] == ids[0] and stored(folder) == {ids[0]: "red"}
+        assert ask(server, "undo", {})["id"] == ids[0] and stored(folder) == {ids[0]: "red"}
         assert not ask(server, "undo", {})["can_undo"] and stored(folder) == {}
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(server, "undo", {})
@@ -145,6 +147,13 @@ def test_what_the_server_refuses(folder):
     task.save(folder)
     with pytest.raises(UserError, match="Label Studio"):
         Session(folder)
+
+
+def test_suggestions_that_cannot_be_read_are_named(folder):
+    for text in ("[", "[1]", '{"a": {"looks_like": 3, "why": ""}}'):
+        (folder / "suggestions.json").write_text(text)
+        with pytest.raises(UserError, match="suggestions.json cannot be read"):
+            Session(folder)
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
@@ -210,7 +219,7 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         expect(page.locator("#classes button")).to_have_count(3)
         press("3", "3 labeled, 0 skipped")
         page.keyboard.press("ArrowLeft")
-        assert page.text_content("#id") == ids[2] and page.text_content("button.given").endswith("blue 1")
+        assert page.text_content("#id") == ids[2] and "blue 1" in page.text_content("button.given")
         assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1"}
 
         process.kill()  # the machine goes down
@@ -233,6 +242,41 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         out = process.communicate(timeout=20)[0]
     assert "4 labeled, 1 skipped of 5; next: hf-lowlabel split --from" in out and process.returncode == 0
     assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1", ids[3]: "green"}
+
+
+def test_a_suggestion_is_accepted_by_one_key(folder, browser):
+    """Its class and probability are shown, and why; one of a class that is not in the list is not offered."""
+    from playwright.sync_api import expect
+
+    ids = list(Task.load(folder).files.values())
+    said = {ids[0]: (("green", 0.834), "in doubt: green or red"), ids[1]: (("mauve", 0.9), ""), ids[2]: (None, "odd")}
+    write_suggestions(folder, said)
+    process, url = start(folder)
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    try:
+        page.goto(url, wait_until="networkidle")
+        expect(page.locator("#accept")).to_contain_text("green (83 %)")
+        expect(page.locator("button.likely")).to_contain_text("green")
+        expect(page.locator("#id")).to_have_text(f"{ids[0]}: in doubt: green or red")
+        page.keyboard.press("Enter")
+        expect(page.locator("#count")).to_contain_text("1 labeled")
+        expect(page.locator("#accept")).to_be_hidden()
+        page.keyboard.press("Enter")  # nothing is suggested
+        page.keyboard.press("2")
+        expect(page.locator("#count")).to_contain_text("2 labeled")
+        expect(page.locator("#classes button", has_text="green").locator("small")).to_have_text("2")
+        expect(page.locator("#id")).to_have_text(f"{ids[2]}: odd")
+        page.keyboard.press("u")
+        expect(page.locator("#count")).to_contain_text("1 labeled")
+        assert not problems and stored(folder) == {ids[0]: "green"}
+    finally:
+        page.close()
+        process.kill()
+        process.wait()
 
 
 def test_killed_at_any_moment_the_file_is_whole(folder):

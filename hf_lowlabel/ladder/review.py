@@ -1,0 +1,93 @@
+"""What `auto` finds odd about images and their labels, as a folder for the labeling page: corrections are labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..data.splits import Split
+from ..errors import UserError
+from ..hub.report_data import config_of
+from ..selection.labeling import check_folder, write_image
+from ..selection.labels import Labels, Task, write_labels, write_suggestions, write_text
+from ..tasks import get_task
+
+Odd = dict[str, tuple[tuple[str, float] | None, str]]  # id -> (what it looks like, why it is shown)
+
+
+def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
+    """Write a folder with the images of a run of `auto` that a person should look at again.
+
+    Labels that look wrong come first, then copies whose labels differ or are known of one only, then labeled images
+    unlike all others. All wait for an answer; those that are left without one keep the label they have.
+
+    Args:
+        run: folder that `auto` wrote, of one class an image.
+        output: folder to write; None: review/ in the run folder. One that is there is gone on with.
+
+    Returns:
+        The folder, and how many images are in it; of none no folder is written.
+
+    Raises:
+        UserError: the run or its data is not there, or `output` holds something else.
+    """
+    run = Path(run).expanduser()
+    folder = run / "review" if output is None else Path(output).expanduser()
+    if (folder / "selection.json").is_file():
+        return folder, len(Task.load(folder).files)
+    for name in ("advice.json", "split.json", "run.json", "training.yaml"):
+        if not (run / name).is_file():
+            raise UserError(f"There is no {name} in {str(run)!r}. Give a folder that `hf-lowlabel auto` wrote.")
+    split = Split.load(run / "split.json")
+    found = odd(json.loads((run / "advice.json").read_text(encoding="utf-8")), split.labeled)
+    if not found:
+        return folder, 0
+    check_folder(folder)
+    config = config_of(run)
+    dataset = get_task(config.task).open(config.data)
+    at = {id: i for i, id in enumerate(dataset.ids)}
+    if gone := [id for id in found if id not in at]:
+        raise UserError(f"{len(gone)} images are not in {dataset.name!r} any more, such as {gone[0]!r}. Put them back.")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    task = Task(
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        files={write_image(dataset, at[id], folder / "images", n): id for n, id in enumerate(found)},
+        config=dataset.config,
+        split=dataset.split,
+        revision=dataset.revision,
+        class_names=list(split.class_names),
+        task=config.task,
+        strategy="review",
+        labeled=dict(split.labeled),
+        validation=list(split.validation),
+        test=list(split.test),
+    )
+    write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
+    write_labels(folder / "labels.csv", task, Labels())
+    write_suggestions(folder, found)
+    task.save(folder)  # last: a folder with it is whole
+    return folder, len(found)
+
+
+def odd(advice: dict, labeled: dict[str, str]) -> Odd:
+    """Images to look at again, each once, the most doubtful labels first."""
+    out: Odd = {}
+    for remark in advice["doubtful"]:
+        like = remark.get("looks_like")
+        out.setdefault(remark["images"][0], (like and (like[0], float(like[1])), remark["why"]))
+    for remark in advice["copies"]:
+        given = [labeled.get(id) for id in remark["images"]]
+        if given[0] == given[1]:
+            continue
+        for id, own, (other, theirs) in zip(
+            remark["images"], given, zip(remark["images"][::-1], given[::-1], strict=True), strict=True
+        ):
+            like = (theirs, 1.0) if own is None and theirs is not None else None
+            words = f"{f'labeled {own}' if own else 'no label'}; all but the same as {other}"
+            out.setdefault(id, (like, f"{words}, {f'labeled {theirs}' if theirs else 'without a label'}"))
+    for remark in advice["strangers"]:
+        id = remark["images"][0]
+        if id in labeled:
+            out.setdefault(id, (None, f"labeled {labeled[id]}; {remark['why']}"))
+    return out

@@ -1,0 +1,77 @@
+"""A second look at labels: planted errors are shown, and what a person answers replaces them."""
+
+import json
+
+import pytest
+import torch
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.ladder.auto import auto
+from hf_lowlabel.ladder.review import odd
+from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.selection.page import Session
+
+from .test_auto import photos
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with two wrong labels of 27: two red images among the blue ones."""
+    base = tmp_path_factory.mktemp("review")
+    data = photos(base / "photos", each=12, sort=False)
+    torch.manual_seed(0)
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(base / "net")
+    rows = [(f"{kind}-{i:02d}.png", kind) for kind in ("blue", "red", "white") for i in range(9)]
+    rows = [(name, "blue" if name in ("red-03.png", "red-05.png") else kind) for name, kind in rows]
+    (base / "labels.csv").write_text("file_name,label\n" + "".join(f"{n},{k}\n" for n, k in rows))
+    auto(data, base / "net", labels=base / "labels.csv", train=False, to_label=0, output_dir=base / "run")
+    return base / "run"
+
+
+def test_planted_errors_are_shown_and_corrected(run, capsys):
+    assert main(["review", str(run), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    folder = run / "review"
+    assert said["folder"] == str(folder) and said["images"] == len(Task.load(folder).files)
+    ids = list(Task.load(folder).files.values())
+    assert set(ids[:2]) == {"red-03.png", "red-05.png"}
+    session = Session(folder)
+    shown = {image["id"]: image for image in session.state()["images"]}
+    assert shown["red-03.png"]["suggestion"]["class"] == "red"
+    assert shown["red-03.png"]["suggestion"]["why"].startswith("labeled blue")
+    assert not any(image["label"] for image in shown.values())  # all wait for an answer
+    session.label("red-03.png", "red")
+    assert main(["review", str(run), "--no-page"]) == 0  # a second time goes on, and loses nothing
+    split, _ = import_labels(folder, allow_missing=True)
+    before = Split.load(run / "split.json").labeled
+    assert split.labeled == {**before, "red-03.png": "red"}  # those without an answer keep their label
+
+
+def test_what_is_odd():
+    said = {
+        "doubtful": [{"images": ["a"], "why": "labeled x (9%), looks like y (80%)", "looks_like": ["y", 0.8]}],
+        "copies": [
+            {"images": ["a", "b"], "why": ""},
+            {"images": ["c", "d"], "why": ""},
+            {"images": ["e", "f"], "why": ""},
+            {"images": ["g", "h"], "why": ""},
+        ],
+        "strangers": [{"images": ["i"], "why": "unlike"}, {"images": ["j"], "why": "unlike"}],
+    }
+    found = odd(said, {"a": "x", "b": "y", "c": "x", "d": "x", "e": "y", "i": "x"})
+    assert list(found) == ["a", "b", "e", "f", "i"]  # copies of one label, of none, and strangers without one are fine
+    assert found["a"][0] == ("y", 0.8) and found["f"][0] == ("y", 1.0) and found["b"][0] is None
+    assert found["b"][1] == "labeled y; all but the same as a, labeled x"
+
+
+def test_nothing_odd_and_no_run(tmp_path, run, capsys):
+    assert main(["review", str(tmp_path)]) == 2
+    assert "There is no advice.json" in capsys.readouterr().err
+    for name in ("split.json", "run.json", "training.yaml"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "advice.json").write_text('{"doubtful": [], "copies": [], "strangers": []}')
+    assert main(["review", str(tmp_path)]) == 0
+    assert "asks for a second look" in capsys.readouterr().out and not (tmp_path / "review").exists()
