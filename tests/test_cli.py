@@ -125,7 +125,7 @@ def test_flags_win_over_the_file(tmp_path):
         (["finetune", "--num-train-epochs", "3"], "--num-train-epochs is called --epochs here"),
         (["pretrain", "--num-labels", "3"], "--num-labels is a setting of finetune only"),
         (["finetune", "digits"], "'digits' belongs to no setting"),
-        (["finetune", "--config", "no-such.yaml"], "There is no configuration file at no-such.yaml"),
+        (["finetune", "--config", "no-such.yaml"], "There is no no-such.yaml. Give the path of a YAML file"),
         (["methods", "bylo"], "did you mean 'byol'"),
     ],
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
+from ..files import read_json
 from ..text import say
 from .output import json_flag, print_json
 from .select import MASKS, SOURCE, data_flags, data_source, mask_flags, max_bad_flag
@@ -25,7 +25,7 @@ def auto(argv: list[str]) -> int:
         say(error)
         return _select(args, data)
     if args.json:
-        advice = json.loads((best.folder / "advice.json").read_text(encoding="utf-8"))
+        advice = read_json(best.folder / "advice.json")
         ladder, metrics = best.run.recorder.ladder, best.run.metrics
         print_json(
             {"folder": best.folder, "to_label": best.to_label, "ladder": ladder, "metrics": metrics, "advice": advice}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..data.splits import Split
 from ..errors import UserError
+from ..files import read_json
 from ..hub.report_data import config_of
 from ..selection.labeling import check_folder, write_image
 from ..selection.labels import Labels, Task, write_labels, write_suggestions, write_text
@@ -39,7 +39,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {str(run)!r}. Give a folder that `hf-lowlabel auto` wrote.")
     split = Split.load(run / "split.json")
-    found = odd(json.loads((run / "advice.json").read_text(encoding="utf-8")), split.labeled)
+    found = odd(read_json(run / "advice.json"), split.labeled)
     if not found:
         return folder, 0
     check_folder(folder)

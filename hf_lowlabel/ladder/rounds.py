@@ -22,7 +22,7 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..errors import UserError
-from ..files import write_json, write_text
+from ..files import read_json, write_json, write_text
 from ..selection.labels import Task, read_labels
 from ..selection.verbs import select
 from ..training.folder import IGNORED, claim, release
@@ -153,7 +153,7 @@ def check_own(folder: Path, dataset: str | Path) -> None:
     name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
     note = folder / "loop.json"
     if note.is_file():
-        other = json.loads(note.read_text(encoding="utf-8"))["dataset"]
+        other = read_json(note)["dataset"]
         if other != name:
             raise UserError(f"The rounds in {folder} are about {other}, not about {name}. Give another --output-dir.")
         return
@@ -190,10 +190,10 @@ def state_of(folder: Path, per_round: int) -> State:
 
 
 def read_round(run: Path, number: int, per_round: int) -> Round:
-    said = json.loads((run / "advice.json").read_text(encoding="utf-8"))
-    split = json.loads((run / "split.json").read_text(encoding="utf-8"))
+    said = read_json(run / "advice.json")
+    split = read_json(run / "split.json")
     metrics = run / "metrics.json"
-    test = json.loads(metrics.read_text(encoding="utf-8")).get("accuracy") if metrics.is_file() else None
+    test = read_json(metrics).get("accuracy") if metrics.is_file() else None
     accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
     labels, doubtful = len(split["labeled"]), len(said["doubtful"])
     gain = gain_of(accuracy, forecast, labels, per_round) if accuracy and forecast else None

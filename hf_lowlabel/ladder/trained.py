@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from ..arguments import Config
 from ..distributed import all_mean, barrier, is_main_process
 from ..errors import Diverged, UserError
-from ..files import whole, write_json
+from ..files import read_json, whole, write_json
 from ..models.lora import merged
 from ..settings import private_names, recorded
 from ..tasks.parts import Attempt, Examples
@@ -152,10 +152,7 @@ class Trials:
         """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
         path, facts = self.folder / "plan.json", self.facts()
         if path.is_file():
-            try:
-                known = json.loads(path.read_text("utf-8"))
-            except ValueError:
-                known = {}
+            known = read_json(path, "Give another --output-dir.")
             if known.get("facts") != facts:
                 raise UserError(
                     f"What was tried in {self.folder} was tried with other settings, labels or images. Give another "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor
 from transformers.models.auto import modeling_auto
 
 from ..errors import UserError
+from ..files import read_json
 from .translation import Translation
 from .translation_clip import clip, siglip, siglip2
 from .translation_stages import convnext, convnextv2, dinov3_convnext, resnet, swin, swinv2
@@ -181,9 +181,12 @@ def license_of(readme: Path) -> str | None:
 def shards(index: Path, translation: Translation, source: str) -> list[str]:
     """The files of a sharded checkpoint in which the encoder is; the text model of a large CLIP stays where it is."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({str(places[name]) for name in translation.wanted(places, source)})
-    except (ValueError, KeyError, TypeError) as error:
+        places = read_json(index)["weight_map"]
+        found = sorted({str(places[name]) for name in translation.wanted(places, source)})
+        if strange := [name for name in found if Path(name).name != name]:
+            raise ValueError(f"{strange[0]} lies in another folder")
+        return found
+    except (UserError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"There is a damaged {index.name} in {source} ({error}). Download it again.") from error
 
 

@@ -12,6 +12,7 @@ from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
 from ..errors import UserError
 from . import transformers_layout as layout
 from .checkpoint_resolver import address, fetcher, model_config, without_safetensors
+from .opening import ADAPTER
 from .quiet import no_progress_bars
 
 SENTENCES = 256  # in one pass of the text tower
@@ -110,6 +111,8 @@ def load_two_towers(name: str, revision: str | None = None) -> TwoTowers:
             "copy it from the model it was made from."
         )
     tokenizer = _tokenizer(place, revision, name)
+    if fetch([ADAPTER]) is not None:
+        raise UserError(f"There is an {ADAPTER} in {name}. Merge the adapter into the model and save it again.")
     if fetch(["model.safetensors", "model.safetensors.index.json"]) is None:
         raise UserError(without_safetensors(name))
     with no_progress_bars():

@@ -71,15 +71,17 @@ def main() -> None:
         "--long-side", type=int, default=96, help="px to which images are scaled, for training and evaluation"
     )
     parser.add_argument("--image-size", type=int, default=64, help="side of a crop in px")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", default="runs/masks-accuracy", help="folder of all run folders, and of table.md")
     parser.add_argument("--table-only", action="store_true", help="run nothing")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    if args.device == "cpu":
+        torch.set_num_threads(1)
     root, data = (
         Path(args.output),
         dict(task="segmentation", dataset=args.dataset, classes=args.classes, mask_ignore=args.mask_ignore),
     )
-    common = dict(data, device="cpu", image_size=args.image_size, logging_steps=100)
+    common = dict(data, device=args.device, image_size=args.image_size, logging_steps=100)
     for seed in [] if args.table_only else args.seeds:
         for start in args.starts:
             model = args.model

@@ -172,7 +172,7 @@ def our_round(args, source, now: Callable[[], float]) -> float:
     return (watch.times[-1] - watch.times[0]) / args.steps
 
 
-def main() -> None:
+def parse(flags: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=("fixmatch", "byol"), default="fixmatch")
     parser.add_argument("--model", help="default: wrn_28_2, for byol resnet18")
@@ -189,9 +189,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--pool", type=int, default=1000, help="images in memory")
     parser.add_argument("--output", help="JSON file for the result")
-    args = parser.parse_args()
+    args = parser.parse_args(flags)
     args.model = args.model or ("wrn_28_2" if args.case == "fixmatch" else "resnet18")
     args.batch_size = args.batch_size or (8 if args.case == "fixmatch" else 32)
+    return args
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Seconds a step of both sides, images per second and their ratio."""
     torch.set_num_threads(args.threads)
     source = generated(args.size, args.pool)
     images = [source.image(i).convert("RGB") for i in range(args.pool)]
@@ -203,17 +208,19 @@ def main() -> None:
     pairs = [(our_round(args, source, now), peer_round(step, args.steps, now)) for _ in range(args.rounds)]
     mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     per_step = args.batch_size * (1 + args.unlabeled_ratio) if args.case == "fixmatch" else args.batch_size
-    report(
-        args,
-        {
-            "ours_s": mine,
-            "peer_s": theirs,
-            "ratio": theirs / mine,
-            "ours_images_per_s": per_step / mine,
-            "peer_images_per_s": per_step / theirs,
-            "rounds": pairs,
-        },
-    )
+    return {
+        "ours_s": mine,
+        "peer_s": theirs,
+        "ratio": theirs / mine,
+        "ours_images_per_s": per_step / mine,
+        "peer_images_per_s": per_step / theirs,
+        "rounds": pairs,
+    }
+
+
+def main() -> None:
+    args = parse()
+    report(args, measure(args))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def bare(loop: Loop, batch: dict) -> None:
         p.grad = None
 
 
-def main() -> None:
+def parse(flags: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="cutmix", choices=("supervised", "cutmix", "classmix", "fixmatch"))
     parser.add_argument("--model", default="resnet18")
@@ -58,11 +59,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=161, help="side of a crop in px")
     parser.add_argument("--batch-size", type=int, default=2, help="labeled crops, and as many unlabeled")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int, default=8, help="steps timed on each side")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--pool", type=int, default=100, help="images")
     parser.add_argument("--output", help="JSON file for the result")
-    args = parser.parse_args()
+    return parser.parse_args(flags)
+
+
+def measure(args: argparse.Namespace, passes: Callable[[Loop, dict], None] = bare) -> dict:
+    """See `compare`; passes: what the other side runs."""
     torch.set_num_threads(args.threads)
     settings = dict(
         task="segmentation",
@@ -76,13 +82,19 @@ def main() -> None:
         num_labels=10,
         test_fraction=0.02,
         max_steps=args.steps + WARM,
+        compile=args.compile,
         precision=args.precision,
         eval_steps=10**6,
         logging_steps=10**6,
         save_steps=10**6,
     )
     with tempfile.TemporaryDirectory() as folder:
-        report(args, compare(lambda: finetune(**settings, output_dir=folder), bare))
+        return compare(lambda: finetune(**settings, output_dir=folder), passes)
+
+
+def main() -> None:
+    args = parse()
+    report(args, measure(args))
 
 
 if __name__ == "__main__":

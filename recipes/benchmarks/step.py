@@ -65,13 +65,14 @@ class Bare:
             p.grad = None
 
 
-def main() -> None:
+def parse(flags: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="fixmatch")
     parser.add_argument("--model", default="wrn_28_2")
     parser.add_argument("--size", type=int, default=32, help="px")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--unlabeled-ratio", type=int, default=7)
+    parser.add_argument("--lora-rank", type=int, help="train adapters of this rank and the head alone")
     parser.add_argument(
         "--method-args", nargs="+", default=[], metavar="KEY=VALUE", help="hyperparameters of the method"
     )
@@ -82,7 +83,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--pool", type=int, default=2000, help="images")
     parser.add_argument("--output", help="JSON file for the result")
-    args = parser.parse_args()
+    return parser.parse_args(flags)
+
+
+def measure(args: argparse.Namespace, bare: Bare | None = None) -> dict:
+    """See `compare`; bare: what the other side runs, None for the passes of the networks."""
     torch.set_num_threads(args.threads)
     verb = verb_of(args.method)
     settings = dict(
@@ -103,9 +108,14 @@ def main() -> None:
         save_steps=10**6,
     )
     if verb == "finetune":
-        settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio)
+        settings |= dict(num_labels=40, unlabeled_ratio=args.unlabeled_ratio, lora_rank=args.lora_rank)
     with tempfile.TemporaryDirectory() as folder:
-        report(args, compare(lambda: getattr(hf_lowlabel, verb)(**settings, output_dir=folder), Bare(verb)))
+        return compare(lambda: getattr(hf_lowlabel, verb)(**settings, output_dir=folder), bare or Bare(verb))
+
+
+def main() -> None:
+    args = parse()
+    report(args, measure(args))
 
 
 if __name__ == "__main__":

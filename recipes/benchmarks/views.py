@@ -172,9 +172,10 @@ def seconds(make: Callable[[int], None], round_: int, clock: Callable[[], float]
     return clock() - start
 
 
-def measure(name: str, rounds: int) -> dict:
-    """Pairs per second of every side and their ratios to ours."""
+def measure(name: str, rounds: int, images_per_call: tuple[int, int] | None = None) -> dict:
+    """Pairs per second of every side and their ratios to ours; images_per_call: on a CPU and on CUDA."""
     kinds, size, n, n_cuda = CASES[name]
+    n, n_cuda = images_per_call or (n, n_cuda)
     images = smooth_images(n, size)
     few = images[: max(8, n // 4)]
     sides = {"ours": (n, ours(kinds, images, size)), "pil": (len(few), theirs(kinds, few, size))}

@@ -133,7 +133,7 @@ def test_files_of_classes(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             read_classes(file)
-    with pytest.raises(UserError, match="no file of classes"):
+    with pytest.raises(UserError, match="Give a text file of classes"):
         read_classes(tmp_path / "none.txt")
     assert parse_class("class 7") == ("class 7", None)
 

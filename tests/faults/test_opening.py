@@ -20,7 +20,7 @@ SPACE = ("space_app.py", "AutoModelForSemanticSegmentation.from_pretrained")  # 
 MODULES = {"pickle", "dill", "joblib", "subprocess", "shelve", "marshal", "runpy", "pty"}
 PLACES = {  # file -> the calls; "ours" is of files that this package wrote or ships
     "data/dataset.py": "",
-    "data/folders.py": "open_image read_text DictReader",  # pictures, and metadata beside them
+    "data/folders.py": "open_image",
     "data/mask_folders.py": "read_text",  # VOC's lists
     "data/masks.py": "read_text",  # classes
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
@@ -47,20 +47,31 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "prediction.py": "open_image read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/features.py": "memmap open open open open open",
-    "selection/label_studio.py": "read_json",
+    "selection/label_studio.py": "read_json read_json",
     "selection/labeling.py": "copyfile",
-    "selection/labels.py": "DictReader read_json read_text read_text",
-    "selection/page.py": "open open read_bytes read_bytes read_bytes read_bytes read_bytes read_bytes",
+    "selection/labels.py": "read_json read_text read_text",
+    "selection/page.py": "open open read_bytes read_bytes read_bytes read_bytes read_bytes read_bytes read_bytes",
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
     "tasks/classification.py": "open_model",
-    "tasks/segmentation.py": "open_model open_model",
     "training/checkpoint.py": "load_file load_file open read_bytes read_text",
     "training/folder.py": "open",
     "training/journal.py": "open read_bytes",
     "training/lineage.py": "hf_hub_download",
     "training/priors.py": "safe_open",
     "training/setup.py": "load_file",
+    "cli/auto.py": "read_json",  # ours
+    "data/annotation_files.py": "open_image read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
+    "data/annotations.py": "read_text read_text safe_load",  # names of classes
+    "data/table_files.py": "DictReader read_bytes read_bytes read_bytes",
+    "hub/export_onnx.py": "open_image",
+    "ladder/review.py": "read_json",  # ours
+    "ladder/rounds.py": "read_json read_json read_json read_json",  # ours
+    "ladder/trained.py": "load_file read_json",  # ours
+    "models/transformers_layout.py": "from_pretrained read_json read_text safe_open safe_open",  # transformers' own
+    "models/two_towers.py": "from_pretrained from_pretrained",  # transformers' own
+    "tasks/segmenters.py": "open_model open_model",
+    "training/recording.py": "read_yaml",  # ours
     "yaml_files.py": "read_text safe_load",
     "cli/train.py": "read_yaml",
 }

@@ -166,3 +166,18 @@ def test_fidelity_has_a_row_for_every_method(tmp_path, monkeypatch):
     rows = names(tmp_path / "page.md")
     assert len(rows) == 2 + len(GOLDEN) + len(CHOSEN)  # with the head, and the hard pixels
     assert rows == names(BENCHMARKS.parent / "results" / "fidelity.md")
+
+
+def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
+    """Every part, tiny, on a CPU; a figure that is known is not measured again."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("curves", "predictions", "confusion", "reliability"):
+        monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+    run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert {row["key"][0] for row in rows} == set("m1234567") and not any("error" in row for row in rows)
+    text = capsys.readouterr().out
+    assert all(f"{row['key']}: {row['text']}" in text for row in rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.jsonl"]
+    run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl", "--part", 1)
+    assert len((tmp_path / "gpu.jsonl").read_text().splitlines()) == len(rows) and "1/" not in capsys.readouterr().out
