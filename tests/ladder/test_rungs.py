@@ -87,7 +87,7 @@ def test_a_second_encoder_that_is_noise_is_not_taken(known):
 # ---- estimates -------------------------------------------------------------------------------------------------------
 def test_intervals_for_the_accuracy_hold_about_as_often_as_they_say():
     hits = []
-    for seed in range(30):
+    for seed in range(20):
         x, y = clusters(each=40, spread=1.1, seed=seed)
         rows = drawn(y, 6, seed)
         encoder = Features("net", x, rows, y[rows], 4)
