@@ -161,6 +161,7 @@ def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in ("curves", "predictions", "confusion", "reliability"):
         monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+    monkeypatch.setattr("hf_lowlabel.evaluation.overlays.examples", lambda *args, **kwargs: None)
     run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert {row["key"][0] for row in rows} == set("m1234567") and not any("error" in row for row in rows)
