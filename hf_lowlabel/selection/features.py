@@ -101,7 +101,7 @@ def extract(
     if world() > 1 and path is None:
         raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
     device = best_device(device)
-    encoder = encoder.to(device).eval()
+    encoder = encoder.to(device).eval().to(memory_format=torch.channels_last)  # a forward pass is faster so from 160 px
     skipped: list[tuple[str, str]] = []
     parts = batches(encoder, source, share(members), workers, skipped, device, max_bad * len(members))
     if path is None:
