@@ -173,7 +173,7 @@ def fingerprint(encoder: nn.Module, preprocessing: Sequence, without: Collection
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
             if tensor.dim()
             else str(tensor.item()).encode()
         )

@@ -61,3 +61,14 @@ def test_nan_features_name_an_image(backbone, photos, tmp_path):
         list(encoder.parameters())[-1].fill_(torch.nan)
     with pytest.raises(UserError, match="NaN or infinite features for 24 of 24 images, such as 'photo 00.png'"):
         extract(encoder, load_source(photos), device="cpu")
+
+
+def test_the_fingerprint_does_not_see_the_layout_in_memory():
+    """Nor stumble over it: the weights of a convolution of 1 x 1 px count as contiguous in both."""
+    from torch import nn
+
+    from hf_lowlabel.selection.features import fingerprint
+
+    net = nn.Sequential(nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2))
+    before = fingerprint(net, [])
+    assert fingerprint(net.to(memory_format=torch.channels_last), []) == before
