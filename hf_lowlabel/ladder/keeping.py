@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..distributed import barrier, is_main_process
 from ..selection.features import Features, check, fingerprint, read, write
@@ -29,6 +30,7 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     if found is not None:
         return np.asarray(found.values)
     task: Any = ready.task  # one that `climbs` has features
+    model.to(memory_format=torch.channels_last)  # as `extract` has it
     x = Features(task.features(model, cache), indices, model_print, data_print)
     check(x, ready.dataset)
     if is_main_process():

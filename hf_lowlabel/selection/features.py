@@ -102,7 +102,7 @@ def extract(
     if world() > 1 and path is None:
         raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
     device = best_device(device)
-    encoder = encoder.to(device).eval()
+    encoder = encoder.to(device).eval().to(memory_format=torch.channels_last)  # a forward pass is faster so from 160 px
     skipped: list[tuple[str, str]] = []
     parts = batches(encoder, source, share(members), workers, skipped, device, max_bad * len(members))
     if path is None:
@@ -174,7 +174,7 @@ def fingerprint(encoder: nn.Module, preprocessing: Sequence, without: Collection
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
             if tensor.dim()
             else str(tensor.item()).encode()
         )

@@ -312,7 +312,7 @@ def read_suggestions(folder: Path) -> dict[str, dict]:
         return {}
     try:
         out = {}
-        for id, said in json.loads(path.read_text(encoding="utf-8")).items():
+        for id, said in read_json(path).items():
             name, p = said["looks_like"] or ("", 0.0)
             out[id] = {"class": clean(name), "probability": float(p), "why": str(said["why"])}
         return out

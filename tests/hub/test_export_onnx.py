@@ -83,6 +83,7 @@ def test_a_classifier(tmp_path, graph, photos, monkeypatch, capsys):
         export_onnx(run)
 
 
+@pytest.mark.slow
 def test_a_segmenter_at_any_size(tmp_path, photos, monkeypatch):
     torch.manual_seed(0)
     model = create_segmenter(

@@ -173,6 +173,7 @@ def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in ("curves", "predictions", "confusion", "reliability"):
         monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+    monkeypatch.setattr("hf_lowlabel.evaluation.overlays.examples", lambda *args, **kwargs: None)
     run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert {row["key"][0] for row in rows} == set("m1234567") and not any("error" in row for row in rows)
@@ -181,3 +182,12 @@ def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["gpu.jsonl"]
     run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl", "--part", 1)
     assert len((tmp_path / "gpu.jsonl").read_text().splitlines()) == len(rows) and "1/" not in capsys.readouterr().out
+
+
+def test_extract_compares_files_with_decoded_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    small = ("--model", "cnn6_16", "--size", 32, "--images", 5, "--height", 40, "--width", 50, "--rounds", 1)
+    run(monkeypatch, tmp_path, "extract", *small, "--output", "extract.json")
+    found = json.loads((tmp_path / "extract.json").read_text())
+    assert found["ratio"] == found["ours_s"] / found["bare_s"] and found["ours_s"] > found["decoding_s"] > 0
+    assert found["hardware"] and found["versions"]

@@ -80,3 +80,14 @@ def test_features_that_have_changed_are_not_read(tmp_path):
             assert read(path, "m", "d") is None, place  # another model or data by its fingerprint: computed anew
         except UserError as error:
             assert "not a whole file of features" in str(error)
+
+
+def test_the_fingerprint_does_not_see_the_layout_in_memory():
+    """Nor stumble over it: the weights of a convolution of 1 x 1 px count as contiguous in both."""
+    from torch import nn
+
+    from hf_lowlabel.selection.features import fingerprint
+
+    net = nn.Sequential(nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2))
+    before = fingerprint(net, [])
+    assert fingerprint(net.to(memory_format=torch.channels_last), []) == before

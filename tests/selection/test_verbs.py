@@ -119,7 +119,7 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
     "change, words",
     [
         (dict(budget=25), "budget of 25 does not fit 24 images"),
-        (dict(budget=0), "Use --budget 1 to 24"),
+        (dict(budget=0), "budget is 0. Give 1 or more"),
         (
             dict(budget=2, classes=["a", "b", "c"]),
             "2 cannot cover the 3 classes that have no label. Use --budget 3",
