@@ -11,12 +11,15 @@ No gradient is stopped and nobody teaches: embeddings that follow an isotropic G
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..distributed import all_gather
 from ..errors import UserError
 from ..objective import PretrainObjective, feature_std, mlp
+from ..views.counter_rng import keyed
 from .contrast import full_precision
 from .dino import by_size
 
@@ -30,8 +33,7 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     """
     t = torch.linspace(0, LIMIT, POINTS // 2 + 1, device=z.device, dtype=z.dtype)  # [P]
     step = LIMIT / (POINTS // 2)
-    weight = torch.full_like(t, 2 * step)
-    weight[0] = weight[-1] = step  # the middle of -5..5, and both of its ends
+    weight = step * (2 - ((t == 0) | (t == LIMIT)).to(t))  # once the middle of -5..5, and both of its ends
     gauss = torch.exp(-t.square() / 2)
     angle = (z @ directions)[..., None] * t  # [B, M, P]
     distance = (angle.cos().mean(0) - gauss).square() + angle.sin().mean(0).square()  # [M, P]
@@ -93,11 +95,13 @@ class LeJEPA(PretrainObjective):
 
     def directions(self, device: torch.device) -> Tensor:
         """Unit vectors [out, slices] of this step."""
-        generator = torch.Generator(device).manual_seed(self.updates)
-        a = torch.randn(self.out, self.slices, device=device, generator=generator)
+        key = torch.arange(self.slices, device=device) + self.updates * self.slices  # the same on every rank
+        u, v = keyed(key, "direction", 2 * self.out).float().chunk(2, 1)
+        a = ((-2 * (1 - u).log()).sqrt() * (2 * math.pi * v).cos()).T  # Box and Muller
         return a / a.norm(dim=0)
 
     def after_step(self, t: float) -> None:
+        super().after_step(t)
         self.updates += 1
 
     def get_extra_state(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.methods import METHODS, build_objective, find, hyperparameters, verb_of
-from hf_lowlabel.training.loop import Loop
+from hf_lowlabel.training.loop import KEEPS_STATISTICS, Loop
 from hf_lowlabel.training.setup import start_accelerator
 
 PARTS, STEPS = 4, 3
@@ -34,7 +34,7 @@ SMALL = {
 # Their gradient is that of micro-batches, for the reason given: the weights of the other run are taken over, and all
 # that is remembered has to be the same.
 OF_MICRO_BATCHES = {
-    "compares the images of a batch": "simclr vicreg exemplar s4l-exemplar less comatch mixmatch remixmatch sscl",
+    "compares images of a batch": "simclr vicreg lejepa exemplar s4l-exemplar less comatch mixmatch remixmatch sscl",
     "draws a number for each image": "pixpro-affine vat vat-entmin moam",
     "is judged by the averages so far": "freematch softmatch adamatch simmatch self-tuning",
     "takes a mean over the pixels that count": "cutmix classmix clmb unimatch unimatch-v2",
@@ -70,6 +70,9 @@ def loop_for(objective, folder, parts: int) -> Loop:
         max_steps=STEPS + 1,
     )
     accelerator = start_accelerator(args, folder)
+    for module in objective.modules():  # a batch's statistics are not those of its parts
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            setattr(module, KEEPS_STATISTICS, True)
     loop = Loop(
         objective,
         lambda start: iter(()),
@@ -77,7 +80,6 @@ def loop_for(objective, folder, parts: int) -> Loop:
         folder,
         accelerator=accelerator,
         base_learning_rate=0.05,
-        freeze_norm=True,
     )
     loop.train_mode()
     return loop

@@ -26,7 +26,7 @@ from .conftest import MULTILABEL, SEGMENT, SMALL, rewrite
 BOTH_MASKS = ["ground", "light", "dark"]
 FILES = """config.json model.safetensors preprocessor_config.json README.md split.json metrics.json training.yaml
 log.jsonl
-    run.json checkpoints curves.png predictions.png""".split()
+    run.json checksums.json checkpoints curves.png predictions.png""".split()
 CODE = ["segmenter.py", "configuration_segmenter.py"]
 
 
