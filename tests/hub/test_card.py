@@ -161,7 +161,7 @@ def test_model_index_has_the_shape_the_hub_checks(tmp_path):
     assert [set(model) for model in index] == [{"name", "results"}] and index[0]["name"] == tmp_path.name
     for result in index[0]["results"]:
         assert set(result) == {"task", "dataset", "metrics"}
-        assert result["task"]["type"] == "image-classification" and result["dataset"]["type"] == "my-photos-2024"
+        assert result["task"]["type"] == "image-classification" and result["dataset"]["type"] == "path-to-2024"
         assert all(isinstance(v, str) for v in result["dataset"].values())
         for metric in result["metrics"]:
             assert (

@@ -54,7 +54,7 @@ def test_what_smp_does_not_have_is_refused(tmp_path):
     make(tmp_path / "run", "deeplabv2")
     with pytest.raises(UserError, match="'deeplabv2', which smp does not have"):
         export_smp(tmp_path / "run", tmp_path / "out")
-    with pytest.raises(UserError, match="There is no segmenter"):
+    with pytest.raises(UserError, match="There is no model.safetensors"):
         export_smp(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="is there already"):
         export_smp(tmp_path / "run", tmp_path / "run")
