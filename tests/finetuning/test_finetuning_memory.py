@@ -88,9 +88,9 @@ def test_rows_that_are_not_finite_take_no_place_in_a_queue():
     queue = Queue(4, z=2, p=1)
     z, p = torch.arange(12.0).view(6, 2), torch.arange(6.0)[:, None]
     z[0], p[3], z[5, 1] = torch.nan, torch.inf, -torch.inf
-    queue.push(z=z, p=p)
+    queue.push(z, p)
     assert int(queue.pushed) == 3 and queue.p[queue.filled][:, 0].tolist() == [1, 2, 4]
-    queue.push(z=torch.full((6, 2), torch.nan), p=torch.ones(6, 1))
+    queue.push(torch.full((6, 2), torch.nan), torch.ones(6, 1))
     assert int(queue.pushed) == 3 and queue.z.isfinite().all()
-    queue.push(z=torch.ones(2, 2), p=torch.tensor([[8.0], [9.0]]))
+    queue.push(torch.ones(2, 2), torch.tensor([[8.0], [9.0]]))
     assert queue.filled.all() and sorted(queue.p[:, 0].tolist()) == [2, 4, 8, 9]
