@@ -103,6 +103,12 @@ GOLDEN = {
         "loss",
         (19.5019347, 19.9770141, 21.4842499),
     ),
+    "lejepa": Golden(
+        "arXiv 2511.08544 algorithms 1 and 2, along the directions that are drawn here",
+        EQUATIONS,
+        "loss",
+        (0.0515615602, 0.061875506, 0.0717163948),
+    ),
     "pixpro": Golden(
         "zdaxie/PixPro@e390d6b contrast/models/PixPro.py (regression_loss, halved; featprop redone)",
         RUN,
