@@ -14,6 +14,10 @@ class MissingSplit(UserError):
     """The data set has no split of that name."""
 
 
+class Nameless(UserError):
+    """Its words name nothing of this machine: a page that travels may quote them."""
+
+
 class Diverged(UserError):
     """The loss was not finite for too many steps in a row."""
 

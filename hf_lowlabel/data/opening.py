@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingSplit, UserError
+from ..errors import MissingSplit, Nameless, UserError
 from ..text import was_in_memory
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
@@ -87,7 +87,7 @@ def found(
         return dataset
     name, path = str(dataset), Path(dataset).expanduser()
     if was_in_memory(name):  # as training.yaml of a run has it
-        raise UserError(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
+        raise Nameless(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
     if name in targets.embedded:
         if path.exists():
             warnings.warn(

@@ -13,7 +13,7 @@ import torch
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache
-from ..errors import UserError
+from ..errors import Nameless
 from ..evaluation.inference import features_of
 from ..records import RunRecord, public_word
 from ..tasks import get_task, of_record
@@ -77,13 +77,9 @@ def compute(folder: Path, record: RunRecord) -> Computed:
 
 def told(error: Exception) -> str:
     """What a page that travels says of an error, whose own words may name what else lies on this machine."""
-    if type(error) is TooFew:
+    if isinstance(error, Nameless):
         return str(error)
     return "the images or weights it needs could not be read; the command line said why."
-
-
-class TooFew(UserError):
-    """There is too little to show; its words name nothing."""
 
 
 def config_of(folder: Path) -> Config:
@@ -105,12 +101,12 @@ def labeled_images(folder: Path, record: RunRecord) -> Images:
         dataset = task.open_images(config.data)
         chosen = np.flatnonzero(dataset.has_target)
         if not len(chosen):
-            raise TooFew("None of the images has a label to colour it by.")
+            raise Nameless("None of the images has a label to colour it by.")
         return Images(dataset, chosen, list(dataset.class_names))
     data: DataArguments = replace(config.data, split=str(folder / "split.json"), num_labels=None)
     found = task.choose_split(data, config.training.seed, task.open(data))
     if not len(found.test_at):
-        raise TooFew("The run held out no test images.")
+        raise Nameless("The run held out no test images.")
     return Images(found.test, found.test_at, list(found.split.class_names))
 
 
@@ -136,7 +132,7 @@ def draw_features(folder: Path, record: RunRecord, images: Images, out: Computed
 
     chosen = images.chosen[spread(len(images.chosen), MOST_DOTS)]
     if len(chosen) < FEWEST_DOTS:
-        raise TooFew(f"{len(chosen)} labeled images are too few.")
+        raise Nameless(f"{len(chosen)} labeled images are too few.")
     labels = images.dataset.with_classes(images.class_names).labels
     for title, load in stages(folder, record):
         try:
