@@ -49,7 +49,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/features.py": "memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
     "selection/labeling.py": "copyfile",
-    "selection/labels.py": "read_json read_json read_text read_text",
+    "selection/labels.py": "read_json read_json read_text",
     "selection/page.py": "open open read_bytes read_bytes read_bytes read_bytes read_bytes read_bytes read_bytes",
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
