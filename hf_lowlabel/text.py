@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,3 +65,14 @@ def listed(items: Iterable[str], most: int) -> str:
     """The first `most` items, and how many more there are."""
     items = list(items)
     return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")
+
+
+class Stderr(logging.StreamHandler):
+    """Writes to what sys.stderr is by then: notebooks and tests exchange it, and close the old one."""
+
+    def __init__(self):
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):
+        return sys.stderr

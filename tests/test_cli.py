@@ -228,3 +228,21 @@ def test_length_in_steps_or_epochs(given, steps, epochs):
     config = resolve(Config.from_flat("pretrain", {"dataset": "digits", **given}))
     assert (config.training.max_steps, config.training.epochs) == (steps, epochs)
     assert resolve(config) == config
+
+
+def test_words_go_where_stderr_is_by_then(monkeypatch):
+    """Notebooks exchange it, and the one that was there at first may be closed."""
+    import io
+    import logging
+
+    from hf_lowlabel.text import Stderr
+
+    log, first, second = logging.getLogger("test_words"), io.StringIO(), io.StringIO()
+    log.addHandler(Stderr())
+    monkeypatch.setattr("sys.stderr", first)
+    log.warning("one")
+    assert first.getvalue() == "one\n"
+    first.close()
+    monkeypatch.setattr("sys.stderr", second)
+    log.warning("two")
+    assert second.getvalue() == "two\n"

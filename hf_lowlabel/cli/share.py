@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import tempfile
 from pathlib import Path
 
 from ..errors import UserError
-from ..text import say
+from ..text import Stderr, say
 from .output import json_flag, print_json
 
 
@@ -158,5 +157,5 @@ def _plain_log() -> None:
     """Plain lines to stderr, as the training verbs have them; without torch, which a push has no use for."""
     log = logging.getLogger("hf_lowlabel")
     if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stderr))
+        log.addHandler(Stderr())
     log.setLevel(logging.INFO)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..distributed import best_device, world
 from ..errors import UserError, unknown
 from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
+from ..text import Stderr
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -75,7 +75,7 @@ def check_trackers(names: list[str]) -> None:
 def logging_level(main: bool) -> None:
     """Plain lines to stderr from the main process, warnings from the others."""
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = Stderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.propagate = False
