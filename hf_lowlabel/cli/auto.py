@@ -7,7 +7,7 @@ import argparse
 from ..files import read_json
 from ..text import say
 from .output import json_flag, print_json
-from .select import MASKS, SOURCE, data_flags, data_source, mask_flags, max_bad_flag
+from .select import MASKS, SOURCE, data_flags, data_source, label_flags, mask_flags, max_bad_flag
 
 
 def auto(argv: list[str]) -> int:
@@ -87,14 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         default="classification",
         help="what is learned: classification, multilabel, segmentation (default: classification)",
     )
-    labels = parser.add_argument_group("labels (default: all there are in the data)")
-    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
-    labels.add_argument("--split", help="manifest of labeled and held-out images")
-    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
-    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
-    labels.add_argument(
-        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
-    )
+    labels = label_flags(parser, "labels (default: all there are in the data)")
     labels.add_argument(
         "--budget", type=int, default=40, help="where no image has a label: how many to choose and label (default: 40)"
     )

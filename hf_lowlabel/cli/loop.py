@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..text import say
 from .output import json_flag, print_json
-from .select import SOURCE, data_flags, data_source, max_bad_flag
+from .select import SOURCE, data_flags, data_source, label_flags, max_bad_flag
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
 
@@ -25,7 +26,7 @@ def loop(argv: list[str]) -> int:
     state = loop(
         given["dataset"],
         ask=(lambda folder: label(folder, open_browser=browser)) if page and not as_json else None,
-        tell=(lambda state: None) if as_json else (lambda state: print(f"\n{state}\n", flush=True)),
+        tell=(lambda state: None) if as_json else (lambda state: say(f"\n{state}\n", flush=True)),
         data=data,
         first=first,
         **rest,
@@ -36,10 +37,10 @@ def loop(argv: list[str]) -> int:
         return 0
     again = "the same command again"
     if state.to_label is None:
-        print(f"{state}\nNo image is left to choose. The model is {state.rounds[-1].folder}.")
+        say(f"{state}\nNo image is left to choose. The model is {state.rounds[-1].folder}.")
     else:
         where = f"{state.to_label / 'labels.csv'} (or on its page: hf-lowlabel label {state.to_label})"
-        print(f"{state.open} images wait for a label in {where}; then {again}. --partial goes on without them.")
+        say(f"{state.open} images wait for a label in {where}; then {again}. --partial goes on without them.")
     return 0
 
 
@@ -64,9 +65,9 @@ def review(argv: list[str]) -> int:
     if args.json:
         print_json({"folder": folder if count else None, "images": count})
     elif not count:
-        print(f"Nothing in {args.run} asks for a second look.")
+        say(f"Nothing in {args.run} asks for a second look.")
     else:
-        print(
+        say(
             f"{count} images are worth a second look: {folder}; then hf-lowlabel auto --labels {folder} ...", flush=True
         )
         if not args.no_page:
@@ -93,14 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--partial", action="store_true", help="go on now, with images that have no answer yet")
     parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
-    labels = parser.add_argument_group("labels at the beginning (default: all there are in the data)")
-    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
-    labels.add_argument("--split", help="manifest of labeled and held-out images")
-    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
-    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
-    labels.add_argument(
-        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
-    )
+    label_flags(parser, "labels at the beginning (default: all there are in the data)")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long `auto` may take a round (default: 20)")
     parser.add_argument("--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds")
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")

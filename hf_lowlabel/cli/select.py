@@ -258,6 +258,19 @@ def feature_flags(parser: argparse.ArgumentParser, default: str, needs_model: bo
     max_bad_flag(parser)
 
 
+def label_flags(parser: argparse.ArgumentParser, title: str):
+    """Which labels `auto` begins with. Returns their group."""
+    labels = parser.add_argument_group(title)
+    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
+    labels.add_argument("--split", help="manifest of labeled and held-out images")
+    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
+    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
+    labels.add_argument(
+        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
+    )
+    return labels
+
+
 def max_bad_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-bad",

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hf_lowlabel")
 MINUTES = 20.0
+GIVEN = (  # settings of `finetune` that are taken as they are
+    "dataset dataset_config dataset_split dataset_revision image_column label_column no_label skip_missing "
+    "skip_conflicts value_range pages test_dataset_split mask_column classes mask_format mask_ignore instances "
+    "architecture image_size stored_size max_bad task seed device"
+).split()
 
 
 @dataclass
@@ -151,35 +156,14 @@ def auto(
     Raises:
         UserError: bad input, before anything is computed.
     """
-    begin = time.perf_counter()
+    begin, said = time.perf_counter(), dict(locals())
     models = list(model) if isinstance(model, (list, tuple)) else [model]
     if not models or minutes <= 0:
         raise UserError("Give at least one --model and --minutes above 0.")
     kind = get_task(task)
     if len(models) > 1 and not kind.climbs:
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
-    data = dict(
-        dataset=dataset,
-        dataset_config=dataset_config,
-        dataset_split=dataset_split,
-        dataset_revision=dataset_revision,
-        image_column=image_column,
-        label_column=label_column,
-        mask_column=mask_column,
-        classes=list(classes),
-        mask_format=mask_format,
-        mask_ignore=list(mask_ignore),
-        instances=instances,
-        no_label=list(no_label),
-        skip_missing=skip_missing,
-        skip_conflicts=skip_conflicts,
-        value_range=list(value_range),
-        pages=pages,
-        test_dataset_split=test_dataset_split,
-        max_bad=max_bad,
-    )
-    network = dict(model=models[0], image_size=image_size, stored_size=stored_size, architecture=architecture)
-    given = {**data, **network, "task": task, "seed": seed, "device": device}
+    given = {name: said[name] for name in GIVEN} | {"model": models[0]}
     if not (train or kind.climbs):
         raise UserError(
             f"{task} has no heads on frozen features to choose from, so --no-train leaves nothing. Leave it out."
@@ -192,7 +176,7 @@ def auto(
             "Class names need a model that knows words. Give --text-model, such as google/siglip2-base-patch16-224."
         )
     try:
-        with manifest_of(kind, data, labels, split, drawn, seed) as path:
+        with manifest_of(kind, given, labels, split, drawn) as path:
             config = settled(
                 "finetune", {**given, "method": method, "split": path, "output_dir": name, "callbacks": ()}
             )
@@ -232,22 +216,20 @@ def default_folder(dataset: Any) -> str:
 
 
 @contextlib.contextmanager
-def manifest_of(
-    task: Task, data: dict[str, Any], labels: Any, split: Any, drawn: dict[str, Any], seed: int
-) -> Iterator[str]:
+def manifest_of(task: Task, given: dict[str, Any], labels: Any, split: Any, drawn: dict[str, Any]) -> Iterator[str]:
     """Path of a manifest that says which images are labeled: that of the user, or one made of his labels.
 
     Raises:
         UserError: both are given, or there are too few labels to learn from.
     """
-    given = [flag for flag, value in (("labels", labels), ("split", split)) if value is not None]
-    if len(given) == 2 or given and any(drawn.values()):
-        more = "split" if len(given) == 2 else next(n for n, v in drawn.items() if v).replace("_", "-")
-        raise UserError(f"--{given[0]} and --{more} cannot be given together. Leave one of them out.")
+    known = [flag for flag, value in (("labels", labels), ("split", split)) if value is not None]
+    if len(known) == 2 or known and any(drawn.values()):
+        more = "split" if len(known) == 2 else next(n for n, v in drawn.items() if v).replace("_", "-")
+        raise UserError(f"--{known[0]} and --{more} cannot be given together. Leave one of them out.")
     if split is not None:
         yield str(split)
         return
-    where = Config.from_flat("finetune", {**data, "task": task.name}).data
+    where = Config.from_flat("finetune", given).data
     dataset = task.open(where)
     if labels is not None:
         made, found = import_labels(
@@ -258,7 +240,9 @@ def manifest_of(
     else:
         if not dataset.has_target.any():
             raise NoLabels(dataset, task)
-        made = task.draw_split(dataset, drawn["num_labels"], seed=seed, **{k: drawn[k] for k in DRAW}, validation=0)
+        made = task.draw_split(
+            dataset, drawn["num_labels"], seed=given["seed"], **{k: drawn[k] for k in DRAW}, validation=0
+        )
     if task.climbs:
         check_labels(made)
     with tempfile.TemporaryDirectory(prefix="hf-lowlabel-") as aside:

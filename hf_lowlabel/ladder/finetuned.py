@@ -64,6 +64,7 @@ class FromFrozen(Trials):
         self.save_beliefs(self.folder / PRIORS, self.y)
 
     needed = False
+    choices = (FOLDS,)
 
     def folds(self, count: int) -> list[np.ndarray]:
         return [np.flatnonzero(mask) for mask in self.masks]

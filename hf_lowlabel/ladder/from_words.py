@@ -63,7 +63,7 @@ def from_words(
         barrier()
         priors(
             str(given["model"]),
-            Config.from_flat("finetune", {**given, "task": task.name}).data,
+            Config.from_flat("finetune", given).data,
             text_model=text_model,
             classes=list(names) or None,
             prompts=list(prompts) if prompts else None,

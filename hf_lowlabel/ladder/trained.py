@@ -79,7 +79,7 @@ class Clock(Callback):
 class Trials:
     """Attempts on the data of one prepared run.
 
-    needed: whether the plainest attempt is tried however short the time is.
+    needed: whether the plainest attempt is tried however short the time is. choices: numbers of folds.
 
     Args:
         ready: the run, with all labels.
@@ -89,6 +89,7 @@ class Trials:
     """
 
     needed = True
+    choices: tuple[int, ...] = FOLDS
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class Trials:
         begin = time.perf_counter()
         each = {attempt: self.seconds(attempt) for attempt in self.configs}
         left = SPENT * (seconds - (time.perf_counter() - begin))
-        folds, steps, attempts = settle(each, left, len(self.ready.labeled.members), self.needed)
+        folds, steps, attempts = settle(each, left, len(self.ready.labeled.members), self.needed, self.choices)
         plan = {"facts": facts, "folds": folds, "steps": steps, "attempts": [attempt.name for attempt in attempts]}
         if is_main_process():
             write_json(path, plan)
@@ -242,7 +243,11 @@ def hushed() -> Iterator[None]:
 
 
 def settle(
-    each: Mapping[Attempt, float], left: float, labels: int, needed: bool = True
+    each: Mapping[Attempt, float],
+    left: float,
+    labels: int,
+    needed: bool = True,
+    choices: Sequence[int] = FOLDS,
 ) -> tuple[int, int, list[Attempt]]:
     """(folds, steps of a run, attempts) that fit: fewer folds first, then fewer attempts.
 
@@ -251,10 +256,11 @@ def settle(
         left: seconds.
         labels: number of labeled images.
         needed: whether the plainest attempt stays in any case.
+        choices: numbers of folds, the most wanted first.
     """
     attempts = list(each)
     while attempts:
-        for folds in FOLDS:
+        for folds in choices:
             folds = min(folds, labels)
             every = sum(folds * each[r] for r in attempts) + max(each[r] for r in attempts)
             steps = int(left / every) if every > 0 else MOST
@@ -264,7 +270,7 @@ def settle(
             log.warning("%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
             return folds, FEWEST, attempts
         log.warning("no time is left to try %s: give more --minutes", attempts.pop().name)
-    return FOLDS[-1], FEWEST, []
+    return choices[-1], FEWEST, []
 
 
 def subset(images: Examples, rows: np.ndarray) -> Examples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +11,8 @@ from ..data.dataset import ImageDataset
 from ..errors import UserError
 from .parts import Chosen
 
-if TYPE_CHECKING:
-    from .base import Task
 
-
-def choose_split(task: Task, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
+def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
     """Which images are labeled, and which are tested on.
 
     Without a manifest and a budget these are all the labels there are. The test set is the manifest's own, else the

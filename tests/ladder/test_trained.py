@@ -36,8 +36,9 @@ def network(tmp_path_factory):
 
 def shorten(patch) -> None:
     """Trials of a few steps, on two folds; of masks two attempts with small batches."""
-    for name, value in (("FEWEST", STEPS), ("MOST", STEPS), ("FOLDS", (2,))):
-        patch.setattr(trained, name, value)
+    patch.setattr(trained, "FEWEST", STEPS)
+    patch.setattr(trained, "MOST", STEPS)
+    patch.setattr(trained.Trials, "choices", (2,))
     few = [replace(a, settings={**a.settings, "batch_size": 2}) for a in Segmentation.attempts[:2]]
     patch.setattr(Segmentation, "attempts", tuple(few))
 
@@ -168,6 +169,14 @@ def test_the_settings_of_masks_make_the_same_by_hand(masks, tmp_path):
 
     a, b = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "by-hand"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_classes_in_a_text_file(network, discs, tmp_path, short):
+    """As finetune takes them: one path, not its letters."""
+    (tmp_path / "names.txt").write_text("ground\ndisc\n")
+    given = {**MASKS, "to_label": 0, "mask_format": "index", "classes": str(tmp_path / "names.txt")}
+    best = auto(discs, network, output_dir=tmp_path / "run", **given)
+    assert list(best.model.config.id2label.values()) == ["ground", "disc"]
 
 
 def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, short):
