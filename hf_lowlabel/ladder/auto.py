@@ -206,6 +206,9 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         if is_main_process():
             forget(folder)
         raise
+    except KeyboardInterrupt:
+        log.warning("stopped; the same command goes on from what is in %s", folder)
+        raise
     finally:
         release(folder)
 

@@ -233,9 +233,9 @@ class Trials:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Trials say nothing but warnings."""
+    """Trials say nothing: their warnings come again in the last run, and how to go on is not theirs to say."""
     level = log.level
-    log.setLevel(logging.WARNING)
+    log.setLevel(logging.ERROR)
     try:
         yield
     finally:
