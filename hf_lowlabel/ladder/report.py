@@ -100,7 +100,7 @@ def said_more(out: Advice, curve, labels: int) -> list[str]:
     goal = next((t for t in (0.7, 0.8, 0.9, 0.95, 0.98) if t > out.accuracy.value + 0.03), None)
     if goal is not None:
         needed = labels_for(curve, goal, labels)
-        many = f"about {needed} labels" if needed else "more than a hundred times as many labels"
+        many = f"about {int(float(f'{needed:.2g}')):,} labels" if needed else "more than a hundred times as many labels"
         lines.append(f"For {goal:.0%}: {many}. Label 20, then ask again.")
     return lines
 
