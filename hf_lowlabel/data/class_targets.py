@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ..errors import UserError
 from . import digits
+from .columns import column_called
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
 from .folders import (
     METADATA,
@@ -29,12 +30,21 @@ from .folders import (
     as_text,
     image_files,
     metadata_file,
-    split_root,
     subfolders,
 )
-from .labels import LABEL_COLUMNS, RULES, LabelRules, class_indices, label_column, label_text
+from .labels import (
+    LABEL_COLUMNS,
+    RULES,
+    LabelRules,
+    class_indices,
+    label_column,
+    label_text,
+    one_of_columns,
+    switches,
+    tell_dates,
+)
 from .mask_folders import is_of_masks, masks_among
-from .metadata import Metadata, read_metadata
+from .metadata import Metadata, read_metadata, split_of
 from .tables import Table
 from .targets import Targets
 
@@ -47,15 +57,18 @@ class ClassTargets(Targets):
         self.embedded = {"digits": digits.digits}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
-        root, siblings = split_root(path, split)
+        root, siblings = split_of(path, split)
         files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
         left_out = []
         if (metadata := read_metadata(path, root, split, ids, self.rules, self.label_column)) is not None:
-            labels, names = class_indices(metadata_labels(metadata, ids, self.label_column, self.rules))
+            of_table = metadata_labels(metadata, self.label_column, self.rules)
+            labels, names = class_indices(list(map(of_table.get, ids)))
             left_out = metadata.left_out
             tell_folders(metadata, ids)
+            kept = metadata.of_split(ids, split)
+            files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         elif self.label_column is not None:
             raise UserError(
                 f"The label column {self.label_column!r} needs a table such as metadata.csv or labels.xlsx, and there "
@@ -65,10 +78,8 @@ class ClassTargets(Targets):
             texts = [folder_label(id) for id in ids]
             others = {name for other in siblings for name in class_folders(other)} if any(texts) else ()
             labels, names = class_indices(texts, others)
-        reader = FileReader(root, [file.path for file in files])
-        origin = Origin(path.resolve().name, split)
-        made = make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
-        return replace(made, left_out=left_out)
+            tell_empty(root, names)
+        return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()
@@ -80,6 +91,24 @@ class ClassTargets(Targets):
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
         return "label", pa.array([label_text(value) for value in values], pa.string())
+
+
+def of_files(
+    origin: Origin, root: Path, files: Sequence[ImageFile], labels: np.ndarray, names: list[str]
+) -> ImageDataset:
+    """Image files below `root` with their labels."""
+    ids, sizes = [file.id for file in files], [file.size for file in files]
+    return make_dataset(origin, ids, labels, names, sizes, FileReader(root, [file.path for file in files]))
+
+
+def tell_empty(root: Path, names: Sequence[str]) -> None:
+    """A folder without any image is no class, which somebody may have meant."""
+    if names and (empty := sorted(class_folders(root) - set(names))):
+        warnings.warn(
+            f"{len(empty)} folders in {root.name!r} hold no image of their own and are no classes: "
+            f"{', '.join(empty[:10])}.",
+            stacklevel=4,
+        )
 
 
 def images_of(root: Path) -> list[ImageFile]:
@@ -131,22 +160,38 @@ def class_folders(root: Path) -> set[str]:
     }
 
 
-def metadata_labels(table: Metadata, ids: list[str], asked: str | None, rules: LabelRules) -> list[str | None]:
-    """The label of each image by a table; None where it is empty or the image is not listed."""
+def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> dict[str, str | None]:
+    """The labels of images by a table."""
     where, columns = table.file.name, table.columns
     column = label_column(columns, asked, f" in {where}")
+    if column is None and (found := one_of_columns(table.cells())) is not None:
+        return of_rows(table, found, rules)
     if column is None and columns:
         warnings.warn(
             f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
-            f"count as unlabeled. Name the label column if one of {columns} is it.",
+            f"count as unlabeled. Name the label column if one of {columns} is it"
+            + (", or give --task multilabel for classes that each have a column." if switches(table.cells()) else "."),
             stacklevel=2,
         )
-    texts = [
-        label_text(row.get(column), f" in column {column!r} of {where}") if column else None for _, row in table.rows
-    ]
-    labels: dict[str, str] = {}
+    cells = [row.get(column) if column else None for _, row in table.rows]
+    tell_dates(cells, f"{where}, column {column!r}")
+    others = [name for name in columns if name != column and column_called([name], LABEL_COLUMNS)]
+    if column and others and asked is None:
+        warnings.warn(
+            f"The labels are those of column {column!r} of {where}, and not of {', '.join(others)}. Choose with "
+            "--label-column.",
+            stacklevel=2,
+        )
+    texts = [label_text(cell, f" in column {column!r} of {where}") for cell in cells]
+    return of_rows(table, rules.without_none(texts, f"{where}, column {column!r}"), rules)
+
+
+def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> dict[str, str | None]:
+    """id -> label of the rows of a table."""
+    where = table.file.name
+    labels: dict[str, str | None] = {}
     twice: dict[str, str] = {}
-    for (id, _), text in zip(table.rows, rules.without_none(texts, f"{where}, column {column!r}")):
+    for (id, _), text in zip(table.rows, texts):
         if text is not None and labels.setdefault(id, text) != text:
             if not rules.skip_conflicts:
                 raise UserError(
@@ -155,7 +200,7 @@ def metadata_labels(table: Metadata, ids: list[str], asked: str | None, rules: L
                 )
             twice.setdefault(id, f"it has the labels {labels[id]!r} and {text!r}")
     table.left_out += twice.items()
-    return [None if id in twice else labels.get(id) for id in ids]
+    return {id: None if id in twice else label for id, label in labels.items()}
 
 
 def find_label(features, asked: str | None) -> str | None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError, unknown
-from .table_files import column_called
+from .columns import column_called
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name")
 NO_LABEL = ("nan", "none", "null", "na", "n/a", "<na>")  # what programs write for an empty cell
+NO_LABEL += ("#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")  # a spreadsheet's own errors
+SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def label_text(value, where: str = "") -> str | None:
         )
     if isinstance(value, float):
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    if isinstance(value, datetime) and value.time() == time():
+        value = value.date()
     text = "" if value is None else str(value).strip()
     return None if text in ("", "-1") else unicodedata.normalize("NFC", text)
 
@@ -72,14 +79,69 @@ def is_list(text: str) -> bool:
 def class_order(names: Iterable[str]) -> list[str]:
     """Numbers by value, so that 10 comes after 9; anything else by its text."""
     names = set(names)
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    return sorted(sorted(names), key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 def class_indices(texts: Sequence[str | None], others: Iterable[str] = ()) -> tuple[np.ndarray, list[str]]:
     """(int64 [N], -1 for None; class names in order, those of `others` among them)."""
     names = class_order({text for text in texts if text is not None} | set(others))
+    tell_alike(names)
     index = {name: k for k, name in enumerate(names)}
     return np.array([index.get(text, -1) for text in texts], dtype=np.int64), names
+
+
+def tell_alike(names: Iterable[str]) -> None:
+    """A warning of classes that differ in what people do not see: capitals, blanks, invisible signs, zeros."""
+    known: dict[str, list[str]] = {}
+    for name in names:
+        known.setdefault(plain(name), []).append(name)
+    pairs = [" and ".join(map(ascii_if_odd, alike)) for alike in known.values() if len(alike) > 1]
+    if pairs:
+        warnings.warn(
+            f"{'; '.join(pairs[:5])} count as different classes, and differ in capitals, blanks or zeros alone. "
+            "Write them alike if they are one class.",
+            stacklevel=3,
+        )
+
+
+def plain(name: str) -> str:
+    text = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
+    text = " ".join("".join(sign for sign in text if unicodedata.category(sign) != "Cf").split())
+    return str(float(text)) if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", text) else text
+
+
+def ascii_if_odd(name: str) -> str:
+    """Quoted; signs that nobody sees as their codes."""
+    odd = any(unicodedata.category(sign) in ("Cf", "Zs") and sign != " " for sign in name)
+    return ascii(name) if odd else repr(name)
+
+
+def tell_dates(cells: Iterable[Any], where: str) -> None:
+    """A warning of labels that a spreadsheet made dates of, as of MAR1 or 1-2."""
+    dates = [cell for cell in cells if isinstance(cell, (date, time))]
+    if dates:
+        warnings.warn(
+            f"{where}: {len(dates)} labels are dates, such as {label_text(dates[0])}. A spreadsheet makes them of text "
+            "such as MAR1: format the column as text and type them again, if that is so.",
+            stacklevel=4,
+        )
+
+
+def switches(cells: Mapping[str, Sequence]) -> dict[str, list[int | None]]:
+    """Of the columns that hold nothing but 0 and 1, yes and no of a class: their values, None for empty cells."""
+    found = {c: [SWITCHES.get(str(v).strip().lower(), "other") for v in values] for c, values in cells.items()}
+    return {c: values for c, values in found.items() if {None} < {None, *values} <= {None, 0, 1}}
+
+
+def one_of_columns(cells: Mapping[str, Sequence]) -> list[str | None] | None:
+    """The class of each row where every class has a column, and each row a single 1; None where it is not so."""
+    found = switches(cells)
+    if len(found) < 2:
+        return None
+    rows = list(zip(*found.values()))
+    if any(set(row) != {None} and [*row].count(1) != 1 for row in rows):
+        return None
+    return [next((name for name, value in zip(found, row) if value), None) for row in rows]
 
 
 def label_column(columns: Iterable[str], asked: str | None, where: str = "") -> str | None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, unknown
-from .folders import EXTENSIONS, METADATA, listing, metadata_file
-from .labels import LabelRules, label_column
-from .table_files import FILE_COLUMNS, NoTable, column_called, match_names, plain_name, read_table
+import numpy as np
+
+from ..errors import MissingSplit, UserError, unknown
+from .columns import FILE_COLUMNS, column_called, without_header
+from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file, spellings, split_root
+from .labels import LabelRules, label_column, switches
+from .table_files import NoTable, match_names, plain_name, read_table
+
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
 
 
 @dataclass
@@ -23,6 +29,31 @@ class Metadata:
     rows: list[tuple[str, dict[str, Any]]]
     columns: list[str]
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    splits: str | None = None  # the column that says which split an image is of
+
+    def cells(self) -> dict[str, list]:
+        """The cells by column."""
+        return {column: [row.get(column) for _, row in self.rows] for column in self.columns}
+
+    def of_split(self, ids: Sequence[str], split: str) -> np.ndarray:
+        """bool [N]: which images are of a split, by the column that says so; those not listed are for training.
+
+        Raises:
+            MissingSplit: no image is of this split.
+        """
+        if self.splits is None:
+            return np.ones(len(ids), bool)
+        named = {id: str(row.get(self.splits) or "train").strip().lower() for id, row in self.rows}
+        kept = np.array([named.get(id, "train") in spellings(split) for id in ids])
+        if not kept.any():
+            raise MissingSplit(f"The column {self.splits!r} of {self.file.name} names no image of split {split!r}.")
+        if not kept.all():
+            warnings.warn(
+                f"The column {self.splits!r} of {self.file.name} says which images are of split {split!r}: "
+                f"{kept.sum()} of {len(ids)}.",
+                stacklevel=4,
+            )
+        return kept
 
 
 def read_metadata(
@@ -61,7 +92,14 @@ def read_metadata(
         return None
     columns = list(dict.fromkeys(key for row in rows for key in row))
     name = column_called(columns, FILE_COLUMNS)
-    if by_name and (name is None or label is None and label_column(columns, None) is None):
+    if name is None and without_header(columns):
+        raise UserError(
+            f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
+            "such as file_name,label above it."
+        )
+    cells = {column: [row.get(column) for row in rows] for column in columns if column != name}
+    labeled = label is not None or label_column(columns, None) is not None or len(switches(cells)) > 1
+    if by_name and (name is None or not labeled):
         warnings.warn(
             f"{file.name} is not read as a table of labels, since it has no column "
             f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}.",
@@ -75,14 +113,38 @@ def read_metadata(
     found = placed(file, root, ids, names)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not rules.skip_missing:
+        near = difflib.get_close_matches(missing[0], ids, n=1, cutoff=0.6)
         raise UserError(
-            f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}. They are paths relative "
-            f"to {str(file.parent)!r}: correct {name}, add the images, or give --skip-missing."
+            f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}"
+            f"{f' (there is {near[0]!r})' if near else ''}. They are paths relative to {str(file.parent)!r}: correct "
+            f"{name}, add the images, or give --skip-missing."
         )
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
-    return Metadata(
-        file, kept, [c for c in columns if c != name], [(given, "there is no such image") for given in missing]
-    )
+    gone = [(given, "there is no such image") for given in missing]
+    splits = split_column(cells) if root == path else None
+    return Metadata(file, kept, [c for c in columns if c not in (name, splits)], gone, splits)
+
+
+def split_column(cells: dict[str, list]) -> str | None:
+    """The column that names the split of each image."""
+    column = column_called(list(cells), SPLIT_COLUMNS)
+    found = {str(cell).strip().lower() for cell in cells.get(column, ()) if cell not in (None, "")} if column else set()
+    return column if found and found <= ALIASES else None
+
+
+def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
+    """`split_root`; where there are no folders of splits, a column of the table may name them."""
+    try:
+        return split_root(path, split)
+    except MissingSplit:
+        file = metadata_file(path)
+        rows = [row for _, row in read_table(file)] if file is not None else []
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        column = split_column({name: [row.get(name) for row in rows] for name in columns})
+        named = {str(row.get(column)).strip().lower() for row in rows} if column else set()
+        if named.isdisjoint(spellings(split)):
+            raise
+        return path, []
 
 
 def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> list[str | None]:

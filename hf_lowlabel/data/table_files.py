@@ -13,16 +13,16 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
 from ..files import read_bytes
+from .columns import FILE_COLUMNS, Rows, headers
 
 TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", ".parquet")
-FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path", "img", "image_id", "id")
-Rows = list[tuple[int, dict[str, Any]]]  # (number of the row in its file, {column: cell})
 
 
 class NoTable(UserError):
@@ -38,6 +38,8 @@ def read_table(path: Path) -> Rows:
     kind = path.suffix.lower()
     try:
         if kind == ".xlsx":
+            from .workbooks import of_xlsx
+
             return of_xlsx(path)
         if kind == ".parquet":
             import pyarrow.parquet as pq
@@ -62,11 +64,14 @@ def decoded(path: Path) -> str:
     """UTF-8, with a mark or without; UTF-16 with its mark, as Excel saves "Unicode text"."""
     content = read_bytes(path)
     try:
-        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path.name} is not UTF-8 (byte {error.start}). Save it as 'CSV UTF-8'. Nothing was changed."
         ) from error
+    if "\0" in text:
+        raise UserError(f"{path.name} holds zero bytes, as UTF-16 without its mark does. Save it as 'CSV UTF-8'.")
+    return text
 
 
 def of_csv(text: str, path: Path) -> Rows:
@@ -74,52 +79,25 @@ def of_csv(text: str, path: Path) -> Rows:
     if told := re.match(r"sep=(.)\s*$", first):  # Excel's own line
         text, skipped = text.split("\n", 1)[-1], 1
     head = text.split("\n", 1)[0]
-    found = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=head.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=told[1] if told else found)
-    reader.fieldnames = headers([name or "" for name in reader.fieldnames or ()], path.name)
+    found = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=told[1] if told else found, strict=True)
     out = []
-    for row in reader:
-        if any(row.pop(None, ())):
-            raise UserError(f"{path.name}: row {reader.line_num} has more cells than the header. Quote its text.")
-        out.append((reader.line_num + skipped, row))
-    return out
-
-
-def headers(names: Sequence[Any], where: str) -> list[str]:
-    """Names of columns without blanks around them; those without a name get their number."""
-    out = [str(name).strip() if name is not None else "" for name in names]
-    out = [name or f"column {number}" for number, name in enumerate(out, start=1)]
-    if twice := [name for name, count in Counter(out).items() if count > 1]:
-        raise UserError(f"{where} has two columns called {twice[0]!r}. Rename one.")
-    return out
-
-
-def of_xlsx(path: Path) -> Rows:
-    """The first sheet that holds something."""
     try:
-        import openpyxl
-    except ImportError:
+        reader.fieldnames = headers([name or "" for name in reader.fieldnames or ()], path.name)
+        for row in reader:
+            if any(row.pop(None, ())):
+                raise UserError(
+                    f"{path.name}: row {reader.line_num} has more cells than the header, the first line ({head:.60}). "
+                    "Quote its text."
+                )
+            out.append((reader.line_num + skipped, row))
+    except csv.Error as error:  # a quotation mark that is never closed would swallow rows
+        last = out[-1][0] if out else 1
         raise UserError(
-            f"{path.name} is a workbook, which openpyxl reads: pip install openpyxl. Or save it as 'CSV UTF-8'."
-        ) from None
-    import zipfile
-
-    try:
-        book = openpyxl.load_workbook(io.BytesIO(read_bytes(path)), read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"{path.name} is no whole workbook: {error}") from error
-    for sheet in book.worksheets:
-        rows = [(number, row) for number, row in enumerate(sheet.iter_rows(values_only=True), 1) if any(map(told, row))]
-        if rows:
-            width = max(len(row) for _, row in rows)
-            names = headers(rows[0][1] + (None,) * (width - len(rows[0][1])), path.name)
-            book.close()
-            return [(number, dict(zip(names, row))) for number, row in rows[1:]]
-    raise UserError(f"There is nothing in the workbook {path.name}.")
-
-
-def told(cell: Any) -> bool:
-    return cell is not None and str(cell).strip() != ""
+            f'{path.name} cannot be read after row {last}: {error}. Look at its quotation marks: "" inside a quoted '
+            "cell stands for one."
+        ) from error
+    return out
 
 
 def objects(content: Any, where: str) -> list[dict]:
@@ -140,17 +118,13 @@ def objects(content: Any, where: str) -> list[dict]:
     raise NoTable(f'{where} is no list of objects such as {{"file_name": "1.png", "label": "cat"}}.')
 
 
-def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first of `names` that is among the columns, in any spelling of its letters."""
-    spelled = {column.strip().lower().replace(" ", "_"): column for column in reversed(list(columns))}
-    return next((spelled[name] for name in names if name in spelled), None)
-
-
 def plain_name(value: Any) -> str:
-    """A file name of a cell: NFC, with "/" and without "./"."""
+    """A file name of a cell: NFC, with "/" and without "./"; the path of an address."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     name = unicodedata.normalize("NFC", "" if value is None else str(value)).strip().replace("\\", "/")
+    if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
+        name = urlsplit(name).path
     return name.removeprefix("./")
 
 
@@ -158,7 +132,8 @@ def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str
     """Which image each name means: its id, or the only id that ends alike.
 
     Names may have folders before them that the ids lack, or lack folders that these have; a name without an ending is
-    that of the only image so called. An image is found so for one name alone, and only where no other is exact.
+    that of the only image so called. Capitals and "%20" count where nothing else does, and zeros before a mere number,
+    which spreadsheets drop, do not. An image is found so for one name alone, and only where no other is exact.
 
     Args:
         names: as `plain_name` gives them.
@@ -170,33 +145,59 @@ def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str
     """
     known, by_base = set(ids), defaultdict(list)
     for id in ids:
-        by_base[PurePosixPath(id).name].append(id)
-        by_base[PurePosixPath(id).stem].append(id)
+        path = PurePosixPath(id)
+        for key in {path.name, path.stem, path.name.casefold(), path.stem.casefold(), number(path.stem)} - {None}:
+            by_base[key].append(id)
     loose: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        if not name or name in known:
-            continue
-        base = PurePosixPath(name)
-        candidates = by_base.get(base.name, [])
-        if base.suffix.lower() not in endings:
-            candidates = [id for id in candidates if str(PurePosixPath(id).with_suffix("")).endswith(base.name)]
-        else:
-            candidates = [id for id in candidates if id.endswith(base.name)]
-        if found := longest_tail(base, candidates):
+        if name and name not in known and (found := loosely(name, known, by_base, endings)):
             loose[name] = found
     exact, taken = {name for name in names if name in known}, Counter(loose.values())
     loose = {name: id for name, id in loose.items() if taken[id] == 1 and id not in exact}
     return [name if name in known else loose.get(name) for name in names], sum(name in loose for name in names)
 
 
-def longest_tail(name: PurePosixPath, candidates: Sequence[str]) -> str | None:
+def loosely(name: str, known: set[str], by_base: dict[Any, list[str]], endings: frozenset[str]) -> str | None:
+    """The id that a name means which is none; None where there is no single one."""
+    for tried in dict.fromkeys((name, unquote(name))):
+        if tried in known:
+            return tried
+        for fold in (str, str.casefold):
+            base = PurePosixPath(fold(tried))
+            candidates = by_base.get(base.name, [])
+            if base.suffix.lower() not in endings:
+                candidates = [
+                    id for id in candidates if fold(str(PurePosixPath(id).with_suffix(""))).endswith(base.name)
+                ]
+            else:
+                candidates = [id for id in candidates if fold(id).endswith(base.name)]
+            if found := longest_tail(base, candidates, fold):
+                return found
+        plain = PurePosixPath(tried)
+        stem = plain.stem if plain.suffix.lower() in endings else plain.name
+        candidates = [
+            id
+            for id in by_base.get(number(stem), [])
+            if stem == plain.name or PurePosixPath(id).suffix.lower() == plain.suffix.lower()
+        ]
+        if found := longest_tail(plain, candidates):
+            return found
+    return None
+
+
+def number(stem: str) -> int | None:
+    """Of a name that is a number; None of another."""
+    return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) < 40 else None
+
+
+def longest_tail(name: PurePosixPath, candidates: Sequence[str], fold: Callable[[str], str] = str) -> str | None:
     """The only one of the candidates that shares most of the last folders with the name."""
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     folders = name.parent.parts[::-1]
 
     def shared(id: str) -> int:
-        others = PurePosixPath(id).parent.parts[::-1]
+        others = PurePosixPath(fold(id)).parent.parts[::-1]
         return next((k for k, (a, b) in enumerate(zip(folders, others)) if a != b), min(len(folders), len(others)))
 
     most = max(map(shared, candidates))

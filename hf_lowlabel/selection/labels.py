@@ -15,9 +15,10 @@ import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, label_column, label_text
-from ..data.table_files import FILE_COLUMNS, column_called, decoded, match_names, plain_name, read_table
+from ..data.labels import RULES, LabelRules, class_order, label_column, label_text, tell_dates
+from ..data.table_files import decoded, match_names, plain_name, read_table
 from ..errors import UserError
 from ..fields import check_types
 from ..files import FORMULA, inert, read_json, read_text, write_text
@@ -125,6 +126,7 @@ def read_labels(
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
     out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
+    tell_dates([row["label"] for _, row in rows], path.name)
     texts = [label_text(row["label"], f" in row {line} of {path.name}") for line, row in rows]
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
@@ -235,6 +237,11 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
+    if files is None and without_header(columns):
+        raise UserError(
+            f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
+            "file_name,label above it."
+        )
     if files is None:
         raise UserError(
             f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."

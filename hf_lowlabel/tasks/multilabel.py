@@ -22,11 +22,10 @@ from torch import nn
 
 from ..arguments import Config, DataArguments
 from ..data import shapes
-from ..data.class_targets import images_of, refuse_masks
+from ..data.class_targets import images_of, of_files, refuse_masks
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
-from ..data.folders import FileReader, split_root
-from ..data.labels import RULES, LabelRules, class_order, is_list, label_column, label_text
-from ..data.metadata import Metadata, read_metadata
+from ..data.labels import RULES, LabelRules, class_order, is_list, label_column, label_text, switches, tell_alike
+from ..data.metadata import Metadata, read_metadata, split_of
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..errors import UserError
@@ -44,7 +43,6 @@ from .parts import Examples, Section, label_rules
 NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
 VISIBLE, GRAY = 20, np.uint8(128)  # of the embedded set: px of a shape that is shown, value of the ground
-SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 class MultiLabelTargets(Targets):
@@ -54,7 +52,7 @@ class MultiLabelTargets(Targets):
         self.label_column, self.rules, self.embedded = label_column, rules, {"scenes": scenes}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
-        root, _ = split_root(path, split)
+        root, _ = split_of(path, split)
         files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
@@ -64,8 +62,10 @@ class MultiLabelTargets(Targets):
             row_of = self.one_row_each(metadata)
             cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in metadata.columns}
         labels, names = self.read(cells, ids, metadata.file.name if metadata is not None else path.name)
-        reader, origin = FileReader(root, [file.path for file in files]), Origin(path.resolve().name, split)
-        made = make_dataset(origin, ids, labels, names, [file.size for file in files], reader)
+        if metadata is not None:
+            kept = metadata.of_split(ids, split)
+            files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
+        made = of_files(Origin(path.resolve().name, split), root, files, labels, names)
         return replace(made, left_out=metadata.left_out if metadata is not None else ())
 
     def one_row_each(self, metadata: Metadata) -> dict[str, dict]:
@@ -95,13 +95,14 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
-            found = [label_list(value, id, known) for value, id in zip(values, ids, strict=True)]
-            names = known or class_order({name for labels in found for name in labels or ()})
-            rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in found]
+            lists = [label_list(value, id, known) for value, id in zip(values, ids, strict=True)]
+            names = known or class_order({name for labels in lists for name in labels or ()})
+            tell_alike(names)
+            rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
-        switches = {c: [SWITCHES.get(str(v).strip().lower(), "other") for v in values] for c, values in cells.items()}
-        names = [c for c, values in switches.items() if {None} < {None, *values} <= {None, 0, 1}]
-        out = np.array([[-1 if v is None else v for v in switches[c]] for c in names], np.int8).reshape(-1, len(ids)).T
+        found = switches(cells)
+        names = list(found)
+        out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
         partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
         if len(partly):
             raise UserError(f"Image {ids[partly[0]]!r} of {where!r} has 0 or 1 for some classes. Fill in all, or none.")
