@@ -39,7 +39,7 @@ class DataArguments:
     value_range: list[float] = setting([], "values that are black and white in images of more than 8 bits: 0 4095")
     pages: bool = setting(False, "each page of a TIFF and frame of a GIF is an image; else the first alone")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
-    skip_missing: bool = setting(False, "leave out and list rows of a table that name no image")
+    skip_missing: bool = setting(False, "leave out and list rows of a table, or masks, that belong to no image")
     skip_conflicts: bool = setting(False, "leave unlabeled and list images that a table gives two labels")
     mask_column: str | None = setting(None, "column that holds the mask; found by itself when None", of_task=True)
     classes: list[str] = setting(

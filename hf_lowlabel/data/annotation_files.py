@@ -1,5 +1,6 @@
 """Files of annotation tools: the objects of each image, by COCO, labelme, YOLO (segments), CVAT for images and Label
-Studio. An object is an outline or a mask of its own; a box, a line or a point is none, and is listed as left out.
+Studio. An object is an outline or a mask of its own. A box is none: which of its pixels are the object's nobody has
+said, so that they take no part, and it is listed; so are outlines without a class. A line or a point is listed alone.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -19,8 +21,11 @@ from ..errors import UserError
 from ..files import read_text
 from .images import open_image
 from .outlines import box, ellipse, filled, of_coco_runs, of_studio_runs, outline, runs_of, turned
+from .table_files import plain_name
 
 BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
+NAMELESS = "an object without a class"
+UNKNOWN = "__ignore__"  # label of pixels of which nobody has said what they are
 
 
 class Shape(NamedTuple):
@@ -79,17 +84,27 @@ class Annotations:
     classes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     small_last: bool = False
+    otherwise: str = ""  # name of the picture where there is none of the name that is given
 
     def add(self, name: str, label: str | None, kind: str, data: Any, relative: bool = False) -> None:
-        """An object; one without a class or with too few points is left out."""
+        """An object. One without a class is UNKNOWN; one with too few points is left out."""
+        label = label.strip() if label else ""
         if kind == "outlines":
             data = [np.asarray(part).ravel().tolist() for part in data if (outline(part)) is not None]
-        if label is None or label == "" or not len(data):
-            self.left_out.append((name, FEW if label else "an object without a class"))
+        if not label or not len(data):
+            self.left_out.append((name, FEW if label else NAMELESS))
+        if not len(data):
             return
-        if label not in self.classes:
+        if label and label not in self.classes:
             self.classes.append(label)
-        self.images[name].shapes.append(Shape(label, kind, data, relative))
+        self.images[name].shapes.append(Shape(label or UNKNOWN, kind, data, relative))
+
+    def boxed(self, name: str, x: float, y: float, width: float, height: float, relative: bool = False) -> None:
+        """A box alone."""
+        self.left_out.append((name, BOX))
+        corners = box(x, y, x + width, y + height).ravel().tolist()
+        if all(map(math.isfinite, corners)):
+            self.images[name].shapes.insert(0, Shape(UNKNOWN, "outlines", [corners], relative))
 
 
 def read_annotations(file: Path) -> Annotations | None:
@@ -104,6 +119,8 @@ def read_annotations(file: Path) -> Annotations | None:
             return labelme(file, content)
         if isinstance(content, list) and content and all(isinstance(task, dict) for task in content):
             return studio(file, content)
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, ET.ParseError) as error:
         raise UserError(
             f"{file.name} looks like a file of annotations and cannot be read ({type(error).__name__}: {error}). "
@@ -116,24 +133,31 @@ def coco(file: Path, content: dict) -> Annotations:
     out = Annotations(file, small_last=True)
     listed = sorted(content["categories"], key=lambda category: category["id"])
     supers = {category.get("supercategory") for category in listed}
-    used = {a["category_id"] for a in content["annotations"] if "category_id" in a}
+    used = {str(a["category_id"]) for a in content["annotations"] if "category_id" in a}
     names = {  # one export puts the name of the whole set before the classes
-        c["id"]: str(c["name"]) for c in listed if c["id"] in used or not (c["id"] == 0 and c["name"] in supers)
+        str(c["id"]): str(c["name"]).strip()
+        for c in listed
+        if str(c["id"]) in used or not (c["id"] == 0 and c["name"] in supers)
     }
     out.classes = list(dict.fromkeys(names.values()))
     files = {}
     for image in content["images"]:
-        files[image["id"]] = str(image["file_name"])
+        files[str(image["id"])] = name = str(image["file_name"])
         size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-        out.images[files[image["id"]]] = Objects(size)
+        out.images[name] = Objects(size)
     drawn = set()
     for a in content["annotations"]:
-        name, found, label = files.get(a["image_id"]), a.get("segmentation"), names.get(a.get("category_id"))
+        name, found, label = files.get(str(a["image_id"])), a.get("segmentation"), names.get(str(a.get("category_id")))
+        if isinstance(found, list) and found and all(isinstance(value, (int, float)) for value in found):
+            found = [found]
+        whole = isinstance(found, dict) or any(outline(part) is not None for part in found or ())
         if name is None:
             out.left_out.append((f"annotation {a.get('id')}", "its image is not listed"))
             continue
         drawn.add(name)
-        if not found:
+        if not whole and len(a.get("bbox") or ()) == 4:
+            out.boxed(name, *map(float, a["bbox"]))
+        elif not found:
             out.left_out.append((name, BOX))
         elif isinstance(found, dict):
             out.add(name, label, "coco", found)
@@ -154,7 +178,7 @@ def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
 def labelme(file: Path, content: dict) -> Annotations:
     name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
     size = (content.get("imageWidth"), content.get("imageHeight"))
-    out = Annotations(file, {name: Objects(size if all(size) else None)})
+    out = Annotations(file, {name: Objects(size if all(size) else None)}, otherwise=file.stem)
     for shape in content["shapes"]:
         kind, points = shape.get("shape_type") or "polygon", shape["points"]
         label = shape.get("label")
@@ -175,8 +199,9 @@ def labelme(file: Path, content: dict) -> Annotations:
     return out
 
 
-def yolo(file: Path, image: str, names: list[str]) -> Annotations:
-    """A line is the number of the class and x, y of the outline as shares of the sides."""
+def yolo(file: Path, image: str, names: list[str], keypoints: bool = False) -> Annotations:
+    """A line is the number of the class and x, y of the outline as shares of the sides; 4 numbers are a box, a fifth
+    how sure a model is of it. keypoints: points of a body follow each box."""
     out = Annotations(file, {image: Objects()}, list(names), small_last=True)
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
@@ -192,8 +217,14 @@ def yolo(file: Path, image: str, names: list[str]) -> Annotations:
             raise UserError(f"{file.name}, line {number}: class {k} has no name; there are {len(names)} of them.")
         out.classes += [f"class {j}" for j in range(len(out.classes), k + 1)]
         label = out.classes[k]
-        if len(numbers) == 4:
-            out.left_out.append((image, BOX))
+        if max(map(abs, numbers), default=0) > 2:
+            raise UserError(
+                f"{file.name}, line {number}: {max(numbers, key=abs):g} is no share of a side, 0 to 1. Divide x by the "
+                "width and y by the height of the image."
+            )
+        if len(numbers) in (4, 5) or keypoints and len(numbers) > 4:
+            x, y, width, height = numbers[:4]
+            out.boxed(image, x - width / 2, y - height / 2, width, height, relative=True)
         else:
             out.add(image, label, "outlines", [numbers[: len(numbers) // 2 * 2]], relative=True)
     return out
@@ -201,6 +232,12 @@ def yolo(file: Path, image: str, names: list[str]) -> Annotations:
 
 def cvat(file: Path) -> Annotations | None:
     root = ET.parse(file).getroot()
+    if root.tag == "annotations" and root.find("track") is not None:
+        raise UserError(
+            f"{file.name} is CVAT's export of a video, which names no images. Export it as 'CVAT for images' or 'COCO'."
+        )
+    if root.tag == "annotation" and root.find("object/bndbox") is not None:
+        return voc_boxes(file, root)
     if root.tag != "annotations" or root.find("image") is None:
         return None
     out, drawn = Annotations(file), set()
@@ -222,12 +259,25 @@ def cvat(file: Path) -> Annotations | None:
                 left, top, width, height = (int(float(e.get(k, 0))) for k in ("left", "top", "width", "height"))
                 counts = [int(v) for v in e.get("rle", "").replace(",", " ").split()]
                 out.add(name, label, "runs", (left, top, width, height, counts))
+            elif e.tag == "box":
+                x0, y0, x1, y1 = (float(e.get(k, 0)) for k in ("xtl", "ytl", "xbr", "ybr"))
+                out.boxed(name, x0, y0, x1 - x0, y1 - y0)
             else:
-                out.left_out.append((name, BOX if e.tag == "box" else LINE if e.tag in LINES else f"a {e.tag}"))
+                out.left_out.append((name, LINE if e.tag in LINES else f"a {e.tag}"))
     return without_empty(out, drawn)
 
 
 LINES = ("polyline", "points", "skeleton")
+
+
+def voc_boxes(file: Path, root: ET.Element) -> Annotations:
+    """PASCAL VOC's boxes of one picture."""
+    name = root.findtext("filename") or file.stem
+    out = Annotations(file, {name: Objects()}, otherwise=file.stem)
+    for found in root.iterfind("object/bndbox"):
+        x0, y0, x1, y1 = (float(found.findtext(k) or 0) for k in ("xmin", "ymin", "xmax", "ymax"))
+        out.boxed(name, x0, y0, x1 - x0, y1 - y0)
+    return out
 
 
 def studio(file: Path, tasks: list[dict]) -> Annotations | None:
@@ -238,7 +288,7 @@ def studio(file: Path, tasks: list[dict]) -> Annotations | None:
         image = next((v for v in (data.get("image"), *data.values()) if is_picture(v)), None)
         if image is None:
             continue
-        name = image.rsplit("?d=", 1)[-1].rsplit("/", 1)[-1]
+        name = plain_name(image.rsplit("?d=", 1)[-1]).rsplit("/", 1)[-1]
         images.add(name)
         given = [a for a in task.get("annotations", task.get("completions", ())) if not a.get("was_cancelled")]
         if "data" in task:
@@ -276,6 +326,6 @@ def studio_shape(out: Annotations, name: str, result: dict) -> None:
         points = turned(ellipse(x, y, value["radiusX"] * w, value["radiusY"] * h), x, y, value.get("rotation", 0))
         out.add(name, label, "outlines", [points])
     elif "width" in value:
-        out.left_out.append((name, BOX))
+        out.boxed(name, *(value[k] / 100 for k in ("x", "y", "width", "height")), relative=True)
     elif labels:
         out.left_out.append((name, LINE))

@@ -26,11 +26,11 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_text
-from .annotation_files import Annotations, Objects, read_annotations, yolo
+from .annotation_files import UNKNOWN, Annotations, Objects, read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
 from .images import BadImage, decoding, upright_size
-from .labels import class_order
+from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES
 from .table_files import match_names, plain_name
 
@@ -98,7 +98,7 @@ def find_drawn(
     for part in found:
         left_out += part.left_out
         names = list(part.images)
-        for name, id in zip(names, places(part.file, path, names, every)):
+        for name, id in zip(names, places(part.file, path, names, every, part.otherwise)):
             if id is None:
                 strange.append(name)
             elif id in objects:
@@ -108,11 +108,14 @@ def find_drawn(
             else:
                 objects[id] = in_order(part, part.images[name])
     if not objects:
+        if not strange:
+            raise UserError(f"The annotations in {path.name!r} hold no object. Give another folder, or draw some.")
         raise UserError(
-            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, such as "
-            f"{strange[0] if strange else '(none)'!r}. Put the images beside the file, or into images/."
+            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, or several are "
+            f"called so, such as {strange[0]!r}. Put the images beside the file, or into images/."
         )
     left_out += [(name, "there is no such image") for name in strange]
+    refuse_boxes(path, found, objects, left_out)
     ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
     names, number = class_numbers(found, declared, instances)
     of_images = [known(objects.get(id), number, id, left_out) for id in ids]
@@ -120,6 +123,20 @@ def find_drawn(
     reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number)
     content = [f"{file.size}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
     return Drawn(np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
+
+
+def refuse_boxes(
+    path: Path, found: Sequence[Annotations], objects: dict[str, Objects], left_out: list[tuple[str, str]]
+) -> None:
+    """Raises UserError where nothing that annotations hold can become a mask."""
+    outlines = any(shape.label != UNKNOWN for of_image in objects.values() for shape in of_image.shapes)
+    if not outlines and (left_out or not any(part.classes for part in found)):
+        reasons = Counter(why for _, why in left_out).most_common(4)
+        said = "; ".join(f"{count} x {why}" for why, count in reasons)
+        raise UserError(
+            f"The annotations in {path.name!r} draw no object that could be a mask{f': {said}' if said else ''}. Draw "
+            "outlines or brushes; annotation tools can make them of boxes."
+        )
 
 
 def json_and_xml(path: Path) -> Iterator[Annotations]:
@@ -136,7 +153,7 @@ def json_and_xml(path: Path) -> Iterator[Annotations]:
 
 def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iterator[Annotations]:
     """YOLO's files: in labels/ where the images are in images/, or beside them."""
-    names = yolo_names(path)
+    names, keypoints = yolo_facts(path)
     for file in files:
         image = root / file.path
         parts = list(image.relative_to(path).parts)
@@ -147,11 +164,12 @@ def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iter
             texts.insert(0, path.joinpath(*other).with_suffix(".txt"))
         text = next((text for text in texts if text.is_file()), None)
         if text is not None:
-            yield yolo(text, image.relative_to(path).as_posix(), names)
+            yield yolo(text, image.relative_to(path).as_posix(), names, keypoints)
 
 
-def yolo_names(path: Path) -> list[str]:
-    """Of data.yaml (names: a list, or numbers with names), or of classes.txt; [] where neither is there."""
+def yolo_facts(path: Path) -> tuple[list[str], bool]:
+    """(names, whether boxes have points of a body) by data.yaml (names: a list, or numbers with names), or classes.txt;
+    [] where neither is there."""
     import yaml
 
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
@@ -160,15 +178,16 @@ def yolo_names(path: Path) -> list[str]:
         if isinstance(found, dict):
             found = [found[k] for k in sorted(found)]
         if isinstance(found, list):
-            return [str(name) for name in found]
+            return [str(name) for name in found], "kpt_shape" in content
     for file in (path / "classes.txt", path / "obj.names", path / "labels" / "classes.txt"):
         if file.is_file():
-            return [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    return []
+            return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
+    return [], False
 
 
-def places(file: Path, path: Path, names: list[str], every: Sequence[str]) -> list[str | None]:
-    """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is."""
+def places(file: Path, path: Path, names: list[str], every: Sequence[str], otherwise: str = "") -> list[str | None]:
+    """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is, else
+    the one that is called `otherwise`."""
     known, out = set(every), list[str | None]()
     here = file.parent.relative_to(path).as_posix()
     here = "" if here == "." else f"{here}/"
@@ -180,13 +199,15 @@ def places(file: Path, path: Path, names: list[str], every: Sequence[str]) -> li
     for k, id in enumerate(out):
         if id is None and len(plain[k]) > 9 and plain[k][8] == "-":  # an upload of Label Studio
             out[k] = match_names([plain[k][9:]], every, EXTENSIONS)[0][0]
+        if out[k] is None and otherwise:
+            out[k] = match_names([f"{here}{otherwise}"], every, EXTENSIONS)[0][0]
     return out
 
 
 def in_order(part: Annotations, objects: Objects) -> Objects:
     """Smaller objects over larger ones, where the file has no order of its own."""
     if not part.small_last:
-        return objects
+        return Objects(objects.size, sorted(objects.shapes, key=lambda shape: shape.label != UNKNOWN))
     return Objects(objects.size, sorted(objects.shapes, key=lambda shape: -extent(shape)))
 
 
@@ -206,7 +227,8 @@ def class_numbers(
     nothing = [label for label in labels if label.lower() in NO_CLASS]
     empty = [label for label in labels if label.lower() in GROUND]
     objects = [label for label in labels if label not in (*nothing, *empty)]
-    zero = dict.fromkeys(empty, 0) | dict.fromkeys(nothing, IGNORE)
+    zero = dict.fromkeys(empty, 0) | dict.fromkeys([*nothing, UNKNOWN], IGNORE)
+    tell_alike(objects)
     if instances:
         return ["background", "object"], zero | dict.fromkeys(objects, 1)
     if declared is None:

@@ -43,7 +43,8 @@ from .labels import (
     switches,
     tell_dates,
 )
-from .mask_folders import is_of_masks, masks_among
+from .mask_folders import is_of_masks
+from .mask_names import masks_among
 from .metadata import Metadata, read_metadata, split_of
 from .tables import Table
 from .targets import Targets

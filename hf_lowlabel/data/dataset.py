@@ -152,8 +152,8 @@ class ImageDataset:
         try:
             with decoding(), self.masks.reader(int(i)) as file:
                 picture = upright(file)
-                if size is not None:
-                    check_size(picture.size, size, self.ids[i])
+                if size is not None and picture.size != size:
+                    check_size(picture.size, size, self.ids[i], self._named(i, turned))
                 return decode_mask(picture, self.masks.format, len(self.class_names), self.ids[i])
         except BadImage as error:
             raise UserError(f"The mask of image {self.ids[i]!r} cannot be read: {error.reason}") from error

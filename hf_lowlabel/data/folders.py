@@ -26,6 +26,8 @@ SPLITS = {
     "test": ("test", "testing", "eval"),
     "unlabeled": ("unlabeled", "unlabelled"),
 }
+SNIFFED = 100  # files without an ending that are looked into
+OTHER_TABLES = (".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl")
 METADATA = ("metadata", "labels")  # tables of labels, beside one called as the split
 UNLABELED = "unlabeled"  # the name of a folder that is not a class
 # folders that file systems and tools leave behind
@@ -45,6 +47,7 @@ CONVERT = {  # endings of pictures that are not read -> what to do
     **dict.fromkeys(tuple(".dng .cr2 .cr3 .nef .arw .raf .orf .rw2".split()), "develop the raw photos to JPEG"),
     **dict.fromkeys((".psd", ".svg", ".eps", ".pdf", ".ai"), "export them as PNG"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "videos: save their frames as images"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z"), "unpack archives first"),
     **dict.fromkeys((".czi", ".nd2", ".lif", ".svs", ".ndpi"), "export the images of the microscope as PNG or TIFF"),
 }
 EXTENSIONS = frozenset(
@@ -90,7 +93,7 @@ def listing(root: Path) -> list[ImageFile]:
 
 def walk(root: Path) -> Iterator[tuple[str, int]]:
     """(relative path with "/", size in bytes) of each file with an image's extension; hidden ones are left out."""
-    seen, unread, odd, ours = set(), Counter[str](), list[str](), list[str]()
+    seen, unread, odd, ours, bare = set(), Counter[str](), list[str](), list[str](), list[str]()
     endings = read_endings(EXTENSIONS)
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -106,6 +109,7 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 continue
             if ending not in endings:
                 unread[ending] += ending in CONVERT
+                bare += [os.path.join(folder, file)] if not ending else []
                 continue
             path = os.path.join(folder, file)
             name = os.path.relpath(path, root).replace(os.sep, "/")
@@ -114,6 +118,25 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 continue
             yield name, file_size(path)
     tell_left_out(root, unread, odd, ours)
+    if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
+        shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"
+        warnings.warn(
+            f"{len(found)} files without an ending in {root.name!r} are images and are not read, such as {shown}. Give "
+            "them the ending .jpg or .png.",
+            stacklevel=3,
+        )
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file begins as JPEG, PNG, GIF, TIFF or WebP do."""
+    try:
+        if not os.path.isfile(path):  # a FIFO would never answer
+            return False
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")) or head[8:] == b"WEBP"
 
 
 def as_text(name: str) -> str | None:
@@ -231,6 +254,11 @@ def metadata_file(root: Path, split: str | None = None) -> Path | None:
             raise UserError(f"There are both {' and '.join(f.name for f in found)} in {str(root)!r}. Keep one.")
         if found:
             return found[0]
+    for file in root.iterdir():
+        if is_text(file.name) and file.stem.lower() in named and file.suffix.lower() in OTHER_TABLES:
+            warnings.warn(
+                f"{file.name} is not read as a table of labels: save it as .xlsx or 'CSV UTF-8'.", stacklevel=4
+            )
     return None
 
 

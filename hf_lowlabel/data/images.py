@@ -187,6 +187,11 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def to_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:
     """Any image PIL opens, upright, as RGB; see the module for what each mode becomes."""
+    if value_range is not None and has_deep_colours(image):
+        raise BadImage(
+            "colours of 16 bits, of which the upper 8 alone are read, whatever --value-range says; save it with 8 "
+            "bits, or in gray"
+        )
     image = upright(image)
     if image.mode == "RGB":
         return image
@@ -197,6 +202,12 @@ def to_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB gives the same pixels with a warning for each file
     return image.convert("RGB")
+
+
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether a picture that is not loaded yet has colours of 16 bits, of which Pillow reads the upper 8."""
+    coded = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in getattr(image, "tile", ()) if tile[3]]
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(code) for code in coded)
 
 
 def load_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:

@@ -3,6 +3,7 @@
     photos/images/a/1.jpg  photos/masks/a/1.png      a mask has its image's path, but for the extension; or 1_mask.png
     photos/train/images/   photos/test/images/ ...   per split; or photos/images/train/ with photos/masks/train/
     photos/1.jpg           photos/1_mask.png         beside each other
+    photos/train/          photos/train_masks/       per split, beside each other
     VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt
     cityscapes/leftImg8bit/train/city/*_leftImg8bit.png  gtFine/train/city/*_gtFine_labelIds.png
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -31,22 +32,15 @@ from .folders import (
     split_root,
     subfolders,
 )
+from .mask_names import SUFFIXES, masks_among, match_masks, stem
 from .masks import IGNORE, MaskFormat
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
-    "masks mask labels label annotations annotation gt groundtruth ground_truth segmentations segmentation".split()
+    "masks mask labels label annotations annotation gt groundtruth ground_truth segmentations segmentation ann_dir "
+    "target targets".split()
 )
-SUFFIXES = (
-    "_mask",
-    "_masks",
-    "_segmentation",
-    "_label",
-    "_labels",
-    "_gt",
-    "-mask",
-    "_seg",
-)  # appended to a mask's name
+BESIDE_SPLIT = ("_masks", "_mask", "_labels", "_annotations", "_gt", "masks", "annot")  # train_masks/ beside train/
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -86,6 +80,8 @@ def layout(path: Path) -> str | None:
     if (path / "leftImg8bit").is_dir():
         return "cityscapes"
     inside = subfolders(path)
+    if split_pairs(folder.name for folder in inside):
+        return "pairs"
     if named(inside, IMAGE_FOLDERS) or any(named(subfolders(folder), IMAGE_FOLDERS) for folder in inside):
         return "folder"
     below = (folder for parent in inside for folder in subfolders(parent))
@@ -106,7 +102,15 @@ def has_mask_beside(folder: Path) -> bool:
 def is_of_masks(folders: Collection[str]) -> bool:
     """Whether folders of these names are images and their masks, and not classes."""
     names = {name.lower() for name in folders}
-    return names <= {*IMAGE_FOLDERS, *MASK_FOLDERS} and bool(names & {*IMAGE_FOLDERS} and names & {*MASK_FOLDERS})
+    both = bool(names & {*IMAGE_FOLDERS} and names & {*MASK_FOLDERS})
+    return names <= {*IMAGE_FOLDERS, *MASK_FOLDERS} and both or bool(split_pairs(folders))
+
+
+def split_pairs(folders: Iterable[str]) -> dict[str, str]:
+    """Folder of a split -> that of its masks, as in train/ and train_masks/."""
+    known = {name.lower(): name for name in folders}
+    ends = [(name, known[name + end]) for name in known for end in BESIDE_SPLIT if name + end in known]
+    return {known[name]: masks for name, masks in ends if name in ALIASES}
 
 
 class MaskFiles(NamedTuple):
@@ -118,6 +122,7 @@ class MaskFiles(NamedTuple):
     masks: dict[str, ImageFile]
     names: list[str] | None = None
     format: MaskFormat | None = None
+    strange: Sequence[str] = ()  # masks without an image
 
     @property
     def mask_reader(self) -> FileReader:
@@ -136,7 +141,9 @@ def find_files(path: Path, split: str) -> MaskFiles:
             f"There is neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}. Put the images into images/ "
             "and their masks into masks/, or a mask 1_mask.png beside each image 1.jpg."
         )
-    return {"voc": voc, "cityscapes": cityscapes, "folder": pairs, "beside": beside}[kind](path, split)
+    return {"voc": voc, "cityscapes": cityscapes, "folder": pairs, "beside": beside, "pairs": beside_split}[kind](
+        path, split
+    )
 
 
 def annotated_root(path: Path, split: str) -> Path:
@@ -157,7 +164,22 @@ def pairs(path: Path, split: str) -> MaskFiles:
     if masks is None:
         return within(images)
     files = {file.id: file for file in image_files(images)}
-    return mask_files(images, files, masks, match_masks(list(files), listing(masks), masks))
+    return matched(images, files, masks, listing(masks))
+
+
+def beside_split(path: Path, split: str) -> MaskFiles:
+    found = split_pairs(folder.name for folder in subfolders(path))
+    known = {folder.name for folder in subfolders(path) if folder.name.lower() in ALIASES}
+    name = split_name(split, known, path)
+    files = {file.id: file for file in image_files(path / name)}
+    masks = path / found[name] if name in found else None
+    return matched(path / name, files, masks or path / name, listing(masks) if masks else [])
+
+
+def matched(images: Path, files: dict[str, ImageFile], masks: Path, of_masks: list[ImageFile]) -> MaskFiles:
+    """See `match_masks`."""
+    found, strange = match_masks(list(files), of_masks, masks)
+    return mask_files(images, files, masks, found)._replace(strange=strange)
 
 
 def beside(path: Path, split: str) -> MaskFiles:
@@ -169,13 +191,7 @@ def within(root: Path) -> MaskFiles:
     """Of one folder, in which a mask is called as its image with one of `SUFFIXES` after it."""
     files = {file.id: file for file in image_files(root)}
     of_masks = [files.pop(id) for id in masks_among(files)]
-    return mask_files(root, files, root, match_masks(list(files), of_masks, root))
-
-
-def masks_among(ids: Collection[str]) -> list[str]:
-    """Those that are called as another with one of `SUFFIXES` after it."""
-    stems = {stem(id) for id in ids}
-    return [id for id in ids if any(stem(id).endswith(s) and stem(id).removesuffix(s) in stems for s in SUFFIXES)]
+    return matched(root, files, root, of_masks)
 
 
 def pair_roots(path: Path, split: str) -> tuple[Path, Path | None]:
@@ -216,37 +232,13 @@ def spelled(split: str, known: Collection[str]) -> list[str]:
     return [name for alias in spellings(split) for name in known if name.lower() == alias.lower()]
 
 
-def stem(id: str) -> str:
-    return str(PurePosixPath(id).with_suffix(""))
-
-
-def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> dict[str, ImageFile]:
-    """id -> the file of its mask. A mask that belongs to no image, or two to one, is an error."""
-    by_stem: dict[str, str] = {}
-    for id in ids:
-        if by_stem.setdefault(stem(id), id) != id:
-            raise UserError(
-                f"The images {by_stem[stem(id)]!r} and {id!r} have the same name before the extension, by which masks "
-                "are matched. Rename one."
-            )
-    out: dict[str, ImageFile] = {}
-    strange = []
-    for mask in masks:
-        name = stem(mask.id)
-        keys = [name, *(name.removesuffix(s) for s in SUFFIXES if name.endswith(s))]
-        id = next((by_stem[key] for key in keys if key in by_stem), None)
-        if id is None:
-            strange.append(mask.id)
-        elif id in out:
-            raise UserError(f"There are two masks of image {id!r}, {out[id].path!r} and {mask.path!r}. Remove one.")
-        else:
-            out[id] = mask
-    if strange:
-        raise UserError(
-            f"{len(strange)} masks in {str(root)!r} are without an image, such as {strange[0]!r}. A mask has its "
-            f"image's path, as in {stem(ids[0])}.png or {stem(ids[0])}_mask.png: rename or remove them."
-        )
-    return out
+def strange_masks(found: MaskFiles) -> UserError:
+    some = next(iter(found.files))
+    return UserError(
+        f"{len(found.strange)} masks in {str(found.mask_root)!r} are without an image, such as {found.strange[0]!r}. A "
+        f"mask has its image's path, as in {stem(some)}.png or {stem(some)}_mask.png: rename or remove them, or give "
+        "--skip-missing."
+    )
 
 
 def voc(path: Path, split: str) -> MaskFiles:

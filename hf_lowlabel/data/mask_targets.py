@@ -5,6 +5,7 @@ An image without a mask is an unlabeled image; it is never asked for one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from .annotations import find_drawn
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
-from .mask_folders import MaskFiles, annotated_root, find_files, layout
+from .mask_folders import MaskFiles, annotated_root, find_files, layout, strange_masks
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .tables import Table, asked_column, encoded_images, is_image
 from .targets import Targets
@@ -34,7 +35,8 @@ class MaskTargets(Targets):
 
     classes: names in the order of their index, or a text file of them (masks.read_classes), with colours where masks
     are colours; None: the layout's own, else as many as the masks' values tell. mask_format: "index", "binary" or
-    "colors". mask_ignore: raw mask values that take no part, beside 255.
+    "colors". mask_ignore: raw mask values that take no part, beside 255. skip_missing: masks without an image are left
+    out, else an error.
     """
 
     mask_column: str | None = None
@@ -43,6 +45,7 @@ class MaskTargets(Targets):
     mask_ignore: Sequence[int] = ()
     instances: bool = False
     images_alone: bool = False  # no masks are drawn, which nobody looks at
+    skip_missing: bool = False
     embedded: dict = field(default_factory=lambda: {"shapes": shapes.shapes})
 
     def lays_out(self, path: Path) -> bool:
@@ -56,9 +59,11 @@ class MaskTargets(Targets):
             if drawn is not None:
                 return drawn
         found = found or find_files(path, split)
+        if found.strange and not (self.skip_missing or self.images_alone):
+            raise strange_masks(found)
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
-        return self.build(
+        made = self.build(
             origin,
             list(found.files),
             has_mask,
@@ -68,6 +73,7 @@ class MaskTargets(Targets):
             found.names,
             found.format,
         )
+        return replace(made, left_out=[(mask, "there is no such image") for mask in found.strange])
 
     def drawn(self, path: Path, split: str, found: MaskFiles | None) -> ImageDataset | None:
         """With masks of what annotations draw; None where there are none."""
@@ -157,5 +163,13 @@ def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> 
         raise UserError(
             f"There is no mask value but 0 and 255 in {name!r}, where 255 marks pixels that take no part. Declare mask "
             "format 'binary' if 255 is the object, or give the classes."
+        )
+    if absent := sorted({*range(int(values[-1]) + 1)} - {*values.tolist()}):
+        said = ", ".join(map(str, absent[:10]))
+        warnings.warn(
+            f"The masks in {name!r} hold the values {', '.join(map(str, values.tolist()))}, which makes "
+            f"{values[-1] + 1} classes: {said} without a pixel. Name them with --classes; --mask-ignore leaves values "
+            "out.",
+            stacklevel=6,
         )
     return int(values[-1]) + 1

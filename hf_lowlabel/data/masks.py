@@ -60,6 +60,8 @@ def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: st
     if coding.kind == "binary":
         drawn = _transparency(image, id)
         return _from_binary(image, id) if drawn is None else drawn
+    if coding.kind in ("index", "instances") and image.format in ("JPEG", "MPO"):
+        _refuse_blurred(image, id)
     if coding.kind == "instances":
         return _from_instances(image, coding, id)
     if coding.kind == "colors":
@@ -78,12 +80,28 @@ def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: st
     return out
 
 
+def _refuse_blurred(image: Image.Image, id: str) -> None:
+    """JPEG makes other numbers of the numbers along every border."""
+    if np.ptp(np.asarray(image.convert("L"))):
+        raise UserError(
+            f"The mask of image {id!r} is a JPEG, which blurs numbers into others. Give --mask-format binary for masks "
+            "of 0 and 255, else save the masks as PNG where they were drawn."
+        )
+
+
 def _one_channel(image: Image.Image, id: str) -> np.ndarray:
     values = np.asarray(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
     if values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
         return values
+    if image.mode == "F":
+        if (values == np.round(values)).all():  # False of NaN
+            return values.astype(np.int64)
+        raise UserError(
+            f"The mask of image {id!r} holds fractions or NaN, which are no class numbers. Save the masks as whole "
+            "numbers."
+        )
     opaque = image.mode in ("LA", "RGBA") and values[..., -1].min() == values[..., -1].max()
     colors = values[..., :-1] if opaque else values
     if (image.mode == "RGB" or opaque) and (colors == colors[..., :1]).all():  # gray written as RGB
@@ -166,6 +184,7 @@ def _beyond(id: str, value: int, num_classes: int) -> UserError:
         f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part. "
         "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', or give "
         "--instances if each number is one object."
+        + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else "")
     )
 
 
@@ -187,9 +206,15 @@ def check_values(present: np.ndarray, coding: MaskFormat, count: int, name: str)
         )
 
 
-def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str) -> None:
-    """(width, height) of both."""
+def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str, turned: bool = False) -> None:
+    """(width, height) of both, of the image as it stands upright. turned: its orientation tag turns it."""
     if mask_size != image_size:
+        if turned and mask_size == image_size[::-1]:
+            raise UserError(
+                f"The mask of image {id!r} is {mask_size[0]} x {mask_size[1]} px, as the file holds the image, which "
+                "its orientation tag turns. Remove the tag if the image was labeled without it (exiftool -Orientation= "
+                "FILE), or turn the mask too."
+            )
         raise UserError(
             f"There is a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
             f"{image_size[1]} px. Resize the mask by nearest neighbour."
@@ -227,7 +252,7 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
     names, colors = [], {}
     for line in read_text(path, "Give a text file of classes, one a line.").splitlines():
         name, color = parse_class(line)
-        if not name:
+        if not name or line.startswith("# label:"):
             continue
         if name in names or name in colors:
             raise UserError(f"The class {name!r} is twice in {path.name}. List each once.")
@@ -242,6 +267,8 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
 def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
     """("sky", (135, 206, 235)) from 'sky #87ceeb', 'sky, 135 206 235' or 'sky'."""
     text = line.strip()
+    if found := re.fullmatch(r"(.*?:\d+,\d+,\d+):[^:]*:[^:]*", text):  # CVAT's labelmap.txt
+        text = found[1]
     if found := re.fullmatch(r"(.*?)[\s,:]+#([0-9a-fA-F]{6})", text):
         code = int(found[2], 16)
         return found[1].strip(), (code >> 16, code >> 8 & 255, code & 255)

@@ -24,11 +24,12 @@ from ..errors import MissingSplit, Nameless, UserError
 from ..text import was_in_memory
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
-from .folders import is_table
+from .folders import CONVERT, is_table
 from .labels import NO_LABEL, LabelRules
 from .mask_targets import MaskTargets
 from .memory import memory_table
 from .pages import as_asked
+from .table_files import TABLES
 from .tables import open_hub, open_parquet
 from .targets import Targets
 
@@ -108,7 +109,7 @@ def found(
 
 def check_folder(path: Path, name: str, config: str | None, image_column: str | None) -> None:
     if path.is_file():
-        raise UserError(f"The file {name!r} is no data set. Give a folder of images or a .parquet file.")
+        raise UserError(f"The file {name!r} is no data set. {instead_of_file(path)}")
     if (path / "dataset_dict.json").is_file() or all(
         (path / file).is_file() for file in ("state.json", "dataset_info.json")
     ):
@@ -119,6 +120,19 @@ def check_folder(path: Path, name: str, config: str | None, image_column: str | 
     if config is not None or image_column is not None:
         what = f"config {config!r}" if config is not None else f"image column {image_column!r}"
         raise UserError(f"There is no {what} in the folder of images {name!r}. Leave it out.")
+
+
+def instead_of_file(path: Path) -> str:
+    """What to give in place of a file that is no data set."""
+    kind = path.suffix.lower()
+    if kind in CONVERT and CONVERT[kind].startswith("unpack"):
+        return "Unpack the archive, and give the folder."
+    if kind in TABLES:
+        return (
+            f"Give the folder of the images, in which a table called metadata{kind} is found, or read this one with "
+            "`hf-lowlabel split --dataset FOLDER --from FILE`."
+        )
+    return "Give a folder of images or a .parquet file."
 
 
 def looks_like_hub_id(name: str) -> bool:
@@ -193,6 +207,7 @@ def load_segmentation(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
+    skip_missing: bool = False,
     value_range: Sequence[float] = (),
     pages: bool = False,
 ) -> ImageDataset:
@@ -209,11 +224,13 @@ def load_segmentation(
         mask_format: what a mask's pixels are: "index", "binary" or "colors"; None: as the layout has them.
         mask_ignore: values of a mask that take no part, beside 255.
         instances: each value of a mask but 0 is one object, and all objects are of one class.
+        skip_missing: leave out masks that belong to no image, instead of an error.
         value_range, pages: as for `open_dataset`.
 
     Raises:
         UserError: there is no such data, or it cannot be read.
     """
-    targets = MaskTargets(mask_column, classes, mask_format, tuple(mask_ignore), instances)
+    given = mask_column, classes, mask_format, tuple(mask_ignore), instances
+    targets = MaskTargets(*given, skip_missing=skip_missing)
     where = dict(config=config, split=split, revision=revision, image_column=image_column)
     return open_dataset(dataset, targets, **where, value_range=value_range, pages=pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from PIL import Image
 
 from ..errors import UserError
 from .dataset import ImageDataset, Reader
-from .images import BadImage, decoding
+from .images import BadImage, decoding, has_deep_colours
 
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats in which more than one picture means more than one image
 LOOKS = 12  # images of a data set that are looked into
@@ -80,9 +81,11 @@ def in_pages(dataset: ImageDataset) -> ImageDataset:
 
 
 def look(dataset: ImageDataset) -> None:
-    """Warn of pages that are not read, and of images that come out dark, by a few of them."""
-    paged, deep = "", list[int]()
-    for i in np.unique(np.linspace(0, len(dataset) - 1, LOOKS).astype(int)):
+    """Warn of what a few of the images show: pages that are not read, values that come out dark, files that are no
+    images, masks whose colours contradict each other."""
+    paged, deep, dark, bad = "", list[int](), 0, list[BadImage]()
+    at = np.unique(np.linspace(0, len(dataset) - 1, LOOKS).astype(int))
+    for i in at:
         try:
             with decoding(), dataset.reader(int(i)) as image:
                 if (
@@ -91,10 +94,16 @@ def look(dataset: ImageDataset) -> None:
                     and not isinstance(dataset.reader, PageReader)
                 ):
                     paged = f"{dataset.ids[i]!r} has {image.n_frames}"
-                if image.mode == "I" or image.mode.startswith("I;16"):
+                if has_deep_colours(image):
+                    dark += int(np.asarray(image).max() < DEEP >> 8)
+                elif image.mode == "I" or image.mode.startswith("I;16"):
                     deep.append(int(np.asarray(image).max()))
-        except BadImage:
-            continue
+        except BadImage as error:
+            bad.append(BadImage(error.reason, dataset.ids[i]))
+    if bad:
+        warnings.warn(
+            f"{len(bad)} of {len(at)} images of {dataset.name!r} that were looked at: {bad[0]}.", stacklevel=4
+        )
     if paged:
         warnings.warn(
             f"Files of {dataset.name!r} hold several pages or frames ({paged}), and the first alone is read. Give "
@@ -108,6 +117,35 @@ def look(dataset: ImageDataset) -> None:
             f"{bits} bits, give --value-range 0 {2**bits - 1}.",
             stacklevel=4,
         )
+    if dark:
+        warnings.warn(
+            f"The 16-bit colours of {dataset.name!r} stay below a quarter of their range and come out dark, and their "
+            "lower 8 bits are not read. Stretch them and save them with 8 bits.",
+            stacklevel=4,
+        )
+    if dataset.masks is not None and dataset.masks.format.kind == "index":
+        look_at_palettes(dataset, dataset.masks.reader)
+
+
+def look_at_palettes(dataset: ImageDataset, reader: Reader) -> None:
+    """Warn of masks in which one number has several colours: a program numbered them anew for each picture."""
+    color_of: dict[int, tuple[tuple[int, ...], str]] = {}
+    rows = np.flatnonzero(dataset.has_target)
+    for i in rows[np.unique(np.linspace(0, len(rows) - 1, LOOKS).astype(int))] if len(rows) else ():
+        with contextlib.suppress(BadImage), decoding(), reader(int(i)) as mask:
+            if mask.mode != "P":
+                continue
+            numbers, colors = np.asarray(mask), np.asarray(mask.convert("RGB"))
+            for number in np.unique(numbers).tolist():
+                color = tuple(colors[numbers == number][0].tolist())
+                other, id = color_of.setdefault(number, (color, dataset.ids[i]))
+                if other != color:
+                    warnings.warn(
+                        f"The number {number} has the colour {other} in the mask of {id!r} and {color} in that of "
+                        f"{dataset.ids[i]!r}. If the colours are the classes, give --mask-format colors.",
+                        stacklevel=5,
+                    )
+                    return
 
 
 def as_asked(dataset: ImageDataset, value_range: Iterable[float], pages: bool) -> ImageDataset:

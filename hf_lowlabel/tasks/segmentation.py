@@ -92,9 +92,8 @@ class Segmentation(Task):
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
         given = list(data.classes)
         declared = given[0] if len(given) == 1 else given or None  # one entry is a text file of them
-        return MaskTargets(
-            data.mask_column, declared or names, data.mask_format, tuple(data.mask_ignore), data.instances
-        )
+        given = data.mask_column, declared or names, data.mask_format, tuple(data.mask_ignore), data.instances
+        return MaskTargets(*given, skip_missing=data.skip_missing)
 
     def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
         """A folder with masks beside its images does not count the masks among them."""

@@ -20,7 +20,7 @@ SPACE = ("space_app.py", "AutoModelForSemanticSegmentation.from_pretrained")  # 
 MODULES = {"pickle", "dill", "joblib", "subprocess", "shelve", "marshal", "runpy", "pty"}
 PLACES = {  # file -> the calls; "ours" is of files that this package wrote or ships
     "data/dataset.py": "",
-    "data/folders.py": "open_image",
+    "data/folders.py": "open open_image",  # the first 12 bytes of regular files
     "data/mask_folders.py": "read_text",  # VOC's lists
     "data/masks.py": "read_text",  # classes
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
@@ -63,7 +63,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "cli/auto.py": "read_json",  # ours
     "data/annotation_files.py": "open_image read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
-    "data/table_files.py": "DictReader read_bytes read_bytes read_bytes",
+    "data/table_files.py": "DictReader read_bytes read_bytes",
+    "data/workbooks.py": "read_bytes",
     "hub/export_onnx.py": "open_image",
     "ladder/review.py": "read_json",  # ours
     "ladder/rounds.py": "read_json read_json read_json read_json",  # ours

@@ -1,0 +1,82 @@
+"""Which mask is of which image, by their names."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from ..errors import UserError
+from .folders import EXTENSIONS, ImageFile
+
+SUFFIXES = (
+    "_mask",
+    "_masks",
+    "_segmentation",
+    "_label",
+    "_labels",
+    "_gt",
+    "-mask",
+    "_seg",
+)  # appended to a mask's name
+MARKS = re.compile(  # of images and masks, before or after what they have in common
+    r"^(images?|img|masks?|labels?|seg|gt)[_-](?=.)"
+    r"|(?<=.)[_-](images?|img|rgb|masks?|labels?|labelids|lab|l|seg|segmentation|annotation|gt|groundtruth)$"
+)
+
+
+def masks_among(ids: Collection[str]) -> list[str]:
+    """Those that are called as another with one of `SUFFIXES` after it."""
+    stems = {stem(id) for id in ids}
+    return [id for id in ids if any(stem(id).endswith(s) and stem(id).removesuffix(s) in stems for s in SUFFIXES)]
+
+
+def stem(id: str) -> str:
+    return str(PurePosixPath(id).with_suffix(""))
+
+
+def core(id: str) -> str:
+    """The path of an image or a mask without its extension, capitals and what marks it as one or the other."""
+    folder, _, name = stem(id).casefold().rpartition("/")
+    name = stem(name) if PurePosixPath(name).suffix in EXTENSIONS else name  # 1.jpg.png
+    return f"{folder}/{MARKS.sub('', name)}"
+
+
+def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dict[str, ImageFile], list[str]]:
+    """(id -> the file of its mask, masks that belong to no image). Two masks of one image are an error.
+
+    What is left after names that are the same is matched by what they have in common (`core`), where that is of one
+    image and of one mask alone.
+    """
+    by_stem: dict[str, str] = {}
+    for id in ids:
+        if by_stem.setdefault(stem(id), id) != id:
+            raise UserError(
+                f"The images {by_stem[stem(id)]!r} and {id!r} have the same name before the extension, by which masks "
+                "are matched. Rename one."
+            )
+    out: dict[str, ImageFile] = {}
+    strange = list[ImageFile]()
+    for mask in masks:
+        name = stem(mask.id)
+        keys = [name, *(name.removesuffix(s) for s in SUFFIXES if name.endswith(s))]
+        id = next((by_stem[key] for key in keys if key in by_stem), None)
+        if id is None:
+            strange.append(mask)
+        elif id in out:
+            raise UserError(f"There are two masks of image {id!r}, {out[id].path!r} and {mask.path!r}. Remove one.")
+        else:
+            out[id] = mask
+    left, free = Counter(core(mask.id) for mask in strange), Counter(core(id) for id in ids if id not in out)
+    of_core = {core(id): id for id in ids if id not in out}
+    loose = [mask for mask in strange if left[key := core(mask.id)] == 1 and free[key] == 1]
+    if loose:
+        warnings.warn(
+            f"{len(loose)} of {len(masks)} masks in {root.name!r} are matched by what their names have in common with "
+            f"an image's, such as {loose[0].id!r} with {of_core[core(loose[0].id)]!r}.",
+            stacklevel=6,
+        )
+    out |= {of_core[core(mask.id)]: mask for mask in loose}
+    return out, [mask.id for mask in strange if mask not in loose]
