@@ -125,7 +125,7 @@ def check_run(run: Path) -> RunRecord:
 
 def _architectures(record: RunRecord, output: Path) -> None:
     """The code of an architecture that timm alone does not know travels with the Space."""
-    if not of_record(record.kind).needs_package(record):
+    if not of_record(record.kind).brings_code(record):
         return
     models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
     folder.mkdir()

@@ -110,7 +110,7 @@ def metadata(record: RunRecord, name: str, license: str | None) -> ModelCardData
         datasets=[record.data.hub_id] if record.data and record.data.hub_id else None,
         eval_results=results or None,
         model_name=name if results else None,
-        library_name="hf_lowlabel" if speaks.needs_package(record) else "transformers",
+        library_name="transformers",
         pipeline_tag=speaks.pipeline_tag,
         metrics=[m.hub for m in speaks.metrics if m.hub and record.metrics.get(m.key) is not None] or None,
         tags=tags,

@@ -12,8 +12,8 @@ of the OLD ones) suits its 2^20 steps; in runs of a few thousand the statistics 
 and 4 shortcuts. `resnet18_cifar` is ResNet-18 with a 3x3 stem of stride 1 and no max pooling.
 
 timm alone does not know these names, and no timm architecture with arguments expresses them (its resnets keep a stem of
-stride 2, its pre-activation ones have no leaky ReLU of slope 0.1), so a process that loads such a checkpoint through
-the Auto classes, the pipeline or `timm.create_model` has to `import hf_lowlabel.models` first; `needs_package` tells.
+stride 2, its pre-activation ones have no leaky ReLU of slope 0.1), so this file travels with such a checkpoint: the
+Auto classes and the pipeline load it by trust_remote_code=True, `timm.create_model` after `import hf_lowlabel.models`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from . import plain
-
-__all__ = ["CifarResNet", "WideResNet", "needs_package"]
+__all__ = ["CifarResNet", "WideResNet"]
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -197,11 +195,6 @@ default_cfgs = generate_default_cfgs(
         "resnet18_cifar": _cfg(32),
     }
 )
-
-
-def needs_package(architecture: str) -> bool:
-    """Whether a checkpoint of this architecture loads only after `import hf_lowlabel.models`."""
-    return architecture in default_cfgs or architecture in plain.default_cfgs
 
 
 def _wrn(variant: str, pretrained: bool, **kwargs) -> nn.Module:

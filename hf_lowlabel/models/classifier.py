@@ -20,7 +20,7 @@ class LowLabelForImageClassification(TimmCheckpointMixin, TimmWrapperForImageCla
 
     A folder from `save_pretrained` loads with bit-identical logits through `AutoModelForImageClassification`,
     `timm.create_model("local-dir:FOLDER", pretrained=True)`, as the smp encoder `tu-local-dir:FOLDER`, and through this
-    class; the CIFAR architectures of `models/cifar.py` are the exception, they need `import hf_lowlabel.models` first.
+    class; networks that timm lacks (`models/cifar.py`) travel with their code, and want trust_remote_code=True.
     Made by `create_classifier` or `from_pretrained`; config: transformers' TimmWrapperConfig. Raises UserError for a
     checkpoint without classes.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as PIPELINE_MODELS
 
 from ..errors import UserError, unknown
-from ..files import read_json, write_json
+from ..files import read_json
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, create_backbone
 from .segmenter import OWN, LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
+from .travelling import NETWORKS, brings_code, send_code
 
 log = logging.getLogger(__name__)
 
@@ -201,12 +201,11 @@ def export_standalone(model: LowLabelForSemanticSegmentation, folder: str | Path
 
 def copy_code(folder: Path) -> None:
     """Put this package's own code of a segmenter beside its weights, and its name into config.json."""
-    here = Path(__file__).parent
-    for name in ("configuration_segmenter.py", "segmenter.py"):
-        shutil.copyfile(here / name, folder / name)
-    config = read_json(folder / "config.json")
-    config["auto_map"] = {
+    own = brings_code(read_json(folder / "config.json").get("encoder"))
+    module = "standalone_segmenter" if own else "segmenter"
+    auto_map = {
         "AutoConfig": "configuration_segmenter.LowLabelSegmenterConfig",
-        "AutoModelForSemanticSegmentation": "segmenter.LowLabelForSemanticSegmentation",
+        "AutoModelForSemanticSegmentation": f"{module}.LowLabelForSemanticSegmentation",
     }
-    write_json(folder / "config.json", config)
+    more = ("standalone_segmenter.py", *NETWORKS) if own else ()
+    send_code(folder, ("configuration_segmenter.py", "segmenter.py", *more), auto_map)

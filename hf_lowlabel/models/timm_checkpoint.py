@@ -1,9 +1,10 @@
 """What classifier and backbone share: a timm network inside a transformers model, and checkpoints in timm's layout.
 
-A saved folder holds exactly three files. `config.json` is timm's own (`architecture`, `num_classes`, `label_names`,
-`model_args`, `pretrained_cfg`) and transformers' `timm_wrapper` at once, `model.safetensors` has timm's names, and
-`preprocessor_config.json` repeats the evaluation preprocessing. So `timm.create_model("local-dir:FOLDER")`,
-`AutoModel*.from_pretrained(FOLDER)` and smp's `tu-local-dir:FOLDER` read it without this package.
+A saved folder holds three files (and code, where timm lacks the network: travelling.py). `config.json` is timm's own
+(`architecture`, `num_classes`, `label_names`, `model_args`, `pretrained_cfg`) and transformers' `timm_wrapper` at once,
+`model.safetensors` has timm's names, and `preprocessor_config.json` repeats the evaluation preprocessing. So
+`timm.create_model("local-dir:FOLDER")`, `AutoModel*.from_pretrained(FOLDER)` and smp's `tu-local-dir:FOLDER` read it
+without this package.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPr
 
 from ..errors import UserError
 from .checkpoint_resolver import check_architecture, find_weights
+from .travelling import NETWORKS, brings_code, copy_files
 
 # what timm keeps in pretrained_cfg about where weights came from, and recommendations that our fields replace
 _NOT_SAVED = set(
     "url file state_dict hf_hub_id hf_hub_filename source architecture num_classes custom_load label_offset "
     "label_names label_descriptions test_input_size test_crop_pct test_pool_size".split()
 )
+
+
+STANDALONE = {
+    "AutoModel": "standalone.StandaloneBackbone",
+    "AutoModelForImageClassification": "standalone.StandaloneClassifier",
+}
 
 
 class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
@@ -72,7 +80,7 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
         return loaded
 
     def save_pretrained(self, save_directory, *args, state_dict: dict[str, Tensor] | None = None, **kwargs) -> None:
-        """Writes config.json, model.safetensors and preprocessor_config.json, and nothing else."""
+        """Writes config.json, model.safetensors, preprocessor_config.json, and the code of what timm lacks."""
         config, state = self.config, self.state_dict() if state_dict is None else state_dict
         # {} and not None, which timm cannot read; transformers cannot read num_classes among the arguments
         config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
@@ -83,6 +91,10 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             text = json.dumps(processor_config(config), indent=2) + "\n"
             Path(save_directory, "preprocessor_config.json").write_text(text, encoding="utf-8")
+            if brings_code(config.architecture):
+                copy_files(Path(save_directory), ("standalone.py", *NETWORKS))
+        if brings_code(config.architecture):
+            config.auto_map = STANDALONE
         super().save_pretrained(save_directory, *args, state_dict=timm_names(state), **kwargs)
 
     @property

@@ -12,11 +12,11 @@ from torch import nn
 
 from ..arguments import Config
 from ..distributed import best_device
-from ..models import LowLabelBackbone, create_backbone, needs_package
+from ..models import LowLabelBackbone, brings_code, create_backbone
 from ..models.opening import open_model
 from ..records import Metric, RunRecord
 from ..text import cell
-from .classification_card import imports, load_code
+from .classification_card import load_code
 from .speaker import Speaker
 
 HARDLY_MOVED = 0.003  # share of the length of the weights: target pretraining that changed next to nothing
@@ -73,13 +73,12 @@ class Backbone(Speaker):
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         source = f"hf-hub:{record.hub_id}" if record.hub_id else f"local-dir:{model_id}"
-        first = imports(record.architecture)
         auto = load_code(model_id, record.architecture, "AutoModel")
         auto += "features = output.pooler_output  # [1, D]\nprint(features.shape)"
-        with_timm = (
-            f'import timm\n{first}\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
-        )
-        if first or not fits_unet(record):
+        if brings_code(record.architecture):
+            return [auto]
+        with_timm = f'import timm\n\nencoder = timm.create_model("{source}", pretrained=True, num_classes=0).eval()'
+        if not fits_unet(record):
             return [auto, with_timm]
         unet = f'segmenter = smp.Unet("tu-{source}", encoder_weights=True, classes=2)'
         return [auto, with_timm, f"import segmentation_models_pytorch as smp\n\n{unet}"]
@@ -98,7 +97,7 @@ def fits_unet(record: RunRecord) -> bool:
     32."""
     whole = record.hyperparameters.get("output_stride") in (None, 32)
     architecture = record.architecture
-    return whole and architecture is not None and not needs_package(architecture) and smp_builds(architecture)
+    return whole and architecture is not None and smp_builds(architecture)
 
 
 @functools.cache  # a card is written at every checkpoint

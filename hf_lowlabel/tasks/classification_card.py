@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..evaluation import charts
-from ..models import needs_package
+from ..models import brings_code
 from ..records import RunRecord
 from ..text import code, listed, percent
 from .parts import Section
@@ -78,19 +78,17 @@ def calibration(metrics: dict[str, Any]) -> list[str]:
     return [f"Its confidence is {side} (expected calibration error {percent(metrics['ece'])})."]
 
 
-def imports(architecture: str | None) -> str:
-    """The import that an architecture of this package needs; a line, or nothing."""
-    ours = architecture is not None and needs_package(architecture)
-    return f"import hf_lowlabel.models  # {architecture} is an architecture of this package\n" if ours else ""
-
-
 def load_code(model_id: str, architecture: str | None, auto: str) -> str:
     """Python that ends with `output`, what a model says of photo.jpg."""
+    own = brings_code(architecture)
+    note = (
+        f"# timm lacks {architecture}: its code lies beside the weights, read it before you trust it\n" if own else ""
+    )
+    trust = ", trust_remote_code=True" if own else ""
     return (
-        f"import torch\n{imports(architecture)}from PIL import Image\nfrom transformers import AutoImageProcessor, "
-        f"{auto}\n\n"
+        f"import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
-        f'model = {auto}.from_pretrained("{model_id}").eval()\n'
+        f'{note}model = {auto}.from_pretrained("{model_id}"{trust}).eval()\n'
         'image = Image.open("photo.jpg").convert("RGB")\n'
         "with torch.no_grad():\n"
         '    output = model(**processor(image, return_tensors="pt"))\n'
@@ -98,9 +96,10 @@ def load_code(model_id: str, architecture: str | None, auto: str) -> str:
 
 
 def pipeline_code(model_id: str, architecture: str | None) -> str:
+    trust = ", trust_remote_code=True" if brings_code(architecture) else ""
     return (
-        f"from transformers import pipeline\n{imports(architecture)}\n"
-        f'classify = pipeline("image-classification", model="{model_id}")\n'
+        "from transformers import pipeline\n\n"
+        f'classify = pipeline("image-classification", model="{model_id}"{trust})\n'
         'print(classify("photo.jpg"))'
     )
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.overlays import IGNORE, Examples, overlay, palette
 from ..evaluation.segmentation import Normalise, evaluate_segmentation, probabilities
-from ..models import needs_package
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card
@@ -65,11 +64,9 @@ def limits(record: RunRecord) -> list[str]:
 
 
 def snippets(record: RunRecord, model_id: str) -> list[str]:
-    ours = record.architecture is not None and needs_package(record.architecture)
-    more = "import hf_lowlabel.models  # the encoder is an architecture of this package\n" if ours else ""
     auto = "AutoModelForSemanticSegmentation"
     return [
-        f"import torch\n{more}from PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        f"import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         "# its code lies beside the weights: read it before you trust it; after\n"
         "# `import hf_lowlabel.models.segmentation` it loads without trust_remote_code\n"

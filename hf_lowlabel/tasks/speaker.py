@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ..errors import UserError
-from ..models import needs_package
+from ..models import brings_code
 from ..records import Metric, RunRecord
 
 
@@ -74,9 +74,9 @@ class Speaker(abc.ABC):
         """Charts of a report, HTML."""
         return []
 
-    def needs_package(self, record: RunRecord) -> bool:
-        """Whether the model loads only after `import hf_lowlabel.models`."""
-        return record.architecture is not None and needs_package(record.architecture)
+    def brings_code(self, record: RunRecord) -> bool:
+        """Whether timm lacks the network, whose code then lies beside the weights."""
+        return brings_code(record.architecture)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """As others load it."""

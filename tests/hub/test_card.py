@@ -271,8 +271,8 @@ def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
     model.save_pretrained(folder)
     facts = RunRecord("classification", architecture=architecture, class_names=["cat", "dog", "owl"])
     text = write_card(folder, facts).read_text()
-    assert ("import hf_lowlabel.models" in text) == ours
-    assert ModelCard.load(folder / "README.md").data.library_name == ("hf_lowlabel" if ours else "transformers")
+    assert ("trust_remote_code=True" in text) == ours
+    assert ModelCard.load(folder / "README.md").data.library_name == "transformers"
     (pipe, _), (auto, scope) = run_snippets(folder, monkeypatch)
     with torch.no_grad():
         logits = model(scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]).logits

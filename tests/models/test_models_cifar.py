@@ -12,7 +12,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch.nn import functional as F
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.models import create_backbone, create_classifier, needs_package
+from hf_lowlabel.models import brings_code, create_backbone, create_classifier
 
 NAMES = ["wrn_10_2", "wrn_16_2", "wrn_28_2", "wrn_28_8", "wrn_37_2", "resnet18_cifar"]
 
@@ -160,7 +160,7 @@ def test_round_trip(name, tmp_path):
     assert torch.equal(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(x), model(x).logits)
 
 
-def test_which_names_need_the_package():
-    assert all(needs_package(n) and timm.is_model(n) for n in NAMES) and not needs_package("resnet18")
+def test_which_names_timm_lacks():
+    assert all(brings_code(n) and timm.is_model(n) for n in NAMES) and not brings_code("resnet18")
     with pytest.raises(UserError, match="from-scratch"):
         create_classifier("wrn_28_2", 10)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from hf_lowlabel.models import create_backbone, create_classifier
+from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
 
 NAMES = ["cat", "dog", "owl", "yak"]
 WITHOUT_PACKAGE = """
@@ -26,7 +27,8 @@ sys.modules["hf_lowlabel"] = None
 import numpy as np, timm, torch
 import segmentation_models_pytorch as smp
 from PIL import Image
-from transformers import (AutoImageProcessor, AutoModel, AutoModelForImageClassification, TimmBackbone, pipeline)
+from transformers import (AutoImageProcessor, AutoModel, AutoModelForImageClassification,
+                          AutoModelForSemanticSegmentation, TimmBackbone, pipeline)
 
 root = sys.argv[1]
 x = torch.from_numpy(np.load(f"{root}/x.npy"))
@@ -49,6 +51,14 @@ with torch.no_grad():
         out[f"processed_{wide}"] = AutoImageProcessor.from_pretrained(f"{root}/classifier")(
             Image.open(f"{root}/{wide}.png").convert("RGB"), return_tensors="pt")["pixel_values"]
     found = pipeline("image-classification", f"{root}/classifier", device="cpu")(image)
+    brought = dict(trust_remote_code=True)
+    for name in ("wrn_10_2", "cnn6_16"):
+        out[name] = AutoModelForImageClassification.from_pretrained(f"{root}/{name}", **brought).eval()(x).logits
+    found_own = pipeline("image-classification", f"{root}/wrn_10_2", device="cpu", **brought)(image)
+    assert len(found_own) == 4
+    out["own_backbone"] = AutoModel.from_pretrained(f"{root}/own_backbone", **brought).eval()(x).pooler_output
+    own = AutoModelForSemanticSegmentation.from_pretrained(f"{root}/own_segmenter", **brought).eval()
+    out["own_segmenter"] = own(x).logits
 assert "hf_lowlabel.models" not in sys.modules
 np.savez(f"{root}/out.npz", **{k: v.numpy() for k, v in out.items()})
 json.dump({"pipeline": found, "id2label": auto.config.id2label}, open(f"{root}/out.json", "w"))
@@ -79,6 +89,14 @@ def folder(tmp_path_factory):
     backbone.save_pretrained(root / "backbone")
     create_backbone(str(root / "backbone"), output_stride=32).save_pretrained(root / "plain")  # smp dilates by itself
     create_classifier(str(root / "classifier"), 4).to(torch.bfloat16).save_pretrained(root / "bf16")
+    own = {name: create_classifier(name, 4, pretrained=False, image_size=32).eval() for name in ("wrn_10_2", "cnn6_16")}
+    own["own_backbone"] = create_backbone("cnn6_16", pretrained=False, image_size=32).eval()
+    args = dict(encoder_depth=3, decoder_channels=[16, 8, 8])
+    own["own_segmenter"] = create_segmenter(
+        "cnn6_16", 4, architecture="unet", pretrained=False, architecture_args=args
+    ).eval()
+    for name, network in own.items():
+        (export_standalone if name == "own_segmenter" else type(network).save_pretrained)(network, root / name)
     rng = np.random.default_rng(0)
     np.save(root / "x.npy", rng.standard_normal((2, 3, 64, 64)).astype(np.float32))
     pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
@@ -87,11 +105,14 @@ def folder(tmp_path_factory):
     image.rotate(90, expand=True).save(root / "portrait.png")
     image.convert("L").save(root / "gray.png")
     image.convert("P").save(root / "palette.png")
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "HF_MODULES_CACHE": str(root / "modules")}
     command = [sys.executable, "-c", WITHOUT_PACKAGE, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=root)
     assert done.returncode == 0, done.stderr
     out = {k: torch.from_numpy(v) for k, v in np.load(root / "out.npz").items()}
+    with torch.no_grad():
+        x = torch.from_numpy(np.load(root / "x.npy"))
+        out |= {f"{name} here": (n.pooled(x) if name == "own_backbone" else n(x).logits) for name, n in own.items()}
     return root, model, backbone, out, json.loads((root / "out.json").read_text())
 
 
@@ -103,6 +124,16 @@ def test_classifier_without_the_package(folder):
     assert torch.equal(out["auto"], logits) and torch.equal(out["timm"], logits)
     assert torch.equal(out["smp"], model.timm_model.forward_features(x))
     assert said["id2label"] == {str(i): n for i, n in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("name", ["wrn_10_2", "cnn6_16", "own_backbone", "own_segmenter"])
+def test_networks_that_timm_lacks_bring_their_code(folder, name):
+    root, *_, out, _ = folder
+    assert torch.equal(out[name], out[f"{name} here"])
+    code = {"cifar.py", "plain.py", "standalone.py"}
+    code = code - {"standalone.py"} | {"segmenter.py"} if name == "own_segmenter" else code
+    assert code <= {p.name for p in (root / name).iterdir()}
+    assert not list((root / "classifier").glob("*.py"))
 
 
 @torch.no_grad()

@@ -1,0 +1,35 @@
+"""Code that travels with weights, for processes without this package: transformers reads it by trust_remote_code=True,
+and finds it by the `auto_map` of config.json."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..files import read_json, write_json
+from . import cifar, plain
+
+NETWORKS = ("cifar.py", "plain.py")  # they register with timm what it lacks
+
+
+def brings_code(architecture: str | None) -> bool:
+    """Whether timm lacks the architecture, so that a saved model of it brings its code."""
+    return architecture in cifar.default_cfgs or architecture in plain.default_cfgs
+
+
+def send_code(folder: Path, files: Sequence[str], auto_map: Mapping[str, str]) -> None:
+    """Put files of this package beside saved weights, and into config.json where the classes are.
+
+    Args:
+        folder: holds config.json.
+        files: names in `hf_lowlabel/models`.
+        auto_map: name of an Auto class -> "module.Class".
+    """
+    copy_files(folder, files)
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "auto_map": dict(auto_map)})
+
+
+def copy_files(folder: Path, files: Sequence[str]) -> None:
+    for name in files:
+        shutil.copyfile(Path(__file__).parent / name, folder / name)
