@@ -17,9 +17,10 @@ from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb, open_image
 from .data.pages import opened_pages
 from .distributed import interactive
-from .errors import UserError, at_least
+from .errors import MissingSplit, UserError, at_least
 from .files import write_json, write_table
 from .models.checkpoint_resolver import model_config
+from .records import RunRecord
 from .tasks import get_task, of_model
 from .tasks.base import Task
 from .tasks.testing import test_images
@@ -126,7 +127,10 @@ def evaluate(
     )
     refuse_foreign(data, kind)
     own = Path(model, "split.json") if isinstance(model, (str, Path)) else None
-    images, indices = test_images(kind, data, names, split, own)
+    try:
+        images, indices = test_images(kind, data, names, split, own)
+    except MissingSplit as error:
+        raise MissingSplit(f"{error}{known_of(model)}") from error
     folder = None if output is None else Path(output)
     with workers_are_there():
         held = kind.held(network, data, images, indices, names, "test")
@@ -138,6 +142,16 @@ def evaluate(
     if folder is not None:
         write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def known_of(model: Model) -> str:
+    """What a run folder says of a model that was trained without test images, after a blank."""
+    record = Path(model, "run.json") if isinstance(model, (str, Path)) else None
+    if record is None or not record.is_file():
+        return ""
+    return "".join(
+        f" {line}" for line in RunRecord.from_json(record).advice if line.startswith("No image is tested on")
+    )
 
 
 def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:

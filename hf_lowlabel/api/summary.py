@@ -8,6 +8,7 @@ from ..distributed import is_main_process
 from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
+from ..training.left_out import PREFIX
 from ..training.loop import Loop
 from ..training.preparing import Run
 from ..training.recording import peak_memory
@@ -29,6 +30,7 @@ def summarise(run: Run) -> None:
     shown = {m.key for m in speaks.metrics}
     if run.config.verb == "finetune":
         shown.add(f"validation_{get_task(run.config.task).score.key}")
+    shown |= {k for k in run.metrics if k.startswith(PREFIX)}
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in shown}
     print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
     for line in speaks.console(run.metrics):

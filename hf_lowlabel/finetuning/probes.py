@@ -275,6 +275,17 @@ class ProbeBeliefs:
         return weight.astype(np.float32), bias.astype(np.float32)
 
 
+def left_out_logits(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
+    """A probe, and what it says of each label that is left out in turn: logits [m, K] and classes int [m]."""
+    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
+    for out in left_out_in_turn(y):
+        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
+        truth.append(y[out])
+    if not truth:
+        return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
+    return probe, np.concatenate(logits), np.concatenate(truth)
+
+
 def pooled_rows(labels: np.ndarray) -> np.ndarray:
     """Images that make the graph, int64: all up to `MOST_POOLED`, else the labeled ones and a random part."""
     if len(labels) <= MOST_POOLED:

@@ -47,7 +47,8 @@ def ladder_table(record: RunRecord) -> str:
 def limits(record: RunRecord) -> list[str]:
     """What a user should know before trusting it, each sentence from a number that was recorded."""
     lines = [*_seen_before(record), *of_record(record.kind).limits(record), *_no_better(record)]
-    return lines if record.metrics or record.ladder else [*lines, "It was not evaluated."]
+    measured = record.ladder or any(metric.key in record.metrics for metric in of_record(record.kind).metrics)
+    return lines if measured else [*lines, "It was not evaluated."]
 
 
 def _seen_before(record: RunRecord) -> list[str]:

@@ -71,6 +71,7 @@ class Task(Speaker):
     attempts: ClassVar[
         tuple[Attempt, ...]
     ] = ()  # ways to train that `auto` tries; without frozen heads the plainest first
+    score_is_share: ClassVar[bool] = False  # whether the score is the share of images that are right
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
     # ---- methods and settings ---------------------------------------------------------------------------------------
@@ -284,6 +285,9 @@ class Task(Speaker):
     @abc.abstractmethod
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         """The task's score of some images."""
+
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+        """`tallies` of labeled images by frozen features (tasks.left_out); None where the labels do not do for it."""
 
     def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """How unsure a model is of images of a cache, float64 [n], and what it takes them for, float64 [n, D]; asked

@@ -34,6 +34,7 @@ from .attempts import CLASSIFICATION
 from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
+from .left_out import of_classes
 from .networks import Network, timm_network
 from .parts import PRETRAINING, Attempt, Examples, Section, label_rules
 
@@ -76,10 +77,11 @@ class Classification(Task):
     demo = DIGITS
     has_neighbours = True
     labels_score = True
-    climbs = True
+    climbs = score_is_share = True
     attempts: ClassVar[tuple[Attempt, ...]] = CLASSIFICATION
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
+    tallies_left_out = of_classes
 
     # ---- data and model ---------------------------------------------------------------------------------------------
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):

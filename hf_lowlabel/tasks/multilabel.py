@@ -38,6 +38,7 @@ from . import classification_card as card
 from .attempts import MULTILABEL
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
+from .left_out import of_several
 from .parts import Examples, Section, label_rules
 
 NOTHING = "none"  # text of a label that says: none of the classes
@@ -155,6 +156,7 @@ class MultiLabel(Classification):
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
     climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
+    score_is_share, tallies_left_out = False, of_several
     attempts = MULTILABEL
     problem_type = "multi_label_classification"
     demo = Demo(

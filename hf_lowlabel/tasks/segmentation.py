@@ -37,6 +37,7 @@ from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
+from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path, label_rules
 from .segmenters import load_segmenter, segmenter_for
@@ -85,6 +86,7 @@ class Segmentation(Task):
     }
 
     attempts = SEGMENTATION
+    tallies_left_out = of_masks
     demo = SHAPES
     packages = (*Task.packages, "segmentation-models-pytorch")
 

@@ -68,6 +68,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
         key = task.score.key
         scores = task.report(probabilities["validation"], ready.held["validation"], ready.names, None)
         metrics[f"validation_{key}"] = scores[key]
+    metrics |= ready.recorder.left_out
     if ready.recorder.main:
         path = ready.folder / "priors.safetensors"
         save_priors(path, probabilities["training"], ready.training.ids, ready.names, {"method": name})

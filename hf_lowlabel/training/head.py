@@ -16,9 +16,8 @@ from torch import Tensor
 from ..arguments import Config
 from ..errors import UserError
 from ..finetuning.graph import HEAD_L2
-from ..finetuning.linear import LeastSquares, left_out_in_turn, temperature
-from ..finetuning.probes import ProbeBeliefs
-from ..text import percent
+from ..finetuning.linear import LeastSquares, temperature
+from ..finetuning.probes import left_out_logits
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -64,8 +63,6 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> None:
             if how == "priors" and priors is not None
             else labels_head(found, y.numpy(), len(ready.names))
         )
-        if "test" not in ready.held:
-            tell_left_out(ready, found, y.numpy())
         model.set_classifier(torch.from_numpy(weight), torch.from_numpy(bias))
     except UserError as error:  # two heads, or one of several layers: no one place for what was fitted
         log.warning("the head starts from random weights: %s", error)
@@ -88,34 +85,6 @@ def labels_head(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[np.ndar
     known = np.unique(y)
     bias[absent] = bias[known].min() - ABSENT_GAP  # finite, so that training can still raise it
     return weight, bias
-
-
-def left_out_logits(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
-    """A probe, and what it says of each label that is left out in turn: logits [m, K] and classes int [m]."""
-    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
-    for out in left_out_in_turn(y):
-        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
-        truth.append(y[out])
-    if not truth:
-        return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
-    return probe, np.concatenate(logits), np.concatenate(truth)
-
-
-def tell_left_out(ready: Prepared, x: np.ndarray, y: np.ndarray) -> None:
-    """A score for a run without test images: that of a probe on labels left out in turn, with Wilson's interval."""
-    _, logits, truth = left_out_logits(x, y, len(ready.names))
-    n = len(truth)
-    if n < 2:
-        return
-    p, z = float((logits.argmax(1) == truth).mean()), 1.2816  # 80 %
-    middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    said = (
-        f"No image is tested on. A linear probe of the frozen features names {percent(p)} of {n} labels that are left "
-        f"out in turn (80 % interval {percent(low)} to {percent(high)}): the finetuned model should not be below that."
-    )
-    log.info(said)
-    ready.recorder.advice.append(said)
 
 
 def priors_head(x: np.ndarray, priors: np.ndarray, own: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

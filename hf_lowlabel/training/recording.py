@@ -80,6 +80,7 @@ class Recorder:
         self.comparisons: list[Row] = []  # rows beside this run's own in the table of its card
         self.ladder: list[dict[str, Any]] = []  # what was tried before this network was taken
         self.advice: list[str] = []  # sentences for the card
+        self.left_out: dict[str, float] = {}  # score of labels left out, where no image is tested on
         self.shown: dict[str, int] | None = None  # class -> labeled images in which it occurs
         self.record: RunRecord | None = None  # as it was written last
         if self.main:

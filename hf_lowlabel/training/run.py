@@ -26,6 +26,7 @@ from ..tasks.base import Task
 from . import frozen, setup
 from .callbacks import Callback
 from .head import fit_head
+from .left_out import tell_left_out
 from .loop import KEEPS_STATISTICS, Loop
 from .preparing import Prepared, Run, close, prepare
 from .priors import load_priors
@@ -37,6 +38,7 @@ log = logging.getLogger("hf_lowlabel")
 def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
     """Train and save in `folder`. config: resolved settings, whose method is a class."""
     ready = prepare(task, config, folder)
+    tell_left_out(ready)
     return frozen.fit(ready, callbacks) if config.method.frozen else train(ready, callbacks)
 
 
@@ -219,6 +221,7 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
         metrics |= task.evaluate(model, ready.held["test"], ready.names, window=window, folder=ready.folder)
         if (median := median_of_last(loop.history, f"test_{key}")) is not None:
             metrics[f"{key}_median_of_{LAST}"] = median
+    metrics |= ready.recorder.left_out
     tell_frozen(ready, metrics.get(key))
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
     close(loop, ready.accelerator)

@@ -1,0 +1,59 @@
+"""What is known of a run that has no test image: the score of frozen features on labels that are left out in turn.
+
+The finetuned network is not measured by it, which would take a training for each part of the labels (`auto` does that).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from ..errors import UserError
+from .preparing import Prepared
+
+log = logging.getLogger("hf_lowlabel")
+Z80 = 1.2816  # standard deviations on either side of an 80 % interval
+REDRAWN = 400  # bootstrap samples
+PREFIX = "left_out_"
+
+
+def tell_left_out(ready: Prepared) -> None:
+    """Log the score, and note it and a sentence about it for the record; nothing where images are tested on."""
+    task, recorder = ready.task, ready.recorder
+    if "test" in ready.held or ready.config.training.dry_run:
+        return
+    try:
+        tallies = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
+    except UserError as error:  # a network with two heads has no one place to read features at
+        log.info("no score of labels that are left out: %s", error)
+        return
+    if tallies is None:
+        return
+    value, (low, high) = task.total(tallies, ready.names), interval(ready, tallies)
+    score, n = task.score, len(tallies)
+    key = f"{PREFIX}{score.key}"
+    recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{PREFIX}{task.label_words}": n}
+    start = "random weights" if ready.config.model.from_scratch else recorder.start_words()
+    said = (
+        "No image is tested on, so that the finetuned model was not measured. A linear layer on the frozen features of "
+        f"{start} was: {score.title} {score.show(value)} of {n} {task.label_words} that are left out in turn (80 % "
+        f"interval {score.show(low)} to {score.show(high)}). The finetuned model should not be below that; "
+        "`hf-lowlabel auto` trains on parts of the labels and measures it."
+    )
+    log.info(said)
+    recorder.advice.append(said)
+
+
+def interval(ready: Prepared, tallies: np.ndarray) -> tuple[float, float]:
+    """80 %: Wilson's of a share of images, else by the spread over samples of the images drawn with replacement, and of
+    half an image at least."""
+    task, n = ready.task, len(tallies)
+    p = task.total(tallies, ready.names)
+    if task.score_is_share:
+        middle, half = p + Z80**2 / (2 * n), Z80 * (p * (1 - p) / n + Z80**2 / (4 * n**2)) ** 0.5
+        return max((middle - half) / (1 + Z80**2 / n), 0.0), min((middle + half) / (1 + Z80**2 / n), 1.0)
+    random = np.random.default_rng(0)
+    drawn = [task.total(tallies[random.integers(0, n, n)], ready.names) for _ in range(REDRAWN)]
+    half = Z80 * max(float(np.std([value for value in drawn if value is not None])), 0.5 / n)
+    return max(p - half, 0.0), min(p + half, 1.0)

@@ -1,0 +1,96 @@
+"""A run that has no test image says what its labels are worth on frozen features, each left out in turn."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import UserError, evaluate, finetune
+from hf_lowlabel.cli import main
+
+TINY = dict(model="resnet10t", from_scratch=True, test_fraction=0.0, image_size=32)
+STEP = dict(batch_size=4, max_steps=1)
+RANDOM = np.random.default_rng(0)
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def noise(level):
+    return (RANDOM.integers(0, 30, (32, 32, 3)) + level).clip(0, 255)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    for k in range(24):
+        save(tmp_path / "d" / ("dark" if k % 2 else "bright") / f"{k}.png", noise(20 if k % 2 else 200))
+    return tmp_path / "d"
+
+
+@pytest.fixture
+def several(tmp_path):
+    rows = ["file_name,label"]
+    for k in range(24):
+        save(tmp_path / f"d/{k}.png", noise(200 if k % 2 else 20) * np.array([1, 1, k % 3 > 0]))
+        rows.append(f"{k}.png,{';'.join(['bright'] * (k % 2) + ['blue'] * (k % 3 > 0)) or 'none'}")
+    (tmp_path / "d/metadata.csv").write_text("\n".join(rows))
+    return tmp_path / "d"
+
+
+@pytest.fixture
+def masks(tmp_path):
+    for k in range(8):
+        x, y = RANDOM.integers(0, 16, 2)
+        pixels, mask = noise(20), np.zeros((32, 32))
+        pixels[y : y + 14, x : x + 14], mask[y : y + 14, x : x + 14] = 230, 1
+        save(tmp_path / f"d/images/{k}.png", pixels)
+        save(tmp_path / f"d/masks/{k}.png", mask)
+    return tmp_path / "d"
+
+
+RUNS = {
+    "classes": ("accuracy", 0.9, 24, dict(method="probe")),
+    "several": ("map", 0.8, 24, dict(task="multilabel", method="supervised", **STEP)),
+    "masks": ("miou", 0.7, 8, dict(task="segmentation", method="supervised", architecture="unet", **STEP)),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_without_test_images_has_a_score_and_an_interval(kind, request, tmp_path):
+    key, least, count, given = RUNS[kind]
+    run = finetune(str(request.getfixturevalue(kind)), output_dir=str(tmp_path / "run"), **{**TINY, **given})
+    value, low, high = (run.metrics[f"left_out_{key}{end}"] for end in ("", "_low", "_high"))
+    assert least < value <= 1 and 0 <= low < high <= 1 and low <= value <= high + 1e-9
+    assert run.metrics[f"left_out_{'masks' if kind == 'masks' else 'labels'}"] == count and key not in run.metrics
+    said = " ".join(run.recorder.advice)
+    assert "not measured" in said and f"of {count}" in said and "random weights" in said and "80 % interval" in said
+    assert "left out in turn (80 % interval" in (run.folder / "README.md").read_text()
+    assert json.loads((run.folder / "metrics.json").read_text())[f"left_out_{key}"] == value
+    with pytest.raises(UserError, match="no labeled test or validation split.*left out in turn .80 % interval"):
+        evaluate(str(run.folder), str(tmp_path / "d"))
+
+
+def test_masks_that_say_nothing_of_the_images_score_as_chance(masks, tmp_path):
+    for k, file in enumerate(sorted((masks / "masks").iterdir())):
+        save(file, np.random.default_rng(k).integers(0, 2, (32, 32)))
+    run = finetune(str(masks), output_dir=str(tmp_path / "run"), **{**TINY, **RUNS["masks"][3]})
+    assert run.metrics["left_out_miou"] < 0.45
+
+
+def test_it_is_printed_at_the_end(classes, tmp_path, capsys):
+    flags = ["--model", "resnet10t", "--from-scratch", "--test-fraction", "0", "--image-size", "32"]
+    command = ["finetune", "--dataset", str(classes), "--method", "probe", *flags, "--output-dir", f"{tmp_path}/run"]
+    assert main(command) == 0
+    assert "left_out_accuracy" in capsys.readouterr().out
+
+
+def test_one_label_or_one_class_has_no_score(classes, tmp_path):
+    for file in sorted((classes / "dark").iterdir())[1:]:
+        file.unlink()
+    for file in sorted((classes / "bright").iterdir())[1:]:
+        file.unlink()
+    run = finetune(str(classes), method="probe", output_dir=str(tmp_path / "run"), **TINY)
+    assert not run.metrics and not run.recorder.advice
