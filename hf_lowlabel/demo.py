@@ -4,6 +4,7 @@ set."""
 from __future__ import annotations
 
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ from .data.dataset import ImageDataset
 from .data.splits import Split
 from .errors import UserError
 from .files import write_json
-from .selection.prior_labels import priors
+from .ladder.auto import auto
 from .tasks import get_task
 from .tasks.base import Task
 from .tasks.demos import Demo, Stage
-from .text import percent
 from .training.preparing import Run
 
 
@@ -77,7 +77,7 @@ def draw(task: Task, what: Demo, num_labels: int, seed: int) -> Split:
 
 
 def run_stage(what: Demo, stage: Stage, folder: Path, runs: dict[str, Run], seed: int) -> Run:
-    """One stage in folder/NAME, from the weights and the prior pseudo-labels that it asks for."""
+    """One stage in folder/NAME, from the weights that it asks for."""
     manifest = str(folder / "split.json")
     settings: dict[str, Any] = {**what.shared, **stage.settings, "seed": seed, "split": manifest}
     settings["output_dir"] = str(folder / stage.name)
@@ -85,11 +85,8 @@ def run_stage(what: Demo, stage: Stage, folder: Path, runs: dict[str, Run], seed
         settings["from_scratch"] = True
     else:
         settings["model"] = str(runs[stage.start].folder)
-    if stage.priors is not None:
-        file = str(folder / "priors.safetensors")
-        worth = priors(settings["model"], what.dataset, split=manifest, output=file, seed=seed, **stage.priors)
-        print(f"{percent(worth['accuracy'])} of {worth['images'] - worth['labeled']} pseudo-labels are right")
-        settings["prior"] = file
+    if stage.verb == "auto":
+        return auto(**{name: value for name, value in settings.items() if name in signature(auto).parameters}).run
     if stage.verb == "pretrain":
         return pretrain(**settings)
     if "supervised" in runs:
@@ -99,8 +96,13 @@ def run_stage(what: Demo, stage: Stage, folder: Path, runs: dict[str, Run], seed
 
 def tell(task: Task, runs: dict[str, Run], folder: Path, seconds: float) -> None:
     """A table of all stages that have results, on the console and as results.json."""
-    score, titles = task.score, {stage.name: stage.title for stage in task.demo.stages}
-    results = {titles[name]: run.metrics[score.key] for name, run in runs.items() if score.key in run.metrics}
+    score, stages = task.score, {stage.name: stage for stage in task.demo.stages}
+    results = {}
+    for name, run in runs.items():
+        if stages[name].verb == "auto":  # what it chose from
+            results |= {f"  {row.name}": row.metrics[score.key] for row in run.recorder.comparisons}
+        if score.key in run.metrics:
+            results[stages[name].title] = run.metrics[score.key]
     write_json(folder / "results.json", {**results, "seconds": round(seconds, 1)})
     width = max(map(len, results))
     print(f"\n{score.title} on the test images")
