@@ -65,6 +65,7 @@ class FromFrozen(Trials):
 
     needed = False
     choices = (FOLDS,)
+    longer = 1.0
 
     def folds(self, count: int) -> list[np.ndarray]:
         return [np.flatnonzero(mask) for mask in self.masks]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from .finetuned import finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder
 from .report import Advice, advise, write_advice
+from .sizes import rebuilt
 
 log = logging.getLogger("hf_lowlabel")
 Answer = tuple[Run, list[Any], Advice, Path | None]  # the run, what was tried, advice, the folder to label next
@@ -56,7 +56,7 @@ def from_features(
     readies, encoders = [ready], list[Features]()
     for number, model in enumerate(models):
         if number:
-            readies.append(beside(ready, model))
+            readies.append(rebuilt(ready, model=model))
         started = time.perf_counter()
         x = features_of_encoder(readies[-1], keep)
         name = unique(name_of(model), [e.name for e in encoders])
@@ -91,17 +91,6 @@ def from_features(
         run = save(ready, encoder, best, metrics, time.perf_counter() - begin)
     chosen = write_advice(ready, advice, encoder.x, ready.folder) if is_main_process() else None
     return run, tried, advice, chosen
-
-
-def beside(ready: Prepared, model: Any) -> Prepared:
-    """The same run with another encoder: its network, and the images as that sees them."""
-    config = ready.config.replace(model=model)
-    network = ready.task.build(config, ready.dataset, ready.names)
-    net = network.model.to(ready.accelerator.device)
-    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
-    where = {"validation": (ready.dataset, ready.at.validation), "test": (ready.chosen.test, ready.chosen.test_at)}
-    held = {part: ready.task.held(net, config.data, *where[part], ready.names, part) for part in ready.held}
-    return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
 
 
 def name_of(model: Any) -> str:

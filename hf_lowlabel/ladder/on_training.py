@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .advice import Remark, spread_out
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .keeping import features_of_encoder
 from .report import Advice, between, write_advice
+from .sizes import at_fitting_side
 from .trained import TRIALS, Trial, Trials, gain_over, ranked, score_interval
 
 ASKED = 2000  # images without a label at most among which the next ones are chosen
@@ -61,17 +63,20 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
             f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
-    configs = configs_of(task.attempts, given, ready.folder)
+    every = partial(configs_of, task.attempts, folder=ready.folder)
+    ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
+    configs = every(given)
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
     best, recorder = tried[0], ready.recorder
     resume = (ready.folder / "checkpoints").is_dir()
-    steps = {} if configs[best.attempt].method.frozen else dict(max_steps=plan["steps"], resume=resume)
+    steps = {} if configs[best.attempt].method.frozen else dict(max_steps=plan["last"], resume=resume)
     last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
     recorder.ladder = [{"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best} for t in tried]
     advice = advise(ready, tried, plan)
+    advice.sentences += [smaller] if smaller else []
     recorder.advice = list(advice.sentences)
     run = (frozen.fit if last.config.method.frozen else train)(last, [CardCallback()])
     if task.score.key in run.metrics:

@@ -32,7 +32,7 @@ from ..models.lora import merged
 from ..settings import private_names, recorded
 from ..tasks.parts import Attempt, Examples
 from ..training.callbacks import Callback, RunState
-from ..training.preparing import Prepared
+from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .estimates import Interval
 
@@ -79,7 +79,8 @@ class Clock(Callback):
 class Trials:
     """Attempts on the data of one prepared run.
 
-    needed: whether the plainest attempt is tried however short the time is. choices: numbers of folds.
+    needed: whether the plainest attempt is tried however short the time is. choices: numbers of folds. longer: how many
+    times the steps of a trial the last run has.
 
     Args:
         ready: the run, with all labels.
@@ -90,6 +91,7 @@ class Trials:
 
     needed = True
     choices: tuple[int, ...] = FOLDS
+    longer = 2.0
 
     def __init__(
         self,
@@ -117,8 +119,7 @@ class Trials:
         ready, config = self.ready, self.configs[attempt].replace(**settings)
         folder.mkdir(parents=True, exist_ok=True)
         set_seed(config.training.seed)  # as a run by hand, whose network is built right after that
-        network = ready.task.build(config, ready.dataset, self.names)
-        network.model.to(ready.accelerator.device)
+        network = network_of(ready.task, config, ready.dataset, self.names, ready.accelerator.device)
         labeled = subset(ready.labeled, rows)
         return replace(ready, config=config, folder=folder, network=network, labeled=labeled, held={})
 
@@ -163,8 +164,10 @@ class Trials:
         begin = time.perf_counter()
         each = {attempt: self.seconds(attempt) for attempt in self.configs}
         left = SPENT * (seconds - (time.perf_counter() - begin))
-        folds, steps, attempts = settle(each, left, len(self.ready.labeled.members), self.needed, self.choices)
-        plan = {"facts": facts, "folds": folds, "steps": steps, "attempts": [attempt.name for attempt in attempts]}
+        labels = len(self.ready.labeled.members)
+        folds, steps, attempts = settle(each, left, labels, self.needed, self.choices, self.longer)
+        plan = {"facts": facts, "folds": folds, "steps": steps, "last": min(int(self.longer * steps), MOST)}
+        plan["attempts"] = [attempt.name for attempt in attempts]
         if is_main_process():
             write_json(path, plan)
         barrier()
@@ -248,6 +251,8 @@ def settle(
     labels: int,
     needed: bool = True,
     choices: Sequence[int] = FOLDS,
+    longer: float = 1.0,
+    quiet: bool = False,
 ) -> tuple[int, int, list[Attempt]]:
     """(folds, steps of a run, attempts) that fit: fewer folds first, then fewer attempts.
 
@@ -257,19 +262,21 @@ def settle(
         labels: number of labeled images.
         needed: whether the plainest attempt stays in any case.
         choices: numbers of folds, the most wanted first.
+        longer: how many times the steps of a trial the last run has.
+        quiet: nothing is said of what does not fit.
     """
-    attempts = list(each)
+    attempts, level = list(each), logging.DEBUG if quiet else logging.WARNING
     while attempts:
         for folds in choices:
             folds = min(folds, labels)
-            every = sum(folds * each[r] for r in attempts) + max(each[r] for r in attempts)
+            every = sum(folds * each[r] for r in attempts) + longer * max(each[r] for r in attempts)
             steps = int(left / every) if every > 0 else MOST
             if steps >= FEWEST:
                 return folds, min(steps, MOST), attempts
         if needed and len(attempts) == 1:
-            log.warning("%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
+            log.log(level, "%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
             return folds, FEWEST, attempts
-        log.warning("no time is left to try %s: give more --minutes", attempts.pop().name)
+        log.log(level, "no time is left to try %s: give more --minutes", attempts.pop().name)
     return choices[-1], FEWEST, []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 class Stage:
     """A run of a demonstration.
 
-    name: its folder. title: for people. settings: of the run. verb: "pretrain", "finetune" or "auto". start: name of the
+    name: its folder. title: for people. settings: of the run. verb: "pretrain", "finetune", "auto". start: name of the
     stage whose weights it starts from; None: random ones.
     """
 

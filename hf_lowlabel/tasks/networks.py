@@ -86,9 +86,14 @@ def typical_side(dataset: ImageDataset) -> int:
     return int(statistics.median_low(min(size) for size in sampled_sizes(dataset)))
 
 
+def typical_ratio(dataset: ImageDataset) -> float:
+    """Median ratio of the longer to the shorter side of the sampled images."""
+    return statistics.median(max(size) / min(size) for size in sampled_sizes(dataset))
+
+
 def squares_per_image(dataset: ImageDataset) -> int:
     """Square crops needed to cover an image of median aspect ratio: ceil(ratio - 0.1)."""
-    return math.ceil(statistics.median(max(size) / min(size) for size in sampled_sizes(dataset)) - 0.1)
+    return math.ceil(typical_ratio(dataset) - 0.1)
 
 
 def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:

@@ -38,11 +38,12 @@ from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .left_out import of_masks
-from .networks import Network, squares_per_image, typical_side
+from .networks import Network, squares_per_image, typical_ratio, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path, label_rules
 from .segmenters import load_segmenter, segmenter_for
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
+SMALLEST_VIEW = 96  # px, of `auto`
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
 
 
@@ -150,6 +151,15 @@ class Segmentation(Task):
         model = segmenter_for(config.model, names)
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)
+
+    def sides(self, dataset: ImageDataset) -> list[dict[str, int]]:
+        """The usual view, then views of whole smaller images, so that a view keeps seeing what belongs together."""
+        short, ratio = typical_side(dataset), typical_ratio(dataset)
+        full = min(LARGEST_VIEW, short)
+        smaller = dict.fromkeys(32 * round(share * full / 32) for share in (0.75, 0.5, 0.375, 0.3))
+        return [dict(image_size=full, stored_size=None)] + [
+            dict(image_size=side, stored_size=round(side * ratio)) for side in smaller if SMALLEST_VIEW <= side < full
+        ]
 
     def owns(self, config: dict) -> bool:
         return config.get("model_type") == "lowlabel-segmenter"

@@ -86,10 +86,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     chosen = task.choose_split(config.data, config.training.seed, dataset)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
     with accelerator.main_process_first():
-        network = task.build(config, dataset, names)
-    model = network.model.to(accelerator.device)
-    if config.data.value_range:  # for whoever uses the model
-        model.config.value_range = list(config.data.value_range)
+        network = network_of(task, config, dataset, names, accelerator.device)
+    model = network.model
     training, labeled = task.caches(model, config.data, dataset, at)
     parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
     held = {
@@ -104,6 +102,15 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
     recorder.shown = task.shown(labeled, names)
     return Prepared(task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder)
+
+
+def network_of(task: Task, config: Config, dataset: Any, names: list[str], device: Any) -> Network:
+    """A fresh network for these images, which knows how their values were read."""
+    network = task.build(config, dataset, names)
+    network.model.to(device)
+    if config.data.value_range:  # for whoever uses the model
+        network.model.config.value_range = list(config.data.value_range)
+    return network
 
 
 def close(loop: Any, accelerator: Accelerator) -> None:

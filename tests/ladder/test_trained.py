@@ -13,14 +13,17 @@ import torch
 from PIL import Image
 
 from hf_lowlabel import auto, evaluate
+from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
-from hf_lowlabel.ladder import trained
+from hf_lowlabel.ladder import sizes, trained
+from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.parts import Attempt
 from hf_lowlabel.tasks.segmentation import Segmentation
+from hf_lowlabel.training.preparing import prepare
 
 PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
 STEPS = 3
@@ -286,3 +289,31 @@ def test_doubt_is_of_the_image_it_is_given_for(masks):
         alone = task.doubt(model, cache, i[None])
         np.testing.assert_allclose(together[0][at], alone[0][0], rtol=1e-4)
         np.testing.assert_allclose(together[1][at], alone[1][0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds, side", [(10**6, 200), (220, 160), (1, 96)])
+def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, seconds, side):
+    """Views and stored images go together, a search that is taken up keeps its size, and it is said."""
+    rng = np.random.default_rng(0)
+    for kind, wide in (("images", (200, 260, 3)), ("masks", (200, 260))):
+        for i in range(6):
+            path = tmp_path / "data" / kind / "train" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 255 if kind == "images" else 2, wide)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt: 0.1)  # at 96 px
+    given = dict(image_size=None, stored_size=None)
+    data = dict(task="segmentation", dataset=str(tmp_path / "data"), model=str(network), num_labels=6, max_steps=1)
+    more = dict(architecture="unet", batch_size=2, method="supervised", callbacks=())
+    ready = prepare(get_task("segmentation"), settled("finetune", {**data, **more}), tmp_path / "run")
+
+    def configs(settings):
+        return {PLAIN: settled("finetune", {**data, **more, **settings})}
+
+    for _ in range(2):
+        found, settings, said = at_fitting_side(ready, given, configs, seconds)
+        assert settings["image_size"] == (None if side == 200 else side) and (said is None) == (side == 200)
+        assert found.network.size[0] == side and found.labeled.cache.sizes.max() == round(side * 1.3)
+        seconds = 10**6 if side == 96 else 1  # kept on the disk
+    asked = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
+    assert asked[0] is ready and asked[2] is None

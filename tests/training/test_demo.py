@@ -37,7 +37,11 @@ def test_few_labels(task, test, tmp_path):
     assert runs["model"].metrics["images"] == test
     card = (tmp_path / "demo/model/README.md").read_text()
     if task == "classification":  # the ladder
-        assert "| linear probe, pretrained |" in card and "  linear probe, pretrained" in found and (tmp_path / "demo/model/advice.html").is_file()
+        assert (
+            "| linear probe, pretrained |" in card
+            and "  linear probe, pretrained" in found
+            and (tmp_path / "demo/model/advice.html").is_file()
+        )
         assert not list((tmp_path / "demo/model").glob("*.py"))  # a network of timm's: any process loads it
     else:
         assert "| supervised, same labels |" in card

@@ -1,0 +1,85 @@
+"""The side of the images that `auto` trains on, where the user named none: the largest whose runs are long enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..arguments import Config
+from ..distributed import barrier, is_main_process
+from ..files import read_json, write_json
+from ..tasks.parts import Attempt
+from ..training.preparing import Prepared, network_of
+from .trained import TRIALS, Trials, settle
+
+log = logging.getLogger("hf_lowlabel")
+ENOUGH = 150  # steps of a trial that a smaller side has to allow
+SIZE = "size.json"
+
+
+def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
+    """The same run with other settings of the model or the views: its network, and the images as that sees them."""
+    config = ready.config.replace(**settings)
+    network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
+    net = network.model
+    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
+    where = {"validation": (ready.dataset, ready.at.validation), "test": (ready.chosen.test, ready.chosen.test_at)}
+    held = {part: ready.task.held(net, config.data, *where[part], ready.names, part) for part in ready.held}
+    return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
+
+
+def at_fitting_side(
+    ready: Prepared,
+    given: Mapping[str, Any],
+    configs: Callable[[Mapping[str, Any]], dict[Attempt, Config]],
+    seconds: float,
+) -> tuple[Prepared, dict[str, Any], str | None]:
+    """The run and the settings of its attempts at the largest side whose trials are long enough.
+
+    Args:
+        ready: a run at the usual side.
+        given: settings that all attempts have.
+        configs: settings -> those of every attempt.
+        seconds: time left.
+
+    Returns:
+        The run, the settings, and a sentence where the side is smaller than the usual one.
+    """
+    sides = ready.task.sides(ready.dataset)
+    if len(sides) < 2 or any(given[name] is not None for name in sides[0]):
+        return ready, dict(given), None
+    path = ready.folder / TRIALS / SIZE
+    side = (
+        read_json(path, "Give another --output-dir.")
+        if path.is_file()
+        else measured(ready, sides, given, configs, seconds)
+    )
+    if is_main_process():
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, side)
+    barrier()
+    if side == sides[0]:
+        return ready, dict(given), None
+    said = (
+        f"Learned from images of {side['image_size']} px, which fit the time; the usual side is "
+        f"{sides[0]['image_size']} px: more --minutes or a GPU reach it, --image-size sets it."
+    )
+    return rebuilt(ready, **side), {**given, **side}, said
+
+
+def measured(
+    ready: Prepared, sides: Sequence[dict[str, int]], given: Mapping[str, Any], configs: Callable, seconds: float
+) -> dict[str, int]:
+    """By the seconds of a step at the smallest side, which grow with the area."""
+    small = sides[-1]
+    trials = Trials(rebuilt(ready, **small), configs({**given, **small}), ready.folder / TRIALS)
+    each = {attempt: trials.seconds(attempt) for attempt in trials.configs}
+    for side in sides:
+        grown = {a: s * (side["image_size"] / small["image_size"]) ** 2 for a, s in each.items()}
+        labels = len(ready.labeled.members)
+        _, steps, attempts = settle(grown, seconds, labels, choices=trials.choices, longer=trials.longer, quiet=True)
+        if steps >= ENOUGH and len(attempts) == len(each):
+            return side
+    return small
