@@ -101,6 +101,17 @@ class Row:
     metrics: dict[str, Any]
 
 
+def why_kept(ladder: list[dict[str, Any]]) -> str:
+    """A sentence where the kept row of a ladder is not the one with the highest score; "" otherwise."""
+    kept = [row["by_labels"] for row in ladder if row["kept"] and row["by_labels"] is not None]
+    if not kept or all((row["by_labels"] or 0) <= kept[0] for row in ladder):
+        return ""
+    return (
+        "The kept row is not the highest: the probability of the right class counts as much as being right, and what "
+        "trains a network or uses unlabeled images has to be clearly better."
+    )
+
+
 @dataclass
 class RunRecord:
     """All a card is made of. Fields left empty leave their lines out of the card; a missing licence is asked for."""

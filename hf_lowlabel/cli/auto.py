@@ -32,6 +32,7 @@ def auto(argv: list[str]) -> int:
         )
         return 0
     from ..api.summary import summarise
+    from ..records import why_kept
     from ..tasks import get_task
 
     say()
@@ -39,7 +40,8 @@ def auto(argv: list[str]) -> int:
         value = "    –" if row["by_labels"] is None else f"{100 * row['by_labels']:5.1f}"
         say(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
     title = get_task(args.task).score.title
-    say(f"(* kept; {title} on labels left out in turn)\n\n{best.advice}\n")
+    why = " ".join(filter(None, [f"(* kept; {title} on labels left out in turn)", why_kept(best.run.recorder.ladder)]))
+    say(f"{why}\n\n{best.advice}\n")
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..arguments import known_settings
 from ..methods import METHODS, find
-from ..records import Metric, RunRecord
+from ..records import Metric, RunRecord, why_kept
 from ..tasks import of_record
 from ..text import cell, code, percent
 
@@ -41,7 +41,8 @@ def ladder_table(record: RunRecord) -> str:
     for row in record.ladder:
         name = f"**{cell(row['name'])}**" if row["kept"] else cell(row["name"])
         lines.append(f"| {name} | {'–' if row['by_labels'] is None else percent(row['by_labels'])} |")
-    return "\n".join(lines)
+    why = why_kept(record.ladder)
+    return "\n".join([*lines, "", why] if why else lines)
 
 
 def limits(record: RunRecord) -> list[str]:

@@ -22,7 +22,7 @@ from .checks import check_labels, without_copies
 from .finetuned import finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder
-from .report import Advice, advise, write_advice
+from .report import Advice, advise, said_tested, write_advice
 from .sizes import rebuilt
 
 log = logging.getLogger("hf_lowlabel")
@@ -75,7 +75,7 @@ def from_features(
         found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
     better = found[0] if found and found[0][0].kept else None
     metrics = tested(ready, encoder, tried, answer=better is None)
-    advice = advise(ready, encoders, tried, metrics, to_label)
+    advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
     advice.sentences += [sentence(one) for one, _ in found]
     ready.recorder.ladder += [
         {"name": one.after.name, "by_labels": one.after.accuracy, "score": one.after.score, "kept": False}
@@ -86,6 +86,7 @@ def from_features(
         for row in ready.recorder.ladder:
             row["kept"] = row["name"] == better[0].after.name
         run = trained_on(ready, *better)
+        advice.sentences += said_tested(ready, run.metrics)
         tried = [better[0].after, *tried]
     else:
         run = save(ready, encoder, best, metrics, time.perf_counter() - begin)

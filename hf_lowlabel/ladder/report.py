@@ -11,6 +11,7 @@ import numpy as np
 
 from ..files import write_json, write_text
 from ..finetuning.graph import rooted
+from ..records import why_kept
 from ..selection.labeling import export, reasons, thumbnail
 from ..selection.labels import Task as Asked, write_suggestions
 from ..text import percent
@@ -69,17 +70,23 @@ def advise(
 
 
 def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any]) -> list[str]:
-    lines, best, score = [], tried[0], ready.task.score
+    lines, best = [], tried[0]
     if out.accuracy is None:
         lines.append("No label could be left out to test on (two of a class are needed): how good it is is not known.")
     else:
         lines.append(f"On new images: {between(out.accuracy)} right, from {len(best.asked)} labels left out in turn.")
-    if score.key in metrics:
-        lines.append(f"On the {metrics['images']} test images: {score.show(metrics[score.key])} right.")
+    lines += said_tested(ready, metrics)
     probe = max((one for one in tried if not one.rung.unlabeled), key=lambda one: one.score)
     if probe is not best and probe.accuracy is not None:
         lines.append(f"A linear probe on the same labels: {percent(probe.accuracy)} of those left out.")
     return lines
+
+
+def said_tested(ready: Prepared, metrics: dict[str, Any]) -> list[str]:
+    score = ready.task.score
+    if score.key not in metrics:
+        return []
+    return [f"On the {metrics['images']} test images: {score.show(metrics[score.key])} right."]
 
 
 def between(interval: Interval) -> str:
@@ -203,7 +210,8 @@ def page(ready: Prepared, advice: Advice) -> str:
         f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>",
         f"<h2>What was tried</h2><table><tr><th></th><th>{score}, on labels left out in turn</th></tr>"
         + "".join(rows)
-        + "</table>",
+        + "</table>"
+        + (f"<p>{why}</p>" if (why := why_kept(ready.recorder.ladder)) else ""),
     ]
     titles = (
         ("next", "Label these next"),

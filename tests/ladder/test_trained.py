@@ -20,9 +20,11 @@ from hf_lowlabel.ladder import sizes, trained
 from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.parts import Attempt
 from hf_lowlabel.tasks.segmentation import Segmentation
+from hf_lowlabel.text import percent
 from hf_lowlabel.training.preparing import prepare
 
 PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
@@ -276,6 +278,18 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, 
     assert evaluate(tmp_path / "run", "digits", split=str(tmp_path / "run" / "split.json"))[
         "accuracy"
     ] == pytest.approx(best.run.metrics["accuracy"])
+    said = [line for line in best.advice.sentences if line.startswith("On the 359 test images")]
+    assert said == [f"On the 359 test images: {percent(best.run.metrics['accuracy'])} right."]  # not the frozen head's
+    scores = {row["by_labels"]: row["kept"] for row in best.run.recorder.ladder}
+    assert not scores[max(scores)]
+    for name in ("README.md", "advice.html"):
+        assert "The kept row is not the highest" in (tmp_path / "run" / name).read_text()
+
+
+def test_why_a_row_is_kept():
+    rows = [dict(name=str(v), by_labels=v, kept=False) for v in (0.7, None, 0.8)]
+    assert why_kept(rows) == why_kept([]) == "" == why_kept([*rows, dict(name="a", by_labels=0.8, kept=True)])
+    assert why_kept([*rows, dict(name="a", by_labels=0.79, kept=True)])
 
 
 def test_doubt_is_of_the_image_it_is_given_for(masks):
