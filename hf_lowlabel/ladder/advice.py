@@ -26,6 +26,10 @@ class Remark:
     looks_like: tuple[str, float] | None = None
 
 
+WRONG = 0.05  # share of the labels that is wrong, as is usual
+NAMED = 0.1  # probability from which on a label is said to look wrong
+
+
 def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[str], count: int) -> list[Remark]:
     """Unlabeled images whose two best classes are close, far from each other: the half of the images in doubt, the
     first the most doubtful, then each the farthest from those chosen.
@@ -68,10 +72,15 @@ def copies(x: np.ndarray) -> list[Remark]:
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
-    """Labels that look wrong, by confident learning (Northcutt et al. 2021, section 3).
+    """Labels that look wrong, the most likely errors first.
 
-    A label is named when, left out, it is less likely than its class usually is, and another class is more likely than
-    that one usually is. The most likely errors come first.
+    p_k is what the best rung, fitted without a label, gives the class of that label. If a share `WRONG` of labels is
+    wrong, and a wrong one is any other of the K classes alike, then by Bayes' rule
+
+        odds that it is wrong = WRONG / (1 - WRONG) * (1 - p_k) / ((K - 1) p_k).
+
+    A label is named from a probability of `NAMED` on: where classes are hard to tell apart, a class that was not
+    expected is no error yet.
     """
     if not len(best.label):
         return []
@@ -79,17 +88,16 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
     np.add.at(p, best.label, softmax(best.logits / best.t))
     p = p[best.asked] / np.bincount(best.label, minlength=len(y))[best.asked, None]
     given = y[best.asked]
-    usual = np.array([p[given == k, k].mean() if (given == k).any() else 1.1 for k in range(p.shape[1])])
+    own = p[np.arange(len(given)), given]
+    odds = WRONG / (1 - WRONG) * (1 - own) / ((p.shape[1] - 1) * np.maximum(own, 1e-12))
+    wrong = odds / (1 + odds)
     out = []
-    for i, k in enumerate(given):
-        other = np.where(p[i] >= usual, p[i], 0)
-        other[k] = 0
-        j = int(other.argmax())
-        if other[j] > 0 and p[i, k] < usual[k] and p[i, j] > 2 * p[i, k]:
-            words = f"labeled {names[k]} ({p[i, k]:.0%}), looks like {names[j]} ({p[i, j]:.0%})"
-            remark = Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j])))
-            out.append((float(p[i, k] - p[i, j]), remark))
-    return [remark for _, remark in sorted(out, key=lambda pair: pair[0])]
+    for i in np.argsort(-wrong, kind="stable"):
+        j = int(p[i].argmax())
+        if wrong[i] >= NAMED and j != given[i]:
+            words = f"labeled {names[given[i]]} ({own[i]:.0%}), looks like {names[j]} ({p[i, j]:.0%})"
+            out.append(Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j]))))
+    return out
 
 
 def strangers(x: np.ndarray) -> list[Remark]:

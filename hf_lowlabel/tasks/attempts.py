@@ -25,9 +25,8 @@ MULTILABEL = (
     Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_LABELS)),
 )
 
-_MASKS: dict[str, Any] = dict(batch_size=8, optimizer="adam", learning_rate=3e-4, head_lr=10.0)
+_MASKS: dict[str, Any] = dict(batch_size=8, optimizer="adam", learning_rate=1e-3, head_lr=3.0)
 SEGMENTATION = (
     Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False),
     Attempt("UniMatch", dict(method="unimatch", **_MASKS)),
-    Attempt("CutMix", dict(method="cutmix", **_MASKS)),
 )
