@@ -44,7 +44,8 @@ class Finetuned:
 
     @property
     def kept(self) -> bool:
-        return self.gain > TAKEN * self.sd
+        """Surer alone is no reason to train: more of the labels left out have to be right too."""
+        return self.points > 0 and self.gain > TAKEN * self.sd
 
     @property
     def points(self) -> float:

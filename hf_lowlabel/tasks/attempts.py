@@ -25,7 +25,9 @@ MULTILABEL = (
     Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_LABELS)),
 )
 
-_MASKS: dict[str, Any] = dict(batch_size=8, optimizer="adam", learning_rate=1e-3, head_lr=3.0)
+_MASKS: dict[str, Any] = dict(
+    batch_size=8, optimizer="adam", learning_rate=1e-3, head_lr=3.0, lr_scheduler_type="cosine"
+)
 SEGMENTATION = (
     Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False),
     Attempt("UniMatch", dict(method="unimatch", **_MASKS)),

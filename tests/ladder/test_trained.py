@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,3 +332,13 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
         seconds = 10**6 if side == 96 else 1  # kept on the disk
     asked = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
     assert asked[0] is ready and asked[2] is None
+
+
+def test_a_network_that_is_only_surer_is_not_taken():
+    from hf_lowlabel.ladder.finetuned import Finetuned
+
+    def one(before, after):
+        rows = [SimpleNamespace(correct=np.array(v, float)) for v in (before, after)]
+        return Finetuned(ONE, *rows, gain=0.2, sd=0.01, steps=3)
+
+    assert one([1, 0, 0], [1, 1, 0]).kept and not one([1, 1, 0], [1, 1, 0]).kept and not one([1, 1, 0], [1, 0, 0]).kept
