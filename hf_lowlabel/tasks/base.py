@@ -47,8 +47,7 @@ class Task(Speaker):
     """One kind of answer about an image.
 
     name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings
-    that only some tasks have. fallbacks: defaults by verb where the
-    method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
+    that only some tasks have. fallbacks: defaults by verb where the method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
     """
 
     name: ClassVar[str]
@@ -58,19 +57,13 @@ class Task(Speaker):
     own_methods: ClassVar[dict[str, str]] = {}
     demo: ClassVar[Demo | None] = None
     labeling: ClassVar[str] = "class"  # how a person answers: with a "class", with "classes", with a "mask"
-    packages: ClassVar[tuple[str, ...]] = (
-        "torch",
-        "transformers",
-        "timm",
-        "safetensors",
-        "numpy",
-        "pillow",
+    packages: ClassVar[tuple[str, ...]] = tuple(
+        "torch transformers timm safetensors numpy pillow".split()
     )  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     climbs: ClassVar[bool] = False  # whether `auto` begins with heads on frozen features
-    attempts: ClassVar[
-        tuple[Attempt, ...]
-    ] = ()  # ways to train that `auto` tries; without frozen heads the plainest first
+    # ways to train that `auto` tries; without frozen heads the plainest first
+    attempts: ClassVar[tuple[Attempt, ...]] = ()
     score_is_share: ClassVar[bool] = False  # whether the score is the share of images that are right
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 

@@ -68,6 +68,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/export_onnx.py": "open_image",
     "ladder/review.py": "read_json",  # ours
     "ladder/rounds.py": "read_json read_json read_json read_json",  # ours
+    "ladder/sizes.py": "read_json",  # ours
     "ladder/trained.py": "load_file read_json",  # ours
     "models/transformers_layout.py": "from_pretrained read_json read_text safe_open safe_open",  # transformers' own
     "models/travelling.py": "copyfile read_json",  # its own code
