@@ -21,7 +21,7 @@ from ..training.priors import save_priors
 from ..training.run import train
 from .frozen import PROBE, Features, Rung, Tried, said, wanted
 from .on_training import configs_of
-from .trained import TAKEN, TRIALS, Trials
+from .trained import TRIALS, Trials
 
 log = logging.getLogger("hf_lowlabel")
 PRIORS = "priors.safetensors"
@@ -32,20 +32,21 @@ FOLDS = 2
 @dataclass
 class Finetuned:
     """An attempt on top of a frozen rung. before, after: what the rung and the network said of the same labels left
-    out. gain: of the score, sd: its standard error. steps: of a run.
+    out. gain: of the score. steps: of a run.
     """
 
     attempt: Attempt
     before: Tried
     after: Tried
     gain: float
-    sd: float
     steps: int
 
     @property
     def kept(self) -> bool:
-        """Surer alone is no reason to train: more of the labels left out have to be right too."""
-        return self.points > 0 and self.gain > TAKEN * self.sd
+        """Whether clearly more of the labels left out are right: wins - losses > sqrt(wins + losses + 1), a sign test
+        with a doubtful label more, since one label decides nothing, and surer alone is no reason to train."""
+        differs = self.after.correct - self.before.correct
+        return bool(differs.sum() > (np.abs(differs).sum() + 1) ** 0.5)
 
     @property
     def points(self) -> float:
@@ -98,8 +99,7 @@ class FromFrozen(Trials):
         for one in (before, after):
             one.judge(self.y)
         d = 0.5 * (after.correct - before.correct) + after.probability - before.probability
-        sd = float(d.std(ddof=1)) / len(d) ** 0.5 if len(d) > 1 else np.inf
-        return Finetuned(attempt, before, after, float(d.mean()), sd, steps)
+        return Finetuned(attempt, before, after, float(d.mean()), steps)
 
 
 def finetune_from(

@@ -73,7 +73,7 @@ def from_features(
     left, found = seconds - (time.perf_counter() - begin), []
     if train:
         found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
-    better = found[0] if found and found[0][0].kept else None
+    better = next((one for one in found if one[0].kept), None)
     metrics = tested(ready, encoder, tried, answer=better is None)
     advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
     advice.sentences += [sentence(one) for one, _ in found]

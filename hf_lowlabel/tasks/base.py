@@ -47,7 +47,8 @@ class Task(Speaker):
     """One kind of answer about an image.
 
     name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings
-    that only some tasks have. fallbacks: defaults by verb where the method has none of its own. own_methods: name -> "module:Class" where a method of that name is another class here.
+    that only some tasks have. fallbacks: defaults by verb where the method has none of its own. own_methods: name ->
+    "module:Class" where a method of that name is another class here.
     """
 
     name: ClassVar[str]

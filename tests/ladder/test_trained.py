@@ -334,11 +334,12 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
     assert asked[0] is ready and asked[2] is None
 
 
-def test_a_network_that_is_only_surer_is_not_taken():
+def test_a_network_is_taken_for_more_than_one_label():
     from hf_lowlabel.ladder.finetuned import Finetuned
 
-    def one(before, after):
-        rows = [SimpleNamespace(correct=np.array(v, float)) for v in (before, after)]
-        return Finetuned(ONE, *rows, gain=0.2, sd=0.01, steps=3)
+    def kept(wins, losses):
+        rows = [np.zeros(wins + losses + 5), np.zeros(wins + losses + 5)]
+        rows[1][:wins] = rows[0][wins : wins + losses] = 1
+        return Finetuned(ONE, *(SimpleNamespace(correct=row) for row in rows), gain=0.2, steps=3).kept
 
-    assert one([1, 0, 0], [1, 1, 0]).kept and not one([1, 1, 0], [1, 1, 0]).kept and not one([1, 1, 0], [1, 0, 0]).kept
+    assert kept(2, 0) and kept(6, 2) and not any(kept(*pair) for pair in ((0, 0), (1, 0), (3, 1), (2, 2), (0, 2)))
