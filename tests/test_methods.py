@@ -1,5 +1,6 @@
 """The table of names, and what is built from a name or from a class of one's own."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -73,6 +74,20 @@ def test_a_name_finds_its_class_and_a_class_its_name():
 def test_every_method_of_the_table_is_a_class_of_its_own():
     assert len({find(name) for name in METHODS}) == len(METHODS)
     assert all(find(name).paper and find(name).year and find(name).needs for name in METHODS)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if find(name).arxiv])
+def test_docstrings_name_the_paper_and_the_place_in_it(name):
+    """A reader checks a line against the paper: its number, and an equation, algorithm or section, stand beside it."""
+    cls = find(name)
+    documents = [
+        vars(sys.modules[cls.__module__])["__doc__"],
+        vars(cls)["__doc__"],
+        cls.rule_class and cls.rule_class.__doc__,
+    ]
+    text = " ".join(" ".join(filter(None, documents)).split())
+    assert vars(cls)["__doc__"] and cls.arxiv in text
+    assert re.search(r"(Eq\.|algorithms?|sections?) \d", text)
 
 
 def test_hyperparameters_are_those_of_the_method_and_its_rule():

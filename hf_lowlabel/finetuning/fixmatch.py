@@ -30,6 +30,9 @@ class FixMatch(FinetuneObjective):
     network together with the others, and so through its backward pass, instead of before them and without gradient,
     which saves a third of a step at seven unlabeled images per labeled one. None: together where BatchNorm makes a
     difference (one pseudo-label in ten), apart where both are the same.
+
+    The paper does not say whether weak and strong views share a batch; in its authors' code they do. Apart, BatchNorm
+    normalises each by its own statistics.
     """
 
     paper = "Sohn et al., FixMatch"

@@ -1,4 +1,4 @@
-"""MOAM, step 1 (Zhai et al. 2019, S4L, section 5): rotations, virtual adversaries and entropy in one loss.
+"""MOAM, step 1 (Zhai et al. 2019, S4L, arXiv 1905.03670, section 5): rotations, adversaries and entropy in one loss.
 
     L = w_sup H(y, p(x_l^r)) + lambda_u [ w_rot L_rot + w_vat mean KL(p(x^r) || p(x^r + delta)) + w_ent mean H(p(x^r)) ]
 
@@ -24,6 +24,9 @@ class MOAM(FinetuneObjective):
     lambda_u: weight of all that needs no label. w_sup, w_rot, w_vat, w_ent: the paper's weights. eps, xi: of VAT; eps
     None: 71 at 224 px, in proportion to the side (the authors' 32 is for pixels in [-1, 1]). ema_decay: of the weights
     that are evaluated (the paper: half a life per epoch).
+
+    The paper does not say whether virtual adversaries and entropy see the turned copies; here all four. With upright
+    ones alone those terms say nothing of three quarters of what is classified.
 
     Weights and Kullback-Leibler divergence are the paper's. Its authors' code (semi_supervised/rotation_vat.py and
     config/moam_step_1.sh) has the divergence with its sides exchanged, xi 1e-6, and rotations weighted by 0.4.

@@ -132,8 +132,10 @@ class FrozenMethod(Method):
 
 
 class KNN(FrozenMethod):
-    """`knn` on `rooted` features. k: neighbours that vote, at most the number of labels. temperature: T of their
-    similarity."""
+    """`knn` on `rooted` features (Wu et al. 2018, arXiv 1805.01978, section 3.4).
+
+    k: neighbours that vote, at most the number of labels. temperature: T of their similarity.
+    """
 
     paper = "Wu et al., Unsupervised feature learning via non-parametric instance discrimination, section 3.4"
     year, arxiv = 2018, "1805.01978"
@@ -166,7 +168,9 @@ class Probe(FrozenMethod):
 
 
 class LabelSpreading(FrozenMethod):
-    """`label_spreading`. neighbours: in the graph. alpha: share from the neighbours. None: by the labels."""
+    """`label_spreading` (Zhou et al. 2004, section 2). neighbours: in the graph. alpha: share from the neighbours.
+    None: by the labels.
+    """
 
     paper = "Zhou et al., Learning with local and global consistency"
     year = 2004

@@ -22,7 +22,11 @@ from .presets import S4L
 
 
 class S4LRotation(FinetuneObjective):
-    """Classes and rotations. lambda_u: weight of the rotations. ema_decay: of the weights that are evaluated."""
+    """Classes and rotations. lambda_u: weight of the rotations. ema_decay: of the weights that are evaluated.
+
+    The paper does not say how the labeled and the unlabeled images are weighed in L_self; here each half counts 1/2, as
+    in the authors' code. One mean over all images is the same at unlabeled_ratio 1, the paper's.
+    """
 
     paper = "Zhai et al., S4L"
     year, arxiv = 2019, "1905.03670"
@@ -56,6 +60,9 @@ class S4LExemplar(FinetuneObjective):
 
     lambda_u: weight of the triplets. instances: views of each image. width: of the embedding, which has unit length.
     ema_decay: of the weights that are evaluated.
+
+    The paper does not say whether labeled and unlabeled images repel each other; here each half has triplets of its
+    own, as in the authors' code. Together an image would meet about twice as many, and so harder, negatives.
     """
 
     paper = "Zhai et al., S4L"

@@ -5,9 +5,10 @@
 
 q_u: the prior of image u, hard or soft. w_u: 0 where its row is zero, else 1 over the share of the pool that has a row.
 
-    share 0                        the second step of Pseudo-Label (Zhai et al. 2019, S4L, section 4.2), and V-PET's
-                                   (Zhang et al. 2025, arXiv 2503.09707), whose q is an ensemble's
-    share 0.5, lambda_l 0          phase two of alternating optimisation (Rebuffi et al., section 3.2, algorithm 1)
+    share 0                        the second step of Pseudo-Label (Zhai et al. 2019, arXiv 1905.03670, section 4.2),
+                                   and V-PET's (Zhang et al. 2025, arXiv 2503.09707), whose q is an ensemble's
+    share 0.5, lambda_l 0          phase two of alternating optimisation (Rebuffi et al. 2020, arXiv 1905.08845,
+                                   section 3.2, algorithm 1)
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class SelfTraining(FinetuneObjective):
 
     priors: q [N, K]. lambda_u, lambda_l: weights of the pseudo-labels and of the labels. share: of the pseudo-labels'
     weight that goes to agreement with the previous epoch's prediction. ema_decay: of the weights that are evaluated.
+
+    The papers do not say how an image counts that has no pseudo-label; here not at all, and the mean is over those that
+    have one. A mean over all would weaken the loss by the share left out.
     """
 
     paper = "Zhai et al., S4L, section 4.2: Pseudo-Label in two steps"

@@ -1,4 +1,4 @@
-"""SsCL (Zhang et al., Semi-supervised Contrastive Learning with Similarity Co-calibration, Eq. 1-5, tables 7-8).
+"""SsCL (Zhang et al. 2021, arXiv 2105.07387, Eq. 1-5, tables 7-8): similarity and classes calibrate each other.
 
     L = H(y, p(x_l)) + lambda_u mean 1[max p^ >= tau] H(p^, p(u_strong)) + lambda_ctr mean L_ctr             (Eq. 1-3)
     p^ = norm(p(u_weak) s~),   s~ = mean of s over the last 128 batches,   s = softmax_c(gamma cos(v(u_weak), v_c))

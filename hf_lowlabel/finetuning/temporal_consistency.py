@@ -1,4 +1,4 @@
-"""Temporal consistency (Rebuffi et al., section 3.2; its alternating optimisation uses self_training.py).
+"""Temporal consistency (Rebuffi et al. 2020, arXiv 1905.08845, section 3.2); the alternation uses self_training.py.
 
     L_temp = mean_u KL(p^{t-1}(x_u) || p^t(x_u))          p^{t-1}: the same image's prediction when last seen
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from timm.layers import create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ class PlainCNN(nn.Module):
             self.feature_info.append({"num_chs": dim, "reduction": 2 ** (s + 1), "module": f"stage{s + 1}"})
         self.num_features = self.head_hidden_size = dim
         self.global_pool, self.fc = create_classifier(dim, num_classes, pool_type=global_pool)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """timm's interface: the first convolution with its BatchNorm is the stem, the rest are the stages."""
+        stages = r"^stage(\d+)" if coarse else [(r"^stage(\d+)\.(\d+)", None)]
+        return {"stem": r"^stage1\.[01]\.", "blocks": stages}
 
     def get_classifier(self) -> nn.Module:
         return self.fc

@@ -1,4 +1,4 @@
-"""PixPro with affine views (Xu et al., Revisiting Pretraining for SSL in the Low-Label Regime, section 3.1).
+"""PixPro with affine views (Xu et al. 2022, arXiv 2205.03001, section 3.1).
 
     Z = t^-1(f(t(X)))    for the online and the momentum network; then PixPro's loss on Z
     t: scaling, rotation, shearing and translation, each with probability 1/2, composed into one bilinear warp

@@ -132,27 +132,31 @@ def round_trip(name: str, model_args: dict, folder) -> None:
     assert last.shape[:2] == (2, backbone.num_map_features) and last.shape[2] == last.shape[3]
 
 
-@pytest.mark.parametrize("name, stages", [("resnet18", 4), ("wrn_10_2", 3), ("vit_tiny_patch16_224", 12)])
+@pytest.mark.parametrize(
+    "name, stages", [("resnet18", 4), ("wrn_10_2", 3), ("cnn6_16", 3), ("vit_tiny_patch16_224", 12)]
+)
 def test_freezing_leaves_the_later_stages_and_the_head(name, stages):
     from hf_lowlabel.models.timm_checkpoint import freeze_stages
 
     model = create_classifier(name, 3, pretrained=False)
     freeze_stages(model, 2)
     still = {n for n, p in model.named_parameters() if not p.requires_grad}
-    part = {"resnet18": "layer", "wrn_10_2": "group", "vit_tiny_patch16_224": "blocks."}[name]
+    part = {"resnet18": "layer", "wrn_10_2": "group", "cnn6_16": "stage", "vit_tiny_patch16_224": "blocks."}[name]
     first = 0 if "vit" in name else 1
     for k in range(first, first + stages):
         rows = [n for n, _ in model.named_parameters() if f"timm_model.{part}{k}." in n]
         assert rows and all((n in still) == (k < first + 2) for n in rows)
-    assert any("conv1" in n or "patch_embed" in n for n in still)
+    assert any("conv1" in n or "patch_embed" in n or "stage1.0" in n for n in still)
     heads = {id(p) for p in model.parameters()} - {id(p) for p in model.body_parameters()}
     assert all(p.requires_grad for p in model.parameters() if id(p) in heads)
     with pytest.raises(UserError, match=f"less than its {stages} stages"):
         freeze_stages(model, stages)
 
 
-def test_freezing_needs_an_architecture_that_names_its_stages():
+def test_freezing_needs_an_architecture_that_names_its_stages(monkeypatch):
+    from hf_lowlabel.models.plain import PlainCNN
     from hf_lowlabel.models.timm_checkpoint import freeze_stages
 
+    monkeypatch.delattr(PlainCNN, "group_matcher")
     with pytest.raises(UserError, match="'cnn6_16' names no stages"):
         freeze_stages(create_classifier("cnn6_16", 3, pretrained=False), 1)
