@@ -152,7 +152,7 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """All frozen rungs, judged, and the blend of all; the answer first.
 
     The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS * score_r), comes before its parts unless a probe
-    has the better score: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
+    is clearly better: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
 
     Args:
@@ -179,11 +179,18 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         tried.append(one)
     if masks:
         tried += [blended(encoder.name, tried, label, logits, targets_of, y) for encoder in encoders]
-    probe = max(one.score for one in tried if one.rung is PROBE)
+    probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     first = None if masks else UNTRIED
-    tried.sort(key=lambda one: (one.rung is not first, not (one.blend and one.score >= probe), -one.score))
+    tried.sort(key=lambda o: (o.rung is not first, not o.blend or clearly_more(probe.correct, o.correct), -o.score))
     best = next(one.encoder for one in tried if not one.votes)
     return [one for one in tried if not one.votes or one.encoder == best]
+
+
+def clearly_more(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether more of the same labels are right, wins - losses > sqrt(wins + losses + 1): a sign test with a doubtful
+    label more, since one label decides nothing. one, other: [n], 1 where it is right."""
+    differs = one - other
+    return bool(differs.sum() > (np.abs(differs).sum() + 1) ** 0.5)
 
 
 def blended(
