@@ -210,7 +210,7 @@ class TrainingArguments:
     metric_for_best_model: str | None = setting(
         None,
         "score whose best evaluation is saved; None: validation accuracy (mean IoU) where there are validation images, "
-        "else Sel of a semi-supervised method, with masks the last",
+        "else sel of a semi-supervised method: unlabeled images named with confidence, and evenly; with masks the last",
         choices=("validation", "sel", "last"),
         trains=True,
         verb="finetune",

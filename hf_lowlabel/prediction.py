@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
@@ -15,6 +16,8 @@ from .data.dataset import write_left_out
 from .data.folders import CONVERT, walk
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb, open_image
+from .data.mask_folders import mask_folders_among
+from .data.mask_names import masks_among
 from .data.pages import opened_pages
 from .distributed import interactive
 from .errors import MissingSplit, UserError, at_least
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from .api.types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
+
+log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
@@ -268,7 +273,7 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     for name in [paths] if isinstance(paths, (str, Path)) else paths:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(path / file for file, _ in walk(path))
+            inside = sorted(path / file for file in without_masks(path, [file for file, _ in walk(path)]))
             if not inside:
                 raise UserError(f"There is no image in the folder {name}. Give one with files such as .jpg or .png.")
             found += inside
@@ -277,6 +282,26 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         else:
             raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
     return found
+
+
+def without_masks(folder: Path, files: list[str]) -> list[str]:
+    """The files without masks: those beside their images, and folders of them beside folders of images."""
+    masks = set(masks_among(files))
+    folders = {parent for file in files for parent in PurePosixPath(file).parents if parent.name}
+    beside: dict[PurePosixPath, list[str]] = {}
+    for one in folders:
+        beside.setdefault(one.parent, []).append(one.name)
+    of_masks = {parent / name for parent, names in beside.items() for name in mask_folders_among(names)}
+    masks |= {file for file in files if of_masks & {*PurePosixPath(file).parents}}
+    if masks:
+        log.warning(
+            "%d files in %s are masks of images beside them and are left out, such as %s; name such files to predict "
+            "them",
+            len(masks),
+            folder,
+            min(masks),
+        )
+    return [file for file in files if file not in masks]
 
 
 def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from .arguments import Config, known_settings, marked
 from .errors import UserError, unknown
 from .fields import check
-from .methods import METHODS, Method, find, name_of
+from .methods import METHODS, Method, find, hyperparameters, methods_for, name_of
 from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
@@ -34,12 +34,7 @@ def resolve(config: Config) -> Config:
         raise UserError(
             f"{method.__name__} has no forward(batch, t), the loss of a method. See help(hf_lowlabel.Objective)."
         )
-    # defaults and presets of a finetuning method are those of its paper, for the first of its tasks
-    of_paper = verb == "pretrain" or task.name == method.tasks[0]
-    defaults, presets = (method.defaults, method.presets) if of_paper else ({}, {})
-    if config.preset is not None and config.preset not in presets:
-        raise unknown(f"preset of {name_of(method)}", config.preset, presets)
-    said, chosen = config.flat(), {**defaults, **presets.get(config.preset, {})}
+    said, chosen = config.flat(), of_method(task, method, config.preset)
     for name in chosen:
         if name not in said:
             raise unknown(f"key in the defaults of {method.__name__}", name, said)
@@ -57,6 +52,26 @@ def resolve(config: Config) -> Config:
     out = config.replace(method=method, method_args=arguments, **filled)
     validate(out, task)
     return out
+
+
+def of_method(task: Task, method: type[Method], preset: str | None) -> dict[str, Any]:
+    """The settings of a method's paper, and of a preset. Those of finetuning are for the first of its tasks."""
+    of_paper = method.verb == "pretrain" or task.name == method.tasks[0]
+    defaults, presets = (method.defaults, method.presets) if of_paper else ({}, {})
+    if preset is not None and preset not in presets:
+        raise unknown(f"preset of {name_of(method)}", preset, presets)
+    return {**defaults, **presets.get(preset, {})}
+
+
+def filled_in(verb: str, task: str | None, method: str | None, preset: str | None) -> tuple[str, dict[str, Any]]:
+    """(name of the method, what it makes of settings that are left at None), for help."""
+    of = get_task(task or Config(verb).task)
+    found = of.method(verb, method or of.default_methods[verb])
+    if found.verb != verb:
+        raise unknown(f"method of {verb}", str(method), methods_for(verb))
+    values = {**({} if found.frozen else of.fallbacks[verb]), **of_method(of, found, preset)}
+    arguments = {**hyperparameters(found), **values.pop("method_args", {})}
+    return name_of(found), {**values, "method_args": " ".join(f"{k}={v}" for k, v in arguments.items())}
 
 
 def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int) -> None:

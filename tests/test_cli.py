@@ -246,3 +246,18 @@ def test_words_go_where_stderr_is_by_then(monkeypatch):
     monkeypatch.setattr("sys.stderr", second)
     log.warning("two")
     assert second.getvalue() == "two\n"
+
+
+def test_help_beside_a_method_shows_its_own_defaults(capsys):
+    def said(*flags):
+        with pytest.raises(SystemExit):
+            main([*flags, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    plain, own = said("finetune"), said("finetune", "--method", "fixmatch")
+    assert "default of" not in plain and "--method NAME --help" in plain
+    assert "(default of fixmatch: 7)" in own and "(default of fixmatch: 0.03)" in own and "tau=0.95" in own
+    other = said("finetune", "--task", "segmentation", "--method=cutmix")
+    assert "(default of cutmix: 10)" in other
+    assert "default of byol: lars" in said("pretrain", "--method", "byol")
+    assert main(["finetune", "--method", "fixmash", "--help"]) == 2 and "fixmatch" in capsys.readouterr().err

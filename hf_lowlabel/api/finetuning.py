@@ -135,7 +135,7 @@ def finetune(
         value_range: Values that are black and white in images of more than 8 bits: 0 4095.
         pages: Each page of a TIFF and frame of a GIF is an image; else the first alone.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
-        skip_missing: Leave out and list rows of a table that name no image.
+        skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
         skip_conflicts: Leave unlabeled and list images that a table gives two labels.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.
@@ -207,8 +207,8 @@ def finetune(
         early_stopping: Evaluations without a better score (metric_for_best_model) before training stops
             (evaluations).
         metric_for_best_model: Score whose best evaluation is saved; None: validation accuracy (mean IoU)
-            where there are validation images, else Sel of a semi-supervised method, with masks the last;
-            validation, sel, last.
+            where there are validation images, else sel of a semi-supervised method: unlabeled images named
+            with confidence, and evenly; with masks the last; validation, sel, last.
         prior: Prior pseudo-labels (safetensors, from `hf-lowlabel priors`) that guide the start.
         prior_until: Share of training up to which they do (AS3L: 60 of 1024 epochs).
         compare_supervised: Run folder of the supervised baseline at the same labels, for the card.

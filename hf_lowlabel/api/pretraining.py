@@ -114,7 +114,7 @@ def pretrain(
         value_range: Values that are black and white in images of more than 8 bits: 0 4095.
         pages: Each page of a TIFF and frame of a GIF is an image; else the first alone.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
-        skip_missing: Leave out and list rows of a table that name no image.
+        skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
         skip_conflicts: Leave unlabeled and list images that a table gives two labels.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Mapping
 
 from ..arguments import GROUPS, Config, known_settings
 from ..errors import UserError
@@ -42,7 +43,7 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     Raises:
         UserError: an unknown flag or key; the message names the right or the nearest one.
     """
-    parser, known = training_parser(verb), known_settings(verb)
+    parser, known = training_parser(verb, *asked_defaults(verb, argv)), known_settings(verb)
     given, rest = parser.parse_known_args(argv)
     if rest and not rest[0].startswith("-"):
         raise UserError(f"{rest[0]!r} belongs to no setting. Settings are given as --NAME VALUE.")
@@ -57,22 +58,44 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     return config.replace(**flags)
 
 
-def training_parser(verb: str) -> argparse.ArgumentParser:
-    """One flag per setting of a verb, with its help, choices, unit and default."""
-    parser = argparse.ArgumentParser(prog=f"hf-lowlabel {verb}", description=DOES[verb], allow_abbrev=False)
+def asked_defaults(verb: str, argv: list[str]) -> tuple[str, dict[str, object]]:
+    """With --help beside --method, --task or --preset: the method, and the defaults that it has."""
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--method", "--task", "--preset"):
+        asked.add_argument(name)
+    given = vars(asked.parse_known_args(argv)[0])
+    if not {"-h", "--help"} & {*argv} or not any(given.values()):
+        return "", {}
+    from ..settings import filled_in  # with the class of a method comes torch
+
+    return filled_in(verb, **given)
+
+
+def training_parser(verb: str, method: str = "", own: Mapping[str, object] = {}) -> argparse.ArgumentParser:
+    """One flag per setting of a verb, with its help, choices, unit and default; `own`: the defaults of a method."""
+    parser = argparse.ArgumentParser(
+        prog=f"hf-lowlabel {verb}",
+        description=DOES[verb],
+        allow_abbrev=False,
+        epilog=f"Defaults are those of {method}."
+        if method
+        else f"`hf-lowlabel {verb} --method NAME --help` shows the defaults that a method has.",
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help="read settings from a YAML file; flags win over it")
     titles = {None: ("what is learned", None)}
     titles |= {name: (name, cls.__doc__.partition("\n")[0]) for name, cls in GROUPS.items()}
     groups = {name: parser.add_argument_group(*title) for name, title in titles.items()}
     for s in known_settings(verb).values():
         names = [f"--{s.name.replace('_', '-')}", *([SHORT[s.name]] if s.name in SHORT else [])]
-        groups[s.group].add_argument(*names, dest=s.name, default=argparse.SUPPRESS, **_kind(s, verb))
+        groups[s.group].add_argument(*names, dest=s.name, default=argparse.SUPPRESS, **_kind(s, verb, method, own))
     return parser
 
 
-def _kind(s: Setting, verb: str) -> dict:
+def _kind(s: Setting, verb: str, method: str = "", own: Mapping[str, object] = {}) -> dict:
     """What argparse has to know of a setting."""
-    help = s.text.replace("%", "%%") + ("" if s.default in (None, False, [], {}) else f" (default: {s.default})")
+    help = s.text + ("" if s.default in (None, False, [], {}) else f" (default: {s.default})")
+    help += f" (default of {method}: {own[s.name]})" if own.get(s.name) not in (None, "") else ""
+    help = help.replace("%", "%%")
     if s.name == "method":
         return dict(metavar="NAME", help=f"{help}; one of {', '.join(methods_for(verb))}")
     if s.kind is bool:

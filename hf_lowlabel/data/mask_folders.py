@@ -106,6 +106,13 @@ def is_of_masks(folders: Collection[str]) -> bool:
     return names <= {*IMAGE_FOLDERS, *MASK_FOLDERS} and both or bool(split_pairs(folders))
 
 
+def mask_folders_among(folders: Collection[str]) -> list[str]:
+    """Those of folders beside each other that hold the masks of images in another."""
+    images = any(name.lower() in IMAGE_FOLDERS for name in folders)
+    masks = [name for name in folders if images and name.lower() in MASK_FOLDERS]
+    return [*masks, *split_pairs(folders).values()]
+
+
 def split_pairs(folders: Iterable[str]) -> dict[str, str]:
     """Folder of a split -> that of its masks, as in train/ and train_masks/."""
     known = {name.lower(): name for name in folders}

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 TAU = 0.95  # confidence from which a prediction counts as a pseudo-label
+SEL_MEANS = (
+    f"sel, from 0 to 1: the share of the unlabeled images that get a class with more than {100 * TAU:.0f} % "
+    "confidence, times how evenly these fall on the classes; it needs no labels, and cannot see a wrong but even "
+    "labeling"
+)
 LAST = 20  # evaluations in the median that semi-supervised papers report
 
 

@@ -16,14 +16,15 @@ NO_LOSS = {
 }  # logged beside losses, other scales
 
 LOSS, PSEUDO, ACCURACY = "Loss", "Pseudo-labels: share of the unlabeled batch (%)", "Accuracy (%)"
+SEL = "Sel: unlabeled images named with confidence, and evenly"
 SPREAD, RATE, OTHER = "Spread of features (1 isotropic, 0 collapsed)", "Learning rate", "Other"
 
 
 def in_order(panels: Iterable[str]) -> list[str]:
     """Loss first, then pseudo-labels and scores, what is left last."""
-    known, found = (LOSS, PSEUDO, ACCURACY, SPREAD, RATE, OTHER), list(panels)
+    known, found = (LOSS, PSEUDO, ACCURACY, SEL, SPREAD, RATE, OTHER), list(panels)
     scores = [p for p in found if p not in known]
-    return [p for p in (LOSS, PSEUDO, ACCURACY, *scores, SPREAD, RATE, OTHER) if p in found]
+    return [p for p in (LOSS, PSEUDO, ACCURACY, *scores, SEL, SPREAD, RATE, OTHER) if p in found]
 
 
 def panel_of(name: str, row: dict, scores: Mapping[str, str] | None = None) -> str | None:
@@ -38,6 +39,8 @@ def panel_of(name: str, row: dict, scores: Mapping[str, str] | None = None) -> s
         return f"{title} (%)"
     if "accuracy" in last or last == "acc":
         return ACCURACY
+    if last == "sel":
+        return SEL
     if last.endswith("std"):
         return SPREAD
     if last in ("mask_ratio", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):

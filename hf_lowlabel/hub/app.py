@@ -214,8 +214,7 @@ def _save(source, index: int, path: Path, enlarge: bool = False) -> str:
 
     enlarge: tiny images are shown with larger pixels; what the model is to read is not touched.
     """
-    with source.image(index) as image:
-        shown = image.convert("RGB")
+    shown = source.rgb(index)
     shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     file, tiny = io.BytesIO(), max(shown.size) <= 64
     if tiny and enlarge:

@@ -185,6 +185,8 @@ def _comparable(runs: list[Shown]) -> str:
     count = {run.metrics.get("images") for run in tested if run.metrics.get("images")}
     if len(count) == 1 and (n := count.pop()) is not None:
         notes.insert(0, f"{n:,} test images; ± is one standard error of an accuracy.")
+    elif any(key.endswith("_error") for run in runs for key in run.metrics):
+        notes.insert(0, "± is one standard error of an accuracy.")
     return "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 

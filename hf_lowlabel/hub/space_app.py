@@ -35,8 +35,14 @@ footer { display: none !important }
 """
 
 
-def upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image).convert("RGB")
+def upright(image: Image.Image, value_range=None) -> Image.Image:
+    """RGB as in training: more than 8 bits from `value_range` (black, white), else from 0 to 65535."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        low, high = value_range or (0, 65535)
+        values = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
+        image = Image.fromarray(np.nan_to_num(values + 0.5).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 class Classifier:
@@ -52,11 +58,14 @@ class Classifier:
         self.features = load_file(folder / "labeled" / "features.safetensors")["features"] if self.labeled else None
         self.folder = folder
 
+    def seen(self, image: Image.Image) -> Image.Image:
+        return upright(image, getattr(self.model.config, "value_range", None))
+
     @torch.inference_mode()
     def __call__(self, image: Image.Image | None):
         if image is None:
             return None, []
-        net, x = self.model.timm_model, self.processor(upright(image), return_tensors="pt")["pixel_values"]
+        net, x = self.model.timm_model, self.processor(self.seen(image), return_tensors="pt")["pixel_values"]
         features = net.forward_features(x)
         logits = net.forward_head(features).float()
         p = (logits.softmax(1) if self.exclusive else logits.sigmoid())[0].tolist()
@@ -85,7 +94,7 @@ class Segmenter:
     def segment(self, image: Image.Image | None) -> tuple[np.ndarray, np.ndarray] | None:
         if image is None:
             return None
-        image = upright(image)
+        image = upright(image, getattr(self.model.config, "value_range", None))
         output = self.model(self.processor(image, return_tensors="pt")["pixel_values"])
         mask = self.processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]
         return np.asarray(image), mask.cpu().numpy().astype(np.uint8)
@@ -136,7 +145,12 @@ def classification_page(folder: Path, said: dict, examples: list[str]) -> None:
     with gr.Row():
         with gr.Column(min_width=280):
             image = gr.Image(
-                type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown"
+                type="pil",
+                image_mode=None,  # as it is: RGB would cut off what has more than 8 bits
+                sources=["upload", "webcam", "clipboard"],
+                label="Image",
+                height=320,
+                elem_classes="shown",
             )
         with gr.Column(min_width=280):
             answer = gr.Label(num_top_classes=min(TOP, len(model.names)), label="Class and confidence")
@@ -160,7 +174,12 @@ def segmentation_page(folder: Path, said: dict, examples: list[str]) -> None:
     with gr.Row():
         with gr.Column(min_width=280):
             image = gr.Image(
-                type="pil", sources=["upload", "webcam", "clipboard"], label="Image", height=320, elem_classes="shown"
+                type="pil",
+                image_mode=None,  # as it is: RGB would cut off what has more than 8 bits
+                sources=["upload", "webcam", "clipboard"],
+                label="Image",
+                height=320,
+                elem_classes="shown",
             )
             opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the colours")
         with gr.Column(min_width=280):

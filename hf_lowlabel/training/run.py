@@ -16,7 +16,7 @@ from .. import methods
 from ..arguments import Config
 from ..distributed import world
 from ..errors import UserError
-from ..evaluation.checkpoints import LAST, median_of_last
+from ..evaluation.checkpoints import LAST, SEL_MEANS, median_of_last
 from ..finetuning.weights import Prior
 from ..models.adaptformer import add_adaptformer
 from ..models.lora import add_lora, merged
@@ -73,6 +73,8 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
     )
     if not trial:
         compare_with_frozen(ready, objective)
+        if unlabeled is not None and ready.task.labels_score:
+            log.info(SEL_MEANS)
     loop.fit()
     loop.take_best()
     return loop

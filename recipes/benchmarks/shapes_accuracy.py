@@ -27,7 +27,6 @@ ROWS = {
     "supervised": (False, "supervised"),
     "supervised, strong views": (False, "supervised, strong views"),
     "CutMix": (False, "cutmix"),
-    "UniMatch": (False, "unimatch"),
     "PixPro + supervised": (True, "supervised"),
     "PixPro + CutMix": (True, "cutmix"),
 }  # name -> (after target pretraining, settings)

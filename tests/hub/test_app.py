@@ -177,3 +177,30 @@ def test_a_segmenter(tmp_path):
     for k in np.unique(mask):
         assert f"{names[k]} {100 * (mask == k).mean():.1f} %" in legend
     assert page.draw(None, 0.5) == (None, "")
+
+
+def test_the_page_sees_deep_images_as_training_did(tmp_path, monkeypatch):
+    """Without gradio, which only shows what comes out."""
+    import importlib.util
+    import types
+    from pathlib import Path
+
+    import hf_lowlabel.hub
+    from hf_lowlabel.data.images import to_rgb
+
+    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
+    file = Path(hf_lowlabel.hub.__file__).parent / "space_app.py"
+    monkeypatch.setattr(sys.modules["gradio"], "Blocks", object, raising=False)
+    spec = importlib.util.spec_from_file_location("page", file)
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    values = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    exif = Image.Exif()
+    exif[274] = 6
+    for name, pixels in (("deep.png", values), ("deep.tif", values), ("float.tif", values.astype(np.float32))):
+        Image.fromarray(pixels).save(tmp_path / name, **({"exif": exif} if name == "deep.png" else {}))
+        for given in ((0, 4095), (100, 60000), None):
+            if given is None and name == "float.tif":
+                continue
+            with Image.open(tmp_path / name) as image, Image.open(tmp_path / name) as again:
+                assert (np.asarray(page.upright(image, given)) == np.asarray(to_rgb(again, given))).all()

@@ -10,6 +10,7 @@ from PIL import Image
 from hf_lowlabel import evaluate, finetune, predict
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.prediction import find_images
 
 from .conftest import MULTILABEL, SEGMENT, SMALL
 
@@ -44,6 +45,25 @@ def test_predict_lists_what_it_cannot_read(photos, tmp_path):
         predict([str(tmp_path / "new")], str(run.folder), output="x.txt")
     with pytest.raises(UserError, match="Give 1 to 2"):
         predict([str(tmp_path / "new")], str(run.folder), top=3)
+
+
+@pytest.mark.parametrize(
+    "images, masks",
+    [
+        (["images/0.png", "images/1.png"], ["masks/0.png"]),
+        (["train/Img/0.png"], ["train/GT/0.png"]),
+        (["train/0.png"], ["train_masks/0.png"]),
+        (["0.png", "1.png"], ["0_mask.png"]),
+        (["masks/0.png", "1.png"], []),  # without images beside them they may be pictures of masks
+    ],
+)
+def test_masks_are_no_images_to_predict(tmp_path, images, masks, caplog):
+    for name in (*images, *masks):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert find_images(tmp_path) == sorted(tmp_path / name for name in images)
+    assert (f"{len(masks)} files" in caplog.text) == bool(masks)
+    assert find_images([tmp_path / name for name in masks]) == [tmp_path / name for name in masks]
 
 
 def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):
