@@ -7,6 +7,8 @@ strong pretrained features they are hard to beat. The classes are what `hf-lowla
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -188,7 +190,8 @@ class Propagation(FrozenMethod):
 
     neighbours: in the graph. alpha: share from the neighbours. rounds: of graph and head. masses: whose share each
     class gets of all images, that of the "labels" or that of the "graph". with_probe: what is believed of an image is
-    the mean of this and of what a probe says. Above `MOST_POOLED` images a random part of them makes the graph.
+    the mean of this and of what a probe says. blend: all of these with shares [4] in what the head is fitted to: by the
+    labels, by the graph, with a probe, a probe alone. Above `MOST_POOLED` images a random part of them makes the graph.
     """
 
     paper = "label spreading, class masses and self-training on frozen features"
@@ -202,11 +205,14 @@ class Propagation(FrozenMethod):
         rounds: int = ROUNDS,
         masses: str = "labels",
         with_probe: bool = False,
+        blend: Sequence[float] | None = None,
     ):
         if masses not in MASSES:
             raise UserError(f"masses is {masses!r}. Give one of {', '.join(MASSES)}.")
         self.neighbours, self.alpha, self.rounds = neighbours, alpha, rounds
-        self.masses, self.with_probe = masses, with_probe
+        if blend is not None and (len(blend) != 4 or min(blend) < 0 or abs(sum(blend) - 1) > 0.01):
+            raise UserError(f"blend is {list(blend)}. Give four shares of 0 or more that sum to 1.")
+        self.masses, self.with_probe, self.blend = masses, with_probe, blend
 
     def targets(self, pool: Pool, reach: np.ndarray, rows: np.ndarray, labels: np.ndarray, believed: np.ndarray):
         """What the head is fitted to, float64 [N, K].
@@ -218,7 +224,15 @@ class Propagation(FrozenMethod):
             labels: their classes, int [L], -1 for one whose label is left out.
             believed: [N, K], what a probe of the same labels says.
         """
-        out = pool.propagate(reach, rows, labels, believed.shape[1], rounds=self.rounds, masses=self.masses)
+
+        def propagated(masses: str) -> np.ndarray:
+            return pool.propagate(reach, rows, labels, believed.shape[1], rounds=self.rounds, masses=masses)
+
+        if self.blend is not None:
+            out, by_graph = (propagated(masses) for masses in MASSES)
+            parts = hardened(out), hardened(by_graph), (out + believed) / 2, believed
+            return sum(share * part for share, part in zip(self.blend, parts, strict=True))
+        out = propagated(self.masses)
         return (out + believed) / 2 if self.with_probe else hardened(out)
 
     def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

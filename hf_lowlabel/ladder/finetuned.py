@@ -19,7 +19,7 @@ from ..text import percent
 from ..training.preparing import Prepared, Run
 from ..training.priors import save_priors
 from ..training.run import train
-from .frozen import PROBE, Features, Rung, Tried, said, wanted
+from .frozen import PROBE, Features, Rung, Tried, clearly_more, said, wanted
 from .on_training import configs_of
 from .trained import TRIALS, Trials
 
@@ -43,10 +43,8 @@ class Finetuned:
 
     @property
     def kept(self) -> bool:
-        """Whether clearly more of the labels left out are right: wins - losses > sqrt(wins + losses + 1), a sign test
-        with a doubtful label more, since one label decides nothing, and surer alone is no reason to train."""
-        differs = self.after.correct - self.before.correct
-        return bool(differs.sum() > (np.abs(differs).sum() + 1) ** 0.5)
+        """Whether clearly more of the labels left out are right: surer alone is no reason to train."""
+        return clearly_more(self.after.correct, self.before.correct)
 
     @property
     def points(self) -> float:

@@ -1,6 +1,7 @@
 """The rungs of the ladder that need no training: what frozen features and the labels give, by cross-validation.
 
-features of each encoder -> probe, propagation ... -> for every label what each says when it is left out -> the best
+features of each encoder -> probe, propagation ... -> for every label what each says when it is left out -> all of them,
+weighted by that, for few labels cannot tell the best
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ RUNGS = (
     Rung("probe and propagation", "propagation", {"masses": "labels", "with_probe": True}),
 )
 UNTRIED = RUNGS[3]  # where no label can be left out
+BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
+PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`
+SHARPNESS = 40.0  # of the weights of a blend
 
 
 @dataclass
 class Tried:
     """A rung on the features of an encoder, and what it said of labels that were left out.
 
-    votes: whether its targets are the votes of all encoders.
+    votes: whether its targets are the votes of all encoders. blend: whether it is all rungs together.
     label: which label, int64 [M]; logits: float64 [M, K], before the temperature t. None where no label can be left
     out. targets: what the saved head is fitted to, [N, K]; None for the probe.
     """
@@ -56,6 +60,7 @@ class Tried:
     logits: np.ndarray
     targets: np.ndarray | None
     t: float = 1.0
+    blend: bool = False
 
     def judge(self, y: np.ndarray) -> None:
         """Means over repetitions for each label that was left out: correct, probability of its class, confidence."""
@@ -144,8 +149,10 @@ class Features:
 
 
 def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list[Tried]:
-    """All frozen rungs, judged; the best first.
+    """All frozen rungs, judged, and the blend of all; the answer first.
 
+    The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS * score_r), comes before its parts unless a probe
+    is clearly better: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
 
     Args:
@@ -157,20 +164,55 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     masks = left_out_in_turn(y, repeats=repeats, seed=seed)
     logits: dict[Key, list[np.ndarray]] = {}
     for out in masks:
-        for key, value in said(encoders, np.where(out, -1, y), out).items():
+        for key, value in said(encoders, np.where(out, -1, y), out, (*RUNGS, BELIEFS)).items():
             logits.setdefault(key, []).append(value)
     label = np.concatenate([np.flatnonzero(out) for out in masks]) if masks else np.zeros(0, np.int64)
     none = np.zeros((0, encoders[0].num_classes))
     tried = []
-    for (rung, name, votes), targets in wanted(encoders, y).items():
+    targets_of = wanted(encoders, y, (*RUNGS, BELIEFS))
+    for (rung, name, votes), targets in targets_of.items():
+        if rung is BELIEFS:
+            continue
         found, t = logits.get((rung, name, votes)), 1.0 if targets is None else DEFAULT_T
         one = Tried(rung, name, votes, label, np.concatenate(found) if found else none, targets, t)
         one.judge(y)
         tried.append(one)
+    if masks:
+        tried += [blended(encoder.name, tried, label, logits, targets_of, y) for encoder in encoders]
+    probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     first = None if masks else UNTRIED
-    tried.sort(key=lambda one: (one.rung is not first, -one.score))
+    tried.sort(key=lambda o: (o.rung is not first, not o.blend or clearly_more(probe.correct, o.correct), -o.score))
     best = next(one.encoder for one in tried if not one.votes)
     return [one for one in tried if not one.votes or one.encoder == best]
+
+
+def clearly_more(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether more of the same labels are right, wins - losses > sqrt(wins + losses + 1): a sign test with a doubtful
+    label more, since one label decides nothing. one, other: [n], 1 where it is right."""
+    differs = one - other
+    return bool(differs.sum() > (np.abs(differs).sum() + 1) ** 0.5)
+
+
+def blended(
+    name: str,
+    tried: Sequence[Tried],
+    label: np.ndarray,
+    logits: Mapping[Key, list[np.ndarray]],
+    targets: Mapping[Key, np.ndarray | None],
+    y: np.ndarray,
+) -> Tried:
+    """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts."""
+    own = {one.rung: one.score for one in tried if one.encoder == name and not one.votes}
+    scores = np.array([own[PROBE if part is BELIEFS else part] for part in PARTS])
+    weights = np.exp(SHARPNESS * (scores - scores.max()))
+    weights = np.round(weights / weights.sum(), 3)
+    keys = [(part, name, False) for part in PARTS]
+    z = sum(w * np.concatenate(logits[key]) for w, key in zip(weights, keys, strict=True))
+    aim = sum(w * targets[key] for w, key in zip(weights, keys, strict=True))
+    rung = Rung("all of these, weighted", "propagation", {"blend": weights.tolist()})
+    one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True)
+    one.judge(y)
+    return one
 
 
 Key = tuple[Rung, str, bool]  # of a rung on the features of an encoder, with targets of its own or the votes of all
@@ -184,11 +226,13 @@ def wanted(
     for encoder in encoders:
         believed = encoder.believed(labels)
         for rung in rungs:
-            own = None if rung is PROBE else encoder.targets(rung, labels, believed)
+            own: np.ndarray | None = believed
+            if rung is not BELIEFS:
+                own = None if rung is PROBE else encoder.targets(rung, labels, believed)
             out[rung, encoder.name, False] = own
     if len(encoders) > 1:
         for rung in rungs:
-            if rung is not PROBE:
+            if rung not in (PROBE, BELIEFS):
                 votes = np.mean([out[rung, encoder.name, False] for encoder in encoders], 0)
                 out |= {(rung, encoder.name, True): votes for encoder in encoders}
     return out

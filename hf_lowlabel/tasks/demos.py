@@ -81,8 +81,7 @@ DIGITS = Demo(
     dict(class_balanced=True, test_fraction=0.2),
 )
 
-# ---- shapes: split -> supervised -> CutMix -> target pretraining (PixPro) -> CutMix from those weights
-# -----------------
+# ---- shapes: split -> supervised -> UniMatch -> supervised on changed colours, of which twenty masks show few
 SHAPES_SHARED = dict(
     task="segmentation",
     dataset="shapes",
@@ -121,15 +120,19 @@ SHAPES_METHODS: dict[str, dict[str, Any]] = {
     ),  # the views that CutMix has
     "supervised, strong views": dict(method="supervised", method_args=dict(ema_decay=0.99)),
     "cutmix": dict(method="cutmix", method_args=dict(tau=0.9)),
+    "unimatch": dict(method="unimatch", method_args=dict(tau=0.9, ema_decay=0.99)),
 }
 SHAPES = Demo(
     "shapes",
     20,
     SHAPES_SHARED,
     (
-        Stage("supervised", "supervised, no pretraining", {**SHAPES_FINETUNE, **SHAPES_METHODS["supervised"]}),
-        Stage("cutmix", "CutMix, no pretraining", {**SHAPES_FINETUNE, **SHAPES_METHODS["cutmix"]}),
-        Stage("pretrained", "target pretraining without masks (PixPro)", SHAPES_PRETRAIN, "pretrain"),
-        Stage("model", "PixPro, then CutMix", {**SHAPES_FINETUNE, **SHAPES_METHODS["cutmix"]}, start="pretrained"),
+        Stage("supervised", "supervised, plain views", {**SHAPES_FINETUNE, **SHAPES_METHODS["supervised"]}),
+        Stage("unimatch", "UniMatch, all images", {**SHAPES_FINETUNE, **SHAPES_METHODS["unimatch"]}),
+        Stage(
+            "model",
+            "supervised, colours changed at random",
+            {**SHAPES_FINETUNE, **SHAPES_METHODS["supervised, strong views"]},
+        ),
     ),
 )

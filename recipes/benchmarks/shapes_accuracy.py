@@ -27,6 +27,7 @@ ROWS = {
     "supervised": (False, "supervised"),
     "supervised, strong views": (False, "supervised, strong views"),
     "CutMix": (False, "cutmix"),
+    "UniMatch": (False, "unimatch"),
     "PixPro + supervised": (True, "supervised"),
     "PixPro + CutMix": (True, "cutmix"),
 }  # name -> (after target pretraining, settings)

@@ -62,7 +62,7 @@ def test_what_it_leaves_is_an_ordinary_run(found):
         torch.testing.assert_close(again(pixels).logits, best.model.eval()(pixels).logits)
     assert evaluate(base / "run", data)["accuracy"] == pytest.approx(best.run.metrics["accuracy"])
     record = json.loads((base / "run" / "run.json").read_text())
-    assert [row["kept"] for row in record["ladder"]] == [True, False, False, False]
+    assert [row["kept"] for row in record["ladder"]] == [True, False, False, False, False]
     card = (base / "run" / "README.md").read_text()
     assert "## What was tried" in card and "Unlabeled images" in card
 
@@ -134,7 +134,7 @@ def test_labels_in_a_table(network, tmp_path):
     rows = [f"{n},{n.split('-')[0]}" for n in names if int(n[-6:-4]) < 4]
     (tmp_path / "labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
     best = auto(data, network, labels=tmp_path / "labels.csv", output_dir=tmp_path / "run", to_label=0)
-    assert len(best.ladder) == 4 and best.model.config.num_labels == 3 and not best.run.metrics
+    assert len(best.ladder) == 5 and best.model.config.num_labels == 3 and not best.run.metrics
 
 
 def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_path, monkeypatch, capsys):

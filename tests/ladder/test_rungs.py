@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from hf_lowlabel.finetuning.linear import softmax
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates
-from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, Features, Tried, climb
+from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, Features, Tried, climb, said
+from hf_lowlabel.methods import find
 
 
 def clusters(classes=4, each=60, spread=0.6, width=24, seed=0):
@@ -37,8 +39,8 @@ def right(head, x, y):
 
 def test_every_rung_is_judged_on_labels_that_had_no_part_in_it(known):
     x, y, rows, encoder, tried = known
-    assert {one.rung for one in tried} == set(RUNGS)
-    assert [one.score for one in tried] == sorted((one.score for one in tried), reverse=True)
+    assert tried[0].blend and {one.rung for one in tried[1:]} == set(RUNGS)
+    assert [one.score for one in tried[1:]] == sorted((one.score for one in tried[1:]), reverse=True)
     for one in tried:
         assert len(one.asked) == 20 and set(np.bincount(one.label)) == {3}  # each three times
     flipped = y[rows].copy()
@@ -58,6 +60,28 @@ def test_the_best_rung_is_close_to_the_best_in_hindsight_and_not_below_the_probe
         gaps.append(max(reached.values()) - reached[tried[0].rung])
         gains.append(reached[tried[0].rung] - reached[PROBE])
     assert np.mean(gaps) < 0.02 and np.mean(gains) > 0
+
+
+def test_a_blend_says_what_its_parts_say_and_is_made_by_hand(known):
+    """Its left-out logits are those of a head that is fitted again, and the method with its shares gives its layer."""
+    x, y, rows, encoder, tried = known
+    blend = tried[0]
+    shares = blend.rung.args["blend"]
+    assert sum(shares) == pytest.approx(1, abs=2e-3) and shares[3] < shares[0]  # a probe is the worst here
+    at = {r: i for i, r in enumerate([*RUNGS[1:], PROBE])}
+    order = sorted(tried[1:], key=lambda one: -one.score)
+    assert [shares[at[one.rung]] for one in order] == sorted(shares, reverse=True)
+    out = left_out_in_turn(y[rows], repeats=3, seed=0)[0]
+    z = said([encoder], np.where(out, -1, y[rows]), out, [blend.rung])[blend.key]
+    np.testing.assert_allclose(blend.logits[: out.sum()], z, atol=1e-5)
+    labels = np.full(len(x), -1)
+    labels[rows] = y[rows]
+    weight, bias = find("propagation")(**blend.rung.args).head(x, labels, num_classes=4)
+    own, b = encoder.head(blend)
+    np.testing.assert_allclose(weight / np.abs(weight).max(), own / np.abs(own).max(), atol=1e-5)  # but for t
+    for bad in ([1, 0, 0], [2, -1, 0, 0], [0.5, 0, 0, 0]):
+        with pytest.raises(UserError, match="Give four shares"):
+            find("propagation")(blend=bad)
 
 
 def test_one_label_a_class_cannot_be_judged():

@@ -262,7 +262,7 @@ def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     assert sum("self-training from" in n for n in names) == sum("FixMatch from" in n for n in names) == 1
     assert sum(s.startswith("Training the network") for s in best.advice.sentences) == 2
     plain = auto("digits", network, output_dir=tmp_path / "plain", train=False, **given)
-    assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 4
+    assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 5
 
 
 def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, short, monkeypatch):
