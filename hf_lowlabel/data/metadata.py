@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import MissingSplit, UserError, unknown
 from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file, spellings, split_root
-from .labels import LabelRules, label_column, switches
+from .labels import NO_LABEL, LabelRules, label_column, one_of_columns, switches
 from .table_files import NoTable, match_names, plain_name, read_table
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
@@ -43,7 +43,7 @@ class Metadata:
         """
         if self.splits is None:
             return np.ones(len(ids), bool)
-        named = {id: str(row.get(self.splits) or "train").strip().lower() for id, row in self.rows}
+        named = {id: split_text(row.get(self.splits)) or "train" for id, row in self.rows}
         kept = np.array([named.get(id, "train") in spellings(split) for id in ids])
         if not kept.any():
             raise MissingSplit(f"The column {self.splits!r} of {self.file.name} names no image of split {split!r}.")
@@ -57,7 +57,13 @@ class Metadata:
 
 
 def read_metadata(
-    path: Path, root: Path, split: str, ids: Sequence[str], rules: LabelRules, label: str | None = None
+    path: Path,
+    root: Path,
+    split: str,
+    ids: Sequence[str],
+    rules: LabelRules,
+    label: str | None = None,
+    several: bool = False,
 ) -> Metadata | None:
     """What a table says of the images in the folder `root` of a split, in the data set at `path`.
 
@@ -70,6 +76,7 @@ def read_metadata(
         ids: of the images in `root`.
         rules: what becomes of rows that name no image.
         label: the label column that is asked for.
+        several: whether columns of 0 and 1 are labels, however many of a row are 1.
 
     Returns:
         The rows, None where there is no table.
@@ -98,11 +105,13 @@ def read_metadata(
             "such as file_name,label above it."
         )
     cells = {column: [row.get(column) for row in rows] for column in columns if column != name}
-    labeled = label is not None or label_column(columns, None) is not None or len(switches(cells)) > 1
+    in_columns = len(switches(cells)) > 1 if several else one_of_columns(cells) is not None
+    labeled = label is not None or label_column(columns, None) is not None or in_columns
     if by_name and (name is None or not labeled):
         warnings.warn(
             f"{file.name} is not read as a table of labels, since it has no column "
-            f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}.",
+            f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}."
+            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(cells) else ""),
             stacklevel=4,
         )
         return None
@@ -128,8 +137,14 @@ def read_metadata(
 def split_column(cells: dict[str, list]) -> str | None:
     """The column that names the split of each image."""
     column = column_called(list(cells), SPLIT_COLUMNS)
-    found = {str(cell).strip().lower() for cell in cells.get(column, ()) if cell not in (None, "")} if column else set()
+    found = set(map(split_text, cells[column])) - {""} if column else set()
     return column if found and found <= ALIASES else None
+
+
+def split_text(cell: Any) -> str:
+    """A split as text; "" where a cell says none."""
+    text = "" if cell is None else str(cell).strip().lower()
+    return "" if text in NO_LABEL else text
 
 
 def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
@@ -141,7 +156,7 @@ def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
         rows = [row for _, row in read_table(file)] if file is not None else []
         columns = list(dict.fromkeys(key for row in rows for key in row))
         column = split_column({name: [row.get(name) for row in rows] for name in columns})
-        named = {str(row.get(column)).strip().lower() for row in rows} if column else set()
+        named = {split_text(row.get(column)) for row in rows} if column else set()
         if named.isdisjoint(spellings(split)):
             raise
         return path, []

@@ -75,13 +75,10 @@ class Classification(Task):
         ),
     }
     demo = DIGITS
-    has_neighbours = True
-    labels_score = True
-    climbs = score_is_share = True
+    has_neighbours = labels_score = climbs = score_is_share = True
     attempts: ClassVar[tuple[Attempt, ...]] = CLASSIFICATION
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
-    tallies_left_out = of_classes
 
     # ---- data and model ---------------------------------------------------------------------------------------------
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
@@ -217,6 +214,9 @@ class Classification(Task):
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         asked = torch.linspace(0, len(cache) - 1, min(SEL_IMAGES, len(cache))).long()
         return {"sel": sel(self.predictions(model, cache, asked))}
+
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+        return of_classes(self, model, labeled, names)
 
     def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
         labels = labeled.targets.numpy()

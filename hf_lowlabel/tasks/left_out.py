@@ -6,8 +6,8 @@ out in turn. What comes out are tallies, which `Task.total` makes a score of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +20,6 @@ from ..finetuning.linear import LeastSquares, softmax
 from ..finetuning.probes import left_out_logits
 from .parts import Examples
 
-if TYPE_CHECKING:
-    from .base import Task
-else:
-    Task = Any
-
 MOST = 10_000  # labels
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # of least squares, as a share of what it is fitted to
 FOLDS = 5  # of masks
@@ -33,7 +28,7 @@ CELLS = 16  # at least, along the shorter side of an image
 FINER = 4  # places of a mask looked at in each direction of a cell
 
 
-def of_classes(task: Task, model: nn.Module, labeled: Examples, names: Sequence[str]) -> np.ndarray | None:
+def of_classes(task: Any, model: nn.Module, labeled: Examples, names: Sequence[str]) -> np.ndarray | None:
     """[m, 2, K] of the m labels that can be left out, by a probe; None for labels of one class, or too many."""
     assert labeled.targets is not None
     y = labeled.targets.numpy()
@@ -43,7 +38,7 @@ def of_classes(task: Task, model: nn.Module, labeled: Examples, names: Sequence[
     return np.stack([softmax(logits), np.eye(len(names))[truth]], 1) if len(truth) > 1 else None
 
 
-def of_several(task: Task, model: nn.Module, labeled: Examples, names: Sequence[str]) -> np.ndarray | None:
+def of_several(task: Any, model: nn.Module, labeled: Examples) -> np.ndarray | None:
     """[n, 2, K], by least squares on 0 and 1 with the penalty whose answers on what is left out are nearest."""
     assert labeled.targets is not None
     y = labeled.targets.double().numpy()
@@ -55,31 +50,33 @@ def of_several(task: Task, model: nn.Module, labeled: Examples, names: Sequence[
     return np.stack([best.clip(0, 1), y], 1)
 
 
-def of_masks(task: Task, model: nn.Module, labeled: Examples, names: Sequence[str]) -> np.ndarray | None:
+def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
     """Confusion matrices [n, K, K], by least squares on the cells of the encoder's maps, each a share of classes.
 
     `FOLDS` groups of images are left out in turn, of `MOST_MASKS` at most.
     """
     labeled = Examples(labeled.cache, labeled.members[:MOST_MASKS], None)
-    n, K = len(labeled.members), len(names)
+    n = len(labeled.members)
     if n < 2:
         return None
-    seen = dict(mean=model.config.image_mean, std=model.config.image_std)
+    config: Any = model.config
+    seen = dict(mean=config.image_mean, std=config.image_std)
     shapes, cells = zip(*(cells_of(model, packed, size, K, seen) for packed, size in images(labeled)))
     width = cells[0][0].shape[1] + 1
     fold = np.random.default_rng(0).permutation(n) % min(FOLDS, n)
     moments = [(torch.zeros(width, width).double(), torch.zeros(width, K).double()) for _ in range(fold.max() + 1)]
+    gram, targets = torch.zeros(width, width).double(), torch.zeros(width, K).double()
     for f, (x, share) in zip(fold, cells):
         x1, weight = with_one(x), share.sum(1, keepdim=True)  # cells that partly take no part count less
-        moments[f][0].add_(x1.T @ (weight * x1))
-        moments[f][1].add_(x1.T @ share.double())
-    gram, targets = (sum(part[i] for part in moments) for i in (0, 1))
-    answers = [[] for _ in PENALTIES]
+        for whole, part, own in zip((gram, targets), moments[f], (x1.T @ (weight * x1), x1.T @ share.double())):
+            whole.add_(own)
+            part.add_(own)
+    answers: list[list[tuple[int, Tensor]]] = [[] for _ in PENALTIES]
     for f, (own_gram, own_targets) in enumerate(moments):
         layers = [layer(gram - own_gram, targets - own_targets, l2) for l2 in PENALTIES]
         rows = np.flatnonzero(fold == f)
         for kept, W in zip(answers, layers):
-            kept += [(i, with_one(cells[i][0]) @ W) for i in rows]
+            kept += [(int(i), with_one(cells[i][0]) @ W) for i in rows]
     wrong = [sum(float((p - cells[i][1]).square().sum()) for i, p in kept) for kept in answers]
     found = np.zeros((n, K, K))
     logits = dict(answers[int(np.argmin(wrong))])
@@ -90,7 +87,7 @@ def of_masks(task: Task, model: nn.Module, labeled: Examples, names: Sequence[st
     return found
 
 
-def images(labeled: Examples):
+def images(labeled: Examples) -> Iterator[tuple[Tensor, list[int]]]:
     """(image and mask uint8 [4, H, W], (height, width) of what is no frame) one by one."""
     sizes = labeled.cache.sizes[labeled.members].tolist()
     for packed, size in zip(labeled.cache.stream(labeled.members.split(1)), sizes):
@@ -104,9 +101,10 @@ def cells_of(
     """((h, w), (features [h w, D], share of each class [h w, K])) of an image; the shares of a cell add up to what of
     it takes part."""
     height, width = size
+    encoder: Any = model
     device, training = next(model.parameters()).device, model.training
     model.eval()
-    found = model.encode(Normalise(**seen)(packed[None, :3, :height, :width].to(device)))
+    found = encoder.encode(Normalise(**seen)(packed[None, :3, :height, :width].to(device)))
     model.train(training)
     maps = [m.float().cpu() for m in found if m.ndim == 4 and m.shape[1] > 3]  # the first may be the image itself
     coarse = [k for k, m in enumerate(maps) if min(m.shape[-2:]) >= CELLS]

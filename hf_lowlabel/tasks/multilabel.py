@@ -57,7 +57,7 @@ class MultiLabelTargets(Targets):
         files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
-        metadata = read_metadata(path, root, split, ids, self.rules, self.label_column)
+        metadata = read_metadata(path, root, split, ids, self.rules, self.label_column, several=True)
         cells: dict[str, list] = {}
         if metadata is not None:
             row_of = self.one_row_each(metadata)
@@ -156,7 +156,7 @@ class MultiLabel(Classification):
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
     climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
-    score_is_share, tallies_left_out = False, of_several
+    score_is_share = False
     attempts = MULTILABEL
     problem_type = "multi_label_classification"
     demo = Demo(
@@ -205,6 +205,9 @@ class MultiLabel(Classification):
 
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
         return MultiLabelScores(names).compute(predictions=probabilities, references=targets.astype(np.int8))
+
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+        return of_several(self, model, labeled)
 
     def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
         return None

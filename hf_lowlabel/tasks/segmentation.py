@@ -87,7 +87,6 @@ class Segmentation(Task):
     }
 
     attempts = SEGMENTATION
-    tallies_left_out = of_masks
     demo = SHAPES
     packages = (*Task.packages, "segmentation-models-pytorch")
 
@@ -262,6 +261,9 @@ class Segmentation(Task):
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return segmentation_metrics(tallies.sum(0), names)[self.score.key]
+
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+        return of_masks(model, labeled, len(names))
 
     def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Mean entropy of the pixels; shares of the classes. Padded pixels take no part."""

@@ -179,8 +179,10 @@ def test_a_column_for_each_class(tmp_path):
     data = Config.from_flat("finetune", {"dataset": str(tmp_path), "task": "multilabel"}).data
     assert get_task("multilabel").open(data).labels.tolist() == [[1, 0], [0, 1], [-1, -1], [-1, -1]]
     (tmp_path / "labels.csv").write_text("image,MEL,NV\n0,1,1\n1,0,1\n")
-    with pytest.warns(UserWarning, match="--task multilabel"):
+    with pytest.warns(UserWarning, match="labels.csv is not read .*--task multilabel"):
         assert labels(load_source(tmp_path)) == [None] * 4
+    pictures(tmp_path, "cat/5.png", "dog/6.png")  # the folders stay classes beside columns of something else
+    assert load_source(tmp_path).class_names == ["cat", "dog"]
 
 
 def test_two_columns_of_labels_are_said(tmp_path):
