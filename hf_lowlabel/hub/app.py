@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..errors import UserError, at_least
 from ..files import whole_folder, write_tensors, write_text
+from ..models.travelling import NETWORKS
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
@@ -129,9 +130,9 @@ def _architectures(record: RunRecord, output: Path) -> None:
         return
     models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
     folder.mkdir()
-    for name in ("cifar.py", "plain.py"):
+    for name in NETWORKS:
         shutil.copyfile(models / name, folder / name)
-    write_text(folder / "__init__.py", "from . import cifar  # registers its architectures with timm\n")
+    write_text(folder / "__init__.py", "from . import cifar, plain  # they register their architectures with timm\n")
 
 
 def requirements(packages: Sequence[str]) -> list[str]:

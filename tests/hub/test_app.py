@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.app import check_run, export_space
+from hf_lowlabel.models.travelling import NETWORKS
 
 WITHOUT_PACKAGE = """
 import json, sys
@@ -71,6 +72,8 @@ def test_the_folder_is_a_space(run, space):
         "examples",
         "lowlabel_architectures",
     }
+    brought = (space / "lowlabel_architectures" / "__init__.py").read_text()
+    assert all(f"{name.removesuffix('.py')}" in brought.split("#")[0] for name in NETWORKS)  # each registers its own
     assert {p.name for p in (space / "model").iterdir()} == {
         "config.json",
         "model.safetensors",
