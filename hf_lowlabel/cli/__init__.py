@@ -23,7 +23,7 @@ VERBS = {
     "evaluate": ("use", "metrics of a model on labeled images"),
     "predict": ("use", "class and confidence for every image of a folder, as CSV or parquet; or masks"),
     "select": ("select", "choose which images are worth labeling; writes a folder to label them in"),
-    "label": ("select", "label the images of such a folder in a browser, with the keyboard"),
+    "label": ("label", "label images in a browser, with the keyboard: classes of such a folder, or masks of any"),
     "split": (
         "select",
         "draw which images are labeled, held out and tested on, or read finished labels; writes a manifest",

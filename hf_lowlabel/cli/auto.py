@@ -54,7 +54,7 @@ def _select(args: argparse.Namespace, data) -> int:
     from pathlib import Path
 
     from ..ladder.auto import default_folder
-    from ..selection.page import label
+    from ..selection.pages import label
     from ..selection.verbs import select
 
     folder = Path(args.output_dir or default_folder(data.dataset)) / "to_label"

@@ -18,7 +18,7 @@ def loop(argv: list[str]) -> int:
     from dataclasses import asdict
 
     from ..ladder.rounds import loop
-    from ..selection.page import label
+    from ..selection.pages import label
 
     rest = dict(vars(args))
     as_json, page, browser = rest.pop("json"), not rest.pop("no_page"), not rest.pop("no_browser")
@@ -59,7 +59,7 @@ def review(argv: list[str]) -> int:
     json_flag(parser)
     args = parser.parse_args(argv)
     from ..ladder.review import review
-    from ..selection.page import label
+    from ..selection.pages import label
 
     folder, count = review(args.run, args.output)
     if args.json:

@@ -24,6 +24,8 @@ def split(argv: list[str]) -> int:
     task = get_task(args.task)
     data = data_source(args)
     refuse_foreign(data, task)
+    if args.labels is not None and task.labeling == "mask":
+        return _split_masks(args, data)
     source = None if data.dataset is None else task.open(data)
     how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
     if args.labels is None:
@@ -53,6 +55,25 @@ def split(argv: list[str]) -> int:
     say(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
         f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
+    )
+    return 0
+
+
+def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
+    """Masks that were painted in a folder of `select` go beside the images of the data set."""
+    from ..selection.mask_import import import_masks
+
+    if data.dataset is None or not Path(str(data.dataset)).is_dir():
+        raise UserError("Name the folder of the images with --dataset: painted masks are put beside them.")
+    given = [name for name, default in DRAWING.items() if getattr(args, name) != default]
+    if given or args.base or args.new_classes:
+        raise UserError("Masks are read whole from a folder of `select`: give --from, --dataset and --output alone.")
+    split, classes = import_masks(args.labels, str(data.dataset), allow_missing=args.allow_missing)
+    split.save(args.output)
+    say(
+        f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
+        f"{len(split.class_names)} classes{listed(split.class_names)}; next: hf-lowlabel finetune --task segmentation "
+        f"--dataset {data.dataset} --split {args.output} --classes {classes}"
     )
     return 0
 
@@ -154,7 +175,7 @@ def select(argv: list[str]) -> int:
     if facts:
         say(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
-            if kind_of(args.task).on_page
+            if kind_of(args.task).page
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
         )
     return 0
@@ -163,20 +184,6 @@ def select(argv: list[str]) -> int:
 def listed(names: list[str]) -> str:
     """The classes, so that folders which are none are seen at once."""
     return f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
-
-
-def label(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel label", description="Label the images of a folder in a browser.")
-    parser.add_argument("folder", help="folder that `hf-lowlabel select` wrote")
-    parser.add_argument(
-        "--port", type=int, default=0, help="port on this machine's loopback address (default: a free one)"
-    )
-    parser.add_argument("--no-browser", action="store_true", help="do not open a browser; print the address only")
-    args = parser.parse_args(argv)
-    from ..selection.page import label
-
-    label(args.folder, port=args.port, open_browser=not args.no_browser)
-    return 0
 
 
 def priors(argv: list[str]) -> int:

@@ -16,12 +16,12 @@ CONTROL = "class"  # name of the choice in our labeling interface, which is the 
 
 @dataclass(frozen=True)
 class Kind:
-    """covers: a budget has to reach every class. on_page: our own page can label it. interface: class names -> body of
-    Label Studio's interface. write: the files to answer in. next_step: HTML.
+    """covers: a budget has to reach every class. page: which of our own pages labels it ("": none). interface: class
+    names -> body of Label Studio's interface. write: the files to answer in. next_step: HTML.
     """
 
     covers: bool
-    on_page: bool
+    page: str
     interface: Callable[[list[str]], str]
     write: Callable[[Path, Task], None]
     next_step: str
@@ -74,7 +74,7 @@ def _write_masks(folder: Path, task: Task) -> None:
 KINDS = {
     "class": Kind(
         covers=True,
-        on_page=True,
+        page="class",
         interface=_choices("single"),
         write=_write_classes,
         next_step="label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then "
@@ -82,7 +82,7 @@ KINDS = {
     ),
     "classes": Kind(
         covers=False,
-        on_page=False,
+        page="",
         interface=_choices("multiple"),
         write=_write_classes,
         next_step="label them in Label Studio, and write what you answered as <code>a;b</code> into the column "
@@ -90,10 +90,11 @@ KINDS = {
     ),
     "mask": Kind(
         covers=False,
-        on_page=False,
+        page="mask",
         interface=_brushes,
         write=_write_masks,
-        next_step="paint their masks in Label Studio, put them beside the images of the data set, and train with "
-        "split.json",
+        next_step="paint their masks with <code>hf-lowlabel label</code> (or in Label Studio, into masks/); then "
+        "<code>hf-lowlabel split --task segmentation --from</code> this folder <code>--dataset</code> the images puts "
+        "them beside the images",
     ),
 }

@@ -30,7 +30,7 @@ from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Task, write_text
-from .page import TYPES
+from .server import TYPES
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
 NEIGHBOURS = 6  # on the contact sheet

@@ -113,6 +113,10 @@ class Segmentation(Task):
         return self.open(data, targets=replace(self.targets(data, names), images_alone=True)).without_targets()
 
     def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
+        """Plain images too: their masks come later."""
+        path = as_path(data.dataset)
+        if path is not None and path.is_dir() and layout(path) is None and not is_table(path):
+            return replace(self.open_images(data).without_targets(), class_names=[])
         found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
         return replace(found.without_targets(), class_names=found.class_names)
 

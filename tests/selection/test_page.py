@@ -17,7 +17,9 @@ import pytest
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels, write_suggestions
-from hf_lowlabel.selection.page import PageServer, Session, only_one
+from hf_lowlabel.selection.page import Session
+from hf_lowlabel.selection.pages import label
+from hf_lowlabel.selection.server import PageServer, only_one
 
 from .conftest import paint
 
@@ -37,8 +39,8 @@ def folder(tmp_path):
 
 
 @contextlib.contextmanager
-def serving(folder):
-    server = PageServer(Session(folder))
+def serving(folder, session=Session):
+    server = PageServer(session(folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
@@ -143,10 +145,14 @@ def test_what_the_server_refuses(folder):
     with only_one(folder), pytest.raises(UserError, match="another process"), only_one(folder):
         pass
     task = Task.load(folder)
-    task.task = "segmentation"
+    with pytest.raises(UserError, match="--model is of masks"):
+        label(folder, model="runs/x")
+    with pytest.raises(UserError, match="holds a selection for classification"):
+        label(folder, task="segmentation")
+    task.task = "multilabel"
     task.save(folder)
-    with pytest.raises(UserError, match="Label Studio"):
-        Session(folder)
+    with pytest.raises(UserError, match="no page for that"):
+        label(folder)
 
 
 def test_suggestions_that_cannot_be_read_are_named(folder):
@@ -168,10 +174,10 @@ def browser():
         browser.close()
 
 
-def start(folder) -> tuple[subprocess.Popen, str]:
+def start(folder, *more) -> tuple[subprocess.Popen, str]:
     """`hf-lowlabel label` as a process of its own; its address from what it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hf_lowlabel.cli", "label", str(folder), "--no-browser"],
+        [sys.executable, "-m", "hf_lowlabel.cli", "label", str(folder), "--no-browser", *more],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

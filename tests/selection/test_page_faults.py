@@ -7,7 +7,7 @@ import urllib.error
 import pytest
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection import page
+from hf_lowlabel.selection import page, server as pages_server
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 
 from .test_page import ask, folder, serving, stored  # noqa: F401
@@ -36,7 +36,7 @@ def test_a_length_that_is_none_is_answered_at_once(length, folder):  # noqa: F81
 
 
 def test_connections_that_say_nothing_are_closed(folder, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(page.Handler, "timeout", 0.2)
+    monkeypatch.setattr(pages_server.Handler, "timeout", 0.2)
     with serving(folder) as server:
         idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=5) for _ in range(50)]
         assert ask(server, "state")["images"]  # others are served meanwhile

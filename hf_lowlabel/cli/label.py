@@ -1,0 +1,37 @@
+"""The verb label: a page in a browser, for classes or for masks."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def label(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel label",
+        description="Label images in a browser: one class each in a folder that `select` wrote, or masks in any folder "
+        "of images. Everything is saved at once; killed at any time, the same command goes on.",
+    )
+    parser.add_argument("folder", help="folder that `hf-lowlabel select` wrote; with --task segmentation any of images")
+    parser.add_argument("--task", help="segmentation: masks of a folder of images (default: as `select` was asked)")
+    masks = parser.add_argument_group("masks")
+    masks.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="classes in the order of their values, or a text file (default: FOLDER/classes.txt, else named on the "
+        "page)",
+    )
+    masks.add_argument("--model", metavar="RUN", help="a segmenter whose masks are corrected: a run folder or Hub id")
+    masks.add_argument(
+        "--superpixels", type=int, default=400, metavar="INT", help="pieces of an image, about (default: 400)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="port on this machine's loopback address (default: a free one)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser; print the address only")
+    args = vars(parser.parse_args(argv))
+    from ..selection.pages import label
+
+    label(open_browser=not args.pop("no_browser"), **args)
+    return 0

@@ -1,0 +1,69 @@
+"""From masks painted in a folder of `select` to masks beside the images of the data set, and a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..data.masks import read_classes
+from ..data.splits import Split
+from ..errors import UserError
+from ..files import whole
+from .labels import Task
+from .mask_places import find_places, read_mask
+
+
+def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool = False) -> tuple[Split, Path]:
+    """Copy the masks beside the images they are of; none that is there already is replaced by another.
+
+    Args:
+        folder: what `select` wrote and a person painted masks in.
+        dataset: the folder of the images.
+        allow_missing: images without a mask stay unlabeled.
+
+    Returns:
+        The manifest of all masks so far, and the file of classes.
+
+    Raises:
+        UserError: before anything is written; masks are missing, an image is not there, or it has another mask already.
+    """
+    folder = Path(folder)
+    task, file = Task.load(folder), folder / "classes.txt"
+    if not file.is_file():
+        raise UserError(f"There is no classes.txt in {str(folder)!r}: run `hf-lowlabel label {folder}` first.")
+    names, _ = read_classes(file)
+    painted, places = find_places(folder, selected=True), find_places(Path(dataset), task.split)
+    faults, ready, open_ = list[str](), dict[str, tuple[Path, Path]](), list[str]()
+    for name, id in task.files.items():
+        if name not in painted or read_mask(painted[name], names) is None:
+            open_.append(id)
+        elif id not in places:
+            faults.append(f"there is no image {id!r} in {str(dataset)!r}")
+        else:
+            source, target = painted[name].mask, places[id].mask
+            if target.is_file() and target.read_bytes() != source.read_bytes():
+                faults.append(f"{id!r} has another mask already, {target}; remove the one that is wrong")
+            ready[id] = (source, target)
+    if open_ and not allow_missing:
+        faults.append(
+            f"{len(open_)} of {len(task.files)} images have no mask, such as {open_[0]!r}; paint them, or give "
+            "--allow-missing to leave them unlabeled"
+        )
+    if faults or not ready:
+        listed = "\n  ".join(faults[:10]) or "there is no mask in it"
+        raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {listed}")
+    for source, target in ready.values():
+        with whole(target) as part:
+            shutil.copyfile(source, part)
+    labeled = {**task.labeled, **dict.fromkeys(ready)}
+    split = Split(
+        dataset=task.dataset,
+        config=task.config,
+        revision=task.revision,
+        seed=task.seed,
+        class_names=names,
+        labeled=labeled,
+        validation=task.validation,
+        test=task.test,
+    )
+    return split, file

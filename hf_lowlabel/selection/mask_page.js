@@ -1,0 +1,335 @@
+"use strict";
+const $ = id => document.getElementById(id);
+const KEYS = "123456789";
+const mask = new Mask($("mask"));
+let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y: 0}, corners = [], locked = true;
+let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draft = false, turn = 0;
+
+const here = () => state.images[at];
+const query = image => "?file=" + encodeURIComponent(image.file);
+const tell = text => { $("problem").textContent = text; };
+const GONE = "not saved: the server does not answer; start `hf-lowlabel label` again, then reload this page";
+
+// ---- the server -----------------------------------------------------------------------------------------------------
+async function get(path) {
+  let answer;
+  try { answer = await fetch(path); } catch (error) { throw new Error("the server does not answer; start `hf-lowlabel label` again"); }
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return answer.arrayBuffer();
+}
+
+async function send(path, body, type) {
+  let answer;
+  try { answer = await (await fetch(path, {method: "POST", headers: {"Content-Type": type}, body})).json(); }
+  catch (error) { throw new Error(GONE); }
+  if (answer.error) throw new Error(answer.error);
+  return answer;
+}
+
+const pack = values => new Response(new Blob([values]).stream().pipeThrough(new CompressionStream("deflate"))).blob();
+
+function save() {  // one after the other; of several that wait only the last is sent
+  const image = here(), values = mask.values.slice(), number = ++unsaved;
+  draft = false;
+  $("saved").textContent = "saving";
+  writing = writing.then(async () => {
+    if (number !== unsaved) return;
+    try {
+      const answer = await send("mask" + query(image), await pack(values), "application/octet-stream");
+      image.mask = answer.mask;
+      if (number !== unsaved) return;
+      unsaved = 0;
+      tell("");
+      $("saved").textContent = "saved";
+    } catch (error) {
+      $("saved").textContent = "not saved";
+      tell(error.message);
+    }
+    count();
+  });
+  count();
+}
+
+// ---- one image ------------------------------------------------------------------------------------------------------
+async function go(to) {
+  if (locked && mask.values && !$("problem").textContent) return;  // on its way already
+  dropCorners();
+  locked = true;
+  await writing;
+  if ($("saved").textContent === "not saved" && !confirm("The last strokes are not saved. Leave them?")) { locked = false; return; }
+  at = (to + state.images.length) % state.images.length;
+  await show();
+}
+
+async function show() {
+  const mine = ++turn, image = here(), picture = $("image");
+  locked = true; draft = false; unsaved = 0;
+  tell("");
+  $("saved").textContent = "";
+  $("id").textContent = image.id + (image.why ? ": " + image.why : "");
+  const loaded = new Promise((done, failed) => { picture.onload = done; picture.onerror = () => failed(new Error("this image cannot be shown: it was moved or renamed")); });
+  picture.src = "images/" + encodeURIComponent(image.file).replaceAll("%2F", "/");
+  picture.alt = image.id;
+  try {
+    const [values] = await Promise.all([get("mask" + query(image)), loaded]);
+    if (mine !== turn) return;
+    mask.load(picture.naturalWidth, picture.naturalHeight, new Uint8Array(values));
+    if (mask.values.length !== mask.width * mask.height) throw new Error("the browser shows this image in another size than it has on the disk");
+    locked = false;
+    fit();
+    if (!image.mask && state.model) await suggest();
+    if (tool === "pieces") await cutIntoPieces();
+  } catch (error) { tell(error.message); }
+  count();
+}
+
+async function suggest() {
+  const mine = turn;
+  try {
+    const values = new Uint8Array(await get("model" + query(here())));
+    if (mine !== turn || locked) return;
+    const first = !here().mask && !mask.past.length;
+    mask.begin();
+    mask.replace(values);
+    if (mask.commit() && !first) save(); else draft = first;
+  } catch (error) { tell(error.message); }
+  count();
+}
+
+async function cutIntoPieces() {
+  if (mask.pieces || locked) return;
+  const mine = turn;
+  $("saved").textContent = "looking for pieces";
+  try {
+    const pieces = new Uint16Array(await get("superpixels" + query(here())));
+    if (mine !== turn) return;
+    mask.pieces = pieces;
+    mask.showPieces = tool === "pieces";
+    mask.draw();
+  } catch (error) { tell(error.message); choose("brush"); }
+  $("saved").textContent = "";
+}
+
+function count() {
+  const done = state.images.filter(i => i.mask).length, n = state.images.length, ready = state.classes.length > 1;
+  document.title = `${done} of ${n} - ${state.folder}`;
+  $("count").textContent = `${done} of ${n} with a mask` + (done === n ? " - done; Ctrl-C in the terminal ends" : "");
+  $("bar").max = n;
+  $("bar").value = done;
+  const open = mask.values ? mask.open() : 1, counts = mask.values ? mask.counts(state.classes.length) : [];
+  $("open").textContent = mask.values ? `${Math.round(100 * open)} % open` + (draft ? ", a model's mask that nobody has accepted" : "") : "";
+  $("accept").firstChild.textContent = draft ? "right, next" : here().mask ? "next" : "next without a mask";
+  $("undo").disabled = !mask.past || !mask.past.length;
+  $("redo").disabled = !mask.future || !mask.future.length;
+  $("lead").hidden = ready;
+  $("suggest").hidden = !state.model;
+  $("then").hidden = !done;
+  $("then").textContent = `When you are done: ${state.next}`;
+  $("classes").replaceChildren(...state.classes.map(({name, color}, k) => {
+    const button = document.createElement("button"), chip = document.createElement("i"), text = document.createElement("span");
+    const share = document.createElement("small"), key = document.createElement("kbd");
+    chip.style.background = `rgb(${color})`;
+    text.textContent = name;
+    share.textContent = counts[k] ? `${Math.max(1, Math.round(100 * counts[k] / mask.values.length))} %` : "";
+    key.textContent = KEYS[k] || "";
+    button.append(chip, text, share, ...(KEYS[k] ? [key] : []));
+    button.setAttribute("aria-pressed", k === current);
+    button.onclick = () => { current = k; count(); };
+    button.ondblclick = () => rename(name);
+    return button;
+  }));
+}
+
+async function rename(old) {
+  const name = prompt(`Another name for ${old}`, old);
+  if (name === null || name.trim() === old) return;
+  await changeClasses("rename", {old, new: name});
+}
+
+async function changeClasses(path, body) {
+  try {
+    const answer = await send(path, JSON.stringify(body), "application/json");
+    state.classes = answer.classes;
+    mask.colors = state.classes.map(c => c.color);
+    if (mask.values) mask.draw();
+    tell("");
+  } catch (error) { tell(error.message); return false; }
+  count();
+  return true;
+}
+
+// ---- looking --------------------------------------------------------------------------------------------------------
+function place() {
+  $("stage").style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
+  $("stage").classList.toggle("near", view.scale >= 2);
+}
+function fit() {
+  const box = $("view").getBoundingClientRect();
+  view.scale = Math.min(box.width / mask.width, box.height / mask.height) * 0.98;
+  view.x = (box.width - view.scale * mask.width) / 2;
+  view.y = (box.height - view.scale * mask.height) / 2;
+  place();
+}
+function zoom(by, x, y) {
+  const box = $("view").getBoundingClientRect(), scale = Math.max(0.02, Math.min(64, view.scale * by));
+  x ??= box.width / 2; y ??= box.height / 2;
+  view.x = x - (x - view.x) * scale / view.scale;
+  view.y = y - (y - view.y) * scale / view.scale;
+  view.scale = scale;
+  place();
+  ring();
+  drawCorners();
+}
+const inView = event => { const box = $("view").getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+const inImage = ([x, y]) => [(x - view.x) / view.scale, (y - view.y) / view.scale];
+const radius = () => Number($("size").value) / 2;
+
+let pointer = [-1000, -1000];
+function ring() {
+  const on = (tool === "brush" || tool === "eraser") && !holding;
+  for (const [name, value] of [["cx", pointer[0]], ["cy", pointer[1]], ["r", on ? Math.max(1, radius() * view.scale) : 0]]) $("ring").setAttribute(name, value);
+  $("view").style.cursor = holding || tool === "pan" ? "grab" : "crosshair";
+  $("sizeText").textContent = `${$("size").value} px`;
+}
+function drawCorners() {
+  const shown = corners.map(([x, y]) => [x * view.scale + view.x, y * view.scale + view.y]);
+  $("corners").setAttribute("points", (corners.length ? [...shown, pointer] : []).map(p => p.join(",")).join(" "));
+}
+function dropCorners() { corners = []; drawCorners(); }
+
+// ---- painting -------------------------------------------------------------------------------------------------------
+const value = () => tool === "eraser" ? NONE : current;
+function change(work) {
+  mask.begin();
+  work();
+  if (mask.commit()) save();
+}
+function closePolygon() {
+  const points = corners;
+  dropCorners();
+  if (points.length > 2) change(() => mask.polygon(points, current));
+}
+const mayPaint = () => !locked && (tool === "eraser" || current < state.classes.length);
+
+$("view").onpointerdown = event => {
+  if (locked || event.target.closest("#lead")) return;
+  pointer = inView(event);
+  const [x, y] = inImage(pointer);
+  if (event.button === 1 || holding || tool === "pan") drag = {pan: [event.clientX - view.x, event.clientY - view.y]};
+  else if (event.button || !mayPaint()) return;
+  else if (tool === "polygon") {
+    const [fx, fy] = corners[0] || [];
+    if (corners.length > 2 && Math.hypot(fx - x, fy - y) * view.scale < 10) closePolygon();
+    else corners.push([x, y]);
+    drawCorners();
+    return;
+  } else if (tool === "fill") {
+    if (x >= 0 && y >= 0 && x < mask.width && y < mask.height) change(() => mask.fill(x, y, current));
+    return;
+  } else if (tool === "pieces" && !mask.pieces) return;
+  else {
+    drag = {last: [x, y]};
+    mask.begin();
+    paint(x, y);
+  }
+  $("view").setPointerCapture(event.pointerId);
+  event.preventDefault();
+};
+function paint(x, y) {
+  if (tool === "pieces") {
+    const number = x >= 0 && y >= 0 && x < mask.width && y < mask.height ? mask.pieces[mask.index(x, y)] : drag.piece;
+    if (number !== drag.piece) mask.piece(x, y, current);
+    drag.piece = number;
+  }
+  else mask.stroke(...drag.last, x, y, radius(), value());
+  drag.last = [x, y];
+}
+$("view").onpointermove = event => {
+  pointer = inView(event);
+  if (drag && drag.pan) {
+    view.x = event.clientX - drag.pan[0];
+    view.y = event.clientY - drag.pan[1];
+    place();
+  } else if (drag) for (const part of event.getCoalescedEvents().length ? event.getCoalescedEvents() : [event]) paint(...inImage(inView(part)));
+  ring();
+  drawCorners();
+};
+$("view").onpointerup = $("view").onpointercancel = () => {
+  if (drag && !drag.pan && mask.commit()) save();
+  drag = null;
+};
+$("view").onpointerleave = () => { if (!drag) { pointer = [-1000, -1000]; ring(); } };
+$("view").ondblclick = () => { if (tool === "polygon") closePolygon(); };
+$("view").addEventListener("wheel", event => { event.preventDefault(); zoom(Math.exp(-event.deltaY / 400), ...inView(event)); }, {passive: false});
+
+function choose(name) {
+  if (corners.length) dropCorners();
+  tool = name;
+  for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
+  mask.showPieces = name === "pieces";
+  if (mask.values) mask.draw();
+  if (name === "pieces") cutIntoPieces();
+  ring();
+}
+const step = which => { if (!locked && !drag && mask[which]()) save(); };
+const rest = () => { if (!locked && current < state.classes.length) change(() => mask.rest(current)); };
+async function accept() {
+  if (locked) return;
+  if (draft) save();
+  await go(at + 1);
+}
+function resize(by) {
+  const size = Number($("size").value);
+  $("size").value = Math.max(1, by > 0 ? Math.ceil(size * 1.2) : Math.floor(size / 1.2));
+  ring();
+}
+
+for (const button of document.querySelectorAll("[data-tool]")) button.onclick = () => { choose(button.dataset.tool); button.blur(); };
+$("size").oninput = ring;
+$("opacity").oninput = () => { mask.opacity = $("opacity").value / 100; if (mask.values) mask.draw(); };
+const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, back: () => go(at - 1), forward: () => go(at + 1), accept};
+for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); event.currentTarget.blur(); };
+$("name").onkeydown = async event => {
+  event.stopPropagation();
+  if (event.key === "Escape") $("name").blur();
+  if (event.key !== "Enter" || !$("name").value.trim()) return;
+  if (await changeClasses("class", {name: $("name").value})) $("name").value = "";
+};
+document.onkeydown = event => {
+  if (!state || event.target === $("name") || event.altKey) return;
+  const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
+  if (command && key !== "z" && key !== "y") return;
+  const tools = {b: "brush", e: "eraser", p: "polygon", f: "fill", s: "pieces", h: "pan"};
+  const index = KEYS.indexOf(key);
+  if (key === " ") holding = true;
+  else if (key === "z") step(event.shiftKey ? "redo" : "undo");
+  else if (key === "y") step("redo");
+  else if (key === "enter") corners.length ? closePolygon() : accept();
+  else if (key === "escape") dropCorners();
+  else if (key === "arrowleft") go(at - 1);
+  else if (key === "arrowright") go(at + 1);
+  else if (key === "[" || key === "]") resize(key === "]" ? 1 : -1);
+  else if (key === "+" || key === "=") zoom(1.4);
+  else if (key === "-") zoom(1 / 1.4);
+  else if (key === "0") fit();
+  else if (key === "r") rest();
+  else if (key === "m" && state.model && !locked) suggest();
+  else if (key === "n") $("name").focus();
+  else if (tools[key]) choose(tools[key]);
+  else if (index >= 0 && index < state.classes.length) { current = index; count(); }
+  else return;
+  ring();
+  event.preventDefault();
+};
+document.onkeyup = event => { if (event.key === " ") { holding = false; ring(); } };
+window.onbeforeunload = event => { if (unsaved) event.preventDefault(); };
+window.onresize = () => { if (mask.values) fit(); };
+
+get("state").then(answer => {
+  state = JSON.parse(new TextDecoder().decode(answer));
+  mask.colors = state.classes.map(c => c.color);
+  at = Math.max(0, state.images.findIndex(i => !i.mask));
+  choose("brush");
+  count();
+  return show();
+}).catch(error => tell(error.message));

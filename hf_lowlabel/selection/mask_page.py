@@ -1,0 +1,235 @@
+"""The page for masks: any folder of images in a browser on this machine, with brush, polygon, fill and superpixels.
+
+Every stroke is saved at once: a palette PNG of class numbers beside the images, as `finetune` reads it. Pixels that
+nobody has painted are 255 and take no part in training, so that a mask may be left half done. Killed at any time, the
+page goes on with what is on the disk.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image
+
+from ..data.masks import IGNORE, MAX_CLASSES, parse_class, read_classes as read_mask_classes
+from ..errors import UserError, at_least
+from ..evaluation.overlays import palette
+from ..files import read_text, write_text
+from .labels import Task, clean, read_suggestions
+from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
+from .mask_starts import Segmenter, superpixels
+from .server import BINARY, TYPES, Answer, picture
+
+HELD = 4  # images of which superpixels and a model's masks are remembered
+
+
+class MaskSession:
+    """The masks of one folder while they are painted; safe to call from several threads."""
+
+    page = "mask_page.html"
+    files = MappingProxyType({"/mask_page.js": "mask_page.js", "/mask_canvas.js": "mask_canvas.js"})
+    largest = 1 << 26  # bytes of a packed mask
+
+    def __init__(
+        self,
+        folder: str | Path,
+        asked: Task | None = None,
+        classes: Sequence[str] = (),
+        model: str | None = None,
+        pieces: int = 400,
+    ):
+        at_least("superpixels", pieces, 2)
+        self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.Lock()
+        places = find_places(self.folder, selected=asked is not None)
+        if asked is not None:  # in the order in which they were chosen
+            places = {file: places[file] for file in asked.files if file in places}
+        self.places = places
+        self.model = Segmenter(model) if model else None
+        self.classes, self.colors = self.known_classes(classes)
+        self.said = read_suggestions(self.folder)
+        self.seen: dict[str, tuple[int, int] | None] = {}  # file -> (time, bytes) of the mask that the page shows
+        self.remembered: dict[tuple[str, str], Answer] = {}
+
+    def known_classes(self, given: Sequence[str]) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+        """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
+        file = self.folder / "classes.txt"
+        if len(given) == 1:
+            return read_mask_classes(given[0])
+        if given:
+            return list(dict.fromkeys(map(clean, given))), {}
+        if file.is_file():
+            lines = [parse_class(line) for line in read_text(file).splitlines() if line.strip()]
+            return [name for name, _ in lines], {name: color for name, color in lines if color}
+        return list((self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])), {}
+
+    def place(self, file: str) -> Place:
+        if file not in self.places:
+            raise UserError(f"There is no image {file!r} in this folder.")
+        return self.places[file]
+
+    # ---- what the server asks for ------------------------------------------------------------------------------------
+    def actions(self) -> Mapping[str, Callable[..., dict]]:
+        return {"/class": self.new_class, "/rename": self.rename}
+
+    def uploads(self) -> Mapping[str, Callable[[dict[str, str], bytes], dict]]:
+        return {"/mask": self.save}
+
+    def state(self) -> dict:
+        ids = self.asked.files if self.asked else {}
+        why = {file: self.said[id]["why"] for file, id in ids.items() if id in self.said}
+        images = [
+            {"file": file, "id": ids.get(file, file), "mask": place.mask.is_file(), "why": why.get(file, "")}
+            for file, place in self.places.items()
+        ]
+        return {
+            "images": images,
+            "classes": self.painted_classes(),
+            "folder": self.folder.resolve().name,
+            "model": bool(self.model),
+            "next": self.next_command(),
+        }
+
+    def painted_classes(self) -> list[dict]:
+        colors = palette(self.classes or ["-"])[: len(self.classes)].tolist()
+        return [
+            {"name": name, "color": list(self.colors.get(name, color))}
+            for name, color in zip(self.classes, colors, strict=True)
+        ]
+
+    def get(self, path: str, query: dict[str, str]) -> Answer | None:
+        if path.startswith("/images/"):
+            return self.shown(path.removeprefix("/images/"))
+        if path == "/mask":
+            return self.load(query.get("file", ""))
+        if path == "/model" and self.model is not None:
+            segmenter, names = self.model, list(self.classes)
+            return self.once("model", query, lambda image: segmenter.mask(image, names))
+        if path == "/superpixels":
+            return self.once("superpixels", query, lambda image: superpixels(image, self.pieces))
+        return None
+
+    def shown(self, file: str) -> Answer | None:
+        """The image as it is where browsers can show it, else as PNG."""
+        if file not in self.places:
+            return None
+        image = self.places[file].image
+        if image.suffix.lower() in TYPES:
+            return picture(image)
+        out = io.BytesIO()
+        Image.fromarray(read_rgb(image)).save(out, "PNG", compress_level=1)
+        return Answer("image/png", out.getvalue())
+
+    def load(self, file: str) -> Answer:
+        """The mask as bytes, a pixel each, row by row; 255 everywhere where there is none."""
+        place = self.place(file)
+        with self.lock:
+            stamp, mask = stamp_of(place), read_mask(place, self.classes)
+            self.seen[file] = stamp
+        if mask is None:
+            width, height = image_size(place.image)
+            mask = np.full((height, width), IGNORE, np.uint8)
+        return packed(mask)
+
+    def once(self, what: str, query: dict[str, str], make: Callable[[np.ndarray], np.ndarray]) -> Answer:
+        """What is computed of an image; that of the last images is remembered."""
+        key = (what, query.get("file", ""))
+        if key not in self.remembered:
+            made = packed(make(read_rgb(self.place(key[1]).image)))
+            with self.lock:
+                for old in list(self.remembered)[: max(0, len(self.remembered) + 1 - HELD)]:
+                    del self.remembered[old]
+                self.remembered[key] = made
+            return made
+        return self.remembered[key]
+
+    def save(self, query: dict[str, str], content: bytes) -> dict:
+        """Write the mask of an image: `content` is what `load` gives, packed by zlib."""
+        file = query.get("file", "")
+        place = self.place(file)
+        width, height = image_size(place.image)
+        try:
+            unpacking = zlib.decompressobj()
+            raw = unpacking.decompress(content, width * height + 1)
+        except zlib.error as error:
+            raise UserError(f"The mask of {file!r} did not arrive whole ({error}).") from error
+        if len(raw) != width * height or not unpacking.eof:
+            raise UserError(f"The mask of {file!r} has {len(raw)} pixels or more, the image {width} x {height}.")
+        mask = np.frombuffer(raw, np.uint8).reshape(height, width)
+        with self.lock:
+            if (mask[mask != IGNORE] >= len(self.classes)).any():
+                raise UserError(f"The mask of {file!r} has a class that is not in the list.")
+            if file in self.seen and self.seen[file] != stamp_of(place):
+                raise UserError(
+                    f"{place.mask.name} was changed by somebody else. Go to another image and back to see it; what you "
+                    "painted here last is not saved."
+                )
+            write_mask(place, mask, self.classes)
+            self.seen[file] = stamp_of(place)
+            if not (self.folder / "classes.txt").is_file() and place.mask.is_file():
+                self.write_classes()  # masks without the names of their numbers are worth little
+        return {"file": file, "mask": place.mask.is_file(), "open": round(float((mask == IGNORE).mean()), 4)}
+
+    def new_class(self, name: str) -> dict:
+        with self.lock:
+            name = self.fit(name)
+            if len(self.classes) == MAX_CLASSES:
+                raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
+            self.write_classes([*self.classes, name])
+            return self.state()
+
+    def rename(self, old: str, new: str) -> dict:
+        """Another name for the same number: no mask changes."""
+        with self.lock:
+            if old not in self.classes:
+                raise UserError(f"There is no class {old!r}.")
+            name = self.fit(new, besides=old)
+            if old in self.colors:
+                self.colors[name] = self.colors.pop(old)
+            self.write_classes([name if other == old else other for other in self.classes])
+            return self.state()
+
+    def fit(self, name: str, besides: str = "") -> str:
+        name = clean(name)
+        if not name or not name.isprintable() or parse_class(name) != (name, None):
+            raise UserError("A class needs a name: text on one line, without a colour.")
+        same = next((c for c in self.classes if c.casefold() == name.casefold() and c != besides), None)
+        if same is not None:
+            raise UserError(f"The class {same!r} exists.")
+        return name
+
+    def write_classes(self, names: list[str] | None = None) -> None:
+        names = self.classes if names is None else names
+        lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in names]
+        write_text(self.folder / "classes.txt", "".join(f"{line}\n" for line in lines))
+        self.classes = names
+        self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
+
+    def next_command(self) -> str:
+        if self.asked is not None:
+            return f"hf-lowlabel split --task segmentation --from {self.folder} --dataset IMAGES"
+        file = self.folder / "classes.txt"
+        return f"hf-lowlabel finetune --task segmentation --dataset {self.folder} --classes {file} --model resnet50"
+
+    def parting(self) -> str:
+        done = sum(place.mask.is_file() for place in self.places.values())
+        return f"{done} of {len(self.places)} images have a mask; next: {self.next_command()}"
+
+
+def stamp_of(place: Place) -> tuple[int, int] | None:
+    try:
+        found = place.mask.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def packed(array: np.ndarray) -> Answer:
+    """Bytes row by row, little-endian."""
+    return Answer(BINARY, gzip.compress(np.ascontiguousarray(array).tobytes(), 1), "gzip")

@@ -1,0 +1,126 @@
+"""Where the masks of a folder of images are, or will be: masks/ beside images/, or 1_mask.png beside 1.jpg, as training
+reads them; and how one is read and written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..data.annotations import find_drawn
+from ..data.folders import image_files, split_root
+from ..data.images import decoding, load_rgb, open_image
+from ..data.mask_folders import find_files, layout, pair_roots
+from ..data.mask_names import stem
+from ..data.masks import IGNORE, MaskFormat, check_size, decode_mask
+from ..errors import UserError
+from ..evaluation.overlays import save_mask
+from ..files import whole
+
+LAYOUTS = ("folder", "beside", None)  # that new masks are written into
+
+
+@dataclass
+class Place:
+    """image: its file. mask: the file of its mask, which may not be there yet."""
+
+    image: Path
+    mask: Path
+
+
+def find_places(folder: Path, split: str = "train", selected: bool = False) -> dict[str, Place]:
+    """Image id -> its files, in the order of the ids.
+
+    Args:
+        folder: of images, and of masks where there are some.
+        split: which part of it.
+        selected: `select` wrote it.
+
+    Raises:
+        UserError: there are no images, two of them have the same name but for the extension, the layout is one of a
+            published data set, or annotations of another tool draw the masks.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {str(folder)!r}. Give one of images, or what `hf-lowlabel select` wrote.")
+    kind = layout(folder)
+    if kind not in LAYOUTS:
+        raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
+    if kind is None:
+        root, _ = split_root(folder, split)
+        files, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None
+    else:
+        found = find_files(folder, split)
+        root, files = found.images.root, found.files
+        known = {id: found.mask_root / file.path for id, file in found.masks.items()}
+        masks = mask_root(folder, split, root, found.mask_root, bool(known)) if kind == "folder" else None
+    if twice := [name for name, count in Counter(map(stem, files)).items() if count > 1]:
+        raise UserError(
+            f"Two images are called {twice[0]!r} but for their extension, by which masks are found. Rename one."
+        )
+    if not selected and not known and find_drawn(folder, root, list(files.values()), None, False) is not None:
+        raise UserError(
+            f"The masks of {str(folder)!r} are drawn in a file of annotations, which a mask beside an image would take "
+            "the place of. Change them with the tool they are from, or give a copy of the images without that file."
+        )
+    out = {}
+    for id, file in files.items():
+        path = PurePosixPath(file.path)
+        new = root / path.with_name(f"{path.stem}_mask.png") if masks is None else masks / path.with_suffix(".png")
+        out[id] = Place(root / file.path, known.get(id, new))
+    return out
+
+
+def mask_root(folder: Path, split: str, images: Path, found: Path, any_masks: bool) -> Path | None:
+    """The folder that new masks go to; None: beside the images, as those that are there already."""
+    if found != images:
+        return found
+    if any_masks:
+        return None
+    parent = pair_roots(folder, split)[0].parent
+    inner = parent.name.lower() in ("images", "image", "imgs", "img")  # images/train/ has masks/train/
+    return parent.parent / "masks" / images.name if inner else parent / "masks"
+
+
+def read_rgb(file: Path) -> np.ndarray:
+    """uint8 [H, W, 3], upright."""
+    with open_image(file) as image:
+        return np.asarray(load_rgb(image))
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(width, height) in px, upright."""
+    with open_image(file) as image, decoding():
+        turned = image.getexif().get(0x0112, 1) >= 5
+        return image.size[::-1] if turned else image.size
+
+
+def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
+    """Classes uint8 [H, W], 255 where none; None where there is no mask.
+
+    Raises:
+        UserError: it is no mask of class numbers, or of another size than the image.
+    """
+    if not place.mask.is_file():
+        return None
+    with open_image(place.mask) as image, decoding():
+        check_size(image.size, image_size(place.image), place.image.name)
+        found = decode_mask(image, MaskFormat(), max(1, len(names)), place.image.name)
+        drawn_binary = image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
+    if drawn_binary:
+        raise UserError(
+            f"The mask of {place.image.name} has nothing but 0 and 255, as masks of one object have. This page reads "
+            "and writes class numbers (0, 1, ...; 255: not painted): save it as 0 and 1, or move it elsewhere."
+        )
+    return found
+
+
+def write_mask(place: Place, mask: np.ndarray, names: list[str]) -> None:
+    """A palette PNG of class numbers, whole or not at all; none is left of a mask in which nothing is painted."""
+    if (mask == IGNORE).all():
+        place.mask.unlink(missing_ok=True)
+        return
+    with whole(place.mask) as part:
+        save_mask(mask, names, part)

@@ -1,0 +1,68 @@
+"""`label`: the page that fits a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .kinds import kind_of
+from .labels import Task
+from .mask_page import MaskSession
+from .page import Session
+from .server import serve
+
+
+def label(
+    folder: str | Path,
+    *,
+    task: str | None = None,
+    classes: Sequence[str] = (),
+    model: str | None = None,
+    superpixels: int = 400,
+    port: int = 0,
+    open_browser: bool = True,
+) -> Any:
+    """Serve the page of a folder until Ctrl-C.
+
+    Args:
+        folder: what `select` wrote, or for masks any folder of images.
+        task: "segmentation" for a folder of images; None: that of the selection.
+        classes: of masks, in the order of their values, or one text file of them (none: those the folder knows).
+        model: a segmenter whose masks are what a person begins with.
+        superpixels: of an image, about.
+        port: on the loopback address (0: a free one).
+        open_browser: show the page at once.
+
+    Returns:
+        The session, whose labels are on the disk.
+
+    Raises:
+        UserError: for a folder that is none, is of a task without a page, or is being labeled by another process; and a
+            port in use.
+    """
+    session = session_of(folder, task, classes, model, superpixels)
+    serve(session, port, open_browser)
+    return session
+
+
+def session_of(
+    folder: str | Path, task: str | None, classes: Sequence[str], model: str | None, superpixels: int
+) -> Session | MaskSession:
+    """See `label`."""
+    asked = Task.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
+    if asked is not None and task not in (None, asked.task):
+        raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
+    page = kind_of(asked.task if asked is not None else str(task)).page
+    if page == "mask":
+        return MaskSession(folder, asked, classes, model, superpixels)
+    if asked is None or not page:
+        what = "a selection for " + asked.task if asked is not None else "no selection"
+        raise UserError(
+            f"{str(folder)!r} holds {what}, and there is no page for that: one class an image is labeled in a folder "
+            "that `hf-lowlabel select` wrote, masks in any folder of images (--task segmentation)."
+        )
+    if given := [flag for flag, value in (("--classes", classes), ("--model", model)) if value]:
+        raise UserError(f"{given[0]} is of masks, and {str(folder)!r} is for classes. Leave it out.")
+    return Session(folder)

@@ -1,0 +1,214 @@
+"""The server of the labeling pages: on the loopback address only, and no other host's pages are answered."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import webbrowser
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ..errors import UserError, at_least
+
+TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".avif": "image/avif",
+}
+OWN = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}  # files of the pages themselves
+POLICY = (
+    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+LONGEST = 1 << 16  # bytes of a request
+BINARY = "application/octet-stream"
+
+
+class Answer(NamedTuple):
+    """What is sent: its type, its bytes, and the way they are packed ("gzip"; "": as they are)."""
+
+    kind: str
+    content: bytes
+    encoding: str = ""
+
+
+class Session(Protocol):
+    """One folder while it is labeled.
+
+    page: our HTML. files: our other files, by the path they are asked by. actions: path -> what takes the JSON that is
+    sent there. uploads: path -> what takes the query and the bytes that are sent there, of at most `largest` bytes.
+    """
+
+    folder: Path
+    page: str
+    files: Mapping[str, str]
+    largest: int
+
+    def actions(self) -> Mapping[str, Callable[..., dict]]: ...
+
+    def uploads(self) -> Mapping[str, Callable[[dict[str, str], bytes], dict]]: ...
+
+    def state(self) -> dict: ...
+
+    def get(self, path: str, query: dict[str, str]) -> Answer | None:
+        """None: there is no such thing."""
+
+    def parting(self) -> str:
+        """What the terminal says at the end."""
+
+
+def picture(file: Path) -> Answer | None:
+    """An image as it lies on the disk; None where it does not."""
+    if not file.is_file() or file.is_symlink():
+        return None
+    return Answer(TYPES.get(file.suffix.lower(), BINARY), file.read_bytes())
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: PageServer
+    timeout = 10  # seconds that a connection may say nothing
+
+    def do_GET(self) -> None:
+        asked, session = urlsplit(self.path), self.server.session
+        path = unquote(asked.path)
+        if not self.from_here():
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for the machine it runs on")
+        elif path == "/" or path in session.files:
+            file = Path(__file__).with_name(session.page if path == "/" else session.files[path])
+            self.send(HTTPStatus.OK, OWN[file.suffix], file.read_bytes())
+        elif path == "/state":
+            self.send_json(session.state())
+        else:
+            try:
+                found = session.get(path, queried(asked.query))
+            except (UserError, OSError) as error:
+                self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+                return
+            if found is None:
+                self.send(HTTPStatus.NOT_FOUND, "text/plain", b"not found; an image may have been moved or renamed")
+            else:
+                self.send(HTTPStatus.OK, *found)
+
+    def do_POST(self) -> None:
+        session, asked = self.server.session, urlsplit(self.path)
+        kind, action, upload = self.headers.get("Content-Type"), None, None
+        # another site's page can send a form here, but neither of these without asking first
+        if self.from_here() and kind == "application/json":
+            action = session.actions().get(self.path)
+        elif self.from_here() and kind == BINARY:
+            upload = session.uploads().get(asked.path)
+        if action is None and upload is None:
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", b"not allowed")
+            return
+        try:
+            content = self.sent(LONGEST if action else session.largest)
+            if action is not None:
+                self.send_json(action(**json.loads(content or b"{}")))
+            elif upload is not None:
+                self.send_json(upload(queried(asked.query), content))
+        except TimeoutError:
+            self.close_connection = True
+        except (UserError, TypeError, ValueError, OSError, RecursionError) as error:
+            self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+
+    def sent(self, longest: int) -> bytes:
+        length = int(self.headers.get("Content-Length") or 0)
+        if not 0 <= length <= longest:
+            self.close_connection = True
+            raise UserError(f"A request has 0 to {longest} bytes, and this one {length}.")
+        content = self.rfile.read(length)
+        if len(content) != length:
+            self.close_connection = True
+            raise UserError(f"A request of {length} bytes ended after {len(content)}.")
+        return content
+
+    def from_here(self) -> bool:
+        """Whether the page itself asks: by this machine's name, and from no other site."""
+        hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
+        origin = self.headers.get("Origin")
+        return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
+
+    def send_json(self, content: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+
+    def send(self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "") -> None:
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(content))),
+            ("Cache-Control", "no-store"),
+            ("Content-Security-Policy", POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+            *((("Content-Encoding", encoding),) if encoding else ()),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self.wfile.write(content)
+
+    def log_message(self, *_) -> None:
+        """The terminal is for the person."""
+
+
+def queried(query: str) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+
+
+class PageServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, session: Any, port: int = 0):
+        self.session: Session = session
+        super().__init__(("127.0.0.1", port), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+@contextlib.contextmanager
+def only_one(folder: Path):
+    """One server per folder: two would not know of each other's undo."""
+    with open(folder / ".label.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder} is being labeled by another process. Use its page, or end it first.") from error
+        yield
+
+
+def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
+    """Serve a page until Ctrl-C.
+
+    Args:
+        session: what is labeled.
+        port: on the loopback address (0: a free one).
+        open_browser: show the page at once.
+
+    Raises:
+        UserError: the folder is being labeled by another process, or the port is in use.
+    """
+    at_least("port", port, 0, 65535)
+    with only_one(session.folder):
+        try:
+            server = PageServer(session, port)
+        except OSError as error:
+            raise UserError(
+                f"The page cannot listen on port {port}: {error.strerror}. Give another --port, or 0 for any."
+            ) from error
+        print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
+        if open_browser:
+            webbrowser.open(server.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+        server.server_close()
+    print(f"\n{session.parting()}")

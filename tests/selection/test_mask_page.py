@@ -1,0 +1,312 @@
+"""The page for masks: what it writes is what training reads, whole, whoever is killed; and the page in a browser."""
+
+import gzip
+import json
+import signal
+import urllib.error
+import urllib.request
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.data.opening import load_segmentation
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.selection.mask_places import find_places
+
+from .conftest import paint
+from .test_page import ask, browser, serving, start  # noqa: F401
+
+NAMES = ("background", "disc")
+
+
+def session(folder):
+    return MaskSession(folder, classes=NAMES)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    paint(tmp_path / "photos" / "images", 3)
+    return tmp_path / "photos"
+
+
+def put(server, file, mask, content=None, **headers):
+    """Send a mask as the page does."""
+    data = zlib.compress(np.asarray(mask, np.uint8).tobytes()) if content is None else content
+    headers = {"Content-Type": "application/octet-stream", **headers}
+    request = urllib.request.Request(f"{server.url}mask?file={urllib.request.quote(file)}", data, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def got(server, file, what="mask"):
+    with urllib.request.urlopen(f"{server.url}{what}?file={urllib.request.quote(file)}", timeout=60) as answer:
+        return np.frombuffer(gzip.decompress(answer.read()), np.uint8 if what != "superpixels" else np.uint16)
+
+
+def refused(call, *args, **more) -> str:
+    with pytest.raises(urllib.error.HTTPError) as error:
+        call(*args, **more)
+    text = error.value.read()
+    return json.loads(text)["error"] if text.startswith(b"{") else text.decode()
+
+
+def test_what_is_painted_is_what_training_reads(photos):
+    mask = np.full((16, 16), 255, np.uint8)
+    mask[2:6, 3:9], mask[8:, :] = 1, 0
+    with serving(photos, session) as server:
+        assert (got(server, "photo 01.png") == 255).all()
+        said = put(server, "photo 01.png", mask)
+        assert said["mask"] and said["open"] == round(float((mask == 255).mean()), 4)
+        assert (got(server, "photo 01.png") == mask.ravel()).all()
+        assert [image["mask"] for image in ask(server, "state")["images"]] == [False, True, False]
+    data = load_segmentation(photos, classes=str(photos / "classes.txt"))
+    assert data.class_names == list(NAMES) and data.has_target.tolist() == [False, True, False]
+    assert (data.mask(1) == mask).all()
+    with serving(photos, MaskSession) as server:  # the classes are known again
+        assert [c["name"] for c in ask(server, "state")["classes"]] == list(NAMES)
+        put(server, "photo 01.png", np.full((16, 16), 255))
+    assert not (photos / "masks" / "photo 01.png").exists()  # nothing painted is no mask
+
+
+def test_what_does_not_fit_changes_nothing(photos):
+    good = np.zeros((16, 16), np.uint8)
+    with serving(photos, session) as server:
+        put(server, "photo 00.png", good)
+        file = photos / "masks" / "photo 00.png"
+        before = file.read_bytes()
+        whole = zlib.compress(good.tobytes())
+        for content, word in (
+            (b"no zlib", "not arrive whole"),
+            (whole[:-3], "pixels"),
+            (zlib.compress(bytes(100)), "pixels"),
+            (zlib.compress(bytes(10**7)), "pixels or more"),
+            (zlib.compress(bytes([2]) * 256), "not in the list"),
+        ):
+            assert word in refused(put, server, "photo 00.png", None, content)
+        assert "no image" in refused(put, server, "../classes.txt", good)
+        for headers in ({"Content-Type": "text/plain"}, {"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+            assert "not allowed" in refused(put, server, "photo 00.png", good + 1, **headers)
+        assert file.read_bytes() == before
+        Image.fromarray(good + 1).save(file)  # somebody else
+        assert "changed by somebody else" in refused(put, server, "photo 00.png", good)
+        assert (got(server, "photo 00.png") == 1).all()
+        put(server, "photo 00.png", good)  # who has seen it may change it
+
+
+def test_masks_lie_where_training_looks_for_them(tmp_path):
+    flat, trees = tmp_path / "flat", tmp_path / "trees"
+    paint(flat / "a", 2)
+    assert [place.mask.relative_to(flat).as_posix() for place in find_places(flat).values()] == [
+        "a/photo 00_mask.png",
+        "a/photo 01_mask.png",
+    ]
+    paint(trees / "images" / "train", 1), paint(trees / "images" / "test", 1)
+    assert [p.mask.relative_to(trees).as_posix() for p in find_places(trees).values()] == ["masks/train/photo 00.png"]
+    for folder in (flat, trees):
+        place = next(iter(find_places(folder).values()))
+        with serving(folder, session) as server:
+            put(server, next(iter(find_places(folder))), np.eye(16))
+        found = load_segmentation(folder, classes=NAMES)
+        assert found.has_target.tolist().count(True) == 1 and place.mask.is_file()
+        assert find_places(folder)[found.ids[0]].mask == place.mask
+    (flat / "a" / "photo 00.jpg").write_bytes((flat / "a" / "photo 00.png").read_bytes())
+    with pytest.raises(UserError, match="but for their extension|same name before the extension"):
+        find_places(flat)
+
+
+def test_masks_that_are_not_ours_to_change(photos):
+    (photos / "masks").mkdir()
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(photos / "masks" / "photo 00.png")
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(photos / "masks" / "photo 01.png")
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 7).save(photos / "masks" / "photo 02.png")
+    with serving(photos, session) as server:
+        assert "nothing but 0 and 255" in refused(got, server, "photo 00.png")
+        assert "8 x 8 px" in refused(got, server, "photo 01.png")
+        assert "the value 7" in refused(got, server, "photo 02.png")
+    with pytest.raises(UserError, match="laid out as voc"):
+        (photos.parent / "v" / "JPEGImages").mkdir(parents=True)
+        MaskSession(photos.parent / "v")
+
+
+def test_classes_are_added_and_renamed(photos):
+    with serving(photos, MaskSession) as server:
+        assert ask(server, "state")["classes"] == []
+        for name in ("background", "ring"):
+            ask(server, "class", {"name": name})
+        put(server, "photo 00.png", np.eye(16))
+        said = ask(server, "rename", {"old": "ring", "new": "disc"})
+        assert [c["name"] for c in said["classes"]] == list(NAMES)
+        for path, body in (
+            ("class", {"name": "DISC"}),
+            ("class", {"name": "a\nb"}),
+            ("class", {"name": "sky #87ceeb"}),
+            ("rename", {"old": "none", "new": "x"}),
+            ("rename", {"old": "disc", "new": "background"}),
+        ):
+            assert refused(ask, server, path, body)
+    assert (photos / "classes.txt").read_text() == "background\ndisc\n"
+    assert load_segmentation(photos, classes=str(photos / "classes.txt")).class_names == list(NAMES)
+
+
+def test_a_model_s_mask_is_what_a_person_begins_with(photos, tmp_path):
+    """Classes are matched by name; a class that the page lacks is left open."""
+    from hf_lowlabel.models.segmentation import create_segmenter
+    from hf_lowlabel.prediction import predict
+    from hf_lowlabel.tasks import get_task
+
+    network = create_segmenter(
+        "resnet10t", 3, architecture="unet", pretrained=False, class_names=["disc", "x", "background"]
+    )
+    network.config.image_size = 32
+    get_task("segmentation").save(network, tmp_path / "run")
+    predict(photos / "images", tmp_path / "run", output=tmp_path / "out", device="cpu")
+    said = np.asarray(Image.open(tmp_path / "out" / "masks" / "photo 02.png"))
+    with serving(photos, lambda f: MaskSession(f, classes=NAMES, model=str(tmp_path / "run"))) as server:
+        assert ask(server, "state")["model"]
+        assert (got(server, "photo 02.png", "model") == np.array([1, 255, 0])[said].ravel()).all()
+        assert not (photos / "masks").exists()  # nobody has accepted it
+
+
+def test_superpixels_cover_the_image(photos):
+    pytest.importorskip("skimage")
+    with serving(photos, lambda f: MaskSession(f, classes=NAMES, pieces=9)) as server:
+        found = got(server, "photo 00.png", "superpixels")
+    assert found.size == 256 and 2 < len(np.unique(found)) < 30
+
+
+def test_without_scikit_image_the_page_says_what_to_install(photos, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with serving(photos, session) as server:
+        assert "pip install 'hf_lowlabel[masks]'" in refused(got, server, "photo 00.png", "superpixels")
+
+
+def test_chosen_images_come_back_with_their_masks(backbone, tmp_path, capsys):
+    """select, label, split: the masks lie beside the images of the data set, and the manifest names them."""
+    paint(tmp_path / "photos", 8)
+    out, manifest = str(tmp_path / "to_label"), str(tmp_path / "split.json")
+    data = ["--dataset", str(tmp_path / "photos"), "--task", "segmentation"]
+    choose = ["select", "--model", backbone, *data, "--budget", "2", "--output", out, "--device", "cpu"]
+    assert main(choose) == 0 and "hf-lowlabel label" in capsys.readouterr().out
+    take = ["split", "--from", out, *data, "--output", manifest]
+    assert main(take) == 2 and "classes.txt" in capsys.readouterr().err
+    from hf_lowlabel.selection.labels import Task
+
+    asked = Task.load(out)
+    with serving(out, lambda f: MaskSession(f, asked, NAMES)) as server:
+        assert [image["file"] for image in ask(server, "state")["images"]] == list(asked.files)
+        first, second = asked.files
+        put(server, first, np.eye(16))
+        assert main(take) == 2 and "1 of 2 images have no mask" in capsys.readouterr().err
+        put(server, second, np.eye(16)[::-1])
+    assert main(take) == 0 and "--split" in capsys.readouterr().out
+    from hf_lowlabel.data.splits import Split
+
+    found = load_segmentation(tmp_path / "photos", classes=f"{out}/classes.txt")
+    at = Split.load(manifest).resolve(found)
+    assert {found.ids[i] for i in at.labeled} == set(asked.files.values()) and len(found) == 8
+    assert found.has_target[at.labeled].all() and found.has_target.sum() == 2
+
+
+# ---- in a browser ----------------------------------------------------------------------------------------------------
+def stored(photos, name="photo 00.png"):
+    return np.asarray(Image.open(photos / "masks" / name))
+
+
+def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    photos = tmp_path / "photos"
+    for n in range(2):
+        (photos / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (40, 80, 40)).save(photos / "images" / f"{n}.jpg")
+    process, url = start(photos, "--task", "segmentation")
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+    def at(x, y):
+        """Where a pixel of the image is on the screen."""
+        box = page.locator("#mask").bounding_box()
+        return box["x"] + (x + 0.5) * box["width"] / 64, box["y"] + (y + 0.5) * box["height"] / 48
+
+    def saved():
+        expect(page.locator("#saved")).to_have_text("saved")
+
+    def press(key):
+        page.keyboard.press(key)
+
+    try:
+        page.goto(url, wait_until="networkidle")
+        expect(page.locator("#lead")).to_be_visible()  # an empty list of classes explains itself
+        press("n")
+        for name in ("background", "disc"):
+            page.keyboard.type(name)
+            press("Enter")
+            expect(page.locator("#classes button", has_text=name)).to_be_visible()
+        press("Escape")
+        expect(page.locator("#lead")).to_be_hidden()
+        press("2")
+        page.evaluate("document.getElementById('size').value = 5")
+        page.mouse.move(*at(10, 10))
+        page.mouse.down()
+        page.mouse.move(*at(30, 10), steps=4)
+        page.mouse.up()
+        saved()
+        line = stored(photos, "0.png")
+        assert (line[10, 10:31] == 1).all() and (line[20:] == 255).all() and line.shape == (48, 64)
+        assert set(np.flatnonzero((line == 1)[:, 20])) == {8, 9, 10, 11, 12}  # 5 px wide
+        press("p")
+        for corner in ((40, 20), (60, 20), (60, 40), (40, 40)):
+            page.mouse.click(*at(*corner))
+        press("Enter")
+        expect(page.locator("#open")).to_have_text("84 % open")
+        saved()
+        assert 19 * 19 <= (stored(photos, "0.png")[18:42, 38:62] == 1).sum() <= 21 * 21
+        press("1"), press("f")
+        page.mouse.click(*at(2, 46))
+        expect(page.locator("#open")).to_have_text("0 % open")
+        saved()
+        done = stored(photos, "0.png")
+        assert done[0, 0] == 0 and done[30, 50] == 1 and not (done == 255).any()
+        press("z")
+        expect(page.locator("#open")).to_have_text("84 % open")
+        press("y")
+        expect(page.locator("#open")).to_have_text("0 % open")
+        press("e")
+        page.mouse.click(*at(50, 30))
+        expect(page.locator("#open")).to_have_text("1 % open")
+        saved()
+        assert stored(photos, "0.png")[30, 50] == 255
+        process.kill()  # the machine goes down
+        process.wait()
+        page.mouse.click(*at(5, 5))
+        expect(page.locator("#problem")).to_contain_text("not saved")
+        process, url = start(photos, "--task", "segmentation")
+        page.goto(url, wait_until="networkidle")
+        expect(page.locator("#count")).to_contain_text("1 of 2 with a mask")
+        assert page.text_content("#id") == "1.jpg"  # the first without one
+        press("ArrowLeft")
+        expect(page.locator("#open")).to_have_text("1 % open")
+        press("1"), press("r")
+        expect(page.locator("#open")).to_have_text("0 % open")
+        page.mouse.move(*at(20, 20))
+        before = page.locator("#mask").bounding_box()
+        page.mouse.wheel(0, -400)
+        after = page.locator("#mask").bounding_box()
+        assert after["width"] > 2 * before["width"]
+        press("Enter")
+        expect(page.locator("#id")).to_have_text("1.jpg")
+        assert not (stored(photos, "0.png") == 255).any() and not problems
+    finally:
+        page.close()
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=20)[0]
+    assert "1 of 2 images have a mask; next: hf-lowlabel finetune --task segmentation" in out
