@@ -6,14 +6,14 @@ import numpy as np
 
 from ..data.masks import IGNORE
 from ..errors import UserError
-from ..evaluation.segmentation import segment
-from ..prediction import task_of
 
 
 class Segmenter:
     """A saved segmenter; names: its classes."""
 
     def __init__(self, model: str):
+        from ..prediction import task_of  # torch comes with it, and most pages do without
+
         task = task_of(model)
         if task.labeling != "mask":
             raise UserError(f"{model!r} is a model for {task.name}, and masks come from a segmenter. Give one.")
@@ -27,6 +27,8 @@ class Segmenter:
             image: uint8 [H, W, 3].
             names: the classes of the page.
         """
+        from ..evaluation.segmentation import segment
+
         config = self.model.config
         seen = dict(mean=config.image_mean, std=config.image_std, long_side=config.image_size)
         number = [names.index(name) if name in names else IGNORE for name in self.names]
