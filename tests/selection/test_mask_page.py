@@ -173,11 +173,15 @@ def test_a_model_s_mask_is_what_a_person_begins_with(photos, tmp_path):
         assert not (photos / "masks").exists()  # nobody has accepted it
 
 
-def test_superpixels_cover_the_image(photos):
+def test_superpixels_end_where_colours_end(photos):
     pytest.importorskip("skimage")
-    with serving(photos, lambda f: MaskSession(f, classes=NAMES, pieces=9)) as server:
+    quarter = np.kron(np.arange(4).reshape(2, 2), np.ones((32, 32), int))
+    colours = np.array([(220, 30, 30), (30, 220, 30), (30, 30, 220), (220, 220, 30)], np.uint8)
+    Image.fromarray(colours[quarter]).save(photos / "images" / "photo 00.png")
+    with serving(photos, lambda f: MaskSession(f, classes=NAMES, pieces=16)) as server:
         found = got(server, "photo 00.png", "superpixels")
-    assert found.size == 256 and 2 < len(np.unique(found)) < 30
+    assert found.size == 4096 and 4 <= len(np.unique(found)) <= 40
+    assert all(len(np.unique(quarter.ravel()[found == piece])) == 1 for piece in np.unique(found))
 
 
 def test_without_scikit_image_the_page_says_what_to_install(photos, monkeypatch):
