@@ -94,7 +94,7 @@ WARM = (  # imported once, before the processes fork
     *(
         "selection.verbs",
         "selection.importing",
-        "selection.page",
+        "selection.pages",
         "tasks.multilabel",
         "tasks.segmentation",
         "data.tables",

@@ -139,7 +139,7 @@ def test_labels_in_a_table(network, tmp_path):
 
 def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_path, monkeypatch, capsys):
     data, opened = photos(tmp_path / "flat", each=6, sort=False), []
-    monkeypatch.setattr("hf_lowlabel.selection.page.label", lambda folder, **_: opened.append(folder))
+    monkeypatch.setattr("hf_lowlabel.selection.pages.label", lambda folder, **_: opened.append(folder))
     argv = [
         "auto",
         "--dataset",

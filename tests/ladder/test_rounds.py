@@ -65,7 +65,7 @@ def test_a_page_is_shown_until_no_image_is_left(network, tmp_path, capsys, monke
     data, out, shown = photos(tmp_path / "photos", each=6, sort=False), tmp_path / "loop", []
     rows = [f"{kind}-{i:02d}.png,{kind}" for kind in ("blue", "red", "white") for i in range(3)]
     (tmp_path / "labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
-    monkeypatch.setattr("hf_lowlabel.selection.page.label", lambda place, **_: shown.append(place) or answer(place))
+    monkeypatch.setattr("hf_lowlabel.selection.pages.label", lambda place, **_: shown.append(place) or answer(place))
     argv = ["loop", str(data), "--model", network, "--output-dir", str(out), "--per-round", "5", "--no-train"]
     assert main([*argv, "--labels", str(tmp_path / "labels.csv")]) == 0
     text = capsys.readouterr().out
