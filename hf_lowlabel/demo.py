@@ -97,7 +97,7 @@ def run_stage(what: Demo, stage: Stage, folder: Path, runs: dict[str, Run], seed
 def tell(task: Task, runs: dict[str, Run], folder: Path, seconds: float) -> None:
     """A table of all stages that have results, on the console and as results.json."""
     score, stages = task.score, {stage.name: stage for stage in task.demo.stages}
-    results = {}
+    results: dict[str, float] = {}
     for name, run in runs.items():
         if stages[name].verb == "auto":  # what it chose from
             results |= {f"  {row.name}": row.metrics[score.key] for row in run.recorder.comparisons}

@@ -66,7 +66,7 @@ def of_method(task: Task, method: type[Method], preset: str | None) -> dict[str,
 def filled_in(verb: str, task: str | None, method: str | None, preset: str | None) -> tuple[str, dict[str, Any]]:
     """(name of the method, what it makes of settings that are left at None), for help."""
     of = get_task(task or Config(verb).task)
-    found = of.method(verb, method or of.default_methods[verb])
+    found: Any = of.method(verb, method or of.default_methods[verb])
     if found.verb != verb:
         raise unknown(f"method of {verb}", str(method), methods_for(verb))
     values = {**({} if found.frozen else of.fallbacks[verb]), **of_method(of, found, preset)}

@@ -70,8 +70,8 @@ def at_fitting_side(
 
 
 def measured(
-    ready: Prepared, sides: Sequence[dict[str, int]], given: Mapping[str, Any], configs: Callable, seconds: float
-) -> dict[str, int]:
+    ready: Prepared, sides: Sequence[dict[str, Any]], given: Mapping[str, Any], configs: Callable, seconds: float
+) -> dict[str, Any]:
     """By the seconds of a step at the smallest side, which grow with the area."""
     small = sides[-1]
     trials = Trials(rebuilt(ready, **small), configs({**given, **small}), ready.folder / TRIALS)

@@ -68,7 +68,7 @@ class Task(Speaker):
     score_is_share: ClassVar[bool] = False  # whether the score is the share of images that are right
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
-    def sides(self, dataset: ImageDataset) -> list[dict[str, int]]:
+    def sides(self, dataset: ImageDataset) -> list[dict[str, int | None]]:
         """Sizes (settings of `finetune`, px) at which `auto` may train, the usual one first; none to choose from."""
         return []
 

@@ -93,9 +93,9 @@ class Segmentation(Task):
     # ---- data -------------------------------------------------------------------------------------------------------
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
         given = list(data.classes)
-        declared = given[0] if len(given) == 1 else given or None  # one entry is a text file of them
-        given = data.mask_column, declared or names, data.mask_format, tuple(data.mask_ignore), data.instances
-        return MaskTargets(*given, skip_missing=data.skip_missing)
+        declared: Any = given[0] if len(given) == 1 else given or None  # one entry is a text file of them
+        how = data.mask_format, tuple(data.mask_ignore), data.instances
+        return MaskTargets(data.mask_column, declared or names, *how, skip_missing=data.skip_missing)
 
     def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
         """A folder with masks beside its images does not count the masks among them."""
@@ -155,7 +155,7 @@ class Segmentation(Task):
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)
 
-    def sides(self, dataset: ImageDataset) -> list[dict[str, int]]:
+    def sides(self, dataset: ImageDataset) -> list[dict[str, int | None]]:
         """The usual view, then views of whole smaller images, so that a view keeps seeing what belongs together."""
         short, ratio = typical_side(dataset), typical_ratio(dataset)
         full = min(LARGEST_VIEW, short)
