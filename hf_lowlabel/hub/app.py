@@ -19,7 +19,6 @@ from PIL import Image
 
 from ..errors import UserError, at_least
 from ..files import whole_folder, write_tensors, write_text
-from ..models.travelling import NETWORKS
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
@@ -126,11 +125,12 @@ def check_run(run: Path) -> RunRecord:
 
 def _architectures(record: RunRecord, output: Path) -> None:
     """The code of an architecture that timm alone does not know travels with the Space."""
-    if not of_record(record.kind).brings_code(record):
+    files = of_record(record.kind).code(record)
+    if not files:
         return
     models, folder = Path(__file__).parents[1] / "models", output / "lowlabel_architectures"
     folder.mkdir()
-    for name in NETWORKS:
+    for name in files:
         shutil.copyfile(models / name, folder / name)
     write_text(folder / "__init__.py", "from . import cifar, plain  # they register their architectures with timm\n")
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ..errors import UserError
-from ..models import brings_code
+from ..models.travelling import NETWORKS, brings_code
 from ..records import Metric, RunRecord
 
 
@@ -74,9 +74,9 @@ class Speaker(abc.ABC):
         """Charts of a report, HTML."""
         return []
 
-    def brings_code(self, record: RunRecord) -> bool:
-        """Whether timm lacks the network, whose code then lies beside the weights."""
-        return brings_code(record.architecture)
+    def code(self, record: RunRecord) -> tuple[str, ...]:
+        """Files of `hf_lowlabel/models` that hold the network where timm lacks it; none where timm has it."""
+        return NETWORKS if brings_code(record.architecture) else ()
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """As others load it."""
