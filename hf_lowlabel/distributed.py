@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .errors import UserError
-
 
 def initialized() -> bool:
     """Whether this process has joined the others of a launch."""
@@ -105,6 +105,24 @@ def all_gather(x: Tensor, grad: bool = False) -> Tensor:
     if world() == 1:
         return x if grad else x.detach()
     return _Gather.apply(x) if grad else _Gather.apply(x.detach())
+
+
+def drawn(draw: Callable[[int], Tensor], n: int, whole: bool = False) -> Tensor:
+    """Random numbers of the rows that this process has of a batch: those that one process would draw for the whole.
+
+    Args:
+        draw: k -> random numbers for k rows, [k, ...], from torch's generators. The first process draws for all.
+        n: rows of this process, as many on every one.
+        whole: those of all processes, in the order of the ranks.
+
+    Returns:
+        [n, ...], rows rank * n .. rank * n + n - 1 of the world * n drawn; [world * n, ...] if whole.
+    """
+    if world() == 1:
+        return draw(n)
+    rows = draw(world() * n).contiguous()
+    dist.broadcast(rows, 0)
+    return rows if whole else rows.chunk(world())[rank()]
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ class Objective(OncePerStep, Method):
     "loss" (a differentiable scalar) and any number of detached scalars to log. It is called once per micro-batch, so
     that DDP and autocast see one forward pass. State that must survive a resume is a registered buffer, and moves once
     per step (`OncePerStep`). Random numbers come from torch's global generators, which the trainer seeds from (seed,
-    step, rank) before every step.
+    step, rank) before every step; those of images by `distributed.drawn`, so that two processes do what one does.
 
     Class attributes name the paper, its settings and what it needs (`Method`); a class of one's own needs none of them.
     """

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import drawn
 from .fixmatch import FixMatch
 from .functional import frozen_statistics, predict
 from .presets import CIFAR, PRETRAINED
@@ -54,7 +55,8 @@ class AdaMatch(FixMatch):
         together, logits_w, logits_s = self.predict(x_l, unlabeled["weak"], unlabeled["strong"])
         with frozen_statistics(self.model):
             (alone,) = predict(self.model, x_l)
-        logits_l = torch.lerp(alone, together, torch.rand_like(together))  # [2B, K]
+        share = drawn(lambda n: torch.rand(n, 2, together.shape[1], device=x_l.device), len(labeled["target"]))
+        logits_l = torch.lerp(alone, together, share.transpose(0, 1).flatten(0, 1).to(together))  # [2B, K]
 
         with torch.no_grad():
             p_labeled = logits_l[: len(y) // 2].softmax(1)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import all_gather, drawn, rank, world
 from ..errors import UserError
 
 
@@ -100,15 +101,36 @@ def beta(n: int, alpha: float, like: Tensor) -> Tensor:
     return torch._sample_dirichlet(torch.full((n, 2), alpha, device=like.device))[:, 0]
 
 
-def mixup(x: Tensor, y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def mixup(x: Tensor, y: Tensor, alpha: float, sizes: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """lambda' x + (1 - lambda') x[shuffled] and the same for y, lambda ~ Beta(alpha, alpha) for every row.
 
     lambda' = max(lambda, 1 - lambda) keeps each row closer to its own image than to its partner (MixMatch Eq. 8-11).
+    Partners come from the batch of all processes. sizes: rows of each part that x is the union of, such as one view
+    (None: a single part); the same rows are mixed on any number of processes.
     """
-    share, other = beta(len(x), alpha, x), torch.randperm(len(x), device=x.device)
+    parts = list(sizes or [len(x)])
+    share = union_rows(drawn(lambda n: beta(n, alpha, x), len(x), whole=True), parts)
+    other = union_rows(drawn(lambda n: torch.randperm(n, device=x.device), len(x), whole=True), parts)
     share = torch.maximum(share, 1 - share)
-    mix = lambda v: torch.lerp(v[other], v, share.view(-1, *[1] * (v.dim() - 1)).to(v))  # noqa: E731
+
+    def mix(v: Tensor) -> Tensor:
+        partner = union(all_gather(v, grad=v.requires_grad), parts)[other]
+        return torch.lerp(partner, v, share.view(-1, *[1] * (v.dim() - 1)).to(v))
+
     return mix(x), mix(y)
+
+
+def union(gathered: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Rows as all processes gave them, each its parts one after the other -> each part whole, as one process has it."""
+    if world() == 1:
+        return gathered
+    ranks = gathered.view(world(), -1, *gathered.shape[1:])
+    return torch.cat([part.flatten(0, 1) for part in ranks.split(list(sizes), 1)])
+
+
+def union_rows(whole: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Of the union of whole parts, the rows of this process: the way back from `union`."""
+    return torch.cat([part.chunk(world())[rank()] for part in whole.split([world() * n for n in sizes])])
 
 
 def rotate(x: Tensor, quarters: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class MixMatch(FinetuneObjective):
             guess_1, guess_2 = predict(self.model, u_1, u_2)
             q = sharpen((guess_1.softmax(1) + guess_2.softmax(1)) / 2, self.temperature)  # [M, K]
         y = F.one_hot(batch["labeled"]["target"], q.shape[1]).to(q)  # [B, K]
-        x, y = mixup(torch.cat([x_l, u_1, u_2]), torch.cat([y, q, q]), self.alpha)
+        x, y = mixup(torch.cat([x_l, u_1, u_2]), torch.cat([y, q, q]), self.alpha, [len(x_l), len(u_1), len(u_2)])
         logits_l, logits_u = self.model(x).logits.float().split([len(x_l), len(x) - len(x_l)])
         supervised = F.cross_entropy(logits_l, y[: len(x_l)])
         consistency = F.mse_loss(logits_u.softmax(1), y[len(x_l) :])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import drawn
 from ..objective import FinetuneObjective
 from .functional import align, frozen_statistics, linear_rampup, mixup, predict, rotate, sharpen
 from .memory import RunningMean
@@ -80,8 +81,9 @@ class ReMixMatch(FinetuneObjective):
             y = F.one_hot(target, p.shape[1]).to(p)  # [B, K]
             q = sharpen(align(p, self.expected.mean, self.marginal.update(y, t)), self.temperature)
             self.expected.update(p, t)
-        mixed, y = mixup(torch.cat([x_l, u["strong"], u["strong2"], u["weak"]]), torch.cat([y, q, q, q]), self.alpha)
-        quarters = torch.randint(4, (len(q),), device=q.device)
+        union, sizes = torch.cat([x_l, u["strong"], u["strong2"], u["weak"]]), [len(x_l), *[len(q)] * 3]
+        mixed, y = mixup(union, torch.cat([y, q, q, q]), self.alpha, sizes)
+        quarters = drawn(lambda n: torch.randint(4, (n,), device=q.device), len(q))
         x = torch.cat([mixed, u["strong"], rotate(u["strong"], quarters)])
         features = self.model.features(x)
         logits = self.model.classify(features[: len(mixed) + len(q)]).float()

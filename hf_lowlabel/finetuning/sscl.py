@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributed import all_gather
+from ..distributed import all_gather, drawn
 from ..objective import EMA, FinetuneObjective
 from .functional import beta, check_average, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
 from .memory import ClassQueue, Queue, RunningMean, follow, left_out
@@ -132,9 +132,10 @@ class SsCL(FinetuneObjective):
 
     def refine(self, x: Tensor, y: Tensor, v: Tensor, u: Tensor, c: Tensor, t: float) -> Tensor:
         """Prototypes follow labeled images and their mixes with a random unlabeled image of the same class: [K, E]."""
-        same = y[:, None] == c[None]  # [B, M]
-        partner = (torch.rand(same.shape, device=x.device) * same).argmax(1)
-        share = beta(len(x), self.alpha, x).view(-1, 1, 1, 1)
+        u, c = all_gather(u), all_gather(c)
+        same = y[:, None] == c[None]  # [B, M of all processes]
+        partner = (drawn(lambda n: torch.rand(n, len(c), device=x.device), len(x)) * same).argmax(1)
+        share = drawn(lambda n: beta(n, self.alpha, x), len(x)).view(-1, 1, 1, 1)
         with frozen_statistics(self.model):
             ((_, mixed),) = embed(self.model, self.projector, torch.lerp(u[partner], x, share.to(x)))
         member = F.one_hot(y, len(self.prototypes)).to(v)  # [B, K]

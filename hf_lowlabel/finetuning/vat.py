@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import drawn
 from ..objective import FinetuneObjective
+from ..views.counter_rng import keyed
 from .functional import entropy, frozen_statistics, full_precision, kl, predict, sigmoid_rampup
 from .presets import CIFAR, PRETRAINED, S4L
 
@@ -26,9 +28,15 @@ def unit(v: Tensor) -> Tensor:
     return F.normalize(v.flatten(1), dim=1).view_as(v)
 
 
+def gaussian_like(x: Tensor) -> Tensor:
+    """Standard normal numbers of x's shape, [M, ...]; those of an image are the same on any number of processes."""
+    key = drawn(lambda n: torch.randint(2**62, (n,), device=x.device), len(x))
+    return torch.special.ndtri(keyed(key, "direction", x[0].numel()).clamp_min(2**-25)).view_as(x).to(x)
+
+
 def adversarial_direction(model: nn.Module, x_l: Tensor, x: Tensor, p: Tensor, xi: float, rounds: int) -> Tensor:
     """The unit vector [M, C, H, W] along which p = p(x) changes most, by `rounds` of power iteration."""
-    d = unit(torch.randn_like(x))
+    d = unit(gaussian_like(x))
     for _ in range(rounds):
         d.requires_grad_()
         (g,) = torch.autograd.grad(kl(p, predict(model, x_l, x + xi * d)[1]).sum(), d)

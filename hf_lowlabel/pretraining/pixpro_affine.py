@@ -16,18 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import drawn
 from .pixpro import PixPro
 
 
 def random_affine(
     n: int, device: torch.device, scale: float, rotation: float, shear: float, translation: float, p: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """n maps u -> A u + b with A = R(angle) Shear(k) / s from torch's generator: A [n, 2, 2], b [n, 2].
+    """n maps u -> A u + b with A = R(angle) Shear(k) / s, the same on any number of processes: A [n, 2, 2], b [n, 2].
 
     u: a position of the warped image, -1 to 1 from edge to edge; A u + b: the position it shows. Each of s in
     [1 / scale, scale] (log-uniform), the angle, k and b stays neutral with probability 1 - p.
     """
-    r, chosen = torch.rand(n, 5, device=device) * 2 - 1, torch.rand(n, 4, device=device) < p
+    r, chosen = (drawn(lambda m, k=k: torch.rand(m, k, device=device), n) for k in (5, 4))
+    r, chosen = r * 2 - 1, chosen < p
     r = r * torch.cat([chosen, chosen[:, 3:]], 1)
     s, angle, k = scale ** r[:, 0], math.radians(rotation) * r[:, 1], shear * r[:, 2]
     cos, sin = angle.cos(), angle.sin()

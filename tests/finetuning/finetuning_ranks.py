@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from finetuning_stand_in import build, make_batch
+from finetuning_stand_in import FINETUNE, TinyModel, build, make_batch
+
+from hf_lowlabel.training.sync_batchnorm import synchronise
 
 STEPS = 3
-METHODS = {
+METHODS = {  # those whose memories are to be small, or whose thresholds are to be met
     "fixmatch": dict(tau=0.5),
     "flexmatch": dict(tau=0.5),
     "freematch": dict(m=0.5, lambda_f=0.1),
@@ -23,8 +25,10 @@ METHODS = {
     "less": dict(tau=0.5, clusters=9, width=7),
     "self-tuning": dict(queue=3, width=7),
     "s4l-exemplar": dict(instances=3, width=7),
+    "sscl": dict(width=7, queue=10, memory=2),
+    "remixmatch": dict(memory=2),
 }
-DRAWING = {"sscl": dict(width=7, queue=10, memory=2), "remixmatch": dict(memory=2)}  # each rank draws its own mixes
+NORMALISED = "adamatch"  # sees the labeled images in two batches, which differ by BatchNorm alone
 
 
 def cut(batch: dict, rank: int, world: int) -> dict:
@@ -33,7 +37,8 @@ def cut(batch: dict, rank: int, world: int) -> dict:
 
 def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
     """The state after STEPS steps of the mean gradient over ranks, as DistributedDataParallel takes it."""
-    objective = build(name, **{**METHODS, **DRAWING}[name])
+    model = synchronise(TinyModel(norm=name in NORMALISED), torch.device("cpu")) if world > 1 else None
+    objective = build(name, model=model or TinyModel(norm=name in NORMALISED), **METHODS.get(name, {}))
     torch.manual_seed(rank)
     params = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(params, lr=0.1)
@@ -53,5 +58,5 @@ def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]
 def work(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.save({name: trained(name, rank, 2) for name in (*METHODS, *DRAWING)}, f"{folder}/{rank}.pt")
+    torch.save({name: trained(name, rank, 2) for name in FINETUNE}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

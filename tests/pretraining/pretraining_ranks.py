@@ -13,7 +13,7 @@ from pretraining_stand_in import PRETRAIN, batch_for, make
 from hf_lowlabel.objective import PretrainObjective
 from hf_lowlabel.training.sync_batchnorm import synchronise
 
-NAMES = [name for name in PRETRAIN if name != "pixpro-affine"]  # its random warps differ from rank to rank
+NAMES = PRETRAIN
 
 
 def share(batch: dict, rank: int, world: int) -> dict:
@@ -27,6 +27,7 @@ def share(batch: dict, rank: int, world: int) -> dict:
 
 def steps(objective: PretrainObjective, rank: int = 0, world: int = 1, n: int = 8) -> dict[str, np.ndarray]:
     """Two optimizer steps on this rank's share, gradients averaged over ranks: first gradient and final state."""
+    torch.manual_seed(rank)
     params = {k: p for k, p in objective.named_parameters() if p.requires_grad}
     optimizer, out = torch.optim.SGD(params.values(), lr=0.1), {}
     for step, t in enumerate((0.1, 0.5)):
