@@ -35,7 +35,7 @@ class SplitIndices(NamedTuple):
     train: np.ndarray  # unlabeled: all but validation and test
 
 
-@dataclass
+@dataclass(repr=False)
 class Split:
     """A manifest: which images of a data set are labeled, and which are held out.
 
@@ -59,8 +59,9 @@ class Split:
     def __post_init__(self) -> None:
         if self.unlabeled != "rest":
             raise UserError(f"The split has \"unlabeled\": {self.unlabeled!r}; only 'rest' is known.")
+        known = set(self.class_names)
         for id, name in self.labeled.items():
-            if name is not None and name not in self.class_names:
+            if name is not None and name not in known:
                 raise unknown(f"class of image {id!r} in the split", name, self.class_names)
         seen: dict[str, str] = {}
         for part in ("labeled", "validation", "test"):
@@ -70,6 +71,12 @@ class Split:
                         f"The image {id!r} is in {seen[id]} and in {part} of the split. List each image once."
                     )
                 seen[id] = part
+
+    def __repr__(self) -> str:
+        return (
+            f"Split({self.dataset!r}, labeled={len(self.labeled)}, validation={len(self.validation)}, "
+            f"test={len(self.test)}, classes={len(self.class_names)})"
+        )
 
     @property
     def hash(self) -> str:
@@ -131,8 +138,9 @@ class Split:
                 f"({', '.join(self.class_names[:10])}): the labels are those of the split alone"
             )
         else:
-            for name in self.class_names if source.class_names else ():
-                if name not in source.class_names:
+            there = set(source.class_names)
+            for name in self.class_names if there else ():
+                if name not in there:
                     raise unknown(f"class in the split (the data {source.name!r} lacks it)", name, source.class_names)
         if self.fingerprint is not None and self.fingerprint != source.fingerprint:
             raise UserError(
@@ -198,10 +206,12 @@ def manifest(
 
 
 def warn_without_label(split: Split) -> None:
-    without = [name for name in split.class_names if name not in set(split.labeled.values())]
+    used = set(split.labeled.values())
+    without = [name for name in split.class_names if name not in used]
     if without and split.labeled:
+        shown = ", ".join(without[:40]) + (", ..." if len(without) > 40 else "")
         warnings.warn(
             f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
-            f"learned: {', '.join(without)}. Give more labels, or draw with --class-balanced.",
+            f"learned: {shown}. Give more labels, or draw with --class-balanced.",
             stacklevel=3,
         )

@@ -12,6 +12,7 @@ import difflib
 import json
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -131,7 +132,8 @@ def read_labels(
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
         label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
-        known = image_of_row(line, row, label, by_file, ids, out.notes, strange)
+        advise = len(faults) + len(out.left_out) < SHOWN  # for each of ten thousand rows it would take hours
+        known = image_of_row(line, row, label, by_file, ids, out.notes, strange, advise)
         if rules.skip_missing and known is None:
             out.left_out += [(plain_name(row.get("file_name")), fault) for fault in strange]
         else:
@@ -187,11 +189,19 @@ def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[s
 
 
 def image_of_row(
-    line: int, row: dict, label: str, by_file: dict[str, str], ids: set[str], notes: list[str], faults: list[str]
+    line: int,
+    row: dict,
+    label: str,
+    by_file: dict[str, str],
+    ids: set[str],
+    notes: list[str],
+    faults: list[str],
+    advise: bool,
 ) -> str | None:
     """The id of the chosen image that a row is about, by its file name or its id; None where it is about none.
 
-    What is wrong with the row is added to `faults`, what is odd but harmless to `notes`.
+    What is wrong with the row is added to `faults`, what is odd but harmless to `notes`. advise: look for the name that
+    may be meant among all names.
     """
     name, id = plain_name(row.get("file_name")), plain_name(row.get("id"))
     if "annotation_id" in row:  # Label Studio's CSV, whose id is the number of a task
@@ -203,7 +213,7 @@ def image_of_row(
     known = next((known for known in (found, id) if known in ids), None)
     if known is None:
         if label or name or id:
-            near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4)
+            near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4) if advise else []
             faults.append(
                 f"row {line}: no chosen image has the file name {name!r}"
                 + (f" or the id {id!r}" if id else "")
@@ -259,7 +269,9 @@ def class_faults(
     """Labels that are no class, and classes that differ in capitals only."""
     faults = []
     used = class_order(set(labels.values()))
-    of = {name: next(where.get(id, id) for id, label in labels.items() if label == name) for name in used}
+    of, counts, known = dict[str, str](), Counter(labels.values()), set(classes or ())
+    for id, label in labels.items():
+        of.setdefault(label, where.get(id, id))
     if classes and not new_classes and used and not set(used) & set(classes):
         faults.append(
             f"no label ({', '.join(used[:10])}) is one of the classes that are known: {', '.join(classes[:10])}; if "
@@ -267,11 +279,10 @@ def class_faults(
         )
     elif classes and not new_classes:
         for name in used:
-            if name not in classes:
-                near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
-                count = sum(label == name for label in labels.values())
+            if name not in known:
+                near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5) if len(faults) < SHOWN else []
                 faults.append(
-                    f"{of[name]}: {name!r} ({count} labels) is no class; "
+                    f"{of[name]}: {name!r} ({counts[name]} labels) is no class; "
                     + (f"did you mean {near[0]!r}? " if near else "")
                     + f"known: {', '.join(classes[:20])}; give --new-classes to add it"
                 )

@@ -6,6 +6,8 @@ features are float32, budget is the number of images to choose, seed decides clu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -15,6 +17,8 @@ from ..errors import UserError, unknown
 from ..evaluation.neighbors import neighbours
 from .as3l import as3l, nearest_images
 from .clustering import BLOCK, kmeans, means, nearest
+
+MOST_COMPARED = 200  # images of a cell that are compared in pairs, where copies are looked for
 
 
 def random(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
@@ -241,20 +245,15 @@ def identical(features: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
     """For each image the first one whose unit features are within `tolerance` of it (itself if none): int64 [N].
 
     Copies of an image fall into the same cell of a grid over 16 random directions, or of one shifted by half a cell,
-    but for rounding at the border of both; whatever shares a cell is compared in full.
+    but for rounding at the border of both; whatever shares a cell is compared in full. Cells that hold many images, as
+    those of a network that tells none apart, become finer.
     """
     n = len(features)
     directions = np.random.default_rng(0).standard_normal((features.shape[1], 16)).astype(np.float32)
     first = np.arange(n)
     place = np.concatenate([np.asarray(features[i : i + BLOCK], np.float32) @ directions for i in range(0, n, BLOCK)])
     for shift in (0.0, 0.5):
-        _, group, size = np.unique(
-            np.floor(place / (50 * tolerance) + shift), axis=0, return_inverse=True, return_counts=True
-        )
-        group = group.ravel()
-        several = np.flatnonzero(size[group] > 1)
-        several = several[np.argsort(group[several], kind="stable")]
-        for members in np.split(several, np.flatnonzero(np.diff(group[several])) + 1):
+        for members in cells(place, np.arange(n), 50 * tolerance, shift, 2 * tolerance):
             seen: list[int] = []
             for i in members:
                 close = np.linalg.norm(features[seen] - features[i], axis=1) < tolerance if seen else np.zeros(0, bool)
@@ -263,3 +262,22 @@ def identical(features: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
                 else:
                     seen.append(int(i))
     return first
+
+
+def cells(place: np.ndarray, rows: np.ndarray, width: float, shift: float, least: float) -> Iterator[np.ndarray]:
+    """The rows of `place` [N, 16] that share a cell of a grid, ascending, two or more of them, MOST_COMPARED at most.
+
+    A cell of more is divided by a grid of a fifth of the width; below the width `least` by equality alone.
+    """
+    exact = width < least
+    _, group, size = np.unique(
+        place[rows] if exact else np.floor(place[rows] / width + shift), axis=0, return_inverse=True, return_counts=True
+    )
+    group = group.ravel()
+    several = np.flatnonzero(size[group] > 1)
+    several = several[np.argsort(group[several], kind="stable")]
+    for members in np.split(several, np.flatnonzero(np.diff(group[several])) + 1):
+        if exact or len(members) <= MOST_COMPARED:
+            yield rows[members]
+        else:
+            yield from cells(place, rows[members], width / 5, shift, least)

@@ -26,13 +26,16 @@ from .strategies import STRATEGIES, choose, identical
 log = logging.getLogger("hf_lowlabel")
 
 
-@dataclass
+@dataclass(repr=False)
 class Selection:
     """folder: what was written. ids: the chosen images. report: facts about the choice, also in selection.json."""
 
     folder: Path
     ids: list[str]
     report: dict
+
+    def __repr__(self) -> str:
+        return f"Selection({str(self.folder)!r}, {len(self.ids)} images)"
 
 
 def select(
@@ -125,6 +128,7 @@ def select(
             test=list(base.test) if base else [],
             report=facts,
         )
+        check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
         export(folder, source, chosen, asked, why)
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)

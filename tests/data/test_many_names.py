@@ -1,0 +1,57 @@
+"""What is done for each image never goes through all images or all classes again."""
+
+import numpy as np
+import pytest
+
+from hf_lowlabel.data.splits import Split, warn_without_label
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection import labels
+from hf_lowlabel.selection.strategies import MOST_COMPARED, cells, identical
+from hf_lowlabel.selection.verbs import Selection
+
+
+class Unsearched(list):
+    """A list in which nothing is looked for one by one."""
+
+    def __contains__(self, item):
+        raise AssertionError("a list of all classes is searched for every label")
+
+
+def test_a_split_is_short_to_show_and_its_classes_are_not_searched():
+    names = Unsearched(f"class {k}" for k in range(2000))
+    split = Split("photos", names, {f"{k}.jpg": f"class {k % 1000}" for k in range(200_000)}, test=["t.jpg"])
+    assert repr(split) == "Split('photos', labeled=200000, validation=0, test=1, classes=2000)"
+    with pytest.warns(UserWarning, match="1000 of 2000 classes have no labeled image") as said:
+        warn_without_label(split)
+    assert len(str(said[0].message)) < 1500
+    assert len(repr(Selection("to_label", [f"{k}.jpg" for k in range(10_000)], {"images": 3}))) < 100
+
+
+def test_names_near_a_wrong_one_are_looked_for_as_often_as_they_are_shown(tmp_path, monkeypatch):
+    asked = labels.Task("photos", None, {f"{k:04d}.jpg": f"{k}.jpg" for k in range(400)}, class_names=["a", "b"])
+    searched, real = [], labels.difflib.get_close_matches
+    monkeypatch.setattr(labels.difflib, "get_close_matches", lambda *a, **k: searched.append(a[0]) or real(*a, **k))
+    table = tmp_path / "labels.csv"
+    table.write_text("file_name,label\n" + "".join(f"x{k}y.png,a\n" for k in range(400)))
+    with pytest.raises(UserError, match="faults in labels.csv"):
+        labels.read_labels(table, asked)
+    assert 0 < len(searched) <= labels.SHOWN
+    searched.clear()
+    table.write_text("file_name,label\n" + "".join(f"{k:04d}.jpg,kind {k}\n" for k in range(400)))
+    with pytest.raises(UserError, match="is no class|none|is one of the classes"):
+        labels.read_labels(table, asked, classes=["kind 0", "b"])
+    assert len(searched) <= labels.SHOWN
+
+
+def test_copies_are_found_among_images_that_a_network_hardly_tells_apart():
+    """A network that has collapsed puts all images into one cell of a coarse grid: they are not compared in pairs."""
+    rng = np.random.default_rng(0)
+    x = np.full((3000, 32), 32**-0.5, np.float32) + 4e-5 * rng.standard_normal((3000, 32)).astype(np.float32)
+    x[2000:2500] = x[:500]
+    first = identical(x)
+    assert (first[2000:2500] == first[:500]).all() and (first[:500] <= np.arange(500)).all()
+    place = x @ rng.standard_normal((32, 16)).astype(np.float32)
+    found = list(cells(place, np.arange(len(x)), 5e-3, 0.0, 2e-4))
+    for members in found:
+        assert len(members) <= MOST_COMPARED or (place[members] == place[members[0]]).all()
+    assert len(found) > 100
