@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .errors import UserError
 
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "remote process exited")
+
+
 def initialized() -> bool:
     """Whether this process has joined the others of a launch."""
     return dist.is_available() and dist.is_initialized()
@@ -133,6 +136,11 @@ def all_mean(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x)
     return x / world()
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether an error is that of a collective for which another process has gone; gloo and NCCL say it in words."""
+    return world() > 1 and any(words in str(error) for words in LOST)
 
 
 def barrier() -> None:

@@ -89,6 +89,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except RuntimeError as e:
+        processes = sys.modules.get("hf_lowlabel.distributed")  # not imported: nothing was shared out
+        if processes is None or not processes.lost(e):
+            raise
+        say(
+            "error: another process of this launch has ended, and this one cannot go on alone. What it said stands "
+            "above; start the same command again, a run with --resume.",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:
         sys.stderr.close()
         return 141

@@ -10,11 +10,14 @@ are for. selection.json is written last: a folder with it is complete.
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import html
 import io
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -70,20 +73,41 @@ def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, w
     Returns:
         The task with the names of the files.
     """
-    write_text(folder / BEGUN, "`hf-lowlabel select` is writing here, or was ended before it was done.\n")
-    shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
-    (folder / "images").mkdir()
-    task = replace(
-        task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
-    )
-    write_text(folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False))
-    write_text(folder / "label_studio_config.xml", label_studio_config(task))
-    write_text(folder / "index.html", contact_sheet(task, why))
-    kind_of(task.task).write(folder, task)
-    task.save(folder)
-    seal(folder, ["selection.json"])
-    (folder / BEGUN).unlink()
+    with alone(folder):
+        shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
+        (folder / "images").mkdir()
+        task = replace(
+            task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
+        )
+        write_text(
+            folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False)
+        )
+        write_text(folder / "label_studio_config.xml", label_studio_config(task))
+        write_text(folder / "index.html", contact_sheet(task, why))
+        kind_of(task.task).write(folder, task)
+        task.save(folder)
+        seal(folder, ["selection.json"])
     return task
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process writes to the folder in here; what is ended before its end leaves BEGUN."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / BEGUN, "a+", encoding="utf-8") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another process is writing to {str(folder)!r}. Wait for it, or use another --output."
+            ) from error
+        except OSError:  # a network file system without locks
+            pass
+        mark.truncate(0)
+        mark.write("`hf-lowlabel select` is writing here, or was ended before it was done.\n")
+        mark.flush()
+        yield
+        (folder / BEGUN).unlink()
 
 
 def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:

@@ -30,10 +30,13 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EISDIR, errn
 
 @dataclass(frozen=True)
 class Fault:
-    """The call number `at` (from 1) of those of `kind` fails with `error`, an errno, or kills the process (KILL)."""
+    """The call number `at` (from 1) of those of `kind` fails with `error`, an errno, or kills the process (KILL).
+
+    A signal is sent to the process, and a function is called, just before the call, which then goes on.
+    """
 
     at: int
-    error: int | str
+    error: int | str | signal.Signals | Callable[[], Any]
     kind: str = WRITE
 
 
@@ -163,6 +166,12 @@ class Injector:
         if self.fault is None or self.number != self.fault.at:
             return
         self.busy = True
+        if isinstance(self.fault.error, signal.Signals):
+            os.kill(os.getpid(), self.fault.error)
+            return
+        if callable(self.fault.error):
+            self.fault.error()
+            return
         if halfway is not None:
             halfway()
         if self.fault.error == KILL:

@@ -85,22 +85,28 @@ def kills(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 12, seed: 
         if whole.code or verb == "pretrain --config":
             continue
         answer = said(whole, box, left)
-        again = command + (" --resume" if "--output-dir" in command else " --overwrite" if "predict" in command else "")
+        again = to_go_on(command)
         clear(box)
         for at in spread(whole.touched, most, seed):
-            ended = run(box, command, Fault(at, KILL))
-            wrong = ended.verdict
-            if not wrong:
-                done = run(box, command)
-                if done.code == 2 and "already" in done.text or "exists" in done.text or "not empty" in done.text:
-                    done = run(box, again) if again != command else done
-                there = said(done, box, left)
-                complete = there[1] == answer[1] or verb in TRAINS and same_model(there[1], answer[1])
-                half = [p.name for p in box.rglob(".*") if p.name.endswith(".part") or ".model." in p.name]
-                wrong = done.verdict or ("" if complete else f"not the same: {done.text[-200:]}")
-                wrong = wrong or (f"left {half}" if half else "")
+            wrong = run(box, command, Fault(at, KILL)).verdict or finished(box, command, again, left, answer, verb)
             yield Case("kill", f"{verb} at write {at} of {whole.touched}", wrong)
             clear(box)
+
+
+def to_go_on(command: str) -> str:
+    return command + (" --resume" if "--output-dir" in command else " --overwrite" if "predict" in command else "")
+
+
+def finished(box: Path, command: str, again: str, left: str, answer: tuple, verb: str) -> str:
+    """What is wrong after the same command is given again, to go on where something is there: "" for nothing."""
+    done = run(box, command)
+    if done.code == 2 and any(words in done.text for words in ("already", "exists", "not empty")):
+        done = run(box, again) if again != command else done
+    there = said(done, box, left)
+    complete = there[1] == answer[1] or verb in TRAINS and same_model(there[1], answer[1])
+    half = [p.name for p in box.rglob(".*") if p.name.endswith(".part") or ".model." in p.name]
+    wrong = done.verdict or ("" if complete else f"not the same: {done.text[-200:]}")
+    return wrong or (f"left {half}" if half else "")
 
 
 def same_model(a: dict[str, bytes], b: dict[str, bytes]) -> bool:
@@ -286,31 +292,3 @@ CANARIES = {
     "adapter": adapter,
     "eps": nothing,
 }
-SWEEPS = {
-    "bad input": bad_inputs,
-    "bad argument": bad_arguments,
-    "byte flip": byte_flips,
-    "kill": kills,
-    "error of the disk": errors,
-    "canary": canaries,
-}
-WORDS = {
-    "bad input": "another thing in the place of a file that is read",
-    "bad argument": "a bad number, path or name on the command line",
-    "byte flip": "a bit turned in a file that carries a checksum",
-    "kill": "killed at a write, then the same command again",
-    "error of the disk": "an error of the disk at a read or a write",
-    "canary": "code in a file of somebody else's",
-}
-
-
-def sized(kind: str, share: float) -> dict[str, int]:
-    """How much of a sweep is done: all of its defaults with a share of 1."""
-    sizes = {
-        "bad input": ("some", 6),
-        "byte flip": ("count", 20),
-        "kill": ("most", 12),
-        "error of the disk": ("most", 4),
-    }
-    name, size = sizes.get(kind, ("", 0))
-    return {name: max(1, round(share * size))} if name else {}

@@ -7,8 +7,9 @@ import stat
 import pytest
 
 from .injector import KILL, WRITE, Fault, attempt
+from .kinds import SWEEPS, sized
 from .sandbox import VERBS, build, clear, content, pictures, run
-from .sweeps import SWEEPS, bad_inputs, byte_flips, canaries, kills, sized
+from .sweeps import bad_inputs, byte_flips, canaries, kills
 
 
 @pytest.fixture(scope="module")

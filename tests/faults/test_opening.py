@@ -48,7 +48,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/features.py": "memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
-    "selection/labeling.py": "copyfile",
+    "selection/labeling.py": "copyfile open",
     "selection/labels.py": "read_json read_json read_text",
     "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
     "selection/mask_page.py": "read_text",  # classes

@@ -1,0 +1,41 @@
+"""The kinds of faults there are, what a table calls them, and how much of each is done."""
+
+from __future__ import annotations
+
+from .moments import signals, writers
+from .sweeps import bad_arguments, bad_inputs, byte_flips, canaries, errors, kills
+
+SWEEPS = {
+    "bad input": bad_inputs,
+    "bad argument": bad_arguments,
+    "byte flip": byte_flips,
+    "kill": kills,
+    "error of the disk": errors,
+    "canary": canaries,
+    "signal": signals,
+    "two writers": writers,
+}
+WORDS = {
+    "bad input": "another thing in the place of a file that is read",
+    "bad argument": "a bad number, path or name on the command line",
+    "byte flip": "a bit turned in a file that carries a checksum",
+    "kill": "killed at a write, then the same command again",
+    "error of the disk": "an error of the disk at a read or a write",
+    "canary": "code in a file of somebody else's",
+    "signal": "SIGINT, SIGTERM or SIGHUP at a write, then the same command again",
+    "two writers": "the same command from another process in the middle of a write",
+}
+
+
+def sized(kind: str, share: float) -> dict[str, int]:
+    """How much of a sweep is done: all of its defaults with a share of 1."""
+    sizes = {
+        "bad input": ("some", 6),
+        "byte flip": ("count", 20),
+        "kill": ("most", 12),
+        "error of the disk": ("most", 4),
+        "signal": ("most", 3),
+        "two writers": ("most", 4),
+    }
+    name, size = sizes.get(kind, ("", 0))
+    return {name: max(1, round(share * size))} if name else {}
