@@ -76,7 +76,7 @@ class MOAM(FinetuneObjective):
             logits_l, logits_u = self.model.classify(features).float().split([len(x_l), len(x_u)])
             turn_l, turn_u = self.turn(features).float().split([len(x_l), len(x_u)])
             eps = 71 * x_u.shape[-1] / 224 if self.eps is None else self.eps
-            smooth = smoothness(self.model, x_l, x_u, logits_u, eps=eps, xi=self.xi, rounds=1)
+            smooth = smoothness(self.model, x_l, x_u, logits_u, eps=eps, xi=self.xi, rounds=1, copies=4)
         supervised = F.cross_entropy(logits_l, batch["labeled"]["target"].repeat(4))
         rotation = (F.cross_entropy(turn_l, r_l) + F.cross_entropy(turn_u, r_u)) / 2
         uncertain = entropy(logits_u).mean()

@@ -28,15 +28,20 @@ def unit(v: Tensor) -> Tensor:
     return F.normalize(v.flatten(1), dim=1).view_as(v)
 
 
-def gaussian_like(x: Tensor) -> Tensor:
-    """Standard normal numbers of x's shape, [M, ...]; those of an image are the same on any number of processes."""
-    key = drawn(lambda n: torch.randint(2**62, (n,), device=x.device), len(x))
+def gaussian_like(x: Tensor, copies: int = 1) -> Tensor:
+    """Standard normal numbers of x's shape, [M, ...]; those of an image are the same on any number of processes.
+
+    copies: so many times x holds the batch, one after the other, such as in four rotations.
+    """
+    key = drawn(lambda n: torch.randint(2**62, (n, copies), device=x.device), len(x) // copies).T.flatten()
     return torch.special.ndtri(keyed(key, "direction", x[0].numel()).clamp_min(2**-25)).view_as(x).to(x)
 
 
-def adversarial_direction(model: nn.Module, x_l: Tensor, x: Tensor, p: Tensor, xi: float, rounds: int) -> Tensor:
+def adversarial_direction(
+    model: nn.Module, x_l: Tensor, x: Tensor, p: Tensor, xi: float, rounds: int, copies: int = 1
+) -> Tensor:
     """The unit vector [M, C, H, W] along which p = p(x) changes most, by `rounds` of power iteration."""
-    d = unit(gaussian_like(x))
+    d = unit(gaussian_like(x, copies))
     for _ in range(rounds):
         d.requires_grad_()
         (g,) = torch.autograd.grad(kl(p, predict(model, x_l, x + xi * d)[1]).sum(), d)
@@ -44,11 +49,13 @@ def adversarial_direction(model: nn.Module, x_l: Tensor, x: Tensor, p: Tensor, x
     return d
 
 
-def smoothness(model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps: float, xi: float, rounds: int):
+def smoothness(
+    model: nn.Module, x_l: Tensor, x: Tensor, logits: Tensor, *, eps: float, xi: float, rounds: int, copies: int = 1
+) -> Tensor:
     """mean KL(p(x) || p(x + r)) with `logits` those of x in one batch with x_l; inside `full_precision`."""
     p = logits.detach().softmax(1)
     with frozen_statistics(model):
-        r = eps * adversarial_direction(model, x_l, x, p, xi, rounds)
+        r = eps * adversarial_direction(model, x_l, x, p, xi, rounds, copies)
         return kl(p, predict(model, x_l, x + r)[1]).mean()
 
 

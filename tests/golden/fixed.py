@@ -54,7 +54,7 @@ def fixed_draws() -> Iterator[None]:
         randint=lambda high, shape, **k: (spread(shape, next(calls)) * high).long(),
         _sample_dirichlet=dirichlet,
     )
-    gaussian = mock.patch("hf_lowlabel.finetuning.vat.gaussian_like", replaced["randn_like"])
+    gaussian = mock.patch("hf_lowlabel.finetuning.vat.gaussian_like", lambda x, copies=1: replaced["randn_like"](x))
     with gaussian, contextlib.ExitStack() as stack:
         for name, function in replaced.items():
             stack.enter_context(mock.patch.object(torch, name, function))
