@@ -30,6 +30,7 @@ from finetuning_stand_in import (
 )
 
 from hf_lowlabel.finetuning import pixels
+from hf_lowlabel.finetuning.vat import gaussian_like
 
 
 def gauss(t, ramp):
@@ -153,7 +154,7 @@ def test_adamatch_draws_each_labeled_logit_between_two_normalisations():
     x, u = torch.cat([batch["labeled"][k] for k in ("image", "strong")]), batch["unlabeled"]
     joint, alone = (array(twin(v).logits)[: len(x)] for v in (torch.cat([x, u["weak"], u["strong"]]), x))
     torch.manual_seed(3)
-    share = array(torch.rand(len(x), K))
+    share = array(torch.rand(len(x) // 2, 2, K).transpose(0, 1).reshape(-1, K))
     torch.manual_seed(3)
     target, found = array(batch["labeled"]["target"].repeat(2)), float(objective(batch, 0.0)["supervised"])
     assert found == pytest.approx(ce(share * joint + (1 - share) * alone, target).mean(), rel=1e-4)
@@ -290,9 +291,9 @@ def test_self_training():
     run("self-training", reference, priors=pseudo, share=0.3, lambda_l=0.5, lambda_u=2.0)
 
 
-def adversary(net, x, xi, eps):
+def adversary(net, x, xi, eps, copies=1):
     """x + r after one round of power iteration, by hand: d KL / d x = (p(x + xi d) - p(x)) dz / dx."""
-    d, shape = unit(array(torch.randn_like(x)).reshape(len(x), -1)), x.shape
+    d, shape = unit(array(gaussian_like(x, copies)).reshape(len(x), -1)), x.shape
     near = array(x) + xi * d.reshape(shape)
     back = (net.p(near) - net.p(x)) @ net.V * (1 - net.features(near) ** 2)
     return array(x) + eps * unit(back @ net.W).reshape(shape)
@@ -393,7 +394,7 @@ def test_moam():
         x, y, u = parts(batch, "weak")
         labeled = np.mean([ce(net.logits(rot(x, k)), y).mean() for k in range(4)])
         turned = torch.cat([u.rot90(k, (2, 3)) for k in range(4)])
-        smooth = kl(net.p(turned), net.logits(adversary(net, turned, 1e-2, 2.0))).mean()
+        smooth = kl(net.p(turned), net.logits(adversary(net, turned, 1e-2, 2.0, copies=4))).mean()
         free = (
             0.7 * (rotations(o, net, x) + rotations(o, net, u)) / 2
             + 0.3 * smooth
