@@ -28,7 +28,8 @@ def random_affine(
     u: a position of the warped image, -1 to 1 from edge to edge; A u + b: the position it shows. Each of s in
     [1 / scale, scale] (log-uniform), the angle, k and b stays neutral with probability 1 - p.
     """
-    r, chosen = (drawn(lambda m, k=k: torch.rand(m, k, device=device), n) for k in (5, 4))
+    r = drawn(lambda m: torch.rand(m, 5, device=device), n)
+    chosen = drawn(lambda m: torch.rand(m, 4, device=device), n)
     r, chosen = r * 2 - 1, chosen < p
     r = r * torch.cat([chosen, chosen[:, 3:]], 1)
     s, angle, k = scale ** r[:, 0], math.radians(rotation) * r[:, 1], shear * r[:, 2]
