@@ -81,12 +81,13 @@ def read_classes(path: str | Path) -> list[str]:
 @dataclass
 class Labels:
     """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
-    of rows that are not used."""
+    of rows that are not used. why: ids of `skipped` -> the reason that was given."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    why: dict[str, str] = field(default_factory=dict)
 
 
 def clean(text: object) -> str:
@@ -158,6 +159,8 @@ def read_labels(
             out.labels[known] = label
         elif skipped:
             out.skipped.add(known)
+            if (why := clean(row["skipped"])) != "x":
+                out.why[known] = why
     missing = [id for id in task.files.values() if id not in seen]
     if missing and not allow_missing:
         faults.append(
@@ -307,7 +310,7 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
     """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8."""
     rows = [",".join(COLUMNS)]
     for file, id in task.files.items():
-        cells = [file, id, labels.labels.get(id, ""), "x" if id in labels.skipped else ""]
+        cells = [file, id, labels.labels.get(id, ""), labels.why.get(id, "x") if id in labels.skipped else ""]
         rows.append(csv_line([inert(cell) for cell in cells]))
     write_text(path, "\ufeff" + "\n".join(rows) + "\n")
 

@@ -19,6 +19,17 @@ from ..errors import UserError
 from .labels import Labels, Task, clean, read_labels, read_suggestions, write_labels, write_text
 from .server import Answer, picture
 
+REASONS = ("", "none of these", "unsure")  # why an image was passed over
+
+
+def is_step(step: dict, ids: set[str]) -> bool:
+    """Whether a line of the history is one that can be undone."""
+    states = [change[when] for change in step["changes"] for when in ("before", "after")]
+    known = all(change["id"] in ids for change in step["changes"])
+    lists = [step["classes"][when] for when in ("before", "after")] if step["classes"] else []
+    named = all(isinstance(name, str) for names in lists for name in names)
+    return known and named and all({"label", "skipped"} <= state.keys() for state in states)
+
 
 class Session:
     """The labels of one folder while they are given; safe to call from several threads."""
@@ -50,51 +61,74 @@ class Session:
                 step = json.loads(line)
                 if step.get("undo"):
                     steps[-1:] = []
-                elif step["id"] in ids and all({"label", "skipped"} <= step[k].keys() for k in ("before", "after")):
+                elif is_step(step := {"changes": step.get("changes", [step]), "classes": step.get("classes")}, ids):
                     steps.append(step)
         return steps
 
     def replayed(self) -> Labels:
         out = Labels()
         for step in self.steps:
-            self.put(out, step["id"], step["after"])
+            for change in step["changes"]:
+                self.put(out, change["id"], change["after"])
         return out
 
     @staticmethod
     def put(labels: Labels, id: str, value: dict) -> None:
         labels.labels.pop(id, None)
         labels.skipped.discard(id)
+        labels.why.pop(id, None)
         if value["label"]:
             labels.labels[id] = value["label"]
         elif value["skipped"]:
             labels.skipped.add(id)
+            if value.get("why"):
+                labels.why[id] = value["why"]
 
     def value(self, id: str) -> dict:
-        return {"label": self.labels.labels.get(id, ""), "skipped": id in self.labels.skipped}
+        labels = self.labels
+        why = {"why": labels.why[id]} if id in labels.why else {}
+        return {"label": labels.labels.get(id, ""), "skipped": id in labels.skipped, **why}
 
-    def save(self, id: str, value: dict, step: dict) -> None:
-        """The history first, then labels.csv; edits made to the file by hand meanwhile are kept.
+    def save(self, step: dict, which: str, line: dict) -> None:
+        """The history first, then classes.txt and labels.csv; edits made to the file by hand meanwhile are kept.
 
-        Killed between the two, the history has a step more, whose undo changes nothing. What fails leaves both, and
-        what is in memory, as they were.
+        Killed between them, the history has a step more, whose undo changes nothing. What fails leaves all, and what is
+        in memory, as they were.
         """
-        if self.csv.exists() and self.csv.read_bytes() != self.seen:
+        if self.edited():
             self.labels = self.read()
-        changed = Labels(dict(self.labels.labels), set(self.labels.skipped), self.labels.notes)
-        self.put(changed, id, value)
+        known = self.labels
+        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why))
+        for change in step["changes"]:
+            self.put(changed, change["id"], change[which])
+        classes = self.classes
+        if step["classes"]:  # with those that were added since
+            known_then = {*step["classes"]["before"], *step["classes"]["after"]}
+            classes = [*step["classes"][which], *(name for name in self.classes if name not in known_then)]
         with open(self.history, "ab") as file:
             length = file.tell()
             try:
-                line = json.dumps({**step, "time": round(time.time(), 1)}, ensure_ascii=False)
-                file.write(f"{line}\n".encode())
+                text = json.dumps({**line, "time": round(time.time(), 1)}, ensure_ascii=False)
+                file.write(f"{text}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
                 write_labels(self.csv, self.task, changed)
+                if classes != self.classes:
+                    write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in classes))
             except BaseException:
                 with contextlib.suppress(OSError):
                     file.truncate(length)
                 raise
-        self.labels, self.seen = changed, self.csv.read_bytes()
+        self.labels, self.seen, self.classes = changed, self.csv.read_bytes(), list(classes)
+
+    def take(self, changes: list[dict], classes: list[str] | None = None) -> dict:
+        """Do a step, so that it can be undone: all of it or nothing."""
+        edited = self.edited()
+        listed = {"before": list(self.classes), "after": classes} if classes is not None else None
+        step = {"changes": changes, "classes": listed}
+        self.save(step, "after", step)
+        self.steps.append(step)
+        return self.change([c["id"] for c in changes], edited or classes is not None)
 
     # ---- what the page asks for --------------------------------------------------------------------------------------
     def state(self) -> dict:
@@ -107,6 +141,7 @@ class Session:
             "classes": self.classes,
             "folder": self.folder.resolve().name,
             "can_undo": bool(self.steps),
+            "next": f"hf-lowlabel split --from {self.folder}",
         }
 
     def suggested(self, id: str) -> dict | None:
@@ -118,36 +153,62 @@ class Session:
         """Whether somebody else has written labels.csv."""
         return self.csv.exists() and self.csv.read_bytes() != self.seen
 
-    def change(self, id: str, everything: bool) -> dict:
-        """What a step on one image changed, or all there is."""
-        one = {"id": id, **self.value(id), "can_undo": bool(self.steps)}
-        return {**self.state(), "id": id} if everything else one
+    def change(self, ids: list[str], everything: bool) -> dict:
+        """What a step changed, or all there is."""
+        if everything:
+            return {**self.state(), **({"id": ids[0]} if ids else {})}
+        some = [{"id": id, **self.value(id)} for id in ids]
+        more = {"changes": some[1:]} if some[1:] else {}
+        return {**some[0], **more, "can_undo": bool(self.steps)}
 
-    def label(self, id: str, label: str = "", skipped: bool = False) -> dict:
+    def label(self, id: str, label: str = "", skipped: bool = False, why: str = "") -> dict:
+        return self.label_many([id], label, skipped, why)
+
+    def label_many(self, ids: list[str], label: str = "", skipped: bool = False, why: str = "") -> dict:
+        """One answer for several images, undone together."""
         with self.lock:
-            if id not in set(self.task.files.values()):
-                raise UserError(f"There is no image {id!r} in this folder.")
+            known = set(self.task.files.values())
+            if not ids or not isinstance(ids, list):
+                raise UserError("No image is meant.")
+            if strange := [id for id in ids if id not in known]:
+                raise UserError(f"There is no image {strange[0]!r} in this folder.")
             label = clean(label)
             if label and label not in self.classes:
                 raise UserError(f"There is no class {label!r}. Use one of {', '.join(self.classes)}, or add it first.")
-            step = {
-                "id": id,
-                "before": self.value(id),
-                "after": {"label": label, "skipped": bool(skipped) and not label},
-            }
-            edited = self.edited()
-            self.save(id, step["after"], step)
-            self.steps.append(step)
-            return self.change(id, edited)
+            if why not in REASONS:
+                raise UserError(f"An image is passed over as one of {', '.join(filter(None, REASONS))}, not {why!r}.")
+            skip = bool(skipped) and not label
+            after = {"label": label, "skipped": skip, **({"why": why} if skip and why else {})}
+            if self.edited():
+                self.labels = self.read()
+            return self.take([{"id": id, "before": self.value(id), "after": after} for id in dict.fromkeys(ids)])
 
     def undo(self) -> dict:
         with self.lock:
             if not self.steps:
                 raise UserError("There is nothing to undo.")
             step, edited = self.steps[-1], self.edited()
-            self.save(step["id"], step["before"], {"undo": True, "id": step["id"]})
+            self.save(step, "before", {"undo": True, "id": step["changes"][0]["id"] if step["changes"] else ""})
             self.steps.pop()
-            return self.change(step["id"], edited)
+            return self.change([c["id"] for c in step["changes"]], edited or bool(step["classes"]))
+
+    def rename(self, old: str, new: str = "") -> dict:
+        """Another name for a class and its labels; one that exists already takes them in; none leaves them open."""
+        with self.lock:
+            if old not in self.classes:
+                raise UserError(f"There is no class {old!r}.")
+            if self.edited():
+                self.labels = self.read()
+            new = clean(new)
+            same = next((c for c in self.classes if c != old and c.casefold() == new.casefold()), None)
+            new = same or new
+            if not new.isprintable():
+                raise UserError("The name of a class is text on one line. Give one without control characters.")
+            keep = same is None and bool(new)
+            classes = [new if c == old else c for c in self.classes if keep or c != old]
+            after = {"label": new, "skipped": False}
+            ids = [id for id, label in self.labels.labels.items() if label == old]
+            return self.take([{"id": id, "before": self.value(id), "after": after} for id in ids], classes)
 
     def new_class(self, name: str) -> dict:
         with self.lock:
@@ -165,7 +226,8 @@ class Session:
 
     # ---- what the server asks for ------------------------------------------------------------------------------------
     def actions(self) -> Mapping[str, Callable[..., dict]]:
-        return {"/label": self.label, "/undo": self.undo, "/class": self.new_class}
+        named = {"/class": self.new_class, "/rename": self.rename}
+        return {"/label": self.label, "/labels": self.label_many, "/undo": self.undo, **named}
 
     def uploads(self) -> Mapping[str, Callable[[dict[str, str], bytes], dict]]:
         return {}

@@ -98,6 +98,52 @@ def test_undo_goes_back_step_by_step_and_over_a_restart(folder):
         assert "nothing to undo" in json.load(error.value)["error"]
 
 
+def test_many_images_are_answered_and_undone_at_once(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        ask(server, "label", {"id": ids[0], "label": "red"})
+        said = ask(server, "labels", {"ids": ids[:3], "label": "green"})
+        assert [c["id"] for c in said["changes"]] == ids[1:3] and stored(folder) == dict.fromkeys(ids[:3], "green")
+        with pytest.raises(urllib.error.HTTPError):
+            ask(server, "labels", {"ids": [ids[3], "other"], "label": "red"})
+        assert len(stored(folder)) == 3  # all or none
+    with serving(folder) as server:
+        ask(server, "undo", {})
+        assert stored(folder) == {ids[0]: "red"}
+
+
+def test_a_mistyped_class_is_renamed_merged_or_deleted_and_that_is_undone(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        ask(server, "class", {"name": "grene"})
+        for id, label in zip(ids, ("red", "green", "grene"), strict=False):
+            ask(server, "label", {"id": id, "label": label})
+        assert ask(server, "rename", {"old": "grene", "new": "Green"})["classes"] == ["red", "green"]  # merged
+        assert stored(folder)[ids[2]] == "green" and (folder / "classes.txt").read_text() == "red\ngreen\n"
+        assert ask(server, "rename", {"old": "red", "new": "rosso"})["classes"] == ["rosso", "green"]
+        assert stored(folder)[ids[0]] == "rosso"
+        assert ask(server, "rename", {"old": "green", "new": ""})["classes"] == ["rosso"]
+        assert stored(folder) == {ids[0]: "rosso"}
+        with pytest.raises(urllib.error.HTTPError):
+            ask(server, "rename", {"old": "none", "new": "x"})
+    with serving(folder) as server:  # over a restart
+        for _ in range(3):
+            state = ask(server, "undo", {})
+        assert state["classes"] == ["red", "green", "grene"]
+        assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "grene"}
+
+
+def test_why_an_image_was_passed_over_is_kept(folder):
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        for id, why in zip(ids, ("unsure", "none of these", ""), strict=False):
+            ask(server, "label", {"id": id, "skipped": True, "why": why})
+        with pytest.raises(urllib.error.HTTPError):
+            ask(server, "label", {"id": ids[3], "skipped": True, "why": "=1"})
+    found = read_labels(folder / "labels.csv", Task.load(folder))
+    assert found.skipped == set(ids[:3]) and found.why == {ids[0]: "unsure", ids[1]: "none of these"}
+
+
 def test_edits_by_hand_meanwhile_are_kept(folder):
     with serving(folder) as server:
         ids = [image["id"] for image in ask(server, "state")["images"]]
@@ -283,6 +329,40 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
         page.close()
         process.kill()
         process.wait()
+
+
+def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
+    from playwright.sync_api import expect
+
+    ids = list(Task.load(folder).files.values())
+    p = (0.6, 0.9, 0.7, 0.8)
+    said = {id: (("green", q), "") for id, q in zip(ids, p, strict=False)} | {ids[4]: (("red", 0.55), "")}
+    write_suggestions(folder, said)
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept("blue"))
+    with serving(folder) as server:
+        page.goto(server.url, wait_until="networkidle")
+        page.keyboard.press("ArrowUp")
+        expect(page.locator("#id")).to_contain_text("4 that look like green")
+        assert page.eval_on_selector_all("#grid img", "all => all.map(i => i.alt)") == [ids[k] for k in (1, 3, 2, 0)]
+        page.click("#grid button >> nth=3")
+        page.keyboard.press("Enter")
+        expect(page.locator("#id")).to_contain_text("1 that look like red")
+        assert stored(folder) == {id: "green" for id in ids[1:4]}
+        page.keyboard.press("1")
+        expect(page.locator("#count")).to_contain_text("4 labeled")
+        expect(page.locator("#grid")).to_be_hidden()  # the odd one is looked at by itself
+        expect(page.locator("#id")).to_have_text(ids[0])
+        page.keyboard.press(",")
+        expect(page.locator("#count")).to_contain_text("next: hf-lowlabel split --from")
+        page.click("#classes span >> nth=0")  # rename
+        expect(page.locator("#classes button >> nth=0")).to_contain_text("blue")
+        assert stored(folder)[ids[4]] == "blue" and not problems
+    page.close()
 
 
 def test_killed_at_any_moment_the_file_is_whole(folder):
