@@ -53,7 +53,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
     "selection/mask_page.py": "read_text",  # classes
     "selection/mask_places.py": "open_image open_image open_image",
-    "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes read_bytes",
+    "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
