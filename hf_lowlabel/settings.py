@@ -141,6 +141,11 @@ def _frozen(values: dict, method: type[Method], name: str) -> None:
             f"{name} leaves no network that push_to_hub could push. Leave it out, and give the run's "
             "priors.safetensors to a run of probe or self-training (--prior)."
         )
+    if getattr(method, "of_pixels", False) and values["architecture"] != method.defaults["architecture"]:
+        raise UserError(
+            f"{name} fits one linear layer to the encoder's maps, so --architecture {values['architecture']} means "
+            "nothing to it. Leave it out, or take another --method."
+        )
     given = _changed(values, "trains")
     if given:
         raise UserError(

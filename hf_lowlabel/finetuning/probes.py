@@ -8,6 +8,7 @@ strong pretrained features they are hard to beat. The classes are what `hf-lowla
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -111,6 +112,7 @@ class FrozenMethod(Method):
     """A method that reads the features of a network as it is: `fit_predict` is all it does."""
 
     verb, frozen = "finetune", True
+    of_pixels: ClassVar[bool] = False  # fits a layer to feature maps and masks, and not to features of images
     needs = "features of all images, no training"
 
     def fit_predict(

@@ -124,6 +124,21 @@ class Linear(nn.Module):
         fitted = [m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear") for m in maps]
         return self.norm(torch.cat(fitted, dim=1))
 
+    @torch.no_grad()
+    def scale_maps(self, x: Tensor | None) -> None:
+        """The norm takes its statistics from features [M, D], and divides each map as a whole: (f - mean) / s with
+        s^2 = mean |f - mean|^2, so that no depth is louder than another. None: a norm that changes nothing."""
+        norm = self.norm
+        if x is None:
+            norm.reset_parameters()
+            norm.running_var.fill_(1 - norm.eps)
+            return
+        norm.running_mean.copy_(x.mean(0))
+        norm.running_var.copy_(x.var(0, unbiased=False))
+        widths = self.encoder.out_channels
+        totals = torch.cat([part.sum().clamp_min(1e-12).repeat(len(part)) for part in norm.running_var.split(widths)])
+        norm.weight.copy_(((norm.running_var + norm.eps) / totals).sqrt())
+
 
 OWN = {"deeplabv2": DeepLabV2, "linear": Linear}  # architectures that smp has not
 

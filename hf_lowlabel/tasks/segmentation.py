@@ -27,6 +27,7 @@ from ..evaluation import overlays, plots
 from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.segmentation import evaluate_segmentation, segment, unsure
 from ..files import whole
+from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import copy_code, export_standalone
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
@@ -40,6 +41,7 @@ from .demos import SHAPES
 from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path, label_rules
+from .pixels import fit_probe
 from .segmenters import load_segmenter, segmenter_for
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
@@ -69,6 +71,7 @@ class Segmentation(Task):
         "architecture architecture_args freeze_encoder image_height scale window".split()
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
+    own_methods = {"probe": "finetuning.pixel_probe:PixelProbe"}
     fallbacks = {
         "pretrain": PRETRAINING,
         "finetune": dict(
@@ -232,6 +235,10 @@ class Segmentation(Task):
         for packed in labeled.cache.stream(labeled.members.split(1)):
             counts[np.unique(packed[0, 3].cpu().numpy())] += 1
         return dict(zip(names, counts[: len(names)].tolist(), strict=True))
+
+    def fit_pixels(self, method: PixelProbe, model: nn.Module, labeled: Examples, names: list[str]) -> None:
+        """Give the model the layer that a method fits to its feature maps and the masks."""
+        fit_probe(method, model, labeled, len(names), **seen(model))
 
     # ---- scores and use ---------------------------------------------------------------------------------------------
     def evaluate(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
         )
     methods.check_arguments(name, config.method_args, methods.hyperparameters(config.method))
     method = config.method(**config.method_args)
+    if config.method.of_pixels:
+        return fit_pixels(ready, method, callbacks)
     caches = {"training": ready.training, **{part: images.cache for part, images in ready.held.items()}}
     begin = time.perf_counter()
     features = {part: task.features(model, cache) for part, cache in caches.items()}
@@ -76,6 +79,22 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
     done.state.record = ready.recorder.save(done, metrics, final=True, model=hasattr(method, "head"))
     close(done, ready.accelerator)
     return Run(config, ready.folder, model, metrics, done, ready.recorder)
+
+
+def fit_pixels(ready: Prepared, method, callbacks: Sequence[Callback]) -> Run:
+    """A layer on feature maps: a segmenter, evaluated and saved as a trained one."""
+    task: Any = ready.task
+    model, names, key, begin = ready.network.model, ready.names, task.score.key, time.perf_counter()
+    task.fit_pixels(method, model, ready.labeled, names)
+    done, metrics, window = Fit(ready, time.perf_counter() - begin, callbacks), {}, ready.config.views.window
+    if "validation" in ready.held:
+        metrics[f"validation_{key}"] = task.evaluate(model, ready.held["validation"], names, window=window)[key]
+    if "test" in ready.held:
+        metrics |= task.evaluate(model, ready.held["test"], names, window=window, folder=ready.folder)
+    metrics |= ready.recorder.left_out
+    done.state.record = ready.recorder.save(done, metrics, final=True)
+    close(done, ready.accelerator)
+    return Run(ready.config, ready.folder, model, metrics, done, ready.recorder)
 
 
 def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:

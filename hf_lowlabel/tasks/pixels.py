@@ -1,0 +1,105 @@
+"""Features of some pixels of labeled images, as the last layer of a segmenter sees them scaled to the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..evaluation.segmentation import Normalise
+from ..finetuning.pixel_probe import PixelProbe
+from .parts import Examples
+
+IGNORED = 255  # pixels of a mask that take no part
+
+
+@torch.inference_mode()
+def fit_probe(method: PixelProbe, model: nn.Module, labeled: Examples, num_classes: int, **seen: Any) -> None:
+    """Give a segmenter of architecture `linear` the layer that fits the masks.
+
+    Its norm takes the statistics of the sampled pixels, and scales each map of the encoder as a whole.
+
+    Args:
+        method: how it is fitted.
+        model: the segmenter; its head and norm are changed.
+        labeled: images with masks.
+        num_classes: K.
+        seen: mean and std of the normalisation.
+
+    Raises:
+        UserError: the architecture is another, or the masks show one class.
+    """
+    net: Any = model.network
+    if not hasattr(net, "scale_maps"):
+        raise UserError(
+            f"probe fits one linear layer, and the segmenter is of architecture {model.config.architecture!r}. Give "
+            "--model without --init-from, or take --method supervised."
+        )
+    model.eval()
+    net.scale_maps(None)
+    x, labels, weights, masks = sampled(model, labeled, method.pixels, **seen)
+    net.scale_maps(x)
+    device = next(net.parameters()).device
+    x = net.norm(x.to(device)[:, :, None, None])[:, :, 0, 0].cpu()
+    weight, bias = method.head(x.numpy(), labels, weights, masks, num_classes=num_classes)
+    conv = net.segmentation_head[0]
+    conv.weight.copy_(torch.from_numpy(weight)[:, :, None, None])
+    conv.bias.copy_(torch.from_numpy(bias))
+
+
+def sampled(
+    model: nn.Module, labeled: Examples, most: int, **seen: Any
+) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels of every mask: half of them evenly over its classes, so that small ones are seen; weights undo that.
+
+    Args:
+        model: the segmenter.
+        labeled: images with masks.
+        most: pixels of all masks together, about.
+        seen: mean and std of the normalisation.
+
+    Returns:
+        Features float32 [M, D], classes int64 [M], weights float64 [M] and which mask int64 [M].
+    """
+    normalise, random = Normalise(**seen), np.random.default_rng(0)
+    cache, each = labeled.cache, max(most // max(len(labeled.members), 1), 1)
+    x, y, w, of = [], [], [], []
+    device = next(model.parameters()).device
+    rows = labeled.members.tolist()
+    for row, packed in zip(rows, cache.stream(labeled.members.split(1)), strict=True):
+        height, width = cache.sizes[row].tolist()
+        image, mask = packed[:, :3, :height, :width].to(device), packed[0, 3, :height, :width].cpu().numpy().ravel()
+        at, weights = chosen_pixels(mask, each, random)
+        if not len(at):
+            continue
+        maps = model.features(normalise(image)).float()  # [1, D, h, w] of the padded image
+        full = [side + -side % model.divisor for side in (height, width)]
+        place = torch.from_numpy(np.stack([at % width, at // width], 1)).to(device)  # x, y
+        place = (2 * place.float() + 1) / torch.tensor(full[::-1], device=device) - 1
+        found = F.grid_sample(maps, place[None, None], padding_mode="border", align_corners=False)
+        x.append(found[0, :, 0].T.cpu())
+        y.append(mask[at].astype(np.int64))
+        w.append(weights)
+        of.append(np.full(len(at), row))
+    if not x:
+        raise UserError("No pixel of the masks has a class: all are left out (255 and --mask-ignore). Look at them.")
+    weights = np.concatenate(w)
+    return torch.cat(x), np.concatenate(y), weights / weights.mean(), np.concatenate(of)
+
+
+def chosen_pixels(mask: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions int64 [m] in a flat mask, and weights float64 [m] that sum to the share of each class times `count`."""
+    known = [(k, np.flatnonzero(mask == k)) for k in np.unique(mask) if k != IGNORED]
+    total, at, weights = sum(len(rows) for _, rows in known), [], []
+    for _, rows in known:
+        share = len(rows) / total
+        n = min(len(rows), max(round(count * (share + 1 / len(known)) / 2), 1))
+        at.append(random.choice(rows, n, replace=False))
+        weights.append(np.full(n, share * count / n))
+    if not known:
+        return np.zeros(0, np.int64), np.zeros(0)
+    return np.concatenate(at), np.concatenate(weights)

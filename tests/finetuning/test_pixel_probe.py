@@ -1,0 +1,143 @@
+"""The linear classifier of pixels: what it minimises, where its features are, and a run that leaves a model."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSemanticSegmentation
+
+from hf_lowlabel import evaluate, finetune
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning.pixel_probe import PixelProbe, Softmax
+from hf_lowlabel.models import create_backbone
+from hf_lowlabel.models.segmentation import create_segmenter
+from hf_lowlabel.models.segmenter import LowLabelForSemanticSegmentation
+from hf_lowlabel.tasks.parts import Examples
+from hf_lowlabel.tasks.pixels import chosen_pixels, fit_probe, sampled
+
+SEEN = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def test_the_layer_minimises_the_weighted_cross_entropy():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 6)).astype(np.float32) * [3, 1, 1, 1, 0.1, 0.01]
+    y = (x[:, :3] + rng.normal(size=(200, 3))).argmax(1)
+    w = rng.uniform(0.5, 1.5, 200)
+    fit = Softmax(x.astype(np.float32), y, w / w.mean(), 500)
+    V, c = fit(np.arange(200), 0.05)
+    weight, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (fit.on_features(V), c))
+    logits = torch.from_numpy(x) @ weight.T + bias
+    losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y), reduction="none")
+    loss = (losses * torch.from_numpy(w / w.sum())).sum() + 0.05 / 2 * weight.square().sum()
+    loss.backward()
+    assert float(weight.grad.abs().max()) < 3e-3 and float(bias.grad.abs().max()) < 3e-3
+    zero = torch.nn.functional.cross_entropy(torch.zeros(200, 3), torch.from_numpy(y))
+    assert float(loss) < 0.7 * float(zero)
+
+
+def test_small_classes_are_seen_and_weights_undo_it():
+    mask = np.zeros(10_000, np.uint8)
+    mask[:30], mask[30:1000] = 1, 255
+    at, weights = chosen_pixels(mask, 400, np.random.default_rng(0))
+    few = mask[at] == 1
+    assert few.sum() == 30 and not (mask[at] == 255).any()  # of 101 that half of all pixels would be
+    np.testing.assert_allclose(weights[few].sum() / weights.sum(), 30 / 9030, rtol=1e-6)
+    assert [len(v) for v in chosen_pixels(np.full(9, 255, np.uint8), 4, np.random.default_rng(0))] == [0, 0]
+
+
+class Masks:
+    """A cache of noise of two sizes in one frame, none a multiple of a stride, with a bright square that is class 1."""
+
+    def __init__(self, count: int = 6, classes: int = 2):
+        rng = np.random.default_rng(0)
+        self.sizes = torch.tensor([[50, 61] if i % 2 else [61, 47] for i in range(count)])
+        self.packed = torch.from_numpy(rng.integers(0, 120, (count, 4, 61, 61), dtype=np.uint8))
+        self.packed[:, 3] = 0
+        for i in range(count):
+            y, x = rng.integers(0, 25, 2)
+            self.packed[i, :3, y : y + 20, x : x + 20] = 240
+            self.packed[i, 3, y : y + 20, x : x + 20] = classes - 1
+
+    def stream(self, batches):
+        return (self.packed[rows] for rows in batches)
+
+    def examples(self):
+        return Examples(self, torch.arange(len(self.packed)), None)
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_vit"])
+@torch.no_grad()
+def test_what_was_fitted_is_what_the_model_says(encoder):
+    """Features at the pixels times the layer are the model's logits there, on images of any size, at any depth."""
+    torch.manual_seed(0)
+    model = create_segmenter(encoder, 2, architecture="linear", pretrained=False).eval()
+    cache = Masks()
+    fit_probe(PixelProbe(l2=0.01, pixels=3000), model, cache.examples(), 2, **SEEN)
+    widths = model.network.encoder.out_channels
+    x, y, w, of = sampled(model, cache.examples(), 3000, **SEEN)
+    loud = [float(part.sum()) for part in x.var(0, unbiased=False).split(widths)]
+    np.testing.assert_allclose(loud, 1.0, rtol=1e-3)  # each depth as a whole
+    conv = model.network.segmentation_head[0]
+    said = x @ conv.weight[:, :, 0, 0].T + conv.bias
+    right = 0.0
+    for i, (h, width) in enumerate(cache.sizes.tolist()):
+        image = (cache.packed[i : i + 1, :3, :h, :width].float() / 255 - 0.5) / 0.25
+        logits = model(image).logits[0].flatten(1).T
+        at, _ = chosen_pixels(cache.packed[i, 3, :h, :width].numpy().ravel(), 1, np.random.default_rng(0))
+        mine = said[torch.from_numpy(of == i)]
+        gaps = (torch.cdist(mine.double(), logits.double()).min(1).values).max()
+        assert float(gaps) < 1e-3, i
+        right += float((logits.argmax(1) == cache.packed[i, 3, :h, :width].flatten()).float().mean()) / len(cache.sizes)
+    if encoder == "test_resnet":
+        assert right > 0.9
+
+
+def test_masks_of_one_class_are_refused():
+    model = create_segmenter("test_resnet", 2, architecture="linear", pretrained=False)
+    with pytest.raises(UserError, match="All labeled pixels are of one class"):
+        fit_probe(PixelProbe(), model, Masks(classes=1).examples(), 2, **SEEN)
+    with pytest.raises(UserError, match="the segmenter is of architecture 'unet'"):
+        unet = create_segmenter("test_resnet", 2, architecture="unet", pretrained=False)
+        fit_probe(PixelProbe(), unet, Masks().examples(), 2, **SEEN)
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (dict(architecture="unet"), "--architecture unet means nothing to it"),
+        (dict(lora_rank=4), "lora_rank is a setting of"),
+        (dict(freeze_encoder=True), "freeze_encoder means nothing to probe"),
+        (dict(method_args=dict(pixels=1)), "a probe needs two at least"),
+        (dict(method="knn"), "knn is a method for classification"),
+    ],
+)
+def test_what_means_nothing_is_refused(given, says, tmp_path):
+    with pytest.raises(UserError, match=says):
+        finetune(
+            **{"task": "segmentation", "dataset": "shapes", "num_labels": 4, "method": "probe", "model": "test_resnet"}
+            | {"output_dir": str(tmp_path / "run"), "from_scratch": True}
+            | given
+        )
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@torch.no_grad()
+def test_a_run_leaves_a_segmenter_that_anyone_loads(tmp_path):
+    torch.manual_seed(0)
+    create_backbone("test_resnet", pretrained=False).save_pretrained(tmp_path / "encoder")
+    run = finetune(
+        task="segmentation",
+        dataset="shapes",
+        num_labels=6,
+        model=str(tmp_path / "encoder"),
+        method="probe",
+        method_args=dict(pixels=3000),
+        image_size=64,
+        device="cpu",
+        output_dir=str(tmp_path / "run"),
+    )
+    assert evaluate(str(tmp_path / "run"), "shapes")["miou"] == pytest.approx(run.metrics["miou"])
+    x = torch.rand(1, 3, 64, 64)
+    ours = LowLabelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
+    theirs = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run", trust_remote_code=True).eval()
+    assert torch.equal(ours(x).logits, theirs(x).logits) and torch.equal(ours(x).logits, run.model(x).logits)
+    assert "6 images with masks" in (tmp_path / "run" / "README.md").read_text()
