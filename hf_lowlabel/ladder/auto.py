@@ -170,16 +170,14 @@ def auto(
         )
     drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
     name = output_dir or default_folder(dataset)
-    method = "probe" if kind.climbs else kind.attempts[0].settings["method"]
+    first = dict(method="probe") if kind.climbs else kind.attempts[0].settings
     if (class_names or prompts) and text_model is None:
         raise UserError(
             "Class names need a model that knows words. Give --text-model, such as google/siglip2-base-patch16-224."
         )
     try:
         with manifest_of(kind, given, labels, split, drawn) as path:
-            config = settled(
-                "finetune", {**given, "method": method, "split": path, "output_dir": name, "callbacks": ()}
-            )
+            config = settled("finetune", {**given, **first, "split": path, "output_dir": name, "callbacks": ()})
             with claimed(name) as folder:
                 keep = Path(features) if features is not None else folder / "features"
                 ready = prepare(kind, config, folder)

@@ -126,9 +126,13 @@ class Trials:
     def fit(self, ready: Prepared, callbacks: Sequence[Callback] = ()) -> torch.nn.Module:
         if not ready.config.method.frozen:
             return merged(fitted(ready, callbacks, trial=True).inner.evaluated).eval()
-        assert self.features is not None and ready.config.method is not None
-        x, method, model = self.features(), ready.config.method(**ready.config.method_args), ready.network.model
+        method, model = ready.config.method(**ready.config.method_args), ready.network.model
         task: Any = ready.task
+        if method.of_pixels:
+            task.fit_pixels(method, model, ready.labeled, self.names)
+            return model.eval()
+        assert self.features is not None
+        x = self.features()
         head = method.head(x, task.known_labels(ready.labeled, len(x)), num_classes=len(self.names))
         model.set_classifier(*(torch.from_numpy(v).to(model.device) for v in head))
         return model.eval()

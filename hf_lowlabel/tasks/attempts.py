@@ -29,6 +29,7 @@ _MASKS: dict[str, Any] = dict(
     batch_size=8, optimizer="adam", learning_rate=1e-3, head_lr=3.0, lr_scheduler_type="cosine"
 )
 SEGMENTATION = (
+    Attempt("linear probe", dict(method="probe", architecture="linear"), unlabeled=False),
     Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False),
     Attempt("UniMatch", dict(method="unimatch", **_MASKS)),
 )

@@ -41,12 +41,13 @@ def network(tmp_path_factory):
 
 
 def shorten(patch) -> None:
-    """Trials of a few steps, on two folds; of masks two attempts with small batches."""
+    """Trials of a few steps, on two folds; of masks the probe and two attempts with small batches."""
     patch.setattr(trained, "FEWEST", STEPS)
     patch.setattr(trained, "MOST", STEPS)
     patch.setattr(trained.Trials, "choices", (2,))
-    few = [replace(a, settings={**a.settings, "batch_size": 2}) for a in Segmentation.attempts[:2]]
-    patch.setattr(Segmentation, "attempts", tuple(few))
+    probe, *others = Segmentation.attempts
+    few = [replace(a, settings={**a.settings, "batch_size": 2}) for a in others[:2]]
+    patch.setattr(Segmentation, "attempts", (probe, *few))
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def masks(tmp_path_factory, network, discs):
 
 def test_masks_leave_an_ordinary_run(masks, discs):
     folder, best = masks
-    assert {one.name for one in best.ladder} == {"supervised", "UniMatch"}
+    assert {one.name for one in best.ladder} == {"linear probe", "supervised", "UniMatch"}
     assert all(len(one.tallies) == 6 for one in best.ladder)  # each mask was left out once
     record = json.loads((folder / "run.json").read_text())
     assert sum(row["kept"] for row in record["ladder"]) == 1 and record["advice"]
@@ -186,7 +187,7 @@ def test_classes_in_a_text_file(network, discs, tmp_path, short):
 
 
 def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, short):
-    """SIGKILL in the second attempt: the same command again does not train the first one again, and ends the same."""
+    """SIGKILL in the last attempt: the same command again does not train the others again, and ends the same."""
     code = f"""
 import os
 import pytest
@@ -195,7 +196,7 @@ from tests.ladder.test_trained import shorten
 shorten(pytest.MonkeyPatch())
 left_out, done = trained.Trials.left_out, []
 def dying(self, *a):
-    if len(done) == 3: os._exit(9)
+    if len(done) == 5: os._exit(9)
     done.append(left_out(self, *a)); return done[-1]
 trained.Trials.left_out = dying
 auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}, **{MASKS!r})
@@ -204,7 +205,7 @@ auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}
     assert died.returncode == 9, died.stderr
     kept = sorted((tmp_path / "run" / "trials").glob("*/tallies.safetensors"))
     times = [path.stat().st_mtime_ns for path in kept]
-    assert len(kept) == 3
+    assert len(kept) == 5
     with pytest.raises(UserError, match="other settings, labels or images"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
     best = auto(discs, network, output_dir=tmp_path / "run", **MASKS)
@@ -224,7 +225,7 @@ def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, mon
 
     monkeypatch.setattr(trained.Trials, "fit", diverging)
     best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
-    assert {one.name for one in best.ladder} == {"supervised"} and best.to_label is None
+    assert {one.name for one in best.ladder} == {"linear probe", "supervised"} and best.to_label is None
 
 
 @pytest.mark.parametrize(
