@@ -187,6 +187,14 @@ class TrainingArguments:
         min=0,
         trains=True,
     )
+    layer_decay: float | None = setting(
+        None,
+        "learning rate of a layer as a multiple of the next one's, from the head down (Clark et al. 2020); None: 1",
+        above=0,
+        max=1,
+        trains=True,
+        verb="finetune",
+    )
     max_grad_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped", above=0, trains=True)
     precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"), trains=True)
     unlabeled_ratio: int | None = setting(
@@ -287,6 +295,7 @@ class Config:
     model: ModelArguments = field(default_factory=ModelArguments)
     views: ViewArguments = field(default_factory=ViewArguments)
     training: TrainingArguments = field(default_factory=TrainingArguments)
+    filled: frozenset[str] = field(default=frozenset(), compare=False)  # settings that the user did not choose
 
     @classmethod
     def from_flat(cls, verb: str, values: dict[str, Any], where: str = "call") -> Config:

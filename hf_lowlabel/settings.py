@@ -50,6 +50,7 @@ def resolve(config: Config) -> Config:
     if verb == "finetune" and config.preset is None and not config.model.from_scratch and "batch_size" in values:
         scaled_rate(filled, said["batch_size"], values["batch_size"])
     out = config.replace(method=method, method_args=arguments, **filled)
+    out.filled = frozenset(filled)
     validate(out, task)
     return out
 
@@ -58,6 +59,8 @@ def of_method(task: Task, method: type[Method], preset: str | None) -> dict[str,
     """The settings of a method's paper, and of a preset. Those of finetuning are for the first of its tasks."""
     of_paper = method.verb == "pretrain" or task.name == method.tasks[0]
     defaults, presets = (method.defaults, method.presets) if of_paper else ({}, {})
+    if method.verb == "finetune" and not method.frozen:
+        presets = {**task.presets, **presets}
     if preset is not None and preset not in presets:
         raise unknown(f"preset of {name_of(method)}", preset, presets)
     return {**defaults, **presets.get(preset, {})}
@@ -178,6 +181,11 @@ def _adapters(values: dict, method: type[Method], name: str) -> None:
         raise UserError("lora_rank and adapter_width cannot be given together. Leave one of them out.")
     if values.get("lora_alpha") and not values["lora_rank"]:
         raise UserError("lora_alpha needs lora_rank. Give --lora-rank too, or leave --lora-alpha out.")
+    if values.get("layer_decay") and (small or values.get("freeze_encoder")):
+        raise UserError(
+            f"layer_decay cannot be given with {(small or ['freeze_encoder'])[0]}, which leaves the layers of the "
+            "encoder as they are. Leave one of them out."
+        )
     if small and values["freeze"]:
         raise UserError(f"freeze cannot be given with {small[0]}, which leaves every stage as it is. Leave it out.")
     if small and values["from_scratch"]:

@@ -64,7 +64,7 @@ OWN = {
 --num-labels --class-balanced --no-class-balanced --validation --test-fraction --test-dataset-split --architecture
 --architecture-args --drop-rate --freeze --lora-rank --lora-alpha --adapter-width --image-height --scale --window
 --head-init --freeze-norm --no-freeze-norm --freeze-encoder --no-freeze-encoder
---unlabeled-ratio --early-stopping --metric-for-best-model --prior --prior-until --compare-supervised
+--layer-decay --unlabeled-ratio --early-stopping --metric-for-best-model --prior --prior-until --compare-supervised
 """.split(),
 }
 

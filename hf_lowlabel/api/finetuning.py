@@ -92,6 +92,7 @@ def finetune(
     lr_scheduler_type: str | None = None,
     warmup_ratio: float | None = None,
     head_lr: float | None = None,
+    layer_decay: float | None = None,
     max_grad_norm: float | None = None,
     precision: str = "fp32",
     unlabeled_ratio: int | None = None,
@@ -201,6 +202,8 @@ def finetune(
             adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
         head_lr: Learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1.
+        layer_decay: Learning rate of a layer as a multiple of the next one's, from the head down (Clark et
+            al. 2020); None: 1.
         max_grad_norm: Largest norm of the gradient; None: not clipped.
         precision: Arithmetic of the forward pass; fp32, bf16.
         unlabeled_ratio: Unlabeled images per labeled one in a batch (mu).

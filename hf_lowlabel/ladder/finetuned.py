@@ -14,6 +14,7 @@ import numpy as np
 from ..finetuning.linear import left_out_in_turn
 from ..hub.callback import CardCallback
 from ..models.adaptformer import takes_branches
+from ..tasks.foundation import BRANCHES
 from ..tasks.parts import Attempt
 from ..text import percent
 from ..training.preparing import Prepared, Run
@@ -25,7 +26,6 @@ from .trained import TRIALS, Trials
 
 log = logging.getLogger("hf_lowlabel")
 PRIORS = "priors.safetensors"
-BRANCH = dict(adapter_width=32, optimizer="adamw", learning_rate=1e-3, weight_decay=0.0)  # of a transformer
 FOLDS = 2
 
 
@@ -114,7 +114,7 @@ def finetune_from(
     """
     if best.accuracy is None:
         return []
-    branch = BRANCH if takes_branches(ready.network.model) else {}
+    branch = BRANCHES if takes_branches(ready.network.model) else {}
     attempts = [replace(attempt, settings={**attempt.settings, **branch}) for attempt in ready.task.attempts]
     begin, folder = time.perf_counter(), ready.folder / TRIALS
     configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)

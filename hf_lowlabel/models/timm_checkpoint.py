@@ -168,6 +168,23 @@ def freeze_stages(model: nn.Module, count: int) -> None:
             net.get_parameter(name).requires_grad_(False)
 
 
+def layer_rates(net: nn.Module, decay: float) -> dict[str, float]:
+    """Name of a parameter -> decay^(n - i) for layer i of n, the stem first and the head, with a rate of 1, last.
+
+    Raises:
+        UserError: timm does not say in which order the layers of this network stand.
+    """
+    try:
+        groups = timm.models.group_parameters(net, net.group_matcher(coarse=False), reverse=True)
+    except (AttributeError, NotImplementedError):
+        raise UserError(
+            f"The layers of this {type(net).__name__} have no order that timm knows (group_matcher). Leave out "
+            "--layer-decay, or take another encoder, such as a vision transformer."
+        ) from None
+    last = max(groups.values())
+    return {name: decay ** (last - group) for name, group in groups.items()}
+
+
 def pooled_size(net: nn.Module) -> int:
     """D of the pooled features: the input of the classifier, after any layers between pooling and classes."""
     return int(getattr(net, "head_hidden_size", None) or net.num_features)

@@ -56,6 +56,7 @@ class Task(Speaker):
     default_methods: ClassVar[dict[str, str]]
     fallbacks: ClassVar[dict[str, dict[str, Any]]]
     own_methods: ClassVar[dict[str, str]] = {}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # settings of `finetune` by name, for all methods that train
     demo: ClassVar[Demo | None] = None
     labeling: ClassVar[str] = "class"  # how a person answers: with a "class", with "classes", with a "mask"
     packages: ClassVar[tuple[str, ...]] = tuple(

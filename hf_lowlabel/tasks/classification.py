@@ -34,6 +34,7 @@ from .attempts import CLASSIFICATION
 from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .demos import DIGITS
+from .foundation import LABELS
 from .left_out import of_classes
 from .networks import Network, timm_network
 from .parts import PRETRAINING, Attempt, Examples, Section, label_rules
@@ -46,8 +47,7 @@ MOST_PROBED = 10_000  # labels; above it the probe would take longer than it is 
 class Classification(Task):
     """The class of an image, out of classes that exclude each other."""
 
-    name = "classification"
-    product = "classifier"
+    name, product = "classification", "classifier"
     pipeline_tag = "image-classification"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "Accuracy", hub="accuracy"),
@@ -74,7 +74,7 @@ class Classification(Task):
             unlabeled_ratio=7,
         ),
     }
-    demo = DIGITS
+    presets, demo = LABELS, DIGITS
     has_neighbours = labels_score = climbs = score_is_share = True
     attempts: ClassVar[tuple[Attempt, ...]] = CLASSIFICATION
     model_class = LowLabelForImageClassification

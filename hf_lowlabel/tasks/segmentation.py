@@ -38,6 +38,7 @@ from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
+from .foundation import MASKS, whole_patches
 from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
 from .parts import PRETRAINING, Examples, Section, as_path, label_rules
@@ -89,7 +90,7 @@ class Segmentation(Task):
         ),
     }
 
-    attempts = SEGMENTATION
+    attempts, presets = SEGMENTATION, MASKS
     demo = SHAPES
     packages = (*Task.packages, "segmentation-models-pytorch")
 
@@ -153,8 +154,8 @@ class Segmentation(Task):
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
         """A fresh head on the encoder `model`, or all of an earlier segmenter (--init-from FOLDER)."""
         side = config.views.image_size or min(LARGEST_VIEW, typical_side(dataset))
-        config.views.image_size = side
         model = segmenter_for(config.model, names)
+        side = config.views.image_size = whole_patches(model, side)
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)
 

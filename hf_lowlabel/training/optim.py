@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..arguments import TrainingArguments
+from ..models.timm_checkpoint import layer_rates
 from ..objective import Objective
 from .lars import Lars
 
@@ -64,8 +67,19 @@ def takes_no_decay(p: nn.Parameter) -> bool:
     return p.ndim <= 1
 
 
+def slow_down(model: nn.Module, decay: float) -> None:
+    """Mark the parameters of a classifier's network or a segmenter's encoder with their share of the learning rate."""
+    net: Any = getattr(model, "timm_model", None)
+    if net is None:
+        encoder: Any = model.get_submodule("network.encoder")
+        net = getattr(encoder, "model", encoder)
+    rates = layer_rates(net, decay)
+    for name, parameter in net.named_parameters():
+        parameter.rate = rates.get(name, 1.0)
+
+
 def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer with a group for every role (body, head, fixed) with and without weight decay.
+    """The optimizer with a group for every role (body, head, fixed) and layer's rate with and without weight decay.
 
     Each group carries `base_lr`, its own peak learning rate, and `fixed`: whether the schedule leaves it alone. A fused
     step is up to 3 times as fast (recipes/benchmarks), and right only while weights, gradients and state share their
@@ -73,10 +87,11 @@ def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate
     """
     groups = []
     for role, params in objective.param_groups().items():
-        for decays in (True, False):
-            chosen = [p for p in params if takes_no_decay(p) != decays]
+        shares = sorted({getattr(p, "rate", 1.0) for p in params}, reverse=True)
+        for decays, share in itertools.product((True, False), shares):
+            chosen = [p for p in params if takes_no_decay(p) != decays and getattr(p, "rate", 1.0) == share]
             if chosen:
-                rate = learning_rate * (args.head_lr if role == "head" else 1.0)
+                rate = learning_rate * (args.head_lr if role == "head" else share)
                 group = {
                     "params": chosen,
                     "lr": rate,

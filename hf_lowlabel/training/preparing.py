@@ -15,6 +15,7 @@ from ..data.dataset import ImageDataset
 from ..data.splits import SplitIndices
 from ..settings import recorded
 from ..tasks.base import Task
+from ..tasks.foundation import branched
 from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
 from . import setup
@@ -88,6 +89,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)
     model = network.model
+    if "adapter_width" in task.takes:
+        config = branched(config, model)
     training, labeled = task.caches(model, config.data, dataset, at)
     parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
     held = {

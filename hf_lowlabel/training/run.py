@@ -28,6 +28,7 @@ from .callbacks import Callback
 from .head import fit_head
 from .left_out import tell_left_out
 from .loop import KEEPS_STATISTICS, Loop
+from .optim import slow_down
 from .preparing import Prepared, Run, close, prepare
 from .priors import load_priors
 from .streams import ViewStream, finetune_batches
@@ -98,6 +99,8 @@ def make_objective(ready: Prepared) -> Objective:
     if given.freeze_encoder:
         for parameter in model.body_parameters():
             parameter.requires_grad_(False)
+    if config.training.layer_decay:
+        slow_down(model, config.training.layer_decay)
     objective = methods.build_objective(
         config.method,
         model,

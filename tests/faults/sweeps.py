@@ -176,7 +176,7 @@ methods nothing|train|demo --task nothing|report --table photos
 pretrain --config fifo|pretrain --config /dev/zero|pretrain --config photos|pretrain --config run/log.jsonl
 """.replace("\n", "|")
 NUMBERS = """learning_rate weight_decay max_grad_norm head_lr warmup_ratio prior_until max_bad drop_rate epochs
-lora_alpha max_steps batch_size unlabeled_ratio seed workers memory_budget image_size stored_size save_steps
+lora_alpha layer_decay max_steps batch_size unlabeled_ratio seed workers memory_budget image_size stored_size save_steps
 logging_steps eval_steps validation test_fraction num_labels freeze lora_rank adapter_width early_stopping max_bad_steps
 gradient_accumulation_steps save_total_limit min_scale""".split()
 PATHS = "dataset split prior init_from compare_supervised unlabeled_dataset model".split()

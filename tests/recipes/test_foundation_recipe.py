@@ -1,0 +1,64 @@
+"""recipes/foundation.py on tiny random encoders: the whole chain starts, with and without labels, and says what to
+expect."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.transformers_repos import make_encoder, save_repo, save_two_towers
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Pictures in folders of their colours, the same without labels, pictures with masks; an encoder and a CLIP."""
+    base, rng = tmp_path_factory.mktemp("foundation"), np.random.default_rng(0)
+    for i in range(24):
+        name = list(COLOURS)[i % 3]
+        pixels = np.clip(np.array(COLOURS[name]) + rng.integers(-30, 30, (28, 28, 3)), 0, 255).astype(np.uint8)
+        mask = np.zeros((28, 28), np.uint8)
+        mask[4:20, 6:18] = 1
+        pixels[mask > 0] //= 3
+        for place in (f"known/{name}", "unknown", "masked/images"):
+            (base / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(base / place / f"{i:02d}.png")
+        (base / "masked" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(base / "masked" / "masks" / f"{i:02d}.png")
+    save_repo(make_encoder("dinov2", patch_size=14, image_size=28), base / "encoder")
+    save_two_towers("CLIP", base / "clip")
+    return base
+
+
+def run(monkeypatch, made, folder, *arguments):
+    flags = ["--encoders", made / "encoder", "--text-model", made / "clip", "--image-size", 28, "--dry-run"]
+    monkeypatch.syspath_prepend(str(RECIPES))
+    more = ["--batch-size", 4, "--output-dir", folder]
+    monkeypatch.setattr("sys.argv", ["foundation.py", *map(str, [*arguments, *flags, *more])])
+    runpy.run_path(str(RECIPES / "foundation.py"), run_name="__main__")
+
+
+def test_labels_then_all_images(made, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, made, tmp_path, "--dataset", made / "known", "--num-labels", 9)
+    said = capsys.readouterr().out
+    assert said.startswith("What to expect") and "2503.09707" in said and "FixMatch with branches" in said
+    assert (tmp_path / "frozen" / "model.safetensors").is_file() and not (tmp_path / "fixmatch").exists()
+
+
+def test_names_alone(made, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, made, tmp_path, "--dataset", made / "unknown", "--class-names", *COLOURS)
+    said = capsys.readouterr().out
+    assert "No label was used" in said and "and start again with them" in said
+    assert (tmp_path / "frozen" / "model.safetensors").is_file()
+
+
+def test_masks(made, tmp_path, monkeypatch, capsys):
+    given = ("--dataset", made / "masked", "--task", "segmentation", "--classes", "ground", "thing", "--num-labels", 6)
+    run(monkeypatch, made, tmp_path, *given)
+    said = capsys.readouterr().out
+    assert "VOC with 92 masks" in said and "linear probe" in said and "UniMatch V2, encoder frozen" in said
+    assert (tmp_path / "probe" / "model.safetensors").is_file() and not (tmp_path / "unimatch-v2").exists()
