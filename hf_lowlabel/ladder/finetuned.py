@@ -13,8 +13,7 @@ import numpy as np
 
 from ..finetuning.linear import left_out_in_turn
 from ..hub.callback import CardCallback
-from ..models.adaptformer import takes_branches
-from ..tasks.foundation import BRANCHES
+from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..text import percent
 from ..training.preparing import Prepared, Run
@@ -114,8 +113,7 @@ def finetune_from(
     """
     if best.accuracy is None:
         return []
-    branch = BRANCHES if takes_branches(ready.network.model) else {}
-    attempts = [replace(attempt, settings={**attempt.settings, **branch}) for attempt in ready.task.attempts]
+    attempts = with_branches(ready.task.attempts, ready.network.model)
     begin, folder = time.perf_counter(), ready.folder / TRIALS
     configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)
     trials = FromFrozen(ready, configs, folder, encoders, best)

@@ -18,6 +18,7 @@ from ..arguments import Config
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..hub.callback import CardCallback
+from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..training import frozen
 from ..training.preparing import Prepared
@@ -63,7 +64,7 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
             f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
-    every = partial(configs_of, task.attempts, folder=ready.folder)
+    every = partial(configs_of, with_branches(task.attempts, ready.network.model), folder=ready.folder)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from ..arguments import Config
 from ..models.adaptformer import takes_branches
+from .parts import Attempt
 
 log = logging.getLogger("hf_lowlabel")
 # of a vision transformer: AdaptFormer (Chen et al. 2022) and the head alone, at the rate that is usual for adapters
@@ -40,6 +43,14 @@ MASKS: dict[str, dict[str, Any]] = {  # Yang et al. 2024, section 4.1, and their
         window=518,
     )
 }
+
+
+def with_branches(attempts: Sequence[Attempt], model: nn.Module) -> list[Attempt]:
+    """What `auto` tries, with branches where it trains a vision transformer that takes them."""
+    if not hasattr(model, "timm_model") or not takes_branches(model):
+        return list(attempts)
+    still = ("probe",)  # trains no network
+    return [a if a.settings["method"] in still else replace(a, settings={**a.settings, **BRANCHES}) for a in attempts]
 
 
 def branched(config: Config, model: nn.Module) -> Config:

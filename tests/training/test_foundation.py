@@ -10,7 +10,8 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.models.timm_checkpoint import layer_rates
-from hf_lowlabel.tasks.foundation import branched, whole_patches
+from hf_lowlabel.tasks.attempts import MULTILABEL, SEGMENTATION
+from hf_lowlabel.tasks.foundation import branched, whole_patches, with_branches
 from hf_lowlabel.training.optim import build_optimizer, slow_down
 
 TINY_VIT = dict(depth=3, embed_dim=24, num_heads=2, patch_size=4)
@@ -49,6 +50,13 @@ def test_a_pretrained_vision_transformer_gets_branches(vit):
 def test_what_the_user_said_stays(given, vit):
     said = config(**given)
     assert branched(said, vit) is said
+
+
+def test_auto_trains_branches_too(vit):
+    probe, *others = with_branches(MULTILABEL, vit)
+    assert "adapter_width" not in probe.settings and all(a.settings["adapter_width"] == 32 for a in others)
+    assert with_branches(MULTILABEL, create_classifier("cnn6_16", 3, pretrained=False)) == list(MULTILABEL)
+    assert with_branches(SEGMENTATION, create_segmenter("test_resnet", 2, pretrained=False)) == list(SEGMENTATION)
 
 
 def test_networks_that_take_no_branches_train_as_they_did():
