@@ -126,8 +126,9 @@ class Trials:
     def fit(self, ready: Prepared, callbacks: Sequence[Callback] = ()) -> torch.nn.Module:
         if not ready.config.method.frozen:
             return merged(fitted(ready, callbacks, trial=True).inner.evaluated).eval()
-        method, model = ready.config.method(**ready.config.method_args), ready.network.model
         task: Any = ready.task
+        of: Any = ready.config.method
+        method, model = of(**ready.config.method_args), ready.network.model
         if method.of_pixels:
             task.fit_pixels(method, model, ready.labeled, self.names)
             return model.eval()

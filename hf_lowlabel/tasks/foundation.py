@@ -74,7 +74,7 @@ def branched(config: Config, model: nn.Module) -> Config:
 
 def whole_patches(model: nn.Module, side: int) -> int:
     """The side of a view in px that the patches of a vision transformer fill; of other encoders as it is."""
-    strides, patch = set(getattr(model.network.encoder, "strides", ())), model.divisor
+    strides, patch = set(getattr(model.network.encoder, "strides", ())), int(model.divisor)
     fitted = max(round(side / patch), 1) * patch
     if len(strides) != 1 or fitted == side:
         return side

@@ -29,6 +29,21 @@ PRETRAINING: dict[str, Any] = dict(
     l2_sp=1e-2,
 )
 
+# defaults of finetuning on masks, where a method has none of its own
+OF_MASKS: dict[str, Any] = dict(
+    max_steps=10_000,
+    batch_size=10,
+    optimizer="adam",
+    learning_rate=1e-4,
+    weight_decay=0.0,
+    lr_scheduler_type="constant",
+    warmup_ratio=0.0,
+    head_lr=1.0,
+    unlabeled_ratio=1,
+    architecture="deeplabv3plus-os16",
+    scale=[0.5, 1.5],
+)
+
 
 def label_rules(data: DataArguments) -> LabelRules:
     """How labels in tables are taken."""

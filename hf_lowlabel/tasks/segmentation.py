@@ -41,7 +41,7 @@ from .demos import SHAPES
 from .foundation import MASKS, whole_patches
 from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
-from .parts import PRETRAINING, Examples, Section, as_path, label_rules
+from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules
 from .pixels import fit_probe
 from .segmenters import load_segmenter, segmenter_for
 
@@ -73,22 +73,7 @@ class Segmentation(Task):
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
     own_methods = {"probe": "finetuning.pixel_probe:PixelProbe"}
-    fallbacks = {
-        "pretrain": PRETRAINING,
-        "finetune": dict(
-            max_steps=10_000,
-            batch_size=10,
-            optimizer="adam",
-            learning_rate=1e-4,
-            weight_decay=0.0,
-            lr_scheduler_type="constant",
-            warmup_ratio=0.0,
-            head_lr=1.0,
-            unlabeled_ratio=1,
-            architecture="deeplabv3plus-os16",
-            scale=[0.5, 1.5],
-        ),
-    }
+    fallbacks = {"pretrain": PRETRAINING, "finetune": OF_MASKS}
 
     attempts, presets = SEGMENTATION, MASKS
     demo = SHAPES
