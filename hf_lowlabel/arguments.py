@@ -277,7 +277,7 @@ class Config:
 
     `verb` is "pretrain" or "finetune", `task` what is learned, `method` the method's name or a class of one's own with
     its hyperparameters `method_args` and a `preset` of its values; `data`, `model`, `views` and `training` are the
-    groups of settings.
+    groups of settings. `filled`: settings that nobody gave and the method or the task chose.
     """
 
     verb: str
