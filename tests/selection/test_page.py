@@ -349,6 +349,11 @@ def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
         page.keyboard.press("ArrowUp")
         expect(page.locator("#id")).to_contain_text("4 that look like green")
         assert page.eval_on_selector_all("#grid img", "all => all.map(i => i.alt)") == [ids[k] for k in (1, 3, 2, 0)]
+        for wide in (1280, 390):  # all of it is in sight, and words keep their lines
+            page.set_viewport_size({"width": wide, "height": 800})
+            foot, words = page.locator("footer").bounding_box(), page.locator("#id").bounding_box()
+            assert foot["y"] + foot["height"] <= 801 and words["width"] > 0.9 * wide and words["height"] < 80
+            assert page.locator("main").bounding_box()["height"] > 250
         page.click("#grid button >> nth=3")
         page.keyboard.press("Enter")
         expect(page.locator("#id")).to_contain_text("1 that look like red")
