@@ -19,11 +19,11 @@ Auto classes and the pipeline load it by trust_remote_code=True, `timm.create_mo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.layers import create_classifier
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
@@ -202,37 +202,42 @@ def _wrn(variant: str, pretrained: bool, **kwargs) -> nn.Module:
     return build_model_with_cfg(WideResNet, variant, pretrained, feature_cfg=feature_cfg, **kwargs)
 
 
-@register_model
+def register(entry: Callable) -> Callable:
+    """A name that timm has stays as it is: a copy of this file beside weights changes nothing where this package is."""
+    return entry if is_model(entry.__name__) else register_model(entry)
+
+
+@register
 def wrn_10_2(pretrained: bool = False, **kwargs) -> WideResNet:
     """One block per group, 0.3 M parameters: for CPU demonstrations."""
     return _wrn("wrn_10_2", pretrained, **{"depth": 10, "width": 2, **kwargs})
 
 
-@register_model
+@register
 def wrn_16_2(pretrained: bool = False, **kwargs) -> WideResNet:
     """Two blocks per group, 0.7 M parameters."""
     return _wrn("wrn_16_2", pretrained, **{"depth": 16, "width": 2, **kwargs})
 
 
-@register_model
+@register
 def wrn_28_2(pretrained: bool = False, **kwargs) -> WideResNet:
     """CIFAR-10 and SVHN in FixMatch and its successors: 1.5 M parameters."""
     return _wrn("wrn_28_2", pretrained, **{"depth": 28, "width": 2, **kwargs})
 
 
-@register_model
+@register
 def wrn_28_8(pretrained: bool = False, **kwargs) -> WideResNet:
     """CIFAR-100: 23 M parameters."""
     return _wrn("wrn_28_8", pretrained, **{"depth": 28, "width": 8, **kwargs})
 
 
-@register_model
+@register
 def wrn_37_2(pretrained: bool = False, **kwargs) -> WideResNet:
     """STL-10 at 96 px: four groups, the first with stride 2, 5.9 M parameters."""
     return _wrn("wrn_37_2", pretrained, **{"depth": 28, "width": 2, "groups": 4, "first_stride": 2, **kwargs})
 
 
-@register_model
+@register
 def resnet18_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
     """ResNet-18 for 32 px: 11.2 M parameters."""
     feature_cfg = {"out_indices": (0, 1, 2, 3)}

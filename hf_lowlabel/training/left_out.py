@@ -25,12 +25,12 @@ def tell_left_out(ready: Prepared) -> None:
         return
     try:
         tallies = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
-    except UserError as error:  # a network with two heads has no one place to read features at
+        if tallies is None:
+            return
+        value, (low, high) = task.total(tallies, ready.names), interval(ready, tallies)
+    except UserError as error:  # a network with two heads has no one place to read features at; masks without a class
         log.info("no score of labels that are left out: %s", error)
         return
-    if tallies is None:
-        return
-    value, (low, high) = task.total(tallies, ready.names), interval(ready, tallies)
     score, n = task.score, len(tallies)
     key = f"{PREFIX}{score.key}"
     recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{PREFIX}{task.label_words}": n}

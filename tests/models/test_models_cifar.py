@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,7 +15,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch.nn import functional as F
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.models import brings_code, create_backbone, create_classifier
+from hf_lowlabel.models import brings_code, cifar, create_backbone, create_classifier, plain
 
 NAMES = ["wrn_10_2", "wrn_16_2", "wrn_28_2", "wrn_28_8", "wrn_37_2", "resnet18_cifar"]
 
@@ -164,3 +167,19 @@ def test_which_names_timm_lacks():
     assert all(brings_code(n) and timm.is_model(n) for n in NAMES) and not brings_code("resnet18")
     with pytest.raises(UserError, match="from-scratch"):
         create_classifier("wrn_28_2", 10)
+
+
+@pytest.mark.parametrize("module, name", [(cifar, "wrn_10_2"), (plain, "cnn6_16")])
+def test_a_copy_of_the_code_changes_nothing_where_the_package_is(module, name, tmp_path):
+    """As transformers loads it from a folder of weights, whose author may have changed it."""
+    before = type(timm.create_model(name))
+    path = tmp_path / "copied.py"
+    path.write_text(Path(module.__file__).read_text())
+    spec = importlib.util.spec_from_file_location("copied", path)
+    copied = importlib.util.module_from_spec(spec)
+    sys.modules["copied"] = copied
+    try:
+        spec.loader.exec_module(copied)
+    finally:
+        del sys.modules["copied"]
+    assert type(timm.create_model(name)) is before and before.__module__ == module.__name__

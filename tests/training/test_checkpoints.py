@@ -3,6 +3,7 @@
 import errno
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 from hf_lowlabel import api
 from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
+from hf_lowlabel.models import LowLabelForImageClassification, create_classifier, travelling
+from hf_lowlabel.models.travelling import NETWORKS
 from hf_lowlabel.objective import Objective
 from hf_lowlabel.training import checkpoint, recording
 from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
@@ -185,9 +187,8 @@ def test_a_saved_model_is_there_when_its_config_is(tmp_path, monkeypatch):
     monkeypatch.setattr(recording.os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
     model = create_classifier("cnn6_16", 2, pretrained=False)
     recording.save_model(model, tmp_path, type(model).save_pretrained)
-    assert (
-        sorted(moved) == ["config.json", "model.safetensors", "preprocessor_config.json"] and moved[-1] == "config.json"
-    )
+    named = {"config.json", "model.safetensors", "preprocessor_config.json", "standalone.py", *NETWORKS}
+    assert set(moved) == named and moved[-1] == "config.json"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(moved)
 
 
@@ -228,5 +229,7 @@ def test_full_disk_at_the_model_keeps_the_checkpoints(tiny, tmp_path, monkeypatc
 def test_no_pickle_anywhere(tiny, tmp_path):
     api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
-    assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png"}
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png", ".py"}
+    code = Path(travelling.__file__).parent  # of a network that timm lacks: this package's own, unchanged
+    assert all(p.read_bytes() == (code / p.name).read_bytes() for p in tmp_path.rglob("*.py"))
     json.loads((tmp_path / "run.json").read_text())

@@ -16,6 +16,7 @@ from hf_lowlabel import Callback, evaluate, finetune, load_source, make_split
 from hf_lowlabel.api.summary import summarise
 from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.models.travelling import NETWORKS
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import caching, classification, get_task, segmentation as segmentation_task
 from hf_lowlabel.training.loop import Loop
@@ -27,7 +28,7 @@ BOTH_MASKS = ["ground", "light", "dark"]
 FILES = """config.json model.safetensors preprocessor_config.json README.md split.json metrics.json training.yaml
 log.jsonl
     run.json checksums.json checkpoints curves.png predictions.png""".split()
-CODE = ["segmenter.py", "configuration_segmenter.py"]
+CODE = ["segmenter.py", "configuration_segmenter.py", "standalone_segmenter.py", *NETWORKS]  # timm lacks cnn6
 
 
 def of_task(task: str, photos, masked) -> dict:
@@ -44,8 +45,8 @@ def of_task(task: str, photos, masked) -> dict:
 @pytest.mark.parametrize(
     "task, more, words",
     [
-        ("classification", ["confusion.png", "reliability.png"], "8 labeled images"),
-        ("multilabel", [], "20 labeled images"),
+        ("classification", ["confusion.png", "reliability.png", "standalone.py", *NETWORKS], "8 labeled images"),
+        ("multilabel", ["standalone.py", *NETWORKS], "20 labeled images"),
         ("segmentation", ["confusion.png", *CODE], "4 images with masks"),
     ],
 )
