@@ -215,7 +215,7 @@ class MaskSession:
         if self.asked is not None:
             return f"hf-lowlabel split --task segmentation --from {self.folder} --dataset IMAGES"
         file = self.folder / "classes.txt"
-        return f"hf-lowlabel finetune --task segmentation --dataset {self.folder} --classes {file} --model resnet50"
+        return f"hf-lowlabel auto --task segmentation --dataset {self.folder} --classes {file}"
 
     def parting(self) -> str:
         done = sum(place.mask.is_file() for place in self.places.values())

@@ -324,4 +324,4 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         page.close()
         process.kill()
         process.join()
-    assert MaskSession(photos).parting().startswith("1 of 2 images have a mask; next: hf-lowlabel finetune --task")
+    assert MaskSession(photos).parting().startswith("1 of 2 images have a mask; next: hf-lowlabel auto --task")
