@@ -100,7 +100,7 @@ def tell(task: Task, runs: dict[str, Run], folder: Path, seconds: float) -> None
     results: dict[str, float] = {}
     for name, run in runs.items():
         if stages[name].verb == "auto":  # what it chose from
-            results |= {f"  {row.name}": row.metrics[score.key] for row in run.recorder.comparisons}
+            results |= {row.name: row.metrics[score.key] for row in run.recorder.comparisons}
         if score.key in run.metrics:
             results[stages[name].title] = run.metrics[score.key]
     write_json(folder / "results.json", {**results, "seconds": round(seconds, 1)})

@@ -72,7 +72,7 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     split.save(args.output)
     say(
         f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
-        f"{len(split.class_names)} classes{listed(split.class_names)}; next: hf-lowlabel finetune --task segmentation "
+        f"{len(split.class_names)} classes{listed(split.class_names)}; next: hf-lowlabel auto --task segmentation "
         f"--dataset {data.dataset} --split {args.output} --classes {classes}"
     )
     return 0

@@ -140,18 +140,17 @@ def build(folder: Path) -> tuple[gr.Blocks, dict]:
     return page, dict(theme=theme, css=CSS, allowed_paths=[str(folder / "labeled"), str(folder / "examples")])
 
 
+def asked_image() -> gr.Image:
+    """The picture that is asked about, as it is: RGB would cut off what has more than 8 bits."""
+    sources = ["upload", "webcam", "clipboard"]
+    return gr.Image(type="pil", image_mode=None, sources=sources, label="Image", height=320, elem_classes="shown")
+
+
 def classification_page(folder: Path, said: dict, examples: list[str]) -> None:
     model = Classifier(folder, said["answer"] == "classes")
     with gr.Row():
         with gr.Column(min_width=280):
-            image = gr.Image(
-                type="pil",
-                image_mode=None,  # as it is: RGB would cut off what has more than 8 bits
-                sources=["upload", "webcam", "clipboard"],
-                label="Image",
-                height=320,
-                elem_classes="shown",
-            )
+            image = asked_image()
         with gr.Column(min_width=280):
             answer = gr.Label(num_top_classes=min(TOP, len(model.names)), label="Class and confidence")
             gr.Markdown("Nearest labeled images (class, similarity)", visible=model.features is not None)
@@ -173,14 +172,7 @@ def segmentation_page(folder: Path, said: dict, examples: list[str]) -> None:
     found = gr.State()
     with gr.Row():
         with gr.Column(min_width=280):
-            image = gr.Image(
-                type="pil",
-                image_mode=None,  # as it is: RGB would cut off what has more than 8 bits
-                sources=["upload", "webcam", "clipboard"],
-                label="Image",
-                height=320,
-                elem_classes="shown",
-            )
+            image = asked_image()
             opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the colours")
         with gr.Column(min_width=280):
             picture = gr.Image(label="Classes", interactive=False, height=320, elem_classes="shown")

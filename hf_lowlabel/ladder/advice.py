@@ -14,6 +14,8 @@ from .frozen import Tried
 COPY = 1e-3  # squared distance of unit features up to which images are all but the same
 STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
 SHOWN = 12
+WRONG = 0.05  # share of the labels that is wrong, as is usual
+NAMED = 0.1  # probability from which on a label is said to look wrong
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,6 @@ class Remark:
     rows: tuple[int, ...]
     why: str
     looks_like: tuple[str, float] | None = None
-
-
-WRONG = 0.05  # share of the labels that is wrong, as is usual
-NAMED = 0.1  # probability from which on a label is said to look wrong
 
 
 def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[str], count: int) -> list[Remark]:

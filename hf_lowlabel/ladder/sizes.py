@@ -51,15 +51,13 @@ def at_fitting_side(
     if len(sides) < 2 or any(given[name] is not None for name in sides[0]):
         return ready, dict(given), None
     path = ready.folder / TRIALS / SIZE
-    side = (
-        read_json(path, "Give another --output-dir.")
-        if path.is_file()
-        else measured(ready, sides, given, configs, seconds)
-    )
-    if is_main_process():
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, side)
-    barrier()
+    if path.is_file():
+        side = read_json(path, "Give another --output-dir.")
+    else:
+        side = measured(ready, sides, given, configs, seconds)
+        if is_main_process():
+            write_json(path, side)
+        barrier()
     if side == sides[0]:
         return ready, dict(given), None
     said = (

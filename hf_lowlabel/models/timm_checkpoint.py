@@ -143,6 +143,15 @@ def body_parameters(net: nn.Module) -> Iterator[nn.Parameter]:
     return (p for p in net.parameters() if id(p) not in head)
 
 
+def groups_of(net: nn.Module, coarse: bool) -> dict[str, int] | None:
+    """Name of a parameter -> number of its stage (coarse) or layer, from the stem to the head; None where timm does not
+    say."""
+    try:
+        return timm.models.group_parameters(net, net.group_matcher(coarse=coarse), reverse=True)
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 def freeze_stages(model: nn.Module, count: int) -> None:
     """The stem and the first `count` stages, as timm groups them, take no gradient any more.
 
@@ -150,13 +159,12 @@ def freeze_stages(model: nn.Module, count: int) -> None:
     them.
     """
     net = model.timm_model
-    try:
-        groups = timm.models.group_parameters(net, net.group_matcher(coarse=True), reverse=True)
-    except (AttributeError, NotImplementedError):
+    groups = groups_of(net, coarse=True)
+    if groups is None:
         raise UserError(
             f"{model.config.architecture!r} names no stages (timm's group_matcher). Leave out --freeze, or take "
             "another architecture."
-        ) from None
+        )
     stem, *stages, _ = sorted(set(groups.values()))  # the last group is the head
     if count >= len(stages):
         raise UserError(
@@ -174,13 +182,12 @@ def layer_rates(net: nn.Module, decay: float) -> dict[str, float]:
     Raises:
         UserError: timm does not say in which order the layers of this network stand.
     """
-    try:
-        groups = timm.models.group_parameters(net, net.group_matcher(coarse=False), reverse=True)
-    except (AttributeError, NotImplementedError):
+    groups = groups_of(net, coarse=False)
+    if groups is None:
         raise UserError(
             f"The layers of this {type(net).__name__} have no order that timm knows (group_matcher). Leave out "
             "--layer-decay, or take another encoder, such as a vision transformer."
-        ) from None
+        )
     last = max(groups.values())
     return {name: decay ** (last - group) for name, group in groups.items()}
 

@@ -91,17 +91,6 @@ SHAPES_SHARED = dict(
     weight_decay=1e-2,
     logging_steps=100,
 )
-SHAPES_PRETRAIN = dict(
-    method="pixpro",
-    image_size=48,
-    stored_size=64,
-    max_steps=500,
-    batch_size=32,
-    learning_rate=0.02,
-    warmup_ratio=0.1,
-    min_scale=0.4,
-    method_args=dict(hidden=256, out=64, m0=0.97),
-)  # SGD collapses these small maps within 100 steps
 SHAPES_FINETUNE = dict(
     architecture="unet",
     architecture_args=dict(encoder_depth=3, decoder_channels=[32, 16, 16]),
@@ -117,9 +106,8 @@ SHAPES_FINETUNE = dict(
 SHAPES_METHODS: dict[str, dict[str, Any]] = {
     "supervised": dict(
         method="supervised", method_args=dict(ema_decay=0.99, strong=False)
-    ),  # the views that CutMix has
+    ),  # the views that UniMatch gives its labeled images
     "supervised, strong views": dict(method="supervised", method_args=dict(ema_decay=0.99)),
-    "cutmix": dict(method="cutmix", method_args=dict(tau=0.9)),
     "unimatch": dict(method="unimatch", method_args=dict(tau=0.9, ema_decay=0.99)),
 }
 SHAPES = Demo(

@@ -20,9 +20,21 @@ from pathlib import Path
 from hf_lowlabel import finetune, load_segmentation, pretrain
 from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.records import collect_hardware, collect_versions
-from hf_lowlabel.tasks.demos import SHAPES_FINETUNE, SHAPES_METHODS, SHAPES_PRETRAIN, SHAPES_SHARED
+from hf_lowlabel.tasks.demos import SHAPES_FINETUNE, SHAPES_METHODS, SHAPES_SHARED
 from hf_lowlabel.training.preparing import Run
 
+SHAPES_PRETRAIN = dict(
+    method="pixpro",
+    image_size=48,
+    stored_size=64,
+    max_steps=500,
+    batch_size=32,
+    learning_rate=0.02,
+    warmup_ratio=0.1,
+    min_scale=0.4,
+    method_args=dict(hidden=256, out=64, m0=0.97),
+)  # SGD collapses these small maps within 100 steps
+METHODS = {**SHAPES_METHODS, "cutmix": dict(method="cutmix", method_args=dict(tau=0.9))}
 ROWS = {
     "supervised": (False, "supervised"),
     "supervised, strong views": (False, "supervised, strong views"),
@@ -45,7 +57,7 @@ def rows(folder: Path, num_labels: int, seed: int, wanted: list[str]) -> dict[st
     for name in wanted:
         pretrained, method = ROWS[name]
         start = dict(model=str(backbone)) if pretrained else scratch
-        settings = {**common, **start, **SHAPES_FINETUNE, **SHAPES_METHODS[method]}
+        settings = {**common, **start, **SHAPES_FINETUNE, **METHODS[method]}
         runs[name] = finetune(**settings, output_dir=str(folder / name))
     return runs
 

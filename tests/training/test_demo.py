@@ -42,7 +42,7 @@ def test_few_labels(task, test, tmp_path):
     if task == "classification":  # the ladder
         assert (
             "| linear probe, pretrained |" in card
-            and "  linear probe, pretrained" in found
+            and "linear probe, pretrained" in found
             and (tmp_path / "demo/model/advice.html").is_file()
         )
         assert not list((tmp_path / "demo/model").glob("*.py"))  # a network of timm's: any process loads it
