@@ -209,7 +209,7 @@ def blended(
     keys = [(part, name, False) for part in PARTS]
     z = sum(w * np.concatenate(logits[key]) for w, key in zip(weights, keys, strict=True))
     aim = sum(w * targets[key] for w, key in zip(weights, keys, strict=True))
-    rung = Rung("all of these, weighted", "propagation", {"blend": weights.tolist()})
+    rung = Rung("probe and propagations, blended", "propagation", {"blend": weights.tolist()})
     one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True)
     one.judge(y)
     return one

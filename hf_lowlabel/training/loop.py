@@ -249,7 +249,7 @@ class Loop:
             return
         self.journal.record({"step": self.step, **scores})
         if self.accelerator.is_main_process:
-            said = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+            said = "  ".join(f"{k} {v + 0.0:.4g}" for k, v in scores.items())
             log.info("step %d/%d  %s", self.step, self.steps, said)
         if self.best_score is not None:
             score = scores[self.best_score]
