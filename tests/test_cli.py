@@ -10,7 +10,8 @@ import pytest
 
 from hf_lowlabel.arguments import Config, known_settings
 from hf_lowlabel.cli import VERBS, main
-from hf_lowlabel.cli.train import key_values, parse_config, training_parser
+from hf_lowlabel.cli.output import key_values
+from hf_lowlabel.cli.train import parse_config, training_parser
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.settings import resolve
 

@@ -6,8 +6,8 @@ import argparse
 
 from ..files import read_json
 from ..text import say
+from .flags import MASKS, SOURCE, data_flags, data_source, label_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
-from .select import MASKS, SOURCE, data_flags, data_source, label_flags, mask_flags, max_bad_flag
 
 
 def auto(argv: list[str]) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ..text import say
+from .flags import SOURCE, data_flags, data_source, label_flags, max_bad_flag
 from .output import json_flag, print_json
-from .select import SOURCE, data_flags, data_source, label_flags, max_bad_flag
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
 

@@ -1,10 +1,13 @@
-"""Answers for programs: --json prints one JSON object to stdout, and nothing else."""
+"""Answers for programs (--json prints one JSON object to stdout, and nothing else), and settings as KEY=VALUE."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 from typing import Any
+
+from ..errors import UserError
 
 
 def json_flag(parser: argparse.ArgumentParser) -> None:
@@ -24,3 +27,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def key_values(pairs: list[str], flag: str = "--method-args") -> dict[str, object]:
+    """["tau=0.9", "name=x"] -> {"tau": 0.9, "name": "x"}."""
+    out: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"{pair!r} in {flag} has no value. Write KEY=VALUE, for example tau=0.9.")
+        try:
+            out[key.replace("-", "_")] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: brackets without end
+            out[key.replace("-", "_")] = text
+    return out

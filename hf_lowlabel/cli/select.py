@@ -9,7 +9,8 @@ from pathlib import Path
 from ..arguments import DataArguments
 from ..errors import UserError
 from ..text import say
-from .output import json_flag, print_json
+from .flags import data_flags, data_source, mask_flags, max_bad_flag
+from .output import json_flag, key_values, print_json
 
 
 def split(argv: list[str]) -> int:
@@ -139,11 +140,18 @@ def select(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--strategy",
-        default="as3l",
-        help="as3l, random, class-balanced, k-medoids, coreset, usl or typiclust (default: as3l)",
+        help="as3l, random, class-balanced, k-medoids, coreset, usl or typiclust; with a finished run as --model "
+        "margin, entropy or badge, for masks entropy, margin or uncertain-pixels: what it is in doubt of, far from "
+        "what is labeled (default: as3l, with a finished run the first of its own)",
+    )
+    parser.add_argument(
+        "--strategy-args", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the strategy, such as k=20"
     )
     parser.add_argument(
         "--split", help="manifest whose held-out images are left out and whose labels there are already"
+    )
+    parser.add_argument(
+        "--labels", help="instead, finished labels: labels.csv, a folder of `select` (default: those of a finished run)"
     )
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line"
@@ -157,6 +165,7 @@ def select(argv: list[str]) -> int:
     from ..selection.kinds import kind_of
     from ..selection.verbs import select
 
+    args.strategy_args = key_values(args.strategy_args, "--strategy-args")
     as_json = args.__dict__.pop("json")
     done = select(dataset=data_source(args), **vars(args))
     if as_json:
@@ -263,85 +272,3 @@ def feature_flags(parser: argparse.ArgumentParser, default: str, needs_model: bo
     parser.add_argument("--seed", type=int, default=0, help="decides clusters and draws (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     max_bad_flag(parser)
-
-
-def label_flags(parser: argparse.ArgumentParser, title: str):
-    """Which labels `auto` begins with. Returns their group."""
-    labels = parser.add_argument_group(title)
-    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
-    labels.add_argument("--split", help="manifest of labeled and held-out images")
-    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
-    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
-    labels.add_argument(
-        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
-    )
-    return labels
-
-
-def max_bad_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-bad",
-        type=share,
-        default=0.01,
-        metavar="FLOAT",
-        help="share of unreadable images that is left out and listed; above it nothing is computed (default: 0.01)",
-    )
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1; argparse makes its error of any other."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset-config", help="configuration of a Hub data set")
-    parser.add_argument("--dataset-revision", help="revision of a Hub data set")
-    parser.add_argument("--image-column", help="column that holds the image")
-    parser.add_argument("--label-column", help="column that holds the class")
-    parser.add_argument(
-        "--no-label",
-        nargs="+",
-        default=[],
-        metavar="WORD",
-        help="words in a table that mean no label (default: nan none ..)",
-    )
-    parser.add_argument("--skip-missing", action="store_true", help="leave out rows of a table that name no image")
-    parser.add_argument("--skip-conflicts", action="store_true", help="leave images unlabeled that have two labels")
-    parser.add_argument(
-        "--value-range", nargs=2, type=float, default=[], metavar=("LOW", "HIGH"), help="black and white of deep images"
-    )
-    parser.add_argument("--pages", action="store_true", help="each page of a TIFF and frame of a GIF is an image")
-
-
-def mask_flags(parser: argparse.ArgumentParser, title: str):
-    """What masks mean; the group, for more flags."""
-    masks = parser.add_argument_group(title)
-    masks.add_argument("--mask-column", help="column that holds the mask")
-    masks.add_argument(
-        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
-    )
-    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
-    masks.add_argument(
-        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
-    )
-    masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
-    return masks
-
-
-SOURCE = tuple(
-    "dataset dataset_config dataset_split dataset_revision image_column label_column "
-    "no_label skip_missing skip_conflicts value_range pages".split()
-)
-MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
-
-
-def data_source(args: argparse.Namespace) -> DataArguments:
-    """What --dataset, `data_flags` and `mask_flags` said, taken out of `args`."""
-    names = [*SOURCE, *(MASKS if hasattr(args, "mask_format") else ())]
-    source = DataArguments(**{name: getattr(args, name) for name in names})
-    for name in names:
-        delattr(args, name)
-    return source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Mapping
 
 from ..arguments import GROUPS, Config, known_settings
@@ -12,6 +11,7 @@ from ..fields import Setting
 from ..foreign_names import no_such_setting
 from ..methods import methods_for
 from ..yaml_files import read_yaml
+from .output import key_values
 
 DOES = {
     "pretrain": "Target pretraining: adapt weights to the user's images without labels.",
@@ -107,17 +107,3 @@ def _kind(s: Setting, verb: str, method: str = "", own: Mapping[str, object] = {
         return dict(nargs="+", type=s.of, metavar="NAME" if s.of is str else s.of.__name__.upper(), help=help)
     kind = str if s.kind is object else s.kind
     return dict(type=kind, metavar=unit or (s.name.upper() if kind is str else kind.__name__.upper()), help=help)
-
-
-def key_values(pairs: list[str], flag: str = "--method-args") -> dict[str, object]:
-    """["tau=0.9", "name=x"] -> {"tau": 0.9, "name": "x"}."""
-    out: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"{pair!r} in {flag} has no value. Write KEY=VALUE, for example tau=0.9.")
-        try:
-            out[key.replace("-", "_")] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: brackets without end
-            out[key.replace("-", "_")] = text
-    return out

@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from ..text import say
+from .flags import data_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
-from .select import data_flags, mask_flags, max_bad_flag
 
 
 def evaluate(argv: list[str]) -> int:

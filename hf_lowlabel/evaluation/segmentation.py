@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ..distributed import rank, world
 from .modules import SegmentationScores
 
+LEAD = 0.5  # of the most probable class over the next, below which a pixel is uncertain
+
 
 class Normalise:
     """uint8 [n, 3, H, W] -> float32, (x / 255 - mean) / std."""
@@ -114,33 +116,40 @@ def evaluate_segmentation(
 
 @torch.inference_mode()
 def unsure(
-    model: nn.Module, pool, indices: Tensor, *, mean: Sequence[float], std: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of images of a cache the mean entropy of their pixels, a share of log K, and the share of each class.
+    model: nn.Module, pool, indices: Tensor, *, mean: Sequence[float], std: Sequence[float], by: str = "entropy"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How unsure a segmenter is of images of a cache, the share of each class, and the mean of the last feature map.
 
     Args:
-        model: segmenter whose output has `logits` [n, K, h, w].
+        model: segmenter with `features` [n, D, h, w] and `classify`, which makes logits [n, K, H, W] of them.
         pool: images (data.image_cache).
         indices: which of them, int64 [n].
         mean: of the normalisation, for each channel.
         std: of the normalisation, for each channel.
+        by: "entropy", the mean of the pixels, a share of log K; "margin", 1 less the mean lead of the most probable
+            class; "uncertain-pixels", the share of pixels whose lead is below `LEAD`.
 
     Returns:
-        float64 [n] and [n, K].
+        float64 [n], [n, K] and [n, D].
     """
     normalise, device = Normalise(mean, std), next(model.parameters()).device
     order = sorted(indices.tolist(), key=lambda i: pool.sizes[i].tolist())  # images of one size stand together
-    batches, doubt, shares = list(_batches(order, pool.sizes, 8)), [], []
+    batches, found = list(_batches(order, pool.sizes, 8)), []
     model.eval()
     for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
         h, w = pool.sizes[rows[0]].tolist()
-        p = probabilities(model, normalise(packed[:, :3, :h, :w].to(device))).double()  # [n, K, H, W]
-        entropy = -(p * p.clamp_min(1e-12).log()).sum(1) / np.log(p.shape[1])
-        doubt.append(entropy.mean((1, 2)).cpu().numpy())
-        shares.append(p.mean((2, 3)).cpu().numpy())
+        maps = model.features(normalise(packed[:, :3, :h, :w].to(device)))
+        p = model.classify(maps, (h, w)).double().softmax(1)  # [n, K, H, W]
+        if by == "entropy":
+            each = -(p * p.clamp_min(1e-12).log()).sum(1) / np.log(p.shape[1])
+        else:
+            first, second = p.topk(2, 1).values.unbind(1)
+            each = (first - second < LEAD).double() if by == "uncertain-pixels" else 1 - (first - second)
+        found.append([v.double().cpu().numpy() for v in (each.mean((1, 2)), p.mean((2, 3)), maps.mean((2, 3)))])
     back = np.argsort(np.argsort(indices.numpy(), kind="stable"), kind="stable")
     at = np.argsort(np.array(order), kind="stable")[back]
-    return np.concatenate(doubt)[at], np.concatenate(shares)[at]
+    unsure, shares, features = (np.concatenate(values)[at] for values in zip(*found, strict=True))
+    return unsure, shares, features
 
 
 def _batches(rows: list[int], sizes: Tensor, batch_size: int):

@@ -9,6 +9,7 @@ import numpy as np
 from ..evaluation.neighbors import neighbours, unit
 from ..finetuning.graph import rooted
 from ..finetuning.linear import softmax
+from ..selection.by_model import spread_out
 from .frozen import Tried
 
 COPY = 1e-3  # squared distance of unit features up to which images are all but the same
@@ -44,22 +45,6 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
         between = f"{names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
         out.append(Remark((int(i),), f"in doubt: {between}", (names[first], float(p[i, first]))))
     return out
-
-
-def spread_out(doubt: np.ndarray, z: np.ndarray, count: int) -> np.ndarray:
-    """Rows of `count` images of the half in doubt: the first the most doubtful, then each the farthest from those
-    chosen.
-
-    Args:
-        doubt: [n], the larger the more doubtful. z: where images are, [n, D].
-    """
-    doubtful = np.argsort(-doubt, kind="stable")[: max(count, len(doubt) // 2)]
-    z = z[doubtful]
-    chosen, distance = [0], ((z - z[0]) ** 2).sum(1)
-    while len(chosen) < min(count, len(doubtful)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((z - z[chosen[-1]]) ** 2).sum(1))
-    return doubtful[chosen]
 
 
 def copies(x: np.ndarray) -> list[Remark]:

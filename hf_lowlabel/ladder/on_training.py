@@ -17,13 +17,15 @@ from ..api.running import settled
 from ..arguments import Config
 from ..distributed import is_main_process
 from ..errors import UserError
+from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
+from ..selection.by_model import spread_out
 from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..training import frozen
 from ..training.preparing import Prepared
 from ..training.run import train
-from .advice import Remark, spread_out
+from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .keeping import features_of_encoder
 from .report import Advice, between, write_advice
@@ -119,15 +121,15 @@ def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any]) -> 
 
 
 def next_to_label(ready: Prepared, model: torch.nn.Module, count: int) -> tuple[list[Remark], np.ndarray]:
-    """Images without a label of which the model is least sure, far from each other; and what it takes all for, [N, D],
-    zeros where it was not asked."""
+    """Images without a label of which the model is least sure, far from each other; and the features of all, [N, D],
+    zeros where they were not asked for."""
     labeled = set(ready.at.labeled.tolist())
     free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
     if not len(free) or count < 1:
         return [], np.zeros((len(ready.training), 1))
     some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
-    doubt, shares = ready.task.doubt(model, ready.training, torch.from_numpy(some))
-    x = np.zeros((len(ready.training), shares.shape[1]))
-    x[some] = shares
-    chosen = spread_out(doubt, shares, count)
+    doubt, _, seen = ready.task.doubt(model, ready.training, torch.from_numpy(some))
+    x = np.zeros((len(ready.training), seen.shape[1]))
+    x[some] = seen
+    chosen = spread_out(doubt, rooted(seen), count)
     return [Remark((int(some[i]),), f"in doubt: {doubt[i]:.0%} of the largest doubt there is") for i in chosen], x

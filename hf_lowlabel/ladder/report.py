@@ -13,7 +13,7 @@ from ..files import write_json, write_text
 from ..finetuning.graph import rooted
 from ..records import why_kept
 from ..selection.labeling import export, reasons, thumbnail
-from ..selection.labels import Task as Asked, write_suggestions
+from ..selection.labels import Suggestions, Task as Asked
 from ..text import percent
 from ..training.preparing import Prepared
 from . import advice as find
@@ -173,8 +173,8 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
         test=list(split.test),
     )
     ids = ready.training.ids
-    write_suggestions(folder, {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next})
-    export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at))
+    said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}
+    export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at), said)
     return folder
 
 

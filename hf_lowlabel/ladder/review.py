@@ -9,10 +9,8 @@ from ..errors import UserError
 from ..files import read_json
 from ..hub.report_data import config_of
 from ..selection.labeling import check_folder, write_image
-from ..selection.labels import Labels, Task, write_labels, write_suggestions, write_text
+from ..selection.labels import Labels, Suggestions, Task, write_labels, write_suggestions, write_text
 from ..tasks import get_task
-
-Odd = dict[str, tuple[tuple[str, float] | None, str]]  # id -> (what it looks like, why it is shown)
 
 
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
@@ -70,9 +68,9 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     return folder, len(found)
 
 
-def odd(advice: dict, labeled: dict[str, str]) -> Odd:
+def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:
     """Images to look at again, each once, the most doubtful labels first."""
-    out: Odd = {}
+    out: Suggestions = {}
     for remark in advice["doubtful"]:
         like = remark.get("looks_like")
         out.setdefault(remark["images"][0], (like and (like[0], float(like[1])), remark["why"]))

@@ -32,7 +32,7 @@ from ..files import seal
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
-from .labels import Task, write_text
+from .labels import Suggestions, Task, write_suggestions, write_text
 from .server import TYPES
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
@@ -60,7 +60,9 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, why: list[dict]) -> Task:
+def export(
+    folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, why: list[dict], said: Suggestions | None = None
+) -> Task:
     """Write the folder to label in; selection.json comes last.
 
     Args:
@@ -69,6 +71,7 @@ def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, w
         chosen: positions of the chosen ones in it, int64 [budget].
         task: what is asked, without its files.
         why: what the contact sheet says of each chosen image (`reasons`).
+        said: what a model takes each for, and why it is chosen, for the page.
 
     Returns:
         The task with the names of the files.
@@ -83,7 +86,9 @@ def export(folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, w
             folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False)
         )
         write_text(folder / "label_studio_config.xml", label_studio_config(task))
-        write_text(folder / "index.html", contact_sheet(task, why))
+        write_text(folder / "index.html", contact_sheet(task, why, said or {}))
+        if said:
+            write_suggestions(folder, said)
         kind_of(task.task).write(folder, task)
         task.save(folder)
         seal(folder, ["selection.json"])
@@ -194,7 +199,7 @@ SHEET = """<!doctype html>
 """
 
 
-def contact_sheet(task: Task, why: list[dict]) -> str:
+def contact_sheet(task: Task, why: list[dict], said: Suggestions) -> str:
     """One row per chosen image: itself, how many images it stands for, and its nearest neighbours."""
     rows = []
     for (file, id), reason in zip(task.files.items(), why, strict=True):
@@ -208,10 +213,14 @@ def contact_sheet(task: Task, why: list[dict]) -> str:
             f'<section id="{html.escape(file, True)}"><img src="images/{html.escape(file, True)}" '
             f'alt="{html.escape(id, True)}" '
             f'loading="lazy" onload="if (naturalWidth < 128) className = \'tiny\'">'
-            f"<div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p><p>nearest chosen image of "
+            f"<div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p>"
+            f"<p>{html.escape(said[id][1]) + '; ' if id in said else ''}nearest chosen image of "
             f"{reason['stands_for']} images; its nearest neighbours and their distances:</p>{near}</div></section>"
         )
     title = f"{len(task.files)} images of {task.dataset} to label"
     how = f"strategy {task.strategy}, seed {task.seed}, features of {task.model}"
-    lead = f"Chosen by {html.escape(how)}. Next: {kind_of(task.task).next_step}."
+    lead = (
+        f"Chosen by {html.escape(how)}. Next: {kind_of(task.task).next_step}. The number below a neighbour is the "
+        "distance of its features: 0 for the same image, 1.4 for images that have nothing in common."
+    )
     return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))

@@ -26,6 +26,7 @@ from ..files import FORMULA, inert, read_json, read_text, write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
+Suggestions = dict[str, tuple[tuple[str, float] | None, str]]  # id -> (the likeliest class, if any; why it is shown)
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Task:
     strategy: str | None = None
     seed: int = 0
     model: str | None = None
-    labeled: dict[str, str] = field(default_factory=dict)  # before this round
+    labeled: dict[str, str | None] = field(default_factory=dict)  # before this round; None: with a mask
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     report: dict = field(default_factory=dict)
@@ -316,7 +317,7 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
 
 
 # ---- suggestions.json ------------------------------------------------------------------------------------------------
-def write_suggestions(folder: Path, said: dict[str, tuple[tuple[str, float] | None, str]]) -> None:
+def write_suggestions(folder: Path, said: Suggestions) -> None:
     """id -> (the most likely class and its probability, or None; why the image is here), for the page."""
     found = {id: {"looks_like": like, "why": why} for id, (like, why) in said.items()}
     write_text(folder / "suggestions.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")

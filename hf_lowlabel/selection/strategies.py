@@ -6,7 +6,8 @@ features are float32, budget is the number of images to choose, seed decides clu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,7 +206,12 @@ STRATEGIES = {
 
 
 def choose(
-    strategy: str, features: np.ndarray, budget: int, seed: int = 0, labels: np.ndarray | None = None
+    strategy: str,
+    features: np.ndarray,
+    budget: int,
+    seed: int = 0,
+    labels: np.ndarray | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """The images that a strategy chooses.
 
@@ -215,6 +221,7 @@ def choose(
         budget: images to choose.
         seed: decides clusters and draws.
         labels: int64 [N], -1 = unknown, for "class-balanced" alone.
+        arguments: of the strategy, by name.
 
     Returns:
         Indices, int64 [budget], each once.
@@ -237,7 +244,7 @@ def choose(
             )
         chosen = class_balanced(features, budget, seed, labels=labels)
     else:
-        chosen = STRATEGIES[strategy](features, budget, seed)
+        chosen = STRATEGIES[strategy](features, budget, seed, **(arguments or {}))
     return np.asarray(chosen, dtype=np.int64)
 
 

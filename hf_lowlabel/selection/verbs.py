@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +17,16 @@ from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
+from ..methods import check_arguments
+from ..prediction import task_of
 from ..tasks import get_task
+from ..tasks.doubts import Doubt
+from ..tasks.parts import label_rules
 from ..training.setup import logging_level
+from .by_model import BY_MODEL, is_finished, look, said_of, strategies_of
 from .clustering import backend
 from .features import Features, extract
+from .importing import import_labels
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
@@ -44,9 +53,11 @@ def select(
     *,
     budget: int,
     output: str,
-    strategy: str = "as3l",
+    strategy: str | None = None,
+    strategy_args: Mapping[str, Any] | None = None,
     task: str = "classification",
     split: str | None = None,
+    labels: str | None = None,
     classes: str | list[str] | None = None,
     seed: int = 0,
     features: str | None = None,
@@ -58,13 +69,18 @@ def select(
     """Choose images worth labeling and write a folder to label them in. Under several processes the first one writes.
 
     Args:
-        model: a timm name, local folder or Hub id whose features decide.
+        model: a timm name, local folder or Hub id whose features decide; or a finished model of the task, by whose
+            doubts the next round is chosen (`by_model.BY_MODEL`).
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         budget: images to choose.
         output: folder to write.
-        strategy: a name in `strategies.STRATEGIES`.
-        task: "classification", or "segmentation" for images to paint masks for.
+        strategy: a name in `strategies.STRATEGIES` or `by_model.BY_MODEL`; None: for the folder of a finished run of
+            the task what it is in doubt of, else "as3l".
+        strategy_args: of the strategy, by name.
+        task: "classification", "multilabel", or "segmentation" for images to paint masks for.
         split: a manifest; its validation and test images are left out, and so are those it has labels for.
+        labels: instead, finished labels as `split --from` reads them. With neither, those that a finished run has
+            learned from; and images that have a mask are never chosen.
         classes: a list or file of class names.
         seed: decides clusters and draws.
         features: file of the features (None: in `output`), reused when model and data are the same.
@@ -81,36 +97,47 @@ def select(
     """
     at_least("budget", budget, 1)
     at_least("seed", seed, 0)
-    if strategy not in STRATEGIES:
-        raise unknown("strategy", strategy, STRATEGIES)
-    kind, folder = kind_of(task), Path(output)
+    kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
+    strategy, arguments = known_strategy(strategy, strategy_args, of, model)
+    asks = strategy in BY_MODEL
+    if asks and (features or image_size):
+        flag = "features" if features else "image-size"
+        raise UserError(f"{strategy} asks the finished model, which sees images as it does. Leave out --{flag}.")
+    if asks:
+        task_of(model, task, model_revision)
     start_processes(device)
     check_folder(folder)
     barrier()
-    source = get_task(task).open_to_select(data_arguments(dataset), classes)
-    base = Split.load(split) if split else None
+    source = of.open_to_select(data, classes)
+    base = labels_so_far(split, labels, model if asks else None, source, kind, data)
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source)
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
+    if kind.page == "mask" and split is None:
+        labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
     free = np.setdiff1d(members, labeled)
     check_budget(budget, len(free), names, base, kind)
-    found = extract(
-        model,
-        source,
-        members,
-        path=features or folder / "features.safetensors",
-        image_size=image_size,
-        revision=model_revision,
-        device=device,
-        max_bad=max_bad,
-    )
+    how = dict(revision=model_revision, device=device)
+    looked = look(of, model, replace(data, max_bad=max_bad), source, members, strategy, **how) if asks else None
+    path = features or folder / "features.safetensors"
+    more = dict(path=path, image_size=image_size, max_bad=max_bad)
+    found = looked.found if looked else extract(model, source, members, **how, **more)
     x, free = unit(found.values), found.rows(free)
-    rows, first = choose_distinct(strategy, x, free, budget, seed, source.labels[found.indices])
+
+    def pick(rows: np.ndarray) -> np.ndarray:
+        if looked is None:
+            return choose(strategy, x[rows], budget, seed, source.labels[found.indices[rows]], arguments)
+        known = looked.doubt.x[found.rows(labeled)]
+        return BY_MODEL[strategy](Doubt(*(v[rows] for v in looked.doubt)), known, budget, seed, **arguments)
+
+    rows, first = choose_distinct(x, free, budget, pick)
     chosen = found.indices[rows]
     facts: dict = {}
     if is_main_process():
         why = reasons(x, rows, source, found.indices)
-        facts = report_of(source, found, rows, free, first, why)
+        facts = report_of(source, found, rows, free, first, why, kind)
+        if looked is not None:
+            facts["labeled"] = len(labeled)
         asked = Task(
             dataset=source.name,
             fingerprint=source.fingerprint,
@@ -118,7 +145,7 @@ def select(
             config=source.config,
             split=source.split,
             revision=source.revision,
-            class_names=names,
+            class_names=names or (looked.names if looked else []),
             task=task,
             strategy=strategy,
             seed=seed,
@@ -129,9 +156,61 @@ def select(
             report=facts,
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
-        export(folder, source, chosen, asked, why)
+        said = {
+            source.ids[found.indices[r]]: said_of(looked, int(r), strategy, kind.page != "mask") for r in rows if looked
+        }
+        export(folder, source, chosen, asked, why, said)
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)
+
+
+def known_strategy(
+    strategy: str | None, arguments: Mapping[str, Any] | None, task: Any, model: str
+) -> tuple[str, dict[str, Any]]:
+    """(its name, its arguments), checked.
+
+    Raises:
+        UserError: there is no such strategy for the task, or it takes no such argument.
+    """
+    asking = strategies_of(task)
+    if strategy is None:
+        strategy = asking[0] if is_finished(task, model) else "as3l"
+    if strategy not in STRATEGIES and strategy not in asking:
+        raise unknown("strategy", strategy, [*STRATEGIES, *asking])
+    function, given = {**STRATEGIES, **BY_MODEL}[strategy], dict(arguments or {})
+    takes = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    takes.pop("labels", None)  # of class-balanced, which are those of the data
+    if given and not takes:
+        raise UserError(f"The strategy {strategy} takes no arguments. Leave out --strategy-args.")
+    check_arguments(f"the strategy {strategy}", given, takes)
+    return strategy, given
+
+
+def labels_so_far(
+    split: str | None, labels: str | None, run: str | None, source: ImageDataset, kind: Kind, data: DataArguments
+) -> Split | None:
+    """The images that need no label any more, and those held out: of --split, of --labels, or of a finished run.
+
+    Raises:
+        UserError: both are given, or they cannot be read.
+    """
+    if split and labels:
+        raise UserError("Give --split or --labels, not both.")
+    if split:
+        return Split.load(split)
+    if labels and kind.page == "mask":
+        raise UserError(
+            "Masks are read beside the images, where `hf-lowlabel split --task segmentation --from` puts them: images "
+            "that have one are not chosen again. Leave out --labels."
+        )
+    if labels:
+        how = dict(new_classes=True, allow_missing=True, rules=label_rules(data))
+        return import_labels(labels, source=source, **how)[0]
+    own = Path(run, "split.json") if run else None
+    if own is None or not own.is_file():
+        return None
+    found = Split.load(own)
+    return found if {*found.labeled, *found.validation, *found.test} <= set(source.ids) else None
 
 
 def data_arguments(dataset: str | DataArguments) -> DataArguments:
@@ -139,9 +218,12 @@ def data_arguments(dataset: str | DataArguments) -> DataArguments:
 
 
 def choose_distinct(
-    strategy: str, x: np.ndarray, free: np.ndarray, budget: int, seed: int, labels: np.ndarray
+    x: np.ndarray, free: np.ndarray, budget: int, pick: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose among the rows `free` of unit features x [N, D] without their copies.
+
+    Args:
+        pick: rows without copies, int64 [n] -> which of them, int64 [budget].
 
     Returns:
         The chosen rows, int64 [budget], and for each of `free` the first of them that it is a copy of (`identical`).
@@ -153,7 +235,7 @@ def choose_distinct(
             f"There are {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies. "
             f"Use --budget {len(distinct)} or less."
         )
-    return distinct[choose(strategy, x[distinct], budget, seed, labels[distinct])], first
+    return distinct[pick(distinct)], first
 
 
 def class_list(classes: str | list[str] | None, base: Split | None, source) -> list[str]:
@@ -181,7 +263,13 @@ def check_budget(budget: int, available: int, names: list[str], base: Split | No
 
 
 def report_of(
-    source: ImageDataset, found: Features, rows: np.ndarray, free: np.ndarray, first: np.ndarray, why: list[dict]
+    source: ImageDataset,
+    found: Features,
+    rows: np.ndarray,
+    free: np.ndarray,
+    first: np.ndarray,
+    why: list[dict],
+    kind: Kind,
 ) -> dict:
     """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered if they are known."""
     copies = np.flatnonzero(first != np.arange(len(first)))
@@ -198,7 +286,7 @@ def report_of(
         "near_copies": {id: others for id, others in near.items() if others},
     }
     labels = source.labels[found.indices[rows]]
-    if (labels >= 0).all():
+    if kind.covers and (labels >= 0).all():
         out["classes_covered"] = len(np.unique(labels))
         out["classes"] = len(source.class_names)
     return out

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
@@ -35,6 +34,7 @@ from ..text import listed
 from ..views.transforms import BatchTransform
 from .choosing import choose_split
 from .demos import Demo
+from .doubts import Doubting
 from .networks import Network
 from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
 from .speaker import Speaker
@@ -43,7 +43,7 @@ log = logging.getLogger("hf_lowlabel")
 LEADS_TO_CODE = {"auto_map", "custom_pipelines"}  # keys by which transformers finds code that is not its own
 
 
-class Task(Speaker):
+class Task(Doubting, Speaker):
     """One kind of answer about an image.
 
     name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings
@@ -287,11 +287,6 @@ class Task(Speaker):
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
         """`tallies` of labeled images by frozen features (tasks.left_out); None where the labels do not do for it."""
-
-    def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """How unsure a model is of images of a cache, float64 [n], and what it takes them for, float64 [n, D]; asked
-        where there are no features of them."""
-        raise NotImplementedError
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         """What predictions on unlabeled images tell about a model."""

@@ -199,9 +199,11 @@ class MultiLabel(Classification):
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return float(self.scores(tallies[:, 0], tallies[:, 1], names)[self.score.key])
 
-    def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        p = self.predictions(model, cache, members)
-        return 1 - np.abs(2 * p - 1).mean(1), p
+    def unsure(self, p: np.ndarray, by: str) -> np.ndarray:
+        """Mean over the classes, each of which is there or not."""
+        if by == "margin":
+            return 1 - np.abs(2 * p - 1).mean(1)
+        return -sum(q * np.log2(np.maximum(q, 1e-12)) for q in (p, 1 - p)).mean(1)
 
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
         return MultiLabelScores(names).compute(predictions=probabilities, references=targets.astype(np.int8))

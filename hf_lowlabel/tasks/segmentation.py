@@ -38,6 +38,7 @@ from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
+from .doubts import Doubt
 from .foundation import MASKS, whole_patches
 from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
@@ -76,6 +77,7 @@ class Segmentation(Task):
     fallbacks = {"pretrain": PRETRAINING, "finetune": OF_MASKS}
 
     attempts, presets = SEGMENTATION, MASKS
+    doubts = ("entropy", "margin", "uncertain-pixels")
     demo = SHAPES
     packages = (*Task.packages, "segmentation-models-pytorch")
 
@@ -107,7 +109,7 @@ class Segmentation(Task):
         if path is not None and path.is_dir() and layout(path) is None and not is_table(path):
             return replace(self.open_images(data).without_targets(), class_names=[])
         found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
-        return replace(found.without_targets(), class_names=found.class_names)
+        return replace(found.without_targets(), class_names=found.class_names, labels=found.labels)  # which have one
 
     def squares(self, dataset: ImageDataset) -> int:
         return squares_per_image(dataset)
@@ -262,9 +264,12 @@ class Segmentation(Task):
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
         return of_masks(model, labeled, len(names))
 
-    def doubt(self, model: nn.Module, cache, members: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Mean entropy of the pixels; shares of the classes. Padded pixels take no part."""
-        return unsure(model, cache, members, **seen(model))
+    def look(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray) -> Any:
+        return self._cache(model, data, dataset, indices, "unlabeled", masks=False)
+
+    def doubt(self, model: nn.Module, cache: Any, members: torch.Tensor, by: str | None = None) -> Doubt:
+        """By the mean over the pixels of an image, or by the share of them that is uncertain. Padding takes no part."""
+        return Doubt(*unsure(model, cache, members, by=by or self.doubts[0], **seen(model)))
 
     def check_output(self, output: str | Path | None) -> Path | None:
         """A folder; the name of a table that a classifier would write stands for the folder of that name."""

@@ -20,7 +20,7 @@ import torch
 from timing import WARM, compare, report
 
 import hf_lowlabel
-from hf_lowlabel.cli.train import key_values
+from hf_lowlabel.cli.output import key_values
 from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from hf_lowlabel.methods import verb_of
 from hf_lowlabel.training.loop import Loop

@@ -1,0 +1,89 @@
+"""Flags that several verbs have: where images are, what their labels and masks mean, which labels there are."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..arguments import DataArguments
+
+
+def label_flags(parser: argparse.ArgumentParser, title: str):
+    """Which labels `auto` begins with. Returns their group."""
+    labels = parser.add_argument_group(title)
+    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
+    labels.add_argument("--split", help="manifest of labeled and held-out images")
+    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
+    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
+    labels.add_argument(
+        "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
+    )
+    return labels
+
+
+def max_bad_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-bad",
+        type=share,
+        default=0.01,
+        metavar="FLOAT",
+        help="share of unreadable images that is left out and listed; above it nothing is computed (default: 0.01)",
+    )
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1; argparse makes its error of any other."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def data_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset-config", help="configuration of a Hub data set")
+    parser.add_argument("--dataset-revision", help="revision of a Hub data set")
+    parser.add_argument("--image-column", help="column that holds the image")
+    parser.add_argument("--label-column", help="column that holds the class")
+    parser.add_argument(
+        "--no-label",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="words in a table that mean no label (default: nan none ..)",
+    )
+    parser.add_argument("--skip-missing", action="store_true", help="leave out rows of a table that name no image")
+    parser.add_argument("--skip-conflicts", action="store_true", help="leave images unlabeled that have two labels")
+    parser.add_argument(
+        "--value-range", nargs=2, type=float, default=[], metavar=("LOW", "HIGH"), help="black and white of deep images"
+    )
+    parser.add_argument("--pages", action="store_true", help="each page of a TIFF and frame of a GIF is an image")
+
+
+def mask_flags(parser: argparse.ArgumentParser, title: str):
+    """What masks mean; the group, for more flags."""
+    masks = parser.add_argument_group(title)
+    masks.add_argument("--mask-column", help="column that holds the mask")
+    masks.add_argument(
+        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
+    )
+    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
+    masks.add_argument(
+        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
+    )
+    masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
+    return masks
+
+
+SOURCE = tuple(
+    "dataset dataset_config dataset_split dataset_revision image_column label_column "
+    "no_label skip_missing skip_conflicts value_range pages".split()
+)
+MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
+
+
+def data_source(args: argparse.Namespace) -> DataArguments:
+    """What --dataset, `data_flags` and `mask_flags` said, taken out of `args`."""
+    names = [*SOURCE, *(MASKS if hasattr(args, "mask_format") else ())]
+    source = DataArguments(**{name: getattr(args, name) for name in names})
+    for name in names:
+        delattr(args, name)
+    return source

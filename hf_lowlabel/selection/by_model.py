@@ -1,0 +1,153 @@
+"""Which images to label next, by what a finished model says of them.
+
+Each strategy is a function (doubt, known, budget, seed, *, arguments) -> int64 [budget]: a `Doubt` of the n images to
+choose from, and the features [L, D] of those that are labeled already. `BY_MODEL` is the whole list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..arguments import DataArguments
+from ..data.dataset import ImageDataset
+from ..errors import UserError
+from ..finetuning.graph import rooted
+from ..records import RunRecord
+from ..tasks.base import Task
+from ..tasks.doubts import Doubt
+from .features import Features
+
+SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
+
+
+def in_doubt(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0, *, share: float = SHARE) -> np.ndarray:
+    """Of the `share` of images in doubt the first the most doubtful, then each the farthest from those chosen and from
+    the labeled ones. share=0: the most doubtful alone."""
+    return spread_out(doubt.unsure, doubt.x, budget, known, share)
+
+
+def badge(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
+    """BADGE (Ash et al. 2020, arXiv 1906.03671): k-means++ on the gradients of the last layer,
+
+        g_i = (p_i - e_argmax p_i) x_i^T,   P(next = i) ~ min_{j chosen} |g_i - g_j|^2
+
+    for the class that the model names; the first is the largest, as in the authors' code. Of products no K D is stored:
+    |g_i - g_j|^2 = |a_i|^2 |x_i|^2 + |a_j|^2 |x_j|^2 - 2 (a_i . a_j)(x_i . x_j).
+    """
+    a, x = doubt.p - (np.arange(doubt.p.shape[1]) == doubt.p.argmax(1)[:, None]), doubt.x.astype(np.float64)
+    size = (a * a).sum(1) * (x * x).sum(1)
+    random, chosen = np.random.default_rng(seed), [int(size.argmax())]
+    distance = np.full(len(a), np.inf)
+    while len(chosen) < budget:
+        last = chosen[-1]
+        distance = np.minimum(distance, np.maximum(size + size[last] - 2 * (a @ a[last]) * (x @ x[last]), 0))
+        distance[chosen] = 0
+        weights = distance if distance.sum() > 0 else np.isin(np.arange(len(a)), chosen, invert=True).astype(float)
+        chosen.append(int(random.choice(len(a), p=weights / weights.sum())))
+    return np.array(chosen)
+
+
+BY_MODEL: dict[str, Callable[..., np.ndarray]] = {
+    "margin": in_doubt,
+    "entropy": in_doubt,
+    "uncertain-pixels": in_doubt,
+    "badge": badge,
+}
+
+
+def spread_out(
+    doubt: np.ndarray, z: np.ndarray, count: int, known: np.ndarray | None = None, share: float = SHARE
+) -> np.ndarray:
+    """Rows of `count` images of the share in doubt: the first the most doubtful, then each the farthest from those
+    chosen and from those known.
+
+    Args:
+        doubt: [n], the larger the more doubtful. z: where images are, [n, D]. known: where labeled ones are, [L, D].
+    """
+    doubtful = np.argsort(-doubt, kind="stable")[: max(count, int(share * len(doubt)))]
+    z = z[doubtful]
+    chosen, distance = [0], ((z - z[0]) ** 2).sum(1)
+    for one in known if known is not None else ():
+        distance = np.minimum(distance, ((z - one) ** 2).sum(1))
+    while len(chosen) < min(count, len(doubtful)):
+        distance[chosen] = -1
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((z - z[chosen[-1]]) ** 2).sum(1))
+    return doubtful[chosen]
+
+
+class Looked(NamedTuple):
+    """What a model says of images. found: their features, readable ones alone. doubt: of the same rows, x `rooted`.
+    names: the classes of p."""
+
+    found: Features
+    doubt: Doubt
+    names: list[str]
+
+
+def look(
+    task: Task,
+    model: str,
+    data: DataArguments,
+    source: ImageDataset,
+    members: np.ndarray,
+    by: str,
+    revision: str | None,
+    device: str | None,
+) -> Looked:
+    """Ask a finished model about images.
+
+    Args:
+        task: of the model.
+        model: a run folder, a saved model or a Hub id at `revision`.
+        data: how images are read.
+        source: the images.
+        members: positions of those that are asked for, int64 [M].
+        by: a strategy in BY_MODEL.
+        device: such as "cpu"; None: the best there is.
+
+    Raises:
+        UserError: it is no finished model, or more images than `data.max_bad` allows cannot be read.
+    """
+    try:
+        network = task.load(model, revision, device)
+    except UserError as error:
+        raise UserError(
+            f"{by} asks a finished {task.product} what it is in doubt of, and {model!r} is none: {error}"
+        ) from error
+    cache = task.look(network, data, source, members)
+    doubt = task.doubt(network, cache, torch.arange(len(cache)), by if by in task.doubts else None)
+    indices = np.asarray(cache.indices, dtype=np.int64)
+    order = np.argsort(indices, kind="stable")
+    found = Features(doubt.x[order].astype(np.float32), indices[order], skipped=list(cache.skipped))
+    return Looked(found, Doubt(doubt.unsure[order], doubt.p[order], rooted(found.values)), task.names_of(network))
+
+
+def strategies_of(task: Task) -> list[str]:
+    """The strategies that ask a finished model of a task."""
+    return [*task.doubts, *(["badge"] if task.labeling == "class" else [])]
+
+
+def is_finished(task: Task, model: str) -> bool:
+    """Whether `model` is the folder of a finished run of this task, and not an encoder alone."""
+    record = Path(model, "run.json")
+    return record.is_file() and RunRecord.from_json(record).kind == task.name
+
+
+def said_of(looked: Looked, row: int, by: str, whole: bool) -> tuple[tuple[str, float] | None, str]:
+    """(the most probable class, why it is chosen) of an image. whole: a label is of the whole image."""
+    p, names, unsure = looked.doubt.p[row], looked.names, looked.doubt.unsure[row]
+    if not whole:
+        words = {
+            "uncertain-pixels": f"{unsure:.0%} of its pixels are uncertain",
+            "margin": f"two classes are within {1 - unsure:.0%} of each other, on the mean of its pixels",
+        }
+        return None, words.get(by, f"its pixels are in doubt: {unsure:.0%} of the largest doubt there is")
+    second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)
+    between = f"in doubt: {names[first]} ({p[first]:.0%}) or {names[second]} ({p[second]:.0%})"
+    return (names[first], float(p[first])), between
