@@ -132,7 +132,8 @@ def _architectures(record: RunRecord, output: Path) -> None:
     folder.mkdir()
     for name in files:
         shutil.copyfile(models / name, folder / name)
-    write_text(folder / "__init__.py", "from . import cifar, plain  # they register their architectures with timm\n")
+    modules = ", ".join(Path(name).stem for name in files)
+    write_text(folder / "__init__.py", f"from . import {modules}  # they register their architectures with timm\n")
 
 
 def requirements(packages: Sequence[str]) -> list[str]:

@@ -168,6 +168,7 @@ def _from_transformers(
     cfg = timm.get_pretrained_cfg(translation.architecture).to_dict()
     cfg = {k: v for k, v in cfg.items() if k not in ("tag", "hf_hub_id", "pool_size", "license", "num_classes")}
     cfg["input_size"] = [3, translation.image_size, translation.image_size]
+    cfg["fixed_input_size"] = cfg.get("fixed_input_size", False) or translation.fixed
     processor = fetch(["preprocessor_config.json", "processor_config.json"])
     if processor is not None:
         cfg |= layout.preprocessing(processor.parent, source)
@@ -222,6 +223,8 @@ def _read_config(path: Path, source: str) -> dict:
     if not isinstance(config, dict):
         raise UserError(f"The config.json in {source} holds no mapping. {advice}")
     for key, kinds in TYPES.items():
+        if key == "image_size" and not {"architecture", "encoder"} & set(config):
+            kinds = (int, list)  # transformers' own networks may have (height, width)
         found = [c[key] for c in (config, config.get("pretrained_cfg")) if isinstance(c, dict) and key in c]
         wrong = [value for value in found if value is not None and not isinstance(value, kinds)]
         if wrong:

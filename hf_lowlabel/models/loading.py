@@ -20,6 +20,7 @@ from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
 from .timm_checkpoint import head_names, saved_cfg, timm_names
 from .transformers_layout import read_encoder
+from .translation_own import own_names
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +215,8 @@ def _source_network(found: Checkpoint, args: dict) -> nn.Module:
         verify(found.weights)
         if found.translation is None:
             state = timm_names(load_file(found.weights))
+            if "encoder_config" in args:
+                state = own_names(state, args["encoder_config"], found.source)
         else:
             state = read_encoder(found.weights, found.translation, found.source)
     except (SafetensorError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Loading and saving without the bars of transformers, which say nothing about a model of this size."""
+"""Loading and saving without the bars and reports of transformers, where we have a report of our own."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Nor does it report which tensors fitted."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)

@@ -93,6 +93,11 @@ def create_segmenter(
             model_args=encoder_args,
             trained_size=True,
         )
+    if "encoder_config" in (backbone.config.model_args or {}) and kind != "linear":
+        raise UserError(
+            f"{backbone.load_report.source} is a network of transformers that timm lacks, and goes with architecture "
+            f"'linear' alone, not {architecture!r}. Take that, or an encoder of timm."
+        )
     if kind == "dpt" and backbone.patch & (backbone.patch - 1):
         raise UserError(
             "The architecture 'dpt' halves and doubles the grid of patches, and needs them of 8, 16 or 32 px; those of "

@@ -11,6 +11,7 @@ from transformers import TimmWrapperForImageClassification, TimmWrapperModel
 
 from .cifar import WideResNet  # noqa: F401
 from .plain import PlainCNN  # noqa: F401
+from .wrapped import TransformersEncoder  # noqa: F401
 
 
 class StandaloneBackbone(TimmWrapperModel):

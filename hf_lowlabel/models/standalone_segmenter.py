@@ -8,5 +8,6 @@ from __future__ import annotations
 from .cifar import WideResNet  # noqa: F401
 from .plain import PlainCNN  # noqa: F401
 from .segmenter import LowLabelForSemanticSegmentation
+from .wrapped import TransformersEncoder  # noqa: F401
 
 __all__ = ["LowLabelForSemanticSegmentation"]

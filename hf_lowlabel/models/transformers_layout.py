@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..files import read_json
 from .translation import Translation
 from .translation_clip import clip, siglip, siglip2
+from .translation_own import is_encoder, own
 from .translation_stages import convnext, convnextv2, dinov3_convnext, resnet, swin, swinv2
 from .translation_vit import beit, deit, dinov2, dinov3, ijepa, vit
 
@@ -43,11 +44,11 @@ FAMILIES: dict[str, Callable[..., Translation]] = {
 }
 # what a model does -> transformers' tables of such models; the first that has it names the modality
 MODALITIES = {
+    "video": "VIDEO_CLASSIFICATION",
     "images": "IMAGE IMAGE_CLASSIFICATION BACKBONE OBJECT_DETECTION SEMANTIC_SEGMENTATION DEPTH_ESTIMATION "
     "UNIVERSAL_SEGMENTATION",
     "audio": "AUDIO_CLASSIFICATION CTC SPEECH_SEQ_2_SEQ AUDIO_XVECTOR TEXT_TO_WAVEFORM",
     "text": "CAUSAL_LM MASKED_LM SEQ_TO_SEQ_CAUSAL_LM SEQUENCE_CLASSIFICATION TEXT_ENCODING",
-    "video": "VIDEO_CLASSIFICATION",
 }
 INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -61,6 +62,8 @@ def translation_of(config: dict, source: str) -> Translation:
     whole = parsed_config(config, source)
     vision = whole if whole.model_type in FAMILIES else getattr(whole, "vision_config", None)
     kind = getattr(vision, "model_type", None)
+    if vision is None and is_encoder(whole):
+        return own(config, source)
     if kind not in FAMILIES:
         raise UserError(_refusal(whole.model_type, kind, source))
     if getattr(vision, "num_channels", 3) != 3:
@@ -111,8 +114,8 @@ def _refusal(kind: str, vision: str | None, source: str) -> str:
         )
     name = kind if vision is None else f"{kind} with {vision}"
     return (
-        f"{source} is of type {name}, for whose weights there is no exact counterpart in timm's layout here. Take a "
-        f"timm name, or a repository of one of these: {known}."
+        f"{source} is of type {name}, which is neither one of these ({known}) nor another image encoder that "
+        "transformers alone can run. Take a timm name, or a repository of one, for example facebook/dinov2-small."
     )
 
 

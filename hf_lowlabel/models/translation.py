@@ -77,7 +77,13 @@ class Translation:
     positions: Positions | None = None
     head: tuple[str, str] | None = None
     renamed: tuple[tuple[str, str], ...] = ()  # (regular expression, replacement): other spellings of a file
+    fixed: bool = False  # it takes images of image_size alone
     exact: dict = field(default_factory=dict)  # config's fields that timm's network has fixed -> their only value
+
+    @property
+    def network(self) -> str:
+        """What the tensors are for, in words."""
+        return f"{self.architecture} of timm"
 
     def where(self, names: Iterable[str], source: str) -> str:
         """The prefix of the encoder's tensors in a file, from the names in it.
@@ -141,7 +147,7 @@ class Translation:
             return
         few = ", ".join(prefix + n for n in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         what = f"{verb} {few}"
-        because = "that its config.json asks for" if verb == "lack" else f"that {self.architecture} of timm has not"
+        because = "that its config.json asks for" if verb == "lack" else f"that {self.network} has not"
         raise UserError(
             f"The weights of {source} {what}, {because}, so they cannot be loaded as a whole. Check that config.json "
             "and model.safetensors belong together, or take another model."

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import read_json, write_json
-from . import cifar, plain
+from . import cifar, plain, wrapped
 
-NETWORKS = ("cifar.py", "plain.py")  # they register with timm what it lacks
+NETWORKS = ("cifar.py", "plain.py", "wrapped.py")  # they register with timm what it lacks
 
 
 def brings_code(architecture: str | None) -> bool:
     """Whether timm lacks the architecture, so that a saved model of it brings its code."""
-    return architecture in cifar.default_cfgs or architecture in plain.default_cfgs
+    return any(architecture in module.default_cfgs for module in (cifar, plain, wrapped))
 
 
 def send_code(folder: Path, files: Sequence[str], auto_map: Mapping[str, str]) -> None:

@@ -54,7 +54,7 @@ def test_gated_weights_ask_for_a_login(hub, tmp_path):
     [
         ({"model_type": "bert", "architectures": ["BertModel"]}, "org/model is a model of text"),
         ({"model_type": "whisper"}, "org/model is a model of audio"),
-        ({"model_type": "levit"}, "org/model is of type levit"),
+        ({"model_type": "detr"}, "org/model is of type detr"),
     ],
 )
 def test_no_weights_are_fetched_of_a_model_that_cannot_be_used(hub, config, match):

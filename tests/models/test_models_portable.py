@@ -130,7 +130,7 @@ def test_classifier_without_the_package(folder):
 def test_networks_that_timm_lacks_bring_their_code(folder, name):
     root, *_, out, _ = folder
     assert torch.equal(out[name], out[f"{name} here"])
-    code = {"cifar.py", "plain.py", "standalone.py"}
+    code = {"cifar.py", "plain.py", "wrapped.py", "standalone.py"}
     code = code - {"standalone.py"} | {"segmenter.py"} if name == "own_segmenter" else code
     assert code <= {p.name for p in (root / name).iterdir()}
     assert not list((root / "classifier").glob("*.py"))

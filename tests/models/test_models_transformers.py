@@ -229,7 +229,7 @@ def test_a_tensor_of_another_shape_is_an_error(tmp_path):
     [
         ({"model_type": "bert"}, "is a model of text \\(bert\\), and sees no images. Take an image encoder"),
         ({"model_type": "wav2vec2"}, "is a model of audio"),
-        ({"model_type": "levit"}, "is of type levit, for whose weights there is no exact counterpart.*dinov2"),
+        ({"model_type": "detr"}, "is of type detr, which is neither .*nor another image encoder.*dinov2"),
         ({"model_type": "no_such_type"}, "'no_such_type', which is neither timm's layout"),
         ({}, "'unknown', which is neither"),
         ({"model_type": "vit", "num_channels": 1}, "sees 1 channels"),
