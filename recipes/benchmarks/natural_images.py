@@ -52,13 +52,18 @@ TRAINED = dict(
 
 
 class LabelsTurned(FinetuneObjective):
-    """Labels alone, every image turned four ways, as the labeled half of S4L-Rotation and MOAM."""
+    """`weight` times the loss of labels alone, every image turned four ways: the labeled half of S4L-Rotation, MOAM."""
 
     unlabeled_views: dict[str, str] = {}
 
+    def __init__(self, model, *, weight: float = 1.0, ema_decay: float = 0.999):
+        super().__init__(model, ema_decay=ema_decay)
+        self.weight = weight
+
     def forward(self, batch: dict, t: float) -> dict[str, torch.Tensor]:
         x, _ = four_rotations(batch["labeled"]["image"])
-        return {"loss": cross_entropy(self.model(x).logits.float(), batch["labeled"]["target"].repeat(4))}
+        y = batch["labeled"]["target"].repeat(4)
+        return {"loss": self.weight * cross_entropy(self.model(x).logits.float(), y)}
 
 
 class LabelsCropped(FinetuneObjective):
@@ -77,6 +82,11 @@ class LabelsCropped(FinetuneObjective):
         return {"loss": cross_entropy(logits, labeled["target"].repeat(len(self.keys)))}
 
 
+def moam(**weights: float) -> dict:
+    """MOAM with other weights than the paper's."""
+    return dict(method="moam", method_args=weights)
+
+
 WEAK = dict(method="supervised", method_args=dict(strong=False))
 # block -> settings of all its rows, and row -> (settings, its baseline)
 BLOCKS: dict[str, tuple[dict, dict[str, tuple[dict, str | None]]]] = {
@@ -92,6 +102,16 @@ BLOCKS: dict[str, tuple[dict, dict[str, tuple[dict, str | None]]]] = {
                 "labels, exemplar crops",
             ),
             "moam": (dict(method="moam"), "labels, turned four ways"),
+        },
+    ),
+    "moam": (
+        dict(start="scratch", labels=500, batch_size=16, unlabeled_ratio=1, max_steps=500),
+        {
+            "labels at 0.3, turned four ways": (dict(method=LabelsTurned, method_args=dict(weight=0.3)), None),
+            "no entropy, no adversaries": (moam(w_ent=0.0, w_vat=0.0), "labels at 0.3, turned four ways"),
+            "no entropy": (moam(w_ent=0.0), "labels at 0.3, turned four ways"),
+            "no adversaries": (moam(w_vat=0.0), "labels at 0.3, turned four ways"),
+            "labels at 1.3": (moam(w_sup=1.3), None),
         },
     ),
     "temporal": (
@@ -127,7 +147,15 @@ BLOCKS: dict[str, tuple[dict, dict[str, tuple[dict, str | None]]]] = {
         },
     ),
     "as3l": (
-        dict(start="simclr", labels=40, batch_size=8, unlabeled_ratio=7, max_steps=400, method="flexmatch"),
+        dict(
+            start="simclr",
+            labels=40,
+            batch_size=8,
+            unlabeled_ratio=7,
+            max_steps=400,
+            method="flexmatch",
+            max_grad_norm=1.0,
+        ),
         {
             "labels at random, weak and strong views": (dict(method="supervised"), None),
             "labels by AS3L, weak and strong views": (dict(method="supervised", chosen=True), None),
