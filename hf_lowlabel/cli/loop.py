@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from ..errors import UserError
 from ..text import say
 from .flags import SOURCE, data_flags, data_source, label_flags, max_bad_flag
 from .output import json_flag, print_json
@@ -18,14 +20,24 @@ def loop(argv: list[str]) -> int:
     from dataclasses import asdict
 
     from ..ladder.rounds import loop
+    from ..selection.kinds import kind_of
     from ..selection.pages import label
 
     rest = dict(vars(args))
+    of_masks = kind_of(args.task).page == "mask"
+    if (classes := rest.pop("classes")) and not of_masks:
+        raise UserError("--classes are those of masks. Leave it out, or give --task segmentation.")
+    data |= dict(classes=classes) if classes else {}
     as_json, page, browser = rest.pop("json"), not rest.pop("no_page"), not rest.pop("no_browser")
     first = {name: rest.pop(name) for name in FIRST}
+
+    def ask(folder: Path, run: Path | None) -> None:
+        begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
+        label(folder, open_browser=browser, **begins)
+
     state = loop(
         given["dataset"],
-        ask=(lambda folder: label(folder, open_browser=browser)) if page and not as_json else None,
+        ask=ask if page and not as_json else None,
         tell=(lambda state: None) if as_json else (lambda state: say(f"\n{state}\n", flush=True)),
         data=data,
         first=first,
@@ -39,8 +51,11 @@ def loop(argv: list[str]) -> int:
     if state.to_label is None:
         say(f"{state}\nNo image is left to choose. The model is {state.rounds[-1].folder}.")
     else:
-        where = f"{state.to_label / 'labels.csv'} (or on its page: hf-lowlabel label {state.to_label})"
-        say(f"{state.open} images wait for a label in {where}; then {again}. --partial goes on without them.")
+        answers = state.to_label / ("masks" if of_masks else "labels.csv")
+        begins = f" --model {state.run}" if of_masks and state.run else ""
+        where = f"{answers} (or on its page: hf-lowlabel label {state.to_label}{begins})"
+        what = "mask" if of_masks else "label"
+        say(f"{state.open} images wait for a {what} in {where}; then {again}. --partial goes on without them.")
     return 0
 
 
@@ -53,14 +68,18 @@ def review(argv: list[str]) -> int:
     parser.add_argument(
         "run", metavar="RUN", help="folder that `hf-lowlabel auto` wrote, or one of the rounds of `loop`"
     )
-    parser.add_argument("--output", help="folder to write (default: RUN/review)")
+    parser.add_argument("--output", help="folder to write (default: RUN/review; masks are corrected where they are)")
+    parser.add_argument("--device", help="of masks: 'cpu' to leave a GPU alone")
     parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
     json_flag(parser)
     args = parser.parse_args(argv)
     from ..ladder.review import review
+    from ..ladder.review_masks import of_masks
     from ..selection.pages import label
 
+    if of_masks(Path(args.run)):
+        return _review_masks(args)
     folder, count = review(args.run, args.output)
     if args.json:
         print_json({"folder": folder if count else None, "images": count})
@@ -75,16 +94,54 @@ def review(argv: list[str]) -> int:
     return 0
 
 
+def _review_masks(args: argparse.Namespace) -> int:
+    from ..ladder.review_masks import NAME, review_masks
+    from ..selection.pages import label
+
+    if args.output:
+        raise UserError("Masks are corrected where they are, beside the images. Leave out --output.")
+    found = review_masks(args.run, args.device)
+    if args.json:
+        shown = [{"image": id, **one._asdict()} for id, one in found.images.items()]
+        print_json({"folder": found.folder, "images": shown, "no_page": found.no_page or None})
+        return 0
+    if not found.images:
+        say(f"No mask of {args.run} asks for a second look.")
+        return 0
+    for id, one in found.images.items():
+        say(f"{id}: {one.why}")
+    say(f"{len(found.images)} masks are worth a second look; {Path(args.run) / NAME} lists them.", flush=True)
+    if found.no_page:
+        say(found.no_page)
+    elif not args.no_page:
+        where = dict(task=found.task, split=found.split, classes=found.classes, model=args.run, only=found.images)
+        label(found.folder, open_browser=not args.no_browser, **where)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel loop",
-        description="Rounds of labels: images worth labeling are chosen, shown on a page (Ctrl-C when you are done), a "
-        "model is made of all labels by `auto`, and the next images are chosen. Everything is in OUTPUT_DIR: the same "
-        "command goes on from there. After each round it says what another one would bring.",
+        description="Rounds of labels: images worth labeling are chosen, shown on a page (Ctrl-C when you are done; "
+        "masks begin with those of the last model), a model is made of all labels by `auto`, and the next images are "
+        "chosen. Everything is in OUTPUT_DIR: the same command goes on from there. After each round it says what "
+        "another one would bring.",
     )
     parser.add_argument("dataset", metavar="DATA", help="Hub id, local folder, parquet, or 'digits'")
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
+    )
+    parser.add_argument(
+        "--task",
+        default="classification",
+        help="what is learned: classification, multilabel, segmentation (default: classification)",
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        default=[],
+        help="classes of masks in the order of their values, or a file",
     )
     parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
     parser.add_argument(

@@ -124,7 +124,7 @@ def auto(
         class_balanced: Draw the same number of labels from every class.
         test_fraction: Share of the images with a label that is held out to test on.
         minutes: How long it may take, in minutes.
-        train: Train networks too, as far as there is time; without it classification takes seconds beyond the features.
+        train: Train networks too, as far as there is time; without it only heads on frozen features: seconds.
         to_label: Images that are chosen to be labeled next; 0: none.
         features: Folder in which features are kept and looked for; None: in the run folder.
         text_model: Where no image has a label: a CLIP, SigLIP or other model that knows what classes are called.
@@ -164,10 +164,6 @@ def auto(
     if len(models) > 1 and not kind.climbs:
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
     given = {name: said[name] for name in GIVEN} | {"model": models[0]}
-    if not (train or kind.climbs):
-        raise UserError(
-            f"{task} has no heads on frozen features to choose from, so --no-train leaves nothing. Leave it out."
-        )
     drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
     name = output_dir or default_folder(dataset)
     first = dict(method="probe") if kind.climbs else kind.attempts[0].settings
@@ -184,7 +180,7 @@ def auto(
                 left = 60 * minutes - (time.perf_counter() - begin)
                 if kind.climbs:
                     return Best(*from_features(ready, given, models, keep, to_label, left, train))
-                return Best(*from_training(ready, given, keep, to_label, left))
+                return Best(*from_training(ready, given, keep, to_label, left, train))
     except NoLabels:
         if text_model is None or not kind.climbs:
             raise

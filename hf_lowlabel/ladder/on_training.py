@@ -24,13 +24,13 @@ from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..training import frozen
 from ..training.preparing import Prepared
-from ..training.run import train
+from ..training.run import train as train_network
 from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .keeping import features_of_encoder
 from .report import Advice, between, write_advice
 from .sizes import at_fitting_side
-from .trained import TRIALS, Trial, Trials, gain_over, ranked, score_interval
+from .trained import TRIALS, Trial, Trials, gain_over, hushed, ranked, score_interval
 
 ASKED = 2000  # images without a label at most among which the next ones are chosen
 
@@ -47,7 +47,9 @@ def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Pa
     return {attempt: settled("finetune", {**shared, **attempt.settings}) for attempt in attempts}
 
 
-def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float):
+def from_training(
+    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float, train: bool = True
+):
     """The best attempt in a run folder.
 
     Args:
@@ -56,6 +58,7 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
         keep: folder of features, for attempts on frozen ones.
         to_label: images to choose for the next round of labels.
         seconds: time left.
+        train: networks too, and not only heads on frozen features.
 
     Returns:
         The run, the trials, the best first, advice, and the folder to label next.
@@ -66,7 +69,8 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
             f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
-    every = partial(configs_of, with_branches(task.attempts, ready.network.model), folder=ready.folder)
+    attempts = [a for a in task.attempts if train or task.method("finetune", a.settings["method"]).frozen]
+    every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
@@ -75,13 +79,14 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
     best, recorder = tried[0], ready.recorder
     resume = (ready.folder / "checkpoints").is_dir()
     steps = {} if configs[best.attempt].method.frozen else dict(max_steps=plan["last"], resume=resume)
-    last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
+    with hushed():  # what was loaded has been said
+        last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
     recorder.ladder = [{"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best} for t in tried]
-    advice = advise(ready, tried, plan)
+    advice = advise(ready, tried, plan, train)
     advice.sentences += [smaller] if smaller else []
     recorder.advice = list(advice.sentences)
-    run = (frozen.fit if last.config.method.frozen else train)(last, [CardCallback()])
+    run = (frozen.fit if last.config.method.frozen else train_network)(last, [CardCallback()])
     if task.score.key in run.metrics:
         shown = task.score.show(run.metrics[task.score.key])
         advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")
@@ -91,7 +96,7 @@ def from_training(ready: Prepared, given: Mapping[str, Any], keep: Path, to_labe
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------
-def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any]) -> Advice:
+def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], trained: bool = True) -> Advice:
     """How good the best is on new images, and whether unlabeled images help; all from what was left out."""
     task, names, best = ready.task, ready.names, tried[0]
     plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
@@ -108,7 +113,8 @@ def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any]) -> 
         out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}.")
     using = [t for t in tried if t.attempt.unlabeled]
     if not using:
-        out.sentences.append("Unlabeled images: there was no time to try them.")
+        why = "there was no time to try them" if trained else "not tried, since no network was trained (--no-train)"
+        out.sentences.append(f"Unlabeled images: {why}.")
         return out
     other = max(using, key=lambda t: t.score)
     gain = gain_over(task, other, plain, names)

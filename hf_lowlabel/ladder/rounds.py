@@ -6,6 +6,8 @@ DIR/round-1              what `auto` makes of the labels there are then: a model
 DIR/round-2 ...
 DIR/features             features of all images, computed once
 DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
+
+Masks are painted on the page that begins with those of the last round's model, and put beside the images of the data.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ import numpy as np
 from ..arguments import DataArguments
 from ..errors import UserError
 from ..files import read_json, write_json, write_text
-from ..selection.labels import Task, read_labels
+from ..selection.kinds import kind_of
 from ..selection.verbs import select
+from ..tasks import get_task
 from ..training.folder import IGNORED, claim, release
+from .answers import check_paintable, has_any, taken, unanswered
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .report import DONE
@@ -41,9 +45,9 @@ WORTH_A_ROUND = 0.01  # gain in accuracy below which a round of labels is not wo
 class Round:
     """One finished round.
 
-    labels: given so far. accuracy: on new images, by labels left out; None where they are too few. forecast: of
-    `estimates.MORE` times the labels. gain: what the next round would bring. test: on test images, where there are any.
-    stop: whether the next round is not worth its time. sentence: the same in words.
+    labels: given so far. accuracy: on new images, by labels left out, of masks the mean IoU; None where they are too
+    few. forecast: of `estimates.MORE` times the labels; of masks None. gain: what the next round would bring. test: on
+    test images, where there are any. stop: whether the next round is not worth its time. sentence: the same in words.
     """
 
     round: int
@@ -60,15 +64,21 @@ class Round:
 @dataclass(frozen=True)
 class State:
     """rounds: those finished. to_label: the folder that waits for labels; None: no image is left. open: its images
-    without an answer.
+    without an answer. score: what `accuracy` of a round is called.
     """
 
     rounds: list[Round]
     to_label: Path | None
     open: int
+    score: str = "Accuracy"
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of the last round's model."""
+        return Path(self.rounds[-1].folder) if self.rounds else None
 
     def __str__(self) -> str:
-        lines = [f"{'round':>5} {'labels':>6}  accuracy (80 %)"] if self.rounds else []
+        lines = [f"{'round':>5} {'labels':>6}  {self.score} on new images (80 % interval)"] if self.rounds else []
         for one in self.rounds:
             known = "not known yet" if one.accuracy is None else shown(one.accuracy)
             test = "" if one.test is None else f"   test {100 * one.test:.1f} %"
@@ -81,7 +91,8 @@ def loop(
     model: str | Sequence[str],
     output_dir: str | Path,
     *,
-    ask: Callable[[Path], Any] | None = None,
+    task: str = "classification",
+    ask: Callable[[Path, Path | None], Any] | None = None,
     tell: Callable[[State], None] = lambda state: None,
     partial: bool = False,
     budget: int = 40,
@@ -98,10 +109,12 @@ def loop(
     """Go on with rounds of labels until a person is asked for some, or no image is left.
 
     Args:
-        dataset: images of one class each, as for `auto`.
+        dataset: images, as for `auto`; of masks a folder.
         model: encoders, as for `auto`; the first chooses the first images.
         output_dir: where all of it is; the same call goes on from what is there.
-        ask: shows a folder to a person and returns when he is done; None: labels.csv is filled in by other means.
+        task: what is learned, as for `auto`.
+        ask: shows a folder to a person, with the folder of the last round's model where there is one, and returns when
+            he is done; None: labels.csv is filled in, or masks/, by other means.
         tell: called after each round.
         partial: go on with images that are still without an answer.
         budget: images to label first, where none has a label.
@@ -121,88 +134,99 @@ def loop(
         raise UserError("Give a --budget and --per-round of at least 1.")
     models = [model] if isinstance(model, str) else list(model)
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
-    given = dict(data or {})
+    given, of, kind = dict(data or {}), get_task(task), kind_of(task)
+    if kind.page == "mask":
+        check_paintable(of, dataset, given)
     folder = claim(output_dir, resume=True)
     try:
-        check_own(folder, dataset)
+        check_own(folder, dataset, task)
         while True:
-            state = state_of(folder, per_round)
+            state = state_of(folder, per_round, task)
             if state.to_label is None and state.rounds:
                 return state
             if state.open and ask is not None:
-                ask(Path(state.to_label or ""))
-                state = state_of(folder, per_round)
+                ask(Path(state.to_label or ""), state.run)
+                state = state_of(folder, per_round, task)
             if state.open and not partial:
                 return state
-            labels = dict(labels=state.to_label) if state.to_label else dict(first or {})
+            images = DataArguments(dataset=dataset, **given)
+            begins = state.to_label is None and kind.page == "mask" and not (first or {}).get("split")
+            if begins and not has_any(of, images, given.get("classes", [])):
+                first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
+                continue
+            labels = taken(state.to_label, kind, dataset, folder) if state.to_label else dict(first or {})
             run = folder / f"round-{len(state.rounds) + 1}"
             shutil.rmtree(
                 run, ignore_errors=True
             )  # of a process that was killed: only `to_label` of whole ones is asked
             settings = dict(minutes=minutes, train=train, to_label=per_round, features=folder / "features", **common)
             try:
-                auto(dataset, models, output_dir=run, **labels, **given, **settings)
+                auto(dataset, models, task=task, output_dir=run, **{**given, **labels}, **settings)
             except NoLabels:
-                first_images(DataArguments(dataset=dataset, **given), models[0], folder / "round-0", budget, common)
+                first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
-            state, partial = state_of(folder, per_round), False
+            state, partial = state_of(folder, per_round, task), False
             tell(state)
     finally:
         release(folder)
 
 
-def check_own(folder: Path, dataset: str | Path) -> None:
-    """UserError for a folder of other data, or of something else; an empty one is noted to be of this data."""
+def check_own(folder: Path, dataset: str | Path, task: str) -> None:
+    """UserError for a folder of other data, of another task, or of something else; an empty one is noted to be of
+    these."""
     name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
     note = folder / "loop.json"
     if note.is_file():
-        other = read_json(note)["dataset"]
-        if other != name:
-            raise UserError(f"The rounds in {folder} are about {other}, not about {name}. Give another --output-dir.")
+        known = {"task": "classification", **read_json(note)}
+        for was, now in ((known["dataset"], name), (known["task"], task)):
+            if was != now:
+                raise UserError(f"The rounds in {folder} are about {was}, not about {now}. Give another --output-dir.")
         return
     if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
         raise UserError(
             f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no loop.json, so that "
             "it is not a folder of rounds. Give another --output-dir."
         )
-    write_json(note, {"dataset": name})
+    write_json(note, {"dataset": name, "task": task})
 
 
 def first_images(data: DataArguments, model: str, folder: Path, budget: int, common: dict[str, Any]) -> None:
     shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
     keep = str(folder / "features.safetensors")
     folder.mkdir(exist_ok=True)
-    select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, **common)
+    names = list(data.classes) or None
+    select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, classes=names, **common)
 
 
-def state_of(folder: Path, per_round: int) -> State:
+def state_of(folder: Path, per_round: int, task: str = "classification") -> State:
     """What the folders say; rounds.jsonl is brought up to date with them."""
     rounds: list[Round] = []
+    score = get_task(task).score
     while (run := folder / f"round-{len(rounds) + 1}") and (run / DONE).is_file():
-        rounds.append(read_round(run, len(rounds) + 1, per_round))
+        rounds.append(read_round(run, rounds, per_round, score.key))
     if rounds:
         write_text(
             folder / "rounds.jsonl", "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in rounds)
         )
     place = folder / f"round-{len(rounds)}" / "to_label"
     if not (place / "selection.json").is_file():
-        return State(rounds, None, 0)
-    asked = Task.load(place)
-    found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True)
-    return State(rounds, place, len(set(asked.files.values()) - set(found.labels) - found.skipped))
+        return State(rounds, None, 0, score.title)
+    return State(rounds, place, unanswered(place, kind_of(task)), score.title)
 
 
-def read_round(run: Path, number: int, per_round: int) -> Round:
+def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -> Round:
     said = read_json(run / "advice.json")
     split = read_json(run / "split.json")
     metrics = run / "metrics.json"
-    test = read_json(metrics).get("accuracy") if metrics.is_file() else None
+    test = read_json(metrics).get(score) if metrics.is_file() else None
     accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
     labels, doubtful = len(split["labeled"]), len(said["doubtful"])
     gain = gain_of(accuracy, forecast, labels, per_round) if accuracy and forecast else None
+    if accuracy and not forecast:
+        gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], per_round)
     stop = gain is not None and gain.value < WORTH_A_ROUND
     words = sentence(gain, stop, per_round, doubtful)
-    return Round(number, str(run), labels, accuracy, forecast, gain, test, stop, words)
+    return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words)
 
 
 def gain_of(now: Interval, forecast: Interval, labels: int, more: int) -> Interval:
@@ -213,9 +237,30 @@ def gain_of(now: Interval, forecast: Interval, labels: int, more: int) -> Interv
     return Interval(value, value - Z80 * sd, value + Z80 * sd)
 
 
+def gain_by_rounds(rounds: Sequence[tuple[int, Interval | None]], more: int) -> Interval | None:
+    """What `more` labels bring where nothing forecasts it: the line in log labels through the rounds so far, each as
+    sure as its interval is narrow. None for fewer than two rounds.
+
+    Args:
+        rounds: (labels, score) of each.
+    """
+    known = [(n, one) for n, one in rounds if one is not None]
+    if len({n for n, _ in known}) < 2:
+        return None
+    x = np.log([n for n, _ in known])
+    y = np.array([one.value for _, one in known])
+    sd = np.array([max((one.high - one.low) / (2 * Z80), 1e-3) for _, one in known])
+    w = sd**-2
+    x = x - np.average(x, weights=w)
+    slope, error = (w * x * y).sum() / (w * x * x).sum(), (w * x * x).sum() ** -0.5
+    way = float(np.log((known[-1][0] + more) / known[-1][0]))
+    value, width = float(slope) * way, Z80 * float(error) * way
+    return Interval(value, value - width, value + width)
+
+
 def sentence(gain: Interval | None, stop: bool, more: int, doubtful: int) -> str:
     if gain is None:
-        return f"{more} more labels: what they bring is not known, the labels are too few. Go on."
+        return f"{more} more labels: what they bring is not known yet. Go on."
     low, value, high = (f"{100 * v:+.0f}" for v in (gain.low, gain.value, gain.high))
     said = f"{more} more labels: {value} points ({low} to {high}, 80 %)"
     if not stop:

@@ -1,8 +1,10 @@
-"""Loading and saving without the bars and reports of transformers, where we have a report of our own."""
+"""Loading and saving without the bars and reports of transformers, where we have a report of our own, and without what
+is said again."""
 
 from __future__ import annotations
 
 import contextlib
+import logging as plain_logging
 from collections.abc import Iterator
 
 from transformers.utils import logging
@@ -30,3 +32,15 @@ def silent() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+
+
+@contextlib.contextmanager
+def unsaid(name: str) -> Iterator[None]:
+    """A logger says only warnings inside."""
+    log = plain_logging.getLogger(name)
+    level = log.level
+    log.setLevel(plain_logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

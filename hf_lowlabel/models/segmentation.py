@@ -16,6 +16,7 @@ from ..errors import UserError, unknown
 from ..files import read_json
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, create_backbone
+from .quiet import unsaid
 from .segmenter import OWN, LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
 from .travelling import NETWORKS, brings_code, send_code
 
@@ -84,15 +85,16 @@ def create_segmenter(
     kind, preset = PRESETS.get(architecture, (architecture, {}))
     backbone = encoder
     if not isinstance(backbone, LowLabelBackbone):
-        backbone = create_backbone(
-            encoder,
-            pretrained=pretrained,
-            mean=mean,
-            std=std,
-            revision=revision,
-            model_args=encoder_args,
-            trained_size=True,
-        )
+        with unsaid("hf_lowlabel.models.loading"):  # `load_encoder` tells it of the whole network
+            backbone = create_backbone(
+                encoder,
+                pretrained=pretrained,
+                mean=mean,
+                std=std,
+                revision=revision,
+                model_args=encoder_args,
+                trained_size=True,
+            )
     if "encoder_config" in (backbone.config.model_args or {}) and kind != "linear":
         raise UserError(
             f"{backbone.load_report.source} is a network of transformers that timm lacks, and goes with architecture "

@@ -162,6 +162,11 @@ async function changeClasses(path, body) {
 function place() {
   $("stage").style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
   $("stage").classList.toggle("near", view.scale >= 2);
+  const [x, y, w, h] = here().box, px = v => `${v}px`, odd = $("odd").style;  // where a mask is in doubt
+  $("odd").hidden = w === undefined;
+  if (w === undefined) return;
+  Object.assign(odd, {left: px(x * mask.width), top: px(y * mask.height), width: px(w * mask.width), height: px(h * mask.height)});
+  odd.borderWidth = px(2 / view.scale);
 }
 function fit() {
   const box = $("view").getBoundingClientRect();
@@ -328,7 +333,7 @@ window.onresize = () => { if (mask.values) fit(); };
 get("state").then(answer => {
   state = JSON.parse(new TextDecoder().decode(answer));
   mask.colors = state.classes.map(c => c.color);
-  at = Math.max(0, state.images.findIndex(i => !i.mask));
+  at = Math.max(0, state.review ? 0 : state.images.findIndex(i => !i.mask));
   choose("brush");
   count();
   return show();

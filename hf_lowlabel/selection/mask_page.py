@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,14 @@ from .labels import Task, clean, read_suggestions
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
 from .server import BINARY, TYPES, Answer, picture
+
+
+class Shown(NamedTuple):
+    """why: an image is shown. box: where to look, (left, top, width, height) as shares of the image; none: anywhere."""
+
+    why: str
+    box: tuple[float, ...] = ()
+
 
 HELD = 4  # images of which superpixels and a model's masks are remembered
 
@@ -44,13 +53,15 @@ class MaskSession:
         classes: Sequence[str] = (),
         model: str | None = None,
         pieces: int = 400,
+        only: Mapping[str, Shown] | None = None,
+        split: str = "train",
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.Lock()
-        places = find_places(self.folder, selected=asked is not None)
-        if asked is not None:  # in the order in which they were chosen
-            places = {file: places[file] for file in asked.files if file in places}
-        self.places = places
+        places = find_places(self.folder, split, selected=asked is not None)
+        order = only if only is not None else asked.files if asked is not None else places
+        self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
+        self.only = only or {}
         self.model = Segmenter(model) if model else None
         self.classes, self.colors = self.known_classes(classes)
         self.said = read_suggestions(self.folder)
@@ -83,9 +94,10 @@ class MaskSession:
 
     def state(self) -> dict:
         ids = self.asked.files if self.asked else {}
-        why = {file: self.said[id]["why"] for file, id in ids.items() if id in self.said}
+        shown = {file: Shown(self.said[id]["why"]) for file, id in ids.items() if id in self.said} | dict(self.only)
         images = [
-            {"file": file, "id": ids.get(file, file), "mask": place.mask.is_file(), "why": why.get(file, "")}
+            {"file": file, "id": ids.get(file, file), "mask": place.mask.is_file()}
+            | shown.get(file, Shown(""))._asdict()
             for file, place in self.places.items()
         ]
         return {
@@ -93,6 +105,7 @@ class MaskSession:
             "classes": self.painted_classes(),
             "folder": self.folder.resolve().name,
             "model": bool(self.model),
+            "review": bool(self.only),
             "next": self.next_command(),
         }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .kinds import kind_of
 from .labels import Task
-from .mask_page import MaskSession
+from .mask_page import MaskSession, Shown
 from .page import Session
 from .server import serve
 
@@ -21,6 +21,8 @@ def label(
     classes: Sequence[str] = (),
     model: str | None = None,
     superpixels: int = 400,
+    only: Mapping[str, Shown] | None = None,
+    split: str = "train",
     port: int = 0,
     open_browser: bool = True,
 ) -> Any:
@@ -32,6 +34,8 @@ def label(
         classes: of masks, in the order of their values, or one text file of them (none: those the folder knows).
         model: a segmenter whose masks are what a person begins with.
         superpixels: of an image, about.
+        only: of a folder of images those that are shown, in this order, and why.
+        split: which part of a folder of images.
         port: on the loopback address (0: a free one).
         open_browser: show the page at once.
 
@@ -42,13 +46,19 @@ def label(
         UserError: for a folder that is none, is of a task without a page, or is being labeled by another process; and a
             port in use.
     """
-    session = session_of(folder, task, classes, model, superpixels)
+    session = session_of(folder, task, classes, model, superpixels, only, split)
     serve(session, port, open_browser)
     return session
 
 
 def session_of(
-    folder: str | Path, task: str | None, classes: Sequence[str], model: str | None, superpixels: int
+    folder: str | Path,
+    task: str | None,
+    classes: Sequence[str],
+    model: str | None,
+    superpixels: int,
+    only: Mapping[str, Shown] | None = None,
+    split: str = "train",
 ) -> Session | MaskSession:
     """See `label`."""
     asked = Task.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
@@ -56,7 +66,7 @@ def session_of(
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask":
-        return MaskSession(folder, asked, classes, model, superpixels)
+        return MaskSession(folder, asked, classes, model, superpixels, only, split)
     if asked is None or not page:
         what = "a selection for " + asked.task if asked is not None else "no selection"
         raise UserError(

@@ -51,14 +51,35 @@ def of_several(task: Any, model: nn.Module, labeled: Examples) -> np.ndarray | N
 
 
 def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
-    """Confusion matrices [n, K, K], by least squares on the cells of the encoder's maps, each a share of classes.
-
-    `FOLDS` groups of images are left out in turn, of `MOST_MASKS` at most.
-    """
-    labeled = Examples(labeled.cache, labeled.members[:MOST_MASKS], None)
-    n = len(labeled.members)
+    """Confusion matrices [n, K, K] of `MOST_MASKS` at most, by `guesses_of_masks`."""
+    n = min(len(labeled.members), MOST_MASKS)
     if n < 2:
         return None
+    found = np.zeros((n, K, K))
+    for i, p, target in guesses_of_masks(model, labeled, K, MOST_MASKS):
+        found[i] = confusion_of(torch.from_numpy(p.argmax(0)), torch.from_numpy(target), K).numpy()
+    return found
+
+
+def guesses_of_masks(
+    model: nn.Module, labeled: Examples, K: int, most: int | None = None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """What the other masks say of each, by least squares on the cells of the encoder's maps, each a share of classes.
+
+    `FOLDS` groups of images are left out in turn.
+
+    Args:
+        model: the segmenter; its encoder alone is asked.
+        labeled: two images with masks at least.
+        K: classes.
+        most: images looked at.
+
+    Yields:
+        The position of an image, about the probability of each class of its pixels, float32 [K, h, w], and the mask,
+        uint8 [h, w].
+    """
+    labeled = Examples(labeled.cache, labeled.members[:most], None)
+    n = len(labeled.members)
     config: Any = model.config
     seen = dict(mean=config.image_mean, std=config.image_std)
     shapes, cells = zip(*(cells_of(model, packed, size, K, seen) for packed, size in images(labeled)))
@@ -78,13 +99,11 @@ def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
         for kept, W in zip(answers, layers):
             kept += [(int(i), with_one(cells[i][0]) @ W) for i in rows]
     wrong = [sum(float((p - cells[i][1]).square().sum()) for i, p in kept) for kept in answers]
-    found = np.zeros((n, K, K))
     logits = dict(answers[int(np.argmin(wrong))])
     for i, (packed, (h, w)) in enumerate(images(labeled)):
         small = logits[i].T.reshape(1, K, *shapes[i]).float()
-        guess = F.interpolate(small, size=(h, w), mode="bilinear", align_corners=False)[0].argmax(0)
-        found[i] = confusion_of(guess, packed[3, :h, :w].cpu(), K).numpy()
-    return found
+        p = F.interpolate(small, size=(h, w), mode="bilinear", align_corners=False)[0]
+        yield i, p.numpy(), packed[3, :h, :w].cpu().numpy()
 
 
 def images(labeled: Examples) -> Iterator[tuple[Tensor, list[int]]]:

@@ -44,7 +44,7 @@ from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
 from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules
 from .pixels import fit_probe
-from .segmenters import load_segmenter, segmenter_for
+from .segmenters import load_segmenter, seen, segmenter_for
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 SMALLEST_VIEW = 96  # px, of `auto`
@@ -104,11 +104,17 @@ class Segmentation(Task):
         return self.open(data, targets=replace(self.targets(data, names), images_alone=True)).without_targets()
 
     def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
-        """Plain images too: their masks come later."""
-        path = as_path(data.dataset)
+        """Plain images too: their masks, and the names of the classes, come later."""
+        path, given = as_path(data.dataset), [classes] if isinstance(classes, str) else list(classes or data.classes)
         if path is not None and path.is_dir() and layout(path) is None and not is_table(path):
             return replace(self.open_images(data).without_targets(), class_names=[])
-        found = self.open(replace(data, classes=[classes] if isinstance(classes, str) else list(classes or ())))
+        try:
+            found = self.open(replace(data, classes=given))
+        except UserError:
+            plain = self.open(data, targets=replace(self.targets(data, NO_CLASSES), images_alone=True))
+            if given or plain.has_target.any():
+                raise
+            return plain.without_targets()
         return replace(found.without_targets(), class_names=found.class_names, labels=found.labels)  # which have one
 
     def squares(self, dataset: ImageDataset) -> int:
@@ -337,9 +343,3 @@ class Segmentation(Task):
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
     ) -> list[Section]:
         return card.findings(self, folder, config, dataset, chosen, names)
-
-
-def seen(model: nn.Module) -> dict[str, Sequence[float]]:
-    """How a segmenter wants its images normalised."""
-    config: Any = model.config
-    return dict(mean=config.image_mean, std=config.image_std)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,9 @@ def load_segmenter(model: str | Path | nn.Module, revision: str | None) -> Any:
     if not isinstance(model, (str, Path)):
         return model
     return open_model(LowLabelForSemanticSegmentation, model, revision)
+
+
+def seen(model: nn.Module) -> dict[str, Sequence[float]]:
+    """How a segmenter wants its images normalised."""
+    config: Any = model.config
+    return dict(mean=config.image_mean, std=config.image_std)

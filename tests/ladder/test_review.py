@@ -1,10 +1,14 @@
 """A second look at labels: planted errors are shown, and what a person answers replaces them."""
 
 import json
+import zlib
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from hf_lowlabel import finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.ladder.auto import auto
@@ -13,6 +17,7 @@ from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.page import Session
+from hf_lowlabel.selection.pages import session_of
 
 from .test_auto import photos
 
@@ -75,3 +80,61 @@ def test_nothing_odd_and_no_run(tmp_path, run, capsys):
     (tmp_path / "advice.json").write_text('{"doubtful": [], "copies": [], "strangers": []}')
     assert main(["review", str(tmp_path)]) == 0
     assert "asks for a second look" in capsys.readouterr().out and not (tmp_path / "review").exists()
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    """12 masks of bright discs, of which in one the disc was painted elsewhere, and in one not at all; and a run."""
+    base, rng = tmp_path_factory.mktemp("painted"), np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (base / "data" / kind).mkdir(parents=True)
+    y, x = np.mgrid[:64, :64]
+    for i in range(12):
+        disc = (y - rng.integers(16, 26)) ** 2 + (x - rng.integers(16, 48)) ** 2 < 120
+        pixels = rng.integers(0, 100, (64, 64, 3)) + 120 * disc[..., None]
+        mask = {3: (y - 52) ** 2 + (x - 50) ** 2 < 100, 7: disc & False}.get(i, disc)
+        Image.fromarray(pixels.astype(np.uint8)).save(base / "data" / "images" / f"{i:02d}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(base / "data" / "masks" / f"{i:02d}.png")
+    (base / "classes.txt").write_text("ground\ndisc\n")
+    torch.manual_seed(0)
+    how = dict(model="resnet10t", from_scratch=True, method="probe", image_size=64, test_fraction=0.0, device="cpu")
+    finetune(
+        str(base / "data"),
+        task="segmentation",
+        classes=[str(base / "classes.txt")],
+        output_dir=base / "run",
+        **how,
+    )
+    return base
+
+
+def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(painted, capsys, monkeypatch):
+    assert main(["review", str(painted / "run"), "--device", "cpu", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    first = {one["image"]: one for one in said["images"][:2]}
+    assert set(first) == {"03.png", "07.png"} and said["no_page"] is None
+    assert "painted ground, looks like disc" in first["07.png"]["why"]
+    left, top, width, height = first["07.png"]["box"]
+    assert 0 <= left < left + width <= 1 and top < 0.4 and 0.15 < width < 0.6  # where the disc is
+    assert json.loads((painted / "run" / "review.json").read_text())["images"] == said["images"]
+    opened = []
+
+    def person(folder, **how):
+        how.pop("open_browser")
+        page = session_of(folder, superpixels=400, **how)
+        opened.append([image["file"] for image in page.state()["images"]])
+        page.load("07.png")
+        page.save({"file": "07.png"}, zlib.compress(np.asarray(page.model.mask(*of_image(page)), np.uint8).tobytes()))
+
+    def of_image(page):
+        return np.asarray(Image.open(painted / "data" / "images" / "07.png")), page.classes
+
+    monkeypatch.setattr("hf_lowlabel.selection.pages.label", person)
+    assert main(["review", str(painted / "run"), "--device", "cpu"]) == 0
+    assert "masks are worth a second look" in capsys.readouterr().out
+    assert opened == [[one["image"] for one in said["images"]]]
+    mended = np.asarray(Image.open(painted / "data" / "masks" / "07.png"))
+    assert mended.shape == (64, 64) and mended.max() == 1  # beside the image, as training reads it
+    assert main(["review", str(painted / "run"), "--output", "x"]) == 2
+    assert "corrected where they are" in capsys.readouterr().err

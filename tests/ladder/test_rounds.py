@@ -1,16 +1,21 @@
 """Rounds of labels as a person goes through them: an oracle fills in labels.csv, processes are killed in between."""
 
 import json
+import zlib
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder import rounds
 from hf_lowlabel.ladder.estimates import Interval
-from hf_lowlabel.ladder.rounds import gain_of, loop, sentence
+from hf_lowlabel.ladder.rounds import gain_by_rounds, gain_of, loop, sentence
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.selection.mask_page import MaskSession
 
 from .test_auto import photos
 
@@ -92,7 +97,7 @@ def test_what_another_round_would_bring():
     assert sentence(Interval(0.03, -0.01, 0.07), False, 20, 0) == "20 more labels: +3 points (-1 to +7, 80 %). Go on."
     said = sentence(Interval(0.004, -0.03, 0.04), True, 20, 3)
     assert "hardly worth a round. Stop here, or correct first the 3 that look wrong" in said
-    assert "too few" in sentence(None, False, 20, 0)
+    assert "not known yet" in sentence(None, False, 20, 0)
 
 
 def test_bad_input(network, tmp_path, capsys):
@@ -106,3 +111,72 @@ def test_bad_input(network, tmp_path, capsys):
     (tmp_path / "c" / "loop.json").write_text('{"dataset": "others"}')
     assert main(["loop", "digits", "--model", network, "--output-dir", str(tmp_path / "c")]) == 2
     assert "are about others, not about digits" in capsys.readouterr().err
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+def discs(folder, count=14):
+    """Images of a bright disc, and where the disc is, by the name of the image."""
+    rng, truth = np.random.default_rng(0), {}
+    (folder / "images").mkdir(parents=True)
+    for i in range(count):
+        y, x = np.mgrid[:48, :48]
+        disc = (y - rng.integers(14, 34)) ** 2 + (x - rng.integers(14, 34)) ** 2 < rng.integers(80, 160)
+        pixels = rng.integers(0, 100, (48, 48, 3)) + 120 * disc[..., None]
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{i:02d}.png")
+        truth[f"{i:02d}.png"] = disc.astype(np.uint8)
+    return truth
+
+
+def test_rounds_of_masks_begin_with_the_model_s_own(network, tmp_path, capsys, monkeypatch):
+    """Each round paints what is asked; the masks end up beside the images, and the page is shown with the last run."""
+    data, out, shown = tmp_path / "photos", tmp_path / "loop", []
+    truth = discs(data)
+
+    def person(place, model=None, **_):
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+        asked = Task.load(place)
+        page = MaskSession(place, asked, (), model)
+        shown.append((place, model, [c["name"] for c in page.state()["classes"]]))
+        for file, id in asked.files.items():
+            assert model is None or page.get("/model", {"file": file}) is not None
+            page.save({"file": file}, zlib.compress(truth[id].tobytes()))
+
+    monkeypatch.setattr("hf_lowlabel.selection.pages.label", person)
+    argv = ["loop", str(data), "--task", "segmentation", "--model", network, "--output-dir", str(out), "--no-train"]
+    argv += ["--budget", "4", "--per-round", "3", "--image-size", "48", "--device", "cpu"]
+    assert main([*argv, "--classes", "ground", "disc", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said == {"rounds": [], "to_label": str(out / "round-0" / "to_label"), "open": 4}
+    assert main([*argv, "--classes", "ground", "disc"]) == 130
+    text = capsys.readouterr().out
+    assert "Mean IoU on new images" in text and "3 more labels: " in text
+    lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    assert [line["labels"] for line in lines] == [4, 7] and lines[0]["gain"] is None and lines[1]["gain"] is not None
+    assert [place for place, *_ in shown] == [out / f"round-{n}" / "to_label" for n in (0, 1)]
+    assert [model for _, model, _ in shown] == [None, str(out / "round-1")]
+    assert all(names == ["ground", "disc"] for *_, names in shown)
+    beside = {file.name: np.asarray(Image.open(file)) for file in (data / "masks").iterdir()}
+    assert len(beside) == 7 and all((mask == truth[name]).all() for name, mask in beside.items())
+    assert not set(Task.load(out / "round-2" / "to_label").files.values()) & set(beside)
+    assert lines[1]["accuracy"]["value"] > 0.5
+
+
+def test_what_more_masks_bring_is_seen_in_the_rounds():
+    before = [(10, Interval(0.5, 0.4, 0.6)), (20, Interval(0.6, 0.5, 0.7))]
+    gain = gain_by_rounds(before, 20)
+    assert gain.value == pytest.approx(0.1) and gain.low < 0 < gain.high  # twice the labels again, and as unsure
+    assert gain_by_rounds(before[:1], 20) is None and gain_by_rounds([*before[:1], (20, None)], 20) is None
+    sure = gain_by_rounds([(n, Interval(i.value, i.value - 0.01, i.value + 0.01)) for n, i in before], 20)
+    assert sure.low > 0.05
+
+
+def test_masks_need_a_folder_and_one_kind_of_round(network, tmp_path, capsys):
+    argv = ["loop", "shapes", "--task", "segmentation", "--model", network, "--output-dir", str(tmp_path / "a")]
+    assert main(argv) == 2 and "needs a folder of images" in capsys.readouterr().err and not (tmp_path / "a").exists()
+    assert main(["loop", "digits", "--classes", "a", "b"]) == 2 and "those of masks" in capsys.readouterr().err
+    discs(tmp_path / "photos", 2)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "loop.json").write_text(json.dumps({"dataset": str((tmp_path / "photos").resolve())}))
+    argv = ["loop", str(tmp_path / "photos"), "--task", "segmentation", "--output-dir", str(tmp_path / "c")]
+    assert main(argv) == 2 and "about classification, not about segmentation" in capsys.readouterr().err

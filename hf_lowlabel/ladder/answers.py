@@ -1,0 +1,54 @@
+"""What a person has answered in a folder of images to label, and what `auto` is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..arguments import DataArguments
+from ..errors import UserError
+from ..selection.kinds import Kind
+from ..selection.labels import Task, read_labels
+from ..selection.mask_import import import_masks
+from ..selection.mask_places import find_places
+from ..tasks.base import Task as Kinds
+
+PAINTED = "labeled.json"  # manifest of all masks, in the folder of the rounds
+
+
+def unanswered(place: Path, kind: Kind) -> int:
+    """How many images of a folder wait for an answer."""
+    asked = Task.load(place)
+    if kind.page == "mask":
+        places = find_places(place, selected=True)
+        return sum(file not in places or not places[file].mask.is_file() for file in asked.files)
+    found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True)
+    return len(set(asked.files.values()) - set(found.labels) - found.skipped)
+
+
+def taken(place: Path, kind: Kind, dataset: Any, folder: Path) -> dict[str, Any]:
+    """Settings of `auto` that name all labels so far. Masks are put beside the images of the data set.
+
+    Args:
+        place: the folder to label. kind: how. dataset: the images. folder: of the rounds.
+    """
+    if kind.page != "mask":
+        return dict(labels=place)
+    split, classes = import_masks(place, dataset, allow_missing=True)
+    split.save(folder / PAINTED)
+    return dict(split=folder / PAINTED, classes=[str(classes)])
+
+
+def check_paintable(task: Kinds, dataset: Any, data: Mapping[str, Any]) -> None:
+    """UserError for images that no painted mask can be put beside."""
+    if not (isinstance(dataset, (str, Path)) and Path(dataset).expanduser().is_dir()):
+        raise UserError(
+            f"Masks are put beside the images, so that {task.name} needs a folder of images, not {dataset!r}."
+        )
+    find_places(Path(dataset).expanduser(), str(data.get("dataset_split") or "train"))
+
+
+def has_any(task: Kinds, data: DataArguments, classes: list[str]) -> bool:
+    """Whether an image has a mask already."""
+    return bool(task.open_to_select(data, classes or None).has_target.any())
