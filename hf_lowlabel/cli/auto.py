@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     labels.add_argument(
         "--budget", type=int, default=40, help="where no image has a label: how many to choose and label (default: 40)"
     )
-    words = parser.add_argument_group("class names, where no image has a label")
+    words = parser.add_argument_group("class names, instead of labels or beside them")
     words.add_argument("--text-model", help="a CLIP, SigLIP or other model that knows words, Hub id or folder")
     words.add_argument("--class-names", nargs="+", default=[], help="NAME or NAME=WORDS (default: those of the data)")
     words.add_argument("--prompts", nargs="+", default=[], help="sentences with {} in the place of the class")

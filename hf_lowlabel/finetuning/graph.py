@@ -85,23 +85,26 @@ class Graph:
         return self.solve(y, alpha, tolerance=1e-4)
 
 
-def spread(reach: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def spread(reach: np.ndarray, labels: np.ndarray, num_classes: int, seeds: np.ndarray | None = None) -> np.ndarray:
     """Class probabilities of every image, float64 [N, K], from the labels int [L] of the images whose `reach` [N, L] is
     given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets a uniform row.
+    seeds: what comes from priors besides, [N, K] (`Pool.seeds`).
     """
     known = labels >= 0
     y = np.zeros((len(labels), num_classes))
     y[np.flatnonzero(known), labels[known]] = 1 / np.bincount(labels[known], minlength=num_classes)[labels[known]]
-    z = reach @ y
+    z = reach @ y if seeds is None else reach @ y + seeds
     total = z.sum(1, keepdims=True)
     return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes)
 
 
-def class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Share of each class among labels, [K]: (count + 1) / (L + K), 0 for a class without a label."""
+def class_shares(labels: np.ndarray, num_classes: int, unlabeled: np.ndarray | None = None) -> np.ndarray:
+    """Share of each class among labels, [K]: (count + 1) / (L + K); a class without a label has 0, or its share in
+    `unlabeled` [K], which sums to 1."""
     counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(float)
     smooth = np.where(counts > 0, counts + 1, 0)
-    return smooth / smooth.sum()
+    absent = np.where(counts > 0, 0, 0 if unlabeled is None else unlabeled)
+    return absent + (1 - absent.sum()) * smooth / smooth.sum()
 
 
 def with_masses(priors: np.ndarray, shares: np.ndarray, rounds: int = 50) -> np.ndarray:
@@ -136,6 +139,11 @@ class Pool:
     def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
         return self.graph.reach(rows, alpha)
 
+    def seeds(self, priors: np.ndarray, weight: float = 1.0, alpha: float = ALPHA) -> np.ndarray:
+        """What priors [N, K] of all images send over the graph, [N, K]: a class counts as `weight` labels."""
+        y = weight * priors / np.maximum(priors.sum(0, keepdims=True), 1e-12)
+        return self.graph.solve(y.astype(np.float64), alpha, tolerance=1e-4)
+
     def propagate(
         self,
         reach: np.ndarray,
@@ -145,6 +153,7 @@ class Pool:
         *,
         rounds: int = ROUNDS,
         masses: str = "labels",
+        seeds: np.ndarray | None = None,
     ) -> np.ndarray:
         """Beliefs about every image, float64 [N, K]; rows sum to 1, those of labeled images are their labels.
 
@@ -160,12 +169,15 @@ class Pool:
             num_classes: K.
             rounds: how often the head is fitted.
             masses: the shares are those of the "labels", or those that the "graph" gives.
+            seeds: what comes from priors besides, [N, K]; a class without a label has the share of the graph then.
         """
         known = labels >= 0
         at, truth = rows[known], np.eye(num_classes)[labels[known]]
-        plain = spread(reach, labels, num_classes)
+        plain = spread(reach, labels, num_classes, seeds)
         plain[at] = truth
-        shares = class_shares(labels, num_classes) if masses == "labels" else plain.mean(0)
+        shares = by_graph = plain.mean(0)
+        if masses == "labels":
+            shares = class_shares(labels, num_classes, None if seeds is None else by_graph)
         beliefs = first = with_masses(plain, shares)
         for _ in range(rounds):
             hard = np.eye(num_classes)[beliefs.argmax(1)]

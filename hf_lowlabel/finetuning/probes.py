@@ -112,6 +112,7 @@ class FrozenMethod(Method):
     """A method that reads the features of a network as it is: `fit_predict` is all it does."""
 
     verb, frozen = "finetune", True
+    spreads_priors: ClassVar[bool] = False  # `head` takes priors [N, K]; else their most probable class is a label
     of_pixels: ClassVar[bool] = False  # fits a layer to feature maps and masks, and not to features of images
     needs = "features of all images, no training"
 
@@ -193,11 +194,15 @@ class Propagation(FrozenMethod):
     neighbours: in the graph. alpha: share from the neighbours. rounds: of graph and head. masses: whose share each
     class gets of all images, that of the "labels" or that of the "graph". with_probe: what is believed of an image is
     the mean of this and of what a probe says. blend: all of these with shares [4] in what the head is fitted to: by the
-    labels, by the graph, with a probe, a probe alone. Above `MOST_POOLED` images a random part of them makes the graph.
+    labels, by the graph, with a probe, a probe alone; with priors [6], the first two with them as well. prior_weight:
+    labels of each class that priors (--prior) count as, which spread over the graph beside the labels. Above
+    `MOST_POOLED` images a random part of them makes the graph.
     """
 
     paper = "label spreading, class masses and self-training on frozen features"
     year = 2026
+    prior = "may"
+    spreads_priors = True
 
     def __init__(
         self,
@@ -208,15 +213,27 @@ class Propagation(FrozenMethod):
         masses: str = "labels",
         with_probe: bool = False,
         blend: Sequence[float] | None = None,
+        prior_weight: float = 1.0,
     ):
         if masses not in MASSES:
             raise UserError(f"masses is {masses!r}. Give one of {', '.join(MASSES)}.")
         self.neighbours, self.alpha, self.rounds = neighbours, alpha, rounds
-        if blend is not None and (len(blend) != 4 or min(blend) < 0 or abs(sum(blend) - 1) > 0.01):
-            raise UserError(f"blend is {list(blend)}. Give four shares of 0 or more that sum to 1.")
+        if blend is not None and (len(blend) not in (4, 6) or min(blend) < 0 or abs(sum(blend) - 1) > 0.01):
+            raise UserError(f"blend is {list(blend)}. Give four shares of 0 or more that sum to 1, or with priors six.")
+        if prior_weight <= 0:
+            raise UserError(f"prior_weight is {prior_weight}. Give a number above 0.")
         self.masses, self.with_probe, self.blend = masses, with_probe, blend
+        self.prior_weight = prior_weight
 
-    def targets(self, pool: Pool, reach: np.ndarray, rows: np.ndarray, labels: np.ndarray, believed: np.ndarray):
+    def targets(
+        self,
+        pool: Pool,
+        reach: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        believed: np.ndarray,
+        seeds: np.ndarray | None = None,
+    ) -> np.ndarray:
         """What the head is fitted to, float64 [N, K].
 
         Args:
@@ -225,29 +242,41 @@ class Propagation(FrozenMethod):
             rows: which these are, int64 [L].
             labels: their classes, int [L], -1 for one whose label is left out.
             believed: [N, K], what a probe of the same labels says.
+            seeds: [N, K], what priors send over the graph (`Pool.seeds`).
+
+        Raises:
+            UserError: `blend` has no share for the priors, or one and there are none.
         """
 
-        def propagated(masses: str) -> np.ndarray:
-            return pool.propagate(reach, rows, labels, believed.shape[1], rounds=self.rounds, masses=masses)
+        def propagated(masses: str, seeds: np.ndarray | None) -> np.ndarray:
+            own = dict(rounds=self.rounds, masses=masses, seeds=seeds)
+            return pool.propagate(reach, rows, labels, believed.shape[1], **own)
 
         if self.blend is not None:
-            out, by_graph = (propagated(masses) for masses in MASSES)
-            parts = hardened(out), hardened(by_graph), (out + believed) / 2, believed
+            if len(self.blend) != (4 if seeds is None else 6):
+                raise UserError("blend has four shares without --prior and six with it. Give as many, or leave it out.")
+            out, by_graph = (propagated(masses, None) for masses in MASSES)
+            parts = [hardened(out), hardened(by_graph), (out + believed) / 2, believed]
+            if seeds is not None:
+                parts += [hardened(propagated(masses, seeds)) for masses in MASSES]
             return sum(share * part for share, part in zip(self.blend, parts, strict=True))
-        out = propagated(self.masses)
+        out = propagated(self.masses, seeds)
         return (out + believed) / 2 if self.with_probe else hardened(out)
 
-    def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts."""
+    def head(
+        self, features: np.ndarray, labels: np.ndarray, *, num_classes: int, priors: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts; priors: [N, K], or None."""
         labeled_rows(features, labels)
         some = pooled_rows(labels)
         features, labels = features[some], labels[some]
         rows = np.flatnonzero(labels >= 0)
         pool, y = Pool(features, k=self.neighbours), labels[rows]
         reach, probe = pool.reach(rows, self.alpha), ProbeBeliefs(features, rows, y, num_classes)
+        seeds = None if priors is None else pool.seeds(priors[some], self.prior_weight, self.alpha)
 
         def targets(known: np.ndarray) -> np.ndarray:
-            return self.targets(pool, reach, rows, known, probe(known))
+            return self.targets(pool, reach, rows, known, probe(known), seeds)
 
         logits, truth = [], []
         for out in left_out_in_turn(y):

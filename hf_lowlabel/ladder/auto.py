@@ -31,6 +31,7 @@ from ..training.preparing import Run, prepare
 from .checks import check_labels
 from .from_words import from_words
 from .frozen import Tried
+from .names import by_names, with_names
 from .on_features import from_features
 from .on_training import from_training
 from .report import DONE, Advice
@@ -127,7 +128,8 @@ def auto(
         train: Train networks too, as far as there is time; without it only heads on frozen features: seconds.
         to_label: Images that are chosen to be labeled next; 0: none.
         features: Folder in which features are kept and looked for; None: in the run folder.
-        text_model: Where no image has a label: a CLIP, SigLIP or other model that knows what classes are called.
+        text_model: A CLIP, SigLIP or other model that knows what classes are called: labels where no image has one,
+            else a source beside the labels.
         class_names: Their names, each NAME or NAME=WORDS; none: those of the data.
         prompts: Sentences with {} in the place of the class; none: usual ones for photos.
         dataset_config: Configuration of a Hub data set.
@@ -171,15 +173,22 @@ def auto(
         raise UserError(
             "Class names need a model that knows words. Give --text-model, such as google/siglip2-base-patch16-224."
         )
+    if text_model is not None and not kind.climbs:
+        raise UserError(
+            f"The names of classes are used for one class an image, not for {task}. Leave --text-model out."
+        )
     try:
-        with manifest_of(kind, given, labels, split, drawn) as path:
+        with manifest_of(kind, given, labels, split, drawn, class_names) as path:
             config = settled("finetune", {**given, **first, "split": path, "output_dir": name, "callbacks": ()})
             with claimed(name) as folder:
                 keep = Path(features) if features is not None else folder / "features"
                 ready = prepare(kind, config, folder)
+                names = None
+                if text_model is not None:
+                    names = by_names(ready, text_model, class_names, prompts, keep, device, max_bad)
                 left = 60 * minutes - (time.perf_counter() - begin)
                 if kind.climbs:
-                    return Best(*from_features(ready, given, models, keep, to_label, left, train))
+                    return Best(*from_features(ready, given, models, keep, to_label, left, train, names))
                 return Best(*from_training(ready, given, keep, to_label, left, train))
     except NoLabels:
         if text_model is None or not kind.climbs:
@@ -213,7 +222,9 @@ def default_folder(dataset: Any) -> str:
 
 
 @contextlib.contextmanager
-def manifest_of(task: Task, given: dict[str, Any], labels: Any, split: Any, drawn: dict[str, Any]) -> Iterator[str]:
+def manifest_of(
+    task: Task, given: dict[str, Any], labels: Any, split: Any, drawn: dict[str, Any], class_names: Sequence[str] = ()
+) -> Iterator[str]:
     """Path of a manifest that says which images are labeled: that of the user, or one made of his labels.
 
     Raises:
@@ -242,6 +253,7 @@ def manifest_of(task: Task, given: dict[str, Any], labels: Any, split: Any, draw
         )
     if task.climbs:
         check_labels(made)
+        made = with_names(made, class_names)
     with tempfile.TemporaryDirectory(prefix="hf-lowlabel-") as aside:
         made.save(Path(aside) / "split.json")
         yield str(Path(aside) / "split.json")

@@ -80,6 +80,7 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
 
     The verdict is by the probability of the true class, in standard errors of the paired difference.
     """
+    tried = [one for one in tried if not one.rung.names]  # what the names of the classes add is another matter
     using = [one for one in tried if one.rung.unlabeled and len(one.label)]
     without = [one for one in tried if not one.rung.unlabeled and len(one.label)]
     if not using or not without or len(using[0].asked) < 4:

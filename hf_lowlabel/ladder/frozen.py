@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..finetuning.graph import Pool
+from ..finetuning.graph import MASSES, Pool
 from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax, temperature
 from ..finetuning.probes import ProbeBeliefs, Propagation, pooled_rows
 
@@ -22,13 +22,14 @@ REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repe
 @dataclass(frozen=True, eq=False)
 class Rung:
     """A way to a linear head. name: in tables. method, args: the same by hand, `finetune --method ... --method-args`.
-    unlabeled: whether it uses images without a label.
+    unlabeled: whether it uses images without a label. names: whether what the names of the classes say spreads too.
     """
 
     name: str
     method: str
     args: Mapping[str, Any] = field(default_factory=dict)
     unlabeled: bool = True
+    names: bool = False
 
 
 PROBE = Rung("linear probe", "probe", unlabeled=False)
@@ -38,9 +39,13 @@ RUNGS = (
     Rung("propagation, class shares of the graph", "propagation", {"masses": "graph"}),
     Rung("probe and propagation", "propagation", {"masses": "labels", "with_probe": True}),
 )
-UNTRIED = RUNGS[3]  # where no label can be left out
+WITH_NAMES = tuple(
+    Rung(f"propagation with class names, class shares of the {masses}", "propagation", {"masses": masses}, names=True)
+    for masses in MASSES
+)
+UNTRIED = RUNGS[3]  # where no label can be left out; with names that of the graph
 BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
-PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`
+PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`; with names also `WITH_NAMES`
 SHARPNESS = 40.0  # of the weights of a blend
 
 
@@ -101,10 +106,19 @@ class Features:
     """The features [N, D] of all training images by one encoder, ready for any labels.
 
     rows: of the labeled images, int64 [L]. y: their classes. Above `probes.MOST_POOLED` images a part of them, `some`
-    [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those.
+    [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those. by_names: what
+    the names of the classes say of all images, [N, K], or None.
     """
 
-    def __init__(self, name: str, x: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
+    def __init__(
+        self,
+        name: str,
+        x: np.ndarray,
+        rows: np.ndarray,
+        y: np.ndarray,
+        num_classes: int,
+        by_names: np.ndarray | None = None,
+    ):
         self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
         labels = np.full(len(x), -1)
         labels[rows] = y
@@ -114,12 +128,14 @@ class Features:
         pooled = x[self.some] if part else x
         self.pool = Pool(pooled)
         self.reach = self.pool.reach(self.at)
+        self.seeds = None if by_names is None else self.pool.seeds(by_names[self.some])
         self.probe = ProbeBeliefs(x, rows, y, num_classes)
         self.believed = ProbeBeliefs(pooled, self.at, y, num_classes) if part else self.probe
 
     def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
         """[n, K], of the images of the graph."""
-        return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels, believed)
+        seeds = self.seeds if rung.names else None
+        return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels, believed, seeds)
 
     def left_out(self, targets: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Logits [m, K] of labeled images by a head that was fitted without them. out: which, bool [L]."""
@@ -153,6 +169,8 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
 
     The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS * score_r), comes before its parts unless a probe
     is clearly better: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
+    Where the names of the classes say something, it is one more source of the graph, and the blend is there with and
+    without it; a class that has a name and no label is known to the rungs with names alone, so that these come first.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
 
     Args:
@@ -162,14 +180,16 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """
     repeats = next((times for most, times in REPEATS if len(y) <= most), 1)
     masks = left_out_in_turn(y, repeats=repeats, seed=seed)
+    named = WITH_NAMES if encoders[0].seeds is not None else ()
+    rungs = (*RUNGS, BELIEFS, *named)
     logits: dict[Key, list[np.ndarray]] = {}
     for out in masks:
-        for key, value in said(encoders, np.where(out, -1, y), out, (*RUNGS, BELIEFS)).items():
+        for key, value in said(encoders, np.where(out, -1, y), out, rungs).items():
             logits.setdefault(key, []).append(value)
     label = np.concatenate([np.flatnonzero(out) for out in masks]) if masks else np.zeros(0, np.int64)
     none = np.zeros((0, encoders[0].num_classes))
     tried = []
-    targets_of = wanted(encoders, y, (*RUNGS, BELIEFS))
+    targets_of = wanted(encoders, y, rungs)
     for (rung, name, votes), targets in targets_of.items():
         if rung is BELIEFS:
             continue
@@ -178,10 +198,17 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         one.judge(y)
         tried.append(one)
     if masks:
-        tried += [blended(encoder.name, tried, label, logits, targets_of, y) for encoder in encoders]
+        blends = [PARTS, (*PARTS, *named)] if named else [PARTS]
+        tried += [blended(e.name, parts, tried, label, logits, targets_of, y) for e in encoders for parts in blends]
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
-    first = None if masks else UNTRIED
-    tried.sort(key=lambda o: (o.rung is not first, not o.blend or clearly_more(probe.correct, o.correct), -o.score))
+    first = None if masks else named[1] if named else UNTRIED
+    lacking = bool(named) and len(np.unique(y)) < encoders[0].num_classes
+
+    def rank(one: Tried) -> tuple:
+        blind = lacking and (one.blend or not one.rung.names)
+        return one.rung is not first, blind, not one.blend or clearly_more(probe.correct, one.correct), -one.score
+
+    tried.sort(key=rank)
     best = next(one.encoder for one in tried if not one.votes)
     return [one for one in tried if not one.votes or one.encoder == best]
 
@@ -195,6 +222,7 @@ def clearly_more(one: np.ndarray, other: np.ndarray) -> bool:
 
 def blended(
     name: str,
+    parts: Sequence[Rung],
     tried: Sequence[Tried],
     label: np.ndarray,
     logits: Mapping[Key, list[np.ndarray]],
@@ -202,14 +230,16 @@ def blended(
     y: np.ndarray,
 ) -> Tried:
     """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts."""
-    own = {one.rung: one.score for one in tried if one.encoder == name and not one.votes}
-    scores = np.array([own[PROBE if part is BELIEFS else part] for part in PARTS])
+    own = {one.rung: one.score for one in tried if one.encoder == name and not (one.votes or one.blend)}
+    scores = np.array([own[PROBE if part is BELIEFS else part] for part in parts])
     weights = np.exp(SHARPNESS * (scores - scores.max()))
     weights = np.round(weights / weights.sum(), 3)
-    keys = [(part, name, False) for part in PARTS]
+    keys = [(part, name, False) for part in parts]
     z = sum(w * np.concatenate(logits[key]) for w, key in zip(weights, keys, strict=True))
     aim = sum(w * targets[key] for w, key in zip(weights, keys, strict=True))
-    rung = Rung("probe and propagations, blended", "propagation", {"blend": weights.tolist()})
+    names = any(part.names for part in parts)
+    words = "probe and propagations with class names, blended" if names else "probe and propagations, blended"
+    rung = Rung(words, "propagation", {"blend": weights.tolist()}, names=names)
     one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True)
     one.judge(y)
     return one

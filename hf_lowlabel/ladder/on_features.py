@@ -22,6 +22,7 @@ from .checks import check_labels, without_copies
 from .finetuned import finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder
+from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
 from .sizes import rebuilt
 
@@ -37,6 +38,7 @@ def from_features(
     to_label: int,
     seconds: float,
     train: bool,
+    names: ByNames | None = None,
 ) -> Answer:
     """The best of the frozen rungs, or of the networks trained on from it, in a run folder.
 
@@ -48,6 +50,7 @@ def from_features(
         to_label: images to choose for the next round of labels.
         seconds: time left.
         train: whether networks are trained, as far as there is time.
+        names: what the names of the classes say of the images.
     """
     begin = time.perf_counter()
     y, rows = ready.labeled.targets.numpy(), ready.labeled.members.numpy()
@@ -60,7 +63,7 @@ def from_features(
         started = time.perf_counter()
         x = features_of_encoder(readies[-1], keep)
         name = unique(name_of(model), [e.name for e in encoders])
-        encoders.append(Features(name, x, rows, y, len(ready.names)))
+        encoders.append(Features(name, x, rows, y, len(ready.names), None if names is None else names.p))
         log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
         if time.perf_counter() - begin > 0.7 * seconds and number + 1 < len(models):
             log.warning("no time is left for %s: give more --minutes", ", ".join(map(name_of, models[number + 1 :])))
@@ -69,13 +72,15 @@ def from_features(
     best = tried[0]
     at = [encoder.name for encoder in encoders].index(best.encoder)
     ready, encoder = readies[at], encoders[at]
-    take(ready, tried)
+    take(ready, tried, names)
     left, found = seconds - (time.perf_counter() - begin), []
     if train:
         found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
     better = next((one for one in found if one[0].kept), None)
     metrics = tested(ready, encoder, tried, answer=better is None)
     advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
+    if names is not None:
+        advice.sentences.append(names.sentence(tried))
     advice.sentences += [sentence(one) for one, _ in found]
     ready.recorder.ladder += [
         {"name": one.after.name, "by_labels": one.after.accuracy, "score": one.after.score, "kept": False}
@@ -104,16 +109,17 @@ def unique(name: str, taken: list[str]) -> str:
     return name if name not in taken else unique(f"{name} again", taken)
 
 
-def take(ready: Prepared, tried: list[Tried]) -> None:
+def take(ready: Prepared, tried: list[Tried], names: ByNames | None) -> None:
     """Go on as a run of the best rung, so that training.yaml says how to make the same by hand."""
     best, recorder = tried[0], ready.recorder
     method = methods.find(best.rung.method)
     manifest = str(ready.folder / "split.json")  # the one that labels were drawn into may be gone by then
-    ready.config = ready.config.replace(method=method, method_args=dict(best.rung.args), split=manifest)
+    prior = str(names.file) if names is not None and best.rung.names else None
+    ready.config = ready.config.replace(method=method, method_args=dict(best.rung.args), split=manifest, prior=prior)
     recorder.takes(ready.config, ready.network.model.load_report)
     recorder.ladder = [
         {"name": one.name, "by_labels": one.accuracy, "score": one.score, "kept": one is best} for one in tried
-    ]
+    ] + ([names.row()] if names is not None else [])
 
 
 def tested(ready: Prepared, encoder: Features, tried: list[Tried], answer: bool = True) -> dict[str, Any]:

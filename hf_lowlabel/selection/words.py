@@ -177,6 +177,12 @@ def named_classes(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, [words or plain.pop(0) for words in said]
 
 
+def listed_classes(given: str | Sequence[str] | None) -> list[str]:
+    """The classes of a list, or of a text file of them."""
+    listed = [given] if isinstance(given, str) else list(given or ())
+    return read_classes(listed[0]) if len(listed) == 1 and Path(listed[0]).is_file() else listed
+
+
 def class_words(
     given: str | Sequence[str] | None, manifest: Split | None, source: ImageDataset
 ) -> tuple[list[str], list[str]]:
@@ -190,10 +196,7 @@ def class_words(
     Raises:
         UserError: there are no classes, or others than those of the manifest.
     """
-    listed = [given] if isinstance(given, str) else list(given or ())
-    if len(listed) == 1 and Path(listed[0]).is_file():
-        listed = read_classes(listed[0])
-    listed = listed or list((manifest or source).class_names)
+    listed = listed_classes(given) or list((manifest or source).class_names)
     if not listed:
         raise UserError("The data name no classes. Give --classes NAME NAME ...")
     names, words = named_classes(listed)

@@ -59,9 +59,14 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
     begin = time.perf_counter()
     features = {part: task.features(model, cache) for part, cache in caches.items()}
     labels = task.known_labels(ready.labeled, len(ready.training))
+    more: dict[str, Any] = {}
     if config.training.prior:
-        labels = with_priors(labels, load_priors(config.training.prior, ready.training.ids, ready.names).numpy())
-    probabilities = predict(method, task, model, features, labels, caches, len(ready.names))
+        believed = load_priors(config.training.prior, ready.training.ids, ready.names).numpy()
+        if config.method.spreads_priors:
+            more["priors"] = believed
+        else:
+            labels = with_priors(labels, believed)
+    probabilities = predict(method, task, model, features, labels, caches, num_classes=len(ready.names), **more)
     done = Fit(ready, time.perf_counter() - begin, callbacks)
 
     metrics = {}
@@ -102,14 +107,17 @@ def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
     return np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
 
 
-def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, caches: dict, num_classes: int) -> dict:
-    """Class probabilities [n, K] of the images of every cache; a method with a `head` becomes that of the model."""
+def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, caches: dict, **known) -> dict:
+    """Class probabilities [n, K] of the images of every cache; a method with a `head` becomes that of the model.
+
+    known: num_classes, and priors [N, K] for a method that spreads them.
+    """
     x = features["training"]
     if hasattr(method, "head"):
-        weight, bias = method.head(x, labels, num_classes=num_classes)
+        weight, bias = method.head(x, labels, **known)
         model.set_classifier(torch.from_numpy(weight).to(model.device), torch.from_numpy(bias).to(model.device))
         return {part: task.predictions(model, cache) for part, cache in caches.items()}
-    together = method.fit_predict(x, labels, np.concatenate(list(features.values())), num_classes=num_classes)
+    together = method.fit_predict(x, labels, np.concatenate(list(features.values())), **known)
     ends = np.cumsum([len(f) for f in features.values()])[:-1]
     return dict(zip(features, np.split(together, ends), strict=True))
 

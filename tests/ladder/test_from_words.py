@@ -1,4 +1,4 @@
-"""`auto` with the names of the classes and no label."""
+"""`auto` with the names of the classes, without a label and with some."""
 
 import json
 
@@ -46,6 +46,33 @@ def test_a_model_from_names_alone(made, tmp_path):
     )
     again = predict(made / "pictures", tmp_path / "by").rows
     assert [row["class"] for row in again] == [row["class"] for row in found]
+
+
+def test_labels_and_names_together(made, tmp_path):
+    """Two labels of two of the classes: the third is found by its name, it is said what the names were worth, and the
+    same can be made by hand."""
+    rows = "".join(f"{i:02d}.png,{list(COLOURS)[i % 3]}\n" for i in (0, 1, 3, 4, 6, 7))
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{rows}")
+    given = dict(labels=tmp_path / "labels.csv", text_model=str(made / "clip"), to_label=2, train=False)
+    best = auto(made / "pictures", made / "net", class_names=list(COLOURS), output_dir=tmp_path / "run", **given)
+    right = [row["class"] == list(COLOURS)[i % 3] for i, row in enumerate(predict(made / "pictures", best.folder).rows)]
+    assert np.mean(right) > 0.9 and best.ladder[0].rung.names
+    said = next(s for s in best.advice.sentences if s.startswith("Class names, as clip knows them"))
+    assert "of the labeled images by these alone; with them" in said and "without them" in said
+    assert best.run.recorder.ladder[-1]["name"] == "class names alone, clip"
+    settings = ["--config", str(best.folder / "training.yaml"), "--output-dir", str(tmp_path / "by-hand")]
+    assert main(["finetune", *settings]) == 0
+    again = predict(made / "pictures", tmp_path / "by-hand").rows
+    assert [r["class"] for r in again] == [r["class"] for r in predict(made / "pictures", best.folder).rows]
+
+
+def test_names_that_do_not_fit_the_labels(made, tmp_path):
+    (tmp_path / "labels.csv").write_text("file_name,label\n00.png,red\n01.png,green\n03.png,red\n04.png,green\n")
+    given = dict(labels=tmp_path / "labels.csv", text_model=str(made / "clip"), output_dir=tmp_path / "run")
+    with pytest.raises(UserError, match="The classes cat, dog do not fit the labels, which are of green, red"):
+        auto(made / "pictures", made / "net", class_names=["cat", "dog"], **given)
+    with pytest.raises(UserError, match="used for one class an image, not for multilabel"):
+        auto(made / "pictures", made / "net", task="multilabel", text_model=str(made / "clip"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates
-from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, Features, Tried, climb, said
+from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Tried, climb, said
 from hf_lowlabel.methods import find
 
 
@@ -90,6 +90,58 @@ def test_one_label_a_class_cannot_be_judged():
     tried = climb([Features("net", x, rows, y[rows], 4)], y[rows])
     assert tried[0].rung is UNTRIED and tried[0].accuracy is None
     assert estimates.accuracy(tried[0], 0.9) is None and estimates.unlabeled_help(tried).verdict == "unclear"
+
+
+def names_that_are_right(y, share, seed=0):
+    """Priors [N, K] whose most probable class is the true one of that share of the images."""
+    rng, K = np.random.default_rng(seed), y.max() + 1
+    said = np.where(rng.random(len(y)) < share, y, rng.integers(0, K, len(y)))
+    return 0.6 * np.eye(K)[said] + 0.4 / K
+
+
+def test_names_of_the_classes_are_used_where_the_labels_support_them():
+    """Names that are mostly right help two labels a class; the answer with names drawn by lot is not worse for them."""
+    helped, spoiled = [], []
+    for seed in range(3):
+        x, y = clusters(each=30, spread=1.1, seed=seed)
+        rows = drawn(y, 3, seed)
+
+        def answer(names):
+            encoder = Features("net", x, rows, y[rows], 4, names)
+            best = climb([encoder], y[rows], seed=seed)[0]
+            return right(encoder.head(best), x, y), best
+
+        alone, _ = answer(None)
+        with_names, best = answer(names_that_are_right(y, 0.7, seed))
+        by_lot, _ = answer(names_that_are_right(y, 0.0, seed))
+        helped.append(with_names - alone)
+        spoiled.append(by_lot - alone)
+        assert best.rung.names and len(best.rung.args["blend"]) == 6
+    assert np.mean(helped) > 0.02 and np.mean(spoiled) > -0.01
+
+
+def test_names_spread_by_hand_as_in_auto():
+    """The method with --prior gives the layer of the rung; a class without a label has its images by its name."""
+    x, y = clusters(each=30)
+    rows = drawn(y, 3)
+    rows = rows[y[rows] < 3]
+    p = names_that_are_right(y, 0.9)
+    encoder = Features("net", x, rows, y[rows], 4, p)
+    tried = climb([encoder], y[rows])
+    assert {one.rung for one in tried if not one.blend} == {*RUNGS, *WITH_NAMES} and tried[0].rung in WITH_NAMES
+    labels = np.full(len(x), -1)
+    labels[rows] = y[rows]
+    for one in tried:
+        if one.rung.names:
+            weight, bias = find("propagation")(**one.rung.args).head(x, labels, num_classes=4, priors=p)
+            own, _ = encoder.head(one)
+            np.testing.assert_allclose(weight / np.abs(weight).max(), own / np.abs(own).max(), atol=1e-5)
+            if not one.blend:
+                assert right((weight, bias), x[y == 3], y[y == 3]) > 0.8
+    with pytest.raises(UserError, match="four shares without --prior and six with it"):
+        find("propagation")(blend=[0.25] * 4).head(x, labels, num_classes=4, priors=p)
+    untried = climb([Features("net", x, rows[::3], y[rows[::3]], 4, p)], y[rows[::3]])
+    assert untried[0].rung is WITH_NAMES[1]
 
 
 def test_the_layer_says_what_the_rung_says(known):

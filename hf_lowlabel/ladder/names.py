@@ -1,0 +1,111 @@
+"""What the names of the classes say of images, beside labels: one more source of the graph, and what it was worth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.splits import Split
+from ..distributed import barrier
+from ..selection.words import class_name_priors, class_words, listed_classes, named_classes
+from ..text import percent
+from ..training.preparing import Prepared
+from ..training.priors import save_priors
+from .frozen import Tried, clearly_more
+from .trained import TRIALS
+
+
+@dataclass(frozen=True)
+class ByNames:
+    """p: what the names say of every training image, float64 [N, K], which no label has helped. file: the same, for
+    `--prior`. model: who knows the names. y, rows: classes of the labeled images, and which of all these are."""
+
+    p: np.ndarray
+    file: Path
+    model: str
+    y: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def right(self) -> float:
+        """Share of the labeled images whose class the names alone find."""
+        return float((self.p[self.rows].argmax(1) == self.y).mean())
+
+    def row(self) -> dict[str, Any]:
+        """A line of what was tried."""
+        score = 0.5 * self.right + float(self.p[self.rows, self.y].mean())
+        return {"name": f"class names alone, {self.model}", "by_labels": self.right, "score": score, "kept": False}
+
+    def sentence(self, tried: Sequence[Tried]) -> str:
+        """What they were worth: alone, and on labels left out with and without them."""
+        said = f"Class names, as {self.model} knows them: {percent(self.right)} of the labeled images by these alone"
+        judged = [one for one in tried if one.accuracy is not None]
+        if not judged:
+            return f"{said}."
+        with_, without = (max((o for o in judged if o.rung.names is n), key=lambda o: o.score) for n in (True, False))
+        verdict = "what they add is unclear"
+        if clearly_more(with_.correct, without.correct):
+            verdict = "they help"
+        elif clearly_more(without.correct, with_.correct):
+            verdict = "they do harm"
+        a, b = percent(with_.accuracy or 0.0), percent(without.accuracy or 0.0)
+        return f"{said}; with them {a} of the labels left out, without them {b}: {verdict}."
+
+
+def by_names(
+    ready: Prepared,
+    text_model: str,
+    class_names: Sequence[str],
+    prompts: Sequence[str],
+    keep: Path,
+    device: str | None,
+    max_bad: float,
+) -> ByNames:
+    """Ask an image-text model about every training image.
+
+    Args:
+        ready: the run; its labels are asked only for what the names are worth.
+        text_model: Hub id or folder.
+        class_names: each NAME or NAME=WORDS; none: those of the labels.
+        prompts: sentences with {} in the place of the class; none: usual ones for photos.
+        keep: folder of features.
+        device, max_bad: as for `finetune`.
+
+    Raises:
+        UserError: a model without text, prompts without {}, or names that do not fit the labels.
+    """
+    _, words = class_words(list(class_names) or None, ready.chosen.split, ready.dataset)
+    members = np.asarray(ready.training.indices, dtype=np.int64)
+    path = keep / f"names-{re.sub(r'[^A-Za-z0-9.-]+', '-', Path(text_model).name)}.safetensors"
+    keep.mkdir(parents=True, exist_ok=True)
+    found = class_name_priors(
+        text_model,
+        ready.dataset,
+        words,
+        members,
+        prompts=list(prompts) or None,
+        path=path,
+        device=device,
+        max_bad=max_bad,
+    )
+    p = found.priors[found.features.rows(members)]
+    file = ready.folder / TRIALS / "words.safetensors"
+    if ready.recorder.main:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_priors(file, p, ready.training.ids, ready.names, {"text_model": Path(text_model).name, "words": words})
+    barrier()
+    y, rows = ready.labeled.targets, ready.labeled.members
+    return ByNames(p.astype(np.float64), file, Path(text_model).name, y.numpy(), rows.numpy())
+
+
+def with_names(split: Split, class_names: Sequence[str]) -> Split:
+    """A manifest that knows classes too which have a name and no label yet."""
+    named = named_classes(listed_classes(list(class_names)))[0] if class_names else []
+    if set(split.class_names) <= set(named):
+        split.class_names += [name for name in named if name not in split.class_names]
+    return split
