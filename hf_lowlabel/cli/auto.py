@@ -61,6 +61,7 @@ def _select(args: argparse.Namespace, data) -> int:
     select(
         str(args.model[0]),
         data,
+        task=args.task,
         budget=args.budget,
         output=str(folder),
         seed=args.seed,

@@ -43,6 +43,7 @@ def split(argv: list[str]) -> int:
             new_classes=args.new_classes,
             allow_missing=args.allow_missing,
             rules=label_rules(data),
+            several=task.labeling == "classes",
         )
         if any(getattr(args, name) != default for name, default in DRAWING.items()):
             split = drawn_from(split, source, args.num_labels, seed=args.seed, **how)

@@ -20,6 +20,7 @@ from .columns import column_called
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name")
 NO_LABEL = ("nan", "none", "null", "na", "n/a", "<na>")  # what programs write for an empty cell
 NO_LABEL += ("#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")  # a spreadsheet's own errors
+NOTHING = "none"  # a label of several classes that says: none of them
 SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -29,14 +30,17 @@ class LabelRules:
 
     no_label: texts that say there is no label, in any spelling of their letters, beside an empty cell and -1.
     skip_missing: leave out rows that name no image; skip_conflicts: leave an image unlabeled that has two labels. Else
-    both are errors.
+    both are errors. several: a label is all classes of an image, as a;b, and "none" says that none applies.
     """
 
     no_label: tuple[str, ...] = NO_LABEL
     skip_missing: bool = False
     skip_conflicts: bool = False
+    several: bool = False
 
     def is_none(self, text: str | None) -> bool:
+        if self.several and text is not None and text.casefold() == NOTHING:
+            return False
         return text is None or text.casefold() in {word.casefold() for word in self.no_label}
 
     def without_none(self, texts: Sequence[str | None], where: str) -> list[str | None]:
@@ -52,6 +56,17 @@ class LabelRules:
 
 
 RULES = LabelRules()
+
+
+def parts_of(label: str) -> list[str]:
+    """The classes that a label of several names, each once; none for NOTHING."""
+    parts = (label_text(part) for part in label.replace("|", ";").split(";"))
+    return list(dict.fromkeys(part for part in parts if part and part.casefold() != NOTHING))
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Several classes as the text of one label."""
+    return ";".join(parts) or NOTHING
 
 
 def label_text(value, where: str = "") -> str | None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from ..errors import UserError, unknown
 from ..fields import check_types
 from ..files import read_json, write_text
 from .dataset import ImageDataset
+from .labels import parts_of
 from .published import fetch, is_published
 
 
@@ -40,7 +41,8 @@ class Split:
     """A manifest: which images of a data set are labeled, and which are held out.
 
     dataset, config, revision, fingerprint: the ImageDataset it was made for. class_names: in the order of the
-    classifier's outputs. labeled: image id -> class name (None: a mask, or several classes, which the data has).
+    classifier's outputs. labeled: image id -> class name, or several as a;b, "none" for none of them (None: a mask, or
+    several classes, which the data has).
     validation, test: ids that are never trained on. seed: of the draw. unlabeled: always "rest", all but validation
     and test. `save`, `load` and `resolve` it.
     """
@@ -62,7 +64,9 @@ class Split:
         known = set(self.class_names)
         for id, name in self.labeled.items():
             if name is not None and name not in known:
-                raise unknown(f"class of image {id!r} in the split", name, self.class_names)
+                for part in parts_of(name):
+                    if part not in known:
+                        raise unknown(f"class of image {id!r} in the split", part, self.class_names)
         seen: dict[str, str] = {}
         for part in ("labeled", "validation", "test"):
             for id in getattr(self, part):
@@ -155,6 +159,26 @@ class Split:
         split's."""
         return bool(self.class_names and source.class_names) and set(self.class_names).isdisjoint(source.class_names)
 
+    @property
+    def several(self) -> bool:
+        """Whether a label that stands here is of several classes."""
+        known = set(self.class_names)
+        return any(name is not None and name not in known for name in self.labeled.values())
+
+    def answered(self, source: ImageDataset) -> ImageDataset:
+        """`source` with several classes of an image: those that stand here in the place of its own."""
+        texts, names = {id: name for id, name in self.labeled.items() if name is not None}, list(self.class_names)
+        if not texts:
+            return source
+        known = source.labels.ndim == 2 and set(source.class_names) <= set(names)
+        labels = source.with_classes(names).labels.copy() if known else np.full((len(source), len(names)), -1)
+        column = {name: k for k, name in enumerate(names)}
+        for i, id in enumerate(source.ids):
+            if id in texts:
+                labels[i] = 0
+                labels[i, [column[part] for part in parts_of(texts[id])]] = 1
+        return replace(source, labels=labels, class_names=names)
+
     def targets(self, source: ImageDataset) -> np.ndarray:
         """The labels of the images of `source` by the split's class names, int64 [N] or int8 [N, K]; -1 = none."""
         own = source.without_targets() if self.foreign(source) else source
@@ -206,7 +230,7 @@ def manifest(
 
 
 def warn_without_label(split: Split) -> None:
-    used = set(split.labeled.values())
+    used = {part for name in split.labeled.values() if name is not None for part in (name, *parts_of(name))}
     without = [name for name in split.class_names if name not in used]
     if without and split.labeled:
         shown = ", ".join(without[:40]) + (", ..." if len(without) > 40 else "")

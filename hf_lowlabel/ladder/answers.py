@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
+from ..data.labels import LabelRules
 from ..errors import UserError
 from ..selection.kinds import Kind
 from ..selection.labels import Task, read_labels
@@ -23,7 +24,8 @@ def unanswered(place: Path, kind: Kind) -> int:
     if kind.page == "mask":
         places = find_places(place, selected=True)
         return sum(file not in places or not places[file].mask.is_file() for file in asked.files)
-    found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True)
+    rules = LabelRules(several=kind.several)
+    found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
     return len(set(asked.files.values()) - set(found.labels) - found.skipped)
 
 

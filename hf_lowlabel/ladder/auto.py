@@ -23,6 +23,7 @@ from ..data.dataset import ImageDataset
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..selection.importing import import_labels
+from ..selection.kinds import kind_of
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import label_rules
@@ -241,7 +242,12 @@ def manifest_of(
     dataset = task.open(where)
     if labels is not None:
         made, found = import_labels(
-            labels, source=dataset, new_classes=True, allow_missing=True, rules=label_rules(where)
+            labels,
+            source=dataset,
+            new_classes=True,
+            allow_missing=True,
+            rules=label_rules(where),
+            several=kind_of(task.name).several,
         )
         for note in found.notes:
             log.warning("%s", note)
@@ -266,12 +272,15 @@ class NoLabels(UserError):
     """No image has a label: what to do about it stands in the message; the command line does it for classes."""
 
     def __init__(self, dataset: ImageDataset, task: Task):
-        self.on_page = task.climbs
-        what = "label" if task.climbs else task.label_words
+        painted = kind_of(task.name).page == "mask"
+        self.on_page = not painted
+        flag = "" if task.climbs else f" --task {task.name}"
+        then = (
+            f"and put the masks beside the images (`hf-lowlabel split{flag} --from`), or do all by `hf-lowlabel loop`."
+            if painted
+            else "and give the folder as --labels."
+        )
         super().__init__(
-            f"No image of {dataset.name!r} has a {what}. Choose some (`hf-lowlabel select --budget 40`), label them "
-            "(`hf-lowlabel label`), and give the folder as --labels."
-            if task.climbs
-            else f"No image of {dataset.name!r} has {what}. Choose some images (`hf-lowlabel select --task {task.name} "
-            "--budget 20`), and add theirs to the data."
+            f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}. Choose some (`hf-lowlabel "
+            f"select{flag} --budget {20 if painted else 40}`), label them (`hf-lowlabel label`), {then}"
         )

@@ -19,7 +19,8 @@ from ..distributed import is_main_process
 from ..errors import UserError
 from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
-from ..selection.by_model import spread_out
+from ..selection.by_model import said_of, spread_out
+from ..selection.kinds import kind_of
 from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..training import frozen
@@ -134,8 +135,10 @@ def next_to_label(ready: Prepared, model: torch.nn.Module, count: int) -> tuple[
     if not len(free) or count < 1:
         return [], np.zeros((len(ready.training), 1))
     some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
-    doubt, _, seen = ready.task.doubt(model, ready.training, torch.from_numpy(some))
+    doubt, p, seen = ready.task.doubt(model, ready.training, torch.from_numpy(some))
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
-    return [Remark((int(some[i]),), f"in doubt: {doubt[i]:.0%} of the largest doubt there is") for i in chosen], x
+    by, kind = ready.task.doubts[0], kind_of(ready.task.name)
+    said = [said_of(p[i], doubt[i], ready.names, by, kind) for i in chosen]
+    return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x

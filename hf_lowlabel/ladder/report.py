@@ -13,7 +13,8 @@ from ..files import write_json, write_text
 from ..finetuning.graph import rooted
 from ..records import why_kept
 from ..selection.labeling import export, reasons, thumbnail
-from ..selection.labels import Suggestions, Task as Asked
+from ..selection.labels import Task as Asked
+from ..selection.suggestions import Suggestions
 from ..text import percent
 from ..training.preparing import Prepared
 from . import advice as find

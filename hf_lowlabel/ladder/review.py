@@ -9,7 +9,8 @@ from ..errors import UserError
 from ..files import read_json
 from ..hub.report_data import config_of
 from ..selection.labeling import check_folder, write_image
-from ..selection.labels import Labels, Suggestions, Task, write_labels, write_suggestions, write_text
+from ..selection.labels import Labels, Task, write_labels, write_text
+from ..selection.suggestions import Suggestions, write_suggestions
 from ..tasks import get_task
 
 

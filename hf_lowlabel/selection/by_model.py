@@ -15,12 +15,14 @@ import torch
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
+from ..data.labels import joined
 from ..errors import UserError
 from ..finetuning.graph import rooted
 from ..records import RunRecord
 from ..tasks.base import Task
 from ..tasks.doubts import Doubt
 from .features import Features
+from .kinds import Kind
 
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
 
@@ -139,15 +141,25 @@ def is_finished(task: Task, model: str) -> bool:
     return record.is_file() and RunRecord.from_json(record).kind == task.name
 
 
-def said_of(looked: Looked, row: int, by: str, whole: bool) -> tuple[tuple[str, float] | None, str]:
-    """(the most probable class, why it is chosen) of an image. whole: a label is of the whole image."""
-    p, names, unsure = looked.doubt.p[row], looked.names, looked.doubt.unsure[row]
-    if not whole:
+def said_of(
+    p: np.ndarray, unsure: float, names: list[str], by: str, kind: Kind
+) -> tuple[tuple[str, float] | None, str]:
+    """(what a model takes an image for, why it is chosen).
+
+    Args:
+        p: [K], as in a `Doubt`. unsure: of the same image, by the measure `by`. names: the K classes.
+        kind: how the image is answered.
+    """
+    if kind.page == "mask":
         words = {
             "uncertain-pixels": f"{unsure:.0%} of its pixels are uncertain",
             "margin": f"two classes are within {1 - unsure:.0%} of each other, on the mean of its pixels",
         }
         return None, words.get(by, f"its pixels are in doubt: {unsure:.0%} of the largest doubt there is")
+    if kind.several:
+        near = sorted(range(len(p)), key=lambda k: abs(p[k] - 0.5))[:3]
+        likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))
+        return likely, "in doubt: " + ", ".join(f"{names[k]} ({p[k]:.0%})" for k in near)
     second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)
     between = f"in doubt: {names[first]} ({p[first]:.0%}) or {names[second]} ({p[second]:.0%})"
     return (names[first], float(p[first])), between

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..data.dataset import ImageDataset
 from ..data.drawing import make_split
-from ..data.labels import RULES, LabelRules, class_order
+from ..data.labels import RULES, LabelRules, class_order, parts_of
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
+from .kinds import kind_of
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
 
@@ -24,6 +25,7 @@ def import_labels(
     new_classes: bool = False,
     allow_missing: bool = False,
     rules: LabelRules = RULES,
+    several: bool = False,
 ) -> tuple[Split, Labels]:
     """A split from filled-in labels: labels.csv, a Label Studio export, or the folder `select` wrote.
 
@@ -36,6 +38,7 @@ def import_labels(
         new_classes: labels may be classes that are not known yet.
         allow_missing: images without a row stay unlabeled.
         rules: what means no label, and whether rows without an image and contradictions are left out.
+        several: an image may have several classes; a selection.json beside the file says that itself.
 
     Returns:
         The split, and what was read.
@@ -47,8 +50,8 @@ def import_labels(
     path = path / "labels.csv" if path.is_dir() else path
     folder = path.parent
     if (folder / "selection.json").is_file():
-        task, classes = Task.load(folder), None
-        classes = task.classes(folder)
+        task = Task.load(folder)
+        classes, several = task.classes(folder), kind_of(task.task).several
     elif source is not None:
         task = Task(
             source.name,
@@ -66,12 +69,15 @@ def import_labels(
             "wrote, or name the data with --dataset."
         )
     how = dict(classes=classes, new_classes=new_classes, allow_missing=allow_missing)
-    found = read_label_studio(path, task, **how) if is_export(path) else read_labels(path, task, **how, rules=rules)
+    if is_export(path):
+        found = read_label_studio(path, task, **how, several=several)
+    else:
+        found = read_labels(path, task, **how, rules=replace(rules, several=several))
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     before = base.labeled if base is not None else task.labeled
     labeled = {**before, **found.labels}
-    used = set(labeled.values())
+    used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
         found.notes.append(f"no label is one of {', '.join(classes[:10])}: they are not taken for classes")
         classes = []
@@ -107,6 +113,10 @@ def drawn_from(split: Split, source: ImageDataset, num_labels: int | None = None
     Raises:
         UserError: images are held out already, or the labels cannot meet the budget.
     """
+    if split.several:
+        raise UserError(
+            "Labels of several classes are read whole: leave out what draws among them (--num-labels, ...)."
+        )
     if split.test or split.validation:
         raise UserError(
             f"{len(split.test)} test and {len(split.validation)} validation images are held out already. Leave out "

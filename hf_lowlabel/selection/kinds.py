@@ -16,11 +16,13 @@ CONTROL = "class"  # name of the choice in our labeling interface, which is the 
 
 @dataclass(frozen=True)
 class Kind:
-    """covers: a budget has to reach every class. page: which of our own pages labels it ("": none). interface: class
-    names -> body of Label Studio's interface. write: the files to answer in. next_step: HTML.
+    """covers: a budget has to reach every class. several: an answer is all classes of an image, as a;b. page: which of
+    our own pages labels it. interface: class names -> body of Label Studio's interface. write: the files to answer in.
+    next_step: HTML.
     """
 
     covers: bool
+    several: bool
     page: str
     interface: Callable[[list[str]], str]
     write: Callable[[Path, Task], None]
@@ -74,6 +76,7 @@ def _write_masks(folder: Path, task: Task) -> None:
 KINDS = {
     "class": Kind(
         covers=True,
+        several=False,
         page="class",
         interface=_choices("single"),
         write=_write_classes,
@@ -82,14 +85,17 @@ KINDS = {
     ),
     "classes": Kind(
         covers=False,
-        page="",
+        several=True,
+        page="class",
         interface=_choices("multiple"),
         write=_write_classes,
-        next_step="label them in Label Studio, and write what you answered as <code>a;b</code> into the column "
-        "<code>label</code> of a metadata.csv beside the images",
+        next_step="label them with <code>hf-lowlabel label</code>, in labels.csv as <code>a;b</code> or "
+        "<code>none</code>, or in Label Studio; then <code>hf-lowlabel auto --task multilabel --labels</code> this "
+        "folder",
     ),
     "mask": Kind(
         covers=False,
+        several=False,
         page="mask",
         interface=_brushes,
         write=_write_masks,

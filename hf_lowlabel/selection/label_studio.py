@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.labels import joined
 from ..errors import UserError
 from ..files import read_json
 from .kinds import CONTROL, kind_of
@@ -47,6 +48,7 @@ def read_label_studio(
     classes: list[str] | None = None,
     new_classes: bool = False,
     allow_missing: bool = False,
+    several: bool = False,
 ) -> Labels:
     """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task).
 
@@ -56,6 +58,7 @@ def read_label_studio(
         classes: the names a label may have (None or empty: any).
         new_classes: any name counts, beside those.
         allow_missing: images without a task are left unlabeled.
+        several: an image may have several classes.
 
     Raises:
         UserError: lists every fault.
@@ -80,7 +83,9 @@ def read_label_studio(
             continue
         seen.add(id)
         given = sorted({clean(name) for name in choices(item)})
-        if len(given) > 1:
+        if several and given:
+            out.labels[id] = joined(given)
+        elif len(given) > 1:
             faults.append(f"task {number}: {id!r} is labeled {' and '.join(map(repr, given))}; keep one annotation")
         elif given:
             out.labels[id] = given[0]
@@ -92,7 +97,7 @@ def read_label_studio(
             f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or "
             "give --allow-missing to leave them unlabeled"
         )
-    refuse(faults + class_faults(out.labels, {}, classes, new_classes), path)
+    refuse(faults + class_faults(out.labels, {}, classes, new_classes, several), path)
     return out
 
 

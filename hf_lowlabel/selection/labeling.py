@@ -32,8 +32,9 @@ from ..files import seal
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
-from .labels import Suggestions, Task, write_suggestions, write_text
+from .labels import Task, write_text
 from .server import TYPES
+from .suggestions import Suggestions, write_suggestions
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
 NEIGHBOURS = 6  # on the contact sheet

@@ -15,10 +15,11 @@ import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, label_column, label_text, tell_dates
+from ..data.labels import RULES, LabelRules, class_order, joined, label_column, label_text, parts_of, tell_dates
 from ..data.table_files import decoded, match_names, plain_name, read_table
 from ..errors import UserError
 from ..fields import check_types
@@ -26,7 +27,6 @@ from ..files import FORMULA, inert, read_json, read_text, write_text
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
-Suggestions = dict[str, tuple[tuple[str, float] | None, str]]  # id -> (the likeliest class, if any; why it is shown)
 
 
 @dataclass
@@ -133,6 +133,7 @@ def read_labels(
     texts = [label_text(row["label"], f" in row {line} of {path.name}") for line, row in rows]
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
+        text = joined(parts_of(text)) if text and rules.several else text
         label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
         advise = len(faults) + len(out.left_out) < SHOWN  # for each of ten thousand rows it would take hours
         known = image_of_row(line, row, label, by_file, ids, out.notes, strange, advise)
@@ -169,7 +170,7 @@ def read_labels(
             "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
     where = {id: f"row {line}" for id, line in seen.items()}
-    faults += class_faults(out.labels, where, classes, new_classes)
+    faults += class_faults(out.labels, where, classes, new_classes, rules.several)
     refuse(faults, path)
     return out
 
@@ -268,9 +269,12 @@ def read_rows(path: Path) -> list[tuple[int, dict]]:
 
 
 def class_faults(
-    labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool
+    labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool, several: bool = False
 ) -> list[str]:
     """Labels that are no class, and classes that differ in capitals only."""
+    if several:
+        parts: dict[Any, str] = {(id, part): part for id, label in labels.items() for part in parts_of(label)}
+        return class_faults(parts, {key: where.get(key[0], key[0]) for key in parts}, classes, new_classes)
     faults = []
     used = class_order(set(labels.values()))
     of, counts, known = dict[str, str](), Counter(labels.values()), set(classes or ())
@@ -314,34 +318,6 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
         cells = [file, id, labels.labels.get(id, ""), labels.why.get(id, "x") if id in labels.skipped else ""]
         rows.append(csv_line([inert(cell) for cell in cells]))
     write_text(path, "\ufeff" + "\n".join(rows) + "\n")
-
-
-# ---- suggestions.json ------------------------------------------------------------------------------------------------
-def write_suggestions(folder: Path, said: Suggestions) -> None:
-    """id -> (the most likely class and its probability, or None; why the image is here), for the page."""
-    found = {id: {"looks_like": like, "why": why} for id, (like, why) in said.items()}
-    write_text(folder / "suggestions.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_suggestions(folder: Path) -> dict[str, dict]:
-    """id -> {"class", "probability", "why"}, as far as they are known.
-
-    Raises:
-        UserError: the file is not as `write_suggestions` writes it.
-    """
-    path = folder / "suggestions.json"
-    if not path.is_file():
-        return {}
-    try:
-        out = {}
-        for id, said in read_json(path).items():
-            name, p = said["looks_like"] or ("", 0.0)
-            out[id] = {"class": clean(name), "probability": float(p), "why": str(said["why"])}
-        return out
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the page does without suggestions."
-        ) from error
 
 
 def csv_line(cells: list[str]) -> str:

@@ -23,10 +23,11 @@ from ..data.masks import IGNORE, MAX_CLASSES, parse_class, read_classes as read_
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import read_text, write_text
-from .labels import Task, clean, read_suggestions
+from .labels import Task, clean
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
 from .server import BINARY, TYPES, Answer, picture
+from .suggestions import read_suggestions
 
 
 class Shown(NamedTuple):

@@ -15,9 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from ..data.labels import LabelRules, joined, parts_of
 from ..errors import UserError
-from .labels import Labels, Task, clean, read_labels, read_suggestions, write_labels, write_text
+from .kinds import kind_of
+from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 from .server import Answer, picture
+from .suggestions import read_suggestions
 
 REASONS = ("", "none of these", "unsure")  # why an image was passed over
 
@@ -38,6 +41,7 @@ class Session:
 
     def __init__(self, folder: str | Path):
         self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
+        self.several = kind_of(self.task.task).several
         self.csv, self.history = self.folder / "labels.csv", self.folder / "history.jsonl"
         self.classes = self.task.classes(self.folder)
         self.suggestions = read_suggestions(self.folder)
@@ -48,9 +52,15 @@ class Session:
         self.seen = self.csv.read_bytes()
 
     def read(self) -> Labels:
-        found = read_labels(self.csv, self.task, new_classes=True, allow_missing=True)
-        self.classes += [name for name in dict.fromkeys(found.labels.values()) if name not in self.classes]
+        rules = LabelRules(several=self.several)
+        found = read_labels(self.csv, self.task, new_classes=True, allow_missing=True, rules=rules)
+        named = dict.fromkeys(part for label in found.labels.values() for part in self.parts(label))
+        self.classes += [name for name in named if name not in self.classes]
         return found
+
+    def parts(self, label: str) -> list[str]:
+        """The classes that a label names."""
+        return parts_of(label) if self.several else [label]
 
     def read_history(self) -> list[dict]:
         """Steps that can be undone; a last line cut short by a crash is left out."""
@@ -141,13 +151,20 @@ class Session:
             "classes": self.classes,
             "folder": self.folder.resolve().name,
             "can_undo": bool(self.steps),
-            "next": f"hf-lowlabel split --from {self.folder}",
+            "several": self.several,
+            "next": self.next_command(),
         }
+
+    def next_command(self) -> str:
+        if self.several:
+            return f"hf-lowlabel auto --task {self.task.task} --dataset IMAGES --labels {self.folder}"
+        return f"hf-lowlabel split --from {self.folder}"
 
     def suggested(self, id: str) -> dict | None:
         """What a model takes an image for, without a class that is not in the list, and why it is shown."""
         said = self.suggestions.get(id)
-        return said and {**said, "class": said["class"] if said["class"] in self.classes else ""}
+        known = said and all(part in self.classes for part in self.parts(said["class"]))
+        return said and {**said, "class": said["class"] if known else ""}
 
     def edited(self) -> bool:
         """Whether somebody else has written labels.csv."""
@@ -173,8 +190,13 @@ class Session:
             if strange := [id for id in ids if id not in known]:
                 raise UserError(f"There is no image {strange[0]!r} in this folder.")
             label = clean(label)
-            if label and label not in self.classes:
-                raise UserError(f"There is no class {label!r}. Use one of {', '.join(self.classes)}, or add it first.")
+            for part in self.parts(label) if label else ():
+                if part not in self.classes:
+                    raise UserError(
+                        f"There is no class {part!r}. Use one of {', '.join(self.classes)}, or add it first."
+                    )
+            if label and self.several:
+                label = joined(name for name in self.classes if name in parts_of(label))
             if why not in REASONS:
                 raise UserError(f"An image is passed over as one of {', '.join(filter(None, REASONS))}, not {why!r}.")
             skip = bool(skipped) and not label
@@ -202,21 +224,36 @@ class Session:
             new = clean(new)
             same = next((c for c in self.classes if c != old and c.casefold() == new.casefold()), None)
             new = same or new
-            if not new.isprintable():
-                raise UserError("The name of a class is text on one line. Give one without control characters.")
+            self.check_name(new)
             keep = same is None and bool(new)
             classes = [new if c == old else c for c in self.classes if keep or c != old]
-            after = {"label": new, "skipped": False}
-            ids = [id for id, label in self.labels.labels.items() if label == old]
-            return self.take([{"id": id, "before": self.value(id), "after": after} for id in ids], classes)
+            given = {id: self.parts(label) for id, label in self.labels.labels.items()}
+            after = {id: self.renamed(parts, old, new) for id, parts in given.items() if old in parts}
+            changes = [
+                {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
+                for id, label in after.items()
+            ]
+            return self.take(changes, classes)
+
+    def renamed(self, parts: list[str], old: str, new: str) -> str:
+        """A label of these classes with another name for one of them, or without it; "" where none is left."""
+        left = [part for part in dict.fromkeys(new if part == old else part for part in parts) if part]
+        return (joined(left) if self.several else left[0]) if left else ""
+
+    def check_name(self, name: str) -> None:
+        if not name.isprintable():
+            raise UserError("The name of a class is text on one line. Give one without control characters.")
+        if self.several and name and parts_of(name) != [name]:
+            raise UserError(
+                f"{name!r} cannot be one of several classes of an image: give another name, without ; or |."
+            )
 
     def new_class(self, name: str) -> dict:
         with self.lock:
             name = clean(name)
             if not name:
                 raise UserError("Give the new class a name.")
-            if not name.isprintable():
-                raise UserError("The name of a class is text on one line. Give one without control characters.")
+            self.check_name(name)
             same = next((c for c in self.classes if c.casefold() == name.casefold()), None)
             if same is not None:
                 raise UserError(f"The class {same!r} exists.")
@@ -240,5 +277,5 @@ class Session:
         done = self.labels
         return (
             f"{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: "
-            f"hf-lowlabel split --from {self.folder}"
+            f"{self.next_command()}"
         )

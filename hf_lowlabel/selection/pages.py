@@ -67,11 +67,10 @@ def session_of(
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask":
         return MaskSession(folder, asked, classes, model, superpixels, only, split)
-    if asked is None or not page:
-        what = "a selection for " + asked.task if asked is not None else "no selection"
+    if asked is None:
         raise UserError(
-            f"{str(folder)!r} holds {what}, and there is no page for that: one class an image is labeled in a folder "
-            "that `hf-lowlabel select` wrote, masks in any folder of images (--task segmentation)."
+            f"{str(folder)!r} holds no selection: classes are labeled in a folder that `hf-lowlabel select` wrote, "
+            "masks in any folder of images (--task segmentation)."
         )
     if given := [flag for flag, value in (("--classes", classes), ("--model", model)) if value]:
         raise UserError(f"{given[0]} is of masks, and {str(folder)!r} is for classes. Leave it out.")

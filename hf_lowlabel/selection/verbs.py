@@ -156,8 +156,11 @@ def select(
             report=facts,
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
+        seen = looked.doubt if looked else None
         said = {
-            source.ids[found.indices[r]]: said_of(looked, int(r), strategy, kind.page != "mask") for r in rows if looked
+            source.ids[found.indices[r]]: said_of(seen.p[r], seen.unsure[r], looked.names, strategy, kind)
+            for r in rows
+            if looked
         }
         export(folder, source, chosen, asked, why, said)
     barrier()
@@ -204,7 +207,7 @@ def labels_so_far(
             "that have one are not chosen again. Leave out --labels."
         )
     if labels:
-        how = dict(new_classes=True, allow_missing=True, rules=label_rules(data))
+        how = dict(new_classes=True, allow_missing=True, rules=label_rules(data), several=kind.several)
         return import_labels(labels, source=source, **how)[0]
     own = Path(run, "split.json") if run else None
     if own is None or not own.is_file():

@@ -169,7 +169,10 @@ class Task(Doubting, Speaker):
         return 1
 
     def read_split(self, data: DataArguments, dataset: ImageDataset) -> Split:
-        return Split.load(data.split)
+        split = Split.load(data.split)
+        if split.several and self.labeling != "classes":
+            raise UserError(f"{data.split} has several classes an image. Give --task multilabel, or another --split.")
+        return split
 
     def draw_split(self, dataset: ImageDataset, num_labels: int | None, **draw) -> Split:
         """Labeled, validation and test images by seed; see `make_split`."""

@@ -24,8 +24,19 @@ from ..arguments import Config, DataArguments
 from ..data import shapes
 from ..data.class_targets import images_of, of_files, refuse_masks
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
-from ..data.labels import RULES, LabelRules, class_order, is_list, label_column, label_text, switches, tell_alike
+from ..data.labels import (
+    NOTHING,
+    RULES,
+    LabelRules,
+    class_order,
+    is_list,
+    label_column,
+    label_text,
+    switches,
+    tell_alike,
+)
 from ..data.metadata import Metadata, read_metadata, split_of
+from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..errors import UserError
@@ -41,7 +52,6 @@ from .demos import Demo, Stage
 from .left_out import of_several
 from .parts import Examples, Section, label_rules
 
-NOTHING = "none"  # text of a label that says: none of the classes
 THRESHOLD = 0.5  # probability from which a class is named
 VISIBLE, GRAY = 20, np.uint8(128)  # of the embedded set: px of a shape that is shown, value of the ground
 
@@ -172,6 +182,11 @@ class MultiLabel(Classification):
 
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         return MultiLabelTargets(data.label_column, label_rules(data))
+
+    def open(self, data: DataArguments, split: str | None = None, *args: Any, **more: Any) -> ImageDataset:
+        """What a manifest says of its images comes before what the data says."""
+        dataset = super().open(data, split, *args, **more)
+        return Split.load(data.split).answered(dataset) if split is None and data.split else dataset
 
     def caches(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at):
         return super().caches(model, data, self.match(dataset, self.names_of(model)), at)

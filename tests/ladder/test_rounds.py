@@ -16,6 +16,7 @@ from hf_lowlabel.ladder.rounds import gain_by_rounds, gain_of, loop, sentence
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.selection.page import Session
 
 from .test_auto import photos
 
@@ -180,3 +181,43 @@ def test_masks_need_a_folder_and_one_kind_of_round(network, tmp_path, capsys):
     (tmp_path / "c" / "loop.json").write_text(json.dumps({"dataset": str((tmp_path / "photos").resolve())}))
     argv = ["loop", str(tmp_path / "photos"), "--task", "segmentation", "--output-dir", str(tmp_path / "c")]
     assert main(argv) == 2 and "about classification, not about segmentation" in capsys.readouterr().err
+
+
+def test_rounds_of_several_classes_of_an_image(network, tmp_path, capsys):
+    """Answers are a;b or none in labels.csv; the model learns them, and suggests what to check in the next round."""
+    data, out, rng = tmp_path / "photos", tmp_path / "loop", np.random.default_rng(0)
+    data.mkdir()
+    for i in range(24):
+        pixels = rng.integers(0, 60, (16, 16, 3))
+        for k in range(2):
+            pixels[..., k] += 150 * (i >> k & 1)
+        Image.fromarray(pixels.astype(np.uint8)).save(data / f"{i:02d}.png")
+
+    def says(id):
+        there = [name for k, name in enumerate(("red", "green")) if int(id[:2]) >> k & 1]
+        return ";".join(there) or "none"
+
+    argv = ["loop", str(data), "--task", "multilabel", "--model", network, "--output-dir", str(out), "--budget", "12"]
+    argv += ["--per-round", "3", "--no-train", "--image-size", "32", "--device", "cpu", "--json"]
+    for expected in ([], [12]):
+        assert main(argv) == 0
+        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert [one["labels"] for one in said["rounds"]] == expected
+        place = out / f"round-{len(expected)}" / "to_label"
+        (place / "classes.txt").write_text("red\ngreen\n")
+        page = Session(place)
+        shown = page.state()["images"]
+        for image in shown:
+            page.label(image["id"], says(image["id"]))
+    assert said["rounds"][0]["accuracy"]["value"] > 0.8
+    assert all(image["suggestion"]["why"].startswith("in doubt: ") for image in shown)
+    asked = Task.load(place)
+    assert asked.class_names == ["red", "green"] and asked.labeled == {id: says(id) for id in asked.labeled}
+    assert len(asked.labeled) == 12 and not set(asked.labeled) & {image["id"] for image in shown}
+    of = ["--task", "multilabel"]
+    assert main(["split", *of, "--from", str(place), "--dataset", str(data), "--output", str(tmp_path / "s.json")]) == 0
+    argv = ["finetune", "--dataset", str(data), "--split", str(tmp_path / "s.json"), "--model", network, "--method"]
+    assert main([*argv, "probe", "--output-dir", str(tmp_path / "one")]) == 2
+    assert "several classes an image. Give --task multilabel" in capsys.readouterr().err
+    more = ["probe", *of, "--output-dir", str(tmp_path / "several"), "--device", "cpu"]
+    assert main([*argv, *more]) == 0

@@ -232,7 +232,6 @@ def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, mon
     "given, says",
     [
         (dict(num_labels=1), "at least two are needed"),
-        (dict(train=False), "has no heads on frozen features"),
         (dict(model=["resnet10t", "resnet18"]), "auto tries one encoder for segmentation"),
         (dict(class_balanced=True), "class_balanced is for images of one class each"),
     ],

@@ -16,10 +16,11 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels, write_suggestions
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 from hf_lowlabel.selection.page import Session
 from hf_lowlabel.selection.pages import label
 from hf_lowlabel.selection.server import PageServer, only_one
+from hf_lowlabel.selection.suggestions import write_suggestions
 
 from .conftest import paint
 
@@ -190,15 +191,54 @@ def test_what_the_server_refuses(folder):
         assert stored(folder) == {}
     with only_one(folder), pytest.raises(UserError, match="another process"), only_one(folder):
         pass
-    task = Task.load(folder)
     with pytest.raises(UserError, match="--model is of masks"):
         label(folder, model="runs/x")
     with pytest.raises(UserError, match="holds a selection for classification"):
         label(folder, task="segmentation")
-    task.task = "multilabel"
-    task.save(folder)
-    with pytest.raises(UserError, match="no page for that"):
-        label(folder)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    names = paint(tmp_path / "images", 4)
+    task = Task("photos", None, {name: name for name in names}, class_names=["cat", "dog", "sky"], task="multilabel")
+    (tmp_path / "classes.txt").write_text("cat\ndog\nsky\n")
+    write_labels(tmp_path / "labels.csv", task, Labels())
+    write_suggestions(tmp_path, {names[1]: (("dog;sky", 0.7), "in doubt"), names[2]: (("none", 0.9), "sure")})
+    task.save(tmp_path)
+    return tmp_path
+
+
+def answers(folder):
+    split, found = import_labels(folder, allow_missing=True)
+    return split.labeled
+
+
+def test_all_classes_of_an_image(scenes):
+    with serving(scenes) as server:
+        state = ask(server, "state")
+        assert state["several"] and state["images"][1]["suggestion"]["class"] == "dog;sky"
+        ids = [image["id"] for image in state["images"]]
+        assert ask(server, "label", {"id": ids[0], "label": "sky;cat"})["label"] == "cat;sky"  # in one order
+        ask(server, "label", {"id": ids[1], "label": "none"})
+        ask(server, "label", {"id": ids[2], "label": "dog"})
+        for bad in ("cat;cow", "cow"):
+            with pytest.raises(urllib.error.HTTPError):
+                ask(server, "label", {"id": ids[3], "label": bad})
+        for bad in ("a;b", "none", "a|b"):
+            with pytest.raises(urllib.error.HTTPError):
+                ask(server, "class", {"name": bad})
+        assert answers(scenes) == {ids[0]: "cat;sky", ids[1]: "none", ids[2]: "dog"}
+        ask(server, "rename", {"old": "cat", "new": "sky"})  # merged, and named once
+        assert answers(scenes) == {ids[0]: "sky", ids[1]: "none", ids[2]: "dog"}
+        ask(server, "rename", {"old": "dog", "new": ""})  # open again
+        assert answers(scenes) == {ids[0]: "sky", ids[1]: "none"}
+        ask(server, "undo", {}), ask(server, "undo", {})
+        assert answers(scenes) == {ids[0]: "cat;sky", ids[1]: "none", ids[2]: "dog"}
+    split, _ = import_labels(scenes, allow_missing=True)
+    assert split.class_names == ["cat", "dog", "sky"]
+    (scenes / "labels.csv").write_text(f"file_name,label\n{ids[0]}, Cat | sky\n")
+    with pytest.raises(UserError, match="'Cat'"):
+        import_labels(scenes, allow_missing=True)
 
 
 def test_suggestions_that_cannot_be_read_are_named(folder):
@@ -400,3 +440,39 @@ def test_killed_at_any_moment_the_file_is_whole(folder):
         len(answered) == 5 and sum(kept[id] != label for id, label in answered.items()) <= 1
     )  # one may be saved, not yet answered
     process.stdout.close()
+
+
+def test_classes_are_checked_and_saved_together(scenes, browser):
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)
+    problems = []
+    with serving(scenes) as server:
+        page = browser.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(server.url, wait_until="networkidle")
+        boxes, count = page.get_by_role("checkbox"), page.locator("#count")
+        expect(boxes).to_have_count(3)
+        page.keyboard.press("1"), page.keyboard.press("3"), page.keyboard.press("2"), page.keyboard.press("2")
+        expect(page.locator("#accept")).to_contain_text("save cat, sky")
+        assert answers_or_none(scenes) == {}  # nothing before it is said that this is all
+        page.keyboard.press("Enter")
+        expect(count).to_contain_text("1 labeled")
+        expect(page.locator("#accept")).to_contain_text("save dog, sky")  # what the model says is checked already
+        page.get_by_role("checkbox", name="sky").click()
+        page.keyboard.press("Enter")
+        expect(count).to_contain_text("2 labeled")
+        expect(page.locator("#accept")).to_be_hidden()
+        page.keyboard.press(".")
+        expect(count).to_contain_text("3 labeled")
+        expect(page.locator("#many")).to_be_hidden()
+        ids = list(Task.load(scenes).files.values())
+        assert answers(scenes) == {ids[0]: "cat;sky", ids[1]: "dog", ids[2]: "none"}
+        page.keyboard.press("u")
+        expect(count).to_contain_text("2 labeled")
+        page.close()
+    assert not problems
+
+
+def answers_or_none(folder):
+    return read_labels(folder / "labels.csv", Task.load(folder), new_classes=True).labels
