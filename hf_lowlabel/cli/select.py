@@ -158,6 +158,9 @@ def select(argv: list[str]) -> int:
         "--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line"
     )
     parser.add_argument(
+        "--prior", help="file of `priors`, such as by the names of the classes: as many images of each class by these"
+    )
+    parser.add_argument(
         "--task", default="classification", help="classification, multilabel or segmentation (default: classification)"
     )
     feature_flags(parser, "OUTPUT/features.safetensors")

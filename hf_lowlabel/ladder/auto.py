@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..api.running import named, settled
 from ..arguments import Config
 from ..data.dataset import ImageDataset
+from ..data.splits import Split
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..selection.importing import import_labels
@@ -32,7 +33,7 @@ from ..training.preparing import Run, prepare
 from .checks import check_labels
 from .from_words import from_words
 from .frozen import Tried
-from .names import by_names, with_names
+from .names import by_names, check_names, with_names
 from .on_features import from_features
 from .on_training import from_training
 from .report import DONE, Advice
@@ -180,13 +181,14 @@ def auto(
         )
     try:
         with manifest_of(kind, given, labels, split, drawn, class_names) as path:
+            words = check_names(text_model, Split.load(path), class_names, prompts)  # before anything is fetched
             config = settled("finetune", {**given, **first, "split": path, "output_dir": name, "callbacks": ()})
             with claimed(name) as folder:
                 keep = Path(features) if features is not None else folder / "features"
                 ready = prepare(kind, config, folder)
                 names = None
                 if text_model is not None:
-                    names = by_names(ready, text_model, class_names, prompts, keep, device, max_bad)
+                    names = by_names(ready, text_model, words, prompts, keep, device, max_bad)
                 left = 60 * minutes - (time.perf_counter() - begin)
                 if kind.climbs:
                     return Best(*from_features(ready, given, models, keep, to_label, left, train, names))
@@ -195,7 +197,8 @@ def auto(
         if text_model is None or not kind.climbs:
             raise
         with claimed(name) as folder:
-            return Best(*from_words(kind, given, text_model, class_names, prompts, folder, to_label))
+            keep = Path(features) if features is not None else folder / "features"
+            return Best(*from_words(kind, given, text_model, class_names, prompts, folder, keep, to_label))
 
 
 @contextlib.contextmanager

@@ -15,13 +15,18 @@ from ..api.running import settled
 from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
+from ..evaluation.neighbors import unit
+from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
+from ..selection.by_class import within_classes
 from ..selection.prior_labels import manifest_beside, priors
+from ..selection.strategies import choose, identical
 from ..tasks.base import Task
 from ..training import frozen
 from ..training.preparing import prepare
 from ..training.priors import load_priors
-from . import advice as find
+from .advice import Remark
+from .keeping import features_of_encoder
 from .on_features import Answer
 from .report import Advice, write_advice
 from .trained import TRIALS
@@ -34,6 +39,7 @@ def from_words(
     names: Sequence[str],
     prompts: Sequence[str] | None,
     folder: Path,
+    keep: Path,
     to_label: int,
 ) -> Answer:
     """A run folder without any label.
@@ -45,6 +51,7 @@ def from_words(
         names: classes, each NAME or NAME=WORDS; none: those of the data.
         prompts: sentences with {} in the place of the class.
         folder: the run folder.
+        keep: folder of features.
         to_label: images to choose for a first round of labels.
 
     Raises:
@@ -88,9 +95,30 @@ def from_words(
         None,
         None,
     )
-    out.next = find.next_to_label(p, p.astype(np.float32), np.arange(len(p)), ready.names, to_label)
+    x = features_of_encoder(ready, keep)  # kept for the next round
+    out.next = first_to_label(p, x, ready.names, to_label, given["seed"])
     ready.recorder.advice = list(out.sentences)
     ready.recorder.ladder = [{"name": f"class names, {text_model}", "by_labels": None, "score": 0.0, "kept": True}]
     run = frozen.fit(ready, [CardCallback()])
-    chosen = write_advice(ready, out, p.astype(np.float32), folder) if is_main_process() else None
+    chosen = write_advice(ready, out, x, folder) if is_main_process() else None
     return run, [], out, chosen
+
+
+def first_to_label(p: np.ndarray, x: np.ndarray, names: Sequence[str], count: int, seed: int) -> list[Remark]:
+    """The first images worth a label: as many of each class by its name, there the middles of its clusters; copies
+    once.
+
+    Args:
+        p: what the names say, [N, K]. x: features [N, D]. names: of the classes.
+    """
+    z = unit(rooted(x))
+    rows = np.flatnonzero(identical(z) == np.arange(len(z)))
+
+    def middles(some: np.ndarray, n: int) -> np.ndarray:
+        return choose("k-medoids", z[some], n, seed)
+
+    chosen = rows[within_classes(p, rows, min(count, len(rows)), middles)] if count > 0 else rows[:0]
+    return [
+        Remark((int(i),), f"typical of {names[k]}, by its name ({p[i, k]:.0%})", (names[k], float(p[i, k])))
+        for i, k in zip(chosen, p[chosen].argmax(1), strict=True)
+    ]

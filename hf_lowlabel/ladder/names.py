@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.splits import Split
 from ..distributed import barrier
-from ..selection.words import class_name_priors, class_words, listed_classes, named_classes
+from ..selection.words import checked_words, class_name_priors, class_words, listed_classes, named_classes
 from ..text import percent
 from ..training.preparing import Prepared
 from ..training.priors import save_priors
@@ -60,7 +60,7 @@ class ByNames:
 def by_names(
     ready: Prepared,
     text_model: str,
-    class_names: Sequence[str],
+    words: Sequence[str],
     prompts: Sequence[str],
     keep: Path,
     device: str | None,
@@ -71,15 +71,14 @@ def by_names(
     Args:
         ready: the run; its labels are asked only for what the names are worth.
         text_model: Hub id or folder.
-        class_names: each NAME or NAME=WORDS; none: those of the labels.
+        words: what stands in the sentences, one for each class (`check_names`).
         prompts: sentences with {} in the place of the class; none: usual ones for photos.
         keep: folder of features.
         device, max_bad: as for `finetune`.
 
     Raises:
-        UserError: a model without text, prompts without {}, or names that do not fit the labels.
+        UserError: not all weights of the model are there.
     """
-    _, words = class_words(list(class_names) or None, ready.chosen.split, ready.dataset)
     members = np.asarray(ready.training.indices, dtype=np.int64)
     path = keep / f"names-{re.sub(r'[^A-Za-z0-9.-]+', '-', Path(text_model).name)}.safetensors"
     keep.mkdir(parents=True, exist_ok=True)
@@ -97,10 +96,25 @@ def by_names(
     file = ready.folder / TRIALS / "words.safetensors"
     if ready.recorder.main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_priors(file, p, ready.training.ids, ready.names, {"text_model": Path(text_model).name, "words": words})
+        save_priors(
+            file, p, ready.training.ids, ready.names, {"text_model": Path(text_model).name, "words": list(words)}
+        )
     barrier()
     y, rows = ready.labeled.targets, ready.labeled.members
     return ByNames(p.astype(np.float64), file, Path(text_model).name, y.numpy(), rows.numpy())
+
+
+def check_names(text_model: str | None, split: Split, class_names: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """What stands in the sentences, one for each class of a manifest; without a text model none.
+
+    Raises:
+        UserError: names that do not fit the labels, prompts without {}, a model without text.
+    """
+    if text_model is None:
+        return []
+    words = class_words(list(class_names) or None, split, None)[1]
+    checked_words(words, list(prompts) or None, text_model)
+    return words
 
 
 def with_names(split: Split, class_names: Sequence[str]) -> Split:

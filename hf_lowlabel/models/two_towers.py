@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
 
@@ -77,16 +81,25 @@ def _vector(out) -> Tensor:
     return out if isinstance(out, Tensor) else out.pooler_output
 
 
-def load_two_towers(name: str, revision: str | None = None) -> TwoTowers:
-    """A model of images and words in eval mode, float32.
+@dataclass(frozen=True)
+class Promise:
+    """What a repository of two towers says before its weights are there. place: the folder or Hub id, at a revision."""
+
+    place: str
+    revision: str | None
+    preprocessing: dict
+    tokenizer: Any
+
+
+def check_two_towers(name: str, revision: str | None = None) -> Promise:
+    """All that is known of a model of images and words without its weights.
 
     Args:
         name: a Hub id or a local folder in transformers' layout.
         revision: commit, tag or branch of a Hub id.
 
     Raises:
-        UserError: it has no text features, no tokenizer, no safetensors or not all of its weights; before the weights
-            are downloaded where the repository tells.
+        UserError: it has no text features, no tokenizer or no safetensors.
     """
     config = model_config(name, revision)
     if not config:
@@ -110,15 +123,42 @@ def load_two_towers(name: str, revision: str | None = None) -> TwoTowers:
             f"There is no tokenizer in {name}, none of {', '.join(TOKENIZERS[:3])}, ... Take a repository with one, or "
             "copy it from the model it was made from."
         )
-    tokenizer = _tokenizer(place, revision, name)
     if fetch([ADAPTER]) is not None:
         raise UserError(f"There is an {ADAPTER} in {name}. Merge the adapter into the model and save it again.")
-    if fetch(["model.safetensors", "model.safetensors.index.json"]) is None:
+    if not _weights_there(place, revision):
+        raise UserError(without_safetensors(name))
+    return Promise(place, revision, preprocessing, _tokenizer(place, revision, name))
+
+
+def _weights_there(place: str, revision: str | None) -> bool:
+    """Whether there are safetensors; where the Hub cannot be asked, what is in the cache decides later."""
+    files = ("model.safetensors", "model.safetensors.index.json")
+    if Path(place).is_dir():
+        return any(Path(place, file).is_file() for file in files)
+    for file in files:
+        try:
+            get_hf_file_metadata(hf_hub_url(place, file, revision=revision))
+            return True
+        except EntryNotFoundError:
+            continue
+        except Exception:  # the network's own, of whichever client huggingface_hub uses
+            return True
+    return False
+
+
+def load_two_towers(name: str, revision: str | None = None) -> TwoTowers:
+    """A model of images and words in eval mode, float32; name, revision: as for `check_two_towers`.
+
+    Raises:
+        UserError: as `check_two_towers`, before the weights are downloaded; or not all of its weights are there.
+    """
+    known = check_two_towers(name, revision)
+    if fetcher(name, revision)(["model.safetensors", "model.safetensors.index.json"]) is None:
         raise UserError(without_safetensors(name))
     with no_progress_bars():
         model, told = AutoModel.from_pretrained(
-            place,
-            revision=revision or "main",
+            known.place,
+            revision=known.revision or "main",
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
@@ -130,7 +170,7 @@ def load_two_towers(name: str, revision: str | None = None) -> TwoTowers:
             f"The weights of {name} lack {', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}. Check that "
             "config.json and model.safetensors belong together, or take another model."
         )
-    return TwoTowers(model.eval(), tokenizer, preprocessing, name)
+    return TwoTowers(model.eval(), known.tokenizer, known.preprocessing, name)
 
 
 def _tokenizer(place: str, revision: str | None, name: str):

@@ -18,7 +18,7 @@ from .as3l import finetune_features
 from .features import extract
 from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, harden, label_spreading, report
 from .verbs import data_arguments, start_processes
-from .words import class_name_priors, class_words, spread_words
+from .words import checked_words, class_name_priors, class_words, spread_words
 
 
 def priors(
@@ -96,6 +96,8 @@ def priors(
     at = manifest.resolve(source) if manifest else SplitIndices(none, none, none, none, np.arange(len(source)))
     names, said = class_words(classes, manifest, source) if text_model else ([], [])
     names = names or list(manifest.class_names)
+    if text_model is not None:
+        checked_words(said, prompts, text_model, text_revision)  # before the other model is fetched
     common = dict(path=features, device=device, max_bad=max_bad)
     facts: dict = {"split": manifest.hash if manifest else None, "seed": seed}
     found = None

@@ -22,7 +22,9 @@ from ..prediction import task_of
 from ..tasks import get_task
 from ..tasks.doubts import Doubt
 from ..tasks.parts import label_rules
+from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
+from .by_class import within_classes
 from .by_model import BY_MODEL, is_finished, look, said_of, strategies_of
 from .clustering import backend
 from .features import Features, extract
@@ -59,6 +61,7 @@ def select(
     split: str | None = None,
     labels: str | None = None,
     classes: str | list[str] | None = None,
+    prior: str | None = None,
     seed: int = 0,
     features: str | None = None,
     image_size: int | None = None,
@@ -82,6 +85,8 @@ def select(
         labels: instead, finished labels as `split --from` reads them. With neither, those that a finished run has
             learned from; and images that have a mask are never chosen.
         classes: a list or file of class names.
+        prior: prior pseudo-labels of `priors`, such as what the names of the classes say: the budget is shared out over
+            their classes, and the strategy chooses within each.
         seed: decides clusters and draws.
         features: file of the features (None: in `output`), reused when model and data are the same.
         image_size: side of the images the network sees, in px (None: the model's own).
@@ -100,8 +105,12 @@ def select(
     kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
     strategy, arguments = known_strategy(strategy, strategy_args, of, model)
     asks = strategy in BY_MODEL
-    if asks and (features or image_size):
-        flag = "features" if features else "image-size"
+    if prior:
+        classes_of_priors(prior)  # an error comes before features do
+    if prior and kind.page == "mask":
+        raise UserError("Prior pseudo-labels are of one class an image. Leave out --prior, or --task segmentation.")
+    if asks and (features or image_size or prior):
+        flag = "prior" if prior else "features" if features else "image-size"
         raise UserError(f"{strategy} asks the finished model, which sees images as it does. Leave out --{flag}.")
     if asks:
         task_of(model, task, model_revision)
@@ -111,7 +120,7 @@ def select(
     source = of.open_to_select(data, classes)
     base = labels_so_far(split, labels, model if asks else None, source, kind, data)
     at = base.resolve(source) if base else None
-    names = class_list(classes, base, source)
+    names = class_list(classes, base, source) or (classes_of_priors(prior) if prior else [])
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
     if kind.page == "mask" and split is None:
         labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
@@ -123,10 +132,16 @@ def select(
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
     found = looked.found if looked else extract(model, source, members, **how, **more)
     x, free = unit(found.values), found.rows(free)
+    believed = load_priors(prior, [source.ids[i] for i in found.indices], names).numpy() if prior else None
 
     def pick(rows: np.ndarray) -> np.ndarray:
+        def of_features(some: np.ndarray, count: int) -> np.ndarray:
+            return choose(strategy, x[some], count, seed, source.labels[found.indices[some]], arguments)
+
+        if believed is not None:
+            return within_classes(believed, rows, budget, of_features)
         if looked is None:
-            return choose(strategy, x[rows], budget, seed, source.labels[found.indices[rows]], arguments)
+            return of_features(rows, budget)
         known = looked.doubt.x[found.rows(labeled)]
         return BY_MODEL[strategy](Doubt(*(v[rows] for v in looked.doubt)), known, budget, seed, **arguments)
 

@@ -25,7 +25,7 @@ from ..data.splits import Split
 from ..errors import UserError, unknown
 from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph
-from ..models.two_towers import TwoTowers, load_two_towers
+from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
 from .features import Features, extract
 from .labels import read_classes
 from .priors import NEIGHBORS
@@ -111,12 +111,7 @@ def class_name_priors(
         UserError: for a model without text, prompts without {}, fewer than two classes, or labeled images that cannot
             be read.
     """
-    templates = prompt_templates(prompts)
-    if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise UserError(
-            "Priors need two classes or more, each with a name of its own; there are "
-            f"{', '.join(class_names) or 'none'}. Give --classes NAME NAME ..."
-        )
+    templates = checked_words(class_names, prompts)
     model = load_two_towers(text_model, revision) if isinstance(text_model, str) else text_model
     found = extract(model, source, members, path=path, device=device, max_bad=max_bad)
     prototypes = text_prototypes(model, class_names, templates)
@@ -127,6 +122,28 @@ def class_name_priors(
     priors[rows] = np.eye(len(class_names), dtype=np.float32)[known]
     right = float((similarities[rows].argmax(1) == known).mean()) if len(rows) else None
     return WordPriors(priors, found, temperature, similarities, prototypes, right)
+
+
+def checked_words(
+    class_names: Sequence[str],
+    prompts: Sequence[str] | None,
+    text_model: str | None = None,
+    revision: str | None = None,
+) -> tuple[str, ...]:
+    """The sentences, after a look at them, at the classes, and at a text model by what its repository says.
+
+    Raises:
+        UserError: prompts without {}, fewer than two classes, a model without text; no weights are fetched before.
+    """
+    templates = prompt_templates(prompts)
+    if len(class_names) < 2 or len(set(class_names)) < len(class_names):
+        raise UserError(
+            "Priors need two classes or more, each with a name of its own; there are "
+            f"{', '.join(class_names) or 'none'}. Give --classes NAME NAME ..."
+        )
+    if text_model is not None:
+        check_two_towers(text_model, revision)
+    return templates
 
 
 def prompt_templates(prompts: Sequence[str] | None) -> tuple[str, ...]:
@@ -184,19 +201,19 @@ def listed_classes(given: str | Sequence[str] | None) -> list[str]:
 
 
 def class_words(
-    given: str | Sequence[str] | None, manifest: Split | None, source: ImageDataset
+    given: str | Sequence[str] | None, manifest: Split | None, source: ImageDataset | None
 ) -> tuple[list[str], list[str]]:
     """(names, words) in the order of the manifest, where there is one.
 
     Args:
         given: NAME or NAME=WORDS of each class, or a text file of them (None: those of the manifest or the source).
         manifest: whose labels they have to fit.
-        source: the images.
+        source: the images; without a manifest.
 
     Raises:
         UserError: there are no classes, or others than those of the manifest.
     """
-    listed = listed_classes(given) or list((manifest or source).class_names)
+    listed = listed_classes(given) or list(known.class_names if (known := manifest or source) else ())
     if not listed:
         raise UserError("The data name no classes. Give --classes NAME NAME ...")
     names, words = named_classes(listed)

@@ -46,22 +46,7 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     path: a file, or "hub:org/name[/configuration][@revision]". Raises UserError when it is none, lacks an image or has
     other classes.
     """
-    path = fetch(str(path), "priors.safetensors") if is_published(path) else Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file {str(path)!r}. Write prior pseudo-labels with `hf-lowlabel priors`.")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            priors, text = file.get_tensor("priors"), file.get_tensor("ids")
-        names, known = json.loads(metadata["class_names"]), json.loads(text.numpy().tobytes())
-        if not all(isinstance(list_, list) and all(isinstance(v, str) for v in list_) for list_ in (names, known)):
-            raise ValueError("its ids or class names are no lists of text")
-        if metadata.get("sha256", (found := content_hash(priors.numpy(), text.numpy(), metadata))) != found:
-            raise ValueError("it has changed since it was written")
-    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
-        raise UserError(
-            f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
-        ) from error
+    names, known, priors = _read(path)
     if sorted(names) != sorted(class_names):
         raise UserError(
             f"The prior pseudo-labels are of the classes {', '.join(names[:8])}, and the run has "
@@ -85,3 +70,29 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
             "them from the same data and split."
         )
     return priors[[row[id] for id in ids]][:, columns]
+
+
+def classes_of_priors(path: str | Path) -> list[str]:
+    """The classes of a file that `load_priors` takes, in its order."""
+    return _read(path)[0]
+
+
+def _read(path: str | Path) -> tuple[list[str], list[str], Tensor]:
+    """(classes, ids of the images, priors)"""
+    path = fetch(str(path), "priors.safetensors") if is_published(path) else Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no file {str(path)!r}. Write prior pseudo-labels with `hf-lowlabel priors`.")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            priors, text = file.get_tensor("priors"), file.get_tensor("ids")
+        names, known = json.loads(metadata["class_names"]), json.loads(text.numpy().tobytes())
+        if not all(isinstance(list_, list) and all(isinstance(v, str) for v in list_) for list_ in (names, known)):
+            raise ValueError("its ids or class names are no lists of text")
+        if metadata.get("sha256", (found := content_hash(priors.numpy(), text.numpy(), metadata))) != found:
+            raise ValueError("it has changed since it was written")
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
+        raise UserError(
+            f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
+        ) from error
+    return names, known, priors

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # hub_server
 
 def connect(server, cache: Path, patch) -> None:
     """Send the client of this process to the server; it read its settings when it was imported."""
+    import transformers.utils.hub
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
@@ -24,6 +25,7 @@ def connect(server, cache: Path, patch) -> None:
     }
     for name, value in settings.items():
         patch.setattr(constants, name, value)
+    patch.setattr(transformers.utils.hub, "_hf_api", None)  # one that knows the address of an earlier server
     patch.setenv("HF_TOKEN", "hf_write")
     patch.setenv("NO_PROXY", "localhost,127.0.0.1")
     _http.close_session()

@@ -7,8 +7,10 @@ import json
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from hf_lowlabel import auto
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.models import create_backbone, create_classifier
@@ -142,3 +144,42 @@ def test_a_model_without_words_is_refused_before_its_weights(hub, tmp_path):
     with pytest.raises(UserError, match="no tokenizer in org/mute"):
         load_two_towers("org/mute")
     assert not asked_for(hub, "safetensors")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six pictures, the first four with a label."""
+    for i in range(6):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * i, 90, 120)).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n2.png,cat\n3.png,dog\n")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (dict(prompts=["a photo of it"]), "has not one {} in the place of the class"),
+        (dict(prompts=["photos"]), "did you mean 'photo'"),
+        (dict(text_model="org/vit"), "no features of both images and text"),
+        (dict(text_model="org/pickled"), "no model.safetensors in org/pickled"),
+        (dict(class_names=["cat"]), "do not fit the labels|two classes or more"),
+        (dict(model="org/bert"), "org/bert is a model of text"),
+        (dict(model="org/pickled"), "no model.safetensors in org/pickled"),
+    ],
+)
+def test_auto_refuses_before_any_weights_are_fetched(change, says, labeled, hub, photos, tmp_path):
+    """With labels and without: of the encoder, too, nothing large is there before the words are seen to be usable."""
+    save_two_towers("CLIP", tmp_path / "clip")
+    files = files_of(tmp_path / "clip")
+    hub.add("model", "org/clip", files)
+    hub.add("model", "org/vit", files_of(save_repo(make_encoder("vit"), tmp_path / "vit")))
+    hub.add("model", "org/pickled", {k.replace("model.safetensors", "pytorch_model.bin"): v for k, v in files.items()})
+    hub.add("model", "org/bert", {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"x" * 1000})
+    given = dict(model="org/vit", text_model="org/clip", class_names=["cat", "dog"]) | change
+    labels = dict(labels=tmp_path / "labels.csv") if labeled else {}
+    with pytest.raises(UserError, match=says) as error:
+        auto(photos, output_dir=tmp_path / "run", train=False, device="cpu", **given, **labels)
+    assert "\n" not in str(error.value)
+    assert not [path for method, path, _ in hub.requests if method == "GET" and "/lfs/" in path]  # large files

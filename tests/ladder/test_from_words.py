@@ -40,7 +40,9 @@ def test_a_model_from_names_alone(made, tmp_path):
     assert np.mean(right) > 0.8
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert "No label was used" in record["advice"][0] and "clip" in record["ladder"][0]["name"]
-    assert len(list((tmp_path / "run" / "to_label" / "images").iterdir())) == 3
+    files = json.loads((tmp_path / "run" / "to_label" / "selection.json").read_text())["files"]
+    asked = sorted(int(id[:2]) % 3 for id in files.values())
+    assert asked == [0, 1, 2]  # one of each colour
     assert (
         main(["finetune", "--config", str(tmp_path / "run/training.yaml"), "--output-dir", str(tmp_path / "by")]) == 0
     )

@@ -16,6 +16,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data import Split, load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.two_towers import load_two_towers
+from hf_lowlabel.selection.by_class import shared_out
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.words import (
     class_name_priors,
@@ -115,6 +116,32 @@ def test_from_class_names_to_a_model(clip, pictures, tmp_path, capsys):
     answers = predict([pictures / id for id in source.ids], tmp_path / "run", device="cpu").rows
     assert run.model.config.id2label[1] == "leaf"
     assert np.mean([row["class"] == ["red", "leaf", "blue"][k] for row, k in zip(answers, truth, strict=True)]) > 0.9
+
+
+def test_a_budget_is_shared_out_over_the_classes_of_priors(clip, pictures, tmp_path, capsys):
+    """As many of each class by its name, whatever the strategy would take; the page knows the classes."""
+    (pictures / "photo 00.png").rename(tmp_path / "away.png")  # seven red, eight of the others
+    out = tmp_path / "p.safetensors"
+    given = ["--text-model", clip, "--dataset", str(pictures), "--output", str(out), "--device", "cpu"]
+    assert main(["priors", *given, "--classes", *COLOURS, "--prompts", "a photo of a {}."]) == 0
+    common = ["select", "--model", clip, "--dataset", str(pictures), "--prior", str(out), "--device", "cpu"]
+    for strategy in ("k-medoids", "random"):
+        folder = tmp_path / strategy
+        assert main([*common, "--budget", "7", "--strategy", strategy, "--output", str(folder)]) == 0
+        asked = json.loads((folder / "selection.json").read_text())
+        counts = np.bincount([int(id[6:8]) % 3 for id in asked["files"].values()])
+        assert sorted(counts) == [2, 2, 3] and asked["class_names"] == COLOURS
+    assert main([*common, "--budget", "3", "--output", str(tmp_path / "no"), "--classes", "cat", "dog"]) == 2
+    assert "are of the classes red, green, blue, and the run has cat, dog" in capsys.readouterr().err
+    assert main([*common[:-4], "--prior", "none", "--budget", "3", "--output", str(tmp_path / "no")]) == 2
+    assert "There is no file 'none'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "budget, sizes, shares", [(7, [3, 9, 1], [3, 3, 1]), (2, [5, 6, 7], [0, 1, 1]), (9, [2, 2], [2, 2])]
+)
+def test_shares_of_a_budget(budget, sizes, shares):
+    assert shared_out(budget, np.array(sizes)).tolist() == shares
 
 
 def test_labels_fit_the_temperature_and_stay_what_they_are(clip, pictures, tmp_path):
