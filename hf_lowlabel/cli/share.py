@@ -73,15 +73,20 @@ def export(argv: list[str]) -> int:
     parser.add_argument(
         "--images", nargs="+", metavar="PATH", help="images or folders to compare on, best your own (default: noise)"
     )
+    parser.add_argument(
+        "--int8", action="store_true", help="a file of 8-bit numbers too, with what it costs on the run's test images"
+    )
     parser.add_argument("--revision", help="revision of a model on the Hub")
     json_flag(parser)
     args = parser.parse_args(argv)
     _plain_log()
+    from dataclasses import asdict
+
     from ..hub.export_onnx import export_onnx
 
-    done = export_onnx(args.model, args.output, images=args.images, revision=args.revision)
+    done = export_onnx(args.model, args.output, images=args.images, revision=args.revision, int8=args.int8)
     if args.json:
-        print_json(vars(done))
+        print_json(asdict(done))
         return 0
     print(
         f"{done}\nwrote {done.folder}: model.onnx, preprocessing.json, README.md\n\nIn that folder:\n\n{done.snippet}"

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..files import write_json, write_text
 from ..prediction import find_images, task_of
 from ..tasks.deployment import Deployment, deployment
+from .export_int8 import Eight, write_int8
 
 log = logging.getLogger("hf_lowlabel")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -47,7 +48,7 @@ how an image becomes its input and what the numbers mean. Any number of images a
 class Exported:
     """folder: model.onnx, preprocessing.json, README.md. images: on what both were compared. difference: the largest
     between two logits. largest: the largest logit. same: share of images (of segmenters: of pixels) whose largest logit
-    is the same. snippet: Python that uses it.
+    is the same. snippet: Python that uses it. eight: the file in int8, where one was asked for.
     """
 
     folder: Path
@@ -56,11 +57,13 @@ class Exported:
     largest: float
     same: float
     snippet: str
+    eight: Eight | None = None
 
     def __str__(self) -> str:
+        eight = "" if self.eight is None else f"; {self.eight}"
         return (
             f"onnxruntime against the model on {self.images}: logits differ by {self.difference:.2g} at most (the "
-            f"largest is {self.largest:.3g}), {self.same:.2%} of the answers are the same"
+            f"largest is {self.largest:.3g}), {self.same:.2%} of the answers are the same{eight}"
         )
 
 
@@ -70,6 +73,7 @@ def export_onnx(
     *,
     images: str | Path | Sequence[str | Path] | None = None,
     revision: str | None = None,
+    int8: bool = False,
 ) -> Exported:
     """Write a model as ONNX, and compare it with the model before it counts as done.
 
@@ -77,6 +81,8 @@ def export_onnx(
         model: a run folder, a saved model, a Hub id at `revision`, or a model in memory.
         output: folder to write; None: onnx/ in the run folder.
         images: files or folders of images to compare on; None: random pixels.
+        int8: write model_int8.onnx too, with the ranges that `images` (None: training images of the run) give, and
+            score both files on the test images of the run.
 
     Returns:
         The folder, and how much the answers differ.
@@ -96,6 +102,9 @@ def export_onnx(
     try:
         write_graph(network, plan, part / "model.onnx")
         done = compare(network, plan, part / "model.onnx", files, folder)
+        if int8:
+            run = Path(model) if isinstance(model, (str, Path)) and Path(model).is_dir() else None
+            done = replace(done, eight=write_int8(task, network, plan, run, part, files))
         write_json(part / "preprocessing.json", plan.facts)
         size = "height" if plan.multiple else str(plan.side), "width" if plan.multiple else str(plan.side)
         name = folder.resolve().parent.name if output is None else folder.name

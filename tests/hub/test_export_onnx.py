@@ -146,3 +146,34 @@ def test_bad_input(tmp_path, capsys):
     model = create_classifier("test_resnet", 3, pretrained=False, class_names=NAMES, image_size=32)
     with pytest.raises(UserError, match="Give --output"):
         export_onnx(model)
+
+
+def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys):
+    """Both files are scored as `evaluate` scores the model; without a run's test images it says that nobody knows."""
+    from hf_lowlabel import evaluate
+    from hf_lowlabel.arguments import Config
+    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.hub import export_int8
+
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    run = classifier(tmp_path / "run")
+    assert main(["export", str(run), "--images", str(photos), "--int8", "--output", str(tmp_path / "a")]) == 0
+    assert "no test images" in capsys.readouterr().out and (tmp_path / "a" / export_int8.NAME).is_file()
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    for k, name in enumerate(NAMES * 4):
+        (data / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3), np.uint8)).save(data / name / f"{k}.png")
+    ids = [f"{name}/{k}.png" for k, name in enumerate(NAMES * 4)]
+    Split("data", NAMES, {ids[0]: NAMES[0]}, test=ids[3:]).save(run / "split.json")
+    for name in ("training.yaml", "run.json"):
+        (run / name).touch()
+    config = Config("finetune")
+    config.data.dataset = str(data)
+    monkeypatch.setattr(export_int8, "config_of", lambda folder: config)
+    (run / "training.yaml").unlink()  # evaluate reads it too
+    own = evaluate(run, str(data), device="cpu")["accuracy"]
+    (run / "training.yaml").touch()
+    done = export_onnx(run, tmp_path / "b", int8=True).eight
+    assert done.before == pytest.approx(own) and 0 <= done.after <= 1
+    assert (done.images, done.calibrated) == (9, 12) and done.sizes[1] < done.sizes[0]
+    assert "points) on 9 test images" in str(done) and str(done) in (tmp_path / "b" / "README.md").read_text()

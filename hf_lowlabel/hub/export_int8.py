@@ -1,0 +1,147 @@
+"""The ONNX file of a model in whole numbers of 8 bits, and what that costs on the test images."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.images import BadImage, load_rgb, open_image
+from ..errors import MissingSplit, UserError
+from ..tasks.base import Task
+from ..tasks.deployment import Deployment
+from ..tasks.testing import test_images
+from .report_data import config_of
+
+CALIBRATED = 64  # images at most whose activations give the ranges
+NAME = "model_int8.onnx"
+
+
+@dataclass(frozen=True)
+class Eight:
+    """metric: name of the score. before, after: of the float and the int8 file on `images` test images; None where
+    there are none. calibrated: images that gave the ranges. sizes: bytes of both files.
+    """
+
+    metric: str
+    before: float | None
+    after: float | None
+    images: int
+    calibrated: int
+    sizes: tuple[int, int]
+
+    def __str__(self) -> str:
+        small, large = (f"{size / 1e6:.1f} MB" for size in self.sizes[::-1])
+        said = f"int8 ({NAME}, {small} instead of {large}; ranges from {self.calibrated} images)"
+        if self.before is None or self.after is None:
+            return f"{said}: there are no test images, so that what it costs is not known; measure it before you use it"
+        cost = 100 * (self.after - self.before)
+        return (
+            f"{said}: {self.metric} {100 * self.after:.1f} % instead of {100 * self.before:.1f} % ({cost:+.1f} points) "
+            f"on {self.images} test images"
+        )
+
+
+def write_int8(
+    task: Task, model: nn.Module, plan: Deployment, run: Path | None, part: Path, files: list[Path] | None
+) -> Eight:
+    """Write model_int8.onnx beside model.onnx (static, weights by channel), and score both.
+
+    Args:
+        task: of the model.
+        model: the model itself.
+        plan: what surrounds it.
+        run: its run folder, whose data and test images are taken; None: it has none.
+        part: folder with model.onnx.
+        files: images that give the ranges; None: training images of the run.
+
+    Raises:
+        UserError: there are no images for the ranges, or onnxruntime cannot do it.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    known = run if run is not None and (run / "training.yaml").is_file() and (run / "run.json").is_file() else None
+    seen = list(calibration(task, plan, known, files))
+    if not seen:
+        raise UserError("int8 needs images to see which numbers occur. Give --images, best your own.")
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(seen)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(({"pixel_values": x.numpy()} for x in self.left), None)
+
+    whole, small = part / "model.onnx", part / NAME
+    with tempfile.TemporaryDirectory(dir=part) as place:
+        ready = str(Path(place, "ready.onnx"))
+        try:
+            quant_pre_process(str(whole), ready, skip_symbolic_shape=True)
+            how = dict(quant_format=QuantFormat.QDQ, per_channel=True)
+            quantize_static(
+                ready, str(small), Reader(), **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+            )
+        except Exception as error:  # whatever onnxruntime raises: what it cannot express
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"onnxruntime cannot write this network in int8 ({type(error).__name__}: {reason}). Leave out --int8."
+            ) from error
+    metric, sizes = task.score, (whole.stat().st_size, small.stat().st_size)
+    held = None if known is None else tested(task, model, known)
+    if held is None:
+        return Eight(metric.title, None, None, 0, len(seen), sizes)
+    scores = [task.evaluate(by_file(model, plan, file), *held)[metric.key] for file in (whole, small)]
+    return Eight(metric.title, float(scores[0]), float(scores[1]), len(held[0].members), len(seen), sizes)
+
+
+def calibration(task: Task, plan: Deployment, run: Path | None, files: list[Path] | None) -> Iterator[Tensor]:
+    """What the network sees of up to `CALIBRATED` images, float32 [1, 3, H, W] each."""
+    if files is None and run is None:
+        return
+    source = None if files is not None else task.open_images(config_of(run).data)
+    count = len(files) if files is not None else len(source)
+    for i in np.unique(np.linspace(0, count - 1, min(CALIBRATED, count)).astype(int)):
+        try:
+            with open_image(files[i]) if files is not None else source.image(int(i)) as image:
+                yield plan.prepare(load_rgb(image))
+        except BadImage:
+            continue
+
+
+def tested(task: Task, model: nn.Module, run: Path) -> tuple[Any, list[str]] | None:
+    """The test images of a run and the names of the classes; None where it has none."""
+    data, names = config_of(run).data, task.names_of(model)
+    try:
+        images, indices = test_images(task, data, names, None, run / "split.json")
+    except MissingSplit:
+        return None
+    return task.held(model, data, images, indices, names, "test"), names
+
+
+def by_file(model: nn.Module, plan: Deployment, file: Path) -> nn.Module:
+    """The model with the logits of an ONNX file in place of its own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def forward(pixel_values: Tensor, **_: Any) -> SimpleNamespace:
+        height, width = pixel_values.shape[-2:]
+        x = model.pad(pixel_values) if plan.multiple else pixel_values
+        (logits,) = session.run(["logits"], {"pixel_values": x.float().cpu().numpy()})
+        out = torch.from_numpy(logits)
+        return SimpleNamespace(logits=out[..., :height, :width] if plan.multiple else out)
+
+    other = copy.copy(model)
+    other.forward = forward
+    return other
