@@ -24,6 +24,11 @@ def label(argv: list[str]) -> int:
     )
     masks.add_argument("--model", metavar="RUN", help="a segmenter whose masks are corrected: a run folder or Hub id")
     masks.add_argument(
+        "--assist",
+        metavar="SAM",
+        help="clicks and boxes become masks: facebook/sam2.1-hiera-tiny or another SAM of transformers",
+    )
+    masks.add_argument(
         "--superpixels", type=int, default=400, metavar="INT", help="pieces of an image, about (default: 400)"
     )
     parser.add_argument(

@@ -27,13 +27,15 @@ def loop(argv: list[str]) -> int:
     of_masks = kind_of(args.task).page == "mask"
     if (classes := rest.pop("classes")) and not of_masks:
         raise UserError("--classes are those of masks. Leave it out, or give --task segmentation.")
+    if (assist := rest.pop("assist")) and not of_masks:
+        raise UserError("--assist is for masks. Leave it out, or give --task segmentation.")
     data |= dict(classes=classes) if classes else {}
     as_json, page, browser = rest.pop("json"), not rest.pop("no_page"), not rest.pop("no_browser")
     first = {name: rest.pop(name) for name in FIRST}
 
     def ask(folder: Path, run: Path | None) -> None:
         begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
-        label(folder, open_browser=browser, **begins)
+        label(folder, open_browser=browser, assist=assist, **begins)
 
     state = loop(
         given["dataset"],
@@ -143,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="classes of masks in the order of their values, or a file",
     )
+    parser.add_argument("--assist", metavar="SAM", help="on the page for masks, as for `label`")
     parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
     parser.add_argument(
         "--budget", type=int, default=40, help="where no image has a label: how many to label first (default: 40)"

@@ -62,6 +62,7 @@ async function go(to) {
 }
 
 async function show() {
+  endPrompts();
   const mine = ++turn, image = here(), picture = $("image");
   locked = true; draft = false; unsaved = 0;
   tell("");
@@ -123,6 +124,7 @@ function count() {
   $("redo").disabled = !mask.future || !mask.future.length;
   $("lead").hidden = ready;
   $("suggest").hidden = !state.model;
+  $("assist").hidden = !state.assist;
   $("then").hidden = !done;
   $("then").textContent = `When you are done: ${state.next}`;
   $("classes").replaceChildren(...state.classes.map(({name, color}, k) => {
@@ -134,7 +136,7 @@ function count() {
     key.textContent = KEYS[k] || "";
     button.append(chip, text, share, ...(KEYS[k] ? [key] : []));
     button.setAttribute("aria-pressed", k === current);
-    button.onclick = () => { current = k; count(); };
+    button.onclick = () => { current = k; endPrompts(); count(); };
     button.ondblclick = () => rename(name);
     return button;
   }));
@@ -162,6 +164,7 @@ async function changeClasses(path, body) {
 function place() {
   $("stage").style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
   $("stage").classList.toggle("near", view.scale >= 2);
+  drawPrompts();
   const [x, y, w, h] = here().box, px = v => `${v}px`, odd = $("odd").style;  // where a mask is in doubt
   $("odd").hidden = w === undefined;
   if (w === undefined) return;
@@ -231,7 +234,8 @@ $("view").onpointerdown = event => {
   } else if (tool === "fill") {
     if (x >= 0 && y >= 0 && x < mask.width && y < mask.height) change(() => mask.fill(x, y, current));
     return;
-  } else if (tool === "pieces" && !mask.pieces) return;
+  } else if (tool === "assist") drag = {prompt: [x, y], inside: !event.shiftKey};
+  else if (tool === "pieces" && !mask.pieces) return;
   else {
     drag = {last: [x, y]};
     mask.begin();
@@ -255,12 +259,14 @@ $("view").onpointermove = event => {
     view.x = event.clientX - drag.pan[0];
     view.y = event.clientY - drag.pan[1];
     place();
-  } else if (drag) for (const part of event.getCoalescedEvents().length ? event.getCoalescedEvents() : [event]) paint(...inImage(inView(part)));
+  } else if (drag && drag.prompt) drawPrompts([...drag.prompt, ...inImage(pointer)]);
+  else if (drag) for (const part of event.getCoalescedEvents().length ? event.getCoalescedEvents() : [event]) paint(...inImage(inView(part)));
   ring();
   drawCorners();
 };
-$("view").onpointerup = $("view").onpointercancel = () => {
-  if (drag && !drag.pan && mask.commit()) save();
+$("view").onpointerup = $("view").onpointercancel = event => {
+  if (drag && drag.prompt) addPrompt(drag.prompt, inImage(inView(event)), drag.inside);
+  else if (drag && !drag.pan && mask.commit()) save();
   drag = null;
 };
 $("view").onpointerleave = () => { if (!drag) { pointer = [-1000, -1000]; ring(); } };
@@ -269,6 +275,7 @@ $("view").addEventListener("wheel", event => { event.preventDefault(); zoom(Math
 
 function choose(name) {
   if (corners.length) dropCorners();
+  endPrompts();
   tool = name;
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
   mask.showPieces = name === "pieces";
@@ -276,7 +283,7 @@ function choose(name) {
   if (name === "pieces") cutIntoPieces();
   ring();
 }
-const step = which => { if (!locked && !drag && mask[which]()) save(); };
+const step = which => { endPrompts(); if (!locked && !drag && mask[which]()) save(); };
 const rest = () => { if (!locked && current < state.classes.length) change(() => mask.rest(current)); };
 async function accept() {
   if (locked) return;
@@ -304,13 +311,13 @@ document.onkeydown = event => {
   if (!state || event.target === $("name") || event.altKey) return;
   const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
   if (command && key !== "z" && key !== "y") return;
-  const tools = {b: "brush", e: "eraser", p: "polygon", f: "fill", s: "pieces", h: "pan"};
+  const tools = {a: state.assist ? "assist" : "", b: "brush", e: "eraser", p: "polygon", f: "fill", s: "pieces", h: "pan"};
   const index = KEYS.indexOf(key);
   if (key === " ") holding = true;
   else if (key === "z") step(event.shiftKey ? "redo" : "undo");
   else if (key === "y") step("redo");
-  else if (key === "enter") corners.length ? closePolygon() : accept();
-  else if (key === "escape") dropCorners();
+  else if (key === "enter") corners.length ? closePolygon() : prompts.applied ? endPrompts() : accept();
+  else if (key === "escape") { dropCorners(); dropPrompts(); }
   else if (key === "arrowleft") go(at - 1);
   else if (key === "arrowright") go(at + 1);
   else if (key === "[" || key === "]") resize(key === "]" ? 1 : -1);
@@ -321,7 +328,7 @@ document.onkeydown = event => {
   else if (key === "m" && state.model && !locked) suggest();
   else if (key === "n") $("name").focus();
   else if (tools[key]) choose(tools[key]);
-  else if (index >= 0 && index < state.classes.length) { current = index; count(); }
+  else if (index >= 0 && index < state.classes.length) { current = index; endPrompts(); count(); }
   else return;
   ring();
   event.preventDefault();

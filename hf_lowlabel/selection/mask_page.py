@@ -24,6 +24,7 @@ from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import read_text, write_text
 from .labels import Task, clean
+from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
 from .server import BINARY, TYPES, Answer, picture
@@ -44,7 +45,7 @@ class MaskSession:
     """The masks of one folder while they are painted; safe to call from several threads."""
 
     page = "mask_page.html"
-    files = MappingProxyType({"/mask_page.js": "mask_page.js", "/mask_canvas.js": "mask_canvas.js"})
+    files = MappingProxyType({f"/{name}": name for name in ("mask_page.js", "mask_canvas.js", "mask_assist.js")})
     largest = 1 << 26  # bytes of a packed mask
 
     def __init__(
@@ -56,6 +57,7 @@ class MaskSession:
         pieces: int = 400,
         only: Mapping[str, Shown] | None = None,
         split: str = "train",
+        assist: str | None = None,
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.Lock()
@@ -64,6 +66,7 @@ class MaskSession:
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
         self.only = only or {}
         self.model = Segmenter(model) if model else None
+        self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
         self.said = read_suggestions(self.folder)
         self.seen: dict[str, tuple[int, int] | None] = {}  # file -> (time, bytes) of the mask that the page shows
@@ -106,6 +109,7 @@ class MaskSession:
             "classes": self.painted_classes(),
             "folder": self.folder.resolve().name,
             "model": bool(self.model),
+            "assist": bool(self.assistant),
             "review": bool(self.only),
             "next": self.next_command(),
         }
@@ -125,6 +129,8 @@ class MaskSession:
         if path == "/model" and self.model is not None:
             segmenter, names = self.model, list(self.classes)
             return self.once("model", query, lambda image: segmenter.mask(image, names))
+        if path == "/assist" and self.assistant is not None:
+            return self.assisted(query)
         if path == "/superpixels":
             return self.once("superpixels", query, lambda image: superpixels(image, self.pieces))
         return None
@@ -162,6 +168,20 @@ class MaskSession:
                 self.remembered[key] = made
             return made
         return self.remembered[key]
+
+    def assisted(self, query: dict[str, str]) -> Answer:
+        """1 for the pixels that clicks `points`, x,y,1 or x,y,0 each, and a `box` mean, 0 for the others."""
+        try:
+            points = [[float(v) for v in point.split(",")] for point in query.get("points", "").split(";") if point]
+            box = [float(v) for v in query.get("box", "").split(",") if v] or None
+            fits = all(len(point) == 3 for point in points) and (box is None or len(box) == 4)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UserError("Clicks are x,y,1 or x,y,0 each, and a box is left,top,right,bottom.")
+        file = query.get("file", "")
+        image = read_rgb(self.place(file).image)
+        return packed(self.assistant.mask(file, image, points, box).astype(np.uint8))
 
     def save(self, query: dict[str, str], content: bytes) -> dict:
         """Write the mask of an image: `content` is what `load` gives, packed by zlib."""

@@ -20,6 +20,7 @@ def label(
     task: str | None = None,
     classes: Sequence[str] = (),
     model: str | None = None,
+    assist: str | None = None,
     superpixels: int = 400,
     only: Mapping[str, Shown] | None = None,
     split: str = "train",
@@ -33,6 +34,7 @@ def label(
         task: "segmentation" for a folder of images; None: that of the selection.
         classes: of masks, in the order of their values, or one text file of them (none: those the folder knows).
         model: a segmenter whose masks are what a person begins with.
+        assist: a SAM of transformers, Hub id or folder, that makes masks of clicks and boxes.
         superpixels: of an image, about.
         only: of a folder of images those that are shown, in this order, and why.
         split: which part of a folder of images.
@@ -46,7 +48,7 @@ def label(
         UserError: for a folder that is none, is of a task without a page, or is being labeled by another process; and a
             port in use.
     """
-    session = session_of(folder, task, classes, model, superpixels, only, split)
+    session = session_of(folder, task, classes, model, superpixels, only, split, assist)
     serve(session, port, open_browser)
     return session
 
@@ -59,6 +61,7 @@ def session_of(
     superpixels: int,
     only: Mapping[str, Shown] | None = None,
     split: str = "train",
+    assist: str | None = None,
 ) -> Session | MaskSession:
     """See `label`."""
     asked = Task.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
@@ -66,12 +69,12 @@ def session_of(
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask":
-        return MaskSession(folder, asked, classes, model, superpixels, only, split)
+        return MaskSession(folder, asked, classes, model, superpixels, only, split, assist)
     if asked is None:
         raise UserError(
             f"{str(folder)!r} holds no selection: classes are labeled in a folder that `hf-lowlabel select` wrote, "
             "masks in any folder of images (--task segmentation)."
         )
-    if given := [flag for flag, value in (("--classes", classes), ("--model", model)) if value]:
+    if given := [flag for flag, value in (("--classes", classes), ("--model", model), ("--assist", assist)) if value]:
         raise UserError(f"{given[0]} is of masks, and {str(folder)!r} is for classes. Leave it out.")
     return Session(folder)

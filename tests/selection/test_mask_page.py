@@ -325,3 +325,111 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         process.kill()
         process.join()
     assert MaskSession(photos).parting().startswith("1 of 2 images have a mask; next: hf-lowlabel auto --task")
+
+
+class Squares:
+    """Stands for a SAM: 9 px around each click inside but for those outside, or the box."""
+
+    def mask(self, key, image, points, box):
+        found = np.zeros(image.shape[:2], bool)
+        if box:
+            left, top, right, bottom = (round(v) for v in box)
+            found[top:bottom, left:right] = True
+        for x, y, inside in points:
+            found[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5] = bool(inside)
+        return found
+
+
+def test_clicks_and_boxes_on_the_page(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)
+    photos, problems = tmp_path / "photos", []
+    (photos / "images").mkdir(parents=True)
+    Image.new("RGB", (64, 48), (40, 80, 40)).save(photos / "images" / "0.png")
+
+    def with_help(folder):
+        made = MaskSession(folder, classes=NAMES)
+        made.assistant = Squares()
+        return made
+
+    with serving(photos, with_help) as server:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(server.url, wait_until="networkidle")
+
+        def at(x, y):
+            box = page.locator("#mask").bounding_box()
+            return box["x"] + (x + 0.5) * box["width"] / 64, box["y"] + (y + 0.5) * box["height"] / 48
+
+        def painted(count):
+            for _ in range(200):
+                file = photos / "masks" / "0.png"
+                found = int((np.asarray(Image.open(file)) == 1).sum()) if file.is_file() else 0
+                if found == count:
+                    return
+                page.wait_for_timeout(50)
+            raise AssertionError(found)
+
+        page.keyboard.press("2"), page.keyboard.press("a")
+        page.mouse.click(*at(20, 20))
+        painted(81)
+        page.keyboard.down("Shift")
+        page.mouse.click(*at(24, 20))  # not the right half
+        page.keyboard.up("Shift")
+        painted(81 - 9 * 5)
+        page.keyboard.press("Enter")  # a new one begins
+        page.mouse.move(*at(40, 10))
+        page.mouse.down()
+        page.mouse.move(*at(50, 20), steps=3)
+        page.mouse.up()
+        painted(81 - 9 * 5 + 100)
+        expect(page.locator("#prompts rect")).to_have_count(1)
+        page.keyboard.press("Escape")  # takes it back, and it alone
+        painted(81 - 9 * 5)
+        expect(page.locator("#prompts *")).to_have_count(0)
+        page.close()
+    assert not problems
+
+
+def test_a_mask_of_1024_px_comes_back_after_a_kill(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)
+    photos = tmp_path / "photos"
+    (photos / "images").mkdir(parents=True)
+    Image.effect_noise((1024, 1024), 60).convert("RGB").save(photos / "images" / "0.jpg")
+    (photos / "classes.txt").write_text("background\ndisc\n")
+    process, url = apart(photos)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    try:
+        page.goto(url, wait_until="networkidle")
+        box = page.locator("#mask").bounding_box()
+        page.keyboard.press("2")
+        for k in range(5):
+            page.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + box["height"] * (0.1 + 0.15 * k))
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * (0.1 + 0.15 * k), steps=8)
+            page.mouse.up()
+        page.keyboard.press("1"), page.keyboard.press("r")
+        expect(page.locator("#open")).to_have_text("0 % open")
+        expect(page.locator("#saved")).to_have_text("saved")
+        before = stored(photos, "0.png").copy()
+        assert before.shape == (1024, 1024) and set(np.unique(before)) == {0, 1}
+        page.keyboard.press("2")
+        page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.95)  # on its way, or not
+        process.kill()
+        process.join()
+        after = stored(photos, "0.png")  # the one or the other, and whole
+        changed = after != before
+        assert after.shape == (1024, 1024) and changed.sum() < 3000 and (after[changed] == 1).all()
+        process, url = apart(photos)
+        page.goto(url, wait_until="networkidle")
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#open")).to_have_text("0 % open")
+        shown = page.evaluate("Array.from(mask.counts(2))")
+        assert shown == [int((after == k).sum()) for k in (0, 1)]
+    finally:
+        page.close()
+        process.kill()
+        process.join()
