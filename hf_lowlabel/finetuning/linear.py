@@ -142,6 +142,18 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
     return float(grid[int(np.argmax(scores))])
 
 
+def as_sure_as(logits: np.ndarray, beliefs: np.ndarray) -> float:
+    """T for which softmax(logits / T) is nearest to calibrated beliefs about the same images, in cross-entropy: where
+    there is no label, confidences are those of the beliefs.
+
+    Args:
+        logits: float [n, K]. beliefs: [n, K]; rows sum to 1.
+    """
+    grid = np.exp(np.linspace(-7, 4, 111))
+    scores = [float((beliefs * np.log(np.maximum(softmax(logits / t), 1e-12))).sum()) for t in grid]
+    return float(grid[int(np.argmax(scores))])
+
+
 class LeastSquares:
     """Linear layers by least squares, for any number of targets, from one factorisation of the features.
 

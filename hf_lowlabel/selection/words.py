@@ -25,6 +25,7 @@ from ..data.splits import Split
 from ..errors import UserError, unknown
 from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph
+from ..finetuning.linear import as_sure_as, temperature
 from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
 from .features import Features, extract
 from .labels import read_classes
@@ -271,6 +272,9 @@ def spread_words(
     Every unlabeled image is a seed of its class priors, scaled so that a class has `weight` in all; labeled images have
     1 / labeled images of their class, as without words. So what the features know corrects what the words get wrong.
 
+    What comes out of a graph is nearly flat. Its temperature is the one under which the words alone, spread, are right
+    about the labels as often as they are sure; without a label they stay as sure as the words were.
+
     Args:
         x: features of unit length, of any encoder, float32 [N, D].
         priors: of the same images by words, [N, K].
@@ -284,10 +288,15 @@ def spread_words(
     free = np.setdiff1d(np.arange(len(x)), labeled)
     y = np.zeros(priors.shape)
     y[free] = weight * priors[free] / np.maximum(priors[free].sum(0, keepdims=True), 1e-12)
+    graph = Graph(x, min(k, len(x) - 1), gamma)
+    said = np.log(np.maximum(graph.solve(y, alpha), 1e-30))
     if len(labeled):
+        t = temperature(said[labeled], labels)
         y[labeled, labels] = 1 / np.bincount(labels, minlength=priors.shape[1])[labels]
-    z = np.maximum(Graph(x, min(k, len(x) - 1), gamma).solve(y, alpha), 0)
-    z = z / np.maximum(z.sum(1, keepdims=True), 1e-300)
+        said = np.log(np.maximum(graph.solve(y, alpha), 1e-30))
+    else:
+        t = as_sure_as(said, priors)
+    z = softmax(said / t, axis=1)
     z[labeled] = np.eye(priors.shape[1])[labels]
     return z.astype(np.float32)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..arguments import Config
 from ..errors import UserError
 from ..finetuning.graph import HEAD_L2
-from ..finetuning.linear import LeastSquares, temperature
+from ..finetuning.linear import LeastSquares, as_sure_as, temperature
 from ..finetuning.probes import left_out_logits
 from .preparing import Prepared
 
@@ -90,11 +90,14 @@ def labels_head(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[np.ndar
 def priors_head(x: np.ndarray, priors: np.ndarray, own: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A least-squares layer on the most probable class of each image, weighted by nothing: a wrong prior is outvoted.
 
+    Its confidences are those under which the labels are likeliest; without a label they are the priors' own, as the
+    layer says them of images that it was not fitted to.
+
     Args:
         x: features [M, D]. priors: [M, K] of the same images. own: features of the labeled ones. y: their classes.
     """
     fit = LeastSquares(x)
     hard = np.eye(priors.shape[1])[priors.argmax(1)]
     weight, bias = fit.fit(hard, HEAD_L2)
-    t = temperature(own @ weight.T + bias, y)
+    t = temperature(own @ weight.T + bias, y) if len(y) else as_sure_as(fit.left_out(hard, HEAD_L2), priors)
     return (weight / t).astype(np.float32), (bias / t).astype(np.float32)

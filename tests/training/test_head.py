@@ -25,6 +25,21 @@ def encoder(tmp_path_factory):
     return folder
 
 
+def test_a_head_from_priors_without_a_label_is_as_sure_as_they_are():
+    """Of many classes, too, pseudo-label thresholds see the images that the priors are sure of, and no others."""
+    rng = np.random.default_rng(0)
+    means, y = 4 * rng.normal(size=(20, 64)), np.repeat(np.arange(20), 30)
+    x = (means[y] + rng.normal(size=(600, 64))).astype(np.float32)
+    none = np.zeros(0, np.int64)
+    for sure in (0.97, 0.5):
+        p = np.full((600, 20), (1 - sure) / 19)
+        p[np.arange(600), y] = sure
+        weight, bias = priors_head(x, p, x[:0], none)
+        found = softmax(x @ weight.T + bias).max(1)
+        assert found.mean() == pytest.approx(sure, abs=0.05)
+        assert (found > 0.9).mean() > 0.8 if sure == 0.97 else (found > 0.9).mean() < 0.05
+
+
 @pytest.mark.parametrize("method", ["supervised", "fixmatch", "mean-teacher"])
 def test_training_starts_from_what_frozen_features_know(encoder, tmp_path, method):
     """At a rate of next to nothing the run is as good as the probe; from a random head it is at chance."""
