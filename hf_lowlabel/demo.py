@@ -42,7 +42,7 @@ def demo(
         raise UserError(f"There is no demonstration of {task}. Leave out --task.")
     folder = empty_folder(output_dir or f"demo-{kind.demo.dataset}")
     begin = time.perf_counter()
-    split = draw(kind, kind.demo, num_labels or kind.demo.num_labels, seed)
+    split = draw(kind, kind.demo, kind.demo.num_labels if num_labels is None else num_labels, seed)
     split.save(folder / "split.json")
     print(
         f"{len(split.labeled)} images with {kind.label_words} among {split_size(kind)}, {len(split.test)} test images "

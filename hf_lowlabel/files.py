@@ -36,37 +36,68 @@ def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
     processes left in the folder goes; a seal of the folder stays true. flush: also after a power cut it is whole.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        if flush:
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
-        as_neighbours(part)
-        with resealed(path):
-            os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with filling(path.parent):
+        sweep(path.parent)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            yield part
+            if flush:
+                with open(part, "rb") as file:
+                    os.fsync(file.fileno())
+            as_neighbours(part)
+            with resealed(path):
+                os.replace(part, path)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """`whole` for a folder that is not there yet, or empty."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.mkdir()
+    with filling(path.parent):
+        sweep(path.parent)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.mkdir()
+            yield part
+            with contextlib.suppress(FileNotFoundError):
+                path.rmdir()
+            os.rename(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """Around what fills a folder: it is there, and those above it; what was made for it goes again while it is empty.
+
+    So nothing is left of what is refused, or stopped, before there is anything to keep.
+    """
+    made = make(folder)
     try:
-        yield part
-        with contextlib.suppress(FileNotFoundError):
-            path.rmdir()
-        os.rename(part, path)
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        unmake(made)
+
+
+def make(folder: Path) -> list[Path]:
+    """Make a folder and those above it. Returns what was not there, the innermost first, for `unmake`."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except BaseException:
+        unmake(missing)
+        raise
+    return missing
+
+
+def unmake(made: Iterable[Path]) -> None:
+    """Remove these folders as far as they are empty."""
+    for path in made:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def as_neighbours(path: Path) -> None:

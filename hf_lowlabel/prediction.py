@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from .data.mask_names import masks_among
 from .data.pages import opened_pages
 from .distributed import interactive
 from .errors import MissingSplit, UserError, at_least
-from .files import write_json, write_table
+from .files import filling, write_json, write_table
 from .models.checkpoint_resolver import model_config
 from .records import RunRecord
 from .tasks import get_task, of_model
@@ -139,12 +140,10 @@ def evaluate(
     folder = None if output is None else Path(output)
     with workers_are_there():
         held = kind.held(network, data, images, indices, names, "test")
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        metrics = kind.evaluate(network, held, names, window=window, folder=folder)
+        with contextlib.nullcontext() if folder is None else filling(folder):
+            metrics = kind.evaluate(network, held, names, window=window, folder=folder)
     if folder is not None:
         write_left_out(images, folder / "left_out.csv")
-    if folder is not None:
         write_json(folder / "metrics.json", metrics)
     return metrics
 

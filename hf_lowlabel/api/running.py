@@ -19,7 +19,7 @@ from ..foreign_names import no_such_setting
 from ..methods import name_of
 from ..settings import resolve
 from ..training.callbacks import Callback
-from ..training.folder import claim, forget, release
+from ..training.folder import claim, forget, release, was_empty
 from ..training.preparing import Run
 
 log = logging.getLogger("hf_lowlabel")
@@ -74,7 +74,7 @@ def run_folder(config: Config) -> Iterator[Path]:
         with workers_are_there():
             yield folder
     except UserError:
-        if not args.resume and is_main_process():
+        if was_empty(folder) and is_main_process():
             forget(folder)
         raise
     finally:

@@ -7,7 +7,9 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 
 from ..errors import UserError, unknown
@@ -78,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
+    signals = end_by_signals()
     try:
         if argv[0] not in VERBS:
             raise unknown("verb", argv[0], VERBS)
@@ -110,3 +113,23 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         warnings.formatwarning = formatted
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def end_by_signals() -> list[int]:
+    """SIGTERM and SIGHUP end this process as Ctrl-C does, so that nothing half is left: with exit code 128 + number.
+
+    Returns:
+        Those that did something else before; not what is ignored (nohup), nor any in a thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    mine = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, end)
+    return list(mine)

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 from ..errors import UserError, unknown
+from ..files import whole_folder
 from . import classification, confusion, modules, multilabel
 
 METRICS = {
@@ -63,13 +64,18 @@ def export_metric(name: str, folder: str | Path) -> Path:
         raise UserError(f"The folder is called {folder.name!r}. Use letters, digits and _, for a script is named so.")
     if folder.exists():
         raise UserError(f"{folder} exists. Give another name, so that nothing is written over.")
-    module, formulas = METRICS[name]
-    folder.mkdir(parents=True)
-    (folder / f"{folder.name}.py").write_text(_script(module, formulas), encoding="utf-8")
+    with whole_folder(folder) as part:
+        _write(name, folder.name, part)
+    return folder
+
+
+def _write(metric: str, name: str, folder: Path) -> None:
+    module, formulas = METRICS[metric]
+    (folder / f"{name}.py").write_text(_script(module, formulas), encoding="utf-8")
     text = README.format(
-        title=folder.name.replace("_", " ").capitalize(),
+        title=name.replace("_", " ").capitalize(),
         description=inspect.getdoc(module),
-        name=folder.name,
+        name=name,
         formulas=inspect.getdoc(formulas),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -80,7 +86,6 @@ def export_metric(name: str, folder: str | Path) -> Path:
         if any(f"{w} {word}" in line for line in lines for w in ("import", "from"))
     ]
     (folder / "requirements.txt").write_text("\n".join(["evaluate", "datasets", *needed]) + "\n", encoding="utf-8")
-    return folder
 
 
 def _script(module: type, formulas) -> str:

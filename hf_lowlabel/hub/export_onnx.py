@@ -6,9 +6,6 @@ import contextlib
 import importlib
 import io
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +18,7 @@ from torch import Tensor, nn
 
 from ..data.images import BadImage, load_rgb, open_image
 from ..errors import UserError
-from ..files import write_json, write_text
+from ..files import whole_folder, write_json, write_text
 from ..prediction import find_images, task_of
 from ..tasks.deployment import Deployment, deployment
 from .export_int8 import Eight, write_int8
@@ -97,11 +94,11 @@ def export_onnx(
     files = None if images is None else find_images(images)
     network = task.load(model, revision, "cpu")
     plan = deployment(task, network)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    inputs, words = inputs_of(plan, files)
+    with whole_folder(folder) as part:
         write_graph(network, plan, part / "model.onnx")
-        done = compare(network, plan, part / "model.onnx", files, folder)
+        difference, largest, same = compare(network, inputs, part / "model.onnx")
+        done = Exported(folder, words, difference, largest, same, plan.snippet)
         if int8:
             run = Path(model) if isinstance(model, (str, Path)) and Path(model).is_dir() else None
             done = replace(done, eight=write_int8(task, network, plan, run, part, files))
@@ -112,10 +109,6 @@ def export_onnx(
             name=name, height=size[0], width=size[1], snippet=plan.snippet, checked=f"Checked: {done}."
         )
         write_text(part / "README.md", text)
-        part.chmod(0o755)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return done
 
 
@@ -201,8 +194,11 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.inference_mode()
-def compare(model: nn.Module, plan: Deployment, path: Path, files: list[Path] | None, folder: Path) -> Exported:
+def compare(model: nn.Module, inputs: list[Tensor], path: Path) -> tuple[float, float, float]:
     """What onnxruntime says of images, one at a time and together, beside what the model says.
+
+    Returns:
+        difference, largest and same of `Exported`.
 
     Raises:
         UserError: they differ by more than rounding.
@@ -213,7 +209,6 @@ def compare(model: nn.Module, plan: Deployment, path: Path, files: list[Path] | 
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     difference, largest, same, total = 0.0, 0.0, 0, 0
-    inputs, words = _inputs(plan, files)
     for x in inputs:
         (found,) = session.run(["logits"], {"pixel_values": x.numpy()})
         expected = model(x).logits.float().numpy()
@@ -231,10 +226,10 @@ def compare(model: nn.Module, plan: Deployment, path: Path, files: list[Path] | 
             f"The ONNX file does not answer as the model does: logits differ by {difference:.3g} (the largest is "
             f"{largest:.3g}). Nothing was kept; use the model through transformers."
         )
-    return Exported(folder, words, difference, largest, same / total, plan.snippet)
+    return difference, largest, same / total
 
 
-def _inputs(plan: Deployment, files: list[Path] | None) -> tuple[list[Tensor], str]:
+def inputs_of(plan: Deployment, files: list[Path] | None) -> tuple[list[Tensor], str]:
     """Batches to compare on, and what they are."""
     if files is None:
         torch.manual_seed(0)

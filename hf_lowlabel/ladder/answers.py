@@ -29,6 +29,15 @@ def unanswered(place: Path, kind: Kind) -> int:
     return len(set(asked.files.values()) - set(found.labels) - found.skipped)
 
 
+def check_unanswered(place: Path, kind: Kind) -> None:
+    """UserError for answers in a round that is not whole (its page was removed, say), and would be done again."""
+    if (place / "selection.json").is_file() and unanswered(place, kind) < len(Task.load(place).files):
+        raise UserError(
+            f"The round in {place.parent} is not whole, and there are answers in {place}, which `hf-lowlabel auto "
+            f"--labels` reads. Move that folder elsewhere, and start again."
+        )
+
+
 def taken(place: Path, kind: Kind, dataset: Any, folder: Path) -> dict[str, Any]:
     """Settings of `auto` that name all labels so far. Masks are put beside the images of the data set.
 

@@ -28,7 +28,7 @@ from ..selection.kinds import kind_of
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import label_rules
-from ..training.folder import KEPT, claim, forget, release
+from ..training.folder import KEPT, claim, forget, has_notes_alone, release
 from ..training.preparing import Run, prepare
 from .checks import check_labels
 from .from_words import from_words
@@ -205,7 +205,8 @@ def auto(
 def claimed(output_dir: str | Path) -> Iterator[Path]:
     """The run folder; one that was left before its end is gone on with, from the features it has."""
     path = Path(output_dir).expanduser()
-    unfinished = any((path / kept).is_dir() for kept in KEPT) and not (path / DONE).exists()
+    begun = any((path / kept).is_dir() for kept in KEPT) or has_notes_alone(path)
+    unfinished = begun and not (path / DONE).exists()
     folder = claim(path, unfinished)
     try:
         yield folder

@@ -18,6 +18,7 @@ from ..training.preparing import Prepared
 def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     """float32 [N, D] of the training images, in their order; from `keep` when model and images are the same."""
     model, cache = ready.network.model, ready.training
+    model.to(memory_format=torch.channels_last)  # as `extract` has it; what comes later is the same with kept features
     prep = model.preprocessing
     seen = [prep[k] for k in ("input_size", "crop_pct", "mean", "std", "interpolation")]
     model_print = fingerprint(model, seen, without=model.head_names())
@@ -30,7 +31,6 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     if found is not None:
         return np.asarray(found.values)
     task: Any = ready.task  # one that `climbs` has features
-    model.to(memory_format=torch.channels_last)  # as `extract` has it
     x = Features(task.features(model, cache), indices, model_print, data_print)
     check(x, ready.dataset)
     if is_main_process():

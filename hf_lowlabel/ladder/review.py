@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import read_json
+from ..files import read_json, seal
 from ..hub.report_data import config_of
-from ..selection.labeling import check_folder, write_image
+from ..selection.labeling import alone, check_folder, write_image
 from ..selection.labels import Labels, Task, write_labels, write_text
 from ..selection.suggestions import Suggestions, write_suggestions
 from ..tasks import get_task
@@ -47,26 +49,35 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     at = {id: i for i, id in enumerate(dataset.ids)}
     if gone := [id for id in found if id not in at]:
         raise UserError(f"{len(gone)} images are not in {dataset.name!r} any more, such as {gone[0]!r}. Put them back.")
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    task = Task(
+    with alone(folder):
+        if not (folder / "selection.json").is_file():  # else another process was faster
+            write_suggestions(folder, found)
+            write(folder, dataset, {id: at[id] for id in found}, split, config.task)
+            seal(folder, ["selection.json"])
+    return folder, len(found)
+
+
+def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Split, task: str) -> None:
+    """The folder to label the images `rows` (id -> position) in once more; selection.json comes last."""
+    shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
+    (folder / "images").mkdir()
+    asked = Task(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
-        files={write_image(dataset, at[id], folder / "images", n): id for n, id in enumerate(found)},
+        files={write_image(dataset, at, folder / "images", n): id for n, (id, at) in enumerate(rows.items())},
         config=dataset.config,
         split=dataset.split,
         revision=dataset.revision,
         class_names=list(split.class_names),
-        task=config.task,
+        task=task,
         strategy="review",
         labeled=dict(split.labeled),
         validation=list(split.validation),
         test=list(split.test),
     )
-    write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
-    write_labels(folder / "labels.csv", task, Labels())
-    write_suggestions(folder, found)
-    task.save(folder)  # last: a folder with it is whole
-    return folder, len(found)
+    write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
+    write_labels(folder / "labels.csv", asked, Labels())
+    asked.save(folder)
 
 
 def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:

@@ -24,12 +24,12 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..errors import UserError
-from ..files import read_json, write_json, write_text
+from ..files import filling, read_json, write_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, claim, release
-from .answers import check_paintable, has_any, taken, unanswered
+from .answers import check_paintable, check_unanswered, has_any, taken, unanswered
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .report import DONE
@@ -38,6 +38,7 @@ log = logging.getLogger("hf_lowlabel")
 # standard deviation of the gain by `MORE` times the labels: under it 15 of 18 gains of 20 labels on the embedded digits
 # (9 seeds, from 40 and from 60 labels) lay in the interval
 ROUND_ERROR = 0.065
+NOTE = "loop.json"  # what data the rounds in a folder are about
 WORTH_A_ROUND = 0.01  # gain in accuracy below which a round of labels is not worth its time
 
 
@@ -156,9 +157,8 @@ def loop(
                 continue
             labels = taken(state.to_label, kind, dataset, folder) if state.to_label else dict(first or {})
             run = folder / f"round-{len(state.rounds) + 1}"
-            shutil.rmtree(
-                run, ignore_errors=True
-            )  # of a process that was killed: only `to_label` of whole ones is asked
+            check_unanswered(run / "to_label", kind)
+            shutil.rmtree(run, ignore_errors=True)  # of a process that was killed
             settings = dict(minutes=minutes, train=train, to_label=per_round, features=folder / "features", **common)
             try:
                 auto(dataset, models, task=task, output_dir=run, **{**given, **labels}, **settings)
@@ -167,6 +167,10 @@ def loop(
                 continue
             state, partial = state_of(folder, per_round, task), False
             tell(state)
+    except UserError:
+        if {p.name for p in folder.iterdir()} - IGNORED == {NOTE}:  # refused before there is anything to go on from
+            (folder / NOTE).unlink()
+        raise
     finally:
         release(folder)
 
@@ -175,16 +179,19 @@ def check_own(folder: Path, dataset: str | Path, task: str) -> None:
     """UserError for a folder of other data, of another task, or of something else; an empty one is noted to be of
     these."""
     name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
-    note = folder / "loop.json"
+    note = folder / NOTE
     if note.is_file():
-        known = {"task": "classification", **read_json(note)}
+        said = read_json(note)
+        if not isinstance(said, dict) or "dataset" not in said:
+            raise UserError(f"{note} does not say what data the rounds are about. Give another --output-dir.")
+        known = {"task": "classification", **said}
         for was, now in ((known["dataset"], name), (known["task"], task)):
             if was != now:
                 raise UserError(f"The rounds in {folder} are about {was}, not about {now}. Give another --output-dir.")
         return
     if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
         raise UserError(
-            f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no loop.json, so that "
+            f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no {NOTE}, so that "
             "it is not a folder of rounds. Give another --output-dir."
         )
     write_json(note, {"dataset": name, "task": task})
@@ -193,9 +200,9 @@ def check_own(folder: Path, dataset: str | Path, task: str) -> None:
 def first_images(data: DataArguments, model: str, folder: Path, budget: int, common: dict[str, Any]) -> None:
     shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
     keep = str(folder / "features.safetensors")
-    folder.mkdir(exist_ok=True)
     names = list(data.classes) or None
-    select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, classes=names, **common)
+    with filling(folder):
+        select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, classes=names, **common)
 
 
 def state_of(folder: Path, per_round: int, task: str = "classification") -> State:

@@ -28,7 +28,7 @@ from ..data.dataset import ImageDataset
 from ..data.decoding import CHUNK, check_share, decode_chunks
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
-from ..files import whole
+from ..files import make, unmake, whole
 from ..models import create_backbone
 from ..views.table import build_view
 
@@ -201,8 +201,7 @@ def check(features: Features, source: ImageDataset) -> Features:
 # ---- the file --------------------------------------------------------------------------------------------------------
 def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
     """Write the parts of all processes into one file, in order, whole or not at all; returns it memory-mapped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mine = piece(path, rank())
+    mine, made = piece(path, rank()), make(path.parent)
     rows: list[np.ndarray] = []
     try:
         with open(mine, "wb") as file:
@@ -222,6 +221,7 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
         barrier()
     finally:
         mine.unlink(missing_ok=True)
+        unmake(made)
     tensors = mapped(path)[1]
     return tensors["features"], np.array(tensors["indices"])
 
@@ -267,14 +267,14 @@ def blocks(indices: np.ndarray, parts: list[Path]) -> Iterator[bytes]:
 
 def write(path: Path, features: Features) -> None:
     """The file of features that are in memory, whole or not at all."""
-    part = piece(path, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    part, made = piece(path, 0), make(path.parent)
     try:
         features.values.astype("<f4", copy=False).tofile(part)
         facts = {"model": features.model, "data": features.data}
         join(path, features.indices, [part], features.values.shape[1], facts)
     finally:
         part.unlink(missing_ok=True)
+        unmake(made)
 
 
 TYPES = {"F32": "<f4", "I64": "<i8"}

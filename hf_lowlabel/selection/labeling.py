@@ -28,7 +28,7 @@ from ..data.dataset import ImageDataset
 from ..data.images import BadImage, to_rgb
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
-from ..files import seal
+from ..files import filling, seal
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
@@ -99,8 +99,7 @@ def export(
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """No other process writes to the folder in here; what is ended before its end leaves BEGUN."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / BEGUN, "a+", encoding="utf-8") as mark:
+    with filling(folder), open(folder / BEGUN, "a+", encoding="utf-8") as mark:
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -160,14 +160,14 @@ class MaskSession:
     def once(self, what: str, query: dict[str, str], make: Callable[[np.ndarray], np.ndarray]) -> Answer:
         """What is computed of an image; that of the last images is remembered."""
         key = (what, query.get("file", ""))
-        if key not in self.remembered:
+        made = self.remembered.get(key)
+        if made is None:
             made = packed(make(read_rgb(self.place(key[1]).image)))
             with self.lock:
                 for old in list(self.remembered)[: max(0, len(self.remembered) + 1 - HELD)]:
                     del self.remembered[old]
                 self.remembered[key] = made
-            return made
-        return self.remembered[key]
+        return made
 
     def assisted(self, query: dict[str, str]) -> Answer:
         """1 for the pixels that clicks `points`, x,y,1 or x,y,0 each, and a `box` mean, 0 for the others."""

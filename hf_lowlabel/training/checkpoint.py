@@ -89,6 +89,20 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
     return None
 
 
+def load_objective(path: Path) -> dict[str, Tensor]:
+    """The tensors of one checkpoint; without its manifest, of a file that somebody took out of one.
+
+    Raises UserError when it is damaged.
+    """
+    reason = damage(path) if (path / "manifest.json").exists() else None
+    try:
+        if reason is None:
+            return load_file(path / "objective.safetensors")
+    except (OSError, SafetensorError) as error:
+        reason = str(error)
+    raise UserError(f"The checkpoint {path} is damaged ({reason}). Copy it again, or give another.")
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file has the hash it was written with."""
     try:

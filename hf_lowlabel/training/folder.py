@@ -11,11 +11,13 @@ from typing import TextIO
 
 from ..distributed import is_main_process
 from ..errors import UserError
-from ..files import is_left_over, unseal
+from ..files import is_left_over, make, unmake, unseal
 
 log = logging.getLogger("hf_lowlabel")
 
 _LOCKS: dict[Path, TextIO] = {}  # open files of the folders this process holds
+_MADE: dict[Path, list[Path]] = {}  # what it made for them: themselves, folders above
+_EMPTY: set[Path] = set()  # those in which there was nothing
 ASIDE = ".model."  # where a model is written before it is moved into place
 NOTES = {"split.json", "training.yaml", "left_out.csv"}
 KEPT = {"features", "trials"}  # of `auto`: a folder with these and without its last page is gone on with
@@ -32,10 +34,12 @@ def claim(folder: str | Path, resume: bool) -> Path:
         return path
     if path.exists() and not path.is_dir():
         raise UserError(f"output_dir {folder} is a file. Give a folder.")
+    made: list[Path] = []
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        made = make(path)
         lock = open(path / ".lock", "a+", encoding="utf-8")
     except OSError as e:
+        unmake(made)
         raise UserError(f"output_dir {folder} cannot be written to: {e.strerror}. Give another --output-dir.") from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +66,9 @@ def claim(folder: str | Path, resume: bool) -> Path:
     lock.truncate()
     lock.write(str(os.getpid()))
     lock.flush()
-    _LOCKS[path] = lock
+    _LOCKS[path], _MADE[path] = lock, made
+    if not content:
+        _EMPTY.add(path)
     return path
 
 
@@ -81,18 +87,32 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+def has_notes_alone(folder: Path) -> bool:
+    """Whether a run was ended here before its first step."""
+    left = {p.name for p in folder.iterdir() if not is_left(p.name)} if folder.is_dir() else set()
+    return bool(left) and left <= NOTES | IGNORED
+
+
+def was_empty(folder: Path) -> bool:
+    """Whether there was nothing in a folder that this process holds when it took it."""
+    return folder in _EMPTY
+
+
 def forget(folder: Path) -> None:
     """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty
-    folder."""
+    folder, or none where there was none."""
     left = {p.name for p in folder.iterdir() if not is_left(p.name)} - IGNORED
     if left <= NOTES | KEPT:
         for name in left - KEPT:
             (folder / name).unlink()
+        unmake(folder / name for name in left & KEPT)
 
 
 def release(folder: Path) -> None:
-    """Let others use the folder; the lock file goes."""
+    """Let others use the folder; the lock file goes, and so does a folder that was made for a run and is empty."""
     lock = _LOCKS.pop(folder, None)
     if lock is not None:
         (folder / ".lock").unlink(missing_ok=True)
         lock.close()
+        unmake(_MADE.pop(folder, []))
+        _EMPTY.discard(folder)

@@ -21,6 +21,7 @@ from ..errors import UserError, unknown
 from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
 from ..text import Stderr
+from .checkpoint import load_objective
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -120,16 +121,8 @@ def start_from(objective, model: ModelArguments) -> None:
     """--init-from a checkpoint of an unfinished run: its tensors, teacher and all, and nothing else of it."""
     if not model.init_from or is_model_folder(model.init_from):
         return
-    from safetensors.torch import load_file
-
     path = Path(model.init_from)
-    file = path / "objective.safetensors"
-    if not file.is_file():
-        raise UserError(
-            f"There is neither config.json nor objective.safetensors in {path}. Give --init-from a run folder, a "
-            "saved model or one of a run's checkpoints/step-*."
-        )
-    tensors = {k: v for k, v in load_file(file).items() if not k.startswith("best::")}
+    tensors = {k: v for k, v in load_objective(path).items() if not k.startswith("best::")}
     try:
         objective.load_state_dict(tensors)
     except RuntimeError as e:

@@ -27,7 +27,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
-            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            asking = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays one
+            self.before = {number: signal.signal(number, self._ask) for number in asking}
         return self
 
     def __exit__(self, *_) -> None:

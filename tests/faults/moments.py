@@ -1,4 +1,5 @@
-"""What comes from outside while a verb runs, at any of its writes: a signal, another process that does the same."""
+"""What comes from outside while a verb runs, at its writes and in the middle of what it computes: a signal, another
+process that does the same; and the end of a training run at any of its writes, for every method."""
 
 from __future__ import annotations
 
@@ -15,21 +16,68 @@ from .sweeps import Case, finished, said, spread, to_go_on
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HANGS = "THE SECOND ONE DID NOT END"
+RUN = (
+    *("training/loop.py:train_step", "training/guard.py:undo_if_bad", "training/journal.py:record"),
+    *("evaluation/inference.py:run_over", "training/checkpoint.py:save_checkpoint", "training/recording.py:save_model"),
+    *("training/recording.py:facts", "hub/card.py:write_card", "api/running.py:publish"),
+)
+OPENS, SEES = "models/opening.py:open_model", "evaluation/inference.py:run_over"
+INSIDE: dict[str, tuple[str, ...]] = {  # verb -> functions in the middle of which a signal comes
+    "finetune": ("finetuning/fixmatch.py:forward", "training/run.py:finish", *RUN),
+    "pretrain": ("pretraining/simclr.py:forward", *RUN),
+    "knn": (SEES, "finetuning/probes.py:fit_predict", "hub/card.py:write_card"),
+    "probe": ("finetuning/probes.py:head", "training/recording.py:save_model", "api/running.py:publish"),
+    "auto": ("ladder/frozen.py:judge", "ladder/frozen.py:climb", "ladder/on_features.py:save", "ladder/report.py:page"),
+    "auto masks": ("ladder/trained.py:part", "finetuning/pixel_probe.py:head", "ladder/report.py:page"),
+    "loop": ("ladder/frozen.py:judge", "selection/features.py:write", "ladder/rounds.py:state_of"),
+    "review": ("selection/labeling.py:write_image", "ladder/review.py:write"),
+    "evaluate": (OPENS, SEES, "evaluation/classification.py:classification_scores"),
+    "evaluate masks": (OPENS, "evaluation/segmentation.py:probabilities"),
+    "predict": ("data/images.py:open_image", "evaluation/inference.py:predict_images"),
+    "predict masks": ("data/images.py:open_image", "evaluation/segmentation.py:segment"),
+    "select": ("selection/features.py:batches", "selection/strategies.py:choose", "selection/labeling.py:reasons"),
+    "priors": ("selection/features.py:batches", "selection/priors.py:cluster_priors", "training/priors.py:save_priors"),
+    "split": ("data/splits.py:save",),
+    "report": ("hub/report.py:read_run", SEES),
+    "demo-app": ("hub/app.py:_write_space", "hub/app.py:add_images"),
+    "export": ("hub/export_onnx.py:write_graph", "hub/export_onnx.py:compare"),
+    "label": ("selection/page.py:take", "selection/page.py:state"),
+    "label masks": ("selection/mask_page.py:save",),
+}
 
 
-def signals(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 4, seed: int = 0) -> Iterator[Case]:
-    """Each signal before up to `most` of the writes of a verb: it ends as the signal asks or is done, and goes on."""
+def signals(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 3, seed: int = 0) -> Iterator[Case]:
+    """Each signal before up to `most` of the writes of a verb."""
     for verb, number, answer in whole_runs(box, verbs):
-        command, left = VERBS[verb]
         for signum in SIGNALS:
             for at in spread(number, most, seed + signum):
-                done = run(box, command, Fault(at, signum))
-                ends = done.code in (0, 128 + signum, -signum)
-                wrong = "" if ends else done.verdict or f"exit code {done.code}"
-                wrong = wrong or ("traceback" if "Traceback" in done.text else "")
-                wrong = wrong or finished(box, command, to_go_on(command), left, answer, verb)
+                wrong = interrupted(box, verb, Fault(at, signum), answer)
                 yield Case("signal", f"{verb}: {signum.name} at write {at} of {number}", wrong)
-                clear(box)
+
+
+def moments(box: Path, verbs: Sequence[str] = tuple(INSIDE), most: int = 2, seed: int = 0) -> Iterator[Case]:
+    """Each signal in up to `most` of the calls of functions in the middle of a verb."""
+    for verb, _, answer in whole_runs(box, verbs):
+        for place in INSIDE[verb]:
+            number = run(box, VERBS[verb][0], Fault(0, "", place)).touched
+            clear(box)
+            if not number:
+                yield Case("moment", f"{verb}: {place}", "it is never called")
+            for signum in SIGNALS:
+                for at in spread(number, most, seed + signum):
+                    wrong = interrupted(box, verb, Fault(at, signum, place), answer)
+                    yield Case("moment", f"{verb}: {signum.name} in {place}, call {at} of {number}", wrong)
+
+
+def interrupted(box: Path, verb: str, fault: Fault, answer: tuple) -> str:
+    """What is wrong after a signal: the verb ends as it asks, or is done, and the same command finishes."""
+    command, left = VERBS[verb]
+    done = run(box, command, fault)
+    wrong = "" if done.code in (0, 128 + int(fault.error)) else done.verdict or f"exit code {done.code}"
+    wrong = wrong or ("traceback" if "Traceback" in done.text else "")
+    wrong = wrong or finished(box, command, to_go_on(command), left, answer, verb)
+    clear(box)
+    return wrong
 
 
 def writers(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 4, seed: int = 0) -> Iterator[Case]:

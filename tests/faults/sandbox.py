@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import stat
+import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.methods import find, methods_for
 
 from .injector import Fault, Outcome, attempt
+from .visitor import visit
 
 NET = "--model cnn6_16 --from-scratch --image-size 16 --batch-size 4 --max-steps 4 --save-steps 2 --logging-steps 2"
 TRAIN = f"--dataset photos --split split.json {NET} --unlabeled-ratio 2"
@@ -50,6 +53,27 @@ VERBS = {  # what a case calls it: (the command, what it leaves)
     "finetune": (f"finetune {TRAIN} --output-dir out", "out"),
     "pretrain": (f"pretrain --dataset photos {NET} --method simclr --output-dir out", "out"),
     "pretrain --config": ("pretrain --config settings.yaml --dry-run", "out"),
+    "auto": ("auto --dataset photos --split split.json --model pre --no-train --to-label 4 --output-dir out", "out"),
+    "auto masks": (
+        "auto --task segmentation --dataset masked --num-labels 6 --model pre --architecture linear --image-size 16 "
+        "--minutes 0.001 --to-label 0 --output-dir out",
+        "out",
+    ),
+    "loop": (
+        "loop photos --model pre --num-labels 8 --no-train --per-round 4 --no-page --output-dir out",
+        "out",
+    ),
+    "review": ("review best --no-page --output out", "out"),
+    "export": ("export run --images photos/dark --output out", "out"),
+    "label": ("label out", "out"),
+    "label masks": ("label out --task segmentation --classes ground one two", "out"),
+    "methods": ("methods fixmatch", "out"),
+    "env": ("env", "out"),
+}
+BEGINS = {"label": "best/to_label", "label masks": "masked"}  # with a copy of this folder as `out`
+NOT_SWEPT = {  # the verbs that are in no sweep, and why
+    "push": "what it sends goes to a server: tests/hub ends and refuses its requests at every place",
+    "demo": "minutes of pretrain, finetune and auto, which are swept one by one",
 }
 READS = {  # file -> the verbs that read it
     "run/config.json": ("evaluate", "predict", "demo-app"),
@@ -75,6 +99,12 @@ READS = {  # file -> the verbs that read it
     "photos/dark/0.png": ("predict", "split", "knn"),
     "masked/masks/00.png": ("evaluate masks",),
     "settings.yaml": ("pretrain --config",),
+    "best/advice.json": ("review",),
+    "best/split.json": ("review",),
+    "best/run.json": ("review",),
+    "best/training.yaml": ("review",),
+    **{f"best/to_label/{name}": ("label",) for name in ("selection.json", "history.jsonl", "suggestions.json")},
+    "masked/masks/13.png": ("label masks",),
 }
 SETTINGS = """dataset: photos
 model: cnn6_16
@@ -98,6 +128,18 @@ WARM = (  # imported once, before the processes fork
         "tasks.multilabel",
         "tasks.segmentation",
         "data.tables",
+        "ladder.rounds",
+        "ladder.review",
+        "hub.export_onnx",
+    ),
+)
+EXPORTS = (  # half of the seconds of an export
+    *("onnxscript.function_libs.torch_lib.ops", "onnxscript.rewriter", "onnxruntime", "networkx", "sympy"),
+    *(
+        "torch._dynamo",
+        "torch._export.serde.serialize",
+        "torch._inductor.config",
+        "torch.onnx._internal.exporter._core",
     ),
 )
 
@@ -109,9 +151,11 @@ def warm() -> None:
         find(name)
 
 
-def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_label")) -> None:
+def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_label", "best")) -> None:
     """Fill an empty folder: data, a manifest, settings, and of runs and the like the `parts`."""
     warm()
+    for name in EXPORTS if "best" in parts else ():
+        importlib.import_module(name)
     pictures(root)
     (root / "settings.yaml").write_text(SETTINGS)
     commands = {
@@ -121,6 +165,7 @@ def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_la
         "knn": "finetune --dataset photos --split split.json --model run --method knn --output-dir knn",
         "seg": f"finetune {SEGMENT} --output-dir seg",
         "to_label": "select --model pre --dataset photos --budget 4 --output to_label",
+        "best": "auto --dataset odd --num-labels 20 --model pre --no-train --to-label 4 --output-dir best",
     }
     for part, command in commands.items():
         if part in ("split", *parts):
@@ -129,16 +174,23 @@ def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_la
     if "to_label" in parts:
         table = root / "to_label" / "labels.csv"
         table.write_text(table.read_text().replace(",,\n", ",dark,\n"))
+    if "best" in parts:
+        assert run(root, "label best/to_label").code == 0
 
 
 def pictures(root: Path) -> None:
-    """Two classes of photos as folders, and images with masks."""
+    """Two classes of photos as folders, the same with labels that are wrong, and images with masks."""
     rng = np.random.default_rng(0)
     for k, name in enumerate(("dark", "light")):
         (root / "photos" / name).mkdir(parents=True)
         for i in range(12):
             pixels = rng.integers(0, 100, (24, 24 + i, 3), dtype=np.uint8) + np.uint8(150 * k)
             Image.fromarray(pixels).save(root / "photos" / name / f"{i}.png")
+    shutil.copytree(root / "photos", root / "odd")
+    for i in range(2):
+        with Image.open(root / "odd" / "light" / f"{i}.png") as image:
+            image.putpixel((0, 0), (0, 0, 0))
+            image.save(root / "odd" / "dark" / f"other{i}.png")
     for part in ("images", "masks"):
         (root / "masked" / part).mkdir(parents=True)
     for i in range(18):
@@ -152,17 +204,35 @@ def pictures(root: Path) -> None:
 
 
 def run(root: Path, command: str | list[str], fault: Fault | None = None, seconds: float = 60) -> Outcome:
-    """A command in a process of its own, in the folder, with a fault or without; no pictures are drawn."""
+    """A command in a process of its own, in the folder, with a fault or without; no pictures are drawn, and at a page
+    there is a visitor."""
+    words = command.split() if isinstance(command, str) else command
+    name = next((name for name in BEGINS if VERBS[name][0].split() == words), None)
+    if name and not (root / "out").exists():
+        copied(root / BEGINS[name], root / "out")
 
     def call() -> int:
         from hf_lowlabel.evaluation import plots
 
+        webbrowser.open = visit
         for name in ("curves", "predictions", "confusion", "reliability"):
             setattr(plots, name, lambda *args, **kwargs: None)
         os.chdir(root)
-        return main(command.split() if isinstance(command, str) else command)
+        return main(words)
 
     return attempt(call, folder=root, fault=fault, seconds=seconds)
+
+
+def copied(folder: Path, to: Path) -> None:
+    """A copy of all there is, FIFOs and the like too."""
+    to.mkdir()
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            copied(path, to / path.name)
+        elif stat.S_ISFIFO(path.lstat().st_mode):
+            os.mkfifo(to / path.name)
+        else:
+            shutil.copyfile(path, to / path.name, follow_symlinks=False)
 
 
 def remove(path: Path) -> None:

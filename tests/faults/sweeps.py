@@ -24,7 +24,10 @@ from .sandbox import READS, VERBS, clear, content, remove, run
 
 NEVER_SAME = re.compile(rb'"(seconds|steps_per_second|peak_memory_gib|time)": [\d.]+')  # in what a run leaves
 MORE = ("checkpoint_path", "adapter", "eps")
-TRAINS = ("finetune", "pretrain", "knn", "probe")  # a card and a record say when and by what command
+DATED = ("finetune", "pretrain", "knn", "probe", "auto", "auto masks", "loop")  # cards and records say when, and how
+DATED += ("label", "export")  # so does a history of labels; a graph numbers its nodes
+RESULTS = ("model.safetensors", "config.json", "metrics.json", "split.json", "priors.safetensors", "advice.json")
+RESULTS += ("labels.csv", "classes.txt", "selection.json", "preprocessing.json")
 
 
 class Case(NamedTuple):
@@ -94,7 +97,10 @@ def kills(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 12, seed: 
 
 
 def to_go_on(command: str) -> str:
-    return command + (" --resume" if "--output-dir" in command else " --overwrite" if "predict" in command else "")
+    """The flag with which a verb goes on over what is there; those that are not named here go on by themselves."""
+    return command + {"finetune": " --resume", "pretrain": " --resume", "predict": " --overwrite"}.get(
+        command.split()[0], ""
+    )
 
 
 def finished(box: Path, command: str, again: str, left: str, answer: tuple, verb: str) -> str:
@@ -103,15 +109,18 @@ def finished(box: Path, command: str, again: str, left: str, answer: tuple, verb
     if done.code == 2 and any(words in done.text for words in ("already", "exists", "not empty")):
         done = run(box, again) if again != command else done
     there = said(done, box, left)
-    complete = there[1] == answer[1] or verb in TRAINS and same_model(there[1], answer[1])
-    half = [p.name for p in box.rglob(".*") if p.name.endswith(".part") or ".model." in p.name]
-    wrong = done.verdict or ("" if complete else f"not the same: {done.text[-200:]}")
+    complete = there[1] == answer[1] or verb in DATED and same_results(there[1], answer[1])
+    half = [p.name for p in box.rglob(".*") if p.name.endswith(".part") or ".model." in p.name or p.name == ".begun"]
+    wrong = done.verdict or ("" if complete else f"not the same: {differing(there[1], answer[1])} {done.text[-200:]}")
     return wrong or (f"left {half}" if half else "")
 
 
-def same_model(a: dict[str, bytes], b: dict[str, bytes]) -> bool:
-    results = ("model.safetensors", "config.json", "metrics.json", "split.json", "priors.safetensors")
-    return all(a.get(name) == b[name] for name in results if name in b)
+def same_results(a: dict[str, bytes], b: dict[str, bytes]) -> bool:
+    return all(a.get(name) == b[name] for name in b if name.rpartition("/")[2] in RESULTS) and not b.keys() - a.keys()
+
+
+def differing(a: dict[str, bytes], b: dict[str, bytes]) -> list[str]:
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))[:5]
 
 
 def errors(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 4, seed: int = 0) -> Iterator[Case]:
