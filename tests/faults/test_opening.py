@@ -58,12 +58,11 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
     "tasks/classification.py": "open_model",
-    "training/checkpoint.py": "load_file load_file open read_bytes read_text",
+    "training/checkpoint.py": "load_file load_file load_file open read_bytes read_text",
     "training/folder.py": "open",
     "training/journal.py": "open read_bytes",
     "training/lineage.py": "hf_hub_download",
     "training/priors.py": "safe_open",
-    "training/setup.py": "load_file",
     "cli/auto.py": "read_json",  # ours
     "data/annotation_files.py": "open_image read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
@@ -75,6 +74,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "ladder/sizes.py": "read_json",  # ours
     "ladder/trained.py": "load_file read_json",  # ours
     "models/transformers_layout.py": "from_pretrained read_json read_text safe_open safe_open",  # transformers' own
+    "models/translation_own.py": "from_pretrained",  # of tensors in memory, by a class of transformers' own
     "models/travelling.py": "copyfile read_json",  # its own code
     "models/two_towers.py": "from_pretrained from_pretrained",  # transformers' own
     "tasks/segmenters.py": "open_model open_model",
