@@ -40,7 +40,7 @@ def test_a_killed_run_on_frozen_features_is_done_again(tmp_path, monkeypatch):
     """Its settings are those of the second start: nothing of the first one is in the result."""
     settings = {k: FINETUNE[k] for k in ("dataset", "model", "from_scratch", "image_size", "num_labels")}
 
-    def killed(*_):
+    def killed(*_, **__):
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):

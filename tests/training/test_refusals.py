@@ -88,7 +88,7 @@ def test_a_folder_is_one_runs_alone_until_it_is_released(tmp_path):
         claim(tmp_path / "run", resume=True)
     release(held)
     release(claim(tmp_path / "run", resume=False))
-    assert not list(held.iterdir())
+    assert not held.exists()
 
 
 def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, caplog):
@@ -101,13 +101,17 @@ def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, 
     release(tmp_path / "run")
 
 
-def test_bad_input_found_late_leaves_an_empty_folder(photos, tmp_path):
-    settings = dict(
-        SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", output_dir=str(tmp_path / "run")
-    )
+@pytest.mark.parametrize("resume", [False, True])
+def test_bad_input_found_late_leaves_no_folder(resume, photos, tmp_path):
+    run = tmp_path / "runs" / "one"
+    settings = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, method="supervised", output_dir=str(run))
     with pytest.raises(UserError, match="no score to stop by.*--validation N"):
-        finetune(**settings, early_stopping=2)
-    assert not list((tmp_path / "run").iterdir())
+        finetune(**settings, early_stopping=2, resume=resume)
+    assert not (tmp_path / "runs").exists()
+    run.mkdir(parents=True)  # a folder of the user's own stays, and so does what he keeps above it
+    with pytest.raises(UserError, match="no score to stop by.*--validation N"):
+        finetune(**settings, early_stopping=2, resume=resume)
+    assert run.is_dir() and not list(run.iterdir())
     finetune(**settings)
 
 
