@@ -49,7 +49,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/features.py": "memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
     "selection/labeling.py": "copyfile open",
-    "selection/labels.py": "read_json read_json read_text",
+    "selection/labels.py": "read_json read_text",
+    "selection/suggestions.py": "read_json",
     "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
     "selection/mask_page.py": "read_text",  # classes
     "selection/mask_places.py": "open_image open_image open_image",
