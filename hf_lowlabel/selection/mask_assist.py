@@ -29,6 +29,7 @@ class Assistant:
 
     def __init__(self, name: str):
         import transformers
+        from safetensors import SafetensorError
 
         from ..distributed import best_device  # torch comes with it, and most pages do without
         from ..models.checkpoint_resolver import model_config
@@ -42,7 +43,7 @@ class Assistant:
             with silent():
                 self.model: Any = model.from_pretrained(name, use_safetensors=True, trust_remote_code=False).eval()
                 self.processor: Any = processor.from_pretrained(name)
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{name!r} cannot be loaded for --assist: {reason}") from error
         self.device, self.lock = best_device(None), threading.Lock()

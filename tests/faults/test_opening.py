@@ -51,6 +51,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/labeling.py": "copyfile open",
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
+    "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
     "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
     "selection/mask_page.py": "read_text",  # classes
     "selection/mask_places.py": "open_image open_image open_image",
@@ -69,6 +70,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
     "data/table_files.py": "DictReader read_bytes read_bytes",
     "data/workbooks.py": "read_bytes",
+    "hub/export_int8.py": "open_image",
     "hub/export_onnx.py": "open_image",
     "ladder/review.py": "read_json",  # ours
     "ladder/rounds.py": "read_json read_json read_json read_json",  # ours
