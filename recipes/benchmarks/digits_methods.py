@@ -4,7 +4,8 @@
     python recipes/benchmarks/digits_methods.py --seeds 0 1 --methods fixmatch supervised  # a part; go on later
     python recipes/benchmarks/digits_methods.py --table-only --page recipes/results/digits_methods.md
 
-The last one makes the tables of what is there; of a page that exists it keeps what stands from "## Why" on.
+The last one makes the tables of what is there; of a page that exists it keeps the rows that are not there, and what
+stands from "## Why" on.
 
 A finished run folder is not run again and a broken one starts anew, so it may be stopped at any time and run in several
 processes at once, each with its own --seeds. All rows share the network, the augmentation, the optimizer and the number
@@ -19,6 +20,7 @@ Cost: 31 rows x 2 budgets x 5 seeds = 310 runs for each of three starts, of abou
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.files import write_text
 from hf_lowlabel.hub.table import methods_table
-from hf_lowlabel.methods import find, methods_for
+from hf_lowlabel.methods import METHODS, find, methods_for
 from hf_lowlabel.tasks.demos import DIGITS_PRETRAIN
 
 SHARED = dict(
@@ -62,7 +64,7 @@ STARTS = ("scratch", *DIGITS_PRETRAIN)  # or weights pretrained as in `hf-lowlab
 TITLE = """# All methods on digits
 
 Made by `python recipes/benchmarks/digits_methods.py --table-only --page recipes/results/digits_methods.md` from the run
-folders; only the last section is written by hand."""
+folders that are there; only the last section is written by hand."""
 WHY = "## Why"
 
 
@@ -145,10 +147,54 @@ def main() -> None:
 
 
 def write_page(path: Path, tables: str) -> None:
-    """TITLE and the tables, then what an earlier page said from WHY on."""
-    before = path.read_text() if path.is_file() else ""
-    said = before[before.index(WHY) :] if WHY in before else f"{WHY}\n"
-    write_text(path, f"{TITLE}\n\n{tables}\n{said}")
+    """TITLE and the tables, with the rows of an earlier page that were not run again and what it said from WHY on."""
+    before, _, said = (path.read_text() if path.is_file() else "").partition(WHY)
+    tables, kept = with_rows_of(tables, before)
+    note = (
+        f"\nRows of earlier runs, with margins over the baselines of those runs: {', '.join(kept)}.\n" if kept else ""
+    )
+    write_text(path, f"{TITLE}\n\n{tables}{note}\n{WHY}{said or chr(10)}")
+
+
+def with_rows_of(tables: str, page: str) -> tuple[str, list[str]]:
+    """The tables, each with the rows that the page's table under the same heading has and it has not, and their names.
+
+    Raises:
+        UserError: a table of the page has other columns.
+    """
+    earlier = {heading(part): lines_of_table(part) for part in sections(page)}
+    out, kept = [], dict[str, None]()
+    for part in sections(tables):
+        new, old = lines_of_table(part), earlier.get(heading(part), [])
+        if old and old[0] != new[0]:
+            raise UserError(f"The page has the columns {old[0]} and the runs {new[0]}. Give another --page.")
+        own, known = ({cells(line)[0]: line for line in lines[2:]} for lines in (new, old))
+        kept |= dict.fromkeys(name for name in known if name not in own)
+        rows = sorted({**known, **own}.items(), key=lambda row: (order(row[0]), row[0]))
+        out.append(part.replace("\n".join(new), "\n".join([*new[:2], *(line for _, line in rows)])))
+    return "".join(out), list(kept)
+
+
+def sections(text: str) -> list[str]:
+    """The text, cut before each of its headings of the second level, without parts that have no table."""
+    return [part for part in re.split(r"(?m)^(?=## )", text) if lines_of_table(part)]
+
+
+def heading(part: str) -> str:
+    return part.splitlines()[0] if part.startswith("## ") else ""
+
+
+def lines_of_table(part: str) -> list[str]:
+    return [line for line in part.splitlines() if line.startswith("|")]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def order(name: str) -> int:
+    """Where the method of a row stands in the list of all."""
+    return [*METHODS].index(name.split()[0])
 
 
 if __name__ == "__main__":

@@ -255,6 +255,7 @@ class Runs:
         split = self.split(pool, number, seed, bool(chosen), start["model"])
         if guided:
             file = self.root / f"priors-{seed}.safetensors"
+            file.unlink(missing_ok=True)  # of a run that was stopped
             priors(start["model"], str(pool), split=str(split), output=str(file), seed=seed, device="cpu")
             settings["prior"] = str(file)
         if self.cheap:

@@ -204,4 +204,10 @@ def test_the_page_keeps_what_was_written_by_hand(tmp_path, monkeypatch):
     page.write_text(page.read_text() + "\nvat: its noise is too weak.\n")
     text = make(folder(tmp_path / "scratch", "vat", 40, 1, 0.6))
     assert "| vat | 50.0 ± 14.1 | 10 |" in text and text.endswith("## Why\n\nvat: its noise is too weak.\n")
-    assert text.count("| vat |") == 1
+    assert text.count("| vat |") == 1 and "earlier runs" not in text
+
+    page.write_text(text.replace("| vat |", "| uda | 90.0 | 3 |\n| vat |"))  # as if its folder were gone since
+    text = make(folder(tmp_path / "scratch", "fixmatch", 40, 0, 0.7))
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["| method", "| fixmatch", "| vat", "| uda"]  # in the order of the methods
+    assert "| uda | 90.0 | 3 |" in text and "over the baselines of those runs: uda." in text
