@@ -201,7 +201,7 @@ def test_words_and_labels_spread_over_the_graph_of_another_encoder():
     both = spread_words(x, p, labeled, y[labeled], k=20)
     assert np.allclose(both.sum(1), 1, atol=1e-5) and (both[labeled].argmax(1) == y[labeled]).all()
     assert (by_words.argmax(1) == y).mean() > alone + 0.2 and (both.argmax(1) == y).mean() > alone + 0.2
-    # as sure as the words were right of each other; with labels as sure as the graph is right, so that thresholds see it
+    # as sure as the words agree; with labels as sure as the graph is right, so that thresholds see it
     assert 0.55 < by_words.max(1).mean() < p.max(1).mean()
     some = np.arange(0, len(y), 20)
     sure = spread_words(x, p, some, y[some], k=20)
