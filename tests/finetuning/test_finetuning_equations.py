@@ -402,7 +402,7 @@ def test_moam():
         )
         return 0.3 * labeled + 1.3 * free
 
-    run("moam", reference, rtol=2e-3, lambda_u=1.3, w_ent=0.2, eps=2.0)
+    run("moam", reference, rtol=2e-3, lambda_u=1.3, w_sup=0.3, w_ent=0.2, eps=2.0)
 
 
 def test_references_are_of_the_network():

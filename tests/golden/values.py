@@ -187,7 +187,7 @@ GOLDEN = {
         EQUATIONS,
         "loss of step 1",
         (2.47084756, 2.38398665, 2.58750148),
-        dict(lambda_u=1.3, w_ent=0.2, eps=2.0),
+        dict(lambda_u=1.3, w_sup=0.3, w_ent=0.2, eps=2.0),
         tolerance=1e-4,  # a finite difference in float32
     ),
     "fixmatch-eman": Golden(
