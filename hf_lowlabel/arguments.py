@@ -21,7 +21,8 @@ else:  # types that import torch and datasets are for type checkers alone
 
 SCHEDULES = ("cosine", "fixmatch", "constant", "linear", "poly", "steps", "steps-late", "steps-moam", "steps-even")
 SCHEDULES += ("steps-tuning", "steps-eman", "steps-thirds", "steps-quarters", "adamatch")
-TUNING = dict(verb="finetune", trains=True, of_task=True)  # a way to finetune that only some tasks have
+ADAPTING = dict(trains=True, of_task=True)
+TUNING = dict(verb="finetune", **ADAPTING)  # a way to finetune that only some tasks have
 HELD_OUT = dict(verb="finetune", draw=True)  # what a split manifest settles
 HERE = dict(may_change=True, private=True)  # where a run is and what becomes of it
 
@@ -125,9 +126,11 @@ class ModelArguments:
     )
     freeze_encoder: bool = setting(False, "train what stands on the encoder alone", **TUNING)
     lora_rank: int | None = setting(
-        None, "train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft)", min=1, **TUNING
+        None, "train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft)", min=1, **ADAPTING
     )
-    lora_alpha: float | None = setting(None, "adapters count lora_alpha / lora_rank times; None: 1", above=0, **TUNING)
+    lora_alpha: float | None = setting(
+        None, "adapters count lora_alpha / lora_rank times; None: 1", above=0, **ADAPTING
+    )
     adapter_width: int | None = setting(
         None,
         "train branches of this width beside a ViT's MLPs and the head alone (AdaptFormer, Chen et al. 2022: 64)",

@@ -200,7 +200,7 @@ def _adapters(values: dict, method: type[Method], name: str) -> None:
             f"layer_decay cannot be given with {(small or ['freeze_encoder'])[0]}, which leaves the layers of the "
             "encoder as they are. Leave one of them out."
         )
-    if small and values["freeze"]:
+    if small and values.get("freeze"):
         raise UserError(f"freeze cannot be given with {small[0]}, which leaves every stage as it is. Leave it out.")
     if small and values["from_scratch"]:
         raise UserError(

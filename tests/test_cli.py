@@ -52,7 +52,7 @@ BOTH = """
 --memory-budget --streaming
 --no-streaming --workers
 --model --model-revision --from-scratch --no-from-scratch --init-from --channels-last --no-channels-last --compile
---no-compile
+--no-compile --lora-rank --lora-alpha
 --image-size --stored-size --flip --no-flip --augment --min-scale --randaugment --no-randaugment --color --no-color
 --max-steps --epochs --batch-size --gradient-accumulation-steps --optimizer --learning-rate --lr --weight-decay
 --lr-scheduler-type --warmup-ratio --head-lr --max-grad-norm --precision --seed --output-dir --resume --no-resume
@@ -63,7 +63,7 @@ OWN = {
     "pretrain": "--sharded --no-sharded --output-stride --l2-sp".split(),
     "finetune": """
 --num-labels --class-balanced --no-class-balanced --validation --test-fraction --test-dataset-split --architecture
---architecture-args --drop-rate --freeze --lora-rank --lora-alpha --adapter-width --image-height --scale --window
+--architecture-args --drop-rate --freeze --adapter-width --image-height --scale --window
 --head-init --freeze-norm --no-freeze-norm --freeze-encoder --no-freeze-encoder
 --layer-decay --unlabeled-ratio --early-stopping --metric-for-best-model --prior --prior-until --compare-supervised
 """.split(),

@@ -57,6 +57,8 @@ def pretrain(
     from_scratch: bool = False,
     init_from: str | Path | None = None,
     output_stride: int | None = None,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
     channels_last: bool = True,
     compile: bool = False,
     image_size: int | None = None,
@@ -137,6 +139,8 @@ def pretrain(
         init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
         output_stride: Side of a cell of the last feature map; None: the network's own, mostly 32; 8, 16, 32
             (px).
+        lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).
+        lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
         channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
         compile: Torch.compile the network.
         image_size: Side of a training view; the model's own, or the images' when smaller (px).

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float | None = None) -> nn.Module:
-    """The classifier itself with adapters in its body; only they and the head take gradients from then on.
+    """The classifier or backbone itself with adapters in its body; only they and the head take gradients from then on.
 
     In every linear layer of the body or, where it has none (most CNNs), every convolution that is not grouped. Layers
     whose weight the architecture reads without calling them get none. alpha: None for `rank`, a factor of 1. Raises
@@ -93,7 +93,9 @@ def _bypassed(model: nn.Module) -> list[str]:
     training = model.training
     with torch.enable_grad():
         size = model.preprocessing["input_size"]
-        model.eval()(torch.zeros(1, *size)).logits.sum().backward()
+        model.eval()
+        x = torch.zeros(1, *size)
+        (model.pooled(x) if hasattr(model, "pooled") else model(x).logits).sum().backward()
     net = model.timm_model
     names = [n for n in adapted_layers(net) if all(p.grad is None for p in net.get_submodule(n).lora_B.parameters())]
     model.zero_grad(set_to_none=True)

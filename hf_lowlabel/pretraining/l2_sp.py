@@ -9,7 +9,7 @@ divided by B. Beside a mean, an undivided pull holds the weights of a ResNet-18 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..objective import PretrainObjective
 
@@ -17,6 +17,11 @@ from ..objective import PretrainObjective
 def l2_distance(params: list[Tensor], start: list[Tensor]) -> Tensor:
     """Sum over all tensors of the squared differences: a scalar with gradient 2 (Phi - Phi_start)."""
     return torch.stack([(p.float() - s).square().sum() for p, s in zip(params, start, strict=True)]).sum()
+
+
+def trained(encoder: nn.Module) -> list[nn.Parameter]:
+    """Its weights but for frozen ones: with low-rank adapters these alone."""
+    return [p for p in encoder.parameters() if p.requires_grad]
 
 
 class L2SP(PretrainObjective):
@@ -35,7 +40,7 @@ class L2SP(PretrainObjective):
         self.objective, self.weight = objective, weight
         self.views, self.geometry = objective.views, objective.geometry
         del self.encoder  # one name per tensor: it lives in the objective
-        for i, p in enumerate(objective.encoder.parameters()):
+        for i, p in enumerate(trained(objective.encoder)):
             self.register_buffer(f"start{i}", p.detach().float().clone())
 
     @property
@@ -44,8 +49,8 @@ class L2SP(PretrainObjective):
 
     @property
     def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The backbone's weights as they are, and as they were at the start."""
-        params = list(self.objective.encoder.parameters())
+        """The backbone's weights that are trained, as they are and as they were at the start."""
+        params = trained(self.objective.encoder)
         return params, [getattr(self, f"start{i}") for i in range(len(params))]
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from ..distributed import world
 from ..evaluation.inference import features_of
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..models import create_backbone
+from ..models.lora import add_lora, merged
 from ..pretraining.l2_sp import L2SP
 from ..records import Row
 from ..settings import recorded
@@ -103,7 +104,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         warn_if_hardly_moved(metrics["moved"], config)
     loop.state.record = recorder.save(loop, metrics, final=True)
     close(loop, accelerator)
-    return Run(config, folder, objective.evaluated.eval(), metrics, loop, recorder)
+    return Run(config, folder, merged(objective.evaluated).eval(), metrics, loop, recorder)
 
 
 def open_images(task: Task, data: DataArguments) -> tuple[ImageDataset, Shards | None]:
@@ -135,6 +136,8 @@ def make_network(config: Config, dataset: ImageDataset) -> Network:
 
 
 def make_objective(config: Config, encoder, images: int | None):
+    if config.model.lora_rank:
+        add_lora(encoder, config.model.lora_rank, config.model.lora_alpha)
     if config.method.maps:
         encoder.freeze_beyond_map()
     objective = methods.build_objective(config.method, encoder, config.method_args, num_images=images)

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification
+from transformers import AutoModel, AutoModelForImageClassification
 
-from hf_lowlabel import evaluate, finetune
+from hf_lowlabel import evaluate, finetune, pretrain
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone, create_classifier
 from hf_lowlabel.models.lora import adapted_layers, add_lora, merged
@@ -143,3 +143,29 @@ def test_settings_that_contradict_are_refused(bad, words, tmp_path):
         finetune(
             **{"dataset": "digits", "num_labels": 20, "model": "cnn6_16", "output_dir": str(tmp_path / "run"), **bad}
         )
+
+
+@pytest.mark.parametrize("method", ["dino", "lejepa"])
+def test_an_encoder_is_adapted_without_labels(vit, tmp_path, method):
+    """Every layer moves by a matrix of low rank, all else stays, and what is saved is an ordinary backbone."""
+    args = dict(out=64, hidden=32, bottleneck=16) if method == "dino" else {}
+    given = dict(dataset="digits", model=vit, method=method, lora_rank=2, method_args=args, batch_size=16, device="cpu")
+    given |= dict(image_size=8, learning_rate=1e-2, l2_sp=1e-2, optimizer="adamw", weight_decay=0.0)
+    run = pretrain(output_dir=tmp_path / "run", max_steps=4, **given)
+    start, saved = (load_file(f"{folder}/model.safetensors") for folder in (vit, tmp_path / "run"))
+    assert start.keys() == saved.keys() and run.metrics["moved"] > 0
+    for name in ("blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.weight"):
+        moved = saved[name] - start[name]
+        assert 1 <= torch.linalg.matrix_rank(moved, atol=1e-5) <= 2
+    for name in ("cls_token", "pos_embed", "norm.weight", "patch_embed.proj.weight", "blocks.0.attn.qkv.bias"):
+        assert torch.equal(saved[name], start[name]), name
+    x = torch.rand(3, 3, 8, 8)
+    with torch.no_grad():
+        own = create_backbone(str(tmp_path / "run")).eval().pooled(x)
+        torch.testing.assert_close(run.model.cpu().pooled(x), own, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(AutoModel.from_pretrained(tmp_path / "run").eval()(x).pooler_output, own)
+
+
+def test_adapters_of_random_weights_are_refused_for_pretraining_too():
+    with pytest.raises(UserError, match="lora_rank cannot be given with from_scratch"):
+        pretrain("digits", "test_vit", "dino", from_scratch=True, lora_rank=2)
