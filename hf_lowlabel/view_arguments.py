@@ -27,6 +27,15 @@ class ViewArguments:
     scale: list[float] | None = setting(
         None, "smallest and largest factor by which a training view is scaled", above=0, of_task=True, verb="finetune"
     )
+    rotation: float = setting(
+        0.0,
+        "largest angle by which a training view is turned, either way",
+        unit="degrees",
+        min=0,
+        max=180,
+        of_task=True,
+        verb="finetune",
+    )
     window: int | None = setting(
         None,
         "side of a window that slides over test images; None: whole images",

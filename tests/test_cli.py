@@ -63,7 +63,7 @@ OWN = {
     "pretrain": "--sharded --no-sharded --output-stride --l2-sp".split(),
     "finetune": """
 --num-labels --class-balanced --no-class-balanced --validation --test-fraction --test-dataset-split --architecture
---architecture-args --drop-rate --freeze --adapter-width --image-height --scale --window
+--architecture-args --drop-rate --freeze --adapter-width --image-height --scale --rotation --window
 --head-init --freeze-norm --no-freeze-norm --freeze-encoder --no-freeze-encoder
 --layer-decay --unlabeled-ratio --early-stopping --metric-for-best-model --prior --prior-until --compare-supervised
 """.split(),

@@ -76,6 +76,7 @@ def finetune(
     stored_size: int | None = None,
     image_height: int | None = None,
     scale: Sequence[float] | None = None,
+    rotation: float = 0.0,
     window: int | None = None,
     flip: bool | None = None,
     augment: str = "fixmatch-pytorch",
@@ -183,6 +184,7 @@ def finetune(
             segmentation all that make up a wide one (px).
         image_height: Height of a training view; None: image_size (px).
         scale: Smallest and largest factor by which a training view is scaled.
+        rotation: Largest angle by which a training view is turned, either way (degrees).
         window: Side of a window that slides over test images; None: whole images (px).
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.

@@ -28,8 +28,9 @@ class CutMixSeg(FinetuneObjective):
     scripts for photos. ema_decay: m, the share of the teacher kept per step, BatchNorm statistics included; the
     teacher runs in eval mode and is evaluated.
 
-    Not as in the authors' script for ISIC, which turns images by up to 45 degrees and mirrors them upside down: views
-    with masks are scaled, cut out and mirrored left to right alone.
+    Not as in the authors' script for ISIC, which turns images by up to 45 degrees and mirrors them both ways: the
+    preset turns them by any angle and mirrors them one way. All of their views are among these; a lesion has no upper
+    side.
     """
 
     paper = "French et al., Semi-supervised semantic segmentation needs strong, varied perturbations"
@@ -59,6 +60,7 @@ class CutMixSeg(FinetuneObjective):
             batch_size=10,
             image_size=224,
             scale=[1 / 1.1, 1.1],
+            rotation=180.0,
             method_args=dict(colors=True),
             max_steps=40_000,
         ),

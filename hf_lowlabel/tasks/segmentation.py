@@ -70,7 +70,7 @@ class Segmentation(Task):
     )
     takes = frozenset(
         "mask_column classes mask_format mask_ignore instances "
-        "architecture architecture_args freeze_encoder image_height scale window".split()
+        "architecture architecture_args freeze_encoder image_height scale rotation window".split()
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
     own_methods = {"probe": "finetuning.pixel_probe:PixelProbe"}
@@ -218,8 +218,8 @@ class Segmentation(Task):
 
     def views(self, kinds: dict[str, str], config: Config, dataset: ImageDataset, network: Network) -> BatchTransform:
         flip = dataset.flip if config.views.flip is None else config.views.flip
-        scale, color = tuple(config.views.scale), config.views.color
-        return Joint(JointView(kinds, size=network.size, scale=scale, flip=flip, color=color, **seen(network.model)))
+        settings = dict(scale=tuple(config.views.scale), rotation=config.views.rotation, color=config.views.color)
+        return Joint(JointView(kinds, size=network.size, flip=flip, **settings, **seen(network.model)))
 
     def unlabeled_views(self, objective: FinetuneObjective) -> dict[str, str]:
         return getattr(objective, "dense_views", objective.unlabeled_views)

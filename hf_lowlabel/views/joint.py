@@ -1,8 +1,8 @@
 """Views of images with masks: one geometry per image for the image, its mask and every other view of it.
 
-An image is scaled by a factor of its own, a window is cut out of it and mirrored at random; the image is sampled
-bilinearly, the mask to the nearest pixel, and what lies outside the image is not valid: mean colour, and -100 in the
-target. Then each view gets its own colours.
+An image is scaled by a factor of its own, a window is cut out of it, turned and mirrored at random; the image is
+sampled bilinearly, the mask to the nearest pixel, and what lies outside the image is not valid: mean colour, and -100
+in the target. Then each view gets its own colours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hf_lowlabel.views.counter_rng import between, on_device
 MASK_IGNORE = 255  # value of a pool's mask pixel that takes no part
 SMALL = 64  # px below which a view is not blurred
 FLIP_CHANCE = 0.5
-WIDTH = 4  # scale, place y, place x, flip
+WIDTH = 4  # scale, place y, place x, flip; a fifth for the angle where there are any
 # jitter of brightness, contrast and saturation (of 80 % of the images), of hue; chances of gray and of blur
 COLORS = {"strong": (0.5, 0.25, 0.2, 0.5), "classmix": (0.25, 0.25, 0.0, 0.5), "clmb": (0.25, 0.25, 0.0, 0.2)}
 COLORS["cutmix"] = (0.4, 0.1, 0.2, 0.0)
@@ -32,8 +32,9 @@ class JointView:
     """views: batch key -> "weak" (geometry alone), "strong" (with colours: Yang et al. 2023, UniMatch, section 4.1), or
     the colours of the authors of CutMix-Seg, ClassMix and CLMB, "cutmix", "classmix" and "clmb".
 
-    size: (height, width) of the window in px. scale: range of the factor (0.5 to 1.5, French et al. 2019). color False:
-    no hue, saturation or grayscale, for gray images.
+    size: (height, width) of the window in px. scale: range of the factor (0.5 to 1.5, French et al. 2019). rotation:
+    largest angle in degrees by which the window is turned around its centre, either way. color False: no hue,
+    saturation or grayscale, for gray images.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class JointView:
         mean: Sequence[float],
         std: Sequence[float],
         scale: tuple[float, float] = (0.5, 1.5),
+        rotation: float = 0.0,
         flip: bool = True,
         color: bool = True,
     ):
@@ -52,9 +54,10 @@ class JointView:
                 f"No view can have scale {scale} and size {size}: give a smallest and a largest scale above 0, in this "
                 "order, and a size of at least 1 px."
             )
-        self.size, self.scale, self.flip = size, scale, flip
+        self.size, self.scale, self.rotation, self.flip = size, scale, rotation, flip
         self.steps = {key: _steps(kind, size, color) for key, kind in views.items()}
-        self.width = WIDTH + sum(step.width for steps in self.steps.values() for step in steps)
+        self.first = WIDTH + (rotation > 0)  # draw of the first colour
+        self.width = self.first + sum(step.width for steps in self.steps.values() for step in steps)
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -76,14 +79,14 @@ class JointView:
         """
         self._check(images, sizes, u)
         draws, n = u.numpy(), len(images)
-        rows, columns = self._coordinates(draws, sizes.numpy().astype(np.float64))  # [N, h], [N, w] in px
-        high = sizes.numpy()[:, :, None]
+        rows, columns = self._coordinates(draws, sizes.numpy().astype(np.float64))  # [N, h or 1, w or 1] in px
+        high = sizes.numpy()[:, :, None, None]
         inside = [(c >= 0) & (c < top) for c, top in ((rows, high[:, 0]), (columns, high[:, 1]))]
         y, x = (
             on_device(c.clip(0.5, top - 0.5) - 0.5, images.device, torch.float32)  # between pixel centres
             for c, top in ((rows, high[:, 0]), (columns, high[:, 1]))
         )
-        valid = on_device(inside[0], images.device)[:, :, None] & on_device(inside[1], images.device)[:, None, :]
+        valid = on_device(inside[0], images.device) & on_device(inside[1], images.device)
         out = {"valid": valid}  # [N, h, w]
         if images.shape[1] == 4:
             r, c = (
@@ -91,10 +94,10 @@ class JointView:
                 for k, top in ((rows, high[:, 0]), (columns, high[:, 1]))
             )
             at = torch.arange(n, device=images.device)[:, None, None]
-            mask = images[:, 3][at, r[:, :, None], c[:, None, :]].long()
+            mask = images[:, 3][at, r, c].long()
             out["target"] = torch.where(valid & (mask != MASK_IGNORE), mask, IGNORE_INDEX)
         pixels = bilinear(images[:, :3], y, x) / 255  # [N, 3, h, w]
-        at = WIDTH
+        at = self.first
         for k, (key, steps) in enumerate(self.steps.items()):
             view = pixels.clone() if steps and k + 1 < len(self.steps) else pixels
             for step in steps:
@@ -104,12 +107,21 @@ class JointView:
         return out
 
     def _coordinates(self, u: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the window's pixel centres lie in the image, in px from its edge: rows [N, h], columns [N, w]."""
+        """Where the window's pixel centres lie in the image, in px from its edge.
+
+        Rows [N, h, 1] and columns [N, 1, w], or both [N, h, w] where windows are turned.
+        """
         factor, corner, flip = self.geometry(u, sizes)
-        rows = (np.arange(self.size[0]) + 0.5 + corner[:, :1]) / factor[:, None]
         step = np.arange(self.size[1]) + 0.5
-        columns = (np.where(flip[:, None], step[::-1], step) + corner[:, 1:]) / factor[:, None]
-        return rows, columns
+        down = (np.arange(self.size[0]) + 0.5)[None, :, None]
+        across = np.where(flip[:, None], step[::-1], step)[:, None, :]
+        if self.rotation:
+            angle = np.radians(between(u[:, WIDTH], -self.rotation, self.rotation))[:, None, None]
+            y, x = (side - length / 2 for side, length in zip((down, across), self.size, strict=True))
+            down = np.cos(angle) * y - np.sin(angle) * x + self.size[0] / 2
+            across = np.sin(angle) * y + np.cos(angle) * x + self.size[1] / 2
+        corner, factor = corner[:, :, None, None], factor[:, None, None]
+        return (down + corner[:, 0]) / factor, (across + corner[:, 1]) / factor
 
     def _normalised(self, x: Tensor, valid: Tensor) -> Tensor:
         if x.device not in self._constants:  # copied there once
@@ -128,12 +140,12 @@ class JointView:
 
 
 def bilinear(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] at the crossings of rows y [N, h] and columns x [N, w], in px with pixel 0's centre at 0."""
-    n, h, w = len(images), y.shape[1], x.shape[1]
+    """uint8 [N, 3, H, W] at rows y [N, h or 1, w or 1] and columns x, likewise, in px with pixel 0's centre at 0."""
     top, left = max(images.shape[-2] - 1, 1), max(images.shape[-1] - 1, 1)
-    x, y = (x * (2 / left) - 1)[:, None, :], (y * (2 / top) - 1)[:, :, None]
-    grid = torch.stack([x.expand(n, h, w), y.expand(n, h, w)], -1)
-    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    x, y = torch.broadcast_tensors(x * (2 / left) - 1, y * (2 / top) - 1)
+    return F.grid_sample(
+        images.float(), torch.stack([x, y], -1), mode="bilinear", padding_mode="border", align_corners=True
+    )
 
 
 def _steps(kind: str, size: tuple[int, int], color: bool) -> list:

@@ -73,6 +73,32 @@ def test_every_pixel_comes_from_where_the_geometry_says():
                 assert np.allclose(out["a"][i, :, r, c], expected, atol=2e-5)
 
 
+def test_turned_windows_show_the_place_that_a_turn_by_hand_does():
+    """Image, mask and what is valid, at every pixel, by a rotation matrix in float64; others keep their draws."""
+    size, sizes = (21, 30), torch.tensor([[40, 50], [30, 50]])
+    view = JointView({"a": "weak"}, size=size, scale=(0.8, 1.2), rotation=70, **PLAIN)
+    u, images = uniforms(5, "t", 0, 2, view.width), coded(2, 40, 50)
+    out = view(images, sizes, u)
+    factor, corner, flip = view.geometry(u.numpy(), sizes.numpy().astype(float))
+    outside = 0
+    for i in range(2):
+        angle = np.radians(-70 + 140 * u[i, 4].item())
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        for r, c in np.ndindex(*size):
+            there = np.array([r + 0.5, (size[1] - c if flip[i] else c + 1) - 0.5]) - np.array(size) / 2
+            y, x = (turn @ there + np.array(size) / 2 + corner[i]) / factor[i]
+            inside = 0 <= y < sizes[i, 0] and 0 <= x < sizes[i, 1]
+            assert out["valid"][i, r, c] == inside
+            outside += not inside
+            if inside:
+                assert out["target"][i, r, c] == (int(x) + 2 * int(y)) % 200
+                y, x = (np.clip(v - 0.5, 0, s - 1) for v, s in zip((y, x), sizes[i].tolist()))
+                assert out["a"][i, :, r, c].numpy() * 255 == pytest.approx([x + 10, y + 10, x + y], abs=2e-3)
+    assert outside > 0
+    still, alone = (JointView({"a": "strong"}, size=size, rotation=r, **PLAIN) for r in (0, 70))
+    assert still.width + 1 == alone.width
+
+
 def test_identity():
     images = torch.randint(0, 255, (2, 4, 16, 20), dtype=torch.uint8)
     images[:, 3] = torch.randint(0, 5, (2, 16, 20))
