@@ -34,7 +34,7 @@ def test_every_method_of_a_task_has_settings(task, verb):
     kind = get_task(task)
     assert kind.default_methods[verb] in kind.methods(verb) and set(kind.own_methods) <= set(kind.methods("finetune"))
     for name in kind.methods(verb):
-        prior = {"prior": "p"} if find(name).prior == "must" else {}
+        prior = {"prior": __file__} if find(name).prior == "must" else {}
         config = resolve(Config.from_flat(verb, {"task": task, "dataset": "digits", "method": name, **prior}))
         assert name_of(config.method) == name and task in config.method.tasks or verb == "pretrain"
         args = config.training
