@@ -182,7 +182,7 @@ def test_priors_that_are_no_probabilities_are_refused(tmp_path):
 
 
 def test_methods_without_a_rule_refuse_priors():
-    given = dict(num_labels=10, prior="p.safetensors")
+    given = dict(num_labels=10, prior=__file__)
     with pytest.raises(UserError, match="mean-teacher has no use for prior pseudo-labels.*flexmatch"):
         resolved(method="mean-teacher", **given)
     resolved(method="flexmatch", **given)
