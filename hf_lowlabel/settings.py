@@ -139,6 +139,8 @@ def _draw(values: dict, method: type[Method], name: str) -> None:
 
 
 def _frozen(values: dict, method: type[Method], name: str) -> None:
+    if values.get("architecture") == "knn" and name != "knn":
+        raise UserError(f"The architecture knn is what --method knn fits, not {name}. Take another --architecture.")
     if not method.frozen:
         return
     if values["push_to_hub"] and not hasattr(method, "head"):
@@ -148,8 +150,8 @@ def _frozen(values: dict, method: type[Method], name: str) -> None:
         )
     if getattr(method, "of_pixels", False) and values["architecture"] != method.defaults["architecture"]:
         raise UserError(
-            f"{name} fits one linear layer to the encoder's maps, so --architecture {values['architecture']} means "
-            "nothing to it. Leave it out, or take another --method."
+            f"{name} stands on the encoder's maps by itself, so --architecture {values['architecture']} means nothing "
+            "to it. Leave it out, or take another --method."
         )
     given = _changed(values, "trains")
     if given:

@@ -1,6 +1,6 @@
-"""A linear classifier of pixels on a frozen encoder's feature maps, in seconds from a few masks.
+"""Classifiers of pixels on a frozen encoder's feature maps, in seconds from a few masks: a linear one and neighbours.
 
-    logits = bilinear(V f + c) at the image's size,   f: the encoder's last maps beside each other (`segmenter.Linear`)
+    logits = bilinear(V f + c) at the image's size,   f: the encoder's last maps beside each other (segmenter_parts.py)
 
 Bilinear scaling commutes with a linear layer, so the layer is fitted to features scaled to the pixels it is judged on:
 a logistic regression on some pixels of every mask. Pixels of one image say much the same, so the penalty is chosen,
@@ -17,6 +17,7 @@ from .probes import FrozenMethod
 
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3)  # penalties tried, a share of the number of pixels
 FOLDS, MOST = 4, 4000  # of that cross-validation: parts of the masks, and pixels that take part
+NEIGHBOURS, TEMPERATURES = (20, 5, 50), (0.07, 0.02, 0.2)  # of kNN; the first where one mask is all there is
 AXES, GTOL = 384, 3e-4  # principal axes of the features that are looked at, and the gradient at which the solver stops
 
 
@@ -87,6 +88,46 @@ class PixelProbe(FrozenMethod):
             if likelihood > best[0]:
                 best = likelihood, l2, temperature(z, fit.y[at])
         return best[1:]
+
+
+class PixelKNN(FrozenMethod):
+    """The nearest pixels of the masks vote (`segmenter_parts.Neighbours`).
+
+    stored: pixels that vote, at most, of all masks together. k, temperature: None: those of `NEIGHBOURS` and
+    `TEMPERATURES` under which masks that are left out are likeliest.
+    """
+
+    name, tasks, of_pixels = "knn", ("segmentation",), True
+    paper = "Wu et al., Unsupervised feature learning via non-parametric instance discrimination, section 3.4"
+    year, arxiv = 2018, "1805.01978"
+    needs = "feature maps of the labeled images, no training"
+    defaults = dict(architecture="knn")
+
+    def __init__(self, *, stored: int = 4000, k: int | None = None, temperature: float | None = None):
+        if stored < 2 or k is not None and k < 1 or temperature is not None and temperature <= 0:
+            raise UserError("Neighbours need stored=2 or more, k=1 or more and a temperature above 0.")
+        self.pixels, self.k, self.temperature = int(stored), k, temperature
+
+    def chosen(
+        self, x: np.ndarray, labels: np.ndarray, weights: np.ndarray, masks: np.ndarray, *, num_classes: int
+    ) -> tuple[int, float]:
+        """(k, temperature) under which masks that are left out are likeliest; x: float32 [M, D], of unit length."""
+        ks = [self.k] if self.k else list(NEIGHBOURS)
+        ts = [self.temperature] if self.temperature else list(TEMPERATURES)
+        fold = np.unique(masks, return_inverse=True)[1] % FOLDS
+        if fold.max() == 0:
+            return ks[0], ts[0]
+        scores = dict.fromkeys([(k, t) for k in ks for t in ts], 0.0)
+        for f in np.unique(fold):
+            inside, out = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
+            near = x[out] @ x[inside].T
+            order = np.argsort(-near, axis=1)[:, : max(ks)]
+            s, at = np.take_along_axis(near, order, 1), inside[order]
+            for k, t in scores:
+                w = weights[at[:, :k]] * np.exp((s[:, :k] - s[:, :1]) / t)
+                own = (w * (labels[at[:, :k]] == labels[out][:, None])).sum(1) / w.sum(1)
+                scores[k, t] += float((weights[out] * np.log(np.maximum(own, 1e-4))).sum())
+        return max(scores, key=scores.__getitem__)
 
 
 class Softmax:

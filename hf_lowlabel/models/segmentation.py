@@ -17,7 +17,8 @@ from ..files import read_json
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, create_backbone
 from .quiet import unsaid
-from .segmenter import OWN, LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
+from .segmenter import LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
+from .segmenter_parts import OWN
 from .travelling import NETWORKS, brings_code, send_code
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def create_segmenter(
                 model_args=encoder_args,
                 trained_size=True,
             )
-    if "encoder_config" in (backbone.config.model_args or {}) and kind != "linear":
+    if "encoder_config" in (backbone.config.model_args or {}) and kind not in ("linear", "knn"):
         raise UserError(
             f"{backbone.load_report.source} is a network of transformers that timm lacks, and goes with architecture "
             f"'linear' alone, not {architecture!r}. Take that, or an encoder of timm."
@@ -215,4 +216,4 @@ def copy_code(folder: Path) -> None:
         "AutoModelForSemanticSegmentation": f"{module}.LowLabelForSemanticSegmentation",
     }
     more = ("standalone_segmenter.py", *NETWORKS) if own else ()
-    send_code(folder, ("configuration_segmenter.py", "segmenter.py", *more), auto_map)
+    send_code(folder, ("configuration_segmenter.py", "segmenter.py", "segmenter_parts.py", *more), auto_map)

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..evaluation.segmentation import Normalise
-from ..finetuning.pixel_probe import PixelProbe
+from ..finetuning.pixel_probe import PixelKNN, PixelProbe
 from .parts import Examples
 
 IGNORED = 255  # pixels of a mask that take no part
 
 
 @torch.inference_mode()
-def fit_probe(method: PixelProbe, model: nn.Module, labeled: Examples, num_classes: int, **seen: Any) -> None:
-    """Give a segmenter of architecture `linear` the layer that fits the masks.
+def fit_probe(
+    method: PixelProbe | PixelKNN, model: nn.Module, labeled: Examples, num_classes: int, **seen: Any
+) -> None:
+    """Give a segmenter of architecture `linear` the layer that fits the masks, one of `knn` the pixels that vote.
 
     Its norm takes the statistics of the sampled pixels, and scales each map of the encoder as a whole.
 
@@ -34,10 +36,11 @@ def fit_probe(method: PixelProbe, model: nn.Module, labeled: Examples, num_class
         UserError: the architecture is another, or the masks show one class.
     """
     net: Any = model.network
-    if not hasattr(net, "scale_maps"):
+    config: Any = model.config
+    if config.architecture != method.defaults["architecture"]:
         raise UserError(
-            f"probe fits one linear layer, and the segmenter is of architecture {model.config.architecture!r}. Give "
-            "--model without --init-from, or take --method supervised."
+            f"{method.name} needs the architecture {method.defaults['architecture']!r}, and the segmenter is of "
+            f"architecture {config.architecture!r}. Give --model without --init-from, or take --method supervised."
         )
     model.eval()
     net.scale_maps(None)
@@ -45,6 +48,12 @@ def fit_probe(method: PixelProbe, model: nn.Module, labeled: Examples, num_class
     net.scale_maps(x)
     device = next(net.parameters()).device
     x = net.norm(x.to(device)[:, :, None, None])[:, :, 0, 0].cpu()
+    if isinstance(method, PixelKNN):
+        unit = F.normalize(x, dim=1).numpy()
+        k, temperature = method.chosen(unit, labels, weights, masks, num_classes=num_classes)
+        kept = net.remember(x.to(device), torch.from_numpy(labels), torch.from_numpy(weights), k, temperature)
+        config.architecture_args = {**(config.architecture_args or {}), **kept}
+        return
     weight, bias = method.head(x.numpy(), labels, weights, masks, num_classes=num_classes)
     conv = net.segmentation_head[0]
     conv.weight.copy_(torch.from_numpy(weight)[:, :, None, None])

@@ -73,7 +73,10 @@ class Segmentation(Task):
         "architecture architecture_args freeze_encoder image_height scale rotation window".split()
     )
     default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
-    own_methods = {"probe": "finetuning.pixel_probe:PixelProbe"}
+    own_methods = {
+        "probe": "finetuning.pixel_probe:PixelProbe",
+        "knn": "finetuning.pixel_probe:PixelKNN",
+    }
     fallbacks = {"pretrain": PRETRAINING, "finetune": OF_MASKS}
 
     attempts, presets = SEGMENTATION, MASKS

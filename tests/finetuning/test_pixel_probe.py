@@ -7,10 +7,11 @@ from transformers import AutoModelForSemanticSegmentation
 
 from hf_lowlabel import evaluate, finetune
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.finetuning.pixel_probe import PixelProbe, Softmax
+from hf_lowlabel.finetuning.pixel_probe import PixelKNN, PixelProbe, Softmax
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.models.segmenter import LowLabelForSemanticSegmentation
+from hf_lowlabel.models.segmenter_parts import Neighbours
 from hf_lowlabel.tasks.parts import Examples
 from hf_lowlabel.tasks.pixels import chosen_pixels, fit_probe, sampled
 
@@ -91,6 +92,20 @@ def test_what_was_fitted_is_what_the_model_says(encoder):
         assert right > 0.9
 
 
+@torch.no_grad()
+def test_neighbours_of_pixels_find_what_is_bright():
+    torch.manual_seed(0)
+    model, cache = create_segmenter("test_resnet", 2, architecture="knn", pretrained=False).eval(), Masks()
+    fit_probe(PixelKNN(stored=1500), model, cache.examples(), 2, **SEEN)
+    kept = model.config.architecture_args
+    assert kept["k"] in (5, 20, 50) and kept["stored"] == len(model.network.segmentation_head[0].weight) <= 1500
+    right = 0.0
+    for i, (h, width) in enumerate(cache.sizes.tolist()):
+        image = (cache.packed[i : i + 1, :3, :h, :width].float() / 255 - 0.5) / 0.25
+        right += float((model(image).logits[0].argmax(0) == cache.packed[i, 3, :h, :width]).float().mean()) / 6
+    assert right > 0.9
+
+
 def test_masks_of_one_class_are_refused():
     model = create_segmenter("test_resnet", 2, architecture="linear", pretrained=False)
     with pytest.raises(UserError, match="All labeled pixels are of one class"):
@@ -107,7 +122,10 @@ def test_masks_of_one_class_are_refused():
         (dict(lora_rank=4), "lora_rank is a setting of"),
         (dict(freeze_encoder=True), "freeze_encoder means nothing to probe"),
         (dict(method_args=dict(pixels=1)), "a probe needs two at least"),
-        (dict(method="knn"), "knn is a method for classification"),
+        (dict(method="knn", architecture="linear"), "--architecture linear means nothing to it"),
+        (dict(method="knn", method_args=dict(k=0)), "k=1 or more"),
+        (dict(method="label-spreading"), "label-spreading is a method for classification"),
+        (dict(method="cutmix", architecture="knn"), "The architecture knn is what --method knn fits, not cutmix"),
     ],
 )
 def test_what_means_nothing_is_refused(given, says, tmp_path):
@@ -121,7 +139,32 @@ def test_what_means_nothing_is_refused(given, says, tmp_path):
 
 
 @torch.no_grad()
-def test_a_run_leaves_a_segmenter_that_anyone_loads(tmp_path):
+def test_the_nearest_pixels_vote():
+    """The logits of a patch are those of its neighbours by hand, in parts, too; a pixel that is stored finds itself."""
+    torch.manual_seed(0)
+    layer = Neighbours(8, 3, 50, 5, 0.1)
+    bank, classes = torch.nn.functional.normalize(torch.randn(50, 8), dim=1), torch.randint(0, 3, (50,))
+    layer.weight.copy_(bank[:, :, None, None])
+    layer.classes.copy_(classes)
+    layer.counts.copy_(torch.rand(50) + 0.5)
+    x = torch.randn(2, 8, 3, 4)
+    got = layer(x)
+    at = torch.nn.functional.normalize(x[1, :, 2, 3], dim=0)
+    near = (bank @ at).topk(5)
+    w = layer.counts[near.indices] * (near.values / 0.1).exp()
+    expected = torch.stack([w[classes[near.indices] == c].sum() for c in range(3)]) / w.sum()
+    torch.testing.assert_close(got[1, :, 2, 3].exp(), expected.clamp_min(1e-4), atol=1e-5, rtol=1e-5)
+    layer.CHUNK = 100
+    assert torch.allclose(layer(x), got, atol=1e-6)
+    one = Neighbours(8, 3, 50, 1, 0.1)
+    one.load_state_dict(layer.state_dict())
+    assert torch.equal(one(bank[:, :, None, None])[:, :, 0, 0].argmax(1), classes)
+
+
+@pytest.mark.parametrize("method", [dict(method="probe", pixels=3000), dict(method="knn", stored=1000)])
+@torch.no_grad()
+def test_a_run_leaves_a_segmenter_that_anyone_loads(method, tmp_path):
+    name, args = method["method"], {k: v for k, v in method.items() if k != "method"}
     torch.manual_seed(0)
     create_backbone("test_resnet", pretrained=False).save_pretrained(tmp_path / "encoder")
     run = finetune(
@@ -129,8 +172,8 @@ def test_a_run_leaves_a_segmenter_that_anyone_loads(tmp_path):
         dataset="shapes",
         num_labels=6,
         model=str(tmp_path / "encoder"),
-        method="probe",
-        method_args=dict(pixels=3000),
+        method=name,
+        method_args=args,
         image_size=64,
         device="cpu",
         output_dir=str(tmp_path / "run"),

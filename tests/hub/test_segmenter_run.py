@@ -115,6 +115,7 @@ def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_pat
     files = hub.repos["model", "org/squares"].content()
     assert {
         "segmenter.py",
+        "segmenter_parts.py",
         "configuration_segmenter.py",
         "predictions.png",
         "split.json",

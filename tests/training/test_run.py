@@ -28,7 +28,8 @@ BOTH_MASKS = ["ground", "light", "dark"]
 FILES = """config.json model.safetensors preprocessor_config.json README.md split.json metrics.json training.yaml
 log.jsonl
     run.json checksums.json checkpoints curves.png predictions.png""".split()
-CODE = ["segmenter.py", "configuration_segmenter.py", "standalone_segmenter.py", *NETWORKS]  # timm lacks cnn6
+# timm lacks cnn6
+CODE = ["segmenter.py", "segmenter_parts.py", "configuration_segmenter.py", "standalone_segmenter.py", *NETWORKS]
 
 
 def of_task(task: str, photos, masked) -> dict:
