@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributed import all_mean
+from ..distributed import all_mean, rank, world
 from ..errors import UserError
 from ..objective import EMA, PretrainObjective, cosine_momentum
 from .contrast import full_precision, unit
+from .ibot import check_tokens, masked_entropy, masks, patch_channels, tokens
 
 
 def cross_view_entropy(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
@@ -38,6 +39,11 @@ def by_size(f: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
         for i, y in zip(at, f(torch.cat([views[i] for i in at])).chunk(len(at)), strict=True):
             out[i] = y
     return out
+
+
+def entropy_of(p: Tensor) -> Tensor:
+    """Mean entropy of probabilities [B, K]."""
+    return -(p * p.clamp_min(1e-12).log()).sum(1).mean()
 
 
 class Head(nn.Module):
@@ -70,8 +76,9 @@ class DINO(PretrainObjective):
     0.4 / 0.04). center_m: m_c. m0: the teacher's momentum at the start. freeze_last: share of training in which the
     prototypes stay as they are (the authors: the first epoch). local_crops: views of 5 to 40 % of the image for the
     student, 96 px beside global ones of 224, a multiple of a transformer's patch; the paper has 8 of them with
-    min_scale 0.4. Networks of a fixed image size need timm's dynamic_img_size for them. Gradients are clipped tensor by
-    tensor.
+    min_scale 0.4. Networks of a fixed image size need timm's dynamic_img_size for them. patch_loss: weight of iBOT's
+    loss of masked patches (`ibot.py`) on a vision transformer; DINOv2 and v3 were trained with 1, 0 is none. Gradients
+    are clipped tensor by tensor.
 
     Not as in the authors' code: temperature and learning rate change with every step, not with every epoch, and the
     rate falls to 0 instead of to 1e-6.
@@ -116,30 +123,69 @@ class DINO(PretrainObjective):
         m0: float = 0.996,
         freeze_last: float = 0.01,
         local_crops: int = 0,
+        patch_loss: float = 0.0,
     ):
         super().__init__(encoder)
         if local_crops < 0:
             raise UserError(f"local_crops is {local_crops}. Use 0 or more views of each image.")
+        if patch_loss < 0:
+            raise UserError(f"patch_loss is {patch_loss}. Use 0, or a weight above.")
+        if patch_loss:
+            check_tokens(encoder)
         self.views = ("byol1", "byol2") + ("dino-local",) * local_crops
         self.tau_s, self.tau_t0, self.tau_t, self.tau_warmup = tau_s, tau_t0, tau_t, tau_warmup
         self.center_m, self.m0, self.freeze_last, self.decay_end = center_m, m0, freeze_last, decay_end
         self.head = Head(encoder.num_features, hidden, bottleneck, out)
         self.teacher_encoder, self.teacher_head = EMA(encoder, "own"), EMA(self.head, "own")
         self.register_buffer("center", torch.zeros(out))
+        self.patch_loss, self.updates = patch_loss, 0  # updates: seeds the masks
+        if patch_loss:
+            self.mask_token = nn.Parameter(torch.zeros(patch_channels(encoder)))
+            self.register_buffer("patch_center", torch.zeros(out))
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         views, frozen = batch["views"], t < self.freeze_last
+        if self.patch_loss:
+            return self.with_patches(views, t, frozen)
         with torch.no_grad():
             out = by_size(lambda x: self.teacher_head(self.teacher_encoder.module.pooled(x)), views[:2])  # [B, out]
             teacher = [((o - self.center) / self.teacher_temperature(t)).softmax(1) for o in out]
         seen = by_size(lambda x: self.head(self.encoder.pooled(x), frozen), views)
         student = [(o / self.tau_s).log_softmax(1) for o in seen]
         (means,) = self.so_far(t, torch.cat(out).mean(0)[None])  # one row for each micro-batch
-        mean = all_mean(means.mean(0))
-        mean = torch.where(mean.isfinite(), mean, self.center)
-        self.later(center=self.center.lerp(mean, 1 - self.center_m))
-        entropy = -(teacher[0] * teacher[0].clamp_min(1e-12).log()).sum(1).mean()
-        return {"loss": cross_view_entropy(teacher, student), "teacher_entropy": entropy}
+        self.later(center=self.moved_center(self.center, all_mean(means.mean(0))))
+        return {"loss": cross_view_entropy(teacher, student), "teacher_entropy": entropy_of(teacher[0])}
+
+    def moved_center(self, center: Tensor, mean: Tensor) -> Tensor:
+        return center.lerp(torch.where(mean.isfinite(), mean, center), 1 - self.center_m)
+
+    def with_patches(self, views: list[Tensor], t: float, frozen: bool) -> dict[str, Tensor]:
+        """The same, and L_MIM on the global views; the student's are masked."""
+        x, tau_t = torch.cat(views[:2]), self.teacher_temperature(t)
+        part = len(self._parts) if t == self._step else 0  # micro-batches of a step have masks of their own
+        grid = (x.shape[-2] // self.encoder.patch, x.shape[-1] // self.encoder.patch)
+        first = (part * world() + rank()) * len(x)
+        mask = torch.from_numpy(masks(grid, len(x), first, self.updates)).to(x.device)  # [2 B, n]
+        with torch.no_grad():
+            pooled, patches = tokens(self.teacher_encoder.module, x)
+            out, at_patches = self.teacher_head(pooled).chunk(2), self.teacher_head(patches[mask])
+            teacher = [((o - self.center) / tau_t).softmax(1) for o in out]
+            targets = ((at_patches - self.patch_center) / tau_t).softmax(1)
+        pooled, patches = tokens(self.encoder, x, mask, self.mask_token)
+        seen = [*self.head(pooled, frozen).chunk(2)]
+        seen += by_size(lambda v: self.head(self.encoder.pooled(v), frozen), views[2:])
+        student = [(o / self.tau_s).log_softmax(1) for o in seen]
+        guesses = (self.head(patches[mask], frozen) / self.tau_s).log_softmax(1)
+        total = torch.cat([at_patches.sum(0), at_patches.new_tensor([len(at_patches)])])
+        means, totals = self.so_far(t, torch.cat(out).mean(0)[None], total[None])
+        total = all_mean(totals.mean(0))  # no masked patch: 0 / 0, which leaves the center as it is
+        self.later(
+            center=self.moved_center(self.center, all_mean(means.mean(0))),
+            patch_center=self.moved_center(self.patch_center, total[:-1] / total[-1]),
+        )
+        of_class, of_patches = cross_view_entropy(teacher, student), masked_entropy(targets, guesses, mask)
+        parts = {"class": of_class.detach(), "patch": of_patches.detach(), "teacher_entropy": entropy_of(teacher[0])}
+        return {"loss": of_class + self.patch_loss * of_patches, **parts}
 
     def decay(self, t: float) -> float:
         """decay_end + (1 - decay_end) (1 + cos(pi t)) / 2."""
@@ -156,3 +202,10 @@ class DINO(PretrainObjective):
         m = cosine_momentum(self.m0, t)
         self.teacher_encoder.update(self.encoder, m)
         self.teacher_head.update(self.head, m)
+        self.updates += 1
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.updates)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.updates = int(state)
