@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .moments import signals, writers
+from .moments import moments, signals, writers
+from .resumes import resumes
 from .sweeps import bad_arguments, bad_inputs, byte_flips, canaries, errors, kills
 
 SWEEPS = {
@@ -12,7 +13,9 @@ SWEEPS = {
     "kill": kills,
     "error of the disk": errors,
     "canary": canaries,
+    "resume": resumes,
     "signal": signals,
+    "moment": moments,
     "two writers": writers,
 }
 WORDS = {
@@ -22,7 +25,9 @@ WORDS = {
     "kill": "killed at a write, then the same command again",
     "error of the disk": "an error of the disk at a read or a write",
     "canary": "code in a file of somebody else's",
+    "resume": "a training run killed and resumed, every method of every task: all tensors bit for bit",
     "signal": "SIGINT, SIGTERM or SIGHUP at a write, then the same command again",
+    "moment": "the same in the middle of a step, an evaluation, a save, a page",
     "two writers": "the same command from another process in the middle of a write",
 }
 
@@ -34,7 +39,9 @@ def sized(kind: str, share: float) -> dict[str, int]:
         "byte flip": ("count", 20),
         "kill": ("most", 12),
         "error of the disk": ("most", 4),
+        "resume": ("most", 2),
         "signal": ("most", 3),
+        "moment": ("most", 2),
         "two writers": ("most", 4),
     }
     name, size = sizes.get(kind, ("", 0))

@@ -191,6 +191,12 @@ def pictures(root: Path) -> None:
         with Image.open(root / "odd" / "light" / f"{i}.png") as image:
             image.putpixel((0, 0), (0, 0, 0))
             image.save(root / "odd" / "dark" / f"other{i}.png")
+    shutil.copytree(root / "photos", root / "tagged")
+    rows = [
+        f"{p.relative_to(root / 'tagged')},{p.parent.name};{'odd' if int(p.stem) % 2 else 'even'}"
+        for p in sorted((root / "tagged").rglob("*.png"))
+    ]
+    (root / "tagged" / "metadata.csv").write_text("\n".join(["file_name,label", *rows]) + "\n")
     for part in ("images", "masks"):
         (root / "masked" / part).mkdir(parents=True)
     for i in range(18):

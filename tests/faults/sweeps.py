@@ -141,9 +141,11 @@ def errors(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 4, seed: 
 
 
 def spread(number: int, most: int, seed: int) -> list[int]:
-    """Up to `most` of 1..number, the first and the last among them."""
+    """Up to `most` of 1..number; of two and more the first and the last are among them."""
     if number <= most:
         return list(range(1, number + 1))
+    if most == 1:
+        return [random.Random(seed).randint(1, number)]
     inner = random.Random(seed).sample(range(2, number), max(most - 2, 0))
     return sorted({1, number, *inner})
 
@@ -182,6 +184,19 @@ priors --model pre --dataset photos --split fifo --output out.s
 report nothing|report fifo|report run --output out|report run run|report run --output split.json/out.html
 push run a|push run a/b/c|push nothing org/name|push photos org/name|push fifo org/name
 methods nothing|train|demo --task nothing|report --table photos
+auto --dataset photos --model nothing --output-dir new/out|auto --dataset photos --model pre --num-labels 1
+auto --dataset photos --model pre --minutes 0|auto --dataset photos --model pre --minutes nan|auto --dataset fifo
+auto --dataset photos --split fifo|auto --dataset photos --labels /dev/zero|auto --dataset photos --model fifo
+auto --dataset photos --model pre --to-label -1|auto --dataset photos --model pre --features split.json
+loop photos --model nothing --output-dir new/out|loop photos --model pre --per-round 0|loop fifo|loop photos --budget -1
+loop photos --model pre --num-labels 1 --output-dir new/out|loop photos --model pre --output-dir split.json
+loop photos --model pre --minutes nan --output-dir new/out|loop photos --model pre --labels fifo --output-dir new/out
+review nothing|review run|review fifo|review best --output split.json|review best --output photos
+export nothing|export pre --output new/out|export run --images fifo --output new/out|export run --output split.json
+export run --images split.json --output new/out|demo --num-labels 0 --output-dir new|demo --num-labels 3
+select --model pre --dataset photos --budget 30 --output new/out|split --dataset photos --num-labels 99 --output o
+evaluate --model run --dataset masked/images --output new/out|predict photos --model pre --output new/out.csv
+finetune --dataset digits --num-labels 3 --class-balanced --model cnn6_16 --from-scratch --output-dir new/out
 pretrain --config fifo|pretrain --config /dev/zero|pretrain --config photos|pretrain --config run/log.jsonl
 """.replace("\n", "|")
 NUMBERS = """learning_rate weight_decay max_grad_norm head_lr warmup_ratio prior_until max_bad drop_rate epochs
@@ -204,10 +219,14 @@ def bad_arguments(box: Path) -> Iterator[Case]:
         commands += [
             f"{base} --{name.replace('_', '-')} {value}" for value in ("fifo", "/dev/zero", "/", "nothing/x", "")
         ]
+    before = set(box.iterdir())
     for command in commands:
         done = run(box, command.split(" "), seconds=30)
-        yield Case("bad argument", command[-90:], done.verdict or ("" if done.code else "was taken"))
-        clear(box)
+        left = sorted(path.name for path in set(box.iterdir()) - before)
+        wrong = done.verdict or ("" if done.code else "was taken") or (f"left {left}" if left else "")
+        yield Case("bad argument", command[-90:], wrong)
+        for name in left:
+            remove(box / name)
     (box / "fifo").unlink()
 
 

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from hf_lowlabel.cli import info, main
 
 from .injector import Fault, attempt
-from .moments import signals, writers
-from .sandbox import build
+from .moments import interrupted, moments, signals, whole_runs, writers
+from .sandbox import NOT_SWEPT, VERBS, build
 from .test_faults import held
 
 
@@ -24,6 +24,36 @@ def box(tmp_path_factory):
 
 def test_a_signal_at_a_write_leaves_what_the_same_command_finishes(box):
     held(signals(box, ["split", "predict"], most=2))
+
+
+def test_a_signal_in_the_middle_ends_with_its_code(box):
+    """In the save of a run, and in a verb that has no handlers of its own."""
+    [(verb, _, answer)] = whole_runs(box, ["finetune"])
+    assert not interrupted(box, verb, Fault(2, signal.SIGTERM, "training/recording.py:save_model"), answer)
+    held(moments(box, ["split"], most=1))
+
+
+def test_every_verb_is_in_the_sweeps_or_says_why_not():
+    from hf_lowlabel import cli
+
+    swept = {command.split()[0] for command, _ in VERBS.values()}
+    assert swept | NOT_SWEPT.keys() == cli.VERBS.keys() and not swept & NOT_SWEPT.keys()
+    assert all(NOT_SWEPT.values())
+
+
+def test_what_nohup_ignores_stays_ignored(box):
+    """A run that was started to outlive its terminal is not stopped by the end of it, nor by a verb's own handlers."""
+
+    def call():
+        from hf_lowlabel.training.stopping import StopSignals
+
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with StopSignals() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked.received
+        return main(["env"]) or 10 * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+
+    assert attempt(call, fault=None).code == 0
 
 
 def test_a_second_process_that_does_the_same_ends_in_a_sentence(box):
