@@ -269,7 +269,7 @@ QUERY = re.compile(
     r"([?&;](?:[\w-]*(?:token|key|secret|password|signature|sig|credential)[\w-]*)=)[^&\s'\"#]+", re.IGNORECASE
 )
 HUB = re.compile(r"(?:hub:|hf[_-]hub:)\S+|[\w.-]+/[\w.-]+(?:@[\w./-]+)?")  # org/name
-START = r"(?:(?<=file://)|(?<![\w.~/\\:-]))(?:[A-Za-z]:[\\/]|\\\\|~[\w.-]*/|(?:\.\.?[\\/])+|//?(?=[^\s/]))"
+START = r"(?:(?<=file://)|(?<![\w.~/\\-])(?!(?<=:)//))(?:[A-Za-z]:[\\/]|\\\\|~[\w.-]*/|(?:\.\.?[\\/])+|//?(?=[^\s/]))"
 PATH = re.compile(  # quoted, with spaces; or up to a space, and past it where what follows goes on as a path
     rf"""(?<=')(?:{START}|(?=[^'\n]*[\\/]\S))(?!\w+://)[^'\n]+(?=')|(?<=")(?:{START})[^"\n]+(?=")|"""
     rf"""{START}[^\s'",;=()]*(?:[ ](?![-./~'"]|\w+:)[^\s'",;=()]*[\\/][^\s'",;=()]*)*"""

@@ -57,7 +57,7 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
             f"The prior pseudo-labels in {str(path)!r} are {tuple(priors.shape)}, for {len(known)} images and "
             f"{len(names)} classes. Make them again."
         )
-    if not priors.isfinite().all() or priors.min() < 0:
+    if not priors.isfinite().all() or (priors < 0).any():
         raise UserError(f"The prior pseudo-labels in {str(path)!r} are not all finite and at least 0. Make them again.")
     columns = [names.index(name) for name in class_names]
     if known == ids:  # the usual case, without a dict of millions

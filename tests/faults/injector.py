@@ -98,6 +98,9 @@ def _child(call: Callable[[], Any], folder: Path | None, fault: Fault | None, sa
     code = 1
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal; nohup and `&` ignore some
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(said, 1), os.dup2(said, 2)
         sys.stdout = sys.stderr = open(1, "w", encoding="utf-8", errors="replace", closefd=False)

@@ -175,7 +175,8 @@ def build(root: Path, parts: Iterable[str] = ("run", "pre", "knn", "seg", "to_la
         table = root / "to_label" / "labels.csv"
         table.write_text(table.read_text().replace(",,\n", ",dark,\n"))
     if "best" in parts:
-        assert run(root, "label best/to_label").code == 0
+        done = run(root, "label best/to_label")
+        assert done.code == 0, done
 
 
 def pictures(root: Path) -> None:

@@ -141,6 +141,7 @@ def test_nothing_of_a_path_but_its_last_part(path, tmp_path, monkeypatch):
     again = f.RunRecord.from_json(tmp_path / "run.json")
     assert again.public() == again  # also of what was read, and what is no path stays
     assert "jane" not in f.public_text(f"the file '{path}' is not there") or path == "jane/photos"
+    assert f.public_text("dataset:/home/jane/photos, as it was") == "dataset:path/to/photos, as it was"
 
 
 def test_no_token_in_an_address():
