@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import Config, known_settings, marked
-from .data.published import is_published
 from .errors import UserError, unknown
 from .fields import check
 from .methods import METHODS, Method, find, hyperparameters, methods_for, name_of
@@ -102,7 +101,7 @@ def validate(config: Config, task: Task) -> None:
             raise UserError(
                 f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
             )
-    for rule in (_scale, _alone, _draw, _frozen, _prior, _adapters, _files):
+    for rule in (_scale, _alone, _draw, _frozen, _prior, _adapters, _start):
         rule(values, method, name_of(method))
 
 
@@ -174,11 +173,9 @@ def _prior(values: dict, method: type[Method], name: str) -> None:
         )
 
 
-def _files(values: dict, method: type[Method], name: str) -> None:
+def _start(values: dict, method: type[Method], name: str) -> None:
     """What a run reads late is there when it starts."""
-    prior, start = values.get("prior"), values.get("init_from")
-    if prior and not is_published(prior) and not Path(prior).is_file():
-        raise UserError(f"There is no file {str(prior)!r}. Write prior pseudo-labels with `hf-lowlabel priors`.")
+    start = values.get("init_from")
     if start and not any(Path(start, file).is_file() for file in ("config.json", "objective.safetensors")):
         raise UserError(
             f"There is neither config.json nor objective.safetensors in {start}. Give --init-from a run folder, a "

@@ -73,7 +73,7 @@ def run_folder(config: Config) -> Iterator[Path]:
     try:
         with workers_are_there():
             yield folder
-    except UserError:
+    except (UserError, OSError):
         if was_empty(folder) and is_main_process():
             forget(folder)
         raise

@@ -24,6 +24,7 @@ from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
 from ..tasks.parts import MODEL_FILES
 from .card import summary
+from .push import check_weights
 
 log = logging.getLogger("hf_lowlabel")
 MOST_LABELED = 500  # labeled images that are offered as neighbours
@@ -120,6 +121,7 @@ def check_run(run: Path) -> RunRecord:
     if record.kind not in TASKS:
         product = of_record(record.kind).product
         raise UserError(f"The model in {run} is a {product}, which gives features and no answer. Finetune it first.")
+    check_weights(run / "model.safetensors")
     return record
 
 

@@ -104,7 +104,7 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
     links = [p.name for p in shared if p.is_symlink() or not p.is_file()]
     if links:
         raise UserError(f"In {folder}, {', '.join(links)} is no plain file. Copy what the link leads to.")
-    _check_weights(folder / "model.safetensors")
+    check_weights(folder / "model.safetensors")
     out: dict[str, Path | bytes] = {p.name: p for p in shared}
     for name in JSON_FILES:
         if name in out:
@@ -170,7 +170,8 @@ def _read_json(path: Path) -> dict:
     return values
 
 
-def _check_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
+    """Raises UserError where model.safetensors is not whole, also without a checksum."""
     verify(path)
     try:
         with safe_open(path, framework="numpy") as file:

@@ -22,7 +22,7 @@ from ..arguments import Config
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import is_main_process
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..selection.importing import import_labels
 from ..selection.kinds import kind_of
 from ..tasks import get_task
@@ -162,8 +162,11 @@ def auto(
     """
     begin, said = time.perf_counter(), dict(locals())
     models = list(model) if isinstance(model, (list, tuple)) else [model]
-    if not models or minutes <= 0:
+    if not models or not minutes > 0:
         raise UserError("Give at least one --model and --minutes above 0.")
+    at_least("to_label", to_label, 0)
+    if features is not None and Path(features).exists() and not Path(features).is_dir():
+        raise UserError(f"features {str(features)!r} is no folder. Give the one that features are kept in.")
     kind = get_task(task)
     if len(models) > 1 and not kind.climbs:
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
@@ -210,7 +213,7 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
     folder = claim(path, unfinished)
     try:
         yield folder
-    except UserError:
+    except (UserError, OSError):
         if is_main_process():
             forget(folder)
         raise

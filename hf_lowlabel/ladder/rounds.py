@@ -131,8 +131,8 @@ def loop(
     Raises:
         UserError: bad input, or another process works in `output_dir`.
     """
-    if per_round < 1 or budget < 1:
-        raise UserError("Give a --budget and --per-round of at least 1.")
+    if per_round < 1 or budget < 1 or not minutes > 0:
+        raise UserError("Give a --budget and --per-round of at least 1, and --minutes above 0.")
     models = [model] if isinstance(model, str) else list(model)
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
     given, of, kind = dict(data or {}), get_task(task), kind_of(task)
@@ -167,7 +167,7 @@ def loop(
                 continue
             state, partial = state_of(folder, per_round, task), False
             tell(state)
-    except UserError:
+    except (UserError, OSError):
         if {p.name for p in folder.iterdir()} - IGNORED == {NOTE}:  # refused before there is anything to go on from
             (folder / NOTE).unlink()
         raise

@@ -72,6 +72,12 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Ten
     return priors[[row[id] for id in ids]][:, columns]
 
 
+def check_there(path: str | Path) -> None:
+    """Raises UserError for a file that is not there, before what takes long."""
+    if not is_published(path) and not Path(path).is_file():
+        raise UserError(f"There is no file {str(path)!r}. Write prior pseudo-labels with `hf-lowlabel priors`.")
+
+
 def classes_of_priors(path: str | Path) -> list[str]:
     """The classes of a file that `load_priors` takes, in its order."""
     return _read(path)[0]
@@ -79,9 +85,8 @@ def classes_of_priors(path: str | Path) -> list[str]:
 
 def _read(path: str | Path) -> tuple[list[str], list[str], Tensor]:
     """(classes, ids of the images, priors)"""
+    check_there(path)
     path = fetch(str(path), "priors.safetensors") if is_published(path) else Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file {str(path)!r}. Write prior pseudo-labels with `hf-lowlabel priors`.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -30,7 +30,7 @@ from .left_out import tell_left_out
 from .loop import KEEPS_STATISTICS, Loop
 from .optim import slow_down
 from .preparing import Prepared, Run, close, prepare
-from .priors import load_priors
+from .priors import check_there, load_priors
 from .streams import ViewStream, finetune_batches
 
 log = logging.getLogger("hf_lowlabel")
@@ -38,6 +38,8 @@ log = logging.getLogger("hf_lowlabel")
 
 def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
     """Train and save in `folder`. config: resolved settings, whose method is a class."""
+    if config.training.prior:
+        check_there(config.training.prior)
     ready = prepare(task, config, folder)
     tell_left_out(ready)
     return frozen.fit(ready, callbacks) if config.method.frozen else train(ready, callbacks)

@@ -98,6 +98,32 @@ def test_a_file_changed_on_purpose_loses_its_line(few):
     config.write_text(before), seal.write_text(sealed)
 
 
+def test_cut_weights_without_a_checksum_are_told(few):
+    """Nothing is made of them, and nothing is left of what was asked."""
+    weights, seal = few / "run" / "model.safetensors", few / "run" / "checksums.json"
+    whole, sealed = weights.read_bytes(), seal.read_text()
+    weights.write_bytes(whole[: len(whole) // 2]), seal.unlink()
+    for verb in ("predict", "demo-app"):
+        done = run(few, VERBS[verb][0])
+        assert done.code == 2 and not done.verdict and "safetensors" in done.text, done
+        assert not (few / VERBS[verb][1]).exists()
+    weights.write_bytes(whole), seal.write_text(sealed)
+
+
+def test_a_damaged_checkpoint_starts_no_run(few):
+    """--init-from one of a run's checkpoints: as with --resume, what has changed is not taken."""
+    [*_, newest] = sorted((few / "run" / "checkpoints").iterdir())
+    file = newest / "objective.safetensors"
+    whole, command = file.read_bytes(), f"{VERBS['finetune'][0]} --init-from {newest}"
+    for changed in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1])):
+        file.write_bytes(changed)
+        done = run(few, command)
+        assert done.code == 2 and "is damaged" in done.text and not (few / "out").exists(), done
+    file.write_bytes(whole)
+    done = run(few, f"{VERBS['finetune'][0]} --init-from {newest / 'nothing'}")
+    assert done.code == 2 and "neither config.json nor objective" in done.text and done.seconds < 20
+
+
 def test_a_streaming_run_needs_no_shared_memory(tmp_path):
     """Workers that cannot have any (a container's /dev/shm of 64 MB, full) still hand over what they decode."""
     import torch
