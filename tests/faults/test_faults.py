@@ -105,7 +105,7 @@ def test_cut_weights_without_a_checksum_are_told(few):
     weights.write_bytes(whole[: len(whole) // 2]), seal.unlink()
     for verb in ("predict", "demo-app"):
         done = run(few, VERBS[verb][0])
-        assert done.code == 2 and not done.verdict and "afetensors" in done.text, done
+        assert done.code == 2 and not done.verdict and "afetensor" in done.text, done
         assert not (few / VERBS[verb][1]).exists()
     weights.write_bytes(whole), seal.write_text(sealed)
 
