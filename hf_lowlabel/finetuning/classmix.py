@@ -6,7 +6,7 @@
 
 M selects the pixels of x_a that the teacher p' gives to half of its predicted classes, floor(n / 2) of n. The teacher
 labels the weak views, the student sees the strong ones (colour and blur), mixed. As in the authors' code labeled and
-mixed images are two batches to BatchNorm. There colours and blur are drawn for a batch, here for each image.
+mixed images are two batches to BatchNorm.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class ClassMix(FinetuneObjective):
     lambda_u: weight of the unlabeled loss. tau: confidence above which a pixel counts towards r. colors: whether colour
     and blur change in what is mixed (on VOC they do not). ema_decay: of the teacher, whose BatchNorm has statistics of
     its own. As in the authors' code the student is evaluated.
+
+    Not as in the authors' code, which draws colours and blur once for a batch: here for each image, so that a step is
+    the same however many processes share it. What an image sees is distributed alike; the effect was not measured.
     """
 
     paper = "Olsson et al., ClassMix"

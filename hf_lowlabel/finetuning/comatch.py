@@ -41,7 +41,8 @@ class CoMatch(FinetuneObjective):
     weights that are evaluated.
 
     Not as in the authors' code: a wrapping batch is stored whole, where theirs drops what is over the end of the
-    queue; empty places of a queue take no part, where theirs hold random keys without a class.
+    queue, so that batches need not divide it; empty places of a queue take no part, where theirs hold random keys
+    without a class, from which there is nothing to learn. With full queues of a whole number of batches both are equal.
     """
 
     paper = "Li et al., CoMatch"

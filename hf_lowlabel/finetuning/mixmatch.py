@@ -24,7 +24,8 @@ class MixMatch(FinetuneObjective):
     statistics come from the mixed images, not from the guesses.
 
     The paper does not say what BatchNorm sees; here all mixed images in one batch, where the authors' code interleaves
-    them into batches of the size of the labeled one. Smaller batches have noisier statistics.
+    them into batches of the size of the labeled one, at the price of a forward pass for each. Smaller batches have
+    noisier statistics.
     """
 
     paper = "Berthelot et al., MixMatch"

@@ -80,8 +80,8 @@ class DINO(PretrainObjective):
     loss of masked patches (`ibot.py`) on a vision transformer; DINOv2 and v3 were trained with 1, 0 is none. Gradients
     are clipped tensor by tensor.
 
-    Not as in the authors' code: temperature and learning rate change with every step, not with every epoch, and the
-    rate falls to 0 instead of to 1e-6.
+    Not as in the authors' code: temperature and learning rate change with every step, not with every epoch, since a run
+    may be shorter than one; they differ by one epoch's change at most. And the rate falls to 0 instead of to 1e-6.
     """
 
     paper = "Caron et al., Emerging properties in self-supervised ViTs"

@@ -4,7 +4,7 @@
     python recipes/benchmarks/digits_methods.py --seeds 0 1 --methods fixmatch supervised  # a part; go on later
     python recipes/benchmarks/digits_methods.py --table-only --page recipes/results/digits_methods.md
 
-The last one makes the tables of what is there; of a page that exists it keeps the rows that are not there, and what
+The last one makes the tables of what is there; of a page that exists it keeps the cells that are not there, and what
 stands from "## Why" on.
 
 A finished run folder is not run again and a broken one starts anew, so it may be stopped at any time and run in several
@@ -29,7 +29,7 @@ import torch
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.files import write_text
-from hf_lowlabel.hub.table import methods_table
+from hf_lowlabel.hub.table import NOTHING, grid, methods_table
 from hf_lowlabel.methods import METHODS, find, methods_for
 from hf_lowlabel.tasks.demos import DIGITS_PRETRAIN
 
@@ -147,49 +147,47 @@ def main() -> None:
 
 
 def write_page(path: Path, tables: str) -> None:
-    """TITLE and the tables, with the rows of an earlier page that were not run again and what it said from WHY on."""
+    """TITLE and the tables, with the cells of an earlier page that were not run again and what it said from WHY on."""
     before, _, said = (path.read_text() if path.is_file() else "").partition(WHY)
-    tables, kept = with_rows_of(tables, before)
-    note = (
-        f"\nRows of earlier runs, with margins over the baselines of those runs: {', '.join(kept)}.\n" if kept else ""
-    )
+    tables, kept = with_cells_of(tables, before)
+    note = f"\nOf earlier runs, with margins over the baselines of those: {'; '.join(kept)}.\n" if kept else ""
     write_text(path, f"{TITLE}\n\n{tables}{note}\n{WHY}{said or chr(10)}")
 
 
-def with_rows_of(tables: str, page: str) -> tuple[str, list[str]]:
-    """The tables, each with the rows that the page's table under the same heading has and it has not, and their names.
+def with_cells_of(tables: str, page: str) -> tuple[str, list[str]]:
+    """The tables, each with the cells that the page's table under the same heading has and it has not.
 
-    Raises:
-        UserError: a table of the page has other columns.
+    Also says which columns and rows are of the page alone.
     """
-    earlier = {heading(part): lines_of_table(part) for part in sections(page)}
-    out, kept = [], dict[str, None]()
+    earlier = {heading(part): table(part) for part in sections(page)}
+    out, columns, rows = [], dict[str, None](), dict[str, None]()
     for part in sections(tables):
-        new, old = lines_of_table(part), earlier.get(heading(part), [])
-        if old and old[0] != new[0]:
-            raise UserError(f"The page has the columns {old[0]} and the runs {new[0]}. Give another --page.")
-        own, known = ({cells(line)[0]: line for line in lines[2:]} for lines in (new, old))
-        kept |= dict.fromkeys(name for name in known if name not in own)
-        rows = sorted({**known, **own}.items(), key=lambda row: (order(row[0]), row[0]))
-        out.append(part.replace("\n".join(new), "\n".join([*new[:2], *(line for _, line in rows)])))
-    return "".join(out), list(kept)
+        new, old = table(part), earlier.get(heading(part), {})
+        both: dict[str, dict[str, str]] = {}
+        for row in sorted({**old, **new}, key=lambda row: (order(row), row)):
+            both[row] = {**old.get(row, {}), **{k: v for k, v in new.get(row, {}).items() if v != NOTHING}}
+        heads = [*dict.fromkeys(head for found in (old, new) for cells in found.values() for head in cells)]
+        columns |= dict.fromkeys(head for head in heads if not any(head in cells for cells in new.values()))
+        rows |= dict.fromkeys(row for row in both if row not in new)
+        body = {row: [cells.get(head, NOTHING) for head in heads] for row, cells in both.items()}
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        out.append(part.replace("\n".join(lines), "\n".join(grid(heads, body))))
+    return "".join(out), [*columns, *rows]
 
 
 def sections(text: str) -> list[str]:
     """The text, cut before each of its headings of the second level, without parts that have no table."""
-    return [part for part in re.split(r"(?m)^(?=## )", text) if lines_of_table(part)]
+    return [part for part in re.split(r"(?m)^(?=## )", text) if table(part)]
 
 
 def heading(part: str) -> str:
     return part.splitlines()[0] if part.startswith("## ") else ""
 
 
-def lines_of_table(part: str) -> list[str]:
-    return [line for line in part.splitlines() if line.startswith("|")]
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def table(part: str) -> dict[str, dict[str, str]]:
+    """Row -> column -> cell of the table of a part."""
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
+    return {row[0]: dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[2:]}
 
 
 def order(name: str) -> int:

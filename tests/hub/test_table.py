@@ -206,8 +206,13 @@ def test_the_page_keeps_what_was_written_by_hand(tmp_path, monkeypatch):
     assert "| vat | 50.0 ± 14.1 | 10 |" in text and text.endswith("## Why\n\nvat: its noise is too weak.\n")
     assert text.count("| vat |") == 1 and "earlier runs" not in text
 
-    page.write_text(text.replace("| vat |", "| uda | 90.0 | 3 |\n| vat |"))  # as if its folder were gone since
+    head, was, row = "| 40 labels, from scratch |", "|---:|---:|", "| 50.0 ± 14.1 |"
+    text = text.replace("| vat |", "| uda | 90.0 | 3 |\n| vat |")  # as if folders were gone since
+    for part, more in ((head, "| byol |"), (was, "|---:|"), (row, "| 60.0 |"), ("| 90.0 |", "| 95.0 |")):
+        text = text.replace(part, more[:-1] + part)
+    page.write_text(text)
     text = make(folder(tmp_path / "scratch", "fixmatch", 40, 0, 0.7))
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     assert rows == ["| method", "| fixmatch", "| vat", "| uda"]  # in the order of the methods
-    assert "| uda | 90.0 | 3 |" in text and "over the baselines of those runs: uda." in text
+    assert "| uda | 95.0 | 90.0 | 3 |" in text and "over the baselines of those: byol; uda." in text
+    assert "| vat | 60.0 | 50.0 ± 14.1 (2) | 10 |" in text and "| fixmatch | – | 70.0 (1) | 10 |" in text
