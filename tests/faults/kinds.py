@@ -41,7 +41,7 @@ def sized(kind: str, share: float) -> dict[str, int]:
         "error of the disk": ("most", 4),
         "resume": ("most", 2),
         "signal": ("most", 3),
-        "moment": ("most", 2),
+        "moment": ("most", 6),
         "two writers": ("most", 4),
     }
     name, size = sizes.get(kind, ("", 0))

@@ -4,6 +4,7 @@ process that does the same; and the end of a training run at any of its writes, 
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,18 +56,18 @@ def signals(box: Path, verbs: Sequence[str] = tuple(VERBS), most: int = 3, seed:
                 yield Case("signal", f"{verb}: {signum.name} at write {at} of {number}", wrong)
 
 
-def moments(box: Path, verbs: Sequence[str] = tuple(INSIDE), most: int = 2, seed: int = 0) -> Iterator[Case]:
-    """Each signal in up to `most` of the calls of functions in the middle of a verb."""
+def moments(box: Path, verbs: Sequence[str] = tuple(INSIDE), most: int = 6, seed: int = 0) -> Iterator[Case]:
+    """Signals in `most` of the calls of functions in the middle of a verb: each of the three in the first and last."""
     for verb, _, answer in whole_runs(box, verbs):
         for place in INSIDE[verb]:
             number = run(box, VERBS[verb][0], Fault(0, "", place)).touched
             clear(box)
             if not number:
                 yield Case("moment", f"{verb}: {place}", "it is never called")
-            for signum in SIGNALS:
-                for at in spread(number, most, seed + signum):
-                    wrong = interrupted(box, verb, Fault(at, signum, place), answer)
-                    yield Case("moment", f"{verb}: {signum.name} in {place}, call {at} of {number}", wrong)
+            pairs = [(signum, at) for signum in SIGNALS for at in spread(number, 2, seed)]
+            for signum, at in random.Random(f"{place} {seed}").sample(pairs, min(most, len(pairs))):
+                wrong = interrupted(box, verb, Fault(at, signum, place), answer)
+                yield Case("moment", f"{verb}: {signum.name} in {place}, call {at} of {number}", wrong)
 
 
 def interrupted(box: Path, verb: str, fault: Fault, answer: tuple) -> str:
