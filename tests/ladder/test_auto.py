@@ -15,6 +15,7 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import auto as whole_auto, evaluate
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.ladder.auto import claimed
 from hf_lowlabel.models import create_backbone
 
 
@@ -241,3 +242,14 @@ def test_the_command_hands_on_every_flag(monkeypatch):
     assert [seen[k] for k in ("mask_column", "classes", "mask_format", "mask_ignore", "instances", "pages")] == [
         *("m", ["a", "b"], "binary", [3], True, True)
     ]
+
+
+def test_a_search_that_was_ended_before_its_features_goes_on(tmp_path):
+    """It has noted down its labels; a folder with anything else is somebody's."""
+    for name in ("split.json", "training.yaml"):
+        (tmp_path / name).write_text("of a process that was killed")
+    with claimed(tmp_path) as folder:
+        assert (folder / "split.json").is_file()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"), claimed(tmp_path):
+        pass

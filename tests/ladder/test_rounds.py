@@ -64,6 +64,11 @@ def test_from_no_label_round_by_round(network, tmp_path, capsys):
     assert len(list((out / "features").glob("*.safetensors"))) == 1  # computed once
     assert main([*argv[:-1], "--no-page"]) == 0
     assert "6 images wait for a label" in capsys.readouterr().out
+    answer(out / "round-2" / "to_label")  # of a round whose page is gone: what is in it is not made anew
+    (out / "round-2" / "advice.html").unlink()
+    labels = (out / "round-2" / "to_label" / "labels.csv").read_text()
+    assert main([*argv, "--partial"]) == 2 and "there are answers in" in capsys.readouterr().err
+    assert (out / "round-2" / "to_label" / "labels.csv").read_text() == labels
 
 
 def test_a_page_is_shown_until_no_image_is_left(network, tmp_path, capsys, monkeypatch):
