@@ -172,6 +172,10 @@ def _from_transformers(
     processor = fetch(["preprocessor_config.json", "processor_config.json"])
     if processor is not None:
         cfg |= layout.preprocessing(processor.parent, source)
+        if cfg.pop("flip_channels", False):
+            if "encoder_config" not in translation.model_args:
+                raise UserError(f"The image processor of {source} takes blue first, and no network here does.")
+            translation.model_args["flip_channels"] = True
     else:
         log.warning(
             "there is no preprocessor_config.json in %s: %d px, mean %s and std %s of timm's %s are taken",

@@ -129,7 +129,8 @@ def _modality(kind: str) -> str | None:
 
 # ---- preprocessing and licence ---------------------------------------------------------------------------------------
 def preprocessing(folder: Path, source: str) -> dict:
-    """timm's fields of what the repository's own image processor does to a picture.
+    """timm's fields of what the repository's own image processor does to a picture; "flip_channels" where it takes blue
+    first.
 
     folder: holds preprocessor_config.json or processor_config.json.
 
@@ -145,7 +146,13 @@ def preprocessing(folder: Path, source: str) -> dict:
         ) from error
     out = {"interpolation": INTERPOLATION[2 if own.resample is None else int(own.resample)], **_sizes(own)}
     factor = 255 * own.rescale_factor if own.do_rescale else 255.0  # timm's mean and std are those of pixels in 0..1
-    mean, std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
+    mean, std = (own.image_mean, own.image_std) if getattr(own, "do_normalize", False) else ([0.0] * 3, [1.0] * 3)
+    if getattr(own, "include_top", False):  # EfficientNet's divides by std twice
+        std = [s * s for s in std]
+    if getattr(own, "rescale_offset", False):
+        mean = [m + 1 for m in mean]
+    if getattr(own, "do_flip_channel_order", False):
+        out["flip_channels"] = True
     return out | {"mean": [float(m) / factor for m in mean], "std": [float(s) / factor for s in std]}
 
 
@@ -163,6 +170,8 @@ def _sizes(own) -> dict:
             "crop_pct": 1.0 if side >= 384 else own.crop_pct,
             "crop_mode": "squash" if side >= 384 else "center",
         }
+    if short and type(own).__name__.startswith("Levit"):
+        side = int(256 / 224 * short)
     mode = "center" if short else "squash"
     if getattr(own, "do_center_crop", False) and crop.get("height"):
         seen = crop["height"]

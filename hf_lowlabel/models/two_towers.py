@@ -117,6 +117,8 @@ def check_two_towers(name: str, revision: str | None = None) -> Promise:
     if processor is None:
         raise UserError(f"There is no preprocessor_config.json in {name}. Copy it from the model it was made from.")
     preprocessing = layout.preprocessing(processor.parent, name)
+    if preprocessing.pop("flip_channels", False):
+        raise UserError(f"The image processor of {name} takes blue first, which is not known of two towers. {EXAMPLE}")
     place, revision = (name, None) if Path(name).is_dir() else address(name, revision)
     if fetch(list(TOKENIZERS)) is None:  # without files transformers makes one that knows no word
         raise UserError(

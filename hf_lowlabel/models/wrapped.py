@@ -46,7 +46,8 @@ def own_side(config) -> int | None:
 
 class TransformersEncoder(nn.Module):
     """encoder_config: as config.json of the encoder has it. drop_rate: dropout before the classifier.
-    img_size: (height, width) in px, of a network that takes one size alone."""
+    img_size: (height, width) in px, of a network that takes one size alone. flip_channels: it was trained on blue,
+    green, red, and is given red, green, blue."""
 
     def __init__(
         self,
@@ -56,8 +57,10 @@ class TransformersEncoder(nn.Module):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         img_size: Sequence[int] | int | None = None,
+        flip_channels: bool = False,
     ):
         super().__init__()
+        self.flip_channels = flip_channels
         self.encoder = own_network(encoder_config)
         self.num_classes, self.in_chans, self.drop_rate, self.global_pool = num_classes, in_chans, drop_rate, "avg"
         side = own_side(self.encoder.config) or SIDE
@@ -76,6 +79,7 @@ class TransformersEncoder(nn.Module):
 
     def _run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(the last map [B, D, h, w] or tokens [B, n, D], all hidden states that are maps or tokens of a grid)."""
+        x = x.flip(1) if self.flip_channels else x
         out = self.encoder(pixel_values=x, output_hidden_states=True, return_dict=True)
         last = out.feature_maps[-1] if "feature_maps" in out else out.last_hidden_state
         maps = (as_map(state, x.shape[-2:]) for state in out.hidden_states or out.get("feature_maps") or ())
@@ -89,6 +93,7 @@ class TransformersEncoder(nn.Module):
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
+        x = x.flip(1) if self.flip_channels else x
         out = self.encoder(pixel_values=x, return_dict=True)
         return out.feature_maps[-1] if "feature_maps" in out else out.last_hidden_state  # [B, D, h, w] or [B, n, D]
 
