@@ -6,7 +6,7 @@
 
 classes  1  auto: every encoder's features once, a probe and labels that spread; without labels, what the names say
          2  the first encoder with AdaptFormer's branches, FixMatch on all images, from the priors of step 1
-masks    1  a linear layer on the frozen maps (`--method probe`), seconds
+masks    1  the nearest pixels and a linear layer on the frozen maps (`--method knn`, `probe`), seconds
          2  the preset `foundation` on the masks alone, and with all images (UniMatch V2)
          3  the same with a frozen encoder
 
@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--task", default="classification", choices=sorted(EXPECT))
     parser.add_argument("--encoders", nargs="+", default=ENCODERS, metavar="ID", help="masks take the first")
     parser.add_argument("--text-model", default=WORDS, metavar="ID", help="knows what class names mean")
-    parser.add_argument("--class-names", nargs="+", default=[], metavar="NAME", help="of images that have no label yet")
+    parser.add_argument(
+        "--class-names", nargs="+", default=[], metavar="NAME", help="used instead of labels, and beside them"
+    )
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="what the values of masks mean")
     parser.add_argument("--num-labels", type=int, help="labels or masks to keep of those there are; None: all")
     parser.add_argument("--test-fraction", type=float, default=0.2, help="share of the labeled images to test on")
@@ -104,7 +106,10 @@ def masks(args: argparse.Namespace, folder: Path) -> dict[str, float | None]:
     drawn = dict(num_labels=args.num_labels, test_fraction=args.test_fraction)
     probe = finetune(**given, **drawn, method="probe", output_dir=str(folder / "probe"))
     scores = {f"linear probe, {probe.folder}": probe.metrics.get("miou")}
-    given |= dict(training(args), split=str(probe.folder / "split.json"))
+    given |= dict(split=str(probe.folder / "split.json"))
+    nearest = finetune(**given, method="knn", output_dir=str(folder / "knn"))
+    scores[f"nearest pixels, {nearest.folder}"] = nearest.metrics.get("miou")
+    given |= training(args)
     for name, settings in {
         "masks alone": dict(method="supervised"),
         "UniMatch V2": dict(method="unimatch-v2"),

@@ -43,8 +43,9 @@ def run(monkeypatch, made, folder, *arguments):
 
 
 def test_labels_then_all_images(made, tmp_path, monkeypatch, capsys):
-    run(monkeypatch, made, tmp_path, "--dataset", made / "known", "--num-labels", 9)
+    run(monkeypatch, made, tmp_path, "--dataset", made / "known", "--num-labels", 9, "--class-names", *COLOURS)
     said = capsys.readouterr().out
+    assert "Class names, as clip knows them" in said
     assert said.startswith("What to expect") and "2503.09707" in said and "FixMatch with branches" in said
     assert (tmp_path / "frozen" / "model.safetensors").is_file() and not (tmp_path / "fixmatch").exists()
 
@@ -60,5 +61,10 @@ def test_masks(made, tmp_path, monkeypatch, capsys):
     given = ("--dataset", made / "masked", "--task", "segmentation", "--classes", "ground", "thing", "--num-labels", 6)
     run(monkeypatch, made, tmp_path, *given)
     said = capsys.readouterr().out
-    assert "VOC with 92 masks" in said and "linear probe" in said and "UniMatch V2, encoder frozen" in said
+    assert (
+        "VOC with 92 masks" in said
+        and "linear probe" in said
+        and "nearest pixels" in said
+        and "UniMatch V2, encoder frozen" in said
+    )
     assert (tmp_path / "probe" / "model.safetensors").is_file() and not (tmp_path / "unimatch-v2").exists()
