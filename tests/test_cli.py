@@ -45,7 +45,7 @@ def test_every_setting_is_a_flag_with_help(verb, capsys):
 
 
 BOTH = """
--h --help --config --task --method --method-args --preset
+-h --help --config --json --task --method --method-args --preset
 --dataset --dataset-config --dataset-split --dataset-revision --image-column --label-column --mask-column --classes
 --no-label --skip-missing --no-skip-missing --skip-conflicts --no-skip-conflicts --value-range --pages --no-pages
 --mask-format --mask-ignore --instances --no-instances --split --unlabeled-dataset --unlabeled-dataset-split --max-bad

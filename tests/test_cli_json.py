@@ -56,6 +56,20 @@ def test_choosing_and_the_best_model(made, tmp_path, capsys):
     assert best["folder"] == str(tmp_path / "run") and best["ladder"][0]["kept"] and best["advice"]["sentences"]
 
 
+def test_a_split_a_run_and_what_is_told_of_it(made, tmp_path, capsys):
+    data = ["--dataset", made / "photos"]
+    split = said(capsys, "split", *data, "--num-labels", "8", "--output", tmp_path / "split.json", "--json")
+    assert split["labeled"] == 8 and split["class_names"] == ["blue", "red"] and split["hash"]
+    given = [*data, "--split", tmp_path / "split.json", "--model", made / "model", "--device", "cpu", "--json"]
+    run = said(capsys, "finetune", *given, "--method", "probe", "--output-dir", tmp_path / "run")
+    assert run["folder"] == str(tmp_path / "run") and run.keys() == {"folder", "metrics", "steps"}
+    page = said(capsys, "report", tmp_path / "run", "--quick", "--output", tmp_path / "report.html", "--json")
+    assert page["bytes"] == (tmp_path / "report.html").stat().st_size
+    space = said(capsys, "demo-app", tmp_path / "run", "--export-space", tmp_path / "space", "--json")
+    assert space == {"folder": str(tmp_path / "space")}
+    assert main(["demo-app", str(tmp_path / "run"), "--json"]) == 2 and not capsys.readouterr().out
+
+
 def test_without_a_label_a_program_gets_an_error_and_no_page(made, tmp_path, capsys):
     (tmp_path / "flat").mkdir()
     for i, path in enumerate((made / "photos").rglob("*.png")):

@@ -33,6 +33,7 @@ def auto(argv: list[str]) -> int:
         return 0
     from ..api.summary import summarise
     from ..records import why_kept
+    from ..selection.kinds import kind_of
     from ..tasks import get_task
 
     say()
@@ -44,7 +45,10 @@ def auto(argv: list[str]) -> int:
     say(f"{why}\n\n{best.advice}\n")
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
-    if best.to_label is not None:
+    if best.to_label is not None and kind_of(args.task).page == "mask":
+        take = f"hf-lowlabel split --task {args.task} --from {best.to_label} --dataset IMAGES"
+        say(f"next: hf-lowlabel label {best.to_label} --model {best.folder}, then {take}")
+    elif best.to_label is not None:
         say(f"next: hf-lowlabel label {best.to_label}, then hf-lowlabel auto --labels {best.to_label} ...")
     return 0
 

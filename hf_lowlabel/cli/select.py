@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import DataArguments
 from ..errors import UserError
 from ..text import say
 from .flags import data_flags, data_source, mask_flags, max_bad_flag
 from .output import json_flag, key_values, print_json
+
+if TYPE_CHECKING:
+    from ..data.splits import Split
 
 
 def split(argv: list[str]) -> int:
@@ -54,6 +58,9 @@ def split(argv: list[str]) -> int:
     split.save(args.output)
     if source is not None:
         write_left_out(source, Path(args.output).with_suffix(".left_out.csv"))
+    if args.json:
+        print_json(facts_of(split, args.output))
+        return 0
     say(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
         f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
@@ -72,12 +79,20 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
         raise UserError("Masks are read whole from a folder of `select`: give --from, --dataset and --output alone.")
     split, classes = import_masks(args.labels, str(data.dataset), allow_missing=args.allow_missing)
     split.save(args.output)
+    if args.json:
+        print_json({**facts_of(split, args.output), "classes": classes})
+        return 0
     say(
         f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
         f"{len(split.class_names)} classes{listed(split.class_names)}; next: hf-lowlabel auto --task segmentation "
         f"--dataset {data.dataset} --split {args.output} --classes {classes}"
     )
     return 0
+
+
+def facts_of(split: Split, output: str) -> dict[str, Any]:
+    counts = {part: len(getattr(split, part)) for part in ("labeled", "validation", "test")}
+    return {"output": output, **counts, "class_names": split.class_names, "hash": split.hash}
 
 
 def _split_parser() -> argparse.ArgumentParser:
@@ -112,6 +127,7 @@ def _split_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--output", default="split.json", help="file to write (default: split.json)")
+    json_flag(parser)
     return parser
 
 

@@ -30,6 +30,7 @@ def push(argv: list[str]) -> int:
     )
     parser.add_argument("--name", help="of a manifest: its configuration (default: data set, labels and seed)")
     parser.add_argument("--priors", metavar="FILE", help="of a manifest: prior pseudo-labels to publish with it")
+    json_flag(parser)
     args = parser.parse_args(argv)
     _plain_log()
     common = dict(private=args.private, create_pr=args.create_pr, revision=args.revision)
@@ -57,7 +58,10 @@ def push(argv: list[str]) -> int:
         from ..hub.push import push
 
         done = push(args.run, args.repo_id, **common)
-    say(done.pull_request or done.url)
+    if args.json:
+        print_json({"url": done.url, "pull_request": done.pull_request})
+    else:
+        say(done.pull_request or done.url)
     return 0
 
 
@@ -111,6 +115,7 @@ def report(argv: list[str]) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes"
     )
+    json_flag(parser)
     args = parser.parse_args(argv)
     _plain_log()
     if args.table:
@@ -118,13 +123,15 @@ def report(argv: list[str]) -> int:
         from ..hub.table import methods_table
 
         text = methods_table(args.runs)
-        write_text(Path(args.output or "table.md"), text)
-        say(text)
+        path = Path(args.output or "table.md")
+        write_text(path, text)
+        print_json({"output": path, "table": text}) if args.json else say(text)
         return 0
     from ..hub import report as reports
 
     path = reports.report(args.runs, args.output or "report.html", compute=not args.quick)
-    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    size = path.stat().st_size
+    print_json({"output": path, "bytes": size}) if args.json else say(f"wrote {path} ({size / 1e6:.1f} MB)")
     return 0
 
 
@@ -143,7 +150,10 @@ def demo_app(argv: list[str]) -> int:
     )
     parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="a public address for 72 hours, through gradio.live")
+    json_flag(parser)
     args = parser.parse_args(argv)
+    if args.json and not args.export_space:
+        raise UserError("A page that is open has no answer to print. Give --export-space FOLDER with --json.")
     _plain_log()
     from ..hub.app import demo_app, export_space
 
@@ -151,6 +161,9 @@ def demo_app(argv: list[str]) -> int:
         demo_app(args.run, port=args.port, images=not args.no_images, share=args.share)
         return 0
     folder = export_space(args.run, args.export_space, images=not args.no_images)
+    if args.json:
+        print_json({"folder": folder})
+        return 0
     say(
         f"wrote {folder}; try it with `python {folder}/app.py`, publish it with "
         f"`hf upload ORG/NAME {folder} . --repo-type space`"

@@ -11,7 +11,7 @@ from ..fields import Setting
 from ..foreign_names import no_such_setting
 from ..methods import methods_for
 from ..yaml_files import read_yaml
-from .output import key_values
+from .output import json_flag, key_values, print_json
 
 DOES = {
     "pretrain": "Target pretraining: adapt weights to the user's images without labels.",
@@ -29,11 +29,16 @@ def finetune(argv: list[str]) -> int:
 
 
 def _train(verb: str, argv: list[str]) -> int:
+    as_json = "--json" in argv
     given = parse_config(verb, argv).flat()
     from .. import api
     from ..api.summary import summarise
 
-    summarise(getattr(api, verb)(**given))
+    run = getattr(api, verb)(**given)
+    if as_json:
+        print_json({"folder": run.folder, "metrics": run.metrics, "steps": run.progress.step})
+        return 0
+    summarise(run)
     return 0
 
 
@@ -51,6 +56,7 @@ def parse_config(verb: str, argv: list[str]) -> Config:
         raise no_such_setting(rest[0].split("=")[0], [*known, "config"], verb, known_settings())
     flags = vars(given)
     file = flags.pop("config")
+    flags.pop("json", None)
     config = Config.from_flat(verb, read_yaml(file) if file else {}, f"file {file}")
     for name in ("method_args", "architecture_args"):
         if name in flags:
@@ -82,6 +88,7 @@ def training_parser(verb: str, method: str = "", own: Mapping[str, object] = {})
         else f"`hf-lowlabel {verb} --method NAME --help` shows the defaults that a method has.",
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="read settings from a YAML file; flags win over it")
+    json_flag(parser)
     titles = {None: ("what is learned", None)}
     titles |= {name: (name, cls.__doc__.partition("\n")[0]) for name, cls in GROUPS.items()}
     groups = {name: parser.add_argument_group(*title) for name, title in titles.items()}

@@ -10,6 +10,7 @@ as 0. Pixels whose target is 255 or negative take no part.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -27,6 +28,24 @@ def confusion_of(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
     counted = (target >= 0) & (target != MASK_IGNORE)
     at = torch.where(counted, target.long() * classes + predicted.long(), classes * classes)
     return torch.bincount(at.flatten(), minlength=classes * classes + 1)[:-1].view(classes, classes)
+
+
+def errors_over_images(confusions: np.ndarray, class_names: Sequence[str], draws: int = 200) -> dict[str, float]:
+    """KEY_error: the standard error of scores over images, by drawing the images again (bootstrap).
+
+    Args:
+        confusions: [n, K, K], of each image. class_names: the K names. draws: how often.
+
+    Returns:
+        Of the mean IoU, the mean Dice and the pixel accuracy; {} for fewer than 4 images.
+    """
+    n, random, found = len(confusions), np.random.default_rng(0), []
+    for _ in range(draws if n >= 4 else 0):
+        with contextlib.suppress(UserError):  # a draw without any pixel to compare with
+            found.append(segmentation_metrics(confusions[random.integers(0, n, n)].sum(0), class_names))
+    keys = ("miou", "dice", "pixel_accuracy")
+    values = {key: [one[key] for one in found if one[key] is not None] for key in keys}
+    return {f"{key}_error": float(np.std(v)) for key, v in values.items() if v}
 
 
 def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> dict:

@@ -14,6 +14,7 @@ from PIL import Image
 from .plots import CYCLE, LARGEST_FILE, _cut, _figure, _save
 
 OPACITY = 0.6  # of colours laid over an image
+OUTLINED, LINE = 64, (255, 255, 255)  # px from which on an image is outlined, and by what
 IGNORED = (128, 128, 128)  # pixels that take no part
 IGNORE = 255
 # Trubetskoy's list of colours that are easy to tell apart
@@ -50,11 +51,18 @@ def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path) ->
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """uint8 [H, W, 3]: the image with the colours of the classes over it; a background stays as it is."""
+    """uint8 [H, W, 3]: the image with the colours of the classes over it, and a light line where a class ends, which
+    shows on dark images too; a background stays as it is."""
     colors = palette(class_names)[mask]
     covered = (colors != 0).any(2, keepdims=True)
     mixed = (1 - OPACITY) * image + OPACITY * colors
-    return np.where(covered, mixed, image).round().astype(np.uint8)
+    out = np.where(covered, mixed, image)
+    if min(mask.shape) >= OUTLINED:
+        ends = np.zeros(mask.shape, bool)
+        ends[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+        ends[1:] |= mask[1:] != mask[:-1]
+        out[ends] = LINE
+    return out.round().astype(np.uint8)
 
 
 def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path) -> Path:
@@ -84,8 +92,9 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
             gray = dict(cmap="gray", vmin=1 / k if name == "confidence" else 0, vmax=1)
             ax.imshow(picture, **(gray if picture.ndim == 2 else {}), interpolation="nearest")
         line[0].set_ylabel(_cut(row.get("id", ""), 24), fontsize=9)
+    scale = {"confidence": f"confidence\n(black {100 / k:.0f} %, white 100 %)"}
     for ax, name in zip(axes[0], columns):
-        ax.set_title(name, fontsize=11)
+        ax.set_title(scale.get(name, name), fontsize=9 if name in scale else 11)
     colors = palette(class_names) / 255
     seen = sorted(
         {int(v) for row in rows for m in (row.get("truth"), row["prediction"]) if m is not None for v in np.unique(m)}

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributed import rank, world
-from .modules import SegmentationScores
+from ..distributed import all_mean, rank, world
+from .modules import SegmentationScores, confusion_of
 
 LEAD = 0.5  # of the most probable class over the next, below which a pixel is uncertain
 
@@ -112,6 +112,21 @@ def evaluate_segmentation(
         module.training = training
     scores.all_reduce()
     return scores.compute()
+
+
+class Confusions:
+    """Collects the confusion matrix of each of n images out of `evaluate_segmentation(each=...)`."""
+
+    def __init__(self, images: int, classes: int):
+        self.found = np.zeros((images, classes, classes))
+
+    def __call__(self, row: int, image: Tensor, target: Tensor, probabilities: Tensor) -> None:
+        classes = self.found.shape[1]
+        self.found[row] = confusion_of(probabilities.argmax(0), target, classes).cpu().numpy()
+
+    def all(self) -> np.ndarray:
+        """float64 [n, K, K], pixels; the rows are the truth. The same on every process, which had a share each."""
+        return all_mean(torch.from_numpy(self.found)).numpy() * world()
 
 
 @torch.inference_mode()

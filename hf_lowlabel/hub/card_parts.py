@@ -27,8 +27,10 @@ def results_table(record: RunRecord) -> str:
     if not images:
         return "\n".join(lines)
     which = f" ({cell(record.data.test)})" if record.data and record.data.test else ""
-    error = record.metrics.get("accuracy_error")
-    error = f"; standard error of this model's accuracy {percent(error)}" if error is not None else ""
+    first = shown[0]
+    error = record.metrics.get(f"{first.key}_error")
+    title = first.title[0].lower() + first.title[1:]
+    error = f"; standard error of this model's {title} {percent(error)}" if error is not None else ""
     return "\n".join([*lines, "", f"{images:,} test images{which}{error}."])
 
 

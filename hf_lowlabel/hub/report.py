@@ -184,9 +184,9 @@ def _comparable(runs: list[Shown]) -> str:
         notes.append("The runs had different labels or test images: small differences between them mean nothing.")
     count = {run.metrics.get("images") for run in tested if run.metrics.get("images")}
     if len(count) == 1 and (n := count.pop()) is not None:
-        notes.insert(0, f"{n:,} test images; ± is one standard error of an accuracy.")
-    elif any(key.endswith("_error") for run in runs for key in run.metrics):
-        notes.insert(0, "± is one standard error of an accuracy.")
+        notes.insert(0, f"{n:,} test images.")
+    if any(key.endswith("_error") for run in runs for key in run.metrics):
+        notes.insert(0, "± is one standard error over the test images: that of other images of the same kind.")
     return "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 

@@ -218,7 +218,7 @@ def contact_sheet(task: Task, why: list[dict], said: Suggestions) -> str:
             f"{reason['stands_for']} images; its nearest neighbours and their distances:</p>{near}</div></section>"
         )
     title = f"{len(task.files)} images of {task.dataset} to label"
-    how = f"strategy {task.strategy}, seed {task.seed}, features of {task.model}"
+    how = f"strategy {task.strategy}, seed {task.seed}" + (f", features of {task.model}" if task.model else "")
     lead = (
         f"Chosen by {html.escape(how)}. Next: {kind_of(task.task).next_step}. The number below a neighbour is the "
         "distance of its features: 0 for the same image, 1.4 for images that have nothing in common."

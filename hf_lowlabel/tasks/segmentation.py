@@ -21,11 +21,11 @@ from ..data.mask_targets import MaskTargets
 from ..data.opening import load_source
 from ..data.split_lists import split_from_lists
 from ..data.splits import Split, SplitIndices
-from ..distributed import all_mean, best_device, is_main_process, world
+from ..distributed import best_device, is_main_process
 from ..errors import UserError
 from ..evaluation import overlays, plots
-from ..evaluation.confusion import confusion_of, segmentation_metrics
-from ..evaluation.segmentation import evaluate_segmentation, segment, unsure
+from ..evaluation.confusion import errors_over_images, segmentation_metrics
+from ..evaluation.segmentation import Confusions, evaluate_segmentation, segment, unsure
 from ..files import whole
 from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import copy_code, export_standalone
@@ -248,7 +248,10 @@ class Segmentation(Task):
         folder: Path | None = None,
     ) -> dict[str, Any]:
         square = window and (window, window)
-        metrics = evaluate_segmentation(model, images.cache, names, window=square, **seen(model))
+        each = None if folder is None else Confusions(len(images.cache), len(names))
+        metrics = evaluate_segmentation(model, images.cache, names, window=square, each=each, **seen(model))
+        if each is not None:
+            metrics |= errors_over_images(each.all(), names)
         if folder is not None and is_main_process():
             examples = card.examples(model, images.cache, window, **seen(model))
             examples.save(metrics["class_names"], folder / "predictions.png")
@@ -257,15 +260,10 @@ class Segmentation(Task):
 
     def tallies(self, model: nn.Module, images: Examples, names: list[str], window: int | None = None) -> np.ndarray:
         """Confusion matrices [n, K, K], pixels; the rows are the truth."""
-        found = np.zeros((len(images.cache), len(names), len(names)))
-
-        def count(row: int, image: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> None:
-            found[row] = confusion_of(p.argmax(0), target, len(names)).cpu().numpy()
-
-        square = window and (window, window)
-        more = dict(indices=images.members, window=square, each=count)
+        each = Confusions(len(images.cache), len(names))
+        more = dict(indices=images.members, window=window and (window, window), each=each)
         evaluate_segmentation(model, images.cache, names, **more, **seen(model))
-        return all_mean(torch.from_numpy(found)).numpy()[images.members.numpy()] * world()  # a process had its share
+        return each.all()[images.members.numpy()]
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return segmentation_metrics(tallies.sum(0), names)[self.score.key]

@@ -33,7 +33,7 @@ class Speaker(abc.ABC):
         advice = f"Copy {where} again, or give another run."
         if not isinstance(metrics, dict):
             raise UserError(f"The metrics in {where} are no mapping. {advice}")
-        for key in ("images", "accuracy_error", *(metric.key for metric in self.metrics)):
+        for key in ("images", *(k for metric in self.metrics for k in (metric.key, f"{metric.key}_error"))):
             value = metrics.get(key)
             if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
                 raise UserError(f"{key!r} of the metrics in {where} is {value!r:.60}, and no number. {advice}")

@@ -35,6 +35,7 @@ from .streams import micro_batches
 from .sync_batchnorm import synchronise
 
 log = logging.getLogger("hf_lowlabel")
+POINTS = 20  # of a curve, at least
 DRY_STEPS = 2
 KEEPS_STATISTICS = "keeps_statistics"  # mark of a BatchNorm layer that stays in eval mode; copies of a network keep it
 LENGTH = ("max_steps", "epochs")  # settings that a resumed run may have more of
@@ -103,6 +104,10 @@ class Loop:
         self.guard = NonFiniteGuard(objective, self.optimizer, device)
         self.step_seconds = self.eval_seconds = 0.0
         self.save_steps = args.save_steps or max(100, self.steps // 10)
+        # enough points for a curve of a short run too
+        self.log_every = (
+            min(args.logging_steps, max(1, self.steps // POINTS)) if self.steps >= POINTS else args.logging_steps
+        )
         self.eval_steps = DRY_STEPS if args.dry_run else self.real_eval_steps()
         main = accelerator.is_main_process
         self.state = RunState(folder, objective, self.steps, history=self.journal.history, is_main_process=main)
@@ -177,7 +182,7 @@ class Loop:
                 done = self.step == self.steps
                 if self.args.dry_run:
                     self._clock()
-                if self.step % self.args.logging_steps == 0 or done:
+                if self.step % self.log_every == 0 or done:
                     self.write_log(scalars, begin, first, bar)
                 if self.evaluate and (self.step % self.eval_steps == 0 or done):
                     self.evaluate_now()
