@@ -134,11 +134,14 @@ def masks(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         m = task.tallies(run.model, held, source.class_names).sum(0)
         return float(1 - np.trace(m) / m.sum())
 
-    total = MASKS * ROUNDS
+    total, none = MASKS * ROUNDS, str(folder / "none.json")  # images that have a mask are chosen only by a manifest
+    folder.mkdir(parents=True, exist_ok=True)
+    Split(source.name, source.class_names, {}, fingerprint=source.fingerprint).save(none)
+    begin = dict(image_size=args.image_size, split=none)
     for strategy in ("as3l", "random"):
-        ids = asked(args.encoder, strategy, folder / f"{strategy}-{total}" / "to_label", total, image_size=128)
+        ids = asked(args.encoder, strategy, folder / f"{strategy}-{total}" / "to_label", total, **begin)
         out[f"one round, {strategy}"] = [train(ids, strategy)[0].metrics["miou"]]
-    first = asked(args.encoder, "as3l", folder / f"first-{MASKS}" / "to_label", MASKS, image_size=128)
+    first = asked(args.encoder, "as3l", folder / f"first-{MASKS}" / "to_label", MASKS, **begin)
     begun, start = train(first, "first")
     for strategy in args.strategies or ("entropy", "uncertain-pixels"):
         ids, run, place = first, begun, start
