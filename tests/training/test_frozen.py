@@ -146,7 +146,7 @@ def load_ids(run) -> list[str]:
         (dict(prior="x"), "knn has no use for prior pseudo-labels"),
         (dict(method_args={"kk": 3}), "unknown hyperparameter of knn 'kk': did you mean 'k'"),
         (dict(method_args={"k": "all"}), "k of knn is 'all'. Use a number"),
-        (dict(init_from="nowhere"), "There is no config.json in nowhere, and knn takes no tensors of a checkpoint"),
+        (dict(init_from="nowhere"), "neither config.json nor objective.safetensors in nowhere"),
         (dict(compare_supervised="nowhere"), "There is no nowhere/run.json"),
         (dict(push_to_hub="org/knn"), "knn leaves no network"),
     ],
