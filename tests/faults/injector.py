@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -136,6 +137,7 @@ class Injector:
         if self.fault is not None and self.fault.kind not in (READ, WRITE):
             self.file, _, self.function = self.fault.kind.rpartition(":")
             sys.setprofile(self.profile)
+            threading.setprofile(self.profile)  # of threads that begin later: a page answers in its own
             return
         sys.addaudithook(self.hook)
         real = io.open
