@@ -158,7 +158,7 @@ def select(argv: list[str]) -> int:
     parser.add_argument(
         "--strategy",
         help="as3l, random, class-balanced, k-medoids, coreset, usl or typiclust; with a finished run as --model "
-        "margin, entropy or badge, for masks entropy, margin or uncertain-pixels: what it is in doubt of, far from "
+        "badge, margin or entropy, for masks entropy, margin or uncertain-pixels: what it is in doubt of, far from "
         "what is labeled (default: as3l, with a finished run the first of its own)",
     )
     parser.add_argument(

@@ -131,8 +131,8 @@ def look(
 
 
 def strategies_of(task: Task) -> list[str]:
-    """The strategies that ask a finished model of a task."""
-    return [*task.doubts, *(["badge"] if task.labeling == "class" else [])]
+    """The strategies that ask a finished model of a task, the usual one first (recipes/benchmarks/rounds.py)."""
+    return [*(["badge"] if task.labeling == "class" else []), *task.doubts]
 
 
 def is_finished(task: Task, model: str) -> bool:

@@ -92,7 +92,7 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
     assert main([*argv, "--output", str(tmp_path / "a"), "--device", "cpu", "--json"]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     task = Task.load(tmp_path / "a")
-    assert task.strategy == "margin" and set(said["ids"]) == chosen(tmp_path / "a") and not known & set(said["ids"])
+    assert task.strategy == "badge" and set(said["ids"]) == chosen(tmp_path / "a") and not known & set(said["ids"])
     assert set(task.labeled) == known and said["report"]["labeled"] == 6
     suggested = json.loads((tmp_path / "a" / "suggestions.json").read_text())
     assert all(one["why"].startswith("in doubt: ") and one["looks_like"][0] in COLOURS for one in suggested.values())
@@ -103,7 +103,7 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
     argv += ["--labels", str(more), "--strategy", "entropy", "--strategy-args", "share=0"]
     assert main([*argv, "--output", str(tmp_path / "b"), "--device", "cpu"]) == 0
     assert not chosen(tmp_path / "b") & (known | set(said["ids"]))
-    for flags in (["--strategy", "badge"], ["--strategy", "as3l"]):
+    for flags in (["--strategy", "margin"], ["--strategy", "as3l"]):
         argv = [
             "select",
             "--model",
@@ -123,7 +123,7 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
     [
         (["--strategy", "badger"], "did you mean 'badge'"),
         (["--strategy", "uncertain-pixels"], "uncertain-pixels"),
-        (["--strategy-args", "k=3"], "'k'"),
+        (["--strategy", "margin", "--strategy-args", "k=3"], "'k'"),
         (["--strategy", "coreset", "--strategy-args", "k=3"], "takes no arguments"),
         (["--strategy", "typiclust", "--strategy-args", "k=many"], "Use a number"),
         (["--features", "x.safetensors"], "Leave out --features"),
