@@ -15,6 +15,7 @@ from .frozen import Tried
 COPY = 1e-3  # squared distance of unit features up to which images are all but the same
 STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
 SHOWN = 12
+SURE = 0.8  # probability from which on an image is not in doubt
 WRONG = 0.05  # share of the labels that is wrong, as is usual
 NAMED = 0.07  # probability from which on a label is said to look wrong (recipes/benchmarks/rounds.py wrong)
 
@@ -42,8 +43,10 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     out = []
     for i in free[spread_out(top[:, -2] - top[:, -1], rooted(x)[free], count)]:
         second, first = np.argsort(p[i])[-2:]
-        between = f"{names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
-        out.append(Remark((int(i),), f"in doubt: {between}", (names[first], float(p[i, first]))))
+        why = f"in doubt: {names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
+        if p[i, first] > SURE:  # it was chosen for its distance
+            why = f"unlike the others here, probably {names[first]} ({p[i, first]:.0%})"
+        out.append(Remark((int(i),), why, (names[first], float(p[i, first]))))
     return out
 
 

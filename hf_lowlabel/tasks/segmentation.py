@@ -72,7 +72,7 @@ class Segmentation(Task):
         "mask_column classes mask_format mask_ignore instances "
         "architecture architecture_args freeze_encoder image_height scale rotation window".split()
     )
-    default_methods = {"pretrain": "pixpro", "finetune": "cutmix"}
+    default_methods = {"pretrain": "pixpro", "finetune": "unimatch"}
     own_methods = {
         "probe": "finetuning.pixel_probe:PixelProbe",
         "knn": "finetuning.pixel_probe:PixelKNN",

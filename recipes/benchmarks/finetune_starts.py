@@ -1,0 +1,110 @@
+"""What a finetuning of pretrained weights gains by each of its defaults, on real photos with few labels: one table.
+
+    python recipes/benchmarks/finetune_starts.py --data DATA --sets flowers elpv neu_steel --model WEIGHTS --output starts
+
+DATA holds data sets with a train and a test split. A row changes one setting of `finetune --method METHOD` to what it
+would be without the default; all rows of a seed share the labels. The last weights count, and nothing is chosen by the
+test images. A run that is in OUTPUT/runs.jsonl is not repeated. About 30 seconds a run on a quiet 2.5 GHz core at 64 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_lowlabel import finetune, load_source, make_split
+from hf_lowlabel.files import write_text
+from hf_lowlabel.records import collect_hardware, collect_versions
+
+ROWS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "a random head": dict(head_init="random"),
+    "BatchNorm collects statistics": dict(freeze_norm=False),
+    "the rate is not scaled by the batch": dict(learning_rate=0.03),
+    "none of the three": dict(head_init="random", freeze_norm=False, learning_rate=0.03),
+    "linear probe": dict(method="probe"),
+    "propagation": dict(method="propagation"),
+}
+FROZEN = ("method",)  # settings of rows that train nothing
+
+
+def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float:
+    """Accuracy on the test images."""
+    data, folder = str(Path(args.data) / name), Path(args.output) / "run"
+    split = Path(args.output) / f"{name}-{seed}.json"
+    if not split.is_file():
+        source = load_source(data, split="train")
+        labels = args.per_class * len(source.names)
+        make_split(source, labels, seed=seed, class_balanced=True).save(split)
+    given = dict(dataset=data, model=args.model, image_size=args.image_size, stored_size=args.image_size)
+    given |= dict(split=str(split), seed=seed, output_dir=str(folder))
+    trained = dict(method=args.method, batch_size=8, unlabeled_ratio=args.unlabeled_ratio, max_steps=args.max_steps)
+    trained |= dict(metric_for_best_model="last", eval_steps=10**6, save_steps=10**6)
+    own = ROWS[row]
+    shutil.rmtree(folder, ignore_errors=True)
+    return finetune(**given, **(own if "method" in own else trained | own)).metrics["accuracy"]
+
+
+def table(rows: list[dict]) -> str:
+    """A line for each setting, a column for each set: mean and standard deviation, difference on the same seeds."""
+    found = {(r["set"], r["row"], r["seed"]): 100 * r["accuracy"] for r in rows}
+    sets, seeds = list(dict.fromkeys(r["set"] for r in rows)), sorted({r["seed"] for r in rows})
+    lines = ["| | " + " | ".join(sets) + " |", "|---|" + "---|" * len(sets)]
+    for row in ROWS:
+        cells = []
+        for name in sets:
+            both = [s for s in seeds if (name, row, s) in found and (name, "as it is", s) in found]
+            values = np.array([found[name, row, s] for s in both])
+            gain = values - np.array([found[name, "as it is", s] for s in both])
+            cells.append(
+                f"{values.mean():.1f} ± {values.std(ddof=1):.1f} ({gain.mean():+.1f} ± {gain.std(ddof=1):.1f}, {len(both)} seeds)"
+                if len(both) > 1
+                else "–"
+            )
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of data sets")
+    parser.add_argument("--sets", nargs="+", required=True, help="their names")
+    parser.add_argument("--model", default="resnet18", help="timm name, Hub id or folder with pretrained weights")
+    parser.add_argument("--method", default="fixmatch")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--per-class", type=int, default=8, help="labels")
+    parser.add_argument("--image-size", type=int, default=64, help="px")
+    parser.add_argument("--unlabeled-ratio", type=int, default=2, help="unlabeled images a label")
+    parser.add_argument("--max-steps", type=int, default=80)
+    parser.add_argument("--output", required=True, help="folder")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "runs.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    done = {(r["set"], r["row"], r["seed"]) for r in rows}
+    for seed in args.seeds:
+        for name in args.sets:
+            for row in args.rows:
+                if (name, row, seed) in done:
+                    continue
+                rows.append(dict(set=name, row=row, seed=seed, accuracy=one(args, name, row, seed)))
+                with open(file, "a") as out:
+                    out.write(json.dumps(rows[-1]) + "\n")
+                print(rows[-1], flush=True)
+    settings = {k: v for k, v in vars(args).items() if k not in ("data", "output", "rows", "sets", "model")}
+    text = f"{table(rows)}\n\n{settings}; machine: {collect_hardware(1)}; versions: {collect_versions()}\n"
+    write_text(folder / "starts.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
