@@ -99,12 +99,23 @@ def spread(reach: np.ndarray, labels: np.ndarray, num_classes: int, seeds: np.nd
 
 
 def class_shares(labels: np.ndarray, num_classes: int, unlabeled: np.ndarray | None = None) -> np.ndarray:
-    """Share of each class among labels, [K]: (count + 1) / (L + K); a class without a label has 0, or its share in
-    `unlabeled` [K], which sums to 1."""
+    """Share of each class of all images, from the labels [L], -1 for none; [K].
+
+        lambda / C + (1 - lambda) (n_k + 1) / (L + C),   lambda = min(1, (C - 1) / sum_k (n_k - L/C)^2 / (L/C))
+
+    C classes have labels; one without has 0, or its share in `unlabeled` [K], which sums to 1. Even shares give a
+    chi-square of C - 1 by chance, so counts are believed as far as theirs is larger (James and Stein's shrinkage): two
+    labels a class, drawn at random, say next to nothing about shares.
+    """
     counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(float)
-    smooth = np.where(counts > 0, counts + 1, 0)
-    absent = np.where(counts > 0, 0, 0 if unlabeled is None else unlabeled)
-    return absent + (1 - absent.sum()) * smooth / smooth.sum()
+    known = counts > 0
+    even = counts.sum() / known.sum()
+    chi_square = float(((counts[known] - even) ** 2).sum() / even)
+    drawn = min(1.0, (known.sum() - 1) / chi_square) if chi_square else 1.0
+    smooth = np.where(known, counts + 1, 0)
+    shares = drawn * known / known.sum() + (1 - drawn) * smooth / smooth.sum()
+    absent = np.where(known, 0, 0 if unlabeled is None else unlabeled)
+    return absent + (1 - absent.sum()) * shares
 
 
 def with_masses(priors: np.ndarray, shares: np.ndarray, rounds: int = 50) -> np.ndarray:

@@ -46,7 +46,7 @@ WITH_NAMES = tuple(
 UNTRIED = RUNGS[3]  # where no label can be left out; with names that of the graph
 BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
 PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`; with names also `WITH_NAMES`
-SHARPNESS = 40.0  # of the weights of a blend
+SHARPNESS = 25.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
 
 
 @dataclass
@@ -167,8 +167,8 @@ class Features:
 def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list[Tried]:
     """All frozen rungs, judged, and the blend of all; the answer first.
 
-    The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS * score_r), comes before its parts unless a probe
-    is clearly better: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
+    The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS sqrt(L / 40) score_r), comes before its parts unless
+    a probe is clearly better: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
     Where the names of the classes say something, it is one more source of the graph, and the blend is there with and
     without it; a class that has a name and no label is known to the rungs with names alone, so that these come first.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
@@ -232,7 +232,7 @@ def blended(
     """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts."""
     own = {one.rung: one.score for one in tried if one.encoder == name and not (one.votes or one.blend)}
     scores = np.array([own[PROBE if part is BELIEFS else part] for part in parts])
-    weights = np.exp(SHARPNESS * (scores - scores.max()))
+    weights = np.exp(SHARPNESS * (len(y) / 40) ** 0.5 * (scores - scores.max()))
     weights = np.round(weights / weights.sum(), 3)
     keys = [(part, name, False) for part in parts]
     z = sum(w * np.concatenate(logits[key]) for w, key in zip(weights, keys, strict=True))

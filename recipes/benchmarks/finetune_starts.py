@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from hf_lowlabel import finetune, load_source, make_split
+from hf_lowlabel.errors import Diverged
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
 
@@ -33,8 +34,8 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float:
-    """Accuracy on the test images."""
+def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float | None:
+    """Accuracy on the test images; None where the run ended because its loss was no number."""
     data, folder = str(Path(args.data) / name), Path(args.output) / "run"
     split = Path(args.output) / f"{name}-{seed}.json"
     if not split.is_file():
@@ -47,12 +48,16 @@ def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float:
     trained |= dict(metric_for_best_model="last", eval_steps=10**6, save_steps=10**6)
     own = ROWS[row]
     shutil.rmtree(folder, ignore_errors=True)
-    return finetune(**given, **(own if "method" in own else trained | own)).metrics["accuracy"]
+    try:
+        return finetune(**given, **(own if "method" in own else trained | own)).metrics["accuracy"]
+    except Diverged:
+        return None
 
 
 def table(rows: list[dict]) -> str:
     """A line for each setting, a column for each set: mean and standard deviation, difference on the same seeds."""
-    found = {(r["set"], r["row"], r["seed"]): 100 * r["accuracy"] for r in rows}
+    ended = [r for r in rows if r["accuracy"] is not None]
+    found = {(r["set"], r["row"], r["seed"]): 100 * r["accuracy"] for r in ended}
     sets, seeds = list(dict.fromkeys(r["set"] for r in rows)), sorted({r["seed"] for r in rows})
     lines = ["| | " + " | ".join(sets) + " |", "|---|" + "---|" * len(sets)]
     for row in ROWS:
@@ -61,7 +66,7 @@ def table(rows: list[dict]) -> str:
             both = [s for s in seeds if (name, row, s) in found and (name, "as it is", s) in found]
             values = np.array([found[name, row, s] for s in both])
             gain = values - np.array([found[name, "as it is", s] for s in both])
-            cells.append("–")
+            cells.append(f"{sum((r['set'], r['row']) == (name, row) for r in rows)} runs, {len(both)} with an end")
             if len(both) > 1:
                 level, change = (f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in (values, gain))
                 cells[-1] = f"{level} ({change}, {len(both)} seeds)"

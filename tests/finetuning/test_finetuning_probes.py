@@ -158,8 +158,10 @@ def test_reach_is_linear_in_the_labels_and_solves_the_graph():
 def test_class_masses_are_met_and_a_class_without_labels_gets_none():
     rng = np.random.default_rng(0)
     p = rng.dirichlet([1, 1, 1], 500)
-    shares = class_shares(np.array([0, 0, 0, 1, -1, -1]), 3)
-    np.testing.assert_allclose(shares, [4 / 6, 2 / 6, 0])
+    shares = class_shares(np.array([0, 0, 0, 1, -1, -1]), 3)  # 3 and 1: nothing that even shares would not give
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 2, 0])
+    many = class_shares(np.repeat([0, 1, 2], [40, 10, 10]), 3)  # chi-square 30, of which 2 by chance
+    np.testing.assert_allclose(many, 2 / 30 / 3 + 28 / 30 * np.array([41, 11, 11]) / 63)
     z = with_masses(p, shares)
     np.testing.assert_allclose(z.sum(1), 1)
     np.testing.assert_allclose(z.mean(0), shares, atol=2e-3)
