@@ -168,9 +168,9 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """All frozen rungs, judged, and the blend of all; the answer first.
 
     The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS sqrt(L / 40) score_r), comes before its parts unless
-    a probe is clearly better: at 2 to 16 labels a class it is better than the rung of the best score, which is often luck.
-    Where the names of the classes say something, it is one more source of the graph, and the blend is there with and
-    without it; a class that has a name and no label is known to the rungs with names alone, so that these come first.
+    a probe is clearly better: at 2 to 16 labels a class the rung of the best score alone is often luck. Where
+    the names of the classes say something, they are one more source of the graph, and the blend is there with and
+    without them; a class that has a name and no label is known to the rungs with names alone, so that these come first.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
 
     Args:
