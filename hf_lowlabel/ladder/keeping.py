@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..distributed import barrier, is_main_process
-from ..selection.features import Features, check, fingerprint, read, write
+from ..selection.features import Features, check, fingerprint, read, rounded, write
 from ..training.preparing import Prepared
 
 
@@ -29,9 +29,9 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     found = read(path, model_print, data_print)
     barrier()
     if found is not None:
-        return np.asarray(found.values)
+        return found.values
     task: Any = ready.task  # one that `climbs` has features
-    x = Features(task.features(model, cache), indices, model_print, data_print)
+    x = Features(rounded(task.features(model, cache)), indices, model_print, data_print)
     check(x, ready.dataset)
     if is_main_process():
         write(path, x)

@@ -1,12 +1,14 @@
-"""Features of a whole source from any backbone: computed once, kept in a file, mapped into memory.
+"""Features of a whole source from any backbone: computed once, kept in a file.
 
     features = extract("runs/backbone", load_source("photos/"), path="to_label/features.safetensors")
-    features.values      float32 [M, D], memory-mapped;  features.indices  int64 [M], positions in the source
+    features.values      float32 [M, D];  features.indices  int64 [M], positions in the source
 
-The file is safetensors (`indices`, `features`) and carries the fingerprints of model and data and the sha256 of
-itself; it is reused when both match and nothing in it has changed. Images are decoded in threads as they are needed, so
-a million of them take the memory of a few batches. Under several processes each takes a share of whole batches, and the
-result is the same, bit for bit on one kind of machine.
+Features are rounded to half precision, whose relative error is 2^-11 (0.05 %) at most, so that they are the same
+whether they come from the network or from the file. That is safetensors (`indices`, `features` in F16) and carries
+the fingerprints of model and data and the sha256 of itself; it is reused when both match and nothing in it has
+changed. Images are decoded in threads as they are needed, so a million of them take the memory of a few batches.
+Under several processes each takes a share of whole batches, and the result is the same, bit for bit on one kind of
+machine.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ BATCH = 4 * CHUNK  # images in a forward pass; the shares of processes are whole
 
 @dataclass
 class Features:
-    """values: float32 [M, D]. indices: int64 [M], ascending positions in the source; an unreadable image has none."""
+    """values: float32 [M, D], rounded to half precision. indices: int64 [M], ascending positions in the source; an
+    unreadable image has none."""
 
     values: np.ndarray
     indices: np.ndarray
@@ -162,8 +165,14 @@ def batches(
             x = torch.cat(chunks).to(device)
             if len(x):
                 u = torch.zeros(len(x), view.width, dtype=torch.float64)
-                yield pooled(view(x, u)).float().cpu().numpy(), np.concatenate(kept)
+                yield rounded(pooled(view(x, u)).float().cpu().numpy()), np.concatenate(kept)
             chunks, kept = [], []
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """float32, as the file keeps them; what is too large becomes infinite, which `check` refuses."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).astype(np.float32)
 
 
 def fingerprint(encoder: nn.Module, preprocessing: Sequence, without: Collection[str] = ()) -> str:
@@ -191,7 +200,8 @@ def check(features: Features, source: ImageDataset) -> Features:
         first = int(start + wrong[0]) if first is None and len(wrong) else first
     if bad:
         raise UserError(
-            f"There are NaN or infinite features for {bad} of {len(features)} images, such as "
+            f"There are features that are NaN or too large for half precision for {bad} of {len(features)} images, "
+            f"such as "
             f"{source.ids[features.indices[first]]!r}. Check that the model's training did not diverge, or take "
             "another model."
         )
@@ -200,13 +210,13 @@ def check(features: Features, source: ImageDataset) -> Features:
 
 # ---- the file --------------------------------------------------------------------------------------------------------
 def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Write the parts of all processes into one file, in order, whole or not at all; returns it memory-mapped."""
+    """Write the parts of all processes into one file, in order, whole or not at all; returns what it holds."""
     mine, made = piece(path, rank()), make(path.parent)
     rows: list[np.ndarray] = []
     try:
         with open(mine, "wb") as file:
             for values, indices in parts:
-                values.astype("<f4", copy=False).tofile(file)
+                values.astype("<f2").tofile(file)
                 rows.append(indices)
         indices = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         counts = all_gather(torch.tensor([len(indices)], device=device if world() > 1 else "cpu")).tolist()
@@ -223,7 +233,7 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
         mine.unlink(missing_ok=True)
         unmake(made)
     tensors = mapped(path)[1]
-    return tensors["features"], np.array(tensors["indices"])
+    return tensors["features"].astype(np.float32), np.array(tensors["indices"])
 
 
 def piece(path: Path, rank: int) -> Path:
@@ -250,7 +260,7 @@ def header(n: int, width: int, metadata: dict) -> bytes:
         {
             "__metadata__": metadata,
             "indices": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-            "features": {"dtype": "F32", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 4 * n * width]},
+            "features": {"dtype": "F16", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 2 * n * width]},
         }
     ).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
@@ -269,7 +279,7 @@ def write(path: Path, features: Features) -> None:
     """The file of features that are in memory, whole or not at all."""
     part, made = piece(path, 0), make(path.parent)
     try:
-        features.values.astype("<f4", copy=False).tofile(part)
+        features.values.astype("<f2").tofile(part)
         facts = {"model": features.model, "data": features.data}
         join(path, features.indices, [part], features.values.shape[1], facts)
     finally:
@@ -277,7 +287,7 @@ def write(path: Path, features: Features) -> None:
         unmake(made)
 
 
-TYPES = {"F32": "<f4", "I64": "<i8"}
+TYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8"}  # F32: of files that were made elsewhere
 LONGEST = 1 << 20  # bytes of a header
 
 
@@ -311,7 +321,7 @@ def read(path: str | Path, model: str, data: str) -> Features | None:
         if not path.is_file():
             raise ValueError("it is no regular file")
         metadata, tensors = mapped(path)
-        values, indices = tensors["features"], np.array(tensors["indices"])
+        values, indices = tensors["features"].astype(np.float32), np.array(tensors["indices"])
         features = Features(values, indices, metadata["model"], metadata["data"], reused=True)
         if values.ndim != 2 or indices.shape != values.shape[:1]:
             raise ValueError(f"it holds features {values.shape} of {indices.shape} images")
