@@ -84,7 +84,7 @@ class Task(Doubting, Speaker):
             return methods.methods_for(verb)
         return [n for n in methods.methods_for(verb) if n in self.own_methods or self.name in methods.find(n).tasks]
 
-    def method(self, verb: str, method: str | type) -> type:
+    def method(self, verb: str, method: str | type) -> type[Any]:
         """The class of a method.
 
         Raises:

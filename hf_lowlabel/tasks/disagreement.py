@@ -57,8 +57,7 @@ def disagreements(model: nn.Module, labeled: Examples, names: Sequence[str]) -> 
         rows, columns = ndimage.find_objects(parts)[best]
         (height, width), (top, left) = target.shape, (rows.start, columns.start)
         box = (left / width, top / height, (columns.stop - left) / width, (rows.stop - top) / height)
-        classes = (int(np.bincount(of[region]).argmax()) for of in (given, answer))
-        out.append(
-            Disagreement(image, wrong.sum() / max(known.sum(), 1), box, region.mean(), *classes, float(weights[best]))
-        )
+        was, like = (int(np.bincount(of[region]).argmax()) for of in (given, answer))
+        share = float(wrong.sum() / max(known.sum(), 1))
+        out.append(Disagreement(image, share, box, float(region.mean()), was, like, float(weights[best])))
     return sorted(out, key=lambda one: -one.weight)
