@@ -200,10 +200,8 @@ def check(features: Features, source: ImageDataset) -> Features:
         first = int(start + wrong[0]) if first is None and len(wrong) else first
     if bad:
         raise UserError(
-            f"There are features that are NaN or too large for half precision for {bad} of {len(features)} images, "
-            f"such as "
-            f"{source.ids[features.indices[first]]!r}. Check that the model's training did not diverge, or take "
-            "another model."
+            f"Features are NaN or too large for half precision for {bad} of {len(features)} images, such as "
+            f"{source.ids[features.indices[first]]!r}. Check that the training did not diverge, or take another model."
         )
     return features
 
