@@ -129,11 +129,16 @@ def test_a_signal_saves_first(number, raised, code, tiny, few_images, tmp_path, 
             os.kill(os.getpid(), number)
         return step(self, batch)
 
-    before = signal.getsignal(number)
-    with monkeypatch.context() as m, pytest.raises(raised) as stop:
-        m.setattr(Loop, "train_step", train_step)
-        api.finetune(**tiny["finetune"], output_dir=tmp_path)
-    assert getattr(stop.value, "code", None) == code and signal.getsignal(number) is before
+    started = signal.getsignal(number)  # under nohup, SIGHUP is ignored, and stays so
+    before = signal.SIG_DFL if number == signal.SIGHUP else started
+    signal.signal(number, before)
+    try:
+        with monkeypatch.context() as m, pytest.raises(raised) as stop:
+            m.setattr(Loop, "train_step", train_step)
+            api.finetune(**tiny["finetune"], output_dir=tmp_path)
+        assert getattr(stop.value, "code", None) == code and signal.getsignal(number) is before
+    finally:
+        signal.signal(number, started)
     assert (tmp_path / "checkpoints" / "step-00000003").is_dir()
     assert api.finetune(**tiny["finetune"], output_dir=tmp_path, resume=True).progress.step == 6
 
