@@ -107,8 +107,8 @@ def why_kept(ladder: list[dict[str, Any]]) -> str:
     if not kept or all((row["by_labels"] or 0) <= kept[0] for row in ladder):
         return ""
     return (
-        "The kept row is not the highest: the probability of the right class counts as much as being right, and what "
-        "trains a network or uses unlabeled images has to be clearly better."
+        "The kept row is not the highest: so few labels do not tell rows apart, so that what is kept is all of them "
+        "weighted, or one that is clearly better; the probability of the right class counts as much as being right."
     )
 
 

@@ -49,9 +49,10 @@ def timm_network(
     if arguments.init_from and is_model_folder(arguments.init_from):
         name, given = arguments.init_from, None
     scratch = arguments.from_scratch and name == arguments.model
+    pretrained = not scratch and given is None
     model = create(
         name=name,
-        pretrained=not scratch and given is None,
+        pretrained=pretrained,
         revision=arguments.model_revision,
         image_size=views.image_size,
     )
@@ -61,7 +62,8 @@ def timm_network(
     side = model.preprocessing["input_size"][-1]
     size, stored = sizes(views, side, typical_side(dataset), fixed=bool(cfg.get("fixed_input_size")))
     cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode="center")
-    log.info("%s, views of %d px from images of %d px", model.load_report, size, stored)
+    report = "" if pretrained else f"{model.load_report}, "  # of weights that are loaded, loading has told
+    log.info("%sviews of %d px from images of %d px", report, size, stored)
     return Network(model, (size, size), stored)
 
 
