@@ -208,6 +208,20 @@ def test_what_a_disk_refuses_is_one_message(tmp_path, capsys, monkeypatch):
         )
 
 
+def test_what_a_copy_meets_is_one_message_too(tmp_path, capsys, monkeypatch):
+    """`shutil.copyfile` raises an error without a number where it cannot write."""
+
+    def copy(_):
+        try:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(tmp_path / "b"))
+        except OSError as error:
+            raise FileNotFoundError("Directory does not exist") from error
+
+    monkeypatch.setattr("hf_lowlabel.cli.info.env", copy)
+    assert main(["env"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: Is a directory: {tmp_path / 'b'}. ")
+
+
 def test_env(capsys):
     assert main(["env"]) == 0
     assert "torch" in capsys.readouterr().out

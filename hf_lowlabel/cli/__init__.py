@@ -106,10 +106,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     except OSError as e:
-        if e.errno is None:  # not of a disk
+        of_disk = e if e.errno is not None else e.__cause__  # shutil.copyfile puts words in the place of an errno
+        if not isinstance(of_disk, OSError) or of_disk.errno is None:
             raise
-        where = f": {e.filename}" if e.filename else ""
-        say(f"error: {e.strerror}{where}. {_ADVICE.get(e.errno, _OTHER)}", file=sys.stderr)
+        where = f": {of_disk.filename}" if of_disk.filename else ""
+        say(f"error: {of_disk.strerror}{where}. {_ADVICE.get(of_disk.errno, _OTHER)}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = formatted
