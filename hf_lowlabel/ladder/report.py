@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_json, write_text
+from ..errors import UserError
+from ..files import COPY, read_json, write_json, write_text
 from ..finetuning.graph import rooted
 from ..records import why_kept
 from ..selection.labeling import export, reasons, thumbnail
@@ -23,6 +24,7 @@ from .estimates import MORE, Interval, accuracy, confidence, labels_for, learnin
 from .frozen import Features, Tried
 
 DONE = "advice.html"  # written last: a folder with it is finished
+LISTS = ("next", "copies", "doubtful", "strangers")
 
 
 @dataclass
@@ -147,8 +149,31 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
         return [{"images": [ids[i] for i in r.rows], "why": r.why, "looks_like": r.looks_like} for r in remarks]
 
     numbers = {k: asdict(v) if v else None for k, v in vars(advice).items() if k in ("accuracy", "gain", "forecast")}
-    remarks = {k: listed(getattr(advice, k)) for k in ("next", "copies", "doubtful", "strangers")}
+    remarks = {k: listed(getattr(advice, k)) for k in LISTS}
     return {"sentences": advice.sentences, "helps": advice.helps, **numbers, **remarks}
+
+
+def read_advice(run: Path) -> dict[str, Any]:
+    """What `as_json` wrote beside a run; people may have edited it.
+
+    Raises:
+        UserError: it is not there, or holds something else.
+    """
+    file = run / "advice.json"
+    said = read_json(file)
+    try:
+        for key in ("accuracy", "gain", "forecast"):
+            if said[key] is not None:
+                _ = [float(said[key][name]) for name in ("value", "low", "high")]
+        for remark in [one for key in LISTS for one in said[key]]:
+            like = remark["looks_like"]
+            words = [remark["why"], *remark["images"], *([like[0]] if like else [])]
+            if not remark["images"] or not all(isinstance(word, str) for word in words):
+                raise TypeError("words that are none")
+            _ = like and float(like[1])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        raise UserError(f"{file} does not hold what `hf-lowlabel auto` writes there. {COPY}") from None
+    return said
 
 
 def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path:

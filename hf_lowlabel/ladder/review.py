@@ -8,12 +8,13 @@ from pathlib import Path
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import read_json, seal
+from ..files import seal
 from ..hub.report_data import config_of
 from ..selection.labeling import alone, check_folder, write_image
 from ..selection.labels import Labels, Task, write_labels, write_text
 from ..selection.suggestions import Suggestions, write_suggestions
 from ..tasks import get_task
+from .report import read_advice
 
 
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
@@ -40,7 +41,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {str(run)!r}. Give a folder that `hf-lowlabel auto` wrote.")
     split = Split.load(run / "split.json")
-    found = odd(read_json(run / "advice.json"), split.labeled)
+    found = odd(read_advice(run), split.labeled)
     if not found:
         return folder, 0
     check_folder(folder)

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..arguments import DataArguments
+from ..data.splits import Split
 from ..errors import UserError
-from ..files import filling, read_json, write_json, write_text
+from ..files import COPY, filling, read_json, write_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.verbs import select
 from ..tasks import get_task
@@ -32,7 +33,7 @@ from ..training.folder import IGNORED, claim, release
 from .answers import check_paintable, check_unanswered, has_any, taken, unanswered
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
-from .report import DONE
+from .report import DONE, read_advice
 
 log = logging.getLogger("hf_lowlabel")
 # standard deviation of the gain by `MORE` times the labels: under it 15 of 18 gains of 20 labels on the embedded digits
@@ -222,12 +223,14 @@ def state_of(folder: Path, per_round: int, task: str = "classification") -> Stat
 
 
 def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -> Round:
-    said = read_json(run / "advice.json")
-    split = read_json(run / "split.json")
-    metrics = run / "metrics.json"
-    test = read_json(metrics).get(score) if metrics.is_file() else None
+    said, split = read_advice(run), Split.load(run / "split.json")
+    file = run / "metrics.json"
+    metrics = read_json(file) if file.is_file() else {}
+    if not isinstance(metrics, dict):
+        raise UserError(f"{file} does not hold metrics. {COPY}")
+    test = metrics.get(score)
     accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
-    labels, doubtful = len(split["labeled"]), len(said["doubtful"])
+    labels, doubtful = len(split.labeled), len(said["doubtful"])
     gain = gain_of(accuracy, forecast, labels, per_round) if accuracy and forecast else None
     if accuracy and not forecast:
         gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], per_round)

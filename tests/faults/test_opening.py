@@ -72,8 +72,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export_onnx.py": "open_image",
-    "ladder/review.py": "read_json",  # ours
-    "ladder/rounds.py": "read_json read_json read_json read_json",  # ours
+    "ladder/report.py": "read_json",
+    "ladder/rounds.py": "read_json read_json",  # ours
     "ladder/sizes.py": "read_json",  # ours
     "ladder/trained.py": "load_file read_json",  # ours
     "models/transformers_layout.py": "from_pretrained read_json read_text safe_open safe_open",  # transformers' own

@@ -12,6 +12,7 @@ from hf_lowlabel import finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.ladder.auto import auto
+from hf_lowlabel.ladder.report import LISTS
 from hf_lowlabel.ladder.review import odd
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.importing import import_labels
@@ -77,7 +78,12 @@ def test_nothing_odd_and_no_run(tmp_path, run, capsys):
     assert "There is no advice.json" in capsys.readouterr().err
     for name in ("split.json", "run.json", "training.yaml"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
-    (tmp_path / "advice.json").write_text('{"doubtful": [], "copies": [], "strangers": []}')
+    said = dict.fromkeys(("accuracy", "gain", "forecast")) | dict.fromkeys(LISTS, [])
+    for wrong in ([], {}, said | {"doubtful": [{"images": [], "why": "", "looks_like": None}]}, said | {"gain": 3}):
+        (tmp_path / "advice.json").write_text(json.dumps(wrong))
+        assert main(["review", str(tmp_path)]) == 2
+        assert "does not hold what `hf-lowlabel auto` writes there" in capsys.readouterr().err
+    (tmp_path / "advice.json").write_text(json.dumps(said))
     assert main(["review", str(tmp_path)]) == 0
     assert "asks for a second look" in capsys.readouterr().out and not (tmp_path / "review").exists()
 
