@@ -14,7 +14,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ..distributed import all_mean, barrier, is_main_process
 from ..errors import Diverged, UserError
 from ..files import read_json, whole, write_json
 from ..models.lora import merged
+from ..models.quiet import unsaid
 from ..settings import private_names, recorded
 from ..tasks.parts import Attempt, Examples
 from ..training.callbacks import Callback, RunState
@@ -239,15 +240,9 @@ class Trials:
         return tallies
 
 
-@contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def hushed() -> contextlib.AbstractContextManager[None]:
     """Trials say nothing: their warnings come again in the last run, and how to go on is not theirs to say."""
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+    return unsaid(log.name, logging.ERROR)
 
 
 def settle(

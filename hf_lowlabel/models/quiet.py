@@ -35,11 +35,11 @@ def silent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unsaid(name: str) -> Iterator[None]:
-    """A logger says only warnings inside."""
+def unsaid(name: str, least: int = plain_logging.WARNING) -> Iterator[None]:
+    """A logger says only what is at `least` of this level inside."""
     log = plain_logging.getLogger(name)
     level = log.level
-    log.setLevel(plain_logging.WARNING)
+    log.setLevel(least)
     try:
         yield
     finally:
