@@ -16,8 +16,9 @@ class ViewArguments:
     )
     stored_size: int | None = setting(
         None,
-        "side of a stored image, with masks the longer one; None: image_size below 64 px, 8/7 of it above, with masks "
-        "the image's own. Pretraining stores squares: an image's middle, for segmentation all that make up a wide one",
+        "side of a stored image, with masks the longer one; None: image_size below 64 px and where the encoder's own "
+        "preprocessing squeezes whole images into squares, 8/7 of it else, with masks the image's own. Pretraining "
+        "stores squares: an image's middle or such a whole one, for segmentation all that make up a wide one",
         unit="px",
         min=1,
     )

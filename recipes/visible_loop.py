@@ -19,6 +19,7 @@ from accelerate.utils import set_seed
 
 from hf_lowlabel import create_classifier, load_source, make_split
 from hf_lowlabel.data import build_cache
+from hf_lowlabel.data.images import square_of
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.methods import build_objective
@@ -59,7 +60,7 @@ def main() -> None:
     # network, which says how it wants its images; they are decoded once and lie on the device
     start = dict(pretrained=args.pretrained, class_names=names, image_size=args.image_size, crop_pct=1.0)
     model = create_classifier(args.model, len(names), **start)
-    store = dict(size=args.image_size, interpolation=model.preprocessing["interpolation"], device=device)
+    store = dict(square_of(model.preprocessing), device=device)
     cache, test = build_cache(dataset, at.train, **store), build_cache(dataset, at.test, **store)
     if not args.pretrained:
         mean, std = square_statistics(cache)

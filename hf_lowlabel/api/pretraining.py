@@ -144,8 +144,9 @@ def pretrain(
         channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
         compile: Torch.compile the network.
         image_size: Side of a training view; the model's own, or the images' when smaller (px).
-        stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px, 8/7 of
-            it above, with masks the image's own. Pretraining stores squares: an image's middle, for
+        stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px and
+            where the encoder's own preprocessing squeezes whole images into squares, 8/7 of it else, with
+            masks the image's own. Pretraining stores squares: an image's middle or such a whole one, for
             segmentation all that make up a wide one (px).
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.

@@ -137,10 +137,11 @@ class ImageDataset:
         """Image i decoded, upright, RGB. Raises BadImage."""
         return self._named(i, lambda image: load_rgb(image, self.value_range))
 
-    def decode(self, i: int, size: int, interpolation: str = "bilinear") -> torch.Tensor:
-        """uint8 [3, size, size], the middle of image i or, of several squares, this one. Raises BadImage."""
+    def decode(self, i: int, size: int, interpolation: str = "bilinear", squash: bool = False) -> torch.Tensor:
+        """uint8 [3, size, size], the middle of image i or, of several squares, this one; `squash`: all of it, whatever
+        its shape. Raises BadImage."""
         at = i % self.squares / (self.squares - 1) if self.squares > 1 else 0.5
-        return self._named(i, lambda image: decode(image, size, interpolation, at, self.value_range))
+        return self._named(i, lambda image: decode(image, size, interpolation, at, self.value_range, squash))
 
     def mask(self, i: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [H, W] of classes, 255 where a pixel takes no part. `size`: (width, height) that it has to have."""

@@ -91,12 +91,14 @@ class Decoder(Dataset):
 
 @dataclass
 class SquareDecoder(Decoder):
-    """Squares of `size` px out of the middle of images whose short side is scaled to it."""
+    """Squares of `size` px out of the middle of images whose short side is scaled to it; `squash`: whole images of
+    which both sides are."""
 
     source: ImageDataset
     indices: np.ndarray
     size: int
     interpolation: str = "bilinear"
+    squash: bool = False
     lenient: bool = False
     sizes, masks, chunk = None, False, CHUNK
 
@@ -105,7 +107,7 @@ class SquareDecoder(Decoder):
         return 3, self.size, self.size
 
     def read(self, at: int, place: int) -> Tensor:
-        return self.source.decode(self.indices[at], self.size, self.interpolation)
+        return self.source.decode(self.indices[at], self.size, self.interpolation, self.squash)
 
 
 @dataclass
@@ -195,11 +197,9 @@ def decode_all(
         yield start, part, errors
 
 
-def decode_chunks(
-    source: ImageDataset, indices: np.ndarray, size: int, interpolation: str, threads: int, progress=None
-):
-    """`decode_all` of the squares of the images at `indices`, `CHUNK` at a time."""
-    return decode_all(SquareDecoder(source, indices, size, interpolation), range(len(indices)), threads, progress)
+def decode_chunks(source: ImageDataset, indices: np.ndarray, threads: int, progress: Progress | None = None, **square):
+    """`decode_all` of the squares (`images.square_of`) of the images at `indices`, `CHUNK` at a time."""
+    return decode_all(SquareDecoder(source, indices, **square), range(len(indices)), threads, progress)
 
 
 def find_bad(decoder: Decoder, rows: Sequence[int], threads: int, progress: Progress | None = None) -> dict[int, str]:

@@ -187,6 +187,7 @@ def build_cache(
     *,
     size: int,
     interpolation: str = "bilinear",
+    squash: bool = False,
     device: str | torch.device = "cpu",
     memory_budget: int = MEMORY_BUDGET,
     workers: int | None = None,
@@ -201,6 +202,7 @@ def build_cache(
     Args:
         size: px of a side.
         interpolation: one of `images.INTERPOLATIONS`.
+        squash: whole images of any shape become squares, instead of their middle.
         device: where the images are wanted.
         memory_budget: bytes; the cache is resident when it fits, else streaming.
         workers: processes of a streaming cache; None: one per core, 16 at most, as the threads that decode here.
@@ -220,7 +222,7 @@ def build_cache(
     """
     indices, threads = checked(source, indices, streaming), min(os.cpu_count() or 1, 16)
     resampling(interpolation)
-    decoder = SquareDecoder(source, indices, size, interpolation)
+    decoder = SquareDecoder(source, indices, size, interpolation, squash)
     workers = threads if workers is None else workers
     if not streams(streaming, decoder, memory_budget):
         return resident(decoder, device, threads, max_bad, [], progress)

@@ -4,11 +4,12 @@ crop.
 Every picture, mask or not, goes through `open_image`, which reads the header, and `upright`, which decodes it and turns
 it as its EXIF, TIFF or XMP orientation says; `upright_size` tells its size from the header.
 
-The geometry is torchvision's Resize + CenterCrop on PIL, which is timm's evaluation transform with crop_pct 1, pixel
-for pixel. Modes become RGB as `PIL.Image.convert("RGB")` does it, which is what timm and transformers' pipelines do, so
-a model sees the same pixels here and there. In particular transparency is dropped, not laid on white. Two departures,
-where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips everything above 255 to white), or from a range
-of values that is given; float or 32-bit images, whose range nobody knows, are refused without one.
+The geometry is torchvision's Resize + CenterCrop on PIL, which is timm's evaluation transform with crop_pct 1 and the
+crop_mode "center" or "squash", pixel for pixel. Modes become RGB as `PIL.Image.convert("RGB")` does it, which is what
+timm and transformers' pipelines do, so a model sees the same pixels here and there. In particular transparency is
+dropped, not laid on white. Two departures, where PIL's answer is wrong: 16-bit grey is scaled by 1/257 (PIL clips
+everything above 255 to white), or from a range of values that is given; float or 32-bit images, whose range nobody
+knows, are refused without one.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -228,10 +229,26 @@ def decoding() -> Iterator[None]:
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
 
-def fit(image: Image.Image, size: int, resample: Image.Resampling, at: float = 0.5) -> Image.Image:
+def square_of(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """The square that an image becomes before the view of a network is cut out of it, as arguments of `decode`.
+
+    preprocessing: what evaluation does to an image, under timm's names.
+    """
+    return {
+        "size": int(preprocessing["input_size"][-1] / preprocessing["crop_pct"]),
+        "interpolation": preprocessing["interpolation"],
+        "squash": preprocessing.get("crop_mode") == "squash",
+    }
+
+
+def fit(
+    image: Image.Image, size: int, resample: Image.Resampling, at: float = 0.5, squash: bool = False
+) -> Image.Image:
     """The short side becomes `size` (the long one is floored), then a square is cropped, `at` 0 from the start of the
-    long side, 1 from its end, 0.5 from the centre (offsets half to even)."""
+    long side, 1 from its end, 0.5 from the centre (offsets half to even); `squash`: both sides become `size`."""
     width, height = image.size
+    if squash:
+        return image if image.size == (size, size) else image.resize((size, size), resample)
     short = min(width, height)
     if short != size:
         new = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
@@ -241,14 +258,19 @@ def fit(image: Image.Image, size: int, resample: Image.Resampling, at: float = 0
 
 
 def decode(
-    image: Image.Image, size: int, interpolation: str = "bilinear", at: float = 0.5, value_range: Range = None
+    image: Image.Image,
+    size: int,
+    interpolation: str = "bilinear",
+    at: float = 0.5,
+    value_range: Range = None,
+    squash: bool = False,
 ) -> torch.Tensor:
-    """uint8 [3, size, size], the square that `fit` crops.
+    """uint8 [3, size, size], the square that `fit` makes.
 
     Raises `BadImage` with the reason when the file is damaged or the image is of no use.
     """
     resample = resampling(interpolation)  # first: a wrong name is the caller's error, not the image's
     with decoding():
         check_size(*image.size)
-        pixels = np.array(fit(to_rgb(image, value_range), size, resample, at))  # [S, S, 3]
+        pixels = np.array(fit(to_rgb(image, value_range), size, resample, at, squash))  # [S, S, 3]
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

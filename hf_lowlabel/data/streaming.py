@@ -124,6 +124,7 @@ class ShardedStream:
         *,
         size: int,
         interpolation: str = "bilinear",
+        squash: bool = False,
         device: str | torch.device = "cpu",
         seed: int = 0,
         rank: int = 0,
@@ -135,7 +136,8 @@ class ShardedStream:
     ):
         resampling(interpolation)
         self.shards, self.name = shards, shards.name
-        self.size, self.interpolation, self.device = size, interpolation, torch.device(device)
+        self.square = {"size": size, "interpolation": interpolation, "squash": squash}
+        self.device = torch.device(device)
         self.seed, self.rank, self.world, self.position, self.window = seed, rank, world, position, window
         self.workers = min(os.cpu_count() or 1, 16) if workers is None else max(workers, 1)
         self.max_bad, self.seen, self.skipped = max_bad, 0, []
@@ -214,7 +216,7 @@ class ShardedStream:
         id, encoded = row
         try:
             with open_row(encoded) as image:
-                return decode(image, self.size, self.interpolation)
+                return decode(image, **self.square)
         except BadImage as error:
             return id, error.reason
 

@@ -13,12 +13,13 @@ import torch
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache
+from ..data.images import square_of
 from ..errors import Nameless
 from ..evaluation.inference import features_of
 from ..records import RunRecord, public_word
 from ..tasks import get_task, of_record
 from ..tasks.backbone import starting_backbone
-from ..tasks.classification import eval_view, stored_side
+from ..tasks.classification import eval_view
 from ..tasks.classification_card import spread
 from ..tasks.parts import Section
 from ..yaml_files import read_yaml
@@ -141,8 +142,7 @@ def draw_features(folder: Path, record: RunRecord, images: Images, out: Computed
             log.warning("no t-SNE of %s: %s", title, error)
             out.notes.append(f"No t-SNE of {title}: {told(error)}")
             continue
-        interpolation = network.preprocessing["interpolation"]
-        cache = build_cache(images.dataset, chosen, size=stored_side(network), interpolation=interpolation)
+        cache = build_cache(images.dataset, chosen, **square_of(network.preprocessing))
         x = features_of(network, cache, eval_view(network)).numpy().astype(np.float64)
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         if min(x.shape) > 50:

@@ -19,9 +19,7 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     """float32 [N, D] of the training images, in their order; from `keep` when model and images are the same."""
     model, cache = ready.network.model, ready.training
     model.to(memory_format=torch.channels_last)  # as `extract` has it; what comes later is the same with kept features
-    prep = model.preprocessing
-    seen = [prep[k] for k in ("input_size", "crop_pct", "mean", "std", "interpolation")]
-    model_print = fingerprint(model, seen, without=model.head_names())
+    model_print = fingerprint(model, without=model.head_names())
     indices = np.asarray(cache.indices, dtype=np.int64)
     data_print = hashlib.sha256(ready.dataset.fingerprint.encode() + indices.tobytes()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", f"{model.config.architecture}-{model_print[:12]}")

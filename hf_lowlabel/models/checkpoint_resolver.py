@@ -19,6 +19,7 @@ from . import (
     cifar,  # noqa: F401  registers the CIFAR architectures with timm
     transformers_layout as layout,
 )
+from .image_processors import preprocessing_of
 from .translation import Translation
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # arguments of timm.create_model that read other files
 LEADS_OUT = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 TYPES = {  # of what is read of a config.json; None passes
-    **dict.fromkeys(("architecture", "model_type", "encoder", "problem_type", "interpolation", "license"), str),
+    **dict.fromkeys(
+        ("architecture", "model_type", "encoder", "problem_type", "interpolation", "crop_mode", "license"), str
+    ),
     **dict.fromkeys(("model_args", "architecture_args", "pretrained_cfg", "id2label", "label2id"), dict),
     **dict.fromkeys(("num_classes", "num_features", "num_channels", "image_size", "size_divisor"), int),
     **dict.fromkeys(("mean", "std", "image_mean", "image_std", "input_size"), (list, tuple)),
@@ -171,7 +174,7 @@ def _from_transformers(
     cfg["fixed_input_size"] = cfg.get("fixed_input_size", False) or translation.fixed
     processor = fetch(["preprocessor_config.json", "processor_config.json"])
     if processor is not None:
-        cfg |= layout.preprocessing(processor.parent, source)
+        cfg |= preprocessing_of(processor.parent, source)
         if cfg.pop("flip_channels", False):
             if "encoder_config" not in translation.model_args:
                 raise UserError(f"The image processor of {source} takes blue first, and no network here does.")

@@ -155,6 +155,11 @@ def _config(
             if len(value) != 3:
                 raise UserError(f"There are {len(value)} numbers for {key}. Give three: red, green, blue.")
         cfg[key] = value
+    if cfg.get("crop_mode") not in (None, "center", "squash"):
+        raise UserError(
+            f"The preprocessing of {found.source} keeps photos whole inside a {cfg['crop_mode']}, which is not known "
+            "here. Take another model."
+        )
     args = {**found.model_args, **args}
     args = {k: v for k, v in args.items() if k not in ("num_classes", "features_only", "out_indices")}
     if cfg.get("fixed_input_size") and not args.get("dynamic_img_size"):

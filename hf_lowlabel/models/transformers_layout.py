@@ -1,4 +1,4 @@
-"""Repositories in transformers' layout: which encoders there are, their preprocessing, their licence, their tensors."""
+"""Repositories in transformers' layout: which encoders there are, their licence, their tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
 from ..errors import UserError
@@ -50,7 +50,6 @@ MODALITIES = {
     "audio": "AUDIO_CLASSIFICATION CTC SPEECH_SEQ_2_SEQ AUDIO_XVECTOR TEXT_TO_WAVEFORM",
     "text": "CAUSAL_LM MASKED_LM SEQ_TO_SEQ_CAUSAL_LM SEQUENCE_CLASSIFICATION TEXT_ENCODING",
 }
-INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 def translation_of(config: dict, source: str) -> Translation:
@@ -127,58 +126,7 @@ def _modality(kind: str) -> str | None:
     return None
 
 
-# ---- preprocessing and licence ---------------------------------------------------------------------------------------
-def preprocessing(folder: Path, source: str) -> dict:
-    """timm's fields of what the repository's own image processor does to a picture; "flip_channels" where it takes blue
-    first.
-
-    folder: holds preprocessor_config.json or processor_config.json.
-
-    Raises:
-        UserError: transformers cannot read it without code of the repository.
-    """
-    try:
-        own = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # whatever a class of transformers raises for fields it does not take
-        raise UserError(
-            f"The preprocessor_config.json of {source} describes no image processor that transformers reads "
-            f"({type(error).__name__}). Remove it and give the image size, or take another model."
-        ) from error
-    out = {"interpolation": INTERPOLATION[2 if own.resample is None else int(own.resample)], **_sizes(own)}
-    factor = 255 * own.rescale_factor if own.do_rescale else 255.0  # timm's mean and std are those of pixels in 0..1
-    mean, std = (own.image_mean, own.image_std) if getattr(own, "do_normalize", False) else ([0.0] * 3, [1.0] * 3)
-    if getattr(own, "include_top", False):  # EfficientNet's divides by std twice
-        std = [s * s for s in std]
-    if getattr(own, "rescale_offset", False):
-        mean = [m + 1 for m in mean]
-    if getattr(own, "do_flip_channel_order", False):
-        out["flip_channels"] = True
-    return out | {"mean": [float(m) / factor for m in mean], "std": [float(s) / factor for s in std]}
-
-
-def _sizes(own) -> dict:
-    """input_size, crop_pct and crop_mode of an image processor of transformers."""
-    if getattr(own, "max_num_patches", None):  # SigLIP 2 keeps the aspect ratio; here a square of as many patches
-        side = own.patch_size * round(own.max_num_patches**0.5)
-        return {"input_size": [3, side, side], "crop_pct": 1.0, "crop_mode": "squash"}
-    size, crop = dict(own.size or {}), dict(getattr(own, "crop_size", None) or {})
-    short = size.get("shortest_edge")
-    side = short or size.get("height") or 224
-    if short and getattr(own, "crop_pct", None):  # ConvNeXT's processor: from 384 px on it squashes
-        return {
-            "input_size": [3, side, side],
-            "crop_pct": 1.0 if side >= 384 else own.crop_pct,
-            "crop_mode": "squash" if side >= 384 else "center",
-        }
-    if short and type(own).__name__.startswith("Levit"):
-        side = int(256 / 224 * short)
-    mode = "center" if short else "squash"
-    if getattr(own, "do_center_crop", False) and crop.get("height"):
-        seen = crop["height"]
-        return {"input_size": [3, seen, seen], "crop_pct": min(1.0, seen / side), "crop_mode": mode}
-    return {"input_size": [3, side, side], "crop_pct": 1.0, "crop_mode": mode}
-
-
+# ---- licence ---------------------------------------------------------------------------------------------------------
 def license_of(readme: Path) -> str | None:
     """The licence in a model card, under the name its author gave it."""
     text = readme.read_text(encoding="utf-8", errors="replace")

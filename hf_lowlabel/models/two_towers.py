@@ -16,6 +16,7 @@ from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
 from ..errors import UserError
 from . import transformers_layout as layout
 from .checkpoint_resolver import address, fetcher, model_config, without_safetensors
+from .image_processors import preprocessing_of
 from .opening import ADAPTER
 from .quiet import no_progress_bars
 
@@ -116,7 +117,7 @@ def check_two_towers(name: str, revision: str | None = None) -> Promise:
     processor = fetch(["preprocessor_config.json", "processor_config.json"])
     if processor is None:
         raise UserError(f"There is no preprocessor_config.json in {name}. Copy it from the model it was made from.")
-    preprocessing = layout.preprocessing(processor.parent, name)
+    preprocessing = preprocessing_of(processor.parent, name)
     if preprocessing.pop("flip_channels", False):
         raise UserError(f"The image processor of {name} takes blue first, which is not known of two towers. {EXAMPLE}")
     place, revision = (name, None) if Path(name).is_dir() else address(name, revision)

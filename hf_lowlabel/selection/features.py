@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
 from ..data.decoding import CHUNK, check_share, decode_chunks
+from ..data.images import square_of
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
 from ..files import make, unmake, whole
@@ -94,8 +95,7 @@ def extract(
         else model
     )
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
-    prep = encoder.preprocessing
-    model_print = fingerprint(encoder, [prep[k] for k in ("input_size", "crop_pct", "mean", "std", "interpolation")])
+    model_print = fingerprint(encoder)
     data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
@@ -145,14 +145,13 @@ def batches(
     """
     prep = encoder.preprocessing
     size = prep["input_size"][-1]
-    side = int(size / prep["crop_pct"])
     view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
     threads = min(os.cpu_count() or 1, 16) if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
     with tqdm(total=len(mine), desc="features", unit="img", disable=not interactive(), leave=False) as bar:
-        for start, images, errors in decode_chunks(source, mine, side, prep["interpolation"], threads, None):
+        for start, images, errors in decode_chunks(source, mine, threads, **square_of(prep)):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
             if len(skipped) > allowed:
@@ -175,9 +174,11 @@ def rounded(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float16).astype(np.float32)
 
 
-def fingerprint(encoder: nn.Module, preprocessing: Sequence, without: Collection[str] = ()) -> str:
+def fingerprint(encoder: nn.Module, without: Collection[str] = ()) -> str:
     """sha256 over names, shapes and bytes of all tensors but those `without`, and over the preprocessing."""
-    digest = hashlib.sha256(json.dumps([str(p) for p in preprocessing]).encode())
+    prep = encoder.preprocessing
+    seen = [prep[k] for k in ("mean", "std")], prep["input_size"], square_of(prep)
+    digest = hashlib.sha256(str(seen).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         if name in without:
             continue

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.image_cache import build_cache, build_padded_cache
+from ..data.images import square_of
 from ..distributed import all_gather, interactive
 from ..errors import UserError
 
@@ -19,12 +20,13 @@ log = logging.getLogger("hf_lowlabel")
 
 
 def square_cache(
-    data: DataArguments, dataset: ImageDataset, indices, *, size: int, interpolation: str, device, what: str, vital=None
+    data: DataArguments, dataset: ImageDataset, indices, *, preprocessing: dict, device, what: str, vital=None
 ):
-    """Squares of `size` px of the images at `indices`, resident or streaming.
+    """Squares of the images at `indices` as a network sees them, resident or streaming.
 
     Args:
         data: memory_budget, streaming, workers and max_bad are read.
+        preprocessing: of the network.
         what: which images they are, for the progress bar and the log.
         vital: those that must be whole, where that is not all (see `build_cache`).
 
@@ -35,10 +37,9 @@ def square_cache(
         cache = build_cache(
             dataset,
             indices,
-            size=size,
-            interpolation=interpolation,
             vital=vital,
             max_bad=data.max_bad,
+            **square_of(preprocessing),
             **_common(data, device, bar),
         )
     tell_skipped(cache, len(indices), what)

@@ -15,7 +15,7 @@ from torch import nn
 from ..arguments import Config, DataArguments
 from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
-from ..data.images import decode
+from ..data.images import decode, square_of
 from ..data.splits import SplitIndices
 from ..distributed import best_device, is_main_process
 from ..errors import UserError
@@ -117,8 +117,7 @@ class Classification(Task):
             data,
             dataset,
             indices,
-            size=stored_side(model),
-            interpolation=model.preprocessing["interpolation"],
+            preprocessing=model.preprocessing,
             device=next(model.parameters()).device,
             what=what,
             vital=vital,
@@ -250,19 +249,19 @@ class Classification(Task):
         window: int | None = None,
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
-        names, side = self.names_of(model), stored_side(model)
+        names, square = self.names_of(model), square_of(model.preprocessing)
         if window is not None:
             raise UserError(
                 f"A window slides over images for segmentation; this is a {self.product}. Leave out --window."
             )
         if not 1 <= top <= len(names):
             raise UserError(f"--top {top} does not fit a model of {len(names)} classes. Give 1 to {len(names)}.")
-        interpolation, files = model.preprocessing["interpolation"], []
+        files = []
 
         def batches() -> Iterator[torch.Tensor]:
             waiting = []
             for file, _, image in images:
-                waiting.append(decode(image, side, interpolation))
+                waiting.append(decode(image, **square))
                 files.append(file)
                 if len(waiting) == batch_size:
                     yield torch.stack(waiting)
@@ -309,12 +308,6 @@ class Classification(Task):
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
     ) -> list[Section]:
         return card.findings(self, folder, config, dataset, chosen, names)
-
-
-def stored_side(model: nn.Module) -> int:
-    """Side in px at which images are decoded for a model."""
-    prep = model.preprocessing
-    return int(prep["input_size"][-1] / prep["crop_pct"])
 
 
 def eval_view(model: nn.Module) -> View:

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.images import decode
+from ..data.images import decode, square_of
 from ..evaluation.segmentation import as_seen
 from .base import Task
-from .classification import eval_view, stored_side
+from .classification import eval_view
 from .multilabel import THRESHOLD
 from .segmentation import seen
 
@@ -31,6 +31,9 @@ SQUARE = """w, h = ({short} * side // min(image.size) for side in image.size)
 small = image.resize((w, h), Image.Resampling.{interpolation})
 left, top = (round((side - {short}) / 2) + {inside} for side in (w, h))
 pixels = small.crop((left, top, left + {side}, top + {side}))
+"""
+SQUASHED = """small = image.resize(({short}, {short}), Image.Resampling.{interpolation})
+pixels = small.crop(({inside}, {inside}, {inside} + {side}, {inside} + {side}))
 """
 WHOLE = """scale = {scale}
 h, w = (max(int(side * scale), 1) for side in image.size[::-1])
@@ -90,24 +93,29 @@ def _facts(task: Task, model: nn.Module, **more: Any) -> dict[str, Any]:
 
 
 def _classifier(task: Task, model: Any) -> Deployment:
-    """Squares out of the middle, as `evaluate` and `predict` see images."""
-    prep, short, view = model.preprocessing, stored_side(model), eval_view(model)
-    side, interpolation = prep["input_size"][-1], prep["interpolation"]
+    """Squares out of the middle or of whole images, as `evaluate` and `predict` see them."""
+    prep, view = model.preprocessing, eval_view(model)
+    square, side = square_of(prep), prep["input_size"][-1]
+    short, interpolation, squash = square.values()
     inside = round((short - side) / 2)
 
     def prepare(picture: Image.Image) -> Tensor:
-        return view(decode(picture, short, interpolation)[None], torch.zeros(1, view.width, dtype=torch.float64))
+        return view(decode(picture, **square)[None], torch.zeros(1, view.width, dtype=torch.float64))
 
     steps = [
-        {"resize": "the shorter side to this, the longer one in proportion, rounded down", "px": short},
+        {"resize": "both sides to this, whatever the shape", "px": short}
+        if squash
+        else {"resize": "the shorter side to this, the longer one in proportion, rounded down", "px": short},
         {"crop": "a square out of the middle", "px": side},
     ]
     several = task.labeling == "classes"
     answer = {"answer": "the sigmoid of each logit", "threshold": THRESHOLD} if several else {"answer": "softmax"}
     colors = {"mean": list(map(float, prep["mean"])), "std": list(map(float, prep["std"]))}
     facts = _facts(task, model, steps=steps, interpolation=interpolation, **colors, **answer)
-    square = SQUARE.format(short=short, inside=inside, side=side, interpolation=interpolation.upper())
-    snippet = HEAD + square + RUN.format(pad="") + ANSWERS[task.labeling]
+    cut = (SQUASHED if squash else SQUARE).format(
+        short=short, inside=inside, side=side, interpolation=interpolation.upper()
+    )
+    snippet = HEAD + cut + RUN.format(pad="") + ANSWERS[task.labeling]
     return Deployment(prepare, side, None, facts, snippet)
 
 

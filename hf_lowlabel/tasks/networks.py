@@ -14,6 +14,7 @@ from torch import nn
 from ..arguments import ModelArguments, ViewArguments
 from ..data.dataset import ImageDataset
 from ..errors import UserError
+from ..models.image_processors import crop_share
 from ..models.wrapping import fill_from_module, name_of_module
 
 log = logging.getLogger("hf_lowlabel")
@@ -37,12 +38,18 @@ def is_model_folder(path: str) -> bool:
 
 
 def timm_network(
-    arguments: ModelArguments, views: ViewArguments, dataset: ImageDataset, create: Callable[..., nn.Module]
+    arguments: ModelArguments,
+    views: ViewArguments,
+    dataset: ImageDataset,
+    create: Callable[..., nn.Module],
+    *,
+    whole: bool = True,
 ) -> Network:
     """The network of a run, with the preprocessing that evaluation will use written into its configuration.
 
     Args:
         create: `create_classifier` or `create_backbone` with all but name, weights and size filled in.
+        whole: an encoder whose own preprocessing makes a square of a whole image gets such images, else their middle.
     """
     given = None if isinstance(arguments.model, str) else arguments.model
     name = name_of_module(given) if given is not None else arguments.model
@@ -59,11 +66,19 @@ def timm_network(
     if given is not None:
         fill_from_module(model, given)
     cfg = model.config.pretrained_cfg
-    side = model.preprocessing["input_size"][-1]
-    size, stored = sizes(views, side, typical_side(dataset), fixed=bool(cfg.get("fixed_input_size")))
-    cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode="center")
+    own, squash = model.preprocessing, whole and cfg.get("crop_mode") == "squash"
+    size, stored = sizes(
+        views,
+        own["input_size"][-1],
+        typical_side(dataset),
+        fixed=bool(cfg.get("fixed_input_size")),
+        share=own["crop_pct"] if squash else 7 / 8,
+    )
+    mode = "squash" if squash else "center"
+    cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode=mode)
     report = "" if pretrained else f"{model.load_report}, "  # of weights that are loaded, loading has told
-    log.info("%sviews of %d px from images of %d px", report, size, stored)
+    shape = ", whole ones squeezed into squares as the encoder's own preprocessing does" if squash else ""
+    log.info("%sviews of %d px from images of %d px%s", report, size, stored, shape)
     return Network(model, (size, size), stored)
 
 
@@ -98,14 +113,17 @@ def squares_per_image(dataset: ImageDataset) -> int:
     return math.ceil(typical_ratio(dataset) - 0.1)
 
 
-def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool = False) -> tuple[int, int]:
-    """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only."""
+def sizes(
+    views: ViewArguments, model_side: int | None, side: int, fixed: bool = False, share: float = 7 / 8
+) -> tuple[int, int]:
+    """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only. share: about what
+    of the side of a stored image a view shows, where nothing else is said."""
     size = views.image_size or (model_side if fixed and model_side else min(model_side or 224, side))
     if views.stored_size is not None and views.stored_size < size:
         raise UserError(
             f"A stored_size of {views.stored_size} px is below the image_size of {size} px. Give at least as many."
         )
-    margin = 4 * round(size / 28)
+    margin = 4 * round(size * (1 - share) / (4 * share))
     stored = views.stored_size or (size if size < 64 or side <= size else size + margin)
     if (stored - size) % 4:
         nearest = size + 4 * round((stored - size) / 4)
@@ -114,10 +132,3 @@ def sizes(views: ViewArguments, model_side: int | None, side: int, fixed: bool =
             f"of 4 above it, for example {nearest}: the saved image processor then cuts out the pixels of evaluation."
         )
     return size, stored
-
-
-def crop_share(size: int, stored: int) -> float:
-    """size / stored, rounded so that floor(size / share) is `stored` again: processors resize the short side to
-    that."""
-    share = size / stored
-    return share if math.floor(size / share) == stored else math.nextafter(share, 0.0)

@@ -12,6 +12,7 @@ import torch
 from .. import methods
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
+from ..data.images import square_of
 from ..data.splits import Split
 from ..data.streaming import ShardedStream, Shards
 from ..distributed import world
@@ -47,7 +48,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     split = read_split(config.data)
     at = split.resolve(dataset) if split else None
     with accelerator.main_process_first():
-        network = make_network(config, dataset)
+        network = make_network(config, dataset, whole=task.labeling != "mask")
     encoder = network.model.to(accelerator.device)
     squares = 1 if shards else task.squares(dataset)
     members = at.train if at else np.arange(len(dataset))
@@ -56,8 +57,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         config.data,
         dataset.in_squares(squares),
         rows,
-        size=network.stored,
-        interpolation=encoder.preprocessing["interpolation"],
+        preprocessing=encoder.preprocessing,
         device=accelerator.device,
         what="sample" if shards else "training",
         vital=rows[:0],
@@ -126,13 +126,13 @@ def read_split(data: DataArguments) -> Split | None:
     return Split.load(data.split) if data.split and not str(data.split).endswith(".txt") else None
 
 
-def make_network(config: Config, dataset: ImageDataset) -> Network:
+def make_network(config: Config, dataset: ImageDataset, *, whole: bool) -> Network:
     any_size = bool(config.method_args.get("local_crops"))
 
     def create(**given):
         return create_backbone(output_stride=config.model.output_stride, any_size=any_size, **given)
 
-    return timm_network(config.model, config.views, dataset, create)
+    return timm_network(config.model, config.views, dataset, create, whole=whole)
 
 
 def make_objective(config: Config, encoder, images: int | None):
@@ -172,8 +172,7 @@ def make_stream(
 def read_shards(shards: Shards, config: Config, network: Network, accelerator) -> ShardedStream:
     return ShardedStream(
         shards,
-        size=network.stored,
-        interpolation=network.model.preprocessing["interpolation"],
+        **square_of(network.model.preprocessing),
         device=accelerator.device,
         seed=config.training.seed,
         rank=accelerator.process_index,

@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..evaluation.inference import logits_of
 from ..evaluation.metrics import softmax
 from ..tasks.caching import square_cache
-from ..tasks.classification import Classification, eval_view, stored_side
+from ..tasks.classification import Classification, eval_view
 from ..views.table import View
 from .priors import save_priors
 
@@ -71,8 +71,7 @@ def pseudo_labels(
             DataArguments(),
             source,
             at.train,
-            size=stored_side(model),
-            interpolation=model.preprocessing["interpolation"],
+            preprocessing=model.preprocessing,
             device=next(model.parameters()).device,
             what="training",
         )

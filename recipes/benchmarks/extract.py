@@ -24,6 +24,7 @@ from views import smooth_images
 
 from hf_lowlabel import load_source
 from hf_lowlabel.data.decoding import decode_chunks
+from hf_lowlabel.data.images import square_of
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.features import BATCH, extract
 from hf_lowlabel.views import build_view
@@ -48,12 +49,11 @@ def measure(args: argparse.Namespace) -> dict:
         bare, ours = (create_backbone(args.model, pretrained=False, image_size=args.size).eval() for _ in range(2))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         prep, bare = bare.preprocessing, bare.to(device)
-        size, shown = prep["input_size"][-1], prep["interpolation"]
-        view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
+        view = build_view("eval", size=prep["input_size"][-1], mean=prep["mean"], std=prep["std"])
 
         def decode() -> torch.Tensor:
-            side, rows = int(size / prep["crop_pct"]), np.arange(args.images)
-            return torch.cat([part for _, part, _ in decode_chunks(source, rows, side, shown, args.threads)])
+            rows, square = np.arange(args.images), square_of(prep)
+            return torch.cat([part for _, part, _ in decode_chunks(source, rows, args.threads, **square)])
 
         pixels = decode()
         u = torch.zeros(BATCH, view.width, dtype=torch.float64)

@@ -17,6 +17,7 @@ from step import generated
 
 from hf_lowlabel import Callback, finetune, load_source
 from hf_lowlabel.data.image_cache import build_cache
+from hf_lowlabel.data.images import square_of
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.tasks.classification import eval_view
@@ -42,9 +43,8 @@ class TestAccuracy(Callback):
     def on_evaluate(self, state, scores) -> None:
         model = state.objective.evaluated
         if self.cache is None:
-            side = int(model.preprocessing["input_size"][-1] / model.preprocessing["crop_pct"])
-            device = next(model.parameters()).device
-            self.cache = build_cache(self.source, torch.arange(len(self.labels)).numpy(), size=side, device=device)
+            square, device = square_of(model.preprocessing), next(model.parameters()).device
+            self.cache = build_cache(self.source, torch.arange(len(self.labels)).numpy(), device=device, **square)
         right = logits_of(model, self.cache, eval_view(model)).argmax(1) == self.labels[self.cache.indices]
         percent, seconds = 100 * float(right.float().mean()), time.perf_counter() - self.begin
         text = f"{percent:.2f} % at step {state.step} of {state.max_steps}, {seconds / 60:.1f} minutes in this process"

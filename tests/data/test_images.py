@@ -35,8 +35,10 @@ def test_equals_torchvision_and_timm(make, size, interpolation):
         assert ours.dtype == torch.uint8 and ours.shape == (3, target, target) and ours.is_contiguous()
         mode = InterpolationMode(interpolation)
         assert torch.equal(ours, pixels(CenterCrop(target)(Resize(target, mode)(image))))
-        timm = create_transform((3, target, target), interpolation=interpolation, crop_pct=1.0, normalize=False)
-        assert torch.equal(ours, timm(image))
+        for mode, squash in (("center", False), ("squash", True)):
+            said = dict(interpolation=interpolation, crop_pct=1.0, crop_mode=mode, normalize=False)
+            seen = decode(image, target, interpolation, squash=squash)
+            assert torch.equal(seen, create_transform((3, target, target), **said)(image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr", "P", "1", "LA", "RGBA", "HSV"])

@@ -48,10 +48,10 @@ def run_readme(folder, photo, monkeypatch) -> dict:
     return scope
 
 
-def classifier(folder, **config):
+def classifier(folder, crop_mode="center", **config):
     torch.manual_seed(0)
     model = create_classifier("test_resnet", 3, pretrained=False, class_names=NAMES, image_size=48).eval()
-    model.config.pretrained_cfg["crop_pct"] = 0.9
+    model.config.pretrained_cfg.update(crop_pct=0.9, crop_mode=crop_mode)
     model.set_classifier(torch.randn(3, model.num_features), torch.tensor([3.0, -9.0, 3.0]))
     for name, value in config.items():
         setattr(model.config, name, value)
@@ -67,11 +67,13 @@ def graph(tmp_path_factory):
     return run / "onnx" / "model.onnx"
 
 
-def test_a_classifier(tmp_path, graph, photos, monkeypatch, capsys):
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_a_classifier(mode, tmp_path, graph, photos, monkeypatch, capsys):
     monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
-    run = classifier(tmp_path / "run")
+    run = classifier(tmp_path / "run", mode)
     assert main(["export", str(run), "--images", str(photos)]) == 0
     said = json.loads((run / "onnx" / "preprocessing.json").read_text())
+    assert ("both sides" in said["steps"][0]["resize"]) is (mode == "squash")
     assert said["classes"] == NAMES and "on 2 images: logits differ by" in capsys.readouterr().out
     for row in predict(photos, run).rows:
         scope = run_readme(run / "onnx", photos / row["file"].rpartition("/")[2], monkeypatch)

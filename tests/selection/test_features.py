@@ -92,5 +92,6 @@ def test_the_fingerprint_does_not_see_the_layout_in_memory():
     from hf_lowlabel.selection.features import fingerprint
 
     net = nn.Sequential(nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2))
-    before = fingerprint(net, [])
-    assert fingerprint(net.to(memory_format=torch.channels_last), []) == before
+    net.preprocessing = dict(input_size=(3, 8, 8), crop_pct=1.0, interpolation="bilinear", mean=(0.5,), std=(0.5,))
+    before = fingerprint(net)
+    assert fingerprint(net.to(memory_format=torch.channels_last)) == before

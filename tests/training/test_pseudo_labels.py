@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from hf_lowlabel import load_source, make_split
+from hf_lowlabel.data.images import square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
-from hf_lowlabel.tasks.classification import Classification, eval_view, stored_side
+from hf_lowlabel.tasks.classification import Classification, eval_view
 from hf_lowlabel.training.priors import load_priors
 from hf_lowlabel.training.pseudo_labels import pseudo_labels, twenty
 
@@ -31,7 +32,7 @@ def made(tmp_path, few_images):
 def by_hand(source, split, folder, crops: bool) -> np.ndarray:
     model = Classification().load(folder, device="cpu")
     view = eval_view(model)
-    assert stored_side(model) == 8
+    assert square_of(model.preprocessing)["size"] == 8
     x = torch.stack(
         [
             torch.from_numpy(np.array(source.image(i).convert("RGB"))).permute(2, 0, 1)
