@@ -142,7 +142,7 @@ def _frozen(values: dict, method: type[Method], name: str) -> None:
         raise UserError(f"The architecture knn is what --method knn fits, not {name}. Take another --architecture.")
     if not method.frozen:
         return
-    if values["push_to_hub"] and not hasattr(method, "head"):
+    if values["push_to_hub"] and not (hasattr(method, "head") or getattr(method, "of_pixels", False)):
         raise UserError(
             f"{name} leaves no network that push_to_hub could push. Leave it out, and give the run's "
             "priors.safetensors to a run of probe or self-training (--prior)."

@@ -70,7 +70,7 @@ def from_training(
             f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
-    attempts = [a for a in task.attempts if train or task.method("finetune", a.settings["method"]).frozen]
+    attempts = [a for a in task.attempts if train or a.frozen]
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
@@ -79,7 +79,7 @@ def from_training(
     tried = ranked(task, found, ready.names)
     best, recorder = tried[0], ready.recorder
     resume = (ready.folder / "checkpoints").is_dir()
-    steps = {} if configs[best.attempt].method.frozen else dict(max_steps=plan["last"], resume=resume)
+    steps = {} if best.attempt.frozen else dict(max_steps=plan["last"], resume=resume)
     with hushed():  # what was loaded has been said
         last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
@@ -87,7 +87,7 @@ def from_training(
     advice = advise(ready, tried, plan, train)
     advice.sentences += [smaller] if smaller else []
     recorder.advice = list(advice.sentences)
-    run = (frozen.fit if last.config.method.frozen else train_network)(last, [CardCallback()])
+    run = (frozen.fit if best.attempt.frozen else train_network)(last, [CardCallback()])
     if task.score.key in run.metrics:
         shown = task.score.show(run.metrics[task.score.key])
         advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")

@@ -141,7 +141,7 @@ class Trials:
 
     def seconds(self, attempt: Attempt) -> float:
         """Of one step, the same on every process; 0 for frozen features."""
-        if self.configs[attempt].method.frozen:
+        if attempt.frozen:
             return 0.0
         clock, folder = Clock(), self.folder / "clock"
         rows = np.arange(len(self.ready.labeled.members))
@@ -227,7 +227,7 @@ class Trials:
         rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
         resume = (folder / "checkpoints").is_dir()
         settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
-        if not self.configs[attempt].method.frozen:
+        if not attempt.frozen:
             settings |= dict(max_steps=plan["steps"], resume=resume)
         with hushed():
             model = self.fit(self.part(attempt, rows, folder, **settings))

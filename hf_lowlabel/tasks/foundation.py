@@ -49,8 +49,7 @@ def with_branches(attempts: Sequence[Attempt], model: nn.Module) -> list[Attempt
     """What `auto` tries, with branches where it trains a vision transformer that takes them."""
     if not hasattr(model, "timm_model") or not takes_branches(model):
         return list(attempts)
-    still = ("probe",)  # trains no network
-    return [a if a.settings["method"] in still else replace(a, settings={**a.settings, **BRANCHES}) for a in attempts]
+    return [a if a.frozen else replace(a, settings={**a.settings, **BRANCHES}) for a in attempts]
 
 
 def branched(config: Config, model: nn.Module) -> Config:

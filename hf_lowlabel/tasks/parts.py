@@ -86,12 +86,14 @@ class Chosen:
 class Attempt:
     """A way to train that `auto` tries.
 
-    name: in tables. settings: of `finetune`. unlabeled: whether it uses images without a label.
+    name: in tables. settings: of `finetune`. unlabeled: whether it uses images without a label. frozen: whether its
+    method trains no network.
     """
 
     name: str
     settings: Mapping[str, Any]
     unlabeled: bool = True
+    frozen: bool = False
 
 
 Section = tuple[str, str, str]  # of a report, what it shows of a run beside its numbers: (title, note, HTML)

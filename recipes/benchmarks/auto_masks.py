@@ -36,7 +36,7 @@ def drawn(args: argparse.Namespace, name: str, labels: int, seed: int) -> dict:
     for attempt in get_task("segmentation").attempts:
         if attempt.name in plan["attempts"] and attempt.name not in scores:
             more = dict(split=str(folder / "auto" / "split.json"), output_dir=str(folder / attempt.name))
-            if attempt.settings["method"] != "probe":
+            if not attempt.frozen:
                 more["max_steps"] = plan["last"]
             scores[attempt.name] = finetune(**{**given, **attempt.settings, **more}).metrics["miou"]
     interval = best.advice.accuracy

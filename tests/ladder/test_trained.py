@@ -22,7 +22,7 @@ from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
-from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.tasks.parts import Attempt
 from hf_lowlabel.tasks.segmentation import Segmentation
 from hf_lowlabel.text import percent
@@ -41,13 +41,12 @@ def network(tmp_path_factory):
 
 
 def shorten(patch) -> None:
-    """Trials of a few steps, on two folds; of masks the probe and two attempts with small batches."""
+    """Trials of a few steps, on two folds; of masks the attempts have small batches."""
     patch.setattr(trained, "FEWEST", STEPS)
     patch.setattr(trained, "MOST", STEPS)
     patch.setattr(trained.Trials, "choices", (2,))
-    probe, *others = Segmentation.attempts
-    few = [replace(a, settings={**a.settings, "batch_size": 2}) for a in others[:2]]
-    patch.setattr(Segmentation, "attempts", (probe, *few))
+    few = [a if a.frozen else replace(a, settings={**a.settings, "batch_size": 2}) for a in Segmentation.attempts]
+    patch.setattr(Segmentation, "attempts", tuple(few))
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ def masks(tmp_path_factory, network, discs):
 
 def test_masks_leave_an_ordinary_run(masks, discs):
     folder, best = masks
-    assert {one.name for one in best.ladder} == {"linear probe", "supervised", "UniMatch"}
+    assert {one.name for one in best.ladder} == {"linear probe", "nearest pixels", "supervised", "UniMatch"}
     assert all(len(one.tallies) == 6 for one in best.ladder)  # each mask was left out once
     record = json.loads((folder / "run.json").read_text())
     assert sum(row["kept"] for row in record["ladder"]) == 1 and record["advice"]
@@ -196,7 +195,7 @@ from tests.ladder.test_trained import shorten
 shorten(pytest.MonkeyPatch())
 left_out, done = trained.Trials.left_out, []
 def dying(self, *a):
-    if len(done) == 5: os._exit(9)
+    if len(done) == 7: os._exit(9)
     done.append(left_out(self, *a)); return done[-1]
 trained.Trials.left_out = dying
 auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}, **{MASKS!r})
@@ -205,7 +204,7 @@ auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}
     assert died.returncode == 9, died.stderr
     kept = sorted((tmp_path / "run" / "trials").glob("*/tallies.safetensors"))
     times = [path.stat().st_mtime_ns for path in kept]
-    assert len(kept) == 5
+    assert len(kept) == 7
     with pytest.raises(UserError, match="other settings, labels or images"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
     best = auto(discs, network, output_dir=tmp_path / "run", **MASKS)
@@ -225,7 +224,28 @@ def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, mon
 
     monkeypatch.setattr(trained.Trials, "fit", diverging)
     best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
-    assert {one.name for one in best.ladder} == {"linear probe", "supervised"} and best.to_label is None
+    assert {one.name for one in best.ladder} == {"linear probe", "nearest pixels", "supervised"}
+    assert best.to_label is None
+
+
+def test_attempts_know_which_train_no_network():
+    for name in TASKS:
+        task = get_task(name)
+        for attempt in task.attempts:
+            assert attempt.frozen == task.method("finetune", attempt.settings["method"]).frozen
+
+
+def test_neighbours_are_the_answer_where_masks_left_out_prefer_them(network, discs, tmp_path, short, monkeypatch):
+    """And training.yaml makes the same by hand."""
+    only = [a for a in Segmentation.attempts if a.settings["method"] == "knn"]
+    monkeypatch.setattr(Segmentation, "attempts", tuple(only))
+    best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
+    assert [one.name for one in best.ladder] == ["nearest pixels"]
+    again = evaluate(tmp_path / "run", discs)["miou"]
+    assert again == pytest.approx(best.run.metrics["miou"])
+    argv = ["finetune", "--config", str(tmp_path / "run" / "training.yaml"), "--output-dir", str(tmp_path / "by-hand")]
+    assert main(argv) == 0
+    assert evaluate(tmp_path / "by-hand", discs)["miou"] == pytest.approx(again)
 
 
 @pytest.mark.parametrize(
