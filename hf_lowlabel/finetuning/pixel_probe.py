@@ -66,9 +66,7 @@ class PixelProbe(FrozenMethod):
                 "two apart."
             )
         fit = Softmax(x, labels, weights, self.max_iter)
-        l2, t = (self.l2, 1.0) if self.l2 else (STRENGTHS[1], 1.0)
-        if len(np.unique(masks)) > 1:
-            l2, t = self.chosen(fit, masks)
+        l2, t = self.chosen(fit, masks)
         V, c = fit(np.arange(len(x)), l2)
         weight = np.zeros((num_classes, x.shape[1]), np.float32)
         bias = np.full(num_classes, NEVER, np.float32)
@@ -76,7 +74,9 @@ class PixelProbe(FrozenMethod):
         return weight, bias
 
     def chosen(self, fit: Softmax, masks: np.ndarray) -> tuple[float, float]:
-        """(l2, temperature) under which masks that are left out are likeliest."""
+        """(l2, temperature) under which masks that are left out are likeliest, of two masks or more."""
+        if len(np.unique(masks)) < 2:
+            return self.l2 or STRENGTHS[1], 1.0
         some = np.random.default_rng(0).permutation(len(masks))[:MOST]
         fold = np.unique(masks[some], return_inverse=True)[1] % FOLDS
         best = (-np.inf, self.l2 or STRENGTHS[1], 1.0)

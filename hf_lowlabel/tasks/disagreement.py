@@ -33,7 +33,7 @@ class Disagreement(NamedTuple):
 def disagreements(model: nn.Module, labeled: Examples, names: Sequence[str]) -> list[Disagreement]:
     """The images with masks by how much they disagree, the most first; those without a region are left out.
 
-    A linear layer on the frozen maps of the encoder is fitted to the masks of the other images (`tasks.left_out`). A
+    The pixel probe on the frozen maps of the encoder is fitted to the masks of the other images (`tasks.left_out`). A
     region is connected and more than a line along a border; its weight is the sum of p_answer - p_mask over its pixels,
     as a share of the image.
     """

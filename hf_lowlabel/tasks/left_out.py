@@ -7,25 +7,28 @@ out in turn. What comes out are tallies, which `Task.total` makes a score of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..evaluation.modules import confusion_of
 from ..evaluation.segmentation import Normalise
 from ..finetuning.linear import LeastSquares, softmax
+from ..finetuning.pixel_probe import PixelProbe, Softmax
 from ..finetuning.probes import left_out_logits
 from .parts import Examples
+from .pixels import images, sampled
 
 MOST = 10_000  # labels
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # of least squares, as a share of what it is fitted to
 FOLDS = 5  # of masks
 MOST_MASKS = 200  # looked at
+PIXELS = 8000  # of them all
 CELLS = 16  # at least, along the shorter side of an image
-FINER = 4  # places of a mask looked at in each direction of a cell
 
 
 def of_classes(task: Any, model: nn.Module, labeled: Examples, names: Sequence[str]) -> np.ndarray | None:
@@ -64,7 +67,7 @@ def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
 def guesses_of_masks(
     model: nn.Module, labeled: Examples, K: int, most: int | None = None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """What the other masks say of each, by least squares on the cells of the encoder's maps, each a share of classes.
+    """What the other masks say of each, by the pixel probe (`finetuning.pixel_probe`) on the encoder's maps.
 
     `FOLDS` groups of images are left out in turn.
 
@@ -75,74 +78,76 @@ def guesses_of_masks(
         most: images looked at.
 
     Yields:
-        The position of an image, about the probability of each class of its pixels, float32 [K, h, w], and the mask,
-        uint8 [h, w].
+        The position of an image, the probability of each class of its pixels, float32 [K, h, w], and the mask, uint8
+        [h, w].
+
+    Raises:
+        UserError: fewer than two masks have a pixel of a class.
     """
     labeled = Examples(labeled.cache, labeled.members[:most], None)
-    n = len(labeled.members)
     config: Any = model.config
-    seen = dict(mean=config.image_mean, std=config.image_std)
-    shapes, cells = zip(*(cells_of(model, packed, size, K, seen) for packed, size in images(labeled)))
-    width = cells[0][0].shape[1] + 1
+    maps, probe = (
+        FrozenMaps(model, labeled, dict(mean=config.image_mean, std=config.image_std)),
+        PixelProbe(pixels=PIXELS),
+    )
+    x, y, w, of = sampled(maps, maps.divisor, labeled, PIXELS)
+    if len(np.unique(of)) < 2:
+        raise UserError("One mask alone has a pixel of a class, and each is judged by the others. Paint more.")
+    mean, scale = maps.scales(x)
+    known = np.unique(y)
+    fit = Softmax(((x - mean) / scale).numpy(), y, w, probe.max_iter)
+    l2, t = probe.chosen(fit, of)
+    n = len(labeled.members)
     fold = np.random.default_rng(0).permutation(n) % min(FOLDS, n)
-    moments = [(torch.zeros(width, width).double(), torch.zeros(width, K).double()) for _ in range(fold.max() + 1)]
-    gram, targets = torch.zeros(width, width).double(), torch.zeros(width, K).double()
-    for f, (x, share) in zip(fold, cells):
-        x1, weight = with_one(x), share.sum(1, keepdim=True)  # cells that partly take no part count less
-        for whole, part, own in zip((gram, targets), moments[f], (x1.T @ (weight * x1), x1.T @ share.double())):
-            whole.add_(own)
-            part.add_(own)
-    answers: list[list[tuple[int, Tensor]]] = [[] for _ in PENALTIES]
-    for f, (own_gram, own_targets) in enumerate(moments):
-        layers = [layer(gram - own_gram, targets - own_targets, l2) for l2 in PENALTIES]
-        rows = np.flatnonzero(fold == f)
-        for kept, W in zip(answers, layers):
-            kept += [(int(i), with_one(cells[i][0]) @ W) for i in rows]
-    wrong = [sum(float((p - cells[i][1]).square().sum()) for i, p in kept) for kept in answers]
-    logits = dict(answers[int(np.argmin(wrong))])
-    for i, (packed, (h, w)) in enumerate(images(labeled)):
-        small = logits[i].T.reshape(1, K, *shapes[i]).float()
-        p = F.interpolate(small, size=(h, w), mode="bilinear", align_corners=False)[0]
-        yield i, p.numpy(), packed[3, :h, :w].cpu().numpy()
+    rows = labeled.members.numpy()
+    layers = []
+    for f in range(fold.max() + 1):
+        V, c = fit(np.flatnonzero(np.isin(of, rows[fold != f])), l2)
+        layers.append((torch.from_numpy(fit.on_features(V) / t).float() / scale, torch.from_numpy(c / t).float()))
+    for i, (image, mask) in enumerate(images(labeled)):
+        weight, bias = layers[fold[i]]
+        h, w = mask.shape
+        logits = torch.einsum("kd,dhw->khw", weight, maps(image)[0].cpu() - mean[:, None, None]) + bias[:, None, None]
+        size = [side + -side % maps.divisor for side in (h, w)]
+        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, :, :h, :w]
+        p = np.zeros((K, h, w), np.float32)
+        p[known] = logits.softmax(0).numpy()
+        yield i, p, mask.numpy()
 
 
-def images(labeled: Examples) -> Iterator[tuple[Tensor, list[int]]]:
-    """(image and mask uint8 [4, H, W], (height, width) of what is no frame) one by one."""
-    sizes = labeled.cache.sizes[labeled.members].tolist()
-    for packed, size in zip(labeled.cache.stream(labeled.members.split(1)), sizes):
-        yield packed[0], size
+class FrozenMaps:
+    """The encoder's maps of an image uint8 [1, 3, H, W] beside each other, float32 [1, D, h, w] of the padded image.
 
+    They are the coarsest with `CELLS` cells along the shorter side of the smallest image, and those coarser still.
+    """
 
-@torch.inference_mode()
-def cells_of(
-    model: nn.Module, packed: Tensor, size: Sequence[int], K: int, seen: dict[str, Any]
-) -> tuple[tuple[int, int], tuple[Tensor, Tensor]]:
-    """((h, w), (features [h w, D], share of each class [h w, K])) of an image; the shares of a cell add up to what of
-    it takes part."""
-    height, width = size
-    encoder: Any = model
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    found = encoder.encode(Normalise(**seen)(packed[None, :3, :height, :width].to(device)))
-    model.train(training)
-    maps = [m.float().cpu() for m in found if m.ndim == 4 and m.shape[1] > 3]  # the first may be the image itself
-    coarse = [k for k, m in enumerate(maps) if min(m.shape[-2:]) >= CELLS]
-    maps = maps[coarse[-1] if coarse else 0 :]
-    h, w = maps[0].shape[-2:]
-    together = torch.cat([F.interpolate(m, size=(h, w), mode="bilinear", align_corners=False) for m in maps], 1)[0]
-    mask = F.interpolate(packed[None, None, 3, :height, :width].float().cpu(), size=(h * FINER, w * FINER)).long()[0, 0]
-    each = F.one_hot(mask.clamp(max=K), K + 1)[..., :K].permute(2, 0, 1)[None].float()
-    share = F.avg_pool2d(each, FINER)[0]
-    return (h, w), (together.flatten(1).T, share.flatten(1).T)
+    def __init__(self, model: nn.Module, labeled: Examples, seen: dict[str, Any]):
+        self.model, self.normalise, self.first = model, Normalise(**seen), 0
+        self.divisor: int = cast(Any, model).divisor
+        sizes = labeled.cache.sizes[labeled.members].min(1).values
+        smallest = labeled.members[int(sizes.argmin())][None]
+        (image, _), *_ = images(Examples(labeled.cache, smallest, None))
+        fine = [k for k, m in enumerate(self.all(image)) if min(m.shape[-2:]) >= CELLS]
+        self.first = fine[-1] if fine else 0
+        self.widths = [m.shape[1] for m in self.all(image)]
 
+    @torch.inference_mode()
+    def all(self, image: Tensor) -> list[Tensor]:
+        encoder, training = cast(Any, self.model), self.model.training
+        self.model.eval()
+        found = encoder.encode(self.normalise(image.to(next(self.model.parameters()).device)))
+        self.model.train(training)
+        maps = [m.float() for m in found if m.ndim == 4 and m.shape[1] > 3]  # the first may be the image itself
+        return maps[self.first :]
 
-def with_one(x: Tensor) -> Tensor:
-    return torch.cat([x.double(), torch.ones(len(x), 1).double()], 1)
+    def __call__(self, image: Tensor) -> Tensor:
+        maps = self.all(image)
+        size = maps[0].shape[-2:]
+        return torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], 1)
 
-
-def layer(gram: Tensor, targets: Tensor, l2: float) -> Tensor:
-    """[D + 1, K]; the last row, the bias, is not penalised."""
-    scale = gram.diagonal()[:-1].mean().clamp_min(1e-12)
-    penalty = torch.full((len(gram),), l2 * float(scale), dtype=gram.dtype)
-    penalty[-1] = 1e-6 * float(scale)
-    return torch.cholesky_solve(targets, torch.linalg.cholesky(gram + penalty.diag()))
+    def scales(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean [D], s [D]) of features [M, D]: s^2 = mean |f - mean|^2 over a map as a whole, that none be louder."""
+        spread = x.var(0, unbiased=False)
+        return x.mean(0), torch.cat(
+            [part.sum().clamp_min(1e-12).sqrt().repeat(len(part)) for part in spread.split(self.widths)]
+        )

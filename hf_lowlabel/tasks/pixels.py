@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,12 @@ def fit_probe(
         )
     model.eval()
     net.scale_maps(None)
-    x, labels, weights, masks = sampled(model, labeled, method.pixels, **seen)
+    normalise, device = Normalise(**seen), next(net.parameters()).device
+    segmenter: Any = model
+    x, labels, weights, masks = sampled(
+        lambda image: segmenter.features(normalise(image.to(device))).float(), segmenter.divisor, labeled, method.pixels
+    )
     net.scale_maps(x)
-    device = next(net.parameters()).device
     x = net.norm(x.to(device)[:, :, None, None])[:, :, 0, 0].cpu()
     if isinstance(method, PixelKNN):
         unit = F.normalize(x, dim=1).numpy()
@@ -61,34 +65,32 @@ def fit_probe(
 
 
 def sampled(
-    model: nn.Module, labeled: Examples, most: int, **seen: Any
+    features: Callable[[Tensor], Tensor], divisor: int, labeled: Examples, most: int
 ) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
     """Pixels of every mask: half of them evenly over its classes, so that small ones are seen; weights undo that.
 
     Args:
-        model: the segmenter.
+        features: image uint8 [1, 3, H, W] -> float32 [1, D, h, w] of the image padded below and at the right.
+        divisor: px, of which the padded sides are multiples.
         labeled: images with masks.
         most: pixels of all masks together, about.
-        seen: mean and std of the normalisation.
 
     Returns:
-        Features float32 [M, D], classes int64 [M], weights float64 [M] and which mask int64 [M].
+        Features float32 [M, D], classes int64 [M], weights float64 [M] and which mask int64 [M], by its position in
+        the cache.
     """
-    normalise, random = Normalise(**seen), np.random.default_rng(0)
-    cache, each = labeled.cache, max(most // max(len(labeled.members), 1), 1)
+    random, each = np.random.default_rng(0), max(most // max(len(labeled.members), 1), 1)
     x, y, w, of = [], [], [], []
-    device = next(model.parameters()).device
-    rows = labeled.members.tolist()
-    for row, packed in zip(rows, cache.stream(labeled.members.split(1)), strict=True):
-        height, width = cache.sizes[row].tolist()
-        image, mask = packed[:, :3, :height, :width].to(device), packed[0, 3, :height, :width].cpu().numpy().ravel()
+    for row, (image, truth) in zip(labeled.members.tolist(), images(labeled), strict=True):
+        mask = truth.numpy().ravel()
+        height, width = truth.shape
         at, weights = chosen_pixels(mask, each, random)
         if not len(at):
             continue
-        maps = model.features(normalise(image)).float()  # [1, D, h, w] of the padded image
-        full = [side + -side % model.divisor for side in (height, width)]
-        place = torch.from_numpy(np.stack([at % width, at // width], 1)).to(device)  # x, y
-        place = (2 * place.float() + 1) / torch.tensor(full[::-1], device=device) - 1
+        maps = features(image)
+        full = [side + -side % divisor for side in (height, width)]
+        place = torch.from_numpy(np.stack([at % width, at // width], 1)).to(maps.device)  # x, y
+        place = (2 * place.float() + 1) / torch.tensor(full[::-1], device=maps.device) - 1
         found = F.grid_sample(maps, place[None, None], padding_mode="border", align_corners=False)
         x.append(found[0, :, 0].T.cpu())
         y.append(mask[at].astype(np.int64))
@@ -98,6 +100,13 @@ def sampled(
         raise UserError("No pixel of the masks has a class: all are left out (255 and --mask-ignore). Look at them.")
     weights = np.concatenate(w)
     return torch.cat(x), np.concatenate(y), weights / weights.mean(), np.concatenate(of)
+
+
+def images(labeled: Examples) -> Iterator[tuple[Tensor, Tensor]]:
+    """(image uint8 [1, 3, H, W], mask uint8 [H, W] on the CPU) one by one, without the frame around them."""
+    sizes = labeled.cache.sizes[labeled.members].tolist()
+    for packed, (height, width) in zip(labeled.cache.stream(labeled.members.split(1)), sizes, strict=True):
+        yield packed[:, :3, :height, :width], packed[0, 3, :height, :width].cpu()
 
 
 def chosen_pixels(mask: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -7,11 +7,13 @@ from transformers import AutoModelForSemanticSegmentation
 
 from hf_lowlabel import evaluate, finetune
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.segmentation import Normalise
 from hf_lowlabel.finetuning.pixel_probe import PixelKNN, PixelProbe, Softmax
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.models.segmenter import LowLabelForSemanticSegmentation
 from hf_lowlabel.models.segmenter_parts import Neighbours
+from hf_lowlabel.tasks import left_out
 from hf_lowlabel.tasks.parts import Examples
 from hf_lowlabel.tasks.pixels import chosen_pixels, fit_probe, sampled
 
@@ -74,7 +76,8 @@ def test_what_was_fitted_is_what_the_model_says(encoder):
     cache = Masks()
     fit_probe(PixelProbe(l2=0.01, pixels=3000), model, cache.examples(), 2, **SEEN)
     widths = model.network.encoder.out_channels
-    x, y, w, of = sampled(model, cache.examples(), 3000, **SEEN)
+    normalise = Normalise(**SEEN)
+    x, y, w, of = sampled(lambda image: model.features(normalise(image)), model.divisor, cache.examples(), 3000)
     loud = [float(part.sum()) for part in x.var(0, unbiased=False).split(widths)]
     np.testing.assert_allclose(loud, 1.0, rtol=1e-3)  # each depth as a whole
     conv = model.network.segmentation_head[0]
@@ -184,3 +187,31 @@ def test_a_run_leaves_a_segmenter_that_anyone_loads(method, tmp_path):
     theirs = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run", trust_remote_code=True).eval()
     assert torch.equal(ours(x).logits, theirs(x).logits) and torch.equal(ours(x).logits, run.model(x).logits)
     assert "6 images with masks" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_images_of_unlike_sizes_are_judged_on_the_same_maps(monkeypatch):
+    """On those that the smallest image has enough cells of; each by the masks of the others alone."""
+    monkeypatch.setattr(left_out, "CELLS", 4)
+    cache = Masks(4)
+    cache.packed = torch.nn.functional.pad(cache.packed, (0, 99, 0, 99))
+    cache.packed[0] = torch.nn.functional.interpolate(cache.packed[:1, :, :61, :47], size=160)[0]  # maps of 5 x 5 cells
+    cache.sizes[0] = torch.tensor([160, 160])
+    torch.manual_seed(0)
+    model = create_segmenter("test_resnet", 2, architecture="unet", pretrained=False)
+    found = {i: (p, mask) for i, p, mask in left_out.guesses_of_masks(model, cache.examples(), 2)}
+    for i, (p, mask) in found.items():
+        assert p.shape[1:] == mask.shape == tuple(cache.sizes[i]) and np.allclose(p.sum(0), 1, atol=1e-5)
+    right = np.mean([(p.argmax(0) == mask).mean() for p, mask in found.values()])
+    assert len(found) == 4 and right > 0.85
+    before = found[1][0].argmax(0)
+    cache.packed[1, 3] = 1 - cache.packed[1, 3]  # its own mask says nothing of what it is taken for
+    again = {i: p for i, p, _ in left_out.guesses_of_masks(model, cache.examples(), 2)}
+    assert (again[1].argmax(0) == before).mean() > 0.8
+
+
+def test_one_mask_with_a_class_judges_none():
+    cache = Masks(2)
+    cache.packed[1, 3] = 255
+    model = create_segmenter("test_resnet", 2, architecture="unet", pretrained=False)
+    with pytest.raises(UserError, match="One mask alone has a pixel of a class"):
+        next(left_out.guesses_of_masks(model, cache.examples(), 2))
