@@ -152,7 +152,7 @@ class ModelArguments:
         trains=True,
         verb="finetune",
     )
-    channels_last: bool = setting(True, "memory layout of images and convolutions, the faster one on GPUs and CPUs")
+    channels_last: bool | None = setting(None, "layout of images in memory; None: the faster one on this device")
     compile: bool = setting(False, "torch.compile the network", trains=True, may_change=True)
 
 

@@ -70,7 +70,7 @@ def finetune(
     adapter_width: int | None = None,
     head_init: str | None = None,
     freeze_norm: bool | None = None,
-    channels_last: bool = True,
+    channels_last: bool | None = None,
     compile: bool = False,
     image_size: int | None = None,
     stored_size: int | None = None,
@@ -176,7 +176,7 @@ def finetune(
             priors, random.
         freeze_norm: Keep the statistics of BatchNorm layers as they are; None: for pretrained weights and
             fewer than 128 images a step.
-        channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
+        channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
         image_size: Side of a training view; the model's own, or the images' when smaller (px).
         stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px and

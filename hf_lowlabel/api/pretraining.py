@@ -59,7 +59,7 @@ def pretrain(
     output_stride: int | None = None,
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
-    channels_last: bool = True,
+    channels_last: bool | None = None,
     compile: bool = False,
     image_size: int | None = None,
     stored_size: int | None = None,
@@ -141,7 +141,7 @@ def pretrain(
             (px).
         lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).
         lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
-        channels_last: Memory layout of images and convolutions, the faster one on GPUs and CPUs.
+        channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
         image_size: Side of a training view; the model's own, or the images' when smaller (px).
         stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px and

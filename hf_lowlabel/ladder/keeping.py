@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..distributed import barrier, is_main_process
+from ..models.layout import best_layout
 from ..selection.features import Features, check, fingerprint, read, rounded, write
 from ..training.preparing import Prepared
 
@@ -18,7 +18,8 @@ from ..training.preparing import Prepared
 def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     """float32 [N, D] of the training images, in their order; from `keep` when model and images are the same."""
     model, cache = ready.network.model, ready.training
-    model.to(memory_format=torch.channels_last)  # as `extract` has it; what comes later is the same with kept features
+    layout = best_layout(model, model.preprocessing["input_size"][-1], model.device)
+    model.to(memory_format=layout)  # as `extract` has it; what comes later is the same with kept features
     model_print = fingerprint(model, without=model.head_names())
     indices = np.asarray(cache.indices, dtype=np.int64)
     data_print = hashlib.sha256(ready.dataset.fingerprint.encode() + indices.tobytes()).hexdigest()

@@ -33,6 +33,7 @@ from ..distributed import all_gather, barrier, best_device, interactive, rank, w
 from ..errors import UserError
 from ..files import make, unmake, whole
 from ..models import create_backbone
+from ..models.layout import best_layout
 from ..views.table import build_view
 
 log = logging.getLogger("hf_lowlabel")
@@ -89,11 +90,8 @@ def extract(
     Raises:
         UserError: for NaN or infinite features, too many unreadable images, or several processes without a path.
     """
-    encoder = (
-        create_backbone(str(model), image_size=image_size, revision=revision)
-        if isinstance(model, (str, Path))
-        else model
-    )
+    named = isinstance(model, (str, Path))
+    encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print = fingerprint(encoder)
     data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
@@ -105,7 +103,8 @@ def extract(
     if world() > 1 and path is None:
         raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
     device = best_device(device)
-    encoder = encoder.to(device).eval().to(memory_format=torch.channels_last)  # a forward pass is faster so from 160 px
+    layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], device)
+    encoder = encoder.to(device).eval().to(memory_format=layout)
     skipped: list[tuple[str, str]] = []
     parts = batches(encoder, source, share(members), workers, skipped, device, max_bad * len(members))
     if path is None:

@@ -51,6 +51,7 @@ class Loop:
         folder: the run folder.
         base_learning_rate: the peak learning rate of the body.
         evaluate: evaluate(objective) returns scalars to log.
+        layout: of images and convolutions in memory.
         best_score: which of them (higher is better) decides when training stops early and which weights are kept; None:
             no score does.
         save: save(loop) writes model and record; on the main process, after every checkpoint.
@@ -71,7 +72,7 @@ class Loop:
         save: Callable[[Loop], Any] | None = None,
         identity: dict[str, dict] | None = None,
         callbacks: Sequence[Callback] = (),
-        channels_last: bool = True,
+        layout: torch.memory_format = torch.channels_last,
         compile: bool = False,
     ):
         self.args, self.folder, self.accelerator, self.batches = args, folder, accelerator, batches
@@ -84,9 +85,8 @@ class Loop:
             )
         device = accelerator.device
         objective.to(device)
-        self.channels_last = channels_last
-        if channels_last:
-            objective.to(memory_format=torch.channels_last)
+        self.layout = layout
+        objective.to(memory_format=layout)
         # by name: on GPUs synchronised layers are new modules, without marks
         self.still = [name for name, m in objective.named_modules() if getattr(m, KEEPS_STATISTICS, False)]
         if world() > 1:
@@ -152,13 +152,11 @@ class Loop:
 
     def lay_out(self, batch):
         """Images in the memory layout of the network."""
-        if not self.channels_last:
-            return batch
         if isinstance(batch, dict):
             return {k: self.lay_out(v) for k, v in batch.items()}
         if isinstance(batch, list):
             return [self.lay_out(v) for v in batch]
-        return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
+        return batch.contiguous(memory_format=self.layout) if batch.dim() == 4 else batch
 
     # ---- the run --------------------------------------------------------------------------------------------------
     def fit(self) -> None:

@@ -88,7 +88,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         save=lambda loop: recorder.save(loop, {}, final=False),
         identity=identity,
         callbacks=callbacks,
-        channels_last=config.model.channels_last,
+        layout=setup.layout_of(config, objective, network.size[0], accelerator.device),
         compile=config.model.compile,
     )
     if not args.dry_run:

@@ -71,7 +71,7 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
         save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=setup.identity(config, ready.dataset, ready.chosen.split, ready.training),
         callbacks=callbacks,
-        channels_last=config.model.channels_last,
+        layout=setup.layout_of(config, objective, ready.network.size[0], ready.accelerator.device),
         compile=config.model.compile,
     )
     if not trial:

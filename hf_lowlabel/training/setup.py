@@ -12,12 +12,14 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
+from torch import nn
 
 from ..arguments import Config, ModelArguments, TrainingArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import best_device, world
 from ..errors import UserError, unknown
+from ..models.layout import best_layout
 from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
 from ..text import Stderr
@@ -130,3 +132,11 @@ def start_from(objective, model: ModelArguments) -> None:
             f"The checkpoint {path} does not fit this method and model: {' '.join(str(e).split())[:300]}. Give the "
             "settings it was made with, or another --init-from."
         ) from e
+
+
+def layout_of(config: Config, objective: nn.Module, size: int, device: torch.device) -> torch.memory_format:
+    """The layout in memory that was asked for, or the faster one for images of `size` px."""
+    asked = config.model.channels_last
+    if asked is None:
+        return best_layout(objective, size, device)
+    return torch.channels_last if asked else torch.contiguous_format

@@ -181,7 +181,7 @@ def parse(flags: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--unlabeled-ratio", type=int, default=7)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument(
-        "--channels-last", action=argparse.BooleanOptionalAction, default=True, help="our memory layout"
+        "--channels-last", action=argparse.BooleanOptionalAction, help="our memory layout; else the faster one"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes of the peer's loaders")
     parser.add_argument("--steps", type=int, default=6, help="steps timed in a round")

@@ -78,7 +78,7 @@ def parse(flags: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction)
     parser.add_argument("--steps", type=int, default=8, help="steps timed on each side")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--pool", type=int, default=2000, help="images")
