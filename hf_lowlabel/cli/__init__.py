@@ -32,7 +32,7 @@ VERBS = {
     ),
     "priors": ("select", "prior pseudo-labels of all images from the few labels, for finetune --prior"),
     "push": ("share", "put a finished run, or a manifest, on the Hugging Face Hub"),
-    "export": ("share", "a model as an ONNX file, checked against the model, with the lines that run it"),
+    "export": ("share", "a model as an ONNX or OpenVINO file, checked against the model, with the lines that run it"),
     "report": ("share", "one HTML page about a run, or several side by side"),
     "demo-app": ("share", "a page to try a model on; or the folder of a Space with it"),
     "demo": ("info", "the whole chain on 1,797 embedded digits, 40 of them labeled; or on shapes with masks"),

@@ -69,11 +69,11 @@ def export(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hf-lowlabel export",
         description="A model as a file that runs without torch and without this package (pip install "
-        "'hf_lowlabel[export]'), compared with the model before it counts as done.",
+        "'hf_lowlabel[export]', or [openvino]), compared with the model before it counts as done.",
     )
     parser.add_argument("model", metavar="RUN", help="run folder, saved model or Hub id")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="kind of file (default: onnx)")
-    parser.add_argument("--output", help="folder to write (default: RUN/onnx)")
+    parser.add_argument("--format", default="onnx", help="kind of file: onnx, openvino (default: onnx)")
+    parser.add_argument("--output", help="folder to write (default: RUN/onnx or RUN/openvino)")
     parser.add_argument(
         "--images", nargs="+", metavar="PATH", help="images or folders to compare on, best your own (default: noise)"
     )
@@ -86,14 +86,16 @@ def export(argv: list[str]) -> int:
     _plain_log()
     from dataclasses import asdict
 
-    from ..hub.export_onnx import export_onnx
+    from ..hub.export import FORMATS, export
 
-    done = export_onnx(args.model, args.output, images=args.images, revision=args.revision, int8=args.int8)
+    how = dict(format=args.format, images=args.images, revision=args.revision, int8=args.int8)
+    done = export(args.model, args.output, **how)
     if args.json:
         print_json(asdict(done))
         return 0
     print(
-        f"{done}\nwrote {done.folder}: model.onnx, preprocessing.json, README.md\n\nIn that folder:\n\n{done.snippet}"
+        f"{done}\nwrote {done.folder}: {FORMATS[args.format][1]}, preprocessing.json, README.md\n\nIn that folder:\n\n"
+        f"{done.snippet}"
     )
     return 0
 

@@ -19,6 +19,7 @@ from ..errors import MissingSplit, UserError
 from ..tasks.base import Task
 from ..tasks.deployment import Deployment
 from ..tasks.testing import test_images
+from .export_graph import by_onnxruntime
 from .report_data import config_of
 
 CALIBRATED = 64  # images at most whose activations give the ranges
@@ -129,17 +130,12 @@ def tested(task: Task, model: nn.Module, run: Path) -> tuple[Any, list[str]] | N
 
 def by_file(model: nn.Module, plan: Deployment, file: Path) -> nn.Module:
     """The model with the logits of an ONNX file in place of its own."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    answers = by_onnxruntime(file)
 
     def forward(pixel_values: Tensor, **_: Any) -> SimpleNamespace:
         height, width = pixel_values.shape[-2:]
         x = model.pad(pixel_values) if plan.multiple else pixel_values
-        (logits,) = session.run(["logits"], {"pixel_values": x.float().cpu().numpy()})
-        out = torch.from_numpy(logits)
+        out = torch.from_numpy(answers(x.float().cpu().numpy()))
         return SimpleNamespace(logits=out[..., :height, :width] if plan.multiple else out)
 
     other = copy.copy(model)

@@ -21,7 +21,7 @@ from .segmentation import seen
 HEAD = """import json
 
 import numpy as np
-import onnxruntime
+import {package}
 from PIL import Image, ImageOps
 
 said = json.load(open("preprocessing.json", encoding="utf-8"))
@@ -39,10 +39,17 @@ WHOLE = """scale = {scale}
 h, w = (max(int(side * scale), 1) for side in image.size[::-1])
 pixels = image.resize((w, h), Image.Resampling.BILINEAR)
 """
-RUN = """x = (np.asarray(pixels) / 255 - said["mean"]) / said["std"]
-{pad}session = onnxruntime.InferenceSession("model.onnx")
-(logits,) = session.run(["logits"], {{"pixel_values": x.transpose(2, 0, 1)[None].astype(np.float32)}})
+INPUT = """x = (np.asarray(pixels) / 255 - said["mean"]) / said["std"]
+{pad}x = x.transpose(2, 0, 1)[None].astype(np.float32)
 """
+RUN = {  # the package that runs the file -> the lines
+    "onnxruntime": """session = onnxruntime.InferenceSession("model.onnx")
+(logits,) = session.run(["logits"], {"pixel_values": x})
+""",
+    "openvino": """session = openvino.Core().compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+logits = session({"pixel_values": x})["logits"]
+""",
+}
 PAD = """x = np.pad(x, ((0, -h % {divisor}), (0, -w % {divisor}), (0, 0)), mode="edge")
 """
 ANSWERS = {
@@ -64,14 +71,19 @@ class Deployment:
 
     prepare: upright RGB picture -> what the network sees of it, float32 [1, 3, H, W], normalised. side: H and W of an
     example, px. multiple: H and W are any multiples of it, px; None: `side` alone. facts: JSON values that describe
-    the same. snippet: Python that answers for photo.jpg with onnxruntime, NumPy and Pillow.
+    the same. before, after: Python between the picture and the input, and from the logits to an answer.
     """
 
     prepare: Callable[[Image.Image], Tensor]
     side: int
     multiple: int | None
     facts: dict[str, Any]
-    snippet: str
+    before: str
+    after: str
+
+    def snippet(self, package: str) -> str:
+        """Python that answers for photo.jpg with "onnxruntime" or "openvino", NumPy and Pillow."""
+        return HEAD.replace("{package}", package) + self.before + RUN[package] + self.after
 
 
 def deployment(task: Task, model: nn.Module) -> Deployment:
@@ -115,8 +127,7 @@ def _classifier(task: Task, model: Any) -> Deployment:
     cut = (SQUASHED if squash else SQUARE).format(
         short=short, inside=inside, side=side, interpolation=interpolation.upper()
     )
-    snippet = HEAD + cut + RUN.format(pad="") + ANSWERS[task.labeling]
-    return Deployment(prepare, side, None, facts, snippet)
+    return Deployment(prepare, side, None, facts, cut + INPUT.format(pad=""), ANSWERS[task.labeling])
 
 
 def _segmenter(task: Task, model: Any) -> Deployment:
@@ -133,6 +144,6 @@ def _segmenter(task: Task, model: Any) -> Deployment:
     steps = [*([resize] if long_side else []), pad]
     facts = _facts(task, model, steps=steps, interpolation="bilinear", **colors, **answer)
     whole = WHOLE.format(scale=f"{long_side} / max(image.size)" if long_side else "1")
-    snippet = HEAD + whole + RUN.format(pad=PAD.format(divisor=divisor)) + ANSWERS[task.labeling]
+    before = whole + INPUT.format(pad=PAD.format(divisor=divisor))
     side = -(-(long_side or 4 * divisor) // divisor) * divisor
-    return Deployment(prepare, side, divisor, facts, snippet)
+    return Deployment(prepare, side, divisor, facts, before, ANSWERS[task.labeling])

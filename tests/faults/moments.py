@@ -41,7 +41,7 @@ INSIDE: dict[str, tuple[str, ...]] = {  # verb -> functions in the middle of whi
     "split": ("data/splits.py:save",),
     "report": ("hub/report.py:read_run", SEES),
     "demo-app": ("hub/app.py:_write_space", "hub/app.py:add_images"),
-    "export": ("hub/export_onnx.py:write_graph", "hub/export_onnx.py:compare"),
+    "export": ("hub/export_graph.py:write_graph", "hub/export.py:compare"),
     "label": ("selection/page.py:take", "selection/page.py:state"),
     "label masks": ("selection/mask_page.py:save",),
 }

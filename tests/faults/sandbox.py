@@ -130,7 +130,7 @@ WARM = (  # imported once, before the processes fork
         "data.tables",
         "ladder.rounds",
         "ladder.review",
-        "hub.export_onnx",
+        "hub.export",
     ),
 )
 EXPORTS = (  # half of the seconds of an export

@@ -1,13 +1,11 @@
-"""A trained model as an ONNX file, which runs without torch and without this package; checked before it is there."""
+"""A trained model as a file that runs without torch and without this package; checked before it is there."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import BadImage, load_rgb, open_image
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..files import whole_folder, write_json, write_text
 from ..prediction import find_images, task_of
 from ..tasks.deployment import Deployment, deployment
+from .export_graph import Answers, by_onnxruntime, by_openvino, write_graph, write_openvino
 from .export_int8 import Eight, write_int8
 
 log = logging.getLogger("hf_lowlabel")
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+FORMATS = {"onnx": ("onnxruntime", "model.onnx"), "openvino": ("openvino", "model.xml")}  # what runs it, its file
+TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
+NOT_WRITTEN = (
+    "TorchScript is deprecated by torch, and a .pt2 file of torch.export may not open in another version of torch and "
+    "may hold pickles: neither is written. Take --format onnx or openvino; where torch is, transformers loads the run."
+)
 CHECKED = 16  # images at most
 CLOSE = 1e-3  # of the largest logit: the most by which logits may differ
-OPSET = 18
-README = """# {name} as ONNX
+README = """# {name} as {title}
 
-`model.onnx` takes `pixel_values`, float32 [batch, 3, {height}, {width}], and gives `logits`; `preprocessing.json` says
+`{file}` takes `pixel_values`, float32 [batch, 3, {height}, {width}], and gives `logits`; `preprocessing.json` says
 how an image becomes its input and what the numbers mean. Any number of images at a time. In this folder, after
-`pip install onnxruntime numpy pillow`:
+`pip install {package} numpy pillow`:
 
 ```python
 {snippet}```
@@ -43,9 +46,9 @@ how an image becomes its input and what the numbers mean. Any number of images a
 
 @dataclass(frozen=True)
 class Exported:
-    """folder: model.onnx, preprocessing.json, README.md. images: on what both were compared. difference: the largest
+    """folder: the model, preprocessing.json, README.md. images: on what both were compared. difference: the largest
     between two logits. largest: the largest logit. same: share of images (of segmenters: of pixels) whose largest logit
-    is the same. snippet: Python that uses it. eight: the file in int8, where one was asked for.
+    is the same. snippet: Python that uses it. package: what runs it. eight: the file in int8, where one was asked for.
     """
 
     folder: Path
@@ -54,29 +57,32 @@ class Exported:
     largest: float
     same: float
     snippet: str
+    package: str = "onnxruntime"
     eight: Eight | None = None
 
     def __str__(self) -> str:
         eight = "" if self.eight is None else f"; {self.eight}"
         return (
-            f"onnxruntime against the model on {self.images}: logits differ by {self.difference:.2g} at most (the "
+            f"{self.package} against the model on {self.images}: logits differ by {self.difference:.2g} at most (the "
             f"largest is {self.largest:.3g}), {self.same:.2%} of the answers are the same{eight}"
         )
 
 
-def export_onnx(
+def export(
     model: str | Path | nn.Module,
     output: str | Path | None = None,
     *,
+    format: str = "onnx",
     images: str | Path | Sequence[str | Path] | None = None,
     revision: str | None = None,
     int8: bool = False,
 ) -> Exported:
-    """Write a model as ONNX, and compare it with the model before it counts as done.
+    """Write a model as ONNX or OpenVINO, and compare it with the model before it counts as done.
 
     Args:
         model: a run folder, a saved model, a Hub id at `revision`, or a model in memory.
-        output: folder to write; None: onnx/ in the run folder.
+        output: folder to write; None: onnx/ or openvino/ in the run folder.
+        format: "onnx", or "openvino" (model.xml and model.bin).
         images: files or folders of images to compare on; None: random pixels.
         int8: write model_int8.onnx too, with the ranges that `images` (None: training images of the run) give, and
             score both files on the test images of the run.
@@ -88,114 +94,71 @@ def export_onnx(
         UserError: packages are missing, there is an `output` already, torch cannot write this network, or its answers
             differ. Nothing is left then.
     """
-    check_packages()
+    check_format(format, int8)
+    package, file = FORMATS[format]
+    check_packages(package)
     task = task_of(model, None, revision)
-    folder = _folder(model, output)
+    folder = _folder(model, output, format)
     files = None if images is None else find_images(images)
     network = task.load(model, revision, "cpu")
     plan = deployment(task, network)
     inputs, words = inputs_of(plan, files)
     with whole_folder(folder) as part:
-        write_graph(network, plan, part / "model.onnx")
-        difference, largest, same = compare(network, inputs, part / "model.onnx")
-        done = Exported(folder, words, difference, largest, same, plan.snippet)
+        if format == "onnx":
+            write_graph(network, plan, part / file)
+            answers = by_onnxruntime(part / file)
+        else:
+            with tempfile.TemporaryDirectory(dir=part) as place:
+                write_graph(network, plan, Path(place, "model.onnx"))
+                write_openvino(Path(place, "model.onnx"), part / file)
+            answers = by_openvino(part / file)
+        done = Exported(folder, words, *compare(network, inputs, answers), plan.snippet(package), package)
         if int8:
             run = Path(model) if isinstance(model, (str, Path)) and Path(model).is_dir() else None
             done = replace(done, eight=write_int8(task, network, plan, run, part, files))
         write_json(part / "preprocessing.json", plan.facts)
         size = "height" if plan.multiple else str(plan.side), "width" if plan.multiple else str(plan.side)
         name = folder.resolve().parent.name if output is None else folder.name
-        text = README.format(
-            name=name, height=size[0], width=size[1], snippet=plan.snippet, checked=f"Checked: {done}."
-        )
+        how = dict(title=TITLES[format], file=file, package=package, snippet=done.snippet)
+        text = README.format(name=name, height=size[0], width=size[1], checked=f"Checked: {done}.", **how)
         write_text(part / "README.md", text)
     return done
 
 
-def check_packages() -> None:
-    for name in PACKAGES:
+def check_format(format: str, int8: bool) -> None:
+    if format in ("torchscript", "pt2"):
+        raise UserError(NOT_WRITTEN)
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if int8 and format != "onnx":
+        raise UserError("--int8 is written by onnxruntime alone. Leave it out, or take --format onnx.")
+
+
+def check_packages(package: str) -> None:
+    needed = ("onnx", "onnxscript", package)
+    for name in needed:
         try:
             importlib.import_module(name)
         except ImportError as error:
+            extra = "export" if package == "onnxruntime" else package
             raise UserError(
-                f"An export needs {', '.join(PACKAGES)}, and {name} cannot be imported ({error}). Install them: pip "
-                "install 'hf_lowlabel[export]'."
+                f"This export needs {', '.join(needed)}, and {name} cannot be imported ({error}). Install them: pip "
+                f"install 'hf_lowlabel[{extra}]'."
             ) from error
 
 
-def _folder(model: Any, output: str | Path | None) -> Path:
+def _folder(model: Any, output: str | Path | None, format: str) -> Path:
     if output is None and not (isinstance(model, (str, Path)) and Path(model).is_dir()):
         raise UserError("The model is in no folder of this machine. Give --output, the folder to write.")
-    folder = Path(model, "onnx") if output is None else Path(output).expanduser()
+    folder = Path(model, format) if output is None else Path(output).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already. Give another --output, or remove it.")
     return folder
 
 
-class _Logits(nn.Module):
-    """A network from normalised images to logits alone."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values).logits
-
-
-def write_graph(model: nn.Module, plan: Deployment, path: Path) -> None:
-    """The graph, with a free number of images and, of segmenters, free height and width.
-
-    Raises:
-        UserError: torch.onnx cannot express the network.
-    """
-    free: dict[int, Any] = {0: torch.export.Dim("batch")}
-    height, width = plan.side, plan.side
-    if plan.multiple is not None:
-        free |= {2: plan.multiple * torch.export.Dim("rows"), 3: plan.multiple * torch.export.Dim("columns")}
-        width += plan.multiple  # equal sides would be taken for one
-    example = torch.rand(2, 3, height, width)
-    try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                _Logits(model).eval(),
-                (example,),
-                str(path),
-                dynamo=True,
-                input_names=["pixel_values"],
-                output_names=["logits"],
-                dynamic_shapes={"pixel_values": free},
-                opset_version=OPSET,
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:  # whatever torch.export and onnxscript raise: what they cannot express
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise UserError(
-            f"torch.onnx cannot write this network ({type(error).__name__}: {reason}). Export a model of another "
-            "architecture, or use it through transformers."
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.onnx and onnxscript tell of every pass."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
-
-
 @torch.inference_mode()
-def compare(model: nn.Module, inputs: list[Tensor], path: Path) -> tuple[float, float, float]:
-    """What onnxruntime says of images, one at a time and together, beside what the model says.
+def compare(model: nn.Module, inputs: list[Tensor], answers: Answers) -> tuple[float, float, float]:
+    """What a file says of images, one at a time and together, beside what the model says.
 
     Returns:
         difference, largest and same of `Exported`.
@@ -203,18 +166,13 @@ def compare(model: nn.Module, inputs: list[Tensor], path: Path) -> tuple[float, 
     Raises:
         UserError: they differ by more than rounding.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     difference, largest, same, total = 0.0, 0.0, 0, 0
     for x in inputs:
-        (found,) = session.run(["logits"], {"pixel_values": x.numpy()})
+        found = answers(x.numpy())
         expected = model(x).logits.float().numpy()
         if found.shape != expected.shape or not np.isfinite(found).all():
             raise UserError(
-                f"The ONNX file gives {list(found.shape)} where the model gives {list(expected.shape)}, or numbers "
+                f"The file gives {list(found.shape)} where the model gives {list(expected.shape)}, or numbers "
                 "that are not finite. Nothing was kept; use the model through transformers."
             )
         difference = max(difference, float(np.abs(found - expected).max()))
@@ -223,7 +181,7 @@ def compare(model: nn.Module, inputs: list[Tensor], path: Path) -> tuple[float, 
         total += expected.argmax(1).size
     if difference > CLOSE * max(largest, 1.0):
         raise UserError(
-            f"The ONNX file does not answer as the model does: logits differ by {difference:.3g} (the largest is "
+            f"The file does not answer as the model does: logits differ by {difference:.3g} (the largest is "
             f"{largest:.3g}). Nothing was kept; use the model through transformers."
         )
     return difference, largest, same / total

@@ -1,4 +1,4 @@
-"""A model as ONNX: the lines that it comes with answer as `predict` does, and nothing is left of what went wrong."""
+"""A model as ONNX or for OpenVINO: its lines answer as `predict` does, and nothing is left of what went wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 from hf_lowlabel import predict
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub import export_onnx as module
-from hf_lowlabel.hub.export_onnx import export_onnx
+from hf_lowlabel.hub import export as module
+from hf_lowlabel.hub.export import export
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
 
@@ -63,7 +63,7 @@ def classifier(folder, crop_mode="center", **config):
 def graph(tmp_path_factory):
     """The graph of `classifier`: written once, it takes most of the time."""
     run = classifier(tmp_path_factory.mktemp("onnx") / "run")
-    module.export_onnx(run)
+    module.export(run)
     return run / "onnx" / "model.onnx"
 
 
@@ -79,20 +79,22 @@ def test_a_classifier(mode, tmp_path, graph, photos, monkeypatch, capsys):
         scope = run_readme(run / "onnx", photos / row["file"].rpartition("/")[2], monkeypatch)
         name, p = capsys.readouterr().out.split()
         assert name == row["class"] and float(p) == pytest.approx(row["confidence"], abs=1e-4)
-    many = np.repeat(scope["x"].transpose(2, 0, 1)[None].astype(np.float32), 5, 0)
-    assert scope["session"].run(None, {"pixel_values": many})[0].shape == (5, 3)  # a free number of images
+    many = {"pixel_values": np.repeat(scope["x"], 5, 0)}
+    assert scope["session"].run(None, many)[0].shape == (5, 3)  # a free number of images
     with pytest.raises(UserError, match="is there already"):
-        export_onnx(run)
+        export(run)
 
 
 @pytest.mark.slow
-def test_a_segmenter_at_any_size(tmp_path, photos, monkeypatch):
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_segmenter_at_any_size(format, tmp_path, photos, monkeypatch):
+    pytest.importorskip(module.FORMATS[format][0])
     torch.manual_seed(0)
     model = create_segmenter(
         "test_resnet", 3, architecture="deeplabv2", pretrained=False, class_names=NAMES, image_size=72
     ).eval()
     export_standalone(model, tmp_path / "run")
-    done = export_onnx(tmp_path / "run", tmp_path / "out", images=photos)
+    done = export(tmp_path / "run", tmp_path / "out", format=format, images=photos)
     assert done.difference < 1e-4 and done.same > 0.999
     rows = predict(photos, tmp_path / "run", output=tmp_path / "masks").rows
     for row in rows:
@@ -105,7 +107,7 @@ def test_a_classifier_of_several_classes(tmp_path, graph, photos, monkeypatch, c
     """Sigmoid and threshold; without --images noise is compared."""
     monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
     run = classifier(tmp_path / "run", problem_type="multi_label_classification")
-    assert "random pixels" in str(export_onnx(run))
+    assert "random pixels" in str(export(run))
     run_readme(run / "onnx", photos / "a.jpg", monkeypatch)
     row, found = predict(photos / "a.jpg", run).rows[0], ast.literal_eval(capsys.readouterr().out)
     assert found.keys() == set(row["classes"].split(";")) and 0 < len(found) < 3
@@ -130,16 +132,54 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_graph", other)
     before = sorted(p.name for p in run.iterdir())
     with pytest.raises(UserError, match="does not answer as the model does: logits differ by"):
-        export_onnx(run)
+        export(run)
     assert sorted(p.name for p in run.iterdir()) == before
 
 
-@pytest.mark.parametrize("package", module.PACKAGES)
-def test_a_missing_package_is_one_sentence(package, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "format, package", [("onnx", "onnx"), ("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("openvino", "openvino")]
+)
+def test_a_missing_package_is_one_sentence(format, package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    assert main(["export", str(tmp_path)]) == 2
-    text = capsys.readouterr().err
-    assert package in text and "pip install 'hf_lowlabel[export]'" in text and text.count("\n") == 1
+    assert main(["export", str(tmp_path), "--format", format]) == 2
+    text, extra = capsys.readouterr().err, "openvino" if format == "openvino" else "export"
+    assert package in text and f"pip install 'hf_lowlabel[{extra}]'" in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--format", "torchscript"], "deprecated by torch"),
+        (["--format", "pt2"], "may not open in another version"),
+        (["--format", "open-vino"], "did you mean 'openvino'"),
+        (["--format", "openvino", "--int8"], "Leave it out, or take --format onnx"),
+    ],
+)
+def test_a_format_that_is_not_written(given, said, tmp_path, capsys):
+    assert main(["export", str(tmp_path), *given]) == 2
+    assert said in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_openvino(several, tmp_path, graph, photos, monkeypatch, capsys):
+    """Another program reads the same graph, and answers as `predict` does by the lines beside it."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    run = classifier(tmp_path / "run", **(dict(problem_type="multi_label_classification") if several else {}))
+    assert main(["export", str(run), "--format", "openvino", "--images", str(photos), "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["package"] == "openvino" and done["difference"] < 1e-3 and done["same"] == 1
+    assert sorted(p.name for p in (run / "openvino").iterdir()) == [
+        *("README.md", "model.bin", "model.xml", "preprocessing.json")
+    ]
+    for row in predict(photos, run).rows:
+        scope = run_readme(run / "openvino", photos / row["file"].rpartition("/")[2], monkeypatch)
+        if several:
+            assert ast.literal_eval(capsys.readouterr().out).keys() == set(filter(None, row["classes"].split(";")))
+            continue
+        name, p = capsys.readouterr().out.split()
+        assert name == row["class"] and float(p) == pytest.approx(row["confidence"], abs=1e-4)
+    assert scope["session"]({"pixel_values": np.repeat(scope["x"], 5, 0)})["logits"].shape == (5, 3)
 
 
 def test_bad_input(tmp_path, capsys):
@@ -147,7 +187,7 @@ def test_bad_input(tmp_path, capsys):
     assert "There is no model" in capsys.readouterr().err
     model = create_classifier("test_resnet", 3, pretrained=False, class_names=NAMES, image_size=32)
     with pytest.raises(UserError, match="Give --output"):
-        export_onnx(model)
+        export(model)
 
 
 def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys):
@@ -175,7 +215,7 @@ def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys):
     (run / "training.yaml").unlink()  # evaluate reads it too
     own = evaluate(run, str(data), device="cpu")["accuracy"]
     (run / "training.yaml").touch()
-    done = export_onnx(run, tmp_path / "b", int8=True).eight
+    done = export(run, tmp_path / "b", int8=True).eight
     assert done.before == pytest.approx(own) and 0 <= done.after <= 1
     assert (done.images, done.calibrated) == (9, 12) and done.sizes[1] < done.sizes[0]
     assert "points) on 9 test images" in str(done) and str(done) in (tmp_path / "b" / "README.md").read_text()
