@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
-from ..evaluation.neighbors import neighbours, unit
+from ..evaluation.near_copies import near_copies, small_copies
+from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted
 from ..finetuning.linear import softmax
 from ..selection.by_model import spread_out
 from .frozen import Tried
 
-COPY = 1e-3  # squared distance of unit features up to which images are all but the same
 STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
 SHOWN = 12
 SURE = 0.8  # probability from which on an image is not in doubt
@@ -50,11 +52,10 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     return out
 
 
-def copies(x: np.ndarray) -> list[Remark]:
-    """Pairs of images that are all but the same to the network."""
-    index, distance = neighbours(unit(x), 1)
-    pairs = {tuple(sorted((i, int(index[i, 0])))) for i in np.flatnonzero(distance[:, 0] < COPY)}
-    return [Remark((a, b), "all but the same") for a, b in sorted(pairs)]
+def copies(training: Any) -> list[Remark]:
+    """Pairs of the images of a cache that are all but the same as pictures."""
+    small = small_copies(training, torch.arange(len(training)))
+    return [Remark(pair, "all but the same") for pair in near_copies(small)]
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:

@@ -17,6 +17,7 @@ from ..api.running import settled
 from ..arguments import Config
 from ..distributed import is_main_process
 from ..errors import UserError
+from ..evaluation.near_copies import copies_tested
 from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
 from ..selection.by_model import said_of, spread_out
@@ -29,7 +30,7 @@ from ..training.run import train as train_network
 from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .keeping import features_of_encoder
-from .report import Advice, between, write_advice
+from .report import Advice, between, said_copied, write_advice
 from .sizes import at_fitting_side
 from .trained import TRIALS, Trial, Trials, gain_over, hushed, ranked, score_interval
 
@@ -85,7 +86,8 @@ def from_training(
     recorder.takes(last.config, last.network.model.load_report)
     recorder.ladder = [{"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best} for t in tried]
     advice = advise(ready, tried, plan, train)
-    advice.sentences += [smaller] if smaller else []
+    advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
+    advice.sentences += [*([smaller] if smaller else []), *said_copied(advice)]
     recorder.advice = list(advice.sentences)
     run = (frozen.fit if best.attempt.frozen else train_network)(last, [CardCallback()])
     if task.score.key in run.metrics:

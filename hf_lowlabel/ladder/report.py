@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..evaluation.near_copies import copies_tested
 from ..files import COPY, read_json, write_json, write_text
 from ..finetuning.graph import rooted
 from ..records import why_kept
@@ -29,7 +30,8 @@ LISTS = ("next", "copies", "doubtful", "strangers")
 
 @dataclass
 class Advice:
-    """sentences: one screen. The rest are the remarks behind it, by positions among the training images.
+    """sentences: one screen. The rest are the remarks behind it, by positions among the training images; tested: ids of
+    labeled images and test images that are all but the same.
 
     accuracy: on new images, from the labels alone; None where they are too few. helps: "yes", "no" or "unclear".
     """
@@ -43,6 +45,7 @@ class Advice:
     copies: list[Remark] = field(default_factory=list)
     doubtful: list[Remark] = field(default_factory=list)
     strangers: list[Remark] = field(default_factory=list)
+    tested: list[tuple[str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
@@ -61,7 +64,8 @@ def advise(
     help, curve = unlabeled_help(tried), learning_curve(encoders, y, best, now)
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
     out.next = find.next_to_label(p, x, free, names, count)
-    out.copies, out.strangers = find.copies(x), find.strangers(x)
+    out.copies, out.strangers = find.copies(ready.training), find.strangers(x)
+    out.tested = copies_tested(ready.labeled, ready.held.get("test"))
     out.doubtful = find.doubtful_labels(best, y, rows, names)
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics),
@@ -130,7 +134,15 @@ def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, flo
         if found:
             ids = ", ".join(ready.training.ids[i] for i in found[0].rows)
             lines.append(f"{len(found)} {one if len(found) == 1 else many}, such as {ids}.")
-    return lines
+    return [*lines, *said_copied(out)]
+
+
+def said_copied(out: Advice) -> list[str]:
+    if not out.tested:
+        return []
+    (a, b), count = out.tested[0], len({test for _, test in out.tested})
+    many = f"{count} test images are" if count > 1 else "1 test image is"
+    return [f"{many} all but the same as labeled ones, such as {b} and {a}: the test is easier than new images."]
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
@@ -150,6 +162,10 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
 
     numbers = {k: asdict(v) if v else None for k, v in vars(advice).items() if k in ("accuracy", "gain", "forecast")}
     remarks = {k: listed(getattr(advice, k)) for k in LISTS}
+    remarks["copies"] += [
+        {"images": list(pair), "why": "all but the same; the second is tested on", "looks_like": None, "tested": True}
+        for pair in advice.tested
+    ]
     return {"sentences": advice.sentences, "helps": advice.helps, **numbers, **remarks}
 
 

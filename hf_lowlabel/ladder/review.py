@@ -82,18 +82,21 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
 
 
 def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:
-    """Images to look at again, each once, the most doubtful labels first."""
+    """Images to look at again, each once, the most doubtful labels first; no test image, which gets no label here."""
     out: Suggestions = {}
     for remark in advice["doubtful"]:
         like = remark.get("looks_like")
         out.setdefault(remark["images"][0], (like and (like[0], float(like[1])), remark["why"]))
     for remark in advice["copies"]:
-        given = [labeled.get(id) for id in remark["images"]]
-        if given[0] == given[1]:
+        pair = remark["images"]
+        if remark.get("tested"):
+            own, test = pair[0], pair[-1]
+            out.setdefault(own, (None, f"labeled {labeled.get(own)}; all but the same as {test}, which is tested on"))
             continue
-        for id, own, (other, theirs) in zip(
-            remark["images"], given, zip(remark["images"][::-1], given[::-1], strict=True), strict=True
-        ):
+        if labeled.get(pair[0]) == labeled.get(pair[-1]):
+            continue
+        for id, other in (pair, pair[::-1]):
+            own, theirs = labeled.get(id), labeled.get(other)
             like = (theirs, 1.0) if own is None and theirs is not None else None
             words = f"{f'labeled {own}' if own else 'no label'}; all but the same as {other}"
             out.setdefault(id, (like, f"{words}, {f'labeled {theirs}' if theirs else 'without a label'}"))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+
 from ..data.splits import Split
 from ..errors import UserError
+from ..evaluation.near_copies import copies_tested, near_copies, small_copies
 from ..files import write_json
 from ..hub.report_data import config_of
 from ..selection.mask_page import Shown
 from ..selection.mask_places import find_places
 from ..tasks import get_task
 from ..tasks.disagreement import disagreements
+from ..tasks.parts import Examples
 from ..text import percent
 
-MOST = 20  # images shown
+MOST = 20  # images whose masks disagree that are shown
+ALIKE = 0.7  # mean IoU from which on the masks of two pictures that are all but the same are alike
 NAME = "review.json"
 
 
@@ -67,6 +75,12 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
             f"painted {names[one.given]}, looks like {names[one.like]}"
         )
         found[labeled.cache.ids[one.image]] = Shown(why, tuple(round(v, 4) for v in one.box))
+    chosen = task.choose_split(data, config.training.seed, dataset)
+    test = None
+    if len(chosen.test_at):
+        test = task.held(model, data, chosen.test, chosen.test_at, names, "test")
+    for id, words in copied(labeled, test, len(names)).items():
+        found[id] = Shown(f"{found[id].why}; {words}", found[id].box) if id in found else Shown(words)
     write_json(run / NAME, {"images": [{"image": id, **shown._asdict()} for id, shown in found.items()]})
     folder, no_page = Path(str(data.dataset)).expanduser(), ""
     try:
@@ -77,3 +91,33 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     except UserError as error:
         no_page = f"{error} Correct them with the tool they are from."
     return MaskReview(found, config.task, folder, data.dataset_split, names, no_page)
+
+
+def copied(labeled: Examples, test: Examples | None, K: int) -> dict[str, str]:
+    """id -> why a labeled image is shown for a picture that is all but the same: one whose mask is another, or one that
+    is tested on."""
+    out: dict[str, list[str]] = defaultdict(list)
+    ids = [labeled.cache.ids[int(i)] for i in labeled.members]
+    for a, b in near_copies(small_copies(labeled.cache, labeled.members)):
+        if (same := agreement(*(mask_of(labeled, i) for i in (a, b)), K)) < ALIKE:
+            for one, other in ((a, b), (b, a)):
+                out[ids[one]].append(f"all but the same as {ids[other]}, whose mask is another (IoU {percent(same)})")
+    for one, other in copies_tested(labeled, test):
+        out[one].append(f"all but the same as {other}, which is tested on")
+    return {id: "; ".join(said) for id, said in out.items()}
+
+
+def mask_of(images: Examples, i: int) -> np.ndarray:
+    at = int(images.members[i])
+    h, w = images.cache.sizes[at].tolist()
+    return images.cache.take(torch.tensor([at]))[0, 3, :h, :w].cpu().numpy()
+
+
+def agreement(a: np.ndarray, b: np.ndarray, K: int) -> float:
+    """Mean IoU of two masks, the second at the size of the first; 1 where no pixel has a class in both."""
+    if a.shape != b.shape:
+        b = np.asarray(Image.fromarray(b).resize(a.shape[::-1], Image.Resampling.NEAREST))
+    known = (a < K) & (b < K)
+    either = [((a == k) | (b == k)) & known for k in range(K)]
+    shares = [((a == k) & (b == k))[one].mean() for k, one in enumerate(either) if one.any()]
+    return float(np.mean(shares)) if shares else 1.0

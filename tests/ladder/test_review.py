@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from hf_lowlabel.data.splits import Split
 from hf_lowlabel.ladder.auto import auto
 from hf_lowlabel.ladder.report import LISTS
 from hf_lowlabel.ladder.review import odd
+from hf_lowlabel.ladder.review_masks import copied
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.page import Session
 from hf_lowlabel.selection.pages import session_of
+from hf_lowlabel.tasks.parts import Examples
 
 from .test_auto import photos
 
@@ -71,6 +74,9 @@ def test_what_is_odd():
     assert list(found) == ["a", "b", "e", "f", "i"]  # copies of one label, of none, and strangers without one are fine
     assert found["a"][0] == ("y", 0.8) and found["f"][0] == ("y", 1.0) and found["b"][0] is None
     assert found["b"][1] == "labeled y; all but the same as a, labeled x"
+    said["copies"][2]["tested"] = True
+    assert odd(said, {"e": "y"})["e"] == (None, "labeled y; all but the same as f, which is tested on")
+    assert "f" not in odd(said, {"e": "y"})
 
 
 def test_nothing_odd_and_no_run(tmp_path, run, capsys):
@@ -86,6 +92,26 @@ def test_nothing_odd_and_no_run(tmp_path, run, capsys):
     (tmp_path / "advice.json").write_text(json.dumps(said))
     assert main(["review", str(tmp_path)]) == 0
     assert "asks for a second look" in capsys.readouterr().out and not (tmp_path / "review").exists()
+
+
+def test_copies_among_labels_and_test_images(tmp_path):
+    """Told by `auto`; and shown, but a test image is never given a label here."""
+    for part, each in (("train", 8), ("test", 2)):
+        photos(tmp_path / "data" / part, each=each, classes=("blue", "red"))
+    for path in (tmp_path / "data" / "test").rglob("*.png"):  # the blue ones are two of the training images
+        Image.open(path).save(path.with_suffix(".jpg"), quality=100, subsampling=0)
+        path.unlink()
+    torch.manual_seed(0)
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    how = dict(num_labels=14, train=False, to_label=0, output_dir=tmp_path / "run")
+    done = auto(tmp_path / "data", tmp_path / "net", **how)
+    labeled = Split.load(tmp_path / "run" / "split.json").labeled
+    known = [id for id in ("blue/00.png", "blue/01.png") if id in labeled]
+    assert known and f"{len(known)} test image" in str(done.advice) and "easier than new images" in str(done.advice)
+    assert main(["review", str(tmp_path / "run"), "--no-page"]) == 0
+    shown = {image["id"]: image for image in Session(tmp_path / "run" / "review").state()["images"]}
+    assert all("which is tested on" in shown[id]["suggestion"]["why"] for id in known)
+    assert not any(id.endswith(".jpg") for id in shown)
 
 
 # ---- masks -----------------------------------------------------------------------------------------------------------
@@ -144,3 +170,22 @@ def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(pain
     assert mended.shape == (64, 64) and mended.max() == 1  # beside the image, as training reads it
     assert main(["review", str(painted / "run"), "--output", "x"]) == 2
     assert "corrected where they are" in capsys.readouterr().err
+
+
+def test_copies_among_masks_and_test_images():
+    """The same picture with another mask, and one that is tested on; one with the same mask is none of both."""
+    rng, half = np.random.default_rng(0), np.arange(32)[:, None] // 16 * np.ones((1, 32), int)
+    pictures = rng.integers(0, 255, (4, 3, 32, 32))
+
+    def images(*of: tuple[int, np.ndarray]) -> Examples:
+        packed = torch.from_numpy(np.stack([np.concatenate([pictures[k], mask[None]]) for k, mask in of])).byte()
+        sizes, ids = torch.full((len(of), 2), 32), [f"{i}-{k}" for i, (k, _) in enumerate(of)]
+        cache = SimpleNamespace(take=lambda at: packed[at], sizes=sizes, ids=ids)
+        return Examples(cache, torch.arange(len(of)), None)
+
+    labeled = images((0, half), (1, half), (0, half.T), (1, half))
+    found = copied(labeled, images((2, half), (1, half)), 2)
+    assert found["0-0"] == "all but the same as 2-0, whose mask is another (IoU 33.3 %)" and set(found) == {
+        *("0-0", "2-0", "1-1", "3-1")
+    }
+    assert found["1-1"] == "all but the same as 1-1, which is tested on" and copied(images((3, half)), None, 2) == {}

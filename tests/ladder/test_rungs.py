@@ -236,12 +236,10 @@ def test_next_to_label_are_in_doubt_and_differ():
     assert all("in doubt" not in r.why and "(94%)" in r.why for r in advice.next_to_label(p, x, free, list("abcd"), 3))
 
 
-def test_copies_and_strangers():
+def test_strangers():
     x, _ = clusters(spread=0.3)
-    x[5] = x[77] * 1.001
     x[9] = 0
     x[9, ::3] = 40
-    assert advice.copies(x)[0].rows == (5, 77) and len(advice.copies(x)) == 1
     assert advice.strangers(x)[0].rows == (9,)
 
 
