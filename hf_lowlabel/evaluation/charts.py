@@ -10,7 +10,8 @@ from html import escape
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from .plots import _running_mean
+from .classification import wilson
+from .plots import LEAST_SPAN, _running_mean
 
 WIDTH, HEIGHT = 460, 230  # px
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 34  # px, around the plot
@@ -31,6 +32,7 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False, zero: boo
         max(xs.max(), xs.min() + 1),
         min(every.min(), 0.0) if zero else every.min(),
         every.max(),
+        LEAST_SPAN if percent else 0.0,
     )
     parts = [frame.grid("%" if percent else "", x_name)]
     for i, (name, x, y) in enumerate(drawn):
@@ -69,7 +71,9 @@ def _legend(names: Sequence[str]) -> str:
 class _Frame:
     """Data to pixels, and the axes."""
 
-    def __init__(self, x0: float, x1: float, y0: float, y1: float):
+    def __init__(self, x0: float, x1: float, y0: float, y1: float, span: float = 0.0):
+        if y1 - y0 < span:  # a line that hardly moves is flat
+            y0, y1 = (y0 + y1 - span) / 2, (y0 + y1 + span) / 2
         pad = 0.04 * (y1 - y0) or 0.05 * abs(y1) or 1.0
         self.x0, self.x1 = x0, x1
         self.y0, self.y1 = (0.0 if y0 == 0 else y0 - pad), y1 + pad
@@ -155,7 +159,8 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str],
 
 
 def reliability(title: str, bins: dict, ece: float) -> str:
-    """Accuracy against confidence in bins of equal width (Guo et al. 2017), and how many images are in each."""
+    """Accuracy against confidence in bins of equal width (Guo et al. 2017), how sure it is by the images in each, and
+    their number."""
     images = np.array(bins["images"])
     m, frame = len(images), _Frame(0, 100, 0, 100)
     frame.y1 = 100
@@ -165,20 +170,23 @@ def reliability(title: str, bins: dict, ece: float) -> str:
         if not n:
             continue
         x0, x1, y = frame.x(100 * i / m), frame.x(100 * (i + 1) / m), frame.y(100 * acc)
-        words = f"{n} images, confidence {100 * conf:.1f} %, accuracy {100 * acc:.1f} %"
+        low, high = (float(v) for v in wilson(acc, n))
+        words = f"{n} images, confidence {100 * conf:.1f} %, accuracy {100 * acc:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
         weight = 0.25 + 0.75 * math.sqrt(n / images.max())
         parts.append(
             f'<rect x="{x0 + 1:.1f}" y="{y:.1f}" width="{x1 - x0 - 2:.1f}" height="{max(frame.y(0) - y, 0.5):.1f}" rx="2" '
             f'fill="var(--c0)" fill-opacity="{weight:.2f}"><title>{words}</title></rect>'
         )
+        x, top, bottom = frame.x(100 * conf), frame.y(100 * high), frame.y(100 * low)
         parts.append(
-            f'<circle cx="{frame.x(100 * conf):.1f}" cy="{y:.1f}" r="3" fill="var(--c1)"><title>{words}</title></circle>'
+            f'<path d="M{x:.1f} {top:.1f}V{bottom:.1f}M{x - 3:.1f} {top:.1f}h6M{x - 3:.1f} {bottom:.1f}h6" '
+            'stroke="var(--c1)" stroke-width="1.2"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="var(--c1)"><title>{words}</title></circle>'
         )
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     note = (
-        f"Expected calibration error {100 * ece:.1f} %. Bars: accuracy, stronger where more images are; dots: mean "
-        "confidence; on the "
-        "dashed line confidence is right."
+        f"Expected calibration error {100 * ece:.1f} %. Bars: accuracy, stronger where more images are; dots: the same "
+        "at the mean confidence, with 80 % intervals. Where an interval meets the dashed line, confidence may be right."
     )
     return _figure(title, svg, note=note)
 

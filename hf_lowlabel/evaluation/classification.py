@@ -63,6 +63,18 @@ def calibration_bins(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -
     return {"images": images, "confidence": mean(confidence), "accuracy": mean(right)}
 
 
+def wilson(share: np.ndarray, images: np.ndarray, z: float = 1.2816) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) of the 80 % interval of a share seen among so many images (Wilson 1927), which never leaves 0..1.
+
+    Args:
+        share: in 0..1, [M]. images: int [M], above 0. z: standard deviations on either side.
+    """
+    n = np.asarray(images, float)
+    middle, square = (share + z * z / (2 * n)) / (1 + z * z / n), share * (1 - share) / n + z * z / (4 * n * n)
+    half = z * np.sqrt(square) / (1 + z * z / n)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
 def expected_calibration_error(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> float:
     """ECE = sum_m |B_m| / N * |acc(B_m) - conf(B_m)|  (Guo et al. 2017, Eq. 3; M = 15 bins of equal width)"""
     b = calibration_bins(probs, targets, bins)

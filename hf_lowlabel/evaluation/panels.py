@@ -46,3 +46,12 @@ def panel_of(name: str, row: dict, scores: Mapping[str, str] | None = None) -> s
     if last in ("mask_ratio", "mask") or any(word in last for word in ("rate", "coverage", "threshold", "share")):
         return PSEUDO
     return LOSS if "loss" in last or ("loss" in row and last not in NO_LOSS) else OTHER
+
+
+def line_name(name: str, scores: Mapping[str, str]) -> str:
+    """What a logged quantity is called in a figure: "test_miou" is "test mean IoU"."""
+    last = name.rsplit("/", 1)[-1]
+    part = next((part for part in ("test_", "validation_") if last.startswith(part)), "")
+    title = scores.get(last.removeprefix(part)) if part else None
+    last = f"{part}{title[0].lower()}{title[1:]}" if title else last
+    return last.replace("_", " ")

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..files import write_bytes
-from .classification import most_confused
-from .panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
+from .classification import most_confused, wilson
+from .panels import LOSS, OTHER, PSEUDO, RATE, in_order, line_name, panel_of
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
     "#0072B2",
@@ -36,6 +36,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "--", "-.")
 LARGEST_FILE = 300_000  # bytes
+LEAST_SPAN = 2.0  # per cent, of an axis of shares
 
 
 def curves(
@@ -44,8 +45,7 @@ def curves(
     """curves.png from the rows of log.jsonl: a dict per line with "step" and any numbers, in panels by what they are.
 
     Rows of training steps and of evaluations may alternate; a name is drawn where it occurs, gaps at NaN. scores:
-    metric
-    -> its title, for the panels of "test_METRIC" and "validation_METRIC".
+    metric -> its title, for the panels of "test_METRIC" and "validation_METRIC".
     """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
@@ -61,14 +61,14 @@ def curves(
     fig = _figure(5.0 * columns, 2.9 * math.ceil(len(names) / columns) + 0.3 * bool(title))
     for i, name in enumerate(names):
         ax = fig.add_subplot(math.ceil(len(names) / columns), columns, i + 1)
-        _panel_axes(ax, name, panels[name])
+        _panel_axes(ax, name, panels[name], scores or {})
         ax.set_xlim(0 if len(steps) == 1 or min(steps) < 0.1 * max(steps) else min(steps), max(*steps, 1))
     if title:
         fig.suptitle(_plain(_cut(title, 80)), fontsize=11)
     return _save(fig, path)
 
 
-def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]) -> None:
+def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]], scores: Mapping[str, str]) -> None:
     scale = 100 if panel.endswith("(%)") else 1
     drawn = sorted(lines, key=lambda n: (n != "loss", n))[: len(CYCLE)]
     biggest = 0.0
@@ -80,7 +80,7 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
         if len(x) > 60 and panel == LOSS:  # noisy per-step values: faint, with their running mean on top
             ax.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
             y = _running_mean(y, max(3, len(y) // 40))
-        label = _plain(_cut(name.rsplit("/", 1)[-1].replace("_", " "), 28))
+        label = _plain(_cut(line_name(name, scores), 28))
         mark = "o" if few else None
         ax.plot(x, y, color=color, linestyle=dashes, label=label, linewidth=1.6, marker=mark, markersize=3)
     ax.set_title(panel, fontsize=10, loc="left")
@@ -95,6 +95,9 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
         ax.set_yscale("log")
     if panel in (PSEUDO, RATE) or (panel == LOSS and biggest > 0):
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    low, high = ax.get_ylim()
+    if scale == 100 and high - low < LEAST_SPAN:  # a line that hardly moves is flat, and has no offset beside its axis
+        ax.set_ylim(*(np.array([-0.5, 0.5]) * LEAST_SPAN + (low + high) / 2))
     if len(drawn) > 1 or drawn[0] != "loss":
         ax.legend(fontsize=8, frameon=False, loc="best", handlelength=2.2)
     _despine(ax)
@@ -174,7 +177,8 @@ def _overview(metrics: dict, path: str | Path) -> Path:
 
 
 def reliability(metrics: dict, path: str | Path) -> Path:
-    """Reliability diagram (Guo et al. 2017, figure 1): accuracy against confidence in 15 bins, and their sizes."""
+    """Reliability diagram (Guo et al. 2017, figure 1): accuracy against confidence in 15 bins, each with an 80 %
+    interval, and their sizes."""
     bins = metrics["reliability"]
     images, m = np.array(bins["images"]), len(bins["images"])
     acc, conf = (np.array([np.nan if v is None else 100 * v for v in bins[key]]) for key in ("accuracy", "confidence"))
@@ -184,7 +188,10 @@ def reliability(metrics: dict, path: str | Path) -> Path:
     ax = fig.add_subplot(grid[0])
     ax.bar(left[full], acc[full], 100 / m, align="edge", color=SKY, edgecolor="white", label="accuracy")
     ax.plot((0, 100), (0, 100), color=GRAY, linewidth=1, linestyle="--", label="perfectly calibrated")
-    ax.plot(conf[full], acc[full], "o", color=VERMILION, markersize=4, label="mean confidence of the bin")
+    low, high = wilson(acc[full] / 100, images[full])
+    beside = np.maximum(0, (acc[full] - 100 * low, 100 * high - acc[full]))
+    how = dict(ecolor=VERMILION, elinewidth=1, label="at the mean confidence, 80 % interval")
+    ax.errorbar(conf[full], acc[full], beside, fmt="o", color=VERMILION, markersize=4, **how)
     ax.set_xlim(0, 100), ax.set_ylim(0, 102)
     ax.set_ylabel("accuracy (%)", fontsize=9), ax.legend(fontsize=8, loc="upper left", edgecolor="none")
     ax.set_title(f"Calibration: expected error {100 * metrics['ece']:.1f} %", fontsize=10, loc="left")

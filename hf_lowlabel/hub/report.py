@@ -16,7 +16,7 @@ from string import Template
 
 from ..errors import UserError
 from ..evaluation import charts
-from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, in_order, panel_of
+from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, in_order, line_name, panel_of
 from ..files import read_json, read_text, write_text
 from ..records import Metric, RunRecord, Stage
 from ..tasks import of_record, read_record
@@ -193,8 +193,10 @@ def _comparable(runs: list[Shown]) -> str:
 def curve_section(runs: list[Shown]) -> str:
     """Loss, pseudo-labels, scores, spread: several quantities of one run together, or one quantity of several runs."""
     found: dict[str, dict[str, dict[str, tuple[list, list]]]] = {}  # panel -> quantity -> run -> points
+    titles: dict[str, str] = {}
     for run in runs:
         scores = {m.key: m.title for m in of_record(run.record.kind).metrics}
+        titles |= scores
         for row in run.rows:
             for name, value in row.items():
                 panel = panel_of(name, row, scores)
@@ -207,7 +209,7 @@ def curve_section(runs: list[Shown]) -> str:
         shares, zero = panel.endswith("(%)"), panel in (LOSS, PSEUDO)
         if len(runs) == 1:
             by_name = sorted(quantities.items(), key=_loss_first)
-            lines = [(_words(name), *points[runs[0].name]) for name, points in by_name]
+            lines = [(line_name(name, titles), *points[runs[0].name]) for name, points in by_name]
             drawn += [charts.lines(title, lines[: charts.MOST_COLORS], percent=shares, zero=zero)] if lines else []
             continue
         for name, points in sorted(quantities.items(), key=_loss_first):
@@ -215,17 +217,13 @@ def curve_section(runs: list[Shown]) -> str:
                 continue
             nothing = ([0], [float("nan")])  # each run keeps its colour
             lines = [(run.name, *points.get(run.name, nothing)) for run in runs]
-            heading = f"{title}: {_words(name)}" if panel != LOSS else title
+            heading = f"{title}: {line_name(name, titles)}" if panel != LOSS else title
             drawn.append(charts.lines(heading, lines, percent=shares, zero=zero))
     return f"<h2>Training</h2><div class=grid>{''.join(drawn)}</div>" if any(drawn) else ""
 
 
 def _loss_first(item: tuple[str, object]) -> tuple[bool, str]:
     return item[0] != "loss", item[0]
-
-
-def _words(name: str) -> str:
-    return name.rsplit("/", 1)[-1].replace("_", " ")
 
 
 def run_sections(run: Shown, named: bool) -> list[str]:

@@ -228,8 +228,9 @@ class Classification(Task):
             log.info("no linear probe of the starting weights: %s", error)
             return None
         weight, bias = probe_head(x.numpy(), labels, num_classes=int(labels.max()) + 1)
-        score = float(((tx.numpy() @ weight.T + bias).argmax(1) == test.targets.numpy()).mean())
-        return Row(f"linear probe on {weights}, same labels", {"accuracy": score})
+        right = (tx.numpy() @ weight.T + bias).argmax(1) == test.targets.numpy()
+        score = dict(accuracy=float(right.mean()), accuracy_error=float(right.std() / len(right) ** 0.5))
+        return Row(f"linear probe on {weights} at {model.preprocessing['input_size'][-1]} px, same labels", score)
 
     # ---- use --------------------------------------------------------------------------------------------------------
     def check_output(self, output: str | Path | None) -> Path | None:

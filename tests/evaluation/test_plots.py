@@ -102,6 +102,25 @@ def test_reliability_draws_the_bins(tmp_path, figures):
     check(plots.reliability(m, tmp_path / "reliability.png"))
     heights = [bar.get_height() for bar in figures[0].axes[0].patches]
     assert heights == pytest.approx([100 * a for a in m["reliability"]["accuracy"] if a is not None])
+    bars = figures[0].axes[0].containers[-1].lines[2][0].get_segments()  # one interval a bin, within 0 to 100 %
+    assert len(bars) == len(heights) and all(0 <= bar[0][1] <= bar[1][1] <= 100 for bar in bars)
+
+
+def test_the_interval_of_a_few_images_is_wide_and_of_many_narrow():
+    """Wilson's at 80 %, by its table: 0 of 5, 5 of 10, 500 of 1000."""
+    low, high = classification.wilson(np.array([0, 0.5, 0.5]), np.array([5, 10, 1000]))
+    assert low == pytest.approx([0, 0.3122, 0.4798], abs=2e-3) and high == pytest.approx(
+        [0.2473, 0.6878, 0.5202], abs=2e-3
+    )
+
+
+def test_a_score_has_its_title_and_a_line_that_hardly_moves_is_flat(tmp_path, figures):
+    rows = [{"step": s, "test_miou": 0.44753 + s * 1e-7} for s in range(1, 9)]
+    plots.curves(rows, tmp_path / "curves.png", scores={"miou": "Mean IoU"})
+    (ax,) = figures[0].axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["test mean IoU"]
+    low, high = ax.get_ylim()
+    assert high - low >= 2 and low < 44.753 < high
 
 
 def test_contact_sheet_frames_mistakes(tmp_path, figures):

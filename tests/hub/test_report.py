@@ -115,7 +115,7 @@ def test_curves_are_where_the_numbers_are(tmp_path):
         "".join(json.dumps({"step": s, "loss": v}) + "\n" for s, v in ((0, 4.0), (5, None), (10, 0.0), (20, 2.0)))
     )
     html = report([folder], tmp_path / "report.html", compute=False).read_text()
-    (path,) = re.findall(r'<path d="([^"]+)"', html)
+    (path,) = re.findall(r'<path d="([^"]+)" fill', html)
     points = [tuple(map(float, p.split())) for p in re.split("[ML]", path)[1:]]
     assert len(points) == 3 and points[0][1] < points[2][1] < points[1][1]  # up is less
     assert points[1][0] - points[0][0] == pytest.approx((points[2][0] - points[0][0]) / 2, abs=0.2)
