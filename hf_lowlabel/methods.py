@@ -9,9 +9,12 @@ import importlib
 import inspect
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from .errors import UserError, unknown
+from .fields import Setting
+from .ranges import check_value, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -139,16 +142,27 @@ def hyperparameters(cls: type) -> dict[str, object]:
     return {k: v for k, v in known.items() if k not in FACTS and v is not inspect.Parameter.empty}
 
 
-def check_arguments(name: str, arguments: dict, known: dict[str, object]) -> None:
-    """Check hyperparameters by name and kind.
-
-    Args:
-        name: the method, for the message.
-        arguments: what the user gives, name -> value.
-        known: what there is, name -> default.
+def check_hyperparameters(cls: type[Method], arguments: dict) -> None:
+    """Check those that a user gives a method, and the rule it is built with.
 
     Raises:
-        UserError: for one that the method does not have, or one that should be a number.
+        UserError: for one that it does not have, or a value that is not of its kind or out of its range.
+    """
+    kinds = settings_of(cls.rule_class) | settings_of(cls)
+    check_arguments(name_of(cls), arguments, {**_keywords(cls.rule_class), **_keywords(cls)}, kinds)
+
+
+def check_arguments(name: str, arguments: dict, known: dict[str, object], kinds: Mapping[str, Setting]) -> None:
+    """Check arguments by name, kind and range.
+
+    Args:
+        name: of what takes them, for the message.
+        arguments: what the user gives, name -> value.
+        known: what there is, name -> default.
+        kinds: what is asked of their values, where that is known.
+
+    Raises:
+        UserError: for one that there is not, or a value that is not of its kind or out of its range.
     """
     offered = {k for k in known if k not in FACTS}
     for key, value in arguments.items():
@@ -157,6 +171,8 @@ def check_arguments(name: str, arguments: dict, known: dict[str, object]) -> Non
         number = isinstance(value, (int, float)) and math.isfinite(value)
         if isinstance(known[key], (int, float)) and not number:
             raise UserError(f"{key} of {name} is {value!r}. Use a number such as {known[key]!r}.")
+        if key in kinds:
+            check_value(name, kinds[key], value)
 
 
 def build_objective(
@@ -183,7 +199,7 @@ def build_objective(
     """
     cls = find(method) if isinstance(method, str) else method
     own, rules = _keywords(cls), _keywords(cls.rule_class)
-    check_arguments(name_of(cls), arguments, {**rules, **own})
+    check_hyperparameters(cls, arguments)
     facts = {"num_classes": num_classes, "num_images": num_images, "num_labeled": num_labeled, "priors": priors}
     given = {**facts, **arguments}
     try:

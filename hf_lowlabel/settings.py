@@ -8,7 +8,7 @@ from typing import Any
 from .arguments import Config, known_settings, marked
 from .errors import UserError, unknown
 from .fields import check
-from .methods import METHODS, Method, find, hyperparameters, methods_for, name_of
+from .methods import METHODS, Method, check_hyperparameters, find, hyperparameters, methods_for, name_of
 from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
@@ -101,6 +101,10 @@ def validate(config: Config, task: Task) -> None:
             raise UserError(
                 f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
             )
+    check_hyperparameters(method, config.method_args)
+    if method.frozen:  # is built in no time, and says what else is wrong
+        made: Any = method
+        made(**config.method_args)
     for rule in (_scale, _alone, _draw, _frozen, _prior, _adapters, _start):
         rule(values, method, name_of(method))
 

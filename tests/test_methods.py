@@ -12,8 +12,19 @@ from torch import nn
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.fixmatch import FixMatch, FlexMatch
 from hf_lowlabel.finetuning.weights import Rule
-from hf_lowlabel.methods import METHODS, build_objective, find, hyperparameters, methods_for, name_of, verb_of
+from hf_lowlabel.methods import (
+    METHODS,
+    build_objective,
+    check_hyperparameters,
+    find,
+    hyperparameters,
+    methods_for,
+    name_of,
+    verb_of,
+)
 from hf_lowlabel.objective import FinetuneObjective, PretrainObjective
+from hf_lowlabel.ranges import Share, settings_of
+from hf_lowlabel.tasks import TASKS, get_task
 
 
 class Network(nn.Module):
@@ -116,3 +127,82 @@ def test_nothing_about_a_method_is_required_of_a_class():
     for base, verb in ((FinetuneObjective, "finetune"), (PretrainObjective, "pretrain")):
         assert (base.verb, base.paper, base.year, base.defaults, base.presets, base.prior) == (verb, "", 0, {}, {}, "")
         assert not base.frozen and base.rule_class is None
+
+
+# ---- what hyperparameters may be -------------------------------------------------------------------------------------
+CLASSES = sorted(
+    {
+        get_task(task).method(verb, m)
+        for task in TASKS
+        for verb in ("pretrain", "finetune")
+        for m in get_task(task).methods(verb)
+    },
+    key=lambda cls: (cls.__module__, cls.__name__),
+)
+CHECKED_TOGETHER = {"blend"}  # lists, which the method itself checks
+KEYS = [(cls, key) for cls in CLASSES for key in hyperparameters(cls) if key not in CHECKED_TOGETHER]
+
+
+def kinds_of(cls):
+    return settings_of(cls.rule_class) | settings_of(cls)
+
+
+@pytest.mark.parametrize("cls, key", KEYS, ids=lambda v: v if isinstance(v, str) else name_of(v))
+def test_every_hyperparameter_states_what_it_may_be(cls, key):
+    """Numbers have a bound at least, texts their choices; what is beyond is refused in one sentence."""
+    asked = kinds_of(cls)[key]
+    assert asked.kind is bool or asked.bounds or asked.meta.get("choices")
+    wrong = {"at least": -1, "above": 0, "at most": 1, "below": 0}
+    beyond = [limit + wrong[word] for word, limit in asked.bounds.items()] + [float("nan"), float("inf")]
+    beyond += [1.5 + asked.bounds["at least"]] if asked.kind is int else []
+    for value in {bool: [2, "yes"], str: ["owm"]}.get(asked.kind, beyond):
+        with pytest.raises(UserError, match=f"{key}") as told:
+            check_hyperparameters(cls, {key: value})
+        assert "\n" not in str(told.value)
+
+
+def test_every_argument_of_a_strategy_states_what_it_may_be():
+    from hf_lowlabel.selection.verbs import BY_MODEL, STRATEGIES
+
+    for name, function in {**STRATEGIES, **BY_MODEL}.items():
+        for asked in settings_of(function).values():
+            assert asked.bounds, f"{asked.name} of {name}"
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=name_of)
+def test_what_a_paper_takes_is_within_the_bounds(cls):
+    check_hyperparameters(cls, {k: v for k, v in hyperparameters(cls).items() if v is not None})
+    for values in (cls.defaults, *cls.presets.values()):
+        check_hyperparameters(cls, values.get("method_args", {}))
+
+
+@pytest.mark.parametrize(
+    "method, given, says",
+    [
+        ("fixmatch", "tau=2", "tau of fixmatch is 2. It must be a share from 0 to 1."),
+        ("mean-teacher", "ema_decay=1.5", "ema_decay of mean-teacher is 1.5. It must be above 0 and below 1."),
+        ("mixmatch", "temperature=0", "temperature of mixmatch is 0. It must be above 0."),
+        ("knn", "k=2.5", "k of knn is 2.5. It must be a whole number."),
+        ("probe", "l2=no", "l2 of probe is 'no'. It must be a number."),
+        ("uda", "tsa=lin", "unknown tsa of uda 'lin'"),
+        ("supervised", "strong=3", "strong of supervised is 3. It must be true or false."),
+        ("propagation", "blend=1", "blend is 1"),
+        ("moco", "tau=-1", "tau of moco is -1. It must be above 0."),
+    ],
+)
+def test_a_number_out_of_range_is_found_before_any_data_is_read(method, given, says, tmp_path, capsys):
+    from hf_lowlabel.cli import main
+
+    argv = [verb_of(method), "--dataset", str(tmp_path / "nowhere"), "--method", method, "--method-args", given]
+    assert main(argv) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_method_of_ones_own_may_state_bounds():
+    class Bounded(Plain):
+        def __init__(self, model, *, num_classes: int, weight: float = 1.0, keep: Share = 0.5):
+            super().__init__(model, num_classes=num_classes, weight=weight)
+
+    check_hyperparameters(Bounded, {"weight": -3.0, "keep": 1})
+    with pytest.raises(UserError, match="keep of bounded is 1.5. It must be a share from 0 to 1"):
+        check_hyperparameters(Bounded, {"keep": 1.5})

@@ -23,7 +23,7 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "records", "objective", "methods", "errors", "distributed", "files", "fields", "foreign_names"),
-        *("text", "view_arguments", "yaml_files"),
+        *("ranges", "text", "view_arguments", "yaml_files"),
     ),
 )
 WITHIN_A_ROW = {

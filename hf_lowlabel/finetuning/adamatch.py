@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import drawn
+from ..ranges import BelowOne, Weight
 from .fixmatch import FixMatch
 from .functional import frozen_statistics, predict
 from .presets import CIFAR, PRETRAINED
@@ -46,7 +47,7 @@ class AdaMatch(FixMatch):
 
     labeled_views = {"image": "weak", "strong": "strong"}
 
-    def __init__(self, model: nn.Module, *, rule: Rule, lambda_u: float = 1.0, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, rule: Rule, lambda_u: Weight = 1.0, ema_decay: BelowOne = 0.999):
         super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..distributed import all_mean
 from ..objective import FinetuneObjective
-from .functional import check_average, predict
+from ..ranges import Average, Share, Weight
+from .functional import predict
 from .pixels import check_pairs, cross_entropy, half_classes, partner, paste
 
 
@@ -65,12 +66,11 @@ class ClassMix(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        lambda_u: float = 1.0,
-        tau: float = 0.968,
+        lambda_u: Weight = 1.0,
+        tau: Share = 0.968,
         colors: bool = True,
-        ema_decay: float = 0.99,
+        ema_decay: Average = 0.99,
     ):
-        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
         self.lambda_u, self.tau = lambda_u, tau
         if not colors:

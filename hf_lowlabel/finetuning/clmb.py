@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, world
 from ..objective import EMA, IGNORE_INDEX, FinetuneObjective, Objective, cosine_momentum, mlp
+from ..ranges import Average, Count, Share, Weight
 from ..views.counter_rng import keyed
-from .functional import check_average, entropy, sigmoid_rampup
+from .functional import entropy, sigmoid_rampup
 from .pixels import check_pairs, cross_entropy, half_classes, masked_mean, partner, paste
 
 
@@ -85,20 +86,19 @@ class CLMB(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        lambda_c: float = 0.1,
-        lambda_e: float = 0.01,
-        power: float = 6.0,
-        memory: int = 256,
-        fresh: int = 16,
-        samples: int = 256,
-        width: int = 256,
-        tau: float = 0.95,
-        ramp: float = 0.02,
-        mix: float = 0.75,
+        lambda_c: Weight = 0.1,
+        lambda_e: Weight = 0.01,
+        power: Weight = 6.0,
+        memory: Count = 256,
+        fresh: Count = 16,
+        samples: Count = 256,
+        width: Count = 256,
+        tau: Share = 0.95,
+        ramp: Share = 0.02,
+        mix: Share = 0.75,
         background: bool = False,
-        ema_decay: float = 0.995,
+        ema_decay: Average = 0.995,
     ):
-        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own")
         self.background = background
         self.lambda_c, self.lambda_e, self.power, self.tau = lambda_c, lambda_e, power, tau

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import EMA, FinetuneObjective
+from ..ranges import BelowOne, Count, CountOrNone, Positive, Share, Weight
 from .functional import align, check_average, embed, has_batchnorm, label_weak, products, projection
 from .memory import Queue, RunningMean, left_out
 from .presets import CIFAR, PRETRAINED
@@ -81,18 +82,18 @@ class CoMatch(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        lambda_u: float = 1.0,
-        lambda_c: float = 1.0,
-        tau: float = 0.95,
-        edge: float = 0.8,
-        alpha: float = 0.9,
-        temperature: float = 0.2,
-        width: int = 64,
-        bank: int = 2560,
-        memory: int = 32,
+        lambda_u: Weight = 1.0,
+        lambda_c: Weight = 1.0,
+        tau: Share = 0.95,
+        edge: Share = 0.8,
+        alpha: Share = 0.9,
+        temperature: Positive = 0.2,
+        width: Count = 64,
+        bank: Count = 2560,
+        memory: Count = 32,
         teacher: bool = False,
-        passes: int = 0,
-        ema_decay: float = 0.999,
+        passes: CountOrNone = 0,
+        ema_decay: BelowOne = 0.999,
     ):
         if teacher:
             check_average(ema_decay, "makes the keys")

@@ -10,12 +10,15 @@ still count in both means.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from ..distributed import all_mean
 from ..objective import FinetuneObjective
-from .functional import check_average, predict
+from ..ranges import Average, Limits, Share, Weight
+from .functional import predict
 from .pixels import check_pairs, cross_entropy, half_box, partner, paste
 from .presets import CUTMIX
 
@@ -72,13 +75,12 @@ class CutMixSeg(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        lambda_u: float = 1.0,
-        tau: float = 0.97,
-        area: float = 0.5,
+        lambda_u: Weight = 1.0,
+        tau: Share = 0.97,
+        area: Annotated[float, Limits(above=0, max=1)] = 0.5,
         colors: bool = False,
-        ema_decay: float = 0.99,
+        ema_decay: Average = 0.99,
     ):
-        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
         self.lambda_u, self.tau, self.area = lambda_u, tau, area
         self.student = "strong" if colors else "weak"  # view that is mixed for the student

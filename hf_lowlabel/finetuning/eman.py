@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..ranges import Average, Weight
 from .fixmatch import FixMatch
-from .functional import check_average, predict
+from .functional import predict
 from .presets import CIFAR, EMAN_IMAGENET, PRETRAINED
 from .weights import Rule
 
@@ -32,8 +33,9 @@ class FixMatchEMAN(FixMatch):
 
     ema_buffers = "ema"
 
-    def __init__(self, model: nn.Module, *, rule: Rule | None = None, lambda_u: float = 1.0, ema_decay: float = 0.999):
-        check_average(ema_decay, "is the teacher")
+    def __init__(
+        self, model: nn.Module, *, rule: Rule | None = None, lambda_u: Weight = 1.0, ema_decay: Average = 0.999
+    ):
         super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay)
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Weight
 from .functional import has_batchnorm, label_weak, predict
 from .pixels import cross_entropy, masked_mean
 from .presets import CIFAR, FLEXMATCH_IMAGENET, PRETRAINED, USB_IMAGENET
@@ -65,8 +66,8 @@ class FixMatch(FinetuneObjective):
         model: nn.Module,
         *,
         rule: Rule | None = None,
-        lambda_u: float = 1.0,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        ema_decay: BelowOne = 0.999,
         concat_weak: bool | None = None,
     ):
         super().__init__(model, ema_decay=ema_decay, ema_buffers=self.ema_buffers)

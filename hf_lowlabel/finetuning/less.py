@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Count, Positive, Weight
 from .functional import embed, has_batchnorm, label_weak, products, projection, sinkhorn
 from .presets import CIFAR, PRETRAINED
 from .weights import Fixed, Rule
@@ -54,14 +55,14 @@ class LESS(FinetuneObjective):
         model: nn.Module,
         *,
         rule: Rule | None = None,
-        lambda_u: float = 1.0,
-        lambda_c: float = 1.0,
-        clusters: int = 256,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        rounds: int = 3,
-        width: int = 128,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        lambda_c: Weight = 1.0,
+        clusters: Count = 256,
+        temperature: Positive = 0.1,
+        epsilon: Positive = 0.05,
+        rounds: Count = 3,
+        width: Count = 128,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.rule, self.lambda_u, self.lambda_c = rule if rule is not None else self.rule_class(), lambda_u, lambda_c

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
-from .functional import check_average, predict, sigmoid_rampup
+from ..ranges import Average, Share, Weight
+from .functional import predict, sigmoid_rampup
 from .pixels import cross_entropy, masked_mean
 from .presets import CIFAR, PRETRAINED
 
@@ -37,8 +38,7 @@ class MeanTeacher(FinetuneObjective):
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
     dense_views = {"weak": "strong", "weak2": "weak"}  # views of a pixel share their geometry: colours make the noise
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 50.0, ramp: float = 0.4, ema_decay: float = 0.999):
-        check_average(ema_decay, "is the teacher")
+    def __init__(self, model: nn.Module, *, lambda_u: Weight = 50.0, ramp: Share = 0.4, ema_decay: Average = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp = lambda_u, ramp
 

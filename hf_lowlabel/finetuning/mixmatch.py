@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Positive, Share, Weight
 from .functional import frozen_statistics, linear_rampup, mixup, predict, sharpen
 
 
@@ -52,11 +53,11 @@ class MixMatch(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        lambda_u: float = 75.0,
-        temperature: float = 0.5,
-        alpha: float = 0.75,
-        ramp: float = 0.0156,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 75.0,
+        temperature: Positive = 0.5,
+        alpha: Positive = 0.75,
+        ramp: Share = 0.0156,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.temperature, self.alpha, self.ramp = lambda_u, temperature, alpha, ramp

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
 from ..pretraining.rotnet import four_rotations
+from ..ranges import BelowOne, Positive, Weight
 from .functional import entropy, full_precision
 from .vat import smoothness
 
@@ -61,14 +62,14 @@ class MOAM(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        lambda_u: float = 1.0,
-        w_sup: float = 1.3,
-        w_rot: float = 0.7,
-        w_vat: float = 0.3,
-        w_ent: float = 0.3,
-        eps: float | None = None,
-        xi: float = 1e-2,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        w_sup: Weight = 1.3,
+        w_rot: Weight = 0.7,
+        w_vat: Weight = 0.3,
+        w_ent: Weight = 0.3,
+        eps: Positive | None = None,
+        xi: Positive = 1e-2,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.w_sup, self.w_rot, self.w_vat, self.w_ent = lambda_u, w_sup, w_rot, w_vat, w_ent

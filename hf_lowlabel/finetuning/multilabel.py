@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from ..errors import UserError
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Share, Weight
 from .fixmatch import FixMatch
 from .functional import predict, sigmoid_rampup
 from .mean_teacher import MeanTeacher
@@ -64,7 +65,15 @@ class MultiLabelFixMatch(FinetuneObjective):
     paper, year, arxiv, needs = FixMatch.paper, FixMatch.year, FixMatch.arxiv, FixMatch.needs
     name, tasks = "fixmatch", ("multilabel",)
 
-    def __init__(self, model: nn.Module, *, tau=0.9, tau_absent=0.05, lambda_u=1.0, ema_decay=0.999):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tau: Share = 0.9,
+        tau_absent: Share = 0.05,
+        lambda_u: Weight = 1.0,
+        ema_decay: BelowOne = 0.999,
+    ):
         if not 0 <= tau_absent < tau <= 1:
             raise UserError(f"tau is {tau} and tau_absent {tau_absent}. Give 0 <= tau_absent < tau <= 1.")
         super().__init__(model, ema_decay=ema_decay)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Share, Weight
 from .functional import predict, sigmoid_rampup
 from .presets import CIFAR, PRETRAINED
 
@@ -30,7 +31,7 @@ class PiModel(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 10.0, ramp: float = 0.4, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, lambda_u: Weight = 10.0, ramp: Share = 0.4, ema_decay: BelowOne = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp = lambda_u, ramp
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
+from ..ranges import Count, Positive, Several
 from .linear import NEVER, softmax, temperature
 from .probes import FrozenMethod
 
@@ -36,9 +37,7 @@ class PixelProbe(FrozenMethod):
     needs = "feature maps of the labeled images, no training"
     defaults = dict(architecture="linear")
 
-    def __init__(self, *, l2: float | None = None, pixels: int = 20_000, max_iter: int = 300):
-        if pixels < 2:
-            raise UserError(f"pixels is {pixels}, and a probe needs two at least. Give some thousand.")
+    def __init__(self, *, l2: Positive | None = None, pixels: Several = 20_000, max_iter: Count = 300):
         self.l2, self.pixels, self.max_iter = l2, int(pixels), int(max_iter)
 
     def head(
@@ -103,9 +102,7 @@ class PixelKNN(FrozenMethod):
     needs = "feature maps of the labeled images, no training"
     defaults = dict(architecture="knn")
 
-    def __init__(self, *, stored: int = 4000, k: int | None = None, temperature: float | None = None):
-        if stored < 2 or k is not None and k < 1 or temperature is not None and temperature <= 0:
-            raise UserError("Neighbours need stored=2 or more, k=1 or more and a temperature above 0.")
+    def __init__(self, *, stored: Several = 4000, k: Count | None = None, temperature: Positive | None = None):
         self.pixels, self.k, self.temperature = int(stored), k, temperature
 
     def chosen(

@@ -8,7 +8,7 @@ strong pretrained features they are hard to beat. The classes are what `hf-lowla
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ import torch
 from ..errors import UserError
 from ..evaluation.neighbors import neighbor_votes
 from ..methods import Method
+from ..ranges import BelowOne, Count, Limits, Positive
 from .graph import ALPHA, MASSES, NEIGHBOURS, ROUNDS, Graph, Pool, hardened, rooted_beside, spread
 from .linear import (
     DEFAULT_T,
@@ -145,7 +146,7 @@ class KNN(FrozenMethod):
     paper = "Wu et al., Unsupervised feature learning via non-parametric instance discrimination, section 3.4"
     year, arxiv = 2018, "1805.01978"
 
-    def __init__(self, *, k: int = 20, temperature: float = 0.07):
+    def __init__(self, *, k: Count = 20, temperature: Positive = 0.07):
         self.k, self.temperature = k, temperature
 
     def fit_predict(self, features, labels, query, *, num_classes):
@@ -160,7 +161,7 @@ class Probe(FrozenMethod):
     year = 2019
     prior = "may"
 
-    def __init__(self, *, l2: float | None = None, max_iter: int = 1000):
+    def __init__(self, *, l2: Positive | None = None, max_iter: Count = 1000):
         self.l2, self.max_iter = l2, max_iter
 
     def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +181,7 @@ class LabelSpreading(FrozenMethod):
     paper = "Zhou et al., Learning with local and global consistency"
     year = 2004
 
-    def __init__(self, *, neighbours: int | None = None, alpha: float | None = None):
+    def __init__(self, *, neighbours: Count | None = None, alpha: BelowOne | None = None):
         self.neighbours, self.alpha = neighbours, alpha
 
     def fit_predict(self, features, labels, query, *, num_classes):
@@ -207,21 +208,17 @@ class Propagation(FrozenMethod):
     def __init__(
         self,
         *,
-        neighbours: int = NEIGHBOURS,
-        alpha: float = ALPHA,
-        rounds: int = ROUNDS,
-        masses: str = "labels",
+        neighbours: Count = NEIGHBOURS,
+        alpha: BelowOne = ALPHA,
+        rounds: Count = ROUNDS,
+        masses: Annotated[str, Limits(choices=MASSES)] = "labels",
         with_probe: bool = False,
         blend: Sequence[float] | None = None,
-        prior_weight: float = 1.0,
+        prior_weight: Positive = 1.0,
     ):
-        if masses not in MASSES:
-            raise UserError(f"masses is {masses!r}. Give one of {', '.join(MASSES)}.")
         self.neighbours, self.alpha, self.rounds = neighbours, alpha, rounds
-        if blend is not None and (len(blend) not in (4, 6) or min(blend) < 0 or abs(sum(blend) - 1) > 0.01):
-            raise UserError(f"blend is {list(blend)}. Give four shares of 0 or more that sum to 1, or with priors six.")
-        if prior_weight <= 0:
-            raise UserError(f"prior_weight is {prior_weight}. Give a number above 0.")
+        if blend is not None and not is_mixture(blend):
+            raise UserError(f"blend is {blend}. Give four shares of 0 or more that sum to 1, or with priors six.")
         self.masses, self.with_probe, self.blend = masses, with_probe, blend
         self.prior_weight = prior_weight
 
@@ -288,6 +285,13 @@ class Propagation(FrozenMethod):
     def fit_predict(self, features, labels, query, *, num_classes):
         weight, bias = self.head(features, labels, num_classes=num_classes)
         return softmax(query.astype(np.float64) @ weight.T.astype(np.float64) + bias).astype(np.float32)
+
+
+def is_mixture(shares: object) -> bool:
+    """Whether these are shares of the four parts of a blend, or of six with priors."""
+    if not isinstance(shares, (list, tuple)) or len(shares) not in (4, 6):
+        return False
+    return all(isinstance(w, (int, float)) and w >= 0 for w in shares) and abs(sum(shares) - 1) <= 0.01
 
 
 class ProbeBeliefs:

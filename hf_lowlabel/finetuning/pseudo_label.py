@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Share, Weight
 from .functional import linear_rampup, predict
 from .presets import CIFAR, PRETRAINED
 
@@ -33,7 +34,13 @@ class PseudoLabel(FinetuneObjective):
     unlabeled_views = {"weak": "weak"}
 
     def __init__(
-        self, model: nn.Module, *, lambda_u: float = 1.0, tau: float = 0.95, ramp: float = 0.4, ema_decay: float = 0.999
+        self,
+        model: nn.Module,
+        *,
+        lambda_u: Weight = 1.0,
+        tau: Share = 0.95,
+        ramp: Share = 0.4,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.tau, self.ramp = lambda_u, tau, ramp

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..distributed import drawn
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Count, Positive, Share, Weight
 from .functional import align, frozen_statistics, linear_rampup, mixup, predict, rotate, sharpen
 from .memory import RunningMean
 
@@ -58,14 +59,14 @@ class ReMixMatch(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        lambda_u: float = 1.5,
-        lambda_1: float = 0.5,
-        lambda_r: float = 0.5,
-        temperature: float = 0.5,
-        alpha: float = 0.75,
-        ramp: float = 0.0156,
-        memory: int = 128,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.5,
+        lambda_1: Weight = 0.5,
+        lambda_r: Weight = 0.5,
+        temperature: Positive = 0.5,
+        alpha: Positive = 0.75,
+        ramp: Share = 0.0156,
+        memory: Count = 128,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_1, self.lambda_r = lambda_u, lambda_1, lambda_r

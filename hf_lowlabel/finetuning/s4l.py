@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..objective import FinetuneObjective
 from ..pretraining.exemplar import batch_hard
 from ..pretraining.rotnet import four_rotations
+from ..ranges import BelowOne, Count, Several, Weight
 from .presets import S4L
 
 
@@ -36,7 +37,7 @@ class S4LRotation(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak"}
 
-    def __init__(self, model: nn.Module, *, lambda_u: float = 1.0, ema_decay: float = 0.999):
+    def __init__(self, model: nn.Module, *, lambda_u: Weight = 1.0, ema_decay: BelowOne = 0.999):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.turn = lambda_u, nn.Linear(model.num_features, 4)
 
@@ -75,13 +76,11 @@ class S4LExemplar(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        lambda_u: float = 1.0,
-        instances: int = 8,
-        width: int = 1000,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        instances: Several = 8,
+        width: Count = 1000,
+        ema_decay: BelowOne = 0.999,
     ):
-        if instances < 2:
-            raise UserError(f"instances is {instances}, but the views of an image attract each other. Use 2 or more.")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.projector = lambda_u, nn.Linear(model.num_features, width)
         self.keys = ["image", *(f"view{i}" for i in range(2, instances + 1))]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Share, Weight
 from .functional import predict
 from .temporal_consistency import Predictions
 
@@ -57,10 +58,10 @@ class SelfTraining(FinetuneObjective):
         model: nn.Module,
         *,
         priors: Tensor,
-        lambda_u: float = 1.0,
-        lambda_l: float = 1.0,
-        share: float = 0.0,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        lambda_l: Weight = 1.0,
+        share: Share = 0.0,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_l, self.share = lambda_u, lambda_l, share

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import EMA, FinetuneObjective
-from .functional import check_average, embed, products
+from ..ranges import Average, Count, Positive, Weight
+from .functional import embed, products
 from .memory import ClassQueue, left_out
 
 
@@ -52,14 +53,13 @@ class SelfTuning(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        lambda_l: float = 1.0,
-        lambda_u: float = 1.0,
-        queue: int = 32,
-        temperature: float = 0.07,
-        width: int = 1024,
-        ema_decay: float = 0.999,
+        lambda_l: Weight = 1.0,
+        lambda_u: Weight = 1.0,
+        queue: Count = 32,
+        temperature: Positive = 0.07,
+        width: Count = 1024,
+        ema_decay: Average = 0.999,
     ):
-        check_average(ema_decay, "makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_l, self.lambda_u, self.temperature = lambda_l, lambda_u, temperature
         self.projector = nn.Linear(model.num_features, width)

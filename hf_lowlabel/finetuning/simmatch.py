@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather
 from ..objective import EMA, FinetuneObjective
+from ..ranges import BelowOne, Count, Positive, Share, Weight
 from .functional import align, check_average, embed, has_batchnorm, label_weak, products, projection
 from .memory import RunningMean, finite_rows, left_out, write_
 from .presets import CIFAR, EMAN_IMAGENET, PRETRAINED
@@ -60,16 +61,16 @@ class SimMatch(FinetuneObjective):
         *,
         num_classes: int,
         num_labeled: int,
-        lambda_u: float = 1.0,
-        lambda_in: float = 1.0,
-        tau: float = 0.95,
-        alpha: float = 0.9,
-        temperature: float = 0.1,
-        width: int = 128,
-        bank_m: float = 0.7,
+        lambda_u: Weight = 1.0,
+        lambda_in: Weight = 1.0,
+        tau: Share = 0.95,
+        alpha: Share = 0.9,
+        temperature: Positive = 0.1,
+        width: Count = 128,
+        bank_m: BelowOne = 0.7,
         teacher: bool = False,
-        memory: int = 256,
-        ema_decay: float = 0.999,
+        memory: Count = 256,
+        ema_decay: BelowOne = 0.999,
     ):
         if teacher:
             check_average(ema_decay, "is the teacher")

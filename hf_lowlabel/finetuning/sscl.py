@@ -13,6 +13,7 @@ prototypes and classes anew every 5 epochs and finds 1 to 20 alike; here they fo
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, drawn
 from ..objective import EMA, FinetuneObjective
-from .functional import beta, check_average, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
+from ..ranges import Average, BelowOne, Count, Limits, Positive, Share, Weight
+from .functional import beta, embed, frozen_statistics, has_batchnorm, label_weak, products, projection
 from .memory import ClassQueue, Queue, RunningMean, follow, left_out
 
 
@@ -66,20 +68,19 @@ class SsCL(FinetuneObjective):
         model: nn.Module,
         *,
         num_classes: int,
-        lambda_u: float = 1.0,
-        lambda_ctr: float = 1.0,
-        tau: float = 0.95,
-        gamma: float = 5.0,
-        margin: float = -0.25,
-        queue: int = 4096,
-        positives: int = 3,
-        alpha: float = 1.0,
-        prototype_m: float = 0.9,
-        memory: int = 128,
-        width: int = 64,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        lambda_ctr: Weight = 1.0,
+        tau: Share = 0.95,
+        gamma: Positive = 5.0,
+        margin: Annotated[float, Limits(min=-1, max=1)] = -0.25,
+        queue: Count = 4096,
+        positives: Count = 3,
+        alpha: Positive = 1.0,
+        prototype_m: BelowOne = 0.9,
+        memory: Count = 128,
+        width: Count = 64,
+        ema_decay: Average = 0.999,
     ):
-        check_average(ema_decay, "makes the keys")
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_ctr, self.tau, self.gamma, self.margin = lambda_u, lambda_ctr, tau, gamma, margin
         self.alpha, self.prototype_m, self.concat_weak = alpha, prototype_m, has_batchnorm(model)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Share
 from .pixels import cross_entropy, masked_mean
 from .presets import S4L_STEPS
 
@@ -40,7 +41,7 @@ class Supervised(FinetuneObjective):
     unlabeled_views: dict[str, str] = {}
 
     def __init__(
-        self, model: nn.Module, *, strong: bool = True, label_smoothing: float = 0.0, ema_decay: float = 0.999
+        self, model: nn.Module, *, strong: bool = True, label_smoothing: Share = 0.0, ema_decay: BelowOne = 0.999
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.label_smoothing = label_smoothing

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather
 from ..objective import FinetuneObjective, OncePerStep
+from ..ranges import BelowOne, Share, Weight
 from .functional import kl, linear_rampup, predict
 from .memory import finite_rows, write_
 from .presets import CIFAR, PRETRAINED
@@ -72,9 +73,9 @@ class TemporalConsistency(FinetuneObjective):
         *,
         num_classes: int,
         num_images: int,
-        lambda_u: float = 1.0,
-        ramp: float = 0.4,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        ramp: Share = 0.4,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp, self.previous = lambda_u, ramp, Predictions(num_images, num_classes)

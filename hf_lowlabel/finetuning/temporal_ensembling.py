@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Share, Weight
 from .functional import predict, sigmoid_rampup
 from .memory import finite_rows, write_
 from .presets import CIFAR, PRETRAINED
@@ -44,10 +45,10 @@ class TemporalEnsembling(FinetuneObjective):
         *,
         num_classes: int,
         num_images: int,
-        lambda_u: float = 30.0,
-        alpha: float = 0.6,
-        ramp: float = 0.27,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 30.0,
+        alpha: BelowOne = 0.6,
+        ramp: Share = 0.27,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.alpha, self.ramp = lambda_u, alpha, ramp

@@ -10,11 +10,12 @@ The paper's KL(sharpen(p_w) || p) differs from this cross-entropy by a constant 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import unknown
+from ..ranges import BelowOne, Limits, Weight
 from .fixmatch import FixMatch
 from .pixels import masked_mean
 from .presets import CIFAR, PRETRAINED
@@ -47,14 +48,12 @@ class UDA(FixMatch):
         model: nn.Module,
         *,
         rule: Rule | None = None,
-        lambda_u: float = 1.0,
-        tsa: str | None = None,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 1.0,
+        tsa: Annotated[str, Limits(choices=tuple(SCHEDULES))] | None = None,
+        ema_decay: BelowOne = 0.999,
         concat_weak: bool | None = None,
     ):
         super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay, concat_weak=concat_weak)
-        if tsa is not None and tsa not in SCHEDULES:
-            raise unknown("tsa", tsa, SCHEDULES)
         self.tsa = tsa
 
     def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:

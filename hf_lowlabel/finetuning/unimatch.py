@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, CountOrNone, Share, Weight
 from ..views.counter_rng import keyed
 from .functional import evaluating, predict
 from .pixels import box_mask, check_pairs, cross_entropy, hard_cross_entropy, masked_mean, partner, paste
@@ -63,13 +64,13 @@ class UniMatch(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        tau: float = 0.95,
-        lambda_s: float = 0.5,
-        lambda_fp: float = 0.5,
-        drop: float = 0.5,
-        box: float = 0.5,
-        hard: int = 0,
-        ema_decay: float = 0.0,
+        tau: Share = 0.95,
+        lambda_s: Weight = 0.5,
+        lambda_fp: Weight = 0.5,
+        drop: BelowOne = 0.5,
+        box: Share = 0.5,
+        hard: CountOrNone = 0,
+        ema_decay: BelowOne = 0.0,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.hard = hard

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..objective import FinetuneObjective
+from ..ranges import Average, CountOrNone, Share
 from ..views.counter_rng import keyed
-from .functional import check_average, predict
+from .functional import predict
 from .pixels import check_pairs, masked_mean, partner, paste
 from .unimatch import random_boxes, supervised_loss, sure_loss
 
@@ -53,9 +54,14 @@ class UniMatchV2(FinetuneObjective):
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}
 
     def __init__(
-        self, model: nn.Module, *, tau: float = 0.95, box: float = 0.5, hard: int = 0, ema_decay: float = 0.996
+        self,
+        model: nn.Module,
+        *,
+        tau: Share = 0.95,
+        box: Share = 0.5,
+        hard: CountOrNone = 0,
+        ema_decay: Average = 0.996,
     ):
-        check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema")
         self.tau, self.box, self.hard = tau, box, hard
 

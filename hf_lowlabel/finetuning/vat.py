@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..distributed import drawn
 from ..objective import FinetuneObjective
+from ..ranges import BelowOne, Count, Positive, Share, Weight
 from ..views.counter_rng import keyed
 from .functional import entropy, frozen_statistics, full_precision, kl, predict, sigmoid_rampup
 from .presets import CIFAR, PRETRAINED, S4L
@@ -93,13 +94,13 @@ class VAT(FinetuneObjective):
         self,
         model: nn.Module,
         *,
-        lambda_u: float = 0.3,
-        ramp: float = 0.4,
-        entropy: float = 0.0,
-        eps: float | None = None,
-        xi: float = 1e-2,
-        rounds: int = 1,
-        ema_decay: float = 0.999,
+        lambda_u: Weight = 0.3,
+        ramp: Share = 0.4,
+        entropy: Weight = 0.0,
+        eps: Positive | None = None,
+        xi: Positive = 1e-2,
+        rounds: Count = 1,
+        ema_decay: BelowOne = 0.999,
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.ramp, self.entropy = lambda_u, ramp, entropy

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..distributed import all_gather, all_mean
 from ..objective import OncePerStep
+from ..ranges import BelowOne, Count, Positive, Share, Weight
 from .functional import align, sharpen
 from .memory import RunningMean, follow, write_
 
@@ -34,7 +35,7 @@ class Rule(OncePerStep):
 class Fixed(Rule):
     """FixMatch (Sohn et al. 2020, Eq. 4): w = 1[max p >= tau].   tau: confidence from which a pseudo-label counts."""
 
-    def __init__(self, *, tau: float = 0.95):
+    def __init__(self, *, tau: Share = 0.95):
         super().__init__()
         self.tau = tau
 
@@ -59,7 +60,7 @@ class Flex(Rule):
 
     unguarded = ("last", "count")
 
-    def __init__(self, *, num_classes: int, num_images: int, tau: float = 0.95):
+    def __init__(self, *, num_classes: int, num_images: int, tau: Share = 0.95):
         super().__init__()
         self.tau = tau
         self.register_buffer("last", torch.full((num_images,), -1))  # [N] class, -1 for never confident
@@ -97,7 +98,7 @@ class Free(Rule):
     the norm around the ratio makes no difference to.
     """
 
-    def __init__(self, *, num_classes: int, m: float = 0.999, lambda_f: float = 0.001):
+    def __init__(self, *, num_classes: int, m: BelowOne = 0.999, lambda_f: Weight = 0.001):
         super().__init__()
         self.m, self.lambda_f = m, lambda_f
         self.register_buffer("tau", torch.tensor(1 / num_classes))
@@ -137,7 +138,7 @@ class Soft(Rule):
     changes the steps until it is forgotten, some 1 / (1 - m).
     """
 
-    def __init__(self, *, num_classes: int, m: float = 0.999, n: float = 2.0):
+    def __init__(self, *, num_classes: int, m: BelowOne = 0.999, n: Positive = 2.0):
         super().__init__()
         self.m, self.n = m, n
         self.register_buffer("mu", torch.tensor(1 / num_classes))
@@ -164,7 +165,7 @@ class Ada(Rule):
     per step. The paper says "running average" of both; the two kinds are those of the authors' code.
     """
 
-    def __init__(self, *, num_classes: int, tau: float = 0.9, m: float = 0.999, memory: int = 128):
+    def __init__(self, *, num_classes: int, tau: Share = 0.9, m: BelowOne = 0.999, memory: Count = 128):
         super().__init__()
         self.tau, self.m = tau, m
         self.register_buffer("p_labeled", torch.full((num_classes,), 1 / num_classes))
@@ -184,7 +185,7 @@ class Uda(Rule):
     temperature: T, below 1 sharpens. tau: confidence from which an image counts.
     """
 
-    def __init__(self, *, temperature: float = 0.4, tau: float = 0.8):
+    def __init__(self, *, temperature: Positive = 0.4, tau: Share = 0.8):
         super().__init__()
         self.temperature, self.tau = temperature, tau
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import EMA, PretrainObjective, cosine_momentum, feature_std, mlp
+from ..ranges import Count, Share
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class BYOL(PretrainObjective):
     views = ("byol1", "byol2")
     teacher_buffers = "own"  # what the teacher's BatchNorm normalises with, see EMA
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 4096, out: int = 256, m0: float = 0.99):
+    def __init__(self, encoder: nn.Module, *, hidden: Count = 4096, out: Count = 256, m0: Share = 0.99):
         super().__init__(encoder)
         self.m0 = m0
         self.projector, self.predictor = mlp(encoder.num_features, hidden, out), mlp(out, hidden, out)

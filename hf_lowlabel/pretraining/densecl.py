@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objective import EMA, PretrainObjective
+from ..ranges import BelowOne, Count, Positive, Share
 from .contrast import KeyQueue, full_precision, info_nce, unit
 
 
@@ -60,12 +61,12 @@ class DenseCL(PretrainObjective):
         self,
         encoder: nn.Module,
         *,
-        hidden: int = 2048,
-        out: int = 128,
-        queue: int = 65536,
-        m: float = 0.999,
-        tau: float = 0.2,
-        dense: float = 0.5,
+        hidden: Count = 2048,
+        out: Count = 128,
+        queue: Count = 65536,
+        m: BelowOne = 0.999,
+        tau: Positive = 0.2,
+        dense: Share = 0.5,
     ):
         super().__init__(encoder)
         self.m, self.tau, self.dense = m, tau, dense

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_mean, rank, world
-from ..errors import UserError
 from ..objective import EMA, PretrainObjective, cosine_momentum
+from ..ranges import BelowOne, Count, CountOrNone, Positive, Share, Weight
 from .contrast import full_precision, unit
 from .ibot import check_tokens, masked_entropy, masks, patch_channels, tokens
 
@@ -111,25 +111,21 @@ class DINO(PretrainObjective):
         self,
         encoder: nn.Module,
         *,
-        out: int = 65536,
-        hidden: int = 2048,
-        bottleneck: int = 256,
-        tau_s: float = 0.1,
-        tau_t0: float = 0.04,
-        tau_t: float = 0.07,
-        tau_warmup: float = 0.1,
-        decay_end: float = 1.0,
-        center_m: float = 0.9,
-        m0: float = 0.996,
-        freeze_last: float = 0.01,
-        local_crops: int = 0,
-        patch_loss: float = 0.0,
+        out: Count = 65536,
+        hidden: Count = 2048,
+        bottleneck: Count = 256,
+        tau_s: Positive = 0.1,
+        tau_t0: Positive = 0.04,
+        tau_t: Positive = 0.07,
+        tau_warmup: Share = 0.1,
+        decay_end: Weight = 1.0,
+        center_m: BelowOne = 0.9,
+        m0: Share = 0.996,
+        freeze_last: Share = 0.01,
+        local_crops: CountOrNone = 0,
+        patch_loss: Weight = 0.0,
     ):
         super().__init__(encoder)
-        if local_crops < 0:
-            raise UserError(f"local_crops is {local_crops}. Use 0 or more views of each image.")
-        if patch_loss < 0:
-            raise UserError(f"patch_loss is {patch_loss}. Use 0, or a weight above.")
         if patch_loss:
             check_tokens(encoder)
         self.views = ("byol1", "byol2") + ("dino-local",) * local_crops

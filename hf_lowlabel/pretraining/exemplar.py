@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..distributed import all_gather, rank, world
 from ..errors import UserError
 from ..objective import PretrainObjective
+from ..ranges import Count, Several
 
 
 def batch_hard(z: Tensor, image: Tensor, everyone: Tensor, their_image: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,10 +39,8 @@ class Exemplar(PretrainObjective):
 
     views = ("exemplar",) * 8
 
-    def __init__(self, encoder: nn.Module, *, instances: int = 8, out: int = 1000):
+    def __init__(self, encoder: nn.Module, *, instances: Several = 8, out: Count = 1000):
         super().__init__(encoder)
-        if instances < 2:
-            raise UserError(f"instances is {instances}, but the views of an image attract each other. Use 2 or more.")
         self.views, self.head = ("exemplar",) * instances, nn.Linear(encoder.num_features, out)
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:

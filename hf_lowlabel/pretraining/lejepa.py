@@ -12,13 +12,14 @@ No gradient is stopped and nobody teaches: embeddings that follow an isotropic G
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..errors import UserError
 from ..objective import PretrainObjective, feature_std, mlp
+from ..ranges import Count, CountOrNone, Limits
 from ..views.counter_rng import keyed
 from .contrast import full_precision
 from .dino import by_size
@@ -64,17 +65,13 @@ class LeJEPA(PretrainObjective):
         self,
         encoder: nn.Module,
         *,
-        hidden: int = 2048,
-        out: int = 128,
-        lamb: float = 0.02,
-        slices: int = 1024,
-        local_crops: int = 0,
+        hidden: Count = 2048,
+        out: Count = 128,
+        lamb: Annotated[float, Limits(above=0, below=1)] = 0.02,
+        slices: Count = 1024,
+        local_crops: CountOrNone = 0,
     ):
         super().__init__(encoder)
-        if not 0 < lamb < 1:
-            raise UserError(f"lamb is {lamb}. Use a share between 0 and 1: without SIGReg all images look the same.")
-        if local_crops < 0:
-            raise UserError(f"local_crops is {local_crops}. Use 0 or more views of each image.")
         self.views = ("byol1", "byol2") + ("dino-local",) * local_crops
         self.lamb, self.slices, self.out = lamb, slices, out
         self.projector = mlp(encoder.num_features, hidden, out, depth=3)

@@ -11,11 +11,13 @@ averaged statistics (MoCo-EMAN, Cai et al. 2021).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from ..errors import unknown
 from ..objective import EMA, PretrainObjective
+from ..ranges import BelowOne, Count, Limits, Positive
 from .contrast import KeyQueue, info_nce, unit
 
 
@@ -54,14 +56,12 @@ class MoCo(PretrainObjective):
         self,
         encoder: nn.Module,
         *,
-        out: int = 128,
-        queue: int = 65536,
-        m: float = 0.999,
-        tau: float = 0.2,
-        teacher_buffers: str = "own",
+        out: Count = 128,
+        queue: Count = 65536,
+        m: BelowOne = 0.999,
+        tau: Positive = 0.2,
+        teacher_buffers: Annotated[str, Limits(choices=("own", "ema"))] = "own",
     ):
-        if teacher_buffers not in ("own", "ema"):
-            raise unknown("teacher_buffers", teacher_buffers, ("own", "ema"))
         super().__init__(encoder)
         self.m, self.tau, dim = m, tau, encoder.num_features
         self.projector = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, out))

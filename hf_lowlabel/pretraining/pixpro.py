@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objective import EMA, PretrainObjective, cosine_momentum
+from ..ranges import Count, Positive, Share, Weight
 from .contrast import full_precision, unit
 
 
@@ -69,11 +70,11 @@ class PixPro(PretrainObjective):
         self,
         encoder: nn.Module,
         *,
-        hidden: int = 4096,
-        out: int = 256,
-        gamma: float = 2.0,
-        tau: float = 0.7,
-        m0: float = 0.99,
+        hidden: Count = 4096,
+        out: Count = 256,
+        gamma: Weight = 2.0,
+        tau: Positive = 0.7,
+        m0: Share = 0.99,
     ):
         super().__init__(encoder)
         self.gamma, self.tau, self.m0 = gamma, tau, m0

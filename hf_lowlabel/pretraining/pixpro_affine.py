@@ -11,12 +11,14 @@ The share of cells lost grows with the ranges, which the paper does not state: t
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import drawn
+from ..ranges import Count, Limits, Positive, Share, Weight
 from .pixpro import PixPro
 
 
@@ -75,15 +77,15 @@ class PixProAffine(PixPro):
         self,
         encoder: nn.Module,
         *,
-        hidden: int = 4096,
-        out: int = 256,
-        gamma: float = 2.0,
-        tau: float = 0.7,
-        m0: float = 0.99,
-        scale: float = 1.25,
-        rotation: float = 30.0,
-        shear: float = 0.25,
-        translation: float = 0.1,
+        hidden: Count = 4096,
+        out: Count = 256,
+        gamma: Weight = 2.0,
+        tau: Positive = 0.7,
+        m0: Share = 0.99,
+        scale: Annotated[float, Limits(min=1)] = 1.25,
+        rotation: Annotated[float, Limits(min=0, max=180)] = 30.0,
+        shear: Weight = 0.25,
+        translation: Share = 0.1,
     ):
         super().__init__(encoder, hidden=hidden, out=out, gamma=gamma, tau=tau, m0=m0)
         self.ranges = dict(scale=scale, rotation=rotation, shear=shear, translation=translation)

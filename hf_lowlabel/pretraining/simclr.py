@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..objective import PretrainObjective, feature_std, mlp
+from ..ranges import Count, CountOrNone, Positive
 from .contrast import full_precision, unit
 
 
@@ -51,7 +52,7 @@ class SimCLR(PretrainObjective):
 
     views = ("simclr", "simclr")
 
-    def __init__(self, encoder: nn.Module, *, hidden: int = 0, out: int = 128, tau: float = 0.5):
+    def __init__(self, encoder: nn.Module, *, hidden: CountOrNone = 0, out: Count = 128, tau: Positive = 0.5):
         super().__init__(encoder)
         self.projector, self.tau = mlp(encoder.num_features, hidden or encoder.num_features, out), tau
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..objective import PretrainObjective, feature_std, mlp
+from ..ranges import Count
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class SimSiam(PretrainObjective):
 
     views = ("simsiam", "simsiam")
 
-    def __init__(self, encoder: nn.Module, *, out: int = 2048, hidden: int = 512):
+    def __init__(self, encoder: nn.Module, *, out: Count = 2048, hidden: Count = 512):
         super().__init__(encoder)
         self.projector = nn.Sequential(
             mlp(encoder.num_features, out, out, depth=3, bias=False), nn.BatchNorm1d(out, affine=False)

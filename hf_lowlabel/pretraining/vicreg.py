@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather
 from ..objective import PretrainObjective, feature_std, mlp
+from ..ranges import Count, Weight
 from .contrast import full_precision
 
 
@@ -53,10 +54,10 @@ class VICReg(PretrainObjective):
         self,
         encoder: nn.Module,
         *,
-        hidden: int = 8192,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
+        hidden: Count = 8192,
+        invariance: Weight = 25.0,
+        variance: Weight = 25.0,
+        covariance: Weight = 1.0,
     ):
         super().__init__(encoder)
         self.weights = (invariance, variance, covariance)

@@ -18,6 +18,7 @@ from ..data.dataset import ImageDataset
 from ..data.labels import joined
 from ..errors import UserError
 from ..finetuning.graph import rooted
+from ..ranges import Share
 from ..records import RunRecord
 from ..tasks.base import Task
 from ..tasks.doubts import Doubt
@@ -27,7 +28,7 @@ from .kinds import Kind
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
 
 
-def in_doubt(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0, *, share: float = SHARE) -> np.ndarray:
+def in_doubt(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0, *, share: Share = SHARE) -> np.ndarray:
     """Of the `share` of images in doubt the first the most doubtful, then each the farthest from those chosen and from
     the labeled ones. share=0: the most doubtful alone."""
     return spread_out(doubt.unsure, doubt.x, budget, known, share)

@@ -16,6 +16,7 @@ from ..data.permutation import epoch_permutation
 from ..distributed import best_device
 from ..errors import UserError, unknown
 from ..evaluation.neighbors import neighbours
+from ..ranges import Count, CountOrNone, Share, Weight
 from .as3l import as3l, nearest_images
 from .clustering import BLOCK, kmeans, means, nearest
 
@@ -61,7 +62,7 @@ def class_balanced(features: np.ndarray, budget: int, seed: int = 0, *, labels: 
     return np.concatenate(chosen)
 
 
-def k_medoids(features: np.ndarray, budget: int, seed: int = 0, *, iterations: int = 50) -> np.ndarray:
+def k_medoids(features: np.ndarray, budget: int, seed: int = 0, *, iterations: Count = 50) -> np.ndarray:
     """min over medoids among the images of sum_i ||x_i - x_medoid(i)||^2 (Kaufman and Rousseeuw 1987), by alternation.
 
     The sum of squares from a member to the others of its cluster is smallest for the member nearest to their mean, so
@@ -102,11 +103,11 @@ def usl(
     budget: int,
     seed: int = 0,
     *,
-    k: int | None = None,
-    iterations: int = 9,
-    weight: float = 0.5,
-    alpha: float = 0.5,
-    momentum: float = 0.9,
+    k: Count | None = None,
+    iterations: CountOrNone = 9,
+    weight: Weight = 0.5,
+    alpha: Weight = 0.5,
+    momentum: Share = 0.9,
 ) -> np.ndarray:
     """USL (Wang et al. 2022, arXiv 2110.03006, section 3): density peaks of k-means clusters, kept apart.
 
@@ -158,7 +159,7 @@ def best_of_each(score: np.ndarray, assigned: np.ndarray, clusters: int) -> np.n
 
 
 def typiclust(
-    features: np.ndarray, budget: int, seed: int = 0, *, k: int = 20, most: int = 500, smallest: int = 6
+    features: np.ndarray, budget: int, seed: int = 0, *, k: Count = 20, most: Count = 500, smallest: Count = 6
 ) -> np.ndarray:
     """TypiClust (Hacohen et al. 2022, arXiv 2202.02794, section 3): the most typical image of each large cluster.
 

@@ -19,6 +19,7 @@ from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..methods import check_arguments
 from ..prediction import task_of
+from ..ranges import settings_of
 from ..tasks import get_task
 from ..tasks.doubts import Doubt
 from ..tasks.parts import label_rules
@@ -200,7 +201,7 @@ def known_strategy(
     takes.pop("labels", None)  # of class-balanced, which are those of the data
     if given and not takes:
         raise UserError(f"The strategy {strategy} takes no arguments. Leave out --strategy-args.")
-    check_arguments(f"the strategy {strategy}", given, takes)
+    check_arguments(f"the strategy {strategy}", given, takes, settings_of(function))
     return strategy, given
 
 

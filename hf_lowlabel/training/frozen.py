@@ -51,7 +51,6 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
             f"There is no config.json in {config.model.init_from}, and {name} takes no tensors of a checkpoint. Give "
             "another --init-from, or --model with a timm name or a Hub id."
         )
-    methods.check_arguments(name, config.method_args, methods.hyperparameters(config.method))
     method = config.method(**config.method_args)
     if config.method.of_pixels:
         return fit_pixels(ready, method, callbacks)

@@ -29,6 +29,7 @@ from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.finetuning.unimatch import UniMatch, drop_channels, random_boxes
 from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2, complementary_dropout, one_of_each_pair
 from hf_lowlabel.finetuning.weights import Fixed
+from hf_lowlabel.methods import build_objective
 from hf_lowlabel.views.counter_rng import keys
 
 TAU = 0.5  # half of the pixels of the stand-in lie above it
@@ -594,8 +595,8 @@ def test_one_image_cannot_be_mixed(cls):
 
 @pytest.mark.parametrize("cls", [CutMixSeg, ClassMix, UniMatchV2, CLMB])
 def test_a_teacher_needs_an_average(cls):
-    with pytest.raises(UserError, match="ema_decay is 0"):
-        cls(TinySegmenter(), ema_decay=0.0, **(dict(num_classes=K) if cls is CLMB else {}))
+    with pytest.raises(UserError, match="ema_decay of .* is 0.0. It must be above 0 and below 1"):
+        build_objective(cls, TinySegmenter(), dict(ema_decay=0.0), num_classes=K)
 
 
 @pytest.mark.parametrize(("cls", "kwargs"), [(c, k) for c, k, w in METHODS if w not in ("lambda_fp", "lambda_e")])

@@ -48,5 +48,3 @@ def test_one_image_or_one_instance_is_refused():
     objective = make("exemplar")
     with pytest.raises(UserError, match="batch_size of 2 or more"):
         objective(batch_for(objective, n=1), 0.0)
-    with pytest.raises(UserError, match="instances is 1"):
-        make("exemplar", instances=1)

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from pretraining_stand_in import array, batch_for, make, train, unit
 
-from hf_lowlabel.errors import UserError
 from hf_lowlabel.pretraining.contrast import KeyQueue, info_nce
 
 
@@ -116,8 +115,3 @@ def test_averaged_statistics_close_the_leak_through_batch_norm():
         encoder = make("moco", norm=True, teacher_buffers=buffers).teacher_encoder.module
         whole, half = copy.deepcopy(encoder).pooled(x), copy.deepcopy(encoder).pooled(x[:2])
         assert torch.allclose(whole[:2], half, atol=1e-5) == independent
-
-
-def test_unknown_teacher_buffers():
-    with pytest.raises(UserError, match="did you mean 'own'"):
-        make("moco", teacher_buffers="owm")
