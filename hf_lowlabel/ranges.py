@@ -66,7 +66,7 @@ def _kind(hint: Any, names: dict[str, Any]) -> tuple[type, dict[str, Any], bool]
     """(type, constraints, whether it may be None) of an annotation; None for others than numbers, truth and text."""
     if isinstance(hint, str):
         try:
-            hint = eval(hint, dict(names))  # as the module that holds it would have it
+            hint = _resolved(hint, names)
         except NameError:  # a type that is there for type checkers alone
             return None
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
@@ -78,6 +78,15 @@ def _kind(hint: Any, names: dict[str, Any]) -> tuple[type, dict[str, Any], bool]
         some[0], stated = typing.get_args(some[0])
         limits = stated.meta() if isinstance(stated, Limits) else {}
     return (some[0], limits, len(parts) > 1) if some[0] in (int, float, bool, str) else None
+
+
+def _resolved(hint: str, names: dict[str, Any]) -> Any:
+    """The type that a written annotation means in the module of these names."""
+
+    def one() -> None: ...
+
+    one.__annotations__ = {"it": hint}
+    return typing.get_type_hints(one, names, include_extras=True)["it"]
 
 
 def check_value(owner: str, s: Setting, value: Any) -> None:

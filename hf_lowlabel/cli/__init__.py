@@ -31,6 +31,7 @@ VERBS = {
         "draw which images are labeled, held out and tested on, or read finished labels; writes a manifest",
     ),
     "priors": ("select", "prior pseudo-labels of all images from the few labels, for finetune --prior"),
+    "shrink": ("use", "copy a folder of large photos with small ones, which every run reads many times faster"),
     "push": ("share", "put a finished run, or a manifest, on the Hugging Face Hub"),
     "export": ("share", "a model as an ONNX or OpenVINO file, checked against the model, with the lines that run it"),
     "report": ("share", "one HTML page about a run, or several side by side"),

@@ -1,4 +1,4 @@
-"""The verbs that use a finished model: evaluate, predict."""
+"""The verbs that use a finished model: evaluate, predict; and shrink, which copies photos at a smaller size."""
 
 from __future__ import annotations
 
@@ -82,6 +82,39 @@ def predict(argv: list[str]) -> int:
     say(f"wrote {len(rows)} predictions to {place}{unread}")
     for name, reason in skipped[:20]:
         say(f"  skipped {name}: {reason}", file=sys.stderr)
+    return 0
+
+
+def shrink(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hf-lowlabel shrink",
+        description="Copy a folder of large photos with small ones: folders, names and tables of labels stay. A call "
+        "that was stopped goes on where it stood.",
+    )
+    parser.add_argument("dataset", help="folder of photos")
+    parser.add_argument("--output-dir", required=True, help="folder to make")
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=512,
+        help="of the shorter side, in px: twice what networks see, or more (default: 512)",
+    )
+    max_bad_flag(parser)
+    json_flag(parser)
+    args = parser.parse_args(argv)
+    from ..data.shrinking import shrink
+
+    done = shrink(args.dataset, args.output_dir, args.side, max_bad=args.max_bad)
+    if args.json:
+        print_json({**vars(done), "folder": str(done.folder)})
+        return 0
+    kept = f", {done.copied} copied as they are" if done.copied else ""
+    found = f", {done.there} were there" if done.there else ""
+    before, after = (f"{size / 1e6:,.1f} MB" for size in (done.bytes_before, done.bytes_after))
+    say(f"wrote {done.smaller} smaller images to {done.folder}{kept}{found}: {before} -> {after}")
+    if done.renamed:
+        old, new = next(iter(done.renamed.items()))
+        say(f"{len(done.renamed)} have another ending now, such as {old} -> {new}; a table of labels has to name it")
     return 0
 
 

@@ -8,7 +8,9 @@ image of the cache: the same one for any number of workers, ranks or restarts.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +24,12 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .dataset import ImageDataset
+from .folders import FileReader
 from .images import BadImage, check_size
 from .masks import IGNORE
 
+log = logging.getLogger("hf_lowlabel")
+SLOW = 60.0, 0.05  # seconds of a whole pass, and of one image on one thread, from which its cost is said
 CHUNK = 64
 AHEAD = 64  # images that are decoded, at least, before the first of them is taken over
 LOOK = 1000  # images spread over a cache that are decoded before training streams
@@ -56,6 +61,12 @@ class Decoder(Dataset):
     def read(self, at: int, place: int) -> Tensor:
         """uint8 [C, H, W]: the image at position `at` as it is shown at `place`. Raises BadImage."""
         raise NotImplementedError
+
+    def tell_cost(self, count: int, seconds: float, threads: int) -> None:
+        """Say what reading large files costs every run, where a smaller copy of them would do.
+
+        count: images that were read. seconds: of all `threads` together.
+        """
 
     def keep(self, rows: np.ndarray) -> Decoder:
         """Of the images at these positions alone."""
@@ -108,6 +119,15 @@ class SquareDecoder(Decoder):
 
     def read(self, at: int, place: int) -> Tensor:
         return self.source.decode(self.indices[at], self.size, self.interpolation, self.squash)
+
+    def tell_cost(self, count: int, seconds: float, threads: int) -> None:
+        if seconds / threads >= SLOW[0] and seconds / count >= SLOW[1] and isinstance(self.source.reader, FileReader):
+            side = max(512, 2 * self.size)
+            log.info(
+                f"Reading {count:,} large images takes {seconds / threads:.0f} s of every run. A copy with sides of "
+                f"{side} px, made once, is read many times faster: hf-lowlabel shrink photos/ --side {side} "
+                f"--output-dir photos-{side}"
+            )
 
 
 @dataclass
@@ -180,7 +200,10 @@ def decode_all(
     """(first, uint8 [n, C, H, W], {place in `rows`: reason}) of the images at positions `rows`, in order, in threads
     (PIL lets go of the interpreter); the pixels of bad images are 0."""
 
+    spent: list[float] = []
+
     def work(start: int):
+        begin = time.perf_counter()
         part = torch.zeros(min(decoder.chunk, len(rows) - start), *decoder.shape, dtype=torch.uint8)
         errors = {}
         for k in range(len(part)):
@@ -188,6 +211,7 @@ def decode_all(
                 part[k] = decoder.read(int(rows[start + k]), int(rows[start + k]))
             except BadImage as error:
                 errors[start + k] = error.reason
+        spent.append(time.perf_counter() - begin)
         return start, part, errors
 
     starts, threads = range(0, len(rows), decoder.chunk), max(threads, 1)
@@ -195,6 +219,7 @@ def decode_all(
         if progress is not None:
             progress(start + len(part), len(rows))
         yield start, part, errors
+    decoder.tell_cost(len(rows), sum(spent), threads)
 
 
 def decode_chunks(source: ImageDataset, indices: np.ndarray, threads: int, progress: Progress | None = None, **square):

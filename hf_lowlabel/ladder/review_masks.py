@@ -99,11 +99,11 @@ def copied(labeled: Examples, test: Examples | None, K: int) -> dict[str, str]:
     out: dict[str, list[str]] = defaultdict(list)
     ids = [labeled.cache.ids[int(i)] for i in labeled.members]
     for a, b in near_copies(small_copies(labeled.cache, labeled.members)):
-        if (same := agreement(*(mask_of(labeled, i) for i in (a, b)), K)) < ALIKE:
+        if (same := agreement(mask_of(labeled, a), mask_of(labeled, b), K)) < ALIKE:
             for one, other in ((a, b), (b, a)):
                 out[ids[one]].append(f"all but the same as {ids[other]}, whose mask is another (IoU {percent(same)})")
-    for one, other in copies_tested(labeled, test):
-        out[one].append(f"all but the same as {other}, which is tested on")
+    for id, tested in copies_tested(labeled, test):
+        out[id].append(f"all but the same as {tested}, which is tested on")
     return {id: "; ".join(said) for id, said in out.items()}
 
 

@@ -106,11 +106,11 @@ def guesses_of_masks(
         layers.append((torch.from_numpy(fit.on_features(V) / t).float() / scale, torch.from_numpy(c / t).float()))
     for i, (image, mask) in enumerate(images(labeled)):
         weight, bias = layers[fold[i]]
-        h, w = mask.shape
+        high, wide = mask.shape
         logits = torch.einsum("kd,dhw->khw", weight, maps(image)[0].cpu() - mean[:, None, None]) + bias[:, None, None]
-        size = [side + -side % maps.divisor for side in (h, w)]
-        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, :, :h, :w]
-        p = np.zeros((K, h, w), np.float32)
+        size = [side + -side % maps.divisor for side in (high, wide)]
+        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, :, :high, :wide]
+        p = np.zeros((K, high, wide), np.float32)
         p[known] = logits.softmax(0).numpy()
         yield i, p, mask.numpy()
 

@@ -154,7 +154,9 @@ ARGUMENTS = """
 predict photos --model run --window 0|predict photos --model run --batch-size 0|predict photos --model run --top 0
 predict photos --model run --top -1|predict photos --model run --output out|predict nothing --model run
 predict photos --model nothing|predict photos --model .|predict photos --model run --device gpu
-predict /dev/zero --model run|predict fifo --model run|predict photos --model run --task flight
+shrink nothing --output-dir out|shrink photos --output-dir photos/small|shrink photos --side 0 --output-dir out
+shrink masked --output-dir out|shrink photos --output-dir run|predict /dev/zero --model run
+predict fifo --model run|predict photos --model run --task flight
 evaluate --model run --dataset photos --window 0|evaluate --model run --dataset fifo|evaluate --model run --dataset .
 evaluate --model seg --dataset masked --window -1|evaluate --model run --dataset photos --split fifo
 evaluate --model run --dataset photos --max-bad nan|evaluate --model run --dataset /dev/null

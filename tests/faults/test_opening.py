@@ -26,6 +26,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",
+    "data/shrinking.py": "copyfile copyfile open_image read_json",
     "data/splits.py": "read_json",
     "data/tables.py": "open_image read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
@@ -76,7 +77,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "ladder/rounds.py": "read_json read_json",  # ours
     "ladder/sizes.py": "read_json",  # ours
     "ladder/trained.py": "load_file read_json",  # ours
-    "models/transformers_layout.py": "from_pretrained read_json read_text safe_open safe_open",  # transformers' own
+    "models/image_processors.py": "from_pretrained",  # transformers' own, of files that were looked at
+    "models/transformers_layout.py": "read_json read_text safe_open safe_open",  # transformers' own
     "models/translation_own.py": "from_pretrained",  # of tensors in memory, by a class of transformers' own
     "models/travelling.py": "copyfile read_json",  # its own code
     "models/two_towers.py": "from_pretrained from_pretrained",  # transformers' own

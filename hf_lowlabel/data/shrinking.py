@@ -1,0 +1,170 @@
+"""A copy of a folder of large photos with small ones: every run then reads it many times faster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..distributed import interactive
+from ..errors import UserError
+from ..files import filling, read_json, whole, write_json
+from .decoding import check_share, in_threads
+from .folders import as_text, image_files, is_of_images
+from .images import BadImage, decoding, has_deep_colours, open_image, upright
+from .mask_folders import layout
+from .table_files import TABLES
+
+log = logging.getLogger("hf_lowlabel")
+KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "HEIF": ".jpg", "JXL": ".jpg", "AVIF": ".jpg"}
+NAMES = {".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"), ".png": (".png",), ".webp": (".webp",)}
+WRITTEN = {".jpg": ("JPEG", {"quality": 95, "subsampling": 0}), ".webp": ("WEBP", {"quality": 95}), ".png": ("PNG", {})}
+BESIDE = (*TABLES, ".txt", ".json", ".yaml", ".yml", ".md")  # labels, classes, manifests
+NOTE = ".shrunk.json"  # in the copy: what it was made with
+SMALLEST = 32  # px
+
+
+@dataclass
+class Shrunk:
+    """What `shrink` did: numbers of images made smaller, copied as they are and found from an earlier call, bytes
+    before and after, {id: new id} of those with another ending, and [(id, reason)] of those left out."""
+
+    folder: Path
+    smaller: int = 0
+    copied: int = 0
+    there: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def shrink(dataset: str | Path, output_dir: str | Path, side: int = 512, *, max_bad: float = 0.01) -> Shrunk:
+    """Copy a folder of images whose large ones have a shorter side of `side` px; folders, names and tables stay.
+
+    Images stand upright in the copy, without the data of the camera. JPEG, HEIC, AVIF and JPEG XL become JPEG of
+    quality 95 at full colour resolution, PNG and WebP stay what they are; other formats, pictures of more than 8 bits
+    and those that are small enough are copied byte by byte. A call that was stopped goes on where it stood.
+
+    Args:
+        dataset: the folder.
+        output_dir: the folder to make, outside of `dataset`.
+        side: of the shorter side, in px; twice the side that networks see, or more.
+        max_bad: share of unreadable images that is left out and listed.
+
+    Raises:
+        UserError: for a folder with masks, one without images, an output that holds something else, or too many
+            unreadable images.
+    """
+    source, target = Path(dataset), Path(output_dir)
+    _check(source, target, side)
+    images = image_files(source)
+    taken = Counter(str(Path(file.path).with_suffix("")).lower() for file in images)
+    done = Shrunk(target)
+
+    def one(file):
+        alone = taken[str(Path(file.path).with_suffix("")).lower()] == 1
+        try:
+            return file, *_copy(source / file.path, target, file.path, side, alone)
+        except BadImage as error:
+            return file, "bad", error.reason
+
+    threads = min(os.cpu_count() or 1, 16)
+    with filling(target):
+        write_json(target / NOTE, {"side": side})
+        with tqdm(total=len(images), desc="shrink", unit="img", disable=not interactive(), leave=False) as bar:
+            for file, what, result in in_threads(one, images, threads, 4 * threads):
+                bar.update()
+                if what == "bad":
+                    done.skipped.append((file.id, result))
+                    if len(done.skipped) > max_bad * len(images):
+                        check_share(done.skipped, len(images), max_bad)
+                    continue
+                setattr(done, what, getattr(done, what) + 1)
+                done.bytes_before, done.bytes_after = done.bytes_before + file.size, done.bytes_after + result[1]
+                if result[0] != file.path:
+                    done.renamed[file.path] = result[0]
+        for path in _beside(source):
+            with whole(target / path.relative_to(source)) as part:
+                shutil.copyfile(path, part)
+    if done.skipped:
+        log.warning("left out %d images that cannot be read, such as %s: %s", len(done.skipped), *done.skipped[0])
+    return done
+
+
+def _check(source: Path, target: Path, side: int) -> None:
+    if side < SMALLEST:
+        raise UserError(f"--side is {side}. Give {SMALLEST} px or more; 512 is twice what most networks see.")
+    if not source.is_dir():
+        raise UserError(f"{str(source)!r} is not a folder of this machine. Give the folder of your photos.")
+    here, there = source.resolve(), target.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UserError(f"{str(target)!r} and {str(source)!r} lie in each other. Give another --output-dir.")
+    if layout(source) is not None:
+        raise UserError(
+            f"{str(source)!r} has masks, which are learned at their own size: shrink is for photos of one class each, "
+            "or without labels."
+        )
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{str(target)!r} is a file. Give another --output-dir.")
+    if target.is_dir() and any(target.iterdir()):
+        note = read_json(target / NOTE) if (target / NOTE).is_file() else None
+        was = note.get("side") if isinstance(note, dict) else None
+        if was != side:
+            holds = f"images shrunk to {was} px" if was else "other files"
+            raise UserError(f"{str(target)!r} holds {holds}. Give another --output-dir.")
+
+
+def _copy(path: Path, target: Path, name: str, side: int, alone: bool) -> tuple[str, tuple[str, int]]:
+    """What became of an image (a number of `Shrunk`), and its (new name, bytes). alone: no other image has this name
+    with another ending."""
+    image = open_image(path)
+    deep = image.mode.startswith(("I", "F")) or has_deep_colours(image)
+    ending = None if deep or min(image.size) <= side else KEPT.get(image.format or "")
+    new = name
+    if ending is not None and path.suffix.lower() not in NAMES[ending]:
+        new = Path(name).with_suffix(ending).as_posix() if alone else name
+        ending = ending if alone else None  # its new name is another's: it stays as it is
+    out = target / new
+    if out.is_file():
+        return "there", (new, out.stat().st_size)
+    with whole(out, flush=False) as part:
+        if ending is None:
+            shutil.copyfile(path, part)
+        else:
+            with decoding():
+                _smaller(upright(image), side, ending).save(part, WRITTEN[ending][0], **WRITTEN[ending][1])
+    return "copied" if ending is None else "smaller", (new, out.stat().st_size)
+
+
+def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:
+    """With a shorter side of `side` px; bicubic, as networks see images."""
+    width, height = image.size
+    size = (side, round(height * side / width)) if width <= height else (round(width * side / height), side)
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if ending == ".jpg" and image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    profile = image.info.get("icc_profile")
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    image.info = {"icc_profile": profile} if profile else {}
+    return image
+
+
+def _beside(source: Path) -> Iterator[Path]:
+    """The tables and texts that lie with the images."""
+    for folder, subfolders, files in os.walk(source):
+        subfolders[:] = [name for name in subfolders if is_of_images(Path(folder, name))]
+        for name in sorted(files):
+            path = Path(folder, name)
+            if not name.startswith(".") and path.suffix.lower() in BESIDE and as_text(name) is not None:
+                if stat.S_ISREG(os.stat(path).st_mode):
+                    yield path

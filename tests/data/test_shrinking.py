@@ -1,0 +1,142 @@
+"""Small copies of large photos: what they are, what stays, and that a stopped copy goes on."""
+
+import logging
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import UserError, load_source
+from hf_lowlabel.cli import main
+from hf_lowlabel.data import decoding, shrinking
+from hf_lowlabel.data.shrinking import shrink
+
+
+def picture(path, width, height, mode="RGB", **save):
+    """A ramp with a red corner, so that a turn would be seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = np.zeros((height, width, 3), np.uint8)
+    x[..., 1] = np.linspace(0, 255, width)
+    x[: height // 4, : width // 4] = (255, 0, 0)
+    Image.fromarray(x).convert(mode).save(path, **save)
+    return path
+
+
+def opened(path):
+    image = Image.open(path)
+    return image.format, image.size, image.mode
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    turn = Image.Exif()
+    turn[274] = 6  # a quarter turn
+    picture(root / "cat" / "wide.JPG", 400, 200)
+    picture(root / "cat" / "turned.jpg", 400, 200, exif=turn)
+    picture(root / "dog" / "palette.png", 120, 300, mode="P")
+    picture(root / "dog" / "small.jpg", 50, 70)
+    picture(root / "dog" / "scan.tif", 300, 300)
+    picture(root / "dog" / "deep.png", 300, 300, mode="I;16")
+    (root / "labels.csv").write_text("file_name,label\ncat/wide.JPG,cat\n")
+    return root
+
+
+def test_shorter_sides_are_made_small_and_what_cannot_be_stays(photos, tmp_path):
+    done = shrink(photos, tmp_path / "small", 100)
+    assert (done.smaller, done.copied, done.there, done.renamed, done.skipped) == (3, 3, 0, {}, [])
+    assert opened(done.folder / "cat/wide.JPG") == ("JPEG", (200, 100), "RGB")
+    assert opened(done.folder / "cat/turned.jpg") == ("JPEG", (100, 200), "RGB")
+    assert Image.open(done.folder / "cat/turned.jpg").getpixel((95, 5))[0] > 200  # the red corner, upright
+    assert not Image.open(done.folder / "cat/turned.jpg").getexif()
+    assert opened(done.folder / "dog/palette.png") == ("PNG", (100, 250), "RGB")
+    for name in ("dog/small.jpg", "dog/scan.tif", "dog/deep.png", "labels.csv"):
+        assert (done.folder / name).read_bytes() == (photos / name).read_bytes()
+    assert load_source(str(done.folder)).ids == load_source(str(photos)).ids
+
+
+def test_networks_see_nearly_the_same(photos, tmp_path):
+    small = load_source(str(shrink(photos, tmp_path / "small", 100).folder))
+    large = load_source(str(photos))
+    i = large.ids.index("cat/wide.JPG")
+    a, b = (source.decode(i, 32, "bicubic").float() for source in (large, small))
+    assert (a - b).abs().mean() < 1.5  # of 255
+
+
+def test_other_formats_become_jpeg_under_a_name_that_says_so(tmp_path, capsys):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    picture(tmp_path / "photos" / "a.heic", 300, 200)
+    picture(tmp_path / "photos" / "b.heic", 300, 200)
+    picture(tmp_path / "photos" / "b.jpg", 50, 50)
+    assert main(["shrink", str(tmp_path / "photos"), "--side", "64", "--output-dir", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").glob("[ab]*")) == ["a.jpg", "b.heic", "b.jpg"]
+    assert opened(tmp_path / "out" / "a.jpg")[:2] == ("JPEG", (96, 64))
+    assert (tmp_path / "out" / "b.heic").read_bytes() == (tmp_path / "photos" / "b.heic").read_bytes()
+    assert "1 have another ending now, such as a.heic -> a.jpg" in capsys.readouterr().out
+
+
+def test_a_stopped_copy_goes_on(photos, tmp_path, monkeypatch):
+    whole = shrink(photos, tmp_path / "whole", 100)
+    made, smaller = [], shrinking._smaller
+
+    def stops(image, *rest):
+        made.append(image)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return smaller(image, *rest)
+
+    monkeypatch.setattr(shrinking, "_smaller", stops)
+    monkeypatch.setattr(shrinking.os, "cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        shrink(photos, tmp_path / "out", 100)
+    monkeypatch.undo()
+    done = shrink(photos, tmp_path / "out", 100)
+    assert done.there and done.smaller
+    files = [p for p in whole.folder.rglob("*") if p.is_file()]
+    assert {p.relative_to(whole.folder) for p in files} == {
+        p.relative_to(done.folder) for p in done.folder.rglob("*") if p.is_file()
+    }
+    assert all(p.read_bytes() == (done.folder / p.relative_to(whole.folder)).read_bytes() for p in files)
+
+
+def test_unreadable_images_are_left_out_up_to_a_share(photos, tmp_path):
+    (photos / "dog" / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    with pytest.raises(UserError, match="1 of 7 images cannot be used .'dog/bad.jpg'"):
+        shrink(photos, tmp_path / "out", 100)
+    done = shrink(photos, tmp_path / "out", 100, max_bad=0.2)
+    assert [id for id, _ in done.skipped] == ["dog/bad.jpg"] and not (done.folder / "dog/bad.jpg").exists()
+
+
+def test_what_cannot_be_is_said_before_anything_is_written(photos, tmp_path):
+    picture(tmp_path / "masked" / "images" / "1.png", 64, 64)
+    picture(tmp_path / "masked" / "masks" / "1.png", 64, 64, mode="L")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    shrink(photos, tmp_path / "made", 100)
+    before = sorted(tmp_path.rglob("*"))
+    for source, target, side, said in (
+        (photos, photos / "small", 100, "lie in each other"),
+        (photos, tmp_path, 100, "lie in each other"),
+        (photos, tmp_path / "out", 31, "--side is 31. Give 32 px or more"),
+        (tmp_path / "none", tmp_path / "out", 100, "not a folder"),
+        (tmp_path / "masked", tmp_path / "out", 100, "has masks"),
+        (photos, tmp_path / "full", 100, "holds other files"),
+        (photos, tmp_path / "made", 200, "holds images shrunk to 100 px"),
+    ):
+        with pytest.raises(UserError, match=said):
+            shrink(source, target, side)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_slow_pass_says_what_it_costs_and_what_to_do(photos, caplog, monkeypatch):
+    source = load_source(str(photos))
+    monkeypatch.setattr(decoding, "SLOW", (0.0, 0.0))
+    with caplog.at_level(logging.INFO, "hf_lowlabel"), warnings.catch_warnings():
+        list(decoding.decode_chunks(source, np.arange(len(source)), 1, size=224))
+    assert "Reading 6 large images takes 0 s of every run" in caplog.text
+    assert "hf-lowlabel shrink photos/ --side 512 --output-dir photos-512" in caplog.text
+    caplog.clear()
+    monkeypatch.undo()
+    list(decoding.decode_chunks(source, np.arange(len(source)), 1, size=224))
+    assert not caplog.text
