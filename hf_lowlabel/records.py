@@ -297,6 +297,11 @@ def public_word(word: str) -> str:
     return _last(word) if _is_path(word) else public_address(word)
 
 
+def weights_word(name: str | Path | None) -> str:
+    """What weights are called in a heading or a row: of a folder its last part alone."""
+    return public_word(str(name)).removeprefix("path/to/") if name else ""
+
+
 def _is_path(word: str) -> bool:
     if word.startswith("file://"):
         return True

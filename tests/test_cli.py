@@ -29,6 +29,10 @@ def test_help_needs_nothing_heavy(verb):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: hf-lowlabel" in done.stdout
+    if not verb:  # the whole loop and every verb on one screen
+        lines = done.stdout.splitlines()
+        assert len(lines) <= 32 and max(map(len, lines)) <= 110
+        assert {line.split()[0] for line in lines if line.startswith("  ")} >= {*VERBS}
     assert time.perf_counter() - begin < 60  # a hang, not a speed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import io
@@ -28,7 +27,7 @@ VERBS = {
     "label": ("label", "label images in a browser, with the keyboard: classes of such a folder, or masks of any"),
     "split": (
         "select",
-        "draw which images are labeled, held out and tested on, or read finished labels; writes a manifest",
+        "draw which images are labeled and tested on, or read finished labels; writes a manifest",
     ),
     "priors": ("select", "prior pseudo-labels of all images from the few labels, for finetune --prior"),
     "shrink": ("use", "copy a folder of large photos with small ones, which every run reads many times faster"),
@@ -43,7 +42,9 @@ VERBS = {
 
 _OTHER = "Check that the path is right and the disk is well, or use another folder."
 
-LOOP = """from photos to a model, step by step (or all of it, round after round: hf-lowlabel loop photos/):
+LOOP = """usage: hf-lowlabel VERB ... (many images, almost no labels)
+
+from photos to a model (all of it, round after round: hf-lowlabel loop photos/):
   hf-lowlabel select --dataset photos/ --model resnet18 --budget 40 --output to_label/
   hf-lowlabel label to_label/                                  on a page, with the keyboard
   hf-lowlabel auto --dataset photos/ --labels to_label/ --output-dir runs/1
@@ -70,15 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal lacks is shown by its number
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog="hf-lowlabel",
-        description=__doc__.split(":")[0] + ": many images, almost no labels",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"{LOOP}\nverbs:\n" + "\n".join(f"  {verb:10} {text}" for verb, (_, text) in VERBS.items()),
-    )
-    parser.add_argument("verb", metavar="VERB", help="what to do; `hf-lowlabel VERB --help` says more")
     if not argv or argv[0] in ("-h", "--help"):
-        parser.print_help()
+        say(f"{LOOP}\nverbs (hf-lowlabel VERB --help says more):")
+        say("\n".join(f"  {verb:9} {text}" for verb, (_, text) in VERBS.items()))
         return 0
     formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
     signals = end_by_signals()

@@ -16,6 +16,7 @@ from .plots import LEAST_SPAN, _running_mean
 WIDTH, HEIGHT = 460, 230  # px
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 34  # px, around the plot
 MOST_POINTS = 400  # of a line
+SQUARE, LABEL, LETTER = 360, 13, 0.62  # px of a t-SNE picture and of its letters; width of one as a share of its height
 MOST_COLORS = 8  # --c0 .. --c7 of the page
 Line = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
 
@@ -123,7 +124,7 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str],
     """A heat map, rows are the truth; numbers up to 20 classes. pixels: per cent of the row instead of images."""
     counts = np.array(matrix)
     k, share = len(counts), counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    cell = 26 if k <= 20 else 14 if k <= 40 else 9
+    cell = 40 if k <= 6 else 26 if k <= 20 else 14 if k <= 40 else 9
     letters = max(min(max(map(len, names)), 18), 3)
     left = 16 + 7 * letters
     size, rows = left + k * cell + 4, []
@@ -138,7 +139,7 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], names: Sequence[str],
         if k <= 20:
             strong, number = " class=on" if s > 0.35 else "", f"{100 * s:.0f}" if pixels else counts[a, b]
             rows.append(
-                f'<text x="{x + (cell - 1) / 2}" y="{y + cell / 2 + 4}" text-anchor="middle"{strong}>{number}</text>'
+                f'<text x="{x + (cell - 1) / 2}" y="{y + (cell - 1) / 2 + 4}" text-anchor="middle"{strong}>{number}</text>'
             )
     font = min(12, cell)
     for i, name in enumerate(names):
@@ -202,12 +203,27 @@ def scatter(title: str, points: np.ndarray, labels: np.ndarray, names: Sequence[
         dots = "".join(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="2.6"/>' for x, y in mine)
         parts.append(f'<g fill="{color}" fill-opacity=".8">{dots}<title>{escape(names[k])}</title></g>')
     if len(names) <= 20:
-        for k in np.unique(labels):
-            x, y = np.median(xy[labels == k], 0)
-            parts.append(
-                f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle" class=halo>{escape(names[k][:16])}</text>'
-            )
+        parts += _labels_apart([(names[k], *np.median(xy[labels == k], 0)) for k in np.unique(labels)])
     return _figure(title, f'<svg viewBox="0 0 360 360" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>')
+
+
+def _labels_apart(wanted: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Names as near as possible to where they are wanted, (name, x, y) in px of the square, whole, inside it, and none
+    on another; the letters of one that is too long for it are smaller."""
+    placed: list[tuple[float, float, float]] = []  # middle, half width, base line
+    out = []
+    for name, x, y in sorted(wanted, key=lambda one: one[2]):
+        font = min(LABEL, (SQUARE - 8) / (LETTER * max(len(name), 1)))
+        half = LETTER * font * len(name) / 2
+        x = min(max(x, half + 4), SQUARE - half - 4)
+        rows = [float(y) + 4 + sign * step for step in range(0, SQUARE, 3) for sign in (1, -1)]
+        inside = [row for row in rows if LABEL <= row <= SQUARE - 5]
+        free = (r for r in inside if all(abs(x - a) >= half + w or abs(r - b) >= LABEL for a, w, b in placed))
+        row = next(free, inside[0])
+        placed.append((x, half, row))
+        size = f' style="font-size:{font:.1f}px"' if font < LABEL else ""
+        out.append(f'<text x="{x:.0f}" y="{row:.0f}" text-anchor="middle" class=halo{size}>{escape(name)}</text>')
+    return out
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], note: str = "") -> str:

@@ -37,14 +37,15 @@ def errors_over_images(confusions: np.ndarray, class_names: Sequence[str], draws
         confusions: [n, K, K], of each image. class_names: the K names. draws: how often.
 
     Returns:
-        Of the mean IoU, the mean Dice and the pixel accuracy; {} for fewer than 4 images.
+        Of the mean IoU, the mean Dice, the pixel accuracy and, of two classes, the IoU of the object; {} for fewer than
+        4 images.
     """
     n, random, found = len(confusions), np.random.default_rng(0), []
     for _ in range(draws if n >= 4 else 0):
         with contextlib.suppress(UserError):  # a draw without any pixel to compare with
             found.append(segmentation_metrics(confusions[random.integers(0, n, n)].sum(0), class_names))
-    keys = ("miou", "dice", "pixel_accuracy")
-    values = {key: [one[key] for one in found if one[key] is not None] for key in keys}
+    keys = ("miou", "dice", "pixel_accuracy", "object_iou")
+    values = {key: [one[key] for one in found if one.get(key) is not None] for key in keys}
     return {f"{key}_error": float(np.std(v)) for key, v in values.items() if v}
 
 

@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score
 
 from ..errors import UserError
 
+DRAWS, FEWEST_DRAWS, WORK = 100, 20, 8_000_000  # of the images, for an error; probabilities looked at in all of them
 THRESHOLD = 0.5  # above which a class counts as predicted
 
 
@@ -34,7 +35,8 @@ def multilabel_scores(
 
     Returns:
         "map", "f1_macro", "f1_micro" and "exact_match" (share of images all of whose classes are right), and by class
-        "per_class" (AP), "per_class_f1" and "per_class_images" (number of positive images).
+        "per_class" (AP), "per_class_f1" and "per_class_images" (number of positive images); "map_error", the standard
+        error of mAP over images, by drawing them again (bootstrap), None for fewer than 4.
     """
     predicted = (probs > threshold).astype(np.int8)
     positives, called = targets.sum(0, dtype=np.int64), predicted.sum(0, dtype=np.int64)  # [K]
@@ -45,6 +47,7 @@ def multilabel_scores(
     return {
         "images": len(targets),
         "map": float(ap.mean()),
+        "map_error": map_error(probs, targets),
         "f1_macro": float(f1.mean()),
         "f1_micro": float(2 * hits.sum() / (positives + called).sum()),
         "exact_match": float((predicted == targets).all(1).mean()),
@@ -53,6 +56,26 @@ def multilabel_scores(
         "per_class_f1": _of_all(f1, some, len(class_names)),
         "per_class_images": positives.tolist(),
     }
+
+
+def map_error(probs: np.ndarray, targets: np.ndarray) -> float | None:
+    """See `multilabel_scores`. Each class is sorted once: a draw is how often each image counts."""
+    n, random = len(targets), np.random.default_rng(0)
+    if n < 4:
+        return None
+    order = np.argsort(-probs, axis=0, kind="stable")  # [N, K]
+    sure, true = np.take_along_axis(probs, order, 0), np.take_along_axis(targets, order, 0).astype(bool)
+    last = np.vstack([sure[1:] != sure[:-1], np.ones((1, sure.shape[1]), bool)])  # a threshold is below equal ones
+    found = []
+    for _ in range(max(FEWEST_DRAWS, min(DRAWS, WORK // targets.size))):
+        weight = np.bincount(random.integers(0, n, n), minlength=n)[order]
+        hits, called = np.cumsum(weight * true, 0), np.cumsum(weight, 0)
+        positives = hits[-1]
+        upto = np.vstack([np.zeros((1, hits.shape[1]), int), np.maximum.accumulate(np.where(last, hits, 0), 0)[:-1]])
+        gained = np.where(last, hits - upto, 0)
+        ap = (gained * hits / np.maximum(called, 1)).sum(0)[positives > 0] / positives[positives > 0]
+        found += [float(ap.mean())] if len(ap) else []
+    return float(np.std(found)) if found else None
 
 
 def check_label_scores(probs: np.ndarray, targets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

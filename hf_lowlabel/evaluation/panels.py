@@ -17,7 +17,7 @@ NO_LOSS = {
 
 LOSS, PSEUDO, ACCURACY = "Loss", "Pseudo-labels: share of the unlabeled batch (%)", "Accuracy (%)"
 SEL = "Sel: unlabeled images named with confidence, and evenly"
-SPREAD, RATE, OTHER = "Spread of features (1 isotropic, 0 collapsed)", "Learning rate", "Other"
+SPREAD, RATE, OTHER = "Spread of features: 1 in all directions alike, 0 collapsed", "Learning rate", "Other"
 
 
 def in_order(panels: Iterable[str]) -> list[str]:

@@ -16,9 +16,9 @@ from string import Template
 
 from ..errors import UserError
 from ..evaluation import charts
-from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, in_order, line_name, panel_of
+from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, SEL, in_order, line_name, panel_of
 from ..files import read_json, read_text, write_text
-from ..records import Metric, RunRecord, Stage
+from ..records import Metric, RunRecord, Stage, weights_word
 from ..tasks import of_record, read_record
 from ..text import duration
 from .card_parts import columns, limits
@@ -142,15 +142,16 @@ def comparison(runs: list[Shown]) -> str:
     for metric in shown:
         values = [m[metric.key] for *_, m in entries if m.get(metric.key) is not None]
         best[metric.key] = (max if metric.higher else min)(values)
-    rows = []
+    rows, labeled = [], any(run.record.labels for run in runs)
     for name, record, metrics in entries:
         cells = "".join(_value(m, metrics, best[m.key] if len(entries) > 1 else None) for m in shown)
-        labels = f"{record.labels.number:,}" if record and record.labels else ""
+        labels = f"<td>{record.labels.number:,}</td>" if record and record.labels else "<td></td>" if labeled else ""
         spent = duration(record.seconds) if record and record.seconds is not None else ""
-        rows.append(f"<tr><td>{escape(name)}</td><td>{labels}</td>{cells}<td>{spent}</td></tr>")
-    heads = "".join(f"<th>{escape(m.title)}</th>" for m in shown)
+        rows.append(f"<tr><td>{escape(name)}</td>{labels}{cells}<td>{spent}</td></tr>")
+    heads = "<th>Labels</th>" if labeled else ""
+    heads += "".join(f"<th>{escape(m.title)}</th>" for m in shown)
     return (
-        f"<h2>Results</h2><div class=wide><table><thead><tr><th></th><th>Labels</th>{heads}<th>Training</th></tr>"
+        f"<h2>Results</h2><div class=wide><table><thead><tr><th></th>{heads}<th>Training</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>{_comparable(runs)}"
     )
 
@@ -217,7 +218,7 @@ def curve_section(runs: list[Shown]) -> str:
                 continue
             nothing = ([0], [float("nan")])  # each run keeps its colour
             lines = [(run.name, *points.get(run.name, nothing)) for run in runs]
-            heading = f"{title}: {line_name(name, titles)}" if panel != LOSS else title
+            heading = f"{title}: {line_name(name, titles)}" if panel not in (LOSS, SEL) else title
             drawn.append(charts.lines(heading, lines, percent=shares, zero=zero))
     return f"<h2>Training</h2><div class=grid>{''.join(drawn)}</div>" if any(drawn) else ""
 
@@ -278,7 +279,9 @@ def made(run: Shown, named: bool) -> str:
 
 
 def _stage(stage: Stage) -> str:
-    words = " ".join(filter(None, [stage.what, stage.name, f"({stage.method})" if stage.method else None]))
+    words = " ".join(
+        filter(None, [stage.what, weights_word(stage.name), f"({stage.method})" if stage.method else None])
+    )
     return words + (f", {stage.steps:,} steps" if stage.steps else "")
 
 

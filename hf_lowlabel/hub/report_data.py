@@ -16,7 +16,7 @@ from ..data.image_cache import build_cache
 from ..data.images import square_of
 from ..errors import Nameless
 from ..evaluation.inference import features_of
-from ..records import RunRecord, public_word
+from ..records import RunRecord, weights_word
 from ..tasks import get_task, of_record
 from ..tasks.backbone import starting_backbone
 from ..tasks.classification import eval_view
@@ -122,7 +122,7 @@ def stages(folder: Path, record: RunRecord) -> list[tuple[str, Callable[[], torc
     if Path(start, "run.json").is_file() and not config.model.from_scratch:
         return [*stages(Path(start), RunRecord.from_json(Path(start, "run.json"))), last]
 
-    title = "random weights" if config.model.from_scratch else public_word(str(start))
+    title = "random weights" if config.model.from_scratch else weights_word(start)
     return [(title, lambda: starting_backbone(config, start)), last]
 
 

@@ -82,7 +82,7 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
     for i in np.argsort(-wrong, kind="stable"):
         j = int(p[i].argmax())
         if wrong[i] >= NAMED and j != given[i]:
-            words = f"labeled {names[given[i]]} ({own[i]:.0%}), looks like {names[j]} ({p[i, j]:.0%})"
+            words = f"labeled {names[given[i]]} ({own[i]:.0%} likely), looks like {names[j]} ({p[i, j]:.0%})"
             out.append(Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j]))))
     return out
 

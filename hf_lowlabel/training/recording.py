@@ -36,7 +36,7 @@ from ..records import (
     collect_command,
     collect_hardware,
     collect_versions,
-    public_values,
+    weights_word,
 )
 from ..settings import private_names, recorded
 from ..tasks import of_record
@@ -161,7 +161,7 @@ class Recorder:
         stage = self.before[-1] if self.before else Stage("the starting weights")
         if stage.what == "target pretraining":
             return f"the weights after {stage.method}"
-        return " ".join(filter(None, [stage.what, public_values(stage.name)]))
+        return " ".join(filter(None, [stage.what, weights_word(stage.name)]))
 
     def save(self, progress, metrics: dict, *, final: bool, model: bool = True) -> RunRecord | None:
         """Write the evaluated network (unless `model` is False: the run made none) and all that belongs to it.

@@ -85,6 +85,21 @@ def test_a_run_s_scores_are_those_of_the_modules(monkeypatch):
     assert called == [1, 2]
 
 
+def test_the_error_of_the_mean_average_precision_is_that_of_images_drawn_again():
+    """Against sklearn's AP of the drawn images themselves, with many equal probabilities and a rare class."""
+    from hf_lowlabel.evaluation.multilabel import DRAWS
+
+    rng = np.random.default_rng(1)
+    p, y = np.round(rng.random((50, 3)), 1), (rng.random((50, 3)) < (0.5, 0.2, 0.04)).astype(np.int8)
+    draw, found = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        i = draw.integers(0, len(y), len(y))
+        some = np.flatnonzero(y[i].sum(0))
+        found.append(np.mean([average_precision_score(y[i][:, k], p[i][:, k]) for k in some]))
+    assert metrics.multilabel_metrics(p, y, NAMES[:3])["map_error"] == pytest.approx(np.std(found))
+    assert metrics.multilabel_metrics(p[:3], np.ones_like(y[:3]), NAMES[:3])["map_error"] is None
+
+
 def test_multilabel_scores_against_sklearn():
     x, y = several(200)
     m = metrics.multilabel_metrics(x.astype(np.float32), y, NAMES)

@@ -14,6 +14,7 @@ from hub_runs import without_pictures
 from PIL import Image
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation import charts
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.hub.report import report, short_names
 from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
@@ -192,3 +193,29 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     for src in shown:
         with Image.open(io.BytesIO(base64.b64decode(src.partition(",")[2]))) as picture:
             assert picture.format == "PNG" and max(picture.size) == classification_card.TILE
+
+
+def test_names_in_a_picture_of_features_are_whole_inside_and_apart():
+    """Also of classes whose dots lie on each other, at a corner, and of a very long name."""
+    names = [
+        "daisy",
+        "dandelion of the meadows",
+        "a name that is longer than the picture is wide by far",
+        "tulip",
+        "rose",
+    ]
+    points = np.array([[0, 0], [0.01, 0], [0, 0.01], [0.5, 0.5], [0.5, 0.5], [1, 1]], float)
+    svg = charts.scatter("after fixmatch", points, np.array([0, 1, 2, 3, 4, 4]), names)
+    found = re.findall(
+        r'<text x="(\d+)" y="(\d+)" text-anchor="middle" class=halo(?: style="font-size:(.*?)px")?>(.*?)<', svg
+    )
+    boxes = []
+    for x, y, font, name in found:
+        size = float(font or charts.LABEL)
+        half = charts.LETTER * size * len(name) / 2
+        boxes.append((int(x) - half, int(x) + half, int(y)))
+        assert -1 <= boxes[-1][0] and boxes[-1][1] <= 361 and 10 <= int(y) <= 358
+    assert sorted(name for *_, name in found) == sorted(names)
+    for i, (left, right, base) in enumerate(boxes):
+        others = boxes[:i]
+        assert all(right <= a + 1 or b <= left + 1 or abs(base - c) >= charts.LABEL for a, b, c in others)
