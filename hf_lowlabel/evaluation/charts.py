@@ -199,12 +199,26 @@ def scatter(title: str, points: np.ndarray, labels: np.ndarray, names: Sequence[
     parts = []
     for k in np.unique(labels):
         mine = xy[labels == k]
-        color = f"hsl({(k * 137.508) % 360:.0f} 65% var(--dot))"
         dots = "".join(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="2.6"/>' for x, y in mine)
-        parts.append(f'<g fill="{color}" fill-opacity=".8">{dots}<title>{escape(names[k])}</title></g>')
+        parts.append(f'<g fill="{_class_color(k)}" fill-opacity=".8">{dots}<title>{escape(names[k])}</title></g>')
     if len(names) <= 20:
         parts += _labels_apart([(names[k], *np.median(xy[labels == k], 0)) for k in np.unique(labels)])
     return _figure(title, f'<svg viewBox="0 0 360 360" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>')
+
+
+def _class_color(k: int) -> str:
+    return f"hsl({(k * 137.508) % 360:.0f} 65% var(--dot))"
+
+
+def classes_legend(names: Sequence[str]) -> str:
+    """The colours of the classes in `scatter`, for up to 20 of them; else nothing, a dot says its class."""
+    if len(names) > 20:
+        return ""
+    items = "".join(
+        f'<span><i class=dot style="background:{_class_color(k)}"></i>{escape(name)}</span>'
+        for k, name in enumerate(names)
+    )
+    return f"<div class=legend>{items}</div>"
 
 
 def _labels_apart(wanted: Sequence[tuple[str, float, float]]) -> list[str]:

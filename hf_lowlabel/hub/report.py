@@ -236,10 +236,10 @@ def run_sections(run: Shown, named: bool) -> list[str]:
     done = run.computed
     if done is not None and done.panels:
         panels = "".join(charts.scatter(*panel, done.class_names) for panel in done.panels)
-        count = len(done.panels[0][1])
+        count, colors = len(done.panels[0][1]), charts.classes_legend(done.class_names)
         out.append(
             f"<h2>Features{of}, stage by stage</h2><p class=note>t-SNE of {count:,} images that have a label; one dot "
-            "each, coloured by class. Only neighbourhoods mean something, not distances.</p>"
+            f"each, coloured by class. Only neighbourhoods mean something, not distances.</p>{colors}"
             f"<div class='grid three'>{panels}</div>"
         )
     found = done.findings if done is not None else []

@@ -220,6 +220,7 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     return folder
 
 
+INTERVALS = "80 % intervals, which four of five times hold what new images would show."
 STYLE = """
  :root { color-scheme: light dark; }
  body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 60rem; padding: 0 1rem; }
@@ -249,7 +250,8 @@ def page(ready: Prepared, advice: Advice) -> str:
         kept = ' class="kept"' if row["kept"] else ""
         rows.append(f"<tr{kept}><td>{html.escape(row['name'])}</td><td>{value}</td></tr>")
     parts = [
-        f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>",
+        f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>"
+        + (f"<p>In brackets behind a score: {INTERVALS}</p>" if advice.accuracy else ""),
         f"<h2>What was tried</h2><table><tr><th></th><th>{score}, on labels left out in turn</th></tr>"
         + "".join(rows)
         + "</table>"

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
+from ..data.splits import Split
 from ..errors import UserError
 from .parts import Chosen
 
@@ -25,6 +26,8 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
         raise UserError("Give --num-labels N (a budget to draw) or --split split.json (a manifest): not both.")
     given = task.read_split(data, dataset) if data.split else None
     held_out = "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+    if given is not None:
+        check_held(task.match(dataset, given.class_names), given, str(data.split))
     if given is not None and given.test:
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
     only_this = data.dataset_split != "train" and data.test_dataset_split is None
@@ -42,3 +45,16 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
     at = np.flatnonzero(task.match(other, given.class_names).has_target)
     return Chosen(given, other, at, f"split {other.split!r}", other.split)
+
+
+def check_held(dataset: ImageDataset, split: Split, where: str) -> None:
+    """UserError where the data does not know the answer to an image that is held out: a manifest names it alone."""
+    at = split.resolve(dataset)
+    held = np.concatenate([at.validation, at.test])
+    without = held[~dataset.has_target[held]]
+    if len(without):
+        raise UserError(
+            f"{len(without)} of the {len(held)} images that {where} holds out have no label in {dataset.name!r}, such "
+            f"as {dataset.ids[int(without[0])]!r}, so that nothing can be tested on them. Put the table of labels "
+            "beside the images, as labels.csv, and split again without --from; or hold none out."
+        )

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..evaluation import charts
+from ..evaluation.classification import wilson
 from ..models import brings_code
 from ..records import RunRecord
 from ..text import code, listed, percent
@@ -127,13 +128,19 @@ def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:
             for name, a, n in zip(names, metrics["per_class"], metrics["per_class_images"], strict=True)
             if a is not None
         ]
-        rows = [(name, a, f"{percent(a)} of {n:,}") for a, n, name in sorted(per, key=lambda p: p[0])]
-        out.append(worst_first("Accuracy of the classes, worst first", rows))
+        rows = [(name, a, said_share(a, n)) for a, n, name in sorted(per, key=lambda p: p[0])]
+        out.append(worst_first("Accuracy of the classes, worst first", rows, "In brackets: 80 % intervals."))
     return out
 
 
-def worst_first(title: str, rows: list[tuple[str, float, str]]) -> str:
-    return charts.bars(title, rows[:MOST_BARS], f"and {len(rows) - MOST_BARS:,} more" if len(rows) > MOST_BARS else "")
+def said_share(a: float, n: int) -> str:
+    low, high = (100 * float(v) for v in wilson(np.array(a), np.array(n)))
+    return f"{percent(a)} of {n:,} ({low:.0f} to {high:.0f})"
+
+
+def worst_first(title: str, rows: list[tuple[str, float, str]], note: str = "") -> str:
+    more = f"And {len(rows) - MOST_BARS:,} more. " if len(rows) > MOST_BARS else ""
+    return charts.bars(title, rows[:MOST_BARS], f"{more}{note}")
 
 
 def confusion_figures(metrics: dict[str, Any], names: list[str], *, pixels: bool) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.data.table_files import match_names, read_table
@@ -209,6 +210,32 @@ def test_finished_labels_get_a_test_set_and_a_budget(tmp_path):
     assert (len(split.labeled), len(split.test), len(split.validation)) == (6, 6, 4)
     assert sorted(split.labeled.values()) == ["a"] * 3 + ["b"] * 3
     split.resolve(load_source(data))  # it is that data's
+
+
+def test_a_test_set_whose_labels_the_data_lacks_is_refused_before_training(tmp_path, capsys):
+    """The manifest names the test images alone, and their answers are in the data."""
+    data = pictures(tmp_path / "d", *(f"{i}.png" for i in range(20)))
+    (tmp_path / "l.csv").write_text(text(rows=[(f"{i}.png", "ab"[i % 2]) for i in range(18)]))
+    split = ["split", "--from", f"{tmp_path}/l.csv", "--dataset", str(data), "--output", f"{tmp_path}/s.json"]
+    assert main([*split, "--test-fraction", "0.34"]) == 0
+    run = [
+        "finetune",
+        "--dataset",
+        str(data),
+        "--split",
+        f"{tmp_path}/s.json",
+        "--model",
+        "resnet10t",
+        "--from-scratch",
+    ]
+    assert main([*run, "--method", "supervised", "--dry-run", "--output-dir", f"{tmp_path}/run"]) == 2
+    said = capsys.readouterr().err
+    assert "6 of the 6 images that" in said and "Put the table of labels beside the images" in said
+    (tmp_path / "l.csv").rename(data / "labels.csv")  # as it says
+    again = ["split", "--dataset", str(data), "--test-fraction", "0.34", "--output", f"{tmp_path}/t.json"]
+    assert main(again) == 0
+    source, task = load_source(data), get_task("classification")
+    assert len(task.choose_split(DataArguments(dataset=str(data), split=f"{tmp_path}/t.json"), 0, source).test_at) == 6
 
 
 def test_drawing_from_finished_labels_needs_the_data(tmp_path, capsys):
