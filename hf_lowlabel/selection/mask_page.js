@@ -114,9 +114,10 @@ async function cutIntoPieces() {
 function count() {
   const done = state.images.filter(i => i.mask).length, n = state.images.length, ready = state.classes.length > 1;
   document.title = `${done} of ${n} - ${state.folder}`;
-  $("count").textContent = `${done} of ${n} with a mask` + (done === n ? " - done; Ctrl-C in the terminal ends" : "");
+  $("count").textContent = state.review ? `${at + 1} of ${n} to look at again; Ctrl-C in the terminal ends`
+    : `${done} of ${n} with a mask` + (done === n ? " - done; Ctrl-C in the terminal ends" : "");
   $("bar").max = n;
-  $("bar").value = done;
+  $("bar").value = state.review ? at + 1 : done;
   const open = mask.values ? mask.open() : 1, counts = mask.values ? mask.counts(state.classes.length) : [];
   $("open").textContent = mask.values ? `${Math.round(100 * open)} % open` + (draft ? ", a model's mask that nobody has accepted" : "") : "";
   $("accept").firstChild.textContent = draft ? "right, next" : here().mask ? "next" : "next without a mask";
