@@ -18,6 +18,7 @@ from ..records import Row
 from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, close
 from ..training.priors import save_priors
+from .adapted import adapt
 from .checks import check_labels, without_copies
 from .finetuned import finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
@@ -53,21 +54,10 @@ def from_features(
         names: what the names of the classes say of the images.
     """
     begin = time.perf_counter()
-    y, rows = ready.labeled.targets.numpy(), ready.labeled.members.numpy()
+    y = ready.labeled.targets.numpy()
     check_labels(ready.chosen.split)
     without_copies(ready)
-    readies, encoders = [ready], list[Features]()
-    for number, model in enumerate(models):
-        if number:
-            readies.append(rebuilt(ready, model=model))
-        started = time.perf_counter()
-        x = features_of_encoder(readies[-1], keep)
-        name = unique(name_of(model), [e.name for e in encoders])
-        encoders.append(Features(name, x, rows, y, len(ready.names), None if names is None else names.p))
-        log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
-        if time.perf_counter() - begin > 0.7 * seconds and number + 1 < len(models):
-            log.warning("no time is left for %s: give more --minutes", ", ".join(map(name_of, models[number + 1 :])))
-            break
+    readies, encoders = looked_at(ready, models, keep, begin + 0.7 * seconds, names)
     tried = climb(encoders, y, seed=ready.config.training.seed)
     best = tried[0]
     at = [encoder.name for encoder in encoders].index(best.encoder)
@@ -77,19 +67,29 @@ def from_features(
     if train:
         found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
     better = next((one for one in found if one[0].kept), None)
+    adapted = None
+    if train and better is None:  # with the time that is left
+        left = seconds - (time.perf_counter() - begin)
+        adapted = adapt(ready, {**given, "model": models[at]}, encoder, best, keep, left, names)
+    if adapted is not None and adapted.kept:
+        ready, encoder, encoders = adapted.ready, adapted.encoder, [adapted.encoder]
+        tried = [*adapted.tried, *tried]
+        best = tried[0]
+        take(ready, tried, names)
     metrics = tested(ready, encoder, tried, answer=better is None)
     advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
     if names is not None:
         advice.sentences.append(names.sentence(tried))
     advice.sentences += [sentence(one) for one, _ in found]
-    ready.recorder.ladder += [
-        {"name": one.after.name, "by_labels": one.after.accuracy, "score": one.after.score, "kept": False}
-        for one, _ in found
-    ]
+    ready.recorder.ladder += [row(one.after) for one, _ in found]
+    if adapted is not None:
+        advice.sentences.append(adapted.sentence())
+        if not adapted.kept:
+            ready.recorder.ladder.append(row(adapted.tried[0]))
     ready.recorder.advice = advice.sentences
     if better is not None:
-        for row in ready.recorder.ladder:
-            row["kept"] = row["name"] == better[0].after.name
+        for line in ready.recorder.ladder:
+            line["kept"] = line["name"] == better[0].after.name
         run = trained_on(ready, *better)
         advice.sentences += said_tested(ready, run.metrics)
         tried = [better[0].after, *tried]
@@ -97,6 +97,26 @@ def from_features(
         run = save(ready, encoder, best, metrics, time.perf_counter() - begin)
     chosen = write_advice(ready, advice, encoder.x, ready.folder) if is_main_process() else None
     return run, tried, advice, chosen
+
+
+def looked_at(
+    ready: Prepared, models: Sequence[Any], keep: Path, until: float, names: ByNames | None
+) -> tuple[list[Prepared], list[Features]]:
+    """The run with each encoder, and their features; after the time `until` no further one is looked at."""
+    y, rows = ready.labeled.targets.numpy(), ready.labeled.members.numpy()
+    readies, encoders = [ready], list[Features]()
+    for number, model in enumerate(models):
+        if number:
+            readies.append(rebuilt(ready, model=model))
+        started = time.perf_counter()
+        x = features_of_encoder(readies[-1], keep)
+        name = unique(name_of(model), [e.name for e in encoders])
+        encoders.append(Features(name, x, rows, y, len(ready.names), None if names is None else names.p))
+        log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
+        if time.perf_counter() > until and number + 1 < len(models):
+            log.warning("no time is left for %s: give more --minutes", ", ".join(map(name_of, models[number + 1 :])))
+            break
+    return readies, encoders
 
 
 def name_of(model: Any) -> str:
@@ -117,9 +137,12 @@ def take(ready: Prepared, tried: list[Tried], names: ByNames | None) -> None:
     prior = str(names.file) if names is not None and best.rung.names else None
     ready.config = ready.config.replace(method=method, method_args=dict(best.rung.args), split=manifest, prior=prior)
     recorder.takes(ready.config, ready.network.model.load_report)
-    recorder.ladder = [
-        {"name": one.name, "by_labels": one.accuracy, "score": one.score, "kept": one is best} for one in tried
-    ] + ([names.row()] if names is not None else [])
+    recorder.ladder = [row(one, one is best) for one in tried] + ([names.row()] if names is not None else [])
+
+
+def row(one: Tried, kept: bool = False) -> dict[str, Any]:
+    """Of the ladder."""
+    return {"name": one.name, "by_labels": one.accuracy, "score": one.score, "kept": kept}
 
 
 def tested(ready: Prepared, encoder: Features, tried: list[Tried], answer: bool = True) -> dict[str, Any]:

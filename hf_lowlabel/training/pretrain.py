@@ -40,8 +40,11 @@ KNN_IMAGES = 5000  # images at most in the nearest-neighbour check
 SAMPLE = 2048  # images of a sharded data set
 
 
-def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Run:
-    """Adapt a backbone to the images of the run, and save it in `folder`."""
+def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] = (), trial: bool = False) -> Run:
+    """Adapt a backbone to the images of the run, and save it in `folder`.
+
+    trial: nothing is written but checkpoints, nothing is evaluated.
+    """
     args = config.training
     accelerator = setup.start_accelerator(args, folder, recorded(config))
     dataset, shards = open_images(task, config.data)
@@ -84,17 +87,19 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         folder,
         accelerator=accelerator,
         base_learning_rate=args.learning_rate * args.batch_size / 256,
-        evaluate=lambda trained: collapse_monitor(trained.evaluated, cache, labels),
-        save=lambda loop: recorder.save(loop, {}, final=False),
+        evaluate=None if trial else lambda trained: collapse_monitor(trained.evaluated, cache, labels),
+        save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=identity,
         callbacks=callbacks,
         layout=setup.layout_of(config, objective, network.size[0], accelerator.device),
         compile=config.model.compile,
     )
-    if not args.dry_run:
+    if not (args.dry_run or trial):
         before = collapse_monitor(objective.evaluated, cache, labels)
         recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
     loop.fit()
+    if trial:
+        return Run(config, folder, objective.evaluated, {}, loop, recorder)
     if shards:
         tell_skipped(seen, seen.seen, "streamed")
     loop.take_best()

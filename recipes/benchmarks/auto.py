@@ -10,6 +10,8 @@ and kept in OUTPUT/. A draw is SEED and a number of labels: at random over the i
     auto       the rung that cross-validation on the labels takes          best    the best rung in hindsight
     probe      this package's linear probe                                 peer    scikit-learn's LogisticRegressionCV
                on the same features, unscaled, penalty by 3 folds of the labels (5 values from 1e-4 to 1e4)
+    fastai     its vision_learner(...).fine_tune(EPOCHS) on the same images, weights and side, all else its defaults
+               (--fastai EPOCHS, where fastai is installed)
 
 and whether the 80 % interval for the accuracy holds the truth, what is said of unlabeled images against the sign of
 (best rung that uses them - probe), and the forecast for 2.5 times the labels against `auto` with these. A draw that is
@@ -41,12 +43,16 @@ from hf_lowlabel.selection.features import extract
 def features(args: argparse.Namespace, name: str, encoder: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """(float32 [N, D], labels int64 [N]) of at most --images training images, or of all test images."""
     source = load_source(str(Path(args.data) / name), split=split)
-    members = np.arange(len(source))
-    if len(members) > args.images:
-        members = np.sort(np.random.default_rng(0).permutation(members)[: args.images])
+    members = members_of(args, len(source))
     file = Path(args.output) / f"{name}-{split}-{Path(encoder).name}-{args.image_size}.safetensors"
     found = extract(encoder, source, members, path=file, image_size=args.image_size)
     return np.array(found.values), source.labels[found.indices]
+
+
+def members_of(args: argparse.Namespace, count: int) -> np.ndarray:
+    """The images of a split that take part."""
+    members = np.arange(count)
+    return members if count <= args.images else np.sort(np.random.default_rng(0).permutation(members)[: args.images])
 
 
 def draw(y: np.ndarray, number: int, seed: int, balanced: bool) -> np.ndarray:
@@ -71,6 +77,42 @@ def peer(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -
             Cs=5, cv=folds, max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False, scoring="accuracy"
         )
         return float((fit.fit(x, y).predict(test_x) == test_y).mean())
+
+
+def fine_tuned(args: argparse.Namespace, name: str, encoder: str, rows: np.ndarray, seed: int) -> float:
+    """Test accuracy of fastai's fine_tune on the training images `rows` (positions among those of `features`)."""
+    from fastai.vision import all as fastai
+
+    from hf_lowlabel.models import create_backbone
+
+    sources = {split: load_source(str(Path(args.data) / name), split=split) for split in ("train", "test")}
+
+    def at(item: str) -> tuple:  # fastai takes tuples apart
+        split, i = item.split()
+        return sources[split], int(i)
+
+    train, test = sources.values()
+    members = members_of(args, len(train))[rows]
+    weights = create_backbone(encoder).timm_model
+    fastai.set_seed(seed, reproducible=True)
+    items = [f"train {i}" for i in [*members, members[0]]]  # the last one is looked at as "validation" alone
+    block = fastai.DataBlock(
+        blocks=(fastai.ImageBlock, fastai.CategoryBlock(vocab=list(range(len(train.class_names))))),
+        get_x=lambda item: fastai.PILImage.create(np.asarray(at(item)[0].image(at(item)[1]))),
+        get_y=lambda item: int(at(item)[0].labels[at(item)[1]]),
+        splitter=fastai.IndexSplitter([len(items) - 1]),
+        item_tfms=fastai.Resize(args.image_size),
+        batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(*fastai.imagenet_stats)],
+    )
+    loaders = block.dataloaders(items, bs=min(16, len(rows)), num_workers=0)
+    learner = fastai.vision_learner(loaders, weights.default_cfg["architecture"], pretrained=False)
+    found = learner.model[0].model.load_state_dict(weights.state_dict(), strict=False)
+    assert not found.missing_keys, found
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(args.fastai)
+        asked = learner.dls.test_dl([f"test {i}" for i in range(len(test))], bs=64, num_workers=0)
+        p, _ = learner.get_preds(dl=asked)
+    return float((p.argmax(1).numpy() == test.labels).mean())
 
 
 def one(args: argparse.Namespace, x, y, test_x, test_y, number: int, seed: int) -> dict:
@@ -117,13 +159,12 @@ def table(rows: list[dict]) -> str:
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
         groups[row["set"], row["encoder"], row["per_class"]].append(row)
-    lines = [
-        "| set | encoder | labels a class | auto | best in hindsight | probe | peer |",
-        "|---|---|---:|" + "---:|" * 4,
-    ]
+    keys = ["auto", "best", "probe", "peer", *(["fastai"] if all("fastai" in row for row in rows) else [])]
+    titles = " | ".join({"best": "best in hindsight"}.get(key, key) for key in keys)
+    lines = [f"| set | encoder | labels a class | {titles} |", "|---|---|---:|" + "---:|" * len(keys)]
     for (name, encoder, per_class), found in groups.items():
         cells = []
-        for key in ("auto", "best", "probe", "peer"):
+        for key in keys:
             values = [100 * row[key] for row in found]
             cells.append(f"{np.mean(values):.1f} ± {np.std(values):.1f}")
         lines.append(f"| {name} | {encoder} | {per_class} | " + " | ".join(cells) + " |")
@@ -163,6 +204,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 4, 8, 16], help="labels a class")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--balanced", action="store_true", help="as many labels of each class")
+    parser.add_argument("--fastai", type=int, default=0, metavar="EPOCHS", help="of fastai's fine_tune (default: not)")
     parser.add_argument("--output", required=True, help="folder for features, draws and the table")
     args = parser.parse_args()
     folder = Path(args.output)
@@ -181,10 +223,17 @@ def main() -> None:
                         continue
                     number = per_class * len(np.unique(y))
                     row = dict(zip(keys, where)) | one(args, x, y, test_x, test_y, number, seed)
+                    if args.fastai:
+                        rows_drawn = draw(y, number, seed, args.balanced)
+                        row["fastai"] = fine_tuned(args, name, encoder, rows_drawn, seed)
                     rows.append(row)
                     with open(file, "a") as out:
                         out.write(json.dumps(row) + "\n")
-                    print(" ".join(map(str, where)), {k: row[k] for k in ("auto", "best", "probe", "peer")}, flush=True)
+                    print(
+                        " ".join(map(str, where)),
+                        {k: row[k] for k in ("auto", "best", "probe", "peer", "fastai") if k in row},
+                        flush=True,
+                    )
     versions, machine = collect_versions(), collect_hardware(1)
     text = f"{table(rows)}\n\nmachine: {machine}; versions: {versions}\n"
     write_text(folder / "auto.md", text)

@@ -17,7 +17,7 @@ from hf_lowlabel import auto, evaluate
 from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
-from hf_lowlabel.ladder import sizes, trained
+from hf_lowlabel.ladder import adapted, sizes, trained
 from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
 from hf_lowlabel.models import create_backbone
@@ -42,6 +42,7 @@ def network(tmp_path_factory):
 
 def shorten(patch) -> None:
     """Trials of a few steps, on two folds; of masks the attempts have small batches."""
+    patch.setattr(adapted, "LEAST", float("inf"))
     patch.setattr(trained, "FEWEST", STEPS)
     patch.setattr(trained, "MOST", STEPS)
     patch.setattr(trained.Trials, "choices", (2,))
