@@ -31,6 +31,8 @@ CSS = """
 .legend i { display: inline-block; width: 14px; height: 14px; border-radius: 3px; margin-right: 6px }
 .legend i { vertical-align: -2px; border: 1px solid #8888 }
 .shown img { width: 100%; height: 100%; object-fit: contain }
+.caption-label { white-space: normal !important; overflow-wrap: anywhere; text-align: right }
+@media (max-width: 500px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important } }
 footer { display: none !important }
 """
 
