@@ -29,8 +29,7 @@ from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import label_rules
 from ..training.folder import KEPT, claim, forget, has_notes_alone, release
-from ..training.preparing import Run, prepare
-from .checks import check_labels
+from ..training.preparing import Run, check_labels, prepare
 from .from_words import from_words
 from .frozen import Tried
 from .names import by_names, check_names, with_names

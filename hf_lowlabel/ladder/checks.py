@@ -8,25 +8,11 @@ from collections import defaultdict
 
 import torch
 
-from ..data.splits import Split
 from ..errors import UserError
 from ..tasks.parts import Examples
 from ..training.preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
-
-
-def check_labels(split: Split) -> None:
-    """UserError for labels of fewer than two classes."""
-    given = sorted({str(name) for name in split.labeled.values()})
-    if len(given) < 2:
-        count = len(split.labeled)
-        raise UserError(
-            f"{'The only label is' if count == 1 else f'All {count} labels are'} of the class {given[0]!r}. Label at "
-            "least one image of another class: two are needed to tell apart."
-            if given
-            else "There are no labels. Label at least one image of each of two classes."
-        )
 
 
 def without_copies(ready: Prepared) -> None:

@@ -16,10 +16,10 @@ from ..distributed import is_main_process
 from ..hub.callback import CardCallback
 from ..records import Row
 from ..training.frozen import Fit
-from ..training.preparing import Prepared, Run, close
+from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
-from .checks import check_labels, without_copies
+from .checks import without_copies
 from .finetuned import finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder

@@ -12,7 +12,8 @@ from torch import nn
 from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
-from ..data.splits import SplitIndices
+from ..data.splits import Split, SplitIndices
+from ..errors import UserError
 from ..settings import recorded
 from ..tasks.base import Task
 from ..tasks.foundation import branched
@@ -85,6 +86,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     accelerator = setup.start_accelerator(config.training, folder, recorded(config))
     dataset = task.open(config.data)
     chosen = task.choose_split(config.data, config.training.seed, dataset)
+    if task.climbs and chosen.split.labeled and not config.training.prior:
+        check_labels(chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)
@@ -105,6 +108,21 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
     recorder.shown = task.shown(labeled, names)
     return Prepared(task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder)
+
+
+def check_labels(split: Split) -> None:
+    """UserError for labels of fewer than two classes."""
+    if None in split.labeled.values():  # a list of ids alone: the data has the labels
+        return
+    given = sorted({str(name) for name in split.labeled.values()})
+    if len(given) < 2:
+        count = len(split.labeled)
+        raise UserError(
+            f"{'The only label is' if count == 1 else f'All {count} labels are'} of the class {given[0]!r}. Label at "
+            "least one image of another class: two are needed to tell apart."
+            if given
+            else "There are no labels. Label at least one image of each of two classes."
+        )
 
 
 def network_of(task: Task, config: Config, dataset: Any, names: list[str], device: Any) -> Network:

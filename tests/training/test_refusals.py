@@ -175,3 +175,19 @@ def test_a_manifest_that_names_an_image_without_a_mask_is_refused(masked):
         ):
             patch.setattr(Split, "load", lambda path: split)
             get_task("segmentation").read_split(DataArguments(masked, split="split.json"), source)
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "probe"])
+def test_a_manifest_of_one_class_is_refused_before_anything_is_decoded(method, tmp_path, monkeypatch):
+    from hf_lowlabel.tasks.classification import Classification
+
+    digits = load_source("digits")
+    ids = [digits.ids[i] for i in range(len(digits)) if digits.labels[i] == 3][:4]
+    facts = dict(dataset=digits.name, fingerprint=digits.fingerprint, class_names=digits.class_names, seed=0)
+    Split(**facts, labeled=dict.fromkeys(ids, "3"), validation=[], test=[]).save(tmp_path / "split.json")
+    monkeypatch.setattr(Classification, "caches", lambda *args: pytest.fail("images were decoded"))
+    with pytest.raises(UserError, match="All 4 labels are of the class '3'. Label at least one image of another"):
+        finetune(
+            "digits", "resnet10t", method, split=tmp_path / "split.json", output_dir=tmp_path / "run", from_scratch=True
+        )
+    assert not (tmp_path / "run").exists()
