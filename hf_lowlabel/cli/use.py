@@ -102,9 +102,18 @@ def shrink(argv: list[str]) -> int:
     max_bad_flag(parser)
     json_flag(parser)
     args = parser.parse_args(argv)
-    from ..data.shrinking import shrink
+    from tqdm.auto import tqdm
 
-    done = shrink(args.dataset, args.output_dir, args.side, max_bad=args.max_bad)
+    from ..data.shrinking import shrink
+    from ..distributed import interactive
+
+    with tqdm(desc="shrink", unit="img", disable=not interactive(), leave=False) as bar:
+
+        def show(done: int, of: int) -> None:
+            bar.total = of
+            bar.update()
+
+        done = shrink(args.dataset, args.output_dir, args.side, max_bad=args.max_bad, progress=show)
     if args.json:
         print_json({**vars(done), "folder": str(done.folder)})
         return 0

@@ -178,19 +178,19 @@ def measure(
     """(int64 [N, 2] = height, width in the cache; {row: why it cannot be used}), from the headers alone."""
     sizes, bad = np.ones((len(indices), 2), dtype=np.int64), {}
 
-    def work(row: int) -> tuple[int, int] | BadImage:
-        try:
-            width, height = source.size(indices[row])
-            check_size(width, height)
-            return resized(width, height, long_side)
-        except BadImage as error:
-            return error
+    def work(start: int) -> dict[int, str]:
+        reasons = {}
+        for row in range(start, min(start + CHUNK, len(indices))):
+            try:
+                width, height = source.size(indices[row])
+                check_size(width, height)
+                sizes[row] = resized(width, height, long_side)[::-1]
+            except BadImage as error:
+                reasons[row] = error.reason
+        return reasons
 
-    for row, found in enumerate(in_threads(work, range(len(indices)), threads, AHEAD)):
-        if isinstance(found, BadImage):
-            bad[row] = found.reason
-        else:
-            sizes[row] = found[::-1]
+    for reasons in in_threads(work, range(0, len(indices), CHUNK), threads, 2 * max(threads, 1)):
+        bad |= reasons
     return sizes, bad
 
 

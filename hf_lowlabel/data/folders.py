@@ -103,6 +103,7 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
         seen.add(real)
         ours += [name for name in subfolders if is_ours(Path(folder, name))]
         subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in sorted(files):
             ending = ".nii.gz" if file.lower().endswith(".nii.gz") else os.path.splitext(file)[1].lower()
             if file.startswith("."):
@@ -112,7 +113,7 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 bare += [os.path.join(folder, file)] if not ending else []
                 continue
             path = os.path.join(folder, file)
-            name = os.path.relpath(path, root).replace(os.sep, "/")
+            name = file if below == "." else f"{below}/{file}"
             if not is_text(name):
                 odd.append(name)
                 continue
@@ -193,7 +194,9 @@ def file_size(path: str | Path) -> int:
 
 
 def subfolders(path: Path) -> list[Path]:
-    return [entry for entry in sorted(path.iterdir()) if entry.is_dir() and is_of_images(entry) and is_text(entry.name)]
+    with os.scandir(path) as entries:  # a folder of a million images has few folders in it
+        folders = sorted(Path(entry) for entry in entries if entry.is_dir())
+    return [folder for folder in folders if is_of_images(folder) and is_text(folder.name)]
 
 
 def spellings(split: str) -> tuple[str, ...]:

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from tqdm.auto import tqdm
 
-from ..distributed import interactive
 from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
-from .decoding import check_share, in_threads
+from .decoding import Progress, check_share, in_threads
 from .folders import as_text, image_files, is_of_images
 from .images import BadImage, decoding, has_deep_colours, open_image, upright
 from .mask_folders import layout
@@ -47,7 +45,14 @@ class Shrunk:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-def shrink(dataset: str | Path, output_dir: str | Path, side: int = 512, *, max_bad: float = 0.01) -> Shrunk:
+def shrink(
+    dataset: str | Path,
+    output_dir: str | Path,
+    side: int = 512,
+    *,
+    max_bad: float = 0.01,
+    progress: Progress | None = None,
+) -> Shrunk:
     """Copy a folder of images whose large ones have a shorter side of `side` px; folders, names and tables stay.
 
     Images stand upright in the copy, without the data of the camera. JPEG, HEIC, AVIF and JPEG XL become JPEG of
@@ -59,6 +64,7 @@ def shrink(dataset: str | Path, output_dir: str | Path, side: int = 512, *, max_
         output_dir: the folder to make, outside of `dataset`.
         side: of the shorter side, in px; twice the side that networks see, or more.
         max_bad: share of unreadable images that is left out and listed.
+        progress: called with (images done, images in all).
 
     Raises:
         UserError: for a folder with masks, one without images, an output that holds something else, or too many
@@ -80,18 +86,18 @@ def shrink(dataset: str | Path, output_dir: str | Path, side: int = 512, *, max_
     threads = min(os.cpu_count() or 1, 16)
     with filling(target):
         write_json(target / NOTE, {"side": side})
-        with tqdm(total=len(images), desc="shrink", unit="img", disable=not interactive(), leave=False) as bar:
-            for file, what, result in in_threads(one, images, threads, 4 * threads):
-                bar.update()
-                if what == "bad":
-                    done.skipped.append((file.id, result))
-                    if len(done.skipped) > max_bad * len(images):
-                        check_share(done.skipped, len(images), max_bad)
-                    continue
-                setattr(done, what, getattr(done, what) + 1)
-                done.bytes_before, done.bytes_after = done.bytes_before + file.size, done.bytes_after + result[1]
-                if result[0] != file.path:
-                    done.renamed[file.path] = result[0]
+        for number, (file, what, result) in enumerate(in_threads(one, images, threads, 4 * threads), 1):
+            if progress is not None:
+                progress(number, len(images))
+            if what == "bad":
+                done.skipped.append((file.id, result))
+                if len(done.skipped) > max_bad * len(images):
+                    check_share(done.skipped, len(images), max_bad)
+                continue
+            setattr(done, what, getattr(done, what) + 1)
+            done.bytes_before, done.bytes_after = done.bytes_before + file.size, done.bytes_after + result[1]
+            if result[0] != file.path:
+                done.renamed[file.path] = result[0]
         for path in _beside(source):
             with whole(target / path.relative_to(source)) as part:
                 shutil.copyfile(path, part)

@@ -145,8 +145,9 @@ def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str
     """
     known, by_base = set(ids), defaultdict(list)
     for id in ids:
-        path = PurePosixPath(id)
-        for key in {path.name, path.stem, path.name.casefold(), path.stem.casefold(), number(path.stem)} - {None}:
+        name = id.rpartition("/")[2]
+        stem = name[: name.rfind(".")] if 0 < name.rfind(".") < len(name) - 1 else name
+        for key in {name, stem, name.casefold(), stem.casefold(), number(stem)} - {None}:
             by_base[key].append(id)
     loose: dict[str, str] = {}
     for name in dict.fromkeys(names):

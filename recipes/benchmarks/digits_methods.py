@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.errors import UserError
+from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.files import write_text
 from hf_lowlabel.hub.table import NOTHING, grid, methods_table
 from hf_lowlabel.methods import METHODS, find, methods_for
@@ -74,7 +74,10 @@ def once(verb, folder: Path, **settings) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{folder}", flush=True)
-    verb(**settings, output_dir=str(folder))
+    try:
+        verb(**settings, output_dir=str(folder))
+    except Diverged as error:  # its cell has one seed less
+        print(f"{folder.name}: {error}", flush=True)
 
 
 def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: list[str], model: str) -> None:
