@@ -106,7 +106,7 @@ class ModelArguments:
     init_from: str | None = setting(None, "take the weights of this checkpoint or run folder, and nothing else of it")
     architecture: str | None = setting(
         None,
-        "what stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, dpt ..., any of smp's, or linear",
+        "what stands on the encoder: any of smp's, deeplabv3plus-os16 (usual), deeplabv2 ..., linear (usual on a ViT)",
         of_task=True,
         verb="finetune",
     )

@@ -161,8 +161,8 @@ def finetune(
         model_revision: Revision of a model on the Hub.
         from_scratch: Start from random weights: a timm name is then only an architecture.
         init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
-        architecture: What stands on the encoder `model`: deeplabv3plus-os16, deeplabv2, unet, dpt ..., any
-            of smp's, or linear.
+        architecture: What stands on the encoder: any of smp's, deeplabv3plus-os16 (usual), deeplabv2 ...,
+            linear (usual on a ViT).
         architecture_args: Arguments of the architecture, as KEY=VALUE ....
         drop_rate: Dropout before the classifier head.
         freeze: Leading stages of the network, and its stem, whose weights stay as they are (stages).

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import timm
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 
 from ..errors import UserError, unknown
 from ..files import read_json
@@ -253,6 +259,11 @@ def _download(repo: str, candidates: list[str], revision: str | None, missing: b
             ) from error
         except EntryNotFoundError:
             continue
+        except GatedRepoError as error:
+            raise UserError(
+                f"{repo} is gated. Accept its conditions on its page on the Hub and log in with `hf auth login`, or "
+                "take another model."
+            ) from error
         except (HfHubHTTPError, HFValidationError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(

@@ -37,6 +37,7 @@ PRESETS: dict[str, tuple[str, dict]] = {
     "deeplabv3plus-os16": ("deeplabv3plus", dict(encoder_output_stride=16, decoder_atrous_rates=[6, 12, 18])),
     "deeplabv3plus-os8": ("deeplabv3plus", dict(encoder_output_stride=8, decoder_atrous_rates=[12, 24, 36])),
 }
+USUAL = "deeplabv3plus-os16"
 # arguments of a backbone that say how it ends, which is the architecture's business
 _NOT_INHERITED = ("output_stride", "global_pool", "drop_rate", "num_classes", "features_only", "out_indices")
 
@@ -49,7 +50,7 @@ def create_segmenter(
     encoder: str | LowLabelBackbone,
     num_labels: int,
     *,
-    architecture: str = "deeplabv3plus-os16",
+    architecture: str | None = None,
     architecture_args: dict | None = None,
     encoder_args: dict | None = None,
     pretrained: bool = True,
@@ -66,7 +67,9 @@ def create_segmenter(
         encoder: whatever `create_backbone` takes, a target-pretrained folder among it, or the backbone
             itself; `revision` of one on the Hub.
         num_labels: how many classes, 2 or more; class_names: what they are called.
-        architecture: a preset above or an smp architecture; `architecture_args` go to it and `encoder_args` to timm.
+        architecture: a preset above or an smp architecture; None: `linear` for an encoder whose maps are all of one
+            size, as a plain vision transformer's, and for networks of transformers that timm lacks, else
+            deeplabv3plus-os16. `architecture_args` go to it and `encoder_args` to timm.
         pretrained: take the encoder's weights; False: random ones.
         mean, std: of the channels (0..1), by which images are normalised; None: the encoder's own.
         image_size: px to which the longer side of an image is scaled; None: as it is.
@@ -81,9 +84,8 @@ def create_segmenter(
             f"A segmenter needs two classes or more, each with a name of its own. There are {num_labels} classes and "
             f"the names {', '.join(names[:8])}."
         )
-    if architecture not in architectures():
+    if architecture not in (None, *architectures()):
         raise unknown("architecture", architecture, architectures())
-    kind, preset = PRESETS.get(architecture, (architecture, {}))
     backbone = encoder
     if not isinstance(backbone, LowLabelBackbone):
         with unsaid("hf_lowlabel.models.loading"):  # `load_encoder` tells it of the whole network
@@ -96,16 +98,10 @@ def create_segmenter(
                 model_args=encoder_args,
                 trained_size=True,
             )
-    if "encoder_config" in (backbone.config.model_args or {}) and kind not in ("linear", "knn"):
-        raise UserError(
-            f"{backbone.load_report.source} is a network of transformers that timm lacks, and goes with architecture "
-            f"'linear' alone, not {architecture!r}. Take that, or an encoder of timm."
-        )
-    if kind == "dpt" and backbone.patch & (backbone.patch - 1):
-        raise UserError(
-            "The architecture 'dpt' halves and doubles the grid of patches, and needs them of 8, 16 or 32 px; those of "
-            f"{backbone.load_report.source} are {backbone.patch} px. Take architecture 'linear', or another encoder."
-        )
+    if architecture is None:
+        architecture = "linear" if _own(backbone) or _one_size(backbone) else USUAL
+    kind, preset = PRESETS.get(architecture, (architecture, {}))
+    _check_fits(kind, architecture, backbone)
     inherited = {k: v for k, v in (backbone.config.model_args or {}).items() if k not in _NOT_INHERITED}
     args = {**_any_size(backbone), **inherited, **preset, **(architecture_args or {})}
     seen = backbone.preprocessing
@@ -126,6 +122,51 @@ def create_segmenter(
     return model
 
 
+def architecture_of(config: LowLabelSegmenterConfig) -> str:
+    """The name under which `create_segmenter` knows an architecture, as settings have it."""
+    kind, given = config.architecture, (config.architecture_args or {}).items()
+    return next((name for name, (of, args) in PRESETS.items() if of == kind and args.items() <= given), kind)
+
+
+def _own(backbone: LowLabelBackbone) -> bool:
+    """Whether this is a network of transformers that timm lacks."""
+    return "encoder_config" in (backbone.config.model_args or {})
+
+
+def _one_size(backbone: LowLabelBackbone) -> bool:
+    """Whether all maps of an encoder are of one size, as those of a plain vision transformer."""
+    return len({info["reduction"] for info in getattr(backbone.timm_model, "feature_info", ())}) == 1
+
+
+def _check_fits(kind: str, architecture: str, backbone: LowLabelBackbone) -> None:
+    """Raises UserError where an architecture cannot stand on an encoder, and names one that can."""
+    source, layers = backbone.load_report.source, (backbone.config.model_args or {}).get("depth")
+    if kind in ("linear", "knn"):
+        return
+    if _own(backbone):
+        raise UserError(
+            f"{source} is a network of transformers that timm lacks, and goes with architecture 'linear' alone, not "
+            f"{architecture!r}. Take that, or an encoder of timm."
+        )
+    if kind != "dpt":
+        if _one_size(backbone):
+            raise UserError(
+                f"Plain vision transformers go with architecture 'linear' or 'dpt', not {architecture!r}: all maps of "
+                f"{source} are of one size. Give --architecture linear."
+            )
+        return
+    if backbone.patch & (backbone.patch - 1):
+        raise UserError(
+            "The architecture 'dpt' halves and doubles the grid of patches, and needs them of 8, 16 or 32 px; those of "
+            f"{source} are {backbone.patch} px. Take architecture 'linear', or another encoder."
+        )
+    if layers:  # which smp has another argument of this name for
+        raise UserError(
+            f"The architecture 'dpt' takes encoders of as many layers as timm's own, and {source} has {layers}. Take "
+            "architecture 'linear', or another encoder."
+        )
+
+
 def _any_size(backbone: LowLabelBackbone) -> dict:
     """The argument by which this network takes images of any size; most need none."""
     known = inspect.signature(type(backbone.timm_model).__init__).parameters
@@ -138,16 +179,11 @@ def _construct(config: LowLabelSegmenterConfig) -> LowLabelForSemanticSegmentati
     try:
         return LowLabelForSemanticSegmentation(config)
     except Exception as error:  # whatever smp and timm raise for networks and arguments that do not go together
-        plain = (
-            " Plain vision transformers go with architecture 'linear' or 'dpt'."
-            if "downsampling pattern" in str(error)
-            else ""
-        )
         raise UserError(
             f"segmentation_models_pytorch cannot build a network of encoder {config.encoder!r}, architecture "
             f"{config.architecture!r} and {config.architecture_args} ({type(error).__name__}: {error}). Take an "
             "encoder with maps at several strides or another architecture, or give encoder_depth=N (and as many "
-            f"decoder_channels) for an encoder with N maps.{plain}"
+            f"decoder_channels) for an encoder with N maps."
         ) from error
 
 

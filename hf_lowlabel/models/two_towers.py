@@ -102,6 +102,8 @@ def check_two_towers(name: str, revision: str | None = None) -> Promise:
     Raises:
         UserError: it has no text features, no tokenizer or no safetensors.
     """
+    if not Path(name).is_dir() and "/" not in name:
+        raise UserError(f"{name!r} is no folder and no Hub id, which has the form org/name. {EXAMPLE}")
     config = model_config(name, revision)
     if not config:
         raise UserError(f"There is no config.json in {name}. Give a folder that save_pretrained wrote, or a Hub id.")

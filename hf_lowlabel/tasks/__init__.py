@@ -6,7 +6,7 @@ import functools
 import importlib
 from pathlib import Path
 
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..records import RunRecord
 from .base import Task
 
@@ -58,5 +58,7 @@ def of_model(config: dict) -> Task:
     for name in TASKS:
         if get_task(name).owns(config):
             return get_task(name)
-    kind = config.get("model_type", "no model_type")
-    raise unknown("type of model", kind, ["timm_wrapper", "lowlabel-segmenter"])
+    raise UserError(
+        f"A model of type {config.get('model_type') or 'unknown'!r} gives no answers here. Give one that `finetune` "
+        "left, or a classifier of timm; an encoder becomes one by `hf-lowlabel finetune --model` and a few labels."
+    )

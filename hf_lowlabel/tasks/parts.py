@@ -40,7 +40,6 @@ OF_MASKS: dict[str, Any] = dict(
     warmup_ratio=0.0,
     head_lr=1.0,
     unlabeled_ratio=1,
-    architecture="deeplabv3plus-os16",
     scale=[0.5, 1.5],
 )
 

@@ -28,7 +28,7 @@ from ..evaluation.confusion import errors_over_images, segmentation_metrics
 from ..evaluation.segmentation import Confusions, evaluate_segmentation, segment, unsure
 from ..files import whole
 from ..finetuning.pixel_probe import PixelProbe
-from ..models.segmentation import copy_code, export_standalone
+from ..models.segmentation import architecture_of, copy_code, export_standalone
 from ..objective import FinetuneObjective
 from ..records import Metric, RunRecord
 from ..views.joint import JointView
@@ -151,6 +151,8 @@ class Segmentation(Task):
         """A fresh head on the encoder `model`, or all of an earlier segmenter (--init-from FOLDER)."""
         side = config.views.image_size or min(LARGEST_VIEW, typical_side(dataset))
         model = segmenter_for(config.model, names)
+        if config.model.architecture is None:
+            config.model.architecture = architecture_of(model.config)
         side = config.views.image_size = whole_patches(model, side)
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)

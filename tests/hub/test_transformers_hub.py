@@ -10,7 +10,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hf_lowlabel import auto
+from hf_lowlabel import auto, predict
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.models import create_backbone, create_classifier
@@ -47,7 +47,7 @@ def test_an_encoder_by_its_id_and_its_licence_on_the_card(hub, tmp_path):
 def test_gated_weights_ask_for_a_login(hub, tmp_path):
     hub.add("model", "other/gated", files_of(save_repo(make_encoder("vit"), tmp_path)))
     hub.repos["model", "other/gated"].gated = True
-    with pytest.raises(UserError, match="no model 'other/gated' on the Hub that is open to you .*hf auth login"):
+    with pytest.raises(UserError, match="other/gated is gated. Accept its conditions .*hf auth login"):
         create_backbone("other/gated")
 
 
@@ -143,6 +143,17 @@ def test_a_model_without_words_is_refused_before_its_weights(hub, tmp_path):
     hub.add("model", "org/mute", files)
     with pytest.raises(UserError, match="no tokenizer in org/mute"):
         load_two_towers("org/mute")
+    with pytest.raises(UserError, match="'resnet18' is no folder and no Hub id"):
+        load_two_towers("resnet18")
+    assert not asked_for(hub, "safetensors")
+
+
+def test_an_encoder_gives_no_answers(hub, tmp_path):
+    """An encoder is refused by the verbs that answer, with what makes a classifier of it."""
+    hub.add("model", "org/vit", files_of(save_repo(make_encoder("vit"), tmp_path / "vit")))
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="type 'vit' gives no answers here.*finetune --model"):
+        predict(tmp_path / "a.png", "org/vit")
     assert not asked_for(hub, "safetensors")
 
 

@@ -16,7 +16,14 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, p
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.loading import create_backbone
-from hf_lowlabel.models.segmentation import PRESETS, architectures, create_segmenter, export_standalone, load_encoder
+from hf_lowlabel.models.segmentation import (
+    PRESETS,
+    architecture_of,
+    architectures,
+    create_segmenter,
+    export_standalone,
+    load_encoder,
+)
 from hf_lowlabel.tasks.segmentation import Segmentation
 
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
@@ -256,6 +263,21 @@ def test_a_linear_head_reads_the_last_blocks_of_a_vit_with_patches_of_14_px(tmp_
     assert model(torch.randn(1, 3, 50, 61)).logits.shape == (1, 3, 50, 61)
     with pytest.raises(
         UserError, match="needs them of 8, 16 or 32 px; those of .* are 14 px. Take architecture 'linear'"
+    ):
+        create_segmenter(str(tmp_path), 3, architecture="dpt")
+
+
+def test_what_stands_on_an_encoder_where_nobody_says(tmp_path):
+    from tests.transformers_repos import make_encoder, save_repo
+
+    for encoder, expected in (("test_resnet", "deeplabv3plus-os16"), ("test_vit", "linear")):
+        model = create_segmenter(encoder, 3, pretrained=False)
+        assert architecture_of(model.config) == expected
+    assert architecture_of(make(architecture="deeplabv2-two-rates").config) == "deeplabv2-two-rates"
+    assert architecture_of(make(architecture="unet").config) == "unet"
+    save_repo(make_encoder("vit"), tmp_path)
+    with pytest.raises(
+        UserError, match="encoders of as many layers as timm's own, and .* has 2. Take architecture 'linear'"
     ):
         create_segmenter(str(tmp_path), 3, architecture="dpt")
 
