@@ -73,6 +73,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
+    "ladder/adapted.py": "read_json",  # ours
     "ladder/report.py": "read_json",
     "ladder/rounds.py": "read_json read_json",  # ours
     "ladder/sizes.py": "read_json",  # ours
