@@ -1,6 +1,8 @@
 """What PixPro teaches an encoder, by a linear probe of its frozen pixels: seconds where finetuning takes minutes.
 
     python recipes/benchmarks/pixpro_probe.py --camvid camvid/ --wbc wbc/
+    python recipes/benchmarks/pixpro_probe.py --camvid camvid/ --pretraining-seed 1 --output other \
+        --rows "random weights" "30 steps at rate 0" "1,200 steps at 2e-3"
     python recipes/benchmarks/pixpro_probe.py --table-only --page recipes/results/pixpro.md
 
 CamVid (11 classes) and white blood cells (3), images of 96 px, cnn6_16 from random weights, `finetune --method probe`
@@ -49,16 +51,16 @@ draws to the encoder whose BatchNorm alone has seen the images. PixPro starts fr
 of 96 px a step and two crops of 64 px of each."""
 
 
-def run(root: Path, data: dict, settings: dict | None, seeds: list[int]) -> dict:
-    """Pretrain once, then a probe for each draw of masks."""
+def run(root: Path, data: dict, settings: dict | None, seeds: list[int], weights: int) -> dict:
+    """Pretrain once from random weights of this seed, then a probe for each draw of masks."""
     common, begin = dict(task="segmentation", device="cpu", stored_size=LONG, **data), time.process_time()
     start = dict(model="cnn6_16", from_scratch=True)
     if settings is not None:
         folder = root / "pixpro"
         shutil.rmtree(folder, ignore_errors=True)
         pretrain(
-            **common, **start, **SMALL, **settings, method="pixpro", optimizer="adamw", weight_decay=1e-5, batch_size=8,
-            logging_steps=100, save_steps=10**6, eval_steps=10**6, output_dir=str(folder),
+            **common, **start, **SMALL, **settings, seed=weights, method="pixpro", optimizer="adamw", weight_decay=1e-5,
+            batch_size=8, logging_steps=100, save_steps=10**6, eval_steps=10**6, output_dir=str(folder),
         )  # fmt: skip
         start = dict(model=str(folder))
     found = []
@@ -96,6 +98,10 @@ def main() -> None:
     parser.add_argument("--wbc", help="likewise")
     parser.add_argument("--output", default="runs/pixpro-probe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
+    parser.add_argument(
+        "--pretraining-seed", type=int, default=0, help="of weights and views; each has its own --output"
+    )
     parser.add_argument("--table-only", action="store_true", help="run nothing")
     parser.add_argument("--page", help="markdown file to write the table to")
     args = parser.parse_args()
@@ -106,9 +112,9 @@ def main() -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     for name in [] if args.table_only else [n for n in CLASSES if getattr(args, n)]:
         data = dict(dataset=getattr(args, name), classes=CLASSES[name], mask_ignore=[11] if name == "camvid" else [])
-        for row, settings in ROWS.items():
+        for row in args.rows:
             if not any((r["data"], r["row"]) == (name, row) for r in rows):
-                rows.append(dict(data=name, row=row, **run(root, data, settings, args.seeds)))
+                rows.append(dict(data=name, row=row, **run(root, data, ROWS[row], args.seeds, args.pretraining_seed)))
                 with file.open("a") as f:
                     f.write(json.dumps(rows[-1]) + "\n")
     print(page(rows, args.page))
