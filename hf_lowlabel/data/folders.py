@@ -112,7 +112,7 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 unread[ending] += ending in CONVERT
                 bare += [os.path.join(folder, file)] if not ending else []
                 continue
-            path = os.path.join(folder, file)
+            path = f"{folder}{os.sep}{file}"
             name = file if below == "." else f"{below}/{file}"
             if not is_text(name):
                 odd.append(name)
@@ -143,6 +143,8 @@ def is_picture(path: str) -> bool:
 def as_text(name: str) -> str | None:
     """A file name as it can be written down, whatever the locale; None for one from an old archive, which is no
     text."""
+    if name.isascii():
+        return name
     try:
         return os.fsencode(name).decode("utf-8")
     except UnicodeError:

@@ -144,7 +144,8 @@ def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str
         The ids, None where there is none or no single one, and how many were not found exactly.
     """
     known, by_base = set(ids), defaultdict(list)
-    for id in ids:
+    strange = any(name and name not in known for name in names)
+    for id in ids if strange else ():
         name = id.rpartition("/")[2]
         stem = name[: name.rfind(".")] if 0 < name.rfind(".") < len(name) - 1 else name
         for key in {name, stem, name.casefold(), stem.casefold(), number(stem)} - {None}:

@@ -28,6 +28,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "a random head": dict(head_init="random"),
     "BatchNorm collects statistics": dict(freeze_norm=False),
     "the rate is not scaled by the batch": dict(learning_rate=0.03),
+    "gradients clipped at 1": dict(max_grad_norm=1.0),
     "none of the three": dict(head_init="random", freeze_norm=False, learning_rate=0.03),
     "linear probe": dict(method="probe"),
     "propagation": dict(method="propagation"),
