@@ -21,7 +21,7 @@ from ..text import percent
 from ..training.preparing import Prepared
 from . import advice as find
 from .advice import SHOWN, Remark
-from .estimates import MORE, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
+from .estimates import MORE, Curve, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
 from .frozen import Features, Tried
 
 DONE = "advice.html"  # written last: a folder with it is finished
@@ -113,10 +113,23 @@ def said_more(out: Advice, curve, labels: int) -> list[str]:
     lines = [f"With {round(MORE * labels)} labels instead of {labels}: {between(curve.forecast)}."]
     goal = next((t for t in (0.7, 0.8, 0.9, 0.95, 0.98) if t > out.accuracy.value + 0.03), None)
     if goal is not None:
-        needed = labels_for(curve, goal, labels)
-        many = f"about {int(float(f'{needed:.2g}')):,} labels" if needed else "more than a hundred times as many labels"
-        lines.append(f"For {goal:.0%}: {many}. Label 20, then ask again.")
+        lines.append(f"For {100 * goal:.0f} %: {said_needed(curve, goal, labels)}. Label 20, then ask again.")
     return lines
+
+
+def said_needed(curve: Curve, goal: float, labels: int) -> str:
+    """How many labels an accuracy takes, with the range that the forecast's own interval leaves."""
+    wide = (curve.forecast.high - curve.forecast.low) / 2
+    few, needed, many = (labels_for(curve, goal + shift, labels) for shift in (-wide, 0.0, wide))
+
+    def rounded(number: int | None) -> str:
+        return f"{int(float(f'{number:.2g}')):,}" if number else "more than a hundred times as many"
+
+    if needed is None:
+        return (
+            f"more than a hundred times as many labels (at least {rounded(few)})" if few else f"{rounded(None)} labels"
+        )
+    return f"about {rounded(needed)} labels ({rounded(few)} to {rounded(many)})"
 
 
 def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, float]]) -> list[str]:

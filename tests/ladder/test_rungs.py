@@ -5,7 +5,7 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
-from hf_lowlabel.ladder import advice, estimates
+from hf_lowlabel.ladder import advice, estimates, report
 from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Tried, climb, said
 from hf_lowlabel.methods import find
 
@@ -199,6 +199,16 @@ def test_a_forecast_never_falls_and_stays_below_one(known):
     assert expected == sorted(expected) and expected[-1] < 1
     assert curve.labels[-1] == 20 and curve.forecast.low <= curve.forecast.value <= curve.forecast.high
     assert estimates.labels_for(curve, curve.expected(20), 20) == 20
+
+
+def test_labels_for_a_goal_come_with_the_range_of_the_forecast():
+    def curve(wide):
+        value = estimates.Interval(0.7, 0.7 - wide, 0.7 + wide)
+        return estimates.Curve([10, 20], [0.3, 0.4], value, lambda n: 1 - 0.6 * (20 / n) ** 0.5)
+
+    assert report.said_needed(curve(0.1), 0.8, 20) == "about 180 labels (82 to 720)"
+    assert report.said_needed(curve(0.1), 0.9, 20) == "about 720 labels (180 to more than a hundred times as many)"
+    assert report.said_needed(curve(0.05), 0.98, 20) == "more than a hundred times as many labels (at least 1,500)"
 
 
 @pytest.mark.parametrize("power, off", [(0.2, 0.01), (0.5, 0.06)])
