@@ -24,6 +24,7 @@ from .selection.labels import Labels, Task, write_labels
 from .selection.prior_labels import priors
 from .selection.verbs import select
 from .tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
+from .text import percent
 from .training.preparing import Run
 
 
@@ -87,11 +88,11 @@ def active_demo(
 
 def tell(results: dict, folder: Path, chosen: Path) -> None:
     """Print what came of it."""
-    n, right = results["labels"], f"{results['prior_accuracy']:.1%}"
+    n, right = results["labels"], f"{percent(results['prior_accuracy'])}"
     print(
-        f"\n{n} random labels: {results['classes_random']} of 10 classes, test accuracy {results['random']:.1%}\n"
+        f"\n{n} random labels: {results['classes_random']} of 10 classes, test accuracy {percent(results['random'])}\n"
         f"{n} chosen labels: {results['classes_chosen']} of 10 classes, priors {right} right, test accuracy "
-        f"{results['chosen + priors']:.1%}   ({results['seconds']:.0f} s)\n"
+        f"{percent(results['chosen + priors'])}   ({results['seconds']:.0f} s)\n"
         f"model, card and pictures: {folder / 'model'}; why these images: {chosen / 'index.html'}"
     )
 

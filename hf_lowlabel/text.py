@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 1) -> str:
     """0.123 -> "12.3 %"."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:

@@ -120,7 +120,9 @@ def test_finetune_and_pretrain_on_data_in_memory(tmp_path, kind):
     facts = json.loads((done.folder / "run.json").read_text())
     assert facts["data"]["name"] == "memory" and facts["data"]["images"] == (24 if kind == "DatasetDict" else 19)
     assert done.metrics["images"] == (9 if kind == "DatasetDict" else 5)
-    assert facts["data"]["test"] == ("split 'test'" if kind == "DatasetDict" else "20% of the labeled images, held out")
+    assert facts["data"]["test"] == (
+        "split 'test'" if kind == "DatasetDict" else "20 % of the labeled images, held out"
+    )
     assert yaml.safe_load((done.folder / "training.yaml").read_text())["dataset"] == f"a {kind} in memory"
     says_no_path(done.folder)
     says_no_path(start.folder)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..text import percent
 from .dataset import ImageDataset
 from .folders import FileReader
 from .images import BadImage, check_size
@@ -257,6 +258,6 @@ def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> N
         needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
         larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
         raise UserError(
-            f"{len(skipped)} of {count} images cannot be used ({shown}), and at most {max_bad:.1%} of them may be bad. "
-            f"Repair or remove the files{larger}."
+            f"{len(skipped)} of {count} images cannot be used ({shown}), and at most {percent(max_bad)} of them may be "
+            f"bad. Repair or remove the files{larger}."
         )

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
+from ..text import percent
 from .dataset import ImageDataset
 from .folders import is_table
 from .images import BadImage, decode, resampling
@@ -238,6 +239,6 @@ class ShardedStream:
         if len(self.skipped) > max(self.max_bad * self.seen, self.max_bad * 1000):
             shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.skipped[:5])
             raise UserError(
-                f"{len(self.skipped)} of {self.seen} images cannot be used ({shown}), and at most {self.max_bad:.1%} "
-                "of them may be bad. Repair the data, or allow a larger share (--max-bad)."
+                f"{len(self.skipped)} of {self.seen} images cannot be used ({shown}), and at most "
+                f"{percent(self.max_bad)} of them may be bad. Repair the data, or allow a larger share (--max-bad)."
             )

@@ -13,6 +13,7 @@ from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted
 from ..finetuning.linear import softmax
 from ..selection.by_model import spread_out
+from ..text import percent
 from .frozen import Tried
 
 STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
@@ -45,9 +46,9 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     out = []
     for i in free[spread_out(top[:, -2] - top[:, -1], rooted(x)[free], count)]:
         second, first = np.argsort(p[i])[-2:]
-        why = f"in doubt: {names[first]} ({p[i, first]:.0%}) or {names[second]} ({p[i, second]:.0%})"
+        why = f"in doubt: {names[first]} ({percent(p[i, first], 0)}) or {names[second]} ({percent(p[i, second], 0)})"
         if p[i, first] > SURE:  # it was chosen for its distance
-            why = f"unlike the others here, probably {names[first]} ({p[i, first]:.0%})"
+            why = f"unlike the others here, probably {names[first]} ({percent(p[i, first], 0)})"
         out.append(Remark((int(i),), why, (names[first], float(p[i, first]))))
     return out
 
@@ -82,7 +83,8 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
     for i in np.argsort(-wrong, kind="stable"):
         j = int(p[i].argmax())
         if wrong[i] >= NAMED and j != given[i]:
-            words = f"labeled {names[given[i]]} ({own[i]:.0%} likely), looks like {names[j]} ({p[i, j]:.0%})"
+            likely, looks = percent(own[i], 0), percent(p[i, j], 0)
+            words = f"labeled {names[given[i]]} ({likely} likely), looks like {names[j]} ({looks})"
             out.append(Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j]))))
     return out
 

@@ -22,6 +22,7 @@ from ..selection.by_class import within_classes
 from ..selection.prior_labels import manifest_beside, priors
 from ..selection.strategies import choose, identical
 from ..tasks.base import Task
+from ..text import percent
 from ..training import frozen
 from ..training.preparing import prepare
 from ..training.priors import load_priors
@@ -83,7 +84,7 @@ def from_words(
     more = dict(method="probe", split=str(manifest_beside(said)), prior=str(said), output_dir=str(folder), callbacks=())
     ready = prepare(task, settled("finetune", {**given, **more}), folder)
     p = load_priors(said, ready.training.ids, ready.names).double().numpy()
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(ready.names, p.mean(0)))
+    shares = ", ".join(f"{name} {percent(share, 0)}" for name, share in zip(ready.names, p.mean(0)))
     out = Advice(
         [
             f"No label was used: the classes are told apart by their names, as {text_model} knows them.",
@@ -119,6 +120,6 @@ def first_to_label(p: np.ndarray, x: np.ndarray, names: Sequence[str], count: in
 
     chosen = rows[within_classes(p, rows, min(count, len(rows)), middles)] if count > 0 else rows[:0]
     return [
-        Remark((int(i),), f"typical of {names[k]}, by its name ({p[i, k]:.0%})", (names[k], float(p[i, k])))
+        Remark((int(i),), f"typical of {names[k]}, by its name ({percent(p[i, k], 0)})", (names[k], float(p[i, k])))
         for i, k in zip(chosen, p[chosen].argmax(1), strict=True)
     ]

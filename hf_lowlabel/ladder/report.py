@@ -135,7 +135,9 @@ def said_needed(curve: Curve, goal: float, labels: int) -> str:
 def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, float]]) -> list[str]:
     lines = []
     if confused and confused[0][2] > 0.01:
-        pairs = ", ".join(f"{a} and {b} ({share:.0%} of the images)" for a, b, share in confused[:3] if share > 0.01)
+        pairs = ", ".join(
+            f"{a} and {b} ({percent(share, 0)} of the images)" for a, b, share in confused[:3] if share > 0.01
+        )
         lines.append(f"Hard to tell apart: {pairs}.")
     named = (
         ("doubtful", "labels look wrong", "label looks wrong"),

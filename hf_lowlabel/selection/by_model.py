@@ -22,6 +22,7 @@ from ..ranges import Share
 from ..records import RunRecord
 from ..tasks.base import Task
 from ..tasks.doubts import Doubt
+from ..text import percent
 from .features import Features
 from .kinds import Kind
 
@@ -153,14 +154,14 @@ def said_of(
     """
     if kind.page == "mask":
         words = {
-            "uncertain-pixels": f"{unsure:.0%} of its pixels are uncertain",
-            "margin": f"two classes are within {1 - unsure:.0%} of each other, on the mean of its pixels",
+            "uncertain-pixels": f"{percent(unsure, 0)} of its pixels are uncertain",
+            "margin": f"two classes are within {percent(1 - unsure, 0)} of each other, on the mean of its pixels",
         }
-        return None, words.get(by, f"its pixels are in doubt: {unsure:.0%} of the largest doubt there is")
+        return None, words.get(by, f"its pixels are in doubt: {percent(unsure, 0)} of the largest doubt there is")
     if kind.several:
         near = sorted(range(len(p)), key=lambda k: abs(p[k] - 0.5))[:3]
         likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))
-        return likely, "in doubt: " + ", ".join(f"{names[k]} ({p[k]:.0%})" for k in near)
+        return likely, "in doubt: " + ", ".join(f"{names[k]} ({percent(p[k], 0)})" for k in near)
     second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)
-    between = f"in doubt: {names[first]} ({p[first]:.0%}) or {names[second]} ({p[second]:.0%})"
+    between = f"in doubt: {names[first]} ({percent(p[first], 0)}) or {names[second]} ({percent(p[second], 0)})"
     return (names[first], float(p[first])), between

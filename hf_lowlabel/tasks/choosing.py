@@ -10,6 +10,7 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
+from ..text import percent
 from .parts import Chosen
 
 
@@ -25,7 +26,11 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
     if data.split is not None and data.num_labels is not None:
         raise UserError("Give --num-labels N (a budget to draw) or --split split.json (a manifest): not both.")
     given = task.read_split(data, dataset) if data.split else None
-    held_out = "held out by the manifest" if data.split else f"{data.test_fraction:.0%} of the labeled images, held out"
+    held_out = (
+        "held out by the manifest"
+        if data.split
+        else f"{percent(data.test_fraction, 0)} of the labeled images, held out"
+    )
     if given is not None:
         check_held(task.match(dataset, given.class_names), given, str(data.split))
     if given is not None and given.test:

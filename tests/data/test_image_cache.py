@@ -163,7 +163,7 @@ def test_a_cache_whose_images_all_turn_out_bad_gives_no_pixels(damaged):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_too_many_bad_images_are_an_error(damaged, streaming):
-    with pytest.raises(UserError, match=r"3 of 10 images cannot be used \('2.png': .*at most 29.0%"):
+    with pytest.raises(UserError, match=r"3 of 10 images cannot be used \('2.png': .*at most 29.0 %"):
         build_cache(damaged, range(10), size=16, streaming=streaming, max_bad=0.29)
     with pytest.raises(UserError, match="2 of 2 images"):
         build_cache(damaged, [5, 7], size=16, streaming=streaming, max_bad=1.0)

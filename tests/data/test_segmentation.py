@@ -316,7 +316,7 @@ def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatc
     resident = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.3)
     assert resident.ids == cache.ids and len(resident.images) == 6
     assert resident.sizes.tolist() == cache.sizes.tolist() == [[20 + i, 30] for i in (0, 1, 2, 5, 6, 7)]
-    with pytest.raises(UserError, match="2 of 8 images cannot be used .'3.jpg'.*at most 20.0%"):
+    with pytest.raises(UserError, match="2 of 8 images cannot be used .'3.jpg'.*at most 20.0 %"):
         build_padded_cache(source, np.arange(8), masks=False, max_bad=0.2, streaming=True, workers=0)
     with pytest.raises(UserError, match="1 of 2 images cannot be used .'3.jpg'"):
         build_padded_cache(source, np.array([0, 3]), masks=True, max_bad=0.0, streaming=True, workers=0)

@@ -242,8 +242,8 @@ def test_next_to_label_are_in_doubt_and_differ():
     assert len(set(found)) == 12 and all(10 <= i < len(x) for i in found)
     assert np.mean([i < 250 for i in found]) == 1 and len({int(i) // 60 for i in found}) > 2
     p[:] = 0.02
-    p[np.arange(len(x)), y] = 0.94  # nothing is: nobody reads "in doubt: a (94%) or b (2%)"
-    assert all("in doubt" not in r.why and "(94%)" in r.why for r in advice.next_to_label(p, x, free, list("abcd"), 3))
+    p[np.arange(len(x)), y] = 0.94  # nothing is: nobody reads "in doubt: a (94 %) or b (2 %)"
+    assert all("in doubt" not in r.why and "(94 %)" in r.why for r in advice.next_to_label(p, x, free, list("abcd"), 3))
 
 
 def test_strangers():
