@@ -41,7 +41,8 @@ def test_no_change_means_no_loss_with_batchnorm():
     """The clean and the adversarial pass normalise by batches of the same images: at r = 0 they agree exactly."""
     for seed in range(3):
         torch.manual_seed(seed)
-        objective = build("vat", model=TinyModel(norm=True), eps=0.0)
+        objective = build("vat", model=TinyModel(norm=True))
+        objective.eps = 0.0
         assert float(objective(make_batch(objective, seed), 0.5)["consistency"]) < 1e-6
         objective.eps = 2.0
         assert float(objective(make_batch(objective, seed), 0.5)["consistency"]) > 1e-4
