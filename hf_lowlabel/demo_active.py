@@ -88,7 +88,7 @@ def active_demo(
 
 def tell(results: dict, folder: Path, chosen: Path) -> None:
     """Print what came of it."""
-    n, right = results["labels"], f"{percent(results['prior_accuracy'])}"
+    n, right = results["labels"], percent(results["prior_accuracy"])
     print(
         f"\n{n} random labels: {results['classes_random']} of 10 classes, test accuracy {percent(results['random'])}\n"
         f"{n} chosen labels: {results['classes_chosen']} of 10 classes, priors {right} right, test accuracy "

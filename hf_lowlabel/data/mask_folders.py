@@ -32,8 +32,9 @@ from .folders import (
     split_root,
     subfolders,
 )
-from .mask_names import SUFFIXES, masks_among, match_masks, stem
+from .mask_names import SUFFIXES, masks_among, match_masks
 from .masks import IGNORE, MaskFormat
+from .table_files import stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(

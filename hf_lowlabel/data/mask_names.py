@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .folders import EXTENSIONS, ImageFile
+from .table_files import stem
 
 SUFFIXES = (
     "_mask",
@@ -33,12 +34,6 @@ def masks_among(ids: Collection[str]) -> list[str]:
     stems = set(names)
     marked = [(id, name) for id, name in zip(ids, names) if name.endswith(SUFFIXES)]
     return [id for id, name in marked if any(name.endswith(s) and name.removesuffix(s) in stems for s in SUFFIXES)]
-
-
-def stem(id: str) -> str:
-    """An id without its ending, as `PurePosixPath.with_suffix("")` but a tenth of its time: there may be millions."""
-    at = id.rfind(".")
-    return id[:at] if id.rfind("/") + 1 < at < len(id) - 1 else id
 
 
 def core(id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -19,7 +20,7 @@ from .decoding import Progress, check_share, in_threads
 from .folders import as_text, image_files, is_of_images
 from .images import BadImage, decoding, has_deep_colours, open_image, upright
 from .mask_folders import layout
-from .table_files import TABLES
+from .table_files import TABLES, stem
 
 log = logging.getLogger("hf_lowlabel")
 KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "HEIF": ".jpg", "JXL": ".jpg", "AVIF": ".jpg"}
@@ -57,7 +58,8 @@ def shrink(
 
     Images stand upright in the copy, without the data of the camera. JPEG, HEIC, AVIF and JPEG XL become JPEG of
     quality 95 at full colour resolution, PNG and WebP stay what they are; other formats, pictures of more than 8 bits
-    and those that are small enough are copied byte by byte. A call that was stopped goes on where it stood.
+    or of several pages and those that are small enough are copied byte by byte. A call that was stopped goes on where
+    it stood, and one after photos were added or changed makes those.
 
     Args:
         dataset: the folder.
@@ -73,19 +75,18 @@ def shrink(
     source, target = Path(dataset), Path(output_dir)
     _check(source, target, side)
     images = image_files(source)
-    taken = Counter(str(Path(file.path).with_suffix("")).lower() for file in images)
+    names = Counter(stem(file.path).lower() for file in images)
     done = Shrunk(target)
 
     def one(file):
-        alone = taken[str(Path(file.path).with_suffix("")).lower()] == 1
         try:
-            return file, *_copy(source / file.path, target, file.path, side, alone)
+            return file, *_copy(source, target, file.path, side, names[stem(file.path).lower()] == 1)
         except BadImage as error:
             return file, "bad", error.reason
 
     threads = min(os.cpu_count() or 1, 16)
     with filling(target):
-        write_json(target / NOTE, {"side": side})
+        write_json(target / NOTE, {"side": side, "of": _print(source)})
         for number, (file, what, result) in enumerate(in_threads(one, images, threads, 4 * threads), 1):
             if progress is not None:
                 progress(number, len(images))
@@ -123,24 +124,31 @@ def _check(source: Path, target: Path, side: int) -> None:
         raise UserError(f"{str(target)!r} is a file. Give another --output-dir.")
     if target.is_dir() and any(target.iterdir()):
         note = read_json(target / NOTE) if (target / NOTE).is_file() else None
-        was = note.get("side") if isinstance(note, dict) else None
-        if was != side:
-            holds = f"images shrunk to {was} px" if was else "other files"
+        was, of = (note.get("side"), note.get("of")) if isinstance(note, dict) else (None, None)
+        if was != side or of != _print(source):
+            holds = "other files" if was is None else f"images shrunk to {was} px" if was != side else "another folder"
             raise UserError(f"{str(target)!r} holds {holds}. Give another --output-dir.")
 
 
-def _copy(path: Path, target: Path, name: str, side: int, alone: bool) -> tuple[str, tuple[str, int]]:
+def _print(source: Path) -> str:
+    """Which folder it is, without its name: the copy may go elsewhere."""
+    return hashlib.sha256(os.fsencode(source.resolve())).hexdigest()
+
+
+def _copy(source: Path, target: Path, name: str, side: int, alone: bool) -> tuple[str, tuple[str, int]]:
     """What became of an image (a number of `Shrunk`), and its (new name, bytes). alone: no other image has this name
     with another ending."""
+    path = source / name
     image = open_image(path)
     deep = image.mode.startswith(("I", "F")) or has_deep_colours(image)
-    ending = None if deep or min(image.size) <= side else KEPT.get(image.format or "")
+    pages = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    ending = None if deep or pages or min(image.size) <= side else KEPT.get(image.format or "")
     new = name
     if ending is not None and path.suffix.lower() not in NAMES[ending]:
         new = Path(name).with_suffix(ending).as_posix() if alone else name
         ending = ending if alone else None  # its new name is another's: it stays as it is
     out = target / new
-    if out.is_file():
+    if out.is_file() and out.stat().st_mtime >= path.stat().st_mtime:
         return "there", (new, out.stat().st_size)
     with whole(out, flush=False) as part:
         if ending is None:
@@ -155,8 +163,8 @@ def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:
     """With a shorter side of `side` px; bicubic, as networks see images."""
     width, height = image.size
     size = (side, round(height * side / width)) if width <= height else (round(width * side / height), side)
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("1", "P"):
+        image = image.convert("RGBA" if "transparency" in image.info else "L" if image.mode == "1" else "RGB")
     if ending == ".jpg" and image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     profile = image.info.get("icc_profile")

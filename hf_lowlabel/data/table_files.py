@@ -128,6 +128,12 @@ def plain_name(value: Any) -> str:
     return name.removeprefix("./")
 
 
+def stem(id: str) -> str:
+    """An id without its ending, as `PurePosixPath.with_suffix("")` but a tenth of its time: there may be millions."""
+    at = id.rfind(".")
+    return id[:at] if id.rfind("/") + 1 < at < len(id) - 1 else id
+
+
 def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str]) -> tuple[list[str | None], int]:
     """Which image each name means: its id, or the only id that ends alike.
 
@@ -147,8 +153,8 @@ def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str
     strange = any(name and name not in known for name in names)
     for id in ids if strange else ():
         name = id.rpartition("/")[2]
-        stem = name[: name.rfind(".")] if 0 < name.rfind(".") < len(name) - 1 else name
-        for key in {name, stem, name.casefold(), stem.casefold(), number(stem)} - {None}:
+        base = stem(name)
+        for key in {name, base, name.casefold(), base.casefold(), number(base)} - {None}:
             by_base[key].append(id)
     loose: dict[str, str] = {}
     for name in dict.fromkeys(names):

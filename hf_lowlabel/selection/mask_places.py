@@ -14,8 +14,8 @@ from ..data.annotations import find_drawn
 from ..data.folders import image_files, split_root
 from ..data.images import decoding, load_rgb, open_image
 from ..data.mask_folders import find_files, layout, pair_roots
-from ..data.mask_names import stem
 from ..data.masks import IGNORE, MaskFormat, check_size, decode_mask
+from ..data.table_files import stem
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole

@@ -1,6 +1,7 @@
 """Small copies of large photos: what they are, what stays, and that a stopped copy goes on."""
 
 import logging
+import os
 import warnings
 
 import numpy as np
@@ -39,19 +40,23 @@ def photos(tmp_path):
     picture(root / "dog" / "small.jpg", 50, 70)
     picture(root / "dog" / "scan.tif", 300, 300)
     picture(root / "dog" / "deep.png", 300, 300, mode="I;16")
+    picture(root / "dog" / "line.png", 300, 300, mode="1")
+    frames = [Image.new("RGB", (300, 300), color) for color in ("red", "blue")]
+    frames[0].save(root / "dog" / "film.webp", save_all=True, append_images=frames[1:])
     (root / "labels.csv").write_text("file_name,label\ncat/wide.JPG,cat\n")
     return root
 
 
 def test_shorter_sides_are_made_small_and_what_cannot_be_stays(photos, tmp_path):
     done = shrink(photos, tmp_path / "small", 100)
-    assert (done.smaller, done.copied, done.there, done.renamed, done.skipped) == (3, 3, 0, {}, [])
+    assert (done.smaller, done.copied, done.there, done.renamed, done.skipped) == (4, 4, 0, {}, [])
     assert opened(done.folder / "cat/wide.JPG") == ("JPEG", (200, 100), "RGB")
     assert opened(done.folder / "cat/turned.jpg") == ("JPEG", (100, 200), "RGB")
     assert Image.open(done.folder / "cat/turned.jpg").getpixel((95, 5))[0] > 200  # the red corner, upright
     assert not Image.open(done.folder / "cat/turned.jpg").getexif()
     assert opened(done.folder / "dog/palette.png") == ("PNG", (100, 250), "RGB")
-    for name in ("dog/small.jpg", "dog/scan.tif", "dog/deep.png", "labels.csv"):
+    assert opened(done.folder / "dog/line.png") == ("PNG", (100, 100), "L")
+    for name in ("dog/small.jpg", "dog/scan.tif", "dog/deep.png", "dog/film.webp", "labels.csv"):
         assert (done.folder / name).read_bytes() == (photos / name).read_bytes()
     assert load_source(str(done.folder)).ids == load_source(str(photos)).ids
 
@@ -100,9 +105,17 @@ def test_a_stopped_copy_goes_on(photos, tmp_path, monkeypatch):
     assert all(p.read_bytes() == (done.folder / p.relative_to(whole.folder)).read_bytes() for p in files)
 
 
+def test_photos_that_were_added_or_changed_are_made(photos, tmp_path):
+    shrink(photos, tmp_path / "out", 100)
+    picture(photos / "cat" / "new.jpg", 200, 200)
+    os.utime(picture(photos / "cat" / "wide.JPG", 300, 150), (2**31, 2**31))
+    done = shrink(photos, tmp_path / "out", 100)
+    assert (done.smaller, done.there) == (2, 7) and opened(done.folder / "cat/new.jpg")[1] == (100, 100)
+
+
 def test_unreadable_images_are_left_out_up_to_a_share(photos, tmp_path):
     (photos / "dog" / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    with pytest.raises(UserError, match="1 of 7 images cannot be used .'dog/bad.jpg'"):
+    with pytest.raises(UserError, match="1 of 9 images cannot be used .'dog/bad.jpg'"):
         shrink(photos, tmp_path / "out", 100)
     done = shrink(photos, tmp_path / "out", 100, max_bad=0.2)
     assert [id for id, _ in done.skipped] == ["dog/bad.jpg"] and not (done.folder / "dog/bad.jpg").exists()
@@ -123,6 +136,7 @@ def test_what_cannot_be_is_said_before_anything_is_written(photos, tmp_path):
         (tmp_path / "masked", tmp_path / "out", 100, "has masks"),
         (photos, tmp_path / "full", 100, "holds other files"),
         (photos, tmp_path / "made", 200, "holds images shrunk to 100 px"),
+        (photos / "cat", tmp_path / "made", 100, "holds another folder"),
     ):
         with pytest.raises(UserError, match=said):
             shrink(source, target, side)
@@ -134,7 +148,7 @@ def test_a_slow_pass_says_what_it_costs_and_what_to_do(photos, caplog, monkeypat
     monkeypatch.setattr(decoding, "SLOW", (0.0, 0.0))
     with caplog.at_level(logging.INFO, "hf_lowlabel"), warnings.catch_warnings():
         list(decoding.decode_chunks(source, np.arange(len(source)), 1, size=224))
-    assert "Reading 6 large images takes 0 s of every run" in caplog.text
+    assert "Reading 8 large images takes 0 s of every run" in caplog.text
     assert "hf-lowlabel shrink photos/ --side 512 --output-dir photos-512" in caplog.text
     caplog.clear()
     monkeypatch.undo()
