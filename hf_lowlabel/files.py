@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ SEAL = "checksums.json"
 COPY = "Copy it again, or give another."
 LEFT_OVER = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
 _SWEPT: set[Path] = set()
+_UMASK = threading.Lock()  # it is told only by being changed, for all threads
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
@@ -102,8 +104,9 @@ def unmake(made: Iterable[Path]) -> None:
 
 def as_neighbours(path: Path) -> None:
     """The mode of a file that `open` makes; some writers leave theirs to the owner alone."""
-    umask = os.umask(0o077)
-    os.umask(umask)
+    with _UMASK:
+        umask = os.umask(0o077)
+        os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,11 @@ def palette(class_names: Sequence[str]) -> np.ndarray:
     """uint8 [256, 3]: black for a first class that is the background; then Okabe and Ito's colours if they suffice,
     else twenty others, and PASCAL VOC's for more classes.
     """
+    return _palette(tuple(class_names))
+
+
+@lru_cache(maxsize=8)  # asked for with every mask that is written
+def _palette(class_names: tuple[str, ...]) -> np.ndarray:
     first = [(0, 0, 0)] if class_names[0].lower() in BACKGROUND else []
     few = [c for c in CYCLE if c != "#000000"]
     listed = few if len(class_names) <= len(first) + len(few) else TWENTY.split()
@@ -34,6 +40,7 @@ def palette(class_names: Sequence[str]) -> np.ndarray:
     colors = np.array([voc_color(k) for k in range(256)], np.uint8)
     colors[: len(first)] = first
     colors[IGNORE] = IGNORED
+    colors.setflags(write=False)
     return colors
 
 
