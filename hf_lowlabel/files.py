@@ -16,13 +16,14 @@ import re
 import shutil
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 
 SEAL = "checksums.json"
+PART = 1 << 15  # rows of a parquet file that are written at a time
 COPY = "Copy it again, or give another."
 LEFT_OVER = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
 _SWEPT: set[Path] = set()
@@ -147,21 +148,62 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_table(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_table(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Rows, all with the keys of the first, as CSV or, where the name ends in .parquet, as parquet."""
-    path = Path(path)
-    with whole(path) as part:
-        if path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+    with growing_table(path) as add:
+        for row in rows:
+            add(row)
 
-            texts = [{k: _text(v) for k, v in row.items()} for row in rows]
-            pq.write_table(pa.Table.from_pylist(texts), part)
-            return
-        with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writerow({name: inert(name) for name in rows[0]})
-            writer.writerows({name: inert(value) for name, value in row.items()} for row in rows)
+
+@contextlib.contextmanager
+def growing_table(path: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """`write_table` row by row, of which few are in memory: whole at the end of the block, or not there.
+
+    The columns of a parquet file have the types of its first `PART` rows.
+    """
+    path = Path(path)
+    with whole(path) as part, (_parquet if path.suffix == ".parquet" else _csv)(part) as add:
+        yield add
+
+
+@contextlib.contextmanager
+def _csv(part: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
+        writers: list[csv.DictWriter] = []
+
+        def add(row: dict[str, Any]) -> None:
+            if not writers:
+                writers.append(csv.DictWriter(file, fieldnames=list(row)))
+                writers[0].writerow({name: inert(name) for name in row})
+            writers[0].writerow({name: inert(value) for name, value in row.items()})
+
+        yield add
+
+
+@contextlib.contextmanager
+def _parquet(part: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        writers: list[pq.ParquetWriter] = []
+
+        def flush() -> None:
+            table = pa.Table.from_pylist(waiting, schema=writers[0].schema if writers else None)
+            if not writers:
+                writers.append(stack.enter_context(pq.ParquetWriter(part, table.schema)))
+            writers[0].write_table(table)
+            waiting.clear()
+
+        def add(row: dict[str, Any]) -> None:
+            waiting.append({k: _text(v) for k, v in row.items()})
+            if len(waiting) == PART:
+                flush()
+
+        yield add
+        if waiting or not writers:
+            flush()
 
 
 def _text(cell: Any) -> Any:

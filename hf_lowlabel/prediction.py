@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from PIL import Image
 from tqdm.auto import tqdm
 
 from .arguments import DataArguments
 from .data.dataset import write_left_out
-from .data.folders import CONVERT, walk
+from .data.decoding import cores, in_threads
+from .data.folders import CONVERT
+from .data.given_files import find_images, places
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb, open_image
-from .data.mask_folders import mask_folders_among
-from .data.mask_names import masks_among
 from .data.pages import opened_pages
 from .distributed import interactive
 from .errors import MissingSplit, UserError, at_least
-from .files import filling, write_json, write_table
+from .files import filling, growing_table, write_json
 from .models.checkpoint_resolver import model_config
 from .records import RunRecord
 from .tasks import get_task, of_model
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
     from .api.types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
-
-log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
@@ -210,6 +205,30 @@ def predict(
     Raises:
         UserError: nothing can be read, the output is there already, or the model is of another task.
     """
+    skipped: list[tuple[str, str]] = []
+    more = dict(top=top, batch_size=batch_size, device=device, revision=revision, task=task, window=window, pages=pages)
+    return Predictions([*predictions(images, model, skipped, output=output, overwrite=overwrite, **more)], skipped)
+
+
+def predictions(
+    images: str | Path | Sequence[str | Path],
+    model: Model,
+    skipped: list[tuple[str, str]],
+    *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    top: int = 1,
+    batch_size: int = 64,
+    device: str | None = None,
+    revision: str | None = None,
+    task: str | None = None,
+    window: int | None = None,
+    pages: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `predict` one after the other, none of which is kept: the table of `output` is there after the last.
+
+    What cannot be read is added to `skipped`; the rest, and what is raised, is as in `predict`.
+    """
     at_least("batch_size", batch_size, 1)
     at_least("window", window, 1)
     kind = task_of(model, task, revision)
@@ -218,29 +237,41 @@ def predict(
         raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
     files = find_images(images)
     network = kind.load(model, revision, device)
-    skipped: list[tuple[str, str]] = []
     value_range = getattr(network.config, "value_range", None)
 
-    def opened() -> Iterator[tuple[Path, str, Image.Image]]:
-        bar = tqdm(files, desc="predicting", unit="img", disable=not interactive())
-        for file, name in zip(bar, places(files, images), strict=True):
-            try:
-                with open_image(file) as image, decoding():
-                    for page, shown in opened_pages(image, pages):
-                        place = Path(name)
-                        picture = load_rgb(shown, value_range)
-                        yield Path(f"{file}{page}"), place.with_stem(f"{place.stem}{page}").as_posix(), picture
-            except BadImage as e:
-                advice = CONVERT.get(file.suffix.lower())
-                skipped.append((str(file), f"{e.reason}; {advice}" if advice else e.reason))
+    def shown(named: tuple[Path, str]) -> Iterator[tuple[Path, str, Any] | BadImage]:
+        """The pages of a file, or what is wrong with it."""
+        file, name = named[0], Path(named[1])
+        try:
+            with open_image(file) as image, decoding():
+                for page, picture in opened_pages(image, pages):
+                    made = kind.prepare(network, load_rgb(picture, value_range))
+                    yield Path(f"{file}{page}"), name.with_stem(f"{name.stem}{page}").as_posix(), made
+        except BadImage as e:
+            yield BadImage(e.reason, str(file))
 
-    rows = list(kind.predict(network, opened(), top=top, batch_size=batch_size, window=window, output=place))
-    if not rows:
-        file, why = skipped[0]
-        raise UserError(f"None of {len(files)} images could be read, for example {file}: {why}.")
-    if place is not None:
-        write_table(kind.table_path(place), rows)
-    return Predictions(rows, skipped)
+    def opened() -> Iterator[tuple[Path, str, Any]]:
+        named = zip(files, places(files, images), strict=True)
+        ahead = map(shown, named) if pages else in_threads(lambda one: [*shown(one)], named, cores(), 2 * cores())
+        for found in tqdm(ahead, desc="predicting", total=len(files), unit="img", disable=not interactive()):
+            for page in found:  # of a file of a thousand pages one is in memory
+                if not isinstance(page, BadImage):
+                    yield page
+                    continue
+                advice = CONVERT.get(Path(str(page.id)).suffix.lower())
+                skipped.append((str(page.id), f"{page.reason}; {advice}" if advice else page.reason))
+
+    rows = kind.predict(network, opened(), top=top, batch_size=batch_size, window=window, output=place)
+    with contextlib.nullcontext(None) if place is None else growing_table(kind.table_path(place)) as add:
+        any_read = False
+        for row in rows:
+            any_read = True
+            if add is not None:
+                add(row)
+            yield row
+        if not any_read:
+            file, why = skipped[0]
+            raise UserError(f"None of {len(files)} images could be read, for example {file}: {why}.")
 
 
 def task_of(model: Model, asked: str | None = None, revision: str | None = None) -> Task:
@@ -264,58 +295,3 @@ def task_of(model: Model, asked: str | None = None, revision: str | None = None)
             f"This is a model for {found.name}, not for {asked}. Give --task {found.name}, or another --model."
         )
     return found
-
-
-def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Image files, folders searched through as training does, in a stable order."""
-    found: list[Path] = []
-    for name in [paths] if isinstance(paths, (str, Path)) else paths:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            inside = sorted(path / file for file in without_masks(path, [file for file, _ in walk(path)]))
-            if not inside:
-                raise UserError(f"There is no image in the folder {name}. Give one with files such as .jpg or .png.")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
-    return found
-
-
-def without_masks(folder: Path, files: list[str]) -> list[str]:
-    """The files without masks: those beside their images, and folders of them beside folders of images."""
-    masks = set(masks_among(files))
-    folders = {parent for file in files for parent in PurePosixPath(file).parents if parent.name}
-    beside: dict[PurePosixPath, list[str]] = {}
-    for one in folders:
-        beside.setdefault(one.parent, []).append(one.name)
-    of_masks = {parent / name for parent, names in beside.items() for name in mask_folders_among(names)}
-    masks |= {file for file in files if of_masks & {*PurePosixPath(file).parents}}
-    if masks:
-        log.warning(
-            "%d files in %s are masks of images beside them and are left out, such as %s; name such files to predict "
-            "them",
-            len(masks),
-            folder,
-            min(masks),
-        )
-    return [file for file in files if file not in masks]
-
-
-def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:
-    """A .png of its own below an output folder for each file: its path inside the folder it was found in."""
-    given = [Path(os.path.expanduser(p)) for p in ([images] if isinstance(images, (str, Path)) else images)]
-    roots = [path for path in given if path.is_dir()]
-    taken: dict[str, int] = {}  # name -> the number that its next double gets
-    out: list[str] = []
-    for file in files:
-        root = next((r for r in roots if file.is_relative_to(r)), file.parent)
-        name = candidate = file.relative_to(root).with_suffix(".png")
-        while candidate.as_posix() in taken:
-            k = taken[name.as_posix()]
-            taken[name.as_posix()] = k + 1
-            candidate = name.with_stem(f"{name.stem}-{k}")
-        taken[candidate.as_posix()] = 2
-        out.append(candidate.as_posix())
-    return out

@@ -70,16 +70,18 @@ def predict(argv: list[str]) -> int:
     _task_flag(parser)
     json_flag(parser)
     args = parser.parse_args(argv)
-    from ..prediction import predict, task_of
+    from ..prediction import predict, predictions, task_of
 
     as_json = args.__dict__.pop("json")
     place = task_of(args.model, args.task, args.revision).check_output(args.output)
-    rows, skipped = predict(**vars(args))
     if as_json:
+        rows, skipped = predict(**vars(args))
         print_json({"output": place, "predictions": rows, "skipped": skipped})
         return 0
+    skipped = []
+    count = sum(1 for _ in predictions(skipped=skipped, **vars(args)))
     unread = f", {len(skipped)} unreadable images skipped" if skipped else ""
-    say(f"wrote {len(rows)} predictions to {place}{unread}")
+    say(f"wrote {count} predictions to {place}{unread}")
     for name, reason in skipped[:20]:
         say(f"  skipped {name}: {reason}", file=sys.stderr)
     return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -237,6 +238,11 @@ def find_bad(decoder: Decoder, rows: Sequence[int], threads: int, progress: Prog
 def spread(count: int) -> np.ndarray:
     """int64: up to `LOOK` of `count` positions, spread over all."""
     return np.linspace(0, count - 1, min(LOOK, count)).astype(np.int64)
+
+
+def cores() -> int:
+    """Threads that decode pictures, or write them."""
+    return min(os.cpu_count() or 1, 16)
 
 
 def in_threads(function: Callable, items: Iterable, threads: int, ahead: int) -> Iterator:

@@ -32,6 +32,7 @@ from .decoding import (
     Progress,
     SquareDecoder,
     check_share,
+    cores,
     decode_all,
     find_bad,
     measure,
@@ -220,7 +221,7 @@ def build_cache(
     Raises:
         UserError: there is no image, or too many are bad.
     """
-    indices, threads = checked(source, indices, streaming), min(os.cpu_count() or 1, 16)
+    indices, threads = checked(source, indices, streaming), cores()
     resampling(interpolation)
     decoder = SquareDecoder(source, indices, size, interpolation, squash)
     workers = threads if workers is None else workers
@@ -258,7 +259,7 @@ def build_padded_cache(
     The rest is as in `build_cache`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is
     an error that names the image; masks of a resident cache are also looked at together (masks.check_values).
     """
-    indices, threads = checked(source, indices, streaming), min(os.cpu_count() or 1, 16)
+    indices, threads = checked(source, indices, streaming), cores()
     workers = threads if workers is None else workers
     sizes, bad = measure(source, indices, long_side, threads)
     skipped = [(source.ids[indices[row]], reason) for row, reason in bad.items()]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
-from .decoding import Progress, check_share, in_threads
+from .decoding import Progress, check_share, cores, in_threads
 from .folders import as_text, image_files, is_of_images
 from .images import BadImage, decoding, has_deep_colours, open_image, upright
 from .mask_folders import layout
@@ -84,7 +84,7 @@ def shrink(
         except BadImage as error:
             return file, "bad", error.reason
 
-    threads = min(os.cpu_count() or 1, 16)
+    threads = cores()
     with filling(target):
         write_json(target / NOTE, {"side": side, "of": _print(source)})
         for number, (file, what, result) in enumerate(in_threads(one, images, threads, 4 * threads), 1):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import warnings
 import zlib
 from collections import deque
@@ -25,6 +24,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..text import percent
 from .dataset import ImageDataset
+from .decoding import cores
 from .folders import is_table
 from .images import BadImage, decode, resampling
 from .permutation import epoch_permutation
@@ -140,7 +140,7 @@ class ShardedStream:
         self.square = {"size": size, "interpolation": interpolation, "squash": squash}
         self.device = torch.device(device)
         self.seed, self.rank, self.world, self.position, self.window = seed, rank, world, position, window
-        self.workers = min(os.cpu_count() or 1, 16) if workers is None else max(workers, 1)
+        self.workers = cores() if workers is None else max(workers, 1)
         self.max_bad, self.seen, self.skipped = max_bad, 0, []
         self.own_shards = shards.count >= world
         if not self.own_shards and rank == 0:

@@ -16,6 +16,7 @@ from .plots import CYCLE, LARGEST_FILE, _cut, _figure, _save
 
 OPACITY = 0.6  # of colours laid over an image
 OUTLINED, LINE = 64, (255, 255, 255)  # px from which on an image is outlined, and by what
+BAND = 128  # rows of an image that are looked up at once: an index is eight bytes
 IGNORED = (128, 128, 128)  # pixels that take no part
 IGNORE = 255
 # Trubetskoy's list of colours that are easy to tell apart
@@ -60,16 +61,25 @@ def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path) ->
 def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """uint8 [H, W, 3]: the image with the colours of the classes over it, and a light line where a class ends, which
     shows on dark images too; a background stays as it is."""
-    colors = palette(class_names)[mask]
-    covered = (colors != 0).any(2, keepdims=True)
-    mixed = (1 - OPACITY) * image + OPACITY * colors
-    out = np.where(covered, mixed, image)
+    under, out, channels = _under(tuple(class_names)), np.empty_like(image), np.arange(3)
+    for top in range(0, len(mask), BAND):
+        band = slice(top, top + BAND)
+        out[band] = under[mask[band][..., None], image[band], channels]
     if min(mask.shape) >= OUTLINED:
         ends = np.zeros(mask.shape, bool)
         ends[:, 1:] |= mask[:, 1:] != mask[:, :-1]
         ends[1:] |= mask[1:] != mask[:-1]
         out[ends] = LINE
-    return out.round().astype(np.uint8)
+    return out
+
+
+@lru_cache(maxsize=8)
+def _under(class_names: tuple[str, ...]) -> np.ndarray:
+    """uint8 [256, 256, 3]: what a value of a channel becomes under the colour of a class."""
+    colors = palette(class_names)[:, None]
+    values = np.arange(256)[:, None]
+    covered = (colors != 0).any(2, keepdims=True)
+    return np.where(covered, (1 - OPACITY) * values + OPACITY * colors, values).round().astype(np.uint8)
 
 
 def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path) -> Path:

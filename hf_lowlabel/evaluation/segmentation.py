@@ -190,11 +190,11 @@ def segment(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of one image's pixels, at the image's own size.
+    """The classes of the pixels of an image, or of several of one size, at their own size.
 
     Args:
         model: segmenter whose output has `logits` [n, K, h, w].
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, 3] or [n, H, W, 3].
         mean: of the normalisation, for each channel.
         std: of the normalisation, for each channel.
         long_side: px of the longer side at which the network sees it; probabilities are scaled back bilinearly.
@@ -202,14 +202,14 @@ def segment(
         stride: px by which it slides (None: two thirds of it).
 
     Returns:
-        Classes uint8 [H, W] and their probability float32 [H, W].
+        Classes uint8 [H, W] or [n, H, W] and their probability, float32 of the same shape.
     """
-    size = image.shape[:2]
+    size = image.shape[-3:-1]
     x = as_seen(image, mean=mean, std=std, long_side=long_side, device=next(model.parameters()).device)
     p = probabilities(model.eval(), x, window, stride)
     if tuple(p.shape[-2:]) != size:
         p = F.interpolate(p, size=size, mode="bilinear", align_corners=False)
-    confidence, classes = p[0].max(0)
+    confidence, classes = (v.reshape(image.shape[:-1]) for v in p.max(1))
     return classes.byte().cpu().numpy(), confidence.cpu().numpy()
 
 
@@ -221,8 +221,9 @@ def as_seen(
     long_side: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """uint8 [H, W, 3] -> what a segmenter sees of it, float32 [1, 3, h, w]: see `segment`."""
-    x = Normalise(mean, std)(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None])
+    """uint8 [H, W, 3] or [n, H, W, 3] -> what a segmenter sees of it, float32 [1 or n, 3, h, w]: see `segment`."""
+    pixels = torch.from_numpy(np.array(image)).to(device).reshape(-1, *image.shape[-3:])
+    x = Normalise(mean, std)(pixels.permute(0, 3, 1, 2))
     if long_side is None:
         return x
     scale = long_side / max(x.shape[-2:])

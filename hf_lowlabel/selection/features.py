@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
-from ..data.decoding import CHUNK, check_share, decode_chunks
+from ..data.decoding import CHUNK, check_share, cores, decode_chunks
 from ..data.images import square_of
 from ..distributed import all_gather, barrier, best_device, interactive, rank, world
 from ..errors import UserError
@@ -146,7 +145,7 @@ def batches(
     size = prep["input_size"][-1]
     view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
     pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
-    threads = min(os.cpu_count() or 1, 16) if workers is None else workers
+    threads = cores() if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
     with tqdm(total=len(mine), desc="features", unit="img", disable=not interactive(), leave=False) as bar:

@@ -307,17 +307,21 @@ class Task(Doubting, Speaker):
         return output
 
     @abc.abstractmethod
+    def prepare(self, model: nn.Module, picture: Image.Image) -> Any:
+        """Of an upright RGB picture what `predict` takes; made in threads."""
+
+    @abc.abstractmethod
     def predict(
         self,
         model: nn.Module,
-        images: Iterable[tuple[Path, str, Image.Image]],
+        images: Iterable[tuple[Path, str, Any]],
         *,
         top: int = 1,
         batch_size: int = 64,
         window: int | None = None,
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """A row for each of the images (file, its place below `output`, upright picture), in order."""
+        """A row for each of the images (file, its place below `output`, what `prepare` made), in order."""
 
     # ---- card and report --------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -240,41 +241,37 @@ class Classification(Task):
             )
         return None if output is None else Path(output)
 
+    def prepare(self, model: nn.Module, picture: Image.Image) -> torch.Tensor:
+        return decode(picture, **square_of(model.preprocessing))
+
     def predict(
         self,
         model: nn.Module,
-        images: Iterable[tuple[Path, str, Image.Image]],
+        images: Iterable[tuple[Path, str, torch.Tensor]],
         *,
         top: int = 1,
         batch_size: int = 64,
         window: int | None = None,
         output: Path | None = None,
     ) -> Iterator[dict[str, Any]]:
-        names, square = self.names_of(model), square_of(model.preprocessing)
+        names = self.names_of(model)
         if window is not None:
             raise UserError(
                 f"A window slides over images for segmentation; this is a {self.product}. Leave out --window."
             )
         if not 1 <= top <= len(names):
             raise UserError(f"--top {top} does not fit a model of {len(names)} classes. Give 1 to {len(names)}.")
-        files = []
+        files: list[Path] = []  # of the batch
+        left = iter(images)
 
         def batches() -> Iterator[torch.Tensor]:
-            waiting = []
-            for file, _, image in images:
-                waiting.append(decode(image, **square))
-                files.append(file)
-                if len(waiting) == batch_size:
-                    yield torch.stack(waiting)
-                    waiting = []
-            if waiting:
-                yield torch.stack(waiting)
+            while batch := list(islice(left, batch_size)):
+                files[:] = [file for file, _, _ in batch]
+                yield torch.stack([square for _, _, square in batch])
 
-        done = 0
         for logits in predict_images(model, batches(), eval_view(model)):
-            for p in self.activated(logits):
-                yield {"file": str(files[done]), **self.answer(p, names, top)}
-                done += 1
+            for file, p in zip(files, self.activated(logits), strict=True):
+                yield {"file": str(file), **self.answer(p, names, top)}
 
     def activated(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities of logits [n, K]."""

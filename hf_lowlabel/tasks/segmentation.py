@@ -25,8 +25,7 @@ from ..distributed import best_device, is_main_process
 from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.confusion import errors_over_images, segmentation_metrics
-from ..evaluation.segmentation import Confusions, evaluate_segmentation, segment, unsure
-from ..files import whole
+from ..evaluation.segmentation import Confusions, evaluate_segmentation, unsure
 from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import architecture_of, copy_code, export_standalone
 from ..objective import FinetuneObjective
@@ -44,6 +43,7 @@ from .left_out import of_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
 from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules
 from .pixels import fit_probe
+from .predicted_masks import mask_rows
 from .segmenters import load_segmenter, seen, segmenter_for
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
@@ -289,10 +289,13 @@ class Segmentation(Task):
     def table_path(self, output: Path) -> Path:
         return output / "masks.csv"
 
+    def prepare(self, model: nn.Module, picture: Image.Image) -> np.ndarray:
+        return np.asarray(picture)
+
     def predict(
         self,
         model: nn.Module,
-        images: Iterable[tuple[Path, str, Image.Image]],
+        images: Iterable[tuple[Path, str, np.ndarray]],
         *,
         top: int = 1,
         batch_size: int = 64,
@@ -304,20 +307,8 @@ class Segmentation(Task):
 
         A row: file, mask, overlay, mean confidence, and the share of the pixels of each class.
         """
-        names, square = self.names_of(model), window and (window, window)
-        for file, place, image in images:
-            pixels = np.asarray(image)
-            mask, confidence = segment(model, pixels, window=square, long_side=model.config.image_size, **seen(model))
-            shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
-            row: dict[str, Any] = {"file": str(file)}
-            if output is not None:
-                row |= {"mask": f"masks/{place}", "overlay": f"overlays/{place}"}
-                with whole(output / row["mask"], flush=False) as part:
-                    overlays.save_mask(mask, names, part)
-                with whole(output / row["overlay"], flush=False) as part:
-                    Image.fromarray(overlays.overlay(pixels, mask, names)).save(part, "PNG")
-            row["confidence"] = round(float(confidence.mean()), 6)
-            yield row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
+        more = dict(batch_size=batch_size, window=window and (window, window), output=output)
+        return mask_rows(model, images, self.names_of(model), **more)
 
     # ---- card and report --------------------------------------------------------------------------------------------
     def summary(self, record: RunRecord, data: str, method) -> str:

@@ -55,7 +55,7 @@ def one(what: str, count: int, output: Path) -> None:
     import torch
 
     from hf_lowlabel import Callback, finetune
-    from hf_lowlabel.prediction import predict
+    from hf_lowlabel.prediction import predictions
 
     torch.set_num_threads(1)
     masks = what.endswith("masks")
@@ -77,7 +77,8 @@ def one(what: str, count: int, output: Path) -> None:
     before = psutil.Process().memory_info().rss
     begin = time.process_time(), time.perf_counter()
     if what.startswith("predict"):
-        predict([str(shown)], str(model), output=str(output.parent / ("out" if masks else "out.csv")))
+        written = output.parent / ("out" if masks else "out.csv")
+        assert sum(1 for _ in predictions([str(shown)], str(model), [], output=str(written))) == count
         first = [time.process_time(), time.perf_counter()]
     else:
         finetune(**given, memory_budget=0.001, output_dir=str(model), callbacks=[Clock()])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import evaluate, finetune, predict
+from hf_lowlabel import evaluate, files, finetune, predict, prediction
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.prediction import find_images
+from hf_lowlabel.prediction import find_images, predictions
 
 from .conftest import MULTILABEL, SEGMENT, SMALL
 
@@ -153,6 +153,62 @@ def test_predicted_masks_decode_to_the_same_classes(segmenter, tmp_path):
     assert (np.asarray(Image.open(tmp_path / "out" / row["overlay"])) != pixels).any()
     with open(tmp_path / "out" / "masks.csv") as f:
         assert [r["file"] for r in csv.DictReader(f)] == [r["file"] for r in rows]
+
+
+@pytest.mark.parametrize("pages", [False, True])
+def test_many_images_at_once_get_the_answers_that_each_gets_alone(segmenter, tmp_path, monkeypatch, pages):
+    """Sizes that change, a file that is none, one of several pages; decoded in threads, in the order of the files."""
+    rng, given = np.random.default_rng(5), tmp_path / "new"
+    given.mkdir()
+    for i in range(24):
+        height, width = [(30, 44), (30, 44), (52, 20)][i // 3 % 3]
+        picture = Image.fromarray(rng.integers(90, 160, (height, width, 3), dtype=np.uint8))
+        picture.paste((230, 230, 230), (5, 5, 15, 15 + i % 7))
+        picture.save(given / f"{i:02d}.tif", save_all=True, append_images=[picture.rotate(180)] * (i == 4))
+    (given / "09.tif").write_bytes(b"not an image")
+    monkeypatch.setattr(prediction, "cores", lambda: 5)
+    rows, skipped = predict(given, segmenter.folder, output=tmp_path / "all", pages=pages)
+    assert [name for name, _ in skipped] == [str(given / "09.tif")]
+    names = [f"{i:02d}.tif{page}" for i in range(24) if i != 9 for page in (["#1", "#2"] if pages and i == 4 else [""])]
+    assert [row["file"] for row in rows] == [str(given / name) for name in names]
+    for k, row in enumerate(rows):
+        file = row["file"].partition("#")[0]
+        alone = predict(file, segmenter.folder, output=tmp_path / str(k), pages=pages, batch_size=1).rows
+        own = alone[-1] if row["file"].endswith("#2") else alone[0]
+        for key in ("confidence", *(f"share_{name}" for name in NAMES)):
+            assert row[key] == pytest.approx(own[key], abs=1e-3)
+        one, other = (
+            np.asarray(Image.open(place / seen["mask"]))
+            for place, seen in ((tmp_path / "all", row), (tmp_path / str(k), own))
+        )
+        assert (one == other).mean() > 0.999
+
+
+def test_what_is_stopped_leaves_no_table(segmenter, tmp_path, monkeypatch):
+    for i in range(6):
+        Image.new("RGB", (20, 20), (40 * i, 90, 90)).save(tmp_path / f"{i}.png")
+    rows = predictions(tmp_path, segmenter.folder, [], output=tmp_path / "out", batch_size=1)
+    assert next(rows)["file"].endswith("0.png")
+    rows.close()  # as Ctrl-C does
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "overlays"}
+    found = predict(tmp_path, segmenter.folder, output=tmp_path / "out", overwrite=True).rows[:6]
+    assert list(predictions(tmp_path, segmenter.folder, [], batch_size=4))[:6] == [
+        {key: value for key, value in row.items() if key not in ("mask", "overlay")} for row in found
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_that_is_written_as_it_comes(tmp_path, monkeypatch, name):
+    import pandas as pd
+
+    monkeypatch.setattr(files, "PART", 2)
+    rows = [{"file": f"{i}.png", "confidence": i / 8} for i in range(5)]
+    with files.growing_table(tmp_path / name) as add:
+        for row in rows:
+            add(row)
+            assert not (tmp_path / name).exists()
+    read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
+    assert read(tmp_path / name).to_dict("records") == rows
 
 
 def test_predict_from_the_command_line(segmenter, masked, tmp_path, capsys, monkeypatch):

@@ -1,0 +1,72 @@
+"""Files and folders given by name: the images among them, and a place of its own below an output for each."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ..errors import UserError
+from .folders import walk
+from .mask_folders import mask_folders_among
+from .mask_names import masks_among
+
+log = logging.getLogger("hf_lowlabel")
+
+
+def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Image files, folders searched through as training does, in a stable order."""
+    found: list[Path] = []
+    for name in [paths] if isinstance(paths, (str, Path)) else paths:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(path / file for file in without_masks(path, [file for file, _ in walk(path)]))
+            if not inside:
+                raise UserError(f"There is no image in the folder {name}. Give one with files such as .jpg or .png.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
+    return found
+
+
+def without_masks(folder: Path, files: list[str]) -> list[str]:
+    """The files without masks: those beside their images, and folders of them beside folders of images."""
+    masks = set(masks_among(files))
+    folders = {PurePosixPath(file.rpartition("/")[0]) for file in files}  # few for many files
+    above = {folder: {folder, *folder.parents} for folder in folders}
+    beside: dict[PurePosixPath, list[str]] = {}
+    for one in {folder for every in above.values() for folder in every if folder.name}:
+        beside.setdefault(one.parent, []).append(one.name)
+    of_masks = {parent / name for parent, names in beside.items() for name in mask_folders_among(names)}
+    hidden = {folder.as_posix() if folder.name else "" for folder in folders if above[folder] & of_masks}
+    masks |= {file for file in files if file.rpartition("/")[0] in hidden}
+    if masks:
+        log.warning(
+            "%d files in %s are masks of images beside them and are left out, such as %s; name such files to predict "
+            "them",
+            len(masks),
+            folder,
+            min(masks),
+        )
+    return [file for file in files if file not in masks]
+
+
+def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:
+    """A .png of its own below an output folder for each file: its path inside the folder it was found in."""
+    given = [Path(os.path.expanduser(p)) for p in ([images] if isinstance(images, (str, Path)) else images)]
+    roots = [path for path in given if path.is_dir()]
+    taken: dict[str, int] = {}  # name -> the number that its next double gets
+    out: list[str] = []
+    for file in files:
+        root = next((r for r in roots if file.is_relative_to(r)), file.parent)
+        name = candidate = file.relative_to(root).with_suffix(".png")
+        while candidate.as_posix() in taken:
+            k = taken[name.as_posix()]
+            taken[name.as_posix()] = k + 1
+            candidate = name.with_stem(f"{name.stem}-{k}")
+        taken[candidate.as_posix()] = 2
+        out.append(candidate.as_posix())
+    return out
