@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +39,18 @@ LOOK = 1000  # images spread over a cache that are decoded before training strea
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
+class Decoded(NamedTuple):
+    """Images uint8 [n, C, H, W], (id, reason) of the bad ones, and where sizes were not known before, positions [n] and
+    their sizes, int64 [n, 2] = height, width in px."""
+
+    images: Tensor
+    bad: list[tuple[str, str]]
+    positions: list[int] | None = None
+    sizes: np.ndarray | None = None
+
+
 class Decoder(Dataset):
-    """What a worker holds: positions in the cache -> (uint8 [n, C, H, W], [(id, reason)] of the bad among them).
+    """What a worker holds: positions in the cache -> `Decoded`.
 
     source, indices: the cache holds these images of this data set. lenient: a bad image gives its place to the next
     one of the cache; else it is an error. shape: (C, H, W). sizes: int64 [N, 2] = height, width in px where images are
@@ -82,12 +93,12 @@ class Decoder(Dataset):
         """[(id, reason)] of {position: reason}."""
         return [(self.source.ids[self.indices[at]], reason) for at, reason in bad.items()]
 
-    def __getitems__(self, positions: list[int]) -> tuple[Tensor, list[tuple[str, str]]]:
+    def __getitems__(self, positions: list[int]) -> Decoded:
         bad: dict[int, str] = {}
         out = torch.empty(len(positions), *self.shape, dtype=torch.uint8)
         for row, position in enumerate(positions):
             out[row] = self.first_good(position, bad)
-        return out, self.named(bad)
+        return Decoded(out, self.named(bad))
 
     def first_good(self, place: int, bad: dict[int, str]) -> Tensor:
         """The image at `place` or, if lenient, the first of the `LOOK` after it that is not bad; notes why in `bad`."""

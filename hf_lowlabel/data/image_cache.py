@@ -27,19 +27,19 @@ from ..errors import UserError
 from . import decoding
 from .dataset import ImageDataset
 from .decoding import (
+    Decoded,
     Decoder,
-    PaddedDecoder,
     Progress,
     SquareDecoder,
     check_share,
     cores,
     decode_all,
     find_bad,
-    measure,
     spread,
 )
 from .images import resampling
 from .masks import IGNORE
+from .unmeasured import Sizes, UnmeasuredDecoder
 
 log = logging.getLogger("hf_lowlabel")
 MEMORY_BUDGET = 4 << 30  # bytes
@@ -87,11 +87,11 @@ class ResidentCache:
 class Batch:
     """What a worker hands over, through a pipe: a container may have next to no shared memory (/dev/shm).
 
-    images: uint8 [n, C, H, W]. bad: [(id, reason)].
+    images: uint8 [n, C, H, W]. rest: of `Decoded`.
     """
 
-    def __init__(self, decoded: tuple[Tensor, list[tuple[str, str]]]):
-        self.images, self.bad = decoded[0].numpy(), decoded[1]
+    def __init__(self, decoded: Decoded):
+        self.images, self.rest = decoded.images.numpy(), decoded[1:]
 
     def pin_memory(self) -> Batch:
         self.images = torch.from_numpy(self.images).pin_memory()
@@ -138,7 +138,11 @@ class StreamingCache:
         seen: int = 0,
     ):
         self.decoder, self.indices, self.ids = decoder, decoder.indices, decoder.ids()
-        self.sizes = None if decoder.sizes is None else torch.from_numpy(decoder.sizes)
+        self.sizes: Tensor | Sizes | None
+        if isinstance(decoder, UnmeasuredDecoder):
+            self.sizes = Sizes(decoder)
+        else:
+            self.sizes = None if decoder.sizes is None else torch.from_numpy(decoder.sizes)
         self.skipped, self.max_bad, self.seen = list(skipped), max_bad, seen
         self.device, self.workers = torch.device(device), workers
 
@@ -147,7 +151,7 @@ class StreamingCache:
 
     def take(self, indices: Tensor) -> Tensor:
         """uint8 [n, C, H, W] on the device, decoded here and now."""
-        return self.note(*self.decoder.__getitems__(indices.tolist())).to(self.device)
+        return self.note(self.decoder.__getitems__(indices.tolist())).to(self.device)
 
     def stream(self, index_batches: Iterable[Tensor], prefetch: int = 4) -> Iterator[Tensor]:
         """uint8 [n, C, H, W] on the device for each batch of indices, up to `prefetch` batches a worker ahead.
@@ -165,13 +169,16 @@ class StreamingCache:
             worker_init_fn=own_group,
         )
         for batch in loader:
-            images = torch.as_tensor(batch.images)
-            yield self.note(images, batch.bad).to(self.device, non_blocking=pin)
+            decoded = Decoded(torch.as_tensor(batch.images), *batch.rest)
+            yield self.note(decoded).to(self.device, non_blocking=pin)
 
-    def note(self, images: Tensor, bad: list[tuple[str, str]]) -> Tensor:
-        """List what turned out bad, and stop when it is too much."""
+    def note(self, decoded: Decoded) -> Tensor:
+        """List what turned out bad, and stop when it is too much; keep sizes that were not known."""
+        images = decoded.images
         self.seen = min(self.seen + len(images), len(self))
-        for id, reason in bad:
+        if decoded.sizes is not None:
+            self.decoder.sizes[decoded.positions] = decoded.sizes
+        for id, reason in decoded.bad:
             if (id, reason) not in self.skipped:
                 self.skipped.append((id, reason))
                 log.warning("image %r cannot be used (%s): the next one takes its place", id, reason)
@@ -238,42 +245,6 @@ def build_cache(
         bad = find_bad(decoder, looked, threads, progress)
     check_share(decoder.named(bad), len(looked), max_bad)
     return streaming_cache(decoder, bad, [], device=device, workers=workers, max_bad=max_bad)
-
-
-def build_padded_cache(
-    source: ImageDataset,
-    indices,
-    *,
-    masks: bool,
-    long_side: int | None = None,
-    device: str | torch.device = "cpu",
-    memory_budget: int = MEMORY_BUDGET,
-    workers: int | None = None,
-    max_bad: float = 0.01,
-    streaming: bool | str = "auto",
-    progress: Progress | None = None,
-) -> ImageCache:
-    """A cache of the images at `indices` of `source` at their own sizes, with their masks or without.
-
-    long_side: px to which the longer side is scaled (image bilinear, mask nearest); None: images stay as they are.
-    The rest is as in `build_cache`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is
-    an error that names the image; masks of a resident cache are also looked at together (masks.check_values).
-    """
-    indices, threads = checked(source, indices, streaming), cores()
-    workers = threads if workers is None else workers
-    sizes, bad = measure(source, indices, long_side, threads)
-    skipped = [(source.ids[indices[row]], reason) for row, reason in bad.items()]
-    check_share(skipped, len(indices), max_bad)
-    good = np.setdiff1d(np.arange(len(indices)), list(bad)).astype(np.int64)
-    frame = tuple(int(side) for side in sizes[good].max(0))
-    decoder = PaddedDecoder(source, indices[good], sizes[good], frame, masks, lenient=not masks)
-    if not streams(streaming, decoder, memory_budget):
-        return resident(decoder, device, threads, max_bad, skipped, progress)
-    looked = spread(len(decoder))
-    bad = find_bad(decoder, looked, threads)
-    check_share(decoder.named(bad), len(looked), max_bad)
-    seen = len(decoder) - len(bad)  # `skipped` has those of the whole cache whose headers are bad
-    return streaming_cache(decoder, bad, skipped, device=device, workers=workers, max_bad=max_bad, seen=seen)
 
 
 def checked(source: ImageDataset, indices, streaming: bool | str) -> np.ndarray:

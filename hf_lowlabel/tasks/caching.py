@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.image_cache import build_cache, build_padded_cache
+from ..data.image_cache import build_cache
 from ..data.images import square_of
+from ..data.padded_cache import build_padded_cache
 from ..distributed import all_gather, interactive
 from ..errors import UserError
 
@@ -56,14 +57,17 @@ def padded_cache(
     device,
     what: str,
     max_bad: float | None = None,
+    measured: bool = True,
 ):
-    """Images at their own size, or scaled to `long_side` px on the longer side, with their masks or without."""
+    """Images at their own size, or scaled to `long_side` px on the longer side, with their masks or without; see
+    `build_padded_cache`."""
     with _bar(len(indices), what) as bar:
         cache = build_padded_cache(
             dataset,
             indices,
             masks=masks,
             long_side=long_side,
+            measured=measured,
             max_bad=data.max_bad if max_bad is None else max_bad,
             **_common(data, device, bar),
         )
@@ -135,8 +139,9 @@ def padded_statistics(cache, sample: int = 256) -> tuple[list[float], list[float
     """The same of images at their own sizes."""
     total, square, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
     for i in torch.linspace(0, len(cache) - 1, min(sample, len(cache))).long():
-        h, w = cache.sizes[i].tolist()
-        x = cache.take(i[None])[0, :3, :h, :w].cpu().double() / 255
+        image = cache.take(i[None])[0]
+        h, w = cache.sizes[i].tolist()  # which may be known by now alone
+        x = image[:3, :h, :w].cpu().double() / 255
         total, square, count = total + x.sum((1, 2)), square + x.square().sum((1, 2)), count + h * w
     mean = total / count
     return _rounded(mean, (square / count - mean.square()).clamp_min(0).sqrt())

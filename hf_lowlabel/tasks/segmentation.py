@@ -187,7 +187,7 @@ class Segmentation(Task):
     ) -> tuple[Any, Examples]:
         labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=0.0)
         self._check_taught(Examples(labeled, torch.arange(len(labeled)), None), dataset)
-        training = self._cache(model, data, dataset, at.train, "training", masks=False)
+        training = self._cache(model, data, dataset, at.train, "training", masks=False, measured=False)
         return training, Examples(labeled, torch.arange(len(labeled)), None)
 
     def _check_taught(self, labeled: Examples, dataset: ImageDataset) -> None:

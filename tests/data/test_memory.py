@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.data.drawing import make_split
-from hf_lowlabel.data.image_cache import build_padded_cache
 from hf_lowlabel.data.opening import load_segmentation, load_source
+from hf_lowlabel.data.padded_cache import build_padded_cache
 from hf_lowlabel.errors import MissingSplit, UserError
 
 FILES = ["cat/a.png", "dog/b.png", "dog/c.png"]

@@ -13,13 +13,14 @@ from PIL import Image
 from hf_lowlabel.data.dataset import join
 from hf_lowlabel.data.decoding import resized
 from hf_lowlabel.data.drawing import make_split
-from hf_lowlabel.data.image_cache import build_padded_cache
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
 from hf_lowlabel.data.opening import load_segmentation, load_source
+from hf_lowlabel.data.padded_cache import build_padded_cache
 from hf_lowlabel.data.shapes import CLASSES, draw
 from hf_lowlabel.data.split_lists import read_ids, split_from_lists
 from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.unmeasured import UnmeasuredDecoder
 from hf_lowlabel.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -334,6 +335,52 @@ def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatc
     few = build_padded_cache(source, np.arange(8), masks=True, max_bad=0.4, streaming=True, workers=0)
     with pytest.raises(BadImage, match="'4.jpg'"):
         few.take(at)
+
+
+@pytest.mark.parametrize("long_side", [None, 16])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pool_streams_without_all_headers(tmp_path, monkeypatch, workers, long_side):
+    """The same pixels and sizes as where every header is read; bad ones are met later, named, and counted."""
+    folder(tmp_path, 10, 2)
+    source = load_segmentation(tmp_path, classes=ABC)
+    monkeypatch.setattr("hf_lowlabel.data.decoding.LOOK", 3)  # rows 0, 4 and 9
+    given = dict(masks=False, long_side=long_side, max_bad=0.7, streaming=True, workers=workers)
+    whole = build_padded_cache(source, np.arange(10), **given)
+    read = []
+    sized = type(source).size
+    monkeypatch.setattr(type(source), "size", lambda self, i: read.append(int(i)) or sized(self, i))
+    cache = build_padded_cache(source, np.arange(10), **given, measured=False)
+    assert read == [0, 4, 9]
+    batches = [torch.tensor(rows) for rows in ([7, 2, 2], [9, 0, 3])]
+    for rows, images in zip(batches, cache.stream(iter(batches)), strict=True):
+        sizes = cache.sizes[rows]
+        assert read == [0, 4, 9] and sizes.tolist() == whole.sizes[rows].tolist()
+        assert torch.equal(whole.take(rows), images)  # in the same frame, since the largest is among those looked at
+    assert cache.sizes[8].tolist() == whole.sizes[8].tolist() and cache.sizes[torch.arange(10)].equal(whole.sizes)
+    sizes = np.zeros((10, 2), np.int64)
+    smaller = UnmeasuredDecoder(source, np.arange(10), sizes, (4, 4), long_side).__getitems__([7, 2])
+    assert list(smaller.images.shape[2:]) == whole.sizes[7].tolist() == smaller.sizes[0].tolist()
+    for name, content in (("5.jpg", b"no image"), ("6.jpg", (tmp_path / "images/6.jpg").read_bytes()[:-150])):
+        (tmp_path / "images" / name).write_bytes(content)
+    cache = build_padded_cache(source, np.arange(10), **given, measured=False)
+    assert not cache.skipped and len(cache) == 10
+    (images,) = cache.stream([torch.tensor([5, 6, 8])])
+    assert [id for id, _ in cache.skipped] == ["5.jpg", "6.jpg"]
+    assert cache.sizes[torch.tensor([5, 6])].tolist() == whole.sizes[[6, 6]].tolist()  # by the first header there is
+    assert torch.equal(images[0], images[1])
+    strict = build_padded_cache(source, np.arange(10), **{**given, "max_bad": 0.0}, measured=False)
+    with pytest.raises(UserError, match="images cannot be used .'5.jpg'"):
+        strict.take(torch.tensor([5]))
+
+
+def test_what_may_fit_into_memory_is_measured(tmp_path):
+    folder(tmp_path, 6, 2)
+    source = load_segmentation(tmp_path, classes=ABC)
+    one = 3 * 25 * 30
+    for budget, kind in ((6 * one, "ResidentCache"), (6 * one - 1, "StreamingCache")):
+        for measured in (True, False):
+            cache = build_padded_cache(source, range(6), masks=False, memory_budget=budget, measured=measured)
+            assert type(cache).__name__ == kind
 
 
 def test_shapes_are_the_same_everywhere_and_know_their_classes():
