@@ -41,7 +41,7 @@ class DataArguments:
     pages: bool = setting(False, "each page of a TIFF and frame of a GIF is an image; else the first alone")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
     skip_missing: bool = setting(False, "leave out and list rows of a table, or masks, that belong to no image")
-    skip_conflicts: bool = setting(False, "leave unlabeled and list images that a table gives two labels")
+    skip_conflicts: bool = setting(False, "leave images unlabeled that a table, or a copy of them, gives another label")
     mask_column: str | None = setting(None, "column that holds the mask; found by itself when None", of_task=True)
     classes: list[str] = setting(
         [], "classes of the masks in the order of their values, or a text file of them", of_task=True

@@ -117,7 +117,7 @@ def pretrain(
         pages: Each page of a TIFF and frame of a GIF is an image; else the first alone.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
-        skip_conflicts: Leave unlabeled and list images that a table gives two labels.
+        skip_conflicts: Leave images unlabeled that a table, or a copy of them, gives another label.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.
         mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,

@@ -19,7 +19,6 @@ from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
-from .checks import without_copies
 from .finetuned import finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder
@@ -56,7 +55,6 @@ def from_features(
     begin = time.perf_counter()
     y = ready.labeled.targets.numpy()
     check_labels(ready.chosen.split)
-    without_copies(ready)
     readies, encoders = looked_at(ready, models, keep, begin + 0.7 * seconds, names)
     tried = climb(encoders, y, seed=ready.config.training.seed)
     best = tried[0]

@@ -11,7 +11,7 @@ from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..files import read_json, write_json
 from ..tasks.parts import Attempt
-from ..training.preparing import Prepared, network_of
+from ..training.preparing import Prepared, held_out, network_of
 from .trained import TRIALS, Trials, settle
 
 log = logging.getLogger("hf_lowlabel")
@@ -25,8 +25,7 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
     network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
     training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
-    where = {"validation": (ready.dataset, ready.at.validation), "test": (ready.chosen.test, ready.chosen.test_at)}
-    held = {part: ready.task.held(net, config.data, *where[part], ready.names, part) for part in ready.held}
+    held = held_out(ready.task, net, config, ready.dataset, ready.chosen, ready.at)
     return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
 
 

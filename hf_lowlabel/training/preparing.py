@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from ..tasks.foundation import branched
 from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
 from . import setup
+from .copies import apart, of_one_mind, pictures
 from .recording import Recorder
 
 
@@ -95,12 +96,20 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     if "adapter_width" in task.takes:
         config = branched(config, model)
     training, labeled = task.caches(model, config.data, dataset, at)
-    parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
-    held = {
-        part: task.held(model, config.data, images, indices, names, part)
-        for part, (images, indices) in parts.items()
-        if len(indices)
-    }
+    held = held_out(task, model, config, dataset, chosen, at)
+    seen = pictures(labeled) if len(labeled.members) else []
+    if copied := apart(seen, held):
+        chosen = replace(chosen, test_at=copied.get("test", chosen.test_at))
+        at = at._replace(validation=copied.get("validation", at.validation))
+        held = held_out(task, model, config, dataset, chosen, at)
+    agreed = of_one_mind(labeled, seen, names, config.data.skip_conflicts)
+    if len(agreed) < len(seen):
+        assert labeled.targets is not None
+        labeled = Examples(labeled.cache, labeled.members[agreed], labeled.targets[agreed])
+        at = at._replace(labeled=at.labeled[agreed], labels=at.labels[agreed])
+        kept = {dataset.ids[i] for i in at.labeled}
+        of = {id: name for id, name in chosen.split.labeled.items() if id in kept}
+        chosen = replace(chosen, split=replace(chosen.split, labeled=of))
     if config.model.from_scratch and not config.model.init_from:
         task.normalise(model, training)
     caches = [training, *(images.cache for images in (labeled, *held.values()) if images.cache is not training)]
@@ -108,6 +117,15 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
     recorder.shown = task.shown(labeled, names)
     return Prepared(task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder)
+
+
+def held_out(
+    task: Task, model: nn.Module, config: Config, dataset: ImageDataset, chosen: Chosen, at: SplitIndices
+) -> dict[str, Examples]:
+    """Part -> the images of it, of those that have any."""
+    parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
+    names = chosen.split.class_names
+    return {part: task.held(model, config.data, *of, names, part) for part, of in parts.items() if len(of[1])}
 
 
 def check_labels(split: Split) -> None:

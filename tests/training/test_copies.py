@@ -1,0 +1,100 @@
+"""The same picture twice: with two labels, or learned from and tested on."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import finetune
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.errors import UserError
+
+from .conftest import SEGMENT, SMALL
+
+
+@pytest.fixture
+def twins(tmp_path, photos):
+    """The labeled photos, of which light/copy.png is dark/0.png."""
+    root = tmp_path / "twins"
+    shutil.copytree(photos / "labeled", root)
+    (root / "light" / "copy.png").write_bytes((root / "dark" / "0.png").read_bytes())
+    return root
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "probe"])
+def test_two_labels_of_one_picture_are_refused_by_every_method(twins, tmp_path, method):
+    given = dict(SMALL, test_fraction=0.0) if method != "probe" else {k: SMALL[k] for k in ("model", "from_scratch")}
+    with pytest.raises(UserError, match=r"'dark/0.png' and 'light/copy.png' are the same picture, labeled 'dark' and"):
+        finetune(dataset=twins, method=method, **given, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_skipped_they_count_as_unlabeled(twins, tmp_path, caplog):
+    given = dict(SMALL, test_fraction=0.0, skip_conflicts=True)
+    run = finetune(dataset=twins, **given, output_dir=tmp_path / "run")
+    assert "2 labeled images are copies of each other with other labels" in caplog.text
+    assert run.recorder.record.labels.per_class == {"dark": 11, "light": 12}
+    assert not {"dark/0.png", "light/copy.png"} & set(Split.load(run.folder / "split.json").labeled)
+
+
+def test_copies_with_one_label_are_no_conflict(twins, tmp_path):
+    shutil.move(twins / "light" / "copy.png", twins / "dark" / "copy.png")
+    run = finetune(dataset=twins, **SMALL, test_fraction=0.0, output_dir=tmp_path / "run")
+    assert run.recorder.record.labels.per_class == {"dark": 13, "light": 12}
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_copy_of_a_labeled_image_is_not_tested_on(photos, tmp_path, caplog, part):
+    root = tmp_path / "data"
+    shutil.copytree(photos / "labeled", root)
+    (root / "dark" / "copy.png").write_bytes((root / "dark" / "0.png").read_bytes())
+    held = {part: ["dark/copy.png", "dark/2.png", "light/2.png"]}
+    labels = {"dark/0.png": "dark", "dark/1.png": "dark", "light/0.png": "light"}
+    Split("data", ["dark", "light"], labels, **held).save(tmp_path / "split.json")
+    run = finetune(dataset=root, **SMALL, split=tmp_path / "split.json", output_dir=tmp_path / "run")
+    assert f"1 {part} images are copies of labeled images, such as dark/copy.png" in caplog.text
+    if part == "test":
+        assert run.metrics["images"] == 2
+
+
+def test_a_test_of_copies_alone_is_refused(masked, tmp_path):
+    root = tmp_path / "data"
+    for part in ("images", "masks"):
+        shutil.copytree(masked / part, root / "train" / part)
+        (root / "test" / part).mkdir(parents=True)
+        shutil.copy(masked / part / "01.png", root / "test" / part / "a.png")
+    with pytest.raises(UserError, match="Every test image is a copy of a labeled one. Hold out others"):
+        finetune(**{**SEGMENT, "dataset": root, "num_labels": None}, output_dir=tmp_path / "run")
+
+
+def test_images_with_masks_are_known_whatever_they_are_padded_to(masked, tmp_path):
+    """The frames of labeled and test images differ in size; a mask drawn anew is no conflict."""
+    root = tmp_path / "data"
+    for part in ("images", "masks"):
+        shutil.copytree(masked / part, root / "train" / part)
+        (root / "test" / part).mkdir(parents=True)
+        shutil.copy(masked / part / "00.png", root / "test" / part / "a.png")
+    wide = np.random.default_rng(9).integers(0, 255, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(wide).save(root / "test" / "images" / "b.png")
+    Image.fromarray(np.eye(24, 40, dtype=np.uint8)).save(root / "test" / "masks" / "b.png")
+    shutil.copy(root / "train" / "images" / "00.png", root / "train" / "images" / "zz.png")
+    Image.fromarray(np.eye(24, 24, dtype=np.uint8)).save(root / "train" / "masks" / "zz.png")
+    run = finetune(**{**SEGMENT, "dataset": root, "num_labels": None}, output_dir=tmp_path / "run")
+    assert run.metrics["images"] == 1
+
+
+def test_of_several_classes_only_what_is_known_of_both_is_compared(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(8)]
+    rows = [["cat"], ["dog"], ["cat", "dog"], [], ["dog"], ["cat"], ["cat"], ["dog"]]
+    pixels[1] = pixels[0]
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    lines = [json.dumps({"file_name": f"{i}.png", "labels": labels}) for i, labels in enumerate(rows)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"'0.png' and '1.png' are the same picture, labeled 'cat' and 'dog'"):
+        finetune(dataset=folder, task="multilabel", **SMALL, test_fraction=0.0, output_dir=tmp_path / "run")
