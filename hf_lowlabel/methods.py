@@ -10,7 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import UserError, unknown
 from .fields import Setting
@@ -100,6 +100,10 @@ class Method:
     prior: ClassVar[str] = ""
     rule_class: ClassVar[type[nn.Module] | None] = None
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """UserError for hyperparameters that do not go together, before data is read; settings: all of them."""
+
 
 AnyMethod = str | type[Method] | None  # by its name or as a class; None: the task's own
 
@@ -146,10 +150,12 @@ def check_hyperparameters(cls: type[Method], arguments: dict) -> None:
     """Check those that a user gives a method, and the rule it is built with.
 
     Raises:
-        UserError: for one that it does not have, or a value that is not of its kind or out of its range.
+        UserError: for one that it does not have, a value that is not of its kind or out of its range, or some that do
+            not go together.
     """
     kinds = settings_of(cls.rule_class) | settings_of(cls)
     check_arguments(name_of(cls), arguments, {**_keywords(cls.rule_class), **_keywords(cls)}, kinds)
+    cls.check({**hyperparameters(cls), **arguments})
 
 
 def check_arguments(name: str, arguments: dict, known: dict[str, object], kinds: Mapping[str, Setting]) -> None:

@@ -102,9 +102,6 @@ def validate(config: Config, task: Task) -> None:
                 f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
             )
     check_hyperparameters(method, config.method_args)
-    if method.frozen:  # is built in no time, and says what else is wrong
-        made: Any = method
-        made(**config.method_args)
     for rule in (_scale, _alone, _draw, _frozen, _prior, _adapters, _start):
         rule(values, method, name_of(method))
 

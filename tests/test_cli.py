@@ -159,7 +159,9 @@ def test_bad_file_is_one_message(line, words, tmp_path):
 
 
 def test_key_values():
-    assert key_values(["tau=0.9", "rule-x=abc", "n=3"]) == {"tau": 0.9, "rule_x": "abc", "n": 3}
+    assert key_values(["tau=0.9", "rule-x=abc", "n=3", "on=true", "k=None"]) == dict(
+        tau=0.9, rule_x="abc", n=3, on=True, k=None
+    )
     with pytest.raises(UserError, match="Write KEY=VALUE"):
         key_values(["tau"])
 

@@ -188,12 +188,23 @@ def test_what_a_paper_takes_is_within_the_bounds(cls):
         ("supervised", "strong=3", "strong of supervised is 3. It must be true or false."),
         ("propagation", "blend=1", "blend is 1"),
         ("moco", "tau=-1", "tau of moco is -1. It must be above 0."),
+        ("propagation", "blend=[1,1,0,0]", "Give four shares of 0 or more that sum to 1"),
+        ("simmatch", "teacher=true ema_decay=0", "ema_decay is 0, but the averaged network is the teacher."),
+        ("comatch", "teacher=true ema_decay=0", "ema_decay is 0, but the averaged network makes the keys."),
     ],
 )
 def test_a_number_out_of_range_is_found_before_any_data_is_read(method, given, says, tmp_path, capsys):
     from hf_lowlabel.cli import main
 
-    argv = [verb_of(method), "--dataset", str(tmp_path / "nowhere"), "--method", method, "--method-args", given]
+    argv = [
+        verb_of(method),
+        "--dataset",
+        str(tmp_path / "nowhere"),
+        "--method",
+        method,
+        "--method-args",
+        *given.split(),
+    ]
     assert main(argv) == 2
     assert says in capsys.readouterr().err
 

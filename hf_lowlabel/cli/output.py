@@ -29,6 +29,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
+WORDS = {"true": True, "false": False, "none": None, "null": None}  # as Python and YAML write them
+
+
 def key_values(pairs: list[str], flag: str = "--method-args") -> dict[str, object]:
     """["tau=0.9", "name=x"] -> {"tau": 0.9, "name": "x"}."""
     out: dict[str, object] = {}
@@ -39,5 +42,5 @@ def key_values(pairs: list[str], flag: str = "--method-args") -> dict[str, objec
         try:
             out[key.replace("-", "_")] = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: brackets without end
-            out[key.replace("-", "_")] = text
+            out[key.replace("-", "_")] = WORDS.get(text.lower(), text)
     return out

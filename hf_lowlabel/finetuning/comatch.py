@@ -15,7 +15,9 @@ all of them. The authors' code adds 1e-7 inside that logarithm; here it is left 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +79,11 @@ class CoMatch(FinetuneObjective):
 
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "simclr"}
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        if settings["teacher"]:
+            check_average(settings["ema_decay"], "makes the keys")
+
     def __init__(
         self,
         model: nn.Module,
@@ -95,8 +102,6 @@ class CoMatch(FinetuneObjective):
         passes: CountOrNone = 0,
         ema_decay: BelowOne = 0.999,
     ):
-        if teacher:
-            check_average(ema_decay, "makes the keys")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="own" if teacher else "copy")
         self.lambda_u, self.lambda_c, self.tau, self.edge = lambda_u, lambda_c, tau, edge
         self.alpha, self.temperature = alpha, temperature

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 
+ABSENT = -30.0  # logit of a class without a label, of a probe that is one opinion among others
 NEVER = -1e4  # bias of a class without a label: it loses to all others
 STRENGTHS = (10.0, 1.0, 0.1, 0.01)  # penalties tried by cross-validation
 DEFAULT_T = 0.1  # of least squares on classes, whose answers are about probabilities, where no label can be left out
@@ -203,3 +204,48 @@ def left_out_in_turn(y: np.ndarray, folds: int = FOLDS, repeats: int = 1, seed: 
         masks = [fold == f for f in range(min(folds, len(y)))]
         out += [m for m in masks if m.any() and len(np.unique(y[~m])) > 1]
     return out
+
+
+class ProbeBeliefs:
+    """What a probe says of every image, [N, K], for any part of the labels; its penalty is chosen once, on all."""
+
+    def __init__(self, features: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
+        self.mean, self.s = whole_scale(features)
+        self.x = ((features - self.mean) / self.s).astype(np.float32)
+        self.rows, self.num_classes = rows, num_classes
+        self.l2 = best_l2(self.x[rows], y) if len(np.unique(y)) > 1 else 1.0
+
+    def logits(self, labels: np.ndarray, images: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Of the given images, for the labels that are not -1; `ABSENT` for a class without one."""
+        known = labels >= 0
+        classes = np.unique(labels[known])
+        out = np.full((len(self.x[images]), self.num_classes), ABSENT)
+        if len(classes) > 1:
+            V, c = logistic(self.x[self.rows[known]], labels[known], self.l2)
+            out[:, classes] = self.x[images] @ V.T + c
+        else:
+            out[:, classes] = 0.0
+        return out
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        return softmax(self.logits(labels))
+
+    def head(self, y: np.ndarray, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """(weight float32 [K, D], bias float32 [K]) of the layer on the network, its logits divided by t."""
+        weight, bias = np.zeros((self.num_classes, self.x.shape[1])), np.full(self.num_classes, NEVER)
+        classes = np.unique(y)
+        V, c = logistic(self.x[self.rows], y, self.l2)
+        weight[classes] = V / self.s / t
+        bias[classes] = c / t - weight[classes] @ self.mean
+        return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def left_out_logits(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
+    """A probe, and what it says of each label that is left out in turn: logits [m, K] and classes int [m]."""
+    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
+    for out in left_out_in_turn(y):
+        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
+        truth.append(y[out])
+    if not truth:
+        return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
+    return probe, np.concatenate(logits), np.concatenate(truth)

@@ -7,6 +7,9 @@ Supervised, Mean Teacher and FixMatch as in their papers, with BCE in place of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -65,6 +68,12 @@ class MultiLabelFixMatch(FinetuneObjective):
     paper, year, arxiv, needs = FixMatch.paper, FixMatch.year, FixMatch.arxiv, FixMatch.needs
     name, tasks = "fixmatch", ("multilabel",)
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        tau, absent = settings["tau"], settings["tau_absent"]
+        if absent >= tau:
+            raise UserError(f"tau is {tau} and tau_absent {absent}. Give a tau_absent below tau.")
+
     def __init__(
         self,
         model: nn.Module,
@@ -74,8 +83,6 @@ class MultiLabelFixMatch(FinetuneObjective):
         lambda_u: Weight = 1.0,
         ema_decay: BelowOne = 0.999,
     ):
-        if not 0 <= tau_absent < tau <= 1:
-            raise UserError(f"tau is {tau} and tau_absent {tau_absent}. Give 0 <= tau_absent < tau <= 1.")
         super().__init__(model, ema_decay=ema_decay)
         self.tau, self.tau_absent, self.lambda_u = tau, tau_absent, lambda_u
 

@@ -7,8 +7,8 @@ strong pretrained features they are hard to beat. The classes are what `hf-lowla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,19 +20,15 @@ from ..ranges import BelowOne, Count, Limits, Positive
 from .graph import ALPHA, MASSES, NEIGHBOURS, ROUNDS, Graph, Pool, hardened, rooted_beside, spread
 from .linear import (
     DEFAULT_T,
-    NEVER,
-    best_l2,
+    ProbeBeliefs,
     labeled_rows,
     left_out_in_turn,
-    logistic,
     probe_head,
     softmax,
     temperature,
-    whole_scale,
 )
 
 MOST_POOLED = 20_000  # images of a graph
-ABSENT = -30.0  # logit of a class without a label
 GRAPHS, ALPHAS = (10, 20, 50), (0.8, 0.9, 0.99)  # neighbours and shares that label spreading chooses from
 
 
@@ -205,6 +201,12 @@ class Propagation(FrozenMethod):
     prior = "may"
     spreads_priors = True
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        blend = settings["blend"]
+        if blend is not None and not is_mixture(blend):
+            raise UserError(f"blend is {blend}. Give four shares of 0 or more that sum to 1, or with priors six.")
+
     def __init__(
         self,
         *,
@@ -217,8 +219,6 @@ class Propagation(FrozenMethod):
         prior_weight: Positive = 1.0,
     ):
         self.neighbours, self.alpha, self.rounds = neighbours, alpha, rounds
-        if blend is not None and not is_mixture(blend):
-            raise UserError(f"blend is {blend}. Give four shares of 0 or more that sum to 1, or with priors six.")
         self.masses, self.with_probe, self.blend = masses, with_probe, blend
         self.prior_weight = prior_weight
 
@@ -292,51 +292,6 @@ def is_mixture(shares: object) -> bool:
     if not isinstance(shares, (list, tuple)) or len(shares) not in (4, 6):
         return False
     return all(isinstance(w, (int, float)) and w >= 0 for w in shares) and abs(sum(shares) - 1) <= 0.01
-
-
-class ProbeBeliefs:
-    """What a probe says of every image, [N, K], for any part of the labels; its penalty is chosen once, on all."""
-
-    def __init__(self, features: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
-        self.mean, self.s = whole_scale(features)
-        self.x = ((features - self.mean) / self.s).astype(np.float32)
-        self.rows, self.num_classes = rows, num_classes
-        self.l2 = best_l2(self.x[rows], y) if len(np.unique(y)) > 1 else 1.0
-
-    def logits(self, labels: np.ndarray, images: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Of the given images, for the labels that are not -1; `ABSENT` for a class without one."""
-        known = labels >= 0
-        classes = np.unique(labels[known])
-        out = np.full((len(self.x[images]), self.num_classes), ABSENT)
-        if len(classes) > 1:
-            V, c = logistic(self.x[self.rows[known]], labels[known], self.l2)
-            out[:, classes] = self.x[images] @ V.T + c
-        else:
-            out[:, classes] = 0.0
-        return out
-
-    def __call__(self, labels: np.ndarray) -> np.ndarray:
-        return softmax(self.logits(labels))
-
-    def head(self, y: np.ndarray, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """(weight float32 [K, D], bias float32 [K]) of the layer on the network, its logits divided by t."""
-        weight, bias = np.zeros((self.num_classes, self.x.shape[1])), np.full(self.num_classes, NEVER)
-        classes = np.unique(y)
-        V, c = logistic(self.x[self.rows], y, self.l2)
-        weight[classes] = V / self.s / t
-        bias[classes] = c / t - weight[classes] @ self.mean
-        return weight.astype(np.float32), bias.astype(np.float32)
-
-
-def left_out_logits(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
-    """A probe, and what it says of each label that is left out in turn: logits [m, K] and classes int [m]."""
-    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
-    for out in left_out_in_turn(y):
-        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
-        truth.append(y[out])
-    if not truth:
-        return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
-    return probe, np.concatenate(logits), np.concatenate(truth)
 
 
 def pooled_rows(labels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,9 @@ first pass over the unlabeled images to end, and has random vectors for labeled 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,11 @@ class SimMatch(FinetuneObjective):
 
     unguarded = ("bank", "label")
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        if settings["teacher"]:
+            check_average(settings["ema_decay"], "is the teacher")
+
     def __init__(
         self,
         model: nn.Module,
@@ -72,8 +79,6 @@ class SimMatch(FinetuneObjective):
         memory: Count = 256,
         ema_decay: BelowOne = 0.999,
     ):
-        if teacher:
-            check_average(ema_decay, "is the teacher")
         super().__init__(model, ema_decay=ema_decay, ema_buffers="ema" if teacher else "copy")
         self.lambda_u, self.lambda_in, self.tau, self.alpha = lambda_u, lambda_in, tau, alpha
         self.temperature, self.bank_m, self.num_classes = temperature, bank_m, num_classes

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..finetuning.graph import MASSES, Pool
-from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax, temperature
-from ..finetuning.probes import ProbeBeliefs, Propagation, pooled_rows
+from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, softmax, temperature
+from ..finetuning.probes import Propagation, pooled_rows
 
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
 

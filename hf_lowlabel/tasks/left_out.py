@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..evaluation.modules import confusion_of
 from ..evaluation.segmentation import Normalise
-from ..finetuning.linear import LeastSquares, softmax
+from ..finetuning.linear import LeastSquares, left_out_logits, softmax
 from ..finetuning.pixel_probe import PixelProbe, Softmax
-from ..finetuning.probes import left_out_logits
 from .parts import Examples
 from .pixels import images, sampled
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from ..arguments import Config
 from ..errors import UserError
 from ..finetuning.graph import HEAD_L2
-from ..finetuning.linear import LeastSquares, as_sure_as, temperature
-from ..finetuning.probes import left_out_logits
+from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, temperature
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")

@@ -81,7 +81,7 @@ def test_a_blend_says_what_its_parts_say_and_is_made_by_hand(known):
     np.testing.assert_allclose(weight / np.abs(weight).max(), own / np.abs(own).max(), atol=1e-5)  # but for t
     for bad in ([1, 0, 0], [2, -1, 0, 0], [0.5, 0, 0, 0]):
         with pytest.raises(UserError, match="Give four shares"):
-            find("propagation")(blend=bad)
+            find("propagation").check(dict(blend=bad))
 
 
 def test_one_label_a_class_cannot_be_judged():
