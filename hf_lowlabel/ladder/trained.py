@@ -141,10 +141,20 @@ class Trials:
 
     def seconds(self, attempt: Attempt) -> float:
         """Of one step, the same on every process; 0 for frozen features."""
-        if attempt.frozen:
-            return 0.0
+        return 0.0 if attempt.frozen else self.timed(attempt)
+
+    def timed(self, attempt: Attempt) -> float:
+        """Seconds of one step, or of all of a fit to frozen features."""
         clock, folder = Clock(), self.folder / "clock"
         rows = np.arange(len(self.ready.labeled.members))
+        if attempt.frozen:
+            of = self.configs[attempt].method
+            if self.features is not None and not of.of_pixels:
+                self.features()  # made once, and kept
+            begin = time.perf_counter()
+            with hushed():
+                self.fit(self.part(attempt, rows, folder, output_dir=str(folder)))
+            return float(all_mean(torch.tensor(time.perf_counter() - begin)))
         settings = dict(
             max_steps=10**6, save_steps=10**6, output_dir=str(folder), **self.fold_settings(rows[:0], folder)
         )
@@ -169,7 +179,8 @@ class Trials:
             return known
         begin = time.perf_counter()
         each = {attempt: self.seconds(attempt) for attempt in self.configs}
-        left = SPENT * (seconds - (time.perf_counter() - begin))
+        fits = sum(self.timed(attempt) for attempt in self.configs if attempt.frozen)  # one for each fold, and the last
+        left = SPENT * (seconds - (time.perf_counter() - begin)) - (max(self.choices) + 1) * fits
         labels = len(self.ready.labeled.members)
         folds, steps, attempts = settle(each, left, labels, self.needed, self.choices, self.longer)
         plan = {"facts": facts, "folds": folds, "steps": steps, "last": min(int(self.longer * steps), MOST)}

@@ -19,7 +19,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.ladder import adapted, sizes, trained
 from hf_lowlabel.ladder.sizes import at_fitting_side
-from hf_lowlabel.ladder.trained import Trial, gain_over, ranked, score_interval, settle
+from hf_lowlabel.ladder.trained import SPENT, Trial, Trials, gain_over, ranked, score_interval, settle
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import TASKS, get_task
@@ -80,6 +80,17 @@ def test_folds_steps_and_recipes_fit_the_time(left, folds, steps, names, caplog)
 def test_nothing_has_to_be_trained_above_frozen_heads():
     assert settle({ONE: 1.0}, 5, 10, needed=False)[2] == []
     assert settle({PLAIN: 1.0}, 1e6, labels=2)[0] == 2
+
+
+def test_time_for_heads_on_frozen_features_is_set_aside(tmp_path, monkeypatch):
+    frozen = Attempt("head", {}, unlabeled=False, frozen=True)
+    ready = SimpleNamespace(names=["a", "b"], labeled=SimpleNamespace(members=range(9)))
+    ready.config = SimpleNamespace(views=SimpleNamespace(window=None))
+    trials = Trials(ready, {frozen: None, PLAIN: None}, tmp_path)
+    monkeypatch.setattr(Trials, "facts", lambda self: {})
+    monkeypatch.setattr(Trials, "timed", lambda self, attempt: 20.0 if attempt.frozen else 0.1)
+    left = SPENT * 200 - 4 * 20  # a fit for each of three folds and one on all labels
+    assert trials.plan(200)["steps"] in (int(left / 0.5), int(left / 0.5) - 1)  # 3 trials and a last run twice as long
 
 
 # ---- what is taken ---------------------------------------------------------------------------------------------------
