@@ -188,6 +188,8 @@ def auto(
             with claimed(name) as folder:
                 keep = Path(features) if features is not None else folder / "features"
                 ready = prepare(kind, config, folder)
+                if not len(ready.unseen.get("test", [0])):
+                    raise UserError("Every test image is a copy of a labeled one. Hold out others.")
                 names = None
                 if text_model is not None:
                     names = by_names(ready, text_model, words, prompts, keep, device, max_bad)

@@ -14,7 +14,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from ..files import read_json, whole, write_json
 from ..models.lora import merged
 from ..models.quiet import unsaid
 from ..settings import private_names, recorded
-from ..tasks.parts import Attempt, Examples
+from ..tasks.parts import Attempt
 from ..training.callbacks import Callback, RunState
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
@@ -121,7 +121,7 @@ class Trials:
         folder.mkdir(parents=True, exist_ok=True)
         set_seed(config.training.seed)  # as a run by hand, whose network is built right after that
         network = network_of(ready.task, config, ready.dataset, self.names, ready.accelerator.device)
-        labeled = subset(ready.labeled, rows)
+        labeled = ready.labeled.some(rows)
         return replace(ready, config=config, folder=folder, network=network, labeled=labeled, held={})
 
     def fit(self, ready: Prepared, callbacks: Sequence[Callback] = ()) -> torch.nn.Module:
@@ -141,29 +141,33 @@ class Trials:
 
     def seconds(self, attempt: Attempt) -> float:
         """Of one step, the same on every process; 0 for frozen features."""
-        return 0.0 if attempt.frozen else self.timed(attempt)
-
-    def timed(self, attempt: Attempt) -> float:
-        """Seconds of one step, or of all of a fit to frozen features."""
-        clock, folder = Clock(), self.folder / "clock"
-        rows = np.arange(len(self.ready.labeled.members))
         if attempt.frozen:
-            of = self.configs[attempt].method
-            if self.features is not None and not of.of_pixels:
-                self.features()  # made once, and kept
-            begin = time.perf_counter()
-            with hushed():
-                self.fit(self.part(attempt, rows, folder, output_dir=str(folder)))
-            return float(all_mean(torch.tensor(time.perf_counter() - begin)))
-        settings = dict(
-            max_steps=10**6, save_steps=10**6, output_dir=str(folder), **self.fold_settings(rows[:0], folder)
-        )
-        with hushed():
-            self.fit(self.part(attempt, rows, folder, **settings), [clock])
+            return 0.0
+        clock, rows = Clock(), np.arange(len(self.ready.labeled.members))
+        with hushed(), self.aside() as folder:
+            long = dict(
+                max_steps=10**6, save_steps=10**6, output_dir=str(folder), **self.fold_settings(rows[:0], folder)
+            )
+            self.fit(self.part(attempt, rows, folder, **long), [clock])
+        return float(all_mean(torch.tensor(clock.seconds)))
+
+    def fit_seconds(self, attempt: Attempt) -> float:
+        """Of a fit to the frozen features of all labeled images, the same on every process."""
+        if self.features is not None and not self.configs[attempt].method.of_pixels:
+            self.features()  # made once, and kept
+        begin, rows = time.perf_counter(), np.arange(len(self.ready.labeled.members))
+        with hushed(), self.aside() as folder:
+            self.fit(self.part(attempt, rows, folder, output_dir=str(folder)))
+        return float(all_mean(torch.tensor(time.perf_counter() - begin)))
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[Path]:
+        """A folder for a run whose time alone counts."""
+        folder = self.folder / "clock"
+        yield folder
         barrier()
         if is_main_process():
             shutil.rmtree(folder, ignore_errors=True)
-        return float(all_mean(torch.tensor(clock.seconds)))
 
     # ---- all of them ------------------------------------------------------------------------------------------------
     def plan(self, seconds: float) -> dict[str, Any]:
@@ -179,8 +183,10 @@ class Trials:
             return known
         begin = time.perf_counter()
         each = {attempt: self.seconds(attempt) for attempt in self.configs}
-        fits = sum(self.timed(attempt) for attempt in self.configs if attempt.frozen)  # one for each fold, and the last
-        left = SPENT * (seconds - (time.perf_counter() - begin)) - (max(self.choices) + 1) * fits
+        fits = (max(self.choices) + 1) * sum(
+            self.fit_seconds(a) for a in self.configs if a.frozen
+        )  # folds and the last
+        left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
         labels = len(self.ready.labeled.members)
         folds, steps, attempts = settle(each, left, labels, self.needed, self.choices, self.longer)
         plan = {"facts": facts, "folds": folds, "steps": steps, "last": min(int(self.longer * steps), MOST)}
@@ -242,7 +248,7 @@ class Trials:
             settings |= dict(max_steps=plan["steps"], resume=resume)
         with hushed():
             model = self.fit(self.part(attempt, rows, folder, **settings))
-        tallies = self.ready.task.tallies(model, subset(self.ready.labeled, out), self.names, self.window)
+        tallies = self.ready.task.tallies(model, self.ready.labeled.some(out), self.names, self.window)
         if is_main_process():
             with whole(kept) as part:
                 save_file({"tallies": np.ascontiguousarray(tallies)}, part)
@@ -289,11 +295,6 @@ def settle(
             return folds, FEWEST, attempts
         log.log(level, "no time is left to try %s: give more --minutes", attempts.pop().name)
     return choices[-1], FEWEST, []
-
-
-def subset(images: Examples, rows: np.ndarray) -> Examples:
-    at = torch.as_tensor(rows)
-    return Examples(images.cache, images.members[at], None if images.targets is None else images.targets[at])
 
 
 # ---- what the folds say ----------------------------------------------------------------------------------------------

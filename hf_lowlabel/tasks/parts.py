@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..arguments import DataArguments
@@ -64,6 +65,11 @@ class Examples:
     cache: Any
     members: Tensor
     targets: Tensor | None
+
+    def some(self, rows: np.ndarray) -> Examples:
+        """Those at `rows`, int64 [m]."""
+        at = torch.as_tensor(rows)
+        return Examples(self.cache, self.members[at], None if self.targets is None else self.targets[at])
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from ..data.image_cache import StreamingCache
 from ..errors import UserError
 from ..tasks.parts import Examples
 
 log = logging.getLogger("hf_lowlabel")
 CHUNK, FEW = 64, 8  # images that are read at once; so many times that without processes of their own
+MOST = 20_000  # images that are decoded for this alone, where they stream
 
 
 def pictures(images: Examples) -> list[str]:
     """A hash of the decoded pixels of each, "" of a blank one, which is nobody's copy; masks, and what images are
-    filled up with to one size, take no part."""
-    sizes, out, parts = images.cache.sizes, [], images.members.split(CHUNK)
-    read = images.cache.stream(parts) if len(parts) > FEW else map(images.cache.take, parts)
+    filled up with to one size, take no part. Of images that stream those after the first `MOST` count as blank."""
+    cache, members = images.cache, images.members
+    if isinstance(cache, StreamingCache) and len(members) > MOST:
+        log.info("copies are looked for among the first %s of %s images, since they stream", MOST, len(members))
+        members = members[:MOST]
+    sizes, out, parts = cache.sizes, list[str](), members.split(CHUNK)
+    read = cache.stream(parts) if len(parts) > FEW else map(cache.take, parts)
     for part, found in zip(parts, read, strict=True):
         pixels = found[:, :3].cpu().numpy()
         whole = [pixels.shape[2:]] * len(part) if sizes is None else sizes[part].tolist()
@@ -29,7 +36,7 @@ def pictures(images: Examples) -> list[str]:
             shown = image[:, :h, :w]
             blank = (shown == shown[:, :1, :1]).all()
             out.append("" if blank else hashlib.sha256(f"{h} {w}".encode() + shown.tobytes()).hexdigest())
-    return out
+    return out + [""] * (len(images.members) - len(members))
 
 
 def differ(a: Tensor, b: Tensor) -> bool:
@@ -43,7 +50,7 @@ def words_of(target: Tensor, names: Sequence[str]) -> str:
     return " and ".join(repr(names[k]) for k in known) or "none of the classes"
 
 
-def of_one_mind(labeled: Examples, seen: list[str], names: Sequence[str], skip: bool) -> np.ndarray:
+def agreeing(labeled: Examples, seen: list[str], names: Sequence[str], skip: bool) -> np.ndarray:
     """Rows of the labeled images, int64 [n], without those whose copies have another label.
 
     Args:
@@ -62,10 +69,12 @@ def of_one_mind(labeled: Examples, seen: list[str], names: Sequence[str], skip: 
             same[picture].append(row)
     twice: set[int] = set()
     for rows in same.values():
-        for other in rows[1:]:
-            if differ(labeled.targets[rows[0]], labeled.targets[other]):
-                first, second = (labeled.cache.ids[int(labeled.members[row])] for row in (rows[0], other))
-                words = [words_of(labeled.targets[row], names) for row in (rows[0], other)]
+        different = {tuple(labeled.targets[row].flatten().tolist()): row for row in reversed(rows)}
+        for pair in itertools.combinations(sorted(different.values()), 2):
+            a, b = (labeled.targets[row] for row in pair)
+            if differ(a, b):
+                first, second = (labeled.cache.ids[int(labeled.members[row])] for row in pair)
+                words = words_of(a, names), words_of(b, names)
                 if not skip:
                     raise UserError(
                         f"{first!r} and {second!r} are the same picture, labeled {words[0]} and {words[1]}. Correct "
@@ -83,7 +92,7 @@ def of_one_mind(labeled: Examples, seen: list[str], names: Sequence[str], skip: 
 
 def apart(seen: list[str], held: Mapping[str, Examples]) -> dict[str, np.ndarray]:
     """Part -> positions in the data set, int64 [n], of its images that are no copies of labeled ones; only of parts
-    that have such.
+    that have such, none where all are.
 
     Args:
         seen: pictures of the labeled images.
@@ -99,6 +108,7 @@ def apart(seen: list[str], held: Mapping[str, Examples]) -> dict[str, np.ndarray
                 "every %s image is a copy of a labeled one: scores on them say nothing of new images. Hold out others",
                 part,
             )
+            out[part] = np.zeros(0, np.int64)
             continue
         members = images.members.numpy()
         log.warning(

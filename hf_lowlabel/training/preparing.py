@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
@@ -20,7 +22,7 @@ from ..tasks.foundation import branched
 from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
 from . import setup
-from .copies import apart, of_one_mind, pictures
+from .copies import agreeing, apart, pictures
 from .recording import Recorder
 
 
@@ -61,8 +63,11 @@ class Run:
 
 @dataclass
 class Prepared:
-    """All that a run has before it fits anything. held: part ("validation", "test") -> images that are not trained
-    on."""
+    """All that a run has before it fits anything.
+
+    held: part ("validation", "test") -> images that are not trained on. unseen: part -> positions of those that are no
+    copies of labeled ones, of parts that have copies.
+    """
 
     task: Task
     config: Config
@@ -76,6 +81,7 @@ class Prepared:
     labeled: Examples
     held: dict[str, Examples]
     recorder: Recorder
+    unseen: Mapping[str, np.ndarray]
 
     @property
     def names(self) -> list[str]:
@@ -98,25 +104,29 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     training, labeled = task.caches(model, config.data, dataset, at)
     held = held_out(task, model, config, dataset, chosen, at)
     seen = pictures(labeled) if len(labeled.members) else []
-    if copied := apart(seen, held):
-        chosen = replace(chosen, test_at=copied.get("test", chosen.test_at))
-        at = at._replace(validation=copied.get("validation", at.validation))
+    unseen = apart(seen, held)
+    if some := {part: kept for part, kept in unseen.items() if len(kept)}:
+        chosen = replace(chosen, test_at=some.get("test", chosen.test_at))
+        at = at._replace(validation=some.get("validation", at.validation))
         held = held_out(task, model, config, dataset, chosen, at)
-    agreed = of_one_mind(labeled, seen, names, config.data.skip_conflicts)
+    agreed = agreeing(labeled, seen, names, config.data.skip_conflicts)
     if len(agreed) < len(seen):
-        assert labeled.targets is not None
-        labeled = Examples(labeled.cache, labeled.members[agreed], labeled.targets[agreed])
+        labeled = labeled.some(agreed)
         at = at._replace(labeled=at.labeled[agreed], labels=at.labels[agreed])
         kept = {dataset.ids[i] for i in at.labeled}
         of = {id: name for id, name in chosen.split.labeled.items() if id in kept}
         chosen = replace(chosen, split=replace(chosen.split, labeled=of))
+        if task.climbs:
+            check_labels(chosen.split)
     if config.model.from_scratch and not config.model.init_from:
         task.normalise(model, training)
     caches = [training, *(images.cache for images in (labeled, *held.values()) if images.cache is not training)]
     recorder = Recorder(config, folder, dataset, chosen.split, model.load_report, len(training), caches)
     recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
     recorder.shown = task.shown(labeled, names)
-    return Prepared(task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder)
+    return Prepared(
+        task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder, unseen
+    )
 
 
 def held_out(

@@ -194,6 +194,10 @@ def test_the_same_picture_with_two_labels_and_in_the_test(network, tmp_path, cap
     Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(whole / "test" / "white" / "new.png")
     best = auto(whole, network, output_dir=tmp_path / "run", to_label=0)
     assert best.run.metrics["images"] == 1
+    (whole / "test" / "white" / "new.png").unlink()
+    with pytest.raises(UserError, match="Every test image is a copy of a labeled one. Hold out others"):
+        auto(whole, network, output_dir=tmp_path / "copies", to_label=0)
+    assert not (tmp_path / "copies").exists()
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def test_time_for_heads_on_frozen_features_is_set_aside(tmp_path, monkeypatch):
     ready.config = SimpleNamespace(views=SimpleNamespace(window=None))
     trials = Trials(ready, {frozen: None, PLAIN: None}, tmp_path)
     monkeypatch.setattr(Trials, "facts", lambda self: {})
-    monkeypatch.setattr(Trials, "timed", lambda self, attempt: 20.0 if attempt.frozen else 0.1)
+    monkeypatch.setattr(Trials, "seconds", lambda self, attempt: 0.0 if attempt.frozen else 0.1)
+    monkeypatch.setattr(Trials, "fit_seconds", lambda self, attempt: 20.0)
     left = SPENT * 200 - 4 * 20  # a fit for each of three folds and one on all labels
     assert trials.plan(200)["steps"] in (int(left / 0.5), int(left / 0.5) - 1)  # 3 trials and a last run twice as long
 

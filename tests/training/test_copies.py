@@ -2,14 +2,20 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from hf_lowlabel import finetune
+from hf_lowlabel import finetune, load_source
+from hf_lowlabel.data.image_cache import build_cache
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.tasks.parts import Examples
+from hf_lowlabel.training import copies
+from hf_lowlabel.training.copies import agreeing, pictures
 
 from .conftest import SEGMENT, SMALL
 
@@ -108,3 +114,28 @@ def test_of_several_classes_only_what_is_known_of_both_is_compared(tmp_path):
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"'0.png' and '1.png' are the same picture, labeled 'cat' and 'dog'"):
         finetune(dataset=folder, task="multilabel", **SMALL, test_fraction=0.0, output_dir=tmp_path / "run")
+
+
+def test_labels_are_compared_with_all_of_their_copies(tmp_path):
+    """The first says nothing of the class that the others differ in."""
+    targets = torch.tensor([[1, -1], [1, 0], [1, 1], [0, 1]])
+    labeled = Examples(SimpleNamespace(ids=list("abcd")), torch.arange(4), targets)
+    with pytest.raises(UserError, match="'b' and 'c' are the same picture, labeled 'cat' and 'cat' and 'dog'"):
+        agreeing(labeled, ["x", "x", "x", ""], ["cat", "dog"], skip=False)
+    assert agreeing(labeled, ["x", "x", "x", ""], ["cat", "dog"], skip=True).tolist() == [3]
+    assert agreeing(labeled, ["x", "x", "", ""], ["cat", "dog"], skip=False).tolist() == [0, 1, 2, 3]
+
+
+def test_of_many_images_that_stream_the_first_are_looked_at(photos, monkeypatch, caplog):
+    monkeypatch.setattr(copies, "MOST", 5)
+    caplog.set_level("INFO")
+    source = load_source(photos / "labeled")
+    square = dict(size=16, interpolation="bilinear", squash=False)
+    found = {
+        kind: pictures(
+            Examples(build_cache(source, np.arange(9), **square, streaming=kind, workers=0), torch.arange(9), None)
+        )
+        for kind in (True, False)
+    }
+    assert found[True] == found[False][:5] + [""] * 4 and len(set(found[False])) == 9
+    assert "copies are looked for among the first 5 of 9 images" in caplog.text
