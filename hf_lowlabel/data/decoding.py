@@ -34,7 +34,9 @@ from .masks import IGNORE
 log = logging.getLogger("hf_lowlabel")
 SLOW = 60.0, 0.05  # seconds of a whole pass, and of one image on one thread, from which its cost is said
 CHUNK = 64
+PADDED_CHUNK = 2**20  # bytes of whole images that a thread decodes before it reports: one of 12 megapixels is its own
 AHEAD = 64  # images that are decoded, at least, before the first of them is taken over
+QUICK = 4e-4  # seconds an image; below it threads wait for the interpreter longer than they gain (32 px: 0.2 ms alone)
 LOOK = 1000  # images spread over a cache that are decoded before training streams
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -157,7 +159,10 @@ class PaddedDecoder(Decoder):
     frame: tuple[int, int]
     masks: bool
     lenient: bool = False
-    chunk = 1
+
+    @property
+    def chunk(self) -> int:
+        return max(1, min(CHUNK, PADDED_CHUNK // math.prod(self.shape)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -211,7 +216,7 @@ def decode_all(
     decoder: Decoder, rows: Sequence[int], threads: int, progress: Progress | None = None
 ) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
     """(first, uint8 [n, C, H, W], {place in `rows`: reason}) of the images at positions `rows`, in order, in threads
-    (PIL lets go of the interpreter); the pixels of bad images are 0."""
+    (PIL lets go of the interpreter) where images are not tiny; the pixels of bad images are 0."""
 
     spent: list[float] = []
 
@@ -228,7 +233,11 @@ def decode_all(
         return start, part, errors
 
     starts, threads = range(0, len(rows), decoder.chunk), max(threads, 1)
-    for start, part, errors in in_threads(work, starts, threads, max(2 * threads, AHEAD // decoder.chunk)):
+    first = [work(start) for start in starts[:1]]
+    if first and spent[0] < QUICK * len(first[0][1]):
+        threads = 1
+    later = in_threads(work, starts[1:], threads, max(2 * threads, AHEAD // decoder.chunk))
+    for start, part, errors in itertools.chain(first, later):
         if progress is not None:
             progress(start + len(part), len(rows))
         yield start, part, errors

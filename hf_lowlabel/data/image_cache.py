@@ -274,8 +274,9 @@ def resident(decoder: Decoder, device, threads: int, max_bad: float, skipped: li
     for start, part, errors in decode_all(decoder, range(count), threads, progress):
         images[start : start + len(part)] = part.to(device)
         bad |= errors
-        if decoder.masks and not errors:
-            note_values(part[0], decoder.sizes[start], present, source.ids[decoder.indices[start]])
+        if decoder.masks:
+            for row in (start + k for k in range(len(part)) if start + k not in errors):
+                note_values(part[row - start], decoder.sizes[row], present, source.ids[decoder.indices[row]])
     named = skipped + decoder.named(bad)
     check_share(named, count + len(skipped), max_bad)
     if decoder.masks:

@@ -1,16 +1,17 @@
-"""What grows with the pool: start-up, memory and step of FlexMatch, 10 thousand to 10 million images; ratio and ranks.
+"""What grows with the pool: start-up, memory and step of a run, 10 thousand to 10 million images; ratio and ranks.
 
     python recipes/benchmarks/growth.py --output growth.json             # to 1 million images
     python recipes/benchmarks/growth.py --output growth.json --full      # 10 million too
+    python recipes/benchmarks/growth.py --task segmentation --output growth-masks.json
 
 Three tables, a process (or `torchrun`) for every row: pools of 10 thousand images and more; unlabeled ratio 1 to 14; 1
-and 2 ranks on the same global batch. Images are 32 px and generated, 2,000 of them labeled; the network is small, so
-that a cost that grows would be seen. Where the images exceed --memory-budget (1 GiB: 349,525 of them) the library
+and 2 ranks on the same global batch. Images are 32 px and generated, 2,000 of them labeled, of which a run uses 40; the
+network is small, so that a cost that grows would be seen. Classes train with FlexMatch, which keeps a table with a row
+for every image, and masks with CutMix. Where the images exceed --memory-budget (1 GiB: 349,525 of them) the library
 streams them, decoded as they are needed. start: from the call to the first step, and the part of it that reads images.
-memory: the most the process held above what it had imported; of it the resident images. FlexMatch keeps a table with a
-row for every image. Seconds and milliseconds are of the processor, those of a step a median, and hold on a busy
-machine; ranks are timed by the clock too. Two ranks need two free cores: on fewer they show that they do the same, not
-what they gain.
+memory: the most the process held above what it had imported; of it the resident images. Seconds and milliseconds are of
+the processor, those of a step a median, and hold on a busy machine; ranks are timed by the clock too. Two ranks need
+two free cores: on fewer they show that they do the same, not what they gain.
 Cost: minutes of one core.
 """
 
@@ -32,8 +33,12 @@ EARLY = 5  # step whose loss is compared
 POOLS, FULL, RATIOS, RANKS = (10_000, 100_000, 1_000_000), 10_000_000, (1, 2, 4, 7, 14), (1, 2)
 
 
+SEGMENT = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]))
+METHODS = {"classification": "flexmatch", "segmentation": "cutmix"}
+
+
 class Repeated:
-    """Opens image i of a source of any length, from a few that are in memory."""
+    """Opens image i, or its mask, of a source of any length, from a few that are in memory."""
 
     def __init__(self, images):
         self.images = images
@@ -44,31 +49,34 @@ class Repeated:
         return Image.fromarray(self.images[i % len(self.images)])
 
 
-def generated(count: int, spent: dict):
-    """A data set as `load_source` would open it: `count` images of ten classes, the first of them labeled.
+def generated(count: int, spent: dict, masks: bool = False):
+    """A data set as `load_source` would open it: `count` images, the first of them labeled with ten classes or, with
+    `masks`, with masks of two.
 
-    It counts the seconds of the processor that decoding takes.
+    It counts the seconds of the processor that reading images takes.
     """
     import numpy as np
 
-    from hf_lowlabel.data.dataset import ImageDataset, fingerprint
+    from hf_lowlabel.data.dataset import ImageDataset, Masks, fingerprint
 
     class Watched(ImageDataset):
-        def decode(self, *args, **kwargs):
+        def _named(self, *args):
             begin = time.thread_time()
             try:
-                return super().decode(*args, **kwargs)
+                return super()._named(*args)
             finally:
                 spent["reading"] += time.thread_time() - begin
 
-    ids, names = [f"{i:08d}.jpg" for i in range(count)], [str(k) for k in range(10)]
-    labels = np.where(np.arange(count) < LABELED, np.arange(count) % 10, -1)
-    images = np.random.default_rng(0).integers(0, 256, (min(count, DISTINCT), SIDE, SIDE, 3), dtype=np.uint8)
+    rng, distinct = np.random.default_rng(0), (min(count, DISTINCT), SIDE, SIDE)
+    ids, names = [f"{i:08d}.jpg" for i in range(count)], [str(k) for k in range(2 if masks else 10)]
+    labels = np.where(np.arange(count) < LABELED, 0 if masks else np.arange(count) % 10, -1)
+    images = Repeated(rng.integers(0, 256, (*distinct, 3), dtype=np.uint8))
+    drawn = Masks(Repeated(rng.integers(0, 2, distinct, dtype=np.uint8))) if masks else None
     print_ = fingerprint(ids, labels, names, [3 * SIDE * SIDE] * count)
-    return Watched("generated", None, "train", None, ids, labels, names, print_, None, True, Repeated(images))
+    return Watched("generated", None, "train", None, ids, labels, names, print_, None, True, images, masks=drawn)
 
 
-def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
+def one(task: str, pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
     """One run of the library's own `finetune`, watched; rank 0 writes what it saw."""
     import psutil
     import torch
@@ -82,7 +90,7 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
     def now() -> tuple[float, float]:
         return time.perf_counter(), time.process_time()
 
-    class FlexMatch(find("flexmatch")):
+    class Watched(find(METHODS[task])):
         """The first batch ends the start-up."""
 
         def forward(self, batch, t):
@@ -99,16 +107,17 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
             wall.append(1e3 * (marks["step"][0] - before[0]))
             cpu.append(1e3 * (marks["step"][1] - before[1]))
 
-    source = generated(pool, spent)
+    source = generated(pool, spent, task == "segmentation")
     before = psutil.Process().memory_info().rss
     marks["start"] = now()
     done = finetune(
         dataset=source,
+        task=task,
         model="cnn6_16",
         from_scratch=True,
         image_size=SIDE,
         stored_size=SIDE,
-        method=FlexMatch,
+        method=Watched,
         num_labels=40,
         batch_size=BATCH,
         unlabeled_ratio=ratio,
@@ -121,6 +130,7 @@ def one(pool: int, ratio: int, steps: int, budget: float, output: str) -> None:
         save_steps=10**6,
         output_dir=str(Path(output).parent / "run"),
         callbacks=[Clock()],
+        **(SEGMENT if task == "segmentation" else {}),
     )
     seen["start_wall_s"], seen["start_s"] = (b - a for a, b in zip(marks["start"], marks["first"], strict=True))
     caches = done.recorder.caches
@@ -138,7 +148,7 @@ def launch(pool: int, ratio: int, ranks: int, args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "seen.json")
         many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-        asked = [str(v) for v in (pool, ratio, args.steps, args.memory_budget, out)]
+        asked = [str(v) for v in (args.task, pool, ratio, args.steps, args.memory_budget, out)]
         command = [sys.executable, *many, __file__, "--one", *asked]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if done.returncode:
@@ -168,9 +178,10 @@ def tables(rows: dict[str, list[dict]]) -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
-        pool, ratio, steps, budget, output = sys.argv[2:]
-        return one(int(pool), int(ratio), int(steps), float(budget), output)
+        task, pool, ratio, steps, budget, output = sys.argv[2:]
+        return one(task, int(pool), int(ratio), int(steps), float(budget), output)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=METHODS, default="classification")
     parser.add_argument("--pools", type=int, nargs="+", default=list(POOLS))
     parser.add_argument("--full", action="store_true", help=f"{FULL:,} images too")
     parser.add_argument("--ratios", type=int, nargs="*", default=list(RATIOS), help="on the smallest pool")
