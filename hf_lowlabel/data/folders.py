@@ -73,8 +73,22 @@ def is_table(path: Path) -> bool:
     """A parquet file, or a folder that holds parquet (itself or one level down, as in data/train-0.parquet)."""
     if path.is_file():
         return path.suffix == ".parquet"
-    found = (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern))
-    return any(file.stem.lower() not in METADATA for file in found)  # those are of the images beside them
+    return any(
+        Path(name).stem.lower() not in METADATA for name in parquet_files(path)
+    )  # those are of images beside them
+
+
+def parquet_files(folder: str | Path, below: bool = True) -> Iterator[str]:
+    """Names of those in a folder and, with `below`, in the folders in it, which may hold a million images."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".parquet"):
+                    yield entry.name
+                elif below and entry.is_dir():
+                    yield from parquet_files(entry.path, below=False)
+    except OSError:  # a folder that nobody may read
+        return
 
 
 def image_files(root: Path) -> list[ImageFile]:

@@ -101,7 +101,7 @@ def found(
         return targets.table(open_hub(name, config, split, revision, image_column))
     if revision is not None:
         raise UserError(f"The local path {name!r} has no revision {revision!r}: only the Hub has them. Leave it out.")
-    if is_table(path) and not targets.lays_out(path):
+    if not targets.lays_out(path) and is_table(path):
         return targets.table(open_parquet(path, config, split, image_column))
     check_folder(path, name, config, image_column)
     return targets.folder(path, split)

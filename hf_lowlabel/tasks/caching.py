@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.image_cache import build_cache
+from ..data.image_cache import ResidentCache, build_cache
 from ..data.images import square_of
 from ..data.padded_cache import build_padded_cache
 from ..distributed import all_gather, interactive
@@ -128,23 +128,28 @@ def labeled_positions(cache, labeled: np.ndarray, dataset: ImageDataset) -> torc
     return torch.as_tensor(where)
 
 
-def square_statistics(cache, sample: int = 2048) -> tuple[list[float], list[float]]:
-    """Channel mean and standard deviation (0..1) of up to `sample` squares spread over the cache."""
-    chosen = torch.linspace(0, len(cache) - 1, min(sample, len(cache))).long()
-    x = cache.take(chosen).double().div(255)
+def square_statistics(cache) -> tuple[list[float], list[float]]:
+    """Channel mean and standard deviation (0..1) of squares spread over the cache: up to 2,048 of a resident one, and
+    512 of one that decodes them for it."""
+    chosen = _spread(cache, 2048 if isinstance(cache, ResidentCache) else 512)
+    x = torch.cat(list(cache.stream(chosen.split(32)))).double().div(255)
     return _rounded(x.mean((0, 2, 3)), x.std((0, 2, 3)))
 
 
-def padded_statistics(cache, sample: int = 256) -> tuple[list[float], list[float]]:
-    """The same of images at their own sizes."""
+def padded_statistics(cache) -> tuple[list[float], list[float]]:
+    """The same of up to 256 images at their own sizes."""
     total, square, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
-    for i in torch.linspace(0, len(cache) - 1, min(sample, len(cache))).long():
-        image = cache.take(i[None])[0]
+    chosen = _spread(cache, 256)
+    for i, images in zip(chosen, cache.stream(chosen.split(1)), strict=True):
         h, w = cache.sizes[i].tolist()  # which may be known by now alone
-        x = image[:3, :h, :w].cpu().double() / 255
+        x = images[0, :3, :h, :w].cpu().double() / 255
         total, square, count = total + x.sum((1, 2)), square + x.square().sum((1, 2)), count + h * w
     mean = total / count
     return _rounded(mean, (square / count - mean.square()).clamp_min(0).sqrt())
+
+
+def _spread(cache, most: int) -> torch.Tensor:
+    return torch.linspace(0, len(cache) - 1, min(most, len(cache))).long()
 
 
 def _rounded(mean: torch.Tensor, std: torch.Tensor) -> tuple[list[float], list[float]]:
