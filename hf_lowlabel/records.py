@@ -106,6 +106,10 @@ def why_kept(ladder: list[dict[str, Any]]) -> str:
     kept = [row["by_labels"] for row in ladder if row["kept"] and row["by_labels"] is not None]
     if not kept or all((row["by_labels"] or 0) <= kept[0] for row in ladder):
         return ""
+    if any(row["kept"] and row.get("floor") for row in ladder):
+        return (
+            "The kept row is not the highest: no other is clearly better, and the answer is not to fall below this one."
+        )
     return (
         "The kept row is not the highest: so few labels do not tell rows apart, so that what is kept is all of them "
         "weighted, or one that is clearly better; the probability of the right class counts as much as being right."

@@ -84,7 +84,10 @@ def from_training(
     with hushed():  # what was loaded has been said
         last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
-    recorder.ladder = [{"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best} for t in tried]
+    recorder.ladder = [
+        {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
+        for t in tried
+    ]
     advice = advise(ready, tried, plan, train)
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     advice.sentences += [*([smaller] if smaller else []), *said_copied(advice)]
@@ -113,7 +116,8 @@ def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], tra
         out.accuracy = interval
         out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")
     if best is not plain:
-        out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}.")
+        why = f", not clearly more, while {best.name} has all labels for its last run" if best.attempt.floor else ""
+        out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}{why}.")
     using = [t for t in tried if t.attempt.unlabeled]
     if not using:
         why = "there was no time to try them" if trained else "not tried, since no network was trained (--no-train)"

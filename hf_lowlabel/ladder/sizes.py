@@ -12,7 +12,8 @@ from ..distributed import barrier, is_main_process
 from ..files import read_json, write_json
 from ..tasks.parts import Attempt
 from ..training.preparing import Prepared, held_out, network_of
-from .trained import TRIALS, Trials, settle
+from .planning import settle
+from .trained import TRIALS, Trials
 
 log = logging.getLogger("hf_lowlabel")
 ENOUGH = 150  # steps of a trial that a smaller side has to allow
@@ -76,7 +77,7 @@ def measured(
     for side in sides:
         grown = {a: s * (side["image_size"] / small["image_size"]) ** 2 for a, s in each.items()}
         labels = len(ready.labeled.members)
-        _, steps, attempts = settle(grown, seconds, labels, choices=trials.choices, longer=trials.longer, quiet=True)
-        if steps >= ENOUGH and len(attempts) == len(each):
+        found = settle(grown, seconds, labels, choices=trials.choices, longer=trials.longer, quiet=True)
+        if found.steps >= ENOUGH and len(found.attempts) == len(each):
             return side
     return small

@@ -36,14 +36,13 @@ from ..training.callbacks import Callback, RunState
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .estimates import Interval
+from .planning import FOLDS, settle
 
 log = logging.getLogger("hf_lowlabel")
-FOLDS = (3, 2)  # tried in this order, as time allows
-FEWEST, MOST = 60, 600  # steps of a trial
 WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
 SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
 RESAMPLED = 400  # bootstrap samples
-TAKEN = 0.5  # standard errors by which an attempt has to be better than the plainest
+TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TRIALS = "trials"
 
 
@@ -188,9 +187,9 @@ class Trials:
         )  # folds and the last
         left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
         labels = len(self.ready.labeled.members)
-        folds, steps, attempts = settle(each, left, labels, self.needed, self.choices, self.longer)
-        plan = {"facts": facts, "folds": folds, "steps": steps, "last": min(int(self.longer * steps), MOST)}
-        plan["attempts"] = [attempt.name for attempt in attempts]
+        found = settle(each, left, labels, self.needed, self.choices, self.longer)
+        plan = {"facts": facts, "folds": found.folds, "steps": found.steps, "last": found.last}
+        plan["attempts"] = [attempt.name for attempt in found.attempts]
         if is_main_process():
             write_json(path, plan)
         barrier()
@@ -262,53 +261,16 @@ def hushed() -> contextlib.AbstractContextManager[None]:
     return unsaid(log.name, logging.ERROR)
 
 
-def settle(
-    each: Mapping[Attempt, float],
-    left: float,
-    labels: int,
-    needed: bool = True,
-    choices: Sequence[int] = FOLDS,
-    longer: float = 1.0,
-    quiet: bool = False,
-) -> tuple[int, int, list[Attempt]]:
-    """(folds, steps of a run, attempts) that fit: fewer folds first, then fewer attempts.
-
-    Args:
-        each: seconds of a step, the plainest attempt first.
-        left: seconds.
-        labels: number of labeled images.
-        needed: whether the plainest attempt stays in any case.
-        choices: numbers of folds, the most wanted first.
-        longer: how many times the steps of a trial the last run has.
-        quiet: nothing is said of what does not fit.
-    """
-    attempts, level = list(each), logging.DEBUG if quiet else logging.WARNING
-    while attempts:
-        for folds in choices:
-            folds = min(folds, labels)
-            every = sum(folds * each[r] for r in attempts) + longer * max(each[r] for r in attempts)
-            steps = int(left / every) if every > 0 else MOST
-            if steps >= FEWEST:
-                return folds, min(steps, MOST), attempts
-        if needed and len(attempts) == 1:
-            log.log(level, "%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
-            return folds, FEWEST, attempts
-        log.log(level, "no time is left to try %s: give more --minutes", attempts.pop().name)
-    return choices[-1], FEWEST, []
-
-
 # ---- what the folds say ----------------------------------------------------------------------------------------------
 def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
-    """The best first: one that uses unlabeled images has to be `TAKEN` standard errors better than the plainest."""
-    plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
-    order = sorted(tried, key=lambda t: -t.score)
-    for best in order:
-        if best is plain:
-            break
-        gain = gain_over(task, best, plain, names)
-        if gain.value >= TAKEN * gain.sd:
-            break
-    return [best, *(t for t in order if t is not best)]
+    """The best first. One that uses labels alone has to be `TAKEN` standard errors better than the floor of the task,
+    and one that uses unlabeled images than that."""
+    alone = [t for t in tried if not t.attempt.unlabeled]
+    best = next((t for t in alone if t.attempt.floor), None) or max(alone, key=lambda t: t.score)
+    for group in (alone, tried):
+        order = sorted(group, key=lambda t: -t.score)
+        best = next(t for t in order if t is best or gain_over(task, t, best, names).clear)
+    return [best, *(t for t in sorted(tried, key=lambda t: -t.score) if t is not best)]
 
 
 @dataclass(frozen=True)
@@ -317,6 +279,10 @@ class Gain:
 
     value: float
     sd: float
+
+    @property
+    def clear(self) -> bool:
+        return self.value >= TAKEN * self.sd
 
 
 def resampled(task, trials: Sequence[Trial], names: list[str], seed: int = 0) -> np.ndarray:

@@ -22,7 +22,7 @@ ADAPTATION = Attempt("BYOL", dict(method="byol", batch_size=64))  # of the encod
 _LABELS: dict[str, Any] = dict(metric_for_best_model="last", batch_size=16, optimizer="adamw", learning_rate=1e-3)
 _LABELS |= dict(weight_decay=1e-2, head_lr=3.0, method_args=dict(ema_decay=0.99))
 MULTILABEL = (
-    Attempt("linear probe", dict(method="probe"), unlabeled=False, frozen=True),
+    Attempt("linear probe", dict(method="probe"), unlabeled=False, frozen=True, floor=True),
     Attempt("supervised", dict(method="supervised", **_LABELS), unlabeled=False),
     Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_LABELS)),
 )
@@ -33,6 +33,6 @@ _MASKS: dict[str, Any] = dict(
 SEGMENTATION = (
     Attempt("linear probe", dict(method="probe", architecture="linear"), unlabeled=False, frozen=True),
     Attempt("nearest pixels", dict(method="knn", architecture="knn"), unlabeled=False, frozen=True),
-    Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False),
+    Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False, floor=True),
     Attempt("UniMatch", dict(method="unimatch", **_MASKS)),
 )

@@ -92,13 +92,15 @@ class Attempt:
     """A way to train that `auto` tries.
 
     name: in tables. settings: of `finetune`. unlabeled: whether it uses images without a label. frozen: whether its
-    method trains no network.
+    method trains no network. floor: whether others are taken only where they are clearly better, since the answer of a
+    search is not to fall below it.
     """
 
     name: str
     settings: Mapping[str, Any]
     unlabeled: bool = True
     frozen: bool = False
+    floor: bool = False
 
 
 Section = tuple[str, str, str]  # of a report, what it shows of a run beside its numbers: (title, note, HTML)

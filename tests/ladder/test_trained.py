@@ -17,9 +17,10 @@ from hf_lowlabel import auto, evaluate
 from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
-from hf_lowlabel.ladder import adapted, sizes, trained
+from hf_lowlabel.ladder import adapted, planning, sizes, trained
+from hf_lowlabel.ladder.planning import settle
 from hf_lowlabel.ladder.sizes import at_fitting_side
-from hf_lowlabel.ladder.trained import SPENT, Trial, Trials, gain_over, ranked, score_interval, settle
+from hf_lowlabel.ladder.trained import SPENT, Trial, Trials, gain_over, ranked, score_interval
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import TASKS, get_task
@@ -29,6 +30,7 @@ from hf_lowlabel.text import percent
 from hf_lowlabel.training.preparing import prepare
 
 PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
+FLOOR = Attempt("floor", {}, unlabeled=False, floor=True)
 STEPS = 3
 
 
@@ -43,8 +45,8 @@ def network(tmp_path_factory):
 def shorten(patch) -> None:
     """Trials of a few steps, on two folds; of masks the attempts have small batches."""
     patch.setattr(adapted, "LEAST", float("inf"))
-    patch.setattr(trained, "FEWEST", STEPS)
-    patch.setattr(trained, "MOST", STEPS)
+    patch.setattr(planning, "FEWEST", STEPS)
+    patch.setattr(planning, "MOST", STEPS)
     patch.setattr(trained.Trials, "choices", (2,))
     few = [a if a.frozen else replace(a, settings={**a.settings, "batch_size": 2}) for a in Segmentation.attempts]
     patch.setattr(Segmentation, "attempts", tuple(few))
@@ -59,11 +61,11 @@ def short(monkeypatch):
 @pytest.mark.parametrize(
     "left, folds, steps, names",
     [
-        (10**6, 3, trained.MOST, ["plain", "one", "two"]),
+        (10**6, 3, planning.MOST, ["plain", "one", "two"]),
         (1000, 3, 125, ["plain", "one", "two"]),  # 3 * 2.5 s of the three and 1 s of the last run
         (400, 2, 66, ["plain", "one", "two"]),
         (250, 3, 71, ["plain", "one"]),  # 3 * 1 s + 0.5 s
-        (40, 2, trained.FEWEST, ["plain"]),  # too short even for that, which is said
+        (40, 2, planning.FEWEST, ["plain"]),  # too short even for that, which is said
     ],
 )
 def test_folds_steps_and_recipes_fit_the_time(left, folds, steps, names, caplog):
@@ -74,12 +76,21 @@ def test_folds_steps_and_recipes_fit_the_time(left, folds, steps, names, caplog)
         steps = int(400 / (2 * 2.5 + 1.5))
     assert settle(each, left, labels=10)[0] == folds
     found = settle(each, left, labels=10)
-    assert (found[1], [r.name for r in found[2]]) == (steps, names)
+    assert (found.steps, [r.name for r in found.attempts]) == (steps, names)
 
 
 def test_nothing_has_to_be_trained_above_frozen_heads():
-    assert settle({ONE: 1.0}, 5, 10, needed=False)[2] == []
-    assert settle({PLAIN: 1.0}, 1e6, labels=2)[0] == 2
+    assert settle({ONE: 1.0}, 5, 10, needed=False).attempts == []
+    assert settle({PLAIN: 1.0}, 1e6, labels=2).folds == 2
+
+
+def test_the_floor_is_tried_even_where_its_last_run_can_be_no_longer_than_a_trial(caplog):
+    frozen = Attempt("head", {}, unlabeled=False, frozen=True)
+    each = {frozen: 0.0, FLOOR: 0.5, ONE: 1.0}
+    found = settle(each, 100, 10, longer=2.0)  # two folds and a last run, 0.5 s a step
+    assert found == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR]) and "no time is left to try one" in caplog.text
+    assert settle(each, 200, 10, longer=2.0)[1:3] == (80, 160)
+    assert settle(each, 80, 10, longer=2.0).attempts == [frozen]
 
 
 def test_time_for_heads_on_frozen_features_is_set_aside(tmp_path, monkeypatch):
@@ -101,6 +112,26 @@ def trial(attempt, hits, pixels=100):
     m[:, 0, 0] = m[:, 1, 1] = hits
     m[:, 0, 1] = m[:, 1, 0] = pixels - np.asarray(hits)
     return Trial(attempt, m, get_task("segmentation").total(m, ["a", "b"]))
+
+
+def test_what_the_answer_is_not_to_fall_below_is_left_only_for_what_is_clearly_better():
+    """Whatever has the better score by chance: a run that is trained has all labels and more steps the last time."""
+    task, names = get_task("segmentation"), ["a", "b"]
+    rng = np.random.default_rng(0)
+    base = rng.integers(50, 90, 12)
+    frozen, floor = Attempt("head", {}, unlabeled=False, frozen=True), trial(FLOOR, base)
+    chance = base + np.where(np.arange(12) == 3, 12, -rng.integers(0, 2, 12))
+    lucky, better = trial(frozen, chance), trial(frozen, base + 5)
+    assert lucky.score > floor.score
+    assert [t.attempt for t in ranked(task, [lucky, floor], names)] == [FLOOR, frozen]
+    assert ranked(task, [better, floor], names)[0].attempt is frozen
+    assert ranked(task, [lucky, floor, trial(ONE, base + 3)], names)[0].attempt is ONE
+    assert ranked(task, [better, floor, trial(ONE, base + 3)], names)[0].attempt is frozen
+    assert ranked(task, [lucky, trial(ONE, base - 5)], names)[0].attempt is frozen  # there was no time for the floor
+    rows = [dict(name=t.name, by_labels=t.score, kept=t is floor, floor=t.attempt.floor) for t in (floor, lucky)]
+    assert "not to fall" in why_kept(rows)
+    for kind in ("segmentation", "multilabel"):
+        assert [a.unlabeled for a in get_task(kind).attempts if a.floor] == [False], kind
 
 
 def test_a_recipe_is_taken_only_where_images_left_out_agree():

@@ -1,0 +1,62 @@
+"""What fits the time of a search: how many folds, which attempts, and how long each of them trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..tasks.parts import Attempt
+
+log = logging.getLogger("hf_lowlabel")
+FOLDS = (3, 2)  # tried in this order, as time allows
+FEWEST, MOST = 60, 600  # steps of a trial
+
+
+class Fitting(NamedTuple):
+    """folds: of the labels. steps: of a trial. last: of the run with all labels."""
+
+    folds: int
+    steps: int
+    last: int
+    attempts: list[Attempt]
+
+
+def settle(
+    each: Mapping[Attempt, float],
+    left: float,
+    labels: int,
+    needed: bool = True,
+    choices: Sequence[int] = FOLDS,
+    longer: float = 1.0,
+    quiet: bool = False,
+) -> Fitting:
+    """What fits: fewer folds first, then fewer attempts; the floor of the task is tried before it is given up with a
+    last run that is no longer than a trial.
+
+    Args:
+        each: seconds of a step, the plainest attempt first.
+        left: seconds.
+        labels: number of labeled images.
+        needed: whether the plainest attempt stays in any case.
+        choices: numbers of folds, the most wanted first.
+        longer: how many times the steps of a trial the last run has.
+        quiet: nothing is said of what does not fit.
+    """
+    attempts, level = list(each), logging.DEBUG if quiet else logging.WARNING
+    while attempts:
+        ways = [(folds, longer) for folds in choices]
+        if attempts[-1].floor:
+            ways.append((choices[-1], 1.0))
+        for folds, more in ways:
+            folds = min(folds, labels)
+            every = sum(folds * each[r] for r in attempts) + more * max(each[r] for r in attempts)
+            steps = int(left / every) if every > 0 else MOST
+            if steps >= FEWEST:
+                steps = min(steps, MOST)
+                return Fitting(folds, steps, min(int(more * steps), MOST), attempts)
+        if needed and len(attempts) == 1:
+            log.log(level, "%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
+            return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts)
+        log.log(level, "no time is left to try %s: give more --minutes", attempts.pop().name)
+    return Fitting(choices[-1], FEWEST, FEWEST, [])
