@@ -252,7 +252,8 @@ def predictions(
 
     def opened() -> Iterator[tuple[Path, str, Any]]:
         named = zip(files, places(files, images), strict=True)
-        ahead = map(shown, named) if pages else in_threads(lambda one: [*shown(one)], named, cores(), 2 * cores())
+        whole = in_threads(lambda one: [*shown(one)], named, cores(), 2 * cores(), weight)
+        ahead = map(shown, named) if pages else whole
         for found in tqdm(ahead, desc="predicting", total=len(files), unit="img", disable=not interactive()):
             for page in found:  # of a file of a thousand pages one is in memory
                 if not isinstance(page, BadImage):
@@ -272,6 +273,11 @@ def predictions(
         if not any_read:
             file, why = skipped[0]
             raise UserError(f"None of {len(files)} images could be read, for example {file}: {why}.")
+
+
+def weight(_: Any, pages: list[tuple[Path, str, Any] | BadImage]) -> int:
+    """Bytes of decoded pages."""
+    return sum(page[2].nbytes for page in pages if not isinstance(page, BadImage))
 
 
 def task_of(model: Model, asked: str | None = None, revision: str | None = None) -> Task:

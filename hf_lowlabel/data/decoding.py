@@ -14,9 +14,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ CHUNK = 64
 PADDED_CHUNK = 2**20  # bytes of whole images that a thread decodes before it reports: one of 12 megapixels is its own
 AHEAD = 64  # images that are decoded, at least, before the first of them is taken over
 QUICK = 4e-4  # seconds an image; below it threads wait for the interpreter longer than they gain (32 px: 0.2 ms alone)
+WAITING = 2**28  # bytes of images of any size that are decoded, or to be written, before it is their turn
 LOOK = 1000  # images spread over a cache that are decoded before training streams
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -265,15 +266,29 @@ def cores() -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def in_threads(function: Callable, items: Iterable, threads: int, ahead: int) -> Iterator:
+def in_threads(
+    function: Callable,
+    items: Iterable,
+    threads: int,
+    ahead: int,
+    weigh: Callable[[Any, Any], int] | None = None,
+) -> Iterator:
     """`map` in order; with at most `ahead` results waiting, a slow consumer does not collect the whole set in
-    memory."""
-    todo = iter(items)
+    memory. weigh: (item, result) -> bytes that they take; `WAITING` of them at most, by the largest so far."""
+    todo, waiting, largest = iter(items), deque[tuple[Any, Future]](), 1
+    most = ahead if weigh is None else 1
     with ThreadPoolExecutor(max(threads, 1)) as executor:
-        waiting = deque(executor.submit(function, item) for item in itertools.islice(todo, ahead))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting += (executor.submit(function, item) for item in itertools.islice(todo, 1))
+        while True:
+            some = itertools.islice(todo, most - len(waiting))
+            waiting += ((item, executor.submit(function, item)) for item in some)
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            result = future.result()
+            if weigh is not None:
+                largest = max(largest, weigh(item, result))
+                most = max(1, min(ahead, WAITING // largest))
+            del item, future
             yield result
 
 

@@ -43,6 +43,7 @@ WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
 SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
 RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
+TAKEN_FROZEN = 1.28  # the same of frozen features over training, whose last run has more labels and steps than trials
 TRIALS = "trials"
 
 
@@ -263,14 +264,20 @@ def hushed() -> contextlib.AbstractContextManager[None]:
 
 # ---- what the folds say ----------------------------------------------------------------------------------------------
 def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
-    """The best first. One that uses labels alone has to be `TAKEN` standard errors better than the floor of the task,
-    and one that uses unlabeled images than that."""
+    """The best first. One that uses labels alone has to be clearly better than the floor of the task, and one that uses
+    unlabeled images than that."""
     alone = [t for t in tried if not t.attempt.unlabeled]
     best = next((t for t in alone if t.attempt.floor), None) or max(alone, key=lambda t: t.score)
     for group in (alone, tried):
         order = sorted(group, key=lambda t: -t.score)
-        best = next(t for t in order if t is best or gain_over(task, t, best, names).clear)
+        best = next(t for t in order if t is best or clearly_better(task, t, best, names))
     return [best, *(t for t in sorted(tried, key=lambda t: -t.score) if t is not best)]
+
+
+def clearly_better(task, one: Trial, other: Trial, names: list[str]) -> bool:
+    gain = gain_over(task, one, other, names)
+    needed = TAKEN_FROZEN if one.attempt.frozen and not other.attempt.frozen else TAKEN
+    return gain.value >= needed * gain.sd
 
 
 @dataclass(frozen=True)
@@ -279,10 +286,6 @@ class Gain:
 
     value: float
     sd: float
-
-    @property
-    def clear(self) -> bool:
-        return self.value >= TAKEN * self.sd
 
 
 def resampled(task, trials: Sequence[Trial], names: list[str], seed: int = 0) -> np.ndarray:

@@ -45,7 +45,8 @@ def mask_rows(
     """A row for each image (file, its place below `output`, uint8 [H, W, 3]), in order; pictures are written on all
     cores while the network goes on."""
     write = partial(written, names=names, output=output)
-    yield from in_threads(write, segmented(model, images, batch_size, window), cores(), 2 * cores())
+    found = segmented(model, images, batch_size, window)
+    yield from in_threads(write, found, cores(), 2 * cores(), lambda image, _: 2 * image.pixels.nbytes)
 
 
 def segmented(

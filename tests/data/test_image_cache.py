@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.data.decoding import SquareDecoder
+from hf_lowlabel.data.decoding import SquareDecoder, in_threads
 from hf_lowlabel.data.image_cache import ResidentCache, StreamingCache, build_cache, resident_bytes
 from hf_lowlabel.data.images import BadImage, decode
 from hf_lowlabel.data.opening import load_source
@@ -187,6 +187,21 @@ def test_known_bad_images_are_not_looked_for_again(damaged, workers):
     unaware = build_cache(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
     with pytest.raises(UserError, match="'5.png' cannot be used: not an image"):
         list(unaware.stream([torch.tensor([4, 5])]))
+
+
+@pytest.mark.parametrize("mib, most", [(1, 8), (100, 2), (1000, 1)])
+def test_what_waits_is_bounded_by_its_bytes(mib, most):
+    """As many images of 12 megapixels as there are cores would fill a memory, where small ones do not."""
+    begun, taken, waiting = [], [], []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        return item
+
+    for result in in_threads(work, range(30), 4, 8, lambda item, result: mib * 2**20):
+        taken.append(result)
+        waiting.append(len(begun) - len(taken))
+    assert taken == list(range(30)) and max(waiting) <= most
 
 
 def test_progress_is_reported_from_this_thread(folder):

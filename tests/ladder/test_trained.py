@@ -123,6 +123,12 @@ def test_what_the_answer_is_not_to_fall_below_is_left_only_for_what_is_clearly_b
     chance = base + np.where(np.arange(12) == 3, 12, -rng.integers(0, 2, 12))
     lucky, better = trial(frozen, chance), trial(frozen, base + 5)
     assert lucky.score > floor.score
+    some = trial(frozen, base + np.random.default_rng(11).integers(-4, 8, 12))  # about a standard error better
+    gain = gain_over(task, some, floor, names)
+    assert 0.5 * gain.sd < gain.value < 1.28 * gain.sd
+    assert ranked(task, [some, floor], names)[0].attempt is FLOOR
+    assert ranked(task, [trial(ONE, base), trial(frozen, base - 9)], names)[0].attempt is ONE
+    assert ranked(task, [trial(TWO, some.tallies[:, 0, 0]), floor], names)[0].attempt is TWO  # trained as long
     assert [t.attempt for t in ranked(task, [lucky, floor], names)] == [FLOOR, frozen]
     assert ranked(task, [better, floor], names)[0].attempt is frozen
     assert ranked(task, [lucky, floor, trial(ONE, base + 3)], names)[0].attempt is ONE
