@@ -196,7 +196,7 @@ def test_the_head_is_logistic_regression_on_every_kind_of_last_layer(name, args)
     model = create_classifier(name, 3, pretrained=False, image_size=32, model_args=args).eval()
     for m in model.modules():
         if isinstance(m, torch.nn.BatchNorm1d):
-            m.running_mean.normal_()
+            m.running_mean.normal_(std=1e-5)  # as large as the features, whose differences float32 would lose beside 1
             m.running_var.uniform_(0.5, 2)
     x, labels = torch.rand(9, 3, 32, 32), np.arange(9) % 3
     with torch.no_grad():
