@@ -16,12 +16,13 @@ from torch import Tensor
 from ..arguments import Config
 from ..errors import UserError
 from ..finetuning.graph import HEAD_L2
-from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, temperature
+from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
 SAMPLE = 5000  # images at most whose features are looked at
 MOST_LABELS = 10_000  # above it a head learns all it needs by itself
+SURE = 0.5  # mean confidence in images without a label that a head starts with at most, where there are labels
 ABSENT_GAP = 3.0  # by how much the bias of a class without a label is below the lowest of the others
 
 
@@ -62,11 +63,25 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> None:
             if how == "priors" and priors is not None
             else labels_head(found, y.numpy(), len(ready.names))
         )
+        if len(y):  # else nothing but its confidence teaches
+            weight, bias = no_surer(weight, bias, x)
         model.set_classifier(torch.from_numpy(weight), torch.from_numpy(bias))
     except UserError as error:  # two heads, or one of several layers: no one place for what was fitted
         log.warning("the head starts from random weights: %s", error)
         return
     log.info("the head starts from %s", "the prior pseudo-labels" if how == "priors" else f"a probe of {len(y)} labels")
+
+
+def no_surer(weight: np.ndarray, bias: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The head [K, D] and [K], divided by what makes it `SURE` of the images x [M, D] on average where it is surer.
+
+    The gradients of the network below grow with the head's weights, and views that a sure head gets wrong undo what its
+    features know. The class of each image stays.
+    """
+    logits, t = x @ weight.T + bias, 1.0
+    while softmax(logits / t).max(1).mean() > SURE:
+        t *= 1.05
+    return (weight / t).astype(weight.dtype), (bias / t).astype(bias.dtype)
 
 
 def labels_head(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

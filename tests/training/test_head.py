@@ -11,7 +11,8 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import softmax
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.settings import resolve
-from hf_lowlabel.training.head import labels_head, priors_head
+from hf_lowlabel.training import head
+from hf_lowlabel.training.head import labels_head, no_surer, priors_head
 from hf_lowlabel.training.run import keeps_statistics
 
 SMALL = dict(image_size=16, device="cpu", num_labels=40, class_balanced=True, batch_size=8, max_steps=1)
@@ -71,6 +72,32 @@ def test_the_head_is_calibrated_on_labels_left_out():
         assert (p[:, 3] < p[:, :3].max(1)).all()  # of the class without a label
         gaps.append(p.max(1).mean() - (p.argmax(1) == new_y).mean())
     assert abs(np.mean(gaps)) < 0.06
+
+
+@pytest.mark.parametrize("times, sure", [(0.1, None), (10.0, 0.5)])
+def test_a_probe_is_not_too_sure_to_train_on_from(times, sure):
+    """Else the network below moves further than from a random head. The class of an image stays."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(200, 40)).astype(np.float32), times * rng.normal(size=(6, 40)).astype(np.float32)
+    bias = times * np.ones(6, np.float32)
+    less = no_surer(weight, bias, x)
+    logits = x @ less[0].T + less[1]
+    assert (logits.argmax(1) == (x @ weight.T + bias).argmax(1)).all() and less[0].dtype == np.float32
+    if sure is None:
+        assert (less[0] == weight).all() and (less[1] == bias).all()
+    else:
+        assert 0.95 * sure < softmax(logits).max(1).mean() <= sure
+
+
+def test_what_a_run_starts_from_is_that_probe(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(head, "SURE", 0.2)
+    given = dict(learning_rate=1e-9, weight_decay=0.0, output_dir=tmp_path / "a", **SMALL)
+    run = finetune("digits", encoder, "supervised", head_init="probe", **given)
+    seen = run.model.preprocessing
+    mean, std = (torch.tensor(seen[k])[:, None, None] for k in ("mean", "std"))
+    with torch.no_grad():
+        logits = run.model((run.recorder.caches[0].images.float() / 255 - mean) / std).logits
+    assert 0.15 < float(logits.softmax(1).amax(1).mean()) < 0.22
 
 
 def test_a_head_on_priors_outvotes_those_that_are_wrong():
