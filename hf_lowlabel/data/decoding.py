@@ -279,7 +279,7 @@ def in_threads(
     most = ahead if weigh is None else 1
     with ThreadPoolExecutor(max(threads, 1)) as executor:
         while True:
-            some = itertools.islice(todo, most - len(waiting))
+            some = itertools.islice(todo, max(most - len(waiting), 0))
             waiting += ((item, executor.submit(function, item)) for item in some)
             if not waiting:
                 return

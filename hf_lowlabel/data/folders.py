@@ -73,9 +73,10 @@ def is_table(path: Path) -> bool:
     """A parquet file, or a folder that holds parquet (itself or one level down, as in data/train-0.parquet)."""
     if path.is_file():
         return path.suffix == ".parquet"
-    return any(
-        Path(name).stem.lower() not in METADATA for name in parquet_files(path)
-    )  # those are of images beside them
+    tables = (
+        name for name in parquet_files(path) if Path(name).stem.lower() not in METADATA
+    )  # not of images beside it
+    return next(tables, None) is not None
 
 
 def parquet_files(folder: str | Path, below: bool = True) -> Iterator[str]:

@@ -22,7 +22,7 @@ from .preparing import Prepared
 log = logging.getLogger("hf_lowlabel")
 SAMPLE = 5000  # images at most whose features are looked at
 MOST_LABELS = 10_000  # above it a head learns all it needs by itself
-SURE = 0.5  # mean confidence in images without a label that a head starts with at most, where there are labels
+SURE = 0.4  # of the way from chance to certainty: a head's mean confidence at the start at most, where there are labels
 ABSENT_GAP = 3.0  # by how much the bias of a class without a label is below the lowest of the others
 
 
@@ -73,13 +73,14 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> None:
 
 
 def no_surer(weight: np.ndarray, bias: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The head [K, D] and [K], divided by what makes it `SURE` of the images x [M, D] on average where it is surer.
+    """The head [K, D] and [K], divided by what makes it as sure as `SURE` of the images x [M, D] where it is surer.
 
     The gradients of the network below grow with the head's weights, and views that a sure head gets wrong undo what its
     features know. The class of each image stays.
     """
+    chance = 1 / len(weight)
     logits, t = x @ weight.T + bias, 1.0
-    while softmax(logits / t).max(1).mean() > SURE:
+    while softmax(logits / t).max(1).mean() > chance + SURE * (1 - chance):
         t *= 1.05
     return (weight / t).astype(weight.dtype), (bias / t).astype(bias.dtype)
 

