@@ -36,7 +36,6 @@ SLOW = 60.0, 0.05  # seconds of a whole pass, and of one image on one thread, fr
 CHUNK = 64
 PADDED_CHUNK = 2**20  # bytes of whole images that a thread decodes before it reports: one of 12 megapixels is its own
 AHEAD = 64  # images that are decoded, at least, before the first of them is taken over
-QUICK = 4e-4  # seconds an image; below it threads wait for the interpreter longer than they gain (32 px: 0.2 ms alone)
 WAITING = 2**28  # bytes of images of any size that are decoded, or to be written, before it is their turn
 LOOK = 1000  # images spread over a cache that are decoded before training streams
 Progress = Callable[[int, int], None]  # (images done, images in all)
@@ -217,7 +216,7 @@ def decode_all(
     decoder: Decoder, rows: Sequence[int], threads: int, progress: Progress | None = None
 ) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
     """(first, uint8 [n, C, H, W], {place in `rows`: reason}) of the images at positions `rows`, in order, in threads
-    (PIL lets go of the interpreter) where images are not tiny; the pixels of bad images are 0."""
+    (PIL lets go of the interpreter); the pixels of bad images are 0."""
 
     spent: list[float] = []
 
@@ -234,11 +233,7 @@ def decode_all(
         return start, part, errors
 
     starts, threads = range(0, len(rows), decoder.chunk), max(threads, 1)
-    first = [work(start) for start in starts[:1]]
-    if first and spent[0] < QUICK * len(first[0][1]):
-        threads = 1
-    later = in_threads(work, starts[1:], threads, max(2 * threads, AHEAD // decoder.chunk))
-    for start, part, errors in itertools.chain(first, later):
+    for start, part, errors in in_threads(work, starts, threads, max(2 * threads, AHEAD // decoder.chunk)):
         if progress is not None:
             progress(start + len(part), len(rows))
         yield start, part, errors
