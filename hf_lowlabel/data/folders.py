@@ -103,7 +103,12 @@ def image_files(root: Path) -> list[ImageFile]:
 
 
 def listing(root: Path) -> list[ImageFile]:
-    return sorted(ImageFile(unicodedata.normalize("NFC", as_text(name) or ""), name, size) for name, size in walk(root))
+    return sorted(ImageFile(composed(name), name, size) for name, size in walk(root))
+
+
+def composed(name: str) -> str:
+    """In Unicode's NFC form; plain names, of which there may be millions, have it already."""
+    return name if name.isascii() else unicodedata.normalize("NFC", as_text(name) or "")
 
 
 def walk(root: Path) -> Iterator[tuple[str, int]]:
@@ -120,19 +125,19 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
         subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in sorted(files):
-            ending = ".nii.gz" if file.lower().endswith(".nii.gz") else os.path.splitext(file)[1].lower()
             if file.startswith("."):
                 continue
+            ending = file[dot:].lower() if (dot := file.rfind(".")) > 0 else ""
             if ending not in endings:
+                ending = ".nii.gz" if file.lower().endswith(".nii.gz") else ending
                 unread[ending] += ending in CONVERT
                 bare += [os.path.join(folder, file)] if not ending else []
                 continue
-            path = f"{folder}{os.sep}{file}"
             name = file if below == "." else f"{below}/{file}"
-            if not is_text(name):
+            if not name.isascii() and not is_text(name):
                 odd.append(name)
                 continue
-            yield name, file_size(path)
+            yield name, file_size(f"{folder}{os.sep}{file}")
     tell_left_out(root, unread, odd, ours)
     if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"
@@ -205,15 +210,15 @@ def tell_left_out(root: Path, unread: Counter[str], odd: list[str], ours: list[s
 def file_size(path: str | Path) -> int:
     """In bytes; 0 for a link to nothing, an image that cannot be read, as others."""
     try:
-        return os.path.getsize(path)
+        return os.stat(path).st_size
     except OSError:
         return 0
 
 
 def subfolders(path: Path) -> list[Path]:
     with os.scandir(path) as entries:  # a folder of a million images has few folders in it
-        folders = sorted(Path(entry) for entry in entries if entry.is_dir())
-    return [folder for folder in folders if is_of_images(folder) and is_text(folder.name)]
+        folders = [entry.path for entry in entries if entry.is_dir()]
+    return [folder for folder in sorted(map(Path, folders)) if is_of_images(folder) and is_text(folder.name)]
 
 
 def spellings(split: str) -> tuple[str, ...]:
@@ -256,7 +261,8 @@ def only_train(path: Path, split: str, inside: str = "") -> None:
 def has_unlabeled_split(path: Path) -> bool:
     """Is there unlabeled/ beside train/, which is read only where it is asked for?"""
     try:
-        return path.is_dir() and not is_table(path) and split_root(path, UNLABELED)[0].name.lower() in SPLITS[UNLABELED]
+        found = path.is_dir() and split_root(path, UNLABELED)[0].name.lower() in SPLITS[UNLABELED]
+        return found and not is_table(path)  # which looks through all names
     except MissingSplit:
         return False
 

@@ -140,10 +140,11 @@ def padded_statistics(cache) -> tuple[list[float], list[float]]:
     """The same of up to 256 images at their own sizes."""
     total, square, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
     chosen = _spread(cache, 256)
-    for i, images in zip(chosen, cache.stream(chosen.split(1)), strict=True):
-        h, w = cache.sizes[i].tolist()  # which may be known by now alone
-        x = images[0, :3, :h, :w].cpu().double() / 255
-        total, square, count = total + x.sum((1, 2)), square + x.square().sum((1, 2)), count + h * w
+    parts = chosen.split(8)
+    for some, images in zip(parts, cache.stream(parts), strict=True):
+        for image, (h, w) in zip(images, cache.sizes[some].tolist(), strict=True):  # which may be known by now alone
+            x = image[:3, :h, :w].cpu().double() / 255
+            total, square, count = total + x.sum((1, 2)), square + x.square().sum((1, 2)), count + h * w
     mean = total / count
     return _rounded(mean, (square / count - mean.square()).clamp_min(0).sqrt())
 
