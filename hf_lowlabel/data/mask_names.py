@@ -49,13 +49,13 @@ def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dic
     What is left after names that are the same is matched by what they have in common (`core`), where that is of one
     image and of one mask alone.
     """
-    by_stem: dict[str, str] = {}
-    for id in ids:
-        if by_stem.setdefault(stem(id), id) != id:
-            raise UserError(
-                f"The images {by_stem[stem(id)]!r} and {id!r} have the same name before the extension, by which masks "
-                "are matched. Rename one."
-            )
+    by_stem = {stem(id): id for id in ids}
+    if len(by_stem) < len(ids):
+        twice = next(id for id in ids if by_stem[stem(id)] != id)
+        raise UserError(
+            f"The images {twice!r} and {by_stem[stem(twice)]!r} have the same name before the extension, by which masks "
+            "are matched. Rename one."
+        )
     out: dict[str, ImageFile] = {}
     strange = list[ImageFile]()
     for mask in masks:

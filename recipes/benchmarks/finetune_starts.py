@@ -32,7 +32,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "none of the three": dict(head_init="random", freeze_norm=False, learning_rate=0.03),
     "linear probe": dict(method="probe"),
     "propagation": dict(method="propagation"),
+    "from propagation's priors": dict(prior=True),
+    "from its priors, which count to the end": dict(prior=True, prior_until=1.0),
+    "self-training from its priors": dict(prior=True, method="self-training", unlabeled_ratio=1),
+    "FlexMatch from its priors": dict(prior=True, method="flexmatch"),
+    "FlexMatch from its priors, which count to the end": dict(prior=True, method="flexmatch", prior_until=1.0),
 }
+FROZEN = ("probe", "propagation")
 
 
 def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float | None:
@@ -47,10 +53,16 @@ def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float | Non
     given |= dict(split=str(split), seed=seed, output_dir=str(folder))
     trained = dict(method=args.method, batch_size=8, unlabeled_ratio=args.unlabeled_ratio, max_steps=args.max_steps)
     trained |= dict(metric_for_best_model="last", eval_steps=10**6, save_steps=10**6)
-    own = ROWS[row]
+    own = dict(ROWS[row])
+    if own.get("prior"):
+        spread = split.with_suffix("")
+        if not (spread / "priors.safetensors").is_file():
+            shutil.rmtree(spread, ignore_errors=True)
+            finetune(**{**given, "output_dir": str(spread)}, method="propagation")
+        own["prior"] = str(spread / "priors.safetensors")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        return finetune(**given, **(own if "method" in own else trained | own)).metrics["accuracy"]
+        return finetune(**given, **(own if own.get("method") in FROZEN else trained | own)).metrics["accuracy"]
     except Diverged:
         return None
 
