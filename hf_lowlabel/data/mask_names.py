@@ -53,8 +53,8 @@ def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dic
     if len(by_stem) < len(ids):
         twice = next(id for id in ids if by_stem[stem(id)] != id)
         raise UserError(
-            f"The images {twice!r} and {by_stem[stem(twice)]!r} have the same name before the extension, by which masks "
-            "are matched. Rename one."
+            f"The images {twice!r} and {by_stem[stem(twice)]!r} have the same name before the extension, by which "
+            "masks are matched. Rename one."
         )
     out: dict[str, ImageFile] = {}
     strange = list[ImageFile]()

@@ -295,8 +295,10 @@ class Task(Doubting, Speaker):
         """What predictions on unlabeled images tell about a model."""
         return {}
 
-    def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
-        """What the weights a run starts from are worth on the same images, for the table of its card."""
+    def frozen_row(
+        self, model: nn.Module, weights: str, labeled: Examples, test: Examples, names: list[str]
+    ) -> Row | None:
+        """What frozen features of the starting weights are worth, or None. Raises UserError where none are read."""
 
     # ---- use --------------------------------------------------------------------------------------------------------
     @abc.abstractmethod

@@ -24,7 +24,6 @@ from ..evaluation import plots
 from ..evaluation.checkpoints import sel
 from ..evaluation.inference import features_of, logits_of, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
-from ..finetuning.linear import probe_head
 from ..models import LowLabelForImageClassification, create_classifier
 from ..models.opening import open_model
 from ..records import Metric, Row, RunRecord
@@ -218,19 +217,16 @@ class Classification(Task):
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
         return of_classes(self, model, labeled, names)
 
-    def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
-        labels = labeled.targets.numpy()
+    def frozen_row(
+        self, model: nn.Module, weights: str, labeled: Examples, test: Examples, names: list[str]
+    ) -> Row | None:
+        labels = labeled.targets.long().numpy()
         if len(labels) > MOST_PROBED or len(np.unique(labels)) < 2:
             return None
-        view = eval_view(model)
-        try:
-            x, tx = features_of(model, labeled.cache, view, labeled.members), features_of(model, test.cache, view)
-        except UserError as error:  # a network with two heads has no one place to read features at
-            log.info("no linear probe of the starting weights: %s", error)
-            return None
-        weight, bias = probe_head(x.numpy(), labels, num_classes=int(labels.max()) + 1)
-        right = (tx.numpy() @ weight.T + bias).argmax(1) == test.targets.numpy()
-        score = dict(accuracy=float(right.mean()), accuracy_error=float(right.std() / len(right) ** 0.5))
+        x, tx = (self.features(model, images.cache, images.members) for images in (labeled, test))
+        p = self.method("finetune", "probe")().fit_predict(x, labels, tx, num_classes=len(names))
+        scores, key = self.scores(p, test.targets.numpy(), names), self.score.key
+        score = {name: scores[name] for name in (key, f"{key}_error")}
         return Row(f"linear probe on {weights} at {model.preprocessing['input_size'][-1]} px, same labels", score)
 
     # ---- use --------------------------------------------------------------------------------------------------------

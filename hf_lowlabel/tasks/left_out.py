@@ -1,7 +1,8 @@
-"""What frozen features and the labels know: a cheap score where no image is held out.
+"""What frozen features and the labels know: a cheap score beside that of the trained network.
 
-A linear layer on features of the weights as they are is fitted without an image, and tested on it; each image is left
-out in turn. What comes out are tallies, which `Task.total` makes a score of.
+A linear layer on features of the weights as they are is fitted to the labels, and tested on the test images; where
+there are none, each labeled image is left out of the fit in turn, and tested on. What comes out are tallies, which
+`Task.total` makes a score of.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import all_mean, rank, world
 from ..errors import UserError
 from ..evaluation.modules import confusion_of
 from ..evaluation.segmentation import Normalise
@@ -84,34 +86,72 @@ def guesses_of_masks(
         UserError: fewer than two masks have a pixel of a class.
     """
     labeled = Examples(labeled.cache, labeled.members[:most], None)
-    config: Any = model.config
-    maps, probe = (
-        FrozenMaps(model, labeled, dict(mean=config.image_mean, std=config.image_std)),
-        PixelProbe(pixels=PIXELS),
-    )
-    x, y, w, of = sampled(maps, maps.divisor, labeled, PIXELS)
-    if len(np.unique(of)) < 2:
+    probe, n = MapProbe(model, labeled, K), len(labeled.members)
+    if len(np.unique(probe.of)) < 2:
         raise UserError("One mask alone has a pixel of a class, and each is judged by the others. Paint more.")
-    mean, scale = maps.scales(x)
-    known = np.unique(y)
-    fit = Softmax(((x - mean) / scale).numpy(), y, w, probe.max_iter)
-    l2, t = probe.chosen(fit, of)
-    n = len(labeled.members)
     fold = np.random.default_rng(0).permutation(n) % min(FOLDS, n)
     rows = labeled.members.numpy()
-    layers = []
-    for f in range(fold.max() + 1):
-        V, c = fit(np.flatnonzero(np.isin(of, rows[fold != f])), l2)
-        layers.append((torch.from_numpy(fit.on_features(V) / t).float() / scale, torch.from_numpy(c / t).float()))
+    layers = [probe.layer(rows[fold != f]) for f in range(fold.max() + 1)]
     for i, (image, mask) in enumerate(images(labeled)):
-        weight, bias = layers[fold[i]]
-        high, wide = mask.shape
-        logits = torch.einsum("kd,dhw->khw", weight, maps(image)[0].cpu() - mean[:, None, None]) + bias[:, None, None]
-        size = [side + -side % maps.divisor for side in (high, wide)]
+        yield i, probe(layers[fold[i]], image), mask.numpy()
+
+
+def of_other_masks(model: nn.Module, labeled: Examples, others: Examples, K: int) -> np.ndarray:
+    """Confusion matrices [m, K, K] of images that are tested on, by the pixel probe fitted to all labeled ones; each
+    process takes a share of them.
+
+    Raises:
+        UserError: the masks show one class.
+    """
+    probe = MapProbe(model, labeled, K)
+    if len(probe.known) < 2:
+        raise UserError("The masks show one class, and a probe tells two apart.")
+    layer, m = probe.layer(labeled.members.numpy()), len(others.members)
+    found = torch.zeros(m, K, K, dtype=torch.float64)
+    mine = torch.arange(rank(), m, world())
+    for i, (image, mask) in zip(mine.tolist(), images(Examples(others.cache, others.members[mine], None)), strict=True):
+        found[i] = confusion_of(torch.from_numpy(probe(layer, image).argmax(0)), mask, K)
+    return all_mean(found).numpy() * world()
+
+
+class MapProbe:
+    """The pixel probe (`finetuning.pixel_probe`) on an encoder's maps, with its penalty and temperature chosen.
+
+    known: the classes that the masks show. of: [M], which mask each pixel that is looked at is of.
+
+    Args:
+        model: the segmenter; its encoder alone is asked.
+        labeled: images with masks.
+        K: classes.
+    """
+
+    def __init__(self, model: nn.Module, labeled: Examples, K: int):
+        config: Any = model.config
+        self.K, self.maps = K, FrozenMaps(model, labeled, dict(mean=config.image_mean, std=config.image_std))
+        x, y, w, self.of = sampled(self.maps, self.maps.divisor, labeled, PIXELS)
+        self.mean, self.scale = self.maps.scales(x)
+        self.known = np.unique(y)
+        method = PixelProbe(pixels=PIXELS)
+        self.fit = Softmax(((x - self.mean) / self.scale).numpy(), y, w, method.max_iter)
+        self.l2, self.t = method.chosen(self.fit, self.of)
+
+    def layer(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(weight [k, D], bias [k]) fitted to the masks at these positions of the cache."""
+        V, c = self.fit(np.flatnonzero(np.isin(self.of, rows)), self.l2)
+        weight = torch.from_numpy(self.fit.on_features(V) / self.t).float() / self.scale
+        return weight, torch.from_numpy(c / self.t).float()
+
+    def __call__(self, layer: tuple[Tensor, Tensor], image: Tensor) -> np.ndarray:
+        """The probability of each class, float32 [K, h, w], of an image uint8 [1, 3, h, w]."""
+        weight, bias = layer
+        high, wide = image.shape[-2:]
+        found = self.maps(image)[0].cpu() - self.mean[:, None, None]
+        logits = torch.einsum("kd,dhw->khw", weight, found) + bias[:, None, None]
+        size = [side + -side % self.maps.divisor for side in (high, wide)]
         logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, :, :high, :wide]
-        p = np.zeros((K, high, wide), np.float32)
-        p[known] = logits.softmax(0).numpy()
-        yield i, p, mask.numpy()
+        p = np.zeros((self.K, high, wide), np.float32)
+        p[self.known] = logits.softmax(0).numpy()
+        return p
 
 
 class FrozenMaps:
@@ -132,10 +172,11 @@ class FrozenMaps:
 
     @torch.inference_mode()
     def all(self, image: Tensor) -> list[Tensor]:
-        encoder, training = cast(Any, self.model), self.model.training
+        encoder, modes = cast(Any, self.model), [(m, m.training) for m in self.model.modules()]
         self.model.eval()
         found = encoder.encode(self.normalise(image.to(next(self.model.parameters()).device)))
-        self.model.train(training)
+        for module, training in modes:  # some may keep their statistics
+            module.training = training
         maps = [m.float() for m in found if m.ndim == 4 and m.shape[1] > 3]  # the first may be the image itself
         return maps[self.first :]
 

@@ -43,7 +43,7 @@ from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.inference import logits_of
 from ..evaluation.modules import MultiLabelScores
-from ..records import Metric, Row, RunRecord
+from ..records import Metric, RunRecord
 from ..text import code, listed, percent
 from . import classification_card as card
 from .attempts import MULTILABEL
@@ -225,9 +225,6 @@ class MultiLabel(Classification):
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
         return of_several(self, model, labeled)
-
-    def frozen_row(self, model: nn.Module, weights: str, labeled: Examples, test: Examples) -> Row | None:
-        return None
 
     def answer(self, p: torch.Tensor, names: list[str], top: int = 1) -> dict[str, Any]:
         """The classes of a probability above one half, and the probability of each; `top` means nothing here."""

@@ -29,7 +29,7 @@ from ..evaluation.segmentation import Confusions, evaluate_segmentation, unsure
 from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import architecture_of, copy_code, export_standalone
 from ..objective import FinetuneObjective
-from ..records import Metric, RunRecord
+from ..records import Metric, Row, RunRecord
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
 from . import segmentation_card as card
@@ -39,7 +39,7 @@ from .caching import padded_cache, padded_statistics
 from .demos import SHAPES
 from .doubts import Doubt
 from .foundation import MASKS, whole_patches
-from .left_out import of_masks
+from .left_out import of_masks, of_other_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
 from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules
 from .pixels import fit_probe
@@ -272,6 +272,13 @@ class Segmentation(Task):
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
         return of_masks(model, labeled, len(names))
+
+    def frozen_row(
+        self, model: nn.Module, weights: str, labeled: Examples, test: Examples, names: list[str]
+    ) -> Row | None:
+        tallies = of_other_masks(model, labeled, test, len(names))
+        score = {self.score.key: self.total(tallies, names), **errors_over_images(tallies, names)}
+        return Row(f"linear probe of pixels on {weights}, same masks", score)
 
     def look(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray) -> Any:
         return self._cache(model, data, dataset, indices, "unlabeled", masks=False)

@@ -36,23 +36,26 @@ def head_of(config: Config, fresh: bool, priors: bool) -> str:
     return asked or ("priors" if priors else "probe")
 
 
-def fit_head(ready: Prepared, priors: Tensor | None) -> None:
+def fit_head(ready: Prepared, priors: Tensor | None) -> str | None:
     """Give the network the head that the settings ask for.
 
     Args:
         ready: the run; its network is changed.
         priors: float [N, K] of the training images, or None.
+
+    Returns:
+        What it was fitted to, "probe" (the labels) or "priors"; None where it was not.
     """
     model = ready.network.model
     fresh = not ready.config.model.from_scratch and getattr(model.load_report, "head", "") == "fresh"
     how = head_of(ready.config, fresh, priors is not None)
     if how == "random" or not ready.task.climbs or ready.config.training.dry_run:
-        return
+        return None
     task: Any = ready.task
     y, members = ready.labeled.targets, ready.labeled.members
     assert y is not None
     if len(members) > MOST_LABELS or how == "probe" and len(y.unique()) < 2:
-        return
+        return None
     count = len(ready.training)
     some = torch.linspace(0, count - 1, min(SAMPLE, count)).long()
     try:
@@ -68,8 +71,9 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> None:
         model.set_classifier(torch.from_numpy(weight), torch.from_numpy(bias))
     except UserError as error:  # two heads, or one of several layers: no one place for what was fitted
         log.warning("the head starts from random weights: %s", error)
-        return
+        return None
     log.info("the head starts from %s", "the prior pseudo-labels" if how == "priors" else f"a probe of {len(y)} labels")
+    return how
 
 
 def no_surer(weight: np.ndarray, bias: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

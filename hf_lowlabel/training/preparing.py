@@ -66,7 +66,7 @@ class Prepared:
     """All that a run has before it fits anything.
 
     held: part ("validation", "test") -> images that are not trained on. unseen: part -> positions of those that are no
-    copies of labeled ones, of parts that have copies.
+    copies of labeled ones, of parts that have copies. head: what a fresh head was fitted to, "probe" or "priors".
     """
 
     task: Task
@@ -82,6 +82,7 @@ class Prepared:
     held: dict[str, Examples]
     recorder: Recorder
     unseen: Mapping[str, np.ndarray]
+    head: str | None = None
 
     @property
     def names(self) -> list[str]:

@@ -22,6 +22,7 @@ from ..models.adaptformer import add_adaptformer
 from ..models.lora import add_lora, merged
 from ..models.timm_checkpoint import freeze_stages
 from ..objective import Objective
+from ..records import Row
 from ..tasks.base import Task
 from . import frozen, setup
 from .callbacks import Callback
@@ -89,7 +90,7 @@ def make_objective(ready: Prepared) -> Objective:
     given = config.model
     prior = config.training.prior
     priors = load_priors(prior, ready.training.ids, names) if prior else None
-    fit_head(ready, priors)  # before adapters, which leave the features as they are
+    ready.head = fit_head(ready, priors)  # before adapters, which leave the features as they are
     if keeps_statistics(config):
         keep_statistics(model)
     if given.lora_rank:
@@ -205,17 +206,20 @@ def best_score(ready: Prepared, has_unlabeled: bool) -> str | None:
 
 
 def compare_with_frozen(ready: Prepared, objective: Objective) -> None:
-    """A row of the card: what the starting weights are worth without training; `auto` knows that already."""
-    if (
-        ready.recorder.comparisons
-        or "test" not in ready.held
-        or ready.config.model.from_scratch
-        or ready.config.training.dry_run
-    ):
+    """Rows of the card: what is known on the test images without training; `auto` knows that already."""
+    config, recorder, task = ready.config, ready.recorder, ready.task
+    if recorder.comparisons or "test" not in ready.held or config.model.from_scratch or config.training.dry_run:
         return
-    words = ready.recorder.start_words()
-    row = ready.task.frozen_row(objective.evaluated, words, ready.labeled, ready.held["test"])
-    ready.recorder.comparisons += [row] if row else []
+    model, test, key = objective.evaluated, ready.held["test"], task.score.key
+    try:
+        row = task.frozen_row(model, recorder.start_words(), ready.labeled, test, ready.names)
+        recorder.comparisons += [row] if row else []
+    except UserError as error:
+        log.info("no linear probe of the starting weights: %s", error)
+    if ready.head == "priors":
+        scores = task.evaluate(model, test, ready.names)
+        row = Row("the head fitted to the priors, before training", {k: scores[k] for k in (key, f"{key}_error")})
+        recorder.comparisons.append(row)
 
 
 def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
@@ -246,10 +250,11 @@ def tell_frozen(ready: Prepared, reached: float | None) -> None:
         log.info("%s %s; %s: %s", score.title, score.show(reached), row.name, score.show(frozen))
         return
     log.warning(
-        "%s %s is below the %s of a %s: this model is not the answer. Take `finetune --method probe` with the same "
-        "labels, or go on from it with priors, a lower --learning-rate or more steps",
+        "%s %s is below %s (%s): this model is not the answer. Take `finetune --method probe` with the same "
+        "labels%s, `hf-lowlabel auto`, which chooses by the labels, or a lower --learning-rate",
         score.title,
         score.show(reached),
         score.show(frozen),
         row.name,
+        " and the same --prior" if ready.head == "priors" else "",
     )

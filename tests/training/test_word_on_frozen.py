@@ -3,6 +3,7 @@
 import pytest
 
 from hf_lowlabel import finetune, pretrain
+from hf_lowlabel.tasks import get_task, left_out
 
 SMALL = dict(image_size=16, device="cpu")
 
@@ -20,5 +21,75 @@ def test_a_run_below_the_probe_warns(encoder, tmp_path, caplog):
     run = finetune("digits", encoder, "supervised", output_dir=str(tmp_path / "a"), **still)
     frozen = run.recorder.comparisons[0].metrics["accuracy"]
     assert run.metrics["accuracy"] < frozen - 0.1
-    assert f"is below the {100 * frozen:.1f} % of a linear probe" in caplog.text
+    assert f"is below {100 * frozen:.1f} % (linear probe on" in caplog.text
     assert "Take `finetune --method probe` with the same labels" in caplog.text
+
+
+def test_several_classes_of_an_image(encoder, tmp_path, caplog):
+    still = dict(num_labels=60, max_steps=1, learning_rate=1e-9, batch_size=8, image_size=32, device="cpu")
+    run = finetune("scenes", encoder, "supervised", task="multilabel", output_dir=str(tmp_path / "a"), **still)
+    (row,) = run.recorder.comparisons
+    assert row.name.startswith("linear probe on") and row.name in caplog.text and row.metrics["map_error"] > 0
+    same = dict(split=str(tmp_path / "a/split.json"), image_size=32, device="cpu")
+    probe = finetune("scenes", encoder, "probe", task="multilabel", output_dir=str(tmp_path / "b"), **same)
+    assert probe.metrics["map"] == pytest.approx(row.metrics["map"], abs=1e-4)
+
+
+def test_masks(encoder, masked, tmp_path, caplog):
+    net = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), device="cpu")
+    given = dict(
+        task="segmentation",
+        num_labels=6,
+        test_fraction=0.4,
+        max_steps=1,
+        learning_rate=1e-9,
+        batch_size=2,
+        image_size=24,
+        **net,
+    )
+    run = finetune(str(masked), encoder, "supervised", output_dir=str(tmp_path / "a"), **given)
+    (row,) = run.recorder.comparisons
+    assert row.name.startswith("linear probe of pixels on") and 0.3 < row.metrics["miou"] < 1
+    assert run.metrics["miou"] < row.metrics["miou"] and 0 < row.metrics["miou_error"] < 0.3
+    assert (
+        f"is below {100 * row.metrics['miou']:.1f} % (linear probe of pixels on" in caplog.text
+        and "this model is not the answer" in caplog.text
+    )
+    assert f"| {100 * row.metrics['miou']:.1f}" in (tmp_path / "a/README.md").read_text()
+
+
+def test_masks_are_shared_among_processes(encoder, masked, tmp_path, monkeypatch):
+    """Each has every other image, and together they count each pixel of a class once."""
+    net = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), device="cpu")
+    task, kept = get_task("segmentation"), []
+
+    def keep(self, model, weights, labeled, test, names):
+        for parts, mine in ((1, 0), (2, 0), (2, 1)):
+            monkeypatch.setattr(left_out, "world", lambda: parts)
+            monkeypatch.setattr(left_out, "rank", lambda: mine)
+            monkeypatch.setattr(left_out, "all_mean", lambda x: x / parts)
+            kept.append(left_out.of_other_masks(model, labeled, test, len(names)))
+
+    monkeypatch.setattr(type(task), "frozen_row", keep)
+    given = dict(
+        num_labels=6, test_fraction=0.4, max_steps=1, batch_size=2, image_size=24, output_dir=str(tmp_path / "a"), **net
+    )
+    finetune(str(masked), encoder, "supervised", task="segmentation", **given)
+    one, first, second = kept
+    assert (one == first + second).all() and first[::2].any() and not first[1::2].any()
+    assert ((24 * 24 <= one.sum((1, 2))) & (one.sum((1, 2)) <= 24 * 26)).all()
+
+
+def test_priors_that_were_better_than_the_end(encoder, tmp_path, caplog):
+    """Of the same labels a probe may be worse than both: a run that falls below what it started from says so."""
+    finetune("digits", encoder, "propagation", num_labels=40, output_dir=str(tmp_path / "a"), **SMALL)
+    given = dict(split=str(tmp_path / "a/split.json"), prior=str(tmp_path / "a/priors.safetensors"), batch_size=8)
+    given |= dict(max_steps=4, **SMALL)
+    kept = finetune("digits", encoder, "flexmatch", learning_rate=1e-9, output_dir=str(tmp_path / "b"), **given)
+    start = {row.name: row.metrics["accuracy"] for row in kept.recorder.comparisons}
+    name = "the head fitted to the priors, before training"
+    assert start[name] == pytest.approx(kept.metrics["accuracy"], abs=0.005)
+    caplog.clear()
+    lost = finetune("digits", encoder, "flexmatch", learning_rate=0.03, output_dir=str(tmp_path / "c"), **given)
+    assert lost.metrics["accuracy"] < start[name] - 0.1
+    assert f"({name}): this model is not the answer" in caplog.text and "and the same --prior" in caplog.text
