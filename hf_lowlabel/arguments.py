@@ -175,7 +175,10 @@ class TrainingArguments:
         trains=True,
     )
     learning_rate: float | None = setting(
-        None, "learning rate; pretraining scales it by batch_size / 256", min=0, trains=True
+        None,
+        "learning rate; pretraining scales it by batch_size / 256, None: from a fitted head a tenth of the paper's",
+        min=0,
+        trains=True,
     )
     weight_decay: float | None = setting(
         None, "weight decay; biases and normalisation weights take none", min=0, trains=True
@@ -185,10 +188,7 @@ class TrainingArguments:
         None, "share of the steps over which the learning rate rises from 0", share=True, trains=True
     )
     head_lr: float | None = setting(
-        None,
-        "learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1",
-        min=0,
-        trains=True,
+        None, "learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1", min=0, trains=True
     )
     layer_decay: float | None = setting(
         None,

@@ -14,6 +14,8 @@ from .tasks import TASKS, get_task
 from .tasks.base import Task
 from .text import in_memory
 
+GENTLE = 0.1  # of a paper's learning rate, where training starts from a fitted head (LP-FT, Kumar et al. 2022)
+
 
 def resolve(config: Config) -> Config:
     """A copy whose method is a class, and in which its defaults and the preset fill every setting left at None.
@@ -49,7 +51,7 @@ def resolve(config: Config) -> Config:
     arguments = {**values.pop("method_args", {}), **config.method_args}
     filled = {name: value for name, value in values.items() if said[name] is None}
     if verb == "finetune" and config.preset is None and not config.model.from_scratch and "batch_size" in values:
-        scaled_rate(filled, said["batch_size"], values["batch_size"])
+        scaled_rate(filled, said["batch_size"], values["batch_size"], gently=head_is_fitted(said, task))
     out = config.replace(method=method, method_args=arguments, **filled)
     out.filled = frozenset(filled)
     validate(out, task)
@@ -78,10 +80,20 @@ def filled_in(verb: str, task: str | None, method: str | None, preset: str | Non
     return name_of(found), {**values, "method_args": " ".join(f"{k}={v}" for k, v in arguments.items())}
 
 
-def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int) -> None:
-    """A default learning rate is that of a stated batch; on pretrained weights a smaller one takes its share of it."""
-    if "learning_rate" in filled and batch_size and batch_size < of_rate:
-        filled["learning_rate"] = filled["learning_rate"] * batch_size / of_rate
+def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int, gently: bool) -> None:
+    """A default learning rate is that of a stated batch; on pretrained weights a smaller one takes its share of it.
+
+    gently: a tenth of that, since the features are to change less than those that learn from nothing.
+    """
+    if "learning_rate" in filled:
+        filled["learning_rate"] *= min(batch_size or of_rate, of_rate) / of_rate * (GENTLE if gently else 1)
+
+
+def head_is_fitted(said: dict[str, Any], task: Task) -> bool:
+    """Whether the whole network trains on from a head that knows what its features do (training/head.py)."""
+    named = isinstance(said["model"], (str, Path)) or said["init_from"]  # a module may hold random weights
+    part = said["lora_rank"] or said["adapter_width"] or said["freeze_encoder"]
+    return bool("head_init" in task.takes and said["head_init"] != "random" and named and not part)
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

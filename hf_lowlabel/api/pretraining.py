@@ -159,7 +159,8 @@ def pretrain(
         gradient_accumulation_steps: Micro-batches per optimizer step.
         optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,
             lars, adam, adamw.
-        learning_rate: Learning rate; pretraining scales it by batch_size / 256.
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256, None: from a fitted head a
+            tenth of the paper's.
         weight_decay: Weight decay; biases and normalisation weights take none.
         lr_scheduler_type: Learning rate over time; cosine, fixmatch, constant, linear, poly, steps,
             steps-late, steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters,

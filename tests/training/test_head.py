@@ -171,12 +171,24 @@ def test_when_statistics_are_kept():
 
 
 def test_a_default_rate_is_that_of_the_batch_it_was_set_for():
-    assert settings().training.learning_rate == 0.03  # 64 labeled images
-    assert settings(batch_size=8).training.learning_rate == pytest.approx(0.03 / 8)
-    assert settings(batch_size=256).training.learning_rate == 0.03
+    random = dict(head_init="random")
+    assert settings(**random).training.learning_rate == 0.03  # 64 labeled images
+    assert settings(batch_size=8, **random).training.learning_rate == pytest.approx(0.03 / 8)
+    assert settings(batch_size=256, **random).training.learning_rate == 0.03
     assert settings(batch_size=8, learning_rate=0.03).training.learning_rate == 0.03
     assert settings(batch_size=8, from_scratch=True).training.learning_rate == 0.03
     assert settings(batch_size=8, preset="cifar").training.learning_rate == 0.03
+
+
+def test_from_a_fitted_head_it_is_a_tenth():
+    """The features under it move as little; branches and layers that start at nothing keep their rate."""
+    assert settings().training.learning_rate == pytest.approx(0.003)
+    assert settings(batch_size=8).training.learning_rate == pytest.approx(0.003 / 8)
+    assert settings(method="supervised").training.learning_rate == pytest.approx(0.003)
+    for whole in (dict(lora_rank=4), dict(freeze_encoder=True), dict(adapter_width=8), dict(model=nn.Linear(1, 1))):
+        assert settings(batch_size=8, **whole).training.learning_rate == pytest.approx(0.03 / 8)
+    several = resolve(Config.from_flat("finetune", dict(task="multilabel", dataset="scenes", num_labels=40)))
+    assert several.training.learning_rate == 0.03
 
 
 def test_a_fresh_decoder_learns_its_statistics(tmp_path):
