@@ -33,5 +33,5 @@ def sel(probabilities: np.ndarray, tau: float = TAU) -> float:
 
 def median_of_last(history: list[dict], name: str = "test_accuracy", last: int = LAST) -> float | None:
     """Median of the last evaluations of a run, as papers without a validation set report; None if there are fewer."""
-    values = [row[name] for row in history if name in row][-last:]
+    values = [row[name] for row in history if name in row and row.get("step") != 0][-last:]
     return float(np.median(values)) if len(values) == last else None

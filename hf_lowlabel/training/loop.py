@@ -54,6 +54,7 @@ class Loop:
         layout: of images and convolutions in memory.
         best_score: which of them (higher is better) decides when training stops early and which weights are kept; None:
             no score does.
+        known: the network knows its classes before the first step, and is evaluated there, too: it may be the best.
         save: save(loop) writes model and record; on the main process, after every checkpoint.
         identity: what the run is: settings and data that a resumed run must have again.
     """
@@ -69,6 +70,7 @@ class Loop:
         base_learning_rate: float,
         evaluate: Callable[[Objective], dict] | None = None,
         best_score: str | None = None,
+        known: bool = False,
         save: Callable[[Loop], Any] | None = None,
         identity: dict[str, dict] | None = None,
         callbacks: Sequence[Callback] = (),
@@ -76,7 +78,7 @@ class Loop:
         compile: bool = False,
     ):
         self.args, self.folder, self.accelerator, self.batches = args, folder, accelerator, batches
-        self.evaluate, self.best_score, self.save_run = evaluate, best_score, save
+        self.evaluate, self.best_score, self.known, self.save_run = evaluate, best_score, known, save
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
         if args.early_stopping and not best_score:
             raise UserError(
@@ -170,6 +172,8 @@ class Loop:
             self.resume()
         bar = tqdm(total=self.steps, initial=self.step, disable=not interactive(), unit="step", dynamic_ncols=True)
         self.train_mode()
+        if self.known and self.evaluate and self.step == 0:
+            self.evaluate_now()
         before, begin, first = self.seconds, time.perf_counter(), self.step
         with StopSignals() as signals, bar:
             batches = self.batches(self.step) if self.step < self.steps else iter(())
@@ -290,7 +294,7 @@ class Loop:
         found = load_newest(self.folder / "checkpoints")
         if found is None:
             log.info("no checkpoint in %s yet: starting from step 0", self.folder)
-            self.journal.cut(0)
+            self.journal.cut(-1)
             return
         path, tensors, optimizer, state = found
         for kind, values in self.identity.items():

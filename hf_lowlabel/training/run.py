@@ -69,6 +69,7 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
         base_learning_rate=args.learning_rate,
         evaluate=None if trial else lambda trained: watch(ready, trained, unlabeled is not None),
         best_score=None if trial else best_score(ready, unlabeled is not None),
+        known=ready.head is not None,
         save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=setup.identity(config, ready.dataset, ready.chosen.split, ready.training),
         callbacks=callbacks,

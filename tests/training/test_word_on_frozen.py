@@ -93,3 +93,15 @@ def test_priors_that_were_better_than_the_end(encoder, tmp_path, caplog):
     lost = finetune("digits", encoder, "flexmatch", learning_rate=0.03, output_dir=str(tmp_path / "c"), **given)
     assert lost.metrics["accuracy"] < start[name] - 0.1
     assert f"({name}): this model is not the answer" in caplog.text and "and the same --prior" in caplog.text
+
+
+def test_a_start_that_training_only_harms_is_what_stays(encoder, tmp_path, caplog):
+    given = dict(num_labels=60, validation=100, max_steps=6, eval_steps=2, batch_size=8, learning_rate=0.01, **SMALL)
+    run = finetune("digits", encoder, "supervised", output_dir=str(tmp_path / "a"), **given)
+    rows = [row for row in run.history if "validation_accuracy" in row]
+    assert [row["step"] for row in rows] == [0, 2, 4, 6]
+    assert rows[0]["validation_accuracy"] > max(row["validation_accuracy"] for row in rows[1:])
+    assert run.metrics["validation_accuracy"] == rows[0]["validation_accuracy"]
+    assert "took the weights of step 0 (validation_accuracy" in caplog.text
+    random = finetune("digits", encoder, "supervised", output_dir=str(tmp_path / "b"), head_init="random", **given)
+    assert [row["step"] for row in random.history if "validation_accuracy" in row] == [2, 4, 6]
