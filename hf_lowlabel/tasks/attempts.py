@@ -14,7 +14,7 @@ _CLASSES: dict[str, Any] = dict(head_init="priors", metric_for_best_model="last"
 _CLASSES |= dict(learning_rate=3e-3, max_grad_norm=1.0, freeze_norm=True)
 CLASSIFICATION = (  # on from the best head on frozen features, whose beliefs are the priors
     Attempt("self-training", dict(method="self-training", unlabeled_ratio=1, **_CLASSES)),
-    Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_CLASSES)),
+    Attempt("FixMatch", dict(_CLASSES, method="fixmatch", unlabeled_ratio=2, learning_rate=7.5e-4)),
 )
 
 ADAPTATION = Attempt("BYOL", dict(method="byol", batch_size=64))  # of the encoder, by `pretrain`
