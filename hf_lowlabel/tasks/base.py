@@ -59,9 +59,7 @@ class Task(Doubting, Speaker):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # settings of `finetune` by name, for all methods that train
     demo: ClassVar[Demo | None] = None
     labeling: ClassVar[str] = "class"  # how a person answers: with a "class", with "classes", with a "mask"
-    packages: ClassVar[tuple[str, ...]] = tuple(
-        "torch transformers timm safetensors numpy pillow".split()
-    )  # of a Space
+    packages: ClassVar[tuple[str, ...]] = (*"torch transformers timm safetensors numpy pillow".split(),)  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     climbs: ClassVar[bool] = False  # whether `auto` begins with heads on frozen features
     # ways to train that `auto` tries; without frozen heads the plainest first
@@ -289,7 +287,7 @@ class Task(Doubting, Speaker):
         """The task's score of some images."""
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
-        """`tallies` of labeled images by frozen features (tasks.left_out); None where the labels do not do for it."""
+        """`tallies` of labeled images by frozen features (tasks.left_out), or None."""
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         """What predictions on unlabeled images tell about a model."""

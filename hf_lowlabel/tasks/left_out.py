@@ -28,6 +28,7 @@ MOST = 10_000  # labels
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # of least squares, as a share of what it is fitted to
 FOLDS = 5  # of masks
 MOST_MASKS = 200  # looked at
+MOST_FITTED = 1000  # of masks, where others are tested on
 PIXELS = 8000  # of them all
 CELLS = 16  # at least, along the shorter side of an image
 
@@ -97,19 +98,22 @@ def guesses_of_masks(
 
 
 def of_other_masks(model: nn.Module, labeled: Examples, others: Examples, K: int) -> np.ndarray:
-    """Confusion matrices [m, K, K] of images that are tested on, by the pixel probe fitted to all labeled ones; each
-    process takes a share of them.
+    """Confusion matrices [m, K, K] of images that are tested on, by the pixel probe fitted to all labeled ones, or to
+    `MOST_FITTED` of them; each process takes a share of the images.
 
     Raises:
         UserError: the masks show one class.
     """
+    some = torch.linspace(0, len(labeled.members) - 1, min(MOST_FITTED, len(labeled.members))).long()
+    labeled = Examples(labeled.cache, labeled.members[some], None)
     probe = MapProbe(model, labeled, K)
     if len(probe.known) < 2:
         raise UserError("The masks show one class, and a probe tells two apart.")
     layer, m = probe.layer(labeled.members.numpy()), len(others.members)
     found = torch.zeros(m, K, K, dtype=torch.float64)
-    mine = torch.arange(rank(), m, world())
-    for i, (image, mask) in zip(mine.tolist(), images(Examples(others.cache, others.members[mine], None)), strict=True):
+    mine = torch.arange(m)[rank() :: world()]
+    share = images(Examples(others.cache, others.members[mine], None)) if len(mine) else ()
+    for i, (image, mask) in zip(mine.tolist(), share, strict=True):
         found[i] = confusion_of(torch.from_numpy(probe(layer, image).argmax(0)), mask, K)
     return all_mean(found).numpy() * world()
 

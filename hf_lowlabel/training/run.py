@@ -60,6 +60,7 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
     objective = make_objective(ready)
     labeled, unlabeled = make_streams(ready, objective)
     config, args, recorder = ready.config, ready.config.training, ready.recorder
+    best = None if trial else best_score(ready, unlabeled is not None)
     loop = Loop(
         objective,
         lambda start: finetune_batches(labeled, unlabeled, start),
@@ -68,8 +69,8 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
         accelerator=ready.accelerator,
         base_learning_rate=args.learning_rate,
         evaluate=None if trial else lambda trained: watch(ready, trained, unlabeled is not None),
-        best_score=None if trial else best_score(ready, unlabeled is not None),
-        known=ready.head is not None,
+        best_score=best,
+        known=ready.head is not None and best not in (None, "sel"),  # Sel would compare what calibration made of it
         save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=setup.identity(config, ready.dataset, ready.chosen.split, ready.training),
         callbacks=callbacks,

@@ -64,7 +64,7 @@ def test_masks_are_shared_among_processes(encoder, masked, tmp_path, monkeypatch
     task, kept = get_task("segmentation"), []
 
     def keep(self, model, weights, labeled, test, names):
-        for parts, mine in ((1, 0), (2, 0), (2, 1)):
+        for parts, mine in ((1, 0), (2, 0), (2, 1), (50, 49)):
             monkeypatch.setattr(left_out, "world", lambda: parts)
             monkeypatch.setattr(left_out, "rank", lambda: mine)
             monkeypatch.setattr(left_out, "all_mean", lambda x: x / parts)
@@ -75,8 +75,9 @@ def test_masks_are_shared_among_processes(encoder, masked, tmp_path, monkeypatch
         num_labels=6, test_fraction=0.4, max_steps=1, batch_size=2, image_size=24, output_dir=str(tmp_path / "a"), **net
     )
     finetune(str(masked), encoder, "supervised", task="segmentation", **given)
-    one, first, second = kept
+    one, first, second, none = kept
     assert (one == first + second).all() and first[::2].any() and not first[1::2].any()
+    assert none.shape == one.shape and not none.any()  # more processes than images
     assert ((24 * 24 <= one.sum((1, 2))) & (one.sum((1, 2)) <= 24 * 26)).all()
 
 
@@ -93,6 +94,13 @@ def test_priors_that_were_better_than_the_end(encoder, tmp_path, caplog):
     lost = finetune("digits", encoder, "flexmatch", learning_rate=0.03, output_dir=str(tmp_path / "c"), **given)
     assert lost.metrics["accuracy"] < start[name] - 0.1
     assert f"({name}): this model is not the answer" in caplog.text and "and the same --prior" in caplog.text
+
+
+def test_sel_does_not_choose_the_start(encoder, tmp_path):
+    """How sure a fitted head is was set by its calibration, and says nothing beside what training makes of it."""
+    given = dict(num_labels=40, max_steps=2, eval_steps=1, batch_size=8, learning_rate=1e-9, **SMALL)
+    run = finetune("digits", encoder, "fixmatch", output_dir=str(tmp_path / "a"), **given)
+    assert [row["step"] for row in run.history if "sel" in row] == [1, 2]
 
 
 def test_a_start_that_training_only_harms_is_what_stays(encoder, tmp_path, caplog):
