@@ -3,8 +3,8 @@
     python recipes/benchmarks/finetune_starts.py --data DATA --sets flowers elpv --model WEIGHTS --output starts
 
 DATA holds data sets with a train and a test split. A row changes one setting of `finetune --method METHOD` to what it
-would be without the default; all rows of a seed share the labels. The last weights count, and nothing is chosen by the
-test images. A run that is in OUTPUT/runs.jsonl is not repeated.
+would be without the default, or starts from priors; all rows of a seed share the labels. The last weights count, and
+nothing is chosen by the test images. A run that is in OUTPUT/runs.jsonl is not repeated.
 """
 
 from __future__ import annotations
@@ -27,16 +27,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "a random head": dict(head_init="random"),
     "BatchNorm collects statistics": dict(freeze_norm=False),
-    "the rate is not scaled by the batch": dict(learning_rate=0.03),
+    "ten times the rate": dict(learning_rate=3.75e-3),  # the paper's, scaled by the batch
+    "the paper's rate, not scaled by the batch": dict(learning_rate=0.03),
     "gradients clipped at 1": dict(max_grad_norm=1.0),
     "none of the three": dict(head_init="random", freeze_norm=False, learning_rate=0.03),
     "linear probe": dict(method="probe"),
     "propagation": dict(method="propagation"),
     "from propagation's priors": dict(prior=True),
-    "from its priors, which count to the end": dict(prior=True, prior_until=1.0),
-    "self-training from its priors": dict(prior=True, method="self-training", unlabeled_ratio=1),
-    "FlexMatch from its priors": dict(prior=True, method="flexmatch"),
-    "FlexMatch from its priors, which count to the end": dict(prior=True, method="flexmatch", prior_until=1.0),
 }
 FROZEN = ("probe", "propagation")
 
