@@ -92,7 +92,7 @@ def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int, ge
 def head_is_fitted(said: dict[str, Any], task: Task) -> bool:
     """Whether the whole network trains on from a head that knows what its features do (training/head.py)."""
     named = isinstance(said["model"], (str, Path)) or said["init_from"]  # a module may hold random weights
-    part = said["lora_rank"] or said["adapter_width"] or said["freeze_encoder"]
+    part = said["lora_rank"] or said["adapter_width"]  # which start at nothing
     return bool("head_init" in task.takes and said["head_init"] != "random" and named and not part)
 
 

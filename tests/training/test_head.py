@@ -185,7 +185,7 @@ def test_from_a_fitted_head_it_is_a_tenth():
     assert settings().training.learning_rate == pytest.approx(0.003)
     assert settings(batch_size=8).training.learning_rate == pytest.approx(0.003 / 8)
     assert settings(method="supervised").training.learning_rate == pytest.approx(0.003)
-    for whole in (dict(lora_rank=4), dict(freeze_encoder=True), dict(adapter_width=8), dict(model=nn.Linear(1, 1))):
+    for whole in (dict(lora_rank=4), dict(adapter_width=8), dict(model=nn.Linear(1, 1))):
         assert settings(batch_size=8, **whole).training.learning_rate == pytest.approx(0.03 / 8)
     several = resolve(Config.from_flat("finetune", dict(task="multilabel", dataset="scenes", num_labels=40)))
     assert several.training.learning_rate == 0.03
