@@ -315,7 +315,9 @@ def _save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
         buffer = io.BytesIO()
         small = [int(shrink * side) for side in picture.size]
         colors = picture.resize(small, Image.Resampling.LANCZOS) if shrink < 1 else picture
-        colors.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        # the median cut, Pillow's default, gives classes of a legend one colour
+        few = colors.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(buffer, format="png", optimize=True)
         shrink *= min(0.95, 0.95 * math.sqrt(LARGEST_FILE / buffer.tell()))
     write_bytes(path, buffer.getvalue())
     return path

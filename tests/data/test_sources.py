@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -335,6 +336,20 @@ def test_a_file_that_goes_missing_is_a_bad_image(tmp_path, make):
     (tmp_path / "b.png").unlink()
     with pytest.raises(BadImage, match="'b.png'.*No such file"):
         found.decode(1, 8)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(tmp_path, on):
+    was = gc.isenabled()
+    (gc.enable if on else gc.disable)()
+    try:
+        load_source("digits")
+        assert gc.isenabled() == on
+        with pytest.raises(UserError):
+            load_source(tmp_path)
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_a_link_to_nothing_is_a_bad_image(tmp_path, make):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots
+from hf_lowlabel.evaluation.overlays import palette
 
 
 @pytest.fixture
@@ -162,6 +163,23 @@ def test_a_noisy_picture_stays_below_the_limit_and_replaces_the_old_one(tmp_path
     (tmp_path / "a.png").write_bytes(b"old")
     check(plots._save(fig, tmp_path / "a.png", dpi=100))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_classes_keep_their_colors_where_a_sheet_is_cut_to_few(tmp_path):
+    """The picture beside the legend takes most of the 256 colours, and no two classes may share one."""
+    rng, fig = np.random.default_rng(0), Figure(figsize=(10, 8))
+    photo = np.array(Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((1000, 800)))
+    photo[::7] += 3  # too much for LARGEST_FILE as it is
+    colors = palette([f"class {k}" for k in range(7)])[:7]
+    for k, color in enumerate(colors):
+        photo[140:165, 100 * k : 100 * k + 30] = color  # as large as in a legend
+    fig.figimage(photo)
+    path = plots._save(fig, tmp_path / "a.png", dpi=100)
+    with Image.open(path) as picture:
+        seen, side = np.array(picture.convert("RGB")).astype(int), picture.size[0] / 1000
+        assert picture.mode == "P"  # it was cut
+    found = [seen[int(150 * side) + 8, int((100 * k + 15) * side)] for k in range(7)]
+    assert max(np.abs(a - b).max() for a, b in zip(found, colors.astype(int))) < 12
 
 
 def test_pyplot_is_never_imported():

@@ -6,6 +6,7 @@ from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.tasks import get_task, left_out
 
 SMALL = dict(image_size=16, device="cpu")
+UNET = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,6 @@ def test_several_classes_of_an_image(encoder, tmp_path, caplog):
 
 
 def test_masks(encoder, masked, tmp_path, caplog):
-    net = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), device="cpu")
     given = dict(
         task="segmentation",
         num_labels=6,
@@ -45,7 +45,7 @@ def test_masks(encoder, masked, tmp_path, caplog):
         learning_rate=1e-9,
         batch_size=2,
         image_size=24,
-        **net,
+        **UNET,
     )
     run = finetune(str(masked), encoder, "supervised", output_dir=str(tmp_path / "a"), **given)
     (row,) = run.recorder.comparisons
@@ -60,7 +60,6 @@ def test_masks(encoder, masked, tmp_path, caplog):
 
 def test_masks_are_shared_among_processes(encoder, masked, tmp_path, monkeypatch):
     """Each has every other image, and together they count each pixel of a class once."""
-    net = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), device="cpu")
     task, kept = get_task("segmentation"), []
 
     def keep(self, model, weights, labeled, test, names):
@@ -72,7 +71,13 @@ def test_masks_are_shared_among_processes(encoder, masked, tmp_path, monkeypatch
 
     monkeypatch.setattr(type(task), "frozen_row", keep)
     given = dict(
-        num_labels=6, test_fraction=0.4, max_steps=1, batch_size=2, image_size=24, output_dir=str(tmp_path / "a"), **net
+        num_labels=6,
+        test_fraction=0.4,
+        max_steps=1,
+        batch_size=2,
+        image_size=24,
+        output_dir=str(tmp_path / "a"),
+        **UNET,
     )
     finetune(str(masked), encoder, "supervised", task="segmentation", **given)
     one, first, second, none = kept
