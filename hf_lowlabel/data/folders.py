@@ -103,16 +103,11 @@ def image_files(root: Path) -> list[ImageFile]:
 
 
 def listing(root: Path) -> list[ImageFile]:
-    return sorted(ImageFile(composed(name), name, size) for name, size in walk(root))
+    return sorted(walk(root))
 
 
-def composed(name: str) -> str:
-    """In Unicode's NFC form; plain names, of which there may be millions, have it already."""
-    return name if name.isascii() else unicodedata.normalize("NFC", as_text(name) or "")
-
-
-def walk(root: Path) -> Iterator[tuple[str, int]]:
-    """(relative path with "/", size in bytes) of each file with an image's extension; hidden ones are left out."""
+def walk(root: Path) -> Iterator[ImageFile]:
+    """Each file with an image's extension, its path with "/"; hidden ones are left out."""
     seen, unread, odd, ours, bare = set(), Counter[str](), list[str](), list[str](), list[str]()
     endings = read_endings(EXTENSIONS)
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -134,10 +129,13 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 bare += [os.path.join(folder, file)] if not ending else []
                 continue
             name = file if below == "." else f"{below}/{file}"
-            if not name.isascii() and not is_text(name):
-                odd.append(name)
-                continue
-            yield name, file_size(f"{folder}{os.sep}{file}")
+            id = name
+            if not name.isascii():  # plain names, of which there may be millions, are in NFC form
+                if (text := as_text(name)) is None:
+                    odd.append(name)
+                    continue
+                id = unicodedata.normalize("NFC", text)
+            yield ImageFile(id, name, file_size(f"{folder}{os.sep}{file}"))
     tell_left_out(root, unread, odd, ours)
     if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"

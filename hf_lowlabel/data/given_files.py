@@ -21,7 +21,7 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     for name in [paths] if isinstance(paths, (str, Path)) else paths:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(path / file for file in without_masks(path, [file for file, _ in walk(path)]))
+            inside = sorted(path / file for file in without_masks(path, [file.path for file in walk(path)]))
             if not inside:
                 raise UserError(f"There is no image in the folder {name}. Give one with files such as .jpg or .png.")
             found += inside

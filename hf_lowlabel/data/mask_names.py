@@ -49,7 +49,7 @@ def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dic
     What is left after names that are the same is matched by what they have in common (`core`), where that is of one
     image and of one mask alone.
     """
-    by_stem = {stem(id): id for id in ids}
+    by_stem = {id[: id.rfind(".")]: id for id in ids}  # all have an ending
     if len(by_stem) < len(ids):
         twice = next(id for id in ids if by_stem[stem(id)] != id)
         raise UserError(
