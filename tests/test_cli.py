@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -25,15 +24,13 @@ def test_help_needs_nothing_heavy(verb):
         "except SystemExit: pass\n"
         f"assert not {{m.partition('.')[0] for m in sys.modules}} & set({HEAVY!r}), 'heavy import'"
     )
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "usage: hf-lowlabel" in done.stdout
     if not verb:  # the whole loop and every verb on one screen
         lines = done.stdout.splitlines()
         assert len(lines) <= 32 and max(map(len, lines)) <= 110
         assert {line.split()[0] for line in lines if line.startswith("  ")} >= {*VERBS}
-    assert time.perf_counter() - begin < 60  # a hang, not a speed
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
