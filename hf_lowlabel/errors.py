@@ -19,7 +19,7 @@ class Nameless(UserError):
 
 
 class Diverged(UserError):
-    """The loss was not finite for too many steps in a row."""
+    """The loss was not finite for too many steps in a row, or a network answers with what is no number."""
 
 
 def at_least(name: str, value: int | None, least: int, most: int | None = None) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import all_gather, rank, world
+from ..errors import Diverged
 
 
 @torch.inference_mode()
@@ -47,9 +48,21 @@ class _Eval:
 
 
 def logits_of(model: nn.Module, pool, view, indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
-    """[n, K] float32 on the CPU."""
+    """[n, K] float32 on the CPU. Raises Diverged where they are not finite."""
     with _Eval(model):
-        return run_over(pool, view, lambda x: model(x).logits, indices, batch_size)
+        found = run_over(pool, view, lambda x: model(x).logits, indices, batch_size)
+    check_finite(int((~found.isfinite()).any(1).sum()), len(found))
+    return found
+
+
+def check_finite(bad: int, images: int) -> None:
+    """Raises Diverged where a network's answers are no numbers for `bad` of some images."""
+    if bad:
+        raise Diverged(
+            f"The network answers NaN or infinity for {bad} of {images} images: its training diverged, or its numbers "
+            "are too large for its precision. Train it again with a lower --learning-rate, --max-grad-norm 1 or "
+            "--precision fp32."
+        )
 
 
 def features_of(encoder: nn.Module, pool, view, indices: Tensor | None = None, batch_size: int = 256) -> Tensor:

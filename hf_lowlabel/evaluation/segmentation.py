@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_mean, rank, world
+from .inference import check_finite
 from .modules import SegmentationScores, confusion_of
 
 LEAD = 0.5  # of the most probable class over the next, below which a pixel is uncertain
@@ -91,6 +92,9 @@ def evaluate_segmentation(
 
     Returns:
         The scores of `modules.SegmentationScores`, the same on every process.
+
+    Raises:
+        Diverged: the network answers with what is no number.
     """
     normalise = Normalise(mean, std)
     indices = torch.arange(len(pool)) if indices is None else indices
@@ -99,17 +103,20 @@ def evaluate_segmentation(
     device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
     scores = SegmentationScores(class_names)
     scores.to(device)  # also where this process has no image
+    bad = torch.zeros(1, device=device)  # images
     model.eval()
     for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
         h, w = pool.sizes[rows[0]].tolist()
         images, targets = packed[:, :3, :h, :w], packed[:, 3, :h, :w].to(device)
         p = probabilities(model, normalise(images.to(device)), window, stride)
+        bad += (~p.isfinite()).flatten(1).any(1).sum()
         scores.add_batch(predictions=p.argmax(1), references=targets)
         if each is not None:
             for row, image, target, prediction in zip(rows, images, targets, p):
                 each(row, image, target, prediction)
     for module, training in modes:
         module.training = training
+    check_finite(round(float(all_mean(bad)) * world()), len(indices))
     scores.all_reduce()
     return scores.compute()
 

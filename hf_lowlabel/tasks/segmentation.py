@@ -251,7 +251,8 @@ class Segmentation(Task):
     ) -> dict[str, Any]:
         square = window and (window, window)
         each = None if folder is None else Confusions(len(images.cache), len(names))
-        metrics = evaluate_segmentation(model, images.cache, names, window=square, each=each, **seen(model))
+        of = dict(indices=images.members, window=square, each=each, **seen(model))
+        metrics = evaluate_segmentation(model, images.cache, names, **of)
         if each is not None:
             metrics |= errors_over_images(each.all(), names)
         if folder is not None and is_main_process():

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from .. import methods
 from ..arguments import Config
 from ..distributed import world
-from ..errors import UserError
+from ..errors import Diverged, UserError
 from ..evaluation.checkpoints import LAST, SEL_MEANS, median_of_last
 from ..finetuning.weights import Prior
 from ..models.adaptformer import add_adaptformer
@@ -121,6 +122,7 @@ def make_objective(ready: Prepared) -> Objective:
     return objective
 
 
+LOOKED_AT = 8  # images
 FEW = 128  # images a step below which their BatchNorm statistics say less than those the weights came with
 
 
@@ -234,11 +236,24 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
         metrics |= task.evaluate(model, ready.held["test"], ready.names, window=window, folder=ready.folder)
         if (median := median_of_last(loop.history, f"test_{key}")) is not None:
             metrics[f"{key}_median_of_{LAST}"] = median
+    if not ready.held and len(ready.labeled.members):
+        look_at_answers(ready, model)
     metrics |= ready.recorder.left_out
     tell_frozen(ready, metrics.get(key))
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
     close(loop, ready.accelerator)
     return Run(ready.config, ready.folder, model, metrics, loop, ready.recorder)
+
+
+def look_at_answers(ready: Prepared, model: nn.Module) -> None:
+    """Of a few labeled images, where there are no others: Diverged for a network whose answers are no numbers."""
+    some = ready.labeled.some(np.arange(min(LOOKED_AT, len(ready.labeled.members))))
+    try:
+        ready.task.evaluate(model, some, ready.names, window=ready.config.views.window)
+    except Diverged:
+        raise
+    except UserError:  # no score can be told from these
+        pass
 
 
 def tell_frozen(ready: Prepared, reached: float | None) -> None:

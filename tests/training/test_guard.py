@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from hf_lowlabel import api
-from hf_lowlabel.errors import UserError
+from hf_lowlabel import api, load_segmentation, load_source
+from hf_lowlabel.errors import Diverged, UserError
+from hf_lowlabel.tasks import TASKS, get_task
+from hf_lowlabel.tasks.multilabel import scenes
 from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop
+from hf_lowlabel.training.run import LOOKED_AT
 
 from .conftest import tensors
 
@@ -74,6 +77,24 @@ def test_bad_steps_in_a_row_stop_the_run(tiny, tmp_path, monkeypatch):
     assert {"checkpoints", "split.json", "training.yaml", "log.jsonl"} <= {
         p.name for p in tmp_path.iterdir()
     }  # to start from
+
+
+@pytest.mark.parametrize("tested", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_network_whose_answers_are_no_numbers_is_no_result(task, tested, tmp_path):
+    """Its weights are finite, its bad steps too few to stop the run, and images are held out to test on, or none."""
+    masks = task == "segmentation"
+    data = {"classification": load_source, "segmentation": load_segmentation, "multilabel": lambda name: scenes()}
+    name = get_task(task).demo.dataset
+    given = dict(task=task, dataset=name if tested else data[task](name), num_labels=12, model="cnn6_16")
+    given |= dict(from_scratch=True, method="supervised", batch_size=4, max_steps=4, learning_rate=1e5, optimizer="sgd")
+    small = dict(encoder_depth=3, decoder_channels=[16, 8, 8])
+    given |= dict(architecture="unet", architecture_args=small) if masks else {}
+    given |= {} if tested else dict(test_fraction=0.0)
+    with pytest.raises(Diverged, match="answers NaN or infinity for .* lower --learning-rate") as error:
+        api.finetune(**given, image_size=16, stored_size=16, eval_steps=10**6, output_dir=str(tmp_path / "run"))
+    assert tested or f"of {LOOKED_AT} images" in str(error.value)
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_device_path_restores_bits():
