@@ -89,6 +89,13 @@ def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int, ge
         filled["learning_rate"] *= min(batch_size or of_rate, of_rate) / of_rate * (GENTLE if gently else 1)
 
 
+def usual_rate(config: Config, task: Task) -> float | None:
+    """The learning rate of a run whose default is `GENTLE`, were it not; None where it is another's or was given."""
+    if "learning_rate" not in config.filled or config.preset or config.model.from_scratch:
+        return None
+    return config.training.learning_rate / GENTLE if head_is_fitted(config.flat(), task) else None
+
+
 def head_is_fitted(said: dict[str, Any], task: Task) -> bool:
     """Whether the whole network trains on from a head that knows what its features do (training/head.py)."""
     named = isinstance(said["model"], (str, Path)) or said["init_from"]  # a module may hold random weights

@@ -8,8 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from ..arguments import ModelArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
+from ..distributed import all_mean
 from ..records import HEAVY, Row, RunRecord, Stage
 
 log = logging.getLogger("hf_lowlabel")
@@ -25,6 +29,22 @@ def lineage_of(start: str | Path, revision: str | None = None) -> list[Stage]:
         facts.lineage[-1].hub_id = facts.hub_id
         facts.lineage[-1].revision = revision
     return facts.lineage
+
+
+def start_of(given: ModelArguments, revision: str | None) -> tuple[str, str | None] | None:
+    """(folder or Hub id, revision) of the weights a run starts from; None: random ones, or a module in memory."""
+    if (given.from_scratch or not isinstance(given.model, str)) and not given.init_from:
+        return None
+    return given.init_from or given.model, revision or given.model_revision
+
+
+def began_at_random(given: ModelArguments, revision: str | None) -> bool:
+    """Whether the weights a run starts from were trained by this library from random ones; the same in all
+    processes."""
+    start = start_of(given, revision)
+    stages = lineage_of(*start) if start else []
+    known = bool(stages) and stages[0].what == "random weights"
+    return bool(all_mean(torch.tensor(float(known))) > 0)
 
 
 def beside(start: str | Path, file: str, revision: str | None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +17,17 @@ from ..arguments import Config
 from ..data.dataset import ImageDataset
 from ..data.splits import Split, SplitIndices
 from ..errors import UserError
-from ..settings import recorded
+from ..settings import recorded, usual_rate
 from ..tasks.base import Task
 from ..tasks.foundation import branched
 from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
 from . import setup
 from .copies import agreeing, apart, pictures
+from .lineage import began_at_random
 from .recording import Recorder
+
+log = logging.getLogger("hf_lowlabel")
 
 
 class Progress(Protocol):
@@ -100,7 +104,10 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)
     model = network.model
-    if "adapter_width" in task.takes:
+    if (rate := usual_rate(config, task)) and began_at_random(config.model, model.load_report.revision):
+        log.info("the network was pretrained from random weights, so that it trains at the usual rate, %g", rate)
+        config = config.replace(learning_rate=rate)
+    elif "adapter_width" in task.takes:
         config = branched(config, model)
     training, labeled = task.caches(model, config.data, dataset, at)
     held = held_out(task, model, config, dataset, chosen, at)

@@ -44,7 +44,7 @@ from ..tasks.parts import MODEL_FILES
 from ..yaml_files import read_yaml
 from .checkpoint import checkpoints
 from .folder import ASIDE
-from .lineage import compare_with, ids_hash, images_seen, lineage_of, starting_weights
+from .lineage import compare_with, ids_hash, images_seen, lineage_of, start_of, starting_weights
 
 log = logging.getLogger("hf_lowlabel")
 SEALED = (
@@ -134,11 +134,8 @@ class Recorder:
 
     @property
     def start(self) -> tuple[str, str | None] | None:
-        """(folder or Hub id, revision) of the weights the run starts from; None: random ones, or a module in memory."""
-        given = self.config.model
-        if (given.from_scratch or not isinstance(given.model, str)) and not given.init_from:
-            return None
-        return given.init_from or given.model, self.report.revision or given.model_revision
+        """See `lineage.start_of`."""
+        return start_of(self.config.model, self.report.revision)
 
     def tests_on(self, dataset: ImageDataset, indices, words: str | None = None, published: str | None = None) -> None:
         """Note which images are the test set, and warn of those that the starting weights have been trained on."""

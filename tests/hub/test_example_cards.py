@@ -37,7 +37,7 @@ COMMANDS = {
     "--learning-rate 0.2 --warmup-ratio 0.1 --min-scale 0.7 --method-args hidden=128 out=64 m0=0.97 --eval-steps 20 "
     "--output-dir digits-backbone",
     "digits-classifier": f"hf-lowlabel finetune --dataset digits --split split.json --model digits-backbone {NETWORK} "
-    "--method fixmatch --learning-rate 0.005 --max-steps 120 --batch-size 10 --unlabeled-ratio 4 --eval-steps 30 "
+    "--method fixmatch --max-steps 240 --batch-size 10 --unlabeled-ratio 4 --eval-steps 30 "
     "--compare-supervised supervised --output-dir digits-classifier",
     "shapes-segmenter": "hf-lowlabel finetune --task segmentation --dataset shapes --num-labels 20 --model cnn6_16 "
     "--from-scratch --architecture unet --architecture-args encoder_depth=3 'decoder_channels=[16,8,8]' "

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from hf_lowlabel import finetune, pretrain
@@ -203,3 +204,17 @@ def test_a_fresh_decoder_learns_its_statistics(tmp_path):
     decoder = [int(v) for k, v in norms.items() if ".encoder." not in k]
     body = {int(v) for k, v in norms.items() if ".encoder." in k}
     assert decoder and set(decoder) == {2} and body == {0}
+
+
+def test_weights_that_began_at_random_train_at_the_usual_rate(encoder, tmp_path):
+    """Their features are to change more than those of a large pretraining; a rate that is given is kept."""
+    plain = create_backbone("cnn6_16", pretrained=False, image_size=16)
+    plain.save_pretrained(tmp_path / "weights")  # nobody knows where they come from
+    begun = [(encoder, {}, 0.03 / 8), (tmp_path / "weights", {}, 0.003 / 8), (encoder, dict(learning_rate=1e-4), 1e-4)]
+    begun += [(encoder, dict(head_init="random"), 0.03 / 8)]
+    for i, (model, given, rate) in enumerate(begun):
+        run = finetune("digits", str(model), method="supervised", output_dir=tmp_path / str(i), **SMALL, **given)
+        assert run.config.training.learning_rate == pytest.approx(rate), i
+        assert yaml.safe_load((tmp_path / str(i) / "training.yaml").read_text())["learning_rate"] == pytest.approx(rate)
+    again = finetune("digits", str(tmp_path / "0"), method="supervised", output_dir=tmp_path / "again", **SMALL)
+    assert again.config.training.learning_rate == pytest.approx(0.03 / 8)  # the classifier that was made of them
