@@ -1,10 +1,13 @@
 """What a finetuning of pretrained weights gains by each of its defaults, on real photos with few labels: one table.
 
     python recipes/benchmarks/finetune_starts.py --data DATA --sets flowers elpv --model WEIGHTS --output starts
+    python recipes/benchmarks/finetune_starts.py --sets digits --model cnn6_32 --pretrain-steps 40 --image-size 16
+        --per-class 2 --max-steps 120 --rows "as it is" "a tenth of the paper's rate" "linear probe" --output starts-40
 
 DATA holds data sets with a train and a test split. A row changes one setting of `finetune --method METHOD` to what it
 would be without the default, or starts from priors; all rows of a seed share the labels. The last weights count, and
-nothing is chosen by the test images. A run that is in OUTPUT/runs.jsonl is not repeated.
+nothing is chosen by the test images. With --pretrain-steps the network is first pretrained by BYOL from random weights,
+on the images of the set. A run that is in OUTPUT/runs.jsonl is not repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_lowlabel import finetune, load_source, make_split
+from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import Diverged
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
@@ -28,6 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "a random head": dict(head_init="random"),
     "BatchNorm collects statistics": dict(freeze_norm=False),
     "ten times the rate": dict(learning_rate=3.75e-3),  # the paper's, scaled by the batch
+    "a tenth of the paper's rate": dict(learning_rate=3.75e-4),
     "the paper's rate, not scaled by the batch": dict(learning_rate=0.03),
     "gradients clipped at 1": dict(max_grad_norm=1.0),
     "none of the three": dict(head_init="random", freeze_norm=False, learning_rate=0.03),
@@ -40,13 +44,23 @@ FROZEN = ("probe", "propagation")
 
 def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float | None:
     """Accuracy on the test images; None where the run ended because its loss was no number."""
-    data, folder = str(Path(args.data) / name), Path(args.output) / "run"
+    data = name if name == "digits" else str(Path(args.data) / name)
+    folder, model = Path(args.output) / "run", args.model
     split = Path(args.output) / f"{name}-{seed}.json"
     if not split.is_file():
         source = load_source(data, split="train")
         labels = args.per_class * len(source.class_names)
-        make_split(source, labels, seed=seed, class_balanced=True).save(split)
-    given = dict(dataset=data, model=args.model, image_size=args.image_size, stored_size=args.image_size)
+        held = 0.2 if name == "digits" else 0.0  # the others have a test split
+        make_split(source, labels, seed=seed, class_balanced=True, test_fraction=held).save(split)
+    if args.pretrain_steps:
+        model = str(Path(args.output) / f"backbone-{name}-{seed}")
+        if not (Path(model) / "metrics.json").is_file():
+            shutil.rmtree(model, ignore_errors=True)
+            short = dict(max_steps=args.pretrain_steps, batch_size=64, method_args=dict(hidden=128, out=64, m0=0.97))
+            short |= dict(optimizer="sgd", learning_rate=0.2, warmup_ratio=0.1, min_scale=0.7, from_scratch=True)
+            sides = dict(image_size=args.image_size, stored_size=args.image_size)
+            pretrain(data, args.model, "byol", split=str(split), seed=seed, output_dir=model, **short, **sides)
+    given = dict(dataset=data, model=model, image_size=args.image_size, stored_size=args.image_size)
     given |= dict(split=str(split), seed=seed, output_dir=str(folder))
     trained = dict(method=args.method, batch_size=8, unlabeled_ratio=args.unlabeled_ratio, max_steps=args.max_steps)
     trained |= dict(metric_for_best_model="last", eval_steps=10**6, save_steps=10**6)
@@ -86,8 +100,9 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of data sets")
-    parser.add_argument("--sets", nargs="+", required=True, help="their names")
+    parser.add_argument("--data", default=".", help="folder of data sets")
+    parser.add_argument("--sets", nargs="+", required=True, help="their names, or digits")
+    parser.add_argument("--pretrain-steps", type=int, default=0, help="of BYOL from random weights")
     parser.add_argument("--model", default="resnet18", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--method", default="fixmatch")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
