@@ -63,19 +63,40 @@ def map_error(probs: np.ndarray, targets: np.ndarray) -> float | None:
     n, random = len(targets), np.random.default_rng(0)
     if n < 4:
         return None
-    order = np.argsort(-probs, axis=0, kind="stable")  # [N, K]
-    sure, true = np.take_along_axis(probs, order, 0), np.take_along_axis(targets, order, 0).astype(bool)
-    last = np.vstack([sure[1:] != sure[:-1], np.ones((1, sure.shape[1]), bool)])  # a threshold is below equal ones
-    found = []
+    ranked, found = Ranked(probs, targets), []
     for _ in range(max(FEWEST_DRAWS, min(DRAWS, WORK // targets.size))):
-        weight = np.bincount(random.integers(0, n, n), minlength=n)[order]
-        hits, called = np.cumsum(weight * true, 0), np.cumsum(weight, 0)
-        positives = hits[-1]
-        upto = np.vstack([np.zeros((1, hits.shape[1]), int), np.maximum.accumulate(np.where(last, hits, 0), 0)[:-1]])
-        gained = np.where(last, hits - upto, 0)
-        ap = (gained * hits / np.maximum(called, 1)).sum(0)[positives > 0] / positives[positives > 0]
+        ap = ranked.precisions(np.bincount(random.integers(0, n, n), minlength=n))
         found += [float(ap.mean())] if len(ap) else []
     return float(np.std(found)) if found else None
+
+
+def mean_average_precision(probs: np.ndarray, targets: np.ndarray) -> float:
+    """mAP alone, of probs [N, K] and targets [N, K] of 0 and 1. Raises UserError where no image has a class."""
+    ap = Ranked(probs, targets).precisions(np.ones(len(targets), int))
+    if not len(ap):
+        raise UserError(f"None of the {len(targets)} images has any of the {targets.shape[1]} classes.")
+    return float(ap.mean())
+
+
+class Ranked:
+    """Images by the probability of each class, the surest first."""
+
+    def __init__(self, probs: np.ndarray, targets: np.ndarray):
+        self.order = np.argsort(-probs, axis=0, kind="stable")  # [N, K]
+        sure = np.take_along_axis(probs, self.order, 0)
+        self.true = np.take_along_axis(targets, self.order, 0).astype(bool)
+        # a threshold is below equal ones
+        self.last = np.vstack([sure[1:] != sure[:-1], np.ones((1, sure.shape[1]), bool)])
+
+    def precisions(self, weight: np.ndarray) -> np.ndarray:
+        """AP of the classes that any image has, where each image counts weight [N] times."""
+        weight = weight[self.order]
+        hits, called = np.cumsum(weight * self.true, 0), np.cumsum(weight, 0)
+        positives, none = hits[-1], np.zeros((1, hits.shape[1]), int)
+        upto = np.vstack([none, np.maximum.accumulate(np.where(self.last, hits, 0), 0)[:-1]])
+        gained = np.where(self.last, hits - upto, 0)
+        ap = (gained * hits / np.maximum(called, 1)).sum(0)
+        return ap[positives > 0] / positives[positives > 0]
 
 
 def check_label_scores(probs: np.ndarray, targets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -212,7 +212,7 @@ class MultiLabel(Classification):
         return targets.double().numpy()
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
-        return float(self.scores(tallies[:, 0], tallies[:, 1], names)[self.score.key])
+        return mean_average_precision(tallies[:, 0], tallies[:, 1])
 
     def unsure(self, p: np.ndarray, by: str) -> np.ndarray:
         """Mean over the classes, each of which is there or not."""

@@ -87,7 +87,7 @@ def test_a_run_s_scores_are_those_of_the_modules(monkeypatch):
 
 def test_the_error_of_the_mean_average_precision_is_that_of_images_drawn_again():
     """Against sklearn's AP of the drawn images themselves, with many equal probabilities and a rare class."""
-    from hf_lowlabel.evaluation.multilabel import DRAWS
+    from hf_lowlabel.evaluation.multilabel import DRAWS, mean_average_precision
 
     rng = np.random.default_rng(1)
     p, y = np.round(rng.random((50, 3)), 1), (rng.random((50, 3)) < (0.5, 0.2, 0.04)).astype(np.int8)
@@ -98,6 +98,12 @@ def test_the_error_of_the_mean_average_precision_is_that_of_images_drawn_again()
         found.append(np.mean([average_precision_score(y[i][:, k], p[i][:, k]) for k in some]))
     assert metrics.multilabel_metrics(p, y, NAMES[:3])["map_error"] == pytest.approx(np.std(found))
     assert metrics.multilabel_metrics(p[:3], np.ones_like(y[:3]), NAMES[:3])["map_error"] is None
+    for count in (50, 9):
+        some = np.flatnonzero(y[:count].sum(0))
+        each = [average_precision_score(y[:count, k], p[:count, k]) for k in some]
+        assert mean_average_precision(p[:count], y[:count]) == pytest.approx(np.mean(each))
+    with pytest.raises(UserError, match="None of the 50 images"):
+        mean_average_precision(p, np.zeros_like(y))
 
 
 def test_multilabel_scores_against_sklearn():
