@@ -188,7 +188,7 @@ class TrainingArguments:
         None, "share of the steps over which the learning rate rises from 0", share=True, trains=True
     )
     head_lr: float | None = setting(
-        None, "learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1", min=0, trains=True
+        None, "rate of head and decoder as a multiple of the body's; None: 1, new decoders 10", min=0, trains=True
     )
     layer_decay: float | None = setting(
         None,

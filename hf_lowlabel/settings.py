@@ -50,6 +50,8 @@ def resolve(config: Config) -> Config:
     values = {**({} if method.frozen else task.fallbacks[verb]), **chosen}
     arguments = {**values.pop("method_args", {}), **config.method_args}
     filled = {name: value for name, value in values.items() if said[name] is None}
+    if "head_lr" in filled and "head_lr" not in chosen and not new_on_known(said):
+        filled["head_lr"] = 1.0
     if verb == "finetune" and config.preset is None and not config.model.from_scratch and "batch_size" in values:
         scaled_rate(filled, said["batch_size"], values["batch_size"], gently=head_is_fitted(said, task))
     out = config.replace(method=method, method_args=arguments, **filled)
@@ -87,6 +89,12 @@ def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int, ge
     """
     if "learning_rate" in filled:
         filled["learning_rate"] *= min(batch_size or of_rate, of_rate) / of_rate * (GENTLE if gently else 1)
+
+
+def new_on_known(said: dict[str, Any]) -> bool:
+    """Whether a new head or decoder is put on weights that were pretrained, as far as the settings say."""
+    named = isinstance(said["model"], (str, Path))
+    return named and not (said["from_scratch"] or said["init_from"])
 
 
 def usual_rate(config: Config, task: Task) -> float | None:

@@ -205,7 +205,7 @@ def finetune(
             steps-late, steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters,
             adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
-        head_lr: Learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1.
+        head_lr: Rate of head and decoder as a multiple of the body's; None: 1, new decoders 10.
         layer_decay: Learning rate of a layer as a multiple of the next one's, from the head down (Clark et
             al. 2020); None: 1.
         max_grad_norm: Largest norm of the gradient; None: not clipped.

@@ -166,7 +166,7 @@ def pretrain(
             steps-late, steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters,
             adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
-        head_lr: Learning rate of the head (masks: and decoder) as a multiple of the body's; None: 1.
+        head_lr: Rate of head and decoder as a multiple of the body's; None: 1, new decoders 10.
         max_grad_norm: Largest norm of the gradient; None: not clipped.
         precision: Arithmetic of the forward pass; fp32, bf16.
         l2_sp: Lambda of |Phi - Phi_start|^2, beside the sum over a step's images (Xu et al. Eq. 3); 0 with

@@ -68,6 +68,7 @@ class CLMB(FinetuneObjective):
     defaults = dict(
         optimizer="momentum",
         learning_rate=2e-4,
+        head_lr=1.0,
         batch_size=10,
         unlabeled_ratio=1,
         weight_decay=5e-4,

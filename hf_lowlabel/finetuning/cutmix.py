@@ -42,9 +42,12 @@ class CutMixSeg(FinetuneObjective):
     tasks = ("segmentation",)
     defaults = dict(CUTMIX, batch_size=10, learning_rate=1e-4, max_steps=10_000)
     presets = {
-        "voc": dict(CUTMIX, freeze_norm=True, batch_size=20, image_size=321, method_args=dict(colors=True)),
+        "voc": dict(
+            CUTMIX, head_lr=1.0, freeze_norm=True, batch_size=20, image_size=321, method_args=dict(colors=True)
+        ),
         "cityscapes": dict(
             CUTMIX,
+            head_lr=1.0,
             freeze_norm=True,
             batch_size=8,
             stored_size=1024,
@@ -56,7 +59,8 @@ class CutMixSeg(FinetuneObjective):
         # French et al., section 4.3, and their script
         "isic": dict(
             optimizer="momentum",
-            learning_rate=0.1,
+            learning_rate=0.01,  # the script's 0.1 is that of new layers
+            head_lr=10.0,
             weight_decay=5e-4,
             lr_scheduler_type="poly",
             unlabeled_ratio=1,

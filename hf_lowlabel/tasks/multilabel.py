@@ -43,6 +43,7 @@ from ..errors import UserError
 from ..evaluation import plots
 from ..evaluation.inference import logits_of
 from ..evaluation.modules import MultiLabelScores
+from ..evaluation.multilabel import mean_average_precision
 from ..records import Metric, RunRecord
 from ..text import code, listed, percent
 from . import classification_card as card

@@ -157,3 +157,22 @@ def test_decay_and_clipping_of_dino():
     grads = [torch.full((4,), 5.0), torch.full((4,), 1.0)]
     clip(grads, 3.0, torch.tensor(10.2), each=True)
     torch.testing.assert_close(torch.stack([g.norm() for g in grads]), torch.tensor([3.0, 2.0]))
+
+
+def test_a_new_decoder_learns_faster_than_an_encoder_that_knows_something():
+    """Where nobody says otherwise: presets are as their authors ran them."""
+    named = dict(task="segmentation", model="resnet18")
+    for method in ("supervised", "cutmix"):
+        assert resolved(method=method, **named).head_lr == 10
+        assert resolved(method=method, head_lr=3.0, **named).head_lr == 3
+        for random in (dict(from_scratch=True), dict(model=torch.nn.Linear(1, 1))):
+            assert resolved(method=method, **{**named, **random}).head_lr == 1
+    assert resolved(method="unimatch", from_scratch=True, **named).head_lr == 10  # its own
+    isic = of_masks("cutmix", "isic")  # encoder 0.01, decoder 0.1
+    assert (isic.learning_rate, isic.head_lr) == (0.01, 10) and of_masks("cutmix", "voc").head_lr == 1
+    assert resolved(method="fixmatch", model="resnet18").head_lr == 1
+
+
+def test_a_decoder_that_is_no_new_one_learns_as_its_encoder_does(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert resolved(task="segmentation", method="cutmix", init_from=str(tmp_path)).head_lr == 1
