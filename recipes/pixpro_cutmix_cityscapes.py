@@ -86,6 +86,7 @@ def main() -> None:
         test_dataset_split="val",
         optimizer="adam",
         learning_rate=1e-5,
+        head_lr=1.0,
         weight_decay=0.0,
         lr_scheduler_type="constant",
         unlabeled_ratio=1,

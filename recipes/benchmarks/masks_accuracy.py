@@ -40,6 +40,7 @@ PIXPRO = dict(
 TRAINED = dict(
     optimizer="adamw",
     learning_rate=3e-4,
+    head_lr=1.0,
     weight_decay=1e-4,
     lr_scheduler_type="cosine",
     batch_size=8,
