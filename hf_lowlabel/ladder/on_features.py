@@ -19,9 +19,10 @@ from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
-from .finetuned import finetune_from, sentence, trained_on
+from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder
+from .last_run import first_that_ends, said as said_gone
 from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
 from .sizes import rebuilt
@@ -64,37 +65,45 @@ def from_features(
     left, found = seconds - (time.perf_counter() - begin), []
     if train:
         found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
-    better = next((one for one in found if one[0].kept), None)
+    kept: list[Any] = [one for one in found if one[0].kept]
     adapted = None
-    if train and better is None:  # with the time that is left
+    if train and not kept:  # with the time that is left
         left = seconds - (time.perf_counter() - begin)
         adapted = adapt(ready, {**given, "model": models[at]}, encoder, best, keep, left, names)
     if adapted is not None and adapted.kept:
         ready, encoder, encoders = adapted.ready, adapted.encoder, [adapted.encoder]
         tried = [*adapted.tried, *tried]
         best = tried[0]
+    rows = list(ready.recorder.comparisons)
+
+    def answer(better: tuple[Finetuned, FromFrozen] | None, gone: list[str]) -> Answer:
+        """The frozen features' own where no network is better. gone: networks that diverged with all labels."""
         take(ready, tried, names)
-    metrics = tested(ready, encoder, tried, answer=better is None)
-    advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
-    if names is not None:
-        advice.sentences.append(names.sentence(tried))
-    advice.sentences += [sentence(one) for one, _ in found]
-    ready.recorder.ladder += [row(one.after) for one, _ in found]
-    if adapted is not None:
-        advice.sentences.append(adapted.sentence())
-        if not adapted.kept:
-            ready.recorder.ladder.append(row(adapted.tried[0]))
-    ready.recorder.advice = advice.sentences
-    if better is not None:
-        for line in ready.recorder.ladder:
-            line["kept"] = line["name"] == better[0].after.name
-        run = trained_on(ready, *better)
-        advice.sentences += said_tested(ready, run.metrics)
-        tried = [better[0].after, *tried]
-    else:
-        run = save(ready, encoder, best, metrics, time.perf_counter() - begin)
-    chosen = write_advice(ready, advice, encoder.x, ready.folder) if is_main_process() else None
-    return run, tried, advice, chosen
+        ready.recorder.comparisons = list(rows)
+        metrics = tested(ready, encoder, tried, answer=better is None)
+        advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
+        if names is not None:
+            advice.sentences.append(names.sentence(tried))
+        advice.sentences += [*(sentence(one) for one, _ in found), *said_gone(gone)]
+        ready.recorder.ladder += [row(one.after) for one, _ in found]
+        if adapted is not None:
+            advice.sentences.append(adapted.sentence())
+            if not adapted.kept:
+                ready.recorder.ladder.append(row(adapted.tried[0]))
+        ready.recorder.advice = advice.sentences
+        ladder = list(tried)
+        if better is not None:
+            for line in ready.recorder.ladder:
+                line["kept"] = line["name"] == better[0].after.name
+            run = trained_on(ready, *better)
+            advice.sentences += said_tested(ready, run.metrics)
+            ladder = [better[0].after, *tried]
+        else:
+            run = save(ready, encoder, best, metrics, time.perf_counter() - begin)
+        chosen = write_advice(ready, advice, encoder.x, ready.folder) if is_main_process() else None
+        return run, ladder, advice, chosen
+
+    return first_that_ends(ready.folder, [*kept, None], lambda one: one[0].attempt.name if one else "", answer)
 
 
 def looked_at(

@@ -30,6 +30,7 @@ from ..training.run import train as train_network
 from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .keeping import features_of_encoder
+from .last_run import first_that_ends, said as said_gone
 from .report import Advice, between, said_copied, write_advice
 from .sizes import at_fitting_side
 from .trained import TRIALS, Trial, Trials, gain_over, hushed, ranked, score_interval
@@ -78,11 +79,30 @@ def from_training(
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
-    best, recorder = tried[0], ready.recorder
+    said = [smaller] if smaller else []
+    with_all = partial(with_all_labels, ready, trials, plan, tried, said, to_label, train)
+    return first_that_ends(ready.folder, tried, lambda one: one.name, with_all)
+
+
+def with_all_labels(
+    ready: Prepared,
+    trials: Trials,
+    plan: Mapping[str, Any],
+    tried: Sequence[Trial],
+    said: Sequence[str],
+    to_label: int,
+    train: bool,
+    best: Trial,
+    gone: Sequence[str],
+):
+    """The last run, of one of the trials, and what `from_training` returns of it. gone: those whose run diverged."""
+    task, recorder = ready.task, ready.recorder
+    tried = [best, *(one for one in tried if one is not best)]
     resume = (ready.folder / "checkpoints").is_dir()
     steps = {} if best.attempt.frozen else dict(max_steps=plan["last"], resume=resume)
     with hushed():  # what was loaded has been said
-        last = replace(trials.part(best.attempt, np.arange(count), ready.folder, **steps), held=ready.held)
+        last = trials.part(best.attempt, np.arange(len(ready.labeled.members)), ready.folder, **steps)
+    last = replace(last, held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
     recorder.ladder = [
         {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
@@ -90,7 +110,7 @@ def from_training(
     ]
     advice = advise(ready, tried, plan, train)
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
-    advice.sentences += [*([smaller] if smaller else []), *said_copied(advice)]
+    advice.sentences += [*said_gone(gone), *said, *said_copied(advice)]
     recorder.advice = list(advice.sentences)
     run = (frozen.fit if best.attempt.frozen else train_network)(last, [CardCallback()])
     if task.score.key in run.metrics:

@@ -17,7 +17,8 @@ from hf_lowlabel import auto, evaluate
 from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
-from hf_lowlabel.ladder import adapted, planning, sizes, trained
+from hf_lowlabel.ladder import adapted, on_training, planning, sizes, trained
+from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import settle
 from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import SPENT, Trial, Trials, gain_over, ranked, score_interval
@@ -278,6 +279,51 @@ def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, mon
     assert best.to_label is None
 
 
+def test_where_the_last_run_diverges_the_next_best_is_the_answer(network, discs, tmp_path, short, monkeypatch):
+    trained_as, runs = on_training.train_network, []
+
+    def diverging(ready, callbacks=()):
+        runs.append(ready.config.method.__name__)
+        if runs[-1] == "UniMatch":
+            trained_as(ready, callbacks)  # its checkpoints and its log are there
+            raise Diverged("the loss was NaN")
+        return trained_as(ready, callbacks)
+
+    two = [a for a in Segmentation.attempts if not a.frozen]
+    monkeypatch.setattr(Segmentation, "attempts", tuple(two))
+    monkeypatch.setattr(on_training, "train_network", diverging)
+    monkeypatch.setattr(
+        on_training, "ranked", lambda task, tried, names: sorted(tried, key=lambda t: t.name != "UniMatch")
+    )
+    given = {**MASKS, "to_label": 0, "output_dir": tmp_path / "run"}
+    best = auto(discs, network, **given)
+    assert best.ladder[0].name == "supervised" and runs == ["UniMatch", "Supervised"]
+    assert [row["name"] for row in best.run.recorder.ladder if row["kept"]] == ["supervised"]
+    assert any("training with all labels diverged" in line for line in best.advice.sentences)
+    assert "diverged" in (tmp_path / "run" / "README.md").read_text()
+    assert evaluate(tmp_path / "run", discs)["miou"] == pytest.approx(best.run.metrics["miou"])
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)  # of one run
+
+
+def test_a_search_that_goes_on_does_not_train_again_what_diverged(tmp_path):
+    def run(one, gone):
+        tried.append((one, list(gone)))
+        if one in "ab":
+            raise Diverged("the loss was NaN")
+        raise KeyboardInterrupt if one == "c" and len(tried) == 3 else ValueError
+
+    tried = []
+    (tmp_path / "checkpoints").mkdir()  # of the network that diverged
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error):
+            first_that_ends(tmp_path, "abc", str, run)
+    assert tried == [("a", []), ("b", ["a"]), ("c", ["a", "b"]), ("c", ["a", "b"])]
+    assert not (tmp_path / "checkpoints").exists()
+    with pytest.raises(Diverged, match="the loss was NaN"):
+        first_that_ends(tmp_path / "other", "b", str, run)
+
+
 def test_attempts_know_which_train_no_network():
     for name in TASKS:
         task = get_task(name)
@@ -355,6 +401,28 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, 
     assert not scores[max(scores)]
     for name in ("README.md", "advice.html"):
         assert "The kept row is not the highest" in (tmp_path / "run" / name).read_text()
+
+
+def test_where_the_network_diverges_with_all_labels_the_frozen_head_is_the_answer(
+    network, tmp_path, short, monkeypatch
+):
+    from hf_lowlabel.ladder import finetuned
+
+    def diverging(ready, callbacks=()):
+        raise Diverged("the loss was NaN")
+
+    monkeypatch.setattr(finetuned.Finetuned, "kept", property(lambda self: True))
+    monkeypatch.setattr(finetuned, "train", diverging)
+    given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
+    best = auto("digits", network, output_dir=tmp_path / "run", **given)
+    assert best.ladder[0].name.startswith("probe and propagations, blended")
+    assert [row["name"] for row in best.run.recorder.ladder if row["kept"]] == [best.ladder[0].name]
+    gone = [line for line in best.advice.sentences if line.endswith("training with all labels diverged.")]
+    assert len(gone) == 1 and "FixMatch" in gone[0] and "self-training" in gone[0]
+    again = evaluate(tmp_path / "run", "digits", split=str(tmp_path / "run" / "split.json"))
+    assert again["accuracy"] == pytest.approx(best.run.metrics["accuracy"])
+    rows = [row.name for row in best.run.recorder.comparisons]
+    assert len(rows) == len(set(rows)) > 0
 
 
 def test_why_a_row_is_kept():
