@@ -268,10 +268,11 @@ def tell_frozen(ready: Prepared, reached: float | None) -> None:
         return
     log.warning(
         "%s %s is below %s (%s): this model is not the answer. Take `finetune --method probe` with the same "
-        "labels%s, `hf-lowlabel auto`, which chooses by the labels, or a lower --learning-rate",
+        "labels%s, `hf-lowlabel auto`, which chooses by the labels, or %s",
         score.title,
         score.show(reached),
         score.show(frozen),
         row.name,
         " and the same --prior" if ready.head == "priors" else "",
+        "a lower --learning-rate" if ready.head else "more --max-steps",
     )

@@ -55,6 +55,7 @@ def test_masks(encoder, masked, tmp_path, caplog):
         f"is below {100 * row.metrics['miou']:.1f} % (linear probe of pixels on" in caplog.text
         and "this model is not the answer" in caplog.text
     )
+    assert caplog.text.count("or more --max-steps") == 1  # its decoder began at random
     assert f"| {100 * row.metrics['miou']:.1f}" in (tmp_path / "a/README.md").read_text()
 
 
@@ -99,6 +100,7 @@ def test_priors_that_were_better_than_the_end(encoder, tmp_path, caplog):
     lost = finetune("digits", encoder, "flexmatch", learning_rate=0.03, output_dir=str(tmp_path / "c"), **given)
     assert lost.metrics["accuracy"] < start[name] - 0.1
     assert f"({name}): this model is not the answer" in caplog.text and "and the same --prior" in caplog.text
+    assert "or a lower --learning-rate" in caplog.text
 
 
 def test_sel_does_not_choose_the_start(encoder, tmp_path):
