@@ -19,8 +19,8 @@ CLASSIFICATION = (  # on from the best head on frozen features, whose beliefs ar
 
 ADAPTATION = Attempt("BYOL", dict(method="byol", batch_size=64))  # of the encoder, by `pretrain`
 
-_LABELS: dict[str, Any] = dict(metric_for_best_model="last", batch_size=16, optimizer="adamw", learning_rate=1e-3)
-_LABELS |= dict(weight_decay=1e-2, head_lr=3.0, method_args=dict(ema_decay=0.99))
+_LABELS: dict[str, Any] = dict(metric_for_best_model="last", batch_size=16, optimizer="adamw", learning_rate=1e-4)
+_LABELS |= dict(weight_decay=1e-2, head_lr=30.0, method_args=dict(ema_decay=0.99))
 MULTILABEL = (
     Attempt("linear probe", dict(method="probe"), unlabeled=False, frozen=True, floor=True),
     Attempt("supervised", dict(method="supervised", **_LABELS), unlabeled=False),
