@@ -76,6 +76,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "ladder/adapted.py": "read_json",  # ours
     "ladder/report.py": "read_json",
     "ladder/rounds.py": "read_json read_json",  # ours
+    "ladder/last_run.py": "read_json",  # ours
     "ladder/sizes.py": "read_json",  # ours
     "ladder/trained.py": "load_file read_json",  # ours
     "models/image_processors.py": "from_pretrained",  # transformers' own, of files that were looked at
