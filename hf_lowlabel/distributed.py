@@ -130,12 +130,14 @@ def drawn(draw: Callable[[int], Tensor], n: int, whole: bool = False) -> Tensor:
 
 @torch.no_grad()
 def all_mean(x: Tensor) -> Tensor:
-    """The mean of `x` over ranks, detached."""
+    """The mean of `x` over ranks, detached, on its device; NCCL takes what is on a GPU alone."""
     if world() == 1:
         return x.detach()
-    x = x.detach().clone()
-    dist.all_reduce(x)
-    return x / world()
+    total = x.detach().clone()
+    if dist.get_backend() == "nccl":
+        total = total.cuda()
+    dist.all_reduce(total)
+    return (total / world()).to(x.device)
 
 
 def lost(error: RuntimeError) -> bool:

@@ -50,8 +50,8 @@ def resolve(config: Config) -> Config:
     values = {**({} if method.frozen else task.fallbacks[verb]), **chosen}
     arguments = {**values.pop("method_args", {}), **config.method_args}
     filled = {name: value for name, value in values.items() if said[name] is None}
-    if "head_lr" in filled and "head_lr" not in chosen and not new_on_known(said):
-        filled["head_lr"] = 1.0
+    if "head_lr" in filled and "head_lr" not in chosen and (said["init_from"] or not pretrained(said)):
+        filled["head_lr"] = 1.0  # head and body are both new, or neither
     if verb == "finetune" and config.preset is None and not config.model.from_scratch and "batch_size" in values:
         scaled_rate(filled, said["batch_size"], values["batch_size"], gently=head_is_fitted(said, task))
     out = config.replace(method=method, method_args=arguments, **filled)
@@ -91,24 +91,22 @@ def scaled_rate(filled: dict[str, Any], batch_size: int | None, of_rate: int, ge
         filled["learning_rate"] *= min(batch_size or of_rate, of_rate) / of_rate * (GENTLE if gently else 1)
 
 
-def new_on_known(said: dict[str, Any]) -> bool:
-    """Whether a new head or decoder is put on weights that were pretrained, as far as the settings say."""
-    named = isinstance(said["model"], (str, Path))
-    return named and not (said["from_scratch"] or said["init_from"])
-
-
 def usual_rate(config: Config, task: Task) -> float | None:
     """The learning rate of a run whose default is `GENTLE`, were it not; None where it is another's or was given."""
-    if "learning_rate" not in config.filled or config.preset or config.model.from_scratch:
-        return None
-    return config.training.learning_rate / GENTLE if head_is_fitted(config.flat(), task) else None
+    filled = "learning_rate" in config.filled and config.preset is None
+    gently = filled and head_is_fitted(config.flat(), task)
+    return config.training.learning_rate / GENTLE if gently else None
+
+
+def pretrained(said: dict[str, Any]) -> bool:
+    """Whether the network begins with weights that are named; a module in memory may hold random ones."""
+    return bool(isinstance(said["model"], (str, Path)) or said["init_from"]) and not said["from_scratch"]
 
 
 def head_is_fitted(said: dict[str, Any], task: Task) -> bool:
     """Whether the whole network trains on from a head that knows what its features do (training/head.py)."""
-    named = isinstance(said["model"], (str, Path)) or said["init_from"]  # a module may hold random weights
     part = said["lora_rank"] or said["adapter_width"]  # which start at nothing
-    return bool("head_init" in task.takes and said["head_init"] != "random" and named and not part)
+    return bool("head_init" in task.takes and said["head_init"] != "random" and pretrained(said) and not part)
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from hf_lowlabel import distributed
@@ -25,3 +26,16 @@ def test_after_joining_the_group_decides(monkeypatch, tmp_path):
         distributed.join_processes("cpu")  # has joined: nothing to do
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("backend, moved", [("gloo", False), ("nccl", True)])
+def test_a_mean_of_what_is_in_main_memory_goes_where_the_backend_can_reach_it(backend, moved, monkeypatch):
+    """NCCL takes tensors on a GPU alone: here what is sent to one is told by its type."""
+    sent = []
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda x: x.double())
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: sent.append(x.dtype) or x.mul_(2).add_(2))
+    x = torch.tensor([1.0, 3.0])
+    assert distributed.all_mean(x).tolist() == [2.0, 4.0] and x.tolist() == [1.0, 3.0]
+    assert sent == [torch.float64 if moved else torch.float32]

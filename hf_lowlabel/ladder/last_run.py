@@ -53,6 +53,6 @@ def first_that_ends(
     raise Diverged("Every network diverged with all labels. Look at images and labels, or give another --model.")
 
 
-def said(gone: Sequence[str]) -> list[str]:
+def said_diverged(gone: Sequence[str]) -> list[str]:
     """A sentence for the advice, where a better attempt diverged."""
     return [f"{', '.join(gone)}: better on labels left out, but training with all labels diverged."] if gone else []

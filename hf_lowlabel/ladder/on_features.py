@@ -22,7 +22,7 @@ from .adapted import adapt
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
 from .keeping import features_of_encoder
-from .last_run import first_that_ends, said as said_gone
+from .last_run import first_that_ends, said_diverged
 from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
 from .sizes import rebuilt
@@ -84,7 +84,7 @@ def from_features(
         advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
         if names is not None:
             advice.sentences.append(names.sentence(tried))
-        advice.sentences += [*(sentence(one) for one, _ in found), *said_gone(gone)]
+        advice.sentences += [*(sentence(one) for one, _ in found), *said_diverged(gone)]
         ready.recorder.ladder += [row(one.after) for one, _ in found]
         if adapted is not None:
             advice.sentences.append(adapted.sentence())

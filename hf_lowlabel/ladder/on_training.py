@@ -30,7 +30,7 @@ from ..training.run import train as train_network
 from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .keeping import features_of_encoder
-from .last_run import first_that_ends, said as said_gone
+from .last_run import first_that_ends, said_diverged
 from .report import Advice, between, said_copied, write_advice
 from .sizes import at_fitting_side
 from .trained import TRIALS, Trial, Trials, gain_over, hushed, ranked, score_interval
@@ -110,7 +110,7 @@ def with_all_labels(
     ]
     advice = advise(ready, tried, plan, train)
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
-    advice.sentences += [*said_gone(gone), *said, *said_copied(advice)]
+    advice.sentences += [*said_diverged(gone), *said, *said_copied(advice)]
     recorder.advice = list(advice.sentences)
     run = (frozen.fit if best.attempt.frozen else train_network)(last, [CardCallback()])
     if task.score.key in run.metrics:

@@ -39,7 +39,7 @@ OF_MASKS: dict[str, Any] = dict(
     weight_decay=0.0,
     lr_scheduler_type="constant",
     warmup_ratio=0.0,
-    head_lr=10.0,  # a decoder is new; `settings.resolve` has 1 where the encoder is, too, or the decoder is not
+    head_lr=10.0,  # of a new decoder on a pretrained encoder; else 1 (`settings.resolve`)
     unlabeled_ratio=1,
     scale=[0.5, 1.5],
 )

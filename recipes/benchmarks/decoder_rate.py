@@ -11,25 +11,27 @@ on one core.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from kept_rows import rows_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
 
 
-def one(args: argparse.Namespace, name: str, method: str, rate: float, seed: int) -> dict[str, float]:
+def one(args: argparse.Namespace, *, seed: int, set: str, method: str, head_lr: float) -> dict[str, float]:
     """Mean IoU on the test images, and that of a linear probe of the encoder's pixels."""
     folder = Path(args.output) / "run"
     shutil.rmtree(folder, ignore_errors=True)
     sizes = dict(image_size=args.image_size, stored_size=args.stored_size, architecture=args.architecture)
-    given = dict(dataset=str(Path(args.data) / name), num_labels=args.labels, seed=seed, model=args.model)
-    given |= dict(method=method, batch_size=8, head_lr=rate, max_steps=args.max_steps, output_dir=str(folder))
+    given = dict(dataset=str(Path(args.data) / set), num_labels=args.labels, seed=seed, model=args.model)
+    given |= dict(method=method, batch_size=8, head_lr=head_lr, max_steps=args.max_steps, output_dir=str(folder))
     last = dict(metric_for_best_model="last", eval_steps=10**6, save_steps=10**6)
     run = finetune(task="segmentation", **given, **sizes, **last)
     return dict(miou=run.metrics["miou"], probe=run.recorder.comparisons[0].metrics["miou"])
@@ -68,21 +70,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "runs.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    done = {(r["set"], r["method"], r["head_lr"], r["seed"]) for r in rows}
-    for seed in args.seeds:
-        for name in args.sets:
-            for method in args.methods:
-                for rate in args.head_lr:
-                    if (name, method, rate, seed) in done:
-                        continue
-                    found = one(args, name, method, rate, seed)
-                    rows.append(dict(set=name, method=method, head_lr=rate, seed=seed, **found))
-                    with open(file, "a") as out:
-                        out.write(json.dumps(rows[-1]) + "\n")
-                    print(rows[-1], flush=True)
+    order = itertools.product(args.seeds, args.sets, args.methods, args.head_lr)
+    cases = (dict(seed=seed, set=name, method=method, head_lr=rate) for seed, name, method, rate in order)
+    rows = rows_of(folder / "runs.jsonl", cases, partial(one, args))
     text = f"{table(rows)}\n\nmachine: {collect_hardware(1)}; versions: {collect_versions()}\n"
     write_text(folder / "decoder-rate.md", text)
     print(text)

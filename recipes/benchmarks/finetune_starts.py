@@ -13,13 +13,15 @@ on the images of the set. A run that is in OUTPUT/runs.jsonl is not repeated.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from kept_rows import rows_of
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import Diverged
@@ -42,8 +44,9 @@ ROWS: dict[str, dict[str, Any]] = {
 FROZEN = ("probe", "propagation")
 
 
-def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float | None:
+def one(args: argparse.Namespace, *, set: str, row: str, seed: int) -> dict[str, float | None]:
     """Accuracy on the test images; None where the run ended because its loss was no number."""
+    name = set
     data = name if name == "digits" else str(Path(args.data) / name)
     folder, model = Path(args.output) / "run", args.model
     split = Path(args.output) / f"{name}-{seed}.json"
@@ -73,9 +76,10 @@ def one(args: argparse.Namespace, name: str, row: str, seed: int) -> float | Non
         own["prior"] = str(spread / "priors.safetensors")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        return finetune(**given, **(own if own.get("method") in FROZEN else trained | own)).metrics["accuracy"]
+        run = finetune(**given, **(own if own.get("method") in FROZEN else trained | own))
     except Diverged:
-        return None
+        return dict(accuracy=None)
+    return dict(accuracy=run.metrics["accuracy"])
 
 
 def table(rows: list[dict]) -> str:
@@ -115,19 +119,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "runs.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    done = {(r["set"], r["row"], r["seed"]) for r in rows}
-    for seed in args.seeds:
-        for name in args.sets:
-            for row in args.rows:
-                if (name, row, seed) in done:
-                    continue
-                rows.append(dict(set=name, row=row, seed=seed, accuracy=one(args, name, row, seed)))
-                with open(file, "a") as out:
-                    out.write(json.dumps(rows[-1]) + "\n")
-                print(rows[-1], flush=True)
+    order = itertools.product(args.seeds, args.sets, args.rows)
+    cases = (dict(set=name, row=row, seed=seed) for seed, name, row in order)
+    rows = rows_of(folder / "runs.jsonl", cases, partial(one, args))
     settings = {k: v for k, v in vars(args).items() if k not in ("data", "output", "rows", "sets", "model")}
     text = f"{table(rows)}\n\n{settings}; machine: {collect_hardware(1)}; versions: {collect_versions()}\n"
     write_text(folder / "starts.md", text)

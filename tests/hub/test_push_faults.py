@@ -14,15 +14,6 @@ from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.upload import PushError
 
 KINDS = [(503, False), (500, True), (None, False), (None, True)]  # (status or dropped, done all the same)
-EVERY_KIND = pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(KINDS[0], id="503"),
-        pytest.param(KINDS[1], id="500 after it was done", marks=pytest.mark.slow),
-        pytest.param(KINDS[2], id="dropped", marks=pytest.mark.slow),
-        pytest.param(KINDS[3], id="dropped after it was done"),
-    ],
-)
 
 
 @pytest.fixture
@@ -64,7 +55,7 @@ def start_over(hub, before: dict) -> None:
     hub.add("model", "org/pets", before)
 
 
-@EVERY_KIND
+@pytest.mark.parametrize("kind", KINDS, ids=["503", "500 after it was done", "dropped", "dropped after it was done"])
 def test_every_request_of_a_push_fails_once(hub, runs, kind):
     requests, before, after = script(hub, runs)
     assert {m for m, *_ in requests} >= {"GET", "POST", "PUT"} and any("commit" in path for _, path, _ in requests)
@@ -78,7 +69,7 @@ def test_every_request_of_a_push_fails_once(hub, runs, kind):
         assert len(repo.history()) == 2, (method, path)  # not committed twice
 
 
-@EVERY_KIND
+@pytest.mark.parametrize("kind", KINDS, ids=["503", "500 after it was done", "dropped", "dropped after it was done"])
 def test_a_hub_that_goes_away_for_good_and_comes_back(hub, runs, kind):
     requests, before, after = script(hub, runs)
     local = listing(runs[1])
