@@ -447,8 +447,6 @@ def test_losses_are_plain_functions():
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    from hf_lowlabel.evaluation import plots
-
-    for name in ("curves", "predictions", "confusion", "reliability", "captioned"):
-        monkeypatch.setattr(plots, name, lambda *args, **kwargs: None)
+    for name in ("plots.curves", "plots.confusion", "plots.reliability", "sheets.predictions", "sheets.captioned"):
+        monkeypatch.setattr(f"hf_lowlabel.evaluation.{name}", lambda *args, **kwargs: None)
     logging.getLogger("hf_lowlabel").setLevel(logging.WARNING)

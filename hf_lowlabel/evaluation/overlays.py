@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,10 +11,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
 
-from .plots import CYCLE, LARGEST_FILE, _cut, _figure, _save
+from .plots import CYCLE, _cut, _figure, _save
 
 OPACITY = 0.6  # of colours laid over an image
 OUTLINED, LINE = 64, (255, 255, 255)  # px from which on an image is outlined, and by what
+DPIS = (110, 90, 75, 62)  # the finest that needs no colours merged is taken, so that the legend holds
 BAND = 128  # rows of an image that are looked up at once: an index is eight bytes
 IGNORED = (128, 128, 128)  # pixels that take no part
 IGNORE = 255
@@ -119,17 +119,7 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
     )
     handles = [Patch(facecolor=colors[v], edgecolor="#767676", label=_cut(class_names[v], 18)) for v in seen[:24]]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=11, frameon=False)
-    return _save(fig, path, _dpi(fig))
-
-
-def _dpi(fig) -> int:
-    """The finest of a few resolutions that needs no colours merged to stay below the limit: the legend must hold."""
-    for dpi in (110, 90, 75, 62):
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
-        if buffer.tell() <= LARGEST_FILE:
-            break
-    return dpi
+    return _save(fig, path, DPIS)
 
 
 def _aspect(rows: Sequence[dict]) -> float:

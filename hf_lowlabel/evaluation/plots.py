@@ -1,4 +1,4 @@
-"""Pictures for the run folder and the card: training curves, confusion matrix, reliability diagram, contact sheet.
+"""Pictures for the run folder and the card: training curves, confusion matrix, reliability diagram (sheets.py: images).
 
 Every function writes one PNG below 300 KB and returns its path. Figures are objects of their own: no pyplot, no
 display, no global setting is touched. Colours are Okabe and Ito's, which colour-blind readers tell apart; mistakes are
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from PIL import Image
 
 from ..files import write_bytes
@@ -65,7 +66,7 @@ def curves(
         ax.set_xlim(0 if len(steps) == 1 or min(steps) < 0.1 * max(steps) else min(steps), max(*steps, 1))
     if title:
         fig.suptitle(_plain(_cut(title, 80)), fontsize=11)
-    return _save(fig, path)
+    return _save(fig, path, tight=False)
 
 
 def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]], scores: Mapping[str, str]) -> None:
@@ -86,7 +87,7 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
     ax.set_title(panel, fontsize=10, loc="left")
     ax.set_xlabel("step", fontsize=9)
     ax.tick_params(labelsize=8)
-    ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+    ax.yaxis.set_major_formatter(_Plain())
     ax.yaxis.get_offset_text().set_fontsize(8)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.25, linewidth=0.6)
@@ -101,6 +102,21 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
     if len(drawn) > 1 or drawn[0] != "loss":
         ax.legend(fontsize=8, frameon=False, loc="best", handlelength=2.2)
     _despine(ax)
+
+
+class _Plain(ScalarFormatter):
+    """Numbers as plain text, which is laid out much sooner than mathematics; their common power of ten as 10⁻³."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_powerlimits((-3, 4))
+
+    def get_offset(self) -> str:
+        self.set_useMathText(True)
+        try:
+            return super().get_offset()
+        finally:
+            self.set_useMathText(False)
 
 
 def _running_mean(y: np.ndarray, width: int) -> np.ndarray:
@@ -200,103 +216,7 @@ def reliability(metrics: dict, path: str | Path) -> Path:
     ax.bar(left, 100 * images / images.sum(), 100 / m, align="edge", color=GRAY, edgecolor="white")
     ax.set_xlim(0, 100), ax.set_xlabel("confidence (%)", fontsize=9), ax.set_ylabel("images (%)", fontsize=9)
     ax.tick_params(labelsize=8), _despine(ax)
-    return _save(fig, path)
-
-
-def choose_examples(
-    probs: np.ndarray, targets: np.ndarray, random: int = 18, worst: int = 6, seed: int = 0
-) -> list[int]:
-    """Positions for a contact sheet: `random` drawn by seed, then the `worst` most confident mistakes of the rest."""
-    draw = np.random.default_rng(seed).permutation(len(probs))[:random]
-    wrong = np.flatnonzero((probs.argmax(1) != targets) & (targets >= 0))
-    wrong = np.setdiff1d(wrong, draw)
-    return [*map(int, draw), *map(int, wrong[np.argsort(-probs[wrong].max(1), kind="stable")][:worst])]
-
-
-def predictions(
-    image: Callable[[int], Any],
-    probs: np.ndarray,
-    targets: np.ndarray,
-    class_names: Sequence[str],
-    path: str | Path,
-    *,
-    random: int = 18,
-    worst: int = 6,
-    seed: int = 0,
-) -> Path:
-    """predictions.png: `random` test images drawn by seed, then the `worst` most confident mistakes, six in a row.
-
-    `image(i)` gives image i as PIL, uint8 array [H, W] or [H, W, 3], or uint8 tensor [3, H, W]; it is called for
-    those shown only. Below each: what was predicted with its confidence, and
-    the true class where that was wrong (-1: not known).
-    """
-    probs, targets = np.asarray(probs), np.asarray(targets)
-    if not len(probs):
-        raise ValueError("found no images; expected at least one to draw")
-    chosen = choose_examples(probs, targets, random, worst, seed)
-    columns, start = min(6, len(chosen)), min(random, len(probs))
-    rows = [chosen[i : min(i + columns, start)] for i in range(0, start, columns)]
-    first_worst = len(rows)
-    rows += [
-        chosen[i : i + columns] for i in range(start, len(chosen), columns)
-    ]  # the mistakes begin a row of their own
-    side, gap, words, heading = 1.4, 0.12, 0.62, 0.28  # inches
-    headings = {0: f"{start} test images drawn at random", first_worst: "The most confident mistakes among the others"}
-    width = max(columns * (side + gap) + gap, 3.4)
-    height = len(rows) * (side + words) + (2 if first_worst < len(rows) else 1) * heading
-    fig, top = _figure(width, height, layout=None), height
-    for r, row in enumerate(rows):
-        if r in headings:
-            top -= heading
-            fig.text(gap / width, (top + 0.07) / height, headings[r], fontsize=9, fontweight="bold")
-        for c, i in enumerate(row):
-            box = (gap + c * (side + gap), top - side, side, side)
-            ax = fig.add_axes((box[0] / width, box[1] / height, side / width, side / height), anchor="S")
-            _example(ax, _pixels(image(i)), probs[i], int(targets[i]), class_names)
-        top -= side + words
-    return _save(fig, path)
-
-
-def _example(ax: Any, pixels: np.ndarray, p: np.ndarray, target: int, class_names: Sequence[str]) -> None:
-    guess = int(p.argmax())
-    wrong = target >= 0 and guess != target
-    ax.imshow(pixels, interpolation="nearest" if max(pixels.shape[:2]) < 64 else "antialiased")
-    ax.set_xticks(()), ax.set_yticks(())
-    for spine in ax.spines.values():
-        spine.set_color(VERMILION if wrong else "#BBBBBB"), spine.set_linewidth(3 if wrong else 0.8)
-    words = f"✗ {_cut(class_names[guess], 22)}" if wrong else _cut(class_names[guess], 24)
-    words += f"\n{100 * p[guess]:.0f} % sure" + (f"\ntrue: {_cut(class_names[target], 19)}" if wrong else "")
-    ax.set_xlabel(words, fontsize=7.5, color="#A84300" if wrong else BLACK, parse_math=False, labelpad=3)
-
-
-MOST_CAPTIONED = 18  # images of a sheet of `captioned`
-
-
-def captioned(images: Sequence[np.ndarray], captions: Sequence[tuple[str, str, bool]], path: str | Path) -> Path:
-    """A contact sheet, six in a row: images uint8 [H, W, 3] with (answer, truth, whether they are the same) below
-    each."""
-    columns = min(6, len(images))
-    rows = math.ceil(len(images) / columns)
-    fig = _figure(1.9 * columns, 2.3 * rows)
-    for i, (image, (answer, truth, right)) in enumerate(zip(images, captions, strict=True)):
-        ax = fig.add_subplot(rows, columns, i + 1)
-        ax.imshow(_pixels(image), interpolation="nearest")
-        ax.axis("off")
-        words = f"✓ {_cut(answer, 28)}" if right else f"✗ {_cut(answer, 28)}\ntrue: {_cut(truth, 24)}"
-        ax.set_title(_plain(words), fontsize=7.5, color="black" if right else VERMILION)
-    return _save(fig, path)
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """uint8 [H, W, 3], at most 160 px on the longer side."""
-    if not isinstance(image, Image.Image):
-        array = image.cpu().numpy() if hasattr(image, "cpu") else np.asarray(image)
-        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
-            array = array.transpose(1, 2, 0)
-        image = Image.fromarray(array.squeeze())
-    image = image.convert("RGB")
-    image.thumbnail((160, 160), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return _save(fig, path, tight=False)
 
 
 def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
@@ -305,10 +225,15 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
     return fig
 
 
-def _save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
-    """The figure as PNG: as it is, else in 256 colours, else smaller, until it is below LARGEST_FILE; atomic."""
-    buffer, path = io.BytesIO(), Path(path)
-    fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+def _save(fig: Figure, path: str | Path, dpis: Sequence[int] = (110,), tight: bool = True) -> Path:
+    """The figure as PNG: at the first of the resolutions that is below LARGEST_FILE, else in 256 colours, else smaller;
+    atomic. tight: cut to what is drawn, for which it is drawn twice; a layout that fits needs it not."""
+    path = Path(path)
+    for dpi in dpis:
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if tight else None, pad_inches=0.08)
+        if buffer.tell() <= LARGEST_FILE:
+            break
     picture = Image.open(buffer).convert("RGB")
     shrink = 1.0
     while buffer.tell() > LARGEST_FILE:

@@ -20,7 +20,7 @@ from ..data.images import decode, square_of
 from ..data.splits import SplitIndices
 from ..distributed import best_device, is_main_process
 from ..errors import UserError
-from ..evaluation import plots
+from ..evaluation import plots, sheets
 from ..evaluation.checkpoints import sel
 from ..evaluation.inference import features_of, logits_of, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
@@ -195,7 +195,7 @@ class Classification(Task):
         def pixels(i: int) -> np.ndarray:
             return images.cache.take(images.members[i : i + 1])[0].permute(1, 2, 0).cpu().numpy()
 
-        plots.predictions(pixels, p, images.targets.numpy(), names, folder / "predictions.png")
+        sheets.predictions(pixels, p, images.targets.numpy(), names, folder / "predictions.png")
         plots.confusion(metrics, folder / "confusion.png")
         plots.reliability(metrics, folder / "reliability.png")
 

@@ -40,7 +40,7 @@ from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..errors import UserError
-from ..evaluation import plots
+from ..evaluation import sheets
 from ..evaluation.inference import logits_of
 from ..evaluation.modules import MultiLabelScores
 from ..evaluation.multilabel import mean_average_precision
@@ -233,11 +233,11 @@ class MultiLabel(Classification):
         return {"classes": said(p > THRESHOLD, names, ";")} | {f"confidence_{n}": c for n, c in zip(names, chances)}
 
     def pictures(self, p: np.ndarray, images: Examples, names: list[str], metrics: dict, folder: Path) -> None:
-        chosen = card.spread(len(p), plots.MOST_CAPTIONED)
+        chosen = card.spread(len(p), sheets.MOST_CAPTIONED)
         pixels = images.cache.take(images.members[chosen]).permute(0, 2, 3, 1).cpu().numpy()
         guess, truth = p[chosen] > THRESHOLD, images.targets.numpy()[chosen] > THRESHOLD
         captions = [(said(g, names), said(t, names), bool((g == t).all())) for g, t in zip(guess, truth, strict=True)]
-        plots.captioned(pixels, captions, folder / "predictions.png")
+        sheets.captioned(pixels, captions, folder / "predictions.png")
 
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
         words = card.summary(record, data, method, "images", "labeled images")

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots
+from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots, sheets
 from hf_lowlabel.evaluation.overlays import palette
 
 
@@ -19,7 +19,8 @@ def figures(monkeypatch):
     """The figures that were saved, in order."""
     kept = []
     save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda fig, *args, **kwargs: (kept.append(fig), save(fig, *args, **kwargs))[1])
+    for module in (plots, sheets):
+        monkeypatch.setattr(module, "_save", lambda fig, *args, **more: (kept.append(fig), save(fig, *args, **more))[1])
     return kept
 
 
@@ -133,14 +134,19 @@ def test_contact_sheet_frames_mistakes(tmp_path, figures):
         kinds = [Image.new("RGB", (40, 90), "red"), rng.integers(0, 255, (8, 8), np.uint8)]
         return [*kinds, rng.integers(0, 255, (3, 32, 32), np.uint8)][i % 3]
 
-    check(plots.predictions(image, probs, targets, list("abcd"), tmp_path / "predictions.png"))
-    chosen = plots.choose_examples(probs, targets)
-    assert asked == chosen and len(set(chosen)) == len(chosen) == len(figures[0].axes) <= 24
-    for i, ax in zip(chosen, figures[0].axes, strict=True):
+    check(sheets.predictions(image, probs, targets, list("abcd"), tmp_path / "predictions.png"))
+    chosen = sheets.choose_examples(probs, targets)
+    (sheet,) = figures[0].axes
+    words = [text.get_text() for text in sheet.texts if "sure" in text.get_text()]
+    assert asked == chosen and len(set(chosen)) == len(chosen) == len(sheet.images) <= 24
+    for i, said, frame, shown in zip(chosen, words, sheet.patches, sheet.images, strict=True):
         wrong = probs[i].argmax() != targets[i]
-        assert (ax.spines["left"].get_linewidth() > 1) == wrong
-        assert ("✗" in ax.get_xlabel()) == wrong == (f"true: {'abcd'[targets[i]]}" in ax.get_xlabel())
-        assert f"{100 * probs[i].max():.0f} %" in ax.get_xlabel()
+        assert (frame.get_linewidth() > 1) == wrong
+        assert ("✗" in said) == wrong == (f"true: {'abcd'[targets[i]]}" in said)
+        assert f"{100 * probs[i].max():.0f} %" in said
+        left, right, foot, top = shown.get_extent()
+        assert np.isclose((right - left) / (top - foot), [40 / 90, 1, 1][i % 3], atol=0.01)  # nothing is squashed
+        assert frame.get_bbox().extents == pytest.approx([left, foot, right, top])
     others = np.setdiff1d(np.flatnonzero(probs.argmax(1) != targets), chosen[:18])
     assert chosen[18:] == sorted(others.tolist(), key=lambda i: -probs[i].max())[:6]
 
@@ -148,12 +154,12 @@ def test_contact_sheet_frames_mistakes(tmp_path, figures):
 def test_contact_sheet_of_few_images_and_of_unlabeled_ones(tmp_path):
     _, probs, targets = result(4, 3)
     image = Image.new("RGB", (20, 20))
-    check(plots.predictions(lambda i: image, probs, targets, list("abcd"), tmp_path / "few.png"))
+    check(sheets.predictions(lambda i: image, probs, targets, list("abcd"), tmp_path / "few.png"))
     unknown = np.full(3, -1)
-    assert plots.choose_examples(probs, unknown, random=2) == plots.choose_examples(probs, unknown, random=2, worst=0)
-    check(plots.predictions(lambda i: image, probs, unknown, list("abcd"), tmp_path / "unknown.png"))
+    assert sheets.choose_examples(probs, unknown, random=2) == sheets.choose_examples(probs, unknown, random=2, worst=0)
+    check(sheets.predictions(lambda i: image, probs, unknown, list("abcd"), tmp_path / "unknown.png"))
     with pytest.raises(ValueError, match="at least one"):
-        plots.predictions(lambda i: image, probs[:0], targets[:0], list("abcd"), tmp_path / "none.png")
+        sheets.predictions(lambda i: image, probs[:0], targets[:0], list("abcd"), tmp_path / "none.png")
 
 
 def test_a_noisy_picture_stays_below_the_limit_and_replaces_the_old_one(tmp_path):
@@ -161,7 +167,7 @@ def test_a_noisy_picture_stays_below_the_limit_and_replaces_the_old_one(tmp_path
     fig = Figure(figsize=(10, 8))
     fig.figimage(noise)
     (tmp_path / "a.png").write_bytes(b"old")
-    check(plots._save(fig, tmp_path / "a.png", dpi=100))
+    check(plots._save(fig, tmp_path / "a.png", (100,)))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -174,7 +180,7 @@ def test_classes_keep_their_colors_where_a_sheet_is_cut_to_few(tmp_path):
     for k, color in enumerate(colors):
         photo[140:165, 100 * k : 100 * k + 30] = color  # as large as in a legend
     fig.figimage(photo)
-    path = plots._save(fig, tmp_path / "a.png", dpi=100)
+    path = plots._save(fig, tmp_path / "a.png", (100,))
     with Image.open(path) as picture:
         seen, side = np.array(picture.convert("RGB")).astype(int), picture.size[0] / 1000
         assert picture.mode == "P"  # it was cut

@@ -171,8 +171,8 @@ def test_fidelity_has_a_row_for_every_method(tmp_path, monkeypatch):
 def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
     """Every part, tiny, on a CPU; a figure that is known is not measured again."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("curves", "predictions", "confusion", "reliability"):
-        monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+    for name in ("plots.curves", "sheets.predictions", "plots.confusion", "plots.reliability"):
+        monkeypatch.setattr(f"hf_lowlabel.evaluation.{name}", lambda *args, **kwargs: None)
     monkeypatch.setattr("hf_lowlabel.evaluation.overlays.examples", lambda *args, **kwargs: None)
     run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]

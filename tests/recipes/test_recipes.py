@@ -52,8 +52,8 @@ def copies(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    for name in ("curves", "predictions", "confusion", "reliability"):
-        monkeypatch.setattr(f"hf_lowlabel.evaluation.plots.{name}", lambda *args, **kwargs: None)
+    for name in ("plots.curves", "sheets.predictions", "plots.confusion", "plots.reliability"):
+        monkeypatch.setattr(f"hf_lowlabel.evaluation.{name}", lambda *args, **kwargs: None)
 
 
 def run(monkeypatch, tmp_path, name: str, *arguments) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from hf_lowlabel import api, load_source
 from hf_lowlabel.data import digits, shapes
-from hf_lowlabel.evaluation import overlays, plots
+from hf_lowlabel.evaluation import overlays, plots, sheets
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.priors import save_priors
@@ -193,8 +193,9 @@ def no_pictures(request, monkeypatch):
 
 
 def draw_nothing(setattr) -> None:
-    for name in ("curves", "predictions", "confusion", "reliability"):
+    for name in ("curves", "confusion", "reliability"):
         setattr(plots, name, lambda *args, **kwargs: None)
+    setattr(sheets, "predictions", lambda *args, **kwargs: None)
     setattr(overlays, "examples", lambda *args, **kwargs: None)
 
 
