@@ -14,6 +14,7 @@ import builtins
 import errno
 import io
 import os
+import pathlib
 import signal
 import sys
 import tempfile
@@ -147,6 +148,8 @@ class Injector:
             return Writing(handle, self, file) if self.inside(file) and set(mode) & set("wax+") else handle
 
         builtins.open = io.open = opened
+        if sys.version_info < (3, 11):  # whose paths keep a name of their own for it
+            pathlib._NormalAccessor.open = staticmethod(opened)  # type: ignore[attr-defined]
         fsync = os.fsync
         os.fsync = lambda fd: (self.touch(WRITE, None), fsync(fd))[1]
         import safetensors.numpy
