@@ -28,11 +28,11 @@ MULTILABEL = (
 )
 
 _MASKS: dict[str, Any] = dict(
-    batch_size=8, optimizer="adam", learning_rate=1e-4, head_lr=30.0, lr_scheduler_type="cosine"
+    batch_size=8, optimizer="adam", learning_rate=1e-4, head_lr=10.0, lr_scheduler_type="constant"
 )  # ten times the rate ends 10 to 50 points lower: the encoder forgets before the decoder has learned
 SEGMENTATION = (
     Attempt("linear probe", dict(method="probe", architecture="linear"), unlabeled=False, frozen=True),
     Attempt("nearest pixels", dict(method="knn", architecture="knn"), unlabeled=False, frozen=True),
     Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False, floor=True),
-    Attempt("UniMatch", dict(method="unimatch", **_MASKS)),
+    Attempt("CutMix", dict(method="cutmix", **_MASKS)),  # UniMatch takes three times as long for as much
 )

@@ -207,7 +207,7 @@ def masks(tmp_path_factory, network, discs):
 
 def test_masks_leave_an_ordinary_run(masks, discs):
     folder, best = masks
-    assert {one.name for one in best.ladder} == {"linear probe", "nearest pixels", "supervised", "UniMatch"}
+    assert {one.name for one in best.ladder} == {"linear probe", "nearest pixels", "supervised", "CutMix"}
     assert all(len(one.tallies) == 6 for one in best.ladder)  # each mask was left out once
     record = json.loads((folder / "run.json").read_text())
     assert sum(row["kept"] for row in record["ladder"]) == 1 and record["advice"]
@@ -269,7 +269,7 @@ def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, mon
     fit = trained.Trials.fit
 
     def diverging(self, ready, callbacks=()):
-        if not callbacks and ready.config.method.__name__ == "UniMatch":
+        if not callbacks and ready.config.method.__name__ == "CutMixSeg":
             raise Diverged("the loss was NaN")
         return fit(self, ready, callbacks)
 
@@ -284,7 +284,7 @@ def test_where_the_last_run_diverges_the_next_best_is_the_answer(network, discs,
 
     def diverging(ready, callbacks=()):
         runs.append(ready.config.method.__name__)
-        if runs[-1] == "UniMatch":
+        if runs[-1] == "CutMixSeg":
             trained_as(ready, callbacks)  # its checkpoints and its log are there
             raise Diverged("the loss was NaN")
         return trained_as(ready, callbacks)
@@ -293,11 +293,11 @@ def test_where_the_last_run_diverges_the_next_best_is_the_answer(network, discs,
     monkeypatch.setattr(Segmentation, "attempts", tuple(two))
     monkeypatch.setattr(on_training, "train_network", diverging)
     monkeypatch.setattr(
-        on_training, "ranked", lambda task, tried, names: sorted(tried, key=lambda t: t.name != "UniMatch")
+        on_training, "ranked", lambda task, tried, names: sorted(tried, key=lambda t: t.name != "CutMix")
     )
     given = {**MASKS, "to_label": 0, "output_dir": tmp_path / "run"}
     best = auto(discs, network, **given)
-    assert best.ladder[0].name == "supervised" and runs == ["UniMatch", "Supervised"]
+    assert best.ladder[0].name == "supervised" and runs == ["CutMixSeg", "Supervised"]
     assert [row["name"] for row in best.run.recorder.ladder if row["kept"]] == ["supervised"]
     assert any("training with all labels diverged" in line for line in best.advice.sentences)
     assert "diverged" in (tmp_path / "run" / "README.md").read_text()

@@ -98,6 +98,49 @@ def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
     assert re.search(r"\| 2,100 \| streaming \|.*\| 1\.00 \|\n", text) and "| 7 | 120 |" in text and "torch 2" in text
 
 
+def test_several_classes_are_those_that_an_image_shows(bright, tmp_path, monkeypatch, capsys):
+    """Strips have the classes of their parts, quarters those that their masks show and not what is no class."""
+    import numpy as np
+    from PIL import Image
+
+    write(tmp_path / "data", "test", [i % 3 for i in range(12)], 3, "label", 16, "img")
+    for part, count in (("train", 6), ("test", 3)):
+        for i in range(count):
+            photo(tmp_path / "quarters" / part / "images" / f"{i}.png", (24, 32), i)
+            values = np.zeros((24, 32), np.uint8)
+            values[:12, 16:], values[12:, :16], values[12:, 16:] = 1, 9, 2
+            mask(tmp_path / "quarters" / part / "masks" / f"{i}.png", (24, 32), values)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    common = (
+        "--data",
+        tmp_path,
+        "--strips",
+        "data",
+        "--quarters",
+        "quarters",
+        "--mask-ignore",
+        9,
+        "--model",
+        bright[1],
+    )
+    common += ("--rows", "linear probe", "--labels", 9, "--image-size", 16, "--output", tmp_path / "out")
+    run(monkeypatch, tmp_path, "several_classes", *common, "--seeds", 0, 1)
+    text = capsys.readouterr().out
+    shown = tmp_path / "out" / "sets"
+    lines = (shown / "quarters" / "train" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(line)["labels"] for line in lines[:4]] == [["class 0"], ["class 1"], [], ["class 2"]]
+    for line in (shown / "data" / "test" / "metadata.jsonl").read_text().splitlines()[:20]:
+        row = json.loads(line)
+        with Image.open(shown / "data" / "test" / row["file_name"]) as image:  # a class is a brightness
+            bright_ones = {min(int(v / 63), 2) for v in np.asarray(image).mean((0, 2))[[4, 124]]}
+        assert {f"class {k}" for k in bright_ones} <= set(row["labels"])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and all(0 < row["map"] <= 1 for row in rows)
+    assert (tmp_path / "out" / "several-classes.md").read_text() in text
+    run(monkeypatch, tmp_path, "several_classes", *common, "--seeds", 0, 1)
+    assert len((tmp_path / "out" / "runs.jsonl").read_text().splitlines()) == 4
+
+
 def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsys):
     """A second start goes on with what is missing."""
     import torch
