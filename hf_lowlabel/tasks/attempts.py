@@ -34,5 +34,5 @@ SEGMENTATION = (
     Attempt("linear probe", dict(method="probe", architecture="linear"), unlabeled=False, frozen=True),
     Attempt("nearest pixels", dict(method="knn", architecture="knn"), unlabeled=False, frozen=True),
     Attempt("supervised", dict(method="supervised", **_MASKS), unlabeled=False, floor=True),
-    Attempt("CutMix", dict(method="cutmix", **_MASKS)),  # UniMatch takes three times as long for as much
+    Attempt("CutMix", dict(method="cutmix", **_MASKS)),  # UniMatch takes longer and is no better in short runs
 )

@@ -220,10 +220,11 @@ def run(root: Path, command: str | list[str], fault: Fault | None = None, second
         copied(root / BEGINS[name], root / "out")
 
     def call() -> int:
-        from hf_lowlabel.evaluation import plots
+        from hf_lowlabel.evaluation import plots, sheets
 
         webbrowser.open = visit
-        for name in ("curves", "predictions", "confusion", "reliability"):
+        sheets.predictions = lambda *args, **kwargs: None
+        for name in ("curves", "confusion", "reliability"):
             setattr(plots, name, lambda *args, **kwargs: None)
         os.chdir(root)
         return main(words)

@@ -52,7 +52,8 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 def without_pictures(patch) -> None:
     """Runs leave empty pictures: to draw them takes longer than the steps of a test that looks at something else."""
-    from hf_lowlabel.evaluation import plots
+    from hf_lowlabel.evaluation import plots, sheets
 
-    for name in ("curves", "predictions", "confusion", "reliability"):
-        patch.setattr(plots, name, lambda *args, **kwargs: next(a for a in args if isinstance(a, Path)).touch())
+    drawn = ((sheets, "predictions"), (plots, "curves"), (plots, "confusion"), (plots, "reliability"))
+    for module, name in drawn:
+        patch.setattr(module, name, lambda *args, **kwargs: next(a for a in args if isinstance(a, Path)).touch())
