@@ -87,7 +87,7 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
     ax.set_title(panel, fontsize=10, loc="left")
     ax.set_xlabel("step", fontsize=9)
     ax.tick_params(labelsize=8)
-    ax.yaxis.set_major_formatter(_Plain())
+    ax.yaxis.set_major_formatter(_Numbers())
     ax.yaxis.get_offset_text().set_fontsize(8)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.25, linewidth=0.6)
@@ -104,7 +104,7 @@ def _panel_axes(ax: Any, panel: str, lines: dict[str, list[tuple[float, float]]]
     _despine(ax)
 
 
-class _Plain(ScalarFormatter):
+class _Numbers(ScalarFormatter):
     """Numbers as plain text, which is laid out much sooner than mathematics; their common power of ten as 10⁻³."""
 
     def __init__(self) -> None:
