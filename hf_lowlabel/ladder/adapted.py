@@ -31,8 +31,9 @@ from ..training.preparing import Prepared
 from .frozen import Features, Tried, clearly_more, climb
 from .keeping import features_of_encoder
 from .names import ByNames
+from .planning import SPENT
 from .sizes import rebuilt
-from .trained import SPENT, TRIALS, Clock, hushed
+from .trained import TRIALS, Clock, hushed
 
 log = logging.getLogger("hf_lowlabel")
 FEWEST, MOST = 500, 2000  # steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from ..tasks.parts import Attempt
 log = logging.getLogger("hf_lowlabel")
 FOLDS = (3, 2)  # tried in this order, as time allows
 FEWEST, MOST = 60, 600  # steps of a trial
+SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
 
 
 class Fitting(NamedTuple):
@@ -48,15 +50,17 @@ def settle(
         ways = [(folds, longer) for folds in choices]
         if attempts[-1].floor:
             ways.append((choices[-1], 1.0))
-        for folds, more in ways:
+        for folds, last in ways:
             folds = min(folds, labels)
-            every = sum(folds * each[r] for r in attempts) + more * max(each[r] for r in attempts)
+            every = sum(folds * each[r] for r in attempts) + last * max(each[r] for r in attempts)
             steps = int(left / every) if every > 0 else MOST
             if steps >= FEWEST:
                 steps = min(steps, MOST)
-                return Fitting(folds, steps, min(int(more * steps), MOST), attempts)
+                return Fitting(folds, steps, min(int(last * steps), MOST), attempts)
+        more = math.ceil((FEWEST * every - left) / SPENT / 60)  # minutes, by the way that takes least
         if needed and len(attempts) == 1:
-            log.log(level, "%.0f s are short for these images: give more --minutes, or a smaller --image-size", left)
+            said = "%.0f s are short for these images: give about %d more --minutes, or a smaller --image-size"
+            log.log(level, said, max(left, 0), more)
             return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts)
-        log.log(level, "no time is left to try %s: give more --minutes", attempts.pop().name)
+        log.log(level, "no time is left to try %s: give about %d more --minutes", attempts.pop().name, more)
     return Fitting(choices[-1], FEWEST, FEWEST, [])

@@ -36,11 +36,10 @@ from ..training.callbacks import Callback, RunState
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .estimates import Interval
-from .planning import FOLDS, settle
+from .planning import FOLDS, SPENT, settle
 
 log = logging.getLogger("hf_lowlabel")
 WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
-SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
 RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TAKEN_FROZEN = 1.28  # the same of frozen features over training, whose last run has more labels and steps than trials

@@ -2,6 +2,7 @@
 an image, and one."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,9 +20,9 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.ladder import adapted, on_training, planning, sizes, trained
 from hf_lowlabel.ladder.last_run import first_that_ends
-from hf_lowlabel.ladder.planning import settle
+from hf_lowlabel.ladder.planning import SPENT, settle
 from hf_lowlabel.ladder.sizes import at_fitting_side
-from hf_lowlabel.ladder.trained import SPENT, Trial, Trials, gain_over, ranked, score_interval
+from hf_lowlabel.ladder.trained import Trial, Trials, gain_over, ranked, score_interval
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import TASKS, get_task
@@ -90,6 +91,9 @@ def test_the_floor_is_tried_even_where_its_last_run_can_be_no_longer_than_a_tria
     each = {frozen: 0.0, FLOOR: 0.5, ONE: 1.0}
     found = settle(each, 100, 10, longer=2.0)  # two folds and a last run, 0.5 s a step
     assert found == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR]) and "no time is left to try one" in caplog.text
+    more = int(re.search(r"about (\d+) more --minutes", caplog.text)[1])  # of which a share is planned
+    assert settle(each, 100 + SPENT * 60 * more, 10, longer=2.0).attempts == [frozen, FLOOR, ONE]
+    assert settle(each, 100 + SPENT * 60 * (more - 1), 10, longer=2.0).attempts == [frozen, FLOOR]
     assert settle(each, 200, 10, longer=2.0)[1:3] == (80, 160)
     assert settle(each, 80, 10, longer=2.0).attempts == [frozen]
 
