@@ -32,6 +32,7 @@ from hf_lowlabel import (
     report,
 )
 from hf_lowlabel.errors import UserError
+from tests.pictures import OF_CLASSES, draw_nothing
 
 SMALL = dict(
     model="cnn6_16",
@@ -447,6 +448,5 @@ def test_losses_are_plain_functions():
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    for name in ("plots.curves", "plots.confusion", "plots.reliability", "sheets.predictions", "sheets.captioned"):
-        monkeypatch.setattr(f"hf_lowlabel.evaluation.{name}", lambda *args, **kwargs: None)
+    draw_nothing(monkeypatch.setattr, *OF_CLASSES, "sheets.captioned")
     logging.getLogger("hf_lowlabel").setLevel(logging.WARNING)

@@ -227,17 +227,16 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
 
 def _save(fig: Figure, path: str | Path, dpis: Sequence[int] = (110,), tight: bool = True) -> Path:
     """The figure as PNG: at the first of the resolutions that is below LARGEST_FILE, else in 256 colours, else smaller;
-    atomic. tight: cut to what is drawn, for which it is drawn twice; a layout that fits needs it not."""
+    atomic. tight: cut to what is drawn, for which it is drawn twice; one whose layout fits needs no cut."""
     path = Path(path)
     for dpi in dpis:
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if tight else None, pad_inches=0.08)
         if buffer.tell() <= LARGEST_FILE:
             break
-    picture = Image.open(buffer).convert("RGB")
-    shrink = 1.0
-    while buffer.tell() > LARGEST_FILE:
-        buffer = io.BytesIO()
+    picture, shrink = Image.open(buffer), 1.0
+    while buffer.getbuffer().nbytes > LARGEST_FILE:
+        picture, buffer = picture.convert("RGB"), io.BytesIO()
         small = [int(shrink * side) for side in picture.size]
         colors = picture.resize(small, Image.Resampling.LANCZOS) if shrink < 1 else picture
         # the median cut, Pillow's default, gives classes of a legend one colour

@@ -19,7 +19,7 @@ DARK, FRAME = "#A84300", "#BBBBBB"
 
 
 class Cell(NamedTuple):
-    """pixels: uint8 [H, W, 3]. wrong: whether it is a mistake, which is framed."""
+    """pixels: uint8 [H, W, 3]. words: lines below them. wrong: whether it is a mistake, whose frame is thick."""
 
     pixels: np.ndarray
     words: str
@@ -50,8 +50,8 @@ def predictions(
     """predictions.png: `random` test images drawn by seed, then the `worst` most confident mistakes, six in a row.
 
     `image(i)` gives image i as PIL, uint8 array [H, W] or [H, W, 3], or uint8 tensor [3, H, W]; it is called for
-    those shown only. Below each: what was predicted with its confidence, and
-    the true class where that was wrong (-1: not known).
+    those shown only. Below each: what was predicted with its confidence, and the true class where that was wrong (-1:
+    not known).
     """
     probs, targets = np.asarray(probs), np.asarray(targets)
     if not len(probs):

@@ -27,9 +27,9 @@ MULTILABEL = (
     Attempt("FixMatch", dict(method="fixmatch", unlabeled_ratio=2, **_LABELS)),
 )
 
-_MASKS: dict[str, Any] = dict(
-    batch_size=8, optimizer="adam", learning_rate=1e-4, head_lr=10.0, lr_scheduler_type="constant"
-)  # ten times the rate ends 10 to 50 points lower: the encoder forgets before the decoder has learned
+# beside the defaults of finetuning; ten times the rate ends 10 to 50 points lower: the encoder forgets before the
+# decoder has learned
+_MASKS: dict[str, Any] = dict(batch_size=8, learning_rate=1e-4, head_lr=10.0)
 SEGMENTATION = (
     Attempt("linear probe", dict(method="probe", architecture="linear"), unlabeled=False, frozen=True),
     Attempt("nearest pixels", dict(method="knn", architecture="knn"), unlabeled=False, frozen=True),

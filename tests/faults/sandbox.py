@@ -16,6 +16,7 @@ from PIL import Image
 from hf_lowlabel.cli import main
 from hf_lowlabel.methods import find, methods_for
 
+from ..pictures import OF_CLASSES, draw_nothing
 from .injector import Fault, Outcome, attempt
 from .visitor import visit
 
@@ -220,12 +221,8 @@ def run(root: Path, command: str | list[str], fault: Fault | None = None, second
         copied(root / BEGINS[name], root / "out")
 
     def call() -> int:
-        from hf_lowlabel.evaluation import plots, sheets
-
         webbrowser.open = visit
-        sheets.predictions = lambda *args, **kwargs: None
-        for name in ("curves", "confusion", "reliability"):
-            setattr(plots, name, lambda *args, **kwargs: None)
+        draw_nothing(setattr, *OF_CLASSES)
         os.chdir(root)
         return main(words)
 

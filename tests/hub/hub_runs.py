@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.pictures import OF_CLASSES, draw_nothing
+
 
 def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
     """What a finished run leaves, with weights of three numbers: quick to push, and different for each `value`."""
@@ -52,8 +54,6 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 def without_pictures(patch) -> None:
     """Runs leave empty pictures: to draw them takes longer than the steps of a test that looks at something else."""
-    from hf_lowlabel.evaluation import plots, sheets
-
-    drawn = ((sheets, "predictions"), (plots, "curves"), (plots, "confusion"), (plots, "reliability"))
-    for module, name in drawn:
-        patch.setattr(module, name, lambda *args, **kwargs: next(a for a in args if isinstance(a, Path)).touch())
+    draw_nothing(
+        patch.setattr, *OF_CLASSES, instead=lambda *args, **kwargs: next(a for a in args if isinstance(a, Path)).touch()
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from hf_lowlabel.methods import METHODS, find
 from hf_lowlabel.tasks import get_task
+from tests.pictures import OF_CLASSES, draw_nothing
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -52,8 +53,7 @@ def copies(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    for name in ("plots.curves", "sheets.predictions", "plots.confusion", "plots.reliability"):
-        monkeypatch.setattr(f"hf_lowlabel.evaluation.{name}", lambda *args, **kwargs: None)
+    draw_nothing(monkeypatch.setattr, *OF_CLASSES)
 
 
 def run(monkeypatch, tmp_path, name: str, *arguments) -> None:

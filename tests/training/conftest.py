@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from hf_lowlabel import api, load_source
 from hf_lowlabel.data import digits, shapes
-from hf_lowlabel.evaluation import overlays, plots, sheets
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.setup import logging_level
+from tests.pictures import OF_CLASSES, OF_MASKS, draw_nothing
 
 TINY = dict(
     dataset="digits",
@@ -189,14 +189,7 @@ def few_images(monkeypatch):
 def no_pictures(request, monkeypatch):
     """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
     if "pictures" not in request.keywords:
-        draw_nothing(monkeypatch.setattr)
-
-
-def draw_nothing(setattr) -> None:
-    for name in ("curves", "confusion", "reliability"):
-        setattr(plots, name, lambda *args, **kwargs: None)
-    setattr(sheets, "predictions", lambda *args, **kwargs: None)
-    setattr(overlays, "examples", lambda *args, **kwargs: None)
+        draw_nothing(monkeypatch.setattr, *OF_CLASSES, *OF_MASKS)
 
 
 def tensors(folder: Path, step: int) -> dict:

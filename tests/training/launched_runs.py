@@ -10,7 +10,8 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hf_lowlabel import cli, finetune  # noqa: E402
-from tests.training.conftest import FINETUNE, NARROW, PRETRAIN, SEGMENT, draw_nothing, trained  # noqa: E402
+from tests.pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
+from tests.training.conftest import FINETUNE, NARROW, PRETRAIN, SEGMENT, trained  # noqa: E402
 from tests.training.test_resume import digest, flags  # noqa: E402
 
 ALGORITHMS = trained("segmentation")
@@ -63,7 +64,7 @@ def segmentation(data: str, folder: Path) -> None:
 def main(data: str, folder: Path) -> None:
     classification(folder)
     finetune(**settings("supervised", data) | dict(max_steps=1), output_dir=str(folder / "with-pictures"))
-    draw_nothing(setattr)
+    draw_nothing(setattr, *OF_CLASSES, *OF_MASKS)
     for labels in LABELS:
         command(
             "finetune",

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ..pictures import OF_CLASSES, OF_MASKS, draw_nothing
 from . import launched_runs
-from .conftest import draw_nothing
 from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
 
@@ -44,7 +44,7 @@ def one(masked, tmp_path_factory):
     """Folder with the same runs of this process."""
     folder = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch.setattr)
+        draw_nothing(patch.setattr, *OF_CLASSES, *OF_MASKS)
         launched_runs.classification(folder)
         launched_runs.segmentation(masked, folder)
     return folder
