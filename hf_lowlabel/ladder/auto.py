@@ -211,7 +211,7 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
     path = Path(output_dir).expanduser()
     begun = any((path / kept).is_dir() for kept in KEPT) or has_notes_alone(path)
     unfinished = begun and not (path / DONE).exists()
-    folder = claim(path, unfinished)
+    folder = claim(path, unfinished, "A search that came to its end does not go on: give another --output-dir.")
     try:
         yield folder
     except (UserError, OSError):

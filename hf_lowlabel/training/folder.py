@@ -24,8 +24,15 @@ KEPT = {"features", "trials"}  # of `auto`: a folder with these and without its 
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 
 
-def claim(folder: str | Path, resume: bool) -> Path:
-    """Make the run folder and lock it. A folder with files in it is refused unless the run is resumed.
+GO_ON = (
+    "Give --resume to go on with that run, or another --output-dir to start a new one (--init-from takes over the "
+    "weights of an old one)."
+)
+
+
+def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
+    """Make the run folder and lock it. A folder with files in it is refused unless the run is resumed; `instead` says
+    what to do.
 
     Raises UserError when another process trains in it, when it is not empty, or when it cannot be written.
     """
@@ -55,10 +62,7 @@ def claim(folder: str | Path, resume: bool) -> Path:
     if content and not resume:
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
-        raise UserError(
-            f"output_dir {folder} is not empty ({some}). Give --resume to go on with that run, or another "
-            "--output-dir to start a new one (--init-from takes over the weights of an old one)."
-        )
+        raise UserError(f"output_dir {folder} is not empty ({some}). {instead}")
     for left in path.glob(f"{ASIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
     unseal(path)

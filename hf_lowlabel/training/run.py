@@ -266,13 +266,18 @@ def tell_frozen(ready: Prepared, reached: float | None) -> None:
     if reached >= frozen:
         log.info("%s %s; %s: %s", score.title, score.show(reached), row.name, score.show(frozen))
         return
+    below = f"{score.title} {score.show(reached)} is below {score.show(frozen)} ({row.name})"
+    if ready.recorder.ladder:  # a search took it
+        log.warning(
+            "%s on the test images. It was taken by labels left out in turn: label images that are unlike those with a "
+            "label, and search again",
+            below,
+        )
+        return
     log.warning(
-        "%s %s is below %s (%s): this model is not the answer. Take `finetune --method probe` with the same "
-        "labels%s, `hf-lowlabel auto`, which chooses by the labels, or %s",
-        score.title,
-        score.show(reached),
-        score.show(frozen),
-        row.name,
+        "%s: this model is not the answer. Take `finetune --method probe` with the same labels%s, `hf-lowlabel auto`, "
+        "which chooses by the labels, or %s",
+        below,
         " and the same --prior" if ready.head == "priors" else "",
         "a lower --learning-rate" if ready.head else "more --max-steps",
     )

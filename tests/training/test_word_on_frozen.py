@@ -1,9 +1,12 @@
 """A run says at its end where it stands beside a probe of the features it started from."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.tasks import get_task, left_out
+from hf_lowlabel.training.run import tell_frozen
 
 SMALL = dict(image_size=16, device="cpu")
 UNET = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]), device="cpu")
@@ -34,6 +37,15 @@ def test_several_classes_of_an_image(encoder, tmp_path, caplog):
     same = dict(split=str(tmp_path / "a/split.json"), image_size=32, device="cpu")
     probe = finetune("scenes", encoder, "probe", task="multilabel", output_dir=str(tmp_path / "b"), **same)
     assert probe.metrics["map"] == pytest.approx(row.metrics["map"], abs=1e-4)
+
+
+def test_a_search_below_the_probe_is_not_told_to_search(caplog):
+    """What `auto` took by labels left out may fall below on the test images, which says where labels are missing."""
+    row = SimpleNamespace(name="linear probe of pixels", metrics={"miou": 0.71})
+    recorder = SimpleNamespace(comparisons=[row], main=True, ladder=[{"name": "CutMix", "kept": True}])
+    tell_frozen(SimpleNamespace(task=get_task("segmentation"), recorder=recorder, head=None), 0.674)
+    assert "Mean IoU 67.4 % is below 71.0 % (linear probe of pixels) on the test images" in caplog.text
+    assert "label images that are unlike" in caplog.text and "hf-lowlabel auto" not in caplog.text
 
 
 def test_masks(encoder, masked, tmp_path, caplog):
