@@ -195,8 +195,8 @@ def auto(
                     names = by_names(ready, text_model, words, prompts, keep, device, max_bad)
                 left = 60 * minutes - (time.perf_counter() - begin)
                 if kind.climbs:
-                    return Best(*from_features(ready, given, models, keep, to_label, left, train, names))
-                return Best(*from_training(ready, given, keep, to_label, left, train))
+                    return Best(*from_features(ready, given, models, keep, to_label, minutes, left, train, names))
+                return Best(*from_training(ready, given, keep, to_label, minutes, left, train))
     except NoLabels:
         if text_model is None or not kind.climbs:
             raise

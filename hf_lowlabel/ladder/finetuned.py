@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import barrier
 from ..finetuning.linear import left_out_in_turn
 from ..hub.callback import CardCallback
 from ..tasks.foundation import with_branches
@@ -60,7 +61,6 @@ class FromFrozen(Trials):
         self.encoder = next(e for e in encoders if e.name == best.encoder)
         self.y = self.encoder.y
         self.masks = left_out_in_turn(self.y, folds=FOLDS, seed=ready.config.training.seed)
-        self.save_beliefs(self.folder / PRIORS, self.y)
 
     needed = False
     choices = (FOLDS,)
@@ -71,6 +71,7 @@ class FromFrozen(Trials):
 
     def fold_settings(self, out: np.ndarray, folder: Path) -> dict[str, Any]:
         if not len(out):
+            self.save_beliefs(self.folder / PRIORS, self.y)
             return dict(prior=str(self.folder / PRIORS))
         labels = self.y.copy()
         labels[out] = -1
@@ -84,6 +85,7 @@ class FromFrozen(Trials):
         p = self.encoder.believe(targets, self.best.t, labels)
         if self.ready.recorder.main:
             save_priors(path, p, self.ready.training.ids, self.ready.names, {"rung": self.best.name})
+        barrier()
 
     def compared(self, attempt: Attempt, tallies: np.ndarray, steps: int) -> Finetuned:
         """The network and the rung it starts from on the same labels left out."""
@@ -100,7 +102,12 @@ class FromFrozen(Trials):
 
 
 def finetune_from(
-    ready: Prepared, given: Mapping[str, Any], encoders: Sequence[Features], best: Tried, seconds: float
+    ready: Prepared,
+    given: Mapping[str, Any],
+    encoders: Sequence[Features],
+    best: Tried,
+    minutes: float,
+    seconds: float,
 ) -> list[tuple[Finetuned, FromFrozen]]:
     """Every attempt that fits the time left, the best first; none where no label can be left out.
 
@@ -109,7 +116,8 @@ def finetune_from(
         given: settings of `finetune` that all attempts have.
         encoders: the features.
         best: the best frozen rung.
-        seconds: time left.
+        minutes: of the search.
+        seconds: time left of them.
     """
     if best.accuracy is None:
         return []
@@ -117,6 +125,7 @@ def finetune_from(
     begin, folder = time.perf_counter(), ready.folder / TRIALS
     configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)
     trials = FromFrozen(ready, configs, folder, encoders, best)
+    trials.take_up(minutes)
     tried, plan = trials.climb(seconds - (time.perf_counter() - begin))
     found = [trials.compared(trial.attempt, trial.tallies, plan["steps"]) for trial in tried]
     for one in found:

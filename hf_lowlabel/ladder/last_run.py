@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +10,7 @@ from typing import TypeVar
 from ..distributed import barrier, is_main_process
 from ..errors import Diverged
 from ..files import read_json, write_json
-from .trained import TRIALS
+from .trained import TRIALS, forget_last
 
 log = logging.getLogger("hf_lowlabel")
 One = TypeVar("One")
@@ -47,8 +46,7 @@ def first_that_ends(
             if is_main_process():
                 note.parent.mkdir(exist_ok=True)
                 write_json(note, gone)
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-                (folder / "log.jsonl").unlink(missing_ok=True)
+                forget_last(folder)
             barrier()
     raise Diverged("Every network diverged with all labels. Look at images and labels, or give another --model.")
 

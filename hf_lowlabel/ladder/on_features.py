@@ -37,6 +37,7 @@ def from_features(
     models: Sequence[Any],
     keep: Path,
     to_label: int,
+    minutes: float,
     seconds: float,
     train: bool,
     names: ByNames | None = None,
@@ -49,7 +50,8 @@ def from_features(
         models: encoders to try.
         keep: folder of features.
         to_label: images to choose for the next round of labels.
-        seconds: time left.
+        minutes: of the search.
+        seconds: time left of them.
         train: whether networks are trained, as far as there is time.
         names: what the names of the classes say of the images.
     """
@@ -64,7 +66,7 @@ def from_features(
     take(ready, tried, names)
     left, found = seconds - (time.perf_counter() - begin), []
     if train:
-        found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
+        found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, minutes, left)
     kept: list[Any] = [one for one in found if one[0].kept]
     adapted = None
     if train and not kept:  # with the time that is left

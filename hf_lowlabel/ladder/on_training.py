@@ -51,7 +51,7 @@ def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Pa
 
 
 def from_training(
-    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float, train: bool = True
+    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, minutes: float, seconds: float, train: bool = True
 ):
     """The best attempt in a run folder.
 
@@ -60,7 +60,8 @@ def from_training(
         given: settings of `finetune` that all attempts have.
         keep: folder of features, for attempts on frozen ones.
         to_label: images to choose for the next round of labels.
-        seconds: time left.
+        minutes: of the search.
+        seconds: time left of them.
         train: networks too, and not only heads on frozen features.
 
     Returns:
@@ -74,6 +75,7 @@ def from_training(
         )
     attempts = [a for a in task.attempts if train or a.frozen]
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
+    Trials(ready, every(given), ready.folder / TRIALS).take_up(minutes)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))

@@ -169,17 +169,39 @@ class Trials:
             shutil.rmtree(folder, ignore_errors=True)
 
     # ---- all of them ------------------------------------------------------------------------------------------------
+    def take_up(self, minutes: float) -> None:
+        """Go on with what is in the folder, where it is of this search. With more minutes than it was planned for, the
+        trials are planned anew.
+
+        Raises:
+            UserError: it is of other settings, labels or images.
+        """
+        path, facts = self.folder / "search.json", self.facts()
+        known = read_json(path, "Give another --output-dir.") if path.is_file() else {}
+        if known and known.get("facts") != facts:
+            raise UserError(
+                f"What was tried in {self.folder} was tried with other settings, labels or images. Give another "
+                "--output-dir."
+            )
+        planned = known.get("minutes", minutes)
+        if minutes < planned:
+            log.warning("this search was planned for %g minutes, and goes on so", planned)
+        elif minutes > planned:
+            log.warning("this search was planned for %g minutes: its trials begin anew with %g", planned, minutes)
+        barrier()  # all have read
+        if is_main_process():
+            if minutes > planned:
+                shutil.rmtree(self.folder)
+                forget_last(self.folder.parent)
+            self.folder.mkdir(exist_ok=True)
+            write_json(path, {"facts": facts, "minutes": max(minutes, planned)})
+        barrier()
+
     def plan(self, seconds: float) -> dict[str, Any]:
         """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
-        path, facts = self.folder / "plan.json", self.facts()
+        path = self.folder / "plan.json"
         if path.is_file():
-            known = read_json(path, "Give another --output-dir.")
-            if known.get("facts") != facts:
-                raise UserError(
-                    f"What was tried in {self.folder} was tried with other settings, labels or images. Give another "
-                    "--output-dir."
-                )
-            return known
+            return dict(read_json(path, "Give another --output-dir."))
         begin = time.perf_counter()
         each = {attempt: self.seconds(attempt) for attempt in self.configs}
         fits = (max(self.choices) + 1) * sum(
@@ -188,8 +210,8 @@ class Trials:
         left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
         labels = len(self.ready.labeled.members)
         found = settle(each, left, labels, self.needed, self.choices, self.longer)
-        plan = {"facts": facts, "folds": found.folds, "steps": found.steps, "last": found.last}
-        plan["attempts"] = [attempt.name for attempt in found.attempts]
+        names = [attempt.name for attempt in found.attempts]
+        plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names}
         if is_main_process():
             write_json(path, plan)
         barrier()
@@ -254,6 +276,12 @@ class Trials:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         barrier()
         return tallies
+
+
+def forget_last(folder: Path) -> None:
+    """What a last run, with all labels, left in the run folder before its end."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "log.jsonl").unlink(missing_ok=True)
 
 
 def hushed() -> contextlib.AbstractContextManager[None]:

@@ -269,6 +269,28 @@ auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}
     ]
 
 
+def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, short, monkeypatch, caplog):
+    """As when what did not fit was read on the console: the command again with more minutes tries it."""
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    short_of_time = {**MASKS, "to_label": 0, "minutes": 0.02}
+    with monkeypatch.context() as patch:
+        patch.setattr(on_training, "train_network", stopped)
+        patch.setattr(on_training.frozen, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            auto(discs, network, output_dir=tmp_path / "run", **short_of_time)
+    plan = tmp_path / "run" / "trials" / "plan.json"
+    assert "CutMix" not in plan.read_text() and "give about" in caplog.text
+    with pytest.raises(UserError, match="other settings, labels or images"):
+        auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
+    assert "CutMix" not in plan.read_text()
+    best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
+    assert "was planned for 0.02 minutes" in caplog.text
+    assert "CutMix" in {one.name for one in best.ladder} and "CutMix" in plan.read_text()
+
+
 def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, monkeypatch):
     fit = trained.Trials.fit
 
