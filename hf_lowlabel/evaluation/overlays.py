@@ -59,12 +59,16 @@ def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path) ->
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """uint8 [H, W, 3]: the image with the colours of the classes over it, and a light line where a class ends, which
-    shows on dark images too; a background stays as it is."""
+    """uint8 [H, W, 3]: the image in grey with the colours of the classes over it, which so are those of the legend, and
+    a light line where a class ends, which shows on dark images too; a background stays as it is."""
     under, out, channels = _under(tuple(class_names)), np.empty_like(image), np.arange(3)
+    covered = (palette(class_names) != 0).any(1)
     for top in range(0, len(mask), BAND):
         band = slice(top, top + BAND)
-        out[band] = under[mask[band][..., None], image[band], channels]
+        pixels, classes = image[band], mask[band][..., None]
+        red, green, blue = pixels.astype(np.uint16).transpose(2, 0, 1)
+        grey = ((77 * red + 150 * green + 29 * blue) >> 8).astype(np.uint8)[..., None]  # ITU-R BT.601
+        out[band] = under[classes, np.where(covered[classes], grey, pixels), channels]
     if min(mask.shape) >= OUTLINED:
         ends = np.zeros(mask.shape, bool)
         ends[:, 1:] |= mask[:, 1:] != mask[:, :-1]

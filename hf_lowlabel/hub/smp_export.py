@@ -16,10 +16,11 @@ OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
 SNIPPET = """import segmentation_models_pytorch as smp
 import torch
 from torchvision.transforms.v2.functional import normalize, pil_to_tensor
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = smp.from_pretrained("{name}").eval()
-image = pil_to_tensor(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})))  # multiples of {divisor} px
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+image = pil_to_tensor(photo.resize(({side}, {side})))  # multiples of {divisor} px
 x = normalize(image / 255, {mean}, {std})[None]
 with torch.no_grad():
     mask = model(x).argmax(1)[0]  # [H, W] of {names}"""

@@ -87,10 +87,10 @@ def load_code(model_id: str, architecture: str | None, auto: str) -> str:
     )
     trust = ", trust_remote_code=True" if own else ""
     return (
-        f"import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        f"import torch\nfrom PIL import Image, ImageOps\nfrom transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         f'{note}model = {auto}.from_pretrained("{model_id}"{trust}).eval()\n'
-        'image = Image.open("photo.jpg").convert("RGB")\n'
+        'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")\n'
         "with torch.no_grad():\n"
         '    output = model(**processor(image, return_tensors="pt"))\n'
     )

@@ -66,12 +66,12 @@ def limits(record: RunRecord) -> list[str]:
 def snippets(record: RunRecord, model_id: str) -> list[str]:
     auto = "AutoModelForSemanticSegmentation"
     return [
-        f"import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        f"import torch\nfrom PIL import Image, ImageOps\nfrom transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         "# its code lies beside the weights: read it before you trust it; after\n"
         "# `import hf_lowlabel.models.segmentation` it loads without trust_remote_code\n"
         f'model = {auto}.from_pretrained("{model_id}", trust_remote_code=True).eval()\n'
-        'image = Image.open("photo.jpg").convert("RGB")\n'
+        'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")\n'
         "with torch.no_grad():\n"
         '    output = model(**processor(image, return_tensors="pt"))\n'
         "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W]\n"

@@ -185,6 +185,8 @@ def test_masks_as_files_and_pictures(tmp_path):
     mixed = overlay(image, mask, NAMES)
     assert (mixed[0, 0] == 100).all() and (mixed[0, 1] == (0.4 * 100 + 0.6 * palette(NAMES)[1]).round()).all()
     assert (overlay(image, mask, ["sky", "b", "c", "d"])[0, 0] != 100).any()
+    red = overlay(np.full((2, 2, 3), (200, 0, 0), np.uint8), mask, NAMES)  # of its brightness alone, 60
+    assert (red[0, 0] == (200, 0, 0)).all() and (red[0, 1] == (0.4 * 60 + 0.6 * palette(NAMES)[1]).round()).all()
     assert len({tuple(c) for c in palette([str(k) for k in range(30)])[:30].tolist()}) == 30
 
     pool, seen = canvas(3, 4), Examples([0, 2], ["i0", "i1", "i2"])

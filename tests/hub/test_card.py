@@ -249,7 +249,9 @@ def test_duration():
 def run_snippets(folder, monkeypatch):
     """Executes every Python block of the card verbatim beside the folder and returns what was printed by each."""
     monkeypatch.chdir(folder.parent)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40), np.uint8)).save("photo.jpg")  # gray
+    phone = Image.Exif()
+    phone[0x0112] = 6  # held upright: stored on its side
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40), np.uint8)).save("photo.jpg", exif=phone)  # gray
     printed = []
     for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL):
         out, scope = io.StringIO(), {}
@@ -276,7 +278,7 @@ def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
     (pipe, _), (auto, scope) = run_snippets(folder, monkeypatch)
     with torch.no_grad():
         logits = model(scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]).logits
-    assert torch.equal(scope["output"].logits, logits)
+    assert torch.equal(scope["output"].logits, logits) and scope["image"].size == (50, 40)  # turned upright
     best = model.config.id2label[int(logits.argmax())]
     assert auto.startswith(best) and eval(pipe)[0]["label"] == best
 
@@ -403,5 +405,8 @@ def test_segmenter_snippet(tmp_path, monkeypatch):
     x = scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         logits = model(x).logits
-    assert torch.equal(scope["output"].logits, logits) and scope["mask"].shape == (50, 40)
+    assert torch.equal(scope["output"].logits, logits) and scope["image"].size == (
+        50,
+        40,
+    )  # turned upright and scope["mask"].shape == (50, 40)
     assert sum(eval(said).values()) == pytest.approx(1) and set(eval(said)) <= {"background", "cat", "dog"}
