@@ -47,8 +47,16 @@ def join_processes(device: str | None = None) -> None:
         PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
-def best_device(name: str | None = None) -> torch.device:
-    """The device to compute on.
+_CHOSEN: torch.device | None = None  # by the user of the verb that runs
+
+
+def best_device() -> torch.device:
+    """The device to compute on beside a network: that which was chosen last, else a GPU where there is one."""
+    return _CHOSEN or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device that a user asks for, from now on in `best_device` too.
 
     Args:
         name: such as "cpu", "cuda" or "cuda:1" (None: a GPU where there is one).
@@ -56,8 +64,10 @@ def best_device(name: str | None = None) -> torch.device:
     Raises:
         UserError: where there is no such device.
     """
+    global _CHOSEN
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        _CHOSEN = None
+        return best_device()
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -68,6 +78,7 @@ def best_device(name: str | None = None) -> torch.device:
             f"There is no device {name!r}: this machine has the CPU and {there} GPU{'s' * (there != 1)}. "
             "Use --device cpu, or leave --device out."
         )
+    _CHOSEN = device
     return device
 
 
@@ -126,6 +137,15 @@ def drawn(draw: Callable[[int], Tensor], n: int, whole: bool = False) -> Tensor:
     rows = draw(world() * n).contiguous()
     dist.broadcast(rows, 0)
     return rows if whole else rows.chunk(world())[rank()]
+
+
+def of_first(x: float) -> float:
+    """A number of the first process, on all: what they decide by, such as the time."""
+    if world() == 1:
+        return x
+    out = torch.tensor(x, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(out, 0)
+    return float(out)
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ class Row:
 def why_kept(ladder: list[dict[str, Any]]) -> str:
     """A sentence where the kept row of a ladder is not the one with the highest score; "" otherwise."""
     kept = [row["by_labels"] for row in ladder if row["kept"] and row["by_labels"] is not None]
-    if not kept or all((row["by_labels"] or 0) <= kept[0] for row in ladder):
+    if not kept or all(round(row["by_labels"] or 0, 3) <= round(kept[0], 3) for row in ladder):  # as it is shown
         return ""
     if any(row["kept"] and row.get("floor") for row in ladder):
         return (

@@ -39,3 +39,17 @@ def test_a_mean_of_what_is_in_main_memory_goes_where_the_backend_can_reach_it(ba
     x = torch.tensor([1.0, 3.0])
     assert distributed.all_mean(x).tolist() == [2.0, 4.0] and x.tolist() == [1.0, 3.0]
     assert sent == [torch.float64 if moved else torch.float32]
+
+
+def test_who_leaves_a_gpu_alone_leaves_it_alone_with_all(monkeypatch):
+    """--device cpu is of neighbours and clusters too, until somebody asks for another device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert distributed.choose_device("cpu") == distributed.best_device() == torch.device("cpu")
+    assert distributed.choose_device(None) == distributed.best_device() == torch.device("cuda")
+
+
+def test_what_is_decided_by_the_time_is_the_first_process_s(monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(distributed.dist, "broadcast", lambda x, source: x.fill_(7.25 + source))
+    assert distributed.of_first(3.0) == 7.25

@@ -21,6 +21,7 @@ from ..settings import resolve
 from ..training.callbacks import Callback
 from ..training.folder import claim, forget, release, was_empty
 from ..training.preparing import Run
+from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +77,10 @@ def run_folder(config: Config) -> Iterator[Path]:
     except (UserError, OSError):
         if was_empty(folder) and is_main_process():
             forget(folder)
+        raise
+    except (KeyboardInterrupt, Interrupted):
+        if (folder / "checkpoints").is_dir() and is_main_process():
+            log.warning("go on with --resume")
         raise
     finally:
         release(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from shlex import quote
 
 from ..files import read_json
 from ..text import say
@@ -22,8 +23,12 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
-        say(error)
+        say(f"{str(error).partition('. ')[0]}: {args.budget} are chosen to be labeled.")
         return _select(args, data)
+    from ..distributed import is_main_process
+
+    if not is_main_process():
+        return 0
     if args.json:
         advice = read_json(best.folder / "advice.json")
         ladder, metrics = best.run.recorder.ladder, best.run.metrics
@@ -46,11 +51,20 @@ def auto(argv: list[str]) -> int:
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
-        take = f"hf-lowlabel split --task {args.task} --from {best.to_label} --dataset IMAGES"
-        say(f"next: hf-lowlabel label {best.to_label} --model {best.folder}, then {take}")
+        place, run = quote(str(best.to_label)), quote(str(best.folder))
+        take = f"hf-lowlabel split --task {args.task} --from {place} --dataset {quote(str(data.dataset))}"
+        say(f"next: hf-lowlabel label {place} --model {run}, then {take}")
     elif best.to_label is not None:
-        say(f"next: hf-lowlabel label {best.to_label}, then hf-lowlabel auto --labels {best.to_label} ...")
+        place = quote(str(best.to_label))
+        say(f"next: hf-lowlabel label {place}, then {again(args, data, place)} --output-dir ANOTHER-FOLDER")
     return 0
+
+
+def again(args: argparse.Namespace, data, labels: str) -> str:
+    """The command with the labels of a folder, without what else was asked for."""
+    task = f" --task {args.task}" if args.task != _parser().get_default("task") else ""
+    models = " ".join(quote(str(model)) for model in args.model)
+    return f"hf-lowlabel auto{task} --dataset {quote(str(data.dataset))} --model {models} --labels {labels}"
 
 
 def _select(args: argparse.Namespace, data) -> int:
@@ -62,18 +76,20 @@ def _select(args: argparse.Namespace, data) -> int:
     from ..selection.verbs import select
 
     folder = Path(args.output_dir or default_folder(data.dataset)) / "to_label"
-    select(
-        str(args.model[0]),
-        data,
-        task=args.task,
-        budget=args.budget,
-        output=str(folder),
-        seed=args.seed,
-        image_size=args.image_size,
-        device=args.device,
-        max_bad=args.max_bad,
-    )
-    say(f"Label them on the page that opens, then: hf-lowlabel auto --labels {folder} --output-dir ... ", flush=True)
+    if not (folder / "selection.json").is_file():  # else the page was closed
+        select(
+            str(args.model[0]),
+            data,
+            task=args.task,
+            budget=args.budget,
+            output=str(folder),
+            seed=args.seed,
+            image_size=args.image_size,
+            device=args.device,
+            max_bad=args.max_bad,
+        )
+    then = f"{again(args, data, quote(str(folder)))} --output-dir {quote(str(folder.parent / 'first'))}"
+    say(f"Label them on the page that opens, then: {then}", flush=True)
     label(folder, open_browser=not args.no_browser)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 from typing import Any
 
 from ..errors import UserError
@@ -15,8 +16,9 @@ def json_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """NaN and infinity, which JSON lacks, are null; paths are text."""
-    print(json.dumps(_plain(value), ensure_ascii=False, default=str))
+    """NaN and infinity, which JSON lacks, are null; paths are text. Of a launch the first process says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(_plain(value), ensure_ascii=False, default=str))
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from .neighbors import neighbours
 
@@ -49,6 +51,20 @@ def near_copies(small: np.ndarray) -> list[tuple[int, int]]:
     different = np.sqrt(distance / small.shape[1])
     near = different <= SAME * np.minimum(contrast[:, None], contrast[index])
     return sorted({(min(i, j), max(i, j)) for i, j in zip(*(np.nonzero(near)[0].tolist(), index[near].tolist()))})
+
+
+def copies_of_each(images: Any) -> np.ndarray | None:
+    """Which images are all but the same, bool [n, n], an image and itself too; None where no two are.
+
+    Args:
+        images: with `cache` and `members`.
+    """
+    pairs = near_copies(small_copies(images.cache, images.members))
+    if not pairs:
+        return None
+    i, j = np.array(pairs).T
+    _, group = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(images.members),) * 2))
+    return group[:, None] == group[None]
 
 
 def copies_tested(labeled: Any, test: Any) -> list[tuple[str, str]]:

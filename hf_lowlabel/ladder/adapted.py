@@ -21,19 +21,19 @@ import torch
 
 from ..api.running import settled
 from ..arguments import Config, known_settings
-from ..distributed import all_mean, barrier, is_main_process
+from ..distributed import all_mean, barrier, is_main_process, of_first, world
 from ..errors import Diverged
-from ..files import read_json, write_json
+from ..files import write_json
 from ..tasks.attempts import ADAPTATION
 from ..text import percent
 from ..training import pretrain
 from ..training.preparing import Prepared
 from .frozen import Features, Tried, clearly_more, climb
-from .keeping import features_of_encoder
+from .keeping import TRIALS, features_of_encoder, read_kept
 from .names import ByNames
 from .planning import SPENT
 from .sizes import rebuilt
-from .trained import TRIALS, Clock, hushed
+from .trained import Clock, hushed
 
 log = logging.getLogger("hf_lowlabel")
 FEWEST, MOST = 500, 2000  # steps
@@ -84,7 +84,7 @@ def adapt(
         seconds: time left.
         names: what the names of the classes say of the images.
     """
-    folder, begin = ready.folder / TRIALS / "adapted", time.perf_counter()
+    folder, begin, seconds = ready.folder / TRIALS / "adapted", time.perf_counter(), of_first(seconds)
     if before.accuracy is None or not (seconds > LEAST or (folder / "steps.json").is_file()):
         return None
     config = settings(ready, given, folder)
@@ -100,7 +100,8 @@ def adapt(
         own = rebuilt(ready, model=str(folder / "encoder"))
     name = f"{encoder.name} adapted to the images"
     x = features_of_encoder(own, keep)
-    found = Features(name, x, encoder.rows, encoder.y, encoder.num_classes, None if names is None else names.p)
+    said = None if names is None else names.p
+    found = Features(name, x, encoder.rows, encoder.y, encoder.num_classes, said, encoder.copies)
     out = Adapted(own, found, climb([found], encoder.y, seed=ready.config.training.seed), before, steps)
     log.info("%s in %.0f s", out.sentence().rstrip("."), time.perf_counter() - begin)
     return out
@@ -109,7 +110,7 @@ def adapt(
 def settings(ready: Prepared, given: Mapping[str, Any], folder: Path) -> Config:
     known = known_settings("pretrain")
     own = {name: value for name, value in given.items() if name in known} | dict(ADAPTATION.settings)
-    own["batch_size"] = max(min(own["batch_size"], len(ready.training)), 2)
+    own["batch_size"] = max(min(own["batch_size"], len(ready.training)) // world(), 2) * world()
     where = dict(split=str(ready.folder / "split.json"), output_dir=str(folder / "encoder"), callbacks=())
     return settled("pretrain", {**own, **where})
 
@@ -118,7 +119,7 @@ def planned(ready: Prepared, config: Config, folder: Path, seconds: float) -> in
     """Steps that fit, 0 for none; from the disk where a search was begun."""
     path = folder / "steps.json"
     if path.is_file():
-        return int(read_json(path, "Give another --output-dir.")["steps"])
+        return int(read_kept(path)["steps"])
     begin, steps = time.perf_counter(), 0
     if FEWEST * at_a_glance(ready, config) < seconds:
         each = seconds_of_step(ready, config, folder / "clock")
@@ -132,7 +133,7 @@ def planned(ready: Prepared, config: Config, folder: Path, seconds: float) -> in
         shutil.rmtree(folder / "clock", ignore_errors=True)
         write_json(path, {"steps": steps})
     barrier()
-    return steps
+    return int(read_kept(path)["steps"])  # what the first process has planned, by its clock
 
 
 def at_a_glance(ready: Prepared, config: Config) -> float:

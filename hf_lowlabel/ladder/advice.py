@@ -16,6 +16,8 @@ from ..selection.by_model import spread_out
 from ..text import percent
 from .frozen import Tried
 
+NEAR = 1e-3  # mean distance to the nearest images, of rows of length 1, below which they are copies
+FAR = 1.25  # times the median at least: where all are alike, deviations are small
 STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
 SHOWN = 12
 SURE = 0.8  # probability from which on an image is not in doubt
@@ -90,11 +92,15 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
 
 
 def strangers(x: np.ndarray) -> list[Remark]:
-    """Images far from all others, the farthest first: they may show none of the classes."""
+    """Images far from all others, the farthest first: they may show none of the classes. Copies are near their own, and
+    say nothing of what is far."""
     _, distance = neighbours(rooted(x), 5)
     mean = np.sqrt(distance).mean(1)
-    middle = np.median(mean)
-    limit = middle + STRANGE * np.median(np.abs(mean - middle))
+    apart = mean[mean > NEAR]
+    if not len(apart):
+        return []
+    middle = np.median(apart)
+    limit = max(middle + STRANGE * np.median(np.abs(apart - middle)), FAR * middle)
     found = np.flatnonzero(mean > limit)
     return [
         Remark((int(i),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")

@@ -21,19 +21,22 @@ from ..api.running import named, settled
 from ..arguments import Config
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
-from ..distributed import is_main_process
+from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least
+from ..files import write_json
 from ..selection.importing import import_labels
 from ..selection.kinds import kind_of
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import label_rules
-from ..training.folder import KEPT, claim, forget, has_notes_alone, release
+from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.preparing import Run, check_labels, prepare
+from ..training.stopping import Interrupted
 from .from_words import from_words
 from .frozen import Tried
+from .keeping import TRIALS, check_unseen, take_up
 from .names import by_names, check_names, with_names
-from .on_features import from_features
+from .on_features import from_features, name_of
 from .on_training import from_training
 from .report import DONE, Advice
 from .trained import Trial
@@ -190,13 +193,18 @@ def auto(
                 ready = prepare(kind, config, folder)
                 if not len(ready.unseen.get("test", [0])):
                     raise UserError("Every test image is a copy of a labeled one. Hold out others.")
+                check_unseen(ready, models)
+                take_up(ready, [name_of(one) for one in models], minutes)
                 names = None
                 if text_model is not None:
                     names = by_names(ready, text_model, words, prompts, keep, device, max_bad)
                 left = 60 * minutes - (time.perf_counter() - begin)
-                if kind.climbs:
-                    return Best(*from_features(ready, given, models, keep, to_label, minutes, left, train, names))
-                return Best(*from_training(ready, given, keep, to_label, minutes, left, train))
+                best = (
+                    Best(*from_features(ready, given, models, keep, to_label, left, train, names))
+                    if kind.climbs
+                    else Best(*from_training(ready, given, keep, to_label, left, train))
+                )
+            return best
     except NoLabels:
         if text_model is None or not kind.climbs:
             raise
@@ -209,17 +217,27 @@ def auto(
 def claimed(output_dir: str | Path) -> Iterator[Path]:
     """The run folder; one that was left before its end is gone on with, from the features it has."""
     path = Path(output_dir).expanduser()
-    begun = any((path / kept).is_dir() for kept in KEPT) or has_notes_alone(path)
-    unfinished = begun and not (path / DONE).exists()
-    folder = claim(path, unfinished, "A search that came to its end does not go on: give another --output-dir.")
+    ended = (path / DONE).exists()
+    begun = any((path / kept).exists() for kept in (*KEPT, SEARCH)) or has_notes_alone(path)
+    ends = "A search that came to its end does not go on: give another --output-dir."
+    folder, new = claim(path, begun and not ended, ends if ended else "Give another --output-dir."), False
     try:
+        new = is_main_process() and not (folder / SEARCH).is_file()
+        if new:
+            write_json(folder / SEARCH, {})
         yield folder
-    except (UserError, OSError):
+        barrier()  # all is written
         if is_main_process():
+            (folder / SEARCH).unlink(missing_ok=True)
+    except (UserError, OSError):
+        if is_main_process() and was_empty(folder):
             forget(folder)
+        elif new and not (folder / TRIALS).is_dir():  # beside files of the user
+            (folder / SEARCH).unlink(missing_ok=True)
         raise
-    except KeyboardInterrupt:
-        log.warning("stopped; the same command goes on from what is in %s", folder)
+    except (KeyboardInterrupt, Interrupted):
+        if is_main_process():
+            log.warning("stopped; the same command goes on from what is in %s", folder)
         raise
     finally:
         release(folder)

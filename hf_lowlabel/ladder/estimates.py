@@ -51,7 +51,9 @@ def standard_error(p: float, n: int) -> float:
 def confidence(encoder: Features, best: Tried) -> float:
     """Mean probability of the most probable class over all images without a label, as the calibrated rung says it."""
     free = np.setdiff1d(np.arange(len(encoder.x)), encoder.rows)
-    return float(encoder.say(best)[free].max(1).mean()) if len(free) else float(best.confidence.mean())
+    if len(free):
+        return float(encoder.say(best)[free].max(1).mean())
+    return float(best.confidence.mean()) if len(best.confidence) else float("nan")
 
 
 def accuracy(best: Tried, confidence: float) -> Interval | None:
@@ -124,17 +126,17 @@ def learning_curve(
         encoders = [encoder for encoder in encoders if encoder.name == best.encoder]
     sizes, scores = [], []
     for part in PARTS:
-        correct = asked = used = 0
+        correct = asked = used = draws = 0
         for _ in range(DRAWS):
             out = left_out_part(y, part, random)
-            if out is None:
+            if out is None or not encoders[0].two_left(out):
                 continue
-            labels = np.where(out, -1, y)
+            labels = encoders[0].without(out)
             z = said(encoders, labels, out, [best.rung])[best.key]
             correct, asked = correct + int((z.argmax(1) == y[out]).sum()), asked + int(out.sum())
-            used += int((~out).sum())
+            used, draws = used + int((labels >= 0).sum()), draws + 1
         if asked:
-            sizes.append(round(used / DRAWS))
+            sizes.append(round(used / draws))
             scores.append(correct / asked)
     if len(sizes) < 2:
         return None

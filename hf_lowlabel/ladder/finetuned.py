@@ -21,8 +21,9 @@ from ..training.preparing import Prepared, Run
 from ..training.priors import save_priors
 from ..training.run import train
 from .frozen import PROBE, Features, Rung, Tried, clearly_more, said, wanted
+from .keeping import TRIALS
 from .on_training import configs_of
-from .trained import TRIALS, Trials
+from .trained import Trials
 
 log = logging.getLogger("hf_lowlabel")
 PRIORS = "priors.safetensors"
@@ -59,8 +60,9 @@ class FromFrozen(Trials):
         super().__init__(ready, configs, folder)
         self.encoders, self.best = encoders, best
         self.encoder = next(e for e in encoders if e.name == best.encoder)
-        self.y = self.encoder.y
-        self.masks = left_out_in_turn(self.y, folds=FOLDS, seed=ready.config.training.seed)
+        self.y, self.copies = self.encoder.y, self.encoder.copies
+        masks = left_out_in_turn(self.y, folds=FOLDS, seed=ready.config.training.seed)
+        self.masks = [out for out in masks if self.encoder.two_left(out)]
 
     needed = False
     choices = (FOLDS,)
@@ -73,9 +75,7 @@ class FromFrozen(Trials):
         if not len(out):
             self.save_beliefs(self.folder / PRIORS, self.y)
             return dict(prior=str(self.folder / PRIORS))
-        labels = self.y.copy()
-        labels[out] = -1
-        self.save_beliefs(folder / PRIORS, labels)
+        self.save_beliefs(folder / PRIORS, self.encoder.without(np.isin(np.arange(len(self.y)), out)))
         return dict(prior=str(folder / PRIORS))
 
     def save_beliefs(self, path: Path, labels: np.ndarray) -> None:
@@ -90,7 +90,7 @@ class FromFrozen(Trials):
     def compared(self, attempt: Attempt, tallies: np.ndarray, steps: int) -> Finetuned:
         """The network and the rung it starts from on the same labels left out."""
         label = np.concatenate([np.flatnonzero(mask) for mask in self.masks])
-        logits = [said(self.encoders, np.where(m, -1, self.y), m, [self.best.rung])[self.best.key] for m in self.masks]
+        logits = [said(self.encoders, self.encoder.without(m), m, [self.best.rung])[self.best.key] for m in self.masks]
         before = Tried(self.best.rung, self.best.encoder, self.best.votes, label, np.concatenate(logits), None)
         own = Rung(f"{attempt.name} from {self.best.rung.name}", attempt.settings["method"])
         z = np.log(np.maximum(tallies[:, 0], 1e-12))
@@ -102,12 +102,7 @@ class FromFrozen(Trials):
 
 
 def finetune_from(
-    ready: Prepared,
-    given: Mapping[str, Any],
-    encoders: Sequence[Features],
-    best: Tried,
-    minutes: float,
-    seconds: float,
+    ready: Prepared, given: Mapping[str, Any], encoders: Sequence[Features], best: Tried, seconds: float
 ) -> list[tuple[Finetuned, FromFrozen]]:
     """Every attempt that fits the time left, the best first; none where no label can be left out.
 
@@ -116,8 +111,7 @@ def finetune_from(
         given: settings of `finetune` that all attempts have.
         encoders: the features.
         best: the best frozen rung.
-        minutes: of the search.
-        seconds: time left of them.
+        seconds: time left.
     """
     if best.accuracy is None:
         return []
@@ -125,7 +119,6 @@ def finetune_from(
     begin, folder = time.perf_counter(), ready.folder / TRIALS
     configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)
     trials = FromFrozen(ready, configs, folder, encoders, best)
-    trials.take_up(minutes)
     tried, plan = trials.climb(seconds - (time.perf_counter() - begin))
     found = [trials.compared(trial.attempt, trial.tallies, plan["steps"]) for trial in tried]
     for one in found:

@@ -27,10 +27,9 @@ from ..training import frozen
 from ..training.preparing import prepare
 from ..training.priors import load_priors
 from .advice import Remark
-from .keeping import features_of_encoder
+from .keeping import TRIALS, features_of_encoder
 from .on_features import Answer
 from .report import Advice, write_advice
-from .trained import TRIALS
 
 
 def from_words(

@@ -107,7 +107,8 @@ class Features:
 
     rows: of the labeled images, int64 [L]. y: their classes. Above `probes.MOST_POOLED` images a part of them, `some`
     [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those. by_names: what
-    the names of the classes say of all images, [N, K], or None.
+    the names of the classes say of all images, [N, K], or None. copies: which labeled images are all but the same, bool
+    [L, L], or None.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class Features:
         y: np.ndarray,
         num_classes: int,
         by_names: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ):
+        self.copies = copies
         self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
         labels = np.full(len(x), -1)
         labels[rows] = y
@@ -131,6 +134,14 @@ class Features:
         self.seeds = None if by_names is None else self.pool.seeds(by_names[self.some])
         self.probe = ProbeBeliefs(x, rows, y, num_classes)
         self.believed = ProbeBeliefs(pooled, self.at, y, num_classes) if part else self.probe
+
+    def without(self, out: np.ndarray) -> np.ndarray:
+        """The classes, -1 of labels that are left out and of copies of them: else these would give the answer away."""
+        return np.where(out if self.copies is None else self.copies[out].any(0), -1, self.y)
+
+    def two_left(self, out: np.ndarray) -> bool:
+        """Whether labels of two classes are left beside these."""
+        return len(np.unique(self.without(out))) > 2  # and -1
 
     def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
         """[n, K], of the images of the graph."""
@@ -180,11 +191,12 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """
     repeats = next((times for most, times in REPEATS if len(y) <= most), 1)
     masks = left_out_in_turn(y, repeats=repeats, seed=seed)
+    masks = [out for out in masks if encoders[0].two_left(out)]
     named = WITH_NAMES if encoders[0].seeds is not None else ()
     rungs = (*RUNGS, BELIEFS, *named)
     logits: dict[Key, list[np.ndarray]] = {}
     for out in masks:
-        for key, value in said(encoders, np.where(out, -1, y), out, rungs).items():
+        for key, value in said(encoders, encoders[0].without(out), out, rungs).items():
             logits.setdefault(key, []).append(value)
     label = np.concatenate([np.flatnonzero(out) for out in masks]) if masks else np.zeros(0, np.int64)
     none = np.zeros((0, encoders[0].num_classes))

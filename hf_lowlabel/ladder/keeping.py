@@ -1,18 +1,126 @@
-"""Features of all training images by one encoder: computed once, kept beside the run, taken from there again."""
+"""What a search keeps on disk, so that the same command goes on with it: what it is of, what was planned and tried, and
+features of all training images."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import os
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..distributed import barrier, is_main_process
+from ..errors import UserError
+from ..files import read_json, write_json
 from ..models.layout import best_layout
 from ..selection.features import Features, check, fingerprint, read, rounded, write
+from ..settings import private_names, recorded
+from ..training.folder import SEARCH
+from ..training.lineage import labels_seen, lineage_of
 from ..training.preparing import Prepared
+
+log = logging.getLogger("hf_lowlabel")
+TRIALS = "trials"  # folder of what was tried
+WORDS = "words.safetensors"  # what the names of the classes say
+
+
+class OtherSearch(UserError):
+    """A folder holds a search of other settings, labels or images."""
+
+
+def read_kept(path: Path) -> dict[str, Any]:
+    return dict(read_json(path, "Give another --output-dir."))
+
+
+def take_up(ready: Prepared, models: Sequence[str], minutes: float) -> None:
+    """Go on with the search in the run folder. With more minutes than it was planned for, its trials begin anew.
+
+    Args:
+        ready: the run, with the settings of its first attempt.
+        models: names of all encoders.
+        minutes: of the search.
+
+    Raises:
+        OtherSearch: the folder's is of other settings, labels or images.
+    """
+    path, trials = ready.folder / SEARCH, ready.folder / TRIALS
+    facts, known = facts_of(ready, models), read_kept(path) if path.is_file() else {}
+    if known.get("facts", facts) != facts:
+        raise OtherSearch(
+            f"What was tried in {ready.folder} was tried with other settings, labels or images. Give another "
+            "--output-dir."
+        )
+    planned = known.get("minutes", minutes)
+    if minutes != planned and trials.is_dir():
+        goes = "goes on so" if minutes < planned else f"with {minutes:g} its trials begin anew"
+        log.warning("this search was planned for %g minutes, and %s", planned, goes)
+    barrier()  # all have read
+    if is_main_process():
+        if minutes > planned:
+            known.pop("encoders", None)
+            forget_trials(ready.folder)
+        write_json(path, {**known, "facts": facts, "minutes": max(minutes, planned)})
+    barrier()
+
+
+def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
+    """UserError for weights that were trained with these labels: labels left out would say nothing of new images."""
+    ids = [ready.dataset.ids[i] for i in ready.at.labeled]
+    for model in (one for one in models if isinstance(one, (str, Path))):
+        if seen := labels_seen(model, ready.dataset, ids):
+            first = lineage_of(model)[0]
+            before = f", such as {first.name}" if first.name else ""
+            raise UserError(
+                f"The network {model} was trained with {seen} of these {len(ids)} labels, so that labels left out "
+                f"would say nothing of new images. Give the weights from before that{before}, as --model."
+            )
+
+
+def facts_of(ready: Prepared, models: Sequence[str]) -> dict[str, Any]:
+    """What a search is of."""
+    aside = private_names() | {"split"}
+    settings = {k: v for k, v in recorded(ready.config).items() if k not in aside}
+    attempts = [(attempt.name, attempt.settings) for attempt in ready.task.attempts]
+    text = json.dumps([settings, attempts, list(models)], sort_keys=True, default=str)
+    return {
+        "settings": hashlib.sha256(text.encode()).hexdigest(),
+        "images": ready.dataset.fingerprint,
+        "labels": ready.chosen.split.hash,
+    }
+
+
+def encoders_looked_at(folder: Path) -> int | None:
+    """How many encoders a search that was begun has had the time for."""
+    found = read_kept(folder / SEARCH).get("encoders")
+    return None if found is None else int(found)
+
+
+def note_encoders(folder: Path, count: int) -> None:
+    if is_main_process():
+        write_json(folder / SEARCH, {**read_kept(folder / SEARCH), "encoders": count})
+    barrier()
+
+
+def forget_trials(folder: Path) -> None:
+    """Out of the way at once, so that a kill leaves all of them or none."""
+    forget_last(folder)
+    if (folder / TRIALS).is_dir():
+        aside = folder / f".{TRIALS}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder / TRIALS, aside)
+        shutil.rmtree(aside)
+
+
+def forget_last(folder: Path) -> None:
+    """What a last run, with all labels, left in the run folder before its end."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "log.jsonl").unlink(missing_ok=True)
 
 
 def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:

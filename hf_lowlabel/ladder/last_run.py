@@ -10,7 +10,7 @@ from typing import TypeVar
 from ..distributed import barrier, is_main_process
 from ..errors import Diverged
 from ..files import read_json, write_json
-from .trained import TRIALS, forget_last
+from .keeping import TRIALS, forget_last
 
 log = logging.getLogger("hf_lowlabel")
 One = TypeVar("One")
@@ -42,7 +42,7 @@ def first_that_ends(
             if number == len(left):
                 raise
             gone.append(name(one))
-            log.warning("%s with all labels is not taken: %s", name(one), error)
+            log.warning("%s with all labels is not taken: %s", name(one), str(error).split(";")[0])
             if is_main_process():
                 note.parent.mkdir(exist_ok=True)
                 write_json(note, gone)

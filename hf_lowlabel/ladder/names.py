@@ -17,7 +17,7 @@ from ..text import percent
 from ..training.preparing import Prepared
 from ..training.priors import save_priors
 from .frozen import Tried, clearly_more
-from .trained import TRIALS
+from .keeping import WORDS
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ def by_names(
         max_bad=max_bad,
     )
     p = found.priors[found.features.rows(members)]
-    file = ready.folder / TRIALS / "words.safetensors"
+    file = ready.folder / WORDS
     if ready.recorder.main:
-        file.parent.mkdir(parents=True, exist_ok=True)
         save_priors(
             file, p, ready.training.ids, ready.names, {"text_model": Path(text_model).name, "words": list(words)}
         )

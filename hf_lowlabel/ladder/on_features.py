@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from .. import methods
-from ..distributed import is_main_process
+from ..distributed import is_main_process, of_first
+from ..evaluation.near_copies import copies_of_each
 from ..hub.callback import CardCallback
 from ..records import Row
 from ..training.frozen import Fit
@@ -21,7 +22,7 @@ from ..training.priors import save_priors
 from .adapted import adapt
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
 from .frozen import Features, Tried, climb
-from .keeping import features_of_encoder
+from .keeping import encoders_looked_at, features_of_encoder, note_encoders
 from .last_run import first_that_ends, said_diverged
 from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
@@ -37,7 +38,6 @@ def from_features(
     models: Sequence[Any],
     keep: Path,
     to_label: int,
-    minutes: float,
     seconds: float,
     train: bool,
     names: ByNames | None = None,
@@ -50,8 +50,7 @@ def from_features(
         models: encoders to try.
         keep: folder of features.
         to_label: images to choose for the next round of labels.
-        minutes: of the search.
-        seconds: time left of them.
+        seconds: time left.
         train: whether networks are trained, as far as there is time.
         names: what the names of the classes say of the images.
     """
@@ -66,7 +65,7 @@ def from_features(
     take(ready, tried, names)
     left, found = seconds - (time.perf_counter() - begin), []
     if train:
-        found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, minutes, left)
+        found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
     kept: list[Any] = [one for one in found if one[0].kept]
     adapted = None
     if train and not kept:  # with the time that is left
@@ -113,18 +112,21 @@ def looked_at(
 ) -> tuple[list[Prepared], list[Features]]:
     """The run with each encoder, and their features; after the time `until` no further one is looked at."""
     y, rows = ready.labeled.targets.numpy(), ready.labeled.members.numpy()
-    readies, encoders = [ready], list[Features]()
+    readies, encoders, before = [ready], list[Features](), encoders_looked_at(ready.folder)
+    said, copies = None if names is None else names.p, copies_of_each(ready.labeled)
     for number, model in enumerate(models):
         if number:
             readies.append(rebuilt(ready, model=model))
         started = time.perf_counter()
         x = features_of_encoder(readies[-1], keep)
         name = unique(name_of(model), [e.name for e in encoders])
-        encoders.append(Features(name, x, rows, y, len(ready.names), None if names is None else names.p))
+        encoders.append(Features(name, x, rows, y, len(ready.names), said, copies))
         log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
-        if time.perf_counter() > until and number + 1 < len(models):
+        late = of_first(float(time.perf_counter() > until)) if before is None else number + 1 >= before
+        if late and number + 1 < len(models):
             log.warning("no time is left for %s: give more --minutes", ", ".join(map(name_of, models[number + 1 :])))
             break
+    note_encoders(ready.folder, len(encoders))
     return readies, encoders
 
 

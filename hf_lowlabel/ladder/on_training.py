@@ -15,9 +15,9 @@ import torch
 
 from ..api.running import settled
 from ..arguments import Config
-from ..distributed import is_main_process
+from ..distributed import is_main_process, world
 from ..errors import UserError
-from ..evaluation.near_copies import copies_tested
+from ..evaluation.near_copies import copies_of_each, copies_tested
 from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
 from ..selection.by_model import said_of, spread_out
@@ -29,11 +29,13 @@ from ..training.preparing import Prepared
 from ..training.run import train as train_network
 from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
-from .keeping import features_of_encoder
+from .folds import spread_over_folds
+from .keeping import TRIALS, features_of_encoder
 from .last_run import first_that_ends, said_diverged
-from .report import Advice, between, said_copied, write_advice
+from .likeness import Likeness, distinct, likeness, some_without
+from .report import HELP, Advice, between, said_copied, said_unlike, write_advice
 from .sizes import at_fitting_side
-from .trained import TRIALS, Trial, Trials, gain_over, hushed, ranked, score_interval
+from .trained import Trial, Trials, gain_over, hushed, ranked, score_interval
 
 ASKED = 2000  # images without a label at most among which the next ones are chosen
 
@@ -47,11 +49,17 @@ def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Pa
         folder: the run folder, in which the manifest lies.
     """
     shared = {**given, "split": str(folder / "split.json"), "output_dir": str(folder), "callbacks": ()}
-    return {attempt: settled("finetune", {**shared, **attempt.settings}) for attempt in attempts}
+
+    def fitting(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch that the processes can share."""
+        whole = {"batch_size": -(-settings["batch_size"] // world()) * world()} if "batch_size" in settings else {}
+        return {**shared, **settings, **whole}
+
+    return {attempt: settled("finetune", fitting(attempt.settings)) for attempt in attempts}
 
 
 def from_training(
-    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, minutes: float, seconds: float, train: bool = True
+    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float, train: bool = True
 ):
     """The best attempt in a run folder.
 
@@ -60,8 +68,7 @@ def from_training(
         given: settings of `finetune` that all attempts have.
         keep: folder of features, for attempts on frozen ones.
         to_label: images to choose for the next round of labels.
-        minutes: of the search.
-        seconds: time left of them.
+        seconds: time left.
         train: networks too, and not only heads on frozen features.
 
     Returns:
@@ -73,12 +80,18 @@ def from_training(
             f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
+    shows = task.shows(ready.labeled, ready.names)
+    if shows is not None and not spread_over_folds(shows, count, ready.config.training.seed):
+        raise UserError(
+            f"Each of the {count} images with {task.label_words} shows one class, and another: without either there "
+            "is nothing to tell apart. Add some, so that one can be left out to test on."
+        )
     attempts = [a for a in task.attempts if train or a.frozen]
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
-    Trials(ready, every(given), ready.folder / TRIALS).take_up(minutes)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
     trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
+    trials.copies = copies_of_each(ready.labeled)
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
     said = [smaller] if smaller else []
@@ -112,7 +125,12 @@ def with_all_labels(
     ]
     advice = advise(ready, tried, plan, train)
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
-    advice.sentences += [*said_diverged(gone), *said, *said_copied(advice)]
+    advice.sentences += [
+        *said_unlike(likeness_of(ready, trials.copies)),
+        *said_diverged(gone),
+        *said,
+        *said_copied(advice),
+    ]
     recorder.advice = list(advice.sentences)
     run = (frozen.fit if best.attempt.frozen else train_network)(last, [CardCallback()])
     if task.score.key in run.metrics:
@@ -141,18 +159,44 @@ def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], tra
         why = f", not clearly more, while {best.name} has all labels for its last run" if best.attempt.floor else ""
         out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}{why}.")
     using = [t for t in tried if t.attempt.unlabeled]
-    if not using:
-        why = "there was no time to try them" if trained else "not tried, since no network was trained (--no-train)"
-        out.sentences.append(f"Unlabeled images: {why}.")
+    if len(ready.training) == count_labeled(ready) or not using:
+        out.sentences.append(f"Unlabeled images: {why_not_tried(ready, plan, trained)}.")
         return out
     other = max(using, key=lambda t: t.score)
+    alike = [t for t in tried if not (t.attempt.unlabeled or t.attempt.frozen)]  # what training does is another matter
+    plain = max(alike, key=lambda t: t.score, default=plain)
     gain = gain_over(task, other, plain, names)
     out.gain = Interval(gain.value, gain.value - Z80 * gain.sd, gain.value + Z80 * gain.sd)
     out.helps = "yes" if gain.value > CLEAR * gain.sd else "no" if gain.value < -CLEAR_LOSS * gain.sd else "unclear"
-    words = {"yes": "they help", "no": "they do not help", "unclear": "whether they help is unclear"}[out.helps]
     low, high = (f"{100 * v:+.0f}" for v in (out.gain.low, out.gain.high))
-    out.sentences.append(f"Unlabeled images: {words}, {100 * gain.value:+.0f} points ({low} to {high}).")
+    points = f"{100 * gain.value:+.0f} points ({low} to {high}; {other.name} beside {plain.name})"
+    out.sentences.append(f"Unlabeled images: {HELP[out.helps]}, {points}.")
     return out
+
+
+def count_labeled(ready: Prepared) -> int:
+    """Of the training images."""
+    return len(np.intersect1d(ready.training.indices, ready.at.labeled))
+
+
+def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> str:
+    """Why nothing is known of what unlabeled images add."""
+    if len(ready.training) == count_labeled(ready):
+        return "there are none"
+    if not trained:
+        return "not tried, since no network was trained (--no-train)"
+    planned = any(a.unlabeled and a.name in plan["attempts"] for a in ready.task.attempts)
+    return "training with them diverged" if planned else "there was no time to try them"
+
+
+def likeness_of(ready: Prepared, copies: np.ndarray | None) -> Likeness | None:
+    """By features of the network as it was before it was trained. copies: labeled images that are all but the same."""
+    where = {int(at): i for i, at in enumerate(ready.training.indices)}
+    labeled = np.array([where[int(at)] for at in ready.at.labeled if int(at) in where], np.int64)
+    some = distinct(labeled, copies if copies is not None and len(copies) == len(labeled) else None)
+    asked = np.concatenate([some, some_without(len(ready.training), labeled)])
+    x = ready.task.doubt(ready.network.model, ready.training, torch.from_numpy(asked)).x
+    return likeness(x[: len(some)], x[len(some) :])
 
 
 def next_to_label(ready: Prepared, model: torch.nn.Module, count: int) -> tuple[list[Remark], np.ndarray]:

@@ -17,12 +17,13 @@ from ..records import why_kept
 from ..selection.labeling import export, reasons, thumbnail
 from ..selection.labels import Task as Asked
 from ..selection.suggestions import Suggestions
-from ..text import percent
+from ..text import listed, percent
 from ..training.preparing import Prepared
 from . import advice as find
 from .advice import SHOWN, Remark
-from .estimates import MORE, Curve, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
+from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
 from .frozen import Features, Tried
+from .likeness import Likeness, distinct, likeness, some_without
 
 DONE = "advice.html"  # written last: a folder with it is finished
 LISTS = ("next", "copies", "doubtful", "strangers")
@@ -69,8 +70,9 @@ def advise(
     out.doubtful = find.doubtful_labels(best, y, rows, names)
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics),
-        said_help(out, help),
+        said_help(help, len(free)),
         *said_more(out, curve, len(y)),
+        *said_unlike(likeness(x[distinct(rows, encoder.copies)], x[some_without(len(x), rows)])),
         *said_images(ready, out, find.confused(p, names)),
     ]
     return out
@@ -82,6 +84,9 @@ def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dic
         lines.append("No label could be left out to test on (two of a class are needed): how good it is is not known.")
     else:
         lines.append(f"On new images: {between(out.accuracy)} right, from {len(best.asked)} labels left out in turn.")
+        tested = {int(k) for k in np.unique(ready.labeled.targets.numpy()[best.asked])}
+        if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
+            lines.append(f"Of {listed(alone, 5)} no label could be left out: how well it is found is not known.")
     lines += said_tested(ready, metrics)
     probe = max((one for one in tried if not one.rung.unlabeled), key=lambda one: one.score)
     if probe is not best and probe.accuracy is not None:
@@ -100,11 +105,16 @@ def between(interval: Interval) -> str:
     return f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
-def said_help(out: Advice, help) -> str:
-    gain = f", {100 * help.gain.value:+.0f} points ({100 * help.gain.low:+.0f} to {100 * help.gain.high:+.0f})"
-    gain = gain if help.gain is not None else ""
-    words = {"yes": "they help", "no": "they do not help", "unclear": "whether they help is unclear"}
-    return f"Unlabeled images: {words[help.verdict]}{gain}."
+HELP = {"yes": "they probably help", "no": "they hardly help", "unclear": "whether they help is unclear"}
+
+
+def said_help(help: Help, unlabeled: int) -> str:
+    if not unlabeled:
+        return "Unlabeled images: there are none."
+    gain = ""
+    if help.gain is not None:
+        gain = f", {100 * help.gain.value:+.0f} points ({100 * help.gain.low:+.0f} to {100 * help.gain.high:+.0f})"
+    return f"Unlabeled images: {HELP[help.verdict]}{gain}."
 
 
 def said_more(out: Advice, curve, labels: int) -> list[str]:
@@ -130,6 +140,10 @@ def said_needed(curve: Curve, goal: float, labels: int) -> str:
             f"more than a hundred times as many labels (at least {rounded(few)})" if few else f"{rounded(None)} labels"
         )
     return f"about {rounded(needed)} labels ({rounded(few)} to {rounded(many)})"
+
+
+def said_unlike(found: Likeness | None) -> list[str]:
+    return [found.sentence] if found is not None and found.sentence else []
 
 
 def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, float]]) -> list[str]:

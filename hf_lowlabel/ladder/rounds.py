@@ -29,10 +29,11 @@ from ..files import COPY, filling, read_json, write_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.verbs import select
 from ..tasks import get_task
-from ..training.folder import IGNORED, claim, release
+from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import check_paintable, check_unanswered, has_any, taken, unanswered
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
+from .keeping import OtherSearch
 from .report import DONE, read_advice
 
 log = logging.getLogger("hf_lowlabel")
@@ -159,10 +160,14 @@ def loop(
             labels = taken(state.to_label, kind, dataset, folder) if state.to_label else dict(first or {})
             run = folder / f"round-{len(state.rounds) + 1}"
             check_unanswered(run / "to_label", kind)
-            shutil.rmtree(run, ignore_errors=True)  # of a process that was killed
+            if not (run / SEARCH).is_file():  # nothing that `auto` goes on from
+                shutil.rmtree(run, ignore_errors=True)
             settings = dict(minutes=minutes, train=train, to_label=per_round, features=folder / "features", **common)
             try:
                 auto(dataset, models, task=task, output_dir=run, **{**given, **labels}, **settings)
+            except OtherSearch:  # of a process that was killed, before there were further labels
+                shutil.rmtree(run)
+                continue
             except NoLabels:
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue

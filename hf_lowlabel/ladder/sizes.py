@@ -9,11 +9,12 @@ from typing import Any
 
 from ..arguments import Config
 from ..distributed import barrier, is_main_process
-from ..files import read_json, write_json
+from ..files import write_json
 from ..tasks.parts import Attempt
 from ..training.preparing import Prepared, held_out, network_of
+from .keeping import TRIALS, read_kept
 from .planning import settle
-from .trained import TRIALS, Trials
+from .trained import Trials
 
 log = logging.getLogger("hf_lowlabel")
 ENOUGH = 150  # steps of a trial that a smaller side has to allow
@@ -51,13 +52,14 @@ def at_fitting_side(
     if len(sides) < 2 or any(given[name] is not None for name in sides[0]):
         return ready, dict(given), None
     path = ready.folder / TRIALS / SIZE
-    if path.is_file():
-        side = read_json(path, "Give another --output-dir.")
-    else:
+    if not path.is_file():
         side = measured(ready, sides, given, configs, seconds)
+        barrier()  # all have looked
         if is_main_process():
+            path.parent.mkdir(exist_ok=True)
             write_json(path, side)
         barrier()
+    side = read_kept(path)
     if side == sides[0]:
         return ready, dict(given), None
     said = (

@@ -8,8 +8,6 @@ What a trial found is kept in the run folder, so that a search that was killed g
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import re
 import shutil
@@ -27,15 +25,16 @@ from safetensors.numpy import load_file, save_file
 from ..arguments import Config
 from ..distributed import all_mean, barrier, is_main_process
 from ..errors import Diverged, UserError
-from ..files import read_json, whole, write_json
+from ..files import whole, write_json
 from ..models.lora import merged
 from ..models.quiet import unsaid
-from ..settings import private_names, recorded
 from ..tasks.parts import Attempt
 from ..training.callbacks import Callback, RunState
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .estimates import Interval
+from .folds import spread_over_folds
+from .keeping import read_kept
 from .planning import FOLDS, SPENT, settle
 
 log = logging.getLogger("hf_lowlabel")
@@ -43,7 +42,6 @@ WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
 RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TAKEN_FROZEN = 1.28  # the same of frozen features over training, whose last run has more labels and steps than trials
-TRIALS = "trials"
 
 
 @dataclass
@@ -70,10 +68,12 @@ class Clock(Callback):
         self.begin = self.seconds = 0.0
 
     def on_step_end(self, state: RunState, scalars: Mapping[str, torch.Tensor]) -> None:
+        if state.step not in (WARM, WARM + TIMED):
+            return
+        if any(v.device.type == "cuda" for v in scalars.values() if isinstance(v, torch.Tensor)):
+            torch.cuda.synchronize()  # steps are queued: the host is ahead of them
         now = time.perf_counter()
-        if state.step <= WARM:
-            self.begin = now
-        self.seconds, state.stop = (now - self.begin) / max(state.step - WARM, 1), state.step >= WARM + TIMED
+        self.seconds, self.begin, state.stop = (now - self.begin) / TIMED, now, state.step > WARM
 
 
 class Trials:
@@ -102,12 +102,23 @@ class Trials:
     ):
         self.ready, self.configs, self.folder, self.features = ready, dict(configs), folder, features
         self.names, self.window = ready.names, ready.config.views.window
+        self.copies: np.ndarray | None = None  # which labeled images are all but the same, bool [n, n]
 
     def folds(self, count: int) -> list[np.ndarray]:
-        """The labels that are left out together, as even as can be: positions among the labeled images."""
-        number = len(self.ready.labeled.members)
-        fold = np.random.default_rng(self.ready.config.training.seed).permutation(np.arange(number) % count)
-        return [np.flatnonzero(fold == f) for f in range(min(count, number))]
+        """The labels that are left out together: positions among the labeled images."""
+        ready = self.ready
+        shows = ready.task.shows(ready.labeled, self.names)
+        assert shows is not None  # a task with one class an image has folds of its own
+        return spread_over_folds(shows, count, ready.config.training.seed)
+
+    def with_copies(self, out: np.ndarray) -> np.ndarray:
+        """Labels that are left out, and those of copies of them, which would give the answer away; where nothing could
+        be told apart without these, they stay."""
+        if self.copies is None:
+            return out
+        hidden = np.flatnonzero(self.copies[out].any(0))
+        shows = self.ready.task.shows(self.ready.labeled, self.names)
+        return hidden if shows is None or np.delete(shows, hidden, axis=0).any(0).sum() > 1 else out
 
     def fold_settings(self, out: np.ndarray, folder: Path) -> dict[str, Any]:
         """Settings of a run without the labels `out` that depend on which these are."""
@@ -169,39 +180,11 @@ class Trials:
             shutil.rmtree(folder, ignore_errors=True)
 
     # ---- all of them ------------------------------------------------------------------------------------------------
-    def take_up(self, minutes: float) -> None:
-        """Go on with what is in the folder, where it is of this search. With more minutes than it was planned for, the
-        trials are planned anew.
-
-        Raises:
-            UserError: it is of other settings, labels or images.
-        """
-        path, facts = self.folder / "search.json", self.facts()
-        known = read_json(path, "Give another --output-dir.") if path.is_file() else {}
-        if known and known.get("facts") != facts:
-            raise UserError(
-                f"What was tried in {self.folder} was tried with other settings, labels or images. Give another "
-                "--output-dir."
-            )
-        planned = known.get("minutes", minutes)
-        if minutes < planned:
-            log.warning("this search was planned for %g minutes, and goes on so", planned)
-        elif minutes > planned:
-            log.warning("this search was planned for %g minutes: its trials begin anew with %g", planned, minutes)
-        barrier()  # all have read
-        if is_main_process():
-            if minutes > planned:
-                shutil.rmtree(self.folder)
-                forget_last(self.folder.parent)
-            self.folder.mkdir(exist_ok=True)
-            write_json(path, {"facts": facts, "minutes": max(minutes, planned)})
-        barrier()
-
     def plan(self, seconds: float) -> dict[str, Any]:
         """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
         path = self.folder / "plan.json"
         if path.is_file():
-            return dict(read_json(path, "Give another --output-dir."))
+            return read_kept(path)
         begin = time.perf_counter()
         each = {attempt: self.seconds(attempt) for attempt in self.configs}
         fits = (max(self.choices) + 1) * sum(
@@ -209,28 +192,14 @@ class Trials:
         )  # folds and the last
         left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
         labels = len(self.ready.labeled.members)
-        found = settle(each, left, labels, self.needed, self.choices, self.longer)
+        found = settle(each, left, labels, self.needed, self.choices, self.longer, quiet=not is_main_process())
         names = [attempt.name for attempt in found.attempts]
         plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names}
         if is_main_process():
+            path.parent.mkdir(exist_ok=True)
             write_json(path, plan)
         barrier()
-        return plan
-
-    def facts(self) -> dict[str, Any]:
-        """What a search is of."""
-        ready = self.ready
-        aside = private_names() | {"split"}
-        settings = {
-            attempt.name: {k: v for k, v in recorded(config).items() if k not in aside}
-            for attempt, config in self.configs.items()
-        }
-        text = json.dumps(settings, sort_keys=True, default=str)
-        return {
-            "settings": hashlib.sha256(text.encode()).hexdigest(),
-            "images": ready.dataset.fingerprint,
-            "labels": ready.chosen.split.hash,
-        }
+        return read_kept(path)  # what the first process has planned, by its clock
 
     def climb(self, seconds: float) -> tuple[list[Trial], dict[str, Any]]:
         """All attempts that fit the time, and the plan.
@@ -262,7 +231,7 @@ class Trials:
         kept = folder / "tallies.safetensors"
         if kept.is_file():
             return load_file(kept)["tallies"]
-        rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
+        rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), self.with_copies(out))
         resume = (folder / "checkpoints").is_dir()
         settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
         if not attempt.frozen:
@@ -276,12 +245,6 @@ class Trials:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         barrier()
         return tallies
-
-
-def forget_last(folder: Path) -> None:
-    """What a last run, with all labels, left in the run folder before its end."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "log.jsonl").unlink(missing_ok=True)
 
 
 def hushed() -> contextlib.AbstractContextManager[None]:

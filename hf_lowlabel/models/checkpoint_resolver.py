@@ -254,8 +254,8 @@ def _download(repo: str, candidates: list[str], revision: str | None, missing: b
             if missing and _known_missing(repo, filename, revision):
                 continue
             raise UserError(
-                f"The Hub cannot be reached, and there is no cached {filename} of {repo}. Connect, or give a local "
-                f"folder, or {FROM_SCRATCH}."
+                f"There is no folder {repo} here, the Hub cannot be reached, and there is no cached {filename} of it. "
+                f"Check the spelling, connect, or {FROM_SCRATCH}."
             ) from error
         except EntryNotFoundError:
             continue

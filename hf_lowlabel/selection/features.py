@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from ..data.dataset import ImageDataset
 from ..data.decoding import CHUNK, check_share, cores, decode_chunks
 from ..data.images import square_of
-from ..distributed import all_gather, barrier, best_device, interactive, rank, world
+from ..distributed import all_gather, barrier, choose_device, interactive, rank, world
 from ..errors import UserError
 from ..files import make, unmake, whole
 from ..models import create_backbone
@@ -92,7 +92,7 @@ def extract(
     named = isinstance(model, (str, Path))
     encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
-    model_print = fingerprint(encoder)
+    model_print, chosen = fingerprint(encoder), choose_device(device)
     data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
@@ -101,17 +101,16 @@ def extract(
         return check(found, source)
     if world() > 1 and path is None:
         raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
-    device = best_device(device)
-    layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], device)
-    encoder = encoder.to(device).eval().to(memory_format=layout)
+    layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], chosen)
+    encoder = encoder.to(chosen).eval().to(memory_format=layout)
     skipped: list[tuple[str, str]] = []
-    parts = batches(encoder, source, share(members), workers, skipped, device, max_bad * len(members))
+    parts = batches(encoder, source, share(members), workers, skipped, chosen, max_bad * len(members))
     if path is None:
         pieces = list(parts) or [(np.zeros((0, 1)), members[:0])]
         values, indices = (np.concatenate(column) for column in zip(*pieces))
     else:
         facts = {"model": model_print, "data": data_print}
-        values, indices = collect(Path(path), parts, encoder.num_features, device, facts)
+        values, indices = collect(Path(path), parts, encoder.num_features, chosen, facts)
     if not len(values):
         check_share(skipped, len(members), max_bad)
     if skipped:

@@ -82,6 +82,13 @@ def import_labels(
         found.notes.append(f"no label is one of {', '.join(classes[:10])}: they are not taken for classes")
         classes = []
     names = [*classes, *class_order(used - set(classes))]
+    if source is not None and base is None and classes and not task.labeled:
+        own = [id for id, has in zip(source.ids, source.has_target, strict=True) if has and id not in labeled]
+        if own:
+            found.notes.append(
+                f"{len(own)} images have a label in the data and none in {path.name}, such as {own[0]}: they count as "
+                "unlabeled. Without the file, or in the folder that it was made in, their labels are used"
+            )
     held = (base.validation, base.test) if base is not None else (task.validation, task.test)
     if source is not None:
         split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)

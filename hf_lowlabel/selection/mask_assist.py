@@ -46,7 +46,7 @@ class Assistant:
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{name!r} cannot be loaded for --assist: {reason}") from error
-        self.device, self.lock = best_device(None), threading.Lock()
+        self.device, self.lock = best_device(), threading.Lock()
         self.model.to(self.device)
         self.embedded: dict[str, Any] = {}
 

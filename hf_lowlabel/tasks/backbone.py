@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..arguments import Config
-from ..distributed import best_device
+from ..distributed import choose_device
 from ..models import LowLabelBackbone, brings_code, create_backbone
 from ..models.opening import open_model
 from ..records import Metric, RunRecord
@@ -39,7 +39,7 @@ class Backbone(Speaker):
 
     def load(self, model: str | Path, revision: str | None = None, device: str | None = None) -> nn.Module:
         """A saved backbone in eval mode on its device."""
-        return open_model(LowLabelBackbone, model, revision).to(best_device(device)).eval()
+        return open_model(LowLabelBackbone, model, revision).to(choose_device(device)).eval()
 
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
         which = f" (`{record.architecture}`)" if record.architecture else ""

@@ -261,8 +261,8 @@ class Task(Doubting, Speaker):
         """The kinds of view of an unlabeled image that a method asks for."""
         return objective.unlabeled_views
 
-    def shown(self, labeled: Examples, names: list[str]) -> dict[str, int] | None:
-        """Number of labeled images in which each class occurs; None: the manifest says so."""
+    def shows(self, labeled: Examples, names: list[str]) -> np.ndarray | None:
+        """Which classes each labeled image shows, bool [n, K]; None: one each, as the manifest says."""
         return None
 
     # ---- scores -----------------------------------------------------------------------------------------------------

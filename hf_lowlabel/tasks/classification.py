@@ -18,7 +18,7 @@ from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
 from ..data.images import decode, square_of
 from ..data.splits import SplitIndices
-from ..distributed import best_device, is_main_process
+from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import plots, sheets
 from ..evaluation.checkpoints import sel
@@ -109,7 +109,7 @@ class Classification(Task):
                     "leave predictions.parquet. Give another --model."
                 )
             model = open_model(self.model_class, model, revision)
-        return model.to(best_device(device)).eval()
+        return model.to(choose_device(device)).eval()
 
     # ---- caches and views -------------------------------------------------------------------------------------------
     def _cache(self, data: DataArguments, model: nn.Module, dataset: ImageDataset, indices, what: str, vital=None):

@@ -200,8 +200,8 @@ class MultiLabel(Classification):
         labels[labeled.members.numpy()] = labeled.targets.numpy()
         return labels
 
-    def shown(self, labeled: Examples, names: list[str]) -> dict[str, int]:
-        return dict(zip(names, labeled.targets.sum(0).int().tolist(), strict=True))
+    def shows(self, labeled: Examples, names: list[str]) -> np.ndarray:
+        return labeled.targets.numpy() > 0
 
     def activated(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.sigmoid()

@@ -21,7 +21,7 @@ from ..data.mask_targets import MaskTargets
 from ..data.opening import load_source
 from ..data.split_lists import split_from_lists
 from ..data.splits import Split, SplitIndices
-from ..distributed import best_device, is_main_process
+from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import overlays, plots
 from ..evaluation.confusion import errors_over_images, segmentation_metrics
@@ -170,7 +170,7 @@ class Segmentation(Task):
         return config.get("model_type") == "lowlabel-segmenter"
 
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
-        return load_segmenter(model, revision).to(best_device(device)).eval()
+        return load_segmenter(model, revision).to(choose_device(device)).eval()
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """With its code beside it, for processes without this package."""
@@ -192,8 +192,8 @@ class Segmentation(Task):
 
     def _check_taught(self, labeled: Examples, dataset: ImageDataset) -> None:
         """Masks that all hold one class teach nothing: read in another way they may."""
-        counts = self.shown(labeled, dataset.class_names) or {}
-        present = [name for name, count in counts.items() if count]
+        names = dataset.class_names
+        present = [name for name, there in zip(names, self.shows(labeled, names).any(0), strict=True) if there]
         if len(present) != 1:
             return
         advice = {
@@ -229,11 +229,11 @@ class Segmentation(Task):
     def unlabeled_views(self, objective: FinetuneObjective) -> dict[str, str]:
         return getattr(objective, "dense_views", objective.unlabeled_views)
 
-    def shown(self, labeled: Examples, names: list[str]) -> dict[str, int] | None:
-        counts = np.zeros(256, dtype=np.int64)
-        for packed in labeled.cache.stream(labeled.members.split(1)):
-            counts[np.unique(packed[0, 3].cpu().numpy())] += 1
-        return dict(zip(names, counts[: len(names)].tolist(), strict=True))
+    def shows(self, labeled: Examples, names: list[str]) -> np.ndarray:
+        out = np.zeros((len(labeled.members), 256), bool)
+        for row, packed in zip(out, labeled.cache.stream(labeled.members.split(1)), strict=True):
+            row[np.unique(packed[0, 3].cpu().numpy())] = True
+        return out[:, : len(names)]
 
     def fit_pixels(self, method: PixelProbe, model: nn.Module, labeled: Examples, names: list[str]) -> None:
         """Give the model the layer that a method fits to its feature maps and the masks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from pathlib import Path
@@ -24,11 +25,13 @@ def test_images(
     """(data set, positions of its test images): of a manifest, else of the data set's own test split."""
     manifest = split or (str(own) if own is not None and own.is_file() else None)
     chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
-    if chosen is not None and chosen.test:
-        images = task.open(data, "train", names)
-        if split is not None or not is_elsewhere(chosen, images):
-            return images, chosen.resolve(images).test
-        return elsewhere(task, data, images, names)
+    if chosen is not None:
+        with contextlib.nullcontext() if chosen.test else contextlib.suppress(MissingSplit):
+            images = task.open(data, "train", names)
+            if split is None and is_elsewhere(chosen, images):
+                return elsewhere(task, data, images, names)
+            if chosen.test:
+                return images, chosen.resolve(images).test
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         tested = task.test_dataset(data, names)

@@ -19,8 +19,9 @@ _LOCKS: dict[Path, TextIO] = {}  # open files of the folders this process holds
 _MADE: dict[Path, list[Path]] = {}  # what it made for them: themselves, folders above
 _EMPTY: set[Path] = set()  # those in which there was nothing
 ASIDE = ".model."  # where a model is written before it is moved into place
-NOTES = {"split.json", "training.yaml", "left_out.csv"}
-KEPT = {"features", "trials"}  # of `auto`: a folder with these and without its last page is gone on with
+SEARCH = "search.json"  # of `auto`: a folder with it is gone on with
+NOTES = {"split.json", "training.yaml", "left_out.csv", SEARCH}
+KEPT = {"features", "trials"}  # of `auto`, likewise
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 
 
@@ -41,7 +42,7 @@ def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
         return path
     if path.exists() and not path.is_dir():
         raise UserError(f"output_dir {folder} is a file. Give a folder.")
-    made: list[Path] = []
+    made, locked = list[Path](), (path / ".lock").exists()
     try:
         made = make(path)
         lock = open(path / ".lock", "a+", encoding="utf-8")
@@ -60,6 +61,8 @@ def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
     content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED and not is_left(p.name))
     if content and not resume:
+        if not locked:
+            (path / ".lock").unlink(missing_ok=True)
         lock.close()
         some = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "")
         raise UserError(f"output_dir {folder} is not empty ({some}). {instead}")

@@ -23,6 +23,15 @@ def tell_left_out(ready: Prepared) -> None:
     task, recorder = ready.task, ready.recorder
     if "test" in ready.held or ready.config.training.dry_run:
         return
+    if seen := recorder.labels_seen(ready.at.labeled):
+        said = (
+            f"No image is tested on, and {seen} of the {len(ready.at.labeled)} labels were used to train the weights "
+            "that this run starts from, so that labels that are left out say nothing: how good it is is not known. "
+            "Give --test-fraction, or start from the weights before."
+        )
+        log.warning(said)
+        recorder.advice.append(said)
+        return
     try:
         tallies = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
         if tallies is None:

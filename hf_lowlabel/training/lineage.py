@@ -85,6 +85,21 @@ def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], re
     return sum(id not in held for id in test)
 
 
+def labels_seen(start: str | Path, source: ImageDataset, labeled: Sequence[str], revision: str | None = None) -> int:
+    """With how many of the `labeled` ids of `source` a network was trained that made the weights `start`.
+
+    A head on frozen features leaves the weights as they were. 0 where nothing is known.
+    """
+    path, manifest = (beside(start, file, revision) for file in ("run.json", "split.json"))
+    if path is None or manifest is None:
+        return 0
+    facts, split = RunRecord.from_json(path), Split.load(manifest)
+    trained = any(stage.what == "finetuning" and stage.steps for stage in facts.lineage)
+    if not trained or facts.data is None or facts.data.name != source.name:
+        return 0
+    return sum(id in split.labeled for id in labeled)
+
+
 def ids_hash(source: ImageDataset) -> str:
     return hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
 

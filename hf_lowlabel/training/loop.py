@@ -189,7 +189,7 @@ class Loop:
                 if self.evaluate and (self.step % self.eval_steps == 0 or done):
                     self.evaluate_now()
                 asked = signals.agreed(self.step, self.accelerator.device)
-                if self.state.stop:
+                if self.state.stop and not asked:
                     break
                 if self.step % self.save_steps == 0 or asked or done:
                     self.seconds = before + time.perf_counter() - begin
@@ -198,6 +198,8 @@ class Loop:
                     self._say_stopped(asked)
                     stop(asked)
             self.seconds = before + time.perf_counter() - begin
+        if late := signals.received if world() == 1 else 0:  # in the last step, after which all is saved
+            stop(late)
 
     def train_mode(self) -> None:
         self.inner.train()
@@ -331,7 +333,7 @@ class Loop:
     def _say_stopped(self, number: int) -> None:
         if self.accelerator.is_main_process:
             name = signal.Signals(number).name
-            log.warning("stopped by %s at step %d of %d; saved. Go on with --resume", name, self.step, self.steps)
+            log.warning("stopped by %s at step %d of %d; saved", name, self.step, self.steps)
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:

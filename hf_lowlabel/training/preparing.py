@@ -101,6 +101,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
+    if task.climbs and (several := [name for name in names if ";" in name]):
+        log.warning("classes such as %r name several at once: --task multilabel learns each of them", several[0])
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)
     model = network.model
@@ -131,7 +133,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     caches = [training, *(images.cache for images in (labeled, *held.values()) if images.cache is not training)]
     recorder = Recorder(config, folder, dataset, chosen.split, model.load_report, len(training), caches)
     recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
-    recorder.shown = task.shown(labeled, names)
+    shows = task.shows(labeled, names)
+    recorder.shown = None if shows is None else dict(zip(names, shows.sum(0).tolist(), strict=True))
     return Prepared(
         task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder, unseen
     )

@@ -44,7 +44,7 @@ from ..tasks.parts import MODEL_FILES
 from ..yaml_files import read_yaml
 from .checkpoint import checkpoints
 from .folder import ASIDE
-from .lineage import compare_with, ids_hash, images_seen, lineage_of, start_of, starting_weights
+from .lineage import compare_with, ids_hash, images_seen, labels_seen, lineage_of, start_of, starting_weights
 
 log = logging.getLogger("hf_lowlabel")
 SEALED = (
@@ -152,6 +152,11 @@ class Recorder:
                 len(indices),
                 self.start[0],
             )
+
+    def labels_seen(self, labeled) -> int:
+        """With how many of the labeled images (positions) the starting weights were trained with their labels."""
+        ids = [self.dataset.ids[i] for i in labeled]
+        return labels_seen(self.start[0], self.dataset, ids, self.start[1]) if self.start else 0
 
     def start_words(self) -> str:
         """What the run starts from, for a row of a table."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 from ..arguments import Config, ModelArguments, TrainingArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
-from ..distributed import best_device, world
+from ..distributed import choose_device, world
 from ..errors import UserError, unknown
 from ..models.layout import best_layout
 from ..settings import may_change, recorded
@@ -35,7 +36,7 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
         UserError: a tracker that is not installed, a device or a precision that is not there.
     """
     check_trackers(args.report_to)
-    best_device(args.device)
+    choose_device(args.device)
     on_cpu = args.device == "cpu" or not torch.cuda.is_available()  # views need float64, which Apple's GPUs lack
     if args.precision == "bf16" and not on_cpu and not torch.cuda.is_bf16_supported():
         raise UserError("This GPU has no bf16 arithmetic. Use --precision fp32.")
@@ -48,6 +49,9 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
     logging_level(accelerator.is_main_process)
+    warnings.filterwarnings(
+        "ignore", "`broadcast_buffers` is deprecated", FutureWarning
+    )  # torch 2.11 has no other name
     if args.report_to:
         flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in (settings or {}).items()}
         accelerator.init_trackers("hf_lowlabel", config=flat)
@@ -76,13 +80,14 @@ def check_trackers(names: list[str]) -> None:
 
 
 def logging_level(main: bool) -> None:
-    """Plain lines to stderr from the main process, warnings from the others."""
+    """Plain lines to stderr from the main process, warnings from the others; where no level was set."""
     if not log.handlers:
         handler = Stderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.propagate = False
-    log.setLevel(logging.INFO if main else logging.WARNING)
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO if main else logging.WARNING)
 
 
 def steps_ahead(args: TrainingArguments, images: int, size: int, device: torch.device) -> int:

@@ -73,12 +73,11 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
-    "ladder/adapted.py": "read_json",  # ours
+    "ladder/keeping.py": "read_json",  # ours
     "ladder/report.py": "read_json",
     "ladder/rounds.py": "read_json read_json",  # ours
     "ladder/last_run.py": "read_json",  # ours
-    "ladder/sizes.py": "read_json",  # ours
-    "ladder/trained.py": "load_file read_json",  # ours
+    "ladder/trained.py": "load_file",  # ours
     "models/image_processors.py": "from_pretrained",  # transformers' own, of files that were looked at
     "models/transformers_layout.py": "read_json read_text safe_open safe_open",  # transformers' own
     "models/translation_own.py": "from_pretrained",  # of tensors in memory, by a class of transformers' own

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from hf_lowlabel import auto as whole_auto, evaluate
+from hf_lowlabel import auto as whole_auto, evaluate, finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.auto import claimed
@@ -154,7 +155,14 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     ]
     assert main(argv) == 0
     assert opened == [tmp_path / "r" / "to_label"] and len(list((opened[0] / "images").iterdir())) == 5
-    assert "has a label" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "has a label: 5 are chosen" in said
+    assert main(argv) == 0 and len(opened) == 2  # the page was closed: it opens again, with the same images
+    rows = (opened[0] / "labels.csv").read_text().splitlines()
+    filled = [row.replace(",,", f",{row.split(',')[1].split('-')[0]},", 1) for row in rows[1:]]
+    (opened[0] / "labels.csv").write_text("\n".join([rows[0], *filled]) + "\n")
+    then = shlex.split(said.partition("then: hf-lowlabel ")[2].splitlines()[0])  # what it says to do next works
+    assert main([*then, "--no-train", "--to-label", "0"]) == 0
 
 
 def table(tmp_path, data, labels):
@@ -234,6 +242,133 @@ def test_a_run_that_was_killed_goes_on_from_its_features(found, network, tmp_pat
     assert auto(data, network, output_dir=tmp_path / "run", to_label=0).ladder
     with pytest.raises(UserError, match="not empty"):
         auto(data, network, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize("labels", [["blue", "red", "white"], ["blue", "blue", "red", "white"]])
+def test_a_label_or_two_of_a_class(network, tmp_path, labels):
+    """The first thing that people try: too few to be left out, and an answer all the same."""
+    data = photos(tmp_path / "photos", each=8, sort=False)
+    rows = [f"{name}-{i:02d}.png,{name}" for i, name in enumerate(labels)]
+    (tmp_path / "labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+    best = auto(data, network, labels=tmp_path / "labels.csv", output_dir=tmp_path / "run", to_label=2)
+    said = " ".join(best.advice.sentences)
+    assert "whether they help is unclear." in said and "too few for a forecast" in said
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "run").config.id2label[2] == "white"
+
+
+def test_all_images_have_a_label(network, tmp_path):
+    best = auto(photos(tmp_path / "photos", each=6), network, output_dir=tmp_path / "run")
+    assert "Unlabeled images: there are none." in best.advice.sentences and best.to_label is None
+
+
+def test_weights_that_have_seen_the_labels_are_refused(found, network, tmp_path):
+    """Labels left out would be known to them; a head on frozen features has changed no weight, and is fine."""
+    base, data, _ = found
+    seen = dict(split=base / "run/split.json", to_label=0)
+    finetune(data, str(network), method="supervised", max_steps=1, output_dir=tmp_path / "trained", split=seen["split"])
+    with pytest.raises(UserError, match=f"trained with 18 of these 18 labels.*such as {network.name}|path/to"):
+        auto(data, [network, tmp_path / "trained"], output_dir=tmp_path / "a", **seen)
+    assert not (tmp_path / "a").exists()
+    assert auto(data, base / "run", output_dir=tmp_path / "b", **seen).advice.accuracy is not None
+
+
+def test_copies_of_a_picture_are_left_out_together(network, tmp_path):
+    """Labels by lot, each photo there three times: a copy would give the answer away."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        small = rng.integers(0, 255, (5, 5, 3)).astype(np.uint8)
+        folder = tmp_path / "photos" / "ab"[int(rng.integers(2))]
+        folder.mkdir(parents=True, exist_ok=True)
+        for k in range(3):
+            Image.fromarray(small).resize((40, 40), Image.Resampling.NEAREST).save(folder / f"{i:02d}-{k}.png")
+    best = auto(tmp_path / "photos", network, output_dir=tmp_path / "run", to_label=0)
+    assert all(one.accuracy < 0.75 for one in best.ladder) and best.advice.accuracy.low < 0.6
+
+
+def test_a_class_with_one_label_is_named(network, tmp_path):
+    data = photos(tmp_path / "photos", each=6, sort=False)
+    names = [(kind, i) for kind in ("blue", "red") for i in range(4)] + [("white", 0)]
+    given = table(tmp_path, data, [(f"{kind}-{i:02d}.png", kind) for kind, i in names])
+    best = auto(data, network, to_label=0, **given)
+    assert any(line.startswith("Of white no label could be left out") for line in best.advice.sentences)
+
+
+def test_labels_of_the_data_that_a_table_leaves_out_are_counted(network, tmp_path, caplog):
+    data = photos(tmp_path / "photos", each=6)
+    rows = [(f"{kind}/{i:02d}.png", kind) for kind in ("blue", "red", "white") for i in range(3)]
+    auto(data, network, to_label=0, **table(tmp_path, data, rows))
+    assert "9 images have a label in the data and none in labels.csv, such as blue/03.png" in caplog.text
+
+
+def test_classes_that_are_several_ask_for_another_task(network, tmp_path, caplog):
+    data = photos(tmp_path / "photos", each=4, sort=False)
+    given = table(tmp_path, data, [(f"blue-0{i}.png", "sky;sea" if i % 2 else "sky") for i in range(4)])
+    auto(data, network, to_label=0, **given)
+    assert "'sky;sea' name several at once: --task multilabel" in caplog.text
+
+
+def test_new_photos_in_folders_are_evaluated(found, tmp_path):
+    """Other data than the model's own, with no split of its own and a model that held nothing out."""
+    base, data, _ = found
+    run = auto(data, base / "net" if (base / "net").exists() else base / "run", output_dir=tmp_path / "r", to_label=0)
+    assert "accuracy" not in run.run.metrics
+    assert evaluate(tmp_path / "r", photos(tmp_path / "new", each=3))["images"] == 9
+
+
+def test_a_manifest_of_the_user_outlives_bad_input(network, tmp_path):
+    """Where the run folder is the one his manifest lies in."""
+    data = photos(tmp_path / "photos", each=6)
+    made = auto(data, network, num_labels=6, output_dir=tmp_path / "first", to_label=0)
+    (tmp_path / "mine").mkdir()
+    text = (made.folder / "split.json").read_text()
+    (tmp_path / "mine" / "split.json").write_text(text)
+    with pytest.raises(UserError):
+        auto(data, tmp_path / "no-such-model", split=tmp_path / "mine/split.json", output_dir=tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["split.json"]
+    assert (tmp_path / "mine" / "split.json").read_text() == text
+
+
+def test_a_search_with_its_features_elsewhere_goes_on(found, network, tmp_path, monkeypatch, caplog):
+    """Stopped while what it found is saved: nothing in the folder but notes and a part of the model."""
+    base, data, _ = found
+    given = dict(features=base / "run/features", num_labels=9, output_dir=tmp_path / "run")
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("hf_lowlabel.ladder.on_features.write_advice", stopped)
+        auto(data, network, **given)
+    assert "the same command goes on" in caplog.text and (tmp_path / "run" / "model.safetensors").is_file()
+    with pytest.raises(UserError, match="other settings, labels or images"):
+        auto(data, network, **{**given, "num_labels": 12})
+    best = auto(data, network, **given)
+    assert (best.folder / "advice.html").is_file() and not (best.folder / "search.json").exists()
+
+
+def test_an_encoder_that_had_no_time_has_none_when_the_search_goes_on(found, network, tmp_path, monkeypatch):
+    """Its features would be there by then, and another best encoder makes other trials; more minutes bring it in."""
+    _, data, _ = found
+    torch.manual_seed(1)
+    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "other")
+    given = dict(num_labels=9, output_dir=tmp_path / "run", to_label=0)
+
+    class Killed(BaseException):
+        """Nothing that is caught on the way."""
+
+    def end(*args, **given):
+        raise Killed
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr("hf_lowlabel.ladder.on_features.take", end)
+        auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr("hf_lowlabel.ladder.on_features.take", end)
+        auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
+    assert json.loads((tmp_path / "run" / "search.json").read_text())["encoders"] == 1
+    best = auto(data, [network, tmp_path / "other"], minutes=5, **given)
+    assert {one.encoder for one in best.ladder} == {network.name, "other"}
 
 
 def test_the_command_hands_on_every_flag(monkeypatch):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.ladder import rounds
+from hf_lowlabel.ladder import adapted, planning, rounds, trained
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.rounds import gain_by_rounds, gain_of, loop, sentence
 from hf_lowlabel.models import create_backbone
@@ -83,6 +83,33 @@ def test_a_page_is_shown_until_no_image_is_left(network, tmp_path, capsys, monke
     assert shown == [out / "round-1" / "to_label", out / "round-2" / "to_label"]
     assert "No image is left to choose" in text and "5 more labels: " in text
     assert [json.loads(line)["labels"] for line in (out / "rounds.jsonl").read_text().splitlines()] == [9, 14, 18]
+
+
+def test_a_round_that_was_stopped_goes_on_from_its_trials(network, tmp_path, monkeypatch):
+    """Unless there are further labels by then: what it learned from is over."""
+    data, out, left_out = photos(tmp_path / "photos", each=8), tmp_path / "loop", trained.Trials.left_out
+    done, given = [], dict(first=dict(num_labels=12, class_balanced=True), per_round=2)
+    monkeypatch.setattr(adapted, "LEAST", float("inf"))
+    monkeypatch.setattr(planning, "FEWEST", 2)
+    monkeypatch.setattr(planning, "MOST", 2)
+
+    def once(self, *args):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(args)
+        return left_out(self, *args)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(trained.Trials, "left_out", once)
+        loop(data, network, out, **given)
+    kept = {p: p.stat().st_mtime_ns for p in (out / "round-1" / "trials").glob("*/tallies.safetensors")}
+    assert len(kept) == 2
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(trained.Trials, "left_out", once)
+        loop(data, network, out, **given)
+    assert kept == {p: p.stat().st_mtime_ns for p in (out / "round-1" / "trials").glob("*/tallies.safetensors")}
+    more = dict(given, first=dict(num_labels=15, class_balanced=True))
+    assert loop(data, network, out, **more).rounds[0].labels == 15
 
 
 def test_two_processes_at_once(network, tmp_path):

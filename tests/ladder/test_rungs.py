@@ -7,6 +7,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates, report
 from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Tried, climb, said
+from hf_lowlabel.ladder.likeness import distinct, likeness, some_without
 from hf_lowlabel.methods import find
 
 
@@ -251,8 +252,31 @@ def test_strangers():
     x[9] = 0
     x[9, ::3] = 40
     assert advice.strangers(x)[0].rows == (9,)
+    blank = np.abs(np.random.default_rng(0).normal(size=(100, 64))).astype(np.float32)
+    blank[:60] = blank[0]  # most of a scan is empty: what is not is no stranger for that
+    assert advice.strangers(blank) == [] == advice.strangers(blank[:60])
 
 
 def test_confused_classes():
     p = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]])
     assert advice.confused(p, ["a", "b", "c"])[0] == ("a", "b", pytest.approx(1 / 3))
+
+
+def test_labels_that_are_no_fair_sample_are_told_from_those_that_are():
+    """Drawn at random, the words come once in a hundred draws; from one of two kinds of images, nine of ten times."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(400) % 2
+    x = rng.normal(size=(400, 8)) + 4 * np.eye(8)[kind]
+    fair, one_kind = [], []
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        drawn = random.choice(400, 20, replace=False)
+        fair.append(likeness(x[drawn], x[some_without(400, drawn)], seed).sentence)
+        drawn = random.choice(np.flatnonzero(kind == 0), 20, replace=False)
+        one_kind.append(likeness(x[drawn], x[some_without(400, drawn)], seed).sentence)
+    assert sum(map(bool, fair)) <= 4 and sum(map(bool, one_kind)) >= 80
+    assert "no fair sample" in one_kind[0]
+    assert likeness(x[:4], x[4:]) is None is likeness(x, x[:0])
+    copies = np.zeros((6, 6), bool)
+    copies[np.ix_([1, 4], [1, 4])] = True  # two of one picture are near each other whatever was drawn
+    assert distinct(np.arange(10, 16), copies).tolist() == [10, 11, 12, 13, 15]

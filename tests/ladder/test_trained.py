@@ -3,6 +3,7 @@ an image, and one."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.ladder import adapted, on_training, planning, sizes, trained
+from hf_lowlabel.ladder.folds import spread_over_folds
 from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import SPENT, settle
 from hf_lowlabel.ladder.sizes import at_fitting_side
@@ -103,11 +105,29 @@ def test_time_for_heads_on_frozen_features_is_set_aside(tmp_path, monkeypatch):
     ready = SimpleNamespace(names=["a", "b"], labeled=SimpleNamespace(members=range(9)))
     ready.config = SimpleNamespace(views=SimpleNamespace(window=None))
     trials = Trials(ready, {frozen: None, PLAIN: None}, tmp_path)
-    monkeypatch.setattr(Trials, "facts", lambda self: {})
     monkeypatch.setattr(Trials, "seconds", lambda self, attempt: 0.0 if attempt.frozen else 0.1)
     monkeypatch.setattr(Trials, "fit_seconds", lambda self, attempt: 20.0)
     left = SPENT * 200 - 4 * 20  # a fit for each of three folds and one on all labels
     assert trials.plan(200)["steps"] in (int(left / 0.5), int(left / 0.5) - 1)  # 3 trials and a last run twice as long
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_class_is_spread_over_the_folds(count, seed):
+    shows = np.zeros((11, 4), bool)
+    shows[:, 0] = shows[[1, 2, 6], 1] = shows[[6, 9], 2] = True  # nothing shows the last one
+    folds = spread_over_folds(shows, count, seed)
+    assert sorted(np.concatenate(folds)) == list(range(11)) and len(folds) == count
+    assert max(map(len, folds)) - min(map(len, folds)) <= 1
+    for k, most in ((1, -(-3 // count)), (2, 1)):
+        assert max(shows[rows, k].sum() for rows in folds) <= most
+
+
+def test_an_image_without_which_nothing_is_told_apart_is_not_left_out():
+    shows = np.array([[1, 0]] * 5 + [[1, 1]], bool)
+    assert sorted(np.concatenate(spread_over_folds(shows, 3, 0))) == list(range(5))
+    assert spread_over_folds(np.array([[1, 0], [0, 1]], bool), 2, 0) == []
+    assert [r.tolist() for r in spread_over_folds(np.array([[1, 0], [1, 1]], bool), 2, 0)] == [[0]]
 
 
 # ---- what is taken ---------------------------------------------------------------------------------------------------
@@ -291,6 +311,19 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
     assert "CutMix" in {one.name for one in best.ladder} and "CutMix" in plan.read_text()
 
 
+def test_a_class_that_one_mask_shows(network, discs, tmp_path):
+    """Without it nothing could be told apart: it is never left out, and the search has an answer."""
+    shutil.copytree(discs, tmp_path / "data")
+    masks = sorted((tmp_path / "data" / "masks" / "train").iterdir())
+    for path in masks[1:]:
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    best = auto(
+        tmp_path / "data", network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": None, "train": False}
+    )
+    assert best.ladder and "left out in turn" in best.advice.sentences[0]
+    assert len(best.ladder[0].tallies) == len(masks) - 1
+
+
 def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, monkeypatch):
     fit = trained.Trials.fit
 
@@ -455,6 +488,7 @@ def test_why_a_row_is_kept():
     rows = [dict(name=str(v), by_labels=v, kept=False) for v in (0.7, None, 0.8)]
     assert why_kept(rows) == why_kept([]) == "" == why_kept([*rows, dict(name="a", by_labels=0.8, kept=True)])
     assert why_kept([*rows, dict(name="a", by_labels=0.79, kept=True)])
+    assert not why_kept([dict(by_labels=0.1 + 0.2, kept=False), dict(by_labels=0.3, kept=True)])  # shown as one number
 
 
 def test_doubt_is_of_the_image_it_is_given_for(masks):

@@ -16,6 +16,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.objective import Objective
+from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.optim import build_optimizer, set_learning_rate
@@ -114,6 +115,21 @@ def test_a_second_interrupt_ends_the_process_at_once(tmp_path):
     finally:
         signal.signal(signal.SIGINT, before)
     assert waited and loop.step == 0
+
+
+def test_an_interrupt_in_the_step_that_ends_training_is_not_lost(tmp_path):
+    class Enough(Callback):
+        def on_step_end(self, state, scalars):
+            signal.raise_signal(signal.SIGINT)
+            state.stop = True
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, callbacks=[Enough()]).fit()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["step-00000001"]
 
 
 def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):

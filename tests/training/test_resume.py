@@ -143,12 +143,13 @@ def test_a_signal_saves_first(number, raised, code, tiny, few_images, tmp_path, 
     assert api.finetune(**tiny["finetune"], output_dir=tmp_path, resume=True).progress.step == 6
 
 
-def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, monkeypatch):
+def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, monkeypatch, caplog):
     step = Loop.train_step
     monkeypatch.setattr(
         Loop, "train_step", lambda self, batch: os.kill(os.getpid(), signal.SIGINT) or step(self, batch)
     )
     assert cli.main(["finetune", *flags(tiny["finetune"]), "--output-dir", str(tmp_path)]) == 130
+    assert "go on with --resume" in caplog.text
     assert (tmp_path / "checkpoints" / "step-00000001").is_dir()
 
 

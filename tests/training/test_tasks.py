@@ -175,5 +175,5 @@ def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
     share = 28 / 40  # of the pixels are coloured
     assert mean == pytest.approx([share, share / 5, 0], abs=1e-6)
     assert std == pytest.approx([(share * (1 - share)) ** 0.5, (share * (1 - share)) ** 0.5 / 5, 1e-3], abs=1e-6)
-    shown = get_task("segmentation").shown(Examples(pool, torch.arange(2), None), list("abcd"))
-    assert list(shown.values()) == [1, 1, 1, 0]
+    shows = get_task("segmentation").shows(Examples(pool, torch.arange(2), None), list("abcd"))
+    assert shows.tolist() == [[True, False, True, False], [False, True, False, False]]

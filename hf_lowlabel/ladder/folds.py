@@ -1,0 +1,43 @@
+"""Which labels are left out together: every class as evenly as can be, so that what is left can be learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def spread_over_folds(shows: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+    """Folds of labeled images, at most `count`, none of them empty.
+
+    The images of the rarest class are dealt out first, each to the fold that has fewest of it (Sechidis et al. 2011,
+    iterative stratification); folds are as large as each other. Where what is left shows fewer than two classes, an
+    image that shows another one is never left out.
+
+    Args:
+        shows: which classes each image shows, bool [n, K].
+        count: folds.
+        seed: decides between folds that are alike.
+
+    Returns:
+        int64 positions of the images, for each fold.
+    """
+    n, random = len(shows), np.random.default_rng(seed)
+    count = min(count, n)
+    most = -(-n // count)
+    fold, order = np.full(n, -1), random.permutation(n)
+    classes = [k for k in np.argsort(shows.sum(0), kind="stable") if shows[:, k].any()]
+    for rows, mark in [*((order[shows[order, k]], shows[:, k]) for k in classes), (order, np.ones(n, bool))]:
+        for i in rows[fold[rows] < 0]:
+            sizes = np.bincount(fold[fold >= 0], minlength=count)
+            of_class = np.bincount(fold[(fold >= 0) & mark], minlength=count)
+            fold[i] = min(np.flatnonzero(sizes < most), key=lambda f: (of_class[f], sizes[f], random.random()))
+    out = [np.flatnonzero(fold == f) for f in range(count)]
+    return [rows for rows in (without_the_only(shows, rows) for rows in out) if len(rows)]
+
+
+def without_the_only(shows: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Images of a fold, less those without which nothing could be told apart."""
+    kept = np.delete(shows, out, axis=0).any(0)
+    for i in out if shows.any(0).sum() > 1 else ():
+        if kept.sum() < 2 and (shows[i] & ~kept).any():
+            kept, out = kept | shows[i], out[out != i]
+    return out
