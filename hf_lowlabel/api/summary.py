@@ -5,6 +5,7 @@ from __future__ import annotations
 import yaml
 
 from ..distributed import is_main_process
+from ..hub.card_parts import columns
 from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
@@ -27,7 +28,7 @@ def summarise(run: Run) -> None:
         tell_dry(run)
         return
     speaks = of_record(run.recorder.kind)
-    shown = {m.key for m in speaks.metrics}
+    shown = {m.key for m in columns(speaks, [run.metrics], len(run.metrics.get("class_names") or ()))}
     if run.config.verb == "finetune":
         shown.add(f"validation_{get_task(run.config.task).score.key}")
     shown |= {k for k in run.metrics if k.startswith(PREFIX)}

@@ -37,7 +37,10 @@ def evaluate(argv: list[str]) -> int:
     if as_json:
         print_json(metrics)
         return 0
-    for name in ("images", *(metric.key for metric in task.metrics)):
+    from ..hub.card_parts import columns
+
+    shown = columns(task, [metrics], len(metrics.get("class_names") or ()))
+    for name in ("images", *(metric.key for metric in shown)):
         if name in metrics:
             value = metrics[name]
             say(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")

@@ -145,7 +145,11 @@ class Split:
             there = set(source.class_names)
             for name in self.class_names if there else ():
                 if name not in there:
-                    raise unknown(f"class in the split (the data {source.name!r} lacks it)", name, source.class_names)
+                    having = [id for id, label in self.labeled.items() if label == name]
+                    of = f"; {len(having)} labels are of it, such as that of {having[0]}" if having else ""
+                    raise unknown(
+                        f"class in the split (the data {source.name!r} lacks it{of})", name, source.class_names
+                    )
         if self.fingerprint is not None and self.fingerprint != source.fingerprint:
             raise UserError(
                 f"The data {source.name!r} (fingerprint {source.fingerprint[:12]}) differs from the {self.dataset!r} "

@@ -157,7 +157,7 @@ def said_of(
             "uncertain-pixels": f"{percent(unsure, 0)} of its pixels are uncertain",
             "margin": f"two classes are within {percent(1 - unsure, 0)} of each other, on the mean of its pixels",
         }
-        return None, words.get(by, f"its pixels are in doubt: {percent(unsure, 0)} of the largest doubt there is")
+        return None, words.get(by, f"its pixels are in doubt by {percent(unsure, 0)} (100 %: all classes as likely)")
     if kind.several:
         near = sorted(range(len(p)), key=lambda k: abs(p[k] - 0.5))[:3]
         likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))

@@ -168,6 +168,8 @@ def test_a_class_the_data_lacks():
     split = Split("list", ["ant", "bee", "kat"], {"im0": "ant"})
     with pytest.raises(UserError, match=r"class in the split \(the data 'made' lacks it\) 'kat': did you mean 'cat'"):
         split.resolve(source([0, 1, 2]))
+    with pytest.raises(UserError, match="lacks it; 2 labels are of it, such as that of im1"):
+        Split("list", ["ant", "kat"], {"im0": "ant", "im1": "kat", "im2": "kat"}).resolve(source([0, 1, 2]))
 
 
 def test_labels_outside_the_class_names():

@@ -308,12 +308,15 @@ def test_classes_that_are_several_ask_for_another_task(network, tmp_path, caplog
     assert "'sky;sea' name several at once: --task multilabel" in caplog.text
 
 
-def test_new_photos_in_folders_are_evaluated(found, tmp_path):
+def test_new_photos_in_folders_are_evaluated(found, tmp_path, capsys):
     """Other data than the model's own, with no split of its own and a model that held nothing out."""
     base, data, _ = found
     run = auto(data, base / "net" if (base / "net").exists() else base / "run", output_dir=tmp_path / "r", to_label=0)
     assert "accuracy" not in run.run.metrics
     assert evaluate(tmp_path / "r", photos(tmp_path / "new", each=3))["images"] == 9
+    assert main(["evaluate", "--model", str(tmp_path / "r"), "--dataset", str(tmp_path / "new")]) == 0
+    said = capsys.readouterr().out
+    assert "balanced_accuracy" in said and "top5" not in said  # of three classes
 
 
 def test_a_manifest_of_the_user_outlives_bad_input(network, tmp_path):
