@@ -105,7 +105,7 @@ def between(interval: Interval) -> str:
     return f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
-HELP = {"yes": "they probably help", "no": "they hardly help", "unclear": "whether they help is unclear"}
+HELP = {"yes": "they probably help", "no": "they do not help", "unclear": "whether they help is unclear"}
 
 
 def said_help(help: Help, unlabeled: int) -> str:

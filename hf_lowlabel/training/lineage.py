@@ -90,14 +90,14 @@ def labels_seen(start: str | Path, source: ImageDataset, labeled: Sequence[str],
 
     A head on frozen features leaves the weights as they were. 0 where nothing is known.
     """
-    path, manifest = (beside(start, file, revision) for file in ("run.json", "split.json"))
-    if path is None or manifest is None:
+    path = beside(start, "run.json", revision)
+    facts = RunRecord.from_json(path) if path is not None else None
+    trained = facts is not None and any(stage.what == "finetuning" and stage.steps for stage in facts.lineage)
+    if facts is None or not trained or facts.data is None or facts.data.name != source.name:
         return 0
-    facts, split = RunRecord.from_json(path), Split.load(manifest)
-    trained = any(stage.what == "finetuning" and stage.steps for stage in facts.lineage)
-    if not trained or facts.data is None or facts.data.name != source.name:
-        return 0
-    return sum(id in split.labeled for id in labeled)
+    manifest = beside(start, "split.json", revision)
+    split = Split.load(manifest) if manifest is not None else None
+    return sum(id in split.labeled for id in labeled) if split is not None else 0
 
 
 def ids_hash(source: ImageDataset) -> str:

@@ -49,9 +49,8 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
     logging_level(accelerator.is_main_process)
-    warnings.filterwarnings(
-        "ignore", "`broadcast_buffers` is deprecated", FutureWarning
-    )  # torch 2.11 has no other name
+    # its new name is not known to the oldest torch that is required
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     if args.report_to:
         flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in (settings or {}).items()}
         accelerator.init_trackers("hf_lowlabel", config=flat)
