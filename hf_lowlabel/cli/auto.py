@@ -90,7 +90,7 @@ def _select(args: argparse.Namespace, data) -> int:
         )
     then = f"{again(args, data, quote(str(folder)))} --output-dir {quote(str(folder.parent / 'first'))}"
     say(f"Label them on the page that opens, then: {then}", flush=True)
-    label(folder, open_browser=not args.no_browser)
+    label(folder, open_browser=not args.no_browser, then=then)
     return 0
 
 

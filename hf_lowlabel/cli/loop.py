@@ -35,7 +35,7 @@ def loop(argv: list[str]) -> int:
 
     def ask(folder: Path, run: Path | None) -> None:
         begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
-        label(folder, open_browser=browser, assist=assist, **begins)
+        label(folder, open_browser=browser, assist=assist, then="the loop goes on", **begins)
 
     state = loop(
         given["dataset"],
@@ -89,11 +89,10 @@ def review(argv: list[str]) -> int:
     elif not count:
         say(f"Nothing in {args.run} asks for a second look.")
     else:
-        say(
-            f"{count} images are worth a second look: {folder}; then hf-lowlabel auto --labels {folder} ...", flush=True
-        )
+        then = f"hf-lowlabel auto --labels {folder} ..."
+        say(f"{count} images are worth a second look: {folder}; then {then}", flush=True)
         if not args.no_page:
-            label(folder, open_browser=not args.no_browser)
+            label(folder, open_browser=not args.no_browser, then=then)
     return 0
 
 

@@ -47,6 +47,7 @@ class MaskSession:
     page = "mask_page.html"
     files = MappingProxyType({f"/{name}": name for name in ("mask_page.js", "mask_canvas.js", "mask_assist.js")})
     largest = 1 << 26  # bytes of a packed mask
+    then: str | None = None  # what comes next, where that is not to take the masks over
 
     def __init__(
         self,
@@ -246,6 +247,8 @@ class MaskSession:
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
 
     def next_command(self) -> str:
+        if self.then is not None:
+            return self.then
         if self.asked is not None:
             return f"hf-lowlabel split --task segmentation --from {self.folder} --dataset IMAGES"
         file = self.folder / "classes.txt"

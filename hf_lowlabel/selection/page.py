@@ -38,6 +38,7 @@ class Session:
     """The labels of one folder while they are given; safe to call from several threads."""
 
     page, files, largest = "page.html", MappingProxyType[str, str]({}), 0
+    then: str | None = None  # what comes next, where that is not to take the labels over
 
     def __init__(self, folder: str | Path):
         self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
@@ -156,6 +157,8 @@ class Session:
         }
 
     def next_command(self) -> str:
+        if self.then is not None:
+            return self.then
         if self.several:
             return f"hf-lowlabel auto --task {self.task.task} --dataset IMAGES --labels {self.folder}"
         return f"hf-lowlabel split --from {self.folder}"

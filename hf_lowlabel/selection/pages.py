@@ -26,6 +26,7 @@ def label(
     split: str = "train",
     port: int = 0,
     open_browser: bool = True,
+    then: str | None = None,
 ) -> Any:
     """Serve the page of a folder until Ctrl-C.
 
@@ -40,6 +41,7 @@ def label(
         split: which part of a folder of images.
         port: on the loopback address (0: a free one).
         open_browser: show the page at once.
+        then: what comes next, which the page and the console say (None: the command that takes the answers over).
 
     Returns:
         The session, whose labels are on the disk.
@@ -49,6 +51,7 @@ def label(
             port in use.
     """
     session = session_of(folder, task, classes, model, superpixels, only, split, assist)
+    session.then = then
     serve(session, port, open_browser)
     return session
 

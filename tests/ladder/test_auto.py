@@ -141,7 +141,13 @@ def test_labels_in_a_table(network, tmp_path):
 
 def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_path, monkeypatch, capsys):
     data, opened = photos(tmp_path / "flat", each=6, sort=False), []
-    monkeypatch.setattr("hf_lowlabel.selection.pages.label", lambda folder, **_: opened.append(folder))
+    told: list[str] = []
+
+    def shown(folder, then, **_):
+        opened.append(folder)
+        told.append(then)
+
+    monkeypatch.setattr("hf_lowlabel.selection.pages.label", shown)
     argv = [
         "auto",
         "--dataset",
@@ -161,7 +167,8 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     rows = (opened[0] / "labels.csv").read_text().splitlines()
     filled = [row.replace(",,", f",{row.split(',')[1].split('-')[0]},", 1) for row in rows[1:]]
     (opened[0] / "labels.csv").write_text("\n".join([rows[0], *filled]) + "\n")
-    then = shlex.split(said.partition("then: hf-lowlabel ")[2].splitlines()[0])  # what it says to do next works
+    assert f"then: {told[0]}" in said
+    then = shlex.split(told[0])[1:]  # what it says to do next works
     assert main([*then, "--no-train", "--to-label", "0"]) == 0
 
 
