@@ -34,13 +34,23 @@ def silent() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
+_HELD: list[str] = []  # loggers inside `unsaid`
+
+
+def is_unsaid(name: str) -> bool:
+    """Whether the level of a logger is held by `unsaid`."""
+    return name in _HELD
+
+
 @contextlib.contextmanager
 def unsaid(name: str, least: int = plain_logging.WARNING) -> Iterator[None]:
     """A logger says only what is at `least` of this level inside."""
     log = plain_logging.getLogger(name)
     level = log.level
     log.setLevel(least)
+    _HELD.append(name)
     try:
         yield
     finally:
+        _HELD.remove(name)
         log.setLevel(level)

@@ -21,6 +21,7 @@ from ..data.splits import Split
 from ..distributed import choose_device, world
 from ..errors import UserError, unknown
 from ..models.layout import best_layout
+from ..models.quiet import is_unsaid
 from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
 from ..text import Stderr
@@ -79,13 +80,13 @@ def check_trackers(names: list[str]) -> None:
 
 
 def logging_level(main: bool) -> None:
-    """Plain lines to stderr from the main process, warnings from the others; where no level was set."""
+    """Plain lines to stderr from the main process, warnings from the others; inside `unsaid` it stays as it is."""
     if not log.handlers:
         handler = Stderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.propagate = False
-    if log.level == logging.NOTSET:
+    if not is_unsaid(log.name):
         log.setLevel(logging.INFO if main else logging.WARNING)
 
 

@@ -3,6 +3,7 @@ back."""
 
 import contextlib
 import json
+import logging
 import signal
 from types import SimpleNamespace
 
@@ -15,12 +16,13 @@ from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
+from hf_lowlabel.models.quiet import unsaid
 from hf_lowlabel.objective import Objective
 from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.optim import build_optimizer, set_learning_rate
-from hf_lowlabel.training.setup import start_accelerator
+from hf_lowlabel.training.setup import logging_level, start_accelerator
 from hf_lowlabel.training.stopping import StopSignals
 
 
@@ -386,3 +388,12 @@ def test_lars_is_timms(way, decay, monkeypatch):
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert not torch.equal(ours[2], torch.zeros(shapes[2]))
+
+
+def test_a_run_inside_a_trial_says_no_more_than_the_trial():
+    log = logging.getLogger("hf_lowlabel")
+    with unsaid(log.name, logging.ERROR):
+        logging_level(True)
+        assert log.level == logging.ERROR
+    logging_level(True)
+    assert log.level == logging.INFO
