@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from shlex import quote
 
+from ..errors import UserError
 from ..files import read_json
 from ..text import say
 from .flags import MASKS, SOURCE, data_flags, data_source, label_flags, mask_flags, max_bad_flag
@@ -24,7 +25,7 @@ def auto(argv: list[str]) -> int:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
         say(f"{str(error).partition('. ')[0]}: {args.budget} are chosen to be labeled.")
-        return _select(args, data)
+        return _select(args, data, error.fingerprint)
     from ..distributed import is_main_process
 
     if not is_main_process():
@@ -67,16 +68,17 @@ def again(args: argparse.Namespace, data, labels: str) -> str:
     return f"hf-lowlabel auto{task} --dataset {quote(str(data.dataset))} --model {models} --labels {labels}"
 
 
-def _select(args: argparse.Namespace, data) -> int:
-    """No label yet: choose images, and open the page to label them."""
+def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
+    """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from pathlib import Path
 
     from ..ladder.auto import default_folder
+    from ..selection.labels import Task
     from ..selection.pages import label
     from ..selection.verbs import select
 
     folder = Path(args.output_dir or default_folder(data.dataset)) / "to_label"
-    if not (folder / "selection.json").is_file():  # else the page was closed
+    if not (folder / "selection.json").is_file():
         select(
             str(args.model[0]),
             data,
@@ -87,6 +89,10 @@ def _select(args: argparse.Namespace, data) -> int:
             image_size=args.image_size,
             device=args.device,
             max_bad=args.max_bad,
+        )
+    elif (there := Task.load(folder)).fingerprint != fingerprint:
+        raise UserError(
+            f"The images in {folder} were chosen of other data, {there.dataset}. Give another --output-dir."
         )
     then = f"{again(args, data, quote(str(folder)))} --output-dir {quote(str(folder.parent / 'first'))}"
     say(f"Label them on the page that opens, then: {then}", flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import os
 from typing import Any
 
 from ..errors import UserError
@@ -17,7 +16,9 @@ def json_flag(parser: argparse.ArgumentParser) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """NaN and infinity, which JSON lacks, are null; paths are text. Of a launch the first process says it."""
-    if os.environ.get("RANK", "0") == "0":
+    from ..distributed import is_main_process
+
+    if is_main_process():
         print(json.dumps(_plain(value), ensure_ascii=False, default=str))
 
 

@@ -54,7 +54,8 @@ def near_copies(small: np.ndarray) -> list[tuple[int, int]]:
 
 
 def copies_of_each(images: Any) -> np.ndarray | None:
-    """Which images are all but the same, bool [n, n], an image and itself too; None where no two are.
+    """Number of the picture that each image shows, int [n], the same for those that are all but the same; None where no
+    two are.
 
     Args:
         images: with `cache` and `members`.
@@ -63,8 +64,7 @@ def copies_of_each(images: Any) -> np.ndarray | None:
     if not pairs:
         return None
     i, j = np.array(pairs).T
-    _, group = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(images.members),) * 2))
-    return group[:, None] == group[None]
+    return connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(images.members),) * 2))[1]
 
 
 def copies_tested(labeled: Any, test: Any) -> list[tuple[str, str]]:

@@ -299,7 +299,7 @@ class NoLabels(UserError):
 
     def __init__(self, dataset: ImageDataset, task: Task):
         painted = kind_of(task.name).page == "mask"
-        self.on_page = not painted
+        self.on_page, self.fingerprint = not painted, dataset.fingerprint
         flag = "" if task.climbs else f" --task {task.name}"
         then = (
             f"and put the masks beside the images (`hf-lowlabel split{flag} --from`), or do all by `hf-lowlabel loop`."

@@ -57,10 +57,10 @@ class FromFrozen(Trials):
     """Trials whose network starts from a head fitted to what the best frozen rung believes of all images."""
 
     def __init__(self, ready: Prepared, configs: Mapping, folder: Path, encoders: Sequence[Features], best: Tried):
-        super().__init__(ready, configs, folder)
         self.encoders, self.best = encoders, best
         self.encoder = next(e for e in encoders if e.name == best.encoder)
-        self.y, self.copies = self.encoder.y, self.encoder.copies
+        super().__init__(ready, configs, folder, copies=self.encoder.copies)
+        self.y = self.encoder.y
         masks = left_out_in_turn(self.y, folds=FOLDS, seed=ready.config.training.seed)
         self.masks = [out for out in masks if self.encoder.two_left(out)]
 

@@ -25,11 +25,12 @@ def spread_over_folds(shows: np.ndarray, count: int, seed: int) -> list[np.ndarr
     most = -(-n // count)
     fold, order = np.full(n, -1), random.permutation(n)
     classes = [k for k in np.argsort(shows.sum(0), kind="stable") if shows[:, k].any()]
-    for rows, mark in [*((order[shows[order, k]], shows[:, k]) for k in classes), (order, np.ones(n, bool))]:
-        for i in rows[fold[rows] < 0]:
-            sizes = np.bincount(fold[fold >= 0], minlength=count)
-            of_class = np.bincount(fold[(fold >= 0) & mark], minlength=count)
-            fold[i] = min(np.flatnonzero(sizes < most), key=lambda f: (of_class[f], sizes[f], random.random()))
+    sizes = np.zeros(count, int)
+    for shown in [*(shows[:, k] for k in classes), np.ones(n, bool)]:
+        of_class = np.bincount(fold[shown & (fold >= 0)], minlength=count)
+        for i in order[shown[order] & (fold[order] < 0)]:
+            f = np.lexsort((random.random(count), sizes, of_class, sizes >= most))[0]
+            fold[i], sizes[f], of_class[f] = f, sizes[f] + 1, of_class[f] + 1
     out = [np.flatnonzero(fold == f) for f in range(count)]
     return [rows for rows in (without_the_only(shows, rows) for rows in out) if len(rows)]
 

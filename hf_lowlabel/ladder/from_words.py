@@ -24,6 +24,7 @@ from ..selection.strategies import choose, identical
 from ..tasks.base import Task
 from ..text import percent
 from ..training import frozen
+from ..training.folder import WORDS
 from ..training.preparing import prepare
 from ..training.priors import load_priors
 from .advice import Remark
@@ -61,7 +62,7 @@ def from_words(
         raise UserError(
             "Class names need a --model by name, and this is a network in memory. Save it to a folder first."
         )
-    said = folder / TRIALS / "words.safetensors"
+    said = folder / TRIALS / WORDS
     if not (said.is_file() and manifest_beside(said).is_file()):  # else of a search that was killed after it
         if is_main_process():
             said.parent.mkdir(parents=True, exist_ok=True)

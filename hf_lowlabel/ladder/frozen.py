@@ -107,8 +107,8 @@ class Features:
 
     rows: of the labeled images, int64 [L]. y: their classes. Above `probes.MOST_POOLED` images a part of them, `some`
     [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those. by_names: what
-    the names of the classes say of all images, [N, K], or None. copies: which labeled images are all but the same, bool
-    [L, L], or None.
+    the names of the classes say of all images, [N, K], or None. copies: the picture that each labeled image shows, int
+    [L], or None (`copies_of_each`).
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Features:
 
     def without(self, out: np.ndarray) -> np.ndarray:
         """The classes, -1 of labels that are left out and of copies of them: else these would give the answer away."""
-        return np.where(out if self.copies is None else self.copies[out].any(0), -1, self.y)
+        return np.where(out if self.copies is None else np.isin(self.copies, self.copies[out]), -1, self.y)
 
     def two_left(self, out: np.ndarray) -> bool:
         """Whether labels of two classes are left beside these."""

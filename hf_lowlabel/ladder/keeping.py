@@ -27,7 +27,6 @@ from ..training.preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
-WORDS = "words.safetensors"  # what the names of the classes say
 
 
 class OtherSearch(UserError):

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from ..finetuning.graph import rooted
 
 FEWEST = 5  # images with a label, below which nothing is said
-MOST = 200  # images without one that are looked at
+MOST, LABELED = 200, 500  # images without one, and with one, that are looked at
 UNLIKE = 3.0  # standard errors of the rank sum; distances from few images are not independent, so that it is above 2
 
 
@@ -34,14 +34,17 @@ class Likeness:
 
 
 def distinct(rows: np.ndarray, copies: np.ndarray | None) -> np.ndarray:
-    """Rows of labeled images, of those that are all but the same (bool [n, n]) the first."""
-    return rows if copies is None else rows[~np.triu(copies, 1).any(0)]
+    """Rows of labeled images, one of each picture (int [n], see `copies_of_each`)."""
+    return rows if copies is None else rows[np.sort(np.unique(copies, return_index=True)[1])]
 
 
 def some_without(count: int, labeled: np.ndarray) -> np.ndarray:
     """Evenly spread positions of images without a label, at most `MOST` of them."""
-    free = np.setdiff1d(np.arange(count), labeled)
-    return free[np.linspace(0, len(free) - 1, min(MOST, len(free))).astype(int)] if len(free) else free
+    return spread(np.setdiff1d(np.arange(count), labeled), MOST)
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)] if len(rows) else rows
 
 
 def likeness(labeled: np.ndarray, others: np.ndarray, seed: int = 0) -> Likeness | None:
@@ -51,13 +54,14 @@ def likeness(labeled: np.ndarray, others: np.ndarray, seed: int = 0) -> Likeness
     where labels were drawn at random both are alike.
 
     Args:
-        labeled: features [n, D] of images with a label.
+        labeled: features [n, D] of images with a label; of more than `LABELED` some.
         others: features [m, D] of images without.
         seed: of the draw.
 
     Returns:
         None for fewer than `FEWEST` labeled images, or no other.
     """
+    labeled = labeled[spread(np.arange(len(labeled)), LABELED)]
     n, m = len(labeled), len(others)
     if n < FEWEST or not m:
         return None

@@ -14,10 +14,10 @@ from ..data.splits import Split
 from ..distributed import barrier
 from ..selection.words import checked_words, class_name_priors, class_words, listed_classes, named_classes
 from ..text import percent
+from ..training.folder import WORDS
 from ..training.preparing import Prepared
 from ..training.priors import save_priors
 from .frozen import Tried, clearly_more
-from .keeping import WORDS
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from .folds import spread_over_folds
 from .keeping import TRIALS, features_of_encoder
 from .last_run import first_that_ends, said_diverged
 from .likeness import Likeness, distinct, likeness, some_without
+from .planning import FOLDS
 from .report import HELP, Advice, between, said_copied, said_unlike, write_advice
 from .sizes import at_fitting_side
 from .trained import Trial, Trials, gain_over, hushed, ranked, score_interval
@@ -81,7 +82,7 @@ def from_training(
             "test on. Add some, or use `hf-lowlabel finetune`."
         )
     shows = task.shows(ready.labeled, ready.names)
-    if shows is not None and not spread_over_folds(shows, count, ready.config.training.seed):
+    if shows is not None and not spread_over_folds(shows, min(FOLDS), ready.config.training.seed):
         raise UserError(
             f"Each of the {count} images with {task.label_words} shows one class, and another: without either there "
             "is nothing to tell apart. Add some, so that one can be left out to test on."
@@ -90,8 +91,8 @@ def from_training(
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
-    trials = Trials(ready, configs, ready.folder / TRIALS, lambda: features_of_encoder(ready, keep))
-    trials.copies = copies_of_each(ready.labeled)
+    of_encoder, copies = partial(features_of_encoder, ready, keep), copies_of_each(ready.labeled)
+    trials = Trials(ready, configs, ready.folder / TRIALS, of_encoder, copies)
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
     said = [smaller] if smaller else []
@@ -190,7 +191,7 @@ def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> st
 
 
 def likeness_of(ready: Prepared, copies: np.ndarray | None) -> Likeness | None:
-    """By features of the network as it was before it was trained. copies: labeled images that are all but the same."""
+    """By features of the network as it was before it was trained. copies: see `copies_of_each`."""
     where = {int(at): i for i, at in enumerate(ready.training.indices)}
     labeled = np.array([where[int(at)] for at in ready.at.labeled if int(at) in where], np.int64)
     some = distinct(labeled, copies if copies is not None and len(copies) == len(labeled) else None)

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class Trials:
         configs: attempt -> its resolved settings; max_steps is set by the plan.
         folder: where what was found is kept.
         features: called once, features of the training images, for attempts on frozen features.
+        copies: the picture that each labeled image shows, int [n], or None (`copies_of_each`).
     """
 
     needed = True
@@ -99,26 +101,29 @@ class Trials:
         configs: Mapping[Attempt, Config],
         folder: Path,
         features: Callable[[], np.ndarray] | None = None,
+        copies: np.ndarray | None = None,
     ):
         self.ready, self.configs, self.folder, self.features = ready, dict(configs), folder, features
         self.names, self.window = ready.names, ready.config.views.window
-        self.copies: np.ndarray | None = None  # which labeled images are all but the same, bool [n, n]
+        self.copies = copies
 
     def folds(self, count: int) -> list[np.ndarray]:
         """The labels that are left out together: positions among the labeled images."""
-        ready = self.ready
-        shows = ready.task.shows(ready.labeled, self.names)
-        assert shows is not None  # a task with one class an image has folds of its own
-        return spread_over_folds(shows, count, ready.config.training.seed)
+        assert self.shows is not None  # a task with one class an image has folds of its own
+        return spread_over_folds(self.shows, count, self.ready.config.training.seed)
+
+    @cached_property
+    def shows(self) -> np.ndarray | None:
+        return self.ready.task.shows(self.ready.labeled, self.names)
 
     def with_copies(self, out: np.ndarray) -> np.ndarray:
         """Labels that are left out, and those of copies of them, which would give the answer away; where nothing could
         be told apart without these, they stay."""
         if self.copies is None:
             return out
-        hidden = np.flatnonzero(self.copies[out].any(0))
-        shows = self.ready.task.shows(self.ready.labeled, self.names)
-        return hidden if shows is None or np.delete(shows, hidden, axis=0).any(0).sum() > 1 else out
+        hidden = np.flatnonzero(np.isin(self.copies, self.copies[out]))
+        left = None if self.shows is None else np.delete(self.shows, hidden, axis=0)
+        return hidden if left is None or left.any(0).sum() > 1 else out
 
     def fold_settings(self, out: np.ndarray, folder: Path) -> dict[str, Any]:
         """Settings of a run without the labels `out` that depend on which these are."""

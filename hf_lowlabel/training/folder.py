@@ -20,7 +20,8 @@ _MADE: dict[Path, list[Path]] = {}  # what it made for them: themselves, folders
 _EMPTY: set[Path] = set()  # those in which there was nothing
 ASIDE = ".model."  # where a model is written before it is moved into place
 SEARCH = "search.json"  # of `auto`: a folder with it is gone on with
-NOTES = {"split.json", "training.yaml", "left_out.csv", SEARCH}
+WORDS = "words.safetensors"  # of `auto`: what the names of the classes say
+NOTES = {"split.json", "training.yaml", "left_out.csv", SEARCH, WORDS}
 KEPT = {"features", "trials"}  # of `auto`, likewise
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 

@@ -164,6 +164,8 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     said = capsys.readouterr().out
     assert "has a label: 5 are chosen" in said
     assert main(argv) == 0 and len(opened) == 2  # the page was closed: it opens again, with the same images
+    other = [str(photos(tmp_path / "other", each=4, sort=False)) if word == str(data) else word for word in argv]
+    assert main(other) == 2 and "chosen of other data, flat. Give another --output-dir." in capsys.readouterr().err
     rows = (opened[0] / "labels.csv").read_text().splitlines()
     filled = [row.replace(",,", f",{row.split(',')[1].split('-')[0]},", 1) for row in rows[1:]]
     (opened[0] / "labels.csv").write_text("\n".join([rows[0], *filled]) + "\n")

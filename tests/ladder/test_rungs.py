@@ -277,6 +277,7 @@ def test_labels_that_are_no_fair_sample_are_told_from_those_that_are():
     assert sum(map(bool, fair)) <= 4 and sum(map(bool, one_kind)) >= 80
     assert "no fair sample" in one_kind[0]
     assert likeness(x[:4], x[4:]) is None is likeness(x, x[:0])
-    copies = np.zeros((6, 6), bool)
-    copies[np.ix_([1, 4], [1, 4])] = True  # two of one picture are near each other whatever was drawn
+    many = np.concatenate([x[:200]] * 500)  # a hundred thousand labels are no matrix of distances
+    assert likeness(many, x[200:]) is not None
+    copies = np.array([0, 1, 2, 3, 1, 4])  # two of one picture are near each other whatever was drawn
     assert distinct(np.arange(10, 16), copies).tolist() == [10, 11, 12, 13, 15]
