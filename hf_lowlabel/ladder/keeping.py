@@ -74,7 +74,7 @@ def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
     for model in (one for one in models if isinstance(one, (str, Path))):
         if seen := labels_seen(model, ready.dataset, ids):
             first = lineage_of(model)[0]
-            before = f", such as {first.name}" if first.name else ""
+            before = f", such as {first.name}" if first.what == "pretrained weights" and first.name else ""
             raise UserError(
                 f"The network {model} was trained with {seen} of these {len(ids)} labels, so that labels left out "
                 f"would say nothing of new images. Give the weights from before that{before}, as --model."
