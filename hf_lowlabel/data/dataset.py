@@ -100,6 +100,17 @@ class ImageDataset:
         )
 
     @property
+    def ids_hash(self) -> str:
+        """sha256 of the ids, which stay the same when labels come, and in a copy elsewhere."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+
+    def print_of(self, members: np.ndarray) -> str:
+        """sha256 over what the pixels of images at these positions, int64, depend on: the data, and how deep values are
+        read."""
+        deep = "" if self.value_range is None else str(tuple(self.value_range))
+        return hashlib.sha256((self.fingerprint + deep).encode() + members.astype("<i8").tobytes()).hexdigest()
+
+    @property
     def has_target(self) -> np.ndarray:
         """bool [N]"""
         if self.labels.ndim == 1:

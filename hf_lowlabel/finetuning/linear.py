@@ -184,12 +184,29 @@ class LeastSquares:
         V = (self.u.T @ t.astype(np.float32)) / self._penalised(l2)[:, None]
         return (self.u if rows is None else self.u[rows]) @ V + targets.mean(0)
 
-    def left_out(self, targets: np.ndarray, l2: float, rows: np.ndarray | None = None) -> np.ndarray:
-        """What the layer fitted without an image gives for it: (z - h t) / (1 - h), h the leverage of the image."""
+    def left_out(
+        self, targets: np.ndarray, l2: float, rows: np.ndarray | None = None, copies: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What the layer fitted without an image gives for it: (z - h t) / (1 - h), h the leverage of the image.
+
+        copies: the picture that each image shows, int [N]: those of one are left out together, where h is a matrix.
+        """
+        if copies is not None:
+            return self._left_out_together(targets, l2, copies)
         u, t = (self.u, targets) if rows is None else (self.u[rows], targets[rows])
         h = ((u**2) / self._penalised(l2)).sum(1, keepdims=True) + 1 / len(self.u)
         h = np.minimum(h, 1 - 1e-6)
         return (self.predict(targets, l2, rows) - h * t) / (1 - h)
+
+    def _left_out_together(self, targets: np.ndarray, l2: float, copies: np.ndarray) -> np.ndarray:
+        out, order = self.left_out(targets, l2), np.argsort(copies, kind="stable")
+        ends = np.flatnonzero(np.diff(copies[order])) + 1
+        for rows in (r for r in np.split(order, ends) if len(r) > 1):
+            u = self.u[rows].astype(np.float64)
+            h = (u / self._penalised(l2)) @ u.T + 1 / len(self.u)
+            kept = np.eye(len(rows)) * (1 + 1e-6) - h
+            out[rows] = targets[rows] - np.linalg.solve(kept, targets[rows] - self.predict(targets, l2, rows))
+        return out
 
     def _penalised(self, l2: float) -> np.ndarray:
         return (self.values + l2 * len(self.u)).astype(np.float32)
@@ -240,12 +257,33 @@ class ProbeBeliefs:
         return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def left_out_logits(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
-    """A probe, and what it says of each label that is left out in turn: logits [m, K] and classes int [m]."""
+def without(y: np.ndarray, out: np.ndarray, copies: np.ndarray | None) -> np.ndarray:
+    """The classes [n], -1 of labels that are left out and of copies of them: else these would give the answer away.
+
+    out: bool [n]. copies: the picture that each image shows, int [n], or None (`near_copies.copies_of_each`).
+    """
+    return np.where(out if copies is None else np.isin(copies, copies[out]), -1, y)
+
+
+def left_out_logits(
+    x: np.ndarray, y: np.ndarray, num_classes: int, copies: np.ndarray | None = None
+) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
+    """A probe, and what it says of each label that is left out in turn, of a picture with copies once: logits [m, K]
+    and classes int [m]. copies: see `without`."""
     probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
+    once = np.ones(len(y), bool) if copies is None else first_of_each(copies)
     for out in left_out_in_turn(y):
-        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out)))
-        truth.append(y[out])
+        labels, asked = without(y, out, copies), out & once
+        if asked.any() and len(np.unique(labels)) > 2:  # two classes, and -1
+            logits.append(probe.logits(labels, np.flatnonzero(asked)))
+            truth.append(y[asked])
     if not truth:
         return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
     return probe, np.concatenate(logits), np.concatenate(truth)
+
+
+def first_of_each(copies: np.ndarray) -> np.ndarray:
+    """One image of each picture: bool [n]."""
+    out = np.zeros(len(copies), bool)
+    out[np.unique(copies, return_index=True)[1]] = True
+    return out

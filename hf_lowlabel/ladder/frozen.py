@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..finetuning.graph import MASSES, Pool
-from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, softmax, temperature
+from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, softmax, temperature, without
 from ..finetuning.probes import Propagation, pooled_rows
 
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
@@ -136,8 +136,8 @@ class Features:
         self.believed = ProbeBeliefs(pooled, self.at, y, num_classes) if part else self.probe
 
     def without(self, out: np.ndarray) -> np.ndarray:
-        """The classes, -1 of labels that are left out and of copies of them: else these would give the answer away."""
-        return np.where(out if self.copies is None else np.isin(self.copies, self.copies[out]), -1, self.y)
+        """The classes, -1 of labels that are left out and of copies of them."""
+        return without(self.y, out, self.copies)
 
     def two_left(self, out: np.ndarray) -> bool:
         """Whether labels of two classes are left beside these."""

@@ -129,7 +129,7 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     model.to(memory_format=layout)  # as `extract` has it; what comes later is the same with kept features
     model_print = fingerprint(model, without=model.head_names())
     indices = np.asarray(cache.indices, dtype=np.int64)
-    data_print = hashlib.sha256(ready.dataset.fingerprint.encode() + indices.tobytes()).hexdigest()
+    data_print = ready.dataset.print_of(indices)
     name = re.sub(r"[^\w.-]+", "-", f"{model.config.architecture}-{model_print[:12]}")
     path = keep / f"{name}.safetensors"
     found = read(path, model_print, data_print)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from ..data.dataset import ImageDataset
 from ..data.decoding import CHUNK, check_share, cores, decode_chunks
 from ..data.images import square_of
-from ..distributed import all_gather, barrier, choose_device, interactive, rank, world
+from ..distributed import all_gather, barrier, choose_device, interactive, of_first, rank, world
 from ..errors import UserError
 from ..files import make, unmake, whole
 from ..models import create_backbone
@@ -93,7 +94,7 @@ def extract(
     encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
-    data_print = hashlib.sha256(source.fingerprint.encode() + members.tobytes()).hexdigest()
+    data_print = source.print_of(members)
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
     if found is not None:
@@ -207,7 +208,8 @@ def check(features: Features, source: ImageDataset) -> Features:
 # ---- the file --------------------------------------------------------------------------------------------------------
 def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
     """Write the parts of all processes into one file, in order, whole or not at all; returns what it holds."""
-    mine, made = piece(path, rank()), make(path.parent)
+    process = int(of_first(os.getpid()))
+    mine, made = piece(path, rank(), process), make(path.parent)
     rows: list[np.ndarray] = []
     try:
         with open(mine, "wb") as file:
@@ -223,7 +225,7 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
         indices = np.concatenate([everyone[r, :n].cpu().numpy() for r, n in enumerate(counts)])
         barrier()
         if rank() == 0:
-            join(path, indices, [piece(path, r) for r in range(world())], width, metadata)
+            join(path, indices, [piece(path, r, process) for r in range(world())], width, metadata)
         barrier()
     finally:
         mine.unlink(missing_ok=True)
@@ -232,9 +234,9 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
     return tensors["features"].astype(np.float32), np.array(tensors["indices"])
 
 
-def piece(path: Path, rank: int) -> Path:
-    """Where a process collects its part."""
-    return path.with_name(f".{path.name}.rank{rank}.part")
+def piece(path: Path, rank: int, process: int) -> Path:
+    """Where a rank collects its part; process: id of the first, for another command may fill the same file."""
+    return path.with_name(f".{path.name}.rank{rank}.{process}.part")
 
 
 def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
@@ -273,7 +275,7 @@ def blocks(indices: np.ndarray, parts: list[Path]) -> Iterator[bytes]:
 
 def write(path: Path, features: Features) -> None:
     """The file of features that are in memory, whole or not at all."""
-    part, made = piece(path, 0), make(path.parent)
+    part, made = piece(path, 0, os.getpid()), make(path.parent)
     try:
         features.values.astype("<f2").tofile(part)
         facts = {"model": features.model, "data": features.data}

@@ -1,8 +1,8 @@
 """What frozen features and the labels know: a cheap score beside that of the trained network.
 
 A linear layer on features of the weights as they are is fitted to the labels, and tested on the test images; where
-there are none, each labeled image is left out of the fit in turn, and tested on. What comes out are tallies, which
-`Task.total` makes a score of.
+there are none, each labeled image is left out of the fit in turn, copies of it with it, and tested on. What comes out
+are tallies, one for each picture, which `Task.total` makes a score of.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..distributed import all_mean, rank, world
 from ..errors import UserError
 from ..evaluation.modules import confusion_of
+from ..evaluation.near_copies import copies_of_each
 from ..evaluation.segmentation import Normalise
-from ..finetuning.linear import LeastSquares, left_out_logits, softmax
+from ..finetuning.linear import LeastSquares, first_of_each, left_out_logits, softmax
 from ..finetuning.pixel_probe import PixelProbe, Softmax
 from .parts import Examples
 from .pixels import images, sampled
@@ -39,7 +40,8 @@ def of_classes(task: Any, model: nn.Module, labeled: Examples, names: Sequence[s
     y = labeled.targets.numpy()
     if len(y) > MOST or len(np.unique(y)) < 2:
         return None
-    _, logits, truth = left_out_logits(task.features(model, labeled.cache, labeled.members), y, len(names))
+    x, copies = task.features(model, labeled.cache, labeled.members), copies_of_each(labeled)
+    _, logits, truth = left_out_logits(x, y, len(names), copies)
     return np.stack([softmax(logits), np.eye(len(names))[truth]], 1) if len(truth) > 1 else None
 
 
@@ -50,9 +52,11 @@ def of_several(task: Any, model: nn.Module, labeled: Examples) -> np.ndarray | N
     if not 3 < len(y) <= MOST:
         return None
     fit = LeastSquares(task.features(model, labeled.cache, labeled.members))
-    found = [fit.left_out(y, l2) for l2 in PENALTIES]
+    copies = copies_of_each(labeled)
+    found = [fit.left_out(y, l2, copies=copies) for l2 in PENALTIES]
     best = min(found, key=lambda p: float(np.square(p - y).mean()))
-    return np.stack([best.clip(0, 1), y], 1)
+    once = slice(None) if copies is None else first_of_each(copies)
+    return np.stack([best.clip(0, 1), y], 1)[once]
 
 
 def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
@@ -63,7 +67,8 @@ def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
     found = np.zeros((n, K, K))
     for i, p, target in guesses_of_masks(model, labeled, K, MOST_MASKS):
         found[i] = confusion_of(torch.from_numpy(p.argmax(0)), torch.from_numpy(target), K).numpy()
-    return found
+    copies = copies_of_each(Examples(labeled.cache, labeled.members[:n], None))
+    return found if copies is None else found[first_of_each(copies)]
 
 
 def guesses_of_masks(
@@ -71,7 +76,7 @@ def guesses_of_masks(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """What the other masks say of each, by the pixel probe (`finetuning.pixel_probe`) on the encoder's maps.
 
-    `FOLDS` groups of images are left out in turn.
+    `FOLDS` groups of images are left out in turn, copies of a picture together.
 
     Args:
         model: the segmenter; its encoder alone is asked.
@@ -90,7 +95,12 @@ def guesses_of_masks(
     probe, n = MapProbe(model, labeled, K), len(labeled.members)
     if len(np.unique(probe.of)) < 2:
         raise UserError("One mask alone has a pixel of a class, and each is judged by the others. Paint more.")
-    fold = np.random.default_rng(0).permutation(n) % min(FOLDS, n)
+    copies = copies_of_each(labeled)
+    shows = np.arange(n) if copies is None else copies
+    pictures = shows.max() + 1
+    if pictures < 2:
+        raise UserError("All masks are of one picture, and each is judged by those of others. Paint another image.")
+    fold = (np.random.default_rng(0).permutation(pictures) % min(FOLDS, pictures))[shows]
     rows = labeled.members.numpy()
     layers = [probe.layer(rows[fold != f]) for f in range(fold.max() + 1)]
     for i, (image, mask) in enumerate(images(labeled)):

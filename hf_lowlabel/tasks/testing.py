@@ -13,6 +13,7 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import MissingSplit, UserError
+from ..records import RunRecord
 from ..text import in_memory
 from .base import Task
 
@@ -29,7 +30,7 @@ def test_images(
         with contextlib.nullcontext() if chosen.test else contextlib.suppress(MissingSplit):
             images = task.open(data, "train", names)
             if split is None and is_elsewhere(chosen, images):
-                return elsewhere(task, data, images, names)
+                return elsewhere(task, data, images, names, own)
             if chosen.test:
                 return images, chosen.resolve(images).test
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
@@ -59,21 +60,49 @@ def is_elsewhere(own: Split, images: ImageDataset) -> bool:
 
 
 def elsewhere(
-    task: Task, data: DataArguments, images: ImageDataset, names: list[str]
+    task: Task, data: DataArguments, images: ImageDataset, names: list[str], manifest: Path | None
 ) -> tuple[ImageDataset, np.ndarray]:
-    """The test split of other data than the model's own, or all of its images that have a label."""
+    """The test split of other data than the model's own, or all of its images that have a label.
+
+    Of a copy of the model's own data, in another folder or of another size: its test images, or those it was not
+    trained with. manifest: of the model.
+    """
     tested = task.shared(task.test_dataset(data, names) or images, names)
     indices = np.flatnonzero(tested.has_target)
     if not len(indices):
         raise UserError(f"None of the images of {tested.name!r} (split {tested.split!r}) has a label to compare with.")
+    if manifest is not None and is_copy(manifest, tested):
+        own, ids = Split.load(manifest), [tested.ids[i] for i in indices]
+        held, aside = {*own.test}, {*own.labeled, *own.validation}
+        rest = indices[[id in held if held else id not in aside for id in ids]]
+        if not len(rest):
+            raise UserError(
+                f"{tested.name!r} has the names of the images that the model was trained with, and no other image has "
+                "a label. Give --dataset with others."
+            )
+        log.warning(
+            "%r has the names of the images that the model was trained with, as a copy of them has: evaluating on the "
+            "%d of its %d labeled ones that it was not trained with",
+            tested.name,
+            len(rest),
+            len(indices),
+        )
+        return tested, rest
     log.info("evaluating on %d images of %r (split %s)", len(indices), tested.name, tested.split)
     return tested, indices
+
+
+def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
+    """Whether all ids are those of the data that the model beside this manifest was trained on."""
+    path = manifest.with_name("run.json")
+    data = RunRecord.from_json(path).data if path.is_file() else None
+    return data is not None and data.ids_hash == dataset.ids_hash
 
 
 def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:
     """Warn of images whose labels the model has been trained with, of which results say nothing."""
     own = Split.load(manifest) if manifest.is_file() else None
-    if own is not None and own.fingerprint == dataset.fingerprint:
+    if own is not None and (own.fingerprint == dataset.fingerprint or is_copy(manifest, dataset)):
         trained = sum(dataset.ids[i] in own.labeled for i in indices)
         if trained:
             warnings.warn(

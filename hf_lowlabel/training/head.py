@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..arguments import Config
 from ..errors import UserError
+from ..evaluation.near_copies import copies_of_each
 from ..finetuning.graph import HEAD_L2
 from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
 from .preparing import Prepared
@@ -64,7 +65,7 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> str | None:
         weight, bias = (
             priors_head(x, priors[some].double().numpy(), own, y.numpy())
             if how == "priors" and priors is not None
-            else labels_head(found, y.numpy(), len(ready.names))
+            else labels_head(found, y.numpy(), len(ready.names), copies_of_each(ready.labeled))
         )
         if len(y):  # else nothing but its confidence teaches
             weight, bias = no_surer(weight, bias, x)
@@ -89,15 +90,18 @@ def no_surer(weight: np.ndarray, bias: np.ndarray, x: np.ndarray) -> tuple[np.nd
     return (weight / t).astype(weight.dtype), (bias / t).astype(bias.dtype)
 
 
-def labels_head(x: np.ndarray, y: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def labels_head(
+    x: np.ndarray, y: np.ndarray, num_classes: int, copies: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """A probe (weight, bias) whose logits are divided by a temperature under which labels left out are likeliest.
 
     Args:
         x: features [n + M, D], of the n labeled images first.
         y: int [n].
         num_classes: K.
+        copies: the picture that each labeled image shows, int [n], or None.
     """
-    probe, logits, truth = left_out_logits(x, y, num_classes)
+    probe, logits, truth = left_out_logits(x, y, num_classes, copies)
     t = temperature(logits, truth) if len(truth) else 1.0
     weight, bias = probe.head(y, t)
     absent = np.setdiff1d(np.arange(num_classes), y)

@@ -17,6 +17,7 @@ from ..distributed import all_mean
 from ..records import HEAVY, Row, RunRecord, Stage
 
 log = logging.getLogger("hf_lowlabel")
+MOST_LABELS = 5000  # that a record carries on
 
 
 def lineage_of(start: str | Path, revision: str | None = None) -> list[Stage]:
@@ -53,7 +54,9 @@ def beside(start: str | Path, file: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError
 
     if Path(start).is_dir():
-        return Path(start, file) if Path(start, file).is_file() else None
+        folder = Path(start).resolve()
+        places = [folder, folder.parents[1]] if folder.parent.name == "checkpoints" else [folder]  # one of a run
+        return next((place / file for place in places if (place / file).is_file()), None)
     repo, _, at = re.sub("^hf[_-]hub:", "", str(start)).partition("@")
     if repo.count("/") != 1:
         return None
@@ -76,7 +79,7 @@ def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], re
     path = beside(start, "run.json", revision)
     data = RunRecord.from_json(path).data if path is not None else None
     if data is None or not (
-        data.fingerprint == source.fingerprint or (data.name, data.ids_hash) == (source.name, ids_hash(source))
+        data.fingerprint == source.fingerprint or (data.name, data.ids_hash) == (source.name, source.ids_hash)
     ):
         return 0
     manifest = beside(start, "split.json", revision)
@@ -86,22 +89,34 @@ def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], re
 
 
 def labels_seen(start: str | Path, source: ImageDataset, labeled: Sequence[str], revision: str | None = None) -> int:
-    """With how many of the `labeled` ids of `source` a network was trained that made the weights `start`.
+    """How many of the `labeled` ids of `source` are among those whose labels taught the weights `start`, in any stage.
 
-    A head on frozen features leaves the weights as they were. 0 where nothing is known.
+    A head on frozen features leaves the weights as they were. The data are the same when their names are, or all their
+    ids: a copy in another folder, or of another size. 0 where nothing is known.
     """
     path = beside(start, "run.json", revision)
-    facts = RunRecord.from_json(path) if path is not None else None
-    trained = facts is not None and any(stage.what == "finetuning" and stage.steps for stage in facts.lineage)
-    if facts is None or not trained or facts.data is None or facts.data.name != source.name:
-        return 0
-    manifest = beside(start, "split.json", revision)
-    split = Split.load(manifest) if manifest is not None else None
-    return sum(id in split.labeled for id in labeled) if split is not None else 0
+    facts, seen, ids = RunRecord.from_json(path) if path is not None else None, set[str](), source.ids_hash
+    for stage in facts.lineage if facts is not None else []:
+        if stage.what != "finetuning" or not stage.steps:
+            continue
+        known, data = stage.labels, stage.ids_hash
+        if known is None and facts is not None and stage is facts.lineage[-1]:  # a record of before they were in it
+            manifest = beside(start, "split.json", revision)
+            known = taught_by(Split.load(manifest)) if manifest is not None else None
+            data = facts.data.ids_hash if facts.data is not None else None
+        if known and (stage.dataset == source.name or data == ids):
+            taught = set(known)
+            seen |= {id for id in labeled if short(id) in taught}
+    return len(seen)
 
 
-def ids_hash(source: ImageDataset) -> str:
-    return hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
+def taught_by(split: Split) -> list[str]:
+    """The labeled images of a manifest, for `Stage.labels`; `MOST_LABELS` of them at most."""
+    return sorted(map(short, split.labeled))[:MOST_LABELS]
+
+
+def short(id: str) -> str:
+    return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def starting_weights(source: str, revision: str | None = None, license: str | None = None) -> Stage:

@@ -44,7 +44,15 @@ from ..tasks.parts import MODEL_FILES
 from ..yaml_files import read_yaml
 from .checkpoint import checkpoints
 from .folder import ASIDE
-from .lineage import compare_with, ids_hash, images_seen, labels_seen, lineage_of, start_of, starting_weights
+from .lineage import (
+    compare_with,
+    images_seen,
+    labels_seen,
+    lineage_of,
+    start_of,
+    starting_weights,
+    taught_by,
+)
 
 log = logging.getLogger("hf_lowlabel")
 SEALED = (
@@ -193,6 +201,7 @@ class Recorder:
     def facts(self, progress, network, metrics: dict) -> RunRecord:
         config, method = self.config, methods.name_of(self.config.method)
         verb = "target pretraining" if config.verb == "pretrain" else "finetuning"
+        taught = self.split is not None and verb == "finetuning" and progress.step > 0
         stage = Stage(
             verb,
             method=method,
@@ -200,6 +209,8 @@ class Recorder:
             images=self.images,
             steps=progress.step,
             saw_test=self.saw_test,
+            labels=taught_by(self.split) if taught else None,
+            ids_hash=self.dataset.ids_hash if taught and self.images is not None else None,
         )
         architecture, side, more = describe(network)
         settings = {k: v for k, v in recorded(config).items() if v not in (None, [], {}) and k not in private_names()}
@@ -239,7 +250,7 @@ class Recorder:
             revision=dataset.revision,
             split=dataset.split,
             fingerprint=dataset.fingerprint if counted else None,
-            ids_hash=ids_hash(dataset) if counted else None,
+            ids_hash=dataset.ids_hash if counted else None,
             license=dataset.license,
             images=self.images,
             unlabeled_from=recorded(self.config).get("unlabeled_dataset"),

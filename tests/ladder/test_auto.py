@@ -3,6 +3,7 @@
 import inspect
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from hf_lowlabel import auto as whole_auto, evaluate, finetune
+from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pretrain
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.auto import claimed
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.training.lineage import labels_seen
 
 
 def auto(*args, **given):
@@ -280,6 +282,16 @@ def test_weights_that_have_seen_the_labels_are_refused(found, network, tmp_path)
         auto(data, [network, tmp_path / "trained"], output_dir=tmp_path / "a", **seen)
     assert not (tmp_path / "a").exists()
     assert auto(data, base / "run", output_dir=tmp_path / "b", **seen).advice.accuracy is not None
+    pretrain(data, str(tmp_path / "trained"), method="simsiam", max_steps=1, batch_size=4, output_dir=tmp_path / "on")
+    with pytest.raises(UserError, match="trained with 18 of these 18 labels"):  # what came between forgets nothing
+        auto(data, tmp_path / "on", output_dir=tmp_path / "a", **seen)
+    shutil.copytree(data, tmp_path / "of-another-name")
+    for start in ("trained", "on"):
+        given = dict(num_labels=18, class_balanced=True, to_label=0, output_dir=tmp_path / "a")
+        with pytest.raises(UserError, match="of these 18 labels"):
+            auto(tmp_path / "of-another-name", tmp_path / start, **given)
+    checkpoint = next((tmp_path / "trained" / "checkpoints").iterdir())
+    assert labels_seen(checkpoint, load_source(data), load_source(data).ids) == 18
 
 
 def test_copies_of_a_picture_are_left_out_together(network, tmp_path):

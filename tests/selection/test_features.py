@@ -1,8 +1,12 @@
 """Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
 from hf_lowlabel.data.opening import load_source
@@ -43,6 +47,43 @@ def test_reuse_asks_for_the_same_model_and_data(backbone, photos, tmp_path):
     path.write_bytes(b"\x05\0\0\0\0\0\0\0ab")
     with pytest.raises(UserError, match="not a whole file of features"):
         extract(backbone, source, path=path, device="cpu")
+
+
+def test_two_commands_that_keep_them_in_one_file_do_not_mix(backbone, photos, tmp_path):
+    """The second begins and ends while the first is at work; whichever is later is what the file holds."""
+    source, path, others = load_source(photos), tmp_path / "f.safetensors", []
+    encoder, reader = create_backbone(backbone).eval(), source.reader
+
+    def reading(i):
+        if not others:
+            others.append(None)
+            code = (
+                "from hf_lowlabel.data.opening import load_source\n"
+                "from hf_lowlabel.selection.features import extract\n"
+                f"extract({str(backbone)!r}, load_source({str(photos)!r}), path={str(path)!r}, device='cpu')"
+            )
+            subprocess.run([sys.executable, "-c", code], check=True)
+        return reader(i)
+
+    source.reader = reading
+    some = np.arange(3, 20)
+    first = extract(encoder, source, some, path=path, device="cpu", workers=1)
+    assert others and np.array_equal(first.values, extract(encoder, load_source(photos), some, device="cpu").values)
+    again = extract(encoder, load_source(photos), some, path=path, device="cpu")
+    assert again.reused and np.array_equal(again.values, first.values) and not list(tmp_path.glob(".*.part"))
+
+
+def test_values_read_to_another_depth_are_other_features(backbone, tmp_path):
+    folder, path = tmp_path / "deep", tmp_path / "f.safetensors"
+    folder.mkdir()
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 4096, (32, 32)).astype(np.uint16)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    dark, whole = load_source(folder), load_source(folder, value_range=[0, 4095])
+    before = extract(backbone, dark, path=path, device="cpu")
+    after = extract(backbone, whole, path=path, device="cpu")
+    assert not after.reused and not np.array_equal(before.values, after.values)
+    assert extract(backbone, whole, path=path, device="cpu").reused
 
 
 def test_unreadable_images_are_left_out(backbone, photos, tmp_path):

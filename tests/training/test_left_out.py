@@ -9,7 +9,7 @@ from PIL import Image
 from hf_lowlabel import UserError, evaluate, finetune
 from hf_lowlabel.cli import main
 
-TINY = dict(model="resnet10t", from_scratch=True, test_fraction=0.0, image_size=32)
+TINY = dict(model="test_resnet", from_scratch=True, test_fraction=0.0, image_size=32)
 STEP = dict(batch_size=4, max_steps=1)
 RANDOM = np.random.default_rng(0)
 
@@ -80,8 +80,28 @@ def test_masks_that_say_nothing_of_the_images_score_as_chance(masks, tmp_path):
     assert run.metrics["left_out_miou"] < 0.45
 
 
+def test_copies_of_a_picture_are_left_out_with_it(tmp_path):
+    """Labels without a meaning, each photo there three times: a copy would give the answer away."""
+    random, rows = np.random.default_rng(0), ["file_name,label"]
+    for k in range(16):
+        small, kind = random.integers(0, 250, (4, 4, 3)), "ab"[k % 2]
+        for n in range(3):
+            save(tmp_path / f"d/{kind}/{k}-{n}.png", np.kron(small, np.ones((8, 8, 1))) + n)
+            save(tmp_path / f"s/{k}-{n}.png", np.kron(small, np.ones((8, 8, 1))) + n)
+            rows.append(f"{k}-{n}.png,{kind}")
+            save(tmp_path / f"m/images/{k}-{n}.png", np.kron(small, np.ones((8, 8, 1))) + n)
+            mask = np.random.default_rng(k).integers(0, 2, (2, 2))
+            save(tmp_path / f"m/masks/{k}-{n}.png", np.kron(mask, np.ones((16, 16))))
+    (tmp_path / "s/metadata.csv").write_text("\n".join(rows))
+    for kind, data, most in (("classes", "d", 0.75), ("several", "s", 0.75), ("masks", "m", 0.6)):
+        key, _, _, given = RUNS[kind]
+        run = finetune(str(tmp_path / data), output_dir=str(tmp_path / kind), **{**TINY, **given})
+        assert run.metrics[f"left_out_{'masks' if kind == 'masks' else 'labels'}"] == 16, kind
+        assert run.metrics[f"left_out_{key}"] < most, kind
+
+
 def test_it_is_printed_at_the_end(classes, tmp_path, capsys):
-    flags = ["--model", "resnet10t", "--from-scratch", "--test-fraction", "0", "--image-size", "32"]
+    flags = ["--model", "test_resnet", "--from-scratch", "--test-fraction", "0", "--image-size", "32"]
     command = ["finetune", "--dataset", str(classes), "--method", "probe", *flags, "--output-dir", f"{tmp_path}/run"]
     assert main(command) == 0
     assert "left_out_accuracy" in capsys.readouterr().out

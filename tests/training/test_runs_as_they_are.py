@@ -45,6 +45,20 @@ def test_a_model_is_scored_on_other_data(trained, tmp_path, names, images, said,
     assert ("not in 'other': dog" in caplog.text) == (names == ("cat",))
 
 
+@pytest.mark.parametrize("fraction", [0.25, 0.0])
+def test_a_copy_of_its_own_data_is_scored_without_what_it_was_trained_with(tmp_path, caplog, fraction):
+    """In another folder, smaller, as `shrink` makes them: the labels would be known."""
+    data = classes(tmp_path / "own", "cat", "dog", each=8)
+    run = finetune(data, num_labels=6, test_fraction=fraction, output_dir=tmp_path / "run", **SMALL)
+    for path in sorted(data.rglob("*.png")):
+        other = tmp_path / "copy" / path.relative_to(data)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize((24, 24)).save(other)
+    own, held = run.recorder.split, 4 if fraction else 16 - 6
+    assert evaluate(run.folder, tmp_path / "copy")["images"] == held and len(own.labeled) == 6
+    assert f"evaluating on the {held} of its 16" in caplog.text
+
+
 def test_other_data_may_have_a_test_split(trained, tmp_path):
     for split, each in (("train", 3), ("Test", 2)):
         classes(tmp_path / "other" / split, "cat", "dog", each=each)
