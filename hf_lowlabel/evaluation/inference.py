@@ -55,6 +55,15 @@ def logits_of(model: nn.Module, pool, view, indices: Tensor | None = None, batch
     return found
 
 
+@torch.inference_mode()
+def logits_of_features(model: nn.Module, features: Tensor) -> Tensor:
+    """`logits_of` images whose features [n, D] are known: the last layer alone."""
+    with _Eval(model):
+        found = model.classify(features.to(model.device)).float().cpu()
+    check_finite(int((~found.isfinite()).any(1).sum()), len(found))
+    return found
+
+
 def check_finite(bad: int, images: int) -> None:
     """Raises Diverged where a network's answers are no numbers for `bad` of some images."""
     if bad:

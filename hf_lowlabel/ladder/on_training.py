@@ -126,18 +126,21 @@ def with_all_labels(
     ]
     advice = advise(ready, tried, plan, train)
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
+    known = trials.known_features()
     advice.sentences += [
-        *said_unlike(likeness_of(ready, trials.copies)),
+        *said_unlike(likeness_of(ready, trials.copies, known)),
         *said_diverged(gone),
         *said,
         *said_copied(advice),
     ]
     recorder.advice = list(advice.sentences)
-    run = (frozen.fit if best.attempt.frozen else train_network)(last, [CardCallback()])
+    callbacks = [CardCallback()]
+    known = known if best.attempt.frozen else None  # training changes them
+    run = frozen.fit(last, callbacks, known) if best.attempt.frozen else train_network(last, callbacks)
     if task.score.key in run.metrics:
         shown = task.score.show(run.metrics[task.score.key])
         advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")
-    advice.next, x = next_to_label(last, run.model, to_label)
+    advice.next, x = next_to_label(last, run.model, to_label, known)
     chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
     return run, tried, advice, chosen
 
@@ -190,25 +193,31 @@ def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> st
     return "training with them diverged" if planned else "there was no time to try them"
 
 
-def likeness_of(ready: Prepared, copies: np.ndarray | None) -> Likeness | None:
-    """By features of the network as it was before it was trained. copies: see `copies_of_each`."""
+def likeness_of(ready: Prepared, copies: np.ndarray | None, known: np.ndarray | None) -> Likeness | None:
+    """By features of the network as it was before it was trained. copies: see `copies_of_each`. known: the features of
+    all training images, [N, D], where they are there."""
     where = {int(at): i for i, at in enumerate(ready.training.indices)}
     labeled = np.array([where[int(at)] for at in ready.at.labeled if int(at) in where], np.int64)
     some = distinct(labeled, copies if copies is not None and len(copies) == len(labeled) else None)
     asked = np.concatenate([some, some_without(len(ready.training), labeled)])
-    x = ready.task.doubt(ready.network.model, ready.training, torch.from_numpy(asked)).x
+    found = None if known is None else known[asked]
+    x = ready.task.doubt(ready.network.model, ready.training, torch.from_numpy(asked)).x if found is None else found
     return likeness(x[: len(some)], x[len(some) :])
 
 
-def next_to_label(ready: Prepared, model: torch.nn.Module, count: int) -> tuple[list[Remark], np.ndarray]:
+def next_to_label(
+    ready: Prepared, model: torch.nn.Module, count: int, known: np.ndarray | None
+) -> tuple[list[Remark], np.ndarray]:
     """Images without a label of which the model is least sure, far from each other; and the features of all, [N, D],
-    zeros where they were not asked for."""
+    zeros where they were not asked for. known: by the model, of all training images, where they are there."""
     labeled = set(ready.at.labeled.tolist())
     free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
     if not len(free) or count < 1:
         return [], np.zeros((len(ready.training), 1))
     some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
-    doubt, p, seen = ready.task.doubt(model, ready.training, torch.from_numpy(some))
+    task: Any = ready.task
+    found = None if known is None else task.doubt_of(model, known[some])
+    doubt, p, seen = found or task.doubt(model, ready.training, torch.from_numpy(some))
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)

@@ -24,7 +24,7 @@ from accelerate.utils import set_seed
 from safetensors.numpy import load_file, save_file
 
 from ..arguments import Config
-from ..distributed import all_mean, barrier, is_main_process
+from ..distributed import all_mean, barrier, is_main_process, of_first
 from ..errors import Diverged, UserError
 from ..files import whole, write_json
 from ..models.lora import merged
@@ -40,6 +40,7 @@ from .planning import FOLDS, SPENT, settle
 
 log = logging.getLogger("hf_lowlabel")
 WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
+LOOKED = 0.05  # share of the time that timing one attempt may take
 RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TAKEN_FROZEN = 1.28  # the same of frozen features over training, whose last run has more labels and steps than trials
@@ -63,18 +64,22 @@ class Trial:
 
 
 class Clock(Callback):
-    """Ends a run after a few steps; seconds: of one of them."""
+    """Ends a run after a few steps, or the first one after `most` seconds; seconds: of one of them, for all processes
+    those of the first."""
 
-    def __init__(self):
-        self.begin = self.seconds = 0.0
+    def __init__(self, most: float = float("inf")):
+        self.start, self.begin, self.seconds, self.most = of_first(time.perf_counter()), 0.0, 0.0, most
 
     def on_step_end(self, state: RunState, scalars: Mapping[str, torch.Tensor]) -> None:
-        if state.step not in (WARM, WARM + TIMED):
-            return
         if any(v.device.type == "cuda" for v in scalars.values() if isinstance(v, torch.Tensor)):
             torch.cuda.synchronize()  # steps are queued: the host is ahead of them
-        now = time.perf_counter()
-        self.seconds, self.begin, state.stop = (now - self.begin) / TIMED, now, state.step > WARM
+        now = of_first(time.perf_counter())
+        if state.step == WARM + TIMED or now - self.start > self.most:
+            warm = state.step > WARM  # else the network is built within that time
+            self.seconds = (now - self.begin) / (state.step - WARM) if warm else (now - self.start) / state.step
+            state.stop = True
+        if state.step == WARM:
+            self.begin = now
 
 
 class Trials:
@@ -154,17 +159,17 @@ class Trials:
         model.set_classifier(*(torch.from_numpy(v).to(model.device) for v in head))
         return model.eval()
 
-    def seconds(self, attempt: Attempt) -> float:
-        """Of one step, the same on every process; 0 for frozen features."""
+    def seconds(self, attempt: Attempt, most: float = float("inf")) -> float:
+        """Of one step, the same on every process; 0 for frozen features. most: that the looking may take."""
         if attempt.frozen:
             return 0.0
-        clock, rows = Clock(), np.arange(len(self.ready.labeled.members))
+        clock, rows = Clock(most), np.arange(len(self.ready.labeled.members))
         with hushed(), self.aside() as folder:
             long = dict(
                 max_steps=10**6, save_steps=10**6, output_dir=str(folder), **self.fold_settings(rows[:0], folder)
             )
             self.fit(self.part(attempt, rows, folder, **long), [clock])
-        return float(all_mean(torch.tensor(clock.seconds)))
+        return clock.seconds
 
     def fit_seconds(self, attempt: Attempt) -> float:
         """Of a fit to the frozen features of all labeled images, the same on every process."""
@@ -174,6 +179,11 @@ class Trials:
         with hushed(), self.aside() as folder:
             self.fit(self.part(attempt, rows, folder, output_dir=str(folder)))
         return float(all_mean(torch.tensor(time.perf_counter() - begin)))
+
+    def known_features(self) -> np.ndarray | None:
+        """Those of the training images where an attempt has asked for them; masks are learned from maps."""
+        pooled = any(a.frozen and not config.method.of_pixels for a, config in self.configs.items())
+        return self.features() if pooled and self.features is not None else None
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[Path]:
@@ -191,7 +201,7 @@ class Trials:
         if path.is_file():
             return read_kept(path)
         begin = time.perf_counter()
-        each = {attempt: self.seconds(attempt) for attempt in self.configs}
+        each = {attempt: self.seconds(attempt, LOOKED * seconds) for attempt in self.configs}
         fits = (max(self.choices) + 1) * sum(
             self.fit_seconds(a) for a in self.configs if a.frozen
         )  # folds and the last

@@ -22,7 +22,7 @@ from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import plots, sheets
 from ..evaluation.checkpoints import sel
-from ..evaluation.inference import features_of, logits_of, predict_images
+from ..evaluation.inference import features_of, logits_of, logits_of_features, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
 from ..models import LowLabelForImageClassification, create_classifier
 from ..models.opening import open_model
@@ -153,6 +153,10 @@ class Classification(Task):
     def predictions(self, model: nn.Module, cache, members: torch.Tensor | None = None) -> np.ndarray:
         """Probabilities, float64 [n, K], of images of a cache."""
         return softmax(logits_of(model, cache, eval_view(model), members).numpy())
+
+    def predictions_of(self, model: nn.Module, features: np.ndarray) -> np.ndarray:
+        """The same of images whose features [n, D] by the model are known."""
+        return self.activated(logits_of_features(model, torch.from_numpy(features)).double()).numpy()
 
     def features(self, model: nn.Module, cache, members: torch.Tensor | None = None) -> np.ndarray:
         """Pooled features, float32 [N, D]."""

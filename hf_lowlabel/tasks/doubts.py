@@ -37,8 +37,13 @@ class Doubting:
     def doubt(self, model: nn.Module, cache: Any, members: torch.Tensor, by: str | None = None) -> Doubt:
         """How unsure a model is of images of a cache, by one of `doubts` (None: the first)."""
         task: Any = self
-        p = task.predictions(model, cache, members)
-        return Doubt(self.unsure(p, by or self.doubts[0]), p, task.features(model, cache, members))
+        return self.doubt_of(model, task.features(model, cache, members), by)
+
+    def doubt_of(self, model: nn.Module, features: np.ndarray, by: str | None = None) -> Doubt:
+        """The same of images whose features [n, D] by the model are known."""
+        task: Any = self
+        p = task.predictions_of(model, features)
+        return Doubt(self.unsure(p, by or self.doubts[0]), p, features)
 
     def unsure(self, p: np.ndarray, by: str) -> np.ndarray:
         """1 less the lead of the most probable class over the next, or the entropy as a share of log K."""

@@ -42,8 +42,11 @@ class Fit:
             getattr(callback, event)(self.state, *values)
 
 
-def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
-    """Fit the method to features, evaluate it and save what it is."""
+def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray | None = None) -> Run:
+    """Fit the method to features, evaluate it and save what it is.
+
+    known: the features of the training images, float32 [N, D], where they are there already.
+    """
     config, task, model = ready.config, ready.task, ready.network.model
     name = methods.name_of(config.method)
     if config.model.init_from and not is_model_folder(config.model.init_from):
@@ -56,7 +59,8 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
         return fit_pixels(ready, method, callbacks)
     caches = {"training": ready.training, **{part: images.cache for part, images in ready.held.items()}}
     begin = time.perf_counter()
-    features = {part: task.features(model, cache) for part, cache in caches.items()}
+    features = {} if known is None else {"training": known}
+    features |= {part: task.features(model, cache) for part, cache in caches.items() if part not in features}
     labels = task.known_labels(ready.labeled, len(ready.training))
     more: dict[str, Any] = {}
     if config.training.prior:
@@ -65,7 +69,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
             more["priors"] = believed
         else:
             labels = with_priors(labels, believed)
-    probabilities = predict(method, task, model, features, labels, caches, num_classes=len(ready.names), **more)
+    probabilities = predict(method, task, model, features, labels, num_classes=len(ready.names), **more)
     done = Fit(ready, time.perf_counter() - begin, callbacks)
 
     metrics = {}
@@ -106,8 +110,8 @@ def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
     return np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
 
 
-def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, caches: dict, **known) -> dict:
-    """Class probabilities [n, K] of the images of every cache; a method with a `head` becomes that of the model.
+def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, **known) -> dict:
+    """Class probabilities [n, K] of the images of every part; a method with a `head` becomes that of the model.
 
     known: num_classes, and priors [N, K] for a method that spreads them.
     """
@@ -115,7 +119,7 @@ def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, 
     if hasattr(method, "head"):
         weight, bias = method.head(x, labels, **known)
         model.set_classifier(torch.from_numpy(weight).to(model.device), torch.from_numpy(bias).to(model.device))
-        return {part: task.predictions(model, cache) for part, cache in caches.items()}
+        return {part: task.predictions_of(model, f) for part, f in features.items()}
     together = method.fit_predict(x, labels, np.concatenate(list(features.values())), **known)
     ends = np.cumsum([len(f) for f in features.values()])[:-1]
     return dict(zip(features, np.split(together, ends), strict=True))

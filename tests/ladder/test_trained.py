@@ -19,6 +19,7 @@ from hf_lowlabel import auto, evaluate
 from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
+from hf_lowlabel.evaluation import inference
 from hf_lowlabel.ladder import adapted, on_training, planning, sizes, trained
 from hf_lowlabel.ladder.folds import spread_over_folds
 from hf_lowlabel.ladder.last_run import first_that_ends
@@ -105,10 +106,26 @@ def test_time_for_heads_on_frozen_features_is_set_aside(tmp_path, monkeypatch):
     ready = SimpleNamespace(names=["a", "b"], labeled=SimpleNamespace(members=range(9)))
     ready.config = SimpleNamespace(views=SimpleNamespace(window=None))
     trials = Trials(ready, {frozen: None, PLAIN: None}, tmp_path)
-    monkeypatch.setattr(Trials, "seconds", lambda self, attempt: 0.0 if attempt.frozen else 0.1)
+    monkeypatch.setattr(Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 0.1)
     monkeypatch.setattr(Trials, "fit_seconds", lambda self, attempt: 20.0)
     left = SPENT * 200 - 4 * 20  # a fit for each of three folds and one on all labels
     assert trials.plan(200)["steps"] in (int(left / 0.5), int(left / 0.5) - 1)  # 3 trials and a last run twice as long
+
+
+def test_looking_at_the_clock_takes_no_longer_than_it_may(monkeypatch):
+    """Where one step takes minutes, five would be over the time that a search has."""
+    time = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(trained, "time", SimpleNamespace(perf_counter=lambda: time.now))
+
+    def timed(most, each):
+        clock, state = trained.Clock(most), SimpleNamespace(step=0, stop=False)
+        while not state.stop:
+            state.step, time.now = state.step + 1, time.now + (each if state.step else 3 * each)  # the first is slow
+            clock.on_step_end(state, {})
+        return state.step, clock.seconds
+
+    assert timed(float("inf"), 2.0) == (trained.WARM + trained.TIMED, 2.0)
+    assert timed(5.0, 2.0) == (1, 6.0) and timed(9.0, 2.0) == (3, 2.0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -429,6 +446,23 @@ def test_several_classes_of_an_image(network, tmp_path, short):
     assert any(s.startswith("On new images: Mean average precision") for s in best.advice.sentences)
 
 
+def test_frozen_features_are_computed_once(network, tmp_path, monkeypatch):
+    """For the trials, the head, the priors, the fair sample and what to label next: images of 240 px take minutes."""
+    asked, run_over = [], inference.run_over
+
+    def counting(pool, view, function, indices=None, batch_size=256):
+        asked.append(len(pool if indices is None else indices))
+        return run_over(pool, view, function, indices, batch_size)
+
+    monkeypatch.setattr(inference, "run_over", counting)
+    given = dict(task="multilabel", num_labels=24, image_size=32, output_dir=tmp_path / "run", to_label=2, train=False)
+    best = auto("scenes", network, **given)
+    left_out = 24  # by the trials
+    assert sum(asked) == len(best.run.recorder.caches[0]) + best.run.metrics["images"] + left_out
+    again = evaluate(tmp_path / "run", "scenes")
+    assert again["map"] == pytest.approx(best.run.metrics["map"], abs=1e-6)
+
+
 @pytest.mark.slow
 def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0)
@@ -514,7 +548,7 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 255 if kind == "images" else 2, wide)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
-    monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt: 0.1)  # at 96 px
+    monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: 0.1)  # at 96 px
     given = dict(image_size=None, stored_size=None)
     data = dict(task="segmentation", dataset=str(tmp_path / "data"), model=str(network), num_labels=6, max_steps=1)
     more = dict(architecture="unet", batch_size=2, method="supervised", callbacks=())
