@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 def network(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("net") / "small"
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(folder)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
     return folder
 
 

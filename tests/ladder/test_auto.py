@@ -25,13 +25,13 @@ def auto(*args, **given):
     return whole_auto(*args, **{"train": False, **given})
 
 
-def photos(folder, each=24, classes=("blue", "red", "white"), sort=True):
+def photos(folder, each=24, classes=("blue", "red", "white"), sort=True, strength=120):
     """Coloured noise, a class a colour."""
     rng = np.random.default_rng(0)
     for k, name in enumerate(classes):
         for i in range(each):
             pixels = rng.integers(0, 90, (20, 20 + i % 3, 3))
-            pixels[..., k if k < 2 else slice(None)] += 120
+            pixels[..., k if k < 2 else slice(None)] += strength
             path = folder / name / f"{i:02d}.png" if sort else folder / f"{name}-{i:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
@@ -43,7 +43,7 @@ def network(tmp_path_factory):
     """A saved encoder."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("net")
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(folder)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
     return folder
 
 
@@ -127,7 +127,7 @@ def test_features_are_computed_once(found, network, tmp_path, monkeypatch):
 def test_two_encoders_and_a_module_in_memory(found, network, tmp_path):
     _, data, _ = found
     torch.manual_seed(1)
-    other = timm.create_model("resnet10t")
+    other = timm.create_model("test_resnet")
     best = auto(data, [network, other], num_labels=18, class_balanced=True, output_dir=tmp_path / "two", to_label=3)
     assert len({one.encoder for one in best.ladder}) == 2 and (tmp_path / "two" / "config.json").is_file()
 
@@ -375,7 +375,7 @@ def test_an_encoder_that_had_no_time_has_none_when_the_search_goes_on(found, net
     """Its features would be there by then, and another best encoder makes other trials; more minutes bring it in."""
     _, data, _ = found
     torch.manual_seed(1)
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "other")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "other")
     given = dict(num_labels=9, output_dir=tmp_path / "run", to_label=0)
 
     class Killed(BaseException):

@@ -26,7 +26,7 @@ def made(tmp_path_factory):
         pixels = np.clip(np.array(COLOURS[name]) + rng.integers(-30, 30, (32, 32, 3)), 0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(base / "pictures" / f"{i:02d}.png")
     torch.manual_seed(0)
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(base / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(base / "net")
     save_two_towers("CLIP", base / "clip", train=True)
     return base
 

@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     base = tmp_path_factory.mktemp("review")
     data = photos(base / "photos", each=12, sort=False)
     torch.manual_seed(0)
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(base / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(base / "net")
     rows = [(f"{kind}-{i:02d}.png", kind) for kind in ("blue", "red", "white") for i in range(9)]
     rows = [(name, "blue" if name in ("red-03.png", "red-05.png") else kind) for name, kind in rows]
     (base / "labels.csv").write_text("file_name,label\n" + "".join(f"{n},{k}\n" for n, k in rows))
@@ -102,7 +102,7 @@ def test_copies_among_labels_and_test_images(tmp_path):
         Image.open(path).save(path.with_suffix(".jpg"), quality=100, subsampling=0)
         path.unlink()
     torch.manual_seed(0)
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     how = dict(num_labels=14, train=False, to_label=0, output_dir=tmp_path / "run")
     done = auto(tmp_path / "data", tmp_path / "net", **how)
     labeled = Split.load(tmp_path / "run" / "split.json").labeled

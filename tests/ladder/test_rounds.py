@@ -25,7 +25,7 @@ from .test_auto import photos
 def network(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("net")
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(folder)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
     return str(folder)
 
 

@@ -34,6 +34,8 @@ from hf_lowlabel.tasks.segmentation import Segmentation
 from hf_lowlabel.text import percent
 from hf_lowlabel.training.preparing import prepare
 
+from .test_auto import photos
+
 PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
 FLOOR = Attempt("floor", {}, unlabeled=False, floor=True)
 STEPS = 3
@@ -43,8 +45,14 @@ STEPS = 3
 def network(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("net")
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(folder)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Hard to tell apart."""
+    return photos(tmp_path_factory.mktemp("photos"), each=40, strength=4)
 
 
 def shorten(patch) -> None:
@@ -474,22 +482,22 @@ def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 5
 
 
-def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, short, monkeypatch):
+def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, tmp_path, short, monkeypatch):
     """And training.yaml names the priors that it started from."""
     from hf_lowlabel.ladder import finetuned
 
     monkeypatch.setattr(finetuned.Finetuned, "kept", property(lambda self: self.attempt.name == "FixMatch"))
     monkeypatch.setattr(finetuned, "by_gain", lambda one: one.attempt.name != "FixMatch")
-    given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
-    best = auto("digits", network, output_dir=tmp_path / "run", **given)
+    given = dict(num_labels=24, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
+    best = auto(colours, network, output_dir=tmp_path / "run", **given)
     assert best.ladder[0].name.startswith("FixMatch from") and best.run.config.training.max_steps == STEPS
     settings = (tmp_path / "run" / "training.yaml").read_text()
     assert f"prior: {tmp_path / 'run' / 'priors.safetensors'}" in settings and "head_init: priors" in settings
-    assert evaluate(tmp_path / "run", "digits", split=str(tmp_path / "run" / "split.json"))[
-        "accuracy"
-    ] == pytest.approx(best.run.metrics["accuracy"])
-    said = [line for line in best.advice.sentences if line.startswith("On the 359 test images")]
-    assert said == [f"On the 359 test images: {percent(best.run.metrics['accuracy'])} right."]  # not the frozen head's
+    assert evaluate(tmp_path / "run", colours, split=str(tmp_path / "run" / "split.json"))["accuracy"] == pytest.approx(
+        best.run.metrics["accuracy"]
+    )
+    said = [line for line in best.advice.sentences if line.startswith("On the 24 test images")]
+    assert said == [f"On the 24 test images: {percent(best.run.metrics['accuracy'])} right."]  # not the frozen head's
     scores = {row["by_labels"]: row["kept"] for row in best.run.recorder.ladder}
     assert not scores[max(scores)]
     for name in ("README.md", "advice.html"):
@@ -497,7 +505,7 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, tmp_path, 
 
 
 def test_where_the_network_diverges_with_all_labels_the_frozen_head_is_the_answer(
-    network, tmp_path, short, monkeypatch
+    network, colours, tmp_path, short, monkeypatch
 ):
     from hf_lowlabel.ladder import finetuned
 
@@ -506,13 +514,13 @@ def test_where_the_network_diverges_with_all_labels_the_frozen_head_is_the_answe
 
     monkeypatch.setattr(finetuned.Finetuned, "kept", property(lambda self: True))
     monkeypatch.setattr(finetuned, "train", diverging)
-    given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
-    best = auto("digits", network, output_dir=tmp_path / "run", **given)
+    given = dict(num_labels=24, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
+    best = auto(colours, network, output_dir=tmp_path / "run", **given)
     assert best.ladder[0].name.startswith("probe and propagations, blended")
     assert [row["name"] for row in best.run.recorder.ladder if row["kept"]] == [best.ladder[0].name]
     gone = [line for line in best.advice.sentences if line.endswith("training with all labels diverged.")]
     assert len(gone) == 1 and "FixMatch" in gone[0] and "self-training" in gone[0]
-    again = evaluate(tmp_path / "run", "digits", split=str(tmp_path / "run" / "split.json"))
+    again = evaluate(tmp_path / "run", colours, split=str(tmp_path / "run" / "split.json"))
     assert again["accuracy"] == pytest.approx(best.run.metrics["accuracy"])
     rows = [row.name for row in best.run.recorder.comparisons]
     assert len(rows) == len(set(rows)) > 0

@@ -153,7 +153,7 @@ def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsy
             photo(tmp_path / "data" / part / "images" / f"{i}.png", (24, 32), i)
             mask(tmp_path / "data" / part / "masks" / f"{i}.png", (24, 32), [0, 1, 1])
     torch.manual_seed(0)
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     common = (
         "--dataset",

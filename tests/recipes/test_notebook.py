@@ -17,7 +17,7 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(1))
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     monkeypatch.setenv("MODEL", str(tmp_path / "net"))
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
     names: dict = {}

@@ -71,7 +71,10 @@ SETTINGS = {  # (verb, task) -> what a tiny run of it is given
 }
 NARROW = {  # heads of the papers' width take minutes here
     "vicreg": dict(hidden=32),
-    "dino": dict(out=64),
+    "dino": dict(out=64, hidden=32, bottleneck=16),
+    "densecl": dict(hidden=32, out=16, queue=60),
+    "pixpro": dict(hidden=32, out=16),
+    "pixpro-affine": dict(hidden=32, out=16),
     "lejepa": dict(hidden=32, out=16, slices=16),
     "moco": dict(queue=60),
     "byol": dict(hidden=64),

@@ -17,14 +17,14 @@ from tests.training.test_resume import digest, flags  # noqa: E402
 ALGORITHMS = trained("segmentation")
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {
-    "finetune": dict(FINETUNE, method="fixmatch", max_steps=20, learning_rate=1e-3),
+    "finetune": dict(FINETUNE, method="fixmatch", max_steps=10, learning_rate=1e-3),
     "pretrain": dict(
         PRETRAIN,
         method="byol",
         model="cnn6_16",
         image_size=16,
         stored_size=16,
-        max_steps=20,
+        max_steps=10,
         batch_size=48,
         optimizer="sgd",
         learning_rate=5e-4,
@@ -41,7 +41,7 @@ def command(verb: str, settings: dict, folder: Path) -> None:
 def classification(folder: Path) -> None:
     """Both verbs, log and checkpoint as they are compared."""
     for verb, settings in COMPARED.items():
-        command(verb, dict(settings, logging_steps=1, save_steps=20), folder / verb)
+        command(verb, dict(settings, logging_steps=1, save_steps=10), folder / verb)
 
 
 def settings(method: str, folder) -> dict:
@@ -51,7 +51,7 @@ def settings(method: str, folder) -> dict:
 def segmentation(data: str, folder: Path) -> None:
     for method in ALGORITHMS:
         run = finetune(
-            **settings(method, data) | dict(max_steps=5, seed=1, learning_rate=1e-4, optimizer="sgd", logging_steps=1),
+            **settings(method, data) | dict(max_steps=3, seed=1, learning_rate=1e-4, optimizer="sgd", logging_steps=1),
             output_dir=str(folder / method),
         )
         if dist.is_initialized():

@@ -104,8 +104,14 @@ def settings(verb: str, name: str, **more) -> TrainingArguments:
     return resolve(Config.from_flat(verb, {"method": name, **more, **SETTINGS})).training
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("name", finetuning.FINETUNE)
+@pytest.mark.parametrize(
+    "name, optimizer",
+    [
+        *((name, "sgd") for name in finetuning.FINETUNE),
+        ("fixmatch", "adamw"),
+        *(pytest.param(name, "adamw", marks=pytest.mark.slow) for name in finetuning.FINETUNE if name != "fixmatch"),
+    ],
+)
 def test_step_of_classification(name, optimizer, fake, monkeypatch):
     objective = finetuning.build(name, model=finetuning.TinyModel(norm=True))
     batches = [finetuning.make_batch(objective, step) for step in range(3)]

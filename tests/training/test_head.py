@@ -194,7 +194,7 @@ def test_from_a_fitted_head_it_is_a_tenth():
 
 def test_a_fresh_decoder_learns_its_statistics(tmp_path):
     """It came with none: kept as they are, nothing would be normalised in it."""
-    create_backbone("resnet10t", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     given = dict(task="segmentation", num_labels=4, architecture="unet", image_size=32, stored_size=32, max_steps=2)
     run = finetune(
         "shapes", tmp_path / "net", "supervised", output_dir=tmp_path / "a", batch_size=4, device="cpu", **given

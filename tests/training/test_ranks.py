@@ -1,7 +1,7 @@
 """Two processes on the same global batch do what one does, for both verbs and every method of segmentation.
 
 Rounding differs (sums over ranks), and a network of BatchNorms this small multiplies it by about two a step at lr
-0.01: the learning rates here are low enough for 1e-5 after 20 steps.
+0.01: the learning rates here are low enough for 1e-5 after 10 steps.
 """
 
 import json
@@ -63,7 +63,7 @@ def compare(a, b) -> list[list[float]]:
 @pytest.mark.parametrize("verb", COMPARED)
 def test_two_ranks_equal_one(verb, one, two):
     losses = compare(one / verb, two[0] / verb)
-    assert len(losses[0]) == len(losses[1]) == 20
+    assert len(losses[0]) == len(losses[1]) == 10
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)  # it is the mean over ranks that is logged
     facts = [json.loads((folder / verb / "run.json").read_text()) for folder in (one, two[0])]
     assert [f["hardware"]["processes"] for f in facts] == [1, 2]
@@ -88,7 +88,7 @@ def test_the_first_of_two_ranks_draws(two):
 @pytest.mark.parametrize("method", ALGORITHMS)
 def test_two_ranks_equal_one_in_segmentation(method, one, two):
     losses = compare(one / method, two[0] / method)
-    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=1e-4)
     a, b = (json.loads((folder / method / "metrics.json").read_text()) for folder in (one, two[0]))
     assert a["pixels"] == b["pixels"] and a["miou"] == pytest.approx(b["miou"], abs=2e-3)  # a pixel may turn over
     hashes = json.loads((two[0] / f"{method}.json").read_text())
