@@ -95,7 +95,9 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
     spread = GAIN_INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
     value = float(gain.mean())
     interval = Interval(value, value - Z80 * spread, value + Z80 * spread)
-    return Help("yes" if t > CLEAR else "no" if t < -CLEAR_LOSS else "unclear", interval)
+    verdict = "yes" if t > CLEAR else "no" if t < -CLEAR_LOSS else "unclear"
+    against = value < 0 if verdict == "yes" else value > 0  # probabilities say one thing and right answers the other
+    return Help("unclear" if against else verdict, interval)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dic
     lines += said_tested(ready, metrics)
     probe = max((one for one in tried if not one.rung.unlabeled), key=lambda one: one.score)
     if probe is not best and probe.accuracy is not None:
-        lines.append(f"A linear probe on the same labels: {percent(probe.accuracy)} of those left out.")
+        more = probe.accuracy > (best.accuracy or 0)
+        why = ", more by a few labels only, which may be luck" if more else ""
+        lines.append(f"A linear probe on the same labels: {percent(probe.accuracy)} of those left out{why}.")
     return lines
 
 

@@ -195,6 +195,16 @@ class MultiLabel(Classification):
     def labels_of(self, dataset: ImageDataset, indices: np.ndarray, labels: np.ndarray | None) -> torch.Tensor:
         return torch.as_tensor(dataset.labels[indices], dtype=torch.float32)
 
+    def held(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices, names, what) -> Examples:
+        images = super().held(model, data, dataset, indices, names, what)
+        if not (images.targets > 0).any():
+            raise UserError(
+                f"None of the {len(images.members)} {what} images has any of the classes {listed(names, 5)}, and a "
+                f"score needs one that has. Hold out more (--{'test-fraction' if what == 'test' else what}), or draw "
+                "others (--seed)."
+            )
+        return images
+
     def known_labels(self, labeled: Examples, count: int) -> np.ndarray:
         labels = np.full((count, labeled.targets.shape[1]), -1)
         labels[labeled.members.numpy()] = labeled.targets.numpy()

@@ -64,7 +64,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
     labels = task.known_labels(ready.labeled, len(ready.training))
     more: dict[str, Any] = {}
     if config.training.prior:
-        believed = load_priors(config.training.prior, ready.training.ids, ready.names).numpy()
+        believed = load_priors(config.training.prior, ready.training.ids, ready.names, ready.chosen.split).numpy()
         if config.method.spreads_priors:
             more["priors"] = believed
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..data.published import fetch, is_published
+from ..data.splits import Split
 from ..errors import UserError
 from ..files import write_tensors
+
+log = logging.getLogger("hf_lowlabel")
 
 
 def save_priors(
@@ -40,13 +44,19 @@ def content_hash(priors: np.ndarray, ids: np.ndarray, metadata: dict[str, str]) 
     return digest.hexdigest()
 
 
-def load_priors(path: str | Path, ids: list[str], class_names: list[str]) -> Tensor:
+def load_priors(path: str | Path, ids: list[str], class_names: list[str], split: Split | None = None) -> Tensor:
     """float32 [len(ids), classes]: the rows of these images, the columns in the order of `class_names`.
 
-    path: a file, or "hub:org/name[/configuration][@revision]". Raises UserError when it is none, lacks an image or has
-    other classes.
+    path: a file, or "hub:org/name[/configuration][@revision]". split: of the run, to warn where they were made with
+    other labels and images are tested on. Raises UserError when it is none, lacks an image or has other classes.
     """
-    names, known, priors = _read(path)
+    names, known, priors, made_with = _read(path)
+    if split is not None and split.test and made_with not in (None, split.hash):
+        log.warning(
+            "the prior pseudo-labels were made with the labels of another split: if the %d test images were among "
+            "them, results are too good. Make priors with the --split of this run",
+            len(split.test),
+        )
     if sorted(names) != sorted(class_names):
         raise UserError(
             f"The prior pseudo-labels are of the classes {', '.join(names[:8])}, and the run has "
@@ -83,8 +93,8 @@ def classes_of_priors(path: str | Path) -> list[str]:
     return _read(path)[0]
 
 
-def _read(path: str | Path) -> tuple[list[str], list[str], Tensor]:
-    """(classes, ids of the images, priors)"""
+def _read(path: str | Path) -> tuple[list[str], list[str], Tensor, str | None]:
+    """(classes, ids of the images, priors, hash of the manifest they were made with)"""
     check_there(path)
     path = fetch(str(path), "priors.safetensors") if is_published(path) else Path(path)
     try:
@@ -96,8 +106,9 @@ def _read(path: str | Path) -> tuple[list[str], list[str], Tensor]:
             raise ValueError("its ids or class names are no lists of text")
         if metadata.get("sha256", (found := content_hash(priors.numpy(), text.numpy(), metadata))) != found:
             raise ValueError("it has changed since it was written")
-    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
+        made_with = json.loads(metadata.get("facts", "{}")).get("split")
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(
             f"{str(path)!r} holds no prior pseudo-labels ({error}). Give a file that `hf-lowlabel priors` wrote."
         ) from error
-    return names, known, priors
+    return names, known, priors, made_with

@@ -92,7 +92,7 @@ def make_objective(ready: Prepared) -> Objective:
     config, model, names = ready.config, ready.network.model, ready.names
     given = config.model
     prior = config.training.prior
-    priors = load_priors(prior, ready.training.ids, names) if prior else None
+    priors = load_priors(prior, ready.training.ids, names, ready.chosen.split) if prior else None
     ready.head = fit_head(ready, priors)  # before adapters, which leave the features as they are
     if keeps_statistics(config):
         keep_statistics(model)
