@@ -8,22 +8,29 @@ let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draf
 const here = () => state.images[at];
 const query = image => "?file=" + encodeURIComponent(image.file);
 const tell = text => { $("problem").textContent = text; };
-const GONE = "not saved: the server does not answer; start `hf-lowlabel label` again, then reload this page";
+const AGAIN = "the server does not answer; start `hf-lowlabel label` again, and open the address that it prints";
 
 // ---- the server -----------------------------------------------------------------------------------------------------
+async function reason(answer) {
+  const text = await answer.text();
+  try { return JSON.parse(text).error; } catch (error) { return text; }
+}
+
 async function get(path) {
   let answer;
-  try { answer = await fetch(path); } catch (error) { throw new Error("the server does not answer; start `hf-lowlabel label` again"); }
-  if (!answer.ok) throw new Error((await answer.json()).error);
+  try { answer = await fetch(path); } catch (error) { throw new Error(AGAIN); }
+  if (!answer.ok) throw new Error(await reason(answer));
   return answer.arrayBuffer();
 }
 
 async function send(path, body, type) {
-  let answer;
-  try { answer = await (await fetch(path, {method: "POST", headers: {"Content-Type": type}, body})).json(); }
-  catch (error) { throw new Error(GONE); }
-  if (answer.error) throw new Error(answer.error);
-  return answer;
+  let problem;
+  try {
+    const answer = await fetch(path, {method: "POST", headers: {"Content-Type": type}, body});
+    if (answer.ok) return await answer.json();
+    problem = await reason(answer);
+  } catch (error) { throw new Error("not saved: " + AGAIN); }
+  throw new Error(problem);
 }
 
 const pack = values => new Response(new Blob([values]).stream().pipeThrough(new CompressionStream("deflate"))).blob();

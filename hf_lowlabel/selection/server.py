@@ -1,10 +1,16 @@
-"""The server of the labeling pages: on the loopback address only, and no other host's pages are answered."""
+"""The server of the labeling pages: on the loopback address only, and no other host's pages are answered.
+
+Every user of this machine can ask there, so whoever asks shows the secret of the address that the command printed, or
+the cookie that the page at that address was given.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hmac
 import json
+import secrets
 import webbrowser
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -31,6 +37,7 @@ POLICY = (
 )
 LONGEST = 1 << 16  # bytes of a request
 BINARY = "application/octet-stream"
+STRANGER = "Open the page by the address that the command printed."
 
 
 class Answer(NamedTuple):
@@ -76,12 +83,15 @@ def picture(file: Path) -> Answer | None:
 class Handler(BaseHTTPRequestHandler):
     server: PageServer
     timeout = 10  # seconds that a connection may say nothing
+    by_address = False  # the request has the secret in its address, so that its answer brings the cookie
 
     def do_GET(self) -> None:
         asked, session = urlsplit(self.path), self.server.session
         path = unquote(asked.path)
         if not self.from_here():
             self.send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for the machine it runs on")
+        elif not self.invited(asked.query):
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
         elif path == "/" or path in session.files:
             file = Path(__file__).with_name(session.page if path == "/" else session.files[path])
             self.send(HTTPStatus.OK, OWN[file.suffix], file.read_bytes())
@@ -101,9 +111,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         session, asked = self.server.session, urlsplit(self.path)
         kind, action, upload = self.headers.get("Content-Type"), None, None
+        if self.from_here() and not self.invited(asked.query):
+            self.close_connection = True
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
+            return
         # another site's page can send a form here, but neither of these without asking first
         if self.from_here() and kind == "application/json":
-            action = session.actions().get(self.path)
+            action = session.actions().get(asked.path)
         elif self.from_here() and kind == BINARY:
             upload = session.uploads().get(asked.path)
         if action is None and upload is None:
@@ -137,6 +151,14 @@ class Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
 
+    def invited(self, query: str) -> bool:
+        """Whether who asks has the secret, from the address or as the cookie."""
+        pairs = [pair.strip().partition("=") for line in self.headers.get_all("Cookie", []) for pair in line.split(";")]
+        shown = [value for name, _, value in pairs if name == self.server.cookie]
+        known = self.server.token.encode()
+        self.by_address = hmac.compare_digest(queried(query).get("token", "").encode("utf-8", "replace"), known)
+        return self.by_address or any(hmac.compare_digest(v.encode("utf-8", "replace"), known) for v in shown)
+
     def send_json(self, content: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
 
@@ -148,7 +170,9 @@ class Handler(BaseHTTPRequestHandler):
             ("Cache-Control", "no-store"),
             ("Content-Security-Policy", POLICY),
             ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
             *((("Content-Encoding", encoding),) if encoding else ()),
+            *((("Set-Cookie", self.server.set_cookie()),) if self.by_address else ()),
         ):
             self.send_header(name, value)
         self.end_headers()
@@ -168,11 +192,21 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, session: Any, port: int = 0):
         self.session: Session = session
+        self.token = secrets.token_urlsafe()
         super().__init__(("127.0.0.1", port), Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/"
+        """The address of the page, with the secret."""
+        return f"http://127.0.0.1:{self.server_port}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """A name of its own for each port: cookies are those of all ports of a host."""
+        return f"hf_lowlabel_{self.server_port}"
+
+    def set_cookie(self) -> str:
+        return f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/"
 
 
 @contextlib.contextmanager

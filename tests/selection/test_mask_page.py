@@ -19,7 +19,7 @@ from hf_lowlabel.selection.mask_page import MaskSession
 from hf_lowlabel.selection.mask_places import find_places
 from hf_lowlabel.selection.server import PageServer
 
-from .conftest import paint
+from .conftest import at_page, paint
 from .test_page import ask, browser, serving  # noqa: F401
 
 NAMES = ("background", "disc")
@@ -39,13 +39,15 @@ def put(server, file, mask, content=None, **headers):
     """Send a mask as the page does."""
     data = zlib.compress(np.asarray(mask, np.uint8).tobytes()) if content is None else content
     headers = {"Content-Type": "application/octet-stream", **headers}
-    request = urllib.request.Request(f"{server.url}mask?file={urllib.request.quote(file)}", data, headers)
+    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}")
+    request = urllib.request.Request(address, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 
 
 def got(server, file, what="mask"):
-    with urllib.request.urlopen(f"{server.url}{what}?file={urllib.request.quote(file)}", timeout=60) as answer:
+    address = at_page(server.url, f"{what}?file={urllib.request.quote(file)}")
+    with urllib.request.urlopen(address, timeout=60) as answer:
         return np.frombuffer(gzip.decompress(answer.read()), np.uint8 if what != "superpixels" else np.uint16)
 
 
