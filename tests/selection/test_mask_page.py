@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.masks import read_classes
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.selection.mask_page import MaskSession, Shown
 from hf_lowlabel.selection.mask_places import find_places
 from hf_lowlabel.selection.server import PageServer
 
@@ -99,6 +100,36 @@ def test_what_does_not_fit_changes_nothing(photos):
         assert "changed by somebody else" in refused(put, server, "photo 00.png", good)
         assert (got(server, "photo 00.png") == 1).all()
         put(server, "photo 00.png", good)  # who has seen it may change it
+
+
+def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos, capsys):
+    (photos / "classes.txt").write_text("sky #010203\nroad\n")
+    before, other = (photos / "classes.txt").read_bytes(), photos.parent / "other.txt"
+    other.write_text("road\nsky #010203\n")
+    for given in (["road", "sky"], ["sky", "car", "road"], ["sky", "tree"], [str(other)]):
+        with pytest.raises(UserError, match="sky, road: give these in this order and new ones after them"):
+            MaskSession(photos, classes=given)
+        assert main(["label", str(photos), "--task", "segmentation", "--classes", *given]) == 2
+        assert "leave out --classes" in capsys.readouterr().err and (photos / "classes.txt").read_bytes() == before
+    for given in (["sky", "road"], [str(photos / "classes.txt")], []):
+        assert MaskSession(photos, classes=given).classes == ["sky", "road"]
+        assert (photos / "classes.txt").read_bytes() == before
+    made = MaskSession(photos, classes=["sky", "road", "car"])
+    assert (photos / "classes.txt").read_text() == "sky #010203\nroad\ncar\n"
+    assert made.painted_classes()[0] == {"name": "sky", "color": [1, 2, 3]}
+    assert MaskSession(photos).classes == ["sky", "road", "car"]
+    older = MaskSession(photos, classes=["sky", "road"], only={"photo 00.png": Shown("odd")})  # of a run before the car
+    assert older.classes == ["sky", "road", "car"]
+
+
+def test_the_page_numbers_classes_as_training_does(photos):
+    (photos / "classes.txt").write_text("ignore #000000\nsky #010203\nroad\n")
+    for given in ([], ["sky", "road"], [str(photos / "classes.txt")]):
+        made = MaskSession(photos, classes=given)
+        made.new_class("car")
+        assert made.classes == read_classes(photos / "classes.txt")[0] == ["sky", "road", "car"]
+        assert "ignore #000000" in (photos / "classes.txt").read_text()
+        (photos / "classes.txt").write_text("sky #010203\nignore #000000\nroad\n")
 
 
 def test_masks_lie_where_training_looks_for_them(tmp_path):
