@@ -4,6 +4,7 @@ const KEYS = "123456789";
 const mask = new Mask($("mask"));
 let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y: 0}, corners = [], locked = true;
 let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draft = false, turn = 0;
+let stamp = "";  // of the mask that is shown, as it lies on the disk
 
 const here = () => state.images[at];
 const query = image => "?file=" + encodeURIComponent(image.file);
@@ -20,7 +21,7 @@ async function get(path) {
   let answer;
   try { answer = await fetch(path); } catch (error) { throw new Error(AGAIN); }
   if (!answer.ok) throw new Error(await reason(answer));
-  return answer.arrayBuffer();
+  return answer;
 }
 
 async function send(path, body, type) {
@@ -33,6 +34,7 @@ async function send(path, body, type) {
   throw new Error(problem);
 }
 
+const bytes = async path => (await get(path)).arrayBuffer();
 const pack = values => new Response(new Blob([values]).stream().pipeThrough(new CompressionStream("deflate"))).blob();
 
 function save() {  // one after the other; of several that wait only the last is sent
@@ -42,8 +44,9 @@ function save() {  // one after the other; of several that wait only the last is
   writing = writing.then(async () => {
     if (number !== unsaved) return;
     try {
-      const answer = await send("mask" + query(image), await pack(values), "application/octet-stream");
+      const answer = await send("mask" + query(image) + "&stamp=" + stamp, await pack(values), "application/octet-stream");
       image.mask = answer.mask;
+      stamp = answer.stamp;
       if (number !== unsaved) return;
       unsaved = 0;
       tell("");
@@ -79,9 +82,12 @@ async function show() {
   picture.src = "images/" + encodeURIComponent(image.file).replaceAll("%2F", "/");
   picture.alt = image.id;
   try {
-    const [values] = await Promise.all([get("mask" + query(image)), loaded]);
+    const [answer] = await Promise.all([get("mask" + query(image)), loaded]);
+    const values = new Uint8Array(await answer.arrayBuffer());
     if (mine !== turn) return;
-    mask.load(picture.naturalWidth, picture.naturalHeight, new Uint8Array(values));
+    stamp = (answer.headers.get("ETag") || "").replaceAll('"', "");
+    image.mask = stamp !== "";
+    mask.load(picture.naturalWidth, picture.naturalHeight, values);
     if (mask.values.length !== mask.width * mask.height) throw new Error("the browser shows this image in another size than it has on the disk");
     locked = false;
     fit();
@@ -94,7 +100,7 @@ async function show() {
 async function suggest() {
   const mine = turn;
   try {
-    const values = new Uint8Array(await get("model" + query(here())));
+    const values = new Uint8Array(await bytes("model" + query(here())));
     if (mine !== turn || locked) return;
     const first = !here().mask && !mask.past.length;
     mask.begin();
@@ -109,7 +115,7 @@ async function cutIntoPieces() {
   const mine = turn;
   $("saved").textContent = "looking for pieces";
   try {
-    const pieces = new Uint16Array(await get("superpixels" + query(here())));
+    const pieces = new Uint16Array(await bytes("superpixels" + query(here())));
     if (mine !== turn) return;
     mask.pieces = pieces;
     mask.showPieces = tool === "pieces";
@@ -345,8 +351,8 @@ document.onkeyup = event => { if (event.key === " ") { holding = false; ring(); 
 window.onbeforeunload = event => { if (unsaved) event.preventDefault(); };
 window.onresize = () => { if (mask.values) fit(); };
 
-get("state").then(answer => {
-  state = JSON.parse(new TextDecoder().decode(answer));
+get("state").then(answer => answer.json()).then(answer => {
+  state = answer;
   mask.colors = state.classes.map(c => c.color);
   at = Math.max(0, state.review ? 0 : state.images.findIndex(i => !i.mask));
   choose("brush");

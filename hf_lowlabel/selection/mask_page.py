@@ -70,7 +70,6 @@ class MaskSession:
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
         self.said = read_suggestions(self.folder)
-        self.seen: dict[str, tuple[int, int] | None] = {}  # file -> (time, bytes) of the mask that the page shows
         self.remembered: dict[tuple[str, str], Answer] = {}
         if (there := self.classes_there()) and there[0] != self.classes:  # those that --classes adds
             self.write_classes()
@@ -166,11 +165,10 @@ class MaskSession:
         place = self.place(file)
         with self.lock:
             stamp, mask = stamp_of(place), read_mask(place, self.classes)
-            self.seen[file] = stamp
         if mask is None:
             width, height = image_size(place.image)
             mask = np.full((height, width), IGNORE, np.uint8)
-        return packed(mask)
+        return packed(mask)._replace(stamp=stamp)
 
     def once(self, what: str, query: dict[str, str], make: Callable[[np.ndarray], np.ndarray]) -> Answer:
         """What is computed of an image; that of the last images is remembered."""
@@ -199,7 +197,8 @@ class MaskSession:
         return packed(self.assistant.mask(file, image, points, box).astype(np.uint8))
 
     def save(self, query: dict[str, str], content: bytes) -> dict:
-        """Write the mask of an image: `content` is what `load` gives, packed by zlib."""
+        """Write the mask of an image: `content` is what `load` gives, packed by zlib, and the query has its stamp: each
+        of several pages changes the mask that it shows."""
         file = query.get("file", "")
         place = self.place(file)
         width, height = image_size(place.image)
@@ -214,16 +213,17 @@ class MaskSession:
         with self.lock:
             if (mask[mask != IGNORE] >= len(self.classes)).any():
                 raise UserError(f"The mask of {file!r} has a class that is not in the list.")
-            if file in self.seen and self.seen[file] != stamp_of(place):
+            if query.get("stamp", "") != stamp_of(place):
                 raise UserError(
-                    f"{place.mask.name} was changed by somebody else. Go to another image and back to see it; what you "
-                    "painted here last is not saved."
+                    f"{place.mask.name} was changed by somebody else, or in another tab. Go to another image and back "
+                    "to see it; what you painted here last is not saved."
                 )
             write_mask(place, mask, self.classes)
-            self.seen[file] = stamp_of(place)
+            stamp = stamp_of(place)
             if not (self.folder / "classes.txt").is_file() and place.mask.is_file():
                 self.write_classes()  # masks without the names of their numbers are worth little
-        return {"file": file, "mask": place.mask.is_file(), "open": round(float((mask == IGNORE).mean()), 4)}
+        done = {"mask": bool(stamp), "open": round(float((mask == IGNORE).mean()), 4)}
+        return {"file": file, "stamp": stamp, **done}
 
     def new_class(self, name: str) -> dict:
         with self.lock:
@@ -274,12 +274,13 @@ class MaskSession:
         return f"{done} of {len(self.places)} images have a mask; next: {self.next_command()}"
 
 
-def stamp_of(place: Place) -> tuple[int, int] | None:
+def stamp_of(place: Place) -> str:
+    """Of the mask as it lies on the disk; "" where there is none."""
     try:
         found = place.mask.stat()
     except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_size
+        return ""
+    return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
 
 
 def packed(array: np.ndarray) -> Answer:

@@ -41,11 +41,13 @@ STRANGER = "Open the page by the address that the command printed."
 
 
 class Answer(NamedTuple):
-    """What is sent: its type, its bytes, and the way they are packed ("gzip"; "": as they are)."""
+    """What is sent: its type, its bytes, the way they are packed ("gzip"; "": as they are), and which version of a file
+    they are ("": of none)."""
 
     kind: str
     content: bytes
     encoding: str = ""
+    stamp: str = ""
 
 
 class Session(Protocol):
@@ -162,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_json(self, content: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
 
-    def send(self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "") -> None:
+    def send(self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "", stamp: str = "") -> None:
         self.send_response(status)
         for name, value in (
             ("Content-Type", kind),
@@ -172,6 +174,7 @@ class Handler(BaseHTTPRequestHandler):
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
             *((("Content-Encoding", encoding),) if encoding else ()),
+            *((("ETag", f'"{stamp}"'),) if stamp else ()),
             *((("Set-Cookie", self.server.set_cookie()),) if self.by_address else ()),
         ):
             self.send_header(name, value)

@@ -36,11 +36,18 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def put(server, file, mask, content=None, **headers):
-    """Send a mask as the page does."""
+def stamp_of(server, file):
+    """Of the mask that a page is shown now."""
+    with urllib.request.urlopen(at_page(server.url, f"mask?file={urllib.request.quote(file)}"), timeout=60) as answer:
+        return (answer.headers["ETag"] or "").strip('"')
+
+
+def put(server, file, mask, content=None, stamp=None, **headers):
+    """Send a mask as a page does that was just opened, or was shown the mask of `stamp`."""
+    stamp = stamp_of(server, file) if stamp is None else stamp
     data = zlib.compress(np.asarray(mask, np.uint8).tobytes()) if content is None else content
     headers = {"Content-Type": "application/octet-stream", **headers}
-    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}")
+    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}&stamp={stamp}")
     request = urllib.request.Request(address, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
@@ -80,7 +87,7 @@ def test_what_is_painted_is_what_training_reads(photos):
 def test_what_does_not_fit_changes_nothing(photos):
     good = np.zeros((16, 16), np.uint8)
     with serving(photos, session) as server:
-        put(server, "photo 00.png", good)
+        seen = put(server, "photo 00.png", good)["stamp"]
         file = photos / "masks" / "photo 00.png"
         before = file.read_bytes()
         whole = zlib.compress(good.tobytes())
@@ -97,9 +104,33 @@ def test_what_does_not_fit_changes_nothing(photos):
             assert "not allowed" in refused(put, server, "photo 00.png", good + 1, **headers)
         assert file.read_bytes() == before
         Image.fromarray(good + 1).save(file)  # somebody else
-        assert "changed by somebody else" in refused(put, server, "photo 00.png", good)
+        assert "changed by somebody else" in refused(put, server, "photo 00.png", good, stamp=seen)
         assert (got(server, "photo 00.png") == 1).all()
         put(server, "photo 00.png", good)  # who has seen it may change it
+
+
+def test_of_two_tabs_none_paints_over_the_other(photos):
+    nothing = np.full((16, 16), 255, np.uint8)
+    sky, road = nothing.copy(), nothing.copy()
+    sky[:4], road[12:] = 0, 1
+    with serving(photos, session) as server:
+        one = other = stamp_of(server, "photo 00.png")
+        other = put(server, "photo 00.png", sky, stamp=other)["stamp"]
+        assert "in another tab" in refused(put, server, "photo 00.png", road, stamp=one)
+        assert (got(server, "photo 00.png") == sky.ravel()).all()
+        other = put(server, "photo 00.png", sky + (sky == 0), stamp=other)["stamp"]  # a tab goes on from its own
+        one = stamp_of(server, "photo 00.png")  # the other image and back
+        assert one == other
+        assert put(server, "photo 00.png", nothing, stamp=one) == {
+            "file": "photo 00.png",
+            "stamp": "",
+            "mask": False,
+            "open": 1.0,
+        }
+        assert "in another tab" in refused(put, server, "photo 00.png", road, stamp=other)  # nothing is there now
+        put(server, "photo 01.png", road, stamp="")
+    with serving(photos, session) as server:  # another server does not forget what a tab was shown
+        assert "in another tab" in refused(put, server, "photo 01.png", sky, stamp="")
 
 
 def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos, capsys):
@@ -358,6 +389,44 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         process.kill()
         process.join()
     assert MaskSession(photos).parting().startswith("1 of 2 images have a mask; next: hf-lowlabel auto --task")
+
+
+def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    with serving(photos, session) as server:
+        tabs = [browser.new_page(viewport={"width": 1280, "height": 800}) for _ in range(2)]
+        for tab in tabs:
+            tab.goto(server.url, wait_until="networkidle")
+            expect(tab.locator("#open")).to_have_text("100 % open")
+        first, second = tabs
+        first.keyboard.press("1"), first.keyboard.press("r")
+        expect(first.locator("#saved")).to_have_text("saved")
+        second.keyboard.press("2"), second.keyboard.press("r")
+        expect(second.locator("#saved")).to_have_text("not saved")
+        expect(second.locator("#problem")).to_contain_text("in another tab")
+        assert (stored(photos) == 0).all()
+        asked = []
+        second.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        second.keyboard.press("ArrowRight")  # no: the strokes stay to be looked at
+        expect(second.locator("#id")).to_have_text("photo 00.png")
+        assert second.evaluate("Array.from(mask.counts(2))") == [0, 256] and "not saved. Leave" in asked[0]
+        second.once("dialog", lambda dialog: dialog.accept())
+        second.keyboard.press("ArrowRight")
+        expect(second.locator("#id")).to_have_text("photo 01.png")
+        expect(second.locator("#open")).to_have_text("100 % open")
+        second.keyboard.press("ArrowLeft")
+        expect(second.locator("#id")).to_have_text("photo 00.png")
+        expect(second.locator("#open")).to_have_text("0 % open")
+        second.evaluate("document.getElementById('size').value = 5")
+        second.keyboard.press("e")
+        box = second.locator("#mask").bounding_box()
+        second.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        expect(second.locator("#saved")).to_have_text("saved")
+        assert set(np.unique(stored(photos)).tolist()) == {0, 255}
+        for tab in tabs:
+            tab.close()
 
 
 class Squares:
