@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hmac
 import json
+import re
 import secrets
 import webbrowser
 from collections.abc import Callable, Mapping
@@ -30,6 +31,9 @@ TYPES = {
     ".bmp": "image/bmp",
     ".avif": "image/avif",
 }
+FIRST_BYTES = re.compile(  # of these
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0\0\0\0|.{4}ftypavi[fs]", re.DOTALL
+)
 OWN = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}  # files of the pages themselves
 POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
@@ -76,10 +80,16 @@ class Session(Protocol):
 
 
 def picture(file: Path) -> Answer | None:
-    """An image as it lies on the disk; None where it does not."""
-    if not file.is_file() or file.is_symlink():
+    """An image as it lies on the disk; None where it does not. `file`: of our own list.
+
+    A link, as git-annex and DVC make them, is followed to images alone: what else it leads to is nobody's to see.
+    """
+    if not file.is_file():
         return None
-    return Answer(TYPES.get(file.suffix.lower(), BINARY), file.read_bytes())
+    content = file.read_bytes()
+    if file.is_symlink() and not FIRST_BYTES.match(content):
+        return None
+    return Answer(TYPES.get(file.suffix.lower(), BINARY), content)
 
 
 class Handler(BaseHTTPRequestHandler):

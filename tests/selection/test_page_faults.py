@@ -3,12 +3,15 @@
 import json
 import socket
 import urllib.error
+import urllib.request
 
 import pytest
+from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import page, server as pages_server
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.selection.mask_page import MaskSession
 
 from .test_page import ask, folder, serving, stored  # noqa: F401
 
@@ -37,8 +40,6 @@ def test_a_length_that_is_none_is_answered_at_once(length, folder):  # noqa: F81
 
 
 def test_another_user_of_the_machine_sees_and_changes_nothing(folder):  # noqa: F811
-    from hf_lowlabel.selection.mask_page import MaskSession
-
     body = '{"id": "set/photo 00.png", "label": "red"}'
     upload = "POST /mask?file=photo%2000.png HTTP/1.1\nHost: 127.0.0.1:PORT\nContent-Type: application/octet-stream\n"
     asked = [f"GET {path} HTTP/1.1\nHost: 127.0.0.1:PORT\n\n" for path in ("/", "/state", "/images/photo%2001.png")]
@@ -111,14 +112,32 @@ def test_names_that_lead_out_of_the_folder_are_refused(key, folder):  # noqa: F8
         Task.load(folder)
 
 
-def test_a_link_out_of_the_folder_is_not_followed(folder):  # noqa: F811
+@pytest.mark.parametrize("made", [page.Session, MaskSession])
+def test_a_link_out_of_the_folder_is_not_followed(made, folder):  # noqa: F811
     (folder / "secret.txt").write_text("secret")
     (folder / "images" / "photo 01.png").unlink()
     (folder / "images" / "photo 01.png").symlink_to(folder / "secret.txt")
-    with serving(folder) as server:
-        with pytest.raises(urllib.error.HTTPError) as error:
-            ask(server, "images/photo%2001.png")
-        assert error.value.code == 404
+    with serving(folder, made) as server:
+        (folder / "images" / "later.png").symlink_to(folder / "images" / "photo 02.png")
+        for name in ("photo%2001.png", "later.png"):
+            with pytest.raises(urllib.error.HTTPError) as error:
+                ask(server, f"images/{name}")
+            assert error.value.code == 404
+
+
+@pytest.mark.parametrize("made", [page.Session, MaskSession])
+def test_images_that_are_links_are_shown(made, folder):  # noqa: F811
+    """As git-annex and DVC keep them: under another name, elsewhere."""
+    store, names = folder.parent / f"{folder.name} store", sorted(p.name for p in (folder / "images").iterdir())
+    store.mkdir()
+    for k, (name, kind) in enumerate(zip(names, ("png", "jpeg", "gif", "webp", "bmp"), strict=True)):
+        picture, there = folder / "images" / name, store / f"md5-{k}"
+        Image.open(picture).save(there, kind)
+        picture.unlink()
+        picture.symlink_to(there)
+    with serving(folder, made) as server:
+        for k, name in enumerate(names):
+            assert ask(server, f"images/{urllib.request.quote(name)}") == (store / f"md5-{k}").read_bytes()
 
 
 @pytest.mark.parametrize("fails", ["write_labels", "fsync"])
