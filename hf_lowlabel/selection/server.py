@@ -7,9 +7,9 @@ the cookie that the page at that address was given.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hmac
 import json
+import logging
 import re
 import secrets
 import webbrowser
@@ -21,7 +21,9 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import UserError, at_least
+from ..locks import lock
 
+log = logging.getLogger("hf_lowlabel")
 TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -225,11 +227,13 @@ class PageServer(ThreadingHTTPServer):
 @contextlib.contextmanager
 def only_one(folder: Path):
     """One server per folder: two would not know of each other's undo."""
-    with open(folder / ".label.lock", "a+") as lock:
+    with open(folder / ".label.lock", "a+") as mark:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            without = lock(mark)
+        except BlockingIOError as error:
             raise UserError(f"{folder} is being labeled by another process. Use its page, or end it first.") from error
+        if without:
+            log.warning("%s cannot be locked (%s): see to it that no other process labels it", folder, without)
         yield
 
 
