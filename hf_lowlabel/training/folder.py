@@ -10,8 +10,9 @@ from typing import TextIO
 
 from ..distributed import is_main_process
 from ..errors import UserError
-from ..files import is_left_over, make, unmake, unseal
+from ..files import make, unmake, unseal
 from ..locks import lock as hold
+from ..parts import is_left_over
 
 log = logging.getLogger("hf_lowlabel")
 
