@@ -17,7 +17,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,7 @@ class _Job:
                 "page, or take another name."
             )
         names = [s.rfilename for s in info.siblings or ()]
-        read, holds = partial(self.read, sha=info.sha), partial(self.is_there, revision=info.sha)
+        read, holds = lambda path: self.read(path, info.sha), lambda some: self.is_there(some, info.sha)
         wanted = self.make(Remote(info.sha, names, read, holds))
         wanted = {path: content for path, content in wanted.items() if content is not None or path in names}
         if self.is_there(wanted, info.sha):
