@@ -108,6 +108,11 @@ def test_many_images_are_answered_and_undone_at_once(folder):
         with pytest.raises(urllib.error.HTTPError):
             ask(server, "labels", {"ids": [ids[3], "other"], "label": "red"})
         assert len(stored(folder)) == 3  # all or none
+        said = ask(server, "labels", {"ids": ids, "label": "red", "only_open": True})  # of a tab that shows all as open
+        assert [image["label"] for image in said["images"]] == ["green"] * 3 + ["red"] * 2
+        assert ask(server, "labels", {"ids": ids[:2], "label": "red", "only_open": True})["images"] == said["images"]
+        assert stored(folder) == {id: "green" if id in ids[:3] else "red" for id in ids}
+        ask(server, "undo", {})
     with serving(folder) as server:
         ask(server, "undo", {})
         assert stored(folder) == {ids[0]: "red"}
