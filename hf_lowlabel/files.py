@@ -12,7 +12,6 @@ import csv
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import threading
@@ -21,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .parts import part_of, sweep
 
 SEAL = "checksums.json"
 PART = 1 << 15  # rows of a parquet file that are written at a time
 COPY = "Copy it again, or give another."
-LEFT_OVER = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
-_SWEPT: set[Path] = set()
 _UMASK = threading.Lock()  # it is told only by being changed, for all threads
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
@@ -41,7 +39,7 @@ def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
     path = Path(path)
     with filling(path.parent):
         sweep(path.parent)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = part_of(path)
         try:
             yield part
             if flush:
@@ -61,7 +59,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with filling(path.parent):
         sweep(path.parent)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = part_of(path)
         try:
             part.mkdir()
             yield part
@@ -109,28 +107,6 @@ def as_neighbours(path: Path) -> None:
         umask = os.umask(0o077)
         os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left of `whole` in a folder; each folder is looked at once."""
-    if (folder := folder.resolve()) in _SWEPT:
-        return
-    _SWEPT.add(folder)
-    for name in os.listdir(folder):
-        if (found := LEFT_OVER.fullmatch(name)) and not _runs(int(found[1])):
-            left = folder / name
-            with contextlib.suppress(OSError):
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -226,11 +202,6 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[s
             save_file(dict(tensors), part, metadata=metadata)
         except SafetensorError as error:  # of a full disk too
             raise UserError(f"{path} cannot be written: {error}. Free some space, or use another folder.") from error
-
-
-def is_left_over(name: str) -> bool:
-    """Whether a file of this name is what a killed process left of `whole`."""
-    return name.startswith(".") and name.endswith(".part")
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from .models.checkpoint_resolver import model_config
 from .records import RunRecord
 from .tasks import get_task, of_model
 from .tasks.base import Task
+from .tasks.predicted_masks import pictures_of, remove_pictures
 from .tasks.testing import test_images
 from .yaml_files import read_yaml
 
@@ -190,7 +191,8 @@ def predict(
         output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/,
         overlays/
             and masks.csv. None: nothing is written.
-        overwrite: an output that is there already may be replaced.
+        overwrite: an output that is there already may be replaced; of a segmenter's, masks and overlays that its
+            masks.csv names go too, where they are of other images.
         top: classes listed for every image.
         batch_size: images at a time.
         device: "cpu" to leave a GPU alone; None: the best there is.
@@ -235,6 +237,7 @@ def predictions(
     place = kind.check_output(output)
     if place is not None and place.exists() and not overwrite:
         raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
+    pictures = pictures_of(kind.table_path(place)) if place is not None and place.is_dir() else set()
     files = find_images(images)
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)
@@ -269,10 +272,13 @@ def predictions(
             any_read = True
             if add is not None:
                 add(row)
+            pictures -= {row.get("mask"), row.get("overlay")}
             yield row
         if not any_read:
             file, why = skipped[0]
             raise UserError(f"None of {len(files)} images could be read, for example {file}: {why}.")
+        if place is not None:  # while the earlier table still names them
+            remove_pictures(place, pictures)
 
 
 def weight(_: Any, pages: list[tuple[Path, str, Any] | BadImage]) -> int:

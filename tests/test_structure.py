@@ -23,7 +23,7 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "records", "objective", "methods", "errors", "distributed", "files", "fields", "foreign_names"),
-        *("ranges", "text", "view_arguments", "yaml_files"),
+        *("locks", "parts", "ranges", "text", "view_arguments", "yaml_files"),
     ),
 )
 WITHIN_A_ROW = {

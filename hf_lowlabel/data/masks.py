@@ -248,6 +248,13 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
     road 128 64 128
     ignore #000000      a colour of no class
     """
+    names, colors = list_classes(path)
+    check_names(names)
+    return names, colors
+
+
+def list_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+    """`read_classes`, of a list that may not be done yet."""
     path = Path(path)
     names, colors = [], {}
     for line in read_text(path, "Give a text file of classes, one a line.").splitlines():
@@ -260,7 +267,6 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
             colors[name] = color
         if not (name in IGNORED_NAMES and color is not None):
             names.append(name)
-    check_names(names)
     return names, colors
 
 

@@ -7,7 +7,6 @@ and no path of this machine travels.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
 import tempfile
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ..arguments import marked
 from ..errors import UserError
 from ..files import read_json, verify, write_text
+from ..locks import lock
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
 from ..yaml_files import read_yaml
@@ -155,11 +155,11 @@ def _in_use(folder: Path) -> str | None:
     path = folder / ".lock"
     if not path.is_file():
         return None
-    with open(path) as lock:
+    with open(path) as mark:
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return lock.read().strip() or "?"
+            lock(mark, shared=True)
+        except BlockingIOError:
+            return mark.read().strip() or "?"
     return None
 
 

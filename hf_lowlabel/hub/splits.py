@@ -59,7 +59,8 @@ def push_split(
 ) -> Uploaded:
     """Publish a manifest (and prior pseudo-labels made for it) as configuration `name` of data set `repo_id`.
 
-    A configuration that is there already with another content is refused: what people compare by should not change.
+    A configuration that is there already with another manifest, or other priors, is refused: what people compare by
+    should not change. Priors may come later than their manifest.
     Raises UserError, and PushError where the Hub did not take it.
     """
     split = split if isinstance(split, Split) else Split.load(split)
@@ -68,14 +69,15 @@ def push_split(
     files: dict[str, Path | bytes | None] = {f"{name}/{file}": content for file, content in rows(split).items()}
     if priors is not None:
         files[f"{name}/priors.safetensors"] = check_priors(Path(priors), split)
-    manifest = files[f"{name}/split.json"]
+    fixed = {"split.json": "another manifest", "priors.safetensors": "other prior pseudo-labels for a manifest"}
 
     def make(remote) -> dict[str, Path | bytes | None]:
-        if f"{name}/split.json" in remote.files and remote.read(f"{name}/split.json") != manifest:
-            raise UserError(
-                f"{repo_id} has another manifest called {name!r} already, which others may have used. Give a new "
-                "--name."
-            )
+        for file, other in fixed.items():
+            path = f"{name}/{file}"
+            if path in remote.files and path in files and not remote.holds({path: files[path]}):
+                raise UserError(
+                    f"{repo_id} has {other} called {name!r} already, which others may have used. Give a new --name."
+                )
         old = remote.read("README.md").decode() if "README.md" in remote.files else None
         return {**files, "README.md": readme(old, repo_id, name, split).encode()}
 

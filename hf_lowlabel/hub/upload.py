@@ -59,11 +59,12 @@ class Uploaded:
 
 @dataclass
 class Remote:
-    """The repository as it is at one commit; `read(path)` gives a file of it."""
+    """The repository as it is at one commit; `read(path)` gives a file of it, and `holds` compares without that."""
 
     sha: str
     files: list[str]
     read: Callable[[str], bytes]
+    holds: Callable[[dict[str, Content | None]], bool]
 
 
 def upload(
@@ -124,7 +125,8 @@ class _Job:
                 "page, or take another name."
             )
         names = [s.rfilename for s in info.siblings or ()]
-        wanted = self.make(Remote(info.sha, names, lambda path: self.read(path, info.sha)))
+        read, holds = lambda path: self.read(path, info.sha), lambda some: self.is_there(some, info.sha)
+        wanted = self.make(Remote(info.sha, names, read, holds))
         wanted = {path: content for path, content in wanted.items() if content is not None or path in names}
         if self.is_there(wanted, info.sha):
             return self.done(info.sha)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import html
 import io
 import json
@@ -29,6 +28,7 @@ from ..data.images import BadImage, to_rgb
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
 from ..files import filling, seal
+from ..locks import lock
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
@@ -101,13 +101,11 @@ def alone(folder: Path) -> Iterator[None]:
     """No other process writes to the folder in here; what is ended before its end leaves BEGUN."""
     with filling(folder), open(folder / BEGUN, "a+", encoding="utf-8") as mark:
         try:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(mark)
         except BlockingIOError as error:
             raise UserError(
                 f"Another process is writing to {str(folder)!r}. Wait for it, or use another --output."
             ) from error
-        except OSError:  # a network file system without locks
-            pass
         mark.truncate(0)
         mark.write("`hf-lowlabel select` is writing here, or was ended before it was done.\n")
         mark.flush()

@@ -23,7 +23,7 @@ async function askPrompts() {
   $("saved").textContent = "looking";
   try {
     const path = "assist" + query(here()) + "&points=" + prompts.points.map(text).join(";") + "&box=" + (prompts.box ? text(prompts.box) : "");
-    const found = new Uint8Array(await get(path));
+    const found = new Uint8Array(await bytes(path));
     $("saved").textContent = "";
     if (mine !== prompts.turn || image !== turn || locked) return;
     if (prompts.applied && mask.undo()) mask.future = [];

@@ -4,28 +4,37 @@ const KEYS = "123456789";
 const mask = new Mask($("mask"));
 let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y: 0}, corners = [], locked = true;
 let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draft = false, turn = 0;
+let stamp = "";  // of the mask that is shown, as it lies on the disk
 
 const here = () => state.images[at];
 const query = image => "?file=" + encodeURIComponent(image.file);
 const tell = text => { $("problem").textContent = text; };
-const GONE = "not saved: the server does not answer; start `hf-lowlabel label` again, then reload this page";
+const AGAIN = "the server does not answer; start `hf-lowlabel label` again, and open the address that it prints";
 
 // ---- the server -----------------------------------------------------------------------------------------------------
-async function get(path) {
-  let answer;
-  try { answer = await fetch(path); } catch (error) { throw new Error("the server does not answer; start `hf-lowlabel label` again"); }
-  if (!answer.ok) throw new Error((await answer.json()).error);
-  return answer.arrayBuffer();
+async function reason(answer) {
+  const text = await answer.text();
+  try { return JSON.parse(text).error; } catch (error) { return text; }
 }
 
-async function send(path, body, type) {
+async function get(path) {
   let answer;
-  try { answer = await (await fetch(path, {method: "POST", headers: {"Content-Type": type}, body})).json(); }
-  catch (error) { throw new Error(GONE); }
-  if (answer.error) throw new Error(answer.error);
+  try { answer = await fetch(path); } catch (error) { throw new Error(AGAIN); }
+  if (!answer.ok) throw new Error(await reason(answer));
   return answer;
 }
 
+async function send(path, body, type) {
+  let problem;
+  try {
+    const answer = await fetch(path, {method: "POST", headers: {"Content-Type": type}, body});
+    if (answer.ok) return await answer.json();
+    problem = await reason(answer);
+  } catch (error) { throw new Error("not saved: " + AGAIN); }
+  throw new Error(problem);
+}
+
+const bytes = async path => (await get(path)).arrayBuffer();
 const pack = values => new Response(new Blob([values]).stream().pipeThrough(new CompressionStream("deflate"))).blob();
 
 function save() {  // one after the other; of several that wait only the last is sent
@@ -35,8 +44,9 @@ function save() {  // one after the other; of several that wait only the last is
   writing = writing.then(async () => {
     if (number !== unsaved) return;
     try {
-      const answer = await send("mask" + query(image), await pack(values), "application/octet-stream");
+      const answer = await send("mask" + query(image) + "&stamp=" + stamp, await pack(values), "application/octet-stream");
       image.mask = answer.mask;
+      stamp = answer.stamp;
       if (number !== unsaved) return;
       unsaved = 0;
       tell("");
@@ -72,9 +82,12 @@ async function show() {
   picture.src = "images/" + encodeURIComponent(image.file).replaceAll("%2F", "/");
   picture.alt = image.id;
   try {
-    const [values] = await Promise.all([get("mask" + query(image)), loaded]);
+    const [answer] = await Promise.all([get("mask" + query(image)), loaded]);
+    const values = new Uint8Array(await answer.arrayBuffer());
     if (mine !== turn) return;
-    mask.load(picture.naturalWidth, picture.naturalHeight, new Uint8Array(values));
+    stamp = (answer.headers.get("ETag") || "").replaceAll('"', "");
+    image.mask = stamp !== "";
+    mask.load(picture.naturalWidth, picture.naturalHeight, values);
     if (mask.values.length !== mask.width * mask.height) throw new Error("the browser shows this image in another size than it has on the disk");
     locked = false;
     fit();
@@ -87,7 +100,7 @@ async function show() {
 async function suggest() {
   const mine = turn;
   try {
-    const values = new Uint8Array(await get("model" + query(here())));
+    const values = new Uint8Array(await bytes("model" + query(here())));
     if (mine !== turn || locked) return;
     const first = !here().mask && !mask.past.length;
     mask.begin();
@@ -102,7 +115,7 @@ async function cutIntoPieces() {
   const mine = turn;
   $("saved").textContent = "looking for pieces";
   try {
-    const pieces = new Uint16Array(await get("superpixels" + query(here())));
+    const pieces = new Uint16Array(await bytes("superpixels" + query(here())));
     if (mine !== turn) return;
     mask.pieces = pieces;
     mask.showPieces = tool === "pieces";
@@ -338,8 +351,8 @@ document.onkeyup = event => { if (event.key === " ") { holding = false; ring(); 
 window.onbeforeunload = event => { if (unsaved) event.preventDefault(); };
 window.onresize = () => { if (mask.values) fit(); };
 
-get("state").then(answer => {
-  state = JSON.parse(new TextDecoder().decode(answer));
+get("state").then(answer => answer.json()).then(answer => {
+  state = answer;
   mask.colors = state.classes.map(c => c.color);
   at = Math.max(0, state.review ? 0 : state.images.findIndex(i => !i.mask));
   choose("brush");

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..data.masks import IGNORE, MAX_CLASSES, parse_class, read_classes as read_mask_classes
+from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
-from ..files import read_text, write_text
+from ..files import write_text
 from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
@@ -70,20 +70,33 @@ class MaskSession:
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
         self.said = read_suggestions(self.folder)
-        self.seen: dict[str, tuple[int, int] | None] = {}  # file -> (time, bytes) of the mask that the page shows
         self.remembered: dict[tuple[str, str], Answer] = {}
+        if (there := self.classes_there()) and there[0] != self.classes:  # those that --classes adds
+            self.write_classes()
 
     def known_classes(self, given: Sequence[str]) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
         """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
-        file = self.folder / "classes.txt"
-        if len(given) == 1:
-            return read_mask_classes(given[0])
+        there = self.classes_there()
         if given:
-            return list(dict.fromkeys(map(clean, given))), {}
-        if file.is_file():
-            lines = [parse_class(line) for line in read_text(file).splitlines() if line.strip()]
-            return [name for name, _ in lines], {name: color for name, color in lines if color}
+            one_file = len(given) == 1
+            names, colors = read_mask_classes(given[0]) if one_file else (list(dict.fromkeys(map(clean, given))), {})
+            if there and self.only and there[0][: len(names)] == names:  # a run knows those of its time
+                return there
+            if there and names[: len(there[0])] != there[0]:
+                raise UserError(
+                    f"--classes are {', '.join(names)}, but the masks in {str(self.folder)!r} have the numbers of its "
+                    f"classes.txt, {', '.join(there[0])}: give these in this order and new ones after them, or leave "
+                    "out --classes."
+                )
+            return names, {**there[1], **colors} if there else colors
+        if there:
+            return there
         return list((self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])), {}
+
+    def classes_there(self) -> tuple[list[str], dict[str, tuple[int, int, int]]] | None:
+        """What classes.txt of the folder says; None where there is none."""
+        file = self.folder / "classes.txt"
+        return list_classes(file) if file.is_file() else None
 
     def place(self, file: str) -> Place:
         if file not in self.places:
@@ -152,11 +165,10 @@ class MaskSession:
         place = self.place(file)
         with self.lock:
             stamp, mask = stamp_of(place), read_mask(place, self.classes)
-            self.seen[file] = stamp
         if mask is None:
             width, height = image_size(place.image)
             mask = np.full((height, width), IGNORE, np.uint8)
-        return packed(mask)
+        return packed(mask)._replace(stamp=stamp)
 
     def once(self, what: str, query: dict[str, str], make: Callable[[np.ndarray], np.ndarray]) -> Answer:
         """What is computed of an image; that of the last images is remembered."""
@@ -185,7 +197,8 @@ class MaskSession:
         return packed(self.assistant.mask(file, image, points, box).astype(np.uint8))
 
     def save(self, query: dict[str, str], content: bytes) -> dict:
-        """Write the mask of an image: `content` is what `load` gives, packed by zlib."""
+        """Write the mask of an image: `content` is what `load` gives, packed by zlib, and the query has its stamp: each
+        of several pages changes the mask that it shows."""
         file = query.get("file", "")
         place = self.place(file)
         width, height = image_size(place.image)
@@ -200,16 +213,17 @@ class MaskSession:
         with self.lock:
             if (mask[mask != IGNORE] >= len(self.classes)).any():
                 raise UserError(f"The mask of {file!r} has a class that is not in the list.")
-            if file in self.seen and self.seen[file] != stamp_of(place):
+            if query.get("stamp", "") != stamp_of(place):
                 raise UserError(
-                    f"{place.mask.name} was changed by somebody else. Go to another image and back to see it; what you "
-                    "painted here last is not saved."
+                    f"{place.mask.name} was changed by somebody else, or in another tab. Go to another image and back "
+                    "to see it; what you painted here last is not saved."
                 )
             write_mask(place, mask, self.classes)
-            self.seen[file] = stamp_of(place)
+            stamp = stamp_of(place)
             if not (self.folder / "classes.txt").is_file() and place.mask.is_file():
                 self.write_classes()  # masks without the names of their numbers are worth little
-        return {"file": file, "mask": place.mask.is_file(), "open": round(float((mask == IGNORE).mean()), 4)}
+        done = {"mask": bool(stamp), "open": round(float((mask == IGNORE).mean()), 4)}
+        return {"file": file, "stamp": stamp, **done}
 
     def new_class(self, name: str) -> dict:
         with self.lock:
@@ -241,7 +255,8 @@ class MaskSession:
 
     def write_classes(self, names: list[str] | None = None) -> None:
         names = self.classes if names is None else names
-        lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in names]
+        named = dict.fromkeys([*names, *self.colors])  # colours of no class stay too
+        lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in named]
         write_text(self.folder / "classes.txt", "".join(f"{line}\n" for line in lines))
         self.classes = names
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
@@ -259,12 +274,13 @@ class MaskSession:
         return f"{done} of {len(self.places)} images have a mask; next: {self.next_command()}"
 
 
-def stamp_of(place: Place) -> tuple[int, int] | None:
+def stamp_of(place: Place) -> str:
+    """Of the mask as it lies on the disk; "" where there is none."""
     try:
         found = place.mask.stat()
     except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_size
+        return ""
+    return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
 
 
 def packed(array: np.ndarray) -> Answer:

@@ -184,8 +184,10 @@ class Session:
     def label(self, id: str, label: str = "", skipped: bool = False, why: str = "") -> dict:
         return self.label_many([id], label, skipped, why)
 
-    def label_many(self, ids: list[str], label: str = "", skipped: bool = False, why: str = "") -> dict:
-        """One answer for several images, undone together."""
+    def label_many(
+        self, ids: list[str], label: str = "", skipped: bool = False, why: str = "", only_open: bool = False
+    ) -> dict:
+        """One answer for several images, undone together. only_open: not for those that have one, as of another tab."""
         with self.lock:
             known = set(self.task.files.values())
             if not ids or not isinstance(ids, list):
@@ -206,7 +208,11 @@ class Session:
             after = {"label": label, "skipped": skip, **({"why": why} if skip and why else {})}
             if self.edited():
                 self.labels = self.read()
-            return self.take([{"id": id, "before": self.value(id), "after": after} for id in dict.fromkeys(ids)])
+            given = {id for id in ids if any(self.value(id).values())} if only_open else set()
+            if not (ids := [id for id in ids if id not in given]):
+                return self.state()
+            done = self.take([{"id": id, "before": self.value(id), "after": after} for id in dict.fromkeys(ids)])
+            return {**done, **self.state()} if given else done
 
     def undo(self) -> dict:
         with self.lock:

@@ -1,10 +1,17 @@
-"""The server of the labeling pages: on the loopback address only, and no other host's pages are answered."""
+"""The server of the labeling pages: on the loopback address only, and no other host's pages are answered.
+
+Every user of this machine can ask there, so whoever asks shows the secret of the address that the command printed, or
+the cookie that the page at that address was given.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hmac
 import json
+import logging
+import re
+import secrets
 import webbrowser
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -14,7 +21,9 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import UserError, at_least
+from ..locks import lock
 
+log = logging.getLogger("hf_lowlabel")
 TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -24,6 +33,9 @@ TYPES = {
     ".bmp": "image/bmp",
     ".avif": "image/avif",
 }
+FIRST_BYTES = re.compile(  # of these
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0\0\0\0|.{4}ftypavi[fs]", re.DOTALL
+)
 OWN = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}  # files of the pages themselves
 POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
@@ -31,14 +43,17 @@ POLICY = (
 )
 LONGEST = 1 << 16  # bytes of a request
 BINARY = "application/octet-stream"
+STRANGER = "Open the page by the address that the command printed."
 
 
 class Answer(NamedTuple):
-    """What is sent: its type, its bytes, and the way they are packed ("gzip"; "": as they are)."""
+    """What is sent: its type, its bytes, the way they are packed ("gzip"; "": as they are), and which version of a file
+    they are ("": of none)."""
 
     kind: str
     content: bytes
     encoding: str = ""
+    stamp: str = ""
 
 
 class Session(Protocol):
@@ -67,21 +82,30 @@ class Session(Protocol):
 
 
 def picture(file: Path) -> Answer | None:
-    """An image as it lies on the disk; None where it does not."""
-    if not file.is_file() or file.is_symlink():
+    """An image as it lies on the disk; None where it does not. `file`: of our own list.
+
+    A link, as git-annex and DVC make them, is followed to images alone: what else it leads to is nobody's to see.
+    """
+    if not file.is_file():
         return None
-    return Answer(TYPES.get(file.suffix.lower(), BINARY), file.read_bytes())
+    content = file.read_bytes()
+    if file.is_symlink() and not FIRST_BYTES.match(content):
+        return None
+    return Answer(TYPES.get(file.suffix.lower(), BINARY), content)
 
 
 class Handler(BaseHTTPRequestHandler):
     server: PageServer
     timeout = 10  # seconds that a connection may say nothing
+    by_address = False  # the request has the secret in its address, so that its answer brings the cookie
 
     def do_GET(self) -> None:
         asked, session = urlsplit(self.path), self.server.session
         path = unquote(asked.path)
         if not self.from_here():
             self.send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for the machine it runs on")
+        elif not self.invited(asked.query):
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
         elif path == "/" or path in session.files:
             file = Path(__file__).with_name(session.page if path == "/" else session.files[path])
             self.send(HTTPStatus.OK, OWN[file.suffix], file.read_bytes())
@@ -101,9 +125,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         session, asked = self.server.session, urlsplit(self.path)
         kind, action, upload = self.headers.get("Content-Type"), None, None
+        if self.from_here() and not self.invited(asked.query):
+            self.close_connection = True
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
+            return
         # another site's page can send a form here, but neither of these without asking first
         if self.from_here() and kind == "application/json":
-            action = session.actions().get(self.path)
+            action = session.actions().get(asked.path)
         elif self.from_here() and kind == BINARY:
             upload = session.uploads().get(asked.path)
         if action is None and upload is None:
@@ -137,10 +165,18 @@ class Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
 
+    def invited(self, query: str) -> bool:
+        """Whether who asks has the secret, from the address or as the cookie."""
+        pairs = [pair.strip().partition("=") for line in self.headers.get_all("Cookie", []) for pair in line.split(";")]
+        shown = [value for name, _, value in pairs if name == self.server.cookie]
+        known = self.server.token.encode()
+        self.by_address = hmac.compare_digest(queried(query).get("token", "").encode("utf-8", "replace"), known)
+        return self.by_address or any(hmac.compare_digest(v.encode("utf-8", "replace"), known) for v in shown)
+
     def send_json(self, content: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
 
-    def send(self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "") -> None:
+    def send(self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "", stamp: str = "") -> None:
         self.send_response(status)
         for name, value in (
             ("Content-Type", kind),
@@ -148,7 +184,10 @@ class Handler(BaseHTTPRequestHandler):
             ("Cache-Control", "no-store"),
             ("Content-Security-Policy", POLICY),
             ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
             *((("Content-Encoding", encoding),) if encoding else ()),
+            *((("ETag", f'"{stamp}"'),) if stamp else ()),
+            *((("Set-Cookie", self.server.set_cookie()),) if self.by_address else ()),
         ):
             self.send_header(name, value)
         self.end_headers()
@@ -168,21 +207,33 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, session: Any, port: int = 0):
         self.session: Session = session
+        self.token = secrets.token_urlsafe()
         super().__init__(("127.0.0.1", port), Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/"
+        """The address of the page, with the secret."""
+        return f"http://127.0.0.1:{self.server_port}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """A name of its own for each port: cookies are those of all ports of a host."""
+        return f"hf_lowlabel_{self.server_port}"
+
+    def set_cookie(self) -> str:
+        return f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/"
 
 
 @contextlib.contextmanager
 def only_one(folder: Path):
     """One server per folder: two would not know of each other's undo."""
-    with open(folder / ".label.lock", "a+") as lock:
+    with open(folder / ".label.lock", "a+") as mark:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            without = lock(mark)
+        except BlockingIOError as error:
             raise UserError(f"{folder} is being labeled by another process. Use its page, or end it first.") from error
+        if without:
+            log.warning("%s cannot be locked (%s): see to it that no other process labels it", folder, without)
         yield
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +14,10 @@ from PIL import Image
 from torch import nn
 
 from ..data.decoding import cores, in_threads
+from ..errors import UserError
 from ..evaluation import overlays
 from ..evaluation.segmentation import segment
-from ..files import whole
+from ..files import read_text, unmake, whole
 from .segmenters import seen
 
 PIXELS = 1 << 20  # px of the images of a forward pass at most: their probabilities are float32, K to the pixel
@@ -88,3 +91,30 @@ def written(image: Segmented, names: Sequence[str], output: Path | None) -> dict
             covered.save(part, "PNG", compress_level=LEVEL)
     row["confidence"] = round(image.confidence, 6)
     return row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
+
+
+def pictures_of(table: Path) -> set[str]:
+    """The masks and overlays that a table of an earlier call names, below its folder; none where there is no table.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not table.exists():
+        return set()
+    advice = "Remove it, or give another --output."
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(table, advice), newline=""))
+        named = {row.get(column) or "" for row in rows for column in ("mask", "overlay")}
+    except csv.Error as error:
+        raise UserError(f"{table} is no table of masks ({error}). {advice}") from error
+    return {
+        name for name in named if name.startswith(("masks/", "overlays/")) and ".." not in PurePosixPath(name).parts
+    }
+
+
+def remove_pictures(folder: Path, names: Iterable[str]) -> None:
+    """Remove these of `pictures_of`, and the folders below `folder` that are empty then."""
+    for name in names:
+        if (folder / name).is_file():
+            (folder / name).unlink()
+            unmake(folder / above for above in PurePosixPath(name).parents if above.parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -11,7 +10,9 @@ from typing import TextIO
 
 from ..distributed import is_main_process
 from ..errors import UserError
-from ..files import is_left_over, make, unmake, unseal
+from ..files import make, unmake, unseal
+from ..locks import lock as hold
+from ..parts import is_left_over
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -51,15 +52,15 @@ def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
         unmake(made)
         raise UserError(f"output_dir {folder} cannot be written to: {e.strerror}. Give another --output-dir.") from e
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        without = hold(lock)
     except BlockingIOError as e:
         lock.seek(0)
         raise UserError(
             f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or "
             "wait for it."
         ) from e
-    except OSError as e:  # a network file system without locks
-        log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, e.strerror)
+    if without:
+        log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, without)
     content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED and not is_left(p.name))
     if content and not resume:
         if not locked:

@@ -3,6 +3,7 @@
 import os
 import random
 import stat
+import time
 
 import pytest
 
@@ -182,15 +183,58 @@ def test_a_worker_that_is_ended_is_one_sentence(tmp_path):
 
 
 def test_leftovers_of_killed_processes_go_and_others_stay(tmp_path):
-    from hf_lowlabel import files
+    from hf_lowlabel import files, parts
 
-    gone, alive = tmp_path / ".split.json.999999.part", tmp_path / f".split.json.{os.getppid()}.part"
+    gone, alive = (tmp_path / f".split.json.{parts.here()}-{pid}.part" for pid in (999999, os.getppid()))
     mine = tmp_path / ".notes.part"
     for path in (gone, alive, mine):
         path.write_text("half")
-    files._SWEPT.clear()
+    parts._SWEPT.clear()
     files.write_text(tmp_path / "split.json", "{}")
     assert not gone.exists() and alive.exists() and mine.exists()
+
+
+def test_what_another_machine_writes_is_left_until_it_is_old(tmp_path):
+    """Of a machine or container that shares the folder, whose processes do not run here, and of older versions."""
+    from hf_lowlabel import files, parts
+
+    names = [".a.0123abcd-999999.part", ".a.999999.part", f".a.0123abcd-{os.getppid()}.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    model = tmp_path / ".model.0123abcd-999998.part"  # of `whole_folder`: what is in it is written to
+    (model / "deep").mkdir(parents=True)
+    (model / "deep" / "weights").write_text("half")
+    for path in (model, model / "deep"):
+        os.utime(path, (0, 0))
+    there = {*names, model.name}
+    for old in ((), (*names, f"{model.name}/deep/weights", f"{model.name}/deep", model.name)):
+        for name in old:
+            os.utime(tmp_path / name, (time.time() - parts.OLD - 60,) * 2)
+        parts._SWEPT.clear()
+        files.write_text(tmp_path / "b", "")
+        left = {path.name for path in tmp_path.iterdir()} - {"b"}
+        assert left == (set() if old else there)
+
+
+def test_a_container_with_numbers_of_its_own_is_another_machine(tmp_path, monkeypatch):
+    from hf_lowlabel import files, parts
+
+    with files.whole(tmp_path / "a") as part:
+        part.write_text("half")
+        monkeypatch.setattr(parts, "here", lambda: "0123abcd")  # as another one sees it
+        monkeypatch.setattr(parts, "_ended", lambda process: True)
+        parts._SWEPT.clear()
+        files.write_text(tmp_path / "b", "")
+    assert (tmp_path / "a").read_text() == "half"
+    monkeypatch.undo()
+    link = os.readlink("/proc/self/ns/pid")
+    seen = [parts.here()]
+    for other in ("pid:[1]", link):
+        parts.here.cache_clear()
+        monkeypatch.setattr(os, "readlink", lambda path, other=other: other)
+        seen.append(parts.here())
+    parts.here.cache_clear()
+    assert seen[0] == seen[2] != seen[1]
 
 
 def test_a_seal_stays_true_when_a_file_is_written(tmp_path):

@@ -45,6 +45,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "models/segmentation.py": "read_json",
     "models/segmenter.py": "from_pretrained open",
     "models/timm_checkpoint.py": "from_pretrained",
+    "parts.py": "read_text",  # /proc
     "prediction.py": "open_image read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/features.py": "memmap open open open open open",
@@ -54,13 +55,13 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
     "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
-    "selection/mask_page.py": "read_text",  # classes
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
     "tasks/classification.py": "open_model",
+    "tasks/predicted_masks.py": "DictReader read_text",  # ours
     "training/checkpoint.py": "load_file load_file load_file open read_bytes read_text",
     "training/folder.py": "open",
     "training/journal.py": "open read_bytes",

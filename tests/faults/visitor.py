@@ -10,7 +10,9 @@ import threading
 import zlib
 from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import HTTPCookieProcessor, Request, build_opener
+
+BROWSER = build_opener(HTTPCookieProcessor())
 
 
 def visit(url: str) -> bool:
@@ -21,7 +23,9 @@ def visit(url: str) -> bool:
 
 def _visit(url: str) -> None:
     try:
-        state = json.loads([asked(url), asked(f"{url}state")][-1])
+        asked(url)  # brings the cookie
+        url = url.partition("?")[0]
+        state = json.loads(asked(f"{url}state"))
         (give_classes if "can_undo" in state else paint)(url, state)
     except OSError as error:  # a refusal is in the answer; the connection ends with the process
         print(f"the page said: {error} {error.read() if isinstance(error, HTTPError) else ''}")
@@ -38,10 +42,10 @@ def give_classes(url: str, state: dict) -> None:
 
 def paint(url: str, state: dict) -> None:
     file = quote(state["images"][-1]["file"])
-    for part in (f"images/{file}", f"mask?file={file}"):
-        asked(url + part)
-    pixels = gzip.decompress(asked(f"{url}mask?file={file}"))
-    asked(f"{url}mask?file={file}", zlib.compress(bytes(len(pixels))))
+    asked(f"{url}images/{file}")
+    with BROWSER.open(f"{url}mask?file={file}", timeout=20) as answer:
+        pixels, stamp = gzip.decompress(answer.read()), (answer.headers["ETag"] or "").strip('"')
+    asked(f"{url}mask?file={file}&stamp={stamp}", zlib.compress(bytes(len(pixels))))
 
 
 def asked(address: str, content: object = None) -> bytes:
@@ -49,5 +53,5 @@ def asked(address: str, content: object = None) -> bytes:
     data = content if isinstance(content, bytes) else None if content is None else json.dumps(content).encode()
     kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
     request = Request(address, data, {"Content-Type": kind} if data is not None else {})
-    with urlopen(request, timeout=20) as answer:
+    with BROWSER.open(request, timeout=20) as answer:
         return answer.read()

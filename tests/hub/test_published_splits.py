@@ -117,6 +117,22 @@ def test_priors(hub, tmp_path):
         push_split(split(), "org/splits", name="more", priors=tmp_path / "r.safetensors")
 
 
+def test_published_priors_are_not_replaced(hub, tmp_path):
+    from hf_lowlabel.training.priors import load_priors, save_priors
+
+    one, other = np.array([[0.9, 0.1]], np.float32), np.array([[0.4, 0.6]], np.float32)
+    save_priors(tmp_path / "one.safetensors", one, ["a.png"], ["cat", "dög"])
+    save_priors(tmp_path / "other.safetensors", other, ["a.png"], ["cat", "dög"])
+    push_split(split(), "org/splits", name="pets")
+    push_split(split(), "org/splits", name="pets", priors=tmp_path / "one.safetensors")  # they may come later
+    done = push_split(split(), "org/splits", name="pets", priors=tmp_path / "one.safetensors")
+    with pytest.raises(UserError, match="other prior pseudo-labels for a manifest called 'pets'.*--name"):
+        push_split(split(), "org/splits", name="pets", priors=tmp_path / "other.safetensors")
+    assert push_split(split(), "org/splits", name="pets").commit == done.commit  # without them they stay
+    assert load_priors("hub:org/splits/pets", ["a.png"], ["cat", "dög"]).tolist() == one.tolist()
+    assert len(hub.repos["dataset", "org/splits"].history()) == 3
+
+
 @pytest.mark.parametrize(
     "text", ["hub:pets", "hub:org/pets/a/b", "hub:../x/y", "hub:org/..", "hub:org/pets@", "hub:org/pets/a b"]
 )

@@ -156,8 +156,8 @@ def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(pain
         how.pop("open_browser")
         page = session_of(folder, superpixels=400, **how)
         opened.append([image["file"] for image in page.state()["images"]])
-        page.load("07.png")
-        page.save({"file": "07.png"}, zlib.compress(np.asarray(page.model.mask(*of_image(page)), np.uint8).tobytes()))
+        where = {"file": "07.png", "stamp": page.load("07.png").stamp}
+        page.save(where, zlib.compress(np.asarray(page.model.mask(*of_image(page)), np.uint8).tobytes()))
 
     def of_image(page):
         return np.asarray(Image.open(painted / "data" / "images" / "07.png")), page.classes

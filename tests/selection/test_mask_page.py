@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.masks import read_classes
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.selection.mask_page import MaskSession, Shown
 from hf_lowlabel.selection.mask_places import find_places
 from hf_lowlabel.selection.server import PageServer
 
-from .conftest import paint
+from .conftest import at_page, paint
 from .test_page import ask, browser, serving  # noqa: F401
 
 NAMES = ("background", "disc")
@@ -35,17 +36,26 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def put(server, file, mask, content=None, **headers):
-    """Send a mask as the page does."""
+def stamp_of(server, file):
+    """Of the mask that a page is shown now."""
+    with urllib.request.urlopen(at_page(server.url, f"mask?file={urllib.request.quote(file)}"), timeout=60) as answer:
+        return (answer.headers["ETag"] or "").strip('"')
+
+
+def put(server, file, mask, content=None, stamp=None, **headers):
+    """Send a mask as a page does that was just opened, or was shown the mask of `stamp`."""
+    stamp = stamp_of(server, file) if stamp is None else stamp
     data = zlib.compress(np.asarray(mask, np.uint8).tobytes()) if content is None else content
     headers = {"Content-Type": "application/octet-stream", **headers}
-    request = urllib.request.Request(f"{server.url}mask?file={urllib.request.quote(file)}", data, headers)
+    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}&stamp={stamp}")
+    request = urllib.request.Request(address, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 
 
 def got(server, file, what="mask"):
-    with urllib.request.urlopen(f"{server.url}{what}?file={urllib.request.quote(file)}", timeout=60) as answer:
+    address = at_page(server.url, f"{what}?file={urllib.request.quote(file)}")
+    with urllib.request.urlopen(address, timeout=60) as answer:
         return np.frombuffer(gzip.decompress(answer.read()), np.uint8 if what != "superpixels" else np.uint16)
 
 
@@ -77,7 +87,7 @@ def test_what_is_painted_is_what_training_reads(photos):
 def test_what_does_not_fit_changes_nothing(photos):
     good = np.zeros((16, 16), np.uint8)
     with serving(photos, session) as server:
-        put(server, "photo 00.png", good)
+        seen = put(server, "photo 00.png", good)["stamp"]
         file = photos / "masks" / "photo 00.png"
         before = file.read_bytes()
         whole = zlib.compress(good.tobytes())
@@ -94,9 +104,63 @@ def test_what_does_not_fit_changes_nothing(photos):
             assert "not allowed" in refused(put, server, "photo 00.png", good + 1, **headers)
         assert file.read_bytes() == before
         Image.fromarray(good + 1).save(file)  # somebody else
-        assert "changed by somebody else" in refused(put, server, "photo 00.png", good)
+        assert "changed by somebody else" in refused(put, server, "photo 00.png", good, stamp=seen)
         assert (got(server, "photo 00.png") == 1).all()
         put(server, "photo 00.png", good)  # who has seen it may change it
+
+
+def test_of_two_tabs_none_paints_over_the_other(photos):
+    nothing = np.full((16, 16), 255, np.uint8)
+    sky, road = nothing.copy(), nothing.copy()
+    sky[:4], road[12:] = 0, 1
+    with serving(photos, session) as server:
+        one = other = stamp_of(server, "photo 00.png")
+        other = put(server, "photo 00.png", sky, stamp=other)["stamp"]
+        assert "in another tab" in refused(put, server, "photo 00.png", road, stamp=one)
+        assert (got(server, "photo 00.png") == sky.ravel()).all()
+        other = put(server, "photo 00.png", sky + (sky == 0), stamp=other)["stamp"]  # a tab goes on from its own
+        one = stamp_of(server, "photo 00.png")  # the other image and back
+        assert one == other
+        assert put(server, "photo 00.png", nothing, stamp=one) == {
+            "file": "photo 00.png",
+            "stamp": "",
+            "mask": False,
+            "open": 1.0,
+        }
+        assert "in another tab" in refused(put, server, "photo 00.png", road, stamp=other)  # nothing is there now
+        put(server, "photo 01.png", road, stamp="")
+    with serving(photos, session) as server:  # another server does not forget what a tab was shown
+        assert "in another tab" in refused(put, server, "photo 01.png", sky, stamp="")
+
+
+def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos, capsys):
+    (photos / "classes.txt").write_text("sky #010203\nroad\n")
+    before, other = (photos / "classes.txt").read_bytes(), photos.parent / "other.txt"
+    other.write_text("road\nsky #010203\n")
+    for given in (["road", "sky"], ["sky", "car", "road"], ["sky", "tree"], [str(other)]):
+        with pytest.raises(UserError, match="sky, road: give these in this order and new ones after them"):
+            MaskSession(photos, classes=given)
+        assert main(["label", str(photos), "--task", "segmentation", "--classes", *given]) == 2
+        assert "leave out --classes" in capsys.readouterr().err and (photos / "classes.txt").read_bytes() == before
+    for given in (["sky", "road"], [str(photos / "classes.txt")], []):
+        assert MaskSession(photos, classes=given).classes == ["sky", "road"]
+        assert (photos / "classes.txt").read_bytes() == before
+    made = MaskSession(photos, classes=["sky", "road", "car"])
+    assert (photos / "classes.txt").read_text() == "sky #010203\nroad\ncar\n"
+    assert made.painted_classes()[0] == {"name": "sky", "color": [1, 2, 3]}
+    assert MaskSession(photos).classes == ["sky", "road", "car"]
+    older = MaskSession(photos, classes=["sky", "road"], only={"photo 00.png": Shown("odd")})  # of a run before the car
+    assert older.classes == ["sky", "road", "car"]
+
+
+def test_the_page_numbers_classes_as_training_does(photos):
+    (photos / "classes.txt").write_text("ignore #000000\nsky #010203\nroad\n")
+    for given in ([], ["sky", "road"], [str(photos / "classes.txt")]):
+        made = MaskSession(photos, classes=given)
+        made.new_class("car")
+        assert made.classes == read_classes(photos / "classes.txt")[0] == ["sky", "road", "car"]
+        assert "ignore #000000" in (photos / "classes.txt").read_text()
+        (photos / "classes.txt").write_text("sky #010203\nignore #000000\nroad\n")
 
 
 def test_masks_lie_where_training_looks_for_them(tmp_path):
@@ -325,6 +389,44 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         process.kill()
         process.join()
     assert MaskSession(photos).parting().startswith("1 of 2 images have a mask; next: hf-lowlabel auto --task")
+
+
+def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    with serving(photos, session) as server:
+        tabs = [browser.new_page(viewport={"width": 1280, "height": 800}) for _ in range(2)]
+        for tab in tabs:
+            tab.goto(server.url, wait_until="networkidle")
+            expect(tab.locator("#open")).to_have_text("100 % open")
+        first, second = tabs
+        first.keyboard.press("1"), first.keyboard.press("r")
+        expect(first.locator("#saved")).to_have_text("saved")
+        second.keyboard.press("2"), second.keyboard.press("r")
+        expect(second.locator("#saved")).to_have_text("not saved")
+        expect(second.locator("#problem")).to_contain_text("in another tab")
+        assert (stored(photos) == 0).all()
+        asked = []
+        second.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        second.keyboard.press("ArrowRight")  # no: the strokes stay to be looked at
+        expect(second.locator("#id")).to_have_text("photo 00.png")
+        assert second.evaluate("Array.from(mask.counts(2))") == [0, 256] and "not saved. Leave" in asked[0]
+        second.once("dialog", lambda dialog: dialog.accept())
+        second.keyboard.press("ArrowRight")
+        expect(second.locator("#id")).to_have_text("photo 01.png")
+        expect(second.locator("#open")).to_have_text("100 % open")
+        second.keyboard.press("ArrowLeft")
+        expect(second.locator("#id")).to_have_text("photo 00.png")
+        expect(second.locator("#open")).to_have_text("0 % open")
+        second.evaluate("document.getElementById('size').value = 5")
+        second.keyboard.press("e")
+        box = second.locator("#mask").bounding_box()
+        second.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        expect(second.locator("#saved")).to_have_text("saved")
+        assert set(np.unique(stored(photos)).tolist()) == {0, 255}
+        for tab in tabs:
+            tab.close()
 
 
 class Squares:

@@ -22,7 +22,7 @@ from hf_lowlabel.selection.pages import label
 from hf_lowlabel.selection.server import PageServer, only_one
 from hf_lowlabel.selection.suggestions import write_suggestions
 
-from .conftest import paint
+from .conftest import at_page, paint
 
 BROWSER = next(
     (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
@@ -53,7 +53,7 @@ def serving(folder, session=Session):
 def ask(server, path, body=None, **headers):
     headers = {"Content-Type": "application/json", **headers} if body is not None else headers
     data = json.dumps(body).encode() if body is not None else None
-    with urllib.request.urlopen(urllib.request.Request(server.url + path, data, headers), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(at_page(server.url, path), data, headers), timeout=10) as answer:
         kind = answer.headers["Content-Type"]
         return json.load(answer) if "json" in kind else answer.read()
 
@@ -108,6 +108,11 @@ def test_many_images_are_answered_and_undone_at_once(folder):
         with pytest.raises(urllib.error.HTTPError):
             ask(server, "labels", {"ids": [ids[3], "other"], "label": "red"})
         assert len(stored(folder)) == 3  # all or none
+        said = ask(server, "labels", {"ids": ids, "label": "red", "only_open": True})  # of a tab that shows all as open
+        assert [image["label"] for image in said["images"]] == ["green"] * 3 + ["red"] * 2
+        assert ask(server, "labels", {"ids": ids[:2], "label": "red", "only_open": True})["images"] == said["images"]
+        assert stored(folder) == {id: "green" if id in ids[:3] else "red" for id in ids}
+        ask(server, "undo", {})
     with serving(folder) as server:
         ask(server, "undo", {})
         assert stored(folder) == {ids[0]: "red"}

@@ -3,18 +3,22 @@
 import json
 import socket
 import urllib.error
+import urllib.request
 
 import pytest
+from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import page, server as pages_server
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.selection.mask_page import MaskSession
 
 from .test_page import ask, folder, serving, stored  # noqa: F401
 
 
-def raw(server, text: str) -> bytes:
-    """What is answered to these bytes."""
+def raw(server, text: str, cookie: str = "") -> bytes:
+    """What is answered to these bytes; with the cookie of the page, or this one."""
+    text = text.replace("\n\n", f"\nCookie: {cookie or f'{server.cookie}={server.token}'}\n\n", 1)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
         connection.sendall(text.replace("\n", "\r\n").replace("PORT", str(server.server_port)).encode())
         found = b""
@@ -33,6 +37,38 @@ def post(length, body="", **headers):
 def test_a_length_that_is_none_is_answered_at_once(length, folder):  # noqa: F811
     with serving(folder) as server:
         assert b" 400 " in raw(server, post(length)).split(b"\r\n")[0]
+
+
+def test_another_user_of_the_machine_sees_and_changes_nothing(folder):  # noqa: F811
+    body = '{"id": "set/photo 00.png", "label": "red"}'
+    upload = "POST /mask?file=photo%2000.png HTTP/1.1\nHost: 127.0.0.1:PORT\nContent-Type: application/octet-stream\n"
+    asked = [f"GET {path} HTTP/1.1\nHost: 127.0.0.1:PORT\n\n" for path in ("/", "/state", "/images/photo%2001.png")]
+    asked += [post(len(body), body), f"{upload}Content-Length: 0\n\n", asked[1].replace("/state", "/mask_page.js")]
+    with serving(folder) as labels, serving(folder, MaskSession) as masks:
+        for server, other in ((labels, masks), (masks, labels)):
+            strange = [f"{server.cookie}=", f"{server.cookie}=\u00e9", f"{server.cookie}=x{server.token}", "=;;a=b"]
+            for cookie in (*strange, f"{other.cookie}={server.token}", f"{server.cookie}={other.token}"):
+                for text in asked:
+                    found = raw(server, text, cookie)
+                    assert b" 403 " in found.split(b"\r\n")[0] and found.endswith(b"address that the command printed.")
+                    assert b"Set-Cookie" not in found
+        for wrong in ("", other.token, "%ff", "\u00e9"):
+            found = raw(server, f"GET /?token={wrong} HTTP/1.1\nHost: 127.0.0.1:PORT\n\n", "a=b")
+            assert b" 403 " in found.split(b"\r\n")[0]
+    assert stored(folder) == {}
+
+
+def test_the_address_that_is_printed_brings_the_cookie(folder):  # noqa: F811
+    with serving(folder) as server, serving(folder) as other:
+        assert server.token != other.token and len(server.token) > 40
+        first = raw(server, f"GET /?{server.url.partition('?')[2]} HTTP/1.1\nHost: 127.0.0.1:PORT\n\n", "a=b")
+        line = next(line for line in first.decode().splitlines() if line.startswith("Set-Cookie: "))
+        cookie, *rules = line.removeprefix("Set-Cookie: ").split("; ")
+        assert " 200 " in first.decode().splitlines()[0] and {*rules} == {"HttpOnly", "SameSite=Strict", "Path=/"}
+        state = "GET /state HTTP/1.1\nHost: 127.0.0.1:PORT\n\n"  # beside the cookies of other pages of this machine
+        for cookies in (cookie, f"odd [name]=1; {cookie}", f"{other.cookie}={other.token}; {cookie}; x"):
+            assert b" 200 " in raw(server, state, cookies).split(b"\r\n")[0]
+        assert b"Set-Cookie" not in raw(server, state)
 
 
 def test_connections_that_say_nothing_are_closed(folder, monkeypatch):  # noqa: F811
@@ -76,14 +112,32 @@ def test_names_that_lead_out_of_the_folder_are_refused(key, folder):  # noqa: F8
         Task.load(folder)
 
 
-def test_a_link_out_of_the_folder_is_not_followed(folder):  # noqa: F811
+@pytest.mark.parametrize("made", [page.Session, MaskSession])
+def test_a_link_out_of_the_folder_is_not_followed(made, folder):  # noqa: F811
     (folder / "secret.txt").write_text("secret")
     (folder / "images" / "photo 01.png").unlink()
     (folder / "images" / "photo 01.png").symlink_to(folder / "secret.txt")
-    with serving(folder) as server:
-        with pytest.raises(urllib.error.HTTPError) as error:
-            ask(server, "images/photo%2001.png")
-        assert error.value.code == 404
+    with serving(folder, made) as server:
+        (folder / "images" / "later.png").symlink_to(folder / "images" / "photo 02.png")
+        for name in ("photo%2001.png", "later.png"):
+            with pytest.raises(urllib.error.HTTPError) as error:
+                ask(server, f"images/{name}")
+            assert error.value.code == 404
+
+
+@pytest.mark.parametrize("made", [page.Session, MaskSession])
+def test_images_that_are_links_are_shown(made, folder):  # noqa: F811
+    """As git-annex and DVC keep them: under another name, elsewhere."""
+    store, names = folder.parent / f"{folder.name} store", sorted(p.name for p in (folder / "images").iterdir())
+    store.mkdir()
+    for k, (name, kind) in enumerate(zip(names, ("png", "jpeg", "gif", "webp", "bmp"), strict=True)):
+        picture, there = folder / "images" / name, store / f"md5-{k}"
+        Image.open(picture).save(there, kind)
+        picture.unlink()
+        picture.symlink_to(there)
+    with serving(folder, made) as server:
+        for k, name in enumerate(names):
+            assert ask(server, f"images/{urllib.request.quote(name)}") == (store / f"md5-{k}").read_bytes()
 
 
 @pytest.mark.parametrize("fails", ["write_labels", "fsync"])

@@ -197,6 +197,38 @@ def test_what_is_stopped_leaves_no_table(segmenter, tmp_path, monkeypatch):
     ]
 
 
+def test_masks_of_an_answer_that_is_replaced_go_and_nothing_else(segmenter, tmp_path):
+    given, out = tmp_path / "given", tmp_path / "out"
+    for name in ("a.png", "b.png", "more/c.png"):
+        (given / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (90, 90, 90)).save(given / name)
+    rows = predict(given, segmenter.folder, output=out).rows
+    assert all((out / row[key]).is_file() for row in rows for key in ("mask", "overlay")) and len(rows) == 3
+    mine = [out / "masks" / "mine.png", out / "notes.txt", tmp_path / "secret.png", out / "masks" / "deep" / "x.png"]
+    mine[3].parent.mkdir()
+    for file in mine:
+        file.write_text("mine")
+    with open(out / "masks.csv", "a") as table:  # as no call of ours wrote it
+        table.write(f"x,masks/../../secret.png,{tmp_path}/secret.png\ny,notes.txt,masks/deep\nz\n")
+    (given / "b.png").unlink()
+    (given / "more" / "c.png").unlink()
+    stopped = predictions(given, segmenter.folder, [], output=out, overwrite=True)
+    next(stopped)
+    stopped.close()
+    assert (out / "masks" / "b.png").exists() and "b.png" in (out / "masks.csv").read_text()  # still in its table
+    with pytest.raises(UserError, match="could be read"):
+        predict(out / "masks" / "mine.png", segmenter.folder, output=out, overwrite=True)
+    assert (out / "overlays" / "more" / "c.png").exists()
+    rows = predict(given, segmenter.folder, output=out, overwrite=True).rows
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    pictures = {row[key] for row in rows for key in ("mask", "overlay")}
+    assert found == {"masks.csv", "notes.txt", "masks/mine.png", "masks/deep/x.png", *pictures} and len(pictures) == 2
+    assert not (out / "overlays" / "more").exists() and all(file.read_text() == "mine" for file in mine)
+    (out / "masks.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8.*give another --output"):
+        predict(given, segmenter.folder, output=out, overwrite=True)
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_table_that_is_written_as_it_comes(tmp_path, monkeypatch, name):
     import pandas as pd

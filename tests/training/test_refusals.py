@@ -12,6 +12,9 @@ from hf_lowlabel import finetune, load_segmentation, load_source, make_split
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.push import _in_use
+from hf_lowlabel.selection.labeling import alone
+from hf_lowlabel.selection.server import only_one
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.folder import claim, release
 
@@ -99,6 +102,23 @@ def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, 
     assert claim(tmp_path / "run", resume=False) == tmp_path / "run"
     assert "cannot be locked (No locks available)" in caplog.text
     release(tmp_path / "run")
+
+
+@pytest.mark.parametrize("why", [errno.ENOLCK, errno.ENOTSUP])
+def test_without_locks_a_page_opens_and_a_run_is_pushed(why, tmp_path, monkeypatch, caplog):
+    (tmp_path / ".lock").write_text("4711")
+    with only_one(tmp_path), pytest.raises(UserError, match="labeled by another process"), only_one(tmp_path):
+        pass
+    with open(tmp_path / ".lock", "a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert _in_use(tmp_path) == "4711"
+
+    def none(*_):
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with only_one(tmp_path), alone(tmp_path / "to_label"):
+        assert f"cannot be locked ({os.strerror(why)})" in caplog.text and _in_use(tmp_path) is None
 
 
 @pytest.mark.parametrize("resume", [False, True])
