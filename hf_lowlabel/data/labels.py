@@ -8,7 +8,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Any
 
@@ -37,6 +37,11 @@ class LabelRules:
     skip_missing: bool = False
     skip_conflicts: bool = False
     several: bool = False
+
+    def knowing(self, classes: Iterable[str]) -> LabelRules:
+        """The same where a word that is the name of a class says that class."""
+        names = {name.casefold() for name in classes}
+        return replace(self, no_label=tuple(word for word in self.no_label if word.casefold() not in names))
 
     def is_none(self, text: str | None) -> bool:
         if self.several and text is not None and text.casefold() == NOTHING:

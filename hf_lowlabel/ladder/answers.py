@@ -24,7 +24,7 @@ def unanswered(place: Path, kind: Kind) -> int:
     if kind.page == "mask":
         places = find_places(place, selected=True)
         return sum(file not in places or not places[file].mask.is_file() for file in asked.files)
-    rules = LabelRules(several=kind.several)
+    rules = LabelRules(several=kind.several).knowing(asked.classes(place))
     found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
     return len(set(asked.files.values()) - set(found.labels) - found.skipped)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,8 +208,8 @@ def check(features: Features, source: ImageDataset) -> Features:
 # ---- the file --------------------------------------------------------------------------------------------------------
 def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
     """Write the parts of all processes into one file, in order, whole or not at all; returns what it holds."""
-    process = int(of_first(os.getpid()))
-    mine, made = piece(path, rank(), process), make(path.parent)
+    number = int(of_first(secrets.randbelow(10**9)))
+    mine, made = piece(path, rank(), number), make(path.parent)
     rows: list[np.ndarray] = []
     try:
         with open(mine, "wb") as file:
@@ -225,7 +225,7 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
         indices = np.concatenate([everyone[r, :n].cpu().numpy() for r, n in enumerate(counts)])
         barrier()
         if rank() == 0:
-            join(path, indices, [piece(path, r, process) for r in range(world())], width, metadata)
+            join(path, indices, [piece(path, r, number) for r in range(world())], width, metadata)
         barrier()
     finally:
         mine.unlink(missing_ok=True)
@@ -234,9 +234,9 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
     return tensors["features"].astype(np.float32), np.array(tensors["indices"])
 
 
-def piece(path: Path, rank: int, process: int) -> Path:
-    """Where a rank collects its part; process: id of the first, for another command may fill the same file."""
-    return path.with_name(f".{path.name}.rank{rank}.{process}.part")
+def piece(path: Path, rank: int, number: int) -> Path:
+    """Where a process collects its part; number: of this time, for another command may fill the same file."""
+    return path.with_name(f".{path.name}.rank{rank}.{number}.part")
 
 
 def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
@@ -275,7 +275,7 @@ def blocks(indices: np.ndarray, parts: list[Path]) -> Iterator[bytes]:
 
 def write(path: Path, features: Features) -> None:
     """The file of features that are in memory, whole or not at all."""
-    part, made = piece(path, 0, os.getpid()), make(path.parent)
+    part, made = piece(path, 0, secrets.randbelow(10**9)), make(path.parent)
     try:
         features.values.astype("<f2").tofile(part)
         facts = {"model": features.model, "data": features.data}

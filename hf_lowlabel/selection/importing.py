@@ -72,7 +72,7 @@ def import_labels(
     if is_export(path):
         found = read_label_studio(path, task, **how, several=several)
     else:
-        found = read_labels(path, task, **how, rules=replace(rules, several=several))
+        found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     before = base.labeled if base is not None else task.labeled

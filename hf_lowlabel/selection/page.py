@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ..data.labels import LabelRules, joined, parts_of
+from ..data.labels import LabelRules, is_list, joined, label_text, parts_of
 from ..errors import UserError
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
@@ -53,7 +53,7 @@ class Session:
         self.seen = self.csv.read_bytes()
 
     def read(self) -> Labels:
-        rules = LabelRules(several=self.several)
+        rules = LabelRules(several=self.several).knowing(self.classes)
         found = read_labels(self.csv, self.task, new_classes=True, allow_missing=True, rules=rules)
         named = dict.fromkeys(part for label in found.labels.values() for part in self.parts(label))
         self.classes += [name for name in named if name not in self.classes]
@@ -252,6 +252,8 @@ class Session:
     def check_name(self, name: str) -> None:
         if not name.isprintable():
             raise UserError("The name of a class is text on one line. Give one without control characters.")
+        if name and (is_list(name) or label_text(name) != name):
+            raise UserError(f"{name!r} means no class, or a list of them, where labels are read. Give another name.")
         if self.several and name and parts_of(name) != [name]:
             raise UserError(
                 f"{name!r} cannot be one of several classes of an image: give another name, without ; or |."

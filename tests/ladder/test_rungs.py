@@ -190,6 +190,10 @@ def test_whether_unlabeled_images_help():
     assert estimates.unlabeled_help([better, one_that_said(low)]).verdict == "yes"
     assert estimates.unlabeled_help([worse, one_that_said(high)]).verdict == "no"
     assert estimates.unlabeled_help([one_that_said(low, RUNGS[1]), one_that_said(low[::-1])]).verdict == "unclear"
+    better.correct, other = np.zeros(30), one_that_said(low)
+    other.correct = np.ones(30)
+    found = estimates.unlabeled_help([better, other])  # surer of the truth, and right of fewer
+    assert found.verdict == "unclear" and found.gain.value == -1
 
 
 def test_a_forecast_never_falls_and_stays_below_one(known):

@@ -15,7 +15,9 @@ import urllib.request
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.ladder.answers import unanswered
 from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.kinds import kind_of
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 from hf_lowlabel.selection.page import Session
 from hf_lowlabel.selection.pages import label
@@ -137,6 +139,25 @@ def test_a_mistyped_class_is_renamed_merged_or_deleted_and_that_is_undone(folder
             state = ask(server, "undo", {})
         assert state["classes"] == ["red", "green", "grene"]
         assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "grene"}
+
+
+def test_a_class_whose_name_means_no_label_elsewhere_is_kept(folder):
+    """One called none, that is there; the others are not lost when the page opens again, nor when they are read."""
+    task = Task.load(folder)
+    (folder / "classes.txt").write_text("none\nred\n")
+    with serving(folder) as server:
+        ids = [image["id"] for image in ask(server, "state")["images"]]
+        ask(server, "class", {"name": "N/A"})
+        for name in ("-1", "[red, blue]"):  # what no file gives back as it was
+            with pytest.raises(urllib.error.HTTPError):
+                ask(server, "class", {"name": name})
+        for id, label in zip(ids, ("none", "N/A", "red"), strict=False):
+            ask(server, "label", {"id": id, "label": label})
+    with serving(folder) as server:
+        ask(server, "label", {"id": ids[3], "label": "red"})
+    expected = {ids[0]: "none", ids[1]: "N/A", ids[2]: "red", ids[3]: "red"}
+    assert import_labels(folder, allow_missing=True)[0].labeled == expected
+    assert unanswered(folder, kind_of(task.task)) == len(task.files) - 4
 
 
 def test_why_an_image_was_passed_over_is_kept(folder):

@@ -356,3 +356,21 @@ def test_a_second_source_without_labels(photos, tmp_path):
     done = finetune(photos, unlabeled_dataset=tmp_path / "more", output_dir=tmp_path / "run", **TINY)
     assert done.recorder.images == 46 and done.metrics["images"] == 16
     assert get_task("multilabel").open(DataArguments(dataset=str(tmp_path / "more"))).class_names == []
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_held_out_images_without_any_class_are_named_before_training(tmp_path, part):
+    """Rare defects: a draw of a few images may show none."""
+    rng, rows = np.random.default_rng(0), ["file_name,label"]
+    (tmp_path / "d").mkdir()
+    for i in range(20):
+        picture([], rng).save(tmp_path / f"d/{i}.png")
+        rows.append(f"{i}.png,{ {3: 'dent', 7: 'scratch'}.get(i, 'none') }")
+    (tmp_path / "d/metadata.csv").write_text("\n".join(rows))
+    labels = {f"{i}.png": {3: "dent", 7: "scratch"}.get(i, "none") for i in range(14)}
+    split = Split("d", ["dent", "scratch"], labels, **{part: [f"{i}.png" for i in range(14, 20)]})
+    split.save(tmp_path / "split.json")
+    given = {k: v for k, v in TINY.items() if k != "num_labels"} | dict(split=str(tmp_path / "split.json"))
+    with pytest.raises(UserError, match=f"None of the 6 {part} images has any of the classes dent, scratch,"):
+        finetune(str(tmp_path / "d"), method="supervised", output_dir=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ import torch
 import yaml
 from torch import nn
 
-from hf_lowlabel import finetune, pretrain
+from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import softmax
@@ -14,6 +14,7 @@ from hf_lowlabel.models import create_backbone
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.training import head
 from hf_lowlabel.training.head import labels_head, no_surer, priors_head
+from hf_lowlabel.training.priors import load_priors, save_priors
 from hf_lowlabel.training.run import keeps_statistics
 
 SMALL = dict(image_size=16, device="cpu", num_labels=40, class_balanced=True, batch_size=8, max_steps=1)
@@ -99,6 +100,17 @@ def test_what_a_run_starts_from_is_that_probe(encoder, tmp_path, monkeypatch):
     with torch.no_grad():
         logits = run.model((run.recorder.caches[0].images.float() / 255 - mean) / std).logits
     assert 0.15 < float(logits.softmax(1).amax(1).mean()) < 0.22
+
+
+def test_priors_of_other_labels_are_told_where_images_are_tested_on(encoder, tmp_path, caplog):
+    source, path = load_source("digits"), tmp_path / "priors.safetensors"
+    own = make_split(source, 20, class_balanced=True, test_fraction=0.2)
+    p = np.full((len(source), 10), 0.1)
+    for facts, said in (({"split": "f" * 64}, True), ({"split": own.hash}, False), ({}, False)):
+        caplog.clear()
+        save_priors(path, p, source.ids, own.class_names, facts)
+        load_priors(path, source.ids, own.class_names, own)
+        assert ("made with the labels of another split: if the 359 test images" in caplog.text) == said
 
 
 def test_a_head_on_priors_outvotes_those_that_are_wrong():
