@@ -78,6 +78,8 @@ def choose_device(name: str | None) -> torch.device:
             f"There is no device {name!r}: this machine has the CPU and {there} GPU{'s' * (there != 1)}. "
             "Use --device cpu, or leave --device out."
         )
+    if device.type == "cuda" and device.index is not None and world() == 1:
+        torch.cuda.set_device(device)  # Accelerate trains on the current one
     _CHOSEN = device
     return device
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from hf_lowlabel import distributed
+from hf_lowlabel import UserError, distributed
 
 
 @pytest.mark.parametrize("given, main", [(None, True), ("0", True), ("3", False)])
@@ -46,6 +46,20 @@ def test_who_leaves_a_gpu_alone_leaves_it_alone_with_all(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert distributed.choose_device("cpu") == distributed.best_device() == torch.device("cpu")
     assert distributed.choose_device(None) == distributed.best_device() == torch.device("cuda")
+
+
+def test_a_gpu_that_is_named_is_the_one_that_is_trained_on(monkeypatch):
+    """Accelerate takes the current one, whichever that is."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cuda:1", "cuda", None, "cpu"):
+        distributed.choose_device(name)
+    assert current == [torch.device("cuda:1")]
+    with pytest.raises(UserError, match="no device 'cuda:2': this machine has the CPU and 2 GPUs"):
+        distributed.choose_device("cuda:2")
+    distributed.choose_device(None)
 
 
 def test_what_is_decided_by_the_time_is_the_first_process_s(monkeypatch):
