@@ -33,7 +33,7 @@ from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Task, write_text
-from .server import TYPES
+from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
@@ -116,15 +116,15 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:
-    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, `number` first."""
+    """Copy image i as it is where browsers show what the network sees of it, else as PNG; returns its file name,
+    `number` first."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
-    with source.image(i) as image:
-        file = Path(getattr(image, "filename", "") or "")
-        if file.suffix.lower() in TYPES and file.is_file():
-            name = f"{number:04d}_{stem}{file.suffix.lower()}"
-            shutil.copyfile(file, folder / name)
-        else:
-            name = f"{number:04d}_{stem}.png"
+    if file := source.of_opened(i, file_to_show):
+        name = f"{number:04d}_{stem}{file.suffix.lower()}"
+        shutil.copyfile(file, folder / name)
+    else:
+        name = f"{number:04d}_{stem}.png"
+        with source.image(i) as image:
             to_rgb(image).save(folder / name)
     return name
 
