@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import UserError
 from .dataset import ImageDataset, Reader
-from .images import BadImage, decoding, has_deep_colours, open_image
+from .images import BadImage, Range, decoding, has_deep_colours, open_image
 
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats in which more than one picture means more than one image
 ANIMATED = ("GIF", "WEBP", "PNG")  # those in which a picture builds on the one before
@@ -189,9 +189,18 @@ def as_asked(dataset: ImageDataset, value_range: Iterable[float], pages: bool) -
     Raises:
         UserError: the range is none.
     """
+    if values := range_of(value_range):
+        dataset = replace(dataset, value_range=values)
+    return in_pages(dataset) if pages else dataset
+
+
+def range_of(value_range: Iterable[float]) -> Range:
+    """Two values, the black one first; of none None.
+
+    Raises:
+        UserError: they are no range.
+    """
     values = tuple(float(value) for value in value_range)
     if values and (len(values) != 2 or not values[0] < values[1]):
         raise UserError(f"value_range is {list(values)}. It is two values, the black one first, such as 0 4095.")
-    if values:
-        dataset = replace(dataset, value_range=values)
-    return in_pages(dataset) if pages else dataset
+    return (values[0], values[1]) if values else None

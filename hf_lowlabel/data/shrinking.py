@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from .decoding import Progress, check_share, cores, in_threads
 from .folders import as_text, image_files, is_of_images
-from .images import BadImage, decoding, has_deep_colours, open_image, upright
+from .images import BadImage, decoding, is_deep, open_image, upright
 from .mask_folders import layout
 from .table_files import TABLES, stem
 
@@ -140,9 +140,8 @@ def _copy(source: Path, target: Path, name: str, side: int, alone: bool) -> tupl
     with another ending."""
     path = source / name
     image = open_image(path)
-    deep = image.mode.startswith(("I", "F")) or has_deep_colours(image)
     pages = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
-    ending = None if deep or pages or min(image.size) <= side else KEPT.get(image.format or "")
+    ending = None if is_deep(image) or pages or min(image.size) <= side else KEPT.get(image.format or "")
     new = name
     if ending is not None and path.suffix.lower() not in NAMES[ending]:
         new = Path(name).with_suffix(ending).as_posix() if alone else name

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage, to_rgb
+from ..data.images import BadImage
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
 from ..files import filling, seal
@@ -124,8 +124,7 @@ def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:
         shutil.copyfile(file, folder / name)
     else:
         name = f"{number:04d}_{stem}.png"
-        with source.image(i) as image:
-            to_rgb(image).save(folder / name)
+        source.rgb(i).save(folder / name)
     return name
 
 
@@ -166,15 +165,12 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np
 def thumbnail(source: ImageDataset, i: int) -> str:
     """A small JPEG as a data address."""
     try:
-        with source.image(i) as image:
-            small = to_rgb(image)
-            if max(small.size) < THUMB:
-                small = small.resize(
-                    [side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST
-                )
-            small.thumbnail((THUMB, THUMB))
+        small = source.rgb(i)
     except BadImage:
         return ""
+    if max(small.size) < THUMB:
+        small = small.resize([side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST)
+    small.thumbnail((THUMB, THUMB))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..data.images import is_deep
 from .server import TYPES
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "AVIF")  # that browsers show, by content
@@ -14,8 +15,10 @@ FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "AVIF")  # that browsers 
 def file_to_show(image: Image.Image) -> Path | None:
     """The file of a picture, just opened, where a browser shows of it what a network sees; None: save it as PNG.
 
-    A browser plays an animation, and of a MPO it shows the first picture, which is the one that is read.
+    A browser plays an animation, and knows of no range of values; of a MPO it shows the first picture, which is the
+    one that is read.
     """
     file = Path(getattr(image, "filename", "") or "")
     one = image.format == "MPO" or getattr(image, "n_frames", 1) == 1
-    return file if one and image.format in FORMATS and file.suffix.lower() in TYPES and file.is_file() else None
+    same = one and image.format in FORMATS and not is_deep(image)
+    return file if same and file.suffix.lower() in TYPES and file.is_file() else None

@@ -1,17 +1,26 @@
 """A person is shown what a network sees: one frame of an animation, deep images by their range."""
 
+import base64
+import io
 import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hf_lowlabel import load_source
 from hf_lowlabel.data.images import open_image, to_rgb
 from hf_lowlabel.data.pages import PageReader
-from hf_lowlabel.selection.labeling import write_image
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.hub.export import inputs_of
+from hf_lowlabel.hub.export_int8 import calibration
+from hf_lowlabel.selection.labeling import thumbnail, write_image
+from hf_lowlabel.selection.pages import session_of
+from hf_lowlabel.tasks.deployment import Deployment
 
 
 def frames(count=3):
@@ -108,3 +117,71 @@ def test_frames_in_order_open_an_animation_once(tmp_path):
     assert len(opened) == 1
     pages(5)
     assert len(opened) == 2
+
+
+def deep(folder, id, kind):
+    """A picture of values up to 4095 in a file of more than 8 bits; these, from 0 to 255."""
+    values = np.random.default_rng(0).integers(0, 4096, (40, 40))
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(kind)).save(folder / id)
+    return (values * 255 / 4095 + 0.5).astype(np.uint8)
+
+
+DEEP = [("a.png", np.uint16), ("a.tif", np.uint16), ("a.tif", np.float32), ("a.tif", np.int32)]
+
+
+@pytest.mark.parametrize("id, kind", DEEP)
+def test_a_deep_image_is_shown_by_its_range(tmp_path, id, kind):
+    wanted = deep(tmp_path / "photos", id, kind)
+    source = load_source(tmp_path / "photos", value_range=[0, 4095])
+    with Image.open(tmp_path / write_image(source, 0, tmp_path, 0)) as shown:
+        assert shown.mode == "RGB" and np.array_equal(np.asarray(shown)[..., 0], wanted)
+    small = Image.open(io.BytesIO(base64.b64decode(thumbnail(source, 0).partition(",")[2])))
+    assert abs(np.asarray(small).mean() - wanted.mean()) < 3
+
+
+@pytest.mark.parametrize("id, kind", DEEP)
+def test_the_page_for_masks_shows_a_deep_image_by_its_range(tmp_path, id, kind):
+    wanted = deep(tmp_path / "photos", id, kind)
+    page = session_of(tmp_path / "photos", "segmentation", ["a", "b"], None, 4, value_range=[0, 4095])
+    shown = Image.open(io.BytesIO(page.get(f"/images/{id}", {}).content))
+    assert np.array_equal(np.asarray(shown)[..., 1], wanted)
+    seen = []
+    page.once("pieces", {"file": id}, lambda image: seen.append(image) or np.zeros(1))
+    assert np.array_equal(seen[0][..., 2], wanted)
+    assert page.next_command().endswith("--value-range 0 4095")
+
+
+def test_the_range_of_a_model_is_that_of_the_page(tmp_path, monkeypatch):
+    deep(tmp_path, "a.png", np.uint16)
+    known = SimpleNamespace(names=["a", "b"], value_range=(0.0, 4095.0))
+    monkeypatch.setattr("hf_lowlabel.selection.mask_page.Segmenter", lambda model: known)
+    page = session_of(tmp_path, "segmentation", [], "run", 4)
+    assert page.value_range == (0, 4095)
+    page = session_of(tmp_path, "segmentation", [], "run", 4, value_range=[0, 255])
+    assert page.value_range == (0, 255)
+    with pytest.raises(UserError, match="black one first"):
+        session_of(tmp_path, "segmentation", [], None, 4, value_range=[9, 1])
+
+
+def test_the_page_for_masks_shows_one_frame(tmp_path):
+    animate(tmp_path / "a.gif")
+    frames()[0].save(tmp_path / "b.png")
+    page = session_of(tmp_path, "segmentation", ["a", "b"], None, 4)
+    with Image.open(io.BytesIO(page.get("/images/a.gif", {}).content)) as shown:
+        assert getattr(shown, "n_frames", 1) == 1
+        assert np.array_equal(np.asarray(shown), np.asarray(frames()[0]))
+    assert page.get("/images/b.png", {}).content == (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").unlink()
+    assert page.get("/images/b.png", {}) is None
+
+
+def test_what_an_export_is_compared_on_is_read_by_the_range_of_the_model(tmp_path):
+    wanted = deep(tmp_path, "a.tif", np.float32)
+    seen = []
+    plan = Deployment(
+        lambda picture: seen.append(np.asarray(picture)) or torch.zeros(1), 8, None, {"value_range": [0, 4095]}, "", ""
+    )
+    inputs_of(plan, [tmp_path / "a.tif"])
+    list(calibration(None, plan, None, [tmp_path / "a.tif"]))
+    assert len(seen) == 2 and all(np.array_equal(one[..., 0], wanted) for one in seen)
