@@ -32,7 +32,7 @@ from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, l
 from .images import BadImage, decoding, upright_size
 from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES
-from .table_files import match_names, plain_name
+from .table_files import ImageNames, plain_name
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
 NO_CLASS = (*IGNORED_NAMES, "__ignore__")
@@ -93,7 +93,7 @@ def find_drawn(
     if not found:
         return None
     inside = root.relative_to(path).as_posix() if root != path else ""
-    every = [file.id for file in listing(path)] if inside else [file.id for file in files]
+    every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
     objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[str]()
     for part in found:
         left_out += part.left_out
@@ -185,22 +185,22 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
     return [], False
 
 
-def places(file: Path, path: Path, names: list[str], every: Sequence[str], otherwise: str = "") -> list[str | None]:
+def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwise: str = "") -> list[str | None]:
     """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is, else
     the one that is called `otherwise`."""
-    known, out = set(every), list[str | None]()
+    known, out = every.known, list[str | None]()
     here = file.parent.relative_to(path).as_posix()
     here = "" if here == "." else f"{here}/"
     plain = [plain_name(name) for name in names]
-    elsewhere, _ = match_names(plain, every, EXTENSIONS)
+    elsewhere, _ = every.match(plain)
     for name, other in zip(plain, elsewhere):
         near = [f"{here}{name}", f"{here}images/{name}", f"{here}{PurePosixPath(name).name}"]
         out.append(next((id for id in near if id in known), other))
     for k, id in enumerate(out):
         if id is None and len(plain[k]) > 9 and plain[k][8] == "-":  # an upload of Label Studio
-            out[k] = match_names([plain[k][9:]], every, EXTENSIONS)[0][0]
+            out[k] = every.match([plain[k][9:]])[0][0]
         if out[k] is None and otherwise:
-            out[k] = match_names([f"{here}{otherwise}"], every, EXTENSIONS)[0][0]
+            out[k] = every.match([f"{here}{otherwise}"])[0][0]
     return out
 
 
