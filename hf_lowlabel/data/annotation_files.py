@@ -25,6 +25,7 @@ from .table_files import plain_name
 
 BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
 NAMELESS = "an object without a class"
+FAR = 3  # times the side of a picture: a mask that juts out as far on both sides
 UNKNOWN = "__ignore__"  # label of pixels of which nobody has said what they are
 
 
@@ -44,21 +45,29 @@ class Shape(NamedTuple):
             parts = [filled(np.asarray(part, np.float64).reshape(-1, 2) * scale, height, width) for part in self.data]
             return np.logical_or.reduce(parts)
         if self.kind == "coco":
-            found = of_coco_runs(self.data)
-        elif self.kind == "studio":
-            found = of_studio_runs(self.data, height, width)
+            h, w = self.data["size"]
+            fits((w, h), (w, h) == (width, height), width, height)
+            return of_coco_runs(self.data)
+        if self.kind == "studio":
+            return of_studio_runs(self.data, height, width)
+        if self.kind == "runs":
+            x, y, w, h, counts = self.data
+            fits((w, h), 0 <= w <= FAR * width and 0 <= h <= FAR * height, width, height)
+            patch = runs_of(counts, w * h).reshape(h, w)
         else:
-            x, y, patch = self.data if self.kind == "patch" else of_runs(*self.data)
-            patch = of_png(patch) if self.kind == "patch" else patch
-            found = np.zeros((height, width), bool)
-            found[y : y + len(patch), x : x + patch.shape[1]] = patch[: height - y, : width - x]
-        if found.shape != (height, width):
-            raise ValueError(f"a mask of {found.shape[1]} x {found.shape[0]} px for an image of {width} x {height} px")
+            x, y, png = self.data
+            patch = of_png(png)
+        found = np.zeros((height, width), bool)
+        y0, y1, x0, x1 = max(y, 0), min(y + patch.shape[0], height), max(x, 0), min(x + patch.shape[1], width)
+        if y0 < y1 and x0 < x1:  # cut at the border of the picture, as outlines are
+            found[y0:y1, x0:x1] = patch[y0 - y : y1 - y, x0 - x : x1 - x]
         return found
 
 
-def of_runs(x: int, y: int, width: int, height: int, counts: list[int]) -> tuple[int, int, np.ndarray]:
-    return x, y, runs_of(counts, width * height).reshape(height, width)
+def fits(size: tuple[int, int], does: bool, width: int, height: int) -> None:
+    """Raises ValueError where a mask does not fit a picture, before there is memory for either."""
+    if not does:
+        raise ValueError(f"a mask of {size[0]} x {size[1]} px for an image of {width} x {height} px")
 
 
 def of_png(text: str) -> np.ndarray:
@@ -143,8 +152,7 @@ def coco(file: Path, content: dict) -> Annotations:
     files = {}
     for image in content["images"]:
         files[str(image["id"])] = name = str(image["file_name"])
-        size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-        out.images[name] = Objects(size)
+        out.images[name] = Objects(size_said(image.get("width"), image.get("height")))
     drawn = set()
     for a in content["annotations"]:
         name, found, label = files.get(str(a["image_id"])), a.get("segmentation"), names.get(str(a.get("category_id")))
@@ -166,6 +174,12 @@ def coco(file: Path, content: dict) -> Annotations:
     return without_empty(out, drawn)
 
 
+def size_said(width: Any, height: Any) -> tuple[int, int] | None:
+    """(width, height) in px, numbers or text of such; None where one is not given or is 0."""
+    size = (int(width or 0), int(height or 0))
+    return size if all(size) else None
+
+
 def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
     """Pictures that are listed without any object count as not looked at."""
     empty = [name for name in out.images if name not in drawn]
@@ -177,8 +191,8 @@ def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
 
 def labelme(file: Path, content: dict) -> Annotations:
     name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
-    size = (content.get("imageWidth"), content.get("imageHeight"))
-    out = Annotations(file, {name: Objects(size if all(size) else None)}, otherwise=file.stem)
+    size = size_said(content.get("imageWidth"), content.get("imageHeight"))
+    out = Annotations(file, {name: Objects(size)}, otherwise=file.stem)
     for shape in content["shapes"]:
         kind, points = shape.get("shape_type") or "polygon", shape["points"]
         label = shape.get("label")
@@ -244,7 +258,7 @@ def cvat(file: Path) -> Annotations | None:
     out.classes = list(dict.fromkeys(e.text or "" for e in root.findall("./meta//labels/label/name")))
     for image in root.findall("image"):
         name = image.get("name", "")
-        out.images[name] = Objects((int(image.get("width", 0)), int(image.get("height", 0))))
+        out.images[name] = Objects(size_said(image.get("width"), image.get("height")))
         shapes = sorted(image, key=lambda e: int(e.get("z_order", 0)))
         drawn |= {name} if shapes else set()
         for e in shapes:
@@ -314,8 +328,7 @@ def studio_shape(out: Annotations, name: str, result: dict) -> None:
     value, objects = result.get("value", {}), out.images[name]
     labels = defaultdict(list, {k: v for k, v in value.items() if k.endswith("labels") and v})
     label = next((v[0] for v in labels.values()), None)
-    if result.get("original_width") and result.get("original_height"):
-        objects.size = (int(result["original_width"]), int(result["original_height"]))
+    objects.size = size_said(result.get("original_width"), result.get("original_height")) or objects.size
     if value.get("format") == "rle" and value.get("rle"):
         out.add(name, label, "studio", value["rle"])
     elif "points" in value:

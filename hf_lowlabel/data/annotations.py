@@ -29,9 +29,9 @@ from ..files import read_text
 from .annotation_files import UNKNOWN, Annotations, Objects, read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
-from .images import BadImage, decoding, upright_size
+from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
-from .masks import IGNORE, IGNORED_NAMES
+from .masks import IGNORE, IGNORED_NAMES, check_size
 from .table_files import ImageNames, plain_name
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
@@ -41,23 +41,31 @@ NO_CLASS = (*IGNORED_NAMES, "__ignore__")
 class DrawnMasks:
     """Mask i: the objects of image i drawn in order, as class numbers in an image of mode L."""
 
-    def __init__(self, images: Reader, objects: list[Objects | None], number: dict[str, int]):
-        self.images, self.objects, self.number = images, objects, number
+    def __init__(self, images: Reader, objects: list[Objects | None], number: dict[str, int], ids: list[str]):
+        self.images, self.objects, self.number, self.ids = images, objects, number, ids
 
     def __call__(self, i: int) -> Image.Image:
         objects = self.objects[i]
         if objects is None:
             raise BadImage("it has no annotation")
         with decoding():
-            width, height = objects.size or self.size_of(i)
+            with self.images(i) as image:
+                (width, height), is_turned = upright_size(image), turned(image)
+            self.check_size(i, objects.size or (width, height), (width, height), is_turned)
             mask = np.zeros((height, width), dtype=np.uint8)
             for shape in objects.shapes:
                 mask[shape.pixels(height, width)] = self.number[shape.label]
             return Image.fromarray(mask)
 
-    def size_of(self, i: int) -> tuple[int, int]:
-        with self.images(i) as image:
-            return upright_size(image)
+    def check_size(self, i: int, said: tuple[int, int], size: tuple[int, int], is_turned: bool) -> None:
+        """Raises UserError where the file of annotations says another size than the image has."""
+        if is_turned and said == size[::-1]:
+            check_size(said, size, self.ids[i], True)
+        if said != size:
+            raise UserError(
+                f"The annotation of image {self.ids[i]!r} is of {said[0]} x {said[1]} px, and the image has {size[0]} "
+                f"x {size[1]} px. Put the image there that was annotated, or export the annotations again."
+            )
 
 
 @dataclass
@@ -120,7 +128,7 @@ def find_drawn(
     names, number = class_numbers(found, declared, instances)
     of_images = [known(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)
-    reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number)
+    reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number, [file.id for file in files])
     content = [f"{file.size}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
     return Drawn(np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
 

@@ -1,5 +1,7 @@
 """Files of annotations as tools and scripts leave them: boxes, other types of ids, other names, other coordinates."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -52,16 +54,16 @@ def yolo(root, text, facts="names: [cat, dog]"):
     return root
 
 
-def cvat(root, inside):
+def cvat(root, inside, size=(W, H)):
     picture(root / "images/0.png")
-    image = f'<image id="0" name="0.png" width="{W}" height="{H}">{inside}</image>'
+    image = f'<image id="0" name="0.png" width="{size[0]}" height="{size[1]}">{inside}</image>'
     (root / "a.xml").write_text(f"<annotations>{image}</annotations>")
     return root
 
 
-def studio(root, *values, image="/data/upload/1/0.png"):
+def studio(root, *values, image="/data/upload/1/0.png", size=(W, H)):
     picture(root / "images/0.png")
-    results = [{"original_width": W, "original_height": H, "value": value} for value in values]
+    results = [{"original_width": size[0], "original_height": size[1], "value": value} for value in values]
     task = {"id": 1, "data": {"image": image}, "annotations": [{"result": results}]}
     (root / "export.json").write_text(json.dumps([task]))
     return root
@@ -185,3 +187,62 @@ def test_what_was_labeled_without_the_orientation_tag(tmp_path, drawn):
     assert source.size(0) == (H, W)
     with pytest.raises(UserError, match="16 x 12 px, as the file holds the image, which its orientation tag turns"):
         source.mask(0, source.size(0))
+
+
+HUGE = (3_000_000, 3_000_000)
+LARGER = {  # files that say another size than the image has
+    "coco": lambda root, w, h: coco(root, {"segmentation": [SQUARE]}, size=(w, h)),
+    "labelme": lambda root, w, h: labelme(root, "0.png", imageWidth=str(w), imageHeight=h),
+    "cvat": lambda root, w, h: cvat(root, '<polygon label="dog" points="4,3;9,3;9,8;4,8"/>', (w, h)),
+    "studio": lambda root, w, h: studio(root, {"points": POINTS, "polygonlabels": ["dog"]}, size=(w, h)),
+}
+
+
+@pytest.mark.parametrize("size", [HUGE, (W, H + 1), (H, W)])
+@pytest.mark.parametrize("tool", LARGER)
+def test_the_size_of_the_image_is_looked_at_before_that_of_the_file_is_believed(tmp_path, tool, size):
+    LARGER[tool](tmp_path, *size)
+    said = f"The annotation of image '0.png' is of {size[0]} x {size[1]} px, and the image has 16 x 12 px. Put the"
+    with pytest.raises(UserError, match=said):
+        load_segmentation(tmp_path).mask(0)
+
+
+@pytest.mark.parametrize("tool", LARGER)
+def test_a_size_that_is_not_said_is_that_of_the_image(tmp_path, tool):
+    LARGER[tool](tmp_path, 0, 0)
+    assert load_segmentation(tmp_path).mask(0).shape == (H, W)
+
+
+RUNS = {  # a mask of a size that there is no memory for
+    "coco": lambda root: coco(root, {"segmentation": {"size": HUGE, "counts": [0, HUGE[0] * HUGE[1]]}}),
+    "cvat": lambda root: cvat(
+        root, f'<mask label="dog" left="0" top="0" width="{HUGE[0]}" height="{HUGE[1]}" rle="0,{HUGE[0] * HUGE[1]}"/>'
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", RUNS)
+def test_a_mask_is_not_made_before_it_fits(tmp_path, tool):
+    with pytest.raises(UserError, match="a mask of 3000000 x 3000000 px for an image of 16 x 12 px"):
+        load_segmentation(RUNS[tool](tmp_path)).mask(0)
+
+
+def patch(root, x, y):
+    """5 x 4 px of labelme at (x, y)."""
+    png = io.BytesIO()
+    Image.new("L", (5, 4), 255).save(png, "PNG")
+    shape = {"label": "cat", "shape_type": "mask", "points": [[x, y], [x + 5, y + 4]]}
+    return labelme(root, "0.png", shapes=[shape | {"mask": base64.b64encode(png.getvalue()).decode()}])
+
+
+def cvat_patch(root, x, y):
+    return cvat(root, f'<mask label="dog" left="{x}" top="{y}" width="5" height="4" rle="0,20"/>')
+
+
+@pytest.mark.parametrize("at", [(-2, -2), (13, 10), (-2, 10), (3, 3), (0, 0), (W, H), (-5, 0), (40, -40)])
+@pytest.mark.parametrize("made", [patch, cvat_patch])
+def test_masks_that_jut_out_are_cut_at_the_border(tmp_path, made, at):
+    x, y = at
+    wide = np.zeros((H + 120, W + 120), bool)
+    wide[60 + y : 64 + y, 60 + x : 65 + x] = True
+    assert (load_segmentation(made(tmp_path, x, y)).mask(0) == wide[60 : 60 + H, 60 : 60 + W]).all()
