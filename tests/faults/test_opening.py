@@ -30,7 +30,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "copyfile copyfile open_image read_json",
     "data/splits.py": "read_json",
-    "data/tables.py": "open_image read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
+    "data/table_paths.py": "open_image open_image",
+    "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
     "files.py": "open open open read_bytes read_bytes read_bytes read_text",
     "hub/app.py": "copyfile copyfile",  # ours
