@@ -5,115 +5,20 @@ said, so that they take no part, and it is listed; so are outlines without a cla
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import math
 import xml.etree.ElementTree as ET
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
 from ..files import read_text
-from .images import open_image
-from .outlines import box, ellipse, filled, of_coco_runs, of_studio_runs, outline, runs_of, turned
+from .annotated import BOX, LINE, Annotations, Objects, size_said, without_empty
+from .outlines import box, ellipse, outline, turned
 from .table_files import plain_name
-
-BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
-NAMELESS = "an object without a class"
-FAR = 3  # times the side of a picture: a mask that juts out as far on both sides
-UNKNOWN = "__ignore__"  # label of pixels of which nobody has said what they are
-
-
-class Shape(NamedTuple):
-    """An object: its class, and `data` as its `kind` has it: "outlines" (lists of x, y; `relative` to the sides of the
-    picture), "coco", "studio", "runs" or "patch"."""
-
-    label: str
-    kind: str
-    data: Any
-    relative: bool = False
-
-    def pixels(self, height: int, width: int) -> np.ndarray:
-        """bool [H, W]. Raises ValueError for data that fits no such picture."""
-        if self.kind == "outlines":
-            scale = np.array([width, height]) if self.relative else 1
-            parts = [filled(np.asarray(part, np.float64).reshape(-1, 2) * scale, height, width) for part in self.data]
-            return np.logical_or.reduce(parts)
-        if self.kind == "coco":
-            h, w = self.data["size"]
-            fits((w, h), (w, h) == (width, height), width, height)
-            return of_coco_runs(self.data)
-        if self.kind == "studio":
-            return of_studio_runs(self.data, height, width)
-        if self.kind == "runs":
-            x, y, w, h, counts = self.data
-            fits((w, h), 0 <= w <= FAR * width and 0 <= h <= FAR * height, width, height)
-            patch = runs_of(counts, w * h).reshape(h, w)
-        else:
-            x, y, png = self.data
-            patch = of_png(png)
-        found = np.zeros((height, width), bool)
-        y0, y1, x0, x1 = max(y, 0), min(y + patch.shape[0], height), max(x, 0), min(x + patch.shape[1], width)
-        if y0 < y1 and x0 < x1:  # cut at the border of the picture, as outlines are
-            found[y0:y1, x0:x1] = patch[y0 - y : y1 - y, x0 - x : x1 - x]
-        return found
-
-
-def fits(size: tuple[int, int], does: bool, width: int, height: int) -> None:
-    """Raises ValueError where a mask does not fit a picture, before there is memory for either."""
-    if not does:
-        raise ValueError(f"a mask of {size[0]} x {size[1]} px for an image of {width} x {height} px")
-
-
-def of_png(text: str) -> np.ndarray:
-    with open_image(io.BytesIO(base64.b64decode(text))) as image:
-        return np.asarray(image.convert("L")) > 0
-
-
-@dataclass
-class Objects:
-    """Of one picture. size: (width, height) in px as the tool says; None: the picture's own."""
-
-    size: tuple[int, int] | None = None
-    shapes: list[Shape] = field(default_factory=list)
-
-
-@dataclass
-class Annotations:
-    """What a file says. images: name of the picture -> its objects. classes: in the order of the file. left_out: (name,
-    why). small_last: objects have no order, so that the smaller ones are drawn over the larger."""
-
-    file: Path
-    images: dict[str, Objects] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    small_last: bool = False
-    otherwise: str = ""  # name of the picture where there is none of the name that is given
-
-    def add(self, name: str, label: str | None, kind: str, data: Any, relative: bool = False) -> None:
-        """An object. One without a class is UNKNOWN; one with too few points is left out."""
-        label = label.strip() if label else ""
-        if kind == "outlines":
-            data = [np.asarray(part).ravel().tolist() for part in data if (outline(part)) is not None]
-        if not label or not len(data):
-            self.left_out.append((name, FEW if label else NAMELESS))
-        if not len(data):
-            return
-        if label and label not in self.classes:
-            self.classes.append(label)
-        self.images[name].shapes.append(Shape(label or UNKNOWN, kind, data, relative))
-
-    def boxed(self, name: str, x: float, y: float, width: float, height: float, relative: bool = False) -> None:
-        """A box alone."""
-        self.left_out.append((name, BOX))
-        corners = box(x, y, x + width, y + height).ravel().tolist()
-        if all(map(math.isfinite, corners)):
-            self.images[name].shapes.insert(0, Shape(UNKNOWN, "outlines", [corners], relative))
 
 
 def read_annotations(file: Path) -> Annotations | None:
@@ -149,7 +54,9 @@ def coco(file: Path, content: dict) -> Annotations:
         if str(c["id"]) in used or not (c["id"] == 0 and c["name"] in supers)
     }
     out.classes = list(dict.fromkeys(names.values()))
-    files = {}
+    once(file, "class", ((str(c["id"]), str(c["name"]).strip()) for c in listed if str(c["id"]) in names))
+    once(file, "image", ((str(image["id"]), str(image["file_name"])) for image in content["images"]))
+    files, ids = {}, dict[str, str]()
     for image in content["images"]:
         files[str(image["id"])] = name = str(image["file_name"])
         out.images[name] = Objects(size_said(image.get("width"), image.get("height")))
@@ -162,6 +69,11 @@ def coco(file: Path, content: dict) -> Annotations:
         if name is None:
             out.left_out.append((f"annotation {a.get('id')}", "its image is not listed"))
             continue
+        if ids.setdefault(name, str(a["image_id"])) != str(a["image_id"]):
+            raise UserError(
+                f"{file.name} lists the image {name!r} twice, as {ids[name]} and as {a['image_id']}, and both have "
+                "objects. Keep one of them."
+            )
         drawn.add(name)
         if not whole and len(a.get("bbox") or ()) == 4:
             out.boxed(name, *map(float, a["bbox"]))
@@ -174,19 +86,15 @@ def coco(file: Path, content: dict) -> Annotations:
     return without_empty(out, drawn)
 
 
-def size_said(width: Any, height: Any) -> tuple[int, int] | None:
-    """(width, height) in px, numbers or text of such; None where one is not given or is 0."""
-    size = (int(width or 0), int(height or 0))
-    return size if all(size) else None
-
-
-def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
-    """Pictures that are listed without any object count as not looked at."""
-    empty = [name for name in out.images if name not in drawn]
-    for name in empty:
-        del out.images[name]
-    out.left_out += [(name, "no object: it counts as unlabeled") for name in empty]
-    return out
+def once(file: Path, what: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Raises UserError where a number stands for two classes or images."""
+    known: dict[str, str] = {}
+    for number, name in pairs:
+        if (other := known.setdefault(number, name)) != name:
+            raise UserError(
+                f"{file.name} gives the number {number} to the {what} {other!r} and to the {what} {name!r}. Give each "
+                "its own."
+            )
 
 
 def labelme(file: Path, content: dict) -> Annotations:
@@ -258,8 +166,8 @@ def cvat(file: Path) -> Annotations | None:
     out.classes = list(dict.fromkeys(e.text or "" for e in root.findall("./meta//labels/label/name")))
     for image in root.findall("image"):
         name = image.get("name", "")
-        out.images[name] = Objects(size_said(image.get("width"), image.get("height")))
         shapes = sorted(image, key=lambda e: int(e.get("z_order", 0)))
+        out.begin(name, size_said(image.get("width"), image.get("height")), bool(shapes))
         drawn |= {name} if shapes else set()
         for e in shapes:
             label = e.get("label")
@@ -296,14 +204,15 @@ def voc_boxes(file: Path, root: ET.Element) -> Annotations:
 
 def studio(file: Path, tasks: list[dict]) -> Annotations | None:
     """An export of Label Studio, JSON or JSON-MIN; the masks of a person, not those of a model."""
-    out, images, drawn = Annotations(file), set(), set()
-    for task in tasks:
-        data = task.get("data", task)
-        image = next((v for v in (data.get("image"), *data.values()) if is_picture(v)), None)
-        if image is None:
+    out, drawn = Annotations(file), set()
+    named = [(picture_of(task), task) for task in tasks]
+    folders = {(name.rpartition("/")[2], name) for name, _ in named if name}
+    alike = Counter(base for base, _ in folders)
+    for whole, task in named:
+        if whole is None:
             continue
-        name = plain_name(image.rsplit("?d=", 1)[-1]).rsplit("/", 1)[-1]
-        images.add(name)
+        base = whole.rpartition("/")[2]
+        name = base if alike[base] == 1 else whole
         given = [a for a in task.get("annotations", task.get("completions", ())) if not a.get("was_cancelled")]
         if "data" in task:
             results = given[-1]["result"] if given else []
@@ -314,10 +223,17 @@ def studio(file: Path, tasks: list[dict]) -> Annotations | None:
             ]
             given = results
         drawn |= {name} if given else set()
-        out.images[name] = Objects()
+        out.begin(name, None, bool(given))
         for result in results:
             studio_shape(out, name, result)
     return without_empty(out, drawn) if out.classes or out.left_out and drawn else None
+
+
+def picture_of(task: dict) -> str | None:
+    """The name of the picture of a task, with the folders of its address."""
+    data = task.get("data", task)
+    image = next((v for v in (data.get("image"), *data.values()) if is_picture(v)), None)
+    return None if image is None else plain_name(image.rsplit("?d=", 1)[-1])
 
 
 def is_picture(value: Any) -> bool:

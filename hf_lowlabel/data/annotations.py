@@ -26,7 +26,8 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_text
-from .annotation_files import UNKNOWN, Annotations, Objects, read_annotations, yolo
+from .annotated import UNKNOWN, Annotations, Objects
+from .annotation_files import read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
 from .images import BadImage, decoding, turned, upright_size
@@ -205,8 +206,9 @@ def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwis
         near = [f"{here}{name}", f"{here}images/{name}", f"{here}{PurePosixPath(name).name}"]
         out.append(next((id for id in near if id in known), other))
     for k, id in enumerate(out):
-        if id is None and len(plain[k]) > 9 and plain[k][8] == "-":  # an upload of Label Studio
-            out[k] = every.match([plain[k][9:]])[0][0]
+        base = plain[k].rpartition("/")[2]
+        if id is None and len(base) > 9 and base[8] == "-":  # an upload of Label Studio
+            out[k] = every.match([base[9:]])[0][0]
         if out[k] is None and otherwise:
             out[k] = every.match([f"{here}{otherwise}"])[0][0]
     return out

@@ -48,9 +48,10 @@ def read_table(path: Path) -> Rows:
             return list(enumerate(pq.read_table(io.BytesIO(read_bytes(path))).to_pylist(), start=1))
         text = decoded(path)
         if kind == ".json":
-            return list(enumerate(objects(json.loads(text), path.name), start=1))
+            return list(enumerate(objects(json.loads(text, object_pairs_hook=each_once), path.name), start=1))
         if kind in (".jsonl", ".ndjson"):
-            lines = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            lines = [(number, json.loads(line, object_pairs_hook=each_once)) for number, line in numbered]
             if wrong := [number for number, row in lines if not isinstance(row, dict)]:
                 raise UserError(f'{path.name}: line {wrong[0]} holds no object such as {{"file_name": "1.png"}}.')
             return lines
@@ -59,6 +60,14 @@ def read_table(path: Path) -> Rows:
         raise
     except (ValueError, RecursionError, csv.Error) as error:  # pyarrow's errors of a damaged file are ValueErrors
         raise UserError(f"{path.name} cannot be read as a {kind[1:]} table: {error}") from error
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose last value of a name would else be the one that counts."""
+    out = dict(pairs)
+    if len(out) < len(pairs) and (twice := [name for name, value in pairs if out[name] != value]):
+        raise ValueError(f"{twice[0]!r} is in it twice, with different values")
+    return out
 
 
 def decoded(path: Path) -> str:

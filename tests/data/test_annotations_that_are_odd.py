@@ -246,3 +246,90 @@ def test_masks_that_jut_out_are_cut_at_the_border(tmp_path, made, at):
     wide = np.zeros((H + 120, W + 120), bool)
     wide[60 + y : 64 + y, 60 + x : 65 + x] = True
     assert (load_segmentation(made(tmp_path, x, y)).mask(0) == wide[60 : 60 + H, 60 : 60 + W]).all()
+
+
+OTHER = [[5, 4], [11, 4], [11, 9], [5, 9]]
+
+
+def polygon(points):
+    return {"points": [[x / W * 100, y / H * 100] for x, y in points], "polygonlabels": ["dog"]}
+
+
+def studio_tasks(root, *given, images=("0.png", "0.png")):
+    """A task for each list of values; None: nobody has looked at it."""
+    for image in images:
+        picture(root / "images" / image)
+    tasks = [
+        {"data": {"image": f"/data/local-files/?d={image}"}}
+        | ({"annotations": [{"result": [{"value": value} for value in values]}]} if values is not None else {})
+        for image, values in zip(images, given, strict=True)
+    ]
+    (root / "export.json").write_text(json.dumps(tasks))
+    return root
+
+
+def cvat_images(root, *inside):
+    cvat(root, "")
+    images = "".join(f'<image id="{k}" name="0.png" width="{W}" height="{H}">{s}</image>' for k, s in enumerate(inside))
+    (root / "a.xml").write_text(f"<annotations>{images}</annotations>")
+    return root
+
+
+def coco_images(root, *segments, names=("0.png", "0.png"), ids=(7, 8), categories=((90, "dog"),)):
+    coco(root, categories=categories)
+    content = json.loads((root / "annotations.json").read_text())
+    content["images"] = [{"id": id, "file_name": name} for id, name in zip(ids, names)]
+    content["annotations"] = [
+        {"id": k, "image_id": ids[k], "category_id": 90, "segmentation": [segment]}
+        for k, segment in enumerate(segments)
+        if segment
+    ]
+    (root / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+FLAT = [v for point in OTHER for v in point]
+FIRST, SECOND = (
+    '<polygon label="dog" points="{}"/>'.format(";".join(f"{x},{y}" for x, y in p)) for p in (POINTS, OTHER)
+)
+TWICE = {
+    "studio": lambda root: studio_tasks(root, [polygon(POINTS)], [polygon(OTHER)]),
+    "studio, nothing there": lambda root: studio_tasks(root, [], [polygon(OTHER)]),
+    "cvat": lambda root: cvat_images(root, FIRST, SECOND),
+    "coco": lambda root: coco_images(root, SQUARE, FLAT),
+}
+ONCE = {  # the same again, or nobody has looked at one of them
+    "studio": lambda root: studio_tasks(root, [polygon(POINTS)], [polygon(POINTS)]),
+    "studio, first": lambda root: studio_tasks(root, [polygon(POINTS)], None),
+    "studio, last": lambda root: studio_tasks(root, None, [polygon(POINTS)]),
+    "cvat": lambda root: cvat_images(root, FIRST, FIRST),
+    "cvat, first": lambda root: cvat_images(root, FIRST, ""),
+    "cvat, last": lambda root: cvat_images(root, "", FIRST),
+    "coco, first": lambda root: coco_images(root, SQUARE, None),
+    "coco, last": lambda root: coco_images(root, None, SQUARE),
+}
+
+
+@pytest.mark.parametrize("tool", TWICE)
+def test_an_image_that_a_file_annotates_twice(tmp_path, tool):
+    with pytest.raises(UserError, match="(annotates|lists) the image '0.png' twice.* Keep one of them"):
+        load_segmentation(TWICE[tool](tmp_path))
+
+
+@pytest.mark.parametrize("tool", ONCE)
+def test_an_image_that_a_file_names_twice_and_annotates_once(tmp_path, tool):
+    assert (load_segmentation(ONCE[tool](tmp_path)).mask(0) == square()).all()
+
+
+def test_pictures_of_one_name_in_several_folders_are_several(tmp_path):
+    studio_tasks(tmp_path, [polygon(POINTS)], [polygon(OTHER)], images=("a/0.png", "b/0.png"))
+    source = load_segmentation(tmp_path)
+    assert source.has_target.all() and not (source.mask(0) == source.mask(1)).all()
+    assert (source.mask(0) == square()).all()
+
+
+def test_a_number_that_coco_gives_twice(tmp_path):
+    with pytest.raises(UserError, match="the number 7 to the image '0.png' and to the image '1.png'"):
+        load_segmentation(coco_images(tmp_path / "images", SQUARE, FLAT, names=("0.png", "1.png"), ids=(7, 7)))
+    with pytest.raises(UserError, match="the number 90 to the class 'dog' and to the class 'cat'"):
+        load_segmentation(coco_images(tmp_path / "classes", SQUARE, None, categories=((90, "dog"), (90, "cat"))))

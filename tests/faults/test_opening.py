@@ -70,7 +70,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "training/lineage.py": "hf_hub_download",
     "training/priors.py": "safe_open",
     "cli/auto.py": "read_json",  # ours
-    "data/annotation_files.py": "open_image read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
+    "data/annotated.py": "open_image",
+    "data/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
     "data/table_files.py": "DictReader read_bytes read_bytes",
     "data/workbooks.py": "read_bytes",
