@@ -37,7 +37,7 @@ def stamp(path: Path) -> Stamp | None:
     """None where there is no such file."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):  # of a folder that cannot be read nobody knows
         return None
     return Stamp(found.st_size, found.st_mtime_ns)
 
@@ -72,7 +72,10 @@ class Record:
         """
         gone, others = list[str](), list[str]()
         for name, made in list(self.made.items()):
-            of = stamp(self.source / name)
+            try:
+                of = stamp(self.source / name)
+            except OSError:
+                continue
             if of == made.of and keeps(name, made.new):
                 continue
             del self.made[name]

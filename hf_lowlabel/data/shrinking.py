@@ -165,8 +165,7 @@ def _copy(record: Record, name: str, side: int, alone: bool) -> tuple[str, tuple
     if (known := record.known(name)) is not None:
         return "there", (known, (record.target / known).stat().st_size)
     path = record.source / name
-    of = stamp(path)
-    image = open_image(path)
+    image, of = open_image(path), stamp(path)
     pages = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     ending = None if is_deep(image) or pages or min(image.size) <= side else KEPT.get(image.format or "")
     new = name
