@@ -31,6 +31,14 @@ def label(argv: list[str]) -> int:
     masks.add_argument(
         "--superpixels", type=int, default=400, metavar="INT", help="pieces of an image, about (default: 400)"
     )
+    masks.add_argument(
+        "--value-range",
+        nargs=2,
+        type=float,
+        default=[],
+        metavar=("LOW", "HIGH"),
+        help="black and white of deep images (default: those of --model)",
+    )
     parser.add_argument(
         "--port", type=int, default=0, help="port on this machine's loopback address (default: a free one)"
     )

@@ -124,6 +124,7 @@ def shrink(argv: list[str]) -> int:
         return 0
     kept = f", {done.copied} copied as they are" if done.copied else ""
     found = f", {done.there} were there" if done.there else ""
+    found += f", {len(done.removed)} went whose photo is gone" if done.removed else ""
     before, after = (f"{size / 1e6:,.1f} MB" for size in (done.bytes_before, done.bytes_after))
     say(f"wrote {done.smaller} smaller images to {done.folder}{kept}{found}: {before} -> {after}")
     if done.renamed:

@@ -5,106 +5,20 @@ said, so that they take no part, and it is listed; so are outlines without a cla
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import math
 import xml.etree.ElementTree as ET
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
 from ..files import read_text
-from .images import open_image
-from .outlines import box, ellipse, filled, of_coco_runs, of_studio_runs, outline, runs_of, turned
+from .annotated import BOX, LINE, Annotations, Objects, size_said, without_empty
+from .outlines import box, ellipse, outline, turned
 from .table_files import plain_name
-
-BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
-NAMELESS = "an object without a class"
-UNKNOWN = "__ignore__"  # label of pixels of which nobody has said what they are
-
-
-class Shape(NamedTuple):
-    """An object: its class, and `data` as its `kind` has it: "outlines" (lists of x, y; `relative` to the sides of the
-    picture), "coco", "studio", "runs" or "patch"."""
-
-    label: str
-    kind: str
-    data: Any
-    relative: bool = False
-
-    def pixels(self, height: int, width: int) -> np.ndarray:
-        """bool [H, W]. Raises ValueError for data that fits no such picture."""
-        if self.kind == "outlines":
-            scale = np.array([width, height]) if self.relative else 1
-            parts = [filled(np.asarray(part, np.float64).reshape(-1, 2) * scale, height, width) for part in self.data]
-            return np.logical_or.reduce(parts)
-        if self.kind == "coco":
-            found = of_coco_runs(self.data)
-        elif self.kind == "studio":
-            found = of_studio_runs(self.data, height, width)
-        else:
-            x, y, patch = self.data if self.kind == "patch" else of_runs(*self.data)
-            patch = of_png(patch) if self.kind == "patch" else patch
-            found = np.zeros((height, width), bool)
-            found[y : y + len(patch), x : x + patch.shape[1]] = patch[: height - y, : width - x]
-        if found.shape != (height, width):
-            raise ValueError(f"a mask of {found.shape[1]} x {found.shape[0]} px for an image of {width} x {height} px")
-        return found
-
-
-def of_runs(x: int, y: int, width: int, height: int, counts: list[int]) -> tuple[int, int, np.ndarray]:
-    return x, y, runs_of(counts, width * height).reshape(height, width)
-
-
-def of_png(text: str) -> np.ndarray:
-    with open_image(io.BytesIO(base64.b64decode(text))) as image:
-        return np.asarray(image.convert("L")) > 0
-
-
-@dataclass
-class Objects:
-    """Of one picture. size: (width, height) in px as the tool says; None: the picture's own."""
-
-    size: tuple[int, int] | None = None
-    shapes: list[Shape] = field(default_factory=list)
-
-
-@dataclass
-class Annotations:
-    """What a file says. images: name of the picture -> its objects. classes: in the order of the file. left_out: (name,
-    why). small_last: objects have no order, so that the smaller ones are drawn over the larger."""
-
-    file: Path
-    images: dict[str, Objects] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    small_last: bool = False
-    otherwise: str = ""  # name of the picture where there is none of the name that is given
-
-    def add(self, name: str, label: str | None, kind: str, data: Any, relative: bool = False) -> None:
-        """An object. One without a class is UNKNOWN; one with too few points is left out."""
-        label = label.strip() if label else ""
-        if kind == "outlines":
-            data = [np.asarray(part).ravel().tolist() for part in data if (outline(part)) is not None]
-        if not label or not len(data):
-            self.left_out.append((name, FEW if label else NAMELESS))
-        if not len(data):
-            return
-        if label and label not in self.classes:
-            self.classes.append(label)
-        self.images[name].shapes.append(Shape(label or UNKNOWN, kind, data, relative))
-
-    def boxed(self, name: str, x: float, y: float, width: float, height: float, relative: bool = False) -> None:
-        """A box alone."""
-        self.left_out.append((name, BOX))
-        corners = box(x, y, x + width, y + height).ravel().tolist()
-        if all(map(math.isfinite, corners)):
-            self.images[name].shapes.insert(0, Shape(UNKNOWN, "outlines", [corners], relative))
 
 
 def read_annotations(file: Path) -> Annotations | None:
@@ -140,11 +54,12 @@ def coco(file: Path, content: dict) -> Annotations:
         if str(c["id"]) in used or not (c["id"] == 0 and c["name"] in supers)
     }
     out.classes = list(dict.fromkeys(names.values()))
-    files = {}
+    once(file, "class", ((str(c["id"]), str(c["name"]).strip()) for c in listed if str(c["id"]) in names))
+    once(file, "image", ((str(image["id"]), str(image["file_name"])) for image in content["images"]))
+    files, ids = {}, dict[str, str]()
     for image in content["images"]:
         files[str(image["id"])] = name = str(image["file_name"])
-        size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-        out.images[name] = Objects(size)
+        out.images[name] = Objects(size_said(image.get("width"), image.get("height")))
     drawn = set()
     for a in content["annotations"]:
         name, found, label = files.get(str(a["image_id"])), a.get("segmentation"), names.get(str(a.get("category_id")))
@@ -154,6 +69,11 @@ def coco(file: Path, content: dict) -> Annotations:
         if name is None:
             out.left_out.append((f"annotation {a.get('id')}", "its image is not listed"))
             continue
+        if ids.setdefault(name, str(a["image_id"])) != str(a["image_id"]):
+            raise UserError(
+                f"{file.name} lists the image {name!r} twice, as {ids[name]} and as {a['image_id']}, and both have "
+                "objects. Keep one of them."
+            )
         drawn.add(name)
         if not whole and len(a.get("bbox") or ()) == 4:
             out.boxed(name, *map(float, a["bbox"]))
@@ -166,19 +86,21 @@ def coco(file: Path, content: dict) -> Annotations:
     return without_empty(out, drawn)
 
 
-def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
-    """Pictures that are listed without any object count as not looked at."""
-    empty = [name for name in out.images if name not in drawn]
-    for name in empty:
-        del out.images[name]
-    out.left_out += [(name, "no object: it counts as unlabeled") for name in empty]
-    return out
+def once(file: Path, what: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Raises UserError where a number stands for two classes or images."""
+    known: dict[str, str] = {}
+    for number, name in pairs:
+        if (other := known.setdefault(number, name)) != name:
+            raise UserError(
+                f"{file.name} gives the number {number} to the {what} {other!r} and to the {what} {name!r}. Give each "
+                "its own."
+            )
 
 
 def labelme(file: Path, content: dict) -> Annotations:
     name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
-    size = (content.get("imageWidth"), content.get("imageHeight"))
-    out = Annotations(file, {name: Objects(size if all(size) else None)}, otherwise=file.stem)
+    size = size_said(content.get("imageWidth"), content.get("imageHeight"))
+    out = Annotations(file, {name: Objects(size)}, otherwise=file.stem)
     for shape in content["shapes"]:
         kind, points = shape.get("shape_type") or "polygon", shape["points"]
         label = shape.get("label")
@@ -244,8 +166,8 @@ def cvat(file: Path) -> Annotations | None:
     out.classes = list(dict.fromkeys(e.text or "" for e in root.findall("./meta//labels/label/name")))
     for image in root.findall("image"):
         name = image.get("name", "")
-        out.images[name] = Objects((int(image.get("width", 0)), int(image.get("height", 0))))
         shapes = sorted(image, key=lambda e: int(e.get("z_order", 0)))
+        out.begin(name, size_said(image.get("width"), image.get("height")), bool(shapes))
         drawn |= {name} if shapes else set()
         for e in shapes:
             label = e.get("label")
@@ -282,14 +204,15 @@ def voc_boxes(file: Path, root: ET.Element) -> Annotations:
 
 def studio(file: Path, tasks: list[dict]) -> Annotations | None:
     """An export of Label Studio, JSON or JSON-MIN; the masks of a person, not those of a model."""
-    out, images, drawn = Annotations(file), set(), set()
-    for task in tasks:
-        data = task.get("data", task)
-        image = next((v for v in (data.get("image"), *data.values()) if is_picture(v)), None)
-        if image is None:
+    out, drawn = Annotations(file), set()
+    named = [(picture_of(task), task) for task in tasks]
+    folders = {(name.rpartition("/")[2], name) for name, _ in named if name}
+    alike = Counter(base for base, _ in folders)
+    for whole, task in named:
+        if whole is None:
             continue
-        name = plain_name(image.rsplit("?d=", 1)[-1]).rsplit("/", 1)[-1]
-        images.add(name)
+        base = whole.rpartition("/")[2]
+        name = base if alike[base] == 1 else whole
         given = [a for a in task.get("annotations", task.get("completions", ())) if not a.get("was_cancelled")]
         if "data" in task:
             results = given[-1]["result"] if given else []
@@ -300,10 +223,17 @@ def studio(file: Path, tasks: list[dict]) -> Annotations | None:
             ]
             given = results
         drawn |= {name} if given else set()
-        out.images[name] = Objects()
+        out.begin(name, None, bool(given))
         for result in results:
             studio_shape(out, name, result)
     return without_empty(out, drawn) if out.classes or out.left_out and drawn else None
+
+
+def picture_of(task: dict) -> str | None:
+    """The name of the picture of a task, with the folders of its address."""
+    data = task.get("data", task)
+    image = next((v for v in (data.get("image"), *data.values()) if is_picture(v)), None)
+    return None if image is None else plain_name(image.rsplit("?d=", 1)[-1])
 
 
 def is_picture(value: Any) -> bool:
@@ -314,8 +244,7 @@ def studio_shape(out: Annotations, name: str, result: dict) -> None:
     value, objects = result.get("value", {}), out.images[name]
     labels = defaultdict(list, {k: v for k, v in value.items() if k.endswith("labels") and v})
     label = next((v[0] for v in labels.values()), None)
-    if result.get("original_width") and result.get("original_height"):
-        objects.size = (int(result["original_width"]), int(result["original_height"]))
+    objects.size = size_said(result.get("original_width"), result.get("original_height")) or objects.size
     if value.get("format") == "rle" and value.get("rle"):
         out.add(name, label, "studio", value["rle"])
     elif "points" in value:

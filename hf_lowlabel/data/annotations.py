@@ -26,13 +26,14 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_text
-from .annotation_files import UNKNOWN, Annotations, Objects, read_annotations, yolo
+from .annotated import UNKNOWN, Annotations, Objects
+from .annotation_files import read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
-from .images import BadImage, decoding, upright_size
+from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
-from .masks import IGNORE, IGNORED_NAMES
-from .table_files import match_names, plain_name
+from .masks import IGNORE, IGNORED_NAMES, check_size
+from .table_files import ImageNames, plain_name
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
 NO_CLASS = (*IGNORED_NAMES, "__ignore__")
@@ -41,23 +42,31 @@ NO_CLASS = (*IGNORED_NAMES, "__ignore__")
 class DrawnMasks:
     """Mask i: the objects of image i drawn in order, as class numbers in an image of mode L."""
 
-    def __init__(self, images: Reader, objects: list[Objects | None], number: dict[str, int]):
-        self.images, self.objects, self.number = images, objects, number
+    def __init__(self, images: Reader, objects: list[Objects | None], number: dict[str, int], ids: list[str]):
+        self.images, self.objects, self.number, self.ids = images, objects, number, ids
 
     def __call__(self, i: int) -> Image.Image:
         objects = self.objects[i]
         if objects is None:
             raise BadImage("it has no annotation")
         with decoding():
-            width, height = objects.size or self.size_of(i)
+            with self.images(i) as image:
+                (width, height), is_turned = upright_size(image), turned(image)
+            self.check_size(i, objects.size or (width, height), (width, height), is_turned)
             mask = np.zeros((height, width), dtype=np.uint8)
             for shape in objects.shapes:
                 mask[shape.pixels(height, width)] = self.number[shape.label]
             return Image.fromarray(mask)
 
-    def size_of(self, i: int) -> tuple[int, int]:
-        with self.images(i) as image:
-            return upright_size(image)
+    def check_size(self, i: int, said: tuple[int, int], size: tuple[int, int], is_turned: bool) -> None:
+        """Raises UserError where the file of annotations says another size than the image has."""
+        if is_turned and said == size[::-1]:
+            check_size(said, size, self.ids[i], True)
+        if said != size:
+            raise UserError(
+                f"The annotation of image {self.ids[i]!r} is of {said[0]} x {said[1]} px, and the image has {size[0]} "
+                f"x {size[1]} px. Put the image there that was annotated, or export the annotations again."
+            )
 
 
 @dataclass
@@ -93,7 +102,7 @@ def find_drawn(
     if not found:
         return None
     inside = root.relative_to(path).as_posix() if root != path else ""
-    every = [file.id for file in listing(path)] if inside else [file.id for file in files]
+    every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
     objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[str]()
     for part in found:
         left_out += part.left_out
@@ -120,7 +129,7 @@ def find_drawn(
     names, number = class_numbers(found, declared, instances)
     of_images = [known(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)
-    reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number)
+    reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number, [file.id for file in files])
     content = [f"{file.size}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
     return Drawn(np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
 
@@ -185,22 +194,23 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
     return [], False
 
 
-def places(file: Path, path: Path, names: list[str], every: Sequence[str], otherwise: str = "") -> list[str | None]:
+def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwise: str = "") -> list[str | None]:
     """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is, else
     the one that is called `otherwise`."""
-    known, out = set(every), list[str | None]()
+    known, out = every.known, list[str | None]()
     here = file.parent.relative_to(path).as_posix()
     here = "" if here == "." else f"{here}/"
     plain = [plain_name(name) for name in names]
-    elsewhere, _ = match_names(plain, every, EXTENSIONS)
+    elsewhere, _ = every.match(plain)
     for name, other in zip(plain, elsewhere):
         near = [f"{here}{name}", f"{here}images/{name}", f"{here}{PurePosixPath(name).name}"]
         out.append(next((id for id in near if id in known), other))
     for k, id in enumerate(out):
-        if id is None and len(plain[k]) > 9 and plain[k][8] == "-":  # an upload of Label Studio
-            out[k] = match_names([plain[k][9:]], every, EXTENSIONS)[0][0]
+        base = plain[k].rpartition("/")[2]
+        if id is None and len(base) > 9 and base[8] == "-":  # an upload of Label Studio
+            out[k] = every.match([base[9:]])[0][0]
         if out[k] is None and otherwise:
-            out[k] = match_names([f"{here}{otherwise}"], every, EXTENSIONS)[0][0]
+            out[k] = every.match([f"{here}{otherwise}"])[0][0]
     return out
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from ..errors import UserError, unknown
 from ..files import write_table
 from .images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
 from .masks import MaskFormat, check_names, check_size, check_values, decode_mask
+
+T = TypeVar("T")
 
 
 class Reader(Protocol):
@@ -123,8 +125,8 @@ class ImageDataset:
             return None
         return self.mask(i) if self.masks else int(self.labels[i]) if self.labels.ndim == 1 else self.labels[i]
 
-    def _named(self, i: int, function):
-        """`function` of the header of image i; a BadImage carries the id."""
+    def of_opened(self, i: int, function: Callable[[Image.Image], T]) -> T:
+        """`function` of image i as it is opened, header only; a BadImage carries the id."""
         try:
             with decoding(), self.reader(int(i) // self.squares) as image:
                 return function(image)
@@ -142,17 +144,17 @@ class ImageDataset:
 
     def size(self, i: int) -> tuple[int, int]:
         """(width, height) of image i in px, from its header. Raises BadImage."""
-        return self._named(i, upright_size)
+        return self.of_opened(i, upright_size)
 
     def rgb(self, i: int) -> Image.Image:
         """Image i decoded, upright, RGB. Raises BadImage."""
-        return self._named(i, lambda image: load_rgb(image, self.value_range))
+        return self.of_opened(i, lambda image: load_rgb(image, self.value_range))
 
     def decode(self, i: int, size: int, interpolation: str = "bilinear", squash: bool = False) -> torch.Tensor:
         """uint8 [3, size, size], the middle of image i or, of several squares, this one; `squash`: all of it, whatever
         its shape. Raises BadImage."""
         at = i % self.squares / (self.squares - 1) if self.squares > 1 else 0.5
-        return self._named(i, lambda image: decode(image, size, interpolation, at, self.value_range, squash))
+        return self.of_opened(i, lambda image: decode(image, size, interpolation, at, self.value_range, squash))
 
     def mask(self, i: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [H, W] of classes, 255 where a pixel takes no part. `size`: (width, height) that it has to have."""
@@ -165,7 +167,7 @@ class ImageDataset:
             with decoding(), self.masks.reader(int(i)) as file:
                 picture = upright(file)
                 if size is not None and picture.size != size:
-                    check_size(picture.size, size, self.ids[i], self._named(i, turned))
+                    check_size(picture.size, size, self.ids[i], self.of_opened(i, turned))
                 return decode_mask(picture, self.masks.format, len(self.class_names), self.ids[i])
         except BadImage as error:
             raise UserError(f"The mask of image {self.ids[i]!r} cannot be read: {error.reason}") from error

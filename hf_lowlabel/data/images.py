@@ -211,6 +211,11 @@ def has_deep_colours(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(code) for code in coded)
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture that is not loaded yet has more than 8 bits a channel."""
+    return image.mode.startswith(("I", "F")) or has_deep_colours(image)
+
+
 def load_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:
     """The whole image, upright, RGB; a damaged one is a `BadImage`."""
     with decoding():

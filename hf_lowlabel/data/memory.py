@@ -45,7 +45,7 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             f"There is no split {split!r} in a {type(dataset).__name__}: it is {own!r}. Give splits as a "
             "datasets.DatasetDict."
         )
-    return Table(rows, Origin(NAME, split), image_column, in_memory=True)
+    return Table(rows, Origin(NAME, split), image_column, None)
 
 
 def of_columns(columns: dict):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,24 +15,57 @@ from PIL import Image
 
 from ..errors import UserError
 from .dataset import ImageDataset, Reader
-from .images import BadImage, decoding, has_deep_colours
+from .images import BadImage, Range, decoding, has_deep_colours, open_image
 
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats in which more than one picture means more than one image
+ANIMATED = ("GIF", "WEBP", "PNG")  # those in which a picture builds on the one before
 LOOKS = 12  # images of a data set that are looked into
 DEEP = 16384  # 14 bits: values of a 16-bit image that stay below are those of a camera with fewer
 
 
 class PageReader:
-    """Page `pages[i]` of image `rows[i]` of another reader."""
+    """Page `pages[i]` of image `rows[i]` of another reader.
+
+    Each frame of an animation builds on those before it: a thread keeps its last animation, so that frames in order
+    are each decoded once.
+    """
 
     def __init__(self, reader: Reader, rows: np.ndarray, pages: np.ndarray):
         self.reader, self.rows, self.pages = reader, rows, pages
+        self.several = np.bincount(rows) > 1
+        self.kept = Kept()
+
+    def __getstate__(self):
+        return {**self.__dict__, "kept": None}
+
+    def __setstate__(self, state):
+        self.__dict__ |= {**state, "kept": Kept()}
 
     def __call__(self, i: int) -> Image.Image:
-        image = self.reader(int(self.rows[i]))
+        row, page, kept = int(self.rows[i]), int(self.pages[i]), self.kept
+        if not self.several[row]:
+            return self.reader(row)
         with decoding():
-            image.seek(int(self.pages[i]))
-        return image
+            if kept.row != row or page < kept.image.tell():
+                image = self.reader(row)
+                if image.format not in ANIMATED or has_deep_colours(image):  # of which a copy does not tell
+                    image.seek(page)
+                    return image
+                with image:
+                    image.fp.seek(0)
+                    kept.image = open_image(io.BytesIO(image.fp.read()))  # no file stays open
+            kept.row = -1  # where it stands is not known after an error
+            kept.image.seek(page)
+            frame = kept.image.copy()
+            kept.row = row
+            return frame
+
+
+class Kept(threading.local):
+    """The animation that a thread read last."""
+
+    row = -1
+    image: Image.Image
 
 
 def page_count(reader: Reader, i: int) -> int:
@@ -154,9 +189,18 @@ def as_asked(dataset: ImageDataset, value_range: Iterable[float], pages: bool) -
     Raises:
         UserError: the range is none.
     """
+    if values := range_of(value_range):
+        dataset = replace(dataset, value_range=values)
+    return in_pages(dataset) if pages else dataset
+
+
+def range_of(value_range: Iterable[float]) -> Range:
+    """Two values, the black one first; of none None.
+
+    Raises:
+        UserError: they are no range.
+    """
     values = tuple(float(value) for value in value_range)
     if values and (len(values) != 2 or not values[0] < values[1]):
         raise UserError(f"value_range is {list(values)}. It is two values, the black one first, such as 0 4095.")
-    if values:
-        dataset = replace(dataset, value_range=values)
-    return in_pages(dataset) if pages else dataset
+    return (values[0], values[1]) if values else None

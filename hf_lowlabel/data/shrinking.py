@@ -18,8 +18,9 @@ from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from .decoding import Progress, check_share, cores, in_threads
 from .folders import as_text, image_files, is_of_images
-from .images import BadImage, decoding, has_deep_colours, open_image, upright
+from .images import BadImage, decoding, is_deep, open_image, upright
 from .mask_folders import layout
+from .shrink_record import Record, Stamp, stamp
 from .table_files import TABLES, stem
 
 log = logging.getLogger("hf_lowlabel")
@@ -34,7 +35,8 @@ SMALLEST = 32  # px
 @dataclass
 class Shrunk:
     """What `shrink` did: numbers of images made smaller, copied as they are and found from an earlier call, bytes
-    before and after, {id: new id} of those with another ending, and [(id, reason)] of those left out."""
+    before and after, {id: new id} of those with another ending, and [(id, reason)] of those left out. removed: what an
+    earlier call made of files that are gone. others: files that somebody else put or changed there, which stay."""
 
     folder: Path
     smaller: int = 0
@@ -44,6 +46,8 @@ class Shrunk:
     bytes_after: int = 0
     renamed: dict[str, str] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 def shrink(
@@ -59,7 +63,8 @@ def shrink(
     Images stand upright in the copy, without the data of the camera. JPEG, HEIC, AVIF and JPEG XL become JPEG of
     quality 95 at full colour resolution, PNG and WebP stay what they are; other formats, pictures of more than 8 bits
     or of several pages and those that are small enough are copied byte by byte. A call that was stopped goes on where
-    it stood, and one after photos were added or changed makes those.
+    it stood. One after photos were added, changed, moved or taken away makes and removes what that asks for; what
+    somebody else put into the copy stays.
 
     Args:
         dataset: the folder.
@@ -78,15 +83,21 @@ def shrink(
     names = Counter(stem(file.path).lower() for file in images)
     done = Shrunk(target)
 
+    def alone(name: str) -> bool:
+        """No other image has this name with another ending."""
+        return names[stem(name).lower()] == 1
+
     def one(file):
         try:
-            return file, *_copy(source, target, file.path, side, names[stem(file.path).lower()] == 1)
+            return file, *_copy(record, file.path, side, alone(file.path))
         except BadImage as error:
             return file, "bad", error.reason
 
     threads = cores()
     with filling(target):
         write_json(target / NOTE, {"side": side, "of": _print(source)})
+        record = Record(source, target)
+        done.removed, done.others = record.clean(lambda name, new: name == new or alone(name))
         for number, (file, what, result) in enumerate(in_threads(one, images, threads, 4 * threads), 1):
             if progress is not None:
                 progress(number, len(images))
@@ -95,13 +106,26 @@ def shrink(
                 if len(done.skipped) > max_bad * len(images):
                     check_share(done.skipped, len(images), max_bad)
                 continue
+            if what == "others":
+                done.others.append(result[0])
+                continue
             setattr(done, what, getattr(done, what) + 1)
             done.bytes_before, done.bytes_after = done.bytes_before + file.size, done.bytes_after + result[1]
             if result[0] != file.path:
                 done.renamed[file.path] = result[0]
         for path in _beside(source):
-            with whole(target / path.relative_to(source)) as part:
-                shutil.copyfile(path, part)
+            name = path.relative_to(source).as_posix()
+            if record.known(name) is None and not _as_it_is(record, name):
+                done.others.append(name)
+        record.save()
+    if done.others:
+        log.warning(
+            "%d files in %r were put or changed there by somebody else and stay as they are, such as %s. Move them "
+            "elsewhere to have them made anew.",
+            len(done.others),
+            str(target),
+            done.others[0],
+        )
     if done.skipped:
         log.warning("left out %d images that cannot be read, such as %s: %s", len(done.skipped), *done.skipped[0])
     return done
@@ -135,28 +159,42 @@ def _print(source: Path) -> str:
     return hashlib.sha256(os.fsencode(source.resolve())).hexdigest()
 
 
-def _copy(source: Path, target: Path, name: str, side: int, alone: bool) -> tuple[str, tuple[str, int]]:
-    """What became of an image (a number of `Shrunk`), and its (new name, bytes). alone: no other image has this name
+def _copy(record: Record, name: str, side: int, alone: bool) -> tuple[str, tuple[str, int]]:
+    """What became of an image (a field of `Shrunk`), and its (new name, bytes). alone: no other image has this name
     with another ending."""
-    path = source / name
-    image = open_image(path)
-    deep = image.mode.startswith(("I", "F")) or has_deep_colours(image)
+    if (known := record.known(name)) is not None:
+        return "there", (known, (record.target / known).stat().st_size)
+    path = record.source / name
+    image, of = open_image(path), stamp(path)
     pages = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
-    ending = None if deep or pages or min(image.size) <= side else KEPT.get(image.format or "")
+    ending = None if is_deep(image) or pages or min(image.size) <= side else KEPT.get(image.format or "")
     new = name
     if ending is not None and path.suffix.lower() not in NAMES[ending]:
         new = Path(name).with_suffix(ending).as_posix() if alone else name
         ending = ending if alone else None  # its new name is another's: it stays as it is
-    out = target / new
-    if out.is_file() and out.stat().st_mtime >= path.stat().st_mtime:
-        return "there", (new, out.stat().st_size)
+    out = record.target / new
+    if os.path.lexists(out):
+        return "others", (new, 0)
     with whole(out, flush=False) as part:
         if ending is None:
             shutil.copyfile(path, part)
         else:
             with decoding():
                 _smaller(upright(image), side, ending).save(part, WRITTEN[ending][0], **WRITTEN[ending][1])
+        record.add(name, new, of or Stamp(0, 0), part)
     return "copied" if ending is None else "smaller", (new, out.stat().st_size)
+
+
+def _as_it_is(record: Record, name: str) -> bool:
+    """Copy a table or text; False where something of that name is there already."""
+    path, out = record.source / name, record.target / name
+    of = stamp(path)
+    if os.path.lexists(out):
+        return False
+    with whole(out) as part:
+        shutil.copyfile(path, part)
+        record.add(name, name, of or Stamp(0, 0), part)
+    return True
 
 
 def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:

@@ -28,6 +28,7 @@ from .decoding import cores
 from .folders import is_table
 from .images import BadImage, decode, resampling
 from .permutation import epoch_permutation
+from .table_paths import Within, beside, of_hub
 from .tables import card_license, find_image, hub_facts, id_columns, load, open_encoded, open_local
 
 EMBEDDED = ("digits", "shapes")
@@ -54,11 +55,12 @@ class Shards:
             raise UserError(f"{str(dataset)!r} has no shards, as parquet files and Hub ids have. Read it whole.")
         if path.exists():
             self.name, self.revision, self.license = path.resolve().name, None, card_license(path)
-            self.dataset = open_local(path, config, split, streaming=True)
+            self.dataset, self.within = open_local(path, config, split, streaming=True), beside(path)
         else:
             self.name = str(dataset)
             self.revision, self.license = hub_facts(self.name, revision)
             self.dataset = load(self.name, config, split, streaming=True, revision=self.revision)
+            self.within = of_hub(self.name)
         self.config, self.split, self.count = config, split, self.dataset.num_shards
         self.image_column = find_image(self.dataset.features, image_column)
         self.id_column = next(iter(id_columns(self.dataset.features)), None)
@@ -92,22 +94,22 @@ class Shards:
             class_names=[],
             fingerprint=digest.hexdigest(),
             flip=True,
-            reader=EncodedReader([encoded for _, encoded in rows.values()]),
+            reader=EncodedReader([encoded for _, encoded in rows.values()], self.within),
         )
 
 
 class EncodedReader:
-    """Rows that are held in memory as they were read."""
+    """Rows that are held in memory as they were read. within: which files they may name."""
 
-    def __init__(self, rows: list[dict | None]):
-        self.rows = rows
+    def __init__(self, rows: list[dict | None], within: Within):
+        self.rows, self.within = rows, within
 
     def __call__(self, i: int) -> Image.Image:
-        return open_row(self.rows[i])
+        return open_row(self.rows[i], self.within)
 
 
-def open_row(encoded: dict | None) -> Image.Image:
-    return open_encoded(*((encoded or {}).get(key) for key in ("bytes", "path")))
+def open_row(encoded: dict | None, within: Within) -> Image.Image:
+    return open_encoded(*((encoded or {}).get(key) for key in ("bytes", "path")), within)
 
 
 class ShardedStream:
@@ -216,7 +218,7 @@ class ShardedStream:
         """uint8 [3, S, S], or (id, reason)."""
         id, encoded = row
         try:
-            with open_row(encoded) as image:
+            with open_row(encoded, self.shards.within) as image:
                 return decode(image, **self.square)
         except BadImage as error:
             return id, error.reason

@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -47,9 +48,10 @@ def read_table(path: Path) -> Rows:
             return list(enumerate(pq.read_table(io.BytesIO(read_bytes(path))).to_pylist(), start=1))
         text = decoded(path)
         if kind == ".json":
-            return list(enumerate(objects(json.loads(text), path.name), start=1))
+            return list(enumerate(objects(json.loads(text, object_pairs_hook=each_once), path.name), start=1))
         if kind in (".jsonl", ".ndjson"):
-            lines = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            lines = [(number, json.loads(line, object_pairs_hook=each_once)) for number, line in numbered]
             if wrong := [number for number, row in lines if not isinstance(row, dict)]:
                 raise UserError(f'{path.name}: line {wrong[0]} holds no object such as {{"file_name": "1.png"}}.')
             return lines
@@ -58,6 +60,14 @@ def read_table(path: Path) -> Rows:
         raise
     except (ValueError, RecursionError, csv.Error) as error:  # pyarrow's errors of a damaged file are ValueErrors
         raise UserError(f"{path.name} cannot be read as a {kind[1:]} table: {error}") from error
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose last value of a name would else be the one that counts."""
+    out = dict(pairs)
+    if len(out) < len(pairs) and (twice := [name for name, value in pairs if out[name] != value]):
+        raise ValueError(f"{twice[0]!r} is in it twice, with different values")
+    return out
 
 
 def decoded(path: Path) -> str:
@@ -135,34 +145,47 @@ def stem(id: str) -> str:
 
 
 def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str]) -> tuple[list[str | None], int]:
-    """Which image each name means: its id, or the only id that ends alike.
+    """`ImageNames.match` of images that are asked for once."""
+    return ImageNames(ids, endings).match(names)
 
-    Names may have folders before them that the ids lack, or lack folders that these have; a name without an ending is
-    that of the only image so called. Capitals and "%20" count where nothing else does, and zeros before a mere number,
-    which spreadsheets drop, do not. An image is found so for one name alone, and only where no other is exact.
 
-    Args:
-        names: as `plain_name` gives them.
-        ids: of the images.
-        endings: of image files, such as ".jpg".
+class ImageNames:
+    """The ids of images, to be found by names that are nearly theirs. endings: of image files, such as ".jpg"."""
 
-    Returns:
-        The ids, None where there is none or no single one, and how many were not found exactly.
-    """
-    known, by_base = set(ids), defaultdict(list)
-    strange = any(name and name not in known for name in names)
-    for id in ids if strange else ():
-        name = id.rpartition("/")[2]
-        base = stem(name)
-        for key in {name, base, name.casefold(), base.casefold(), number(base)} - {None}:
-            by_base[key].append(id)
-    loose: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        if name and name not in known and (found := loosely(name, known, by_base, endings)):
-            loose[name] = found
-    exact, taken = {name for name in names if name in known}, Counter(loose.values())
-    loose = {name: id for name, id in loose.items() if taken[id] == 1 and id not in exact}
-    return [name if name in known else loose.get(name) for name in names], sum(name in loose for name in names)
+    def __init__(self, ids: Sequence[str], endings: frozenset[str]):
+        self.ids, self.endings, self.known = ids, endings, set(ids)
+
+    @cached_property
+    def by_base(self) -> dict[Any, list[str]]:
+        found = defaultdict(list)
+        for id in self.ids:
+            name = id.rpartition("/")[2]
+            base = stem(name)
+            for key in {name, base, name.casefold(), base.casefold(), number(base)} - {None}:
+                found[key].append(id)
+        return found
+
+    def match(self, names: Sequence[str]) -> tuple[list[str | None], int]:
+        """Which image each name means: its id, or the only id that ends alike.
+
+        Names may have folders before them that the ids lack, or lack folders that these have; a name without an ending
+        is that of the only image so called. Capitals and "%20" count where nothing else does, and zeros before a mere
+        number, which spreadsheets drop, do not. An image is found so for one name alone, and only where no other is
+        exact.
+
+        Args:
+            names: as `plain_name` gives them.
+
+        Returns:
+            The ids, None where there is none or no single one, and how many were not found exactly.
+        """
+        known, loose = self.known, dict[str, str]()
+        for name in dict.fromkeys(names):
+            if name and name not in known and (found := loosely(name, known, self.by_base, self.endings)):
+                loose[name] = found
+        exact, taken = {name for name in names if name in known}, Counter(loose.values())
+        loose = {name: id for name, id in loose.items() if taken[id] == 1 and id not in exact}
+        return [name if name in known else loose.get(name) for name in names], sum(name in loose for name in names)
 
 
 def loosely(name: str, known: set[str], by_base: dict[Any, list[str]], endings: frozenset[str]) -> str | None:

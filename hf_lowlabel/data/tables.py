@@ -25,18 +25,12 @@ from PIL import Image
 from ..errors import MissingSplit, UserError, unknown
 from .dataset import Origin
 from .folders import SPLITS, file_size, spellings
-from .images import BadImage, open_image, upright
+from .images import upright
+from .table_paths import Within, beside, of_hub, open_encoded
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
 PATH_COLUMNS = ("path", "image_path", "file_path", "file", "file_name", "filename")  # of images, in memory only
-
-
-def open_encoded(content: bytes | None, path: str | None) -> Image.Image:
-    """The image of a row: its bytes, else the file at its path."""
-    if content is None and path is None:
-        raise BadImage("the row has no image")
-    return open_image(io.BytesIO(content) if content is not None else path)
 
 
 def encoded_images(images: Sequence) -> pa.ChunkedArray:
@@ -59,13 +53,21 @@ def encoded_image(image: str | Path | bytes | Image.Image) -> dict:
 
 
 class TableReader:
-    """Row i of an image column, {bytes, path} as `datasets` keeps it."""
+    """Row i of an image column, {bytes, path} as `datasets` keeps it. within: see `open_encoded`."""
 
-    def __init__(self, dataset):
-        self.dataset, self.chunks = dataset, None  # one column; the chunks are views, not pickled
+    def __init__(self, dataset, within: Within | None = None):
+        self.dataset, self.within, self.chunks = (
+            dataset,
+            within,
+            None,
+        )  # the chunks are views of one column, not pickled
+        if within is not None:
+            _, contents, paths = self.columns()
+            for part, names in zip(contents, paths, strict=True):
+                within.check(names.filter(part.is_null()).drop_null().to_pylist() if part.null_count else ())
 
     def __getstate__(self):
-        return {"dataset": self.dataset, "chunks": None}
+        return {**self.__dict__, "chunks": None}
 
     def columns(self):
         """([first row of each chunk], [bytes of each chunk], [paths of each chunk])."""
@@ -79,7 +81,7 @@ class TableReader:
     def __call__(self, i: int) -> Image.Image:
         starts, contents, paths = self.columns()
         chunk = bisect.bisect_right(starts, i) - 1
-        return open_encoded(*(part[chunk][i - starts[chunk]].as_py() for part in (contents, paths)))
+        return open_encoded(*(part[chunk][i - starts[chunk]].as_py() for part in (contents, paths)), self.within)
 
     def content(self, files: bool = False) -> Iterator[str]:
         """For the fingerprint, of each encoded image: its size and the checksum of its last 64 bytes; with `files`, the
@@ -116,14 +118,14 @@ class TableReader:
 
 
 class Table:
-    """The rows of one split, as a `datasets.Dataset`. image_column: as asked. in_memory: not read from a file of
-    ours."""
+    """The rows of one split, as a `datasets.Dataset`. image_column: as asked. within: which files it may name; None:
+    any, for it is in memory and not read from a file of ours."""
 
-    def __init__(self, rows, origin: Origin, image_column: str | None = None, *, in_memory: bool = False):
+    def __init__(self, rows, origin: Origin, image_column: str | None, within: Within | None):
         if not len(rows):
             raise UserError(f"There are no rows in {origin.name!r} (split {origin.split!r}).")
         self.rows = rows.flatten_indices() if rows._indices is not None else rows
-        self.origin, self.asked, self.in_memory = origin, image_column, in_memory
+        self.origin, self.asked, self.within, self.in_memory = origin, image_column, within, within is None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -138,7 +140,8 @@ class Table:
     def reader(self, column: str) -> TableReader:
         import datasets
 
-        return TableReader(self.rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)))
+        rows = self.rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        return TableReader(rows, self.within)
 
     def images(self, besides: str | None = None) -> tuple[TableReader, list[str]]:
         """(reader, ids) of the image column: as asked, by its name, or the only one beside `besides`."""
@@ -157,14 +160,14 @@ class Table:
 def open_parquet(path: Path, config: str | None, split: str, image_column: str | None) -> Table:
     rows = open_local(path, config, split)
     name, split = (path.stem, split) if path.is_file() else (path.resolve().name, str(rows.split))
-    return Table(rows, Origin(name, split, config, None, card_license(path)), image_column)
+    return Table(rows, Origin(name, split, config, None, card_license(path)), image_column, beside(path))
 
 
 def open_hub(name: str, config: str | None, split: str, revision: str | None, image_column: str | None) -> Table:
     revision, license = hub_facts(name, revision)
     rows = load(name, config, split, revision=revision)
     config = rows.config_name if rows.config_name != "default" else config
-    return Table(rows, Origin(name, str(rows.split), config, revision, license), image_column)
+    return Table(rows, Origin(name, str(rows.split), config, revision, license), image_column, of_hub(name))
 
 
 def open_local(path: Path, config: str | None, split: str, *, streaming: bool = False):

@@ -198,7 +198,7 @@ def inputs_of(plan: Deployment, files: list[Path] | None) -> tuple[list[Tensor],
     for file in chosen:
         try:
             with open_image(file) as image:
-                seen.append(plan.prepare(load_rgb(image)))
+                seen.append(plan.prepare(load_rgb(image, plan.value_range)))
         except BadImage as error:
             reason = f"{file}: {error.reason}"
             log.warning("%s is left out: %s", file, error.reason)

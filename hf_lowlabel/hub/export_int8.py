@@ -113,7 +113,7 @@ def calibration(task: Task, plan: Deployment, run: Path | None, files: list[Path
     for i in np.unique(np.linspace(0, count - 1, min(CALIBRATED, count)).astype(int)):
         try:
             with open_image(files[i]) if files is not None else source.image(int(i)) as image:
-                yield plan.prepare(load_rgb(image))
+                yield plan.prepare(load_rgb(image, plan.value_range))
         except BadImage:
             continue
 

@@ -30,8 +30,8 @@ NAME = "review.json"
 
 @dataclass
 class MaskReview:
-    """images: id -> why it is shown, and where to look; the most doubtful first. task, folder, split, classes: of the
-    run, for the page. no_page: why the page cannot show them, where it cannot."""
+    """images: id -> why it is shown, and where to look; the most doubtful first. task, folder, split, classes,
+    value_range: of the run, for the page. no_page: why the page cannot show them, where it cannot."""
 
     images: dict[str, Shown]
     task: str
@@ -39,6 +39,7 @@ class MaskReview:
     split: str
     classes: list[str]
     no_page: str
+    value_range: list[float]
 
 
 def of_masks(run: Path) -> bool:
@@ -90,7 +91,7 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
             raise UserError("The page shows the masks of a folder of images alone.")
     except UserError as error:
         no_page = f"{error} Correct them with the tool they are from."
-    return MaskReview(found, config.task, folder, data.dataset_split, names, no_page)
+    return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range)
 
 
 def copied(labeled: Examples, test: Examples | None, K: int) -> dict[str, str]:

@@ -49,6 +49,7 @@ def read_label_studio(
     new_classes: bool = False,
     allow_missing: bool = False,
     several: bool = False,
+    skip_conflicts: bool = False,
 ) -> Labels:
     """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task).
 
@@ -59,6 +60,7 @@ def read_label_studio(
         new_classes: any name counts, beside those.
         allow_missing: images without a task are left unlabeled.
         several: an image may have several classes.
+        skip_conflicts: images with two answers are left out and listed.
 
     Raises:
         UserError: lists every fault.
@@ -71,7 +73,7 @@ def read_label_studio(
         raise UserError(f"{path.name} is no list of tasks. Give an export of Label Studio (JSON or JSON-MIN).")
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
-    out, faults, seen = Labels(), [], set()
+    out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
     for number, item in enumerate(tasks, start=1):
         data = item.get("data", item)
         id = clean(data.get("image_id"))
@@ -81,16 +83,26 @@ def read_label_studio(
         if id is None:
             faults.append(f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}")
             continue
-        seen.add(id)
-        given = sorted({clean(name) for name in choices(item)})
-        if several and given:
-            out.labels[id] = joined(given)
-        elif len(given) > 1:
-            faults.append(f"task {number}: {id!r} is labeled {' and '.join(map(repr, given))}; keep one annotation")
-        elif given:
-            out.labels[id] = given[0]
+        found = answers(item, several)
+        first, before = seen.setdefault(id, number), out.labels.get(id, "")
+        if len(found) > 1:
+            fault = f"task {number}: {id!r} is labeled {' and '.join(map(repr, found))}; keep one annotation"
+        elif first != number and "".join(found) != before and id not in torn:
+            fault = f"task {number}: {id!r} is {''.join(found)!r} here and {before!r} in task {first}"
+        else:
+            fault = ""
+        if fault and skip_conflicts:
+            out.left_out.append((id, fault))
+            torn.add(id)
+        elif fault:
+            faults.append(fault)
+        elif found:
+            out.labels[id] = found[0]
         else:
             out.skipped.add(id)
+    for id in torn:
+        out.labels.pop(id, None)
+        out.skipped.discard(id)
     missing = [id for id in task.files.values() if id not in seen]
     if missing and not allow_missing:
         faults.append(
@@ -101,17 +113,17 @@ def read_label_studio(
     return out
 
 
-def choices(item: dict) -> Iterable[str]:
-    """The class names a task was given, over its annotations that were not cancelled."""
+def answers(item: dict, several: bool) -> list[str]:
+    """The labels that a task was given, each once: of several classes one for each annotation."""
+    named = [sorted({clean(name) for name in names}) for names in choices(item)]
+    return list(dict.fromkeys(joined(names) for names in named if names)) if several else sorted(set().union(*named))
+
+
+def choices(item: dict) -> list[Iterable[str]]:
+    """The class names of each annotation of a task that was not cancelled."""
     if "data" not in item:  # JSON-MIN
         name = item.get(CONTROL) or item.get("choice") or item.get("label")
-        return (
-            [name]
-            if isinstance(name, str)
-            else (name or {}).get("choices", [])
-            if isinstance(name, dict)
-            else name or []
-        )
+        return [[name] if isinstance(name, str) else name.get("choices", []) if isinstance(name, dict) else name or []]
     annotations = [a for a in item.get("annotations", item.get("completions", [])) if not a.get("was_cancelled")]
-    results = [r for a in annotations for r in a.get("result", []) if r.get("type") == "choices"]
-    return [name for r in results for name in r["value"]["choices"]]
+    chosen = [[r for r in a.get("result", []) if r.get("type") == "choices"] for a in annotations]
+    return [[name for r in results for name in r["value"]["choices"]] for results in chosen]

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage, to_rgb
+from ..data.images import BadImage
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
 from ..files import filling, seal
@@ -33,7 +33,7 @@ from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Task, write_text
-from .server import TYPES
+from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
@@ -114,16 +114,15 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:
-    """Copy image i as it is where browsers can show it, else as PNG; returns its file name, `number` first."""
+    """Copy image i as it is where browsers show what the network sees of it, else as PNG; returns its file name,
+    `number` first."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(source.ids[i]).stem)[:60].strip("-.") or "image"
-    with source.image(i) as image:
-        file = Path(getattr(image, "filename", "") or "")
-        if file.suffix.lower() in TYPES and file.is_file():
-            name = f"{number:04d}_{stem}{file.suffix.lower()}"
-            shutil.copyfile(file, folder / name)
-        else:
-            name = f"{number:04d}_{stem}.png"
-            to_rgb(image).save(folder / name)
+    if file := source.of_opened(i, file_to_show):
+        name = f"{number:04d}_{stem}{file.suffix.lower()}"
+        shutil.copyfile(file, folder / name)
+    else:
+        name = f"{number:04d}_{stem}.png"
+        source.rgb(i).save(folder / name)
     return name
 
 
@@ -164,15 +163,12 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np
 def thumbnail(source: ImageDataset, i: int) -> str:
     """A small JPEG as a data address."""
     try:
-        with source.image(i) as image:
-            small = to_rgb(image)
-            if max(small.size) < THUMB:
-                small = small.resize(
-                    [side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST
-                )
-            small.thumbnail((THUMB, THUMB))
+        small = source.rgb(i)
     except BadImage:
         return ""
+    if max(small.size) < THUMB:
+        small = small.resize([side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST)
+    small.thumbnail((THUMB, THUMB))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -19,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..data.images import decoding, open_image
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
+from ..data.pages import range_of
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
@@ -27,7 +29,8 @@ from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
-from .server import BINARY, TYPES, Answer, picture
+from .server import BINARY, Answer, picture
+from .shown import file_to_show
 from .suggestions import read_suggestions
 
 
@@ -59,6 +62,7 @@ class MaskSession:
         only: Mapping[str, Shown] | None = None,
         split: str = "train",
         assist: str | None = None,
+        value_range: Sequence[float] = (),
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.Lock()
@@ -67,6 +71,7 @@ class MaskSession:
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
         self.only = only or {}
         self.model = Segmenter(model) if model else None
+        self.value_range = range_of(value_range) or (self.model.value_range if self.model else None)
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
         self.said = read_suggestions(self.folder)
@@ -150,14 +155,16 @@ class MaskSession:
         return None
 
     def shown(self, file: str) -> Answer | None:
-        """The image as it is where browsers can show it, else as PNG."""
-        if file not in self.places:
+        """The image as it is where browsers show what a network sees of it, else as PNG."""
+        image = self.places[file].image if file in self.places else None
+        if image is None or not image.is_file():
             return None
-        image = self.places[file].image
-        if image.suffix.lower() in TYPES:
-            return picture(image)
+        with open_image(image) as opened, decoding():
+            as_it_is = file_to_show(opened)
+        if as_it_is:
+            return picture(as_it_is)
         out = io.BytesIO()
-        Image.fromarray(read_rgb(image)).save(out, "PNG", compress_level=1)
+        Image.fromarray(read_rgb(image, self.value_range)).save(out, "PNG", compress_level=1)
         return Answer("image/png", out.getvalue())
 
     def load(self, file: str) -> Answer:
@@ -175,7 +182,7 @@ class MaskSession:
         key = (what, query.get("file", ""))
         made = self.remembered.get(key)
         if made is None:
-            made = packed(make(read_rgb(self.place(key[1]).image)))
+            made = packed(make(read_rgb(self.place(key[1]).image, self.value_range)))
             with self.lock:
                 for old in list(self.remembered)[: max(0, len(self.remembered) + 1 - HELD)]:
                     del self.remembered[old]
@@ -193,7 +200,7 @@ class MaskSession:
         if not fits:
             raise UserError("Clicks are x,y,1 or x,y,0 each, and a box is left,top,right,bottom.")
         file = query.get("file", "")
-        image = read_rgb(self.place(file).image)
+        image = read_rgb(self.place(file).image, self.value_range)
         return packed(self.assistant.mask(file, image, points, box).astype(np.uint8))
 
     def save(self, query: dict[str, str], content: bytes) -> dict:
@@ -267,7 +274,8 @@ class MaskSession:
         if self.asked is not None:
             return f"hf-lowlabel split --task segmentation --from {self.folder} --dataset IMAGES"
         file = self.folder / "classes.txt"
-        return f"hf-lowlabel auto --task segmentation --dataset {self.folder} --classes {file}"
+        deep = f" --value-range {' '.join(f'{value:g}' for value in self.value_range)}" if self.value_range else ""
+        return f"hf-lowlabel auto --task segmentation --dataset {self.folder} --classes {file}{deep}"
 
     def parting(self) -> str:
         done = sum(place.mask.is_file() for place in self.places.values())

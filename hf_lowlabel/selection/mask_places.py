@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.annotations import find_drawn
 from ..data.folders import image_files, split_root
-from ..data.images import decoding, load_rgb, open_image
+from ..data.images import Range, decoding, load_rgb, open_image
 from ..data.mask_folders import find_files, layout, pair_roots
 from ..data.masks import IGNORE, MaskFormat, check_size, decode_mask
 from ..data.table_files import stem
@@ -84,10 +84,10 @@ def mask_root(folder: Path, split: str, images: Path, found: Path, any_masks: bo
     return parent.parent / "masks" / images.name if inner else parent / "masks"
 
 
-def read_rgb(file: Path) -> np.ndarray:
-    """uint8 [H, W, 3], upright."""
+def read_rgb(file: Path, value_range: Range = None) -> np.ndarray:
+    """uint8 [H, W, 3], upright; of more than 8 bits from `value_range`."""
     with open_image(file) as image:
-        return np.asarray(load_rgb(image))
+        return np.asarray(load_rgb(image, value_range))
 
 
 def image_size(file: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.masks import IGNORE
+from ..data.pages import range_of
 from ..errors import UserError
 
 
@@ -19,6 +20,7 @@ class Segmenter:
             raise UserError(f"{model!r} is a model for {task.name}, and masks come from a segmenter. Give one.")
         self.model = task.load(model)
         self.names = task.names_of(self.model)
+        self.value_range = range_of(getattr(self.model.config, "value_range", None) or ())
 
     def mask(self, image: np.ndarray, names: list[str]) -> np.ndarray:
         """Its classes at the numbers they have in `names`, uint8 [H, W]; 255 for those that are not there.

@@ -24,6 +24,7 @@ def label(
     superpixels: int = 400,
     only: Mapping[str, Shown] | None = None,
     split: str = "train",
+    value_range: Sequence[float] = (),
     port: int = 0,
     open_browser: bool = True,
     then: str | None = None,
@@ -39,6 +40,7 @@ def label(
         superpixels: of an image, about.
         only: of a folder of images those that are shown, in this order, and why.
         split: which part of a folder of images.
+        value_range: (black, white) of images of more than 8 bits, for masks; left out, that of the model.
         port: on the loopback address (0: a free one).
         open_browser: show the page at once.
         then: what comes next, which the page and the console say (None: the command that takes the answers over).
@@ -50,7 +52,7 @@ def label(
         UserError: for a folder that is none, is of a task without a page, or is being labeled by another process; and a
             port in use.
     """
-    session = session_of(folder, task, classes, model, superpixels, only, split, assist)
+    session = session_of(folder, task, classes, model, superpixels, only, split, assist, value_range)
     session.then = then
     serve(session, port, open_browser)
     return session
@@ -65,6 +67,7 @@ def session_of(
     only: Mapping[str, Shown] | None = None,
     split: str = "train",
     assist: str | None = None,
+    value_range: Sequence[float] = (),
 ) -> Session | MaskSession:
     """See `label`."""
     asked = Task.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
@@ -72,12 +75,13 @@ def session_of(
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask":
-        return MaskSession(folder, asked, classes, model, superpixels, only, split, assist)
+        return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range)
     if asked is None:
         raise UserError(
             f"{str(folder)!r} holds no selection: classes are labeled in a folder that `hf-lowlabel select` wrote, "
             "masks in any folder of images (--task segmentation)."
         )
-    if given := [flag for flag, value in (("--classes", classes), ("--model", model), ("--assist", assist)) if value]:
+    masks = {"--classes": classes, "--model": model, "--assist": assist, "--value-range": value_range}
+    if given := [flag for flag, value in masks.items() if value]:
         raise UserError(f"{given[0]} is of masks, and {str(folder)!r} is for classes. Leave it out.")
     return Session(folder)

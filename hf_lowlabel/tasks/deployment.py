@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.images import decode, square_of
+from ..data.images import Range, decode, square_of
+from ..data.pages import range_of
 from ..evaluation.segmentation import as_seen
 from .base import Task
 from .classification import eval_view
@@ -80,6 +81,11 @@ class Deployment:
     facts: dict[str, Any]
     before: str
     after: str
+
+    @property
+    def value_range(self) -> Range:
+        """See `images.grey16`."""
+        return range_of(self.facts.get("value_range", ()))
 
     def snippet(self, package: str) -> str:
         """Python that answers for photo.jpg with "onnxruntime" or "openvino", NumPy and Pillow."""

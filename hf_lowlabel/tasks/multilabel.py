@@ -88,7 +88,8 @@ class MultiLabelTargets(Targets):
                 "--skip-conflicts."
             )
         metadata.left_out += [(id, "it has several rows") for id in twice]
-        return {id: row for id, row in metadata.rows if id not in set(twice)}
+        gone = set(twice)
+        return {id: row for id, row in metadata.rows if id not in gone}
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()

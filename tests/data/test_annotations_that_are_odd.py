@@ -1,5 +1,7 @@
 """Files of annotations as tools and scripts leave them: boxes, other types of ids, other names, other coordinates."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -52,16 +54,16 @@ def yolo(root, text, facts="names: [cat, dog]"):
     return root
 
 
-def cvat(root, inside):
+def cvat(root, inside, size=(W, H)):
     picture(root / "images/0.png")
-    image = f'<image id="0" name="0.png" width="{W}" height="{H}">{inside}</image>'
+    image = f'<image id="0" name="0.png" width="{size[0]}" height="{size[1]}">{inside}</image>'
     (root / "a.xml").write_text(f"<annotations>{image}</annotations>")
     return root
 
 
-def studio(root, *values, image="/data/upload/1/0.png"):
+def studio(root, *values, image="/data/upload/1/0.png", size=(W, H)):
     picture(root / "images/0.png")
-    results = [{"original_width": W, "original_height": H, "value": value} for value in values]
+    results = [{"original_width": size[0], "original_height": size[1], "value": value} for value in values]
     task = {"id": 1, "data": {"image": image}, "annotations": [{"result": results}]}
     (root / "export.json").write_text(json.dumps([task]))
     return root
@@ -185,3 +187,149 @@ def test_what_was_labeled_without_the_orientation_tag(tmp_path, drawn):
     assert source.size(0) == (H, W)
     with pytest.raises(UserError, match="16 x 12 px, as the file holds the image, which its orientation tag turns"):
         source.mask(0, source.size(0))
+
+
+HUGE = (3_000_000, 3_000_000)
+LARGER = {  # files that say another size than the image has
+    "coco": lambda root, w, h: coco(root, {"segmentation": [SQUARE]}, size=(w, h)),
+    "labelme": lambda root, w, h: labelme(root, "0.png", imageWidth=str(w), imageHeight=h),
+    "cvat": lambda root, w, h: cvat(root, '<polygon label="dog" points="4,3;9,3;9,8;4,8"/>', (w, h)),
+    "studio": lambda root, w, h: studio(root, {"points": POINTS, "polygonlabels": ["dog"]}, size=(w, h)),
+}
+
+
+@pytest.mark.parametrize("size", [HUGE, (W, H + 1), (H, W)])
+@pytest.mark.parametrize("tool", LARGER)
+def test_the_size_of_the_image_is_looked_at_before_that_of_the_file_is_believed(tmp_path, tool, size):
+    LARGER[tool](tmp_path, *size)
+    said = f"The annotation of image '0.png' is of {size[0]} x {size[1]} px, and the image has 16 x 12 px. Put the"
+    with pytest.raises(UserError, match=said):
+        load_segmentation(tmp_path).mask(0)
+
+
+@pytest.mark.parametrize("tool", LARGER)
+def test_a_size_that_is_not_said_is_that_of_the_image(tmp_path, tool):
+    LARGER[tool](tmp_path, 0, 0)
+    assert load_segmentation(tmp_path).mask(0).shape == (H, W)
+
+
+RUNS = {  # a mask of a size that there is no memory for
+    "coco": lambda root: coco(root, {"segmentation": {"size": HUGE, "counts": [0, HUGE[0] * HUGE[1]]}}),
+    "cvat": lambda root: cvat(
+        root, f'<mask label="dog" left="0" top="0" width="{HUGE[0]}" height="{HUGE[1]}" rle="0,{HUGE[0] * HUGE[1]}"/>'
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", RUNS)
+def test_a_mask_is_not_made_before_it_fits(tmp_path, tool):
+    with pytest.raises(UserError, match="a mask of 3000000 x 3000000 px for an image of 16 x 12 px"):
+        load_segmentation(RUNS[tool](tmp_path)).mask(0)
+
+
+def patch(root, x, y):
+    """5 x 4 px of labelme at (x, y)."""
+    png = io.BytesIO()
+    Image.new("L", (5, 4), 255).save(png, "PNG")
+    shape = {"label": "cat", "shape_type": "mask", "points": [[x, y], [x + 5, y + 4]]}
+    return labelme(root, "0.png", shapes=[shape | {"mask": base64.b64encode(png.getvalue()).decode()}])
+
+
+def cvat_patch(root, x, y):
+    return cvat(root, f'<mask label="dog" left="{x}" top="{y}" width="5" height="4" rle="0,20"/>')
+
+
+@pytest.mark.parametrize("at", [(-2, -2), (13, 10), (-2, 10), (3, 3), (0, 0), (W, H), (-5, 0), (40, -40)])
+@pytest.mark.parametrize("made", [patch, cvat_patch])
+def test_masks_that_jut_out_are_cut_at_the_border(tmp_path, made, at):
+    x, y = at
+    wide = np.zeros((H + 120, W + 120), bool)
+    wide[60 + y : 64 + y, 60 + x : 65 + x] = True
+    assert (load_segmentation(made(tmp_path, x, y)).mask(0) == wide[60 : 60 + H, 60 : 60 + W]).all()
+
+
+OTHER = [[5, 4], [11, 4], [11, 9], [5, 9]]
+
+
+def polygon(points):
+    return {"points": [[x / W * 100, y / H * 100] for x, y in points], "polygonlabels": ["dog"]}
+
+
+def studio_tasks(root, *given, images=("0.png", "0.png")):
+    """A task for each list of values; None: nobody has looked at it."""
+    for image in images:
+        picture(root / "images" / image)
+    tasks = [
+        {"data": {"image": f"/data/local-files/?d={image}"}}
+        | ({"annotations": [{"result": [{"value": value} for value in values]}]} if values is not None else {})
+        for image, values in zip(images, given, strict=True)
+    ]
+    (root / "export.json").write_text(json.dumps(tasks))
+    return root
+
+
+def cvat_images(root, *inside):
+    cvat(root, "")
+    images = "".join(f'<image id="{k}" name="0.png" width="{W}" height="{H}">{s}</image>' for k, s in enumerate(inside))
+    (root / "a.xml").write_text(f"<annotations>{images}</annotations>")
+    return root
+
+
+def coco_images(root, *segments, names=("0.png", "0.png"), ids=(7, 8), categories=((90, "dog"),)):
+    coco(root, categories=categories)
+    content = json.loads((root / "annotations.json").read_text())
+    content["images"] = [{"id": id, "file_name": name} for id, name in zip(ids, names)]
+    content["annotations"] = [
+        {"id": k, "image_id": ids[k], "category_id": 90, "segmentation": [segment]}
+        for k, segment in enumerate(segments)
+        if segment
+    ]
+    (root / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+FLAT = [v for point in OTHER for v in point]
+FIRST, SECOND = (
+    '<polygon label="dog" points="{}"/>'.format(";".join(f"{x},{y}" for x, y in p)) for p in (POINTS, OTHER)
+)
+TWICE = {
+    "studio": lambda root: studio_tasks(root, [polygon(POINTS)], [polygon(OTHER)]),
+    "studio, nothing there": lambda root: studio_tasks(root, [], [polygon(OTHER)]),
+    "cvat": lambda root: cvat_images(root, FIRST, SECOND),
+    "coco": lambda root: coco_images(root, SQUARE, FLAT),
+}
+ONCE = {  # the same again, or nobody has looked at one of them
+    "studio": lambda root: studio_tasks(root, [polygon(POINTS)], [polygon(POINTS)]),
+    "studio, first": lambda root: studio_tasks(root, [polygon(POINTS)], None),
+    "studio, last": lambda root: studio_tasks(root, None, [polygon(POINTS)]),
+    "cvat": lambda root: cvat_images(root, FIRST, FIRST),
+    "cvat, first": lambda root: cvat_images(root, FIRST, ""),
+    "cvat, last": lambda root: cvat_images(root, "", FIRST),
+    "coco, first": lambda root: coco_images(root, SQUARE, None),
+    "coco, last": lambda root: coco_images(root, None, SQUARE),
+}
+
+
+@pytest.mark.parametrize("tool", TWICE)
+def test_an_image_that_a_file_annotates_twice(tmp_path, tool):
+    with pytest.raises(UserError, match="(annotates|lists) the image '0.png' twice.* Keep one of them"):
+        load_segmentation(TWICE[tool](tmp_path))
+
+
+@pytest.mark.parametrize("tool", ONCE)
+def test_an_image_that_a_file_names_twice_and_annotates_once(tmp_path, tool):
+    assert (load_segmentation(ONCE[tool](tmp_path)).mask(0) == square()).all()
+
+
+def test_pictures_of_one_name_in_several_folders_are_several(tmp_path):
+    studio_tasks(tmp_path, [polygon(POINTS)], [polygon(OTHER)], images=("a/0.png", "b/0.png"))
+    source = load_segmentation(tmp_path)
+    assert source.has_target.all() and not (source.mask(0) == source.mask(1)).all()
+    assert (source.mask(0) == square()).all()
+
+
+def test_a_number_that_coco_gives_twice(tmp_path):
+    with pytest.raises(UserError, match="the number 7 to the image '0.png' and to the image '1.png'"):
+        load_segmentation(coco_images(tmp_path / "images", SQUARE, FLAT, names=("0.png", "1.png"), ids=(7, 7)))
+    with pytest.raises(UserError, match="the number 90 to the class 'dog' and to the class 'cat'"):
+        load_segmentation(coco_images(tmp_path / "classes", SQUARE, None, categories=((90, "dog"), (90, "cat"))))

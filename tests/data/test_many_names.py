@@ -1,8 +1,14 @@
 """What is done for each image never goes through all images or all classes again."""
 
+import json
+import warnings
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from hf_lowlabel import load_segmentation
+from hf_lowlabel.data import table_files
 from hf_lowlabel.data.splits import Split, warn_without_label
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import labels
@@ -55,3 +61,32 @@ def test_copies_are_found_among_images_that_a_network_hardly_tells_apart():
     for members in found:
         assert len(members) <= MOST_COMPARED or (place[members] == place[members[0]]).all()
     assert len(found) > 100
+
+
+@pytest.mark.parametrize("kind", ["labelme", "labelme elsewhere", "yolo", "voc"])
+def test_files_of_annotations_share_what_is_known_of_the_images(tmp_path, monkeypatch, kind):
+    """A file for each image: the names of all images are looked through once, not for each file."""
+    count, calls, real = 60, [], table_files.stem
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for i in range(count):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"images/{i}x.jpg")
+        shape = {"label": "a", "shape_type": "polygon", "points": [[1, 1], [8, 1], [8, 8]]}
+        content = {"imagePath": f"../images/{i}x.jpg", "shapes": [shape]}
+        if kind == "yolo":
+            (tmp_path / f"labels/{i}x.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+        elif kind == "voc":  # of boxes, beside which one image has an outline
+            box = "<object><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>8</ymax></bndbox></object>"
+            (tmp_path / f"labels/{i}x.xml").write_text(f"<annotation><filename>/c/{i}</filename>{box}</annotation>")
+        elif kind == "labelme":
+            (tmp_path / f"images/{i}x.json").write_text(json.dumps(content | {"imagePath": f"{i}x.jpg"}))
+        else:
+            (tmp_path / f"labels/{i}x.json").write_text(json.dumps(content))
+    if kind == "voc":
+        Image.new("RGB", (16, 16)).save(tmp_path / "images/last.jpg")
+        (tmp_path / "images/last.json").write_text(json.dumps(content | {"imagePath": "last.jpg"}))
+    monkeypatch.setattr(table_files, "stem", lambda id: calls.append(id) or real(id))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert load_segmentation(tmp_path).has_target.all()
+    assert len(calls) <= 3 * count

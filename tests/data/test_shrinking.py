@@ -1,5 +1,6 @@
 """Small copies of large photos: what they are, what stays, and that a stopped copy goes on."""
 
+import json
 import logging
 import os
 import warnings
@@ -102,6 +103,7 @@ def test_a_stopped_copy_goes_on(photos, tmp_path, monkeypatch):
     assert {p.relative_to(whole.folder) for p in files} == {
         p.relative_to(done.folder) for p in done.folder.rglob("*") if p.is_file()
     }
+    files = [p for p in files if p.name != ".shrunk.jsonl"]  # which knows when each was written
     assert all(p.read_bytes() == (done.folder / p.relative_to(whole.folder)).read_bytes() for p in files)
 
 
@@ -111,6 +113,79 @@ def test_photos_that_were_added_or_changed_are_made(photos, tmp_path):
     os.utime(picture(photos / "cat" / "wide.JPG", 300, 150), (2**31, 2**31))
     done = shrink(photos, tmp_path / "out", 100)
     assert (done.smaller, done.there) == (2, 7) and opened(done.folder / "cat/new.jpg")[1] == (100, 100)
+
+
+def listed(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
+
+
+def test_what_was_moved_or_deleted_leaves_the_copy(photos, tmp_path):
+    shrink(photos, tmp_path / "out", 100)
+    (photos / "cat" / "turned.jpg").unlink()
+    (photos / "cat" / "wide.JPG").rename(photos / "dog" / "wide.JPG")
+    (photos / "labels.csv").unlink()
+    done = shrink(photos, tmp_path / "out", 100)
+    assert sorted(done.removed) == ["cat/turned.jpg", "cat/wide.JPG", "labels.csv"] and not done.others
+    assert (done.smaller, done.copied, done.there) == (1, 0, 6)
+    assert listed(done.folder) == listed(photos) and not (done.folder / "cat").exists()
+    again = shrink(photos, tmp_path / "out", 100)
+    assert (again.removed, again.smaller, again.there) == ([], 0, 7)
+
+
+def test_a_photo_or_table_in_the_place_of_another_is_made_whatever_its_date(photos, tmp_path):
+    old = (photos / "cat" / "wide.JPG").stat()
+    shrink(photos, tmp_path / "out", 100)
+    os.utime(picture(photos / "cat" / "wide.JPG", 300, 150), (10**9, 10**9))  # of a backup
+    (photos / "dog" / "small.jpg").write_bytes((photos / "cat" / "turned.jpg").read_bytes())
+    os.utime(photos / "dog" / "small.jpg", ns=(old.st_mtime_ns, old.st_mtime_ns))
+    (photos / "labels.csv").write_text("file_name,label\ncat/wide.JPG,dog\n")
+    os.utime(photos / "labels.csv", (10**9, 10**9))
+    done = shrink(photos, tmp_path / "out", 100)
+    assert (done.smaller, done.there, done.removed, done.others) == (2, 6, [], [])
+    assert opened(done.folder / "cat/wide.JPG")[1] == (200, 100)
+    assert opened(done.folder / "dog/small.jpg")[1] == (100, 200)
+    assert (done.folder / "labels.csv").read_text().endswith("dog\n")
+
+
+def test_what_a_person_put_into_the_copy_stays(photos, tmp_path, caplog):
+    out = shrink(photos, tmp_path / "out", 100).folder
+    mine = [out / "cat" / "mine.jpg", out / "cat" / "wide.JPG", out / "dog" / "small.jpg", out / "labels.csv"]
+    for path in mine:
+        path.write_bytes(b"mine")
+    picture(photos / "cat" / "mine.jpg", 300, 150)  # of the same name
+    picture(photos / "cat" / "wide.JPG", 300, 150)
+    (photos / "dog" / "small.jpg").unlink()
+    done = shrink(photos, out, 100)
+    assert sorted(done.others) == ["cat/mine.jpg", "cat/wide.JPG", "dog/small.jpg"] and not done.removed
+    assert all(path.read_bytes() == b"mine" for path in mine) and "3 files in" in caplog.text
+    (out / "cat" / "wide.JPG").unlink()
+    assert shrink(photos, out, 100).smaller == 1
+
+
+def test_a_name_that_another_photo_takes_is_given_back(tmp_path):
+    picture(tmp_path / "photos" / "a.webp", 300, 150, format="JPEG")
+    out = shrink(tmp_path / "photos", tmp_path / "out", 100).folder
+    assert listed(out) == {"a.jpg"}
+    picture(tmp_path / "photos" / "a.jpg", 150, 300)
+    done = shrink(tmp_path / "photos", out, 100)
+    assert listed(out) == {"a.jpg", "a.webp"} and not done.others and opened(out / "a.jpg")[1] == (100, 200)
+
+
+def test_a_record_names_nothing_outside_the_copy(photos, tmp_path):
+    out = shrink(photos, tmp_path / "out", 100).folder
+    outside = picture(tmp_path / "precious.jpg", 50, 50)
+    (tmp_path / "elsewhere").mkdir()
+    beside = picture(tmp_path / "elsewhere" / "precious.jpg", 50, 50)
+    (out / "linked").symlink_to(tmp_path / "elsewhere")
+    lines = []
+    for name, path in (("../precious.jpg", outside), (str(outside), outside), ("linked/precious.jpg", beside)):
+        found = path.stat()
+        lines.append(json.dumps(["gone.jpg", name, 1, 1, found.st_size, found.st_mtime_ns]))
+    for line in (*lines, "[1]", "{}", '["half'):
+        with open(out / ".shrunk.jsonl", "a") as file:
+            file.write(line + "\n")
+        shrink(photos, out, 100)
+    assert outside.exists() and beside.exists()
 
 
 def test_unreadable_images_are_left_out_up_to_a_share(photos, tmp_path):

@@ -123,8 +123,8 @@ def test_two_columns_of_classes_need_a_choice(tmp_path, make):
 
 
 def test_rows_without_an_image_and_images_by_path(tmp_path, make):
-    make.files(tmp_path, ["far.png"])
-    images = [None, {"bytes": None, "path": None}, {"bytes": None, "path": str(tmp_path / "far.png")}]
+    make.files(tmp_path / "t", ["far.png"])
+    images = [None, {"bytes": None, "path": None}, {"bytes": None, "path": str(tmp_path / "t" / "far.png")}]
     found = load_source(make.table(tmp_path / "t" / "t.parquet", [0, 1, 0], image=images))
     for i in (0, 1):
         with pytest.raises(BadImage, match="the row has no image"):

@@ -255,7 +255,11 @@ def clear(root: Path) -> None:
 
 
 def content(path: Path) -> dict[str, bytes]:
-    """Relative name -> bytes of a file or of all files of a folder."""
+    """Relative name -> bytes of a file or of all files of a folder, but for the record of when each was made."""
     if path.is_file():
         return {path.name: path.read_bytes()}
-    return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(path).as_posix(): p.read_bytes()
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name != ".shrunk.jsonl"
+    }

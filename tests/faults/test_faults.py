@@ -44,7 +44,7 @@ def test_a_turned_bit_is_told(few):
 
 
 def test_a_killed_verb_is_run_again(few):
-    held(kills(few, ["split", "predict"], most=3))
+    held(kills(few, ["split", "predict", "shrink"], most=3))
 
 
 def test_a_killed_frozen_run_goes_on(few):

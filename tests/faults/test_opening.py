@@ -23,12 +23,15 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/folders.py": "open open_image",  # the first 12 bytes of regular files
     "data/mask_folders.py": "read_text",  # VOC's lists
     "data/masks.py": "read_text",  # classes
+    "data/pages.py": "open_image",  # what it has in memory
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",
+    "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "copyfile copyfile open_image read_json",
     "data/splits.py": "read_json",
-    "data/tables.py": "open_image read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
+    "data/table_paths.py": "open_image open_image",
+    "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
     "files.py": "open open open read_bytes read_bytes read_bytes read_text",
     "hub/app.py": "copyfile copyfile",  # ours
@@ -55,6 +58,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
     "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
+    "selection/mask_page.py": "open_image",
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
@@ -68,7 +72,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "training/lineage.py": "hf_hub_download",
     "training/priors.py": "safe_open",
     "cli/auto.py": "read_json",  # ours
-    "data/annotation_files.py": "open_image read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
+    "data/annotated.py": "open_image",
+    "data/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
     "data/table_files.py": "DictReader read_bytes read_bytes",
     "data/workbooks.py": "read_bytes",

@@ -135,6 +135,7 @@ def painted(tmp_path_factory):
         str(base / "data"),
         task="segmentation",
         classes=[str(base / "classes.txt")],
+        value_range=[0, 4095],  # of deep images, of which there are none
         output_dir=base / "run",
         **how,
     )
@@ -154,6 +155,7 @@ def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(pain
 
     def person(folder, **how):
         how.pop("open_browser")
+        assert how["value_range"] == [0, 4095]
         page = session_of(folder, superpixels=400, **how)
         opened.append([image["file"] for image in page.state()["images"]])
         where = {"file": "07.png", "stamp": page.load("07.png").stamp}

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
@@ -261,3 +262,52 @@ def test_reading_changes_no_file(folder):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     read_labels(folder / "labels.csv", Task.load(folder))
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def again(tasks, at, *answers):
+    """The same image once more, with an annotation for each answer."""
+    results = [[{"type": "choices", "value": {"choices": list(names)}}] for names in answers]
+    return {"data": tasks[at]["data"], "annotations": [{"result": result} for result in results]}
+
+
+def test_two_tasks_of_an_image_are_no_choice_of_the_last(folder):
+    path, tasks = studio(folder, [["cat"], ["dog"], [], ["dog"]])
+    more = {"x/a.png": (again(tasks, 0, ["dog"]), "task 5: 'x/a.png' is 'dog' here and 'cat' in task 1")}
+    more["x/b, c.png"] = (again(tasks, 1), "task 5: 'x/b, c.png' is '' here and 'dog' in task 2")
+    more["x/ü.png"] = (again(tasks, 2, ["cat"]), "task 5: 'x/ü.png' is 'cat' here and '' in task 3")
+    for id, (task, said) in more.items():
+        path.write_text(json.dumps([*tasks, task]))
+        with pytest.raises(UserError, match=re.escape(said)):
+            import_labels(path)
+        split, found = import_labels(path, rules=LabelRules(skip_conflicts=True))
+        assert [left for left, _ in found.left_out] == [id] and id not in {*split.labeled, *found.skipped}
+    flat = [{"image": f"/data/local-files/?d=images/{file}", "choice": "cat"} for file in FILES]
+    path.write_text(json.dumps([*flat, {**flat[0], "choice": "dog"}]))
+    with pytest.raises(UserError, match="task 5: 'x/a.png' is 'dog' here and 'cat' in task 1"):
+        import_labels(path)
+    path.write_text(json.dumps([*tasks, again(tasks, 0, ["cat"])]))  # which says nothing else
+    assert import_labels(path)[0].labeled["x/a.png"] == "cat"
+
+
+def test_tasks_of_several_classes_agree_too(folder):
+    task = Task.load(folder)
+    task.task = "multilabel"
+    task.save(folder)
+    path, tasks = studio(folder, [["cat"], ["dog"], [], ["dog"]])
+    tasks[0] = again(tasks, 0, ["cat", "dog"], ["dog", "cat"])
+    path.write_text(json.dumps([*tasks, again(tasks, 0, ["dog", "cat"])]))
+    assert import_labels(path)[0].labeled["x/a.png"] == "cat;dog"
+    path.write_text(json.dumps([*tasks, again(tasks, 0, ["dog"])]))
+    with pytest.raises(UserError, match="task 5: 'x/a.png' is 'dog' here and 'cat;dog' in task 1"):
+        import_labels(path)
+    path.write_text(json.dumps([again(tasks, 0, ["cat"], ["dog"]), *tasks[1:]]))
+    with pytest.raises(UserError, match="task 1: 'x/a.png' is labeled 'cat' and 'dog'; keep one annotation"):
+        import_labels(path)
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_name_that_json_has_twice(folder, ending):
+    path = folder / f"mine.{ending}"
+    path.write_text('{"0000_a.png": "cat", "0000_a.png": "dog"}')
+    with pytest.raises(UserError, match="'0000_a.png' is in it twice, with different values"):
+        import_labels(path)
