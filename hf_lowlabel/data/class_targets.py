@@ -39,8 +39,6 @@ from .labels import (
     class_indices,
     label_column,
     label_text,
-    one_of_columns,
-    switches,
     tell_dates,
 )
 from .mask_folders import is_of_masks
@@ -48,6 +46,7 @@ from .mask_names import masks_among
 from .metadata import Metadata, read_metadata, split_of
 from .tables import Table
 from .targets import Targets
+from .ticks import one_of_columns, switches, tell_unread
 
 
 class ClassTargets(Targets):
@@ -166,6 +165,7 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     where, columns = table.file.name, table.columns
     column = label_column(columns, asked, f" in {where}")
     if column is None and (found := one_of_columns(table.cells())) is not None:
+        tell_unread(columns, switches(table.cells()), where)
         return of_rows(table, found, rules)
     if column is None and columns:
         warnings.warn(

@@ -1,7 +1,8 @@
 """Multi-label classification: all classes of an image that apply, any number of them.
 
-Labels are lists in a table, text such as "cat;dog" or "cat|dog", or a column of 0 and 1 for each class. Without a list,
-with an empty text or empty columns an image is unlabeled; "none" and an empty list say that no class applies.
+Labels are lists in a table, text such as "cat;dog" or "cat|dog", or a column for each class of 0 and 1 or other
+words for no and yes. Without a list, with an empty text or empty columns an image is unlabeled; "none" and an empty
+list say that no class applies.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from ..data.labels import (
     is_list,
     label_column,
     label_text,
-    switches,
     tell_alike,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
 from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
+from ..data.ticks import refuse_strays, switches, tell_unread, with_blanks
 from ..errors import UserError
 from ..evaluation import sheets
 from ..evaluation.inference import logits_of
@@ -58,7 +59,7 @@ VISIBLE, GRAY = 20, np.uint8(128)  # of the embedded set: px of a shape that is 
 
 
 class MultiLabelTargets(Targets):
-    """label_column: of lists or text; where it is not given, it is found, else columns of 0 and 1 are the classes."""
+    """label_column: of lists or text; where it is not given, it is found, else columns of yes and no are classes."""
 
     def __init__(self, label_column: str | None = None, rules: LabelRules = RULES):
         self.label_column, self.rules, self.embedded = label_column, rules, {"scenes": scenes}
@@ -112,7 +113,9 @@ class MultiLabelTargets(Targets):
             tell_alike(names)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
-        found = switches(cells)
+        refuse_strays(cells, repr(where), lambda k: f"Image {ids[k]!r}")
+        found = with_blanks(switches(cells), where)
+        tell_unread(cells, found, where)
         names = list(found)
         out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
         partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
