@@ -81,7 +81,8 @@ def import_labels(
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
         found.notes.append(f"no label is one of {', '.join(classes[:10])}: they are not taken for classes")
         classes = []
-    names = [*classes, *class_order(used - set(classes))]
+    more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
+    names = [*classes, *more, *class_order(used - {*classes, *more})]
     if source is not None and base is None and classes and not task.labeled:
         own = [id for id, has in zip(source.ids, source.has_target, strict=True) if has and id not in labeled]
         if own:

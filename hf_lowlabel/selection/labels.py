@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, joined, label_column, label_text, parts_of, tell_dates
-from ..data.table_files import decoded, match_names, plain_name, read_table
+from ..data.labels import RULES, LabelRules, class_order, joined, label_text, parts_of, tell_dates
+from ..data.table_files import match_names, plain_name
 from ..errors import UserError
 from ..fields import check_types
-from ..files import FORMULA, inert, read_json, read_text, write_text
+from ..files import inert, read_json, read_text, write_text
+from .label_rows import read_rows
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
@@ -83,23 +83,18 @@ def read_classes(path: str | Path) -> list[str]:
 @dataclass
 class Labels:
     """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
-    of rows that are not used. why: ids of `skipped` -> the reason that was given."""
+    of rows that are not used. why: ids of `skipped` -> the reason that was given. classes: those that have a column."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
 
 def clean(text: object) -> str:
     return unicodedata.normalize("NFC", str(text or "").strip())
-
-
-def meant(cell: object) -> object:
-    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
-    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
-    return str(cell)[1:] if guarded else cell
 
 
 # ---- labels.csv ------------------------------------------------------------------------------------------------------
@@ -126,10 +121,10 @@ def read_labels(
         UserError: lists every fault.
     """
     path = Path(path)
-    rows = read_rows(path)
+    rows, names = read_rows(path, rules.several)
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
-    out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
+    out, faults, seen, torn = Labels(classes=names), [], dict[str, int](), set[str]()
     tell_dates([row["label"] for _, row in rows], path.name)
     texts = [label_text(row["label"], f" in row {line} of {path.name}") for line, row in rows]
     find_names(rows, by_file, ids, out.notes)
@@ -240,33 +235,6 @@ def uploaded(name: str, by_file: dict[str, str]) -> str:
     """The name that a file had before Label Studio's upload put eight hexadecimal digits before it."""
     plain = re.sub(r"^[0-9a-f]{8}-", "", name.rsplit("/", 1)[-1])
     return plain if name not in by_file and plain in by_file else name
-
-
-def read_rows(path: Path) -> list[tuple[int, dict]]:
-    """(row number, row by column) of a table, in which file_name and label are called so."""
-    if not path.exists():
-        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.")
-    rows = [(number, {column: meant(cell) for column, cell in row.items()}) for number, row in read_table(path)]
-    if not rows:
-        head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
-        raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
-    columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
-    own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
-    if files is None and without_header(columns):
-        raise UserError(
-            f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
-            "file_name,label above it."
-        )
-    if files is None:
-        raise UserError(
-            f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
-        )
-    if labels is None:
-        raise UserError(f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label.")
-    own |= {"label": labels, "file_name": None if files == own["id"] else files}
-    more = ["annotation_id"] if "annotation_id" in columns else []
-    return [(n, {k: row.get(c) for k, c in own.items() if c} | {k: row.get(k) for k in more}) for n, row in rows]
 
 
 def class_faults(
