@@ -197,7 +197,8 @@ def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> 
             if not rules.skip_conflicts:
                 raise UserError(
                     f"{where} names {id!r} twice, as {labels[id]!r} and as {text!r}. Keep one label, or give "
-                    "--skip-conflicts."
+                    f"--skip-conflicts; several classes are written {labels[id]};{text} in one row, with --task "
+                    "multilabel."
                 )
             twice.setdefault(id, f"it has the labels {labels[id]!r} and {text!r}")
     table.left_out += twice.items()

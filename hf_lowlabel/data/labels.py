@@ -59,8 +59,13 @@ RULES = LabelRules()
 
 def parts_of(label: str) -> list[str]:
     """The classes that a label of several names, each once; none for NOTHING."""
+    return [part for part in raw_parts(label) if part.casefold() != NOTHING]
+
+
+def raw_parts(label: str) -> list[str]:
+    """What stands in a label of several, NOTHING too."""
     parts = (label_text(part) for part in label.replace("|", ";").split(";"))
-    return list(dict.fromkeys(part for part in parts if part and part.casefold() != NOTHING))
+    return list(dict.fromkeys(part for part in parts if part))
 
 
 def joined(parts: Iterable[str]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
-from ..text import listed
-from .labels import NO_LABEL
+from ..text import listed, series
+from .labels import NO_LABEL, NOTHING
 
 TICKS = dict.fromkeys("1 1.0 true yes y t x".split(), 1) | dict.fromkeys("0 0.0 false no n f".split(), 0)
 EMPTY = ("", "-1", "-1.0", *NO_LABEL)
@@ -90,6 +90,22 @@ def with_blanks(found: Columns, where: str) -> Columns:
     )
     full = [[int(v or 0) if 1 in row else None for v in row] for row in rows]
     return {c: list(values) for c, values in zip(found, zip(*full))}
+
+
+def without_nothing(found: Columns, where: str, row: Callable[[int], str]) -> Columns:
+    """The columns without one that says that no class applies.
+
+    Raises:
+        UserError: a row says so, and yes to a class.
+    """
+    rest = {c: values for c, values in found.items() if c.casefold() != NOTHING}
+    for column in (c for c in found if c not in rest and len(rest) > 0):
+        for k, value in enumerate(found[column]):
+            if value and (some := [c for c in rest if rest[c][k]]):
+                raise UserError(
+                    f"{row(k)} of {where} has a tick for {column!r} and for {series(some)}. Keep one of both."
+                )
+    return rest or found
 
 
 def tell_unread(columns: Iterable[str], found: Iterable[str], where: str) -> None:

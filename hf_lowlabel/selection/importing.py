@@ -12,6 +12,7 @@ from ..data.drawing import make_split
 from ..data.labels import RULES, LabelRules, class_order, parts_of
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
+from ..text import series
 from .kinds import kind_of
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
@@ -79,7 +80,7 @@ def import_labels(
     labeled = {**before, **found.labels}
     used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
-        found.notes.append(f"no label is one of {', '.join(classes[:10])}: they are not taken for classes")
+        found.notes.append(f"no label is one of {series(classes[:10])}: they are not taken for classes")
         classes = []
     more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
     names = [*classes, *more, *class_order(used - {*classes, *more})]

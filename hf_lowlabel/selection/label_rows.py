@@ -7,7 +7,7 @@ from pathlib import Path
 from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.labels import joined, label_column, parts_of
 from ..data.table_files import decoded, read_table
-from ..data.ticks import Columns, one_of_columns, refuse_strays, switches, tell_unread, with_blanks
+from ..data.ticks import Columns, one_of_columns, refuse_strays, switches, tell_unread, with_blanks, without_nothing
 from ..errors import UserError
 from ..files import FORMULA
 
@@ -54,8 +54,12 @@ def read_rows(path: Path, several: bool = False) -> tuple[Rows, list[str]]:
     names: list[str] = []
     if labels is None:  # the numbers that Label Studio's own columns hold are no classes
         others = [c for c in columns if c not in (files, *own.values()) and "annotation_id" not in columns]
+
+        def row_name(k: int) -> str:
+            return f"Row {rows[k][0]}"
+
         cells = {column: [row.get(column) for _, row in rows] for column in others}
-        refuse_strays(cells, path.name, lambda k: f"Row {rows[k][0]}", one_each=not several)
+        refuse_strays(cells, path.name, row_name, one_each=not several)
         found, texts = switches(cells), one_of_columns(cells)
         if not found or not several and texts is None:
             more = ", or give --task multilabel for classes that each have a column" if found else ""
@@ -63,7 +67,9 @@ def read_rows(path: Path, several: bool = False) -> tuple[Rows, list[str]]:
                 f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label{more}."
             )
         tell_unread(others, found, path.name)
-        texts = of_several(path, rows, with_blanks(found, path.name)) if several else texts
+        if several:
+            found = without_nothing(with_blanks(found, path.name), path.name, row_name)
+            texts = of_several(path, rows, found)
         names = list(found)
         labels = "label"
         rows = [(number, {**row, labels: text}) for (number, row), text in zip(rows, texts)]

@@ -14,16 +14,19 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, joined, label_text, parts_of, tell_dates
+from ..data.labels import RULES, LabelRules, class_order, is_list, joined, label_text, parts_of, tell_dates
+from ..data.several import comma_fault, comma_lists, contradiction, contradicts, label_list
 from ..data.table_files import match_names, plain_name
 from ..errors import UserError
 from ..fields import check_types
 from ..files import inert, read_json, read_text, write_text
+from ..text import series
 from .label_rows import read_rows
 
 COLUMNS = ("file_name", "id", "label", "skipped")
@@ -126,10 +129,10 @@ def read_labels(
     ids = set(task.files.values())
     out, faults, seen, torn = Labels(classes=names), [], dict[str, int](), set[str]()
     tell_dates([row["label"] for _, row in rows], path.name)
-    texts = [label_text(row["label"], f" in row {line} of {path.name}") for line, row in rows]
+    texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
-        text = joined(parts_of(text)) if text and rules.several else text
+        text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text
         label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
         advise = len(faults) + len(out.left_out) < SHOWN  # for each of ten thousand rows it would take hours
         known = image_of_row(line, row, label, by_file, ids, out.notes, strange, advise)
@@ -150,6 +153,7 @@ def read_labels(
         if known in seen and out.labels.get(known, "") != label:
             faults.append(
                 f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}"
+                + several_hint(out.labels.get(known, ""), label, rules.several)
             )
             continue
         seen[known] = line
@@ -166,9 +170,32 @@ def read_labels(
             "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
     where = {id: f"row {line}" for id, line in seen.items()}
+    if rules.several and not names and classes is not None:  # on a page a class is added by its name
+        faults += comma_faults(out.labels, where, classes)
     faults += class_faults(out.labels, where, classes, new_classes, rules.several)
     refuse(faults, path)
     return out
+
+
+def cell_text(cell: Any, where: str, several: bool) -> str | None:
+    """A label as text; a list of several classes as a;b."""
+    if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
+        return joined(label_list(cell, where) or ())
+    return label_text(cell, f" in {where}")
+
+
+def several_hint(one: str, other: str, several: bool) -> str:
+    """What to do with two labels of an image."""
+    if several:
+        return "; write all of its classes in one row, as a;b"
+    return f"; several classes are written {one};{other} in one row, with --task multilabel" if one and other else ""
+
+
+def comma_faults(labels: dict[str, str], where: dict[str, str], classes: Iterable[str]) -> list[str]:
+    """Classes with commas that are lists of classes, where they are not known themselves."""
+    of = {part: where[id] for id, label in reversed(labels.items()) for part in parts_of(label)}
+    lists = comma_lists([*of, *classes])
+    return [f"{of[name]}: {comma_fault(name, parts)}" for name, parts in lists.items() if name not in {*classes}]
 
 
 def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[str], notes: list[str]) -> None:
@@ -243,7 +270,11 @@ def class_faults(
     """Labels that are no class, and classes that differ in capitals only."""
     if several:
         parts: dict[Any, str] = {(id, part): part for id, label in labels.items() for part in parts_of(label)}
-        return class_faults(parts, {key: where.get(key[0], key[0]) for key in parts}, classes, new_classes)
+        torn = {id: some for id, label in labels.items() if (some := contradicts(label))}
+        return [
+            *(f"{where.get(id, repr(id))}: {labels[id]!r} {contradiction(some)}" for id, some in torn.items()),
+            *class_faults(parts, {key: where.get(key[0], key[0]) for key in parts}, classes, new_classes),
+        ]
     faults = []
     used = class_order(set(labels.values()))
     of, counts, known = dict[str, str](), Counter(labels.values()), set(classes or ())
@@ -251,7 +282,7 @@ def class_faults(
         of.setdefault(label, where.get(id, id))
     if classes and not new_classes and used and not set(used) & set(classes):
         faults.append(
-            f"no label ({', '.join(used[:10])}) is one of the classes that are known: {', '.join(classes[:10])}; if "
+            f"no label ({series(used[:10])}) is one of the classes that are known: {series(classes[:10])}; if "
             "those are folders that say nothing of the class, give --new-classes"
         )
     elif classes and not new_classes:
@@ -261,7 +292,7 @@ def class_faults(
                 faults.append(
                     f"{of[name]}: {name!r} ({counts[name]} labels) is no class; "
                     + (f"did you mean {near[0]!r}? " if near else "")
-                    + f"known: {', '.join(classes[:20])}; give --new-classes to add it"
+                    + f"known: {series(classes[:20])}; give --new-classes to add it"
                 )
     spelled: dict[str, str] = {}
     for name in dict.fromkeys([*(classes or ()), *used]):
