@@ -71,7 +71,7 @@ def import_labels(
         )
     how = dict(classes=classes, new_classes=new_classes, allow_missing=allow_missing)
     if is_export(path):
-        found = read_label_studio(path, task, **how, several=several)
+        found = read_label_studio(path, task, **how, skip_missing=rules.skip_missing, several=several)
     else:
         found = read_labels(path, task, **how, rules=replace(rules, several=several))
     if not found.labels:

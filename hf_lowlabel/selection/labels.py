@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from ..data.folders import EXTENSIONS
 from ..data.labels import RULES, LabelRules, class_order, is_list, joined, label_text, parts_of, tell_dates
 from ..data.several import comma_fault, comma_lists, contradiction, contradicts, label_list
 from ..data.table_files import match_names, plain_name
+from ..data.uploads import Uploads
 from ..errors import UserError
 from ..fields import check_types
 from ..files import inert, read_json, read_text, write_text
@@ -200,10 +200,11 @@ def comma_faults(labels: dict[str, str], where: dict[str, str], classes: Iterabl
 
 def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[str], notes: list[str]) -> None:
     """Names that mean an image by the end they share with its name are replaced by that; a note counts them."""
-    names = [plain_name(row.get("file_name")) for _, row in rows]
-    unknown = [
-        k for k, name in enumerate(names) if uploaded(name, by_file) not in by_file and rows[k][1].get("id") not in ids
-    ]
+    names, uploads = [plain_name(row.get("file_name")) for _, row in rows], Uploads(by_file)
+    for k, name in enumerate(names):
+        if name not in by_file and (original := uploads.original(name)) != name:
+            rows[k][1]["file_name"] = names[k] = original
+    unknown = [k for k, name in enumerate(names) if name not in by_file and rows[k][1].get("id") not in ids]
     found, loose = match_names(names, list(by_file), EXTENSIONS)
     changed = [k for k in unknown if found[k] is not None]
     if loose and changed:
@@ -236,7 +237,6 @@ def image_of_row(
         id = ""
     if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
         name = name.rsplit("images/", 1)[-1]
-    name = uploaded(name, by_file)
     found = by_file.get(name)
     known = next((known for known in (found, id) if known in ids), None)
     if known is None:
@@ -256,12 +256,6 @@ def image_of_row(
     if found is None and name:
         notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
     return known
-
-
-def uploaded(name: str, by_file: dict[str, str]) -> str:
-    """The name that a file had before Label Studio's upload put eight hexadecimal digits before it."""
-    plain = re.sub(r"^[0-9a-f]{8}-", "", name.rsplit("/", 1)[-1])
-    return plain if name not in by_file and plain in by_file else name
 
 
 def class_faults(
