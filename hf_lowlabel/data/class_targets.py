@@ -44,6 +44,7 @@ from .labels import (
 from .mask_folders import is_of_masks
 from .mask_names import masks_among
 from .metadata import Metadata, read_metadata, split_of
+from .numbers import of_numbers
 from .tables import Table
 from .targets import Targets
 from .ticks import one_of_columns, switches, tell_unread
@@ -184,7 +185,14 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
             stacklevel=2,
         )
     texts = [label_text(cell, f" in column {column!r} of {where}") for cell in cells]
-    return of_rows(table, rules.without_none(texts, f"{where}, column {column!r}"), rules)
+    texts = rules.without_none(texts, f"{where}, column {column!r}")
+    return of_rows(table, numbered(texts, f"The column {column!r} of {where}"), rules)
+
+
+def numbered(texts: Sequence[str | None], where: str) -> list[str | None]:
+    """Labels with whole numbers as such, where all are numbers."""
+    read = of_numbers([[text] for text in texts if text is not None], where)
+    return [text if text is None else read.get(text, text) for text in texts]
 
 
 def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> dict[str, str | None]:
@@ -253,4 +261,4 @@ def read_labels(
                 "or -1 for an image without a label."
             )
     texts = [label_text(value, f" in column {name!r}") for value in values]
-    return class_indices(rules.without_none(texts, f"column {name!r}"))
+    return class_indices(numbered(rules.without_none(texts, f"column {name!r}"), f"The column {name!r}"))

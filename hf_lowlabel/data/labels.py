@@ -86,7 +86,7 @@ def label_text(value, where: str = "") -> str | None:
     if isinstance(value, datetime) and value.time() == time():
         value = value.date()
     text = "" if value is None else str(value).strip()
-    return None if text in ("", "-1") else unicodedata.normalize("NFC", text)
+    return None if text in ("", "-1", "-1.0") else unicodedata.normalize("NFC", text)
 
 
 def is_list(text: str) -> bool:

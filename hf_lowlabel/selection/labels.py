@@ -13,13 +13,14 @@ import functools
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, is_list, joined, label_text, parts_of, tell_dates
+from ..data.labels import RULES, LabelRules, class_order, is_list, joined, label_text, parts_of, raw_parts, tell_dates
+from ..data.numbers import of_numbers
 from ..data.several import comma_fault, comma_lists, contradiction, contradicts, label_list
 from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
@@ -130,8 +131,11 @@ def read_labels(
     out, faults, seen, torn = Labels(classes=names), [], dict[str, int](), set[str]()
     tell_dates([row["label"] for _, row in rows], path.name)
     texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
+    texts = rules.without_none(texts, path.name)
+    if classes is not None and not names:  # on a page a class is added by its name
+        texts = numbered(texts, path.name, classes, rules.several)
     find_names(rows, by_file, ids, out.notes)
-    for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
+    for (line, row), text in zip(rows, texts):
         text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text
         label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
         advise = len(faults) + len(out.left_out) < SHOWN  # for each of ten thousand rows it would take hours
@@ -170,7 +174,7 @@ def read_labels(
             "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
     where = {id: f"row {line}" for id, line in seen.items()}
-    if rules.several and not names and classes is not None:  # on a page a class is added by its name
+    if rules.several and not names and classes is not None:
         faults += comma_faults(out.labels, where, classes)
     faults += class_faults(out.labels, where, classes, new_classes, rules.several)
     refuse(faults, path)
@@ -182,6 +186,15 @@ def cell_text(cell: Any, where: str, several: bool) -> str | None:
     if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
         return joined(label_list(cell, where) or ())
     return label_text(cell, f" in {where}")
+
+
+def numbered(texts: Sequence[str | None], where: str, known: list[str], several: bool) -> list[str | None]:
+    """Labels with whole numbers as such, where all are numbers."""
+    parts = [raw_parts(text) if text and several else [text] if text else [] for text in texts]
+    read = of_numbers([some for some in parts if some], f"The column of labels in {where}", known)
+    return [
+        ";".join(read.get(part, part) for part in some) if read and some else text for some, text in zip(parts, texts)
+    ]
 
 
 def several_hint(one: str, other: str, several: bool) -> str:

@@ -32,6 +32,7 @@ from ..data.labels import (
     tell_alike,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
+from ..data.numbers import of_numbers
 from ..data.several import comma_fault, comma_lists, label_list
 from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
@@ -108,6 +109,9 @@ class MultiLabelTargets(Targets):
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
             lists = [label_list(value, f"image {id!r}", known) for value, id in zip(values, ids, strict=True)]
+            if not known:
+                whole = of_numbers([labels for labels in lists if labels], f"The column {column!r} of {where}")
+                lists = [labels and [whole.get(label, label) for label in labels] for labels in lists]
             names = known or class_order({name for labels in lists for name in labels or ()})
             for name, parts in () if known else comma_lists(names).items():
                 id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
