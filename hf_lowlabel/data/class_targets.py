@@ -47,7 +47,7 @@ from .metadata import Metadata, read_metadata, split_of
 from .numbers import of_numbers
 from .tables import Table
 from .targets import Targets
-from .ticks import one_of_columns, switches, tell_unread
+from .ticks import emptied, one_of_columns, switches, tell_unread
 
 
 class ClassTargets(Targets):
@@ -165,14 +165,15 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     """The labels of images by a table."""
     where, columns = table.file.name, table.columns
     column = label_column(columns, asked, f" in {where}")
-    if column is None and (found := one_of_columns(table.cells())) is not None:
-        tell_unread(columns, switches(table.cells()), where)
+    ticks = emptied(table.cells(), rules.no_label) if column is None else {}
+    if column is None and (found := one_of_columns(ticks)) is not None:
+        tell_unread(columns, switches(ticks), where)
         return of_rows(table, found, rules)
     if column is None and columns:
         warnings.warn(
             f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
             f"count as unlabeled. Name the label column if one of {columns} is it"
-            + (", or give --task multilabel for classes that each have a column." if switches(table.cells()) else "."),
+            + (", or give --task multilabel for classes that each have a column." if switches(ticks) else "."),
             stacklevel=2,
         )
     cells = [row.get(column) if column else None for _, row in table.rows]

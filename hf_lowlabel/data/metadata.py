@@ -16,7 +16,7 @@ from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file, spellings, split_root
 from .labels import NO_LABEL, LabelRules, label_column
 from .table_files import NoTable, match_names, plain_name, read_table
-from .ticks import one_of_columns, refuse_strays, switches
+from .ticks import emptied, one_of_columns, refuse_strays, switches
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
 
@@ -107,16 +107,17 @@ def read_metadata(
             "such as file_name,label above it."
         )
     cells = {column: [row.get(column) for row in rows] for column in columns if column != name}
-    in_columns = len(switches(cells)) > 1 if several else one_of_columns(cells) is not None
+    ticks = emptied(cells, rules.no_label)
+    in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
     by_label = label is not None or label_column(columns, None) is not None
     if name is not None and not by_label:
-        refuse_strays(cells, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
+        refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
     if by_name and (name is None or not labeled):
         warnings.warn(
             f"{file.name} is not read as a table of labels, since it has no column "
             f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}."
-            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(cells) else ""),
+            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(ticks) else ""),
             stacklevel=4,
         )
         return None

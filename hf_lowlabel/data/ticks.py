@@ -15,6 +15,15 @@ EMPTY = ("", "-1", "-1.0", *NO_LABEL)
 Columns = dict[str, list[int | None]]  # 1, 0, and None for an empty cell
 
 
+def emptied(cells: Mapping[str, Sequence], words: Iterable[str]) -> dict[str, list]:
+    """The cells without those that say, by a word that the user gave, that nobody has looked."""
+    said = {word.casefold() for word in words}
+    return {
+        c: [None if isinstance(v, str) and v.strip().casefold() in said else v for v in values]
+        for c, values in cells.items()
+    }
+
+
 def marks(cells: Mapping[str, Sequence]) -> dict[str, list[int | str | None]]:
     """Each cell as 1, 0 or None where it is empty; its text where it is no tick."""
     texts = {c: [str(v).strip() if v is not None else "" for v in values] for c, values in cells.items()}

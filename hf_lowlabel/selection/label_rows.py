@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data.columns import FILE_COLUMNS, column_called, without_header
-from ..data.labels import joined, label_column, parts_of
+from ..data.labels import LabelRules, joined, label_column, parts_of
 from ..data.table_files import decoded, read_table
-from ..data.ticks import Columns, one_of_columns, refuse_strays, switches, tell_unread, with_blanks, without_nothing
+from ..data.ticks import (
+    Columns,
+    emptied,
+    one_of_columns,
+    refuse_strays,
+    switches,
+    tell_unread,
+    with_blanks,
+    without_nothing,
+)
 from ..errors import UserError
 from ..files import FORMULA
 
@@ -20,12 +29,12 @@ def meant(cell: object) -> object:
     return str(cell)[1:] if guarded else cell
 
 
-def read_rows(path: Path, several: bool = False) -> tuple[Rows, list[str]]:
+def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
     """The rows of a table, in which file_name and label are called so.
 
     Args:
         path: the file.
-        several: an image may have several classes.
+        rules: what says that there is no label, and whether an image may have several classes.
 
     Returns:
         (number of the row, row by column), and the classes where each has a column.
@@ -59,15 +68,16 @@ def read_rows(path: Path, several: bool = False) -> tuple[Rows, list[str]]:
             return f"Row {rows[k][0]}"
 
         cells = {column: [row.get(column) for _, row in rows] for column in others}
-        refuse_strays(cells, path.name, row_name, one_each=not several)
+        cells = emptied(cells, rules.no_label)
+        refuse_strays(cells, path.name, row_name, one_each=not rules.several)
         found, texts = switches(cells), one_of_columns(cells)
-        if not found or not several and texts is None:
+        if not found or not rules.several and texts is None:
             more = ", or give --task multilabel for classes that each have a column" if found else ""
             raise UserError(
                 f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label{more}."
             )
         tell_unread(others, found, path.name)
-        if several:
+        if rules.several:
             found = without_nothing(with_blanks(found, path.name), path.name, row_name)
             texts = of_several(path, rows, found)
         names = list(found)

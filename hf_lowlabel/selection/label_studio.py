@@ -73,7 +73,8 @@ def read_label_studio(
     ):
         raise UserError(f"{path.name} is no list of tasks. Give an export of Label Studio (JSON or JSON-MIN).")
     by_file = {clean(name): id for name, id in task.files.items()}
-    ids, uploads = set(task.files.values()), Uploads(by_file)
+    uploads = Uploads(by_file)
+    ids = set(task.files.values())
     out, faults, seen = Labels(), [], set()
     for number, item in enumerate(tasks, start=1):
         data = item.get("data", item)

@@ -125,7 +125,7 @@ def read_labels(
         UserError: lists every fault.
     """
     path = Path(path)
-    rows, names = read_rows(path, rules.several)
+    rows, names = read_rows(path, rules)
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
     out, faults, seen, torn = Labels(classes=names), [], dict[str, int](), set[str]()

@@ -37,7 +37,7 @@ from ..data.several import comma_fault, comma_lists, label_list
 from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
-from ..data.ticks import refuse_strays, switches, tell_unread, with_blanks, without_nothing
+from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
 from ..errors import UserError
 from ..evaluation import sheets
 from ..evaluation.inference import logits_of
@@ -119,6 +119,7 @@ class MultiLabelTargets(Targets):
             tell_alike(names)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
+        cells = emptied(cells, self.rules.no_label)
         refuse_strays(cells, repr(where), lambda k: f"Image {ids[k]!r}")
         found = switches(cells)
         tell_unread(cells, found, where)

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.data.ticks import switches
+from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
@@ -107,3 +109,19 @@ def test_what_is_not_read_is_said_once(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         several(tmp_path)
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_words_of_the_user_for_no_label(tmp_path, task):
+    rows = [*written(ONE_EACH, "0", "1")[:4], "?,?", "0,1"]
+    photos(tmp_path, "cat,dog", rows)
+    asked = {"dataset": str(tmp_path), "task": task}
+    with pytest.raises(UserError, match="Row 6 of metadata.csv has '[?]' in the column 'cat'"):
+        get_task(task).open(Config.from_flat("finetune", asked).data)
+    data = Config.from_flat("finetune", asked | {"no_label": ["?"]}).data
+    assert get_task(task).open(data).has_target.tolist() == [True] * 4 + [False, True]
+    (tmp_path / "metadata.csv").rename(tmp_path / "mine.csv")
+    how = dict(source=load_source(tmp_path), several=task == "multilabel")
+    assert len(import_labels(tmp_path / "mine.csv", rules=LabelRules(("?",)), **how)[0].labeled) == 5
+    with pytest.raises(UserError, match="Row 6 of mine.csv"):
+        import_labels(tmp_path / "mine.csv", **how)
