@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from .text import series
+
 
 class UserError(ValueError):
     """Bad input, found before anything is computed. The command line prints its message without a traceback."""
@@ -34,5 +36,5 @@ def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] 
     names = sorted({str(k) for k in known})
     near = difflib.get_close_matches(str(found), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+    shown = series(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return error(f"unknown {kind} {found!r}: {hint}known: {shown or '(none)'}")

@@ -61,6 +61,12 @@ def was_in_memory(text: Any) -> bool:
     return isinstance(text, str) and re.fullmatch(r"an? \w+ in memory", text) is not None
 
 
+def series(names: Iterable[str]) -> str:
+    """Names with commas between them, quoted where one holds a comma of its own."""
+    names = list(names)
+    return ", ".join(map(repr, names) if any("," in name for name in names) else names)
+
+
 def listed(items: Iterable[str], most: int) -> str:
     """The first `most` items, and how many more there are."""
     items = list(items)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import DataArguments
 from ..errors import UserError
-from ..text import say
+from ..text import say, series
 from .flags import data_flags, data_source, mask_flags, max_bad_flag
 from .output import json_flag, key_values, print_json
 
@@ -212,7 +212,7 @@ def select(argv: list[str]) -> int:
 
 def listed(names: list[str]) -> str:
     """The classes, so that folders which are none are seen at once."""
-    return f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    return f" ({series(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
 
 
 def priors(argv: list[str]) -> int:

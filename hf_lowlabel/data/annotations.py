@@ -34,6 +34,7 @@ from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES, check_size
 from .table_files import ImageNames, plain_name
+from .uploads import Uploads
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
 NO_CLASS = (*IGNORED_NAMES, "__ignore__")
@@ -81,7 +82,12 @@ class Drawn:
 
 
 def find_drawn(
-    path: Path, root: Path, files: Sequence[ImageFile], declared: Sequence[str] | None, instances: bool
+    path: Path,
+    root: Path,
+    files: Sequence[ImageFile],
+    declared: Sequence[str] | None,
+    instances: bool,
+    skip_missing: bool = False,
 ) -> Drawn | None:
     """The masks that annotations draw for images.
 
@@ -91,12 +97,13 @@ def find_drawn(
         files: these images.
         declared: the classes; None: those of the annotations, after the background.
         instances: all objects are of one class.
+        skip_missing: annotations of images that are not there are left out.
 
     Returns:
         None where there is no file of annotations.
 
     Raises:
-        UserError: a file cannot be read, or none of its images is there.
+        UserError: a file cannot be read, or annotated images are not there.
     """
     found = [*json_and_xml(path), *outlines_in_text(path, root, files)]
     if not found:
@@ -104,12 +111,17 @@ def find_drawn(
     inside = root.relative_to(path).as_posix() if root != path else ""
     every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
     objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[str]()
+    lost, uploads = list[str](), Uploads(every.ids)
     for part in found:
         left_out += part.left_out
         names = list(part.images)
         for name, id in zip(names, places(part.file, path, names, every, part.otherwise)):
+            if id is None or PurePosixPath(id).name != PurePosixPath(plain_name(name)).name:
+                candidates = uploads.candidates(plain_name(name))
+                id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
             if id is None:
                 strange.append(name)
+                lost += [name] if part.images[name].shapes else []
             elif id in objects:
                 raise UserError(
                     f"The image {id!r} is annotated twice, the second time in {part.file.name}. Keep one of the files."
@@ -122,6 +134,11 @@ def find_drawn(
         raise UserError(
             f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, or several are "
             f"called so, such as {strange[0]!r}. Put the images beside the file, or into images/."
+        )
+    if lost and not skip_missing:
+        raise UserError(
+            f"{len(lost)} images that the annotations in {path.name!r} draw objects for are not there, such as "
+            f"{lost[0]!r}{uploads.why_not(plain_name(lost[0]))}. Put them beside the others, or give --skip-missing."
         )
     left_out += [(name, "there is no such image") for name in strange]
     refuse_boxes(path, found, objects, left_out)

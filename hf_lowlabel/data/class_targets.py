@@ -39,15 +39,15 @@ from .labels import (
     class_indices,
     label_column,
     label_text,
-    one_of_columns,
-    switches,
     tell_dates,
 )
 from .mask_folders import is_of_masks
 from .mask_names import masks_among
 from .metadata import Metadata, read_metadata, split_of
+from .numbers import of_numbers
 from .tables import Table
 from .targets import Targets
+from .ticks import emptied, one_of_columns, switches, tell_unread
 
 
 class ClassTargets(Targets):
@@ -165,13 +165,15 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     """The labels of images by a table."""
     where, columns = table.file.name, table.columns
     column = label_column(columns, asked, f" in {where}")
-    if column is None and (found := one_of_columns(table.cells())) is not None:
+    ticks = emptied(table.cells(), rules.no_label) if column is None else {}
+    if column is None and (found := one_of_columns(ticks)) is not None:
+        tell_unread(columns, switches(ticks), where)
         return of_rows(table, found, rules)
     if column is None and columns:
         warnings.warn(
             f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
             f"count as unlabeled. Name the label column if one of {columns} is it"
-            + (", or give --task multilabel for classes that each have a column." if switches(table.cells()) else "."),
+            + (", or give --task multilabel for classes that each have a column." if switches(ticks) else "."),
             stacklevel=2,
         )
     cells = [row.get(column) if column else None for _, row in table.rows]
@@ -184,7 +186,14 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
             stacklevel=2,
         )
     texts = [label_text(cell, f" in column {column!r} of {where}") for cell in cells]
-    return of_rows(table, rules.without_none(texts, f"{where}, column {column!r}"), rules)
+    texts = rules.without_none(texts, f"{where}, column {column!r}")
+    return of_rows(table, numbered(texts, f"The column {column!r} of {where}"), rules)
+
+
+def numbered(texts: Sequence[str | None], where: str) -> list[str | None]:
+    """Labels with whole numbers as such, where all are numbers."""
+    read = of_numbers([[text] for text in texts if text is not None], where)
+    return [text if text is None else read.get(text, text) for text in texts]
 
 
 def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> dict[str, str | None]:
@@ -197,7 +206,8 @@ def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> 
             if not rules.skip_conflicts:
                 raise UserError(
                     f"{where} names {id!r} twice, as {labels[id]!r} and as {text!r}. Keep one label, or give "
-                    "--skip-conflicts."
+                    f"--skip-conflicts; several classes are written {labels[id]};{text} in one row, with --task "
+                    "multilabel."
                 )
             twice.setdefault(id, f"it has the labels {labels[id]!r} and {text!r}")
     table.left_out += twice.items()
@@ -252,4 +262,4 @@ def read_labels(
                 "or -1 for an image without a label."
             )
     texts = [label_text(value, f" in column {name!r}") for value in values]
-    return class_indices(rules.without_none(texts, f"column {name!r}"))
+    return class_indices(numbered(rules.without_none(texts, f"column {name!r}"), f"The column {name!r}"))

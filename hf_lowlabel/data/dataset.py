@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..errors import UserError, unknown
 from ..files import write_table
+from ..text import series
 from .images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
 from .masks import MaskFormat, check_names, check_size, check_values, decode_mask
 
@@ -180,7 +181,7 @@ class ImageDataset:
         names = [str(name) for name in class_names]
         if self.masks is not None:
             if names != self.class_names:
-                raise UserError(f"The classes of the masks in {self.name!r} are {', '.join(self.class_names)}.")
+                raise UserError(f"The classes of the masks in {self.name!r} are {series(self.class_names)}.")
             return self
         several = self.labels.ndim == 2
         used = (self.labels == 1).any(0).nonzero()[0] if several else np.unique(self.labels[self.labels >= 0])

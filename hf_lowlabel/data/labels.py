@@ -7,7 +7,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Any
@@ -21,7 +21,6 @@ LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "cl
 NO_LABEL = ("nan", "none", "null", "na", "n/a", "<na>")  # what programs write for an empty cell
 NO_LABEL += ("#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")  # a spreadsheet's own errors
 NOTHING = "none"  # a label of several classes that says: none of them
-SWITCHES = {"": None, "nan": None, "none": None, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,13 @@ RULES = LabelRules()
 
 def parts_of(label: str) -> list[str]:
     """The classes that a label of several names, each once; none for NOTHING."""
+    return [part for part in raw_parts(label) if part.casefold() != NOTHING]
+
+
+def raw_parts(label: str) -> list[str]:
+    """What stands in a label of several, NOTHING too."""
     parts = (label_text(part) for part in label.replace("|", ";").split(";"))
-    return list(dict.fromkeys(part for part in parts if part and part.casefold() != NOTHING))
+    return list(dict.fromkeys(part for part in parts if part))
 
 
 def joined(parts: Iterable[str]) -> str:
@@ -87,7 +91,7 @@ def label_text(value, where: str = "") -> str | None:
     if isinstance(value, datetime) and value.time() == time():
         value = value.date()
     text = "" if value is None else str(value).strip()
-    return None if text in ("", "-1") else unicodedata.normalize("NFC", text)
+    return None if text in ("", "-1", "-1.0") else unicodedata.normalize("NFC", text)
 
 
 def is_list(text: str) -> bool:
@@ -145,23 +149,6 @@ def tell_dates(cells: Iterable[Any], where: str) -> None:
             "such as MAR1: format the column as text and type them again, if that is so.",
             stacklevel=4,
         )
-
-
-def switches(cells: Mapping[str, Sequence]) -> dict[str, list[int | None]]:
-    """Of the columns that hold nothing but 0 and 1, yes and no of a class: their values, None for empty cells."""
-    found = {c: [SWITCHES.get(str(v).strip().lower(), "other") for v in values] for c, values in cells.items()}
-    return {c: values for c, values in found.items() if {None} < {None, *values} <= {None, 0, 1}}
-
-
-def one_of_columns(cells: Mapping[str, Sequence]) -> list[str | None] | None:
-    """The class of each row where every class has a column, and each row a single 1; None where it is not so."""
-    found = switches(cells)
-    if len(found) < 2:
-        return None
-    rows = list(zip(*found.values()))
-    if any(set(row) != {None} and [*row].count(1) != 1 for row in rows):
-        return None
-    return [next((name for name, value in zip(found, row) if value), None) for row in rows]
 
 
 def label_column(columns: Iterable[str], asked: str | None, where: str = "") -> str | None:

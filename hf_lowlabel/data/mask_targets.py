@@ -35,8 +35,8 @@ class MaskTargets(Targets):
 
     classes: names in the order of their index, or a text file of them (masks.read_classes), with colours where masks
     are colours; None: the layout's own, else as many as the masks' values tell. mask_format: "index", "binary" or
-    "colors". mask_ignore: raw mask values that take no part, beside 255. skip_missing: masks without an image are left
-    out, else an error.
+    "colors". mask_ignore: raw mask values that take no part, beside 255. skip_missing: masks and annotations without
+    an image are left out, else an error.
     """
 
     mask_column: str | None = None
@@ -80,7 +80,7 @@ class MaskTargets(Targets):
         root = found.images.root if found is not None else annotated_root(path, split)
         files = list(found.files.values()) if found is not None else listing(root)
         declared = read_classes(self.classes)[0] if isinstance(self.classes, (str, Path)) else self.classes
-        drawn = find_drawn(path, root, files, declared, self.instances) if files else None
+        drawn = find_drawn(path, root, files, declared, self.instances, self.skip_missing) if files else None
         if drawn is None:
             return None
         if self.mask_format not in (None, "index"):

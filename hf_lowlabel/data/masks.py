@@ -22,6 +22,7 @@ from PIL import Image
 
 from ..errors import UserError, unknown
 from ..files import read_text
+from ..text import series
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
@@ -289,6 +290,6 @@ def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
 def check_names(names: Sequence[str]) -> None:
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
         raise UserError(
-            f"There are {len(names)} classes ({', '.join(names[:8])}); masks have 2 to {MAX_CLASSES} with different "
+            f"There are {len(names)} classes ({series(names[:8])}); masks have 2 to {MAX_CLASSES} with different "
             "names. Correct the class names."
         )

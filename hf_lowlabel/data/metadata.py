@@ -14,8 +14,9 @@ import numpy as np
 from ..errors import MissingSplit, UserError, unknown
 from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file, spellings, split_root
-from .labels import NO_LABEL, LabelRules, label_column, one_of_columns, switches
+from .labels import NO_LABEL, LabelRules, label_column
 from .table_files import NoTable, match_names, plain_name, read_table
+from .ticks import emptied, one_of_columns, refuse_strays, switches
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
 
@@ -76,7 +77,7 @@ def read_metadata(
         ids: of the images in `root`.
         rules: what becomes of rows that name no image.
         label: the label column that is asked for.
-        several: whether columns of 0 and 1 are labels, however many of a row are 1.
+        several: whether columns of yes and no are labels, however many of a row are yes.
 
     Returns:
         The rows, None where there is no table.
@@ -91,12 +92,13 @@ def read_metadata(
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
     try:
-        rows = [row for _, row in read_table(file)]
+        numbered = read_table(file)
     except NoTable as error:
         if not by_name:
             raise
         warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=4)
         return None
+    rows = [row for _, row in numbered]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     name = column_called(columns, FILE_COLUMNS)
     if name is None and without_header(columns):
@@ -105,13 +107,17 @@ def read_metadata(
             "such as file_name,label above it."
         )
     cells = {column: [row.get(column) for row in rows] for column in columns if column != name}
-    in_columns = len(switches(cells)) > 1 if several else one_of_columns(cells) is not None
-    labeled = label is not None or label_column(columns, None) is not None or in_columns
+    ticks = emptied(cells, rules.no_label)
+    in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
+    by_label = label is not None or label_column(columns, None) is not None
+    if name is not None and not by_label:
+        refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
+    labeled = by_label or in_columns
     if by_name and (name is None or not labeled):
         warnings.warn(
             f"{file.name} is not read as a table of labels, since it has no column "
             f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}."
-            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(cells) else ""),
+            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(ticks) else ""),
             stacklevel=4,
         )
         return None

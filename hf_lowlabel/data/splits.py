@@ -21,9 +21,11 @@ import numpy as np
 from ..errors import UserError, unknown
 from ..fields import check_types
 from ..files import read_json, write_text
+from ..text import series
 from .dataset import ImageDataset
 from .labels import parts_of
 from .published import fetch, is_published
+from .several import contradiction, contradicts
 
 
 class SplitIndices(NamedTuple):
@@ -64,6 +66,8 @@ class Split:
         known = set(self.class_names)
         for id, name in self.labeled.items():
             if name is not None and name not in known:
+                if some := contradicts(name):
+                    raise UserError(f"The label {name!r} of image {id!r} in the split {contradiction(some)}.")
                 for part in parts_of(name):
                     if part not in known:
                         raise unknown(f"class of image {id!r} in the split", part, self.class_names)
@@ -138,8 +142,8 @@ class Split:
     def check(self, source: ImageDataset) -> None:
         if self.foreign(source):
             warnings.warn(
-                f"{', '.join(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
-                f"({', '.join(self.class_names[:10])}): the labels are those of the split alone"
+                f"{series(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
+                f"({series(self.class_names[:10])}): the labels are those of the split alone"
             )
         else:
             there = set(source.class_names)
@@ -237,7 +241,7 @@ def warn_without_label(split: Split) -> None:
     used = {part for name in split.labeled.values() if name is not None for part in (name, *parts_of(name))}
     without = [name for name in split.class_names if name not in used]
     if without and split.labeled:
-        shown = ", ".join(without[:40]) + (", ..." if len(without) > 40 else "")
+        shown = series(without[:40]) + (", ..." if len(without) > 40 else "")
         warnings.warn(
             f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
             f"learned: {shown}. Give more labels, or draw with --class-balanced.",

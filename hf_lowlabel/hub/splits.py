@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ..data.published import parse
 from ..data.splits import Split
 from ..errors import UserError
+from ..text import series
 from .upload import Uploaded, upload
 
 README = """---
@@ -138,7 +139,7 @@ def check_priors(path: Path, split: Split) -> Path:
         ) from None
     if sorted(names) != sorted(split.class_names) or count != len(names):
         raise UserError(
-            f"The prior pseudo-labels are of {len(names)} classes ({', '.join(names[:5])}), which are not those of the "
-            f"split ({', '.join(split.class_names[:5])}). Make them from this split."
+            f"The prior pseudo-labels are of {len(names)} classes ({series(names[:5])}), which are not those of the "
+            f"split ({series(split.class_names[:5])}). Make them from this split."
         )
     return path

@@ -12,6 +12,7 @@ from ..data.drawing import make_split
 from ..data.labels import RULES, LabelRules, class_order, parts_of
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
+from ..text import series
 from .kinds import kind_of
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
@@ -70,7 +71,8 @@ def import_labels(
         )
     how = dict(classes=classes, new_classes=new_classes, allow_missing=allow_missing)
     if is_export(path):
-        found = read_label_studio(path, task, **how, several=several, skip_conflicts=rules.skip_conflicts)
+        skips = dict(skip_missing=rules.skip_missing, skip_conflicts=rules.skip_conflicts)
+        found = read_label_studio(path, task, **how, **skips, several=several)
     else:
         found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
     if not found.labels:
@@ -79,9 +81,10 @@ def import_labels(
     labeled = {**before, **found.labels}
     used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
-        found.notes.append(f"no label is one of {', '.join(classes[:10])}: they are not taken for classes")
+        found.notes.append(f"no label is one of {series(classes[:10])}: they are not taken for classes")
         classes = []
-    names = [*classes, *class_order(used - set(classes))]
+    more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
+    names = [*classes, *more, *class_order(used - {*classes, *more})]
     if source is not None and base is None and classes and not task.labeled:
         own = [id for id, has in zip(source.ids, source.has_target, strict=True) if has and id not in labeled]
         if own:

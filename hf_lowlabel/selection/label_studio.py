@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.labels import joined
+from ..data.uploads import Uploads
 from ..errors import UserError
 from ..files import read_json
 from .kinds import CONTROL, kind_of
-from .labels import Labels, Task, class_faults, clean, refuse, uploaded
+from .labels import Labels, Task, class_faults, clean, refuse
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
@@ -48,6 +49,7 @@ def read_label_studio(
     classes: list[str] | None = None,
     new_classes: bool = False,
     allow_missing: bool = False,
+    skip_missing: bool = False,
     several: bool = False,
     skip_conflicts: bool = False,
 ) -> Labels:
@@ -59,6 +61,7 @@ def read_label_studio(
         classes: the names a label may have (None or empty: any).
         new_classes: any name counts, beside those.
         allow_missing: images without a task are left unlabeled.
+        skip_missing: tasks of other images are left out.
         several: an image may have several classes.
         skip_conflicts: images with two answers are left out and listed.
 
@@ -72,6 +75,7 @@ def read_label_studio(
     ):
         raise UserError(f"{path.name} is no list of tasks. Give an export of Label Studio (JSON or JSON-MIN).")
     by_file = {clean(name): id for name, id in task.files.items()}
+    uploads = Uploads(by_file)
     ids = set(task.files.values())
     out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
     for number, item in enumerate(tasks, start=1):
@@ -79,9 +83,13 @@ def read_label_studio(
         id = clean(data.get("image_id"))
         if id not in ids:
             name = clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1]
-            id = by_file.get(uploaded(name, by_file))
+            id = by_file.get(uploads.original(name))
         if id is None:
-            faults.append(f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}")
+            fault = f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}"
+            if skip_missing:
+                out.left_out.append((name, fault))
+            else:
+                faults.append(fault + uploads.why_not(name))
             continue
         found = answers(item, several)
         first, before = seen.setdefault(id, number), out.labels.get(id, "")

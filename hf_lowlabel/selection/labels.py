@@ -11,20 +11,24 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, joined, label_column, label_text, parts_of, tell_dates
-from ..data.table_files import decoded, match_names, plain_name, read_table
+from ..data.labels import RULES, LabelRules, class_order, is_list, joined, label_text, parts_of, raw_parts, tell_dates
+from ..data.numbers import of_numbers
+from ..data.several import comma_fault, comma_lists, contradiction, contradicts, label_list
+from ..data.table_files import match_names, plain_name
+from ..data.uploads import Uploads
 from ..errors import UserError
 from ..fields import check_types
-from ..files import FORMULA, inert, read_json, read_text, write_text
+from ..files import inert, read_json, read_text, write_text
+from ..text import series
+from .label_rows import read_rows
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
@@ -83,23 +87,18 @@ def read_classes(path: str | Path) -> list[str]:
 @dataclass
 class Labels:
     """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
-    of rows that are not used. why: ids of `skipped` -> the reason that was given."""
+    of rows that are not used. why: ids of `skipped` -> the reason that was given. classes: those that have a column."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
 
 def clean(text: object) -> str:
     return unicodedata.normalize("NFC", str(text or "").strip())
-
-
-def meant(cell: object) -> object:
-    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
-    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
-    return str(cell)[1:] if guarded else cell
 
 
 # ---- labels.csv ------------------------------------------------------------------------------------------------------
@@ -126,15 +125,18 @@ def read_labels(
         UserError: lists every fault.
     """
     path = Path(path)
-    rows = read_rows(path)
+    rows, names = read_rows(path, rules)
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
-    out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
+    out, faults, seen, torn = Labels(classes=names), [], dict[str, int](), set[str]()
     tell_dates([row["label"] for _, row in rows], path.name)
-    texts = [label_text(row["label"], f" in row {line} of {path.name}") for line, row in rows]
+    texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
+    texts = rules.without_none(texts, path.name)
+    if classes is not None and not names:  # on a page a class is added by its name
+        texts = numbered(texts, path.name, classes, rules.several)
     find_names(rows, by_file, ids, out.notes)
-    for (line, row), text in zip(rows, rules.without_none(texts, path.name)):
-        text = joined(parts_of(text)) if text and rules.several else text
+    for (line, row), text in zip(rows, texts):
+        text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text
         label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
         advise = len(faults) + len(out.left_out) < SHOWN  # for each of ten thousand rows it would take hours
         known = image_of_row(line, row, label, by_file, ids, out.notes, strange, advise)
@@ -155,6 +157,7 @@ def read_labels(
         if known in seen and out.labels.get(known, "") != label:
             faults.append(
                 f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}"
+                + several_hint(out.labels.get(known, ""), label, rules.several)
             )
             continue
         seen[known] = line
@@ -171,17 +174,50 @@ def read_labels(
             "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
     where = {id: f"row {line}" for id, line in seen.items()}
+    if rules.several and not names and classes is not None:
+        faults += comma_faults(out.labels, where, classes)
     faults += class_faults(out.labels, where, classes, new_classes, rules.several)
     refuse(faults, path)
     return out
 
 
+def cell_text(cell: Any, where: str, several: bool) -> str | None:
+    """A label as text; a list of several classes as a;b."""
+    if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
+        return joined(label_list(cell, where) or ())
+    return label_text(cell, f" in {where}")
+
+
+def numbered(texts: Sequence[str | None], where: str, known: list[str], several: bool) -> list[str | None]:
+    """Labels with whole numbers as such, where all are numbers."""
+    parts = [raw_parts(text) if text and several else [text] if text else [] for text in texts]
+    read = of_numbers([some for some in parts if some], f"The column of labels in {where}", known)
+    return [
+        ";".join(read.get(part, part) for part in some) if read and some else text for some, text in zip(parts, texts)
+    ]
+
+
+def several_hint(one: str, other: str, several: bool) -> str:
+    """What to do with two labels of an image."""
+    if several:
+        return "; write all of its classes in one row, as a;b"
+    return f"; several classes are written {one};{other} in one row, with --task multilabel" if one and other else ""
+
+
+def comma_faults(labels: dict[str, str], where: dict[str, str], classes: Iterable[str]) -> list[str]:
+    """Classes with commas that are lists of classes, where they are not known themselves."""
+    of = {part: where[id] for id, label in reversed(labels.items()) for part in parts_of(label)}
+    lists = comma_lists([*of, *classes])
+    return [f"{of[name]}: {comma_fault(name, parts)}" for name, parts in lists.items() if name not in {*classes}]
+
+
 def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[str], notes: list[str]) -> None:
     """Names that mean an image by the end they share with its name are replaced by that; a note counts them."""
-    names = [plain_name(row.get("file_name")) for _, row in rows]
-    unknown = [
-        k for k, name in enumerate(names) if uploaded(name, by_file) not in by_file and rows[k][1].get("id") not in ids
-    ]
+    names, uploads = [plain_name(row.get("file_name")) for _, row in rows], Uploads(by_file)
+    for k, name in enumerate(names):
+        if name not in by_file and (original := uploads.original(name)) != name:
+            rows[k][1]["file_name"] = names[k] = original
+    unknown = [k for k, name in enumerate(names) if name not in by_file and rows[k][1].get("id") not in ids]
     found, loose = match_names(names, list(by_file), EXTENSIONS)
     changed = [k for k in unknown if found[k] is not None]
     if loose and changed:
@@ -214,7 +250,6 @@ def image_of_row(
         id = ""
     if name not in by_file:  # with the folder it lies in, as spreadsheets and scripts may write it
         name = name.rsplit("images/", 1)[-1]
-    name = uploaded(name, by_file)
     found = by_file.get(name)
     known = next((known for known in (found, id) if known in ids), None)
     if known is None:
@@ -236,46 +271,17 @@ def image_of_row(
     return known
 
 
-def uploaded(name: str, by_file: dict[str, str]) -> str:
-    """The name that a file had before Label Studio's upload put eight hexadecimal digits before it."""
-    plain = re.sub(r"^[0-9a-f]{8}-", "", name.rsplit("/", 1)[-1])
-    return plain if name not in by_file and plain in by_file else name
-
-
-def read_rows(path: Path) -> list[tuple[int, dict]]:
-    """(row number, row by column) of a table, in which file_name and label are called so."""
-    if not path.exists():
-        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.")
-    rows = [(number, {column: meant(cell) for column, cell in row.items()}) for number, row in read_table(path)]
-    if not rows:
-        head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
-        raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
-    columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
-    own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
-    if files is None and without_header(columns):
-        raise UserError(
-            f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
-            "file_name,label above it."
-        )
-    if files is None:
-        raise UserError(
-            f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
-        )
-    if labels is None:
-        raise UserError(f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label.")
-    own |= {"label": labels, "file_name": None if files == own["id"] else files}
-    more = ["annotation_id"] if "annotation_id" in columns else []
-    return [(n, {k: row.get(c) for k, c in own.items() if c} | {k: row.get(k) for k in more}) for n, row in rows]
-
-
 def class_faults(
     labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool, several: bool = False
 ) -> list[str]:
     """Labels that are no class, and classes that differ in capitals only."""
     if several:
         parts: dict[Any, str] = {(id, part): part for id, label in labels.items() for part in parts_of(label)}
-        return class_faults(parts, {key: where.get(key[0], key[0]) for key in parts}, classes, new_classes)
+        torn = {id: some for id, label in labels.items() if (some := contradicts(label))}
+        return [
+            *(f"{where.get(id, repr(id))}: {labels[id]!r} {contradiction(some)}" for id, some in torn.items()),
+            *class_faults(parts, {key: where.get(key[0], key[0]) for key in parts}, classes, new_classes),
+        ]
     faults = []
     used = class_order(set(labels.values()))
     of, counts, known = dict[str, str](), Counter(labels.values()), set(classes or ())
@@ -283,7 +289,7 @@ def class_faults(
         of.setdefault(label, where.get(id, id))
     if classes and not new_classes and used and not set(used) & set(classes):
         faults.append(
-            f"no label ({', '.join(used[:10])}) is one of the classes that are known: {', '.join(classes[:10])}; if "
+            f"no label ({series(used[:10])}) is one of the classes that are known: {series(classes[:10])}; if "
             "those are folders that say nothing of the class, give --new-classes"
         )
     elif classes and not new_classes:
@@ -293,7 +299,7 @@ def class_faults(
                 faults.append(
                     f"{of[name]}: {name!r} ({counts[name]} labels) is no class; "
                     + (f"did you mean {near[0]!r}? " if near else "")
-                    + f"known: {', '.join(classes[:20])}; give --new-classes to add it"
+                    + f"known: {series(classes[:20])}; give --new-classes to add it"
                 )
     spelled: dict[str, str] = {}
     for name in dict.fromkeys([*(classes or ()), *used]):

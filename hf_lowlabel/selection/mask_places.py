@@ -60,7 +60,7 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         raise UserError(
             f"Two images are called {twice[0]!r} but for their extension, by which masks are found. Rename one."
         )
-    if not selected and not known and find_drawn(folder, root, list(files.values()), None, False) is not None:
+    if not selected and not known and find_drawn(folder, root, list(files.values()), None, False, True) is not None:
         raise UserError(
             f"The masks of {str(folder)!r} are drawn in a file of annotations, which a mask beside an image would take "
             "the place of. Change them with the tool they are from, or give a copy of the images without that file."

@@ -27,6 +27,7 @@ from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph
 from ..finetuning.linear import as_sure_as, temperature
 from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
+from ..text import series
 from .features import Features, extract
 from .labels import read_classes
 from .priors import NEIGHBORS
@@ -140,7 +141,7 @@ def checked_words(
     if len(class_names) < 2 or len(set(class_names)) < len(class_names):
         raise UserError(
             "Priors need two classes or more, each with a name of its own; there are "
-            f"{', '.join(class_names) or 'none'}. Give --classes NAME NAME ..."
+            f"{series(class_names) or 'none'}. Give --classes NAME NAME ..."
         )
     if text_model is not None:
         check_two_towers(text_model, revision)
@@ -222,8 +223,8 @@ def class_words(
         return names, words
     if set(names) != set(manifest.class_names):
         raise UserError(
-            f"The classes {', '.join(names[:8])} do not fit the labels, which are of "
-            f"{', '.join(manifest.class_names[:8])}. Give --classes with those names, as NAME=WORDS where a model is "
+            f"The classes {series(names[:8])} do not fit the labels, which are of "
+            f"{series(manifest.class_names[:8])}. Give --classes with those names, as NAME=WORDS where a model is "
             "to read other words, or leave it out."
         )
     said = dict(zip(names, words))

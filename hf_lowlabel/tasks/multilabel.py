@@ -1,13 +1,12 @@
 """Multi-label classification: all classes of an image that apply, any number of them.
 
-Labels are lists in a table, text such as "cat;dog" or "cat|dog", or a column of 0 and 1 for each class. Without a list,
-with an empty text or empty columns an image is unlabeled; "none" and an empty list say that no class applies.
+Labels are lists in a table, text such as "cat;dog" or "cat|dog", or a column for each class of 0 and 1 or other
+words for no and yes. Without a list, with an empty text or empty columns an image is unlabeled; "none" and an empty
+list say that no class applies.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,16 +28,16 @@ from ..data.labels import (
     RULES,
     LabelRules,
     class_order,
-    is_list,
     label_column,
-    label_text,
-    switches,
     tell_alike,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
+from ..data.numbers import of_numbers
+from ..data.several import comma_fault, comma_lists, label_list
 from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
+from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
 from ..errors import UserError
 from ..evaluation import sheets
 from ..evaluation.inference import logits_of
@@ -58,7 +57,7 @@ VISIBLE, GRAY = 20, np.uint8(128)  # of the embedded set: px of a shape that is 
 
 
 class MultiLabelTargets(Targets):
-    """label_column: of lists or text; where it is not given, it is found, else columns of 0 and 1 are the classes."""
+    """label_column: of lists or text; where it is not given, it is found, else columns of yes and no are classes."""
 
     def __init__(self, label_column: str | None = None, rules: LabelRules = RULES):
         self.label_column, self.rules, self.embedded = label_column, rules, {"scenes": scenes}
@@ -100,7 +99,9 @@ class MultiLabelTargets(Targets):
         return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
-        return "labels", pa.array([label_list(v, f"number {i}") for i, v in enumerate(values)], pa.list_(pa.string()))
+        return "labels", pa.array(
+            [label_list(v, f"image number {i}") for i, v in enumerate(values)], pa.list_(pa.string())
+        )
 
     def read(self, cells: dict[str, list], ids: list[str], where: str, declared: dict | None = None):
         """(int8 [N, K], rows of -1 without a label; class names). declared: column -> what its numbers mean."""
@@ -108,12 +109,22 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
-            lists = [label_list(value, id, known) for value, id in zip(values, ids, strict=True)]
+            lists = [label_list(value, f"image {id!r}", known) for value, id in zip(values, ids, strict=True)]
+            if not known:
+                whole = of_numbers([labels for labels in lists if labels], f"The column {column!r} of {where}")
+                lists = [labels and [whole.get(label, label) for label in labels] for labels in lists]
             names = known or class_order({name for labels in lists for name in labels or ()})
+            for name, parts in () if known else comma_lists(names).items():
+                id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
+                raise UserError(f"Image {id!r} of {where}: {comma_fault(name, parts)}.")
             tell_alike(names)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
+        cells = emptied(cells, self.rules.no_label)
+        refuse_strays(cells, repr(where), lambda k: f"Image {ids[k]!r}")
         found = switches(cells)
+        tell_unread(cells, found, where)
+        found = without_nothing(with_blanks(found, where), where, lambda k: f"Image {ids[k]!r}")
         names = list(found)
         out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
         partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
@@ -124,21 +135,6 @@ class MultiLabelTargets(Targets):
     def is_none(self, value: Any) -> bool:
         """Whether a cell says that nobody has looked, which NOTHING does not."""
         return isinstance(value, str) and value.strip().lower() != NOTHING and self.rules.is_none(value.strip())
-
-
-def label_list(value: Any, id: str, names: Sequence[str] | None = None) -> list[str] | None:
-    """The classes that a cell names, `names` of its numbers; None where it is empty, which is not "none"."""
-    if isinstance(value, str) and is_list(value):
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)  # as programs print lists
-    if isinstance(value, str):
-        value = [part for part in value.replace("|", ";").split(";") if label_text(part)] or None
-    if value is None or isinstance(value, float) and np.isnan(value):
-        return None
-    if not isinstance(value, (list, tuple, set, np.ndarray)):
-        raise UserError(f"The label {value!r} of image {id!r} is neither a list nor text. Write it as a;b.")
-    texts = [label_text(part if names is None else names[part]) for part in value]
-    return [text for text in texts if text not in (None, NOTHING)]
 
 
 def scenes(split: str = "train") -> ImageDataset:

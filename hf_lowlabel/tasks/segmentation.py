@@ -30,6 +30,7 @@ from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import architecture_of, copy_code, export_standalone
 from ..objective import FinetuneObjective
 from ..records import Metric, Row, RunRecord
+from ..text import series
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
 from . import segmentation_card as card
@@ -140,8 +141,8 @@ class Segmentation(Task):
         """Masks hold numbers, so that classes and their order have to be the same."""
         if list(dataset.class_names) != list(names):
             raise UserError(
-                f"The classes of {dataset.name!r} are {', '.join(dataset.class_names[:8])}, and those of the model or "
-                f"split {', '.join(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same "
+                f"The classes of {dataset.name!r} are {series(dataset.class_names[:8])}, and those of the model or "
+                f"split {series(list(names)[:8])}. Masks hold the numbers of classes, so give the same in the same "
                 "order with --classes."
             )
         return dataset

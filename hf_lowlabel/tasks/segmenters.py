@@ -15,6 +15,7 @@ from ..models.opening import open_model
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..models.wrapping import encoder_of_module
+from ..text import series
 from .networks import is_model_folder
 
 
@@ -44,7 +45,7 @@ def segmenter_for(given: ModelArguments, names: list[str]) -> Any:
     if theirs != names:
         raise UserError(
             f"The segmenter of {start or 'the model'} has the classes {', '.join(theirs[:8])}, and the masks have "
-            f"{', '.join(names[:8])}. Give --model instead of --init-from: it takes the encoder alone."
+            f"{series(names[:8])}. Give --model instead of --init-from: it takes the encoder alone."
         )
     model.load_report = LoadReport(start or "a segmenter in memory", matched=list(model.state_dict()), head="kept")
     return model

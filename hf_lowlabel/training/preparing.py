@@ -15,6 +15,7 @@ from torch import nn
 from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
+from ..data.several import comma_lists
 from ..data.splits import Split, SplitIndices
 from ..errors import UserError
 from ..settings import recorded, usual_rate
@@ -101,7 +102,7 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
-    if task.climbs and (several := [name for name in names if ";" in name]):
+    if task.climbs and (several := [name for name in names if ";" in name] or [*comma_lists(names)]):
         log.warning("classes such as %r name several at once: --task multilabel learns each of them", several[0])
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)

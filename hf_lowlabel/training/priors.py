@@ -19,6 +19,7 @@ from ..data.published import fetch, is_published
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import write_tensors
+from ..text import series
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -59,8 +60,8 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str], split:
         )
     if sorted(names) != sorted(class_names):
         raise UserError(
-            f"The prior pseudo-labels are of the classes {', '.join(names[:8])}, and the run has "
-            f"{', '.join(class_names[:8])}. Make them from the same split."
+            f"The prior pseudo-labels are of the classes {series(names[:8])}, and the run has "
+            f"{series(class_names[:8])}. Make them from the same split."
         )
     if priors.ndim != 2 or tuple(priors.shape) != (len(known), len(names)):
         raise UserError(

@@ -24,6 +24,7 @@ from ..evaluation.inference import logits_of
 from ..evaluation.metrics import softmax
 from ..tasks.caching import square_cache
 from ..tasks.classification import Classification, eval_view
+from ..text import series
 from ..views.table import View
 from .priors import save_priors
 
@@ -63,8 +64,8 @@ def pseudo_labels(
         model = task.load(folder, device=device)
         if task.names_of(model) != names:
             raise UserError(
-                f"The model in {folder} has the classes {', '.join(task.names_of(model)[:8])}, and the split has "
-                f"{', '.join(names[:8])}. Give models that were trained on this split."
+                f"The model in {folder} has the classes {series(task.names_of(model)[:8])}, and the split has "
+                f"{series(names[:8])}. Give models that were trained on this split."
             )
         view = eval_view(model)
         cache = square_cache(

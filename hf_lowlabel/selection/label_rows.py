@@ -1,0 +1,103 @@
+"""The rows of a table of finished labels: a column of file names, and one of labels or one for each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..data.columns import FILE_COLUMNS, column_called, without_header
+from ..data.labels import LabelRules, joined, label_column, parts_of
+from ..data.table_files import decoded, read_table
+from ..data.ticks import (
+    Columns,
+    emptied,
+    one_of_columns,
+    refuse_strays,
+    switches,
+    tell_unread,
+    with_blanks,
+    without_nothing,
+)
+from ..errors import UserError
+from ..files import FORMULA
+
+Rows = list[tuple[int, dict]]
+
+
+def meant(cell: object) -> object:
+    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
+    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
+    return str(cell)[1:] if guarded else cell
+
+
+def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
+    """The rows of a table, in which file_name and label are called so.
+
+    Args:
+        path: the file.
+        rules: what says that there is no label, and whether an image may have several classes.
+
+    Returns:
+        (number of the row, row by column), and the classes where each has a column.
+
+    Raises:
+        UserError: it cannot be read, or says nothing of files or of classes.
+    """
+    if not path.exists():
+        raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.")
+    rows = [(number, {column: meant(cell) for column, cell in row.items()}) for number, row in read_table(path)]
+    if not rows:
+        head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
+        raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
+    columns = list(dict.fromkeys(key for _, row in rows for key in row))
+    files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
+    own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
+    if files is None and without_header(columns):
+        raise UserError(
+            f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
+            "file_name,label above it."
+        )
+    if files is None:
+        raise UserError(
+            f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
+        )
+    names: list[str] = []
+    if labels is None:  # the numbers that Label Studio's own columns hold are no classes
+        others = [c for c in columns if c not in (files, *own.values()) and "annotation_id" not in columns]
+
+        def row_name(k: int) -> str:
+            return f"Row {rows[k][0]}"
+
+        cells = {column: [row.get(column) for _, row in rows] for column in others}
+        cells = emptied(cells, rules.no_label)
+        refuse_strays(cells, path.name, row_name, one_each=not rules.several)
+        found, texts = switches(cells), one_of_columns(cells)
+        if not found or not rules.several and texts is None:
+            more = ", or give --task multilabel for classes that each have a column" if found else ""
+            raise UserError(
+                f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label{more}."
+            )
+        tell_unread(others, found, path.name)
+        if rules.several:
+            found = without_nothing(with_blanks(found, path.name), path.name, row_name)
+            texts = of_several(path, rows, found)
+        names = list(found)
+        labels = "label"
+        rows = [(number, {**row, labels: text}) for (number, row), text in zip(rows, texts)]
+    own |= {"label": labels, "file_name": None if files == own["id"] else files}
+    more = ["annotation_id"] if "annotation_id" in columns else []
+    return [(n, {k: row.get(c) for k, c in own.items() if c} | {k: row.get(k) for k in more}) for n, row in rows], names
+
+
+def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:
+    """All classes of each row, as a;b, by columns of yes and no."""
+    if odd := [name for name in found if parts_of(name) != [name]]:
+        raise UserError(
+            f"The column {odd[0]!r} of {path.name} cannot be one of several classes. Give it another name, without ; "
+            "or |."
+        )
+    texts: list[str | None] = []
+    for (number, _), values in zip(rows, zip(*found.values())):
+        if None in values and {*values} != {None}:
+            raise UserError(f"Row {number} of {path.name} has 0 or 1 for some classes. Fill in all, or none.")
+        texts.append(None if None in values else joined(name for name, value in zip(found, values) if value))
+    return texts

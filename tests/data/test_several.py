@@ -1,0 +1,137 @@
+"""Labels of several classes in one cell: commas, contradictions, empty lists, wherever such a cell is read."""
+
+import json
+
+import datasets
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Features, Sequence
+from PIL import Image
+
+from hf_lowlabel import Split, UserError, load_source
+from hf_lowlabel.cli import main
+from hf_lowlabel.data.labels import LabelRules
+from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.errors import unknown
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.tasks.multilabel import MultiLabelTargets
+from hf_lowlabel.text import series
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(5):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (50 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def rows(labels):
+    return "file_name,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels))
+
+
+def beside(photos, labels):
+    """As metadata.csv: image -> classes."""
+    (photos / "metadata.csv").write_text(rows(labels))
+    found = open_dataset(photos, MultiLabelTargets())
+    return {id: [n for n, v in zip(found.class_names, row) if v > 0] for id, row in zip(found.ids, found.labels)}
+
+
+def given(photos, labels):
+    """As finished labels."""
+    (photos.parent / "mine.csv").write_text(rows(labels))
+    split, _ = import_labels(photos.parent / "mine.csv", source=load_source(photos), several=True)
+    return {id: label.split(";") for id, label in split.labeled.items()}
+
+
+@pytest.mark.parametrize("read", [beside, given])
+def test_classes_between_commas_are_told_apart_from_names_with_commas(photos, read):
+    with pytest.raises(
+        UserError, match="'cat, dog' would be one class, and 'cat' and 'dog' are classes; write cat;dog"
+    ):
+        read(photos, ["cat, dog", "cat", "dog"])
+    with pytest.raises(UserError, match="write cat;dog;owl"):
+        read(photos, ["dog", "owl;cat", "none", "cat,dog,owl"])
+    assert read(photos, ["dog, wild", "cat;dog", "cat"])["0.png"] == ["dog, wild"]
+
+
+def test_a_list_with_such_a_name_and_declared_classes():
+    images = [Image.new("RGB", (8, 8)) for _ in range(3)]
+    frame = pd.DataFrame({"image": images, "labels": [["cat, dog"], ["cat"], ["dog"]]})
+    with pytest.raises(UserError, match="Image '0' of memory: 'cat, dog' would be one class"):
+        open_dataset(frame, MultiLabelTargets())
+    names = ["cat, dog", "cat", "dog"]
+    features = Features({"image": datasets.Image(), "labels": Sequence(ClassLabel(names=names))})
+    table = datasets.Dataset.from_dict({"image": images, "labels": [[0], [1], [2]]}, features=features)
+    assert open_dataset(table, MultiLabelTargets()).class_names == names
+
+
+def test_a_known_class_may_be_called_as_a_list(photos):
+    (photos.parent / "labels.csv").write_text(rows(["cat, dog", "cat", "dog"]))
+    task = Task("photos", None, {f"{i}.png": f"{i}.png" for i in range(5)})
+    how = dict(new_classes=True, allow_missing=True, rules=LabelRules(several=True))
+    for classes in (["cat, dog"], None):  # None: as our page reads what it wrote
+        assert read_labels(photos.parent / "labels.csv", task, classes=classes, **how).labels["0.png"] == "cat, dog"
+    with pytest.raises(UserError, match="row 2: 'cat, dog' would be one class"):
+        read_labels(photos.parent / "labels.csv", task, classes=[], **how)
+
+
+@pytest.mark.parametrize("label", ["none;cat", "cat|None", "['none', 'cat']"])
+@pytest.mark.parametrize("read", [beside, given])
+def test_none_and_a_class_contradict(photos, read, label):
+    with pytest.raises(UserError, match=r"says that no class applies \(none\) and names cat; keep one of both"):
+        read(photos, ["dog", label])
+
+
+def test_none_and_a_class_contradict_in_exports_manifests_and_columns(photos, tmp_path):
+    choices = [{"type": "choices", "value": {"choices": ["none", "cat"]}}]
+    (tmp_path / "export.json").write_text(
+        json.dumps([{"data": {"image": "1.png"}, "annotations": [{"result": choices}]}])
+    )
+    source = load_source(photos)
+    with pytest.raises(UserError, match="'1.png': 'cat;none' says that no class applies"):
+        import_labels(tmp_path / "export.json", source=source, several=True)
+    with pytest.raises(UserError, match="label 'none;cat' of image '1.png' in the split says that no class applies"):
+        Split("photos", ["cat"], {"1.png": "none;cat"})
+    columns = "file_name,cat,dog,None\n0.png,1,0,{}\n1.png,0,0,1\n2.png,0,1,0\n"
+    for read, text in ((import_labels, "Row 2"), (None, "Image '0.png'")):
+        for bad in (0, 1):
+            path = tmp_path / "columns.csv" if read else photos / "metadata.csv"
+            path.write_text(columns.format(bad))
+            open_it = (
+                (lambda: read(path, source=source, several=True)[0])
+                if read
+                else lambda: open_dataset(photos, MultiLabelTargets())
+            )
+            if bad:
+                with pytest.raises(UserError, match=f"{text} of .*.csv has a tick for 'None' and for cat"):
+                    open_it()
+            else:
+                assert open_it().class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("read", [beside, given])
+def test_an_empty_list_says_that_no_class_applies(photos, read):
+    found = read(photos, ["[]", "['cat', 'dog']", '{""choices"": [""cat""]}'])
+    assert found["0.png"] in ([], ["none"]) and found["1.png"] == ["cat", "dog"] and found["2.png"] == ["cat"]
+
+
+def test_two_rows_of_an_image_say_how_several_classes_are_written(photos):
+    (photos.parent / "mine.csv").write_text("file_name,label\n0.png,cat\n0.png,dog\n")
+    source = load_source(photos)
+    with pytest.raises(UserError, match="in row 2; several classes are written cat;dog in one row, with --task multil"):
+        import_labels(photos.parent / "mine.csv", source=source)
+    with pytest.raises(UserError, match="in row 2; write all of its classes in one row, as a;b"):
+        import_labels(photos.parent / "mine.csv", source=source, several=True)
+    (photos / "metadata.csv").write_text("file_name,label\n0.png,cat\n0.png,dog\n")
+    with pytest.raises(UserError, match="several classes are written cat;dog in one row, with --task multilabel"):
+        load_source(photos)
+
+
+def test_names_with_commas_are_quoted_where_they_are_listed(photos, tmp_path, capsys):
+    assert series(["a", "b"]) == "a, b" and series(["a", "b, c"]) == "'a', 'b, c'"
+    assert "known: 'a', 'b, c'" in str(unknown("class", "x", ["b, c", "a"]))
+    (tmp_path / "mine.csv").write_text(rows(["cat", "cat, wild", "dog"]))
+    argv = ["split", "--dataset", str(photos), "--from", str(tmp_path / "mine.csv"), "--output", str(tmp_path / "s")]
+    assert main(argv) == 0 and "in 3 classes ('cat', 'cat, wild', 'dog')" in capsys.readouterr().out
