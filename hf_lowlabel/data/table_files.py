@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,7 @@ from ..errors import UserError
 from ..files import read_bytes
 from .columns import FILE_COLUMNS, Rows, headers
 
+FEW = 20  # images of one name, which are looked through one by one
 TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -154,6 +156,7 @@ class ImageNames:
 
     def __init__(self, ids: Sequence[str], endings: frozenset[str]):
         self.ids, self.endings, self.known = ids, endings, set(ids)
+        self.by_folder: dict[tuple[Any, Any], dict[str, list[str]]] = {}
 
     @cached_property
     def by_base(self) -> dict[Any, list[str]]:
@@ -181,39 +184,51 @@ class ImageNames:
         """
         known, loose = self.known, dict[str, str]()
         for name in dict.fromkeys(names):
-            if name and name not in known and (found := loosely(name, known, self.by_base, self.endings)):
+            if name and name not in known and (found := self.loosely(name)):
                 loose[name] = found
         exact, taken = {name for name in names if name in known}, Counter(loose.values())
         loose = {name: id for name, id in loose.items() if taken[id] == 1 and id not in exact}
         return [name if name in known else loose.get(name) for name in names], sum(name in loose for name in names)
 
+    def loosely(self, name: str) -> str | None:
+        """The id that a name means which is none; None where there is no single one."""
+        for tried in dict.fromkeys((name, unquote(name))):
+            if tried in self.known:
+                return tried
+            for fold in (str, str.casefold):
+                base = PurePosixPath(fold(tried))
+                whole = base.suffix.lower() in self.endings
 
-def loosely(name: str, known: set[str], by_base: dict[Any, list[str]], endings: frozenset[str]) -> str | None:
-    """The id that a name means which is none; None where there is no single one."""
-    for tried in dict.fromkeys((name, unquote(name))):
-        if tried in known:
-            return tried
-        for fold in (str, str.casefold):
-            base = PurePosixPath(fold(tried))
-            candidates = by_base.get(base.name, [])
-            if base.suffix.lower() not in endings:
-                candidates = [
-                    id for id in candidates if fold(str(PurePosixPath(id).with_suffix(""))).endswith(base.name)
-                ]
-            else:
-                candidates = [id for id in candidates if fold(id).endswith(base.name)]
-            if found := longest_tail(base, candidates, fold):
+                def ends_alike(id: str, fold=fold, base=base, whole=whole) -> bool:
+                    return fold(id if whole else str(PurePosixPath(id).with_suffix(""))).endswith(base.name)
+
+                if found := longest_tail(base, self.candidates(base.name, base, ends_alike, fold), fold):
+                    return found
+            plain = PurePosixPath(tried)
+            of_image = plain.suffix.lower() in self.endings
+            word = plain.stem if of_image else plain.name
+
+            def of_kind(id: str, plain=plain, of_image=of_image) -> bool:
+                return not of_image or PurePosixPath(id).suffix.lower() == plain.suffix.lower()
+
+            if found := longest_tail(plain, self.candidates(number(word), plain, of_kind)):
                 return found
-        plain = PurePosixPath(tried)
-        stem = plain.stem if plain.suffix.lower() in endings else plain.name
-        candidates = [
-            id
-            for id in by_base.get(number(stem), [])
-            if stem == plain.name or PurePosixPath(id).suffix.lower() == plain.suffix.lower()
-        ]
-        if found := longest_tail(plain, candidates):
-            return found
-    return None
+        return None
+
+    def candidates(
+        self, key: Any, name: PurePosixPath, fits: Callable[[str], bool], fold: Callable[[str], str] = str
+    ) -> list[str]:
+        """Those of the ids called `key` that `longest_tail` needs to see: where there are many, as of image.jpg in
+        each folder, those in a folder that is called as the name's, else two, which share no folder with it."""
+        ids = self.by_base.get(key, [])
+        if len(ids) <= FEW:
+            return list(filter(fits, ids))
+        if (key, fold) not in self.by_folder:
+            self.by_folder[key, fold] = index = defaultdict(list)
+            for id in ids:
+                index[fold(PurePosixPath(id).parent.name)].append(id)
+        near = list(filter(fits, self.by_folder[key, fold].get(name.parent.name, []))) if name.parent.name else []
+        return near or list(islice(filter(fits, ids), 2))
 
 
 def number(stem: str) -> int | None:

@@ -1,6 +1,7 @@
 """What is done for each image never goes through all images or all classes again."""
 
 import json
+import random
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from hf_lowlabel import load_segmentation
 from hf_lowlabel.data import table_files
+from hf_lowlabel.data.folders import EXTENSIONS
 from hf_lowlabel.data.splits import Split, warn_without_label
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import labels
@@ -90,3 +92,28 @@ def test_files_of_annotations_share_what_is_known_of_the_images(tmp_path, monkey
         warnings.simplefilter("ignore")
         assert load_segmentation(tmp_path).has_target.all()
     assert len(calls) <= 3 * count
+
+
+@pytest.mark.parametrize("name", ["/data/x/d{}/image.jpg", "D{}/image.jpg", "d{}/image", "e{}/image.jpg"])
+def test_images_of_one_name_in_many_folders_are_not_all_looked_at(monkeypatch, name):
+    ids, seen, real = [f"d{k}/image.jpg" for k in range(300)], [], table_files.longest_tail
+    monkeypatch.setattr(table_files, "longest_tail", lambda n, ids, *f: seen.append(len(ids)) or real(n, ids, *f))
+    found, _ = table_files.match_names([name.format(k) for k in range(300)], ids, EXTENSIONS)
+    assert found == (ids if not name.startswith("e") else [None] * 300) and max(seen) <= 2
+
+
+def test_names_mean_the_same_images_however_many_there_are(monkeypatch):
+    draw = random.Random(0)
+    folders, words = ("a", "A", "b", "0", "c.d", ""), ("image", "Image", "1", "01", "im age", "im%20age", "x.y")
+
+    def name(depth, endings):
+        below = filter(None, (draw.choice(folders) for _ in range(draw.randint(0, depth))))
+        return "/".join([*below, draw.choice(words) + draw.choice(endings)])
+
+    for _ in range(300):
+        ids = list({name(3, (".jpg", ".JPG", ".png")) for _ in range(draw.randint(1, 12))})
+        names, answers = [name(4, (".jpg", ".png", "", ".txt")) for _ in range(4)], []
+        for few in (0, 10**9):
+            monkeypatch.setattr(table_files, "FEW", few)
+            answers.append(table_files.match_names(names, ids, EXTENSIONS))
+        assert answers[0] == answers[1]
