@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..data.images import decoding, open_image
+from ..data.images import BadImage, decoding, open_image
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
@@ -159,8 +159,13 @@ class MaskSession:
         image = self.places[file].image if file in self.places else None
         if image is None or not image.is_file():
             return None
-        with open_image(image) as opened, decoding():
-            as_it_is = file_to_show(opened)
+        try:
+            with open_image(image) as opened, decoding():
+                as_it_is = file_to_show(opened)
+        except BadImage:
+            if image.is_symlink():  # to what is no image
+                return None
+            raise
         if as_it_is:
             return picture(as_it_is)
         out = io.BytesIO()

@@ -164,6 +164,7 @@ def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
         names=["ant", "bee"],
         training=Cache(["c", "a", "b"]),
         labeled=SimpleNamespace(members=[0, 1]),
+        chosen=SimpleNamespace(split=None),
     )
     rule = make_objective(ready).rule
     assert rule.until == 0.3 and rule.priors.tolist() == p[[2, 0, 1]].tolist()
