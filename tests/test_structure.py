@@ -22,7 +22,18 @@ ROWS = (
     ("views", "models", "data"),
     ("evaluation",),
     (
-        *("arguments", "records", "objective", "methods", "errors", "distributed", "files", "fields", "foreign_names"),
+        *(
+            "arguments",
+            "commands",
+            "records",
+            "objective",
+            "methods",
+            "errors",
+            "distributed",
+            "files",
+            "fields",
+            "foreign_names",
+        ),
         *("ranges", "text", "view_arguments", "yaml_files"),
     ),
 )

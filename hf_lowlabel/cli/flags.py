@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..arguments import DataArguments
+from ..commands import MASKS, SOURCE
 
 
 def label_flags(parser: argparse.ArgumentParser, title: str):
@@ -71,13 +72,6 @@ def mask_flags(parser: argparse.ArgumentParser, title: str):
     )
     masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
     return masks
-
-
-SOURCE = tuple(
-    "dataset dataset_config dataset_split dataset_revision image_column label_column "
-    "no_label skip_missing skip_conflicts value_range pages".split()
-)
-MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
 
 
 def data_source(args: argparse.Namespace) -> DataArguments:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
+from ..commands import default_folder
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
@@ -241,11 +242,6 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         raise
     finally:
         release(folder)
-
-
-def default_folder(dataset: Any) -> str:
-    name = Path(dataset).name if isinstance(dataset, (str, Path)) else "memory"
-    return f"runs/auto-{''.join(c if c.isalnum() else '-' for c in name).strip('-').lower() or 'data'}"
 
 
 @contextlib.contextmanager

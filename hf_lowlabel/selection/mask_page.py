@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..commands import auto_command, command
 from ..data.masks import IGNORE, MAX_CLASSES, parse_class, read_classes as read_mask_classes
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
@@ -27,6 +28,7 @@ from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
+from .next_steps import after_masks
 from .server import BINARY, TYPES, Answer, picture
 from .suggestions import read_suggestions
 
@@ -207,8 +209,8 @@ class MaskSession:
                 )
             write_mask(place, mask, self.classes)
             self.seen[file] = stamp_of(place)
-            if not (self.folder / "classes.txt").is_file() and place.mask.is_file():
-                self.write_classes()  # masks without the names of their numbers are worth little
+            if place.mask.is_file():
+                self.note_classes()
         return {"file": file, "mask": place.mask.is_file(), "open": round(float((mask == IGNORE).mean()), 4)}
 
     def new_class(self, name: str) -> dict:
@@ -239,6 +241,11 @@ class MaskSession:
             raise UserError(f"The class {same!r} exists.")
         return name
 
+    def note_classes(self) -> None:
+        """Write classes.txt where it is missing: masks without the names of their numbers are worth little."""
+        if self.classes and not (self.folder / "classes.txt").is_file():
+            self.write_classes()
+
     def write_classes(self, names: list[str] | None = None) -> None:
         names = self.classes if names is None else names
         lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in names]
@@ -250,13 +257,17 @@ class MaskSession:
         if self.then is not None:
             return self.then
         if self.asked is not None:
-            return f"hf-lowlabel split --task segmentation --from {self.folder} --dataset IMAGES"
-        file = self.folder / "classes.txt"
-        return f"hf-lowlabel auto --task segmentation --dataset {self.folder} --classes {file}"
+            return after_masks(self.folder, self.asked, self.painted() < len(self.asked.files))
+        return auto_command({"dataset": self.folder}, "segmentation", classes=[self.folder / "classes.txt"])
+
+    def painted(self) -> int:
+        return sum(place.mask.is_file() for place in self.places.values())
 
     def parting(self) -> str:
-        done = sum(place.mask.is_file() for place in self.places.values())
-        return f"{done} of {len(self.places)} images have a mask; next: {self.next_command()}"
+        done = self.painted()
+        task = None if self.asked else "segmentation"
+        then = self.next_command() if done or self.then is not None else command("label", self.folder, task=task)
+        return f"{done} of {len(self.places)} images have a mask; next: {then}"
 
 
 def stamp_of(place: Place) -> tuple[int, int] | None:
