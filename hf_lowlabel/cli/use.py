@@ -12,7 +12,9 @@ from .output import json_flag, print_json
 
 def evaluate(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="hf-lowlabel evaluate", description="Metrics of a classifier or a segmenter on labeled images."
+        prog="hf-lowlabel evaluate",
+        description="Metrics of a classifier or a segmenter on labeled images. A segmenter that sees images at a "
+        "stored size (--stored-size, or one that auto chose) is scored on images and masks of that size.",
     )
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
     parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_lowlabel import finetune
+from hf_lowlabel.cli import main
 
 CODE = """import sys
 sys.modules["hf_lowlabel"] = None
@@ -135,3 +137,22 @@ def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_pat
     ).stdout
     refused, shape = out.strip().rsplit("\n", 1)
     assert "trust_remote_code" in refused and shape == "(1, 2, 24, 26)"
+
+
+def test_a_score_of_smaller_images_says_so(run, tmp_path, capsys):
+    """Beside the numbers and on the card; not where each image has its own size."""
+    from hf_lowlabel.records import RunRecord
+    from hf_lowlabel.tasks.segmentation_card import limits
+
+    small = shutil.copytree(run, tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "image_size": 16}))
+    words = "brought to 16 px along the longer side"
+    for folder, there in ((run, False), (small, True)):
+        out = tmp_path / f"of {folder.name}"
+        argv = ["evaluate", "--model", str(folder), "--dataset", str(run.parent / "photos"), "--output", str(out)]
+        assert main(argv) == 0
+        assert (words in capsys.readouterr().out) == there
+        record = RunRecord.from_json(run / "run.json")
+        record.metrics = json.loads((out / "metrics.json").read_text())
+        assert any(words in line for line in limits(record)) == there
