@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .api.types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
+
+
+log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
@@ -235,6 +239,10 @@ def predictions(
     place = kind.check_output(output)
     if place is not None and place.exists() and not overwrite:
         raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
+    if place is not None and place != Path(str(output)):
+        log.warning(
+            "a %s writes a folder: the table goes to %s, not to %s", kind.product, kind.table_path(place), output
+        )
     files = find_images(images)
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)

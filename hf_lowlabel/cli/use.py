@@ -59,9 +59,8 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
     parser.add_argument(
         "--output",
-        default="predictions.csv",
         help="file to write: .csv or .parquet (default: predictions.csv); "
-        "for a segmenter a folder (default: predictions)",
+        "for a segmenter a folder with masks/, overlays/ and masks.csv (default: predictions)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
     parser.add_argument("--top", type=int, default=1, help="classes listed for every image (default: 1)")
@@ -78,7 +77,9 @@ def predict(argv: list[str]) -> int:
     from ..prediction import predict, predictions, task_of
 
     as_json = args.__dict__.pop("json")
-    place = task_of(args.model, args.task, args.revision).check_output(args.output)
+    check = task_of(args.model, args.task, args.revision).check_output
+    args.output = check("predictions.csv") if args.output is None else args.output
+    place = check(args.output)
     if as_json:
         rows, skipped = predict(**vars(args))
         print_json({"output": place, "predictions": rows, "skipped": skipped})

@@ -146,6 +146,7 @@ def test_a_score_of_smaller_images_says_so(run, tmp_path, capsys):
 
     small = shutil.copytree(run, tmp_path / "small")
     config = json.loads((small / "config.json").read_text())
+    (small / "checksums.json").unlink()
     (small / "config.json").write_text(json.dumps({**config, "image_size": 16}))
     words = "brought to 16 px along the longer side"
     for folder, there in ((run, False), (small, True)):
@@ -156,3 +157,16 @@ def test_a_score_of_smaller_images_says_so(run, tmp_path, capsys):
         record = RunRecord.from_json(run / "run.json")
         record.metrics = json.loads((out / "metrics.json").read_text())
         assert any(words in line for line in limits(record)) == there
+
+
+def test_the_name_of_a_table_is_said_to_become_a_folder(run, tmp_path, monkeypatch, caplog):
+    """Before anything is segmented, and only where somebody gave that name."""
+    photos, said = str(run.parent / "photos" / "images"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "hf_lowlabel.tasks.segmentation.mask_rows", lambda *_, **__: said.append(caplog.text) or [{"file": "a"}]
+    )
+    for more in ([], ["--output", "there"], ["--output", "x.csv"]):
+        assert main(["predict", photos, "--model", str(run), *more]) == 0
+    assert all(name.is_dir() for name in (tmp_path / "predictions", tmp_path / "there", tmp_path / "x"))
+    assert "writes a folder" not in said[1] and "x/masks.csv" in said[2] and "not to x.csv" in said[2]
