@@ -5,18 +5,21 @@ No torch is imported here.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .arguments import Config, DataArguments
+from .errors import UserError
 
 SOURCE = tuple(
     "dataset dataset_config dataset_split dataset_revision image_column label_column "
     "no_label skip_missing skip_conflicts value_range pages".split()
 )
 MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
+DONE = "advice.html"  # of `auto`, written last: a folder with it is finished
 UNKNOWN = "IMAGES"  # in the place of a data set that nobody knows
 
 
@@ -60,3 +63,13 @@ def free(path: str | Path) -> Path:
         number += 1
         found = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return found
+
+
+def refuse_finished(folder: str | Path) -> None:
+    """UserError for the folder of a search that came to its end, before libraries and data are loaded; of several
+    processes the first one says it, before it writes there itself."""
+    if os.environ.get("RANK", "0") == "0" and (Path(folder).expanduser() / DONE).exists():
+        raise UserError(
+            f"output_dir {folder} is not empty: a search came to its end there, and does not go on. Give another "
+            f"--output-dir, such as {shlex.quote(str(free(folder)))}."
+        )

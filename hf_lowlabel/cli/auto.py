@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..commands import MASKS, SOURCE, auto_command, command, default_folder, free
+from ..commands import MASKS, SOURCE, auto_command, command, default_folder, free, refuse_finished
 from ..errors import UserError
 from ..files import read_json
 from ..text import say
-from .flags import data_flags, data_source, label_flags, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
 
 
 def auto(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     data = data_source(args)
+    refuse_finished(args.output_dir or default_folder(data.dataset))
     from ..ladder.auto import NoLabels, auto
 
     given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser", "json")}
@@ -96,7 +97,7 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel auto",
         description="The best model for some images of which a few have a label, within some minutes: heads on frozen "
         "features and propagation, for masks and several classes an image trained networks; each kept only where "

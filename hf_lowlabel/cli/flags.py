@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE
+from ..errors import unknown
+
+
+class Parser(argparse.ArgumentParser):
+    """One that offers the nearest flag for a flag there is none of, before it asks for what is missing."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        flags = [name for name in self._option_string_actions if name.startswith("--")]
+        for word in itertools.takewhile(lambda word: word != "--", args or ()):
+            name = word.partition("=")[0]
+            if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
+                raise unknown("flag", name, flags)
+        return super().parse_args(args, namespace)
 
 
 def label_flags(parser: argparse.ArgumentParser, title: str):

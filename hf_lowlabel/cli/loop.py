@@ -8,7 +8,7 @@ from pathlib import Path
 from ..commands import SOURCE, command
 from ..errors import UserError
 from ..text import say
-from .flags import data_flags, data_source, label_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -63,7 +63,7 @@ def loop(argv: list[str]) -> int:
 
 
 def review(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel review",
         description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels or "
         "among the test images, labeled "
@@ -125,7 +125,7 @@ def _review_masks(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel loop",
         description="Rounds of labels: images worth labeling are chosen, shown on a page (Ctrl-C when you are done; "
         "masks begin with those of the last model), a model is made of all labels by `auto`, and the next images are "

@@ -11,7 +11,7 @@ from ..arguments import DataArguments
 from ..commands import auto_command, command, data_flags as given_data
 from ..errors import UserError
 from ..text import say
-from .flags import data_flags, data_source, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag
 from .output import json_flag, key_values, print_json
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def facts_of(split: Split, output: str) -> dict[str, Any]:
 
 
 def _split_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images."
-    )
+    parser = Parser(prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images.")
     parser.add_argument("--task", default="classification", help="whose labels are drawn (default: classification)")
     parser.add_argument(
         "--from",
@@ -155,7 +153,7 @@ DRAWING = dict(num_labels=None, class_balanced=False, validation=0, test_fractio
 
 
 def select(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
+    parser = Parser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
     parser.add_argument("--budget", type=int, required=True, help="images to choose")
     parser.add_argument(
         "--output", required=True, help="folder to write: images, contact sheet, labels.csv, Label Studio tasks"
@@ -221,7 +219,7 @@ def listed(names: list[str]) -> str:
 
 
 def priors(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel priors",
         description="Prior pseudo-labels from the labels of a manifest, from the names of the classes, or from both.",
     )

@@ -6,12 +6,12 @@ import argparse
 import sys
 
 from ..text import say
-from .flags import data_flags, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
 
 
 def evaluate(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel evaluate",
         description="Metrics of a classifier or a segmenter on labeled images. A segmenter that sees images at a "
         "stored size (--stored-size, or one that auto chose) is scored on images and masks of that size.",
@@ -52,7 +52,7 @@ def evaluate(argv: list[str]) -> int:
 
 
 def predict(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel predict", description="Class and confidence for images; or masks and overlays of them."
     )
     parser.add_argument("images", nargs="+", help="image files or folders (searched through)")
@@ -94,7 +94,7 @@ def predict(argv: list[str]) -> int:
 
 
 def shrink(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel shrink",
         description="Copy a folder of large photos with small ones: folders, names and tables of labels stay. A call "
         "that was stopped goes on where it stood.",
