@@ -67,6 +67,15 @@ class Best:
     advice: Advice
     to_label: Path | None
 
+    def __repr__(self) -> str:
+        kept = next((row["name"] for row in self.run.recorder.ladder if row["kept"]), None)
+        name = kept or (self.ladder[0].name if self.ladder else self.run.folder.name)
+        known = self.advice.accuracy
+        score = get_task(self.run.config.task).score.title
+        said = f"{score} {known} on new images" if known else f"{score} on new images not known"
+        more = f", to label next: {self.to_label}" if self.to_label else ""
+        return f"Best({name}: {said}, model in {self.folder}{more})"
+
     @property
     def model(self):
         return self.run.model

@@ -51,6 +51,10 @@ class Advice:
     def __str__(self) -> str:
         return "\n".join(self.sentences)
 
+    def __repr__(self) -> str:
+        known = f"{self.accuracy} on new images" if self.accuracy else "how good it is on new images is not known"
+        return f"Advice({known}; {len(self.sentences)} sentences, which print shows)"
+
 
 def advise(
     ready: Prepared, encoders: list[Features], tried: list[Tried], metrics: dict[str, Any], count: int

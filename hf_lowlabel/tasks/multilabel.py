@@ -45,7 +45,7 @@ from ..evaluation.inference import logits_of
 from ..evaluation.modules import MultiLabelScores
 from ..evaluation.multilabel import mean_average_precision
 from ..records import Metric, RunRecord
-from ..text import code, listed, percent
+from ..text import brief, code, listed, percent
 from . import classification_card as card
 from .attempts import MULTILABEL
 from .classification import Classification, eval_view
@@ -135,7 +135,7 @@ def label_list(value: Any, id: str, names: Sequence[str] | None = None) -> list[
     if value is None or isinstance(value, float) and np.isnan(value):
         return None
     if not isinstance(value, (list, tuple, set, np.ndarray)):
-        raise UserError(f"The label {value!r} of image {id!r} is neither a list nor text. Write it as a;b.")
+        raise UserError(f"The label {brief(value)} of image {id!r} is neither a list nor text. Write it as a;b.")
     texts = [label_text(part if names is None else names[part]) for part in value]
     return [text for text in texts if text not in (None, NOTHING)]
 
