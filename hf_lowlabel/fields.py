@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import UserError, unknown
+from .text import brief
 
 
 def setting(default: Any, help: str, **metadata) -> Any:
@@ -116,13 +117,13 @@ def coerce(s: Setting, value: Any) -> Any:
         listed = [_entry(s, v) for v in entries]
         if None not in listed:
             return listed
-        raise UserError(f"{s.name} is {value!r}. Every entry of the list must be {_NOUNS[s.of]}.")
+        raise UserError(f"{s.name} is {brief(value)}. Every entry of the list must be {_NOUNS[s.of]}.")
     found = dict(value) if s.kind is dict and isinstance(value, Mapping) else _scalar(s.kind, value)
     if found is None:
         nothing = " or nothing" if s.optional else ""
-        raise UserError(f"{s.name} is {_short(value)} ({type(value).__name__}). It must be {_NOUNS[s.kind]}{nothing}.")
+        raise UserError(f"{s.name} is {brief(value)} ({type(value).__name__}). It must be {_NOUNS[s.kind]}{nothing}.")
     if s.kind is dict and not all(isinstance(key, str) for key in found):
-        raise UserError(f"{s.name} is {_short(value)}. Each of its keys must be a name.")
+        raise UserError(f"{s.name} is {brief(value)}. Each of its keys must be a name.")
     return found
 
 
@@ -148,11 +149,6 @@ def _entry(s: Setting, value: Any) -> Any:
     if s.of is str and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return str(value)
     return _scalar(s.of, value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else f"{text[:76]} ..."
 
 
 def check(s: Setting, value: Any) -> None:
@@ -199,7 +195,7 @@ def check_types(cls: type, values: Mapping[str, Any], where: str) -> None:
                 raise UserError(f"{f.name!r} is missing in {where}. Copy the file again, or make it anew.")
         elif not _is(hints[f.name], values[f.name]):
             raise UserError(
-                f"{f.name!r} in {where} is {_short(values[f.name])}. It must be {_wanted(hints[f.name])}: copy the "
+                f"{f.name!r} in {where} is {brief(values[f.name])}. It must be {_wanted(hints[f.name])}: copy the "
                 "file again, or make it anew."
             )
 

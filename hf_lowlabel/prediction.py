@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .api.types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
+
+
+log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
@@ -238,6 +242,10 @@ def predictions(
     if place is not None and place.exists() and not overwrite:
         raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
     pictures = pictures_of(kind.table_path(place)) if place is not None and place.is_dir() else set()
+    if place is not None and place != Path(str(output)):
+        log.warning(
+            "a %s writes a folder: the table goes to %s, not to %s", kind.product, kind.table_path(place), output
+        )
     files = find_images(images)
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)

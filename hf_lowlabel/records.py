@@ -94,6 +94,11 @@ class Labels:
         """Classes that no labeled image shows."""
         return [name for name, number in self.per_class.items() if number == 0]
 
+    @property
+    def always(self) -> list[str]:
+        """Classes that every labeled image shows."""
+        return [name for name, number in self.per_class.items() if number == self.number]
+
 
 @dataclass
 class Row:

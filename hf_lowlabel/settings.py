@@ -12,7 +12,7 @@ from .methods import METHODS, Method, check_hyperparameters, find, hyperparamete
 from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
-from .text import in_memory
+from .text import brief, in_memory
 
 GENTLE = 0.1  # of a paper's learning rate, where training starts from a fitted head (LP-FT, Kumar et al. 2022)
 
@@ -31,7 +31,7 @@ def resolve(config: Config) -> Config:
     if not isinstance(method, type) or not issubclass(method, Method) or method.verb != verb:
         base = "PretrainObjective" if verb == "pretrain" else "FinetuneObjective"
         raise UserError(
-            f"The method of {verb} is {method!r}. Give a name (`hf-lowlabel methods`) or a subclass of {base}."
+            f"The method of {verb} is {brief(method)}. Give a name (`hf-lowlabel methods`) or a subclass of {base}."
         )
     if issubclass(method, Objective) and method.forward is Objective.forward:
         raise UserError(

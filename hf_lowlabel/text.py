@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 
 
@@ -50,10 +52,29 @@ def say(text: Any = "", **where: Any) -> None:
     print(printable(str(text)), **where)
 
 
+def brief(value: Any, most: int = 60) -> str:
+    """A value in a message: words and numbers as they are, on one line; of any other object what kind it is."""
+    if isinstance(value, (list, tuple)):
+        inside = ", ".join(brief(one, most) for one in value[:3]) + (", ..." if len(value) > 3 else "")
+        text = f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    elif value is None or isinstance(value, (str, bytes, numbers.Number, dict, PurePath)):
+        text = " ".join(repr(value).split())
+    elif isinstance(value, type):
+        text = f"the class {value.__name__}"
+    else:
+        shape = getattr(value, "shape", None)
+        kind = type(value).__name__.removeprefix("nd")  # ndarray
+        text = f"{article(kind)}{f' of shape {tuple(shape)}' if isinstance(shape, tuple) else ''}"
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
 def in_memory(value: Any) -> str:
     """What stands in a file for an object that has no name, such as "a ResNet in memory"."""
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind} in memory"
+    return f"{article(type(value).__name__)} in memory"
 
 
 def was_in_memory(text: Any) -> bool:

@@ -22,8 +22,8 @@ ROWS = (
     ("views", "models", "data"),
     ("evaluation",),
     (
-        *("arguments", "records", "objective", "methods", "errors", "distributed", "files", "fields", "foreign_names"),
-        *("locks", "parts", "ranges", "text", "view_arguments", "yaml_files"),
+        *("arguments", "commands", "records", "objective", "methods", "errors", "distributed", "files", "fields"),
+        *("foreign_names", "locks", "parts", "ranges", "text", "view_arguments", "yaml_files"),
     ),
 )
 WITHIN_A_ROW = {

@@ -9,6 +9,7 @@ from ..hub.card_parts import columns
 from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
+from ..training.counts import without
 from ..training.left_out import PREFIX
 from ..training.loop import Loop
 from ..training.preparing import Run
@@ -36,6 +37,8 @@ def summarise(run: Run) -> None:
     print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
     for line in speaks.console(run.metrics):
         print(line)
+    if run.config.verb == "finetune" and (names := run.recorder.labels().without):
+        print(without(names))
     print(f"saved to {run.folder}: {', '.join(name for name in LEFT if (run.folder / name).is_file())} ...")
 
 

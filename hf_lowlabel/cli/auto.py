@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from shlex import quote
+from pathlib import Path
 
+from ..commands import MASKS, SOURCE, auto_command, command, default_folder, free, refuse_finished
 from ..errors import UserError
 from ..files import read_json
 from ..text import say
-from .flags import MASKS, SOURCE, data_flags, data_source, label_flags, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
 
 
 def auto(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     data = data_source(args)
+    refuse_finished(args.output_dir or default_folder(data.dataset))
     from ..ladder.auto import NoLabels, auto
 
     given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser", "json")}
@@ -52,27 +54,21 @@ def auto(argv: list[str]) -> int:
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
-        place, run = quote(str(best.to_label)), quote(str(best.folder))
-        take = f"hf-lowlabel split --task {args.task} --from {place} --dataset {quote(str(data.dataset))}"
-        say(f"next: hf-lowlabel label {place} --model {run}, then {take}")
+        paint = command("label", best.to_label, model=best.folder)
+        say(f"next: {paint}; it says what comes then, with the masks that are there")
     elif best.to_label is not None:
-        place = quote(str(best.to_label))
-        say(f"next: hf-lowlabel label {place}, then {again(args, data, place)} --output-dir ANOTHER-FOLDER")
+        then = again(args, data, best.to_label, free(best.folder))
+        say(f"next: {command('label', best.to_label)}, then {then}")
     return 0
 
 
-def again(args: argparse.Namespace, data, labels: str) -> str:
+def again(args: argparse.Namespace, data, labels: Path, output: Path) -> str:
     """The command with the labels of a folder, without what else was asked for."""
-    task = f" --task {args.task}" if args.task != _parser().get_default("task") else ""
-    models = " ".join(quote(str(model)) for model in args.model)
-    return f"hf-lowlabel auto{task} --dataset {quote(str(data.dataset))} --model {models} --labels {labels}"
+    return auto_command({**vars(data), "model": args.model}, args.task, labels=labels, output_dir=output)
 
 
 def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
-    from pathlib import Path
-
-    from ..ladder.auto import default_folder
     from ..selection.labels import Task
     from ..selection.pages import label
     from ..selection.verbs import select
@@ -94,14 +90,14 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
         raise UserError(
             f"The images in {folder} were chosen of other data, {there.dataset}. Give another --output-dir."
         )
-    then = f"{again(args, data, quote(str(folder)))} --output-dir {quote(str(folder.parent / 'first'))}"
+    then = again(args, data, folder, free(folder.parent / "first"))
     say(f"Label them on the page that opens, then: {then}", flush=True)
     label(folder, open_browser=not args.no_browser, then=then)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel auto",
         description="The best model for some images of which a few have a label, within some minutes: heads on frozen "
         "features and propagation, for masks and several classes an image trained networks; each kept only where "

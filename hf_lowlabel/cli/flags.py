@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 
 from ..arguments import DataArguments
+from ..commands import MASKS, SOURCE
+from ..errors import unknown
+
+
+class Parser(argparse.ArgumentParser):
+    """One that offers the nearest flag for a flag there is none of, before it asks for what is missing."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        flags = [name for name in self._option_string_actions if name.startswith("--")]
+        for word in itertools.takewhile(lambda word: word != "--", args or ()):
+            name = word.partition("=")[0]
+            if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
+                raise unknown("flag", name, flags)
+        return super().parse_args(args, namespace)
 
 
 def label_flags(parser: argparse.ArgumentParser, title: str):
@@ -71,13 +87,6 @@ def mask_flags(parser: argparse.ArgumentParser, title: str):
     )
     masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
     return masks
-
-
-SOURCE = tuple(
-    "dataset dataset_config dataset_split dataset_revision image_column label_column "
-    "no_label skip_missing skip_conflicts value_range pages".split()
-)
-MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
 
 
 def data_source(args: argparse.Namespace) -> DataArguments:

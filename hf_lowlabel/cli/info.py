@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..errors import UserError, unknown
 from ..methods import METHODS, find, hyperparameters, methods_for
 from ..text import say
+from .flags import Parser
 from .output import json_flag, print_json
 
 
 def demo(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel demo",
         description="Target pretraining, prior pseudo-labels, FlexMatch and "
         "the supervised baseline on scikit-learn's digits with 40 labels, on the same test set; or the same for masks.",
@@ -48,9 +47,7 @@ def demo(argv: list[str]) -> int:
 
 
 def methods(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="hf-lowlabel methods", description="The methods there are; NAME for one in detail."
-    )
+    parser = Parser(prog="hf-lowlabel methods", description="The methods there are; NAME for one in detail.")
     parser.add_argument("name", nargs="?", help="show one method with its settings and presets")
     json_flag(parser)
     args = parser.parse_args(argv)
@@ -107,7 +104,7 @@ def _facts(name: str) -> dict:
 
 
 def env(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel env", description="Versions and hardware, for a bug report.")
+    parser = Parser(prog="hf-lowlabel env", description="Versions and hardware, for a bug report.")
     json_flag(parser)
     args = parser.parse_args(argv)
     from ..records import collect_hardware, collect_versions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from .flags import Parser
 
 
 def label(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel label",
         description="Label images in a browser: one class each in a folder that `select` wrote, or masks in any folder "
         "of images. Everything is saved at once; killed at any time, the same command goes on.",

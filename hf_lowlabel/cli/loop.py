@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..commands import SOURCE, command
 from ..errors import UserError
 from ..text import say
-from .flags import SOURCE, data_flags, data_source, label_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -54,15 +55,15 @@ def loop(argv: list[str]) -> int:
         say(f"{state}\nNo image is left to choose. The model is {state.rounds[-1].folder}.")
     else:
         answers = state.to_label / ("masks" if of_masks else "labels.csv")
-        begins = f" --model {state.run}" if of_masks and state.run else ""
-        where = f"{answers} (or on its page: hf-lowlabel label {state.to_label}{begins})"
+        page_of = command("label", state.to_label, model=state.run if of_masks else None)
+        where = f"{answers} (or on its page: {page_of})"
         what = "mask" if of_masks else "label"
         say(f"{state.open} images wait for a {what} in {where}; then {again}. --partial goes on without them.")
     return 0
 
 
 def review(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel review",
         description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels or "
         "among the test images, labeled "
@@ -79,6 +80,8 @@ def review(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from ..ladder.review import review
     from ..ladder.review_masks import of_masks
+    from ..selection.labels import Task
+    from ..selection.next_steps import after_labels
     from ..selection.pages import label
 
     if of_masks(Path(args.run)):
@@ -89,7 +92,7 @@ def review(argv: list[str]) -> int:
     elif not count:
         say(f"Nothing in {args.run} asks for a second look.")
     else:
-        then = f"hf-lowlabel auto --labels {folder} ..."
+        then = after_labels(folder, Task.load(folder), Path(args.run))
         say(f"{count} images are worth a second look: {folder}; then {then}", flush=True)
         if not args.no_page:
             label(folder, open_browser=not args.no_browser, then=then)
@@ -118,12 +121,12 @@ def _review_masks(args: argparse.Namespace) -> int:
     elif not args.no_page:
         where = dict(task=found.task, split=found.split, classes=found.classes, model=args.run, only=found.images)
         where["value_range"] = found.value_range
-        label(found.folder, open_browser=not args.no_browser, **where)
+        label(found.folder, open_browser=not args.no_browser, then=found.then, **where)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel loop",
         description="Rounds of labels: images worth labeling are chosen, shown on a page (Ctrl-C when you are done; "
         "masks begin with those of the last model), a model is made of all labels by `auto`, and the next images are "

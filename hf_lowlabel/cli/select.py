@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import DataArguments
+from ..commands import auto_command, command, data_flags as given_data
 from ..errors import UserError
 from ..text import say, series
-from .flags import data_flags, data_source, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag
 from .output import json_flag, key_values, print_json
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def split(argv: list[str]) -> int:
 
 def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     """Masks that were painted in a folder of `select` go beside the images of the data set."""
+    from ..selection.labels import Task as Asked
     from ..selection.mask_import import import_masks
+    from ..selection.next_steps import told
 
     if data.dataset is None or not Path(str(data.dataset)).is_dir():
         raise UserError("Name the folder of the images with --dataset: painted masks are put beside them.")
@@ -82,10 +85,12 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     if args.json:
         print_json({**facts_of(split, args.output), "classes": classes})
         return 0
+    folder = Path(args.labels)
+    said = {**told(folder, Asked.load(folder)), **vars(data)}
+    then = auto_command(said, args.task, split=args.output, classes=[classes])
     say(
         f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
-        f"{len(split.class_names)} classes{listed(split.class_names)}; next: hf-lowlabel auto --task segmentation "
-        f"--dataset {data.dataset} --split {args.output} --classes {classes}"
+        f"{len(split.class_names)} classes{listed(split.class_names)}; next: {then}"
     )
     return 0
 
@@ -96,9 +101,7 @@ def facts_of(split: Split, output: str) -> dict[str, Any]:
 
 
 def _split_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images."
-    )
+    parser = Parser(prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images.")
     parser.add_argument("--task", default="classification", help="whose labels are drawn (default: classification)")
     parser.add_argument(
         "--from",
@@ -150,7 +153,7 @@ DRAWING = dict(num_labels=None, class_balanced=False, validation=0, test_fractio
 
 
 def select(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
+    parser = Parser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
     parser.add_argument("--budget", type=int, required=True, help="images to choose")
     parser.add_argument(
         "--output", required=True, help="folder to write: images, contact sheet, labels.csv, Label Studio tasks"
@@ -203,7 +206,7 @@ def select(argv: list[str]) -> int:
         say(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
     if facts:
         say(
-            f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `hf-lowlabel label {done.folder}`"
+            f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `{command('label', done.folder)}`"
             if kind_of(args.task).page
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
         )
@@ -216,7 +219,7 @@ def listed(names: list[str]) -> str:
 
 
 def priors(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel priors",
         description="Prior pseudo-labels from the labels of a manifest, from the names of the classes, or from both.",
     )
@@ -265,13 +268,15 @@ def priors(argv: list[str]) -> int:
     from ..selection.prior_labels import manifest_beside, priors
 
     as_json = args.__dict__.pop("json")
-    scores = priors(dataset=data_source(args), **vars(args))
+    data = data_source(args)
+    scores = priors(dataset=data, **vars(args))
     if as_json:
         print_json({"output": args.output, **scores})
         return 0
     say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
     split = args.split or manifest_beside(args.output)
-    say(f"wrote {args.output}; next: hf-lowlabel finetune --prior {args.output} --split {split}")
+    then = command("finetune", **given_data(vars(data)), model=args.model, prior=args.output, split=split)
+    say(f"wrote {args.output}; next: {then}")
     return 0
 
 

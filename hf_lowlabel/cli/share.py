@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import tempfile
 from pathlib import Path
 
 from ..errors import UserError
 from ..text import Stderr, say
+from .flags import Parser
 from .output import json_flag, print_json
 
 
 def push(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel push",
         description="Put a finished run on the Hugging Face Hub in one commit: weights, configuration, card, split, "
         "metrics and pictures (predictions.png shows test images). Or publish a split manifest, as a configuration of "
@@ -66,7 +66,7 @@ def push(argv: list[str]) -> int:
 
 
 def export(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel export",
         description="A model as a file that runs without torch and without this package (pip install "
         "'hf_lowlabel[export]', or [openvino]), compared with the model before it counts as done.",
@@ -101,7 +101,7 @@ def export(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel report",
         description="One self-contained HTML page about a run, or several side by side: curves, confusion, "
         "calibration, t-SNE of the features at every stage, the worst mistakes as pictures. Opens without a network.",
@@ -138,7 +138,7 @@ def report(argv: list[str]) -> int:
 
 
 def demo_app(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel demo-app",
         description="A page to try a model on (Gradio, pip install 'hf_lowlabel[demo]'): upload, camera or examples; "
         "classes with confidence and the nearest labeled images, or an overlay. Or the folder of a Space with it.",

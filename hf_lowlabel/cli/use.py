@@ -6,13 +6,15 @@ import argparse
 import sys
 
 from ..text import say
-from .flags import data_flags, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
 
 
 def evaluate(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="hf-lowlabel evaluate", description="Metrics of a classifier or a segmenter on labeled images."
+    parser = Parser(
+        prog="hf-lowlabel evaluate",
+        description="Metrics of a classifier or a segmenter on labeled images. A segmenter that sees images at a "
+        "stored size (--stored-size, or one that auto chose) is scored on images and masks of that size.",
     )
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
     parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
@@ -50,16 +52,15 @@ def evaluate(argv: list[str]) -> int:
 
 
 def predict(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel predict", description="Class and confidence for images; or masks and overlays of them."
     )
     parser.add_argument("images", nargs="+", help="image files or folders (searched through)")
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
     parser.add_argument(
         "--output",
-        default="predictions.csv",
         help="file to write: .csv or .parquet (default: predictions.csv); "
-        "for a segmenter a folder (default: predictions)",
+        "for a segmenter a folder with masks/, overlays/ and masks.csv (default: predictions)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
     parser.add_argument("--top", type=int, default=1, help="classes listed for every image (default: 1)")
@@ -76,7 +77,9 @@ def predict(argv: list[str]) -> int:
     from ..prediction import predict, predictions, task_of
 
     as_json = args.__dict__.pop("json")
-    place = task_of(args.model, args.task, args.revision).check_output(args.output)
+    check = task_of(args.model, args.task, args.revision).check_output
+    args.output = check("predictions.csv") if args.output is None else args.output
+    place = check(args.output)
     if as_json:
         rows, skipped = predict(**vars(args))
         print_json({"output": place, "predictions": rows, "skipped": skipped})
@@ -91,7 +94,7 @@ def predict(argv: list[str]) -> int:
 
 
 def shrink(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hf-lowlabel shrink",
         description="Copy a folder of large photos with small ones: folders, names and tables of labels stay. A call "
         "that was stopped goes on where it stood.",

@@ -27,6 +27,7 @@ from .targets import Targets
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a data set that names none
 MOST_UNNAMED = 40  # values; more of them are numbers of objects, or classes that have names
+FEW_ABSENT = 12  # values below the highest: a few masks may lack so many classes; more, and most, are gaps of a scale
 
 
 @dataclass
@@ -144,7 +145,11 @@ def find_mask(features, asked: str | None, in_memory: bool = False) -> str:
 def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> int:
     """One more than the largest value in up to `SCANNED` of the masks, `rows`."""
     if not len(rows):
-        raise UserError(f"There are neither masks nor class names in {name!r}. Give the classes (--classes).")
+        raise UserError(
+            f"There is no mask in {name!r}. Put masks beside the images (masks/1.png of images/1.jpg, or 1_mask.png of "
+            "1.jpg), paint some by `hf-lowlabel label FOLDER --task segmentation`, or name the classes with --classes "
+            "where no mask is needed yet."
+        )
     seen = np.zeros(IGNORE + 1, bool)
     for i in rows[:: -(-len(rows) // SCANNED)]:
         try:
@@ -152,24 +157,48 @@ def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> 
                 seen[decode_mask(upright(file), masks.format, IGNORE, ids[i])] = True
         except BadImage as error:
             raise UserError(f"The mask of image {ids[i]!r} cannot be read: {error.reason}") from error
-    values = np.flatnonzero(seen[:IGNORE])
+    return class_count(name, np.flatnonzero(seen).tolist())
+
+
+def class_count(name: str, present: list[int]) -> int:
+    """How many classes the values of masks make, where none has a name; 255 is none of them.
+
+    Raises:
+        UserError: they look like something else than numbers of classes.
+    """
+    values = [value for value in present if value != IGNORE]
+    said = ", ".join(map(str, present[:10])) + (" ..." if len(present) > 10 else "")
     if len(values) > MOST_UNNAMED:
         raise UserError(
             f"The masks in {name!r} hold {len(values)} different values up to {values[-1]}, and no class has a name. "
             "If each value is one object, give --instances, which makes one class of them; if they are classes, name "
             "them with --classes."
         )
-    if not values.any():
+    if values == [0] and IGNORE in present:
         raise UserError(
             f"There is no mask value but 0 and 255 in {name!r}, where 255 marks pixels that take no part. Declare mask "
             "format 'binary' if 255 is the object, or give the classes."
         )
-    if absent := sorted({*range(int(values[-1]) + 1)} - {*values.tolist()}):
-        said = ", ".join(map(str, absent[:10]))
-        warnings.warn(
-            f"The masks in {name!r} hold the values {', '.join(map(str, values.tolist()))}, which makes "
-            f"{values[-1] + 1} classes: {said} without a pixel. Name them with --classes; --mask-ignore leaves values "
-            "out.",
-            stacklevel=6,
+    if values in ([], [0]):
+        means = "the first class" if values else "no part in anything"
+        raise UserError(
+            f"Every pixel of the masks in {name!r} is {present[0]}, which means {means}, so that there is nothing to "
+            "tell apart. Save the masks with a number for each class: 0, 1, ..."
         )
-    return int(values[-1]) + 1
+    absent = sorted({*range(values[-1] + 1)} - {*values})
+    if len(absent) > max(len(values), FEW_ABSENT):
+        raise UserError(
+            f"The masks in {name!r} hold the values {said}, which look like shades of gray, not like numbers of "
+            f"classes: {len(absent)} classes of {values[-1] + 1} would be without a pixel. Write a file with the shade "
+            f"of each class, one a line, such as 'name {values[-1]} {values[-1]} {values[-1]}', and give it as "
+            "--classes with --mask-format colors; if each value is one object, give --instances; if they are numbers "
+            "of classes, name all of them with --classes."
+        )
+    if absent:
+        warnings.warn(
+            f"The masks in {name!r} hold the values {said}, which makes {values[-1] + 1} classes: "
+            f"{', '.join(map(str, absent[:10]))} without a pixel. Name them with --classes; --mask-ignore leaves "
+            "values out.",
+            stacklevel=7,
+        )
+    return values[-1] + 1

@@ -183,9 +183,9 @@ def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
 def _beyond(id: str, value: int, num_classes: int) -> UserError:
     return UserError(
         f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part. "
-        "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', or give "
-        "--instances if each number is one object."
-        + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else "")
+        "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', for "
+        "shades of gray mask format 'colors' with the colour of each class, or give --instances if each number is one "
+        "object." + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else "")
     )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ..errors import MissingSplit, UserError
+from ..text import brief
 from .dataset import Origin
 from .labels import label_text
 from .tables import Table, encoded_images, find_split
@@ -59,7 +60,10 @@ def of_list(items: Sequence, targets: Targets):
     pairs = [item if isinstance(item, (list, tuple)) else (item, None) for item in items]
     for pair in pairs:
         if len(pair) != 2 or not isinstance(pair[0], (str, Path)):
-            raise UserError(f"A list of images holds paths or (path, label) pairs, not {pair!r:.80}.")
+            raise UserError(
+                f"A list of images holds paths or (path, label) pairs, not {brief(pair)}. Save images that are in "
+                "memory to files, or put them into a datasets.Dataset."
+            )
     name, values = targets.pairs([value for _, value in pairs])
     return of_columns({"image": encoded_images([path for path, _ in pairs]), name: values})
 

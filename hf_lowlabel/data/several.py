@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..text import series
+from ..text import brief, series
 from .labels import NOTHING, is_list, label_text, raw_parts
 
 
@@ -31,7 +31,7 @@ def label_list(value: Any, where: str, names: Sequence[str] | None = None) -> li
     if value is None or isinstance(value, float) and np.isnan(value):
         return None
     if not isinstance(value, (list, tuple, set, np.ndarray)):
-        raise UserError(f"The label {value!r} of {where} is neither a list nor text. Write it as a;b.")
+        raise UserError(f"The label {brief(value)} of {where} is neither a list nor text. Write it as a;b.")
     texts = [text for part in value if (text := label_text(part if names is None else names[part])) is not None]
     some = [text for text in texts if text.casefold() != NOTHING]
     if 0 < len(some) < len(texts):

@@ -14,9 +14,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
 from ..methods import METHODS, find
-from ..records import RunRecord, Stage
+from ..records import Labels, RunRecord, Stage
 from ..tasks import of_record
-from ..text import cell, code, duration
+from ..text import cell, code, duration, listed
 from .card_parts import columns, ladder_table, limits, method_name, results_table, settings
 
 log = logging.getLogger(__name__)
@@ -202,6 +202,17 @@ def _stage(stage: Stage) -> str:
     return words + (f", {stage.steps:,} steps" if stage.steps else "")
 
 
+def _spread(record: RunRecord, labels: Labels) -> str:
+    """How the labels fall on the classes, those without any among them."""
+    counts = sorted({*labels.per_class.values()})
+    if not any(counts):
+        return ""
+    words = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    one_each = getattr(of_record(record.kind), "labeling", "class") == "class"
+    spread = f", {words} per class" if one_each else f", each class shown by {words} of them"
+    return spread + (f" (none: {listed(map(code, labels.without), 20)})" if labels.without else "")
+
+
 def _made(record: RunRecord) -> list[str]:
     """Lineage, data, labels, time; a line for what is recorded and none for what is not."""
     lines = ["Lineage: " + " → ".join(map(_stage, record.lineage))] if record.lineage else []
@@ -218,16 +229,9 @@ def _made(record: RunRecord) -> list[str]:
         ]
         lines.append("Data: " + ", ".join(p for p in parts if p))
     if labels:
-        counts = sorted({n for n in labels.per_class.values() if n})
-        spread = (
-            f", {counts[0]} per class"
-            if len(counts) == 1
-            else f", {counts[0]} to {counts[-1]} per class"
-            if counts
-            else ""
-        )
         lines.append(
-            f"Labels: {labels.number:,}{spread}" + (f", chosen {cell(labels.chosen)}" if labels.chosen else "")
+            f"Labels: {labels.number:,}{_spread(record, labels)}"
+            + (f", chosen {cell(labels.chosen)}" if labels.chosen else "")
         )
         lines += (
             [f"Which images: [split.json](split.json), sha256 `{labels.split_hash[:16]}`"] if labels.split_hash else []

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
 from ..arguments import marked
+from ..commands import command
 from ..errors import UserError
 from ..files import read_json, verify, write_text
 from ..locks import lock
@@ -68,10 +69,9 @@ def push(
             make, repo_id, message=message, private=private, create_pr=create_pr, revision=revision, token=token
         )
     except PushError as error:
-        flags = (" --private" if private else "") + (" --create-pr" if create_pr else "")
+        again = command("push", folder, repo_id, private=private, create_pr=create_pr)
         raise PushError(
-            f"{error} Nothing is lost: the run is whole in {folder}. Push it again with `hf-lowlabel push {folder} "
-            f"{repo_id}{flags}`."
+            f"{error} Nothing is lost: the run is whole in {folder}. Push it again with `{again}`."
         ) from None
     if not create_pr and record is not None:
         write_text(folder / "README.md", card)
@@ -123,11 +123,12 @@ def _check_is_a_model(folder: Path) -> None:
         return
     record = RunRecord.from_json(folder / "run.json")
     if record.method in METHODS and find(record.method).frozen:
+        priors, split = folder / "priors.safetensors", folder / "split.json"
         raise UserError(
             f"The run of {record.method} in {folder} has left classes of its own images and no network. Push the model "
-            f"that `hf-lowlabel finetune --method probe --prior {folder}/priors.safetensors --split "
-            f"{folder}/split.json` makes of them (or self-training), or publish its pseudo-labels with the split: "
-            f"`hf-lowlabel push {folder}/split.json ORG/NAME --priors {folder}/priors.safetensors`."
+            f"that `{command('finetune', method='probe', prior=priors, split=split)}` makes of them (or "
+            "self-training), or publish its pseudo-labels with the split: "
+            f"`{command('push', split, 'ORG/NAME', priors=priors)}`."
         )
 
 

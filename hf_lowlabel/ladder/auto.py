@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
+from ..commands import DONE, default_folder, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
@@ -38,7 +39,7 @@ from .keeping import TRIALS, check_unseen, take_up
 from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
-from .report import DONE, Advice
+from .report import Advice
 from .trained import Trial
 
 if TYPE_CHECKING:
@@ -65,6 +66,15 @@ class Best:
     ladder: list[Tried | Trial]
     advice: Advice
     to_label: Path | None
+
+    def __repr__(self) -> str:
+        kept = next((row["name"] for row in self.run.recorder.ladder if row["kept"]), None)
+        name = kept or (self.ladder[0].name if self.ladder else self.run.folder.name)
+        known = self.advice.accuracy
+        score = get_task(self.run.config.task).score.title
+        said = f"{score} {known} on new images" if known else f"{score} on new images not known"
+        more = f", to label next: {self.to_label}" if self.to_label else ""
+        return f"Best({name}: {said}, model in {self.folder}{more})"
 
     @property
     def model(self):
@@ -175,6 +185,7 @@ def auto(
     given = {name: said[name] for name in GIVEN} | {"model": models[0]}
     drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
     name = output_dir or default_folder(dataset)
+    refuse_finished(name)
     first = dict(method="probe") if kind.climbs else kind.attempts[0].settings
     if (class_names or prompts) and text_model is None:
         raise UserError(
@@ -217,10 +228,9 @@ def auto(
 def claimed(output_dir: str | Path) -> Iterator[Path]:
     """The run folder; one that was left before its end is gone on with, from the features it has."""
     path = Path(output_dir).expanduser()
-    ended = (path / DONE).exists()
     begun = any((path / kept).exists() for kept in (*KEPT, SEARCH)) or has_notes_alone(path)
-    ends = "A search that came to its end does not go on: give another --output-dir."
-    folder, new = claim(path, begun and not ended, ends if ended else "Give another --output-dir."), False
+    begun = begun and not (path / DONE).exists()
+    folder, new = claim(path, begun, "Give another --output-dir."), False
     try:
         new = is_main_process() and not (folder / SEARCH).is_file()
         if new:
@@ -241,11 +251,6 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         raise
     finally:
         release(folder)
-
-
-def default_folder(dataset: Any) -> str:
-    name = Path(dataset).name if isinstance(dataset, (str, Path)) else "memory"
-    return f"runs/auto-{''.join(c if c.isalnum() else '-' for c in name).strip('-').lower() or 'data'}"
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..text import percent
 from .frozen import Features, Tried, said
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
@@ -35,6 +36,9 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{percent(self.value)} (80 % interval {percent(self.low)} to {percent(self.high)})"
 
     @classmethod
     def around(cls, value: float, sd: float) -> Interval:

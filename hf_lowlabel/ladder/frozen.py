@@ -15,6 +15,7 @@ import numpy as np
 from ..finetuning.graph import MASSES, Pool
 from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, softmax, temperature, without
 from ..finetuning.probes import Propagation, pooled_rows
+from ..text import percent
 
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
 
@@ -47,6 +48,12 @@ UNTRIED = RUNGS[3]  # where no label can be left out; with names that of the gra
 BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
 PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`; with names also `WITH_NAMES`
 SHARPNESS = 25.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
+
+
+def tried_words(kind: str, name: str, score: float | None) -> str:
+    """One line of what was tried; its arrays are pages."""
+    known = "no label could be left out" if score is None else f"{percent(score)} by labels left out"
+    return f"{kind}({name!r}, {known})"
 
 
 @dataclass
@@ -96,6 +103,9 @@ class Tried:
     @property
     def name(self) -> str:
         return f"{self.rung.name}{', votes of all encoders' if self.votes else ''}, {self.encoder}"
+
+    def __repr__(self) -> str:
+        return tried_words("Tried", self.name, self.accuracy)
 
     @property
     def key(self) -> tuple[Rung, str, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..commands import DONE
 from ..errors import UserError
 from ..evaluation.near_copies import copies_tested
 from ..files import COPY, read_json, write_json, write_text
@@ -25,7 +26,6 @@ from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels
 from .frozen import Features, Tried
 from .likeness import Likeness, distinct, likeness, some_without
 
-DONE = "advice.html"  # written last: a folder with it is finished
 LISTS = ("next", "copies", "doubtful", "strangers")
 
 
@@ -50,6 +50,10 @@ class Advice:
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
+
+    def __repr__(self) -> str:
+        known = f"{self.accuracy} on new images" if self.accuracy else "how good it is on new images is not known"
+        return f"Advice({known}; {len(self.sentences)} sentences, which print shows)"
 
 
 def advise(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..commands import MASKS, auto_command, data_flags, free
 from ..data.splits import Split
 from ..errors import UserError
 from ..evaluation.near_copies import copies_tested, near_copies, small_copies
@@ -31,7 +32,8 @@ NAME = "review.json"
 @dataclass
 class MaskReview:
     """images: id -> why it is shown, and where to look; the most doubtful first. task, folder, split, classes,
-    value_range: of the run, for the page. no_page: why the page cannot show them, where it cannot."""
+    value_range: of the run, for the page. no_page: why the page cannot show them, where it cannot. then: what learns
+    from them."""
 
     images: dict[str, Shown]
     task: str
@@ -40,6 +42,7 @@ class MaskReview:
     classes: list[str]
     no_page: str
     value_range: list[float]
+    then: str
 
 
 def of_masks(run: Path) -> bool:
@@ -91,7 +94,9 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
             raise UserError("The page shows the masks of a folder of images alone.")
     except UserError as error:
         no_page = f"{error} Correct them with the tool they are from."
-    return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range)
+    given = dict(**data_flags(vars(config.data), MASKS), split=run / "split.json", output_dir=free(run))
+    then = auto_command({**vars(config.data), "model": config.model.model}, config.task, **given)
+    return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, then)
 
 
 def copied(labeled: Examples, test: Examples | None, K: int) -> dict[str, str]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import DataArguments
+from ..commands import DONE
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import COPY, filling, read_json, write_json, write_text
@@ -34,7 +35,7 @@ from .answers import check_paintable, check_unanswered, has_any, taken, unanswer
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .keeping import OtherSearch
-from .report import DONE, read_advice
+from .report import read_advice
 
 log = logging.getLogger("hf_lowlabel")
 # standard deviation of the gain by `MORE` times the labels: under it 15 of 18 gains of 20 labels on the embedded digits

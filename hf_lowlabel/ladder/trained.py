@@ -35,6 +35,7 @@ from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .estimates import Interval
 from .folds import spread_over_folds
+from .frozen import tried_words
 from .keeping import read_kept
 from .planning import FOLDS, SPENT, settle
 
@@ -61,6 +62,9 @@ class Trial:
     @property
     def accuracy(self) -> float:
         return self.score
+
+    def __repr__(self) -> str:
+        return tried_words("Trial", self.name, self.score)
 
 
 class Clock(Callback):

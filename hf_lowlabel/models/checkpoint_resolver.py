@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Callable
@@ -74,11 +75,31 @@ def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
         raise UserError(f"There is no folder {local!r}. Give one that holds config.json and model.safetensors.")
     if not name.startswith(HUB_PREFIXES) and "/" not in name:
         return _from_timm(name, pretrained, revision)
+    refuse_gone(name, revision)
     repo, revision = address(name, revision)
     config = _read_config(_download(repo, ["config.json"], revision), repo)
     if "architecture" not in config:
         return _from_transformers(config, repo, pretrained, fetcher(repo, revision))
     return _from_config(config, repo, _download(repo, ["model.safetensors"], revision) if pretrained else None)
+
+
+def refuse_gone(name: str, revision: str | None = None) -> None:
+    """UserError for what can only be a folder, or looks like one that lies here and does not: the Hub, asked in vain,
+    takes its time."""
+    repo, at = address(name, revision)
+    if name.startswith(HUB_PREFIXES) or os.path.isdir(name):
+        return
+    path = Path(repo).expanduser()
+    siblings = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    is_id = repo.count("/") == 1 and not repo.startswith((".", "~", os.sep))
+    if is_id and (
+        not path.parent.is_dir() or isinstance(try_to_load_from_cache(repo, "config.json", revision=at), str)
+    ):
+        return
+    near = difflib.get_close_matches(str(path), siblings, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    on_hub = f"; for that of the Hub write hf_hub:{repo}" if is_id else " or a Hub id (org/name)"
+    raise UserError(f"There is no folder {name!r}. {hint}Give a run folder or a saved model{on_hub}.")
 
 
 def address(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -101,16 +122,17 @@ def model_config(name: str, revision: str | None = None) -> dict:
     if os.path.isdir(name):
         path = Path(name, "config.json")
         return _read_config(path, name) if path.is_file() else {}
+    refuse_gone(name, revision)
     repo, revision = address(name, revision)
-    return _read_config(_download(repo, ["config.json"], revision), name)
+    return _read_config(_download(repo, ["config.json"], revision, otherwise="give a folder"), name)
 
 
 def download_model(name: str, revision: str | None = None) -> Path:
     """The folder in the Hub's cache that holds config.json and model.safetensors of a repository."""
     repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
     revision = revision or at or None
-    _download(repo, ["config.json"], revision)
-    return _download(repo, ["model.safetensors"], revision).parent
+    _download(repo, ["config.json"], revision, otherwise="give a folder")
+    return _download(repo, ["model.safetensors"], revision, otherwise="give a folder").parent
 
 
 def find_weights(folder: str | os.PathLike) -> Path:
@@ -245,8 +267,11 @@ def _read_config(path: Path, source: str) -> dict:
     return config
 
 
-def _download(repo: str, candidates: list[str], revision: str | None, missing: bool = False) -> Path | None:
-    """The first of the files that the Hub repository has; none is an error, or None where they may be `missing`."""
+def _download(
+    repo: str, candidates: list[str], revision: str | None, missing: bool = False, otherwise: str = FROM_SCRATCH
+) -> Path | None:
+    """The first of the files that the Hub repository has; none is an error, or None where they may be `missing`.
+    otherwise: what else to do without the Hub."""
     for filename in candidates:
         try:
             return Path(hf_hub_download(repo, filename, revision=revision))
@@ -255,7 +280,7 @@ def _download(repo: str, candidates: list[str], revision: str | None, missing: b
                 continue
             raise UserError(
                 f"There is no folder {repo} here, the Hub cannot be reached, and there is no cached {filename} of it. "
-                f"Check the spelling, connect, or {FROM_SCRATCH}."
+                f"Check the spelling, connect, or {otherwise}."
             ) from error
         except EntryNotFoundError:
             continue

@@ -27,6 +27,7 @@ from .features import Features
 from .kinds import Kind
 
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
+CERTAIN = 0.005  # a probability this near to 0 or 1 is shown as 0 or 100 %, and is no doubt
 
 
 def in_doubt(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0, *, share: Share = SHARE) -> np.ndarray:
@@ -160,6 +161,7 @@ def said_of(
         return None, words.get(by, f"its pixels are in doubt by {percent(unsure, 0)} (100 %: all classes as likely)")
     if kind.several:
         near = sorted(range(len(p)), key=lambda k: abs(p[k] - 0.5))[:3]
+        near = [k for k in near if CERTAIN < p[k] < 1 - CERTAIN] or near[:1]
         likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))
         return likely, "in doubt: " + ", ".join(f"{names[k]} ({percent(p[k], 0)})" for k in near)
     second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)

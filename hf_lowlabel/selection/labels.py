@@ -49,6 +49,7 @@ class Task:
     strategy: str | None = None
     seed: int = 0
     model: str | None = None
+    given: dict = field(default_factory=dict)  # to `select`: data and model, by the names of their settings
     labeled: dict[str, str | None] = field(default_factory=dict)  # before this round; None: with a mask
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ..commands import command
 from ..data.masks import read_classes
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import whole
+from ..files import whole, write_text
 from .labels import Task
 from .mask_places import find_places, read_mask
 
@@ -29,9 +30,12 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
     """
     folder = Path(folder)
     task, file = Task.load(folder), folder / "classes.txt"
-    if not file.is_file():
-        raise UserError(f"There is no classes.txt in {str(folder)!r}: run `hf-lowlabel label {folder}` first.")
-    names, _ = read_classes(file)
+    names = read_classes(file)[0] if file.is_file() else list(task.class_names)
+    if not names:
+        raise UserError(
+            f"There is no classes.txt in {str(folder)!r}. Write the classes into it, one a line in the order of their "
+            f"values, or give them by `{command('label', folder)} --classes NAME NAME ...`."
+        )
     painted, places = find_places(folder, selected=True), find_places(Path(dataset), task.split)
     faults, ready, open_ = list[str](), dict[str, tuple[Path, Path]](), list[str]()
     for name, id in task.files.items():
@@ -52,6 +56,8 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
     if faults or not ready:
         listed = "\n  ".join(faults[:10]) or "there is no mask in it"
         raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {listed}")
+    if not file.is_file():
+        write_text(file, "".join(f"{name}\n" for name in names))
     for source, target in ready.values():
         with whole(target) as part:
             shutil.copyfile(source, part)

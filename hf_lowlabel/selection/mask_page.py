@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..commands import auto_command, command
 from ..data.images import BadImage, decoding, open_image
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
@@ -29,6 +30,7 @@ from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
+from .next_steps import after_masks
 from .server import BINARY, Answer, picture
 from .shown import file_to_show
 from .suggestions import read_suggestions
@@ -232,8 +234,8 @@ class MaskSession:
                 )
             write_mask(place, mask, self.classes)
             stamp = stamp_of(place)
-            if not (self.folder / "classes.txt").is_file() and place.mask.is_file():
-                self.write_classes()  # masks without the names of their numbers are worth little
+            if place.mask.is_file():
+                self.note_classes()
         done = {"mask": bool(stamp), "open": round(float((mask == IGNORE).mean()), 4)}
         return {"file": file, "stamp": stamp, **done}
 
@@ -265,6 +267,11 @@ class MaskSession:
             raise UserError(f"The class {same!r} exists.")
         return name
 
+    def note_classes(self) -> None:
+        """Write classes.txt where it is missing: masks without the names of their numbers are worth little."""
+        if self.classes and not (self.folder / "classes.txt").is_file():
+            self.write_classes()
+
     def write_classes(self, names: list[str] | None = None) -> None:
         names = self.classes if names is None else names
         named = dict.fromkeys([*names, *self.colors])  # colours of no class stay too
@@ -277,14 +284,18 @@ class MaskSession:
         if self.then is not None:
             return self.then
         if self.asked is not None:
-            return f"hf-lowlabel split --task segmentation --from {self.folder} --dataset IMAGES"
-        file = self.folder / "classes.txt"
-        deep = f" --value-range {' '.join(f'{value:g}' for value in self.value_range)}" if self.value_range else ""
-        return f"hf-lowlabel auto --task segmentation --dataset {self.folder} --classes {file}{deep}"
+            return after_masks(self.folder, self.asked, self.painted() < len(self.asked.files))
+        said = {"dataset": self.folder, "value_range": list(self.value_range or [])}
+        return auto_command(said, "segmentation", classes=[self.folder / "classes.txt"])
+
+    def painted(self) -> int:
+        return sum(place.mask.is_file() for place in self.places.values())
 
     def parting(self) -> str:
-        done = sum(place.mask.is_file() for place in self.places.values())
-        return f"{done} of {len(self.places)} images have a mask; next: {self.next_command()}"
+        done = self.painted()
+        task = None if self.asked else "segmentation"
+        then = self.next_command() if done or self.then is not None else command("label", self.folder, task=task)
+        return f"{done} of {len(self.places)} images have a mask; next: {then}"
 
 
 def stamp_of(place: Place) -> str:

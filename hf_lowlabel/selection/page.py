@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from ..commands import command
 from ..data.labels import LabelRules, is_list, joined, label_text, parts_of
 from ..errors import UserError
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
+from .next_steps import after_labels
 from .server import Answer, picture
 from .suggestions import read_suggestions
 
@@ -157,11 +159,7 @@ class Session:
         }
 
     def next_command(self) -> str:
-        if self.then is not None:
-            return self.then
-        if self.several:
-            return f"hf-lowlabel auto --task {self.task.task} --dataset IMAGES --labels {self.folder}"
-        return f"hf-lowlabel split --from {self.folder}"
+        return after_labels(self.folder, self.task) if self.then is None else self.then
 
     def suggested(self, id: str) -> dict | None:
         """What a model takes an image for, without a class that is not in the list, and why it is shown."""
@@ -286,7 +284,5 @@ class Session:
 
     def parting(self) -> str:
         done = self.labels
-        return (
-            f"{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: "
-            f"{self.next_command()}"
-        )
+        then = self.next_command() if done.labels or self.then is not None else command("label", self.folder)
+        return f"{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: {then}"

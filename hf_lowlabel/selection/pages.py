@@ -54,6 +54,8 @@ def label(
     """
     session = session_of(folder, task, classes, model, superpixels, only, split, assist, value_range)
     session.then = then
+    if isinstance(session, MaskSession) and only is None:  # masks may come from another tool than the page
+        session.note_classes()
     serve(session, port, open_browser)
     return session
 

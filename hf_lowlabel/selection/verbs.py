@@ -33,6 +33,7 @@ from .importing import import_labels
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
+from .next_steps import given_to_select
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -166,6 +167,7 @@ def select(
             strategy=strategy,
             seed=seed,
             model=Path(model).name if Path(model).exists() else model,
+            given=given_to_select(data, None if asks else model),
             labeled=dict(base.labeled) if base else {},
             validation=list(base.validation) if base else [],
             test=list(base.test) if base else [],

@@ -255,6 +255,8 @@ class MultiLabel(Classification):
         per = list(zip(metrics.get("per_class") or [], metrics.get("class_names") or record.class_names, strict=False))
         if record.labels and record.labels.without:
             lines.append(f"No labeled image showed {listed(map(code, record.labels.without), 20)}.")
+        if record.labels and (always := record.labels.always):
+            lines.append(f"Every labeled image showed {listed(map(code, always), 20)}: nothing was learned of it.")
         worst = [f"{code(n)} {percent(v)}" for v, n in sorted(p for p in per if p[0] is not None) if v < 1][:5]
         if worst:
             lines.append(f"Worst classes, by average precision: {', '.join(worst)}.")

@@ -253,7 +253,7 @@ class Segmentation(Task):
         square = window and (window, window)
         each = None if folder is None else Confusions(len(images.cache), len(names))
         of = dict(indices=images.members, window=square, each=each, **seen(model))
-        metrics = evaluate_segmentation(model, images.cache, names, **of)
+        metrics = evaluate_segmentation(model, images.cache, names, **of) | card.size_scored(model)
         if each is not None:
             metrics |= errors_over_images(each.all(), names)
         if folder is not None and is_main_process():
@@ -337,7 +337,7 @@ class Segmentation(Task):
         copy_code(folder)
 
     def console(self, metrics: dict[str, Any]) -> list[str]:
-        return ["IoU  " + card.per_class(metrics)] if "per_class" in metrics else []
+        return ["IoU  " + card.per_class(metrics), *card.size_note(metrics)] if "per_class" in metrics else []
 
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         return card.figures(metrics, names)

@@ -23,6 +23,7 @@ from .parts import Section
 PICTURED = 6  # test images in the sheet of overlays
 MOST_SEGMENTED = 500  # test images that are segmented in search of the worst
 MOST_MASKS = 12
+SCORED_AT = "scored_at_px"  # of the longer side, among the metrics
 FEW_TESTED = 100  # images below which small differences mean nothing
 
 
@@ -34,6 +35,22 @@ def per_class(metrics: dict[str, Any]) -> str:
     """The IoU of each class on one line; "–" for a class that is nowhere."""
     pairs = zip(metrics["class_names"], metrics["per_class"], strict=True)
     return "  ".join(f"{name} {'–' if value is None else format(value, '.3f')}" for name, value in pairs)
+
+
+def size_scored(model: nn.Module) -> dict[str, int]:
+    """What the scores say of the size of the images; nothing where each has its own."""
+    side = getattr(model.config, "image_size", None)
+    return {SCORED_AT: side} if side else {}
+
+
+def size_note(metrics: dict[str, Any]) -> list[str]:
+    side = metrics.get(SCORED_AT)
+    if not side:
+        return []
+    return [
+        f"Scored on images and masks brought to {side} px along the longer side, so that each weighs about the same; "
+        "`predict` writes masks at the own size of an image, where finer borders may score some points less."
+    ]
 
 
 def limits(record: RunRecord) -> list[str]:
@@ -60,7 +77,7 @@ def limits(record: RunRecord) -> list[str]:
         lines.append(
             f"Every pixel gets one of its {len(record.class_names):,} classes, also where an image shows none of them."
         )
-    return lines
+    return [*lines, *size_note(metrics)]
 
 
 def snippets(record: RunRecord, model_id: str) -> list[str]:

@@ -25,6 +25,7 @@ from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
 from . import setup
 from .copies import agreeing, apart, pictures
+from .counts import tell_counts, tell_without
 from .lineage import began_at_random
 from .recording import Recorder
 
@@ -104,6 +105,7 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
     if task.climbs and (several := [name for name in names if ";" in name] or [*comma_lists(names)]):
         log.warning("classes such as %r name several at once: --task multilabel learns each of them", several[0])
+    tell_counts(task, dataset, at, names)
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)
     model = network.model
@@ -136,6 +138,8 @@ def prepare(task: Task, config: Config, folder: Path) -> Prepared:
     recorder.tests_on(chosen.test, chosen.test_at, chosen.words, chosen.published)
     shows = task.shows(labeled, names)
     recorder.shown = None if shows is None else dict(zip(names, shows.sum(0).tolist(), strict=True))
+    if task.labeling == "mask":
+        tell_without(recorder.labels().without)
     return Prepared(
         task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder, unseen
     )

@@ -193,3 +193,44 @@ def test_split_of_classes_refuses_what_masks_mean(tmp_path, capsys):
     save(tmp_path / "a/0.png")
     assert main(["split", "--dataset", str(tmp_path), "--mask-format", "binary"]) == 2
     assert "mask_format says what masks mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_rgb", [False, True])
+@pytest.mark.parametrize("shades", [(0, 100, 200), (0, 60, 120), (0, 128, 255), (10, 25)])
+def test_shades_of_gray_are_no_class_numbers(tmp_path, shades, as_rgb, capsys):
+    """They are read as the colours of classes where these are given."""
+    numbers = np.arange(32 * 48).reshape(32, 48) % len(shades)
+    gray = np.array(shades, np.uint8)[numbers]
+    masked(tmp_path / "a", [np.dstack([gray] * 3) if as_rgb else gray] * 3)
+    split = ["split", "--task", "segmentation", "--dataset", str(tmp_path / "a"), "--output", str(tmp_path / "s.json")]
+    assert main(split) == 2 and not (tmp_path / "s.json").exists()
+    said = capsys.readouterr().err
+    assert f"hold the values {', '.join(map(str, shades))}" in said and "--mask-format colors" in said
+    (tmp_path / "classes.txt").write_text("".join(f"class{v} {v} {v} {v}\n" for v in shades))
+    found = load_segmentation(tmp_path / "a", classes=tmp_path / "classes.txt", mask_format="colors")
+    assert (found.mask(0) == numbers).all()
+    with pytest.raises(UserError, match="shades of gray mask format 'colors'"):
+        load_segmentation(tmp_path / "a", classes=["a", "b"]).mask(0)
+
+
+@pytest.mark.parametrize("values", [(0, 1, 3), (0, 12), (2, 9), (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 27)])
+def test_classes_that_the_masks_do_not_show_are_a_warning(tmp_path, values):
+    masked(tmp_path, [np.resize(np.array(values, np.uint8), (32, 48))] * 3)
+    with pytest.warns(UserWarning, match="without a pixel"):
+        assert len(load_segmentation(tmp_path).class_names) == values[-1] + 1
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [(0, "Every pixel of the masks in .* is 0, which means the first class"), (255, "is 255, which means no part")],
+)
+def test_masks_of_one_value_say_which_it_is(tmp_path, value, words):
+    masked(tmp_path, [np.full_like(CORNER, value)] * 3)
+    with pytest.raises(UserError, match=words):
+        load_segmentation(tmp_path)
+
+
+def test_a_folder_without_any_mask_says_so(tmp_path):
+    save(tmp_path / "images" / "0.png")
+    with pytest.raises(UserError, match="There is no mask in .*hf-lowlabel label FOLDER --task segmentation"):
+        load_segmentation(tmp_path)

@@ -95,7 +95,7 @@ def test_every_fact_is_there(tmp_path):
         "[pets](https://huggingface.co/datasets/org/pets), configuration `small`, split `train`",
         ", revision `0123456789ab`",
         "fingerprint `ffffffffffff`",
-        "Labels: 20, 4 per class, chosen at random, seed 3",
+        "Labels: 20, 0 to 4 per class (none: `<b>owl</b>`), chosen at random, seed 3",
         "sha256 `9999999999999999`",
         "700 steps in 1 h 2 min on NVIDIA H100",
         "```bash\nhf-lowlabel finetune --dataset org/pets --seed 3\n```",
@@ -410,3 +410,18 @@ def test_segmenter_snippet(tmp_path, monkeypatch):
         40,
     )  # turned upright and scope["mask"].shape == (50, 40)
     assert sum(eval(said).values()) == pytest.approx(1) and set(eval(said)) <= {"background", "cat", "dog"}
+
+
+def test_how_the_labels_fall_on_the_classes(tmp_path):
+    """Of masks and of several classes, how many images show each."""
+
+    def line(kind, **counts):
+        text = write_card(tmp_path, RunRecord(kind, labels=Labels(8, counts))).read_text()
+        return next(row for row in text.splitlines() if "Labels: " in row)
+
+    assert line("classification", cat=4, dog=4).endswith("Labels: 8, 4 per class")
+    assert line("classification", cat=3, dog=5).endswith("Labels: 8, 3 to 5 per class")
+    assert line("segmentation", sky=8, car=8).endswith("Labels: 8, each class shown by 8 of them")
+    assert line("multilabel", sky=8, car=0).endswith("Labels: 8, each class shown by 0 to 8 of them (none: `car`)")
+    shown = "Every labeled image showed `sky`: nothing was learned of it."
+    assert shown in write_card(tmp_path, RunRecord("multilabel", labels=Labels(8, dict(sky=8, car=3)))).read_text()

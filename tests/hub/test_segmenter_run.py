@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_lowlabel import finetune
+from hf_lowlabel.cli import main
 
 CODE = """import sys
 sys.modules["hf_lowlabel"] = None
@@ -135,3 +137,36 @@ def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_pat
     ).stdout
     refused, shape = out.strip().rsplit("\n", 1)
     assert "trust_remote_code" in refused and shape == "(1, 2, 24, 26)"
+
+
+def test_a_score_of_smaller_images_says_so(run, tmp_path, capsys):
+    """Beside the numbers and on the card; not where each image has its own size."""
+    from hf_lowlabel.records import RunRecord
+    from hf_lowlabel.tasks.segmentation_card import limits
+
+    small = shutil.copytree(run, tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "checksums.json").unlink()
+    (small / "config.json").write_text(json.dumps({**config, "image_size": 16}))
+    words = "brought to 16 px along the longer side"
+    for folder, there in ((run, False), (small, True)):
+        out = tmp_path / f"of {folder.name}"
+        argv = ["evaluate", "--model", str(folder), "--dataset", str(run.parent / "photos"), "--output", str(out)]
+        assert main(argv) == 0
+        assert (words in capsys.readouterr().out) == there
+        record = RunRecord.from_json(run / "run.json")
+        record.metrics = json.loads((out / "metrics.json").read_text())
+        assert any(words in line for line in limits(record)) == there
+
+
+def test_the_name_of_a_table_is_said_to_become_a_folder(run, tmp_path, monkeypatch, caplog):
+    """Before anything is segmented, and only where somebody gave that name."""
+    photos, said = str(run.parent / "photos" / "images"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "hf_lowlabel.tasks.segmentation.mask_rows", lambda *_, **__: said.append(caplog.text) or [{"file": "a"}]
+    )
+    for more in ([], ["--output", "there"], ["--output", "x.csv"]):
+        assert main(["predict", photos, "--model", str(run), *more]) == 0
+    assert all(name.is_dir() for name in (tmp_path / "predictions", tmp_path / "there", tmp_path / "x"))
+    assert "writes a folder" not in said[1] and "x/masks.csv" in said[2] and "not to x.csv" in said[2]

@@ -99,7 +99,7 @@ def test_the_next_round_keeps_the_labels_of_this_one(found, network, tmp_path):
     assert set(said) == set(ids) and all(0 < one["looks_like"][1] <= 1 for one in said.values())
     filled = [rows[0]] + [row.replace(",,", f",{row.split(',')[1].split('/')[0]},", 1) for row in rows[1:]]
     (best.to_label / "labels.csv").write_text("\n".join(filled) + "\n")
-    with pytest.raises(UserError, match="not empty.*does not go on: give another --output-dir.$"):
+    with pytest.raises(UserError, match="not empty.*does not go on. Give another --output-dir, such as .*run-2"):
         auto(data, network, labels=best.to_label, output_dir=base / "run")
     more = auto(data, network, labels=best.to_label, output_dir=tmp_path / "next", features=base / "run/features")
     split = json.loads((tmp_path / "next" / "split.json").read_text())

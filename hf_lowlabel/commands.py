@@ -1,0 +1,75 @@
+"""Commands that are printed for a person to paste: quoted, with the data as they were read, into a folder that is free.
+
+No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .arguments import Config, DataArguments
+from .errors import UserError
+
+SOURCE = tuple(
+    "dataset dataset_config dataset_split dataset_revision image_column label_column "
+    "no_label skip_missing skip_conflicts value_range pages".split()
+)
+MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
+DONE = "advice.html"  # of `auto`, written last: a folder with it is finished
+UNKNOWN = "IMAGES"  # in the place of a data set that nobody knows
+
+
+def command(verb: str, *given: str | Path, **flags: Any) -> str:
+    """`hf-lowlabel VERB GIVEN ... --flag value ...`: of a list every value, of True the flag alone, of None nothing."""
+    words = ["hf-lowlabel", verb, *map(str, given)]
+    for name, value in flags.items():
+        values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+        if value is not None and value is not False and value not in ([], ()):
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def data_flags(values: Mapping[str, Any], names: tuple[str, ...] = SOURCE) -> dict[str, Any]:
+    """Those settings of data, out of many settings by name, that are not what they are without being given."""
+    usual = vars(DataArguments())
+    return {name: values[name] for name in names if name in values and values[name] != usual[name]}
+
+
+def auto_command(said: Mapping[str, Any], task: str, **flags: Any) -> str:
+    """`auto` on the data and with the model of `said`, settings by name; the folder that it writes is free."""
+    flags = {"task": task if task != Config.task else None, **data_flags(said), "model": said.get("model"), **flags}
+    flags.setdefault("dataset", UNKNOWN)
+    usual = default_folder(flags["dataset"])
+    if not flags.get("output_dir") and (place := free(usual)) != Path(usual):
+        flags["output_dir"] = place
+    return command("auto", **flags)
+
+
+def default_folder(dataset: Any) -> str:
+    """Where `auto` writes when nothing is said."""
+    name = Path(dataset).name if isinstance(dataset, (str, Path)) else "memory"
+    return f"runs/auto-{''.join(c if c.isalnum() else '-' for c in name).strip('-').lower() or 'data'}"
+
+
+def free(path: str | Path) -> Path:
+    """The path, or with a number behind it where something is there: runs/1, runs/1-2, runs/1-3."""
+    path, number = Path(path), 1
+    found = path
+    while found.exists() and not (found.is_dir() and not any(found.iterdir())):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
+def refuse_finished(folder: str | Path) -> None:
+    """UserError for the folder of a search that came to its end, before libraries and data are loaded; of several
+    processes the first one says it, before it writes there itself."""
+    if os.environ.get("RANK", "0") == "0" and (Path(folder).expanduser() / DONE).exists():
+        raise UserError(
+            f"output_dir {folder} is not empty: a search came to its end there, and does not go on. Give another "
+            f"--output-dir, such as {shlex.quote(str(free(folder)))}."
+        )

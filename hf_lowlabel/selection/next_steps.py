@@ -1,0 +1,96 @@
+"""What comes after a page: the command with the data and the model that the folder knows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..arguments import DataArguments
+from ..commands import SOURCE, UNKNOWN, auto_command, command, data_flags, free
+from ..errors import UserError
+from ..yaml_files import read_yaml
+from .kinds import kind_of
+from .labels import Task
+
+BUILT_IN = ("digits", "shapes")
+
+
+def given_to_select(data: DataArguments, model: str | None) -> dict[str, Any]:
+    """What selection.json remembers for `told`: nothing of data in memory, which no command can name, and no path from
+    the root, since the folder may go to somebody else."""
+    if not isinstance(data.dataset, (str, Path)):
+        return {}
+    given = {**data_flags(vars(data)), "dataset": shared(str(data.dataset)), "model": model and shared(model)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def shared(path: str) -> str | None:
+    """A path as it is called from the working directory; None for one outside of it that says what machine this is."""
+    if not Path(path).expanduser().is_absolute():
+        return path
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if here in Path(path).parents else None
+
+
+def run_of(folder: Path) -> Path | None:
+    """The finished run that a folder to label lies in."""
+    run = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
+    return run if (run / "training.yaml").is_file() else None
+
+
+def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
+    """Settings by name, of the run that the folder belongs to or of `select`, as far as they still lead somewhere.
+
+    Args:
+        folder: to label. asked: its selection.json.
+        run: the run, where it is known; None: that which the folder lies in.
+    """
+    said: Mapping[str, Any] = asked.given
+    run = run or run_of(folder)
+    if run is not None:
+        with contextlib.suppress(UserError):  # edited, or cut short: the command has a gap then
+            said = read_yaml(run / "training.yaml")
+    known = {name: said[name] for name in (*SOURCE, "model") if said.get(name) not in (None, [], False)}
+    dataset, model = known.get("dataset", asked.dataset), known.get("model")
+    named = (
+        dataset in BUILT_IN or dataset == asked.dataset and "/" in str(dataset)
+    )  # of the Hub: kept by its whole name
+    if named or isinstance(dataset, str) and "dataset" in known and Path(dataset).expanduser().exists():
+        known["dataset"] = dataset
+    else:
+        known.pop("dataset", None)
+    within = run is not None and isinstance(model, str) and run.resolve() in Path(model).resolve().parents
+    if not isinstance(model, str) or within or (Path(model).is_absolute() and not Path(model).exists()):
+        known.pop("model", None)  # adapted in the run itself, or gone
+    return known
+
+
+def after_labels(folder: Path, asked: Task, run: Path | None = None) -> str:
+    """What takes the classes that were given in a folder."""
+    said = told(folder, asked, run)
+    if "dataset" in said or kind_of(asked.task).several:
+        run = run or run_of(folder)
+        return auto_command(said, asked.task, labels=folder, output_dir=free(run) if run else None)
+    return command("split", **{"from": folder}, output=manifest())
+
+
+def after_masks(folder: Path, asked: Task, missing: bool) -> str:
+    """What puts the masks that were painted in a folder beside the images of the data set.
+
+    Args:
+        folder: to label. asked: its selection.json.
+        missing: images are left that have no mask.
+    """
+    dataset = told(folder, asked).get("dataset")
+    if dataset is None or not Path(dataset).expanduser().is_dir():
+        dataset = UNKNOWN
+    more = dict(dataset=dataset, allow_missing=missing, output=manifest())
+    return command("split", task=asked.task, **{"from": folder}, **more)
+
+
+def manifest() -> Path | None:
+    """Where `split` is to write; None: where it does by itself."""
+    usual = Path("split.json")
+    return None if (place := free(usual)) == usual else place

@@ -1,0 +1,59 @@
+"""Classes of which the labels teach nothing: that no labeled image shows, or that every one does."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import ImageDataset
+from ..data.splits import SplitIndices
+from ..errors import UserError
+from ..text import listed
+
+log = logging.getLogger("hf_lowlabel")
+MOST = 20  # names that are listed
+
+
+def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[str]) -> None:
+    """Say it before anything is computed; of masks it is known when they are read (`tell_without`).
+
+    Raises:
+        UserError: of several classes an image, each is shown by all labeled images or by none.
+    """
+    number = len(at.labeled)
+    if task.labeling == "mask" or not number:
+        return
+    if task.labeling == "class":
+        labels = dataset.labels[at.labeled] if at.labels is None else at.labels
+        tell_without([name for k, name in enumerate(names) if not (labels == k).any()])
+        return
+    counts = (np.asarray(dataset.labels)[at.labeled] > 0).sum(0)
+    always = [name for name, n in zip(names, counts, strict=True) if n == number]
+    never = [name for name, n in zip(names, counts, strict=True) if n == 0]
+    if len(always) + len(never) == len(names):
+        what = f"shows {listed(always, MOST)}" if always else f"shows none of {listed(never, MOST)}"
+        other = f"without {'it' if len(always) == 1 else 'them'}, as none" if always else "that show some"
+        raise UserError(
+            f"Every one of the {number} labeled images {what}, so that there is nothing to tell apart. Label some "
+            f"images {other}."
+        )
+    if always:
+        log.warning(
+            "every labeled image shows %s, and nothing can be learned of a class that all of them show: label some "
+            "images without it",
+            listed(always, MOST),
+        )
+    tell_without(never)
+
+
+def tell_without(names: list[str]) -> None:
+    if names:
+        log.warning("%s", without(names))
+
+
+def without(names: list[str]) -> str:
+    """What it means that no labeled image shows these classes."""
+    them = "it is" if len(names) == 1 else "they are"
+    return f"no labeled image shows {listed(names, MOST)}: {them} never named. Label some images that do"

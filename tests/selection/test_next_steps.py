@@ -1,0 +1,150 @@
+"""The command that comes after a page works when it is pasted."""
+
+import json
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel.arguments import DataArguments
+from hf_lowlabel.cli import main
+from hf_lowlabel.commands import auto_command, command, free
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.selection.next_steps import after_labels, after_masks, given_to_select
+
+from .conftest import paint
+
+
+@pytest.fixture
+def pages(monkeypatch, capsys):
+    """`label` without a person: what it says at its end, as words of a command."""
+
+    def label(*argv):
+        monkeypatch.setattr("hf_lowlabel.selection.pages.serve", lambda session, *_: print(session.parting()))
+        assert main(["label", *map(str, argv), "--no-browser"]) == 0
+        said, _, then = capsys.readouterr().out.strip().partition("; next: ")
+        return said, shlex.split(then)
+
+    return label
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch, backbone, capsys):
+    """A function that lets `select` write "to label", from a folder with a space in its name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(backbone, "backbone")
+
+    def select(task, *more):
+        paint(tmp_path / "my photos" / ("images" if task == "segmentation" else ""), 8)
+        argv = ["select", "--dataset", "my photos", "--model", "backbone", "--budget", "4", "--output", "to label"]
+        assert main([*argv, "--task", task, *more]) == 0
+        then = re.search("`(hf-lowlabel label .*)`", capsys.readouterr().out)[1]
+        assert shlex.split(then)[1:] == ["label", "to label"]
+        return tmp_path / "to label"
+
+    return select
+
+
+def by_another_tool(folder, count):
+    (folder / "masks").mkdir(exist_ok=True)
+    for file in list(Task.load(folder).files)[:count]:
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save((folder / "masks" / file).with_suffix(".png"))
+
+
+def test_masks_of_another_tool_are_taken_over_as_it_says(chosen, pages, tmp_path, capsys):
+    folder = chosen("segmentation")
+    said, then = pages("to label", "--classes", "a", "line #ff0000")
+    assert "0 of 4" in said and then[1:] == ["label", "to label"]
+    assert (folder / "classes.txt").read_text() == "a\nline #ff0000\n"  # nothing is painted on the page
+    by_another_tool(folder, 3)
+    (tmp_path / "split.json").write_text("{}")  # of an earlier round
+    said, then = pages("to label")
+    assert "3 of 4" in said and "--allow-missing" in then and main(then[1:]) == 0
+    assert len(list((tmp_path / "my photos" / "masks").iterdir())) == 3
+    next_one = shlex.split(capsys.readouterr().out.partition("; next: ")[2])
+    given = dict(zip(next_one[2::2], next_one[3::2], strict=True))
+    assert given["--dataset"] == "my photos" and given["--classes"] == "to label/classes.txt"
+    assert len(Split.load(given["--split"]).labeled) == 3 and given["--task"] == "segmentation"
+    by_another_tool(folder, 4)
+    assert "--allow-missing" not in pages("to label")[1]
+
+
+def test_masks_are_taken_over_without_the_page_where_the_classes_are_known(chosen, tmp_path, capsys):
+    folder = chosen("segmentation", "--classes", "a", "line")
+    by_another_tool(folder, 4)
+    assert main(["split", "--task", "segmentation", "--from", str(folder), "--dataset", "my photos"]) == 0
+    assert (folder / "classes.txt").read_text() == "a\nline\n" and "--model" in capsys.readouterr().out
+
+
+def test_masks_without_any_class_say_what_to_do(chosen, capsys):
+    folder = chosen("segmentation")
+    by_another_tool(folder, 4)
+    assert main(["split", "--task", "segmentation", "--from", str(folder), "--dataset", "my photos"]) == 2
+    said = capsys.readouterr().err
+    assert "one a line" in said and "label '" in said and not (folder / "classes.txt").exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_classes_are_taken_over_as_it_says(chosen, pages, tmp_path, task):
+    folder = chosen(task, "--classes", "red", "blue")
+    said, then = pages("to label")
+    assert "0 labeled" in said and then[1:] == ["label", "to label"]
+    rows = (folder / "labels.csv").read_text(encoding="utf-8-sig").splitlines()
+    filled = [row.replace(",,", f",{'red' if n % 2 else 'blue'},") for n, row in enumerate(rows[1:])]
+    (folder / "labels.csv").write_text("\n".join([rows[0], *filled]) + "\n")
+    (tmp_path / "runs" / "auto-my-photos").mkdir(parents=True)
+    (tmp_path / "runs" / "auto-my-photos" / "README.md").touch()  # of the round before
+    said, then = pages("to label")
+    assert "4 labeled" in said and then[1] == "auto" and then[-2:] == ["--output-dir", "runs/auto-my-photos-2"]
+    assert ("--task" in then) == (task == "multilabel")
+    if task == "classification":
+        assert main([*then[1:], "--no-train", "--to-label", "0"]) == 0
+
+
+def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
+    """As it was said there, with the columns and the split; not what is gone, nor a model that the run itself made."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    run = tmp_path / "runs" / "x"
+    (run / "to_label").mkdir(parents=True)
+    asked, folder = Task("data", None, {"a.png": "a.png"}), run / "to_label"
+    settings = {"dataset": "data", "dataset_split": "val", "label_column": "the class", "pages": True}
+    for model, shown in ((str(run / "trials" / "adapted"), None), ("resnet10t", "resnet10t"), ("/gone", None)):
+        (run / "training.yaml").write_text(json.dumps({**settings, "model": model}))
+        expected = {"dataset": "data", "dataset-split": "val", "label-column": "the class", "pages": True}
+        expected |= {"model": shown, "labels": folder, "output-dir": tmp_path / "runs" / "x-2"}
+        assert after_labels(folder, asked) == command("auto", **expected)
+    (tmp_path / "data").rmdir()
+    assert after_labels(folder, asked) == command("split", **{"from": folder})
+    assert "--dataset IMAGES" in after_masks(folder, asked, True)
+    on_hub = Task("org/name", None, {"a.png": "a.png"})
+    (run / "training.yaml").write_text(json.dumps({"dataset": "org/name", "dataset_revision": "v1"}))
+    assert "--dataset org/name --dataset-revision v1" in after_labels(folder, on_hub)
+    (run / "training.yaml").write_text("[")  # edited
+    assert after_labels(folder, asked).startswith("hf-lowlabel split --from")
+
+
+def test_no_path_of_this_machine_goes_into_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outside, inside = DataArguments("/somewhere/photos", image_column="x"), DataArguments(str(tmp_path / "photos"))
+    assert given_to_select(outside, "~/model") == {"image_column": "x"}
+    assert given_to_select(inside, "resnet18") == {"dataset": "photos", "model": "resnet18"}
+    assert given_to_select(DataArguments([1]), "resnet18") == {}
+
+
+def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("label", "a b;c", model=None, pages=False, no_label=[]) == "hf-lowlabel label 'a b;c'"
+    assert auto_command({"no_label": ["none", "n a"], "dataset": "d"}, "classification") == (
+        "hf-lowlabel auto --dataset d --no-label none 'n a'"
+    )
+    assert free("x") == free("x").with_name("x")
+    (tmp_path / "x").mkdir()
+    assert free("x").name == "x"  # empty
+    (tmp_path / "x" / "y").touch()
+    (tmp_path / "x-2").touch()
+    assert free("x").name == "x-3"

@@ -1,0 +1,85 @@
+"""Classes of which the labels teach nothing are named before anything is computed, and at the end."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.selection.by_model import said_of
+from hf_lowlabel.selection.kinds import kind_of
+from hf_lowlabel.training import preparing
+
+FAST = "--method probe --from-scratch --model resnet10t --image-size 32 --test-fraction 0 --dataset photos".split()
+
+
+class Computed(Exception):
+    pass
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Twelve images; a function that labels them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"photos/{i}.png")
+
+    def label(*labels):
+        rows = "".join(f"{i}.png,{labels[i % len(labels)]}\n" for i in range(12))
+        (tmp_path / "photos" / "labels.csv").write_text(f"file_name,label\n{rows}")
+
+    return label
+
+
+@pytest.fixture
+def nothing_computed(monkeypatch):
+    def network_of(*_):
+        raise Computed
+
+    monkeypatch.setattr(preparing, "network_of", network_of)
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        (["cat"], "Every one of the 12 labeled images shows cat, .*without it, as none"),
+        (["cat;dog"], "shows cat, dog, .*without them, as none"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["finetune", "auto"])
+def test_classes_that_all_images_show_are_refused_where_there_is_no_other(photos, capsys, labels, words, verb):
+    photos(*labels)
+    argv = FAST if verb == "finetune" else ["--dataset", "photos", "--model", "resnet10t", "--no-browser"]
+    assert main([verb, "--task", "multilabel", *argv, "--output-dir", "run"]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_class_that_all_images_show_is_named_before_anything_is_computed(photos, nothing_computed, caplog):
+    photos("cat;dog", "cat", "cat;bird")
+    with pytest.raises(Computed):
+        main(["finetune", "--task", "multilabel", *FAST, "--output-dir", "run"])
+    assert "every labeled image shows cat, and nothing can be learned" in caplog.text and "never" not in caplog.text
+
+
+def test_a_class_without_a_label_is_named_before_and_at_the_end(photos, tmp_path, caplog, capsys):
+    photos("cat", "dog", "cat", "dog", "frog", "dog")
+    assert main(["split", "--dataset", "photos", "--output", "split.json"]) == 0
+    said = json.loads((tmp_path / "split.json").read_text())
+    said["labeled"] = {id: name for id, name in said["labeled"].items() if name != "frog"}
+    (tmp_path / "split.json").write_text(json.dumps(said))
+    capsys.readouterr()
+    argv = [word for word in FAST if word not in ("--test-fraction", "0")]
+    assert main(["finetune", *argv, "--split", "split.json", "--output-dir", "run"]) == 0
+    words = "no labeled image shows frog: it is never named"
+    assert words in caplog.text and words in capsys.readouterr().out.splitlines()[-2]
+    assert "0 to 6 per class (none: `frog`)" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_what_is_certain_is_no_doubt():
+    names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
+    assert said_of(np.array([1.0, 0.4, 0.001]), 0.5, names, "entropy", kind)[1] == "in doubt: dog (40 %)"
+    assert said_of(np.array([1.0, 0.999, 0.001]), 0.5, names, "entropy", kind)[1].count("%") == 1
