@@ -83,9 +83,7 @@ class Labels:
     """The label budget."""
 
     number: int
-    per_class: dict[str, int] = field(
-        default_factory=dict
-    )  # class name -> labeled images (that show it); 0 for a class without
+    per_class: dict[str, int] = field(default_factory=dict)  # class name -> labeled images that show it, 0 too
     chosen: str | None = None  # how, in words: "at random, the same number per class, seed 0"
     split_hash: str | None = None  # sha256 of the manifest
 
