@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..files import whole, write_text
 from .labels import Task
 from .mask_places import find_places, read_mask
+from .next_steps import refuse_mixing
 
 
 def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool = False) -> tuple[Split, Path]:
@@ -29,6 +30,7 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         UserError: before anything is written; masks are missing, an image is not there, or it has another mask already.
     """
     folder = Path(folder)
+    refuse_mixing(folder)
     task, file = Task.load(folder), folder / "classes.txt"
     names = read_classes(file)[0] if file.is_file() else list(task.class_names)
     if not names:

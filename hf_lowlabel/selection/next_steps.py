@@ -67,6 +67,20 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
     return known
 
 
+def refuse_mixing(folder: Path) -> None:
+    """UserError where the run that a folder lies in learned from masks that class numbers cannot lie among."""
+    run, kind = run_of(folder), None
+    if run is not None:
+        with contextlib.suppress(UserError):
+            kind = read_yaml(run / "training.yaml").get("mask_format")
+    if kind not in (None, "index"):
+        raise UserError(
+            f"The masks that {run} learned from are of --mask-format {kind}, and those of {folder} are class numbers, "
+            "which cannot lie among them. Paint with the tool that the others are from, or save those as class numbers "
+            "too and start again from them."
+        )
+
+
 def after_labels(folder: Path, asked: Task, run: Path | None = None) -> str:
     """What takes the classes that were given in a folder."""
     said = told(folder, asked, run)

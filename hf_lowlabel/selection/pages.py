@@ -10,6 +10,7 @@ from ..errors import UserError
 from .kinds import kind_of
 from .labels import Task
 from .mask_page import MaskSession, Shown
+from .next_steps import refuse_mixing
 from .page import Session
 from .server import serve
 
@@ -76,6 +77,8 @@ def session_of(
     if asked is not None and task not in (None, asked.task):
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
+    if page == "mask" and asked is not None:
+        refuse_mixing(Path(folder))
     if page == "mask":
         return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range)
     if asked is None:

@@ -61,7 +61,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/mask_page.py": "open_image",
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
-    "selection/next_steps.py": "read_yaml",  # ours
+    "selection/next_steps.py": "read_yaml read_yaml",  # ours
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
