@@ -26,10 +26,12 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
     if task.labeling == "mask" or not number:
         return
     if task.labeling == "class":
-        labels = dataset.labels[at.labeled] if at.labels is None else at.labels
+        labels, of_data = at.labels, at.labels < 0  # a published list of ids leaves them to the data
+        if of_data.any():
+            labels = np.where(of_data, task.match(dataset, names).labels[at.labeled], labels)
         tell_without([name for k, name in enumerate(names) if not (labels == k).any()])
         return
-    counts = (np.asarray(dataset.labels)[at.labeled] > 0).sum(0)
+    counts = (np.asarray(task.match(dataset, names).labels)[at.labeled] > 0).sum(0)
     always = [name for name, n in zip(names, counts, strict=True) if n == number]
     never = [name for name, n in zip(names, counts, strict=True) if n == 0]
     if len(always) + len(never) == len(names):

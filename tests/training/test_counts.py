@@ -12,7 +12,7 @@ from hf_lowlabel.selection.by_model import said_of
 from hf_lowlabel.selection.kinds import kind_of
 from hf_lowlabel.training import preparing
 
-FAST = "--method probe --from-scratch --model resnet10t --image-size 32 --test-fraction 0 --dataset photos".split()
+FAST = "--method probe --from-scratch --model test_resnet --image-size 32 --test-fraction 0 --dataset photos".split()
 
 
 class Computed(Exception):
@@ -53,7 +53,7 @@ def nothing_computed(monkeypatch):
 @pytest.mark.parametrize("verb", ["finetune", "auto"])
 def test_classes_that_all_images_show_are_refused_where_there_is_no_other(photos, capsys, labels, words, verb):
     photos(*labels)
-    argv = FAST if verb == "finetune" else ["--dataset", "photos", "--model", "resnet10t", "--no-browser"]
+    argv = FAST if verb == "finetune" else ["--dataset", "photos", "--model", "test_resnet", "--no-browser"]
     assert main([verb, "--task", "multilabel", *argv, "--output-dir", "run"]) == 2
     assert re.search(words, capsys.readouterr().err)
 
@@ -83,3 +83,21 @@ def test_what_is_certain_is_no_doubt():
     names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
     assert said_of(np.array([1.0, 0.4, 0.001]), 0.5, names, "entropy", kind)[1] == "in doubt: dog (40 %)"
     assert said_of(np.array([1.0, 0.999, 0.001]), 0.5, names, "entropy", kind)[1].count("%") == 1
+
+
+@pytest.mark.parametrize(
+    "task, labels", [("classification", ("cat", "dog")), ("multilabel", ("cat;dog", "dog", "cat"))]
+)
+def test_classes_are_counted_by_their_names(photos, nothing_computed, tmp_path, caplog, task, labels):
+    """A list of ids leaves the labels to the data, and a manifest may have the classes in another order."""
+    photos(*labels)
+    assert main(["split", "--task", task, "--dataset", "photos", "--output", "split.json"]) == 0
+    said = json.loads((tmp_path / "split.json").read_text())
+    said |= {"class_names": said["class_names"][::-1], "labeled": {id: None for id in ("10.png", "11.png")}}
+    (tmp_path / "split.json").write_text(json.dumps(said))
+    argv = [word for word in FAST if word not in ("--test-fraction", "0")]
+    with pytest.raises(Computed):
+        main(["finetune", "--task", task, *argv, "--split", "split.json", "--output-dir", "run"])
+    assert "no labeled image shows" not in caplog.text
+    if task == "multilabel":  # 10.png and 11.png: dog, and cat alone
+        assert "every labeled image shows" not in caplog.text
