@@ -56,11 +56,8 @@ class TableReader:
     """Row i of an image column, {bytes, path} as `datasets` keeps it. within: see `open_encoded`."""
 
     def __init__(self, dataset, within: Within | None = None):
-        self.dataset, self.within, self.chunks = (
-            dataset,
-            within,
-            None,
-        )  # the chunks are views of one column, not pickled
+        self.dataset, self.within = dataset, within
+        self.chunks = None  # views of one column, not pickled
         if within is not None:
             _, contents, paths = self.columns()
             for part, names in zip(contents, paths, strict=True):

@@ -54,9 +54,8 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
             said = read_yaml(run / "training.yaml")
     known = {name: said[name] for name in (*SOURCE, "model") if said.get(name) not in (None, [], False)}
     dataset, model = known.get("dataset", asked.dataset), known.get("model")
-    named = (
-        dataset in BUILT_IN or dataset == asked.dataset and "/" in str(dataset)
-    )  # of the Hub: kept by its whole name
+    of_hub = dataset == asked.dataset and "/" in str(dataset)  # kept by its whole name
+    named = dataset in BUILT_IN or of_hub
     if named or isinstance(dataset, str) and "dataset" in known and Path(dataset).expanduser().exists():
         known["dataset"] = dataset
     else:
