@@ -29,7 +29,8 @@ def command(verb: str, *given: str | Path, **flags: Any) -> str:
     for name, value in flags.items():
         values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
         if value is not None and value is not False and value not in ([], ()):
-            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+            given_as = [str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
+            words += [f"--{name.replace('_', '-')}", *given_as]
     return shlex.join(words)
 
 

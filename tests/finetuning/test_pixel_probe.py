@@ -60,6 +60,9 @@ class Masks:
             self.packed[i, :3, y : y + 20, x : x + 20] = 240
             self.packed[i, 3, y : y + 20, x : x + 20] = classes - 1
 
+    def take(self, rows):
+        return self.packed[rows]
+
     def stream(self, batches):
         return (self.packed[rows] for rows in batches)
 
