@@ -32,7 +32,8 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
         else f"{percent(data.test_fraction, 0)} of the labeled images, held out"
     )
     if given is not None:
-        check_held(task.match(dataset, given.class_names), given, str(data.split))
+        own = dataset.without_targets() if given.foreign(dataset) else dataset  # folders by day are no classes
+        check_held(task.match(own, given.class_names), given, str(data.split))
     if given is not None and given.test:
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
     only_this = data.dataset_split != "train" and data.test_dataset_split is None

@@ -307,6 +307,21 @@ def test_copies_of_a_picture_are_left_out_together(network, tmp_path):
     assert all(one.accuracy < 0.75 for one in best.ladder) and best.advice.accuracy.low < 0.6
 
 
+def test_photos_by_day_with_a_table_of_labels(network, tmp_path):
+    """Folders that sort images are no classes where the table says others; the next round and a run by hand neither."""
+    data, rows = photos(tmp_path / "photos", classes=("monday", "tuesday", "friday"), each=10), []
+    for k, day in enumerate(("monday", "tuesday", "friday")):
+        rows += [(f"{day}/{i:02d}.png", "even" if (i + k) % 2 == 0 else "odd") for i in range(5)]
+    best = auto(data, network, to_label=3, **table(tmp_path, data, rows))
+    assert list(best.model.config.id2label.values()) == ["even", "odd"]
+    config = str(tmp_path / "run" / "training.yaml")
+    assert main(["finetune", "--config", config, "--output-dir", str(tmp_path / "by-hand")]) == 0
+    filled = (best.to_label / "labels.csv").read_text().replace(",,", ",odd,")
+    (best.to_label / "labels.csv").write_text(filled)
+    again = auto(data, network, to_label=0, labels=best.to_label, output_dir=tmp_path / "b")
+    assert len(again.run.recorder.split.labeled) == 18
+
+
 def test_a_class_with_one_label_is_named(network, tmp_path):
     data = photos(tmp_path / "photos", each=6, sort=False)
     names = [(kind, i) for kind in ("blue", "red") for i in range(4)] + [("white", 0)]
