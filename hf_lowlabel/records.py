@@ -56,7 +56,7 @@ class Stage:
     images: int | None = None
     steps: int | None = None
     saw_test: int | None = None  # test images of this stage that the stages before it were trained on
-    labels: list[str] | None = None  # images whose labels taught the network: `lineage.short` of their ids
+    labels: dict[str, str | None] | None = None  # that taught the network: `lineage.short` of the id -> class
     ids_hash: str | None = None  # of the data that these are of
 
 

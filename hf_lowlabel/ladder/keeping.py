@@ -70,13 +70,14 @@ def take_up(ready: Prepared, models: Sequence[str], minutes: float) -> None:
 
 def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
     """UserError for weights that were trained with these labels: labels left out would say nothing of new images."""
-    ids = [ready.dataset.ids[i] for i in ready.at.labeled]
+    given = ready.chosen.split.labeled
+    labels = {id: given.get(id) for id in (ready.dataset.ids[i] for i in ready.at.labeled)}
     for model in (one for one in models if isinstance(one, (str, Path))):
-        if seen := labels_seen(model, ready.dataset, ids):
+        if seen := labels_seen(model, ready.dataset, labels):
             first = lineage_of(model)[0]
             before = f", such as {first.name}" if first.what == "pretrained weights" and first.name else ""
             raise UserError(
-                f"The network {model} was trained with {seen} of these {len(ids)} labels, so that labels left out "
+                f"The network {model} was trained with {seen} of these {len(labels)} labels, so that labels left out "
                 f"would say nothing of new images. Give the weights from before that{before}, as --model."
             )
 

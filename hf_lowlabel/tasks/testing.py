@@ -75,17 +75,13 @@ def elsewhere(
         own, ids = Split.load(manifest), [tested.ids[i] for i in indices]
         held, aside = {*own.test}, {*own.labeled, *own.validation}
         rest = indices[[id in held if held else id not in aside for id in ids]]
-        if not len(rest):
-            raise UserError(
-                f"{tested.name!r} has the names of the images that the model was trained with, and no other image has "
-                "a label. Give --dataset with others."
-            )
+        rest = rest if len(rest) else indices  # other images may have these names
         log.warning(
-            "%r has the names of the images that the model was trained with, as a copy of them has: evaluating on the "
-            "%d of its %d labeled ones that it was not trained with",
+            "%r has the names of the images that the model was trained with, as a copy of them has: evaluating on %s",
             tested.name,
-            len(rest),
-            len(indices),
+            f"the {len(rest)} of its {len(indices)} labeled ones that it was not trained with"
+            if len(rest) < len(indices)
+            else "all labeled ones, of which results are too good where they are the same",
         )
         return tested, rest
     log.info("evaluating on %d images of %r (split %s)", len(indices), tested.name, tested.split)

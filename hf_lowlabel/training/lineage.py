@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -88,11 +88,20 @@ def images_seen(start: str | Path, source: ImageDataset, test: Sequence[str], re
     return sum(id not in held for id in test)
 
 
-def labels_seen(start: str | Path, source: ImageDataset, labeled: Sequence[str], revision: str | None = None) -> int:
+def labels_seen(
+    start: str | Path, source: ImageDataset, labeled: Mapping[str, str | None], revision: str | None = None
+) -> int:
     """How many of the `labeled` ids of `source` are among those whose labels taught the weights `start`, in any stage.
 
-    A head on frozen features leaves the weights as they were. The data are the same when their names are, or all their
-    ids: a copy in another folder, or of another size. 0 where nothing is known.
+    A head on frozen features leaves the weights as they were. The data are the same when their names are; or all their
+    ids, and the classes of these labels: a copy in another folder, or of another size, and not another data set whose
+    rows are numbered alike. 0 where nothing is known.
+
+    Args:
+        start: folder or Hub id.
+        source: the data.
+        labeled: image id -> class, None where the data has it.
+        revision: of a model on the Hub.
     """
     path = beside(start, "run.json", revision)
     facts, seen, ids = RunRecord.from_json(path) if path is not None else None, set[str](), source.ids_hash
@@ -105,14 +114,15 @@ def labels_seen(start: str | Path, source: ImageDataset, labeled: Sequence[str],
             known = taught_by(Split.load(manifest)) if manifest is not None else None
             data = facts.data.ids_hash if facts.data is not None else None
         if known and (stage.dataset == source.name or data == ids):
-            taught = set(known)
-            seen |= {id for id in labeled if short(id) in taught}
+            common = {id: known[key] for id in labeled if (key := short(id)) in known}
+            if stage.dataset == source.name or all(labeled[id] == name for id, name in common.items()):
+                seen |= common.keys()
     return len(seen)
 
 
-def taught_by(split: Split) -> list[str]:
-    """The labeled images of a manifest, for `Stage.labels`; `MOST_LABELS` of them at most."""
-    return sorted(map(short, split.labeled))[:MOST_LABELS]
+def taught_by(split: Split) -> dict[str, str | None]:
+    """The labels of a manifest, for `Stage.labels`; `MOST_LABELS` of them at most."""
+    return dict(sorted((short(id), name) for id, name in split.labeled.items())[:MOST_LABELS])
 
 
 def short(id: str) -> str:

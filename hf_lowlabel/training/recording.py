@@ -163,8 +163,9 @@ class Recorder:
 
     def labels_seen(self, labeled) -> int:
         """With how many of the labeled images (positions) the starting weights were trained with their labels."""
-        ids = [self.dataset.ids[i] for i in labeled]
-        return labels_seen(self.start[0], self.dataset, ids, self.start[1]) if self.start else 0
+        given = self.split.labeled if self.split else {}
+        names = {id: given.get(id) for id in (self.dataset.ids[i] for i in labeled)}
+        return labels_seen(self.start[0], self.dataset, names, self.start[1]) if self.start else 0
 
     def start_words(self) -> str:
         """What the run starts from, for a row of a table."""

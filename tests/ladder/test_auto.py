@@ -4,6 +4,7 @@ import inspect
 import json
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -291,7 +292,12 @@ def test_weights_that_have_seen_the_labels_are_refused(found, network, tmp_path)
         with pytest.raises(UserError, match="of these 18 labels"):
             auto(tmp_path / "of-another-name", tmp_path / start, **given)
     checkpoint = next((tmp_path / "trained" / "checkpoints").iterdir())
-    assert labels_seen(checkpoint, load_source(data), load_source(data).ids) == 18
+    source = load_source(data)
+    given = {id: source.class_names[k] for id, k in zip(source.ids, source.labels)}
+    assert labels_seen(checkpoint, source, given) == 18
+    other = replace(source, name="numbered alike")  # as the rows of two data sets of one size are
+    assert labels_seen(checkpoint, other, given) == 18
+    assert labels_seen(checkpoint, other, {id: "red" for id in given}) == 0
 
 
 def test_copies_of_a_picture_are_left_out_together(network, tmp_path):

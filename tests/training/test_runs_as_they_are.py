@@ -59,6 +59,18 @@ def test_a_copy_of_its_own_data_is_scored_without_what_it_was_trained_with(tmp_p
     assert f"evaluating on the {held} of its 16" in caplog.text
 
 
+def test_other_images_of_the_same_names_are_scored(tmp_path, caplog):
+    """Tidy folders are numbered alike: where all were labeled it is told what that would mean, and nothing refused."""
+    data = classes(tmp_path / "own", "cat", "dog", each=3)
+    run = finetune(data, test_fraction=0.0, output_dir=tmp_path / "run", **SMALL)
+    for path in data.rglob("*.png"):
+        other = tmp_path / "other" / path.relative_to(data)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(other)
+    assert evaluate(run.folder, tmp_path / "other")["images"] == 6
+    assert "results are too good where they are the same" in caplog.text
+
+
 def test_other_data_may_have_a_test_split(trained, tmp_path):
     for split, each in (("train", 3), ("Test", 2)):
         classes(tmp_path / "other" / split, "cat", "dog", each=each)
