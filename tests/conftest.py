@@ -6,6 +6,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_CBWR", "AUTO")  # on AMD MKL rounds sums otherwise by where in memory the weights lie
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from .pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
+    if "pictures" not in request.keywords:
+        draw_nothing(monkeypatch.setattr, *OF_CLASSES, *OF_MASKS)

@@ -32,7 +32,7 @@ from hf_lowlabel import (
     report,
 )
 from hf_lowlabel.errors import UserError
-from tests.pictures import OF_CLASSES, draw_nothing
+from tests.pictures import draw_nothing
 
 SMALL = dict(
     model="cnn6_16",
@@ -448,5 +448,5 @@ def test_losses_are_plain_functions():
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    draw_nothing(monkeypatch.setattr, *OF_CLASSES, "sheets.captioned")
+    draw_nothing(monkeypatch.setattr, "sheets.captioned")
     logging.getLogger("hf_lowlabel").setLevel(logging.WARNING)

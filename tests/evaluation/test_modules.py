@@ -20,6 +20,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import classification, metrics, modules
 from hf_lowlabel.evaluation.confusion import confusion_of, segmentation_metrics
 from hf_lowlabel.evaluation.export import METRICS, export_metric
+from tests.processes import ranks
 
 NAMES = list("abcd")
 
@@ -162,20 +163,20 @@ def test_no_file_and_no_connection(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir()) and np.random.get_state()[1].tolist() == state
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def work(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     x, y = masks()
     m = modules.SegmentationScores(NAMES)
     m.add_batch(predictions=x[rank::2], references=y[rank::2])
     m.all_reduce()
     found = {"segmentation": m.compute(), "classification": metrics.classification_metrics(*classes(), NAMES)}
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
 def test_two_processes(tmp_path):
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    ranks(work, tmp_path, folder=tmp_path)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     x, y = masks()
     assert found[0] == found[1]

@@ -13,6 +13,8 @@ from PIL import Image
 from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots, sheets
 from hf_lowlabel.evaluation.overlays import palette
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture
 def figures(monkeypatch):

@@ -167,6 +167,7 @@ def test_bad_input():
         segmentation_metrics(np.zeros((4, 4)), NAMES)
 
 
+@pytest.mark.pictures
 def test_masks_as_files_and_pictures(tmp_path):
     assert [voc_color(k) for k in (0, 1, 2, 3, 15, 20)] == [
         (0, 0, 0),

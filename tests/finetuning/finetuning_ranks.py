@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.distributed as dist
 from finetuning_stand_in import FINETUNE, TinyModel, build, make_batch
@@ -55,8 +57,8 @@ def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]
     return {k: v for k, v in objective.state_dict().items() if torch.is_tensor(v)}
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.save({name: trained(name, rank, 2) for name in FINETUNE}, f"{folder}/{rank}.pt")
+def work(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.save({name: trained(name, rank, 2) for name in FINETUNE}, folder / f"{rank}.pt")
     dist.destroy_process_group()

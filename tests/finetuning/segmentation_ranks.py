@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -71,9 +73,9 @@ def evaluated() -> torch.Tensor:
     return torch.tensor(out["confusion"])
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def work(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     states = {name: trained(name, rank, 2) for name in METHODS}
-    torch.save({**states, "evaluated": evaluated()}, f"{folder}/{rank}.pt")
+    torch.save({**states, "evaluated": evaluated()}, folder / f"{rank}.pt")
     dist.destroy_process_group()

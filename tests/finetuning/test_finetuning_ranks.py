@@ -1,20 +1,15 @@
-import socket
-import warnings
-
 import pytest
 import torch
 from finetuning_ranks import trained, work
 from finetuning_stand_in import FINETUNE
 
+from tests.processes import ranks
+
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    warnings.simplefilter("ignore")
-    torch.multiprocessing.spawn(work, args=(port, str(folder)), nprocs=2)
+    ranks(work, folder, folder=folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

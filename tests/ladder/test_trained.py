@@ -2,12 +2,10 @@
 an image, and one."""
 
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,6 +32,7 @@ from hf_lowlabel.tasks.segmentation import Segmentation
 from hf_lowlabel.text import percent
 from hf_lowlabel.training.preparing import prepare
 
+from ..processes import begun
 from .test_auto import photos
 
 PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
@@ -285,23 +284,25 @@ def test_classes_in_a_text_file(network, discs, tmp_path, short):
     assert list(best.model.config.id2label.values()) == ["ground", "disc"]
 
 
+def dies_in_its_last_attempt(data, network, folder):
+    shorten(pytest.MonkeyPatch())
+    left_out, done = trained.Trials.left_out, []
+
+    def dying(self, *given):
+        if len(done) == 7:
+            os._exit(9)
+        done.append(left_out(self, *given))
+        return done[-1]
+
+    trained.Trials.left_out = dying
+    auto(data, network, output_dir=folder, **MASKS)
+
+
 def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, short):
     """SIGKILL in the last attempt: the same command again does not train the others again, and ends the same."""
-    code = f"""
-import os
-import pytest
-from hf_lowlabel.ladder import auto, trained
-from tests.ladder.test_trained import shorten
-shorten(pytest.MonkeyPatch())
-left_out, done = trained.Trials.left_out, []
-def dying(self, *a):
-    if len(done) == 7: os._exit(9)
-    done.append(left_out(self, *a)); return done[-1]
-trained.Trials.left_out = dying
-auto.auto({str(discs)!r}, {str(network)!r}, output_dir={str(tmp_path / "run")!r}, **{MASKS!r})
-"""
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert died.returncode == 9, died.stderr
+    process = begun(dies_in_its_last_attempt, discs, network, tmp_path / "run", stderr=tmp_path / "stderr")
+    process.join()
+    assert process.exitcode == 9, (tmp_path / "stderr").read_text()
     kept = sorted((tmp_path / "run" / "trials").glob("*/tallies.safetensors"))
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(kept) == 7

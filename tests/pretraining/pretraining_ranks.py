@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from pretraining_stand_in import PRETRAIN, batch_for, make
 
 from hf_lowlabel.objective import PretrainObjective
 from hf_lowlabel.training.sync_batchnorm import synchronise
+from tests.processes import ranks
 
 NAMES = PRETRAIN
 
@@ -45,18 +45,18 @@ def steps(objective: PretrainObjective, rank: int = 0, world: int = 1, n: int = 
     return out
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def work(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     try:
         for name in NAMES:
             objective = synchronise(make(name), torch.device("cpu"))  # the heads' BatchNorm; the encoder has none
-            np.savez(Path(folder, f"{name}-{rank}.npz"), **steps(objective, rank, 2))
+            np.savez(folder / f"{name}-{rank}.npz", **steps(objective, rank, 2))
     finally:
         dist.destroy_process_group()
 
 
 def run(folder: Path) -> dict[str, list[dict[str, np.ndarray]]]:
     """name of the method -> what each rank found."""
-    mp.spawn(work, args=(str(folder),), nprocs=2)
+    ranks(work, folder, folder=folder)
     return {name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in (0, 1)] for name in NAMES}

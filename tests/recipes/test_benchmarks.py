@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from hf_lowlabel.errors import UserError
-from tests.pictures import OF_CLASSES, OF_MASKS, draw_nothing
 from tests.recipes.test_recipes import write
 from tests.recipes.test_segment_recipes import mask, photo
 
@@ -215,7 +214,6 @@ def test_fidelity_has_a_row_for_every_method(tmp_path, monkeypatch):
 def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
     """Every part, tiny, on a CPU; a figure that is known is not measured again."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    draw_nothing(monkeypatch.setattr, *OF_CLASSES, *OF_MASKS)
     run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert {row["key"][0] for row in rows} == set("m1234567") and not any("error" in row for row in rows)

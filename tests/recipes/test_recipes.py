@@ -10,7 +10,6 @@ import pytest
 
 from hf_lowlabel.methods import METHODS, find
 from hf_lowlabel.tasks import get_task
-from tests.pictures import OF_CLASSES, draw_nothing
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -49,11 +48,6 @@ def copies(tmp_path_factory) -> dict[str, str]:
         if name == "stl10":
             write(root / name / "data", "unlabeled", [-1] * 20, 3, column, 16, image)
     return {p.name: str(p) for p in root.iterdir()}
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    draw_nothing(monkeypatch.setattr, *OF_CLASSES)
 
 
 def run(monkeypatch, tmp_path, name: str, *arguments) -> None:

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.data.mask_folders import CITYSCAPES_IDS
-from tests.pictures import OF_MASKS, draw_nothing
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["--model=resnet10t", "--from-scratch", "--max-steps=100", "--batch-size=2"]
@@ -92,7 +91,6 @@ def camvid(root: Path) -> list[str]:
 def test_dry_run(name, build, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    draw_nothing(monkeypatch.setattr, *OF_MASKS)
     own = build(tmp_path / "data")
     monkeypatch.setattr(sys, "argv", [name, "--dataset", str(tmp_path / "data"), "--dry-run", *SMALL, *own])
     runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")

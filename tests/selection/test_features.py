@@ -1,8 +1,5 @@
 """Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +11,8 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.features import extract
 from hf_lowlabel.views.table import build_view
+
+from ..processes import begun
 
 
 def test_file_holds_what_the_backbone_computes(backbone, photos, tmp_path):
@@ -49,6 +48,10 @@ def test_reuse_asks_for_the_same_model_and_data(backbone, photos, tmp_path):
         extract(backbone, source, path=path, device="cpu")
 
 
+def kept(backbone, photos, path):
+    extract(backbone, load_source(photos), path=path, device="cpu")
+
+
 def test_two_commands_that_keep_them_in_one_file_do_not_mix(backbone, photos, tmp_path):
     """The second begins and ends while the first is at work; whichever is later is what the file holds."""
     source, path, others = load_source(photos), tmp_path / "f.safetensors", []
@@ -57,12 +60,9 @@ def test_two_commands_that_keep_them_in_one_file_do_not_mix(backbone, photos, tm
     def reading(i):
         if not others:
             others.append(None)
-            code = (
-                "from hf_lowlabel.data.opening import load_source\n"
-                "from hf_lowlabel.selection.features import extract\n"
-                f"extract({str(backbone)!r}, load_source({str(photos)!r}), path={str(path)!r}, device='cpu')"
-            )
-            subprocess.run([sys.executable, "-c", code], check=True)
+            other = begun(kept, backbone, photos, path, stderr=tmp_path / "stderr")
+            other.join()
+            assert other.exitcode == 0, (tmp_path / "stderr").read_text()
         return reader(i)
 
     source.reader = reading

@@ -15,7 +15,6 @@ from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.setup import logging_level
-from tests.pictures import OF_CLASSES, OF_MASKS, draw_nothing
 
 TINY = dict(
     dataset="digits",
@@ -186,13 +185,6 @@ def few_images(monkeypatch):
 
     monkeypatch.setattr(digits, "digits", few)
     monkeypatch.setattr(shapes, "SIZES", {"train": 80, "test": 20})
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
-    """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
-    if "pictures" not in request.keywords:
-        draw_nothing(monkeypatch.setattr, *OF_CLASSES, *OF_MASKS)
 
 
 def tensors(folder: Path, step: int) -> dict:

@@ -1,18 +1,15 @@
-"""Short runs one after the other; as a script, what torchrun starts: all of them on two processes, in one launch."""
+"""Short runs one after the other, as `main` all of them: what two processes are compared by."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from hf_lowlabel import cli, finetune  # noqa: E402
-from tests.pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
-from tests.training.conftest import FINETUNE, NARROW, PRETRAIN, SEGMENT, trained  # noqa: E402
-from tests.training.test_resume import digest, flags  # noqa: E402
+from hf_lowlabel import cli, finetune
+from tests.pictures import OF_CLASSES, OF_MASKS, draw_nothing
+from tests.training.conftest import FINETUNE, NARROW, PRETRAIN, SEGMENT, trained
+from tests.training.test_resume import digest, flags
 
 ALGORITHMS = trained("segmentation")
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
@@ -72,8 +69,3 @@ def main(data: str, folder: Path) -> None:
             folder / f"{labels}-labels",
         )
     segmentation(data, folder)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -5,38 +5,22 @@ Rounding differs (sums over ranks), and a network of BatchNorms this small multi
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ..pictures import OF_CLASSES, OF_MASKS, draw_nothing
+from ..processes import ranks
 from . import launched_runs
 from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
 
 @pytest.fixture(scope="module")
 def two(masked, tmp_path_factory):
-    """(folder with the runs of two processes, what they printed): one launch, since each costs the imports three
-    times."""
+    """(folder with the runs of two processes, what they printed)."""
     folder = tmp_path_factory.mktemp("two")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        launched_runs.__file__,
-        str(masked),
-        str(folder),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stderr
+    return folder, "".join(ranks(launched_runs.main, masked, folder, folder=folder))
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,6 +16,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.stopping import Interrupted
 
+from ..processes import begun
 from .conftest import RUNS, tensors
 
 
@@ -83,20 +82,13 @@ def test_resumed_run_is_bit_identical(verb, task, method, start, tmp_path, monke
 def test_killed_process_resumes(tiny, tmp_path, caplog, capsys):
     """SIGKILL in the middle of a real process, then --resume from the command line."""
     settings = dict(tiny["finetune"], max_steps=40, save_steps=10)
-    command = [
-        sys.executable,
-        "-m",
-        "hf_lowlabel.cli",
-        "finetune",
-        *flags(settings),
-        "--output-dir",
-        str(tmp_path / "run"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["finetune", *flags(settings), "--output-dir", str(tmp_path / "run")]
+    process = begun(cli.main, command, stderr=tmp_path / "stderr")
     wait_for(tmp_path / "run" / "checkpoints", process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert cli.main([*command[3:], "--resume"]) == 0
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert cli.main([*command, "--resume"]) == 0
     assert "resumed from step-" in caplog.text + capsys.readouterr().err  # which of the two, other tests decide
     straight = api.finetune(
         **dict(tiny["finetune"], max_steps=40, save_steps=40), output_dir=str(tmp_path / "straight")
@@ -109,11 +101,11 @@ def test_killed_process_resumes(tiny, tmp_path, caplog, capsys):
 def wait_for(folder, process, seconds=120):
     """Until a checkpoint is there."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and process.is_alive():
         if any(folder.glob("step-*")):
             return
         time.sleep(0.01)
-    raise AssertionError(f"no checkpoint in {folder} (exit code {process.poll()})")
+    raise AssertionError(f"no checkpoint in {folder} (exit code {process.exitcode})")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Processes for tests, forked from one that has all imports behind it: they cost every fresh process seconds.
+
+What depends on a fresh interpreter (its environment, its locale, what is importable) has to start one itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+multiprocessing.set_forkserver_preload(["hf_lowlabel.api", "hf_lowlabel.cli.train", "transformers", "timm", "sklearn"])
+FORKED = multiprocessing.get_context("forkserver")
+
+
+def _called(function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str], error: Path) -> None:
+    os.environ.update(environment)
+    file = os.open(error, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 2)
+    torch.set_num_threads(1)
+    function(*args)
+
+
+def begun(
+    function: Callable[..., Any], *args: Any, stderr: Path, environment: dict[str, str] | None = None
+) -> ForkServerProcess:
+    """A process that calls a function of a module, on one thread."""
+    process = FORKED.Process(target=_called, args=(function, args, environment or {}, stderr))
+    process.start()
+    return process
+
+
+def ranks(function: Callable[..., Any], *args: Any, folder: Path, n: int = 2) -> list[str]:
+    """Call a function of a module in n processes that find each other as those of torchrun do; what each wrote to
+    stderr."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
+    files = [folder / f"stderr-{rank}" for rank in range(n)]
+    each = [
+        begun(function, *args, stderr=file, environment=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, file in enumerate(files)
+    ]
+    try:
+        for process in each:
+            process.join(300)
+            assert process.exitcode == 0, "\n".join(file.read_text() for file in files)[-3000:]
+    finally:
+        for process in each:
+            process.kill()
+    return [file.read_text() for file in files]
