@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import matplotlib
+import pytest
 import torch
 
 from hf_lowlabel.models import create_backbone
@@ -11,6 +12,7 @@ from hf_lowlabel.models import create_backbone
 NOTEBOOK = Path(__file__).parents[2] / "recipes" / "own_photos.ipynb"
 
 
+@pytest.mark.pictures
 def test_every_cell_runs(tmp_path, monkeypatch):
     matplotlib.use("Agg")
     shown = []
