@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,15 @@ def copies_of_each(images: Any) -> np.ndarray | None:
     Args:
         images: with `cache` and `members`.
     """
-    pairs = near_copies(small_copies(images.cache, images.members))
+    return pictures_by(near_copies(small_copies(images.cache, images.members)), len(images.members))
+
+
+def pictures_by(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray | None:
+    """`copies_of_each` of `count` images, of which these pairs are all but the same."""
     if not pairs:
         return None
     i, j = np.array(pairs).T
-    return connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(images.members),) * 2))[1]
+    return connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(count, count)))[1]
 
 
 def copies_tested(labeled: Any, test: Any) -> list[tuple[str, str]]:

@@ -83,13 +83,13 @@ def logistic(x: np.ndarray, y: np.ndarray, l2: float, max_iter: int = 1000) -> t
     return V, c
 
 
-def best_l2(x: np.ndarray, y: np.ndarray, max_iter: int = 1000) -> float:
-    """The penalty under which labels left out are likeliest; 1.0 where no class has two labels."""
+def best_l2(x: np.ndarray, y: np.ndarray, max_iter: int = 1000, copies: np.ndarray | None = None) -> float:
+    """The penalty under which labels left out are likeliest; 1.0 where no class has two. copies: see `picture_of`."""
     random = np.random.default_rng(0)
     if len(y) > MOST:
         rows = random.permutation(len(y))[:MOST]
-        x, y = x[rows], y[rows]
-    fold = stratified_folds(y, FOLDS, random)
+        x, y, copies = x[rows], y[rows], None if copies is None else copies[rows]
+    fold = stratified_folds(y, FOLDS, random, copies)
     if not (fold >= 0).any():
         return 1.0
     scores = []
@@ -107,9 +107,14 @@ def best_l2(x: np.ndarray, y: np.ndarray, max_iter: int = 1000) -> float:
     return STRENGTHS[int(np.argmax(scores))]
 
 
-def stratified_folds(y: np.ndarray, folds: int, random: np.random.Generator) -> np.ndarray:
-    """A fold for every label, int64 [n], classes spread evenly over them; -1 for the only label of its class, which
-    is never left out."""
+def stratified_folds(
+    y: np.ndarray, folds: int, random: np.random.Generator, copies: np.ndarray | None = None
+) -> np.ndarray:
+    """A fold for every label, int64 [n], classes spread evenly over them and copies of a picture in one; -1 for the
+    only picture of its class, which is never left out. copies: see `picture_of`."""
+    if copies is not None:
+        picture, first = picture_of(copies)
+        return stratified_folds(y[first], folds, random)[picture]
     out, start = np.full(len(y), -1), 0
     for k in np.unique(y):
         rows = random.permutation(np.flatnonzero(y == k))
@@ -212,13 +217,16 @@ class LeastSquares:
         return (self.values + l2 * len(self.u)).astype(np.float32)
 
 
-def left_out_in_turn(y: np.ndarray, folds: int = FOLDS, repeats: int = 1, seed: int = 0) -> list[np.ndarray]:
+def left_out_in_turn(
+    y: np.ndarray, folds: int = FOLDS, repeats: int = 1, seed: int = 0, copies: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Stratified cross-validation of labels int [n]: masks of those that are left out, bool [n]; none is the only one
-    of its class, and labels of two classes are always left."""
+    of its class, and labels of two classes are always left. copies: those of a picture go together, for they would
+    give the answer away (`picture_of`)."""
     random, out = np.random.default_rng(seed), []
     for _ in range(repeats):
-        fold = stratified_folds(y, folds, random)
-        masks = [fold == f for f in range(min(folds, len(y)))]
+        fold = stratified_folds(y, folds, random, copies)
+        masks = [fold == f for f in range(fold.max() + 1)]
         out += [m for m in masks if m.any() and len(np.unique(y[~m])) > 1]
     return out
 
@@ -226,11 +234,18 @@ def left_out_in_turn(y: np.ndarray, folds: int = FOLDS, repeats: int = 1, seed: 
 class ProbeBeliefs:
     """What a probe says of every image, [N, K], for any part of the labels; its penalty is chosen once, on all."""
 
-    def __init__(self, features: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int):
+    def __init__(
+        self,
+        features: np.ndarray,
+        rows: np.ndarray,
+        y: np.ndarray,
+        num_classes: int,
+        copies: np.ndarray | None = None,
+    ):
         self.mean, self.s = whole_scale(features)
         self.x = ((features - self.mean) / self.s).astype(np.float32)
         self.rows, self.num_classes = rows, num_classes
-        self.l2 = best_l2(self.x[rows], y) if len(np.unique(y)) > 1 else 1.0
+        self.l2 = best_l2(self.x[rows], y, copies=copies) if len(np.unique(y)) > 1 else 1.0
 
     def logits(self, labels: np.ndarray, images: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Of the given images, for the labels that are not -1; `ABSENT` for a class without one."""
@@ -257,33 +272,35 @@ class ProbeBeliefs:
         return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def without(y: np.ndarray, out: np.ndarray, copies: np.ndarray | None) -> np.ndarray:
-    """The classes [n], -1 of labels that are left out and of copies of them: else these would give the answer away.
-
-    out: bool [n]. copies: the picture that each image shows, int [n], or None (`near_copies.copies_of_each`).
-    """
-    return np.where(out if copies is None else np.isin(copies, copies[out]), -1, y)
-
-
 def left_out_logits(
     x: np.ndarray, y: np.ndarray, num_classes: int, copies: np.ndarray | None = None
 ) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
     """A probe, and what it says of each label that is left out in turn, of a picture with copies once: logits [m, K]
-    and classes int [m]. copies: see `without`."""
-    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes), [], []
-    once = np.ones(len(y), bool) if copies is None else first_of_each(copies)
-    for out in left_out_in_turn(y):
-        labels, asked = without(y, out, copies), out & once
-        if asked.any() and len(np.unique(labels)) > 2:  # two classes, and -1
-            logits.append(probe.logits(labels, np.flatnonzero(asked)))
-            truth.append(y[asked])
+    and classes int [m]. copies: see `picture_of`."""
+    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes, copies), [], []
+    once = first_of_each(len(y), copies)
+    for out in left_out_in_turn(y, copies=copies):
+        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out & once)))
+        truth.append(y[out & once])
     if not truth:
         return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
     return probe, np.concatenate(logits), np.concatenate(truth)
 
 
-def first_of_each(copies: np.ndarray) -> np.ndarray:
-    """One image of each picture: bool [n]."""
-    out = np.zeros(len(copies), bool)
-    out[np.unique(copies, return_index=True)[1]] = True
+def picture_of(copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the picture of each image, int64 [n], pictures numbered as they come, and the first image of each,
+    int64.
+
+    copies: which picture each image shows, int [n], by any numbers (`near_copies.copies_of_each`).
+    """
+    _, first, number = np.unique(copies, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number], np.sort(first)
+
+
+def first_of_each(count: int, copies: np.ndarray | None) -> np.ndarray:
+    """One image of each picture, bool [count]; all of them where there are no copies (None, see `picture_of`)."""
+    out = np.ones(count, bool)
+    if copies is not None:
+        out[:] = False
+        out[picture_of(copies)[1]] = True
     return out

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..evaluation.near_copies import near_copies, small_copies
+from ..evaluation.near_copies import near_copies, pictures_by, small_copies
 from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted
-from ..finetuning.linear import softmax
+from ..finetuning.linear import first_of_each, softmax
 from ..selection.by_model import spread_out
 from ..text import percent
 from .frozen import Tried
@@ -91,9 +92,17 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
     return out
 
 
-def strangers(x: np.ndarray) -> list[Remark]:
-    """Images far from all others, the farthest first: they may show none of the classes. Copies are near their own, and
-    say nothing of what is far."""
+def strangers(x: np.ndarray, copies: Sequence[Remark] = ()) -> list[Remark]:
+    """Images far from all others, the farthest first: they may show none of the classes. Copies, of which one is asked,
+    are near their own, and say nothing of what is far.
+
+    x: features [N, D]. copies: what `copies` found among the images.
+    """
+    number = pictures_by([(one.rows[0], one.rows[1]) for one in copies], len(x))
+    rows = np.flatnonzero(first_of_each(len(x), number))
+    if len(rows) < 2:
+        return []
+    x = x[rows]
     _, distance = neighbours(rooted(x), 5)
     mean = np.sqrt(distance).mean(1)
     apart = mean[mean > NEAR]
@@ -103,7 +112,7 @@ def strangers(x: np.ndarray) -> list[Remark]:
     limit = max(middle + STRANGE * np.median(np.abs(apart - middle)), FAR * middle)
     found = np.flatnonzero(mean > limit)
     return [
-        Remark((int(i),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")
+        Remark((int(rows[i]),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")
         for i in found[np.argsort(-mean[found], kind="stable")]
     ]
 

@@ -125,7 +125,8 @@ def learning_curve(
     1 - c m^-b (Mahmood et al. 2022 on why one is not enough). Their slopes are uncertain at so few labels, so that the
     usual one counts three times as much. None where the labels are too few.
     """
-    if now is None or best.accuracy is None or len(y) < 3 * len(np.unique(y)):
+    first = encoders[0].first
+    if now is None or best.accuracy is None or len(first) < 3 * len(np.unique(y)):
         return None
     random = np.random.default_rng(seed)
     if not best.votes:
@@ -134,21 +135,23 @@ def learning_curve(
     for part in PARTS:
         correct = asked = used = draws = 0
         for _ in range(DRAWS):
-            out = left_out_part(y, part, random)
-            if out is None or not encoders[0].two_left(out):
+            out = left_out_part(y[first], part, random)
+            if out is None:
                 continue
-            labels = encoders[0].without(out)
-            z = said(encoders, labels, out, [best.rung])[best.key]
-            correct, asked = correct + int((z.argmax(1) == y[out]).sum()), asked + int(out.sum())
-            used, draws = used + int((labels >= 0).sum()), draws + 1
+            z = said(encoders, encoders[0].without(out[encoders[0].picture]), first[out], [best.rung])[best.key]
+            correct, asked = correct + int((z.argmax(1) == y[first[out]]).sum()), asked + int(out.sum())
+            used, draws = used + int((~out).sum()), draws + 1
         if asked:
             sizes.append(round(used / draws))
             scores.append(correct / asked)
     if len(sizes) < 2:
         return None
-    m, a = np.array([*sizes, len(y)], float), np.array([*scores, best.accuracy])  # of a kind: all by labels left out
-    expected = average_of_families(m, a, len(y), now.value)
-    value = expected(MORE * len(y))
+    m, a = (
+        np.array([*sizes, len(first)], float),
+        np.array([*scores, best.accuracy]),
+    )  # of a kind: all by labels left out
+    expected = average_of_families(m, a, len(first), now.value)
+    value = expected(MORE * len(first))
     sd = float(np.hypot(CARRIED * (now.high - now.low) / (2 * Z80), FORECAST_ERROR))
     return Curve([int(v) for v in m], [float(v) for v in a], Interval.around(value, sd), expected)
 

@@ -61,8 +61,8 @@ class FromFrozen(Trials):
         self.encoder = next(e for e in encoders if e.name == best.encoder)
         super().__init__(ready, configs, folder, copies=self.encoder.copies)
         self.y = self.encoder.y
-        masks = left_out_in_turn(self.y, folds=FOLDS, seed=ready.config.training.seed)
-        self.masks = [out for out in masks if self.encoder.two_left(out)]
+        seed = ready.config.training.seed
+        self.masks = left_out_in_turn(self.y, folds=FOLDS, seed=seed, copies=self.copies)
 
     needed = False
     choices = (FOLDS,)
@@ -89,8 +89,12 @@ class FromFrozen(Trials):
 
     def compared(self, attempt: Attempt, tallies: np.ndarray, steps: int) -> Finetuned:
         """The network and the rung it starts from on the same labels left out."""
-        label = np.concatenate([np.flatnonzero(mask) for mask in self.masks])
-        logits = [said(self.encoders, self.encoder.without(m), m, [self.best.rung])[self.best.key] for m in self.masks]
+        asked, rungs = [self.encoder.asked(mask) for mask in self.masks], [self.best.rung]
+        label = np.concatenate(asked)
+        logits = [
+            said(self.encoders, self.encoder.without(mask), of, rungs)[self.best.key]
+            for mask, of in zip(self.masks, asked, strict=True)
+        ]
         before = Tried(self.best.rung, self.best.encoder, self.best.votes, label, np.concatenate(logits), None)
         own = Rung(f"{attempt.name} from {self.best.rung.name}", attempt.settings["method"])
         z = np.log(np.maximum(tallies[:, 0], 1e-12))
@@ -119,6 +123,9 @@ def finetune_from(
     begin, folder = time.perf_counter(), ready.folder / TRIALS
     configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)
     trials = FromFrozen(ready, configs, folder, encoders, best)
+    if not trials.masks:
+        log.info("the network is not trained on: no half of the labels can be left out")
+        return []
     tried, plan = trials.climb(seconds - (time.perf_counter() - begin))
     found = [trials.compared(trial.attempt, trial.tallies, plan["steps"]) for trial in tried]
     for one in found:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..finetuning.linear import picture_of
 
-def spread_over_folds(shows: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+
+def spread_over_folds(shows: np.ndarray, count: int, seed: int, copies: np.ndarray | None = None) -> list[np.ndarray]:
     """Folds of labeled images, at most `count`, none of them empty.
 
     The images of the rarest class are dealt out first, each to the fold that has fewest of it (Sechidis et al. 2011,
@@ -16,10 +18,17 @@ def spread_over_folds(shows: np.ndarray, count: int, seed: int) -> list[np.ndarr
         shows: which classes each image shows, bool [n, K].
         count: folds.
         seed: decides between folds that are alike.
+        copies: the picture that each image shows, int [n], or None (`copies_of_each`): those of one go together, for
+            they would give the answer away.
 
     Returns:
         int64 positions of the images, for each fold.
     """
+    if copies is not None:
+        picture, first = picture_of(copies)
+        any_copy = np.zeros((len(first), shows.shape[1]), bool)
+        np.logical_or.at(any_copy, picture, shows)
+        return [np.flatnonzero(np.isin(picture, rows)) for rows in spread_over_folds(any_copy, count, seed)]
     n, random = len(shows), np.random.default_rng(seed)
     count = min(count, n)
     most = -(-n // count)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..finetuning.graph import MASSES, Pool
-from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, softmax, temperature, without
+from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, picture_of, softmax, temperature
 from ..finetuning.probes import Propagation, pooled_rows
 from ..text import percent
 
@@ -61,8 +61,8 @@ class Tried:
     """A rung on the features of an encoder, and what it said of labels that were left out.
 
     votes: whether its targets are the votes of all encoders. blend: whether it is all rungs together.
-    label: which label, int64 [M]; logits: float64 [M, K], before the temperature t. None where no label can be left
-    out. targets: what the saved head is fitted to, [N, K]; None for the probe.
+    label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
+    None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe.
     """
 
     rung: Rung
@@ -118,7 +118,7 @@ class Features:
     rows: of the labeled images, int64 [L]. y: their classes. Above `probes.MOST_POOLED` images a part of them, `some`
     [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those. by_names: what
     the names of the classes say of all images, [N, K], or None. copies: the picture that each labeled image shows, int
-    [L], or None (`copies_of_each`).
+    [L], or None (`copies_of_each`); `picture`, `first`: the same by `picture_of`.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Features:
         copies: np.ndarray | None = None,
     ):
         self.copies = copies
+        self.picture, self.first = picture_of(np.arange(len(y)) if copies is None else copies)
         self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
         labels = np.full(len(x), -1)
         labels[rows] = y
@@ -142,16 +143,16 @@ class Features:
         self.pool = Pool(pooled)
         self.reach = self.pool.reach(self.at)
         self.seeds = None if by_names is None else self.pool.seeds(by_names[self.some])
-        self.probe = ProbeBeliefs(x, rows, y, num_classes)
-        self.believed = ProbeBeliefs(pooled, self.at, y, num_classes) if part else self.probe
+        self.probe = ProbeBeliefs(x, rows, y, num_classes, copies)
+        self.believed = ProbeBeliefs(pooled, self.at, y, num_classes, copies) if part else self.probe
 
     def without(self, out: np.ndarray) -> np.ndarray:
-        """The classes, -1 of labels that are left out and of copies of them."""
-        return without(self.y, out, self.copies)
+        """The classes, -1 of labels that are left out."""
+        return np.where(out, -1, self.y)
 
-    def two_left(self, out: np.ndarray) -> bool:
-        """Whether labels of two classes are left beside these."""
-        return len(np.unique(self.without(out))) > 2  # and -1
+    def asked(self, out: np.ndarray) -> np.ndarray:
+        """Of labels that are left out, bool [L], those that are judged, int64: of a picture with copies the first."""
+        return self.first[out[self.first]]
 
     def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
         """[n, K], of the images of the graph."""
@@ -159,7 +160,7 @@ class Features:
         return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels, believed, seeds)
 
     def left_out(self, targets: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Logits [m, K] of labeled images by a head that was fitted without them. out: which, bool [L]."""
+        """Logits [m, K] of labeled images by a head that was fitted without them. out: which, int64 [m]."""
         return self.pool.left_out(targets, self.at[out])
 
     def head(self, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
@@ -199,17 +200,18 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         y: classes of the labeled images, int [L].
         seed: decides which labels are left out together.
     """
-    repeats = next((times for most, times in REPEATS if len(y) <= most), 1)
-    masks = left_out_in_turn(y, repeats=repeats, seed=seed)
-    masks = [out for out in masks if encoders[0].two_left(out)]
-    named = WITH_NAMES if encoders[0].seeds is not None else ()
+    any_one = encoders[0]
+    pictures = len(any_one.first)
+    repeats = next((times for most, times in REPEATS if pictures <= most), 1)
+    masks = left_out_in_turn(y, repeats=repeats, seed=seed, copies=any_one.copies)
+    named = WITH_NAMES if any_one.seeds is not None else ()
     rungs = (*RUNGS, BELIEFS, *named)
     logits: dict[Key, list[np.ndarray]] = {}
     for out in masks:
-        for key, value in said(encoders, encoders[0].without(out), out, rungs).items():
+        for key, value in said(encoders, any_one.without(out), any_one.asked(out), rungs).items():
             logits.setdefault(key, []).append(value)
-    label = np.concatenate([np.flatnonzero(out) for out in masks]) if masks else np.zeros(0, np.int64)
-    none = np.zeros((0, encoders[0].num_classes))
+    label = np.concatenate([any_one.asked(out) for out in masks]) if masks else np.zeros(0, np.int64)
+    none = np.zeros((0, any_one.num_classes))
     tried = []
     targets_of = wanted(encoders, y, rungs)
     for (rung, name, votes), targets in targets_of.items():
@@ -221,10 +223,12 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         tried.append(one)
     if masks:
         blends = [PARTS, (*PARTS, *named)] if named else [PARTS]
-        tried += [blended(e.name, parts, tried, label, logits, targets_of, y) for e in encoders for parts in blends]
+        tried += [
+            blended(e.name, parts, tried, label, logits, targets_of, y, pictures) for e in encoders for parts in blends
+        ]
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     first = None if masks else named[1] if named else UNTRIED
-    lacking = bool(named) and len(np.unique(y)) < encoders[0].num_classes
+    lacking = bool(named) and len(np.unique(y)) < any_one.num_classes
 
     def rank(one: Tried) -> tuple:
         blind = lacking and (one.blend or not one.rung.names)
@@ -250,11 +254,12 @@ def blended(
     logits: Mapping[Key, list[np.ndarray]],
     targets: Mapping[Key, np.ndarray | None],
     y: np.ndarray,
+    pictures: int,
 ) -> Tried:
     """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts."""
     own = {one.rung: one.score for one in tried if one.encoder == name and not (one.votes or one.blend)}
     scores = np.array([own[PROBE if part is BELIEFS else part] for part in parts])
-    weights = np.exp(SHARPNESS * (len(y) / 40) ** 0.5 * (scores - scores.max()))
+    weights = np.exp(SHARPNESS * (pictures / 40) ** 0.5 * (scores - scores.max()))
     weights = np.round(weights / weights.sum(), 3)
     keys = [(part, name, False) for part in parts]
     z = sum(w * np.concatenate(logits[key]) for w, key in zip(weights, keys, strict=True))
@@ -293,7 +298,7 @@ def wanted(
 def said(
     encoders: Sequence[Features], labels: np.ndarray, out: np.ndarray, rungs: Sequence[Rung] = RUNGS
 ) -> dict[Key, np.ndarray]:
-    """Logits [n, K] of the images whose labels are left out."""
+    """Logits [n, K] of images whose labels are left out. out: which of the labeled ones, int64 [n]."""
     by_name, found = {encoder.name: encoder for encoder in encoders}, {}
     for key, targets in wanted(encoders, labels, rungs).items():
         encoder = by_name[key[1]]

@@ -33,11 +33,6 @@ class Likeness:
         )
 
 
-def distinct(rows: np.ndarray, copies: np.ndarray | None) -> np.ndarray:
-    """Rows of labeled images, one of each picture (int [n], see `copies_of_each`)."""
-    return rows if copies is None else rows[np.sort(np.unique(copies, return_index=True)[1])]
-
-
 def some_without(count: int, labeled: np.ndarray) -> np.ndarray:
     """Evenly spread positions of images without a label, at most `MOST` of them."""
     return spread(np.setdiff1d(np.arange(count), labeled), MOST)

@@ -32,7 +32,7 @@ from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .folds import spread_over_folds
 from .keeping import TRIALS, features_of_encoder
 from .last_run import first_that_ends, said_diverged
-from .likeness import Likeness, distinct, likeness, some_without
+from .likeness import Likeness, likeness, some_without
 from .planning import FOLDS
 from .report import HELP, Advice, between, said_copied, said_unlike, write_advice
 from .sizes import at_fitting_side
@@ -76,13 +76,16 @@ def from_training(
         The run, the trials, the best first, advice, and the folder to label next.
     """
     begin, task, count = time.perf_counter(), ready.task, len(ready.labeled.members)
-    if count < 2:
+    copies = copies_of_each(ready.labeled)
+    if count < 2 or (copies is not None and len(np.unique(copies)) < 2):
+        one = f"There is one image with {task.label_words}"
+        same = f"All {count} images with {task.label_words} are copies of one picture"
         raise UserError(
-            f"There is one image with {task.label_words}, and at least two are needed, so that one can be left out to "
-            "test on. Add some, or use `hf-lowlabel finetune`."
+            f"{one if count < 2 else same}, and at least two are needed, so that one can be left out to test on. Add "
+            "some, or use `hf-lowlabel finetune`."
         )
     shows = task.shows(ready.labeled, ready.names)
-    if shows is not None and not spread_over_folds(shows, min(FOLDS), ready.config.training.seed):
+    if shows is not None and not spread_over_folds(shows, min(FOLDS), ready.config.training.seed, copies):
         raise UserError(
             f"Each of the {count} images with {task.label_words} shows one class, and another: without either there "
             "is nothing to tell apart. Add some, so that one can be left out to test on."
@@ -91,7 +94,7 @@ def from_training(
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
-    of_encoder, copies = partial(features_of_encoder, ready, keep), copies_of_each(ready.labeled)
+    of_encoder = partial(features_of_encoder, ready, keep)
     trials = Trials(ready, configs, ready.folder / TRIALS, of_encoder, copies)
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
@@ -128,7 +131,7 @@ def with_all_labels(
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
     advice.sentences += [
-        *said_unlike(likeness_of(ready, trials.copies, known)),
+        *said_unlike(likeness_of(ready, trials.once, known)),
         *said_diverged(gone),
         *said,
         *said_copied(advice),
@@ -193,12 +196,12 @@ def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> st
     return "training with them diverged" if planned else "there was no time to try them"
 
 
-def likeness_of(ready: Prepared, copies: np.ndarray | None, known: np.ndarray | None) -> Likeness | None:
-    """By features of the network as it was before it was trained. copies: see `copies_of_each`. known: the features of
-    all training images, [N, D], where they are there."""
+def likeness_of(ready: Prepared, once: np.ndarray, known: np.ndarray | None) -> Likeness | None:
+    """By features of the network as it was before it was trained. once: one labeled image of each picture, bool [n].
+    known: the features of all training images, [N, D], where they are there."""
     where = {int(at): i for i, at in enumerate(ready.training.indices)}
     labeled = np.array([where[int(at)] for at in ready.at.labeled if int(at) in where], np.int64)
-    some = distinct(labeled, copies if copies is not None and len(copies) == len(labeled) else None)
+    some = labeled[once] if len(once) == len(labeled) else labeled
     asked = np.concatenate([some, some_without(len(ready.training), labeled)])
     found = None if known is None else known[asked]
     x = ready.task.doubt(ready.network.model, ready.training, torch.from_numpy(asked)).x if found is None else found

@@ -24,7 +24,7 @@ from . import advice as find
 from .advice import SHOWN, Remark
 from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
 from .frozen import Features, Tried
-from .likeness import Likeness, distinct, likeness, some_without
+from .likeness import Likeness, likeness, some_without
 
 LISTS = ("next", "copies", "doubtful", "strangers")
 
@@ -69,25 +69,29 @@ def advise(
     help, curve = unlabeled_help(tried), learning_curve(encoders, y, best, now)
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
     out.next = find.next_to_label(p, x, free, names, count)
-    out.copies, out.strangers = find.copies(ready.training), find.strangers(x)
+    out.copies = find.copies(ready.training)
+    out.strangers = find.strangers(x, out.copies)
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
     out.doubtful = find.doubtful_labels(best, y, rows, names)
+    words = "labels" if encoder.copies is None else "labeled pictures"  # copies of one say no more than it
     out.sentences = [
-        *said_accuracy(ready, out, tried, metrics),
+        *said_accuracy(ready, out, tried, metrics, words),
         said_help(help, len(free)),
-        *said_more(out, curve, len(y)),
-        *said_unlike(likeness(x[distinct(rows, encoder.copies)], x[some_without(len(x), rows)])),
+        *said_more(out, curve, len(encoder.first), words),
+        *said_unlike(likeness(x[rows[encoder.first]], x[some_without(len(x), rows)])),
         *said_images(ready, out, find.confused(p, names)),
     ]
     return out
 
 
-def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any]) -> list[str]:
+def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any], words: str) -> list[str]:
     lines, best = [], tried[0]
     if out.accuracy is None:
-        lines.append("No label could be left out to test on (two of a class are needed): how good it is is not known.")
+        lines.append(
+            "No label could be left out to test on (two pictures of a class are needed): how good it is is not known."
+        )
     else:
-        lines.append(f"On new images: {between(out.accuracy)} right, from {len(best.asked)} labels left out in turn.")
+        lines.append(f"On new images: {between(out.accuracy)} right, from {len(best.asked)} {words} left out in turn.")
         tested = {int(k) for k in np.unique(ready.labeled.targets.numpy()[best.asked])}
         if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
             lines.append(f"Of {listed(alone, 5)} no label could be left out: how well it is found is not known.")
@@ -123,17 +127,17 @@ def said_help(help: Help, unlabeled: int) -> str:
     return f"Unlabeled images: {HELP[help.verdict]}{gain}."
 
 
-def said_more(out: Advice, curve, labels: int) -> list[str]:
+def said_more(out: Advice, curve, labels: int, words: str) -> list[str]:
     if curve is None or out.accuracy is None:
         return ["More labels: too few for a forecast. Label 3 of each class, then ask again."]
-    lines = [f"With {round(MORE * labels)} labels instead of {labels}: {between(curve.forecast)}."]
+    lines = [f"With {round(MORE * labels)} {words} instead of {labels}: {between(curve.forecast)}."]
     goal = next((t for t in (0.7, 0.8, 0.9, 0.95, 0.98) if t > out.accuracy.value + 0.03), None)
     if goal is not None:
-        lines.append(f"For {100 * goal:.0f} %: {said_needed(curve, goal, labels)}. Label 20, then ask again.")
+        lines.append(f"For {100 * goal:.0f} %: {said_needed(curve, goal, labels, words)}. Label 20, then ask again.")
     return lines
 
 
-def said_needed(curve: Curve, goal: float, labels: int) -> str:
+def said_needed(curve: Curve, goal: float, labels: int, words: str) -> str:
     """How many labels an accuracy takes, with the range that the forecast's own interval leaves."""
     wide = (curve.forecast.high - curve.forecast.low) / 2
     few, needed, many = (labels_for(curve, goal + shift, labels) for shift in (-wide, 0.0, wide))
@@ -143,9 +147,11 @@ def said_needed(curve: Curve, goal: float, labels: int) -> str:
 
     if needed is None:
         return (
-            f"more than a hundred times as many labels (at least {rounded(few)})" if few else f"{rounded(None)} labels"
+            f"more than a hundred times as many {words} (at least {rounded(few)})"
+            if few
+            else f"{rounded(None)} {words}"
         )
-    return f"about {rounded(needed)} labels ({rounded(few)} to {rounded(many)})"
+    return f"about {rounded(needed)} {words} ({rounded(few)} to {rounded(many)})"
 
 
 def said_unlike(found: Likeness | None) -> list[str]:

@@ -27,6 +27,7 @@ from ..arguments import Config
 from ..distributed import all_mean, barrier, is_main_process, of_first
 from ..errors import Diverged, UserError
 from ..files import whole, write_json
+from ..finetuning.linear import first_of_each
 from ..models.lora import merged
 from ..models.quiet import unsaid
 from ..tasks.parts import Attempt
@@ -114,25 +115,16 @@ class Trials:
     ):
         self.ready, self.configs, self.folder, self.features = ready, dict(configs), folder, features
         self.names, self.window = ready.names, ready.config.views.window
-        self.copies = copies
+        self.copies, self.once = copies, first_of_each(len(ready.labeled.members), copies)
 
     def folds(self, count: int) -> list[np.ndarray]:
         """The labels that are left out together: positions among the labeled images."""
         assert self.shows is not None  # a task with one class an image has folds of its own
-        return spread_over_folds(self.shows, count, self.ready.config.training.seed)
+        return spread_over_folds(self.shows, count, self.ready.config.training.seed, self.copies)
 
     @cached_property
     def shows(self) -> np.ndarray | None:
         return self.ready.task.shows(self.ready.labeled, self.names)
-
-    def with_copies(self, out: np.ndarray) -> np.ndarray:
-        """Labels that are left out, and those of copies of them, which would give the answer away; where nothing could
-        be told apart without these, they stay."""
-        if self.copies is None:
-            return out
-        hidden = np.flatnonzero(np.isin(self.copies, self.copies[out]))
-        left = None if self.shows is None else np.delete(self.shows, hidden, axis=0)
-        return hidden if left is None or left.any(0).sum() > 1 else out
 
     def fold_settings(self, out: np.ndarray, folder: Path) -> dict[str, Any]:
         """Settings of a run without the labels `out` that depend on which these are."""
@@ -210,8 +202,9 @@ class Trials:
             self.fit_seconds(a) for a in self.configs if a.frozen
         )  # folds and the last
         left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
-        labels = len(self.ready.labeled.members)
-        found = settle(each, left, labels, self.needed, self.choices, self.longer, quiet=not is_main_process())
+        found = settle(
+            each, left, int(self.once.sum()), self.needed, self.choices, self.longer, quiet=not is_main_process()
+        )
         names = [attempt.name for attempt in found.attempts]
         plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names}
         if is_main_process():
@@ -245,19 +238,19 @@ class Trials:
         return tried, plan
 
     def left_out(self, attempt: Attempt, out: np.ndarray, number: int, plan: dict[str, Any]) -> np.ndarray:
-        """Tallies of the images of a fold by a network that was trained without them."""
+        """Tallies of the pictures of a fold, of copies the first, by a network that was trained without them."""
         folder = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', attempt.name.lower())}-{number}"
         kept = folder / "tallies.safetensors"
         if kept.is_file():
             return load_file(kept)["tallies"]
-        rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), self.with_copies(out))
+        rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
         resume = (folder / "checkpoints").is_dir()
         settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
         if not attempt.frozen:
             settings |= dict(max_steps=plan["steps"], resume=resume)
         with hushed():
             model = self.fit(self.part(attempt, rows, folder, **settings))
-        tallies = self.ready.task.tallies(model, self.ready.labeled.some(out), self.names, self.window)
+        tallies = self.ready.task.tallies(model, self.ready.labeled.some(out[self.once[out]]), self.names, self.window)
         if is_main_process():
             with whole(kept) as part:
                 save_file({"tallies": np.ascontiguousarray(tallies)}, part)

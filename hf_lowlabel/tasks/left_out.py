@@ -55,7 +55,7 @@ def of_several(task: Any, model: nn.Module, labeled: Examples) -> np.ndarray | N
     copies = copies_of_each(labeled)
     found = [fit.left_out(y, l2, copies=copies) for l2 in PENALTIES]
     best = min(found, key=lambda p: float(np.square(p - y).mean()))
-    once = slice(None) if copies is None else first_of_each(copies)
+    once = first_of_each(len(y), copies)
     return np.stack([best.clip(0, 1), y], 1)[once]
 
 
@@ -68,7 +68,7 @@ def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
     for i, p, target in guesses_of_masks(model, labeled, K, MOST_MASKS):
         found[i] = confusion_of(torch.from_numpy(p.argmax(0)), torch.from_numpy(target), K).numpy()
     copies = copies_of_each(Examples(labeled.cache, labeled.members[:n], None))
-    return found if copies is None else found[first_of_each(copies)]
+    return found[first_of_each(len(found), copies)]
 
 
 def guesses_of_masks(

@@ -7,7 +7,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates, report
 from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Tried, climb, said
-from hf_lowlabel.ladder.likeness import distinct, likeness, some_without
+from hf_lowlabel.ladder.likeness import likeness, some_without
 from hf_lowlabel.methods import find
 
 
@@ -211,9 +211,9 @@ def test_labels_for_a_goal_come_with_the_range_of_the_forecast():
         value = estimates.Interval(0.7, 0.7 - wide, 0.7 + wide)
         return estimates.Curve([10, 20], [0.3, 0.4], value, lambda n: 1 - 0.6 * (20 / n) ** 0.5)
 
-    assert report.said_needed(curve(0.1), 0.8, 20) == "about 180 labels (82 to 720)"
-    assert report.said_needed(curve(0.1), 0.9, 20) == "about 720 labels (180 to more than a hundred times as many)"
-    assert report.said_needed(curve(0.05), 0.98, 20) == "more than a hundred times as many labels (at least 1,500)"
+    assert report.said_needed(curve(0.1), 0.8, 20, "labels") == "about 180 labels (82 to 720)"
+    assert report.said_needed(curve(0.1), 0.9, 20, "labels") == "about 720 labels (180 to more than a hundred times as many)"
+    assert report.said_needed(curve(0.05), 0.98, 20, "labels") == "more than a hundred times as many labels (at least 1,500)"
 
 
 @pytest.mark.parametrize("power, off", [(0.2, 0.01), (0.5, 0.06)])
@@ -283,5 +283,56 @@ def test_labels_that_are_no_fair_sample_are_told_from_those_that_are():
     assert likeness(x[:4], x[4:]) is None is likeness(x, x[:0])
     many = np.concatenate([x[:200]] * 500)  # a hundred thousand labels are no matrix of distances
     assert likeness(many, x[200:]) is not None
-    copies = np.array([0, 1, 2, 3, 1, 4])  # two of one picture are near each other whatever was drawn
-    assert distinct(np.arange(10, 16), copies).tolist() == [10, 11, 12, 13, 15]
+
+
+def copied(times: int, seed: int):
+    """24 labeled images of four classes among 400, each with so many copies, which have its label."""
+    random = np.random.default_rng(seed)
+    middles, kinds = 0.55 * random.normal(size=(4, 16)), np.arange(400) % 4
+    x, rows = middles[kinds] + random.normal(size=(400, 16)), np.arange(24)
+    again = np.repeat(rows, times - 1)
+    x = np.concatenate([x, x[again] + 1e-3 * random.normal(size=(len(again), 16))]).astype(np.float32)
+    picture = np.concatenate([rows, again])
+    where = np.concatenate([rows, 400 + np.arange(len(again))])
+    return Features("e", x, where, kinds[picture], 4, copies=picture if times > 1 else None)
+
+
+def test_copies_of_a_labeled_picture_change_nothing_of_what_is_said():
+    """They are left out with it, and leave the others in; it is asked once."""
+    said = {times: [] for times in (1, 8)}
+    for seed in range(6):
+        for times, found in said.items():
+            encoder = copied(times, seed)
+            best = climb([encoder], encoder.y)[0]
+            assert best.asked.tolist() == list(range(24)) and len(best.correct) == 24
+            now = estimates.accuracy(best, estimates.confidence(encoder, best))
+            curve = estimates.learning_curve([encoder], encoder.y, best, now)
+            assert curve.labels[-1] == 24 and curve.labels == sorted(curve.labels)
+            found.append((best.accuracy, now.high - now.low))
+    once, often = np.array(said[1]), np.array(said[8])
+    assert abs(once[:, 0].mean() - often[:, 0].mean()) < 0.05  # 0.2 apart where folds were drawn by image
+    assert often[:, 1] == pytest.approx(once[:, 1], abs=0.06)  # 192 labels would make it 0.1
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_copies_are_left_out_together(folds):
+    y = np.array([0, 0, 0, 0, 1, 1, 1, 2])
+    copies = np.array([7, 7, 3, 3, 5, 5, 9, 1])
+    masks = left_out_in_turn(y, folds=folds, copies=copies)
+    assert masks and all(len({*copies[m]} & {*copies[~m]}) == 0 for m in masks)
+    assert sorted({*copies[np.any(masks, 0)]}) == [3, 5, 7, 9]  # the only picture of its class is never left out
+    assert left_out_in_turn(y[:6], folds=folds, copies=np.array([0, 0, 0, 0, 1, 1])) == []
+
+
+def test_ordinary_images_beside_copies_are_no_strangers():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 16))
+    again = np.repeat(x[:40], 7, 0) + 0.02 * random.normal(size=(280, 16))
+    pairs = [advice.Remark((i // 7, 60 + i), "all but the same") for i in range(280)]
+    far = np.concatenate([x, again, 40 * np.ones((1, 16))])
+    assert [one.rows for one in advice.strangers(far, pairs) if one.rows[0] < 340] == []
+    assert advice.strangers(np.concatenate([x, again]), pairs) == []
+    assert (
+        len(advice.strangers(np.concatenate([x, again]))) == 20
+    )  # those without copies, where nobody says what is one
+    assert advice.strangers(np.concatenate([x[:1], x[:1]]), [advice.Remark((0, 1), "")]) == []
