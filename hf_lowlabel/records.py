@@ -108,13 +108,12 @@ class Row:
 
 def why_kept(ladder: list[dict[str, Any]]) -> str:
     """A sentence where the kept row of a ladder is not the one with the highest score; "" otherwise."""
-    kept = [row["by_labels"] for row in ladder if row["kept"] and row["by_labels"] is not None]
-    if not kept or all(round(row["by_labels"] or 0, 3) <= round(kept[0], 3) for row in ladder):  # as it is shown
+    kept = next((row for row in ladder if row["kept"] and row["by_labels"] is not None), {})
+    alike = [row["by_labels"] or 0 for row in ladder if kept and row.get("halves") == kept.get("halves")]
+    if not alike or round(max(alike), 3) <= round(kept["by_labels"], 3):  # as it is shown
         return ""
-    if any(row["kept"] and row.get("floor") for row in ladder):
-        return (
-            "The kept row is not the highest: no other is clearly better, and the answer is not to fall below this one."
-        )
+    if kept.get("floor"):
+        return "The kept row is not the highest: no other is clearly better, and the answer is not to fall below it."
     return (
         "The kept row is not the highest: so few labels do not tell rows apart, so that what is kept is all of them "
         "weighted, or one that is clearly better; the probability of the right class counts as much as being right."

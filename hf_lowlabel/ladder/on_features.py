@@ -16,6 +16,7 @@ from ..distributed import is_main_process, of_first
 from ..evaluation.near_copies import copies_of_each
 from ..hub.callback import CardCallback
 from ..records import Row
+from ..text import percent
 from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
@@ -82,11 +83,11 @@ def from_features(
         take(ready, tried, names)
         ready.recorder.comparisons = list(rows)
         metrics = tested(ready, encoder, tried, answer=better is None)
-        advice = advise(ready, encoders, tried, {} if better else metrics, to_label)
+        advice = advise(ready, encoders, tried, {} if better else metrics, to_label, better is not None)
         if names is not None:
             advice.sentences.append(names.sentence(tried))
         advice.sentences += [*(sentence(one) for one, _ in found), *said_diverged(gone)]
-        ready.recorder.ladder += [row(one.after) for one, _ in found]
+        ready.recorder.ladder += [row_of_halves(one, better is not None and one is better[0]) for one, _ in found]
         if adapted is not None:
             advice.sentences.append(adapted.sentence())
             if not adapted.kept:
@@ -95,7 +96,7 @@ def from_features(
         ladder = list(tried)
         if better is not None:
             for line in ready.recorder.ladder:
-                line["kept"] = line["name"] == better[0].after.name
+                line["kept"] = line["kept"] and "halves" in line
             run = trained_on(ready, *better)
             advice.sentences += said_tested(ready, run.metrics)
             ladder = [better[0].after, *tried]
@@ -154,6 +155,13 @@ def take(ready: Prepared, tried: list[Tried], names: ByNames | None) -> None:
 def row(one: Tried, kept: bool = False) -> dict[str, Any]:
     """Of the ladder."""
     return {"name": one.name, "by_labels": one.accuracy, "score": one.score, "kept": kept}
+
+
+def row_of_halves(one: Finetuned, kept: bool) -> dict[str, Any]:
+    """Of the ladder, for a network: it learned from half of the labels at a time, and the frozen row so has another
+    score than where a fifth was left out."""
+    beside = f" (from half of the labels at a time; the frozen features so {percent(one.before.accuracy)})"
+    return {**row(one.after, kept), "name": one.after.name + beside, "halves": True}
 
 
 def tested(ready: Prepared, encoder: Features, tried: list[Tried], answer: bool = True) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def with_all_labels(
         {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
         for t in tried
     ]
-    advice = advise(ready, tried, plan, train)
+    advice = advise(ready, tried, plan, train, copied=not trials.once.all())
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
     advice.sentences += [
@@ -149,14 +149,17 @@ def with_all_labels(
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------
-def advise(ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], trained: bool = True) -> Advice:
+def advise(
+    ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], trained: bool = True, copied: bool = False
+) -> Advice:
     """How good the best is on new images, and whether unlabeled images help; all from what was left out."""
     task, names, best = ready.task, ready.names, tried[0]
     plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
     interval, score = score_interval(task, best, names), task.score
     count, out = len(best.tallies), Advice([], None, "unclear", None, None)
+    apart = " of different pictures" if copied else ""
     of = f"{plan['folds'] - 1} in {plan['folds']}"
-    how = f"from {count} {task.label_words} left out in turn, by a model of {of} of them"
+    how = f"from {count} {task.label_words}{apart} left out in turn, by a model of {of} of them"
     if interval is None:
         out.sentences.append(f"On new images: {score.title} about {score.show(best.score)}, {how}; too few for more.")
     else:

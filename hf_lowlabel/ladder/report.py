@@ -57,9 +57,15 @@ class Advice:
 
 
 def advise(
-    ready: Prepared, encoders: list[Features], tried: list[Tried], metrics: dict[str, Any], count: int
+    ready: Prepared,
+    encoders: list[Features],
+    tried: list[Tried],
+    metrics: dict[str, Any],
+    count: int,
+    trained_on: bool = False,
 ) -> Advice:
-    """All that can be said from the labels, the images and what was tried."""
+    """All that can be said from the labels, the images and what was tried. trained_on: whether the answer is a network
+    that was trained on from the frozen features."""
     best, names = tried[0], ready.names
     encoder = next(e for e in encoders if e.name == best.encoder)
     y, rows = encoder.y, encoder.rows
@@ -74,8 +80,11 @@ def advise(
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
     out.doubtful = find.doubtful_labels(best, y, rows, names)
     words = "labels" if encoder.copies is None else "labeled pictures"  # copies of one say no more than it
+    how = f"{len(best.asked)} {words} left out in turn"
+    if trained_on:
+        how += "; that is of the frozen features, and the network that was trained on from them does better (see below)"
     out.sentences = [
-        *said_accuracy(ready, out, tried, metrics, words),
+        *said_accuracy(ready, out, tried, metrics, how),
         said_help(help, len(free)),
         *said_more(out, curve, len(encoder.first), words),
         *said_unlike(likeness(x[rows[encoder.first]], x[some_without(len(x), rows)])),
@@ -84,14 +93,14 @@ def advise(
     return out
 
 
-def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any], words: str) -> list[str]:
+def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any], how: str) -> list[str]:
     lines, best = [], tried[0]
     if out.accuracy is None:
         lines.append(
             "No label could be left out to test on (two pictures of a class are needed): how good it is is not known."
         )
     else:
-        lines.append(f"On new images: {between(out.accuracy)} right, from {len(best.asked)} {words} left out in turn.")
+        lines.append(f"On new images: {between(out.accuracy)} right, from {how}.")
         tested = {int(k) for k in np.unique(ready.labeled.targets.numpy()[best.asked])}
         if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
             lines.append(f"Of {listed(alone, 5)} no label could be left out: how well it is found is not known.")

@@ -212,8 +212,14 @@ def test_labels_for_a_goal_come_with_the_range_of_the_forecast():
         return estimates.Curve([10, 20], [0.3, 0.4], value, lambda n: 1 - 0.6 * (20 / n) ** 0.5)
 
     assert report.said_needed(curve(0.1), 0.8, 20, "labels") == "about 180 labels (82 to 720)"
-    assert report.said_needed(curve(0.1), 0.9, 20, "labels") == "about 720 labels (180 to more than a hundred times as many)"
-    assert report.said_needed(curve(0.05), 0.98, 20, "labels") == "more than a hundred times as many labels (at least 1,500)"
+    assert (
+        report.said_needed(curve(0.1), 0.9, 20, "labels")
+        == "about 720 labels (180 to more than a hundred times as many)"
+    )
+    assert (
+        report.said_needed(curve(0.05), 0.98, 20, "labels")
+        == "more than a hundred times as many labels (at least 1,500)"
+    )
 
 
 @pytest.mark.parametrize("power, off", [(0.2, 0.01), (0.5, 0.06)])

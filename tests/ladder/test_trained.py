@@ -499,10 +499,57 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, t
     )
     said = [line for line in best.advice.sentences if line.startswith("On the 24 test images")]
     assert said == [f"On the 24 test images: {percent(best.run.metrics['accuracy'])} right."]  # not the frozen head's
-    scores = {row["by_labels"]: row["kept"] for row in best.run.recorder.ladder}
-    assert not scores[max(scores)]
+    (kept,) = (row for row in best.run.recorder.ladder if row["kept"])
+    assert kept["name"].startswith("FixMatch from") and "the frozen features so" in kept["name"]
+    assert "that is of the frozen features" in best.advice.sentences[0]  # which were judged otherwise
     for name in ("README.md", "advice.html"):
-        assert "The kept row is not the highest" in (tmp_path / "run" / name).read_text()
+        assert kept["name"] in (tmp_path / "run" / name).read_text()
+
+
+@pytest.mark.parametrize("task", ["segmentation", "multilabel"])
+def test_copies_go_with_their_picture(task, network, tmp_path, short, monkeypatch):
+    """Six pictures, each twice: six are asked, and none of them has its copy among those learned from."""
+    random, data = np.random.default_rng(0), tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "masks").mkdir()
+    rows = ["file_name,labels"]
+    for i in range(6):
+        disc = np.zeros((32, 32), bool)
+        disc[4 + 2 * i : 16 + 2 * i, 8:20] = True
+        pixels = random.integers(0, 120, (32, 32, 3)) + 100 * disc[..., None]
+        for copy in range(2):
+            Image.fromarray((pixels * (1 - 0.02 * copy)).astype(np.uint8)).save(data / "images" / f"{i}-{copy}.png")
+            Image.fromarray(disc.astype(np.uint8)).save(data / "masks" / f"{i}-{copy}.png")
+            rows.append(f"{i}-{copy}.png,{('a', 'b', 'a;b')[i % 3]}")
+    given = dict(MASKS, num_labels=None, test_fraction=0.0, to_label=0, train=False, output_dir=tmp_path / "run")
+    if task == "multilabel":
+        shutil.rmtree(data / "masks")
+        (data / "images" / "labels.csv").write_text("\n".join(rows))
+        given = {k: v for k, v in given.items() if k != "architecture"} | dict(task=task)
+        data = data / "images"
+    seen, part = [], trained.Trials.part
+    monkeypatch.setattr(
+        trained.Trials, "part", lambda self, of, rows, *a, **more: seen.append(rows) or part(self, of, rows, *a, **more)
+    )
+    best = auto(data, network, **given)
+    assert "from 6 " in best.advice.sentences[0] and "of different pictures" in best.advice.sentences[0]
+    assert min(map(len, seen)) < 12 and all(len(rows) == 2 * len({*(rows // 2)}) for rows in seen)
+
+
+def test_labels_of_bursts_are_trained_with(network, tmp_path, short):
+    """Every picture is there four times: each half of the pictures is learned from, with its copies."""
+    random = np.random.default_rng(0)
+    for kind in range(2):
+        for i in range(4):
+            pixels = 90.0 * kind + random.integers(0, 90, (16, 16, 3))
+            for copy in range(4):
+                path = tmp_path / "data" / f"kind {kind}" / f"{i}-{copy}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((pixels * (1 - 0.01 * copy)).astype(np.uint8)).save(path)
+    given = dict(image_size=16, to_label=0, test_fraction=0.0)
+    best = auto(tmp_path / "data", network, output_dir=tmp_path / "run", **given)
+    assert "from 8 labeled pictures left out in turn" in best.advice.sentences[0]
+    assert sum("(from half of the labels at a time" in row["name"] for row in best.run.recorder.ladder) == 2
 
 
 def test_where_the_network_diverges_with_all_labels_the_frozen_head_is_the_answer(
@@ -531,6 +578,9 @@ def test_why_a_row_is_kept():
     rows = [dict(name=str(v), by_labels=v, kept=False) for v in (0.7, None, 0.8)]
     assert why_kept(rows) == why_kept([]) == "" == why_kept([*rows, dict(name="a", by_labels=0.8, kept=True)])
     assert why_kept([*rows, dict(name="a", by_labels=0.79, kept=True)])
+    halves = dict(name="a", by_labels=0.7, kept=True, halves=True)
+    assert not why_kept([*rows, halves])  # the others were judged with more labels to learn from
+    assert why_kept([*rows, halves, dict(name="b", by_labels=0.72, kept=False, halves=True)])
     assert not why_kept([dict(by_labels=0.1 + 0.2, kept=False), dict(by_labels=0.3, kept=True)])  # shown as one number
 
 
