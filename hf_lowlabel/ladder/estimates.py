@@ -146,10 +146,8 @@ def learning_curve(
             scores.append(correct / asked)
     if len(sizes) < 2:
         return None
-    m, a = (
-        np.array([*sizes, len(first)], float),
-        np.array([*scores, best.accuracy]),
-    )  # of a kind: all by labels left out
+    m = np.array([*sizes, len(first)], float)
+    a = np.array([*scores, best.accuracy])  # of a kind: all by labels left out
     expected = average_of_families(m, a, len(first), now.value)
     value = expected(MORE * len(first))
     sd = float(np.hypot(CARRIED * (now.high - now.low) / (2 * Z80), FORECAST_ERROR))
