@@ -30,6 +30,7 @@ from ..data.splits import Split
 from ..errors import UserError
 from ..files import COPY, filling, read_json, write_json, write_text
 from ..selection.kinds import kind_of
+from ..selection.labels import Task
 from ..selection.other_rounds import NOTE
 from ..selection.verbs import select
 from ..tasks import get_task
@@ -262,11 +263,13 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
     test = metrics.get(score)
     accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
     labels, doubtful = len(split.labeled), len(said["doubtful"])
-    gain = gain_of(accuracy, forecast, labels, per_round) if accuracy and forecast else None
-    if accuracy and not forecast:
-        gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], per_round)
+    place = run / "to_label"
+    more = min(per_round, len(Task.load(place).files)) if (place / "selection.json").is_file() else 0
+    gain = gain_of(accuracy, forecast, labels, more) if accuracy and forecast and more else None
+    if accuracy and not forecast and more:
+        gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], more)
     stop = gain is not None and gain.value < WORTH_A_ROUND
-    words = sentence(gain, stop, per_round, doubtful)
+    words = sentence(gain, stop, more, doubtful)
     return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words)
 
 
@@ -300,6 +303,8 @@ def gain_by_rounds(rounds: Sequence[tuple[int, Interval | None]], more: int) -> 
 
 
 def sentence(gain: Interval | None, stop: bool, more: int, doubtful: int) -> str:
+    if not more:
+        return "No image is left to choose."
     if gain is None:
         return f"{more} more labels: what they bring is not known yet. Go on."
     low, value, high = (f"{100 * v:+.0f}" for v in (gain.low, gain.value, gain.high))

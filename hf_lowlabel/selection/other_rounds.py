@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..commands import DONE
 from ..data.labels import LabelRules
 from ..errors import UserError
 from ..files import read_json, write_json
@@ -39,6 +40,17 @@ def beside(folder: Path) -> list[Path]:
     loop = here.parent.parent
     within = here.name in FOLDERS and (loop / NOTE).is_file()
     return [place for place in places(loop) if place != here] if within else []
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a folder is of a loop whose last round has images to label."""
+    asked = [place for place in beside(folder) if place.name == "to_label"]
+    return bool(asked) and not (asked[-1].parent.parent / f"round-{number_of(asked[-1]) + 1}" / DONE).is_file()
+
+
+def number_of(place: Path) -> int:
+    """Of the round that a folder to label is of."""
+    return int(place.parent.name.removeprefix("round-"))
 
 
 def labels_in(place: Path, asked: Task) -> Labels:

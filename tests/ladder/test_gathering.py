@@ -152,3 +152,28 @@ def test_a_renaming_that_was_killed_is_finished_by_the_loop(base, network, monke
     argv = ["loop", str(base / "photos"), "--model", network, "--output-dir", str(base / "loop"), "--no-train"]
     assert main([*argv, "--per-round", "4", "--image-size", "16", "--device", "cpu", "--no-page"]) == 0
     assert set(labels_of(base, 2).values()) == {"azure", "red", "white"} and not (place / "renaming.json").exists()
+
+
+def test_what_is_corrected_in_a_second_look_is_learned_in_the_next_round(base, network, capsys):  # noqa: F811
+    loop_folder, gone = base / "loop", ids_of(base, 0)[1]
+    file = loop_folder / "round-1" / "advice.json"
+    said = json.loads(file.read_text())
+    said["doubtful"] = [{"images": [gone], "why": "planted", "looks_like": None}]
+    file.write_text(json.dumps(said))
+    assert main(["review", str(loop_folder / "round-1"), "--no-page"]) == 0
+    assert "`hf-lowlabel loop` again" in capsys.readouterr().out
+    place = loop_folder / "round-1" / "review"
+    page = Session(place)
+    page.label(gone, next(name for name in page.classes if not gone.startswith(name)))
+    go_on(base, network)
+    assert labels_of(base, 2)[gone] == page.labels.labels[gone]
+
+
+def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa: F811
+    how = dict(per_round=400, train=False, image_size=16, device="cpu")
+    state = loop(base / "photos", network, base / "loop", **how)
+    assert state.rounds[-1].sentence.startswith("17 more labels: ") and state.open == 17
+    answer(state.to_label)
+    state = loop(base / "photos", network, base / "loop", **how)
+    assert state.rounds[-1].sentence == "No image is left to choose." and state.to_label is None
+    assert str(state).count("No image is left") == 1
