@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage
+from ..data.images import BadImage, decoding, open_image
 from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
+from ..files import read_bytes
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
 from ..selection.other_rounds import INTENT, NOTE, labels_in, places, refresh
@@ -150,10 +150,10 @@ def is_copy(copy: Path, source: ImageDataset, i: int) -> bool:
     """Whether a file that `export` wrote is of image i."""
     try:
         if file := source.of_opened(i, file_to_show):
-            return Path(file).read_bytes() == copy.read_bytes()
-        with Image.open(copy) as image:
+            return read_bytes(file) == read_bytes(copy)
+        with open_image(copy) as image, decoding():
             return np.array_equal(np.asarray(image.convert("RGB")), np.asarray(source.rgb(i).convert("RGB")))
-    except (OSError, BadImage):
+    except (OSError, UserError, BadImage):
         return False
 
 
