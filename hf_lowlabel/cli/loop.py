@@ -36,7 +36,7 @@ def loop(argv: list[str]) -> int:
 
     def ask(folder: Path, run: Path | None) -> None:
         begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
-        label(folder, open_browser=browser, assist=assist, then="the loop goes on", **begins)
+        label(folder, open_browser=browser, assist=assist, then="the loop goes on, once all have an answer", **begins)
 
     state = loop(
         given["dataset"],
@@ -52,7 +52,7 @@ def loop(argv: list[str]) -> int:
         return 0
     again = "the same command again"
     if state.to_label is None:
-        say(f"{state}\nNo image is left to choose. The model is {state.rounds[-1].folder}.")
+        say(f"{state}\nThe model is {state.rounds[-1].folder}.")
     else:
         answers = state.to_label / ("masks" if of_masks else "labels.csv")
         page_of = command("label", state.to_label, model=state.run if of_masks else None)
@@ -82,6 +82,7 @@ def review(argv: list[str]) -> int:
     from ..ladder.review_masks import of_masks
     from ..selection.labels import Task
     from ..selection.next_steps import after_labels
+    from ..selection.other_rounds import goes_on
     from ..selection.pages import label
 
     if of_masks(Path(args.run)):
@@ -93,7 +94,10 @@ def review(argv: list[str]) -> int:
         say(f"Nothing in {args.run} asks for a second look.")
     else:
         then = after_labels(folder, Task.load(folder), Path(args.run))
-        say(f"{count} images are worth a second look: {folder}; then {then}", flush=True)
+        if goes_on(folder):  # a run of its own would take the answers out of the rounds
+            then = "the same `hf-lowlabel loop` again, whose next round learns from them"
+        many = "images are" if count > 1 else "image is"
+        say(f"{count} {many} worth a second look: {folder}; then {then}", flush=True)
         if not args.no_page:
             label(folder, open_browser=not args.no_browser, then=then)
     return 0

@@ -247,7 +247,9 @@ def run_sections(run: Shown, named: bool) -> list[str]:
     if not found and (run.folder / "predictions.png").is_file():
         picture = _inline(run.folder / "predictions.png")
         out.append(f"<h2>Examples{of}</h2><img class=picture alt='test images with predictions' src='{picture}'>")
-    return out + [f"<p class=note>{escape(note)}</p>" for note in (done.notes if done is not None else [])]
+    if done is not None and done.notes:  # under a heading of their own: the one above may be of another run
+        out.append(f"<h2>Not shown{of}</h2>" + "".join(f"<p class=note>{escape(note)}</p>" for note in done.notes))
+    return out
 
 
 def _inline(path: Path) -> str:

@@ -15,7 +15,7 @@ from ..selection.mask_import import import_masks
 from ..selection.mask_places import find_places
 from ..tasks.base import Task as Kinds
 
-PAINTED = "labeled.json"  # manifest of all masks, in the folder of the rounds
+LABELED = "labeled.json"  # manifest of all labels so far, in the folder of the rounds
 
 
 def unanswered(place: Path, kind: Kind) -> int:
@@ -38,17 +38,15 @@ def check_unanswered(place: Path, kind: Kind) -> None:
         )
 
 
-def taken(place: Path, kind: Kind, dataset: Any, folder: Path) -> dict[str, Any]:
-    """Settings of `auto` that name all labels so far. Masks are put beside the images of the data set.
+def taken(place: Path, dataset: Any, folder: Path) -> dict[str, Any]:
+    """Settings of `auto` that name all masks so far, which are put beside the images of the data set.
 
     Args:
-        place: the folder to label. kind: how. dataset: the images. folder: of the rounds.
+        place: the folder to label. dataset: the images. folder: of the rounds.
     """
-    if kind.page != "mask":
-        return dict(labels=place)
     split, classes = import_masks(place, dataset, allow_missing=True)
-    split.save(folder / PAINTED)
-    return dict(split=folder / PAINTED, classes=[str(classes)])
+    split.save(folder / LABELED)
+    return dict(split=folder / LABELED, classes=[str(classes)])
 
 
 def check_paintable(task: Kinds, dataset: Any, data: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from ..selection.labeling import alone, check_folder, write_image
 from ..selection.labels import Labels, Task, write_labels, write_text
 from ..selection.suggestions import Suggestions, write_suggestions
 from ..tasks import get_task
+from ..text import listed
 from .report import read_advice
+
+log = logging.getLogger("hf_lowlabel")
 
 
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
@@ -48,8 +52,15 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     config = config_of(run)
     dataset = get_task(config.task).open(config.data)
     at = {id: i for i, id in enumerate(dataset.ids)}
-    if gone := [id for id in found if id not in at]:
+    gone = [id for id in {**split.labeled, **found} if id not in at]
+    if 2 * len(gone) > len({**split.labeled, **found}):
         raise UserError(f"{len(gone)} images are not in {dataset.name!r} any more, such as {gone[0]!r}. Put them back.")
+    if gone := [id for id in gone if id in found]:
+        many = "images are" if len(gone) > 1 else "image is"
+        log.warning("%d %s not in %r any more, and left out: %s", len(gone), many, dataset.name, listed(gone, 5))
+        found = {id: said for id, said in found.items() if id in at}
+    if not found:
+        return folder, 0
     with alone(folder):
         if not (folder / "selection.json").is_file():  # else another process was faster
             write_suggestions(folder, found)

@@ -4,6 +4,7 @@ on.
 DIR/round-0/to_label     the first images, where none has a label; written by `select`
 DIR/round-1              what `auto` makes of the labels there are then: a model, advice, and to_label for the next
 DIR/round-2 ...
+DIR/labeled.json         all labels so far, of all rounds
 DIR/features             features of all images, computed once
 DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
 
@@ -24,16 +25,20 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..commands import DONE
+from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import COPY, filling, read_json, write_json, write_text
 from ..selection.kinds import kind_of
+from ..selection.labels import Task
+from ..selection.other_rounds import NOTE
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
-from .answers import check_paintable, check_unanswered, has_any, taken, unanswered
+from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
+from .gathering import brought_up, gathered, of_first, pass_over_gone, same_photos, taken_along
 from .keeping import OtherSearch
 from .report import read_advice
 
@@ -41,7 +46,6 @@ log = logging.getLogger("hf_lowlabel")
 # standard deviation of the gain by `MORE` times the labels: under it 15 of 18 gains of 20 labels on the embedded digits
 # (9 seeds, from 40 and from 60 labels) lay in the interval
 ROUND_ERROR = 0.065
-NOTE = "loop.json"  # what data the rounds in a folder are about
 WORTH_A_ROUND = 0.01  # gain in accuracy below which a round of labels is not worth its time
 
 
@@ -143,9 +147,14 @@ def loop(
         check_paintable(of, dataset, given)
     folder = claim(output_dir, resume=True)
     try:
-        check_own(folder, dataset, task)
+        images = DataArguments(dataset=dataset, **given)
+        check_own(folder, dataset, task, lambda: of.open(images))
+        brought_up(folder, task)
         while True:
             state = state_of(folder, per_round, task)
+            if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
+                pass_over_gone(Path(state.to_label or ""), of.open(images))
+                state = state_of(folder, per_round, task)
             if state.to_label is None and state.rounds:
                 return state
             if state.open and ask is not None:
@@ -153,12 +162,19 @@ def loop(
                 state = state_of(folder, per_round, task)
             if state.open and not partial:
                 return state
-            images = DataArguments(dataset=dataset, **given)
             begins = state.to_label is None and kind.page == "mask" and not (first or {}).get("split")
             if begins and not has_any(of, images, given.get("classes", [])):
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
-            labels = taken(state.to_label, kind, dataset, folder) if state.to_label else dict(first or {})
+            brought_up(folder, task)
+            place = state.to_label or of_first(first or {})
+            if kind.page == "mask":
+                labels = taken(state.to_label, dataset, folder) if state.to_label else dict(first or {})
+            elif place is not None:
+                gathered(place, of.open(images), kind.several).save(folder / LABELED)
+                labels = dict(split=folder / LABELED)
+            else:
+                labels = dict(first or {})
             run = folder / f"round-{len(state.rounds) + 1}"
             check_unanswered(run / "to_label", kind)
             if not (run / SEARCH).is_file():  # nothing that `auto` goes on from
@@ -175,16 +191,17 @@ def loop(
             state, partial = state_of(folder, per_round, task), False
             tell(state)
     except (UserError, OSError):
-        if {p.name for p in folder.iterdir()} - IGNORED == {NOTE}:  # refused before there is anything to go on from
+        if {p.name for p in folder.iterdir()} - IGNORED - {LABELED} == {NOTE}:  # nothing to go on from yet
             (folder / NOTE).unlink()
+            (folder / LABELED).unlink(missing_ok=True)
         raise
     finally:
         release(folder)
 
 
-def check_own(folder: Path, dataset: str | Path, task: str) -> None:
+def check_own(folder: Path, dataset: str | Path, task: str, opened: Callable[[], ImageDataset]) -> None:
     """UserError for a folder of other data, of another task, or of something else; an empty one is noted to be of
-    these."""
+    these, and so is one whose photos moved there. opened: the data."""
     name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
     note = folder / NOTE
     if note.is_file():
@@ -192,9 +209,18 @@ def check_own(folder: Path, dataset: str | Path, task: str) -> None:
         if not isinstance(said, dict) or "dataset" not in said:
             raise UserError(f"{note} does not say what data the rounds are about. Give another --output-dir.")
         known = {"task": "classification", **said}
-        for was, now in ((known["dataset"], name), (known["task"], task)):
-            if was != now:
-                raise UserError(f"The rounds in {folder} are about {was}, not about {now}. Give another --output-dir.")
+        if known["task"] != task:
+            raise UserError(
+                f"The rounds in {folder} are about {known['task']}, not about {task}. Give another --output-dir."
+            )
+        if known["dataset"] != name:
+            if not same_photos(folder, opened()):
+                raise UserError(
+                    f"The rounds in {folder} are about {known['dataset']}, not about {name}, which holds other photos. "
+                    f"Give another --output-dir.{taken_along(folder)}"
+                )
+            log.warning("the photos of the rounds in %s are in %s now; the rounds go on with them", folder, name)
+            write_json(note, {**known, "dataset": name})
         return
     if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
         raise UserError(
@@ -237,11 +263,13 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
     test = metrics.get(score)
     accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
     labels, doubtful = len(split.labeled), len(said["doubtful"])
-    gain = gain_of(accuracy, forecast, labels, per_round) if accuracy and forecast else None
-    if accuracy and not forecast:
-        gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], per_round)
+    place = run / "to_label"
+    more = min(per_round, len(Task.load(place).files)) if (place / "selection.json").is_file() else 0
+    gain = gain_of(accuracy, forecast, labels, more) if accuracy and forecast and more else None
+    if accuracy and not forecast and more:
+        gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], more)
     stop = gain is not None and gain.value < WORTH_A_ROUND
-    words = sentence(gain, stop, per_round, doubtful)
+    words = sentence(gain, stop, more, doubtful)
     return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words)
 
 
@@ -275,6 +303,8 @@ def gain_by_rounds(rounds: Sequence[tuple[int, Interval | None]], more: int) -> 
 
 
 def sentence(gain: Interval | None, stop: bool, more: int, doubtful: int) -> str:
+    if not more:
+        return "No image is left to choose."
     if gain is None:
         return f"{more} more labels: what they bring is not known yet. Go on."
     low, value, high = (f"{100 * v:+.0f}" for v in (gain.low, gain.value, gain.high))

@@ -53,7 +53,7 @@ function save() {  // one after the other; of several that wait only the last is
       $("saved").textContent = "saved";
     } catch (error) {
       $("saved").textContent = "not saved";
-      tell(error.message);
+      tell(error.message + await renewed());
     }
     count();
   });
@@ -165,13 +165,23 @@ async function rename(old) {
 async function changeClasses(path, body) {
   try {
     const answer = await send(path, JSON.stringify(body), "application/json");
-    state.classes = answer.classes;
-    mask.colors = state.classes.map(c => c.color);
-    if (mask.values) mask.draw();
+    showClasses(answer.classes);
     tell("");
-  } catch (error) { tell(error.message); return false; }
+  } catch (error) { tell(error.message + await renewed()); count(); return false; }
   count();
   return true;
+}
+
+function showClasses(classes) {
+  state.classes = classes;
+  mask.colors = classes.map(c => c.color);
+  if (mask.values) mask.draw();
+}
+
+async function renewed() {  // after a refusal: another page may have changed the classes; what is painted here stays
+  const named = () => state.classes.map(c => c.name).join("\n"), known = named();
+  try { showClasses((await (await get("state")).json()).classes); } catch (error) { return ""; }
+  return known === named() ? "" : " The classes were changed elsewhere, and are shown here as they are now.";
 }
 
 // ---- looking --------------------------------------------------------------------------------------------------------

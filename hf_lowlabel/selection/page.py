@@ -11,9 +11,11 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ..commands import command
 from ..data.labels import LabelRules, is_list, joined, label_text, parts_of
@@ -21,9 +23,11 @@ from ..errors import UserError
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 from .next_steps import after_labels
-from .server import Answer, picture
+from .other_rounds import INTENT, beside, elsewhere, is_plan, left_over, noted, planned
+from .server import Answer, only_one, picture
 from .suggestions import read_suggestions
 
+KEPT = ("classes", "elsewhere", "renamed")  # of a step, beside what it changes here
 REASONS = ("", "none of these", "unsure")  # why an image was passed over
 
 
@@ -33,7 +37,9 @@ def is_step(step: dict, ids: set[str]) -> bool:
     known = all(change["id"] in ids for change in step["changes"])
     lists = [step["classes"][when] for when in ("before", "after")] if step["classes"] else []
     named = all(isinstance(name, str) for names in lists for name in names)
-    return known and named and all({"label", "skipped"} <= state.keys() for state in states)
+    names = step["renamed"] or ["", ""]
+    planned = (not step["elsewhere"] or is_plan(step["elsewhere"])) and [type(name) for name in names] == [str, str]
+    return known and named and planned and all({"label", "skipped"} <= state.keys() for state in states)
 
 
 class Session:
@@ -53,6 +59,31 @@ class Session:
             write_labels(self.csv, self.task, self.replayed())
         self.labels = self.read()
         self.seen = self.csv.read_bytes()
+        self.finish()
+        for place in beside(self.folder):  # killed there, and now this one is labeled
+            if (place / INTENT).is_file():
+                Session(place)
+        self.others = self.count_others()
+
+    def finish(self) -> None:
+        """Do the rest of a renaming that was killed, unless another process is at it."""
+        if not (self.folder / INTENT).is_file():
+            return
+        left_over(self.folder)
+        with contextlib.suppress(UserError), only_one(self.folder):
+            if (left := left_over(self.folder)) is None:
+                return
+            if self.history.is_file():
+                os.truncate(self.history, min(left["length"], self.history.stat().st_size))
+            self.steps = self.read_history()
+            self.save(left["step"], left["which"], left["line"])
+            self.steps = self.read_history()
+
+    def count_others(self) -> dict[str, int]:
+        """Class -> how many images have it elsewhere: in earlier rounds, and in the other folders of a loop."""
+        own = {*self.task.files.values()}
+        known = elsewhere(self.folder, Task.load(self.folder))
+        return Counter(part for id, label in known.items() if label and id not in own for part in self.parts(label))
 
     def read(self) -> Labels:
         rules = LabelRules(several=self.several).knowing(self.classes)
@@ -74,7 +105,7 @@ class Session:
                 step = json.loads(line)
                 if step.get("undo"):
                     steps[-1:] = []
-                elif is_step(step := {"changes": step.get("changes", [step]), "classes": step.get("classes")}, ids):
+                elif is_step(step := {"changes": step.get("changes", [step]), **{k: step.get(k) for k in KEPT}}, ids):
                     steps.append(step)
         return steps
 
@@ -118,7 +149,8 @@ class Session:
         if step["classes"]:  # with those that were added since
             known_then = {*step["classes"]["before"], *step["classes"]["after"]}
             classes = [*step["classes"][which], *(name for name in self.classes if name not in known_then)]
-        with open(self.history, "ab") as file:
+        size = self.history.stat().st_size if self.history.is_file() else 0
+        with noted(self.folder, step, which, line, size), open(self.history, "ab") as file:
             length = file.tell()
             try:
                 text = json.dumps({**line, "time": round(time.time(), 1)}, ensure_ascii=False)
@@ -133,12 +165,14 @@ class Session:
                     file.truncate(length)
                 raise
         self.labels, self.seen, self.classes = changed, self.csv.read_bytes(), list(classes)
+        if step.get("elsewhere"):
+            self.others = self.count_others()
 
-    def take(self, changes: list[dict], classes: list[str] | None = None) -> dict:
+    def take(self, changes: list[dict], classes: list[str] | None = None, **more: Any) -> dict:
         """Do a step, so that it can be undone: all of it or nothing."""
         edited = self.edited()
         listed = {"before": list(self.classes), "after": classes} if classes is not None else None
-        step = {"changes": changes, "classes": listed}
+        step = {"changes": changes, "classes": listed, **more}
         self.save(step, "after", step)
         self.steps.append(step)
         return self.change([c["id"] for c in changes], edited or classes is not None)
@@ -152,6 +186,7 @@ class Session:
         return {
             "images": images,
             "classes": self.classes,
+            "others": self.others,
             "folder": self.folder.resolve().name,
             "can_undo": bool(self.steps),
             "several": self.several,
@@ -164,6 +199,8 @@ class Session:
     def suggested(self, id: str) -> dict | None:
         """What a model takes an image for, without a class that is not in the list, and why it is shown."""
         said = self.suggestions.get(id)
+        for old, new in (step["renamed"] for step in self.steps if said and step.get("renamed")):
+            said = {**said, "class": self.renamed(self.parts(said["class"]), old, new)} if said["class"] else said
         known = said and all(part in self.classes for part in self.parts(said["class"]))
         return said and {**said, "class": said["class"] if known else ""}
 
@@ -240,7 +277,9 @@ class Session:
                 {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
                 for id, label in after.items()
             ]
-            return self.take(changes, classes)
+            plan = planned(self.folder, self.task, old, new, lambda label: self.renamed(self.parts(label), old, new))
+            more = {"elsewhere": plan} if plan["changes"] or plan["classes"] else {}
+            return self.take(changes, classes, **more, renamed=[old, new])
 
     def renamed(self, parts: list[str], old: str, new: str) -> str:
         """A label of these classes with another name for one of them, or without it; "" where none is left."""

@@ -61,6 +61,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/mask_page.py": "open_image",
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
+    "selection/other_rounds.py": "read_json",  # ours
     "selection/next_steps.py": "read_yaml read_yaml",  # ours
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "tasks/backbone.py": "open_model",
@@ -80,6 +81,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
+    "ladder/gathering.py": "open_image read_bytes read_bytes",  # images as `select` copied them
     "ladder/keeping.py": "read_json",  # ours
     "ladder/report.py": "read_json",
     "ladder/rounds.py": "read_json read_json",  # ours

@@ -152,6 +152,11 @@ def test_data_that_moved_leaves_a_note(tmp_path):
     html = report([folder], tmp_path / "report.html").read_text()
     Page(html)
     assert "No pictures of the data" in html and "Worst mistakes" not in html and "Calibration" in html
+    other, _ = make(tmp_path / "other")
+    (other / "training.yaml").write_text("dataset: /nowhere/pets\n")
+    parts = report([folder, other], tmp_path / "report.html").read_text().split("<h2>")
+    held = [part.split("</h2>")[0] for part in parts if "No pictures of the data" in part]
+    assert held == ["Not shown of run", "Not shown of other"]  # each at its own place
 
 
 def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):

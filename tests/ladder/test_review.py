@@ -41,6 +41,24 @@ def run(tmp_path_factory):
     return base / "run"
 
 
+def test_photos_that_are_gone_are_not_shown(run, tmp_path, capsys, caplog):
+    data, out = run.parent / "photos", tmp_path / "again"
+    (data / "red-03.png").rename(tmp_path / "red-03.png")
+    try:
+        assert main(["review", str(run), "--output", str(out), "--no-page"]) == 0
+        ids = list(Task.load(out).files.values())
+        assert "red-03.png" not in ids and "red-05.png" in ids and "left out: red-03.png" in caplog.text
+        for file in data.iterdir():
+            file.rename(tmp_path / file.name)
+        Image.new("RGB", (9, 9)).save(data / "other.png")
+        assert main(["review", str(run), "--output", str(tmp_path / "none"), "--no-page"]) == 2
+        assert "not in" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    finally:
+        (data / "other.png").unlink(missing_ok=True)
+        for file in tmp_path.glob("*.png"):
+            file.rename(data / file.name)
+
+
 def test_planted_errors_are_shown_and_corrected(run, capsys):
     assert main(["review", str(run), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -429,6 +429,28 @@ def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
             tab.close()
 
 
+def test_a_tab_says_that_another_one_changed_the_classes(photos, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    with serving(photos, session) as server:
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.goto(server.url, wait_until="networkidle")
+        expect(tab.locator("#open")).to_have_text("100 % open")
+        tab.keyboard.press("2")
+        old = tab.evaluate("state.classes[1].name")
+        ask(server, "rename", {"old": old, "new": "other"})
+        tab.on("dialog", lambda dialog: dialog.accept("third"))
+        for name in (old, "other"):
+            tab.locator("#classes button", has_text=name).dblclick()
+            if name == old:
+                expect(tab.locator("#problem")).to_contain_text("The classes were changed elsewhere")
+                expect(tab.locator("#classes button[aria-pressed=true]")).to_contain_text("other")
+        expect(tab.locator("#classes")).to_contain_text("third")
+        expect(tab.locator("#problem")).to_be_empty()
+        tab.close()
+
+
 class Squares:
     """Stands for a SAM: 9 px around each click inside but for those outside, or the box."""
 

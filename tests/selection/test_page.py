@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -434,6 +435,62 @@ def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
         expect(page.locator("#classes button >> nth=0")).to_contain_text("blue")
         assert stored(folder)[ids[4]] == "blue" and not problems
     page.close()
+
+
+def test_a_tab_says_that_another_one_changed_the_classes(folder, browser):
+    """And goes on with those there are; what the person was at stays."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    ids = list(Task.load(folder).files.values())
+    with serving(folder) as server:
+        first, second = browser.new_page(), browser.new_page()
+        for tab in (first, second):
+            tab.goto(server.url, wait_until="networkidle")
+        second.keyboard.press("ArrowRight")
+        ask(server, "rename", {"old": "red", "new": "rosso"})
+        second.keyboard.press("1")
+        expect(second.locator("#problem")).to_contain_text("There is no class 'red'")
+        expect(second.locator("#problem")).to_contain_text("The classes were changed elsewhere")
+        expect(second.locator("#classes")).to_contain_text("rosso")
+        expect(second.locator("#id")).to_have_text(ids[1])
+        second.keyboard.press("1")
+        expect(second.locator("#count")).to_contain_text("1 labeled")
+        expect(second.locator("#problem")).to_be_empty()
+        assert stored(folder) == {ids[1]: "rosso"}
+        ask(server, "rename", {"old": "green", "new": "verde"})
+        first.keyboard.press("ArrowUp")  # many at once, of which one is odd
+        first.click("#grid button >> nth=2")
+        first.keyboard.press("2")
+        expect(first.locator("#problem")).to_contain_text("changed elsewhere")
+        first.keyboard.press("2")
+        expect(first.locator("#count")).to_contain_text("4 labeled")
+        assert stored(folder) == {ids[1]: "rosso", **{ids[k]: "verde" for k in (0, 3, 4)}}
+        first.fill("#name", "Verde")
+        first.press("#name", "Enter")
+        expect(first.locator("#problem")).to_have_text("The class 'verde' exists.")
+        assert first.input_value("#name") == "Verde"
+        first.close(), second.close()
+
+
+def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    replace(Task.load(folder), labeled={"x.png": "red", "y.png": "red"}).save(folder)
+    asked, page = [], browser.new_page()
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept("rosso")))
+    with serving(folder) as server:
+        page.goto(server.url, wait_until="networkidle")
+        page.keyboard.press("1")
+        expect(page.locator("#classes button >> nth=0").locator("small")).to_have_text("1 + 2")
+        page.click("#classes span >> nth=0")
+        expect(page.locator("#classes button >> nth=0")).to_contain_text("rosso")
+        assert "for all rounds: the 2 labels of it in others too" in asked[0]
+        page.click("#classes span >> nth=1")
+        assert "all rounds" not in asked[1]
+    page.close()
+    assert Task.load(folder).labeled == {"x.png": "rosso", "y.png": "rosso"}
 
 
 def test_killed_at_any_moment_the_file_is_whole(folder):

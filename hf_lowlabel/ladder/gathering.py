@@ -1,0 +1,171 @@
+"""The labels of all rounds of a loop, of the photos that are there now; and whether a folder that moved holds them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import ImageDataset
+from ..data.images import BadImage, decoding, open_image
+from ..data.labels import class_order, parts_of
+from ..data.splits import Split, manifest
+from ..errors import UserError
+from ..files import read_bytes
+from ..selection.kinds import kind_of
+from ..selection.labels import Task, write_labels
+from ..selection.other_rounds import INTENT, NOTE, labels_in, places, refresh
+from ..selection.page import Session
+from ..selection.server import only_one
+from ..selection.shown import file_to_show
+from ..text import listed
+
+log = logging.getLogger("hf_lowlabel")
+GONE = "the photo is gone"  # why an image of a round is passed over
+LOOKED_AT = 20  # photos by which a folder that moved is told from another one
+
+
+def brought_up(folder: Path, task: str) -> None:
+    """Finish a renaming that was killed, and let the last round know the labels that the others have now.
+
+    Raises:
+        UserError: another process is renaming a class.
+    """
+    if kind_of(task).page == "mask":
+        return
+    for place in places(folder):
+        if (place / INTENT).is_file():
+            Session(place)
+            if (place / INTENT).is_file():
+                raise UserError(f"A class is being renamed in {place} by another process. Wait for it, then go on.")
+    for place in places(folder, ("to_label",))[-1:]:
+        refresh(place)
+
+
+def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
+    """All labels that a folder to label knows of and holds, of the images that are there; a warning names the others.
+
+    A class that no label has is left out, unless it is one of the data.
+
+    Raises:
+        UserError: there is no label in it, or most of its images are not in the data.
+    """
+    asked = Task.load(place)
+    found = labels_in(place, asked)
+    if not found.labels:
+        raise UserError(
+            f"There is no label in {str(place / 'labels.csv')!r}. Fill in the column label, or run `hf-lowlabel label`."
+        )
+    for note in found.notes:
+        log.warning("%s", note)
+    labeled, there = {**asked.labeled, **found.labels}, {*source.ids}
+    labeled = {id: label for id, label in labeled.items() if id not in {*asked.validation, *asked.test}}
+    held = [*asked.validation, *asked.test]
+    check_there([*labeled, *held], there, place, source.name)
+    labeled = {id: label for id, label in labeled.items() if id in there}
+    validation, test = ([id for id in ids if id in there] for ids in (asked.validation, asked.test))
+    used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
+    classes = asked.classes(place)
+    names = [*classes, *class_order(used - {*classes})]
+    if None not in labeled.values():
+        own = () if used.isdisjoint(source.class_names) else source.class_names
+        names = [name for name in names if name in used or name in own]
+    return manifest(source, labeled, validation=validation, test=test, seed=asked.seed, class_names=names)
+
+
+def check_there(ids: list[str], there: set[str], place: Path, name: str) -> None:
+    """Warn of images that are gone. Raises UserError where most are: these are other images."""
+    gone = [id for id in ids if id not in there]
+    if 2 * len(gone) > len(ids):
+        raise UserError(
+            f"{len(gone)} of the {len(ids)} images with a label of {place} are not in {name!r}, such as {gone[0]!r}: "
+            "give the folder that they are in, or put them back."
+        )
+    if gone:
+        many = "images with a label are" if len(gone) > 1 else "image with a label is"
+        log.warning("%d %s not in %r any more, and left out: %s", len(gone), many, name, listed(gone, 5))
+
+
+def folder_of_labels(given: Any) -> Path | None:
+    """The folder to label that labels were given as: itself, or the last one with a label of a folder of rounds; None
+    for a table.
+
+    Raises:
+        UserError: no round has a label.
+    """
+    folder = Path(given).expanduser()
+    if (folder / NOTE).is_file():
+        answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Task.load(place)).labels]
+        if not answered:
+            raise UserError(f"No round in {folder} has a label. Label {folder / 'round-0' / 'to_label'} first.")
+        refresh(answered[-1])
+        return answered[-1]
+    return folder if (folder / "selection.json").is_file() else None
+
+
+def pass_over_gone(place: Path, source: ImageDataset) -> None:
+    """Photos of a round that wait for a label and are gone are passed over; those that are there again are not."""
+    asked = Task.load(place)
+    found, there = labels_in(place, asked), {*source.ids}
+    ids = set(asked.files.values())
+    gone = ids - there
+    if 2 * len(gone) > len(ids):
+        raise UserError(
+            f"{len(gone)} of the {len(ids)} images of {place} are not in {source.name!r}, such as "
+            f"{min(gone)!r}: give the folder that they are in, or put them back."
+        )
+    passed = {id for id, why in found.why.items() if why == GONE}
+    new = {id for id in gone if id not in found.labels and id not in found.skipped}
+    if not new and not passed - gone:
+        return
+    why = {id: said for id, said in found.why.items() if id not in passed - gone} | dict.fromkeys(new, GONE)
+    with only_one(place):
+        write_labels(
+            place / "labels.csv", asked, replace(found, skipped=(found.skipped - (passed - gone)) | new, why=why)
+        )
+    if new:
+        log.warning("%d of the images to label are gone, and passed over: %s", len(new), listed(sorted(new), 5))
+
+
+# ---- a folder that moved --------------------------------------------------------------------------------------------
+def same_photos(folder: Path, source: ImageDataset) -> bool:
+    """Whether the images of the rounds in a folder are those of `source`: most of their names are there, and most of
+    some are the same picture."""
+    at, ids, alike = {id: i for i, id in enumerate(source.ids)}, set[str](), list[bool]()
+    for place in places(folder, ("to_label",)):
+        asked = Task.load(place)
+        ids |= {*asked.files.values(), *asked.labeled}
+        for file, id in asked.files.items():
+            if id in at and len(alike) < LOOKED_AT and (copy := place / "images" / file).is_file():
+                alike.append(is_copy(copy, source, at[id]))
+    present = sum(id in at for id in ids)
+    return bool(alike) and 2 * present > len(ids) and 2 * sum(alike) > len(alike)
+
+
+def is_copy(copy: Path, source: ImageDataset, i: int) -> bool:
+    """Whether a file that `export` wrote is of image i."""
+    try:
+        if file := source.of_opened(i, file_to_show):
+            return read_bytes(file) == read_bytes(copy)
+        with open_image(copy) as image, decoding():
+            return np.array_equal(np.asarray(image.convert("RGB")), np.asarray(source.rgb(i).convert("RGB")))
+    except (OSError, UserError, BadImage):
+        return False
+
+
+def taken_along(folder: Path) -> str:
+    """What to do to have the labels of these rounds in others; "" where there is none."""
+    answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Task.load(place)).labels]
+    if not answered:
+        return ""
+    return f" The labels of photos that are there too are taken along by --labels {answered[-1]}."
+
+
+def of_first(first: Mapping[str, Any]) -> Path | None:
+    """The folder to label that `loop` begins with, where it is to begin with one and nothing else."""
+    others = [value for name, value in first.items() if name != "labels"]
+    return folder_of_labels(first["labels"]) if first.get("labels") and not any(others) else None

@@ -1,0 +1,202 @@
+"""The labels that a folder to label knows from elsewhere: of earlier rounds, and of the other folders of a loop.
+
+A class is called alike in all of them. What a renaming does elsewhere is noted in renaming.json of the folder before
+anything is written, so that one that was killed is finished by whoever opens the folder next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..commands import DONE
+from ..data.labels import LabelRules
+from ..errors import UserError
+from ..files import read_json, write_json
+from .kinds import kind_of
+from .labels import Labels, Task, read_labels, write_labels, write_text
+from .server import only_one
+
+NOTE = "loop.json"  # what data the rounds in a folder are about
+INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
+FOLDERS = ("to_label", "review")  # of a round, in which labels are given
+
+
+def places(loop: Path, folders: tuple[str, ...] = FOLDERS) -> list[Path]:
+    """The folders of a loop that labels are given in, those of later rounds last."""
+    found = [(int(m[1]), p) for p in loop.glob("round-*") if (m := re.fullmatch(r"round-(\d+)", p.name))]
+    inside = [(round / name) for _, round in sorted(found) for name in folders]
+    return [place for place in inside if (place / "selection.json").is_file()]
+
+
+def beside(folder: Path) -> list[Path]:
+    """The other folders of the loop that `folder` is one of; of none there are none."""
+    here = folder.resolve()
+    loop = here.parent.parent
+    within = here.name in FOLDERS and (loop / NOTE).is_file()
+    return [place for place in places(loop) if place != here] if within else []
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a folder is of a loop whose last round has images to label."""
+    asked = [place for place in beside(folder) if place.name == "to_label"]
+    return bool(asked) and not (asked[-1].parent.parent / f"round-{number_of(asked[-1]) + 1}" / DONE).is_file()
+
+
+def number_of(place: Path) -> int:
+    """Of the round that a folder to label is of."""
+    return int(place.parent.name.removeprefix("round-"))
+
+
+def labels_in(place: Path, asked: Task) -> Labels:
+    """What labels.csv of a folder says, "" where there is none; of masks nothing."""
+    kind = kind_of(asked.task)
+    if kind.page == "mask" or not (place / "labels.csv").is_file():
+        return Labels()
+    rules = LabelRules(several=kind.several).knowing(asked.classes(place))
+    return read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
+
+
+def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
+    """id -> label of all that is labeled, but in labels.csv of this folder.
+
+    What a round has asked for has the label that its labels.csv says now; what was labeled before all rounds, that of
+    selection.json.
+    """
+    known, tables, own = dict(asked.labeled), dict[str, str](), {*asked.files.values()}
+    for place in beside(folder):
+        there = Task.load(place)
+        if (place / "labels.csv").is_file():
+            if place.name == "to_label" and kind_of(there.task).page != "mask":
+                for id in {*there.files.values()} - own:
+                    known.pop(id, None)
+            tables |= labels_in(place, there).labels
+    return {**known, **tables}
+
+
+def refresh(folder: Path) -> None:
+    """Let selection.json of a folder say the labels that the other folders of its loop have now."""
+    asked = Task.load(folder)
+    if (now := elsewhere(folder, asked)) != asked.labeled:
+        replace(asked, labeled=now).save(folder)
+
+
+# ---- another name for a class ---------------------------------------------------------------------------------------
+def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
+    """What a renaming changes outside of labels.csv and classes.txt of this folder.
+
+    Args:
+        folder, asked: in which it is asked for.
+        old, new: the class; "": its labels are taken off.
+        renamed: a label that may name it -> the label then.
+
+    Returns:
+        {"changes": what becomes of which label, "classes": what becomes of the lists of classes, by folder}.
+    """
+    here, lists = folder.resolve(), dict[str, dict[str, list[str]]]()
+    labels = [(id, label) for id, label in elsewhere(folder, asked).items() if label is not None]
+    for place in beside(folder):
+        names = Task.load(place).classes(place)
+        keep = bool(new) and new not in names
+        after = [new if name == old else name for name in names if keep or name != old]
+        if after != names:
+            lists[os.path.relpath(place, here)] = {"before": names, "after": after}
+    changes = [{"id": id, "before": label, "after": then} for id, label in labels if (then := renamed(label)) != label]
+    return {"changes": changes, "classes": lists}
+
+
+def is_plan(value: Any) -> bool:
+    """Whether this is what `planned` returns, of the folders of a loop alone."""
+    try:
+        words = [one[key] for one in value["changes"] for key in ("id", "before", "after")]
+        lists = [names for both in value["classes"].values() for names in (both["before"], both["after"])]
+        ways = [re.fullmatch(rf"\.\./(\.\./round-\d+/)?({'|'.join(FOLDERS)})", way) for way in value["classes"]]
+    except (TypeError, KeyError, AttributeError):
+        return False
+    return all(ways) and all(isinstance(word, str) for word in [*words, *(name for names in lists for name in names)])
+
+
+def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
+    """Write what a plan says, "after" or "before", as far as it is not so already."""
+    source = "before" if which == "after" else "after"
+    to = {one["id"]: (one[source], one[which]) for one in plan["changes"]}
+
+    def then(id: str, label: str | None) -> str | None:
+        was, new = to.get(id, (None, None))
+        return new if label == was and was is not None else label
+
+    others = beside(folder)
+    for place in [*others, folder]:
+        asked = Task.load(place)
+        known = {id: then(id, label) for id, label in asked.labeled.items()}
+        if which == "before":  # what was taken off is there again
+            known |= {id: new for id, (was, new) in to.items() if not was and place == folder}
+        known = {id: label for id, label in known.items() if label != ""}
+        if known != asked.labeled:
+            replace(asked, labeled=known).save(place)
+        if place == folder or not (place / "labels.csv").is_file():
+            continue
+        found = labels_in(place, asked)
+        given = {id: then(id, found.labels.get(id, "")) or "" for id in asked.files.values()}
+        given = {id: label for id, label in given.items() if label}
+        if given != found.labels:
+            write_labels(place / "labels.csv", asked, replace(found, labels=given, skipped=found.skipped - {*given}))
+    for way, both in plan["classes"].items():
+        place = Path(os.path.normpath(folder.resolve() / way))
+        if place in others and Task.load(place).classes(place) == both[source]:
+            write_text(place / "classes.txt", "".join(f"{name}\n" for name in both[which]))
+
+
+@contextlib.contextmanager
+def noted(folder: Path, step: Mapping[str, Any], which: str, line: Mapping[str, Any], length: int) -> Iterator[None]:
+    """Around what writes a step whose plan is of other files too: they are written first, and the note goes at the end.
+
+    Killed inside, the note says what is left to do; what fails leaves the other files as they were.
+
+    Args:
+        folder: to label. step, which: what is done of it. line: of the history. length: of the history now, in bytes.
+
+    Raises:
+        UserError: another process labels one of the other folders; nothing was written.
+    """
+    plan = step.get("elsewhere")
+    if not plan:
+        yield
+        return
+    note = folder / INTENT
+    with contextlib.ExitStack() as held:
+        for place in beside(folder):
+            held.enter_context(only_one(place))
+        write_json(note, {"step": step, "which": which, "line": line, "length": length})
+        try:
+            carry_out(folder, plan, which)
+            yield
+        except Exception:
+            carry_out(folder, plan, "before" if which == "after" else "after")
+            note.unlink(missing_ok=True)
+            raise
+        note.unlink(missing_ok=True)
+
+
+def left_over(folder: Path) -> dict[str, Any] | None:
+    """What a renaming that was killed has left to do.
+
+    Raises:
+        UserError: the note is not as it was written.
+    """
+    note = folder / INTENT
+    if not note.is_file():
+        return None
+    said = read_json(note)
+    try:
+        whole = is_plan(said["step"]["elsewhere"]) and said["which"] in ("before", "after") and said["length"] >= 0
+    except (TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise UserError(f"{note} does not say what was renamed. Remove it, and look through the classes of the rounds.")
+    return said

@@ -1,0 +1,162 @@
+"""Another name for a class, in all rounds of a loop: together, undone, killed anywhere, not over another page."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.labels import Labels, Task, read_classes, read_labels, write_labels
+from hf_lowlabel.selection.other_rounds import INTENT, refresh
+from hf_lowlabel.selection.page import Session
+from hf_lowlabel.selection.server import only_one
+from hf_lowlabel.selection.suggestions import write_suggestions
+
+from .conftest import paint
+
+FIRST = {"a.png": "daisy", "b.png": "tulip", "c.png": "daisy", "d.png": ""}
+BEFORE = {"z.png": "daisy"}  # labeled before all rounds
+SECOND = ("e.png", "f.png")
+
+
+def place(folder, ids, labels, known, classes, task="classification"):
+    names = paint(folder / "images", len(ids))
+    asked = Task("photos", None, dict(zip(names, ids)), class_names=list(classes), labeled=dict(known), task=task)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+    write_labels(folder / "labels.csv", asked, Labels({id: label for id, label in labels.items() if label}))
+    asked.save(folder)
+    return folder
+
+
+@pytest.fixture
+def rounds(tmp_path):
+    (tmp_path / "loop.json").write_text('{"dataset": "photos"}')
+    given = {id: label for id, label in FIRST.items() if label}
+    place(tmp_path / "round-0" / "to_label", FIRST, FIRST, BEFORE, ["daisy", "tulip"])
+    place(tmp_path / "round-1" / "to_label", SECOND, {"e.png": "daisy"}, {**BEFORE, **given}, ["daisy", "tulip"])
+    return tmp_path
+
+
+def said(rounds):
+    """All that the folders say of labels and classes."""
+    out = {}
+    for folder in sorted(rounds.glob("round-*/*")):
+        asked = Task.load(folder)
+        found = read_labels(folder / "labels.csv", asked, new_classes=True)
+        out[folder.parent.name] = (found.labels, read_classes(folder / "classes.txt"), asked.labeled)
+    return out
+
+
+def renamed(state, old, new):
+    def of(labels):
+        return {id: new if label == old else label for id, label in labels.items()}
+
+    return {
+        name: (of(labels), list(dict.fromkeys(new if c == old else c for c in classes)), of(known))
+        for name, (labels, classes, known) in state.items()
+    }
+
+
+def test_a_class_is_renamed_in_all_rounds_and_that_is_undone(rounds):
+    before = said(rounds)
+    page = Session(rounds / "round-1" / "to_label")
+    assert page.state()["others"] == {"daisy": 3, "tulip": 1}
+    assert page.rename("daisy", "marguerite")["others"] == {"marguerite": 3, "tulip": 1}
+    assert said(rounds) == renamed(before, "daisy", "marguerite")
+    page = Session(rounds / "round-1" / "to_label")  # over a restart
+    page.rename("marguerite", "tulip")  # merged
+    assert said(rounds) == renamed(before, "daisy", "tulip") and page.others == {"tulip": 4}
+    Session(rounds / "round-1" / "to_label").undo()
+    assert said(rounds) == renamed(before, "daisy", "marguerite")
+    Session(rounds / "round-1" / "to_label").undo()
+    assert said(rounds) == before
+    page = Session(rounds / "round-1" / "to_label")
+    page.rename("daisy", "")
+    assert said(rounds)["round-0"] == ({"b.png": "tulip"}, ["tulip"], {}) and page.others == {"tulip": 1}
+    page.undo()
+    assert page.others == {"daisy": 3, "tulip": 1} and said(rounds)["round-0"][0] == before["round-0"][0]
+    Session(rounds / "round-0" / "to_label").rename("daisy", "aster")  # and from an earlier round
+    assert said(rounds) == renamed(before, "daisy", "aster") or said(rounds)["round-1"][0] == {"e.png": "aster"}
+    assert not list(rounds.rglob(INTENT))
+
+
+def test_rounds_of_several_classes_and_the_folder_of_a_second_look(rounds):
+    shutil.rmtree(rounds / "round-0"), shutil.rmtree(rounds / "round-1")
+    how = dict(classes=["cat", "dog", "sky"], task="multilabel")
+    place(rounds / "round-0" / "to_label", FIRST, {"a.png": "cat;sky", "b.png": "none"}, {}, **how)
+    place(rounds / "round-1" / "review", ["b.png"], {"b.png": "cat"}, {"a.png": "cat;sky"}, **how)
+    place(rounds / "round-1" / "to_label", SECOND, {}, {"a.png": "cat;sky", "b.png": "none"}, **how)
+    Session(rounds / "round-1" / "to_label").rename("cat", "sky")
+    first, review = rounds / "round-0" / "to_label", rounds / "round-1" / "review"
+    assert Session(first).labels.labels == {"a.png": "sky", "b.png": "none"}
+    assert Session(review).labels.labels == {"b.png": "sky"} and read_classes(review / "classes.txt") == ["dog", "sky"]
+    refresh(rounds / "round-1" / "to_label")
+    assert Task.load(rounds / "round-1" / "to_label").labeled == {"a.png": "sky", "b.png": "sky"}  # corrected since
+
+
+def test_outside_of_a_loop_the_labels_that_the_folder_knows_are_renamed(tmp_path):
+    folder = place(tmp_path / "to_label", SECOND, {}, BEFORE, ["daisy", "tulip"])
+    write_suggestions(folder, {"e.png": (("daisy", 0.9), "sure")})
+    Session(folder).rename("daisy", "aster")
+    assert Task.load(folder).labeled == {"z.png": "aster"}
+    page = Session(folder)
+    assert page.suggested("e.png")["class"] == "aster"  # what a model says is still offered
+    page.undo()
+    assert Task.load(folder).labeled == BEFORE and page.suggested("e.png")["class"] == "daisy"
+
+
+def test_killed_at_any_write_the_next_page_finishes_it(rounds, tmp_path_factory):
+    before, outcomes = said(rounds), set()
+    for nth in range(40):
+        copy = tmp_path_factory.mktemp("killed") / "loop"
+        shutil.copytree(rounds, copy)
+        child = os.fork()
+        if not child:
+            writes, replace = [], os.replace
+
+            def killed(*args):
+                if len(writes) == nth:
+                    os._exit(1)
+                writes.append(args)
+                replace(*args)
+
+            os.replace = killed
+            Session(copy / "round-1" / "to_label").rename("daisy", "tulip")
+            os._exit(0)
+        done = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        page = Session(copy / "round-1" / "to_label")
+        new = said(copy) == renamed(before, "daisy", "tulip")
+        assert new or said(copy) == before, nth
+        assert not list(copy.rglob(INTENT)) and (new or not done)
+        outcomes.add(new)
+        if new:
+            page.undo()
+            assert said(copy) == before, nth
+        if done:
+            break
+    assert done and outcomes == {True, False}
+
+
+def test_an_error_of_the_disk_leaves_all_rounds_as_they_were(rounds, monkeypatch):
+    before, page = said(rounds), Session(rounds / "round-1" / "to_label")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m, pytest.raises(OSError):
+        m.setattr("hf_lowlabel.selection.page.write_labels", full)
+        page.rename("daisy", "aster")
+    assert said(rounds) == before and not list(rounds.rglob(INTENT))
+    page.rename("daisy", "aster")
+    assert said(rounds) == renamed(before, "daisy", "aster")
+
+
+def test_not_while_another_process_labels_a_round(rounds):
+    before, page = said(rounds), Session(rounds / "round-1" / "to_label")
+    with only_one(rounds / "round-0" / "to_label"), pytest.raises(UserError, match="another process"):
+        page.rename("daisy", "aster")
+    assert said(rounds) == before and not list(rounds.rglob(INTENT))
+    (rounds / "round-1" / "to_label" / INTENT).write_text(json.dumps({"step": 3}))
+    with pytest.raises(UserError, match="does not say what was renamed"):
+        Session(rounds / "round-1" / "to_label")
