@@ -32,7 +32,7 @@ from .journal import Journal, number, show
 from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
 from .stopping import StopSignals, stop
 from .streams import micro_batches
-from .sync_batchnorm import synchronise
+from .sync_batchnorm import several_images, synchronise
 
 log = logging.getLogger("hf_lowlabel")
 POINTS = 20  # of a curve, at least
@@ -132,7 +132,7 @@ class Loop:
         for i, micro in enumerate(micro_batches(batch, parts)):
             last = i == parts - 1
             with contextlib.nullcontext() if last or world() == 1 else self.objective.no_sync():
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), several_images(args.batch_size, parts):
                     out = self.objective(self.lay_out(micro), t)
                 (out["loss"] / parts).backward()
             for name, value in out.items():
