@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 LAUNCH = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what a launcher sets
 OWN = (*LAUNCH, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 POLL = 0.1  # seconds between looks at the store
+LINGER = 2.0  # seconds by which the others end later where the first has failed
 LAST = 10.0  # seconds in which the others hear of the end: the first process may be the one that keeps the store
 
 
@@ -59,6 +60,8 @@ def _wait(store, rank: int) -> int:
                 time.sleep(POLL)
             code = int(store.get("code"))
             store.set(f"heard/{rank}", "")
+            if code:  # a launcher names the one that failed first, and ends the others
+                time.sleep(LINGER)
             return code
         except KeyboardInterrupt:  # the first process has it too, and says what comes of it
             continue
