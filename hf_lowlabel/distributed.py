@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -121,6 +122,18 @@ def all_gather(x: Tensor, grad: bool = False) -> Tensor:
     if world() == 1:
         return x if grad else x.detach()
     return _Gather.apply(x) if grad else _Gather.apply(x.detach())
+
+
+def all_rows(x: np.ndarray) -> np.ndarray:
+    """The rows [n, ...] of all ranks, which may have different numbers of them, in the order of the ranks."""
+    if world() == 1:
+        return x
+    rows = torch.as_tensor(x, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    counts = all_gather(torch.tensor([len(rows)], device=rows.device)).tolist()
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    everyone = all_gather(padded).view(len(counts), *padded.shape).cpu().numpy()
+    return np.concatenate([everyone[rank, :n] for rank, n in enumerate(counts)])
 
 
 def drawn(draw: Callable[[int], Tensor], n: int, whole: bool = False) -> Tensor:

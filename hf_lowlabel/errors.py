@@ -31,6 +31,14 @@ def at_least(name: str, value: int | None, least: int, most: int | None = None) 
         raise UserError(f"{name} is {value}. Give {range_}.")
 
 
+def one_image(batch_size: int, parts: int) -> UserError:
+    """The error for a batch of which a network sees one image alone, where its layers or the loss compare images."""
+    return UserError(
+        f"A batch_size of {batch_size} in {parts} part{'s' * (parts > 1)} leaves one image a forward pass, which has "
+        f"nothing to be compared with. Give --batch-size {2 * parts} or more."
+    )
+
+
 def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] = UserError) -> UserError:
     """The error for a name that is not one of `known`; offers the nearest ones first."""
     names = sorted({str(k) for k in known})

@@ -18,7 +18,7 @@ from .data.given_files import find_images, places
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb, open_image
 from .data.pages import opened_pages
-from .distributed import interactive
+from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
 from .files import filling, growing_table, write_json
 from .models.checkpoint_resolver import model_config
@@ -142,9 +142,10 @@ def evaluate(
         held = kind.held(network, data, images, indices, names, "test")
         with contextlib.nullcontext() if folder is None else filling(folder):
             metrics = kind.evaluate(network, held, names, window=window, folder=folder)
-    if folder is not None:
+    if folder is not None and is_main_process():
         write_left_out(images, folder / "left_out.csv")
         write_json(folder / "metrics.json", metrics)
+    barrier()
     return metrics
 
 
@@ -241,6 +242,8 @@ def predictions(
     place = kind.check_output(output)
     if place is not None and place.exists() and not overwrite:
         raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
+    barrier()  # all of a launch have looked; the first one writes
+    place = place if is_main_process() else None
     pictures = pictures_of(kind.table_path(place)) if place is not None and place.is_dir() else set()
     if place is not None and place != Path(str(output)):
         log.warning(

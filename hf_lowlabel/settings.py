@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import Config, known_settings, marked
-from .errors import UserError, unknown
+from .errors import UserError, one_image, unknown
 from .fields import check
 from .methods import METHODS, Method, check_hyperparameters, find, hyperparameters, methods_for, name_of
 from .objective import Objective
@@ -147,10 +147,13 @@ def _scale(values: dict, method: type[Method], name: str) -> None:
 
 def _alone(values: dict, method: type[Method], name: str) -> None:
     parts = values["gradient_accumulation_steps"]
-    if values["verb"] == "pretrain" and values["batch_size"] is not None and values["batch_size"] // parts < 2:
+    batch_size = values["batch_size"]
+    if values["verb"] == "pretrain" and batch_size is not None and batch_size // parts < 2:
+        raise one_image(batch_size, parts)
+    if batch_size is not None and batch_size % parts and not method.frozen:
         raise UserError(
-            f"A batch_size of {values['batch_size']} in {parts} part{'s' * (parts > 1)} leaves one image a forward "
-            f"pass, which has nothing to be compared with. Give --batch-size {2 * parts} or more."
+            f"A batch_size of {batch_size} cannot be cut into {parts} parts of the same size, as "
+            f"gradient_accumulation_steps asks. Give a --batch-size that is a multiple of {parts}."
         )
 
 

@@ -6,13 +6,13 @@ import errno
 import importlib
 import io
 import os
-import signal
 import sys
-import threading
 import warnings
 
 from ..errors import UserError, unknown
 from ..text import say
+from .alone import by_the_first, is_first, launched
+from .signals import EndBySignals
 
 # verb -> the file of this folder that has a function of its name, and what it does
 VERBS = {
@@ -39,6 +39,8 @@ VERBS = {
     "methods": ("info", "the methods there are, their papers and settings"),
     "env": ("info", "versions and hardware, for a bug report"),
 }
+
+SHARED = ("auto", "pretrain", "finetune", "select", "priors")  # all processes of a launch work on these
 
 _OTHER = "Check that the path is right and the disk is well, or use another folder."
 
@@ -71,17 +73,25 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal lacks is shown by its number
     argv = list(sys.argv[1:] if argv is None else argv)
+    if not is_first() and (not set(argv[:1]) & VERBS.keys() or is_said(argv)):
+        return 0
     if not argv or argv[0] in ("-h", "--help"):
         say(f"{LOOP}\nverbs (hf-lowlabel VERB --help says more):")
         say("\n".join(f"  {verb:9} {text}" for verb, (_, text) in VERBS.items()))
         return 0
+    alone = argv[0] in VERBS and argv[0] not in SHARED and launched() and not is_said(argv)
+    return by_the_first(lambda: answer(argv)) if alone else answer(argv)
+
+
+def answer(argv: list[str]) -> int:
+    """Run a verb; the exit code of whatever becomes of it."""
     formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
-    signals = end_by_signals()
     try:
         if argv[0] not in VERBS:
             raise unknown("verb", argv[0], VERBS)
-        file = importlib.import_module(f".{VERBS[argv[0]][0]}", __name__)
-        return getattr(file, argv[0].replace("-", "_"))(argv[1:]) or 0
+        with EndBySignals():
+            file = importlib.import_module(f".{VERBS[argv[0]][0]}", __name__)
+            return getattr(file, argv[0].replace("-", "_"))(argv[1:]) or 0
     except UserError as e:
         say(f"error: {e}", file=sys.stderr)
         return 2
@@ -110,23 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         warnings.formatwarning = formatted
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
 
 
-def end_by_signals() -> list[int]:
-    """SIGTERM and SIGHUP end this process as Ctrl-C does, so that nothing half is left: with exit code 128 + number.
-
-    Returns:
-        Those that did something else before; not what is ignored (nohup), nor any in a thread.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return []
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    mine = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in mine:
-        signal.signal(number, end)
-    return list(mine)
+def is_said(argv: list[str]) -> bool:
+    """Whether it only says what there is, which one process of a launch does without the others."""
+    return argv[0] in ("methods", "env") or bool({"-h", "--help"} & set(argv))

@@ -9,6 +9,7 @@ from ..commands import MASKS, SOURCE, auto_command, command, default_folder, fre
 from ..errors import UserError
 from ..files import read_json
 from ..text import say
+from .alone import is_first
 from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag
 from .output import json_flag, print_json
 
@@ -26,7 +27,8 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
-        say(f"{str(error).partition('. ')[0]}: {args.budget} are chosen to be labeled.")
+        if is_first():
+            say(f"{str(error).partition('. ')[0]}: {args.budget} are chosen to be labeled.")
         return _select(args, data, error.fingerprint)
     from ..distributed import is_main_process
 
@@ -69,6 +71,7 @@ def again(args: argparse.Namespace, data, labels: Path, output: Path) -> str:
 
 def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
+    from ..distributed import is_main_process
     from ..selection.labels import Task
     from ..selection.pages import label
     from ..selection.verbs import select
@@ -90,6 +93,8 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
         raise UserError(
             f"The images in {folder} were chosen of other data, {there.dataset}. Give another --output-dir."
         )
+    if not is_main_process():
+        return 0
     then = again(args, data, folder, free(folder.parent / "first"))
     say(f"Label them on the page that opens, then: {then}", flush=True)
     label(folder, open_browser=not args.no_browser, then=then)

@@ -11,6 +11,7 @@ from ..arguments import DataArguments
 from ..commands import auto_command, command, data_flags as given_data
 from ..errors import UserError
 from ..text import say, series
+from .alone import is_first
 from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag
 from .output import json_flag, key_values, print_json
 
@@ -272,6 +273,7 @@ def priors(argv: list[str]) -> int:
     scores = priors(dataset=data, **vars(args))
     if as_json:
         print_json({"output": args.output, **scores})
+    if as_json or not is_first():
         return 0
     say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
     split = args.split or manifest_beside(args.output)

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours, unit
 from .linear import NEVER, LeastSquares, softmax
+from .silent import spoken
 
 MASSES = ("labels", "graph")
 NEIGHBOURS, ALPHA, ROUNDS = 20, 0.9, 5
@@ -151,7 +152,11 @@ class Pool:
         return self.graph.reach(rows, alpha)
 
     def seeds(self, priors: np.ndarray, weight: float = 1.0, alpha: float = ALPHA) -> np.ndarray:
-        """What priors [N, K] of all images send over the graph, [N, K]: a class counts as `weight` labels."""
+        """What priors [N, K] of all images send over the graph, [N, K]: a class counts as `weight` labels.
+
+        Rows that say nothing send nothing.
+        """
+        priors = spoken(priors)
         y = weight * priors / np.maximum(priors.sum(0, keepdims=True), 1e-12)
         return self.graph.solve(y.astype(np.float64), alpha, tolerance=1e-4)
 

@@ -3,7 +3,7 @@
     L = lambda_l H(y, p(x_l))
         + lambda_u mean_u w_u [ (1 - share) H(q_u, p(x_u)) + share KL(p^{t-1}(x_u) || p(x_u)) ]
 
-q_u: the prior of image u, hard or soft. w_u: 0 where its row is zero, else 1 over the share of the pool that has a row.
+q_u: the prior of image u, hard or soft. w_u: 0 where it says nothing, else 1 over the share of the pool where it does.
 
     share 0                        the second step of Pseudo-Label (Zhai et al. 2019, arXiv 1905.03670, section 4.2),
                                    and V-PET's (Zhang et al. 2025, arXiv 2503.09707), whose q is an ensemble's
@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..objective import FinetuneObjective
 from ..ranges import BelowOne, Share, Weight
 from .functional import predict
+from .silent import spoken
 from .temporal_consistency import Predictions
 
 
@@ -66,8 +67,8 @@ class SelfTraining(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_l, self.share = lambda_u, lambda_l, share
         self.previous = Predictions(*priors.shape)
-        self.register_buffer("priors", priors)
-        self.kept = float((priors.sum(1) > 0).double().mean())
+        self.register_buffer("priors", spoken(priors))
+        self.kept = float((self.priors.sum(1) > 0).double().mean())
         if not self.kept:
             raise UserError("The prior has a pseudo-label for none of the images. Give another --prior.")
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..finetuning.silent import says
+
 
 def shared_out(budget: int, sizes: np.ndarray) -> np.ndarray:
     """Images of each class, int64 [K]: as equal as the sizes [K] allow, what is left over to the larger classes."""
@@ -25,7 +27,8 @@ def shared_out(budget: int, sizes: np.ndarray) -> np.ndarray:
 def within_classes(
     priors: np.ndarray, rows: np.ndarray, budget: int, pick: Callable[[np.ndarray, int], np.ndarray]
 ) -> np.ndarray:
-    """Which of some images to label, int64 [budget]: of each class those that `pick` takes among its own.
+    """Which of some images to label, int64 [budget]: of each class those that `pick` takes among its own, and where the
+    classes have too few, images of which the priors say nothing.
 
     Args:
         priors: [N, K] of all images.
@@ -33,7 +36,10 @@ def within_classes(
         budget: at most n.
         pick: rows of a class, and how many -> which of them.
     """
-    likely = priors[rows].argmax(1)
-    shares = shared_out(budget, np.bincount(likely, minlength=priors.shape[1]))
+    count = priors.shape[1]
+    likely = np.where(says(priors[rows]), priors[rows].argmax(1), count)
+    sizes = np.bincount(likely, minlength=count + 1)
+    shares = shared_out(min(budget, int(sizes[:count].sum())), sizes[:count])
+    shares = np.append(shares, budget - shares.sum())
     of = (np.flatnonzero(likely == k) for k in range(len(shares)))
     return np.concatenate([own[pick(rows[own], int(n))] for own, n in zip(of, shares, strict=True) if n])

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ..data.dataset import ImageDataset
 from ..data.decoding import CHUNK, check_share, cores, decode_chunks
 from ..data.images import square_of
-from ..distributed import all_gather, barrier, choose_device, interactive, of_first, rank, world
+from ..distributed import all_rows, barrier, choose_device, interactive, of_first, rank, world
 from ..errors import UserError
 from ..files import make, unmake, whole
 from ..models import create_backbone
@@ -88,7 +88,7 @@ def extract(
         max_bad: share of unreadable images that is left out and listed.
 
     Raises:
-        UserError: for NaN or infinite features, too many unreadable images, or several processes without a path.
+        UserError: for NaN or infinite features, or too many unreadable images.
     """
     named = isinstance(model, (str, Path))
     encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
@@ -100,18 +100,16 @@ def extract(
     if found is not None:
         log.info("features of %d images taken from %s", len(found), Path(path).name)
         return check(found, source)
-    if world() > 1 and path is None:
-        raise UserError(f"{world()} processes need a file to collect the features in. Give a path.")
     layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], chosen)
     encoder = encoder.to(chosen).eval().to(memory_format=layout)
     skipped: list[tuple[str, str]] = []
     parts = batches(encoder, source, share(members), workers, skipped, chosen, max_bad * len(members))
     if path is None:
-        pieces = list(parts) or [(np.zeros((0, 1)), members[:0])]
-        values, indices = (np.concatenate(column) for column in zip(*pieces))
+        pieces = [(np.zeros((0, encoder.num_features), np.float32), members[:0]), *parts]
+        values, indices = (all_rows(np.concatenate(column)) for column in zip(*pieces))
     else:
         facts = {"model": model_print, "data": data_print}
-        values, indices = collect(Path(path), parts, encoder.num_features, chosen, facts)
+        values, indices = collect(Path(path), parts, encoder.num_features, facts)
     if not len(values):
         check_share(skipped, len(members), max_bad)
     if skipped:
@@ -206,7 +204,7 @@ def check(features: Features, source: ImageDataset) -> Features:
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------
-def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
+def collect(path: Path, parts: Iterator, width: int, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
     """Write the parts of all processes into one file, in order, whole or not at all; returns what it holds."""
     number = int(of_first(secrets.randbelow(10**9)))
     mine, made = piece(path, rank(), number), make(path.parent)
@@ -217,12 +215,7 @@ def collect(path: Path, parts: Iterator, width: int, device, metadata: dict) -> 
                 values.astype("<f2").tofile(file)
                 rows.append(indices)
         indices = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        counts = all_gather(torch.tensor([len(indices)], device=device if world() > 1 else "cpu")).tolist()
-        most = max(counts)
-        padded = torch.zeros(most, dtype=torch.int64, device=device if world() > 1 else "cpu")
-        padded[: len(indices)] = torch.as_tensor(indices)
-        everyone = all_gather(padded).view(-1, most)
-        indices = np.concatenate([everyone[r, :n].cpu().numpy() for r, n in enumerate(counts)])
+        indices = all_rows(indices)
         barrier()
         if rank() == 0:
             join(path, indices, [piece(path, r, number) for r in range(world())], width, metadata)

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..evaluation.classification import expected_calibration_error
 from ..finetuning.functional import sinkhorn
 from ..finetuning.graph import Graph
+from ..finetuning.silent import says
 from .as3l import RUNS
 from .clustering import constrained_kmeans
 
@@ -125,16 +126,17 @@ def check(x: np.ndarray, labeled: np.ndarray, labels: np.ndarray, num_classes: i
 def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
     """Rows scaled until every class has the same mass N / K (Sinkhorn and Knopp 1967): what class mass normalization
     (Zhu, Ghahramani and Lafferty 2003, section 4) does once, done until rows sum to 1 as well. For classes of similar
-    size; where they are, it corrects a class that spread too far over a bridge in the graph.
+    size; where they are, it corrects a class that spread too far over a bridge in the graph. A row that says nothing
+    stays so: it takes its share of the classes that no other row is of, and is no answer.
     """
     z = torch.from_numpy(priors.astype(np.float64) + 1e-9)
-    return sinkhorn(z, rounds).float().numpy()
+    return np.where(says(priors)[:, None], sinkhorn(z, rounds).float().numpy(), priors)
 
 
 def harden(priors: np.ndarray) -> np.ndarray:
-    """The most likely class of every row alone; a row without one, which no label reached, stays uniform."""
+    """The most likely class of every row alone; a row that says nothing stays uniform."""
     hard = np.eye(priors.shape[1], dtype=np.float32)[priors.argmax(1)]
-    return np.where(priors.max(1, keepdims=True) > 1 / priors.shape[1] + 1e-6, hard, 1 / np.float32(priors.shape[1]))
+    return np.where(says(priors)[:, None], hard, 1 / np.float32(priors.shape[1]))
 
 
 def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[str, float | int]:
@@ -147,16 +149,17 @@ def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[s
 
     Returns:
         Counts; "coverage", the share of images to which some label reached; "classes", how many classes have a labeled
-        image; and where the truth is known, accuracy of the most likely class and expected calibration error.
+        image; and where the truth is known, accuracy of the most likely class and expected calibration error of the
+        images that some label reached.
     """
-    rest = np.setdiff1d(np.arange(len(priors)), labeled)
-    known = rest[truth[rest] >= 0]
+    rest, reached = np.setdiff1d(np.arange(len(priors)), labeled), says(priors)
+    known = rest[(truth[rest] >= 0) & reached[rest]]
     confidence = priors.max(1)
     out = {
         "images": len(priors),
         "labeled": len(labeled),
         "classes": int(len(np.unique(priors[labeled].argmax(1)))),
-        "coverage": float((confidence[rest] > 1 / priors.shape[1] + 1e-6).mean()),
+        "coverage": float(reached[rest].mean()),
         "confidence": float(confidence[rest].mean()),
     }
     if len(known):

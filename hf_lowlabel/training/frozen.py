@@ -21,6 +21,7 @@ from torch import nn
 from .. import methods
 from ..errors import UserError
 from ..files import write_table
+from ..finetuning.silent import says
 from ..tasks.networks import is_model_folder
 from .callbacks import Callback, RunState
 from .preparing import Prepared, Run, close
@@ -106,8 +107,8 @@ def fit_pixels(ready: Prepared, method, callbacks: Sequence[Callback]) -> Run:
 
 
 def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
-    """Labels int64 [N], and where there is none the most probable class of the priors [N, K], if they have one."""
-    return np.where((labels < 0) & (believed.sum(1) > 0), believed.argmax(1), labels)
+    """Labels int64 [N], and where there is none the most probable class of the priors [N, K], if they say one."""
+    return np.where((labels < 0) & says(believed), believed.argmax(1), labels)
 
 
 def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, **known) -> dict:

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..evaluation.near_copies import copies_of_each
 from ..finetuning.graph import HEAD_L2
 from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
+from ..finetuning.silent import says
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -57,8 +58,10 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> str | None:
     assert y is not None
     if len(members) > MOST_LABELS or how == "probe" and len(y.unique()) < 2:
         return None
-    count = len(ready.training)
-    some = torch.linspace(0, count - 1, min(SAMPLE, count)).long()
+    rows = torch.arange(len(ready.training))
+    if how == "priors" and priors is not None:
+        rows = rows[says(priors)]
+    some = rows[torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).long()]
     try:
         x, own = task.features(model, ready.training, some), task.features(model, ready.labeled.cache, members)
         found = np.concatenate([own, x])
@@ -117,8 +120,11 @@ def priors_head(x: np.ndarray, priors: np.ndarray, own: np.ndarray, y: np.ndarra
     layer says them of images that it was not fitted to.
 
     Args:
-        x: features [M, D]. priors: [M, K] of the same images. own: features of the labeled ones. y: their classes.
+        x: features [M, D]. priors: [M, K] of the same images; those that say nothing take no part. own: features of the
+            labeled ones. y: their classes.
     """
+    known = says(priors)
+    x, priors = x[known], priors[known]
     fit = LeastSquares(x)
     hard = np.eye(priors.shape[1])[priors.argmax(1)]
     weight, bias = fit.fit(hard, HEAD_L2)

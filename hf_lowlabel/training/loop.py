@@ -32,12 +32,13 @@ from .journal import Journal, number, show
 from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
 from .stopping import StopSignals, stop
 from .streams import micro_batches
-from .sync_batchnorm import synchronise
+from .sync_batchnorm import several_images, synchronise
 
 log = logging.getLogger("hf_lowlabel")
 POINTS = 20  # of a curve, at least
 DRY_STEPS = 2
 KEEPS_STATISTICS = "keeps_statistics"  # mark of a BatchNorm layer that stays in eval mode; copies of a network keep it
+KEPT = ("best", "best_step", "stale", "seconds")  # attributes that a checkpoint holds
 LENGTH = ("max_steps", "epochs")  # settings that a resumed run may have more of
 
 
@@ -131,7 +132,7 @@ class Loop:
         for i, micro in enumerate(micro_batches(batch, parts)):
             last = i == parts - 1
             with contextlib.nullcontext() if last or world() == 1 else self.objective.no_sync():
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), several_images(args.batch_size, parts):
                     out = self.objective(self.lay_out(micro), t)
                 (out["loss"] / parts).backward()
             for name, value in out.items():
@@ -176,8 +177,9 @@ class Loop:
             self.evaluate_now()
         before, begin, first = self.seconds, time.perf_counter(), self.step
         with StopSignals() as signals, bar:
-            batches = self.batches(self.step) if self.step < self.steps else iter(())
-            while self.step < self.steps:
+            last = self.step if self.state.stop else self.steps  # it was stopped when its end was decided
+            batches = self.batches(self.step) if self.step < last else iter(())
+            while self.step < last:
                 scalars = self.train_step(next(batches))
                 bar.update()
                 self.tell("on_step_end", scalars)
@@ -189,14 +191,14 @@ class Loop:
                 if self.evaluate and (self.step % self.eval_steps == 0 or done):
                     self.evaluate_now()
                 asked = signals.agreed(self.step, self.accelerator.device)
-                if self.state.stop and not asked:
-                    break
-                if self.step % self.save_steps == 0 or asked or done:
+                if asked or not self.state.stop and (self.step % self.save_steps == 0 or done):
                     self.seconds = before + time.perf_counter() - begin
                     self.save()
                 if asked:
                     self._say_stopped(asked)
                     stop(asked)
+                if self.state.stop:
+                    break
             self.seconds = before + time.perf_counter() - begin
         if late := signals.received if world() == 1 else 0:  # in the last step, after which all is saved
             stop(late)
@@ -273,15 +275,10 @@ class Loop:
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
     def save(self) -> None:
+        ends = self.state.stop
         if self.accelerator.is_main_process:
-            state = {
-                "guard": self.guard.state_dict(),
-                "best": self.best,
-                "best_step": self.best_step,
-                "stale": self.stale,
-                "seconds": self.seconds,
-                **self.identity,
-            }
+            state = {"guard": self.guard.state_dict(), "stop": self.state.stop, **self.identity}
+            state |= {name: getattr(self, name) for name in KEPT}
             best = {f"best::{k}": v for k, v in self.best_weights.items()}
             tensors, keep = {**self.inner.state_dict(), **best}, self.args.save_total_limit
             save_checkpoint(self.folder / "checkpoints", self.step, tensors, self.optimizer, state, keep)
@@ -289,10 +286,11 @@ class Loop:
                 self.state.record = self.save_run(self)
         self.tell("on_save")
         barrier()
+        if self.state.stop and not ends:  # a callback has just decided it: a resumed run has to know
+            self.save()
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint. Raises UserError when the run was made with other settings or
-        data."""
+        """Go on from the newest whole checkpoint. Raises UserError for one of other settings or data."""
         found = load_newest(self.folder / "checkpoints")
         if found is None:
             log.info("no checkpoint in %s yet: starting from step 0", self.folder)
@@ -315,8 +313,9 @@ class Loop:
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         self.inner.load_state_dict(tensors)
         restore_optimizer(self.optimizer, optimizer, state["optimizer"])
-        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
-        self.stale, self.seconds = state["stale"], state["seconds"]
+        self.step, self.state.stop = state["step"], state.get("stop", False)
+        for name in KEPT:
+            setattr(self, name, state[name])
         self.guard.load_state_dict(state["guard"])
         self.journal.cut(self.step)
         log.info("resumed from %s", path.name)

@@ -19,6 +19,7 @@ from ..data.published import fetch, is_published
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import write_tensors
+from ..finetuning.silent import says
 from ..text import series
 
 log = logging.getLogger("hf_lowlabel")
@@ -71,16 +72,21 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str], split:
     if not priors.isfinite().all() or (priors < 0).any():
         raise UserError(f"The prior pseudo-labels in {str(path)!r} are not all finite and at least 0. Make them again.")
     columns = [names.index(name) for name in class_names]
-    if known == ids:  # the usual case, without a dict of millions
-        return priors[:, columns]
-    row = {id: i for i, id in enumerate(known)}
-    missing = [id for id in ids if id not in row]
-    if missing:
+    if known != ids:  # else the usual case, without a dict of millions
+        row = {id: i for i, id in enumerate(known)}
+        missing = [id for id in ids if id not in row]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. "
+                "Make them from the same data and split."
+            )
+        priors = priors[[row[id] for id in ids]]
+    if not says(priors).any():
         raise UserError(
-            f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. Make "
-            "them from the same data and split."
+            f"The prior pseudo-labels in {str(path)!r} give every class the same share for each of the {len(ids)} "
+            "training images. Give another --prior, or leave it out."
         )
-    return priors[[row[id] for id in ids]][:, columns]
+    return priors[:, columns]
 
 
 def check_there(path: str | Path) -> None:

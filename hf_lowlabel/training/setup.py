@@ -49,6 +49,13 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
         project_dir=str(folder),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
+    share, parts = accelerator.num_processes, args.gradient_accumulation_steps
+    if share > 1 and args.batch_size is not None and args.batch_size % (share * parts):
+        raise UserError(
+            f"A batch_size of {args.batch_size} cannot be shared by {share} processes, in {parts} "
+            f"part{'s' * (parts > 1)} of the same size on each. Give a --batch-size that is a multiple of "
+            f"{share * parts}."
+        )
     logging_level(accelerator.is_main_process)
     # its new name is not known to the oldest torch that is required
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

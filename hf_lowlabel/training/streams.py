@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data.permutation import epoch_permutation
+from ..distributed import world
 from ..errors import UserError
 from ..views.transforms import BatchTransform, Draws
 
@@ -102,19 +103,19 @@ def micro_batches(batch: dict, parts: int) -> list[dict]:
         return [batch]
     cut: list[dict] = [{} for _ in range(parts)]
     for key, value in batch.items():
-        pieces = micro_batches(value, parts) if isinstance(value, dict) else _equal(key, value, parts)
+        pieces = micro_batches(value, parts) if isinstance(value, dict) else _equal(value, parts)
         for c, piece in zip(cut, pieces, strict=True):
             c[key] = piece
     return cut
 
 
-def _equal(key: str, value, parts: int) -> list:
+def _equal(value, parts: int) -> list:
     if isinstance(value, list):
-        return [list(piece) for piece in zip(*(_equal(key, v, parts) for v in value), strict=True)] or [[]] * parts
+        return [list(piece) for piece in zip(*(_equal(v, parts) for v in value), strict=True)] or [[]] * parts
     if len(value) % parts:
         raise UserError(
-            f"{len(value)} {key} images on each process cannot be cut into {parts} micro-batches. Give a batch size "
-            f"that is a multiple of {parts}."
+            f"The {len(value)} images that each process has of a batch cannot be cut into {parts} parts of the same "
+            f"size, as gradient_accumulation_steps asks. Give a --batch-size that is a multiple of {parts * world()}."
         )
     return list(value.chunk(parts))
 

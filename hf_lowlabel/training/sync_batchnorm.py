@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
+
+from ..errors import one_image
+
+
+@contextlib.contextmanager
+def several_images(batch_size: int, parts: int) -> Iterator[None]:
+    """UserError, in place of torch's words, where a BatchNorm layer is given one image alone whose map is one pixel.
+
+    Whether it is depends on network, size of the images and views that a method passes by themselves.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise one_image(batch_size, parts) from error
 
 
 class _Sum(torch.autograd.Function):

@@ -167,7 +167,7 @@ def test_priors_reach_the_rule_for_as_long_as_they_are_asked_to(tmp_path):
         chosen=SimpleNamespace(split=None),
     )
     rule = make_objective(ready).rule
-    assert rule.until == 0.3 and rule.priors.tolist() == p[[2, 0, 1]].tolist()
+    assert rule.until == 0.3 and rule.priors.tolist() == [[0, 0], [1, 0], [0, 1]]  # c says nothing
 
 
 def test_priors_that_are_no_probabilities_are_refused(tmp_path):

@@ -397,3 +397,47 @@ def test_a_run_inside_a_trial_says_no_more_than_the_trial():
         assert log.level == logging.ERROR
     logging_level(True)
     assert log.level == logging.INFO
+
+
+class Ends(Callback):
+    """Sets `stop` when it is told of an event at step 3."""
+
+    def __init__(self, event):
+        setattr(self, event, self.end)
+
+    def end(self, state, *_):
+        state.stop = state.stop or state.step == 3
+
+
+class Signals(Callback):
+    def on_step_end(self, state, scalars):
+        if state.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("event", ["early stopping", "on_step_end", "on_log", "on_evaluate", "on_save"])
+def test_the_end_that_was_decided_when_a_signal_came_stays_decided(event, tmp_path):
+    """By early stopping or by a callback: a resumed run trains no step more than one that was never stopped."""
+    ends = [] if event == "early stopping" else [Ends(event)]
+
+    def run(name, *callbacks, **more):
+        own = dict(max_steps=6, save_steps=3, best_score="score", early_stopping=9 if ends else 2)
+        scores = scored([1, 0, 0, 9, 9, 9], evaluated := [])
+        (tmp_path / name).mkdir(exist_ok=True)
+        return make(tmp_path / name, callbacks=callbacks, evaluate=scores, **own, **more), evaluated
+
+    whole, evaluated = run("whole", *ends)
+    whole.fit()
+    assert whole.step == 3 and evaluated == [1, 2, 3]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit):
+            run("cut", *ends, Signals())[0].fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    again, evaluated = run("cut", *ends, resume=True)
+    again.fit()
+    assert (again.step, again.best, again.best_step, evaluated) == (3, 1, 1, [])
+    assert torch.equal(again.inner.net.weight, whole.inner.net.weight)
+    rows, expected = ([{**row, "steps_per_second": 0} for row in loop.history] for loop in (again, whole))
+    assert rows == expected

@@ -35,7 +35,7 @@ BOTH_MASKS = ["ground", "light", "dark"]
         (dict(num_labels=8, stored_size=18), "Give a multiple of 4 above it, for example 16"),
         (dict(num_labels=8, report_to=["tensorbord"]), "unknown tracker 'tensorbord': did you mean 'tensorboard'"),
         (dict(num_labels=8, device="gpu"), "There is no device 'gpu'"),
-        (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 micro-batches"),
+        (dict(num_labels=8, gradient_accumulation_steps=3), "cannot be cut into 3 parts"),
         (
             dict(num_labels=8, dataset="no/such/folder/here"),
             "no such path as 'no/such/folder/here', and it is no Hub id",

@@ -1,0 +1,61 @@
+"""A batch of which a network sees one image alone, and one that cannot be cut: a sentence, for every method."""
+
+import pytest
+import torch
+from torch import nn
+
+from hf_lowlabel.arguments import Config, TrainingArguments
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.settings import resolve
+from hf_lowlabel.training import setup
+from hf_lowlabel.training.sync_batchnorm import several_images
+
+from .conftest import trained
+
+
+@pytest.mark.parametrize("method", trained("classification"))
+def test_one_image_a_batch_trains_or_is_refused_in_a_sentence(method, start, few_images, tmp_path):
+    """The last maps of this network are one pixel; some methods pass the labeled images or a view by themselves."""
+    tiny = dict(model="test_resnet", image_size=32, stored_size=32, test_fraction=0.0, validation=0)
+    more = dict(batch_size=1, unlabeled_ratio=1, max_steps=1, dry_run=True)
+    try:
+        start("finetune", "classification", method, tmp_path / "run", **tiny, **more)
+    except UserError as error:
+        assert "Give --batch-size 2 or more" in str(error) or "Use a batch_size of 2 or more" in str(error)
+    else:
+        assert method not in ("remixmatch", "sscl", "s4l-exemplar")
+
+
+def test_torchs_words_for_one_image_alone():
+    for shape, parts in (((1, 3, 1, 1), 1), ((1, 3), 2)):
+        layer = nn.BatchNorm2d(3) if len(shape) == 4 else nn.BatchNorm1d(3)
+        words = f"batch_size of {parts} in {parts} parts? leaves one image .* Give --batch-size {2 * parts} or more"
+        with pytest.raises(UserError, match=words), several_images(parts, parts):
+            layer(torch.zeros(shape))
+    with pytest.raises(ValueError, match="other"), several_images(1, 1):
+        raise ValueError("other")
+
+
+@pytest.mark.parametrize("verb, method", [("finetune", "fixmatch"), ("finetune", "supervised"), ("pretrain", "byol")])
+def test_a_batch_that_cannot_be_cut_is_refused_before_data_is_read(verb, method):
+    given = dict(dataset="no/such", method=method, batch_size=7, gradient_accumulation_steps=2)
+    with pytest.raises(
+        UserError, match="batch_size of 7 cannot be cut into 2 parts.* Give a --batch-size that is a mu"
+    ):
+        resolve(Config.from_flat(verb, given))
+    resolve(Config.from_flat(verb, {**given, "batch_size": 8}))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_at_their_start(monkeypatch, tmp_path):
+    real = setup.Accelerator
+
+    def two(**settings):
+        accelerator = real(**settings)
+        monkeypatch.setattr(type(accelerator), "num_processes", 2)
+        return accelerator
+
+    monkeypatch.setattr(setup, "Accelerator", two)
+    args = TrainingArguments(batch_size=6, gradient_accumulation_steps=2)
+    with pytest.raises(UserError, match="6 cannot be shared by 2 processes, in 2 parts .* a multiple of 4"):
+        setup.start_accelerator(args, tmp_path)
+    setup.start_accelerator(TrainingArguments(batch_size=8, gradient_accumulation_steps=2), tmp_path)
