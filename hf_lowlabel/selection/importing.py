@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,9 +93,12 @@ def import_labels(
                 f"{len(own)} images have a label in the data and none in {path.name}, such as {own[0]}: they count as "
                 "unlabeled. Without the file, or in the folder that it was made in, their labels are used"
             )
-    held = (base.validation, base.test) if base is not None else (task.validation, task.test)
+    of = base if base is not None else task
+    held: dict[str, Any] = dict(
+        validation=list(of.validation), test=list(of.test), held_labels=dict(of.held_labels), class_names=names
+    )
     if source is not None:
-        split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)
+        split = manifest(source, labeled, seed=task.seed, **held)
     else:
         split = Split(
             dataset=task.dataset,
@@ -102,36 +106,48 @@ def import_labels(
             revision=task.revision,
             fingerprint=task.fingerprint,
             seed=task.seed,
-            class_names=names,
             labeled=labeled,
-            validation=list(held[0]),
-            test=list(held[1]),
+            **held,
         )
         warn_without_label(split)
     return split, found
 
 
-def drawn_from(split: Split, source: ImageDataset, num_labels: int | None = None, **draw) -> Split:
+def drawn_from(
+    split: Split, source: ImageDataset, num_labels: int | None = None, *, several: bool = False, **draw
+) -> Split:
     """Some of the labels of `split`, and a test or validation set of them, as `make_split` draws those of a data set.
 
     Args:
         split: what `import_labels` returns.
         source: the data set.
         num_labels: labels to keep; None: all that are not held out.
+        several: whether an image may have several classes.
         draw: seed, class_balanced, validation and test_fraction of `make_split`.
 
     Raises:
         UserError: images are held out already, or the labels cannot meet the budget.
     """
-    if split.several:
-        raise UserError(
-            "Labels of several classes are read whole: leave out what draws among them (--num-labels, ...)."
-        )
-    if split.test or split.validation:
+    if (split.test or split.validation) and (draw.get("test_fraction") or draw.get("validation")):
         raise UserError(
             f"{len(split.test)} test and {len(split.validation)} validation images are held out already. Leave out "
-            "what draws others (--num-labels, --test-fraction, --validation)."
+            "what holds out others (--test-fraction, --validation)."
         )
-    index = {name: k for k, name in enumerate(split.class_names)}
-    labels = np.array([index.get(split.labeled.get(id), -1) for id in source.ids], dtype=np.int64)
-    return make_split(replace(source, labels=labels, class_names=split.class_names), num_labels, **draw)
+    index, given = {name: k for k, name in enumerate(split.class_names)}, split.labeled
+    if several:
+        known = split.answered(source, several=True)
+        labels = np.where(np.array([id in given for id in source.ids])[:, None], known.labels, np.int8(-1))
+    else:
+        labels = np.array([index.get(given.get(id), -1) for id in source.ids], dtype=np.int64)
+    drawn = make_split(replace(source, labels=labels, class_names=split.class_names), num_labels, **draw)
+    held = {id: name for id in (*drawn.validation, *drawn.test) if (name := given[id]) is not None}
+    made = replace(
+        drawn,
+        labeled={id: given[id] for id in drawn.labeled},
+        validation=drawn.validation or split.validation,
+        test=drawn.test or split.test,
+        held_labels={**split.held_labels, **held},
+    )
+    if several:
+        warn_without_label(made)
+    return made

@@ -53,6 +53,7 @@ class Task:
     labeled: dict[str, str | None] = field(default_factory=dict)  # before this round; None: with a mask
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
+    held_labels: dict[str, str] = field(default_factory=dict)  # of those two, where they are not the data's
     report: dict = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:

@@ -34,7 +34,6 @@ from ..data.labels import (
 from ..data.metadata import Metadata, read_metadata, split_of
 from ..data.numbers import of_numbers
 from ..data.several import comma_fault, comma_lists, label_list
-from ..data.splits import Split
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
@@ -180,11 +179,6 @@ class MultiLabel(Classification):
 
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         return MultiLabelTargets(data.label_column, label_rules(data))
-
-    def open(self, data: DataArguments, split: str | None = None, *args: Any, **more: Any) -> ImageDataset:
-        """What a manifest says of its images comes before what the data says."""
-        dataset = super().open(data, split, *args, **more)
-        return Split.load(data.split).answered(dataset) if split is None and data.split else dataset
 
     def caches(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at):
         return super().caches(model, data, self.match(dataset, self.names_of(model)), at)
