@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingSplit, UserError, unknown
+from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file, spellings, split_root
+from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_root
 from .labels import NO_LABEL, LabelRules, label_column
 from .table_files import NoTable, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
@@ -144,7 +145,18 @@ def split_column(cells: dict[str, list]) -> str | None:
     """The column that names the split of each image."""
     column = column_called(list(cells), SPLIT_COLUMNS)
     found = set(map(split_text, cells[column])) - {""} if column else set()
-    return column if found and found <= ALIASES else None
+    if (odd := sorted(found - ALIASES)) and found & ALIASES:
+        warnings.warn(
+            f"The column {column!r} is not read as the split of an image, since it says {series(odd[:5])} too. Write "
+            "train, validation or test in each of its cells, or nothing.",
+            stacklevel=4,
+        )
+    return column if found <= ALIASES and found else None
+
+
+def split_named(cell: Any) -> str:
+    """The split that a cell says, as this package calls it; "train" where it says none."""
+    return next((name for name, known in SPLITS.items() if split_text(cell) in known), "train")
 
 
 def split_text(cell: Any) -> str:

@@ -79,23 +79,34 @@ def import_labels(
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     before = base.labeled if base is not None else task.labeled
-    labeled = {**before, **found.labels}
-    used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
+    own = by_part(found, path)
+    labeled = {**before, **own["train"]}
+    apart = {**own["validation"], **own["test"]}
+    used = {
+        part
+        for label in (*labeled.values(), *apart.values())
+        if label
+        for part in (parts_of(label) if several else [label])
+    }
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
         found.notes.append(f"no label is one of {series(classes[:10])}: they are not taken for classes")
         classes = []
     more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
     names = [*classes, *more, *class_order(used - {*classes, *more})]
     if source is not None and base is None and classes and not task.labeled:
-        own = [id for id, has in zip(source.ids, source.has_target, strict=True) if has and id not in labeled]
-        if own:
+        there = (id for id, has in zip(source.ids, source.has_target, strict=True) if has)
+        others = [id for id in there if id not in found.labels]
+        if others:
             found.notes.append(
-                f"{len(own)} images have a label in the data and none in {path.name}, such as {own[0]}: they count as "
-                "unlabeled. Without the file, or in the folder that it was made in, their labels are used"
+                f"{len(others)} images have a label in the data and none in {path.name}, such as {others[0]}: they "
+                "count as unlabeled. Without the file, or in the folder that it was made in, their labels are used"
             )
     of = base if base is not None else task
     held: dict[str, Any] = dict(
-        validation=list(of.validation), test=list(of.test), held_labels=dict(of.held_labels), class_names=names
+        validation=list(dict.fromkeys([*of.validation, *own["validation"]])),
+        test=list(dict.fromkeys([*of.test, *own["test"]])),
+        held_labels={**of.held_labels, **apart},
+        class_names=names,
     )
     if source is not None:
         split = manifest(source, labeled, seed=task.seed, **held)
@@ -111,6 +122,32 @@ def import_labels(
         )
         warn_without_label(split)
     return split, found
+
+
+def by_part(found: Labels, path: Path) -> dict[str, dict[str, str]]:
+    """The labels of each split, by the column that says which image is of which; without one all are for training.
+
+    Raises:
+        UserError: none is for training.
+    """
+    own: dict[str, dict[str, str]] = {"train": {}, "validation": {}, "test": {}, "unlabeled": {}}
+    for id, label in found.labels.items():
+        own[found.parts.get(id, "train")][id] = label
+    if not found.parts or {*found.parts.values()} == {"train"}:
+        return own
+    said = " and ".join(f"{len(own[part])} of split {part!r}" for part in ("train", "validation", "test") if own[part])
+    if not own["train"]:
+        raise UserError(f"{path.name} has labels of {said or 'no split'}, and none to train with. Label others too.")
+    found.notes.append(f"a column of {path.name} says which images are for what: {said}")
+    bare = [id for id, part in found.parts.items() if part in ("validation", "test") and id not in found.labels]
+    if bare:
+        found.notes.append(
+            f"{len(bare)} images of split 'validation' or 'test' have no label, such as {bare[0]}: nothing is tested "
+            "on them, and they count as unlabeled"
+        )
+    if gone := own["unlabeled"]:
+        found.notes.append(f"{len(gone)} labels of split 'unlabeled' are not used, such as that of {next(iter(gone))}")
+    return own
 
 
 def drawn_from(

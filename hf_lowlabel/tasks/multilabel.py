@@ -7,7 +7,7 @@ list say that no class applies.
 
 from __future__ import annotations
 
-from collections import Counter
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
@@ -28,12 +28,13 @@ from ..data.labels import (
     RULES,
     LabelRules,
     class_order,
+    joined,
     label_column,
     tell_alike,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
 from ..data.numbers import of_numbers
-from ..data.several import comma_fault, comma_lists, label_list
+from ..data.several import comma_fault, comma_lists, label_list, together
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
@@ -79,15 +80,40 @@ class MultiLabelTargets(Targets):
         return replace(made, left_out=metadata.left_out if metadata is not None else ())
 
     def one_row_each(self, metadata: Metadata) -> dict[str, dict]:
-        twice = [id for id, count in Counter(id for id, _ in metadata.rows).items() if count > 1]
+        """The row of each image; those of one class each are taken together, and equal ones are one."""
+        column = label_column(metadata.columns, self.label_column)
+        rows: dict[str, dict] = {}
+        shared, twice = set[str](), dict[str, None]()
+        for id, row in metadata.rows:
+            first = rows.setdefault(id, row)
+            if first == row:
+                continue
+            texts = [self.text_of(one.get(column), id) for one in (first, row)] if column else []
+            both = together(*texts) if texts else None
+            if both is None:
+                twice[id] = None
+            elif column is not None:
+                rows[id] = {**first, column: both or None}
+                shared.add(id)
+        where = metadata.file.name
         if twice and not self.rules.skip_conflicts:
             raise UserError(
-                f"{metadata.file.name} names {twice[0]!r} twice. Write all of its labels in one row, as a;b, or give "
-                "--skip-conflicts."
+                f"{where} names {next(iter(twice))!r} twice, and the rows contradict each other. Keep one of them, or "
+                "give --skip-conflicts."
+            )
+        if shared:
+            warnings.warn(
+                f"{where} has several rows of {len(shared)} images, such as {min(shared)!r}: each has all classes of "
+                "its rows.",
+                stacklevel=4,
             )
         metadata.left_out += [(id, "it has several rows") for id in twice]
-        gone = set(twice)
-        return {id: row for id, row in metadata.rows if id not in gone}
+        return {id: row for id, row in rows.items() if id not in twice}
+
+    def text_of(self, cell: Any, id: str) -> str:
+        """A cell as a;b; "" where nobody has looked."""
+        labels = None if self.is_none(cell) else label_list(cell, f"image {id!r}")
+        return "" if labels is None else joined(labels)
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()

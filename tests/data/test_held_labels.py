@@ -135,3 +135,52 @@ def test_auto_draws_from_a_table(tmp_path):
     )
     assert best.run.metrics["images"] == 6 and len(Split.load(tmp_path / "best" / "split.json").labeled) == 12
     assert Task.load(best.to_label).held_labels == Split.load(tmp_path / "best" / "split.json").held_labels
+
+
+PARTS = ["train"] * 12 + ["", "NaN", "training", "Train"] + ["test", "TEST", "testing"] + ["val", "dev", "validation"]
+
+
+@pytest.mark.parametrize("column", ["split", "Set", "partition"])
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_a_column_of_splits_is_heeded(tmp_path, column, task, capsys):
+    data, path = photos(tmp_path / "photos"), tmp_path / "truth.csv"
+    lines = [f"{i:02}.png,{NAMES[i % 2]},{part}\n" for i, part in enumerate(PARTS)]
+    path.write_text(f"file_name,label,{column}\n" + "".join(lines) + "22.png,,test\n23.png,red,unlabeled\n")
+    argv = ["split", "--task", task, "--dataset", str(data), "--from", str(path)]
+    assert main([*argv, "--output", str(tmp_path / "split.json")]) == 0
+    said, split = capsys.readouterr().err, Split.load(tmp_path / "split.json")
+    assert "16 of split 'train' and 3 of split 'validation' and 3 of split 'test'" in said
+    assert "1 images of split 'validation' or 'test' have no label, such as 22.png" in said
+    assert "1 labels of split 'unlabeled' are not used, such as that of 23.png" in said
+    assert [*split.labeled] == [f"{i:02}.png" for i in range(16)]
+    assert split.test == ["16.png", "17.png", "18.png"] and split.validation == ["19.png", "20.png", "21.png"]
+    assert split.held_labels == {f"{i:02}.png": NAMES[i % 2] for i in range(16, 22)}
+    assert main([*argv, "--test-fraction", "0.2", "--output", str(tmp_path / "b.json")]) == 2
+    assert "3 test and 3 validation images are held out already" in capsys.readouterr().err
+    assert main([*argv, "--num-labels", "6", "--output", str(tmp_path / "c.json")]) == 0
+    few = Split.load(tmp_path / "c.json")
+    assert len(few.labeled) == 6 and (few.test, few.held_labels) == (split.test, split.held_labels)
+    assert {*few.labeled} < {*split.labeled}
+
+
+def test_a_column_of_splits_that_cannot_be_heeded(tmp_path):
+    data, path = photos(tmp_path / "photos"), tmp_path / "truth.csv"
+    source = load_source(data)
+    path.write_text("file_name,label,split\n00.png,blue,test\n01.png,red,test\n")
+    with pytest.raises(UserError, match="truth.csv has labels of 2 of split 'test', and none to train with"):
+        import_labels(path, source=source)
+    path.write_text("file_name,label,split\n00.png,blue,train\n00.png,blue,test\n01.png,red,train\n")
+    with pytest.raises(UserError, match="row 3: '00.png' is of split 'test' here, and of 'train' above"):
+        import_labels(path, source=source)
+    path.write_text("file_name,label,split\n00.png,blue,train\n01.png,red,holdout\n")
+    with pytest.warns(UserWarning, match="'split' is not read as the split of an image, since it says holdout too"):
+        assert not import_labels(path, source=source)[0].test
+    path.write_text("file_name,label,split\n00.png,blue,left\n01.png,red,right\n")
+    assert len(import_labels(path, source=source)[0].labeled) == 2
+
+
+def test_columns_of_classes_beside_a_column_of_splits(tmp_path):
+    data, path = photos(tmp_path / "photos"), tmp_path / "truth.csv"
+    path.write_text("file_name,cat,dog,split\n00.png,1,0,train\n01.png,0,1,train\n02.png,1,0,test\n")
+    split = import_labels(path, source=load_source(data))[0]
+    assert split.test == ["02.png"] and split.held_labels == {"02.png": "cat"} and split.class_names == ["cat", "dog"]
