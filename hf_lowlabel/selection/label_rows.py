@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.columns import FILE_COLUMNS, column_called, without_header
+from ..data.commas import at_commas
 from ..data.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
 from ..data.metadata import split_column
 from ..data.numbers import of_numbers
@@ -114,6 +115,13 @@ def cell_text(cell: Any, where: str, several: bool) -> str | None:
     if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
         return joined(label_list(cell, where) or ())
     return label_text(cell, f" in {where}")
+
+
+def between_commas(texts: Sequence[str | None], rows: Rows, where: str, known: list[str]) -> list[str | None]:
+    """Labels as a;b, where commas stand between the classes of an image."""
+    if any(isinstance(cell, (list, tuple, dict)) or is_list(str(cell)) for cell in (row["label"] for _, row in rows)):
+        return [*texts]
+    return [joined(label) if isinstance(label, list) else label for label in at_commas(texts, where, known)]
 
 
 def numbered(texts: Sequence[str | None], where: str, known: list[str], several: bool) -> list[str | None]:

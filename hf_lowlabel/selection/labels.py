@@ -36,7 +36,7 @@ from ..errors import UserError
 from ..fields import check_types
 from ..files import inert, read_json, read_text, write_text
 from ..text import series
-from .label_rows import cell_text, numbered, read_rows
+from .label_rows import between_commas, cell_text, numbered, read_rows
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
@@ -146,6 +146,7 @@ def read_labels(
     texts = rules.without_none(texts, path.name)
     if classes is not None and not names:  # on a page a class is added by its name
         texts = numbered(texts, path.name, classes, rules.several)
+        texts = between_commas(texts, rows, path.name, classes) if rules.several else texts
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, texts):
         text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text

@@ -22,6 +22,7 @@ from torch import nn
 from ..arguments import Config, DataArguments
 from ..data import shapes
 from ..data.class_targets import images_of, of_files, refuse_masks
+from ..data.commas import at_commas
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..data.labels import (
     NOTHING,
@@ -125,7 +126,8 @@ class MultiLabelTargets(Targets):
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
         return "labels", pa.array(
-            [label_list(v, f"image number {i}") for i, v in enumerate(values)], pa.list_(pa.string())
+            [label_list(v, f"image number {i}") for i, v in enumerate(at_commas(values, "The list of images"))],
+            pa.list_(pa.string()),
         )
 
     def read(self, cells: dict[str, list], ids: list[str], where: str, declared: dict | None = None):
@@ -134,6 +136,7 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
+            values = values if known else at_commas(values, f"The column {column!r} of {where}")
             lists = [label_list(value, f"image {id!r}", known) for value, id in zip(values, ids, strict=True)]
             if not known:
                 whole = of_numbers([labels for labels in lists if labels], f"The column {column!r} of {where}")

@@ -166,3 +166,38 @@ def test_rows_that_are_joined_are_said_and_contradictions_left_out(photos):
     split, found = import_labels(photos.parent / "mine.csv", source=load_source(photos), several=True, rules=rules)
     assert "4.png" not in split.labeled and len(split.labeled) == 4
     assert "3 rows name a further class of an image of another row; it has all of them" in found.notes
+
+
+COMMAS = ["daisy, pink", "rose, pink", "rose,daisy", "owl, rose", "pink, owl"]
+
+
+def in_memory(photos, labels):
+    """As a list of pairs, and as a table."""
+    paths = [str(photos / f"{i}.png") for i in range(len(labels))]
+    one = open_dataset([*zip(paths, labels)], MultiLabelTargets())
+    two = open_dataset(pd.DataFrame({"image": [*map(Image.open, paths)], "labels": labels}), MultiLabelTargets())
+    assert (one.labels == two.labels).all() and one.class_names == two.class_names
+    names = [[n for n, v in zip(one.class_names, row) if v > 0] for row in one.labels]
+    return {f"{i}.png": some for i, some in enumerate(names)}
+
+
+@pytest.mark.parametrize("read", [beside, given, in_memory])
+def test_commas_between_classes_are_told_from_commas_in_names(photos, read):
+    with pytest.warns(UserWarning, match="commas as in 'daisy, pink' are taken to stand between classes"):
+        found = read(photos, COMMAS)
+    assert {id: {*some} for id, some in found.items()} == {
+        f"{i}.png": {part.strip() for part in label.split(",")} for i, label in enumerate(COMMAS)
+    }
+    with pytest.warns(UserWarning, match="such as 'Bubo, owl', count as one class each. Write Bubo;owl for"):
+        assert read(photos, ["Felis catus, cat", "Canis lupus, dog", "Bubo, owl"])["1.png"] == ["Canis lupus, dog"]
+    with pytest.warns(UserWarning, match="are taken to stand between classes"):  # two kinds and a colour
+        assert read(photos, ["daisy, pink", "pink, rose", "pink, tulip"])["1.png"] == ["pink", "rose"]
+    for labels in (["daisy, pink", "pink, daisy", "Bubo, owl"], ["owl, barn", "owl, snowy", "hen, red", "hen, big"]):
+        with pytest.raises(UserError, match="may be several classes with commas between them, or the name of one. W"):
+            read(photos, labels)
+
+
+@pytest.mark.parametrize("read", [beside, given])
+def test_a_list_of_one_name_settles_what_commas_are(photos, read):
+    found = read(photos, ["daisy, pink", "pink, daisy", "['Bubo, owl']"])
+    assert found["0.png"] == ["daisy, pink"] and found["2.png"] == ["Bubo, owl"]
