@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingSplit, UserError, unknown
+from ..errors import MissingSplit, UserError, nearest, unknown
 from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_root
@@ -129,7 +128,7 @@ def read_metadata(
     found = placed(file, root, ids, names)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not rules.skip_missing:
-        near = difflib.get_close_matches(missing[0], ids, n=1, cutoff=0.6)
+        near = nearest(missing[0], ids)
         raise UserError(
             f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}"
             f"{f' (there is {near[0]!r})' if near else ''}. They are paths relative to {str(file.parent)!r}: correct "

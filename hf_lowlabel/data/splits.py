@@ -149,12 +149,12 @@ class Split:
         return SplitIndices(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(free))
 
     def check(self, source: ImageDataset) -> None:
-        if self.foreign(source):
+        if self.foreign(source) and self.fingerprint is None:  # else it was made of these very data, and said so
             warnings.warn(
                 f"{series(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
                 f"({series(self.class_names[:10])}): the labels are those of the split alone"
             )
-        else:
+        if not self.foreign(source):
             there = set(source.class_names)
             for name in self.class_names if there else ():
                 if name not in there:

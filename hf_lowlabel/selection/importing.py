@@ -89,7 +89,11 @@ def import_labels(
         for part in (parts_of(label) if several else [label])
     }
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
-        found.notes.append(f"no label is one of {series(classes[:10])}: they are not taken for classes")
+        count, rest = len(classes), ", ..." if len(classes) > 10 else ""
+        found.notes.append(
+            f"{series(classes[:10])}{rest} in {task.dataset!r} {'is no class' if count == 1 else 'are no classes'} of "
+            f"{path.name} ({series(class_order(used)[:10])}): its labels alone count"
+        )
         classes = []
     more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
     names = [*classes, *more, *class_order(used - {*classes, *more})]

@@ -32,7 +32,7 @@ from ..data.metadata import split_named
 from ..data.several import comma_fault, comma_lists, contradiction, contradicts, together
 from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..fields import check_types
 from ..files import inert, read_json, read_text, write_text
 from ..text import series
@@ -264,7 +264,7 @@ def image_of_row(
     known = next((known for known in (found, id) if known in ids), None)
     if known is None:
         if label or name or id:
-            near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4) if advise else []
+            near = nearest(name or id, [*by_file, *ids]) if advise else []
             faults.append(
                 f"row {line}: no chosen image has the file name {name!r}"
                 + (f" or the id {id!r}" if id else "")

@@ -32,6 +32,7 @@ from ..data.labels import (
     joined,
     label_column,
     tell_alike,
+    tell_unsure,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
 from ..data.numbers import of_numbers
@@ -146,6 +147,7 @@ class MultiLabelTargets(Targets):
                 id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
                 raise UserError(f"Image {id!r} of {where}: {comma_fault(name, parts)}.")
             tell_alike(names)
+            tell_unsure(() if known else (name for some in lists for name in some or ()), where)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
         cells = emptied(cells, self.rules.no_label)
