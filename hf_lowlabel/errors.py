@@ -39,6 +39,13 @@ def one_image(batch_size: int, parts: int) -> UserError:
     )
 
 
+def nearest(name: str, files: Iterable[str]) -> list[str]:
+    """The file that may be meant by a name, if one is close; that both end in .jpg says nothing."""
+    bare = {file.rpartition(".")[0] or file: file for file in files}
+    near = difflib.get_close_matches(name.rpartition(".")[0] or name, list(bare), n=1, cutoff=0.75)
+    return [bare[stem] for stem in near]
+
+
 def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] = UserError) -> UserError:
     """The error for a name that is not one of `known`; offers the nearest ones first."""
     names = sorted({str(k) for k in known})

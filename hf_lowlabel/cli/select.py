@@ -52,7 +52,8 @@ def split(argv: list[str]) -> int:
             several=task.labeling == "classes",
         )
         if any(getattr(args, name) != default for name, default in DRAWING.items()):
-            split = drawn_from(split, source, args.num_labels, seed=args.seed, **how)
+            several = task.labeling == "classes"
+            split = drawn_from(split, source, args.num_labels, seed=args.seed, several=several, **how)
         source = replace(source, left_out=found.left_out) if source is not None else None
         for note in found.notes:
             say(f"note: {note}", file=sys.stderr)

@@ -20,6 +20,8 @@ from .columns import column_called
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name")
 NO_LABEL = ("nan", "none", "null", "na", "n/a", "<na>")  # what programs write for an empty cell
 NO_LABEL += ("#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")  # a spreadsheet's own errors
+NO_LABEL += tuple("? ?? ??? - -- --- \u2013 \u2014 . .. ... \u2026 _ /".split())  # what people write for it
+UNSURE = "unknown unlabeled unlabelled todo tbd tba untagged unclear unsure undefined".split()  # classes that are none
 NOTHING = "none"  # a label of several classes that says: none of them
 
 
@@ -49,7 +51,9 @@ class LabelRules:
 
     def without_none(self, texts: Sequence[str | None], where: str) -> list[str | None]:
         """The texts with None for those that say there is no label; a warning counts them."""
-        gone = Counter(text for text in texts if text is not None and self.is_none(text))
+        signs = "-" if "+" in texts else None  # of a test that is positive or negative
+        gone = Counter(text for text in texts if text is not None and text != signs and self.is_none(text))
+        tell_unsure((text for text in texts if text is not None and text not in gone), where)
         if gone:
             said = ", ".join(f"{count} x {word!r}" for word, count in gone.most_common(5))
             warnings.warn(
@@ -60,6 +64,18 @@ class LabelRules:
 
 
 RULES = LabelRules()
+
+
+def tell_unsure(texts: Iterable[str], where: str) -> None:
+    """A warning of classes whose names say that nobody knows the class."""
+    found = Counter(text for text in texts if text.casefold() in UNSURE)
+    if found:
+        said = ", ".join(f"{count} x {word!r}" for word, count in found.most_common(5))
+        warnings.warn(
+            f"{where}: {said} count as a class. If that says that nobody has looked, give --no-label with it and with "
+            "every other word that says so.",
+            stacklevel=4,
+        )
 
 
 def parts_of(label: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingSplit, UserError, unknown
+from ..errors import MissingSplit, UserError, nearest, unknown
+from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file, spellings, split_root
+from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_root
 from .labels import NO_LABEL, LabelRules, label_column
 from .table_files import NoTable, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
@@ -128,7 +128,7 @@ def read_metadata(
     found = placed(file, root, ids, names)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not rules.skip_missing:
-        near = difflib.get_close_matches(missing[0], ids, n=1, cutoff=0.6)
+        near = nearest(missing[0], ids)
         raise UserError(
             f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}"
             f"{f' (there is {near[0]!r})' if near else ''}. They are paths relative to {str(file.parent)!r}: correct "
@@ -144,7 +144,18 @@ def split_column(cells: dict[str, list]) -> str | None:
     """The column that names the split of each image."""
     column = column_called(list(cells), SPLIT_COLUMNS)
     found = set(map(split_text, cells[column])) - {""} if column else set()
-    return column if found and found <= ALIASES else None
+    if (odd := sorted(found - ALIASES)) and found & ALIASES:
+        warnings.warn(
+            f"The column {column!r} is not read as the split of an image, since it says {series(odd[:5])} too. Write "
+            "train, validation or test in each of its cells, or nothing.",
+            stacklevel=4,
+        )
+    return column if found <= ALIASES and found else None
+
+
+def split_named(cell: Any) -> str:
+    """The split that a cell says, as this package calls it; "train" where it says none."""
+    return next((name for name, known in SPLITS.items() if split_text(cell) in known), "train")
 
 
 def split_text(cell: Any) -> str:

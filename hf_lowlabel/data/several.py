@@ -39,6 +39,12 @@ def label_list(value: Any, where: str, names: Sequence[str] | None = None) -> li
     return some
 
 
+def together(one: str, other: str) -> str | None:
+    """The classes of two labels of an image; None where only one of both says that no class applies."""
+    label = ";".join(dict.fromkeys([*raw_parts(one), *raw_parts(other)]))
+    return None if contradicts(label) else label
+
+
 def contradicts(label: str) -> list[str]:
     """The classes in a label of several that also says that none applies."""
     parts = raw_parts(label)

@@ -3,7 +3,8 @@
     {"dataset", "config", "revision", "fingerprint", "seed", "class_names",
      "labeled": {id: class name}, "validation": [ids], "test": [ids], "unlabeled": "rest"}
 
-Labeled images are also among the unlabeled ones; those for validation and test never are.
+Labeled images are also among the unlabeled ones; those for validation and test never are. Where the labels are of a
+table of the user, "held_labels": {id: class name} has those of validation and test, which the data may not have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +46,8 @@ class Split:
     dataset, config, revision, fingerprint: the ImageDataset it was made for. class_names: in the order of the
     classifier's outputs. labeled: image id -> class name, or several as a;b, "none" for none of them (None: a mask, or
     several classes, which the data has).
-    validation, test: ids that are never trained on. seed: of the draw. unlabeled: always "rest", all but validation
+    validation, test: ids that are never trained on. held_labels: id of one of those -> label, where it is not the
+    data's: only for scores. seed: of the draw. unlabeled: always "rest", all but validation
     and test. `save`, `load` and `resolve` it.
     """
 
@@ -59,12 +61,15 @@ class Split:
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     unlabeled: str = "rest"
+    held_labels: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.unlabeled != "rest":
             raise UserError(f"The split has \"unlabeled\": {self.unlabeled!r}; only 'rest' is known.")
         known = set(self.class_names)
-        for id, name in self.labeled.items():
+        if strange := [id for id in self.held_labels if id not in {*self.validation, *self.test}]:
+            raise UserError(f"The split has a held label of {strange[0]!r}, which is not in validation or test.")
+        for id, name in (*self.labeled.items(), *self.held_labels.items()):
             if name is not None and name not in known:
                 if some := contradicts(name):
                     raise UserError(f"The label {name!r} of image {id!r} in the split {contradiction(some)}.")
@@ -89,11 +94,15 @@ class Split:
     @property
     def hash(self) -> str:
         """sha256 of the content; the order of the labeled images does not matter."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """The fields as they are written; a manifest without labels of held-out images is as it always was."""
+        return {name: value for name, value in asdict(self).items() if name != "held_labels" or value}
 
     def text(self) -> str:
         """The manifest as it is written."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        return json.dumps(self.content(), indent=1, ensure_ascii=False)
 
     def save(self, path: str | Path) -> None:
         """The whole file or none."""
@@ -140,12 +149,12 @@ class Split:
         return SplitIndices(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(free))
 
     def check(self, source: ImageDataset) -> None:
-        if self.foreign(source):
+        if self.foreign(source) and self.fingerprint is None:  # else it was made of these very data, and said so
             warnings.warn(
                 f"{series(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
                 f"({series(self.class_names[:10])}): the labels are those of the split alone"
             )
-        else:
+        if not self.foreign(source):
             there = set(source.class_names)
             for name in self.class_names if there else ():
                 if name not in there:
@@ -171,11 +180,16 @@ class Split:
     def several(self) -> bool:
         """Whether a label that stands here is of several classes."""
         known = set(self.class_names)
-        return any(name is not None and name not in known for name in self.labeled.values())
+        given = (*self.labeled.values(), *self.held_labels.values())
+        return any(name is not None and name not in known for name in given)
 
-    def answered(self, source: ImageDataset) -> ImageDataset:
-        """`source` with several classes of an image: those that stand here in the place of its own."""
-        texts, names = {id: name for id, name in self.labeled.items() if name is not None}, list(self.class_names)
+    def answered(self, source: ImageDataset, several: bool) -> ImageDataset:
+        """`source` with the labels that stand here in the place of its own: of held-out images, and where an image may
+        have `several` classes of labeled ones too."""
+        if not several:
+            return self.scored(source)
+        given, names = {**self.labeled, **self.held_labels}, list(self.class_names)
+        texts = {id: name for id, name in given.items() if name is not None}
         if not texts:
             return source
         known = source.labels.ndim == 2 and set(source.class_names) <= set(names)
@@ -187,10 +201,24 @@ class Split:
                 labels[i, [column[part] for part in parts_of(texts[id])]] = 1
         return replace(source, labels=labels, class_names=names)
 
+    def scored(self, source: ImageDataset) -> ImageDataset:
+        """`source` with one class an image: the labels of held-out images that stand here in the place of its own."""
+        if not self.held_labels or self.several:
+            return source
+        own, index = self.without_foreign(source), {name: k for k, name in enumerate(self.class_names)}
+        labels = own.with_classes(self.class_names).labels.copy()
+        for i, id in enumerate(source.ids):
+            if id in self.held_labels:
+                labels[i] = index[self.held_labels[id]]
+        return replace(source, labels=labels, class_names=list(self.class_names))
+
+    def without_foreign(self, source: ImageDataset) -> ImageDataset:
+        """`source` without labels where its classes are others altogether."""
+        return source.without_targets() if self.foreign(source) else source
+
     def targets(self, source: ImageDataset) -> np.ndarray:
         """The labels of the images of `source` by the split's class names, int64 [N] or int8 [N, K]; -1 = none."""
-        own = source.without_targets() if self.foreign(source) else source
-        labels = own.with_classes(self.class_names).labels.copy()
+        labels = self.without_foreign(source).with_classes(self.class_names).labels.copy()
         at = self.resolve(source)
         if labels.ndim == 1:  # of several classes the data has them
             labels[at.labeled] = at.labels
@@ -205,11 +233,13 @@ def manifest(
     test: Sequence[str] = (),
     seed: int | None = None,
     class_names: Sequence[str] | None = None,
+    held_labels: Mapping[str, str] | None = None,
 ) -> Split:
     """A split of `source` from lists of ids (a published list, labels just collected), checked against it.
 
     labeled: id -> class name, or None for a mask or several classes, which the data then has to have.
-    `class_names` is for a source that has none; otherwise they are the source's.
+    held_labels: of validation and test, where they are not the data's. `class_names` is for a source that has none;
+    otherwise they are the source's.
     """
     names = list(class_names or source.class_names or sorted(set(labeled.values()) - {None}))
     split = Split(
@@ -222,11 +252,12 @@ def manifest(
         labeled=dict(labeled),
         validation=list(validation),
         test=list(test),
+        held_labels=dict(held_labels or {}),
     )
     at, has_target = split.resolve(source), source.has_target
     if None in labeled.values():
         for i in np.concatenate([at.labeled[at.labels < 0], at.validation, at.test]):
-            if not has_target[i]:
+            if not has_target[i] and source.ids[i] not in split.held_labels:
                 what = "mask" if source.masks else "label"
                 raise UserError(
                     f"The image {source.ids[i]!r} is without a {what}, and each labeled, validation and test image of "

@@ -106,10 +106,11 @@ def default_name(split: Split) -> str:
 
 def rows(split: Split) -> dict[str, bytes]:
     """split.json as it is saved, and a table of rows for each part that has images."""
-    parts = {"labeled": split.labeled, "validation": dict.fromkeys(split.validation), "test": dict.fromkeys(split.test)}
+    held = {part: {id: split.held_labels.get(id) for id in getattr(split, part)} for part in ("validation", "test")}
     out = {"split.json": split.text().encode()}
-    for part, images in parts.items():
-        lines = [{"id": id, "label": label} if part == "labeled" else {"id": id} for id, label in images.items()]
+    for part, images in {"labeled": split.labeled, **held}.items():
+        has_labels = part == "labeled" or any(images.values())
+        lines = [{"id": id, "label": label} if has_labels else {"id": id} for id, label in images.items()]
         if lines:
             out[f"{part}.jsonl"] = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
     return out

@@ -25,7 +25,7 @@ from ..data.splits import Split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least
 from ..files import write_json
-from ..selection.importing import import_labels
+from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
 from ..tasks import get_task
 from ..tasks.base import Task
@@ -263,13 +263,13 @@ def manifest_of(
         UserError: both are given, or there are too few labels to learn from.
     """
     known = [flag for flag, value in (("labels", labels), ("split", split)) if value is not None]
-    if len(known) == 2 or known and any(drawn.values()):
+    if len(known) == 2 or split is not None and any(drawn.values()):
         more = "split" if len(known) == 2 else next(n for n, v in drawn.items() if v).replace("_", "-")
         raise UserError(f"--{known[0]} and --{more} cannot be given together. Leave one of them out.")
     if split is not None:
         yield str(split)
         return
-    where = Config.from_flat("finetune", given).data
+    where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
     dataset = task.open(where)
     if labels is not None:
         made, found = import_labels(
@@ -282,12 +282,13 @@ def manifest_of(
         )
         for note in found.notes:
             log.warning("%s", note)
+        if any(drawn.values()):
+            several = kind_of(task.name).several
+            made = drawn_from(made, dataset, drawn["num_labels"], seed=given["seed"], several=several, **held)
     else:
         if not dataset.has_target.any():
             raise NoLabels(dataset, task)
-        made = task.draw_split(
-            dataset, drawn["num_labels"], seed=given["seed"], **{k: drawn[k] for k in DRAW}, validation=0
-        )
+        made = task.draw_split(dataset, drawn["num_labels"], seed=given["seed"], **held)
     if task.climbs:
         check_labels(made)
         made = with_names(made, class_names)

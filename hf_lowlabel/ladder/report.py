@@ -263,6 +263,7 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
         labeled=dict(split.labeled),
         validation=list(split.validation),
         test=list(split.test),
+        held_labels=dict(split.held_labels),
     )
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}

@@ -86,6 +86,7 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
         labeled=dict(split.labeled),
         validation=list(split.validation),
         test=list(split.test),
+        held_labels=dict(split.held_labels),
     )
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())

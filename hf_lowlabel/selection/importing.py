@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,23 +79,41 @@ def import_labels(
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     before = base.labeled if base is not None else task.labeled
-    labeled = {**before, **found.labels}
-    used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
+    own = by_part(found, path)
+    labeled = {**before, **own["train"]}
+    apart = {**own["validation"], **own["test"]}
+    used = {
+        part
+        for label in (*labeled.values(), *apart.values())
+        if label
+        for part in (parts_of(label) if several else [label])
+    }
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
-        found.notes.append(f"no label is one of {series(classes[:10])}: they are not taken for classes")
+        count, rest = len(classes), ", ..." if len(classes) > 10 else ""
+        found.notes.append(
+            f"{series(classes[:10])}{rest} in {task.dataset!r} {'is no class' if count == 1 else 'are no classes'} of "
+            f"{path.name} ({series(class_order(used)[:10])}): its labels alone count"
+        )
         classes = []
     more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
     names = [*classes, *more, *class_order(used - {*classes, *more})]
     if source is not None and base is None and classes and not task.labeled:
-        own = [id for id, has in zip(source.ids, source.has_target, strict=True) if has and id not in labeled]
-        if own:
+        there = (id for id, has in zip(source.ids, source.has_target, strict=True) if has)
+        others = [id for id in there if id not in found.labels]
+        if others:
             found.notes.append(
-                f"{len(own)} images have a label in the data and none in {path.name}, such as {own[0]}: they count as "
-                "unlabeled. Without the file, or in the folder that it was made in, their labels are used"
+                f"{len(others)} images have a label in the data and none in {path.name}, such as {others[0]}: they "
+                "count as unlabeled. Without the file, or in the folder that it was made in, their labels are used"
             )
-    held = (base.validation, base.test) if base is not None else (task.validation, task.test)
+    of = base if base is not None else task
+    held: dict[str, Any] = dict(
+        validation=list(dict.fromkeys([*of.validation, *own["validation"]])),
+        test=list(dict.fromkeys([*of.test, *own["test"]])),
+        held_labels={**of.held_labels, **apart},
+        class_names=names,
+    )
     if source is not None:
-        split = manifest(source, labeled, validation=held[0], test=held[1], seed=task.seed, class_names=names)
+        split = manifest(source, labeled, seed=task.seed, **held)
     else:
         split = Split(
             dataset=task.dataset,
@@ -102,36 +121,74 @@ def import_labels(
             revision=task.revision,
             fingerprint=task.fingerprint,
             seed=task.seed,
-            class_names=names,
             labeled=labeled,
-            validation=list(held[0]),
-            test=list(held[1]),
+            **held,
         )
         warn_without_label(split)
     return split, found
 
 
-def drawn_from(split: Split, source: ImageDataset, num_labels: int | None = None, **draw) -> Split:
+def by_part(found: Labels, path: Path) -> dict[str, dict[str, str]]:
+    """The labels of each split, by the column that says which image is of which; without one all are for training.
+
+    Raises:
+        UserError: none is for training.
+    """
+    own: dict[str, dict[str, str]] = {"train": {}, "validation": {}, "test": {}, "unlabeled": {}}
+    for id, label in found.labels.items():
+        own[found.parts.get(id, "train")][id] = label
+    if not found.parts or {*found.parts.values()} == {"train"}:
+        return own
+    said = " and ".join(f"{len(own[part])} of split {part!r}" for part in ("train", "validation", "test") if own[part])
+    if not own["train"]:
+        raise UserError(f"{path.name} has labels of {said or 'no split'}, and none to train with. Label others too.")
+    found.notes.append(f"a column of {path.name} says which images are for what: {said}")
+    bare = [id for id, part in found.parts.items() if part in ("validation", "test") and id not in found.labels]
+    if bare:
+        found.notes.append(
+            f"{len(bare)} images of split 'validation' or 'test' have no label, such as {bare[0]}: nothing is tested "
+            "on them, and they count as unlabeled"
+        )
+    if gone := own["unlabeled"]:
+        found.notes.append(f"{len(gone)} labels of split 'unlabeled' are not used, such as that of {next(iter(gone))}")
+    return own
+
+
+def drawn_from(
+    split: Split, source: ImageDataset, num_labels: int | None = None, *, several: bool = False, **draw
+) -> Split:
     """Some of the labels of `split`, and a test or validation set of them, as `make_split` draws those of a data set.
 
     Args:
         split: what `import_labels` returns.
         source: the data set.
         num_labels: labels to keep; None: all that are not held out.
+        several: whether an image may have several classes.
         draw: seed, class_balanced, validation and test_fraction of `make_split`.
 
     Raises:
         UserError: images are held out already, or the labels cannot meet the budget.
     """
-    if split.several:
-        raise UserError(
-            "Labels of several classes are read whole: leave out what draws among them (--num-labels, ...)."
-        )
-    if split.test or split.validation:
+    if (split.test or split.validation) and (draw.get("test_fraction") or draw.get("validation")):
         raise UserError(
             f"{len(split.test)} test and {len(split.validation)} validation images are held out already. Leave out "
-            "what draws others (--num-labels, --test-fraction, --validation)."
+            "what holds out others (--test-fraction, --validation)."
         )
-    index = {name: k for k, name in enumerate(split.class_names)}
-    labels = np.array([index.get(split.labeled.get(id), -1) for id in source.ids], dtype=np.int64)
-    return make_split(replace(source, labels=labels, class_names=split.class_names), num_labels, **draw)
+    index, given = {name: k for k, name in enumerate(split.class_names)}, split.labeled
+    if several:
+        known = split.answered(source, several=True)
+        labels = np.where(np.array([id in given for id in source.ids])[:, None], known.labels, np.int8(-1))
+    else:
+        labels = np.array([index.get(given.get(id), -1) for id in source.ids], dtype=np.int64)
+    drawn = make_split(replace(source, labels=labels, class_names=split.class_names), num_labels, **draw)
+    held = {id: name for id in (*drawn.validation, *drawn.test) if (name := given[id]) is not None}
+    made = replace(
+        drawn,
+        labeled={id: given[id] for id in drawn.labeled},
+        validation=drawn.validation or split.validation,
+        test=drawn.test or split.test,
+        held_labels={**split.held_labels, **held},
+    )
+    if several:
+        warn_without_label(made)
+    return made

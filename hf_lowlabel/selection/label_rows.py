@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data.columns import FILE_COLUMNS, column_called, without_header
-from ..data.labels import LabelRules, joined, label_column, parts_of
+from ..data.commas import at_commas
+from ..data.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
+from ..data.metadata import split_column
+from ..data.numbers import of_numbers
+from ..data.several import label_list
 from ..data.table_files import decoded, read_table
 from ..data.ticks import (
     Columns,
@@ -30,7 +36,7 @@ def meant(cell: object) -> object:
 
 
 def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
-    """The rows of a table, in which file_name and label are called so.
+    """The rows of a table, in which file_name, label and split are called so.
 
     Args:
         path: the file.
@@ -51,6 +57,7 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
+    own["split"] = split_column({column: [row.get(column) for _, row in rows] for column in columns})
     if files is None and without_header(columns):
         raise UserError(
             f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
@@ -101,3 +108,26 @@ def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:
             raise UserError(f"Row {number} of {path.name} has 0 or 1 for some classes. Fill in all, or none.")
         texts.append(None if None in values else joined(name for name, value in zip(found, values) if value))
     return texts
+
+
+def cell_text(cell: Any, where: str, several: bool) -> str | None:
+    """A label as text; a list of several classes as a;b."""
+    if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
+        return joined(label_list(cell, where) or ())
+    return label_text(cell, f" in {where}")
+
+
+def between_commas(texts: Sequence[str | None], rows: Rows, where: str, known: list[str]) -> list[str | None]:
+    """Labels as a;b, where commas stand between the classes of an image."""
+    if any(isinstance(cell, (list, tuple, dict)) or is_list(str(cell)) for cell in (row["label"] for _, row in rows)):
+        return [*texts]
+    return [joined(label) if isinstance(label, list) else label for label in at_commas(texts, where, known)]
+
+
+def numbered(texts: Sequence[str | None], where: str, known: list[str], several: bool) -> list[str | None]:
+    """Labels with whole numbers as such, where all are numbers."""
+    parts = [raw_parts(text) if text and several else [text] if text else [] for text in texts]
+    read = of_numbers([some for some in parts if some], f"The column of labels in {where}", known)
+    return [
+        ";".join(read.get(part, part) for part in some) if read and some else text for some, text in zip(parts, texts)
+    ]

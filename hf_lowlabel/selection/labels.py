@@ -13,22 +13,30 @@ import functools
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, class_order, is_list, joined, label_text, parts_of, raw_parts, tell_dates
-from ..data.numbers import of_numbers
-from ..data.several import comma_fault, comma_lists, contradiction, contradicts, label_list
+from ..data.labels import (
+    NOTHING,
+    RULES,
+    LabelRules,
+    class_order,
+    joined,
+    parts_of,
+    tell_dates,
+)
+from ..data.metadata import split_named
+from ..data.several import comma_fault, comma_lists, contradiction, contradicts, together
 from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..fields import check_types
 from ..files import inert, read_json, read_text, write_text
 from ..text import series
-from .label_rows import read_rows
+from .label_rows import between_commas, cell_text, numbered, read_rows
 
 COLUMNS = ("file_name", "id", "label", "skipped")
 SHOWN = 10  # faults listed
@@ -53,6 +61,7 @@ class Task:
     labeled: dict[str, str | None] = field(default_factory=dict)  # before this round; None: with a mask
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
+    held_labels: dict[str, str] = field(default_factory=dict)  # of those two, where they are not the data's
     report: dict = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -88,7 +97,8 @@ def read_classes(path: str | Path) -> list[str]:
 @dataclass
 class Labels:
     """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
-    of rows that are not used. why: ids of `skipped` -> the reason that was given. classes: those that have a column."""
+    of rows that are not used. why: ids of `skipped` -> the reason that was given. classes: those that have a column.
+    parts: id -> split ("train", "test", ...), where a column says so."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
@@ -96,6 +106,7 @@ class Labels:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 def clean(text: object) -> str:
@@ -129,12 +140,13 @@ def read_labels(
     rows, names = read_rows(path, rules)
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
-    out, faults, seen, torn = Labels(classes=names), [], dict[str, int](), set[str]()
+    out, faults, seen, torn, shared = Labels(classes=names), [], dict[str, int](), set[str](), 0
     tell_dates([row["label"] for _, row in rows], path.name)
     texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
     texts = rules.without_none(texts, path.name)
     if classes is not None and not names:  # on a page a class is added by its name
         texts = numbered(texts, path.name, classes, rules.several)
+        texts = between_commas(texts, rows, path.name, classes) if rules.several else texts
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, texts):
         text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text
@@ -147,7 +159,18 @@ def read_labels(
             faults += strange
         if known is None:
             continue
-        if known in seen and out.labels.get(known, "") != label and rules.skip_conflicts:
+        if "split" in row and out.parts.setdefault(known, part := split_named(row["split"])) != part:
+            faults.append(f"row {line}: {known!r} is of split {part!r} here, and of {out.parts[known]!r} above")
+        before = out.labels.get(known, "")
+        if (
+            rules.several and known in seen and known not in torn and (both := together(before, label)) is not None
+        ):  # one class a row
+            if both:
+                out.labels[known] = both
+                out.skipped.discard(known)
+            shared += both != before
+            continue
+        if known in seen and before != label and rules.skip_conflicts:
             out.left_out.append(
                 (known, f"row {line} says {label!r}, and row {seen[known]} {out.labels.pop(known, '')!r}")
             )
@@ -155,10 +178,10 @@ def read_labels(
             continue
         if known in torn:
             continue
-        if known in seen and out.labels.get(known, "") != label:
+        if known in seen and before != label:
             faults.append(
-                f"row {line}: {known!r} is {label!r} here and {out.labels.get(known, '')!r} in row {seen[known]}"
-                + several_hint(out.labels.get(known, ""), label, rules.several)
+                f"row {line}: {known!r} is {label!r} here and {before!r} in row {seen[known]}"
+                + several_hint(before, label, rules.several)
             )
             continue
         seen[known] = line
@@ -174,6 +197,8 @@ def read_labels(
             f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an "
             "empty label is fine), or give --allow-missing to leave them unlabeled"
         )
+    if shared:
+        out.notes.append(f"{shared} rows name a further class of an image of another row; it has all of them")
     where = {id: f"row {line}" for id, line in seen.items()}
     if rules.several and not names and classes is not None:
         faults += comma_faults(out.labels, where, classes)
@@ -182,26 +207,10 @@ def read_labels(
     return out
 
 
-def cell_text(cell: Any, where: str, several: bool) -> str | None:
-    """A label as text; a list of several classes as a;b."""
-    if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
-        return joined(label_list(cell, where) or ())
-    return label_text(cell, f" in {where}")
-
-
-def numbered(texts: Sequence[str | None], where: str, known: list[str], several: bool) -> list[str | None]:
-    """Labels with whole numbers as such, where all are numbers."""
-    parts = [raw_parts(text) if text and several else [text] if text else [] for text in texts]
-    read = of_numbers([some for some in parts if some], f"The column of labels in {where}", known)
-    return [
-        ";".join(read.get(part, part) for part in some) if read and some else text for some, text in zip(parts, texts)
-    ]
-
-
 def several_hint(one: str, other: str, several: bool) -> str:
     """What to do with two labels of an image."""
     if several:
-        return "; write all of its classes in one row, as a;b"
+        return f"; {NOTHING} says that no class applies"
     return f"; several classes are written {one};{other} in one row, with --task multilabel" if one and other else ""
 
 
@@ -255,7 +264,7 @@ def image_of_row(
     known = next((known for known in (found, id) if known in ids), None)
     if known is None:
         if label or name or id:
-            near = difflib.get_close_matches(name or id, [*by_file, *ids], n=1, cutoff=0.4) if advise else []
+            near = nearest(name or id, [*by_file, *ids]) if advise else []
             faults.append(
                 f"row {line}: no chosen image has the file name {name!r}"
                 + (f" or the id {id!r}" if id else "")

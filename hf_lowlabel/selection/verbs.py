@@ -171,6 +171,7 @@ def select(
             labeled=dict(base.labeled) if base else {},
             validation=list(base.validation) if base else [],
             test=list(base.test) if base else [],
+            held_labels=dict(base.held_labels) if base else {},
             report=facts,
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile

@@ -32,7 +32,7 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
         else f"{percent(data.test_fraction, 0)} of the labeled images, held out"
     )
     if given is not None:
-        own = dataset.without_targets() if given.foreign(dataset) else dataset  # folders by day are no classes
+        own = given.without_foreign(dataset)  # folders by day are no classes
         check_held(task.match(own, given.class_names), given, str(data.split))
     if given is not None and given.test:
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
@@ -61,6 +61,6 @@ def check_held(dataset: ImageDataset, split: Split, where: str) -> None:
     if len(without):
         raise UserError(
             f"{len(without)} of the {len(held)} images that {where} holds out have no label in {dataset.name!r}, such "
-            f"as {dataset.ids[int(without[0])]!r}, so that nothing can be tested on them. Put the table of labels "
-            "beside the images, as labels.csv, and split again without --from; or hold none out."
+            f"as {dataset.ids[int(without[0])]!r}, so that nothing can be tested on them. Write the manifest "
+            "again by `hf-lowlabel split --from` a table that has their labels, or hold none out."
         )

@@ -17,7 +17,7 @@ from ..arguments import Config, DataArguments
 from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
 from ..data.images import decode, square_of
-from ..data.splits import SplitIndices
+from ..data.splits import Split, SplitIndices
 from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import plots, sheets
@@ -83,6 +83,13 @@ class Classification(Task):
     # ---- data and model ---------------------------------------------------------------------------------------------
     def targets(self, data: DataArguments, names: Sequence[str] | None = None):
         return ClassTargets(data.label_column, label_rules(data))
+
+    def open(self, data: DataArguments, split: str | None = None, *args: Any, **more: Any) -> ImageDataset:
+        """What a manifest says of its images comes before what the data says."""
+        dataset = super().open(data, split, *args, **more)
+        if split is not None or not data.split or str(data.split).endswith(".txt"):
+            return dataset
+        return Split.load(data.split).answered(dataset, several=self.labeling == "classes")
 
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
         def create(**given):

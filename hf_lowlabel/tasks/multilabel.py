@@ -7,7 +7,7 @@ list say that no class applies.
 
 from __future__ import annotations
 
-from collections import Counter
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
@@ -22,19 +22,21 @@ from torch import nn
 from ..arguments import Config, DataArguments
 from ..data import shapes
 from ..data.class_targets import images_of, of_files, refuse_masks
+from ..data.commas import at_commas
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..data.labels import (
     NOTHING,
     RULES,
     LabelRules,
     class_order,
+    joined,
     label_column,
     tell_alike,
+    tell_unsure,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
 from ..data.numbers import of_numbers
-from ..data.several import comma_fault, comma_lists, label_list
-from ..data.splits import Split
+from ..data.several import comma_fault, comma_lists, label_list, together
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
@@ -80,15 +82,40 @@ class MultiLabelTargets(Targets):
         return replace(made, left_out=metadata.left_out if metadata is not None else ())
 
     def one_row_each(self, metadata: Metadata) -> dict[str, dict]:
-        twice = [id for id, count in Counter(id for id, _ in metadata.rows).items() if count > 1]
+        """The row of each image; those of one class each are taken together, and equal ones are one."""
+        column = label_column(metadata.columns, self.label_column)
+        rows: dict[str, dict] = {}
+        shared, twice = set[str](), dict[str, None]()
+        for id, row in metadata.rows:
+            first = rows.setdefault(id, row)
+            if first == row:
+                continue
+            texts = [self.text_of(one.get(column), id) for one in (first, row)] if column else []
+            both = together(*texts) if texts else None
+            if both is None:
+                twice[id] = None
+            elif column is not None:
+                rows[id] = {**first, column: both or None}
+                shared.add(id)
+        where = metadata.file.name
         if twice and not self.rules.skip_conflicts:
             raise UserError(
-                f"{metadata.file.name} names {twice[0]!r} twice. Write all of its labels in one row, as a;b, or give "
-                "--skip-conflicts."
+                f"{where} names {next(iter(twice))!r} twice, and the rows contradict each other. Keep one of them, or "
+                "give --skip-conflicts."
+            )
+        if shared:
+            warnings.warn(
+                f"{where} has several rows of {len(shared)} images, such as {min(shared)!r}: each has all classes of "
+                "its rows.",
+                stacklevel=4,
             )
         metadata.left_out += [(id, "it has several rows") for id in twice]
-        gone = set(twice)
-        return {id: row for id, row in metadata.rows if id not in gone}
+        return {id: row for id, row in rows.items() if id not in twice}
+
+    def text_of(self, cell: Any, id: str) -> str:
+        """A cell as a;b; "" where nobody has looked."""
+        labels = None if self.is_none(cell) else label_list(cell, f"image {id!r}")
+        return "" if labels is None else joined(labels)
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()
@@ -100,7 +127,8 @@ class MultiLabelTargets(Targets):
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
         return "labels", pa.array(
-            [label_list(v, f"image number {i}") for i, v in enumerate(values)], pa.list_(pa.string())
+            [label_list(v, f"image number {i}") for i, v in enumerate(at_commas(values, "The list of images"))],
+            pa.list_(pa.string()),
         )
 
     def read(self, cells: dict[str, list], ids: list[str], where: str, declared: dict | None = None):
@@ -109,6 +137,7 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
+            values = values if known else at_commas(values, f"The column {column!r} of {where}")
             lists = [label_list(value, f"image {id!r}", known) for value, id in zip(values, ids, strict=True)]
             if not known:
                 whole = of_numbers([labels for labels in lists if labels], f"The column {column!r} of {where}")
@@ -118,6 +147,7 @@ class MultiLabelTargets(Targets):
                 id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
                 raise UserError(f"Image {id!r} of {where}: {comma_fault(name, parts)}.")
             tell_alike(names)
+            tell_unsure(() if known else (name for some in lists for name in some or ()), where)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
         cells = emptied(cells, self.rules.no_label)
@@ -180,11 +210,6 @@ class MultiLabel(Classification):
 
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         return MultiLabelTargets(data.label_column, label_rules(data))
-
-    def open(self, data: DataArguments, split: str | None = None, *args: Any, **more: Any) -> ImageDataset:
-        """What a manifest says of its images comes before what the data says."""
-        dataset = super().open(data, split, *args, **more)
-        return Split.load(data.split).answered(dataset) if split is None and data.split else dataset
 
     def caches(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at):
         return super().caches(model, data, self.match(dataset, self.names_of(model)), at)

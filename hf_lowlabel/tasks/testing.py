@@ -32,7 +32,8 @@ def test_images(
             if split is None and is_elsewhere(chosen, images):
                 return elsewhere(task, data, images, names, own)
             if chosen.test:
-                return images, chosen.resolve(images).test
+                at = chosen.resolve(images).test
+                return chosen.answered(images, several=task.labeling == "classes"), at
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         tested = task.test_dataset(data, names)

@@ -173,6 +173,7 @@ def test_coloured_objects_are_one_class_when_asked(tmp_path):
     assert (load_segmentation(tmp_path, instances=True).mask(0) == CORNER).all()
 
 
+@pytest.mark.pictures
 def test_more_classes_than_a_matrix_shows(tmp_path):
     rng = np.random.default_rng(0)
     masked(tmp_path / "a", [rng.integers(0, 70, (32, 48)).astype(np.uint8) for _ in range(5)])

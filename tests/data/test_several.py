@@ -1,6 +1,7 @@
 """Labels of several classes in one cell: commas, contradictions, empty lists, wherever such a cell is read."""
 
 import json
+import warnings
 
 import datasets
 import pandas as pd
@@ -117,13 +118,11 @@ def test_an_empty_list_says_that_no_class_applies(photos, read):
     assert found["0.png"] in ([], ["none"]) and found["1.png"] == ["cat", "dog"] and found["2.png"] == ["cat"]
 
 
-def test_two_rows_of_an_image_say_how_several_classes_are_written(photos):
+def test_two_rows_of_an_image_of_one_class_say_how_several_are_written(photos):
     (photos.parent / "mine.csv").write_text("file_name,label\n0.png,cat\n0.png,dog\n")
     source = load_source(photos)
     with pytest.raises(UserError, match="in row 2; several classes are written cat;dog in one row, with --task multil"):
         import_labels(photos.parent / "mine.csv", source=source)
-    with pytest.raises(UserError, match="in row 2; write all of its classes in one row, as a;b"):
-        import_labels(photos.parent / "mine.csv", source=source, several=True)
     (photos / "metadata.csv").write_text("file_name,label\n0.png,cat\n0.png,dog\n")
     with pytest.raises(UserError, match="several classes are written cat;dog in one row, with --task multilabel"):
         load_source(photos)
@@ -135,3 +134,70 @@ def test_names_with_commas_are_quoted_where_they_are_listed(photos, tmp_path, ca
     (tmp_path / "mine.csv").write_text(rows(["cat", "cat, wild", "dog"]))
     argv = ["split", "--dataset", str(photos), "--from", str(tmp_path / "mine.csv"), "--output", str(tmp_path / "s")]
     assert main(argv) == 0 and "in 3 classes ('cat', 'cat, wild', 'dog')" in capsys.readouterr().out
+
+
+LONG = "file_name,label\n0.png,cat\n0.png,dog\n1.png,dog\n1.png,dog\n"
+LONG += "2.png,cat;dog\n2.png,owl\n3.png,\n3.png,owl\n4.png,none\n"
+
+
+def long_table(photos, read, text):
+    (photos.parent / "mine.csv" if read is given else photos / "metadata.csv").write_text(text)
+    if read is given:
+        return import_labels(photos.parent / "mine.csv", source=load_source(photos), several=True)[0].labeled
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = open_dataset(photos, MultiLabelTargets())
+    assert any("has several rows of 3 images, such as '0.png'" in str(one.message) for one in said)
+    named = {id: ";".join(n for n, v in zip(found.class_names, row) if v) for id, row in zip(found.ids, found.labels)}
+    return {id: text or "none" for id, text in named.items()}
+
+
+@pytest.mark.parametrize("read", [beside, given])
+def test_a_class_a_row_is_all_of_them(photos, read):
+    found = long_table(photos, read, LONG)
+    assert found == {"0.png": "cat;dog", "1.png": "dog", "2.png": "cat;dog;owl", "3.png": "owl", "4.png": "none"}
+    with pytest.raises(UserError, match="none says that no class applies|rows contradict each other"):
+        long_table(photos, read, LONG + "4.png,cat\n")
+
+
+def test_rows_that_are_joined_are_said_and_contradictions_left_out(photos):
+    (photos.parent / "mine.csv").write_text(LONG + "4.png,cat\n4.png,dog\n")
+    rules = LabelRules(skip_conflicts=True)
+    split, found = import_labels(photos.parent / "mine.csv", source=load_source(photos), several=True, rules=rules)
+    assert "4.png" not in split.labeled and len(split.labeled) == 4
+    assert "3 rows name a further class of an image of another row; it has all of them" in found.notes
+
+
+COMMAS = ["daisy, pink", "rose, pink", "rose,daisy", "owl, rose", "pink, owl"]
+
+
+def in_memory(photos, labels):
+    """As a list of pairs, and as a table."""
+    paths = [str(photos / f"{i}.png") for i in range(len(labels))]
+    one = open_dataset([*zip(paths, labels)], MultiLabelTargets())
+    two = open_dataset(pd.DataFrame({"image": [*map(Image.open, paths)], "labels": labels}), MultiLabelTargets())
+    assert (one.labels == two.labels).all() and one.class_names == two.class_names
+    names = [[n for n, v in zip(one.class_names, row) if v > 0] for row in one.labels]
+    return {f"{i}.png": some for i, some in enumerate(names)}
+
+
+@pytest.mark.parametrize("read", [beside, given, in_memory])
+def test_commas_between_classes_are_told_from_commas_in_names(photos, read):
+    with pytest.warns(UserWarning, match="commas as in 'daisy, pink' are taken to stand between classes"):
+        found = read(photos, COMMAS)
+    assert {id: {*some} for id, some in found.items()} == {
+        f"{i}.png": {part.strip() for part in label.split(",")} for i, label in enumerate(COMMAS)
+    }
+    with pytest.warns(UserWarning, match="such as 'Bubo, owl', count as one class each. Write Bubo;owl for"):
+        assert read(photos, ["Felis catus, cat", "Canis lupus, dog", "Bubo, owl"])["1.png"] == ["Canis lupus, dog"]
+    with pytest.warns(UserWarning, match="are taken to stand between classes"):  # two kinds and a colour
+        assert read(photos, ["daisy, pink", "pink, rose", "pink, tulip"])["1.png"] == ["pink", "rose"]
+    for labels in (["daisy, pink", "pink, daisy", "Bubo, owl"], ["owl, barn", "owl, snowy", "hen, red", "hen, big"]):
+        with pytest.raises(UserError, match="may be several classes with commas between them, or the name of one. W"):
+            read(photos, labels)
+
+
+@pytest.mark.parametrize("read", [beside, given])
+def test_a_list_of_one_name_settles_what_commas_are(photos, read):
+    found = read(photos, ["daisy, pink", "pink, daisy", "['Bubo, owl']"])
+    assert found["0.png"] == ["daisy, pink"] and found["2.png"] == ["Bubo, owl"]

@@ -113,15 +113,15 @@ def test_what_is_not_read_is_said_once(tmp_path):
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])
 def test_words_of_the_user_for_no_label(tmp_path, task):
-    rows = [*written(ONE_EACH, "0", "1")[:4], "?,?", "0,1"]
+    rows = [*written(ONE_EACH, "0", "1")[:4], "nix,nix", "0,1"]
     photos(tmp_path, "cat,dog", rows)
     asked = {"dataset": str(tmp_path), "task": task}
-    with pytest.raises(UserError, match="Row 6 of metadata.csv has '[?]' in the column 'cat'"):
+    with pytest.raises(UserError, match="Row 6 of metadata.csv has 'nix' in the column 'cat'"):
         get_task(task).open(Config.from_flat("finetune", asked).data)
-    data = Config.from_flat("finetune", asked | {"no_label": ["?"]}).data
+    data = Config.from_flat("finetune", asked | {"no_label": ["nix"]}).data
     assert get_task(task).open(data).has_target.tolist() == [True] * 4 + [False, True]
     (tmp_path / "metadata.csv").rename(tmp_path / "mine.csv")
     how = dict(source=load_source(tmp_path), several=task == "multilabel")
-    assert len(import_labels(tmp_path / "mine.csv", rules=LabelRules(("?",)), **how)[0].labeled) == 5
+    assert len(import_labels(tmp_path / "mine.csv", rules=LabelRules(("nix",)), **how)[0].labeled) == 5
     with pytest.raises(UserError, match="Row 6 of mine.csv"):
         import_labels(tmp_path / "mine.csv", **how)

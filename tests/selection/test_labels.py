@@ -239,14 +239,52 @@ def test_folders_that_are_no_classes(tmp_path, capsys):
     ]
     assert main(argv) == 2
     assert "no label (flat, round) is one of the classes that are known: slide 1, Ülm" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="slide 1, Ülm in 'cells' are none of the classes of the split"):
-        assert main([*argv, "--new-classes"]) == 0
-    assert "2 classes (flat, round)" in capsys.readouterr().out
+    assert main([*argv, "--new-classes"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 classes (flat, round)" in out
+    assert "slide 1, Ülm in 'cells' are no classes of mine.csv (flat, round): its labels alone count" in err
     split, source = Split.load(tmp_path / "s.json"), load_source(tmp_path / "cells")
-    with pytest.warns(UserWarning, match="the labels are those of the split alone"):
-        at = split.resolve(source)
+    at = split.resolve(source)
     assert [source.ids[i] for i in at.labeled] == ["slide 1/a.png", "Ülm/c.png"] and at.labels.tolist() == [0, 1]
     assert len(at.train) == 4 and split.targets(source).tolist() == [-1, 0, -1, 1]
+
+
+def test_one_folder_that_is_no_class_and_names_that_are_not_near(tmp_path):
+    for name in ("photos/sub/a.png", "photos/IMG_0119.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    table, source = tmp_path / "mine.csv", load_source(tmp_path / "photos")
+    table.write_text("file_name,label\nsub/a.png,red\nIMG_0119.png,blue\n")
+    notes = import_labels(table, source=source, new_classes=True)[1].notes
+    assert "sub in 'photos' is no class of mine.csv (blue, red): its labels alone count" in notes
+    for name, near in (("nope.png", False), ("added_0.png", False), ("IMG_0118.png", True)):
+        table.write_text(f"file_name,label\n{name},red\n")
+        with pytest.raises(UserError, match=name) as error:
+            import_labels(table, source=source, new_classes=True)
+        assert ("did you mean 'IMG_0119.png'?" in str(error.value)) is near
+        (tmp_path / "photos" / "metadata.csv").write_text(table.read_text())
+        with pytest.raises(UserError, match=name) as error:
+            load_source(tmp_path / "photos")
+        assert ("there is 'IMG_0119.png'" in str(error.value)) is near
+        (tmp_path / "photos" / "metadata.csv").unlink()
+
+
+def test_marks_and_words_that_are_no_class(tmp_path):
+    for i in range(6):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
+    table, source = tmp_path / "mine.csv", load_source(tmp_path / "photos")
+
+    def read(*labels):
+        table.write_text("file_name,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels)))
+        return import_labels(table, source=source)[0].class_names
+
+    with pytest.warns(UserWarning, match="1 x '[?]', 1 x '-' count as no label.*--no-label"):
+        assert read("cat", "dog", "?", "-", "") == ["cat", "dog"]
+    assert read("+", "-", "+", "-") == ["+", "-"]
+    for word in ("unknown", "TBD", "todo"):
+        with pytest.warns(UserWarning, match=f"mine.csv: 1 x '{word}' count as a class. If .* --no-label"):
+            assert word in read("cat", "dog", word)
 
 
 def test_ids_may_hold_images_and_a_slash(tmp_path):

@@ -131,7 +131,9 @@ def test_metadata_of_a_folder(tmp_path):
     (tmp_path / "metadata.csv").write_text("\n".join(rows).replace("3.png,dog", "3.png,cat"))
     assert read(tmp_path).fingerprint != before
     (tmp_path / "metadata.csv").write_text("\n".join([*rows, "3.png,cat"]))
-    with pytest.raises(UserError, match="names '3.png' twice. Write all of its labels in one row"):
+    assert read(tmp_path).labels.tolist() == [*EXPECTED[:3], [1, 1], [-1, -1]]
+    (tmp_path / "metadata.csv").write_text("\n".join([*rows, "1.png,cat"]))
+    with pytest.raises(UserError, match="names '1.png' twice, and the rows contradict each other. Keep one of them"):
         read(tmp_path)
     (tmp_path / "metadata.csv").write_text(
         "file_name,cat,dog,place\n0.png,1,1,sea\n1.png,0,0,sea\n2.png,,,\n3.png,0,1,\n"
