@@ -147,7 +147,7 @@ def find_drawn(
     of_images = [known(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)
     reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number, [file.id for file in files])
-    content = [f"{file.size}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
+    content = [f"{file.print}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
     return Drawn(np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
 
 

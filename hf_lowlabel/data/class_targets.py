@@ -98,8 +98,8 @@ def of_files(
     origin: Origin, root: Path, files: Sequence[ImageFile], labels: np.ndarray, names: list[str]
 ) -> ImageDataset:
     """Image files below `root` with their labels."""
-    ids, sizes = [file.id for file in files], [file.size for file in files]
-    return make_dataset(origin, ids, labels, names, sizes, FileReader(root, [file.path for file in files]))
+    ids, prints = [file.id for file in files], [file.print for file in files]
+    return make_dataset(origin, ids, labels, names, prints, FileReader(root, [file.path for file in files]))
 
 
 def tell_empty(root: Path, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
 from .images import open_image, read_endings
+from .prints import size_and_print
 from .table_files import TABLES
 
 SPLITS = {
@@ -59,6 +60,7 @@ class ImageFile(NamedTuple):
     id: str
     path: str  # relative to the folder, as the file system spells it
     size: int  # bytes
+    print: int | str  # what the fingerprint is to know of it (`size_and_print`)
 
 
 class FileReader:
@@ -135,7 +137,7 @@ def walk(root: Path) -> Iterator[ImageFile]:
                     odd.append(name)
                     continue
                 id = unicodedata.normalize("NFC", text)
-            yield ImageFile(id, name, file_size(f"{folder}{os.sep}{file}"))
+            yield ImageFile(id, name, *size_and_print(f"{folder}{os.sep}{file}"))
     tell_left_out(root, unread, odd, ours)
     if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"
@@ -203,14 +205,6 @@ def tell_left_out(root: Path, unread: Counter[str], odd: list[str], ours: list[s
             f"{', '.join(sorted(ours)[:5])} in {root.name!r} left out: made by this library, not images to learn from.",
             stacklevel=4,
         )
-
-
-def file_size(path: str | Path) -> int:
-    """In bytes; 0 for a link to nothing, an image that cannot be read, as others."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def subfolders(path: Path) -> list[Path]:

@@ -137,8 +137,8 @@ class MaskFiles(NamedTuple):
         return FileReader(self.mask_root, [self.masks[id].path if id in self.masks else "" for id in self.files])
 
     def content(self) -> list[str]:
-        """For the fingerprint: the sizes of both files in bytes."""
-        return [f"{f.size}/{self.masks[id].size if id in self.masks else 'none'}" for id, f in self.files.items()]
+        """For the fingerprint: the prints of both files."""
+        return [f"{f.print}/{self.masks[id].print if id in self.masks else 'none'}" for id, f in self.files.items()]
 
 
 def find_files(path: Path, split: str) -> MaskFiles:

@@ -24,8 +24,9 @@ from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
 from .dataset import Origin
-from .folders import SPLITS, file_size, spellings
+from .folders import SPLITS, spellings
 from .images import upright
+from .prints import size_and_print
 from .table_paths import Within, beside, of_hub, open_encoded
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
@@ -82,7 +83,7 @@ class TableReader:
 
     def content(self, files: bool = False) -> Iterator[str]:
         """For the fingerprint, of each encoded image: its size and the checksum of its last 64 bytes; with `files`, the
-        size of the file of one that is only a path.
+        print of the file of one that is only a path.
 
         The size alone would not tell uncompressed images apart, whose ids may be mere row numbers; all bytes would mean
         reading all of a large table.
@@ -91,7 +92,7 @@ class TableReader:
         for part, names in zip(contents, paths, strict=True):
             sizes, tails = pc.binary_length(part).to_pylist(), pc.binary_slice(part, -64, None).to_pylist()
             for size, tail, path in zip(sizes, tails, names.to_pylist(), strict=True):
-                none = str(file_size(path)) if files and path is not None else "none"
+                none = str(size_and_print(path)[1]) if files and path is not None else "none"
                 yield none if size is None else f"{size}:{zlib.crc32(tail)}"
 
     def present(self) -> np.ndarray:

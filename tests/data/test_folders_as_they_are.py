@@ -3,10 +3,11 @@
 import os
 import warnings
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.folders import CONVERT, has_unlabeled_split
 from hf_lowlabel.prediction import find_images
 from hf_lowlabel.selection.labels import Task, read_labels
@@ -161,3 +162,37 @@ def test_nothing_is_said_of_a_folder_without_oddities(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_source(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["bmp", "tif", "ppm"])
+@pytest.mark.parametrize("masks", [False, True])
+def test_other_pixels_in_files_as_large_are_seen(tmp_path, ending, masks):
+    """Uncompressed pictures of a size have one size in bytes, whatever they show."""
+
+    def written(seed):
+        random = np.random.default_rng(seed)
+        for i in range(3):
+            for kind in ("images", "masks") if masks else ("a",):
+                path = tmp_path / kind / f"{i}.{'png' if kind == 'masks' else ending}"
+                path.parent.mkdir(exist_ok=True)
+                one = kind == "masks"
+                values = np.eye(24, dtype=np.uint8) if one else random.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+                Image.fromarray(values).save(path)
+        opened = load_segmentation(tmp_path) if masks else load_source(tmp_path)
+        return opened.fingerprint
+
+    first, again, other = written(0), written(0), written(1)
+    assert first == again != other
+    path = tmp_path / ("images" if masks else "a") / f"1.{ending}"
+    before = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(before // 2)
+        file.write(bytes(64))
+    assert path.stat().st_size == before
+    assert (load_segmentation(tmp_path) if masks else load_source(tmp_path)).fingerprint != other
+
+
+def test_what_never_answers_is_not_looked_into(tmp_path):
+    classes(tmp_path)
+    os.mkfifo(tmp_path / "cat" / "9.bmp")
+    assert len(load_source(tmp_path)) == 5
