@@ -68,13 +68,16 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
     check_there([*labeled, *held], there, place, source.name)
     labeled = {id: label for id, label in labeled.items() if id in there}
     validation, test = ([id for id in ids if id in there] for ids in (asked.validation, asked.test))
-    used = {part for label in labeled.values() if label for part in (parts_of(label) if several else [label])}
+    tested = {id: label for id, label in asked.held_labels.items() if id in {*validation, *test}}
+    given = [*labeled.values(), *tested.values()]
+    used = {part for label in given if label for part in (parts_of(label) if several else [label])}
     classes = asked.classes(place)
     names = [*classes, *class_order(used - {*classes})]
     if None not in labeled.values():
         own = () if used.isdisjoint(source.class_names) else source.class_names
         names = [name for name in names if name in used or name in own]
-    return manifest(source, labeled, validation=validation, test=test, seed=asked.seed, class_names=names)
+    more = dict(seed=asked.seed, class_names=names, held_labels=tested)
+    return manifest(source, labeled, validation=validation, test=test, **more)
 
 
 def check_there(ids: list[str], there: set[str], place: Path, name: str) -> None:

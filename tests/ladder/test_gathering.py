@@ -177,3 +177,22 @@ def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa:
     state = loop(base / "photos", network, base / "loop", **how)
     assert state.rounds[-1].sentence == "No image is left to choose." and state.to_label is None
     assert str(state).count("No image is left") == 1
+
+
+def test_labels_of_test_images_go_from_round_to_round(network, tmp_path):  # noqa: F811
+    """Those of a table, which the photos do not have."""
+    data = photos(tmp_path / "photos", each=10, sort=False)
+    names = [path.name for path in sorted(data.iterdir())]
+    told = {name: name.split("-")[0] for name in names if name[-5] in "01"}
+    rows = [
+        f"{name},{name.split('-')[0]},{'test' if name in told else 'train'}" for name in names if name[-5] in "0123"
+    ]
+    (tmp_path / "truth.csv").write_text("\n".join(["file_name,label,split", *rows]))
+    first = dict(labels=str(tmp_path / "truth.csv"))
+    state = go_on(tmp_path, network, first=first)
+    answer(state.to_label)
+    go_on(tmp_path, network, first=first)
+    for number in (1, 2):
+        folder = tmp_path / "loop" / f"round-{number}"
+        assert json.loads((folder / "split.json").read_text())["held_labels"] == told
+        assert "accuracy" in json.loads((folder / "metrics.json").read_text())
