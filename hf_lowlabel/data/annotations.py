@@ -7,7 +7,8 @@ set:
     photos/images/1.jpg photos/annotations.xml                   CVAT for images
     photos/images/1.jpg photos/export.json                       Label Studio: brushes, outlines
 
-Class 0 is what no object covers, unless the classes are named without it.
+Class 0 is what no object covers, unless the classes are named without it. Smaller objects lie over larger ones, except by
+the order of labelme and the layers of CVAT.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_text
-from .annotated import UNKNOWN, Annotations, Objects
+from .annotated import UNKNOWN, Annotations, Objects, small_last
 from .annotation_files import read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
@@ -233,17 +234,9 @@ def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwis
 
 def in_order(part: Annotations, objects: Objects) -> Objects:
     """Smaller objects over larger ones, where the file has no order of its own."""
-    if not part.small_last:
-        return Objects(objects.size, sorted(objects.shapes, key=lambda shape: shape.label != UNKNOWN))
-    return Objects(objects.size, sorted(objects.shapes, key=lambda shape: -extent(shape)))
-
-
-def extent(shape) -> float:
-    """About the area of an object, to sort by."""
-    if shape.kind != "outlines":
-        return float("inf") if isinstance(shape.data.get("counts"), str) else float(sum(shape.data["counts"][1::2]))
-    pairs = [np.asarray(part).reshape(-1, 2) for part in shape.data]
-    return sum(abs(np.dot(p[:, 0], np.roll(p[:, 1], 1)) - np.dot(p[:, 1], np.roll(p[:, 0], 1))) for p in pairs) / 2
+    if part.small_last:
+        return Objects(objects.size, small_last(objects.shapes, objects.size))
+    return Objects(objects.size, sorted(objects.shapes, key=lambda shape: shape.label != UNKNOWN))
 
 
 def class_numbers(

@@ -1,0 +1,145 @@
+"""What lies over what: small objects over large ones however they are written."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import load_segmentation
+
+W, H = 16, 12
+SMALL, LARGE = (slice(3, 6), slice(4, 8)), (slice(1, 10), slice(2, 13))
+EXPECTED = np.zeros((H, W), np.uint8)
+EXPECTED[LARGE] = 1
+EXPECTED[SMALL] = 2
+
+
+def pixels(place):
+    mask = np.zeros((H, W), np.uint8)
+    mask[place] = 1
+    return mask
+
+
+def corners(place):
+    rows, columns = place
+    x0, x1, y0, y1 = columns.start, columns.stop, rows.start, rows.stop
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def runs(values):
+    """Lengths of runs of 0 and 1 in turn, of 0 first."""
+    out = [len(list(group)) for _, group in itertools.groupby(values)]
+    return [0, *out] if values[0] else out
+
+
+def outline(place):
+    return [[v for point in corners(place) for v in point]]
+
+
+def counts(place):
+    return {"size": [H, W], "counts": runs(pixels(place).T.ravel().tolist())}
+
+
+def text(place):
+    library = pytest.importorskip("pycocotools.mask")
+    return {"size": [H, W], "counts": library.encode(np.asfortranarray(pixels(place)))["counts"].decode()}
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (W, H), "gray").save(path)
+
+
+def coco(root, *objects, names=("0.jpg",)):
+    """objects: (category, segmentation) of the first image."""
+    content = {
+        "images": [{"id": k, "file_name": name, "width": W, "height": H} for k, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "nucleus"}],
+        "annotations": [
+            {"id": k, "image_id": 0, "category_id": category, "segmentation": found, "area": 1.0}
+            for k, (category, found) in enumerate(objects)
+        ],
+    }
+    (root / "annotations.json").write_text(json.dumps(content))
+
+
+def cvat(root, *shapes):
+    inside = "".join(shapes)
+    image = f'<image id="0" name="0.jpg" width="{W}" height="{H}">{inside}</image>'
+    labels = "".join(f"<label><name>{name}</name></label>" for name in ("cell", "nucleus"))
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    (root / "a.xml").write_text(f"<annotations>{meta}{image}</annotations>")
+
+
+def cvat_mask(label, place, z=0):
+    rows, columns = place
+    rle = ", ".join(map(str, runs(pixels(place)[place].ravel().tolist())))
+    where = f'left="{columns.start}" top="{rows.start}" width="{columns.stop - columns.start}"'
+    return f'<mask label="{label}" rle="{rle}" {where} height="{rows.stop - rows.start}" z_order="{z}"/>'
+
+
+def cvat_polygon(label, place, z=0):
+    points = ";".join(f"{x},{y}" for x, y in corners(place))
+    return f'<polygon label="{label}" points="{points}" z_order="{z}"/>'
+
+
+def brush(place):
+    """Label Studio's run lengths: all values as they are, in runs of 8 bits."""
+    values = np.repeat(pixels(place)[..., None] * 255, 4, -1).ravel().tolist()
+    bits = f"{len(values):032b}" + f"{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    bits += "".join("0" + "00" + "000" + f"{value:08b}" for value in values)
+    bits += "0" * (-len(bits) % 8)
+    return {"format": "rle", "rle": [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]}
+
+
+def share(place):
+    return {"points": [[100 * x / W, 100 * y / H] for x, y in corners(place)]}
+
+
+def studio(root, *objects):
+    said = dict(original_width=W, original_height=H)
+    results = [{**said, "value": {**value, "brushlabels": [label]}} for label, value in objects]
+    task = {"id": 1, "data": {"image": "/data/upload/1/0.jpg"}, "annotations": [{"result": results}]}
+    (root / "export.json").write_text(json.dumps([task]))
+
+
+COCO = {
+    f"coco, {a.__name__} in {b.__name__}": lambda root, a=a, b=b: coco(root, (2, a(SMALL)), (1, b(LARGE)))
+    for a in (outline, counts, text)
+    for b in (outline, counts, text)
+}
+OTHERS = {
+    "cvat, mask in mask": lambda root: cvat(root, cvat_mask("nucleus", SMALL), cvat_mask("cell", LARGE)),
+    "cvat, mask in polygon": lambda root: cvat(root, cvat_mask("nucleus", SMALL), cvat_polygon("cell", LARGE)),
+    "cvat, polygon in mask": lambda root: cvat(root, cvat_polygon("nucleus", SMALL), cvat_mask("cell", LARGE)),
+    "studio, brush in brush": lambda root: studio(root, ("nucleus", brush(SMALL)), ("cell", brush(LARGE))),
+    "studio, polygon in brush": lambda root: studio(root, ("nucleus", share(SMALL)), ("cell", brush(LARGE))),
+    "studio, brush in polygon": lambda root: studio(root, ("nucleus", brush(SMALL)), ("cell", share(LARGE))),
+}
+
+
+@pytest.mark.parametrize("form", [*COCO, *OTHERS])
+def test_the_small_object_lies_over_the_large_one_that_comes_after_it(tmp_path, form):
+    picture(tmp_path / "images/0.jpg")
+    (COCO | OTHERS)[form](tmp_path)
+    source = load_segmentation(tmp_path)
+    assert source.class_names == ["background", "cell", "nucleus"] and (source.mask(0) == EXPECTED).all()
+
+
+def test_layers_that_somebody_set_stay(tmp_path):
+    picture(tmp_path / "images/0.jpg")
+    cvat(tmp_path, cvat_mask("cell", LARGE, z=1), cvat_mask("nucleus", SMALL))
+    assert (load_segmentation(tmp_path).mask(0) == np.where(EXPECTED == 2, 1, EXPECTED)).all()
+
+
+def test_a_large_object_of_compressed_runs_says_nothing_of_its_size(tmp_path):
+    """Neither `area` nor the length of the text is taken for the size."""
+    picture(tmp_path / "images/0.jpg")
+    speckled = pixels(SMALL)
+    speckled[SMALL] = np.indices((3, 4)).sum(0) % 2
+    library = pytest.importorskip("pycocotools.mask")
+    long_text = {"size": [H, W], "counts": library.encode(np.asfortranarray(speckled))["counts"].decode()}
+    coco(tmp_path, (2, long_text), (1, text(LARGE)))
+    assert ((load_segmentation(tmp_path).mask(0) == 2) == speckled.astype(bool)).all()
