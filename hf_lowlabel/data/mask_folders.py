@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from .folders import (
     split_root,
     subfolders,
 )
-from .mask_names import SUFFIXES, masks_among, match_masks
+from .mask_names import SUFFIXES, masks_among, match_masks, strange_among
 from .masks import IGNORE, MaskFormat
 from .table_files import stem
 
@@ -169,19 +170,32 @@ def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:
 
 def pairs(path: Path, split: str) -> MaskFiles:
     images, masks = pair_roots(path, split)
-    if masks is None:
-        return within(images)
-    files = {file.id: file for file in image_files(images)}
-    return matched(images, files, masks, listing(masks))
+    return in_two(images, masks) if masks is not None else within(images)
 
 
 def beside_split(path: Path, split: str) -> MaskFiles:
     found = split_pairs(folder.name for folder in subfolders(path))
     known = {folder.name for folder in subfolders(path) if folder.name.lower() in ALIASES}
     name = split_name(split, known, path)
-    files = {file.id: file for file in image_files(path / name)}
-    masks = path / found[name] if name in found else None
-    return matched(path / name, files, masks or path / name, listing(masks) if masks else [])
+    return in_two(path / name, path / found[name]) if name in found else within(path / name)
+
+
+def in_two(images: Path, masks: Path) -> MaskFiles:
+    """Of two folders. What is called among the images as the mask of one is neither."""
+    of_masks = listing(masks)
+    if not of_masks:
+        return within(images)
+    files = {file.id: file for file in image_files(images)}
+    own = {stem(file.id) for file in of_masks}
+    if strays := strange_among(files, own):
+        have = sum(1 for base in strays.values() if any(f"{base}{end}" in own for end in ("", *SUFFIXES)))
+        warnings.warn(
+            f"{len(strays)} files in {images.name!r} are left out, since they are called as masks of images beside "
+            f"them, such as {min(strays)!r}: the masks are those in {masks.name!r}, which has one for {have} of these "
+            "images. Move them there if they are masks, or rename them if they are images.",
+            stacklevel=6,
+        )
+    return matched(images, {id: file for id, file in files.items() if id not in strays}, masks, of_masks)
 
 
 def matched(images: Path, files: dict[str, ImageFile], masks: Path, of_masks: list[ImageFile]) -> MaskFiles:

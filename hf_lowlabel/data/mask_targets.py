@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..errors import UserError
 from . import shapes
 from .annotations import find_drawn
+from .both_kinds import pictures_count
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
@@ -55,13 +56,12 @@ class MaskTargets(Targets):
     def folder(self, path: Path, split: str) -> ImageDataset:
         kind = layout(path)
         found = find_files(path, split) if kind is not None else None
-        if not self.images_alone and (found is None or kind == "folder" and not found.masks):
-            drawn = self.drawn(path, split, found)
-            if drawn is not None:
-                return drawn
-        found = found or find_files(path, split)
-        if found.strange and not (self.skip_missing or self.images_alone):
+        if found is not None and found.strange and not (self.skip_missing or self.images_alone):
             raise strange_masks(found)
+        drawn = self.drawn(path, split, found) if self.may_be_drawn(path, kind, found) else None
+        if drawn is not None:
+            return drawn
+        found = found or find_files(path, split)
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
         made = self.build(
@@ -75,6 +75,12 @@ class MaskTargets(Targets):
             found.format,
         )
         return replace(made, left_out=[(mask, "there is no such image") for mask in found.strange])
+
+    def may_be_drawn(self, path: Path, kind: str | None, found: MaskFiles | None) -> bool:
+        """Whether annotations are looked for, and not pictures of masks."""
+        if self.images_alone or kind in ("voc", "cityscapes"):
+            return False
+        return found is None or kind == "folder" and not found.masks or not pictures_count(path, found)
 
     def drawn(self, path: Path, split: str, found: MaskFiles | None) -> ImageDataset | None:
         """With masks of what annotations draw; None where there are none."""

@@ -1,13 +1,14 @@
-"""What lies over what: small objects over large ones however they are written."""
+"""Objects over objects, and annotations beside pictures of masks."""
 
 import itertools
 import json
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel import load_segmentation
+from hf_lowlabel import UserError, load_segmentation
 
 W, H = 16, 12
 SMALL, LARGE = (slice(3, 6), slice(4, 8)), (slice(1, 10), slice(2, 13))
@@ -143,3 +144,95 @@ def test_a_large_object_of_compressed_runs_says_nothing_of_its_size(tmp_path):
     long_text = {"size": [H, W], "counts": library.encode(np.asfortranarray(speckled))["counts"].decode()}
     coco(tmp_path, (2, long_text), (1, text(LARGE)))
     assert ((load_segmentation(tmp_path).mask(0) == 2) == speckled.astype(bool)).all()
+
+
+def labelme(root, name):
+    shape = {"label": "cell", "points": corners(LARGE), "shape_type": "polygon"}
+    (root / f"{name}.json").write_text(json.dumps({"shapes": [shape], "imagePath": f"{name}.jpg"}))
+
+
+def yolo(root, name):
+    shares = " ".join(f"{x / W} {y / H}" for x, y in corners(LARGE))
+    (root / "labels").mkdir(exist_ok=True)
+    (root / f"labels/{name}.txt").write_text(f"0 {shares}\n")
+
+
+def annotated(root, tool):
+    """Four images, of which 0 and 1 are annotated, or 0 alone."""
+    for k in range(4):
+        picture(root / ("" if tool == "labelme" else "images") / f"{k}.jpg")
+    for name in "01":
+        if tool == "labelme":
+            labelme(root, name)
+        elif tool == "yolo":
+            yolo(root, name)
+    if tool == "coco":
+        coco(root, (1, outline(LARGE)))
+    if tool == "cvat":
+        cvat(root, cvat_polygon("cell", LARGE))
+    return root
+
+
+def save_mask(path, value=2):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels(SMALL) * value).save(path)
+
+
+BOTH = [("labelme", "{}_mask.png"), ("yolo", "images/{}_mask.png")] + [
+    (tool, place) for tool in ("coco", "cvat") for place in ("masks/{}.png", "images/{}_mask.png")
+]
+
+
+@pytest.mark.parametrize("tool, place", BOTH)
+def test_pictures_of_masks_do_not_switch_annotations_off(tmp_path, tool, place):
+    annotated(tmp_path, tool)
+    save_mask(tmp_path / place.format(3))
+    others = 2 if tool in ("labelme", "yolo") else 1
+    said = f"1 images have a picture of a mask, such as {place.format(3)}, and {others} others have objects in files"
+    with pytest.raises(UserError, match=f"{said}.*Take the pictures elsewhere to learn from the annotations, or"):
+        load_segmentation(tmp_path)
+
+
+@pytest.mark.parametrize("tool, place", BOTH)
+def test_pictures_of_every_annotated_image_count_and_it_is_said(tmp_path, tool, place):
+    annotated(tmp_path, tool)
+    for name in "01":
+        save_mask(tmp_path / place.format(name))
+    with pytest.warns(UserWarning, match="have both pictures of masks.*the pictures count"):
+        source = load_segmentation(tmp_path, classes=["a", "b", "c"])
+    assert source.has_target.tolist() == [True, True, False, False] and (source.mask(0) == 2 * pixels(SMALL)).all()
+
+
+def test_what_draws_no_object_says_nothing_against_pictures(tmp_path):
+    """Boxes, captions and tables of anything beside pictures of masks."""
+    annotated(tmp_path, "none")
+    save_mask(tmp_path / "masks/0.png")
+    (tmp_path / "images/1.txt").write_text("a picture of a cell\n")
+    (tmp_path / "images/2.json").write_text(json.dumps({"place": "here"}))
+    coco(tmp_path)
+    content = json.loads((tmp_path / "annotations.json").read_text())
+    content["annotations"] = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 4, 4], "segmentation": []}]
+    content["images"][0]["file_name"] = "2.jpg"
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_segmentation(tmp_path, classes=["a", "b", "c"]).has_target.sum() == 1
+
+
+def test_pictures_of_all_images_need_no_annotation_that_can_be_read(tmp_path):
+    annotated(tmp_path, "none")
+    for name in "0123":
+        save_mask(tmp_path / f"masks/{name}.png")
+    (tmp_path / "a.json").write_text(json.dumps({"images": [{}], "annotations": [], "categories": [{}]}))
+    assert load_segmentation(tmp_path, classes=["a", "b", "c"]).has_target.all()
+    (tmp_path / "masks/3.png").unlink()
+    with pytest.raises(UserError, match="a.json looks like a file of annotations and cannot be read"):
+        load_segmentation(tmp_path, classes=["a", "b", "c"])
+
+
+def test_masks_of_no_image_are_said_beside_annotations_too(tmp_path):
+    annotated(tmp_path, "coco")
+    save_mask(tmp_path / "masks/9.png")
+    with pytest.raises(UserError, match="1 masks .* are without an image, such as '9.png'"):
+        load_segmentation(tmp_path)
+    assert load_segmentation(tmp_path, skip_missing=True).class_names == ["background", "cell", "nucleus"]

@@ -223,3 +223,27 @@ def test_a_class_without_an_image_is_said(tmp_path):
     (tmp_path / "dog").mkdir()
     with pytest.warns(UserWarning, match="1 folders .* are no classes: dog"):
         assert load_source(tmp_path).class_names == ["cat"]
+
+
+@pytest.mark.parametrize(
+    "images, masks", [("images", "masks"), ("train", "train_masks"), ("train/images", "train/masks")]
+)
+def test_masks_among_the_images_are_no_images(tmp_path, images, masks):
+    for k in range(3):
+        save(tmp_path / images / f"{k}.jpg")
+    save(tmp_path / masks / "0.png", square())
+    for name in ("0_mask.png", "1_seg.png"):
+        save(tmp_path / images / name, square(3))
+    with pytest.warns(UserWarning, match="2 files in .* called as masks .*'0_mask.png': .* has one for 1 of these"):
+        source = load_segmentation(tmp_path)
+    assert source.ids == ["0.jpg", "1.jpg", "2.jpg"] and source.has_target.tolist() == [True, False, False]
+    assert (source.mask(0) == square()).all()
+
+
+def test_images_called_as_masks_that_have_masks_are_images(tmp_path):
+    for name in ("0", "0_label"):
+        save(tmp_path / f"images/{name}.jpg")
+        save(tmp_path / f"masks/{name}.png", square())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_segmentation(tmp_path).has_target.tolist() == [True, True]
