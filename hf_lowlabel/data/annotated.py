@@ -17,6 +17,7 @@ from .outlines import box, coco_area, filled, of_coco_runs, of_studio_runs, outl
 
 BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
 NAMELESS = "an object without a class"
+EMPTY = "no object: it counts as unlabeled"
 FAR = 3  # times the side of a picture: a mask that juts out as far on both sides
 UNKNOWN = "__ignore__"  # label of pixels of which nobody has said what they are
 
@@ -161,5 +162,5 @@ def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
     empty = [name for name in out.images if name not in drawn]
     for name in empty:
         del out.images[name]
-    out.left_out += [(name, "no object: it counts as unlabeled") for name in empty]
+    out.left_out += [(name, EMPTY) for name in empty]
     return out

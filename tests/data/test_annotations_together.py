@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation
+from hf_lowlabel.data.left_out import write_left_out
 
 W, H = 16, 12
 SMALL, LARGE = (slice(3, 6), slice(4, 8)), (slice(1, 10), slice(2, 13))
@@ -236,3 +237,21 @@ def test_masks_of_no_image_are_said_beside_annotations_too(tmp_path):
     with pytest.raises(UserError, match="1 masks .* are without an image, such as '9.png'"):
         load_segmentation(tmp_path)
     assert load_segmentation(tmp_path, skip_missing=True).class_names == ["background", "cell", "nucleus"]
+
+
+def test_an_image_without_an_object_is_not_called_left_out(tmp_path):
+    for k in range(3):
+        picture(tmp_path / f"images/{k}.jpg")
+    coco(tmp_path, (1, outline(LARGE)), names=("0.jpg", "1.jpg", "2.jpg"))
+    for boxes, said in ((0, "^2 images"), (1, "^1 rows or objects of .* are left out; 2 images")):
+        file = tmp_path / "annotations.json"
+        content = json.loads(file.read_text())
+        content["annotations"] += [{"id": 9, "image_id": 0, "category_id": 2, "bbox": [1, 1, 4, 4]}] * boxes
+        file.write_text(json.dumps(content))
+        source = load_segmentation(tmp_path)
+        assert len(source) == 3
+        with pytest.warns(
+            UserWarning, match=f"{said} that .* lists have no object and count as unlabeled; .*csv lists"
+        ):
+            write_left_out(source, tmp_path / "left_out.csv")
+        assert (tmp_path / "left_out.csv").read_text().count("counts as unlabeled") == 2

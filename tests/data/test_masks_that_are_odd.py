@@ -247,3 +247,39 @@ def test_images_called_as_masks_that_have_masks_are_images(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_segmentation(tmp_path).has_target.tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    "images, masks",
+    [
+        ("JPEGImages", ["SegmentationClass"]),
+        ("JPEGImages", ["SegmentationClassAug", "SegmentationObject"]),
+        ("jpegimages", ["masks"]),
+        ("leftImg8bit/train/ulm", ["gtFine/train/ulm"]),
+        ("train/leftImg8bit", ["train/gtCoarse"]),
+    ],
+)
+@pytest.mark.parametrize("verb", ["pretrain", "classification", "multilabel"])
+def test_published_folders_of_masks_are_no_classes(tmp_path, images, masks, verb):
+    for folder in (images, *masks):
+        save(tmp_path / folder / "0.png")
+    with pytest.raises(UserError, match="look like images and their masks, not like classes.*--task segmentation"):
+        if verb == "pretrain":
+            load_source(tmp_path)
+        else:
+            get_task(verb).open(Config.from_flat("finetune", {"dataset": str(tmp_path), "task": verb}).data)
+
+
+@pytest.mark.parametrize("images, masks", [("images", "masks"), ("JPEGImages", "SegmentationClass")])
+def test_masks_in_folders_of_classes_are_left_out(tmp_path, images, masks):
+    for name in ("ill", "well"):
+        save(tmp_path / name / images / "0.png")
+        save(tmp_path / name / masks / "0.png")
+    with pytest.warns(
+        UserWarning, match=f"2 files .* in folders of masks beside folders of images.*'ill/{masks}/0.png'"
+    ):
+        source = load_source(tmp_path)
+    assert source.ids == [f"{name}/{images}/0.png" for name in ("ill", "well")] and source.class_names == [
+        "ill",
+        "well",
+    ]
