@@ -4,7 +4,7 @@
     photos/train/images/   photos/test/images/ ...   per split; or photos/images/train/ with photos/masks/train/
     photos/1.jpg           photos/1_mask.png         beside each other
     photos/train/          photos/train_masks/       per split, beside each other
-    VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt
+    VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt  labelmap.txt
     cityscapes/leftImg8bit/train/city/*_leftImg8bit.png  gtFine/train/city/*_gtFine_labelIds.png
 
 The folders may have other usual names (`IMAGE_FOLDERS`, `MASK_FOLDERS`) in any spelling. Nothing is decoded here.
@@ -36,6 +36,7 @@ from .folders import (
 from .mask_names import SUFFIXES, masks_among, match_masks, strange_among
 from .masks import IGNORE, MaskFormat
 from .table_files import stem
+from .voc import meaning, sole_list, tell_unlisted
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
@@ -46,10 +47,6 @@ PICTURES = {*IMAGE_FOLDERS, "jpegimages", "leftimg8bit"}  # VOC's and Cityscapes
 DRAWN = {*MASK_FOLDERS, "segmentationclass", "segmentationclassaug", "segmentationobject", "gtfine", "gtcoarse"}
 BESIDE_SPLIT = ("_masks", "_mask", "_labels", "_annotations", "_gt", "masks", "annot")  # train_masks/ beside train/
 
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
 CITYSCAPES_CLASSES = [
     "road",
     "sidewalk",
@@ -280,28 +277,33 @@ def strange_masks(found: MaskFiles) -> UserError:
 
 
 def voc(path: Path, split: str) -> MaskFiles:
-    """`split` is a list in ImageSets/Segmentation ("train", "val", "trainaug" where somebody put it), or "all" images.
+    """`split` is a list in ImageSets/Segmentation ("train", "val", "trainaug" where somebody put it), or "all" images;
+    one list of another name is that of the training images, and so are all images where there is no list.
 
     Masks come from SegmentationClassAug, the augmented set's 12031, where it is there, else from SegmentationClass.
     """
-    lists = {p.stem: p for p in sorted((path / "ImageSets" / "Segmentation").glob("*.txt"))}
+    texts = sorted((path / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = {p.stem: list(dict.fromkeys(read_text(p).split())) for p in texts}
     masks = next((path / m for m in ("SegmentationClassAug", "SegmentationClass") if (path / m).is_dir()), None)
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
     every = {stem(file.id): file for file in listing(path / "JPEGImages")}
-    if split == "all":
-        ids = sorted(every)
-    else:
-        name = split_name(split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)")
-        ids = sorted(dict.fromkeys(read_text(lists[name]).split()))
+    name = sole_list(lists, split, path) or split_name(
+        split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"
+    )
+    ids = sorted(every if name == "all" else lists[name])
     absent = [id for id in ids if id not in every]
     if absent:
         raise UserError(
-            f"{len(absent)} ids in the list {split!r} are without an image in JPEGImages/, such as {absent[0]!r}. Add "
+            f"{len(absent)} ids in the list {name!r} are without an image in JPEGImages/, such as {absent[0]!r}. Add "
             "the images, or correct the list."
         )
+    if name != "all":
+        tell_unlisted(lists, every, path)
     of_image = {stem(file.id): file for file in listing(masks)}
-    return mask_files(path / "JPEGImages", {id: every[id] for id in ids}, masks, of_image, VOC_CLASSES, MaskFormat())
+    first = next((masks / of_image[id].path for id in ids if id in of_image), None)
+    files = {id: every[id] for id in ids}
+    return mask_files(path / "JPEGImages", files, masks, of_image, *meaning(path, ids, first))
 
 
 def cityscapes(path: Path, split: str) -> MaskFiles:
