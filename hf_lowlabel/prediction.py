@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from .arguments import DataArguments
-from .data.dataset import write_left_out
 from .data.decoding import cores, in_threads
 from .data.folders import CONVERT
 from .data.given_files import find_images, places
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb, open_image
+from .data.left_out import write_left_out
 from .data.pages import opened_pages
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least

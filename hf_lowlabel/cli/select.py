@@ -24,7 +24,7 @@ def split(argv: list[str]) -> int:
     _check_split(args)
     from dataclasses import replace
 
-    from ..data.dataset import write_left_out
+    from ..data.left_out import write_left_out
     from ..prediction import refuse_foreign
     from ..tasks import get_task
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..errors import UserError
 from .images import open_image
-from .outlines import box, filled, of_coco_runs, of_studio_runs, outline, runs_of
+from .outlines import box, coco_area, filled, of_coco_runs, of_studio_runs, outline, runs_of
 
 BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
 NAMELESS = "an object without a class"
+EMPTY = "no object: it counts as unlabeled"
 FAR = 3  # times the side of a picture: a mask that juts out as far on both sides
 UNKNOWN = "__ignore__"  # label of pixels of which nobody has said what they are
 
@@ -55,6 +56,25 @@ class Shape(NamedTuple):
             found[y0:y1, x0:x1] = patch[y0 - y : y1 - y, x0 - x : x1 - x]
         return found
 
+    def area(self, size: tuple[int, int] | None) -> float:
+        """About how many pixels it has, to sort by; of outlines that are `relative`, the share where no size is
+        said."""
+        try:
+            if self.kind == "outlines":
+                pairs = [np.asarray(part).reshape(-1, 2) for part in self.data]
+                scale = size[0] * size[1] / 2 if self.relative and size else 0.5
+                return scale * sum(
+                    abs(np.dot(p[:, 0], np.roll(p[:, 1], 1)) - np.dot(p[:, 1], np.roll(p[:, 0], 1))) for p in pairs
+                )
+            if self.kind == "coco":
+                return coco_area(self.data)
+            if self.kind == "runs":
+                return sum(self.data[-1][1::2])
+            width, height = size or (0, 0)
+            return float(self.pixels(height, width).sum())
+        except (ValueError, KeyError, TypeError, IndexError):
+            return 0.0  # it cannot be drawn, which says why
+
 
 def fits(size: tuple[int, int], does: bool, width: int, height: int) -> None:
     """Raises ValueError where a mask does not fit a picture, before there is memory for either."""
@@ -73,6 +93,11 @@ class Objects:
 
     size: tuple[int, int] | None = None
     shapes: list[Shape] = field(default_factory=list)
+
+
+def small_last(shapes: list[Shape], size: tuple[int, int] | None) -> list[Shape]:
+    """Smaller objects over larger ones, of which nobody has said which lies above."""
+    return sorted(shapes, key=lambda shape: -shape.area(size)) if len(shapes) > 1 else shapes
 
 
 @dataclass
@@ -137,5 +162,5 @@ def without_empty(out: Annotations, drawn: set[str]) -> Annotations:
     empty = [name for name in out.images if name not in drawn]
     for name in empty:
         del out.images[name]
-    out.left_out += [(name, "no object: it counts as unlabeled") for name in empty]
+    out.left_out += [(name, EMPTY) for name in empty]
     return out

@@ -5,6 +5,7 @@ said, so that they take no part, and it is listed; so are outlines without a cla
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import read_text
-from .annotated import BOX, LINE, Annotations, Objects, size_said, without_empty
+from .annotated import BOX, LINE, Annotations, Objects, size_said, small_last, without_empty
 from .outlines import box, ellipse, outline, turned
 from .table_files import plain_name
 
@@ -166,27 +167,39 @@ def cvat(file: Path) -> Annotations | None:
     out.classes = list(dict.fromkeys(e.text or "" for e in root.findall("./meta//labels/label/name")))
     for image in root.findall("image"):
         name = image.get("name", "")
-        shapes = sorted(image, key=lambda e: int(e.get("z_order", 0)))
+        shapes = sorted(image, key=z_order)
         out.begin(name, size_said(image.get("width"), image.get("height")), bool(shapes))
         drawn |= {name} if shapes else set()
-        for e in shapes:
-            label = e.get("label")
-            if e.tag == "polygon":
-                pairs = [pair.split(",") for pair in e.get("points", "").split(";")]
-                out.add(name, label, "outlines", [[float(v) for pair in pairs for v in pair]])
-            elif e.tag == "ellipse":
-                cx, cy, rx, ry = (float(e.get(k, 0)) for k in ("cx", "cy", "rx", "ry"))
-                out.add(name, label, "outlines", [ellipse(cx, cy, rx, ry, float(e.get("rotation", 0)))])
-            elif e.tag == "mask":
-                left, top, width, height = (int(float(e.get(k, 0))) for k in ("left", "top", "width", "height"))
-                counts = [int(v) for v in e.get("rle", "").replace(",", " ").split()]
-                out.add(name, label, "runs", (left, top, width, height, counts))
-            elif e.tag == "box":
-                x0, y0, x1, y1 = (float(e.get(k, 0)) for k in ("xtl", "ytl", "xbr", "ybr"))
-                out.boxed(name, x0, y0, x1 - x0, y1 - y0)
-            else:
-                out.left_out.append((name, LINE if e.tag in LINES else f"a {e.tag}"))
+        objects = out.images[name]
+        for _, layer in itertools.groupby(shapes, key=z_order):
+            below, objects.shapes = objects.shapes, []
+            for e in layer:
+                cvat_shape(out, name, e)
+            objects.shapes = [*below, *small_last(objects.shapes, objects.size)]
     return without_empty(out, drawn)
+
+
+def z_order(e: ET.Element) -> int:
+    return int(e.get("z_order", 0))
+
+
+def cvat_shape(out: Annotations, name: str, e: ET.Element) -> None:
+    label = e.get("label")
+    if e.tag == "polygon":
+        pairs = [pair.split(",") for pair in e.get("points", "").split(";")]
+        out.add(name, label, "outlines", [[float(v) for pair in pairs for v in pair]])
+    elif e.tag == "ellipse":
+        cx, cy, rx, ry = (float(e.get(k, 0)) for k in ("cx", "cy", "rx", "ry"))
+        out.add(name, label, "outlines", [ellipse(cx, cy, rx, ry, float(e.get("rotation", 0)))])
+    elif e.tag == "mask":
+        left, top, width, height = (int(float(e.get(k, 0))) for k in ("left", "top", "width", "height"))
+        counts = [int(v) for v in e.get("rle", "").replace(",", " ").split()]
+        out.add(name, label, "runs", (left, top, width, height, counts))
+    elif e.tag == "box":
+        x0, y0, x1, y1 = (float(e.get(k, 0)) for k in ("xtl", "ytl", "xbr", "ybr"))
+        out.boxed(name, x0, y0, x1 - x0, y1 - y0)
+    else:
+        out.left_out.append((name, LINE if e.tag in LINES else f"a {e.tag}"))
 
 
 LINES = ("polyline", "points", "skeleton")
@@ -226,6 +239,9 @@ def studio(file: Path, tasks: list[dict]) -> Annotations | None:
         out.begin(name, None, bool(given))
         for result in results:
             studio_shape(out, name, result)
+        objects = out.images[name]
+        if len({shape.label for shape in objects.shapes}) > 1:  # brushes take long to read
+            objects.shapes = small_last(objects.shapes, objects.size)
     return without_empty(out, drawn) if out.classes or out.left_out and drawn else None
 
 

@@ -7,7 +7,8 @@ set:
     photos/images/1.jpg photos/annotations.xml                   CVAT for images
     photos/images/1.jpg photos/export.json                       Label Studio: brushes, outlines
 
-Class 0 is what no object covers, unless the classes are named without it.
+Class 0 is what no object covers, unless the classes are named without it. Smaller objects lie over larger ones,
+except by the order of labelme and the layers of CVAT.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_text
-from .annotated import UNKNOWN, Annotations, Objects
+from .annotated import UNKNOWN, Annotations, Objects, small_last
 from .annotation_files import read_annotations, yolo
 from .dataset import Reader
 from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
@@ -114,11 +115,7 @@ def find_drawn(
     lost, uploads = list[str](), Uploads(every.ids)
     for part in found:
         left_out += part.left_out
-        names = list(part.images)
-        for name, id in zip(names, places(part.file, path, names, every, part.otherwise)):
-            if id is None or PurePosixPath(id).name != PurePosixPath(plain_name(name)).name:
-                candidates = uploads.candidates(plain_name(name))
-                id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
+        for name, id in place_images(part, path, every, uploads):
             if id is None:
                 strange.append(name)
                 lost += [name] if part.images[name].shapes else []
@@ -179,18 +176,22 @@ def json_and_xml(path: Path) -> Iterator[Annotations]:
 
 def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iterator[Annotations]:
     """YOLO's files: in labels/ where the images are in images/, or beside them."""
-    names, keypoints = yolo_facts(path)
+    facts = yolo_facts(path)
     for file in files:
         image = root / file.path
-        parts = list(image.relative_to(path).parts)
-        at = [k for k, part in enumerate(parts[:-1]) if part.lower() == "images"]
-        texts = [image.with_suffix(".txt")]
-        if at:
-            other = [*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]]
-            texts.insert(0, path.joinpath(*other).with_suffix(".txt"))
-        text = next((text for text in texts if text.is_file()), None)
-        if text is not None:
-            yield yolo(text, image.relative_to(path).as_posix(), names, keypoints)
+        if (text := text_of(path, image)) is not None:
+            yield yolo(text, image.relative_to(path).as_posix(), *facts)
+
+
+def text_of(path: Path, image: Path) -> Path | None:
+    """YOLO's file of an image, where there is one."""
+    parts = list(image.relative_to(path).parts)
+    at = [k for k, part in enumerate(parts[:-1]) if part.lower() == "images"]
+    texts = [image.with_suffix(".txt")]
+    if at:
+        other = [*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]]
+        texts.insert(0, path.joinpath(*other).with_suffix(".txt"))
+    return next((text for text in texts if text.is_file()), None)
 
 
 def yolo_facts(path: Path) -> tuple[list[str], bool]:
@@ -209,6 +210,18 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
     return [], False
+
+
+def place_images(
+    part: Annotations, path: Path, every: ImageNames, uploads: Uploads
+) -> Iterator[tuple[str, str | None]]:
+    """Each picture that a file names, with its id below `path`; None where it is not there."""
+    names = list(part.images)
+    for name, id in zip(names, places(part.file, path, names, every, part.otherwise)):
+        if id is None or PurePosixPath(id).name != PurePosixPath(plain_name(name)).name:
+            candidates = uploads.candidates(plain_name(name))
+            id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
+        yield name, id
 
 
 def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwise: str = "") -> list[str | None]:
@@ -233,17 +246,9 @@ def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwis
 
 def in_order(part: Annotations, objects: Objects) -> Objects:
     """Smaller objects over larger ones, where the file has no order of its own."""
-    if not part.small_last:
-        return Objects(objects.size, sorted(objects.shapes, key=lambda shape: shape.label != UNKNOWN))
-    return Objects(objects.size, sorted(objects.shapes, key=lambda shape: -extent(shape)))
-
-
-def extent(shape) -> float:
-    """About the area of an object, to sort by."""
-    if shape.kind != "outlines":
-        return float("inf") if isinstance(shape.data.get("counts"), str) else float(sum(shape.data["counts"][1::2]))
-    pairs = [np.asarray(part).reshape(-1, 2) for part in shape.data]
-    return sum(abs(np.dot(p[:, 0], np.roll(p[:, 1], 1)) - np.dot(p[:, 1], np.roll(p[:, 0], 1))) for p in pairs) / 2
+    if part.small_last:
+        return Objects(objects.size, small_last(objects.shapes, objects.size))
+    return Objects(objects.size, sorted(objects.shapes, key=lambda shape: shape.label != UNKNOWN))
 
 
 def class_numbers(

@@ -41,7 +41,7 @@ from .labels import (
     label_text,
     tell_dates,
 )
-from .mask_folders import is_of_masks
+from .mask_folders import in_mask_folders, is_of_masks
 from .mask_names import masks_among
 from .metadata import Metadata, read_metadata, split_of
 from .numbers import of_numbers
@@ -122,7 +122,15 @@ def images_of(root: Path) -> list[ImageFile]:
             f"such as {min(masks)!r}. Give --task segmentation to learn from them, or rename them if they are images.",
             stacklevel=4,
         )
-    return [file for file in files if file.id not in masks]
+    deep = in_mask_folders((file.id for file in files), below=True) - masks
+    if deep:
+        warnings.warn(
+            f"{len(deep)} files in {root.name!r} are left out, since they lie in folders of masks beside folders of "
+            f"images, such as {min(deep)!r}. Give --task segmentation to learn from them, or rename the folders if "
+            "they are images.",
+            stacklevel=4,
+        )
+    return [file for file in files if file.id not in masks | deep]
 
 
 def refuse_masks(root: Path, ids: list[str]) -> None:

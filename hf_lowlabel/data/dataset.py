@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +13,6 @@ import torch
 from PIL import Image
 
 from ..errors import UserError, unknown
-from ..files import write_table
 from ..text import series
 from .images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
 from .masks import MaskFormat, check_names, check_size, check_values, decode_mask
@@ -330,13 +327,3 @@ def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
         flip=labeled.flip and unlabeled.flip,
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
     )
-
-
-def write_left_out(dataset: ImageDataset, path: Path) -> None:
-    """What of the data was not used, and why: a table, where there is something to list."""
-    if dataset.left_out:
-        write_table(path, [{"name": name, "why": why} for name, why in dataset.left_out])
-        warnings.warn(
-            f"{len(dataset.left_out)} rows or objects of {dataset.name!r} are left out; {path} lists them.",
-            stacklevel=3,
-        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import UserError
 from .folders import walk
-from .mask_folders import mask_folders_among
+from .mask_folders import in_mask_folders
 from .mask_names import masks_among
 
 log = logging.getLogger("hf_lowlabel")
@@ -34,15 +34,7 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def without_masks(folder: Path, files: list[str]) -> list[str]:
     """The files without masks: those beside their images, and folders of them beside folders of images."""
-    masks = set(masks_among(files))
-    folders = {PurePosixPath(file.rpartition("/")[0]) for file in files}  # few for many files
-    above = {folder: {folder, *folder.parents} for folder in folders}
-    beside: dict[PurePosixPath, list[str]] = {}
-    for one in {folder for every in above.values() for folder in every if folder.name}:
-        beside.setdefault(one.parent, []).append(one.name)
-    of_masks = {parent / name for parent, names in beside.items() for name in mask_folders_among(names)}
-    hidden = {folder.as_posix() if folder.name else "" for folder in folders if above[folder] & of_masks}
-    masks |= {file for file in files if file.rpartition("/")[0] in hidden}
+    masks = {*masks_among(files)} | in_mask_folders(files)
     if masks:
         log.warning(
             "%d files in %s are masks of images beside them and are left out, such as %s; name such files to predict "

@@ -4,7 +4,7 @@
     photos/train/images/   photos/test/images/ ...   per split; or photos/images/train/ with photos/masks/train/
     photos/1.jpg           photos/1_mask.png         beside each other
     photos/train/          photos/train_masks/       per split, beside each other
-    VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt
+    VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt  labelmap.txt
     cityscapes/leftImg8bit/train/city/*_leftImg8bit.png  gtFine/train/city/*_gtFine_labelIds.png
 
 The folders may have other usual names (`IMAGE_FOLDERS`, `MASK_FOLDERS`) in any spelling. Nothing is decoded here.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -32,21 +33,20 @@ from .folders import (
     split_root,
     subfolders,
 )
-from .mask_names import SUFFIXES, masks_among, match_masks
+from .mask_names import SUFFIXES, masks_among, match_masks, strange_among
 from .masks import IGNORE, MaskFormat
 from .table_files import stem
+from .voc import meaning, sole_list, tell_unlisted
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
     "masks mask labels label annotations annotation gt groundtruth ground_truth segmentations segmentation ann_dir "
     "target targets".split()
 )
+PICTURES = {*IMAGE_FOLDERS, "jpegimages", "leftimg8bit"}  # VOC's and Cityscapes' too
+DRAWN = {*MASK_FOLDERS, "segmentationclass", "segmentationclassaug", "segmentationobject", "gtfine", "gtcoarse"}
 BESIDE_SPLIT = ("_masks", "_mask", "_labels", "_annotations", "_gt", "masks", "annot")  # train_masks/ beside train/
 
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
 CITYSCAPES_CLASSES = [
     "road",
     "sidewalk",
@@ -103,14 +103,28 @@ def has_mask_beside(folder: Path) -> bool:
 def is_of_masks(folders: Collection[str]) -> bool:
     """Whether folders of these names are images and their masks, and not classes."""
     names = {name.lower() for name in folders}
-    both = bool(names & {*IMAGE_FOLDERS} and names & {*MASK_FOLDERS})
-    return names <= {*IMAGE_FOLDERS, *MASK_FOLDERS} and both or bool(split_pairs(folders))
+    return names <= PICTURES | DRAWN and bool(names & PICTURES and names & DRAWN) or bool(split_pairs(folders))
+
+
+def in_mask_folders(files: Iterable[str], below: bool = False) -> set[str]:
+    """Those of files (paths with "/") that lie in folders of masks beside folders of images; below: but for those at
+    the top."""
+    files = list(files)
+    folders = list(map(PurePosixPath, {file.rpartition("/")[0] for file in files}))  # few for many files
+    above = {folder: {folder, *folder.parents} for folder in folders}
+    beside: dict[PurePosixPath, list[str]] = {}
+    for one in {folder for every in above.values() for folder in every if folder.name}:
+        beside.setdefault(one.parent, []).append(one.name)
+    parents = [parent for parent in beside if parent.name or not below]
+    of_masks = {parent / name for parent in parents for name in mask_folders_among(beside[parent])}
+    hidden = {folder.as_posix() if folder.name else "" for folder in folders if above[folder] & of_masks}
+    return {file for file in files if file.rpartition("/")[0] in hidden}
 
 
 def mask_folders_among(folders: Collection[str]) -> list[str]:
     """Those of folders beside each other that hold the masks of images in another."""
-    images = any(name.lower() in IMAGE_FOLDERS for name in folders)
-    masks = [name for name in folders if images and name.lower() in MASK_FOLDERS]
+    images = any(name.lower() in PICTURES for name in folders)
+    masks = [name for name in folders if images and name.lower() in DRAWN]
     return [*masks, *split_pairs(folders).values()]
 
 
@@ -169,19 +183,32 @@ def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:
 
 def pairs(path: Path, split: str) -> MaskFiles:
     images, masks = pair_roots(path, split)
-    if masks is None:
-        return within(images)
-    files = {file.id: file for file in image_files(images)}
-    return matched(images, files, masks, listing(masks))
+    return in_two(images, masks) if masks is not None else within(images)
 
 
 def beside_split(path: Path, split: str) -> MaskFiles:
     found = split_pairs(folder.name for folder in subfolders(path))
     known = {folder.name for folder in subfolders(path) if folder.name.lower() in ALIASES}
     name = split_name(split, known, path)
-    files = {file.id: file for file in image_files(path / name)}
-    masks = path / found[name] if name in found else None
-    return matched(path / name, files, masks or path / name, listing(masks) if masks else [])
+    return in_two(path / name, path / found[name]) if name in found else within(path / name)
+
+
+def in_two(images: Path, masks: Path) -> MaskFiles:
+    """Of two folders. What is called among the images as the mask of one is neither."""
+    of_masks = listing(masks)
+    if not of_masks:
+        return within(images)
+    files = {file.id: file for file in image_files(images)}
+    own = {stem(file.id) for file in of_masks}
+    if strays := strange_among(files, own):
+        have = sum(1 for base in strays.values() if any(f"{base}{end}" in own for end in ("", *SUFFIXES)))
+        warnings.warn(
+            f"{len(strays)} files in {images.name!r} are left out, since they are called as masks of images beside "
+            f"them, such as {min(strays)!r}: the masks are those in {masks.name!r}, which has one for {have} of these "
+            "images. Move them there if they are masks, or rename them if they are images.",
+            stacklevel=6,
+        )
+    return matched(images, {id: file for id, file in files.items() if id not in strays}, masks, of_masks)
 
 
 def matched(images: Path, files: dict[str, ImageFile], masks: Path, of_masks: list[ImageFile]) -> MaskFiles:
@@ -250,28 +277,33 @@ def strange_masks(found: MaskFiles) -> UserError:
 
 
 def voc(path: Path, split: str) -> MaskFiles:
-    """`split` is a list in ImageSets/Segmentation ("train", "val", "trainaug" where somebody put it), or "all" images.
+    """`split` is a list in ImageSets/Segmentation ("train", "val", "trainaug" where somebody put it), or "all" images;
+    one list of another name is that of the training images, and so are all images where there is no list.
 
     Masks come from SegmentationClassAug, the augmented set's 12031, where it is there, else from SegmentationClass.
     """
-    lists = {p.stem: p for p in sorted((path / "ImageSets" / "Segmentation").glob("*.txt"))}
+    texts = sorted((path / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = {p.stem: list(dict.fromkeys(read_text(p).split())) for p in texts}
     masks = next((path / m for m in ("SegmentationClassAug", "SegmentationClass") if (path / m).is_dir()), None)
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
     every = {stem(file.id): file for file in listing(path / "JPEGImages")}
-    if split == "all":
-        ids = sorted(every)
-    else:
-        name = split_name(split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)")
-        ids = sorted(dict.fromkeys(read_text(lists[name]).split()))
+    name = sole_list(lists, split, path) or split_name(
+        split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"
+    )
+    ids = sorted(every if name == "all" else lists[name])
     absent = [id for id in ids if id not in every]
     if absent:
         raise UserError(
-            f"{len(absent)} ids in the list {split!r} are without an image in JPEGImages/, such as {absent[0]!r}. Add "
+            f"{len(absent)} ids in the list {name!r} are without an image in JPEGImages/, such as {absent[0]!r}. Add "
             "the images, or correct the list."
         )
+    if name != "all":
+        tell_unlisted(lists, every, path)
     of_image = {stem(file.id): file for file in listing(masks)}
-    return mask_files(path / "JPEGImages", {id: every[id] for id in ids}, masks, of_image, VOC_CLASSES, MaskFormat())
+    first = next((masks / of_image[id].path for id in ids if id in of_image), None)
+    files = {id: every[id] for id in ids}
+    return mask_files(path / "JPEGImages", files, masks, of_image, *meaning(path, ids, first))
 
 
 def cityscapes(path: Path, split: str) -> MaskFiles:

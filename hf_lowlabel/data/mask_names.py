@@ -30,10 +30,23 @@ MARKS = re.compile(  # of images and masks, before or after what they have in co
 
 def masks_among(ids: Collection[str]) -> list[str]:
     """Those that are called as another with one of `SUFFIXES` after it."""
+    return list(of_others(ids))
+
+
+def of_others(ids: Collection[str]) -> dict[str, str]:
+    """Each that is called as another with one of `SUFFIXES` after it -> the name of that one without its ending."""
     names = [stem(id) for id in ids]
-    stems = set(names)
-    marked = [(id, name) for id, name in zip(ids, names) if name.endswith(SUFFIXES)]
-    return [id for id, name in marked if any(name.endswith(s) and name.removesuffix(s) in stems for s in SUFFIXES)]
+    stems, out = set(names), dict[str, str]()
+    for id, name in zip(ids, names):
+        ends = [s for s in SUFFIXES if name.endswith(s) and name.removesuffix(s) in stems]
+        out |= {id: name.removesuffix(ends[0])} if ends else {}
+    return out
+
+
+def strange_among(ids: Collection[str], masks: Collection[str]) -> dict[str, str]:
+    """`of_others`, but for images that have a mask of their own in another folder, as the other has; masks: the names
+    there without their endings."""
+    return {id: base for id, base in of_others(ids).items() if not (stem(id) in masks and base in masks)}
 
 
 def core(id: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..errors import UserError
 from . import shapes
 from .annotations import find_drawn
+from .both_kinds import pictures_count
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
@@ -55,13 +56,18 @@ class MaskTargets(Targets):
     def folder(self, path: Path, split: str) -> ImageDataset:
         kind = layout(path)
         found = find_files(path, split) if kind is not None else None
-        if not self.images_alone and (found is None or kind == "folder" and not found.masks):
-            drawn = self.drawn(path, split, found)
-            if drawn is not None:
-                return drawn
-        found = found or find_files(path, split)
-        if found.strange and not (self.skip_missing or self.images_alone):
+        if found is not None and found.strange and not (self.skip_missing or self.images_alone):
             raise strange_masks(found)
+        drawn = self.drawn(path, split, found) if self.may_be_drawn(path, kind, found) else None
+        if drawn is not None:
+            return drawn
+        found = found or find_files(path, split)
+        if kind == "voc" and found.names is None and self.classes is None and not self.images_alone:
+            warnings.warn(
+                f"The photos in {path.name!r} are not called as PASCAL VOC's, so that its classes are not taken for "
+                "theirs. Name the classes with --classes, or in labelmap.txt beside JPEGImages/.",
+                stacklevel=4,
+            )
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
         made = self.build(
@@ -75,6 +81,12 @@ class MaskTargets(Targets):
             found.format,
         )
         return replace(made, left_out=[(mask, "there is no such image") for mask in found.strange])
+
+    def may_be_drawn(self, path: Path, kind: str | None, found: MaskFiles | None) -> bool:
+        """Whether annotations are looked for, and not pictures of masks."""
+        if self.images_alone or kind in ("voc", "cityscapes"):
+            return False
+        return found is None or kind == "folder" and not found.masks or not pictures_count(path, found)
 
     def drawn(self, path: Path, split: str, found: MaskFiles | None) -> ImageDataset | None:
         """With masks of what annotations draw; None where there are none."""
@@ -108,16 +120,18 @@ class MaskTargets(Targets):
         names: list[str] | None = None, own: MaskFormat | None = None,
     ) -> ImageDataset:  # fmt: skip
         """names, own: the layout's class names and format, which hold unless others are declared."""
-        colors = None
+        colors = {names[k]: color for color, k in own.colors if k != IGNORE} if own is not None and names else None
         if self.instances and self.mask_format not in (None, "index"):
             raise UserError(f"instances cannot be given with mask_format {self.mask_format!r}. Leave one of them out.")
         if isinstance(self.classes, (str, Path)):
-            names, colors = read_classes(self.classes)
+            names, of_file = read_classes(self.classes)
+            colors = of_file or colors
         elif self.classes is not None:
             names = [str(name) for name in self.classes]
             check_names(names)
         meaning = own or MaskFormat()
-        if own is None or self.mask_format or self.mask_ignore or self.instances:
+        renamed = own is not None and own.kind == "colors" and self.classes is not None
+        if own is None or self.mask_format or self.mask_ignore or self.instances or renamed:
             kind = "instances" if self.instances else self.mask_format or meaning.kind
             made = make_coding(kind, names or [], colors, self.mask_ignore)
             meaning = replace(made, table=meaning.table if kind == meaning.kind else None)

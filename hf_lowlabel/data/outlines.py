@@ -61,14 +61,26 @@ def of_coco_runs(runs: dict[str, Any]) -> np.ndarray:
     """bool [H, W] of {"size": [H, W], "counts": ...}: lengths of runs of 0 and 1 in turn, down the columns."""
     (height, width), counts = runs["size"], runs["counts"]
     if isinstance(counts, str):
-        try:
-            from pycocotools import mask
-        except ImportError:
-            raise UserError(
-                "These COCO masks are compressed run lengths, which pycocotools reads: pip install pycocotools."
-            ) from None
-        return mask.decode({"size": [height, width], "counts": counts.encode()}).astype(bool)
+        return compressed().decode({"size": [height, width], "counts": counts.encode()}).astype(bool)
     return runs_of(counts, height * width).reshape(width, height).T
+
+
+def coco_area(runs: dict[str, Any]) -> int:
+    """How many pixels `of_coco_runs` would set, without setting them."""
+    if isinstance(runs["counts"], str):
+        return int(compressed().area({"size": runs["size"], "counts": runs["counts"].encode()}))
+    return sum(runs["counts"][1::2])
+
+
+def compressed() -> Any:
+    """What reads COCO's compressed run lengths. Raises UserError where it is not installed."""
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise UserError(
+            "These COCO masks are compressed run lengths, which pycocotools reads: pip install pycocotools."
+        ) from None
+    return mask
 
 
 def runs_of(counts: Sequence[int], total: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from .. import methods
 from ..arguments import Config
-from ..data.dataset import ImageDataset, write_left_out
+from ..data.dataset import ImageDataset
+from ..data.left_out import write_left_out
 from ..data.published import is_published
 from ..data.splits import Split
 from ..distributed import is_main_process, world

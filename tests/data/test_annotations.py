@@ -260,7 +260,11 @@ def test_pictures_of_masks_come_before_annotations(tmp_path):
     (tmp_path / "masks").mkdir()
     Image.fromarray(corner(2)).save(tmp_path / "masks/0.png")
     coco_file(tmp_path / "a.json", [{"segmentation": [CORNER]}])
-    assert (load_segmentation(tmp_path).mask(0) == corner(2)).all()
+    with pytest.warns(
+        UserWarning, match="both pictures of masks, such as masks/0.png, and annotations, such as a.json"
+    ):
+        source = load_segmentation(tmp_path)
+    assert (source.mask(0) == corner(2)).all()
 
 
 def test_outlines_cover_the_pixels_whose_centres_lie_inside():

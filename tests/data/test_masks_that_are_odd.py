@@ -223,3 +223,63 @@ def test_a_class_without_an_image_is_said(tmp_path):
     (tmp_path / "dog").mkdir()
     with pytest.warns(UserWarning, match="1 folders .* are no classes: dog"):
         assert load_source(tmp_path).class_names == ["cat"]
+
+
+@pytest.mark.parametrize(
+    "images, masks", [("images", "masks"), ("train", "train_masks"), ("train/images", "train/masks")]
+)
+def test_masks_among_the_images_are_no_images(tmp_path, images, masks):
+    for k in range(3):
+        save(tmp_path / images / f"{k}.jpg")
+    save(tmp_path / masks / "0.png", square())
+    for name in ("0_mask.png", "1_seg.png"):
+        save(tmp_path / images / name, square(3))
+    with pytest.warns(UserWarning, match="2 files in .* called as masks .*'0_mask.png': .* has one for 1 of these"):
+        source = load_segmentation(tmp_path)
+    assert source.ids == ["0.jpg", "1.jpg", "2.jpg"] and source.has_target.tolist() == [True, False, False]
+    assert (source.mask(0) == square()).all()
+
+
+def test_images_called_as_masks_that_have_masks_are_images(tmp_path):
+    for name in ("0", "0_label"):
+        save(tmp_path / f"images/{name}.jpg")
+        save(tmp_path / f"masks/{name}.png", square())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_segmentation(tmp_path).has_target.tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    "images, masks",
+    [
+        ("JPEGImages", ["SegmentationClass"]),
+        ("JPEGImages", ["SegmentationClassAug", "SegmentationObject"]),
+        ("jpegimages", ["masks"]),
+        ("leftImg8bit/train/ulm", ["gtFine/train/ulm"]),
+        ("train/leftImg8bit", ["train/gtCoarse"]),
+    ],
+)
+@pytest.mark.parametrize("verb", ["pretrain", "classification", "multilabel"])
+def test_published_folders_of_masks_are_no_classes(tmp_path, images, masks, verb):
+    for folder in (images, *masks):
+        save(tmp_path / folder / "0.png")
+    with pytest.raises(UserError, match="look like images and their masks, not like classes.*--task segmentation"):
+        if verb == "pretrain":
+            load_source(tmp_path)
+        else:
+            get_task(verb).open(Config.from_flat("finetune", {"dataset": str(tmp_path), "task": verb}).data)
+
+
+@pytest.mark.parametrize("images, masks", [("images", "masks"), ("JPEGImages", "SegmentationClass")])
+def test_masks_in_folders_of_classes_are_left_out(tmp_path, images, masks):
+    for name in ("ill", "well"):
+        save(tmp_path / name / images / "0.png")
+        save(tmp_path / name / masks / "0.png")
+    with pytest.warns(
+        UserWarning, match=f"2 files .* in folders of masks beside folders of images.*'ill/{masks}/0.png'"
+    ):
+        source = load_source(tmp_path)
+    assert source.ids == [f"{name}/{images}/0.png" for name in ("ill", "well")] and source.class_names == [
+        "ill",
+        "well",
+    ]

@@ -79,6 +79,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
     "data/table_files.py": "DictReader read_bytes read_bytes",
+    "data/voc.py": "open_image",  # the header of a mask
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",

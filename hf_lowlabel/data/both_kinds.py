@@ -1,0 +1,82 @@
+"""Pictures of masks and annotations in one data set, of which one kind alone is read."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import UserError
+from .annotated import UNKNOWN, Annotations, Objects
+from .annotation_files import yolo
+from .annotations import json_and_xml, place_images, text_of, yolo_facts
+from .folders import EXTENSIONS, listing
+from .mask_folders import MaskFiles
+from .table_files import ImageNames
+from .uploads import Uploads
+
+
+def pictures_count(path: Path, found: MaskFiles) -> bool:
+    """Whether the masks of a split are its pictures of masks, and not what annotations draw.
+
+    Args:
+        path: the data set.
+        found: the images of the split and their pictures of masks.
+
+    Returns:
+        False where there are no such pictures, and annotations.
+
+    Raises:
+        UserError: each kind has images of its own.
+    """
+    drawn = outlined(path, found)
+    alone = [id for id in drawn if id not in found.masks]
+    if not found.masks:
+        return not drawn
+    mask = (found.mask_root / next(iter(found.masks.values())).path).relative_to(path).as_posix()
+    if alone:
+        raise UserError(
+            f"In {path.name!r} {len(found.masks)} images have a picture of a mask, such as {mask}, and {len(alone)} "
+            f"others have objects in files of annotations, such as {drawn[alone[0]]}: one kind alone is read. Take the "
+            "pictures elsewhere to learn from the annotations, or the files of annotations to learn from the pictures."
+        )
+    if drawn:
+        warnings.warn(
+            f"The images in {path.name!r} have both pictures of masks, such as {mask}, and annotations, such as "
+            f"{next(iter(drawn.values()))}: the pictures count. Take them elsewhere to learn from the annotations.",
+            stacklevel=5,
+        )
+    return True
+
+
+def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
+    """Images of the split for which annotations draw an object, with the name of the file; the first alone where each
+    image has a picture of its mask."""
+    root, files, drawn = found.images.root, list(found.files.values()), dict[str, str]()
+    inside = f"{root.relative_to(path).as_posix()}/" if root != path else ""
+    every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+    ids, uploads = {f"{inside}{file.id}": id for id, file in found.files.items()}, Uploads(every.ids)
+    all_have = len(found.masks) == len(files)
+    with contextlib.suppress(*[UserError] if all_have else []):  # a fault in what nobody needs
+        for part in itertools.chain(json_and_xml(path), texts(path, found)):
+            placed = place_images(part, path, every, uploads) if any(map(is_drawn, part.images.values())) else []
+            drawn |= {ids[id]: part.file.name for name, id in placed if id in ids and is_drawn(part.images[name])}
+            if all_have and drawn:
+                break
+    return drawn
+
+
+def texts(path: Path, found: MaskFiles) -> Iterator[Annotations]:
+    """Outlines of YOLO; a text that is none may be anything else, such as a caption."""
+    images = [found.images.root / file.path for file in found.files.values()]
+    of_images = [(text, image) for image in images if (text := text_of(path, image)) is not None]
+    facts = yolo_facts(path) if of_images else ([], False)
+    for text, image in of_images:
+        with contextlib.suppress(UserError):
+            yield yolo(text, image.relative_to(path).as_posix(), *facts)
+
+
+def is_drawn(objects: Objects) -> bool:
+    return any(shape.label != UNKNOWN for shape in objects.shapes)
