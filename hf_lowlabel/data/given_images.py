@@ -43,7 +43,7 @@ def given_images(images: Any) -> list[Given]:
     for at, item in enumerate(items(images)):
         if isinstance(item, (str, os.PathLike)):
             paths.append(Path(item))
-            named += [(file, partial(open_image, file)) for file in find_images([Path(item)])]
+            named += [(file, partial(of_file, file)) for file in find_images([Path(item)])]
         elif is_table(item):
             source = load_source(item)
             named += [(Path(id), partial(source.reader, i)) for i, id in enumerate(source.ids)]
@@ -53,6 +53,10 @@ def given_images(images: Any) -> list[Given]:
         raise UserError(f"There is no image to predict. {TAKEN}")
     below = places([name for name, _ in named], paths)
     return [Given(name, place, how) for (name, how), place in zip(named, below, strict=True)]
+
+
+def of_file(file: Path) -> Image.Image:
+    return open_image(file)
 
 
 def items(images: Any) -> list:
