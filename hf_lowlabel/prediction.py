@@ -14,7 +14,7 @@ from .arguments import DataArguments
 from .data.dataset import write_left_out
 from .data.decoding import cores, in_threads
 from .data.folders import CONVERT
-from .data.given_images import Given, given_images
+from .data.given_images import Given, Images, given_images
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb
 from .data.pages import opened_pages
@@ -175,7 +175,7 @@ def refuse_foreign(data: DataArguments, task: Task) -> None:
 
 
 def predict(
-    images: Any,
+    images: Images,
     model: Model,
     *,
     output: str | Path | None = None,
@@ -220,7 +220,7 @@ def predict(
 
 
 def predictions(
-    images: Any,
+    images: Images,
     model: Model,
     skipped: list[tuple[str, str]],
     *,

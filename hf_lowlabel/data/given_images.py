@@ -18,6 +18,7 @@ from .given_files import find_images, places
 from .images import open_image
 from .opening import load_source
 
+Images = str | Path | Image.Image | np.ndarray | Iterable[Any]  # `TAKEN` says what of
 TAKEN = (
     "Give files or folders of images, PIL images, uint8 arrays [H, W, 3] or [H, W], a list of such, or a "
     "datasets.Dataset with a column of images."
@@ -32,7 +33,7 @@ class Given(NamedTuple):
     open: Callable[[], contextlib.AbstractContextManager[Image.Image]]
 
 
-def given_images(images: Any) -> list[Given]:
+def given_images(images: Images) -> list[Given]:
     """The images in the order given; those in memory are called "image 0", "image 1", ..., rows of a table by their
     ids.
 
@@ -59,7 +60,7 @@ def of_file(file: Path) -> Image.Image:
     return open_image(file)
 
 
-def items(images: Any) -> list:
+def items(images: Images) -> list:
     if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)) or is_table(images):
         return [images]
     if isinstance(images, dict) or not isinstance(images, Iterable):
