@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-from typing import IO
+import os
+from pathlib import Path
+from typing import IO, TextIO
 
 
 def lock(file: IO, shared: bool = False) -> str:
@@ -26,3 +28,29 @@ def lock(file: IO, shared: bool = False) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def open_locked(path: Path) -> tuple[TextIO, str]:
+    """(the file, open and locked as by `lock`, what that returns) of a lock file that its holder removes at the end.
+
+    Who opened it just before that has a lock that nobody sees: it is taken anew until it is the file at `path`.
+
+    Args:
+        path: where it is, or is made, in a folder that is there.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be opened.
+    """
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            without = lock(file)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file, without
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            file.close()
+            raise
+        file.close()

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 from .arguments import DataArguments
 from .data.decoding import cores, in_threads
 from .data.folders import CONVERT
-from .data.given_files import find_images, places
+from .data.given_images import Given, Images, given_images
 from .data.image_cache import workers_are_there
-from .data.images import BadImage, decoding, load_rgb, open_image
+from .data.images import BadImage, decoding, load_rgb
 from .data.left_out import write_left_out
 from .data.pages import opened_pages
 from .distributed import barrier, interactive, is_main_process
@@ -175,7 +175,7 @@ def refuse_foreign(data: DataArguments, task: Task) -> None:
 
 
 def predict(
-    images: str | Path | Sequence[str | Path],
+    images: Images,
     model: Model,
     *,
     output: str | Path | None = None,
@@ -188,10 +188,12 @@ def predict(
     window: int | None = None,
     pages: bool = False,
 ) -> Predictions:
-    """What a model says of image files and folders.
+    """What a model says of image files and folders, or of images in memory.
 
     Args:
-        images: files or folders, searched through.
+        images: files or folders, searched through; PIL images or uint8 arrays [H, W, 3] or [H, W], which the rows call
+            "image 0", "image 1", ...; a list of any of these; or a datasets.Dataset or DataFrame with a column of
+            images, whose rows have their ids.
         model: a run folder, a saved model, a Hub id at `revision`, or a model in memory.
         output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/,
         overlays/
@@ -218,7 +220,7 @@ def predict(
 
 
 def predictions(
-    images: str | Path | Sequence[str | Path],
+    images: Images,
     model: Model,
     skipped: list[tuple[str, str]],
     *,
@@ -249,15 +251,15 @@ def predictions(
         log.warning(
             "a %s writes a folder: the table goes to %s, not to %s", kind.product, kind.table_path(place), output
         )
-    files = find_images(images)
+    asked = given_images(images)
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)
 
-    def shown(named: tuple[Path, str]) -> Iterator[tuple[Path, str, Any] | BadImage]:
+    def shown(given: Given) -> Iterator[tuple[Path, str, Any] | BadImage]:
         """The pages of a file, or what is wrong with it."""
-        file, name = named[0], Path(named[1])
+        file, name = given.name, Path(given.place)
         try:
-            with open_image(file) as image, decoding():
+            with given.open() as image, decoding():
                 for page, picture in opened_pages(image, pages):
                     made = kind.prepare(network, load_rgb(picture, value_range))
                     yield Path(f"{file}{page}"), name.with_stem(f"{name.stem}{page}").as_posix(), made
@@ -265,10 +267,9 @@ def predictions(
             yield BadImage(e.reason, str(file))
 
     def opened() -> Iterator[tuple[Path, str, Any]]:
-        named = zip(files, places(files, images), strict=True)
-        whole = in_threads(lambda one: [*shown(one)], named, cores(), 2 * cores(), weight)
-        ahead = map(shown, named) if pages else whole
-        for found in tqdm(ahead, desc="predicting", total=len(files), unit="img", disable=not interactive()):
+        whole = in_threads(lambda one: [*shown(one)], asked, cores(), 2 * cores(), weight)
+        ahead = map(shown, asked) if pages else whole
+        for found in tqdm(ahead, desc="predicting", total=len(asked), unit="img", disable=not interactive()):
             for page in found:  # of a file of a thousand pages one is in memory
                 if not isinstance(page, BadImage):
                     yield page
@@ -287,7 +288,7 @@ def predictions(
             yield row
         if not any_read:
             file, why = skipped[0]
-            raise UserError(f"None of {len(files)} images could be read, for example {file}: {why}.")
+            raise UserError(f"None of {len(asked)} images could be read, for example {file}: {why}.")
         if place is not None:  # while the earlier table still names them
             remove_pictures(place, pictures)
 

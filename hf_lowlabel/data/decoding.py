@@ -2,7 +2,8 @@
 frame.
 
 An image that cannot be decoded is noted with the reason, or, where a decoder is lenient, gives its place to the next
-image of the cache: the same one for any number of workers, ranks or restarts.
+image of the cache: the same one for any number of workers, ranks or restarts. A labeled one never does: its label would
+be taught with the other image.
 """
 
 from __future__ import annotations
@@ -42,26 +43,32 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 class Decoded(NamedTuple):
-    """Images uint8 [n, C, H, W], (id, reason) of the bad ones, and where sizes were not known before, positions [n] and
-    their sizes, int64 [n, 2] = height, width in px."""
+    """Images uint8 [n, C, H, W] of positions [n], (id, reason) of the bad ones, {position: which one stands in for it},
+    and where sizes were not known before, int64 [n, 2] = height, width in px.
+
+    lost: why there are none, raised where they are taken: a loader would put the trace of its worker into the message.
+    """
 
     images: Tensor
+    positions: list[int]
     bad: list[tuple[str, str]]
-    positions: list[int] | None = None
+    instead: dict[int, int]
     sizes: np.ndarray | None = None
+    lost: UserError | None = None
 
 
 class Decoder(Dataset):
     """What a worker holds: positions in the cache -> `Decoded`.
 
     source, indices: the cache holds these images of this data set. lenient: a bad image gives its place to the next
-    one of the cache; else it is an error. shape: (C, H, W). sizes: int64 [N, 2] = height, width in px where images are
-    padded.
+    one of the cache, unless it is among `vital`, positions in the data set; else it is an error. shape: (C, H, W).
+    sizes: int64 [N, 2] = height, width in px where images are padded.
     """
 
     source: ImageDataset
     indices: np.ndarray
     lenient: bool
+    vital: frozenset[int] = frozenset()
     sizes: np.ndarray | None
     masks: bool
     chunk: int  # images that a thread decodes before it reports
@@ -97,22 +104,55 @@ class Decoder(Dataset):
 
     def __getitems__(self, positions: list[int]) -> Decoded:
         bad: dict[int, str] = {}
-        out = torch.empty(len(positions), *self.shape, dtype=torch.uint8)
-        for row, position in enumerate(positions):
-            out[row] = self.first_good(position, bad)
-        return Decoded(out, self.named(bad))
+        instead: dict[int, int] = {}
+        try:
+            images, sizes = self.together(positions, (self.first_good(at, bad, instead) for at in positions))
+        except UserError as error:
+            return Decoded(torch.empty(0, *self.shape, dtype=torch.uint8), [], [], {}, lost=error)
+        return Decoded(images, positions, self.named(bad), instead, sizes)
 
-    def first_good(self, place: int, bad: dict[int, str]) -> Tensor:
-        """The image at `place` or, if lenient, the first of the `LOOK` after it that is not bad; notes why in `bad`."""
-        last = min(LOOK, len(self) - 1) if self.lenient else 0
+    def together(self, positions: list[int], images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray | None]:
+        """The batch that `images` are, and their sizes where nobody knew them."""
+        out = torch.empty(len(positions), *self.shape, dtype=torch.uint8)
+        for row, image in zip(out, images, strict=True):
+            row[:] = image
+        return out, None
+
+    def first_good(self, place: int, bad: dict[int, str], instead: dict[int, int]) -> Tensor:
+        """The image at `place` or, if lenient, the first of the `LOOK` after it that is not bad.
+
+        Notes in `bad` why, and in `instead` which one it is.
+        """
+        if not self.lenient or int(self.indices[place]) in self.vital:
+            return self.without_another(place)
+        last = min(LOOK, len(self) - 1)
         for following in range(last + 1):
             at = (place + following) % len(self)
             try:
-                return self.read(at, place)
+                image = self.read(at, place)
             except BadImage as error:
                 if following == last:
                     raise
                 bad[at] = error.reason
+            else:
+                if following:
+                    instead[place] = at
+                return image
+
+    def without_another(self, place: int) -> Tensor:
+        """The image at `place`, tried twice: a disk may have been busy."""
+        try:
+            return self.read(place, place)
+        except BadImage:
+            try:
+                return self.read(place, place)
+            except BadImage as error:
+                if int(self.indices[place]) not in self.vital:
+                    raise
+                raise UserError(
+                    f"A labeled image cannot be read any more ({error.id!r}: {error.reason}). Mend the file and go on "
+                    "with --resume, or leave it out of the split."
+                ) from error
 
 
 @dataclass
@@ -126,6 +166,7 @@ class SquareDecoder(Decoder):
     interpolation: str = "bilinear"
     squash: bool = False
     lenient: bool = False
+    vital: frozenset[int] = frozenset()
     sizes, masks, chunk = None, False, CHUNK
 
     @property

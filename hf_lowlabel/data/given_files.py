@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..text import brief
 from .folders import walk
 from .mask_folders import in_mask_folders
 from .mask_names import masks_among
@@ -16,9 +17,16 @@ log = logging.getLogger("hf_lowlabel")
 
 
 def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Image files, folders searched through as training does, in a stable order."""
+    """Image files, folders searched through as training does, in a stable order.
+
+    Raises:
+        UserError: there is no such file, or something else than a path is given.
+    """
     found: list[Path] = []
-    for name in [paths] if isinstance(paths, (str, Path)) else paths:
+    one = isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable)
+    for name in [paths] if one else paths:
+        if not isinstance(name, (str, os.PathLike)):
+            raise UserError(f"Image files cannot be read from {brief(name)}. Give files or folders of images.")
         path = Path(name).expanduser()
         if path.is_dir():
             inside = sorted(path / file for file in without_masks(path, [file.path for file in walk(path)]))

@@ -4,7 +4,8 @@ A resident cache is decoded once and lies on the training device; a streaming ca
 DataLoader, in the order asked for. Both give the same pixels. An image that cannot be decoded is left out and listed in
 `skipped`; positions count the images that are left, and `indices` maps them to the data set. To find such images among
 millions would take hours before the first step, so training streams after a look at some (`vital` of `build_cache`),
-and one met later gives its place to the next image of the cache (decoding.py).
+and one met later gives its place to the next image of the cache (decoding.py; `shown` says to which), or, if it is
+vital, ends the run.
 
 A padded cache holds images of different sizes, each in the upper left corner of a frame as large as the largest of
 them, with masks as a fourth channel where asked; `sizes` says how much of the frame an image fills.
@@ -83,6 +84,10 @@ class ResidentCache:
         """`take` of each batch of indices."""
         return map(self.take, index_batches)
 
+    def shown(self, indices: Tensor) -> Tensor:
+        """As of a StreamingCache: every image is itself."""
+        return indices
+
 
 class Batch:
     """What a worker hands over, through a pipe: a container may have next to no shared memory (/dev/shm).
@@ -144,6 +149,7 @@ class StreamingCache:
         else:
             self.sizes = None if decoder.sizes is None else torch.from_numpy(decoder.sizes)
         self.skipped, self.max_bad, self.seen = list(skipped), max_bad, seen
+        self.instead: dict[int, int] = {}
         self.device, self.workers = torch.device(device), workers
 
     def __len__(self) -> int:
@@ -172,9 +178,24 @@ class StreamingCache:
             decoded = Decoded(torch.as_tensor(batch.images), *batch.rest)
             yield self.note(decoded).to(self.device, non_blocking=pin)
 
+    def shown(self, indices: Tensor) -> Tensor:
+        """Positions of the images that were given for `indices` when they were taken last: what is known of an image
+        belongs to the one that is seen."""
+        if not self.instead:
+            return indices
+        return torch.tensor([self.instead.get(at, at) for at in indices.tolist()], dtype=indices.dtype)
+
     def note(self, decoded: Decoded) -> Tensor:
-        """List what turned out bad, and stop when it is too much; keep sizes that were not known."""
+        """List what turned out bad, and stop when it is too much; keep sizes that were not known.
+
+        Raises UserError for an image that nothing may stand in for.
+        """
+        if decoded.lost is not None:
+            raise decoded.lost
         images = decoded.images
+        if self.instead:
+            self.instead = {at: other for at, other in self.instead.items() if at not in decoded.positions}
+        self.instead |= decoded.instead
         self.seen = min(self.seen + len(images), len(self))
         if decoded.sizes is not None:
             self.decoder.sizes[decoded.positions] = decoded.sizes
@@ -219,7 +240,8 @@ def build_cache(
         known_bad: (id, reason) of an earlier cache's `skipped`. A streaming cache else decodes everything once to find
             them; one that it meets later is an error.
         vital: those of `indices` that must be whole (labeled images). A streaming cache then decodes only these and
-            `LOOK` others at the start; a bad one that it meets later gives its place to the next image of the cache.
+            `LOOK` others at the start; a bad one that it meets later is an error if it is vital, else it gives its
+            place to the next image of the cache.
         progress: called with the number of images done and of all.
 
     Returns:
@@ -241,7 +263,7 @@ def build_cache(
     else:
         if vital is not None:
             looked = np.union1d(spread(len(indices)), np.flatnonzero(np.isin(indices, vital)))
-            decoder = replace(decoder, lenient=True)
+            decoder = replace(decoder, lenient=True, vital=frozenset(np.asarray(vital).tolist()))
         bad = find_bad(decoder, looked, threads, progress)
     check_share(decoder.named(bad), len(looked), max_bad)
     return streaming_cache(decoder, bad, [], device=device, workers=workers, max_bad=max_bad)

@@ -3,6 +3,7 @@ stream a run asks for the size of an image only once it is decoded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .dataset import ImageDataset
-from .decoding import LOOK, Decoded, Decoder, cores, in_threads, resized
+from .decoding import LOOK, Decoder, cores, in_threads, resized
 from .images import BadImage, check_size
 
 
@@ -60,14 +61,13 @@ class UnmeasuredDecoder(Decoder):
         height, width = self.sizes[place].tolist()
         return height, width
 
-    def __getitems__(self, positions: list[int]) -> Decoded:
-        bad: dict[int, str] = {}
-        images = [self.first_good(position, bad) for position in positions]
+    def together(self, positions: list[int], images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray]:
+        images = list(images)  # which tells their sizes
         sizes = self.sizes[positions]
         out = torch.zeros(len(images), 3, *np.maximum(self.frame, sizes.max(0)).tolist(), dtype=torch.uint8)
         for row, image in zip(out, images, strict=True):
             row[:, : image.shape[1], : image.shape[2]] = image
-        return Decoded(out, self.named(bad), positions, sizes)
+        return out, sizes
 
 
 class Sizes:

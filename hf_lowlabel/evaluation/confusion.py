@@ -24,10 +24,41 @@ MASK_IGNORE = 255
 
 
 def confusion_of(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
-    """M, int64 [K, K] on the device, of labels of any shape; the rows are the truth."""
-    counted = (target >= 0) & (target != MASK_IGNORE)
-    at = torch.where(counted, target.long() * classes + predicted.long(), classes * classes)
-    return torch.bincount(at.flatten(), minlength=classes * classes + 1)[:-1].view(classes, classes)
+    """M, int64 [K, K] on the device, of labels of any shape; the rows are the truth.
+
+    Raises:
+        UserError: the two differ in shape, or a pixel that takes part has a class that is none of the K.
+    """
+    if predicted.shape != target.shape:
+        raise UserError(
+            f"The predicted classes have the shape {tuple(predicted.shape)} and the true ones {tuple(target.shape)}. "
+            "Give one predicted class for each pixel."
+        )
+    for kind, found in (("predicted", predicted), ("true", target)):
+        if found.is_floating_point() and not (found.frac() == 0).all():
+            raise UserError(f"The {kind} classes of pixels are no whole numbers. Give integers: the argmax of scores.")
+    truth, called = target.to(torch.int64, copy=True), predicted.long()
+    ignored = target == MASK_IGNORE if target.dtype == torch.uint8 else (truth < 0) | (truth == MASK_IGNORE)
+    low, high = called.aminmax() if called.numel() else (0, 0)
+    if low < 0 or high >= classes:  # what is called where nothing is true does not matter
+        check_classes("predicted", called[~ignored], classes)
+        called = called.masked_fill(ignored, 0)
+    slots = (classes + 1) * classes  # a row more for targets that are no class, and one slot for ignored pixels
+    at = truth.clamp_(max=classes).mul_(classes).add_(called).masked_fill_(ignored, slots)
+    counts = torch.bincount(at.flatten(), minlength=slots + 1)[:slots].view(classes + 1, classes)
+    if counts[-1].any():
+        check_classes("true", target[~ignored].long(), classes)
+    return counts[:-1]
+
+
+def check_classes(kind: str, found: Tensor, classes: int) -> None:
+    """Raises UserError where one of the classes `found` [n] is none of the K."""
+    if found.numel() and (found.min() < 0 or found.max() >= classes):
+        raise UserError(
+            f"The {kind} classes of pixels are from {found.min()} to {found.max()}, but {classes} class names need "
+            f"integers from 0 to {classes - 1} (and {MASK_IGNORE} or less than 0 where no class is true). Check the "
+            "masks and the class names."
+        )
 
 
 def errors_over_images(confusions: np.ndarray, class_names: Sequence[str], draws: int = 200) -> dict[str, float]:

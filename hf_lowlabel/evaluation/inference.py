@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..distributed import all_gather, rank, world
+from ..distributed import all_gather, all_rows, rank, world
 from ..errors import Diverged
 
 
@@ -30,6 +30,12 @@ def run_over(
     for images in pool.stream(iter(chunks)):
         out.append(function(view(images, nothing[: len(images)])).float())
     return all_gather(torch.cat(out))[:n].cpu()
+
+
+def seen_by_all(pool, indices: Tensor) -> Tensor:
+    """Positions of the images that the processes were shown for `indices`, each its share: of bad ones, others."""
+    each = torch.from_numpy(all_rows(pool.shown(indices).numpy()[None]))  # [processes, n]
+    return each.gather(0, (each != indices).long().argmax(0, keepdim=True))[0]
 
 
 class _Eval:

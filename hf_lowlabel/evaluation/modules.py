@@ -137,8 +137,13 @@ class SegmentationScores(Scores):
         self.jaccard = torch.zeros(2)  # sum over images, images
 
     def add_batch(self, *, predictions=None, references=None, **kwargs) -> None:
-        """Count the pixels of some images."""
-        for prediction, reference in zip(predictions, references, strict=True):
+        """Count the pixels of some images. Raises UserError where their shapes or classes do not fit."""
+        if len(predictions) != len(references):
+            raise UserError(
+                f"There are {len(predictions)} predictions and {len(references)} references. Give one of each for "
+                "every image."
+            )
+        for prediction, reference in zip(predictions, references):
             target = torch.as_tensor(reference)
             self.to(target.device)
             one = confusion_of(torch.as_tensor(prediction).to(target.device), target, len(self.class_names))

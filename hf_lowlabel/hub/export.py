@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.given_files import find_images
 from ..data.images import BadImage, load_rgb, open_image
 from ..errors import UserError, unknown
 from ..files import whole_folder, write_json, write_text
-from ..prediction import find_images, task_of
+from ..prediction import task_of
 from ..tasks.deployment import Deployment, deployment
 from .export_graph import Answers, by_onnxruntime, by_openvino, write_graph, write_openvino
 from .export_int8 import Eight, write_int8

@@ -28,7 +28,7 @@ from ..data.images import BadImage
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
 from ..files import filling, seal
-from ..locks import lock
+from ..locks import open_locked
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
@@ -99,18 +99,19 @@ def export(
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """No other process writes to the folder in here; what is ended before its end leaves BEGUN."""
-    with filling(folder), open(folder / BEGUN, "a+", encoding="utf-8") as mark:
+    with filling(folder):
         try:
-            lock(mark)
+            mark, _ = open_locked(folder / BEGUN)
         except BlockingIOError as error:
             raise UserError(
                 f"Another process is writing to {str(folder)!r}. Wait for it, or use another --output."
             ) from error
-        mark.truncate(0)
-        mark.write("`hf-lowlabel select` is writing here, or was ended before it was done.\n")
-        mark.flush()
-        yield
-        (folder / BEGUN).unlink()
+        with mark:
+            mark.truncate(0)
+            mark.write("`hf-lowlabel select` is writing here, or was ended before it was done.\n")
+            mark.flush()
+            yield
+            (folder / BEGUN).unlink()
 
 
 def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:

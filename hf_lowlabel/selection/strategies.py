@@ -228,7 +228,7 @@ def choose(
         Indices, int64 [budget], each once.
 
     Raises:
-        UserError: for an unknown strategy or a budget that cannot be met.
+        UserError: for an unknown strategy, a budget that cannot be met, or features that are no numbers.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
@@ -236,6 +236,12 @@ def choose(
         raise UserError(
             f"A budget of {budget} does not fit {len(features)} images to choose from. Use --budget 1 to "
             f"{len(features)}."
+        )
+    bad = sum(int((~np.isfinite(features[i : i + BLOCK])).any(1).sum()) for i in range(0, len(features), BLOCK))
+    if bad:
+        raise UserError(
+            f"The features of {bad} of {len(features)} images are NaN or infinite, so that nothing is near or far. "
+            "Make them again, in float32 and with weights that did not diverge."
         )
     if strategy == "class-balanced":
         if labels is None or (labels < 0).all():

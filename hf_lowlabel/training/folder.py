@@ -11,7 +11,7 @@ from typing import TextIO
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..files import make, unmake, unseal
-from ..locks import lock as hold
+from ..locks import open_locked
 from ..parts import is_left_over
 
 log = logging.getLogger("hf_lowlabel")
@@ -44,21 +44,8 @@ def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
         return path
     if path.exists() and not path.is_dir():
         raise UserError(f"output_dir {folder} is a file. Give a folder.")
-    made, locked = list[Path](), (path / ".lock").exists()
-    try:
-        made = make(path)
-        lock = open(path / ".lock", "a+", encoding="utf-8")
-    except OSError as e:
-        unmake(made)
-        raise UserError(f"output_dir {folder} cannot be written to: {e.strerror}. Give another --output-dir.") from e
-    try:
-        without = hold(lock)
-    except BlockingIOError as e:
-        lock.seek(0)
-        raise UserError(
-            f"output_dir {folder} is in use by process {lock.read().strip() or '?'}. Give another --output-dir, or "
-            "wait for it."
-        ) from e
+    locked = (path / ".lock").exists()
+    made, lock, without = take(path, folder)
     if without:
         log.warning("output_dir %s cannot be locked (%s): see to it that no other run writes to it", folder, without)
     content = sorted(p.name for p in path.iterdir() if p.name not in IGNORED and not is_left(p.name))
@@ -79,6 +66,28 @@ def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
     if not content:
         _EMPTY.add(path)
     return path
+
+
+def take(path: Path, folder: str | Path) -> tuple[list[Path], TextIO, str]:
+    """(what was made for a run folder, its lock file, why that cannot be locked or ""), in a claim of it."""
+    made = list[Path]()
+    for last in (False, False, True):
+        try:
+            made += make(path)
+            return made, *open_locked(path / ".lock")
+        except BlockingIOError as e:
+            holder = (path / ".lock").read_text(encoding="utf-8").strip() if (path / ".lock").is_file() else ""
+            raise UserError(
+                f"output_dir {folder} is in use by process {holder or '?'}. Give another --output-dir, or wait for it."
+            ) from e
+        except OSError as e:
+            if isinstance(e, FileNotFoundError) and not last:  # another has let go of it and removed it
+                continue
+            unmake(made)
+            raise UserError(
+                f"output_dir {folder} cannot be written to: {e.strerror}. Give another --output-dir."
+            ) from e
+    raise AssertionError  # the last time returns or raises
 
 
 def is_left(name: str) -> bool:

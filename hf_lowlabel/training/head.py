@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..arguments import Config
 from ..errors import UserError
+from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_of_each
 from ..finetuning.graph import HEAD_L2
 from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
@@ -65,6 +66,7 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> str | None:
     try:
         x, own = task.features(model, ready.training, some), task.features(model, ready.labeled.cache, members)
         found = np.concatenate([own, x])
+        some = seen_by_all(ready.training, some)  # whose priors these are
         weight, bias = (
             priors_head(x, priors[some].double().numpy(), own, y.numpy())
             if how == "priors" and priors is not None

@@ -176,7 +176,7 @@ class Loop:
         if self.known and self.evaluate and self.step == 0:
             self.evaluate_now()
         before, begin, first = self.seconds, time.perf_counter(), self.step
-        with StopSignals() as signals, bar:
+        with StopSignals(self.step) as signals, bar:
             last = self.step if self.state.stop else self.steps  # it was stopped when its end was decided
             batches = self.batches(self.step) if self.step < last else iter(())
             while self.step < last:

@@ -16,7 +16,7 @@ from ..data.images import square_of
 from ..data.splits import Split
 from ..data.streaming import ShardedStream, Shards
 from ..distributed import world
-from ..evaluation.inference import features_of
+from ..evaluation.inference import features_of, seen_by_all
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..models import create_backbone
 from ..models.lora import add_lora, merged
@@ -195,6 +195,7 @@ def collapse_monitor(encoder, cache, labels: torch.Tensor | None) -> dict[str, f
     out = {"feature_std": float(feature_std(features))}
     if labels is None:
         return out
+    chosen = seen_by_all(cache, chosen)  # a label belongs to the image that was seen
     known = labels[chosen] >= 0
     if known.sum() >= 10 and labels[chosen][known].unique().numel() > 1:
         out["knn_accuracy"] = float(knn_accuracy(features[known], labels[chosen][known]))

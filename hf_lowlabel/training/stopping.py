@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import torch
 import torch.distributed as dist
 
 from ..distributed import world
 
-EVERY = 10  # steps between the questions of several ranks, since asking is a collective
+EVERY = 10  # steps between the questions of several ranks at most: asking is a collective, and waits for the GPU
+WITHIN = 2.0  # seconds between them, where steps are slow: torchrun kills 30 s after its SIGTERM
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -19,11 +21,16 @@ class Interrupted(SystemExit):
 
 
 class StopSignals:
-    """`with StopSignals() as signals`: the first signal is kept, a second one of its kind ends the process at once."""
+    """`with StopSignals() as signals`: the first signal is kept, a second one of its kind ends the process at once.
 
-    def __init__(self):
+    step: how many steps were done before.
+    """
+
+    def __init__(self, step: int = 0):
         self.received = 0
         self.before: dict[int, object] = {}
+        self.asked, self.due = step, step  # steps: of the latest question, and of the next one
+        self.then = time.perf_counter()
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
@@ -43,11 +50,17 @@ class StopSignals:
         """The signal every rank has agreed on, or 0."""
         if world() == 1:
             return self.received
-        if step % EVERY:
+        if step < self.due:
             return 0
-        flag = torch.tensor(self.received, device=device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return int(flag)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # else the time would be that of handing work to it
+        now = time.perf_counter()
+        each = (now - self.then) / max(step - self.asked, 1)
+        said = torch.tensor([self.received, each], device=device)
+        dist.all_reduce(said, op=dist.ReduceOp.MAX)  # all take the slowest one's time, and so ask again together
+        number, each = said.tolist()
+        self.asked, self.due, self.then = step, step + max(1, min(EVERY, int(WITHIN / max(each, 1e-9)))), now
+        return int(number)
 
 
 def stop(number: int) -> None:

@@ -91,8 +91,10 @@ class ViewStream:
         sizes = getattr(self.cache, "sizes", None)
         draws = Draws(self.seed, self.name, *self.positions(chunk))
         out = self.transform(images, draws, None if sizes is None else sizes[self.members[index]])
+        if self.members is not None and len(self.members) == len(self.cache):  # what is known belongs to what is seen
+            index = self.cache.shown(index)
         out["index"] = index.to(images.device, non_blocking=True)
-        if self.targets is not None:
+        if self.targets is not None:  # of images in whose place no other may be seen
             out["target"] = self.targets[index].to(images.device, non_blocking=True)
         return out
 

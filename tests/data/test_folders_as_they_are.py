@@ -9,7 +9,7 @@ from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.folders import CONVERT, has_unlabeled_split
-from hf_lowlabel.prediction import find_images
+from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.selection.labels import Task, read_labels
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task

@@ -140,6 +140,39 @@ def test_bad_labels_are_named(probs, targets, words):
         metrics.multilabel_metrics(probs, targets, NAMES)
 
 
+@pytest.mark.parametrize(
+    "predicted, true, words",
+    [
+        ([0, 1], [4, 1], "true classes of pixels are from 1 to 4, but 4 class names need integers from 0 to 3"),
+        ([2, 1], [4, 1], "true classes of pixels are from 1 to 4"),
+        ([0, 1], [300, 255], "from 300 to 300"),
+        ([4, 1], [0, 1], "predicted classes of pixels are from 1 to 4"),
+        ([-1, 1], [0, 1], "predicted classes of pixels are from -1 to 1"),
+        ([255, 1], [0, 1], "predicted classes of pixels are from 1 to 255"),
+        ([0.5, 1.0], [0, 1], "predicted classes of pixels are no whole numbers"),
+        ([0, 1], [0.0, np.inf], "true classes of pixels are no whole numbers"),
+        ([0, 1, 1], [0, 1], r"the shape \(1, 3\) and the true ones \(1, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.int64])
+def test_pixels_of_no_class_are_named(predicted, true, words, kind):
+    """A target of K with a prediction of 0 was counted as ignored, and a prediction of K in the next row."""
+    given = [np.array([x]) for x in (predicted, true)]
+    given = [x if x.dtype == float or x.min() < 0 or x.max() > np.iinfo(kind).max else x.astype(kind) for x in given]
+    with pytest.raises(UserError, match=words):
+        modules.SegmentationScores(NAMES).add_batch(predictions=given[:1], references=given[1:])
+
+
+def test_what_is_called_where_nothing_is_true_does_not_matter():
+    predicted, true = torch.tensor([[255, -7, 9, 1]]), torch.tensor([[255, -100, -1, 1]])
+    copies = predicted.clone(), true.clone()
+    assert confusion_of(predicted, true, 2).tolist() == [[0, 0], [0, 1]]
+    assert torch.equal(predicted, copies[0]) and torch.equal(true, copies[1])
+    assert confusion_of(predicted[:, :0], true[:, :0], 2).sum() == 0
+    with pytest.raises(UserError, match="There are 1 predictions and 2 references"):
+        modules.SegmentationScores(NAMES).add_batch(predictions=predicted, references=[true, true])
+
+
 def test_masks_of_several_sizes_and_the_two_readings_of_two_classes():
     x, y = masks()
     both = confusion_of(torch.as_tensor(x), torch.as_tensor(y), 4)

@@ -21,6 +21,7 @@ MODULES = {"pickle", "dill", "joblib", "subprocess", "shelve", "marshal", "runpy
 PLACES = {  # file -> the calls; "ours" is of files that this package wrote or ships
     "data/dataset.py": "",
     "data/folders.py": "open open_image",  # the first 12 bytes of regular files
+    "data/given_images.py": "open_image",
     "data/mask_folders.py": "read_text",  # VOC's lists
     "data/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
@@ -43,6 +44,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
     "hub/splits.py": "safe_open",
     "hub/upload.py": "hf_hub_download open read_bytes",
+    "locks.py": "open",  # ours
     "models/checkpoint_resolver.py": "hf_hub_download read_json",
     "models/loading.py": "load_file",
     "models/opening.py": "from_pretrained",
@@ -50,11 +52,11 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "models/segmenter.py": "from_pretrained open",
     "models/timm_checkpoint.py": "from_pretrained",
     "parts.py": "read_text",  # /proc
-    "prediction.py": "open_image read_yaml",
+    "prediction.py": "read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/features.py": "memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
-    "selection/labeling.py": "copyfile open",
+    "selection/labeling.py": "copyfile",
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
@@ -70,7 +72,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "tasks/classification.py": "open_model",
     "tasks/predicted_masks.py": "DictReader read_text",  # ours
     "training/checkpoint.py": "load_file load_file load_file open read_bytes read_text",
-    "training/folder.py": "open",
+    "training/folder.py": "read_text",  # a lock file: the number of a process
     "training/journal.py": "open read_bytes",
     "training/lineage.py": "hf_hub_download",
     "training/priors.py": "safe_open",

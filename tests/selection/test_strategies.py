@@ -126,6 +126,16 @@ def test_budgets_and_names_that_cannot_be():
         choose("class-balanced", x, 2, labels=np.full(10, -1))
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_features_that_are_no_numbers_are_named(name, value):
+    """k-center took the same image again and again, and others ended in an error of sklearn."""
+    x, y = blobs(3, 20, spread=0.4)
+    x[[3, 7], 0] = value
+    with pytest.raises(UserError, match="The features of 2 of 60 images are NaN or infinite"):
+        choose(name, x, 6, labels=y)
+
+
 def test_copies_are_found_and_neighbours_are_not():
     x, _ = blobs(4, 50, 32, spread=0.2)
     x[70] = x[3]

@@ -224,9 +224,8 @@ def two(monkeypatch):
     said = []
 
     def all_reduce(x, op):
-        x.copy_(
-            {dist.ReduceOp.MIN: torch.minimum, dist.ReduceOp.MAX: torch.maximum}[op](x, torch.full_like(x, said.pop()))
-        )
+        other = torch.as_tensor(said.pop(), dtype=x.dtype).expand_as(x)
+        x.copy_({dist.ReduceOp.MIN: torch.minimum, dist.ReduceOp.MAX: torch.maximum}[op](x, other))
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
 
@@ -247,11 +246,22 @@ def test_a_bad_loss_on_one_process_skips_the_step_on_all(other, two, tmp_path):
     assert torch.equal(loop.inner.net.weight, torch.ones(1, 3)) == (other == 0)
 
 
-def test_a_signal_to_one_process_stops_all_at_the_same_step(two, tmp_path):
-    signals, cpu = StopSignals(), torch.device("cpu")
-    two(15)
-    assert signals.agreed(9, cpu) == 0  # not asked yet: the other one would not answer
-    assert signals.agreed(10, cpu) == 15
+@pytest.mark.parametrize(
+    "seconds, other, asked",
+    [(0.01, 0.0, [8, 18, 28]), (0.3, 0.0, [8, 14, 20, 26]), (0.01, 1.0, [8, 10, 12]), (4.0, 0.0, [8, 9, 10, 11])],
+)
+def test_a_signal_to_one_process_stops_all_at_the_same_step(seconds, other, asked, two, monkeypatch):
+    """They ask each other every ten steps, or about every two seconds where the slowest one's steps take longer."""
+    now = [100.0]
+    monkeypatch.setattr("hf_lowlabel.training.stopping.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    said = [*[[0, other]] * (len(asked) - 1), [15, other]]
+    two(*reversed(said))
+    signals, answers = StopSignals(7), {}  # a run that goes on
+    for step in range(8, asked[-1] + 1):
+        now[0] += seconds
+        answers[step] = signals.agreed(step, torch.device("cpu"))
+        assert signals.asked == max(at for at in asked if at <= step)
+    assert answers == {step: 15 * (step == asked[-1]) for step in answers}
 
 
 def test_gradients_are_exchanged_with_the_last_micro_batch(two, tmp_path, monkeypatch):

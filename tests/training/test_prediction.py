@@ -2,15 +2,19 @@
 
 import csv
 
+import datasets
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
 
 from hf_lowlabel import evaluate, files, finetune, predict, prediction
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.given_files import find_images
+from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.prediction import find_images, predictions
+from hf_lowlabel.prediction import predictions
 
 from .conftest import MULTILABEL, SEGMENT, SMALL
 
@@ -45,6 +49,56 @@ def test_predict_lists_what_it_cannot_read(photos, tmp_path):
         predict([str(tmp_path / "new")], str(run.folder), output="x.txt")
     with pytest.raises(UserError, match="Give 1 to 2"):
         predict([str(tmp_path / "new")], str(run.folder), top=3)
+
+
+def test_images_in_memory_are_predicted_as_their_files_are(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path / "run"), **SMALL)
+    files_ = find_images(photos / "labeled")[:3]
+    pictures = [Image.open(file) for file in files_]
+    rows = predict(files_, run.folder).rows
+    given = [pictures[0], files_[1], np.asarray(pictures[2].convert("RGB"))]
+    said = predict(given, run.folder, output=tmp_path / "out.csv").rows
+    assert [row["file"] for row in said] == ["image 0", str(files_[1]), "image 2"]
+    own = datasets.Dataset.from_dict({"photo": [str(f) for f in files_]}).cast_column("photo", datasets.Image())
+    table = predict(own, run.folder).rows
+    frame = predict(pandas.DataFrame({"image": pictures}), run.folder).rows
+    for answers in (said, table, frame, predict(iter(files_), run.folder).rows):
+        assert [{**row, "file": ""} for row in answers] == [{**row, "file": ""} for row in rows]
+    gray = np.full((20, 30), 200, np.uint8)
+    (one,) = predict(gray, run.folder).rows
+    assert one == {**predict([Image.fromarray(gray)], run.folder).rows[0], "file": "image 0"}
+
+
+@pytest.mark.parametrize(
+    "images, words",
+    [
+        (None, "cannot be read from None. Give files or folders"),
+        (3, "cannot be read from 3"),
+        ({"image": "a.png"}, "cannot be read from {'image': 'a.png'}"),
+        ([{"image": "a.png"}], "Image 0 is {'image': 'a.png'}. Give files or folders"),
+        ([Image.new("L", (9, 9)), None], "Image 1 is None"),
+        (np.zeros((9, 9, 3)), r"Image 0 is an array of float64 of the shape \(9, 9, 3\)"),
+        ([np.zeros((3, 9, 9), np.uint8)], r"Image 0 is an array of uint8 of the shape \(3, 9, 9\)"),
+        ([], "There is no image to predict"),
+        (iter(()), "There is no image to predict"),
+        (datasets.Dataset.from_dict({"a": [1]}), "image"),
+    ],
+)
+def test_what_is_no_image_is_named(images, words):
+    with pytest.raises(UserError, match=words):
+        given_images(images)
+
+
+@pytest.mark.parametrize("images", [None, [Image.new("L", (9, 9))], {"a": 1}, [None]])
+def test_the_verbs_that_take_files_alone_say_so(images, tmp_path):
+    with pytest.raises(UserError, match="Image files cannot be read from|There is no file or folder 'a'"):
+        find_images(images)
+
+
+def test_every_image_in_memory_has_a_place_of_its_own(tmp_path):
+    Image.new("L", (9, 9)).save(tmp_path / "image 1.png")
+    found = given_images([tmp_path / "image 1.png", np.zeros((9, 9), np.uint8), Image.new("RGB", (9, 9))])
+    assert [one.place for one in found] == ["image 1.png", "image 1-2.png", "image 2.png"]
 
 
 @pytest.mark.parametrize(

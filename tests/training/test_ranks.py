@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from ..pictures import OF_CLASSES, OF_MASKS, draw_nothing
 from ..processes import ranks
-from . import launched_runs
+from . import launched_runs, slow_ranks
+from .conftest import FINETUNE
 from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
 
@@ -77,6 +78,13 @@ def test_two_ranks_equal_one_in_segmentation(method, one, two):
     assert a["pixels"] == b["pixels"] and a["miou"] == pytest.approx(b["miou"], abs=2e-3)  # a pixel may turn over
     hashes = json.loads((two[0] / f"{method}.json").read_text())
     assert len(hashes) == 2 and hashes[0] == hashes[1]  # the ranks stay one network
+
+
+def test_slow_steps_leave_time_to_save(tmp_path):
+    """A launcher kills 30 s after its SIGTERM: ten steps of 4 s, after which the others were asked, were too many."""
+    ranks(slow_ranks.main, dict(FINETUNE, max_steps=40, eval_steps=40, save_steps=40), tmp_path, folder=tmp_path)
+    (saved,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert int(saved.name.removeprefix("step-")) == slow_ranks.ASKED
 
 
 def test_batchnorm_over_ranks_under_autocast(monkeypatch):

@@ -1,5 +1,6 @@
 """Errors that stop a run before anything is computed, and whose folder it is."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,7 +14,7 @@ from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.push import _in_use
-from hf_lowlabel.selection.labeling import alone
+from hf_lowlabel.selection.labeling import BEGUN, alone
 from hf_lowlabel.selection.server import only_one
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.folder import claim, release
@@ -92,6 +93,38 @@ def test_a_folder_is_one_runs_alone_until_it_is_released(tmp_path):
     release(held)
     release(claim(tmp_path / "run", resume=False))
     assert not held.exists()
+
+
+def test_a_lock_file_that_goes_while_it_is_taken_keeps_nobody_in(tmp_path, monkeypatch):
+    """One who opened it just before its holder removed it locks the file that is at the path now."""
+    run, listed = tmp_path / "run", tmp_path / "to_label"
+    flock, left = fcntl.flock, []
+
+    def late(file, how):
+        """The holder lets go between the opening of the file and its lock: of the first with its folder, if empty."""
+        if left:
+            name = left.pop()
+            os.unlink(name)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(name))
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    left.append(run / ".lock")
+    held = claim(run, resume=False)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        claim(run, resume=True)
+    release(held)
+    assert not run.exists()
+    listed.mkdir()
+    (listed / "index.html").touch()
+    left.append(listed / BEGUN)
+    with alone(listed), pytest.raises(UserError, match="Another process is writing"), alone(listed):
+        pass
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / ".lock").symlink_to(tmp_path / "nowhere" / ".lock")
+    with pytest.raises(UserError, match="cannot be written to"):
+        claim(tmp_path / "kept", resume=False)
 
 
 def test_a_file_system_without_locks_is_no_folder_in_use(tmp_path, monkeypatch, caplog):

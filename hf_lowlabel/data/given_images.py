@@ -1,0 +1,84 @@
+"""Images that a model is asked about: files and folders by name, or what is in memory already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from ..text import brief
+from .given_files import find_images, places
+from .images import open_image
+from .opening import load_source
+
+Images = str | Path | Image.Image | np.ndarray | Iterable[Any]  # `TAKEN` says what of
+TAKEN = (
+    "Give files or folders of images, PIL images, uint8 arrays [H, W, 3] or [H, W], a list of such, or a "
+    "datasets.Dataset with a column of images."
+)
+
+
+class Given(NamedTuple):
+    """An image by the name that the answer has, a place of its own below an output folder, and how to open it."""
+
+    name: Path
+    place: str
+    open: Callable[[], contextlib.AbstractContextManager[Image.Image]]
+
+
+def given_images(images: Images) -> list[Given]:
+    """The images in the order given; those in memory are called "image 0", "image 1", ..., rows of a table by their
+    ids.
+
+    Raises:
+        UserError: there is none, or something among them is no image.
+    """
+    named, paths = list[tuple[Path, Callable]](), list[str | Path]()
+    for at, item in enumerate(items(images)):
+        if isinstance(item, (str, os.PathLike)):
+            paths.append(Path(item))
+            named += [(file, partial(of_file, file)) for file in find_images([Path(item)])]
+        elif is_table(item):
+            source = load_source(item)
+            named += [(Path(id), partial(source.reader, i)) for i, id in enumerate(source.ids)]
+        else:
+            named.append((Path(f"image {at}"), partial(contextlib.nullcontext, picture(item, at))))
+    if not named:
+        raise UserError(f"There is no image to predict. {TAKEN}")
+    below = places([name for name, _ in named], paths)
+    return [Given(name, place, how) for (name, how), place in zip(named, below, strict=True)]
+
+
+def of_file(file: Path) -> Image.Image:
+    return open_image(file)
+
+
+def items(images: Images) -> list:
+    if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)) or is_table(images):
+        return [images]
+    if isinstance(images, dict) or not isinstance(images, Iterable):
+        raise UserError(f"Images cannot be read from {brief(images)}. {TAKEN}")
+    return list(images)
+
+
+def is_table(item: Any) -> bool:
+    """Of `datasets` or pandas; neither is imported for the question."""
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(item).__mro__}
+    return bool(kinds & {("datasets", "Dataset"), ("pandas", "DataFrame")})
+
+
+def picture(item: Any, at: int) -> Image.Image:
+    if isinstance(item, Image.Image):
+        return item
+    if not isinstance(item, np.ndarray):
+        raise UserError(f"Image {at} is {brief(item)}. {TAKEN}")
+    if item.dtype != np.uint8 or not (item.ndim == 2 or item.ndim == 3 and item.shape[2] == 3):
+        raise UserError(f"Image {at} is an array of {item.dtype} of the shape {item.shape}. {TAKEN}")
+    return Image.fromarray(np.ascontiguousarray(item))
