@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from .labels import is_list, raw_parts
+from .numbers import NUMBER
 from .several import comma_lists
 
 
@@ -43,6 +44,8 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
     first = (whole or touching or with_commas)[0]
     several, one = ";".join(parts[first]), f'["{first}"]'
     alike = sum(any(alone[part] > 1 for part in some) for some in parts.values())
+    if not lists and all(map(NUMBER.fullmatch, names)):  # decimal commas, and no classes at all (`of_numbers`)
+        return [*cells]
     if not lists and (whole or 2 * alike > len(with_commas)):
         raise UserError(
             f"{where}: {first!r} may be several classes with commas between them, or the name of one. Write several as "
