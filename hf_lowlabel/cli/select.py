@@ -209,7 +209,7 @@ def select(argv: list[str]) -> int:
     if facts:
         say(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `{command('label', done.folder)}`"
-            if kind_of(args.task).page
+            if kind_of(args.task).page and not facts.get("not_painted")
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
         )
     return 0
