@@ -171,7 +171,9 @@ def select(
             strategy=strategy,
             seed=seed,
             model=Path(model).name if Path(model).exists() else model,
-            given=given_to_select(data, None if asks else model),
+            given=given_to_select(
+                data, None if asks else model, image_size=image_size, seed=seed, device=device, max_bad=max_bad
+            ),
             labeled=dict(base.labeled) if base else {},
             validation=list(base.validation) if base else [],
             test=list(base.test) if base else [],
