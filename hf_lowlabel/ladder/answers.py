@@ -28,8 +28,8 @@ def unanswered(place: Path, kind: Kind) -> int:
     """How many images of a folder wait for an answer."""
     asked = Task.load(place)
     if kind.page == "mask":
-        found = find_places(place, selected=True)
-        return sum(file not in found or not found[file].mask.is_file() for file in asked.files)
+        painted = find_places(place, selected=True)
+        return sum(file not in painted or not painted[file].mask.is_file() for file in asked.files)
     rules = LabelRules(several=kind.several).knowing(asked.classes(place))
     found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
     return len(set(asked.files.values()) - set(found.labels) - found.skipped)
