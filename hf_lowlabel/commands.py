@@ -19,6 +19,10 @@ SOURCE = tuple(
     "no_label skip_missing skip_conflicts value_range pages".split()
 )
 MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
+ROUND = tuple(  # of `auto`, which hold for the next round too
+    "minutes no_train to_label image_size stored_size architecture test_dataset_split text_model class_names prompts "
+    "features seed device max_bad".split()
+)
 DONE = "advice.html"  # of `auto`, written last: a folder with it is finished
 UNKNOWN = "IMAGES"  # in the place of a data set that nobody knows
 
@@ -41,8 +45,10 @@ def data_flags(values: Mapping[str, Any], names: tuple[str, ...] = SOURCE) -> di
 
 
 def auto_command(said: Mapping[str, Any], task: str, **flags: Any) -> str:
-    """`auto` on the data and with the model of `said`, settings by name; the folder that it writes is free."""
-    flags = {"task": task if task != Config.task else None, **data_flags(said), "model": said.get("model"), **flags}
+    """`auto` on the data, with the model and what else was said for every round, settings by name; the folder that it
+    writes is free."""
+    known = data_flags(said, (*SOURCE, *MASKS)) | {name: said[name] for name in ("model", *ROUND) if name in said}
+    flags = {"task": task if task != Config.task else None, **known, **flags}
     flags.setdefault("dataset", UNKNOWN)
     usual = default_folder(flags["dataset"])
     if not flags.get("output_dir") and (place := free(usual)) != Path(usual):

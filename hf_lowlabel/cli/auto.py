@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from ..commands import MASKS, SOURCE, auto_command, command, default_folder, free, refuse_finished
+from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_folder, free, refuse_finished
 from ..errors import UserError
 from ..files import read_json
 from ..text import say
@@ -31,9 +32,12 @@ def auto(argv: list[str]) -> int:
             say(f"{str(error).partition('. ')[0]}: {args.budget} are chosen to be labeled.")
         return _select(args, data, error.fingerprint)
     from ..distributed import is_main_process
+    from ..selection.next_steps import remember
 
     if not is_main_process():
         return 0
+    if best.to_label is not None:
+        remember(best.to_label, of_round(args))
     if args.json:
         advice = read_json(best.folder / "advice.json")
         ladder, metrics = best.run.recorder.ladder, best.run.metrics
@@ -44,6 +48,7 @@ def auto(argv: list[str]) -> int:
     from ..api.summary import summarise
     from ..records import why_kept
     from ..selection.kinds import kind_of
+    from ..selection.mask_places import why_not_painted
     from ..tasks import get_task
 
     say()
@@ -57,7 +62,8 @@ def auto(argv: list[str]) -> int:
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
         paint = command("label", best.to_label, model=best.folder)
-        say(f"next: {paint}; it says what comes then, with the masks that are there")
+        why = why_not_painted(data.dataset, data.dataset_split)
+        say(why or f"next: {paint}; it says what comes then, with the masks that are there")
     elif best.to_label is not None:
         then = again(args, data, best.to_label, free(best.folder))
         say(f"next: {command('label', best.to_label)}, then {then}")
@@ -65,14 +71,24 @@ def auto(argv: list[str]) -> int:
 
 
 def again(args: argparse.Namespace, data, labels: Path, output: Path) -> str:
-    """The command with the labels of a folder, without what else was asked for."""
-    return auto_command({**vars(data), "model": args.model}, args.task, labels=labels, output_dir=output)
+    """The command with the labels of a folder, and what else holds for the next round."""
+    said = {**{name: getattr(data, name) for name in (*SOURCE, *MASKS)}, "model": args.model, **of_round(args)}
+    return auto_command(said, args.task, labels=labels, output_dir=output)
+
+
+def of_round(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given that holds for every round, by the names of the flags."""
+    usual = _parser()
+    known = {name: getattr(args, name) for name in ROUND if name != "no_train"}
+    given = {name: value for name, value in known.items() if value != usual.get_default(name)}
+    return given if args.train else {**given, "no_train": True}
 
 
 def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
     from ..selection.labels import Task
+    from ..selection.next_steps import remember
     from ..selection.pages import label
     from ..selection.verbs import select
 
@@ -95,6 +111,7 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
         )
     if not is_main_process():
         return 0
+    remember(folder, of_round(args))
     then = again(args, data, folder, free(folder.parent / "first"))
     say(f"Label them on the page that opens, then: {then}", flush=True)
     label(folder, open_browser=not args.no_browser, then=then)

@@ -26,7 +26,9 @@ class Parser(argparse.ArgumentParser):
 def label_flags(parser: argparse.ArgumentParser, title: str):
     """Which labels `auto` begins with. Returns their group."""
     labels = parser.add_argument_group(title)
-    labels.add_argument("--labels", help="finished labels: labels.csv, a folder of `select`, a Label Studio export")
+    labels.add_argument(
+        "--labels", help="finished labels: labels.csv, a folder of `select` or of a `loop`, a Label Studio export"
+    )
     labels.add_argument("--split", help="manifest of labeled and held-out images")
     labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
     labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")

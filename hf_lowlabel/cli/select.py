@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import DataArguments
-from ..commands import auto_command, command, data_flags as given_data
+from ..commands import MASKS, SOURCE, auto_command, command, data_flags as given_data
 from ..errors import UserError
 from ..text import say, series
 from .alone import is_first
@@ -88,7 +88,7 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
         print_json({**facts_of(split, args.output), "classes": classes})
         return 0
     folder = Path(args.labels)
-    said = {**told(folder, Asked.load(folder)), **vars(data)}
+    said = {**told(folder, Asked.load(folder)), **given_data(vars(data), (*SOURCE, *MASKS))}
     then = auto_command(said, args.task, split=args.output, classes=[classes])
     say(
         f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
@@ -209,7 +209,7 @@ def select(argv: list[str]) -> int:
     if facts:
         say(
             f"wrote {done.folder}: {len(done.ids)} images; look at index.html, then `{command('label', done.folder)}`"
-            if kind_of(args.task).page
+            if kind_of(args.task).page and not facts.get("not_painted")
             else f"wrote {done.folder}: {len(done.ids)} images and tasks for Label Studio"
         )
     return 0
@@ -278,7 +278,9 @@ def priors(argv: list[str]) -> int:
         return 0
     say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items()))
     split = args.split or manifest_beside(args.output)
-    then = command("finetune", **given_data(vars(data)), model=args.model, prior=args.output, split=split)
+    holds = ("model_revision", "image_size", "seed", "device", "max_bad")
+    more = {name: value for name in holds if (value := getattr(args, name)) != parser.get_default(name)}
+    then = command("finetune", **given_data(vars(data)), model=args.model, prior=args.output, split=split, **more)
     say(f"wrote {args.output}; next: {then}")
     return 0
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
 from ..data.labels import LabelRules
+from ..data.mask_folders import find_files, layout
+from ..data.table_files import stem
 from ..errors import UserError
 from ..selection.kinds import Kind
 from ..selection.labels import Task, read_labels
 from ..selection.mask_import import import_masks
 from ..selection.mask_places import find_places
+from ..selection.other_rounds import places
 from ..tasks.base import Task as Kinds
+from ..text import listed
 
+log = logging.getLogger("hf_lowlabel")
 LABELED = "labeled.json"  # manifest of all labels so far, in the folder of the rounds
 
 
@@ -22,8 +28,8 @@ def unanswered(place: Path, kind: Kind) -> int:
     """How many images of a folder wait for an answer."""
     asked = Task.load(place)
     if kind.page == "mask":
-        places = find_places(place, selected=True)
-        return sum(file not in places or not places[file].mask.is_file() for file in asked.files)
+        painted = find_places(place, selected=True)
+        return sum(file not in painted or not painted[file].mask.is_file() for file in asked.files)
     rules = LabelRules(several=kind.several).knowing(asked.classes(place))
     found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
     return len(set(asked.files.values()) - set(found.labels) - found.skipped)
@@ -56,6 +62,24 @@ def check_paintable(task: Kinds, dataset: Any, data: Mapping[str, Any]) -> None:
             f"Masks are put beside the images, so that {task.name} needs a folder of images, not {dataset!r}."
         )
     find_places(Path(dataset).expanduser(), str(data.get("dataset_split") or "train"))
+
+
+def without_photos(folder: Path, dataset: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of data by which masks are passed over whose photos are gone, where all such masks are of the rounds.
+
+    Args:
+        folder: of the rounds. dataset: the images. data: further settings of the data.
+    """
+    path = Path(dataset).expanduser()
+    if data.get("skip_missing") or layout(path) is None:
+        return {}
+    strange = find_files(path, str(data.get("dataset_split") or "train")).strange
+    asked = [Task.load(place) for place in places(folder, ("to_label",))]
+    known = {stem(id) for task in asked for id in (*task.files.values(), *task.labeled)}
+    if not strange or not {stem(mask).removesuffix("_mask") for mask in strange} <= known:
+        return {}
+    log.warning("the photos of %d masks are gone, which are left out: %s", len(strange), listed(strange, 5))
+    return dict(skip_missing=True)
 
 
 def has_any(task: Kinds, data: DataArguments, classes: list[str]) -> bool:

@@ -27,6 +27,7 @@ from ..errors import UserError, at_least
 from ..files import write_json
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
+from ..selection.mask_places import refuse_half
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import label_rules
@@ -270,6 +271,8 @@ def manifest_of(
         yield str(split)
         return
     where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
+    if kind_of(task.name).page == "mask":
+        refuse_half(where.dataset)
     dataset = task.open(where)
     if labels is not None:
         made, found = import_labels(

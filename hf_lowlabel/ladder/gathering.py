@@ -16,9 +16,10 @@ from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_bytes
+from ..selection.gone import check_there, folder_of_labels
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
-from ..selection.other_rounds import INTENT, NOTE, labels_in, places, refresh
+from ..selection.other_rounds import INTENT, labels_in, places, refresh
 from ..selection.page import Session
 from ..selection.server import only_one
 from ..selection.shown import file_to_show
@@ -78,36 +79,6 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
         names = [name for name in names if name in used or name in own]
     more = dict(seed=asked.seed, class_names=names, held_labels=tested)
     return manifest(source, labeled, validation=validation, test=test, **more)
-
-
-def check_there(ids: list[str], there: set[str], place: Path, name: str) -> None:
-    """Warn of images that are gone. Raises UserError where most are: these are other images."""
-    gone = [id for id in ids if id not in there]
-    if 2 * len(gone) > len(ids):
-        raise UserError(
-            f"{len(gone)} of the {len(ids)} images with a label of {place} are not in {name!r}, such as {gone[0]!r}: "
-            "give the folder that they are in, or put them back."
-        )
-    if gone:
-        many = "images with a label are" if len(gone) > 1 else "image with a label is"
-        log.warning("%d %s not in %r any more, and left out: %s", len(gone), many, name, listed(gone, 5))
-
-
-def folder_of_labels(given: Any) -> Path | None:
-    """The folder to label that labels were given as: itself, or the last one with a label of a folder of rounds; None
-    for a table.
-
-    Raises:
-        UserError: no round has a label.
-    """
-    folder = Path(given).expanduser()
-    if (folder / NOTE).is_file():
-        answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Task.load(place)).labels]
-        if not answered:
-            raise UserError(f"No round in {folder} has a label. Label {folder / 'round-0' / 'to_label'} first.")
-        refresh(answered[-1])
-        return answered[-1]
-    return folder if (folder / "selection.json").is_file() else None
 
 
 def pass_over_gone(place: Path, source: ImageDataset) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..commands import MASKS, auto_command, data_flags, free
+from ..commands import MASKS, ROUND, SOURCE, auto_command, data_flags, free
 from ..data.splits import Split
 from ..errors import UserError
 from ..evaluation.near_copies import copies_tested, near_copies, small_copies
 from ..files import write_json
 from ..hub.report_data import config_of
+from ..selection.labels import Task
 from ..selection.mask_page import Shown
 from ..selection.mask_places import find_places
 from ..tasks import get_task
@@ -94,8 +95,11 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
             raise UserError("The page shows the masks of a folder of images alone.")
     except UserError as error:
         no_page = f"{error} Correct them with the tool they are from."
-    given = dict(**data_flags(vars(config.data), MASKS), split=run / "split.json", output_dir=free(run))
-    then = auto_command({**vars(config.data), "model": config.model.model}, config.task, **given)
+    said = {**data_flags(vars(config.data), (*SOURCE, *MASKS)), "model": config.model.model}
+    if (run / "to_label" / "selection.json").is_file():  # which knows what was given for every round
+        kept = Task.load(run / "to_label").given
+        said |= {name: kept[name] for name in ROUND if name in kept}
+    then = auto_command(said, config.task, split=run / "split.json", output_dir=free(run))
     return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, then)
 
 

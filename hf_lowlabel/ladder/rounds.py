@@ -35,7 +35,7 @@ from ..selection.other_rounds import NOTE
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
-from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered
+from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .gathering import brought_up, gathered, of_first, pass_over_gone, same_photos, taken_along
@@ -147,6 +147,7 @@ def loop(
         check_paintable(of, dataset, given)
     folder = claim(output_dir, resume=True)
     try:
+        given |= without_photos(folder, dataset, given) if kind.page == "mask" else {}
         images = DataArguments(dataset=dataset, **given)
         check_own(folder, dataset, task, lambda: of.open(images))
         brought_up(folder, task)

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..commands import UNKNOWN, command
 from ..data.dataset import ImageDataset
 from ..data.drawing import make_split
 from ..data.labels import RULES, LabelRules, class_order, parts_of
 from ..data.splits import Split, manifest, warn_without_label
 from ..errors import UserError
 from ..text import series
+from .gone import folder_of_labels, of_there
 from .kinds import kind_of
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
@@ -34,7 +36,7 @@ def import_labels(
     The images held out and labeled before this round stay so.
 
     Args:
-        path: the file or folder.
+        path: the file or folder, also one of a whole loop.
         source: the data set; without a selection.json beside the file, it says what the rows name.
         base: manifest whose labels and held-out images stay (None: that given to `select`).
         new_classes: labels may be classes that are not known yet.
@@ -48,11 +50,16 @@ def import_labels(
     Raises:
         UserError: lists every fault, before anything is written.
     """
-    path = Path(path)
+    path = folder_of_labels(path) or Path(path)  # of a folder of rounds the last one that has a label
     path = path / "labels.csv" if path.is_dir() else path
     folder = path.parent
     if (folder / "selection.json").is_file():
         task = Task.load(folder)
+        if kind_of(task.task).page == "mask":
+            raise UserError(
+                f"{str(folder)!r} is for masks, which go beside the images first: "
+                f"`{command('split', task=task.task, **{'from': folder}, dataset=UNKNOWN)}`."
+            )
         classes, several = task.classes(folder), kind_of(task.task).several
     elif source is not None:
         task = Task(
@@ -78,6 +85,8 @@ def import_labels(
         found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
+    if source is not None and (folder / "selection.json").is_file():
+        task, found = of_there(task, found, {*source.ids}, folder, source.name)
     before = base.labeled if base is not None else task.labeled
     own = by_part(found, path)
     labeled = {**before, **own["train"]}

@@ -10,13 +10,15 @@ from ..data.masks import read_classes
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import whole, write_text
+from .gone import check_there
 from .labels import Task
 from .mask_places import find_places, read_mask
 from .next_steps import refuse_mixing
 
 
 def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool = False) -> tuple[Split, Path]:
-    """Copy the masks beside the images they are of; none that is there already is replaced by another.
+    """Copy the masks beside the images they are of; none that is there already is replaced by another, and those of
+    photos that are gone are left out with a warning.
 
     Args:
         folder: what `select` wrote and a person painted masks in.
@@ -27,7 +29,8 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         The manifest of all masks so far, and the file of classes.
 
     Raises:
-        UserError: before anything is written; masks are missing, an image is not there, or it has another mask already.
+        UserError: before anything is written; masks are missing, most images are not there, or one has another mask
+            already.
     """
     folder = Path(folder)
     refuse_mixing(folder)
@@ -39,12 +42,15 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
             f"values, or give them by `{command('label', folder)} --classes NAME NAME ...`."
         )
     painted, places = find_places(folder, selected=True), find_places(Path(dataset), task.split)
+    answered = [id for name, id in task.files.items() if name in painted and painted[name].mask.is_file()]
+    known = dict.fromkeys([*task.labeled, *answered, *task.validation, *task.test])
+    check_there(list(known), {*places}, folder, str(dataset))
     faults, ready, open_ = list[str](), dict[str, tuple[Path, Path]](), list[str]()
     for name, id in task.files.items():
+        if id not in places:
+            continue
         if name not in painted or read_mask(painted[name], names) is None:
             open_.append(id)
-        elif id not in places:
-            faults.append(f"there is no image {id!r} in {str(dataset)!r}")
         else:
             source, target = painted[name].mask, places[id].mask
             if target.is_file() and target.read_bytes() != source.read_bytes():
@@ -63,7 +69,7 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
     for source, target in ready.values():
         with whole(target) as part:
             shutil.copyfile(source, part)
-    labeled = {**task.labeled, **dict.fromkeys(ready)}
+    labeled = {**{id: label for id, label in task.labeled.items() if id in places}, **dict.fromkeys(ready)}
     split = Split(
         dataset=task.dataset,
         config=task.config,
@@ -71,7 +77,7 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         seed=task.seed,
         class_names=names,
         labeled=labeled,
-        validation=task.validation,
-        test=task.test,
+        validation=[id for id in task.validation if id in places],
+        test=[id for id in task.test if id in places],
     )
     return split, file

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from ..data.annotations import find_drawn
-from ..data.folders import image_files, split_root
+from ..data.folders import ALIASES, image_files, is_table, split_root, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image
-from ..data.mask_folders import find_files, layout, pair_roots
+from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, check_size, decode_mask
 from ..data.table_files import stem
 from ..errors import UserError
@@ -41,10 +42,12 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
 
     Raises:
         UserError: there are no images, two of them have the same name but for the extension, the layout is one of a
-            published data set, or annotations of another tool draw the masks.
+            published data set, annotations of another tool draw the masks, or they lie beside the folder.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}. Give one of images, or what `hf-lowlabel select` wrote.")
+    if not selected:
+        refuse_half(folder)
     kind = layout(folder)
     if kind not in LAYOUTS:
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
@@ -62,8 +65,9 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         )
     if not selected and not known and find_drawn(folder, root, list(files.values()), None, False, True) is not None:
         raise UserError(
-            f"The masks of {str(folder)!r} are drawn in a file of annotations, which a mask beside an image would take "
-            "the place of. Change them with the tool they are from, or give a copy of the images without that file."
+            f"The masks of {str(folder)!r} are drawn in a file of annotations, which masks painted on the page would "
+            "take the place of. Draw those of further images with the tool they are from, into the same folder, where "
+            "all of them are read."
         )
     out = {}
     for id, file in files.items():
@@ -71,6 +75,36 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         new = root / path.with_name(f"{path.stem}_mask.png") if masks is None else masks / path.with_suffix(".png")
         out[id] = Place(root / file.path, known.get(id, new))
     return out
+
+
+def refuse_half(dataset: Any) -> None:
+    """UserError for the images of a pair of folders alone, beside which their masks would be given a second time."""
+    folder = Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
+    if folder is None or not folder.is_dir():
+        return
+    inside = folder.resolve()
+    if inside.name.lower() in ALIASES and inside.parent.name.lower() in IMAGE_FOLDERS:  # images/train/
+        inside = inside.parent
+    of_masks = named(subfolders(inside.parent), MASK_FOLDERS) if inside.name.lower() in IMAGE_FOLDERS else []
+    if of_masks:
+        raise UserError(
+            f"The masks of {str(folder)!r} lie in {of_masks[0].name}/ beside {inside.name}/. Give the folder that both "
+            f"are in, {str(inside.parent)!r}."
+        )
+
+
+def why_not_painted(dataset: Any, split: str = "train") -> str:
+    """Why no painted mask can be put beside the images of a data set; "" where it can, or where this is no folder of
+    images. Raises UserError where another folder is to be given."""
+    path = Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
+    if path is None or not path.is_dir() or is_table(path):
+        return ""
+    refuse_half(path)
+    try:
+        find_places(path, split)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def mask_root(folder: Path, split: str, images: Path, found: Path, any_masks: bool) -> Path | None:

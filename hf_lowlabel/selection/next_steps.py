@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
-from ..commands import SOURCE, UNKNOWN, auto_command, command, data_flags, free
+from ..commands import MASKS, ROUND, SOURCE, UNKNOWN, auto_command, command, data_flags, free
 from ..errors import UserError
 from ..yaml_files import read_yaml
 from .kinds import kind_of
 from .labels import Task
 
 BUILT_IN = ("digits", "shapes")
+USUAL = {"seed": 0, "max_bad": DataArguments.max_bad}  # of settings of a round that are not None without being given
 
 
-def given_to_select(data: DataArguments, model: str | None) -> dict[str, Any]:
+def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict[str, Any]:
     """What selection.json remembers for `told`: nothing of data in memory, which no command can name, and no path from
-    the root, since the folder may go to somebody else."""
+    the root, since the folder may go to somebody else. more: what holds for a run of those labels too."""
     if not isinstance(data.dataset, (str, Path)):
         return {}
-    given = {**data_flags(vars(data)), "dataset": shared(str(data.dataset)), "model": model and shared(model)}
+    own = {"dataset": shared(str(data.dataset)), "model": model and shared(model)}
+    given = {**data_flags(vars(data)), **own, **public(more)}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a round that are not left as they are, without a path from the root."""
+    given = {name: value for name, value in settings.items() if value != USUAL.get(name)}
+    return given | {name: shared(str(given[name])) for name in ("features", "text_model") if name in given}
+
+
+def remember(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Let selection.json of a folder to label say what was given to `auto` for every round."""
+    asked = Task.load(folder)
+    said = {name: value for name, value in {**asked.given, **public(settings)}.items() if value is not None}
+    if said != asked.given:
+        replace(asked, given=said).save(folder)
 
 
 def shared(path: str) -> str | None:
@@ -52,7 +69,9 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
     if run is not None:
         with contextlib.suppress(UserError):  # edited, or cut short: the command has a gap then
             said = read_yaml(run / "training.yaml")
-    known = {name: said[name] for name in (*SOURCE, "model") if said.get(name) not in (None, [], False)}
+    meant = tuple(name for name in MASKS if name != "classes")  # which the folder itself has
+    known = {name: said[name] for name in (*SOURCE, *meant, "model") if said.get(name) not in (None, [], False)}
+    known |= {name: value for name, value in rounds(asked, run).items() if name in ROUND}
     dataset, model = known.get("dataset", asked.dataset), known.get("model")
     of_hub = dataset == asked.dataset and "/" in str(dataset)  # kept by its whole name
     named = dataset in BUILT_IN or of_hub
@@ -64,6 +83,15 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
     if not isinstance(model, str) or within or (Path(model).is_absolute() and not Path(model).exists()):
         known.pop("model", None)  # adapted in the run itself, or gone
     return known
+
+
+def rounds(asked: Task, run: Path | None) -> dict[str, Any]:
+    """What was given for every round, as the folder knows it or that of the images the run asks for."""
+    if asked.given or run is None or not (run / "to_label" / "selection.json").is_file():
+        return asked.given
+    with contextlib.suppress(UserError):
+        return Task.load(run / "to_label").given
+    return {}
 
 
 def refuse_mixing(folder: Path) -> None:

@@ -10,7 +10,8 @@ from ..errors import UserError
 from .kinds import kind_of
 from .labels import Task
 from .mask_page import MaskSession, Shown
-from .next_steps import refuse_mixing
+from .mask_places import why_not_painted
+from .next_steps import refuse_mixing, told
 from .page import Session
 from .server import serve
 
@@ -79,6 +80,7 @@ def session_of(
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask" and asked is not None:
         refuse_mixing(Path(folder))
+        refuse_unpainted(Path(folder), asked)
     if page == "mask":
         return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range)
     if asked is None:
@@ -90,3 +92,15 @@ def session_of(
     if given := [flag for flag, value in masks.items() if value]:
         raise UserError(f"{given[0]} is of masks, and {str(folder)!r} is for classes. Leave it out.")
     return Session(folder)
+
+
+def refuse_unpainted(folder: Path, asked: Task) -> None:
+    """UserError where masks that are painted in the folder of a selection could not be put beside the images."""
+    dataset = told(folder, asked).get("dataset")
+    if why := why_not_painted(dataset, asked.split):
+        raise UserError(why)
+    if asked.report.get("not_painted") and dataset is None:  # `select` knew where they are, and said why
+        raise UserError(
+            f"The images in {str(folder)!r} are of {asked.dataset!r}, beside whose images no painted mask can be put. "
+            "Draw their masks with the tool that the others are from."
+        )

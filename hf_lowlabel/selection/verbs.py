@@ -33,6 +33,7 @@ from .importing import import_labels
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
+from .mask_places import why_not_painted
 from .next_steps import given_to_select
 from .strategies import STRATEGIES, choose, identical
 
@@ -119,6 +120,9 @@ def select(
     start_processes(device)
     check_folder(folder)
     barrier()
+    unpainted = why_not_painted(data.dataset, data.dataset_split) if kind.page == "mask" else ""
+    if unpainted:
+        log.warning("%s", unpainted)
     source = of.open_to_select(data, classes)
     base = labels_so_far(split, labels, model if asks else None, source, kind, data)
     at = base.resolve(source) if base else None
@@ -152,7 +156,7 @@ def select(
     facts: dict = {}
     if is_main_process():
         why = reasons(x, rows, source, found.indices)
-        facts = report_of(source, found, rows, free, first, why, kind)
+        facts = report_of(source, found, rows, free, first, why, kind) | ({"not_painted": True} if unpainted else {})
         if looked is not None:
             facts["labeled"] = len(labeled)
         asked = Task(
@@ -167,7 +171,9 @@ def select(
             strategy=strategy,
             seed=seed,
             model=Path(model).name if Path(model).exists() else model,
-            given=given_to_select(data, None if asks else model),
+            given=given_to_select(
+                data, None if asks else model, image_size=image_size, seed=seed, device=device, max_bad=max_bad
+            ),
             labeled=dict(base.labeled) if base else {},
             validation=list(base.validation) if base else [],
             test=list(base.test) if base else [],

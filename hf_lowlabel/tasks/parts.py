@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 
 from ..arguments import DataArguments
+from ..data.annotations import json_and_xml, outlines_in_text
 from ..data.dataset import ImageDataset
+from ..data.folders import is_table, listing
 from ..data.labels import NO_LABEL, LabelRules
+from ..data.mask_folders import layout
 from ..data.splits import Split
 
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -53,6 +57,14 @@ def label_rules(data: DataArguments) -> LabelRules:
 def as_path(dataset: Any) -> Path | None:
     """The local path that a data set may be; None for data in memory."""
     return Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
+
+
+def of_images_alone(path: Path) -> bool:
+    """Whether a folder has no layout of masks, no table and no file of annotations."""
+    if not path.is_dir() or layout(path) is not None or is_table(path):
+        return False
+    drawn = itertools.chain(json_and_xml(path), outlines_in_text(path, path, listing(path)))
+    return next(drawn, None) is None
 
 
 @dataclass

@@ -42,7 +42,7 @@ from .doubts import Doubt
 from .foundation import MASKS, whole_patches
 from .left_out import of_masks, of_other_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
-from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules
+from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
 from .pixels import fit_probe
 from .predicted_masks import mask_rows
 from .segmenters import load_segmenter, seen, segmenter_for
@@ -110,7 +110,7 @@ class Segmentation(Task):
     def open_to_select(self, data: DataArguments, classes: Any = None) -> ImageDataset:
         """Plain images too: their masks, and the names of the classes, come later."""
         path, given = as_path(data.dataset), [classes] if isinstance(classes, str) else list(classes or data.classes)
-        if path is not None and path.is_dir() and layout(path) is None and not is_table(path):
+        if path is not None and of_images_alone(path):
             return replace(self.open_images(data).without_targets(), class_names=[])
         try:
             found = self.open(replace(data, classes=given))

@@ -121,6 +121,30 @@ def test_labels_of_rounds_begin_another_loop(base, network, caplog, capsys):  # 
     assert not (base / "d").exists()
 
 
+def test_auto_and_manifests_take_the_labels_of_rounds_as_the_loop_does(base, network, capsys, caplog):  # noqa: F811
+    """Of the folder of one round and of the whole loop, of the photos that are there."""
+    gone = ids_of(base, 0)[0]
+    (base / "photos" / gone).unlink()
+    last = Task.load(base / "loop" / "round-1" / "to_label")
+    for k, given in enumerate((base / "loop" / "round-1" / "to_label", base / "loop")):
+        out = base / f"s{k}.json"
+        argv = ["--dataset", str(base / "photos"), "--new-classes"]
+        assert main(["split", "--from", str(given), *argv, "--allow-missing", "--output", str(out)]) == 0
+        said = json.loads(out.read_text())["labeled"]
+        assert len(said) == 12 and gone not in said and {*last.files.values()} < {*said}
+        assert gone in caplog.text + capsys.readouterr().err
+    argv = ["--dataset", str(base / "photos"), "--labels", str(base / "loop"), "--device", "cpu", "--model", network]
+    run = ["auto", *argv, "--no-train", "--image-size", "16", "--to-label", "0", "--output-dir", str(base / "run")]
+    assert main(run) == 0
+    assert set(json.loads((base / "run" / "split.json").read_text())["labeled"]) == {*said}
+    assert main(["select", *argv, "--budget", "3", "--output", str(base / "more")]) == 0
+    assert not {*Task.load(base / "more").files.values()} & {*said}
+    for id in [*ids_of(base, 0), *ids_of(base, 1)][1:8]:
+        (base / "photos" / id).unlink()
+    assert main([*run[:-1], str(base / "other")]) == 2
+    assert "8 of the 13 images with a label" in capsys.readouterr().err and not (base / "other").exists()
+
+
 def test_a_folder_that_moved_is_known_by_its_photos(base, network, caplog):  # noqa: F811
     (base / "photos").rename(base / "moved")
     (base / "moved" / ids_of(base, 0)[0]).unlink()

@@ -195,6 +195,44 @@ def test_rounds_of_masks_begin_with_the_model_s_own(network, tmp_path, capsys, m
     assert lines[1]["accuracy"]["value"] > 0.5
 
 
+def test_photos_whose_masks_were_painted_may_be_deleted(network, tmp_path, caplog, capsys, monkeypatch):
+    """Before their masks lie beside the images, and after it."""
+    data, out, learned = tmp_path / "photos", tmp_path / "loop", []
+    truth = discs(data)
+    how = dict(task="segmentation", budget=7, image_size=32, device="cpu", data=dict(classes=["ground", "disc"]))
+
+    def auto(dataset, models, *, split, skip_missing=False, **_):
+        learned.append((list(json.loads(split.read_text())["labeled"]), skip_missing))
+        raise UserError("enough")
+
+    def go_on():
+        with pytest.raises(UserError, match="enough"):
+            loop(data, network, out, **how)
+        return learned[-1], caplog.text + capsys.readouterr().err
+
+    place = loop(data, network, out, **how).to_label
+    asked = Task.load(place)
+    page, ids = MaskSession(place, asked), list(asked.files.values())
+    for file, id in asked.files.items():
+        page.save({"file": file}, zlib.compress(truth[id].tobytes()))
+    monkeypatch.setattr(rounds, "auto", auto)
+    (data / "images" / ids[0]).unlink()
+    used, said = go_on()
+    assert used == (ids[1:], False) and ids[0] in said and not (data / "masks" / ids[0]).exists()
+    (data / "images" / ids[1]).unlink()
+    used, said = go_on()
+    assert used == (ids[2:], True) and f"left out: {ids[1]}" in said and (data / "masks" / ids[1]).exists()
+    argv = ["auto", "--task", "segmentation", "--dataset", str(data), "--skip-missing", "--model", network, "--labels"]
+    assert main([*argv, str(out)]) == 2 and "Leave out --labels" in capsys.readouterr().err
+    assert main([*argv, str(place)]) == 2 and "split --task segmentation --from" in capsys.readouterr().err
+    Image.fromarray(truth[ids[0]]).save(data / "masks" / "strange.png")  # not of the rounds
+    assert go_on()[0] == (ids[2:], False)  # so that it is said where the data are read
+    for id in ids[2:5]:
+        (data / "images" / id).unlink()
+    with pytest.raises(UserError, match="5 of the 7 images with a label"):
+        loop(data, network, out, **how)
+
+
 def test_what_more_masks_bring_is_seen_in_the_rounds():
     before = [(10, Interval(0.5, 0.4, 0.6)), (20, Interval(0.6, 0.5, 0.7))]
     gain = gain_by_rounds(before, 20)
