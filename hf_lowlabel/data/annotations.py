@@ -167,8 +167,8 @@ def json_and_xml(path: Path) -> Iterator[Annotations]:
     for folder, subfolders, files in os.walk(path):
         deep = len(Path(folder).relative_to(path).parts)
         subfolders[:] = sorted(n for n in subfolders if deep < 3 and is_text(n) and is_of_images(Path(folder, n)))
-        for name in sorted(files):
-            if name.lower().endswith((".json", ".xml")) and is_text(name) and not name.startswith("."):
+        for name in sorted(name for name in files if name[-5:].lower().endswith((".json", ".xml"))):
+            if is_text(name) and not name.startswith("."):
                 part = read_annotations(Path(folder, name))
                 if part is not None and not (name.startswith("person_keypoints") or "panoptic" in name):
                     yield part
@@ -185,13 +185,18 @@ def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iter
 
 def text_of(path: Path, image: Path) -> Path | None:
     """YOLO's file of an image, where there is one."""
+    return next((text for text in text_places(path, image) if text.is_file()), None)
+
+
+def text_places(path: Path, image: Path) -> list[Path]:
+    """Where it may lie: in labels/ where the image is in images/, then beside it."""
     parts = list(image.relative_to(path).parts)
     at = [k for k, part in enumerate(parts[:-1]) if part.lower() == "images"]
-    texts = [image.with_suffix(".txt")]
+    beside = [image.with_suffix(".txt")]
     if at:
         other = [*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]]
-        texts.insert(0, path.joinpath(*other).with_suffix(".txt"))
-    return next((text for text in texts if text.is_file()), None)
+        return [path.joinpath(*other).with_suffix(".txt"), *beside]
+    return beside
 
 
 def yolo_facts(path: Path) -> tuple[list[str], bool]:

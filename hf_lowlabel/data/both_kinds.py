@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ..errors import UserError
@@ -31,6 +33,8 @@ def pictures_count(path: Path, found: MaskFiles) -> bool:
     Raises:
         UserError: each kind has images of its own.
     """
+    if found.masks and not any_annotations(path):
+        return True
     drawn = outlined(path, found)
     alone = [id for id in drawn if id not in found.masks]
     if not found.masks:
@@ -54,14 +58,20 @@ def pictures_count(path: Path, found: MaskFiles) -> bool:
 def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
     """Images of the split for which annotations draw an object, with the name of the file; the first alone where each
     image has a picture of its mask."""
-    root, files, drawn = found.images.root, list(found.files.values()), dict[str, str]()
-    inside = f"{root.relative_to(path).as_posix()}/" if root != path else ""
-    every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
-    ids, uploads = {f"{inside}{file.id}": id for id, file in found.files.items()}, Uploads(every.ids)
+    files, drawn = list(found.files.values()), dict[str, str]()
+    inside = f"{found.images.root.relative_to(path).as_posix()}/" if found.images.root != path else ""
+    placing: Callable[[Annotations], Iterator[tuple[str, str | None]]] | None = None
+    ids: dict[str, str] = {}
     all_have = len(found.masks) == len(files)
     with contextlib.suppress(*[UserError] if all_have else []):  # a fault in what nobody needs
         for part in itertools.chain(json_and_xml(path), texts(path, found)):
-            placed = place_images(part, path, every, uploads) if any(map(is_drawn, part.images.values())) else []
+            if not any(map(is_drawn, part.images.values())):
+                continue
+            if placing is None:  # of a folder without annotations nobody needs it
+                every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+                placing = partial(place_images, path=path, every=every, uploads=Uploads(every.ids))
+                ids = {f"{inside}{file.id}": id for id, file in found.files.items()}
+            placed = placing(part)
             drawn |= {ids[id]: part.file.name for name, id in placed if id in ids and is_drawn(part.images[name])}
             if all_have and drawn:
                 break
@@ -76,6 +86,19 @@ def texts(path: Path, found: MaskFiles) -> Iterator[Annotations]:
     for text, image in of_images:
         with contextlib.suppress(UserError):
             yield yolo(text, image.relative_to(path).as_posix(), *facts)
+
+
+def any_annotations(folder: Path, deep: int = 3) -> bool:
+    """Whether any file may hold some, so many folders down; it takes a tenth of looking for them."""
+    below = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # one that nobody may read
+        for entry in entries:
+            ending = entry.name[entry.name.rfind(".") :].lower()
+            if ending in (".json", ".xml", ".txt") and entry.name != "classes.txt":
+                return True
+            if ending not in EXTENSIONS and deep and entry.is_dir():
+                below.append(folder / entry.name)
+    return any(any_annotations(one, deep - 1) for one in below)
 
 
 def is_drawn(objects: Objects) -> bool:

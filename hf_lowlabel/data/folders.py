@@ -137,7 +137,7 @@ def walk(root: Path) -> Iterator[ImageFile]:
                     odd.append(name)
                     continue
                 id = unicodedata.normalize("NFC", text)
-            yield ImageFile(id, name, *size_and_print(f"{folder}{os.sep}{file}"))
+            yield ImageFile(id, name, *size_and_print(f"{folder}{os.sep}{file}", ending))
     tell_left_out(root, unread, odd, ours)
     if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"

@@ -36,8 +36,9 @@ def masks_among(ids: Collection[str]) -> list[str]:
 def of_others(ids: Collection[str]) -> dict[str, str]:
     """Each that is called as another with one of `SUFFIXES` after it -> the name of that one without its ending."""
     names = [stem(id) for id in ids]
-    stems, out = set(names), dict[str, str]()
-    for id, name in zip(ids, names):
+    some = [(id, name) for id, name in zip(ids, names) if name.endswith(SUFFIXES)]
+    stems, out = set(names if some else ()), dict[str, str]()
+    for id, name in some:
         ends = [s for s in SUFFIXES if name.endswith(s) and name.removesuffix(s) in stems]
         out |= {id: name.removesuffix(ends[0])} if ends else {}
     return out

@@ -11,12 +11,13 @@ BARE = frozenset(".bmp .dib .pbm .pgm .pnm .ppm .tga .tif .tiff .ico".split())  
 PIECES, LENGTH = 16, 64  # of such a file that are looked at: how many, spread over it, and bytes of each
 
 
-def size_and_print(path: str | Path) -> tuple[int, int | str]:
-    """(bytes, print) of a file, the print the same number, or with a checksum of a part of what is in it where its
-    size says nothing of that; (0, 0) for a link to nothing, an image that cannot be read, as others."""
+def size_and_print(path: str | Path, ending: str | None = None) -> tuple[int, int | str]:
+    """(bytes, print) of a file with an ending (None: that of its path); (0, 0) for a link to nothing, an image that
+    cannot be read, as others. The print is the same number, or with a checksum of a part of what is in the file where
+    its size says nothing of that."""
     try:
         found = os.stat(path)
-        size, ending = found.st_size, os.path.splitext(path)[1].lower()
+        size, ending = found.st_size, os.path.splitext(path)[1].lower() if ending is None else ending
         looked_into = ending in BARE and stat.S_ISREG(found.st_mode)  # a FIFO would never answer
         return size, f"{size}:{checksum(path, size)}" if looked_into else size
     except OSError:
