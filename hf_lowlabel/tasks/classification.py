@@ -87,8 +87,8 @@ class Classification(Task):
     def open(self, data: DataArguments, split: str | None = None, *args: Any, **more: Any) -> ImageDataset:
         """What a manifest says of its images comes before what the data says."""
         dataset = super().open(data, split, *args, **more)
-        if split is not None or not data.split or str(data.split).endswith(".txt"):
-            return dataset
+        if split is not None or not data.split or data.num_labels or str(data.split).endswith(".txt"):
+            return dataset  # with a manifest and a budget to draw, `choose_split` refuses
         return Split.load(data.split).answered(dataset, several=self.labeling == "classes")
 
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:

@@ -70,13 +70,23 @@ def test_labels_that_are_not_known_do_not_count_in_the_nearest_neighbours(monkey
     labels = torch.tensor(([0] + [-1] * 4) * 6 + ([1] + [-1] * 4) * 6)
     angle = torch.tensor([0.0] * 30 + [1.5] * 30) + torch.arange(60) * 1e-3
     points = torch.stack([angle.cos(), angle.sin()], 1)
+
+    class Pool:
+        """Sixty images, all of which can be read."""
+
+        def __len__(self):
+            return 60
+
+        def shown(self, at):
+            return at
+
     monkeypatch.setattr(pretrain_run, "eval_view", lambda encoder: None)
     monkeypatch.setattr(pretrain_run, "features_of", lambda net, pool, view, at: points[at])
-    assert pretrain_run.collapse_monitor(None, range(60), labels)["knn_accuracy"] == 1
+    assert pretrain_run.collapse_monitor(None, Pool(), labels)["knn_accuracy"] == 1
     labels[5] = labels[10] = -1  # eleven, ten: still enough; below that nothing is said
-    assert "knn_accuracy" in pretrain_run.collapse_monitor(None, range(60), labels)
+    assert "knn_accuracy" in pretrain_run.collapse_monitor(None, Pool(), labels)
     labels[15] = -1
-    assert "knn_accuracy" not in pretrain_run.collapse_monitor(None, range(60), labels)
+    assert "knn_accuracy" not in pretrain_run.collapse_monitor(None, Pool(), labels)
 
 
 def test_encoder_from_target_pretraining(masked, tmp_path, monkeypatch):
