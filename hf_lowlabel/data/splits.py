@@ -66,8 +66,8 @@ class Split:
     def __post_init__(self) -> None:
         if self.unlabeled != "rest":
             raise UserError(f"The split has \"unlabeled\": {self.unlabeled!r}; only 'rest' is known.")
-        known = set(self.class_names)
-        if strange := [id for id in self.held_labels if id not in {*self.validation, *self.test}]:
+        known, held = set(self.class_names), {*self.validation, *self.test}
+        if strange := [id for id in self.held_labels if id not in held]:
             raise UserError(f"The split has a held label of {strange[0]!r}, which is not in validation or test.")
         for id, name in (*self.labeled.items(), *self.held_labels.items()):
             if name is not None and name not in known:

@@ -16,7 +16,7 @@ from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_bytes
-from ..selection.gone import check_there, folder_of_labels
+from ..selection.gone import folder_of_labels, of_there
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
 from ..selection.other_rounds import INTENT, labels_in, places, refresh
@@ -63,21 +63,20 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
         )
     for note in found.notes:
         log.warning("%s", note)
-    labeled, there = {**asked.labeled, **found.labels}, {*source.ids}
-    labeled = {id: label for id, label in labeled.items() if id not in {*asked.validation, *asked.test}}
-    held = [*asked.validation, *asked.test]
-    check_there([*labeled, *held], there, place, source.name)
-    labeled = {id: label for id, label in labeled.items() if id in there}
-    validation, test = ([id for id in ids if id in there] for ids in (asked.validation, asked.test))
-    tested = {id: label for id, label in asked.held_labels.items() if id in {*validation, *test}}
-    given = [*labeled.values(), *tested.values()]
+    asked, found = of_there(asked, found, {*source.ids}, place, source.name)
+    held = {*asked.validation, *asked.test}
+    labeled = {id: label for id, label in {**asked.labeled, **found.labels}.items() if id not in held}
+    given = [*labeled.values(), *asked.held_labels.values()]
     used = {part for label in given if label for part in (parts_of(label) if several else [label])}
     classes = asked.classes(place)
     names = [*classes, *class_order(used - {*classes})]
     if None not in labeled.values():
         own = () if used.isdisjoint(source.class_names) else source.class_names
         names = [name for name in names if name in used or name in own]
-    more = dict(seed=asked.seed, class_names=names, held_labels=tested)
+    there = (id for id, has in zip(source.ids, source.has_target, strict=True) if has)
+    answers = {*asked.held_labels, *there}  # an image whose class was deleted has none, and nothing is tested on it
+    validation, test = ([id for id in ids if id in answers] for ids in (asked.validation, asked.test))
+    more = dict(seed=asked.seed, class_names=names, held_labels=asked.held_labels)
     return manifest(source, labeled, validation=validation, test=test, **more)
 
 

@@ -99,7 +99,8 @@ def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[st
         {"changes": what becomes of which label, "classes": what becomes of the lists of classes, by folder}.
     """
     here, lists = folder.resolve(), dict[str, dict[str, list[str]]]()
-    labels = [(id, label) for id, label in elsewhere(folder, asked).items() if label is not None]
+    known = [*elsewhere(folder, asked).items(), *asked.held_labels.items()]
+    labels = [(id, label) for id, label in known if label is not None]
     for place in beside(folder):
         names = Task.load(place).classes(place)
         keep = bool(new) and new not in names
@@ -133,12 +134,15 @@ def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
     others = beside(folder)
     for place in [*others, folder]:
         asked = Task.load(place)
-        known = {id: then(id, label) for id, label in asked.labeled.items()}
+        known, tested = ({id: then(id, v) for id, v in some.items()} for some in (asked.labeled, asked.held_labels))
         if which == "before":  # what was taken off is there again
-            known |= {id: new for id, (was, new) in to.items() if not was and place == folder}
-        known = {id: label for id, label in known.items() if label != ""}
-        if known != asked.labeled:
-            replace(asked, labeled=known).save(place)
+            held = {*asked.validation, *asked.test}
+            again = {id: new for id, (was, new) in to.items() if not was}
+            tested |= {id: new for id, new in again.items() if id in held}
+            known |= {id: new for id, new in again.items() if id not in held and place == folder}
+        known, tested = ({id: label for id, label in some.items() if label != ""} for some in (known, tested))
+        if (known, tested) != (asked.labeled, asked.held_labels):
+            replace(asked, labeled=known, held_labels=tested).save(place)
         if place == folder or not (place / "labels.csv").is_file():
             continue
         found = labels_in(place, asked)

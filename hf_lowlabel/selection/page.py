@@ -277,7 +277,8 @@ class Session:
                 {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
                 for id, label in after.items()
             ]
-            plan = planned(self.folder, self.task, old, new, lambda label: self.renamed(self.parts(label), old, new))
+            asked = Task.load(self.folder)  # as an earlier renaming left it
+            plan = planned(self.folder, asked, old, new, lambda label: self.renamed(self.parts(label), old, new))
             more = {"elsewhere": plan} if plan["changes"] or plan["classes"] else {}
             return self.take(changes, classes, **more, renamed=[old, new])
 

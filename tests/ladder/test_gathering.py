@@ -220,3 +220,12 @@ def test_labels_of_test_images_go_from_round_to_round(network, tmp_path):  # noq
         folder = tmp_path / "loop" / f"round-{number}"
         assert json.loads((folder / "split.json").read_text())["held_labels"] == told
         assert "accuracy" in json.loads((folder / "metrics.json").read_text())
+    state = go_on(tmp_path, network, first=first)
+    answer(state.to_label)
+    page = Session(state.to_label)
+    page.rename("blue", "sea")
+    page.rename("red", "")
+    go_on(tmp_path, network, first=first, partial=True)
+    split = json.loads((tmp_path / "loop" / "round-3" / "split.json").read_text())
+    then = {id: label.replace("blue", "sea") for id, label in told.items() if label != "red"}
+    assert split["held_labels"] == then and {*split["test"]} == {*then} and "blue" not in split["class_names"]

@@ -95,6 +95,30 @@ def test_rounds_of_several_classes_and_the_folder_of_a_second_look(rounds):
     assert Task.load(rounds / "round-1" / "to_label").labeled == {"a.png": "sky", "b.png": "sky"}  # corrected since
 
 
+def test_labels_of_test_images_are_renamed_with_the_others(rounds):
+    held = dict(test=["t.png", "u.png"], held_labels={"t.png": "daisy", "u.png": "tulip"})
+    for folder in rounds.glob("round-*/to_label"):
+        asked = Task.load(folder)
+        Task(**{**vars(asked), **held}).save(folder)
+
+    def tested():
+        return [Task.load(folder).held_labels for folder in sorted(rounds.glob("round-*/to_label"))]
+
+    page = Session(rounds / "round-1" / "to_label")
+    page.rename("daisy", "aster")
+    assert tested() == [{"t.png": "aster", "u.png": "tulip"}] * 2
+    page.rename("aster", "tulip")
+    assert tested() == [{"t.png": "tulip", "u.png": "tulip"}] * 2
+    assert Task.load(rounds / "round-1" / "to_label").labeled["z.png"] == "tulip"  # twice on one page
+    page.undo()
+    page.rename("aster", "")
+    assert tested() == [{"u.png": "tulip"}] * 2
+    page.undo()
+    page.undo()
+    assert tested() == [held["held_labels"]] * 2
+    assert not {*Task.load(rounds / "round-1" / "to_label").labeled} & {*held["test"]}
+
+
 def test_outside_of_a_loop_the_labels_that_the_folder_knows_are_renamed(tmp_path):
     folder = place(tmp_path / "to_label", SECOND, {}, BEFORE, ["daisy", "tulip"])
     write_suggestions(folder, {"e.png": (("daisy", 0.9), "sure")})
