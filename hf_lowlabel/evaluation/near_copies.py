@@ -64,6 +64,16 @@ def copies_of_each(images: Any) -> np.ndarray | None:
     return pictures_by(near_copies(small_copies(images.cache, images.members)), len(images.members))
 
 
+def copies_by_image(labeled: Any, count: int) -> np.ndarray | None:
+    """`copies_of_each` for `count` images, of which `labeled` have a label; the others show a picture of their own."""
+    found = copies_of_each(labeled)
+    if found is None:
+        return None
+    out = len(found) + np.arange(count)
+    out[labeled.members.cpu().numpy()] = found
+    return out
+
+
 def pictures_by(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray | None:
     """`copies_of_each` of `count` images, of which these pairs are all but the same."""
     if not pairs:

@@ -26,7 +26,13 @@ def whole_scale(features: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def probe_head(
-    features: np.ndarray, labels: np.ndarray, *, num_classes: int, l2: float | None = None, max_iter: int = 1000
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    l2: float | None = None,
+    max_iter: int = 1000,
+    copies: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression on the labeled images.
 
@@ -39,6 +45,7 @@ def probe_head(
         l2: weight of the penalty; None: the one of `STRENGTHS` under which stratified cross-validation on the labels
             finds them likeliest, 1.0 where no class has two.
         max_iter: steps of the solver at most.
+        copies: the picture that each image shows, int [N], or None (see `picture_of`).
 
     Returns:
         (weight float32 [K, D], bias float32 [K]); a class without a label gets weight 0 and a bias that loses to all.
@@ -54,7 +61,9 @@ def probe_head(
         )
     mean, s = whole_scale(features)
     x = (x - mean) / s
-    V, c = logistic(x, y, best_l2(x, y, max_iter) if l2 is None else l2, max_iter)
+    if l2 is None:
+        l2 = best_l2(x, y, max_iter, None if copies is None else copies[labels >= 0])
+    V, c = logistic(x, y, l2, max_iter)
     weight, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, NEVER)
     weight[known] = V / s
     bias[known] = c - weight[known] @ mean

@@ -103,14 +103,17 @@ class MultiLabelProbe(Probe):
 
     name, tasks, prior = "probe", ("multilabel",), ""
 
-    def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    def head(
+        self, features: np.ndarray, labels: np.ndarray, *, num_classes: int, copies: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        own = dict(l2=self.l2, max_iter=self.max_iter, copies=copies)
         weight, bias = np.zeros((num_classes, features.shape[1]), np.float32), np.zeros(num_classes, np.float32)
         for k, column in enumerate(labels.T):
             values = np.unique(column[column >= 0])
             if len(values) < 2:  # nothing to tell apart
                 bias[k] = FIXED if values.tolist() == [1] else -FIXED
                 continue
-            two, offset = probe_head(features, column, num_classes=2, l2=self.l2, max_iter=self.max_iter)
+            two, offset = probe_head(features, column, num_classes=2, **own)
             weight[k], bias[k] = two[1] - two[0], offset[1] - offset[0]
         return weight, bias
 

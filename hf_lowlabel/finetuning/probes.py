@@ -21,6 +21,7 @@ from .graph import ALPHA, MASSES, NEIGHBOURS, ROUNDS, Graph, Pool, hardened, roo
 from .linear import (
     DEFAULT_T,
     ProbeBeliefs,
+    first_of_each,
     labeled_rows,
     left_out_in_turn,
     probe_head,
@@ -58,38 +59,43 @@ def label_spreading(
     num_classes: int,
     neighbours: int | None = None,
     alpha: float | None = None,
+    copies: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels spread over the graph of all images (`Graph`, on `rooted` features); queries ask their neighbours in it.
 
         p_q propto sum_{j in N_k(q)} max(s_qj, 0)^3 F_j;   an image of the graph keeps its own F
 
     neighbours: of each image in the graph. alpha: share that comes from the neighbours. None: the value of `GRAPHS`
-    and `ALPHAS` under which labels that are left out in turn are likeliest.
+    and `ALPHAS` under which labels that are left out in turn are likeliest. copies: the picture that each image shows,
+    int [N], or None: those of one are left out together.
     """
     labeled_rows(features, labels)
     rows = np.flatnonzero(labels >= 0)
     x, asked = rooted_beside(features, query)
+    shows = rows if copies is None else copies[rows]
     best: tuple[float, int, np.ndarray] | None = None
     for k in [neighbours] if neighbours else GRAPHS:
         graph = Graph(x, min(k, len(x) - 1))
         for a in [alpha] if alpha is not None else ALPHAS:
             reach = graph.reach(rows, a)
-            likelihood = left_out_likelihood(reach, rows, labels[rows], num_classes)
+            likelihood = left_out_likelihood(reach[rows], labels[rows], num_classes, shows)
             if best is None or likelihood > best[0] + 1e-9:
                 best = likelihood, k, spread(reach, labels[rows], num_classes)
     assert best is not None
     return ask(x, best[2], asked, best[1])
 
 
-def left_out_likelihood(reach: np.ndarray, rows: np.ndarray, y: np.ndarray, num_classes: int) -> float:
-    """Mean log probability of labels when each is left out in turn; 0 where no class has two."""
-    counts, own = np.bincount(y, minlength=num_classes), np.eye(num_classes)[y]
-    z = reach[rows]  # [L, L]
-    np.fill_diagonal(z, 0)
-    sums = z @ own / np.maximum(counts - own, 1)  # a class counts by its other labels
+def left_out_likelihood(reach: np.ndarray, y: np.ndarray, num_classes: int, shows: np.ndarray) -> float:
+    """Mean log probability of labels when each picture is left out in turn; 0 where no class has two.
+
+    reach: of the labeled images to each other, [L, L]. y: their classes, int [L]. shows: which pictures, int [L].
+    """
+    own, others = np.eye(num_classes)[y], (shows[:, None] != shows).astype(float)
+    counts = others @ own  # [L, K]
+    sums = (reach * others) @ own / np.maximum(counts, 1)  # a class counts by its other labels
     p = sums / np.maximum(sums.sum(1, keepdims=True), 1e-300)
-    asked = counts[y] > 1
-    return float(np.log(np.maximum(p[asked, y[asked]], 1e-9)).mean()) if asked.any() else 0.0
+    asked = np.flatnonzero((counts[np.arange(len(y)), y] > 0) & first_of_each(len(y), shows))
+    return float(np.log(np.maximum(p[asked, y[asked]], 1e-9)).mean()) if len(asked) else 0.0
 
 
 def ask(x: np.ndarray, beliefs: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
@@ -110,6 +116,9 @@ class FrozenMethod(Method):
 
     verb, frozen = "finetune", True
     spreads_priors: ClassVar[bool] = False  # `head` takes priors [N, K]; else their most probable class is a label
+    takes_copies: ClassVar[bool] = (
+        False  # copies: the picture that each image shows, int [N]; settings are chosen by it
+    )
     of_pixels: ClassVar[bool] = False  # fits a layer to feature maps and masks, and not to features of images
     needs = "features of all images, no training"
 
@@ -156,13 +165,17 @@ class Probe(FrozenMethod):
     paper = "logistic regression on frozen features"
     year = 2019
     prior = "may"
+    takes_copies = True
 
     def __init__(self, *, l2: Positive | None = None, max_iter: Count = 1000):
         self.l2, self.max_iter = l2, max_iter
 
-    def head(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    def head(
+        self, features: np.ndarray, labels: np.ndarray, *, num_classes: int, copies: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts."""
-        return probe_head(features, labels, num_classes=num_classes, l2=self.l2, max_iter=self.max_iter)
+        own = dict(l2=self.l2, max_iter=self.max_iter, copies=copies)
+        return probe_head(features, labels, num_classes=num_classes, **own)
 
     def fit_predict(self, features, labels, query, *, num_classes):
         weight, bias = self.head(features, labels, num_classes=num_classes)
@@ -176,12 +189,13 @@ class LabelSpreading(FrozenMethod):
 
     paper = "Zhou et al., Learning with local and global consistency"
     year = 2004
+    takes_copies = True
 
     def __init__(self, *, neighbours: Count | None = None, alpha: BelowOne | None = None):
         self.neighbours, self.alpha = neighbours, alpha
 
-    def fit_predict(self, features, labels, query, *, num_classes):
-        own = dict(neighbours=self.neighbours, alpha=self.alpha)
+    def fit_predict(self, features, labels, query, *, num_classes, copies=None):
+        own = dict(neighbours=self.neighbours, alpha=self.alpha, copies=copies)
         return label_spreading(features, labels, query, num_classes=num_classes, **own)
 
 
@@ -200,6 +214,7 @@ class Propagation(FrozenMethod):
     year = 2026
     prior = "may"
     spreads_priors = True
+    takes_copies = True
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -261,7 +276,13 @@ class Propagation(FrozenMethod):
         return (out + believed) / 2 if self.with_probe else hardened(out)
 
     def head(
-        self, features: np.ndarray, labels: np.ndarray, *, num_classes: int, priors: np.ndarray | None = None
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        *,
+        num_classes: int,
+        priors: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts; priors: [N, K], or None."""
         labeled_rows(features, labels)
@@ -269,16 +290,17 @@ class Propagation(FrozenMethod):
         features, labels = features[some], labels[some]
         rows = np.flatnonzero(labels >= 0)
         pool, y = Pool(features, k=self.neighbours), labels[rows]
-        reach, probe = pool.reach(rows, self.alpha), ProbeBeliefs(features, rows, y, num_classes)
+        shows = None if copies is None else copies[some][rows]
+        reach, probe = pool.reach(rows, self.alpha), ProbeBeliefs(features, rows, y, num_classes, shows)
         seeds = None if priors is None else pool.seeds(priors[some], self.prior_weight, self.alpha)
 
         def targets(known: np.ndarray) -> np.ndarray:
             return self.targets(pool, reach, rows, known, probe(known), seeds)
 
-        logits, truth = [], []
-        for out in left_out_in_turn(y):
-            logits.append(pool.left_out(targets(np.where(out, -1, y)), rows[out]))
-            truth.append(y[out])
+        logits, truth, once = [], [], first_of_each(len(y), shows)
+        for out in left_out_in_turn(y, copies=shows):
+            logits.append(pool.left_out(targets(np.where(out, -1, y)), rows[out & once]))
+            truth.append(y[out & once])
         t = temperature(np.concatenate(logits), np.concatenate(truth)) if logits else DEFAULT_T
         return pool.head(targets(y), t)
 

@@ -32,6 +32,7 @@ from ..models.lora import merged
 from ..models.quiet import unsaid
 from ..tasks.parts import Attempt
 from ..training.callbacks import Callback, RunState
+from ..training.frozen import beside_labels
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .estimates import Interval
@@ -151,7 +152,8 @@ class Trials:
             return model.eval()
         assert self.features is not None
         x = self.features()
-        head = method.head(x, task.known_labels(ready.labeled, len(x)), num_classes=len(self.names))
+        known = task.known_labels(ready.labeled, len(x))
+        head = method.head(x, known, num_classes=len(self.names), **beside_labels(method, ready))
         model.set_classifier(*(torch.from_numpy(v).to(model.device) for v in head))
         return model.eval()
 

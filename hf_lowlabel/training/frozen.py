@@ -20,6 +20,7 @@ from torch import nn
 
 from .. import methods
 from ..errors import UserError
+from ..evaluation.near_copies import copies_by_image
 from ..files import write_table
 from ..finetuning.silent import says
 from ..tasks.networks import is_model_folder
@@ -63,7 +64,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
     features = {} if known is None else {"training": known}
     features |= {part: task.features(model, cache) for part, cache in caches.items() if part not in features}
     labels = task.known_labels(ready.labeled, len(ready.training))
-    more: dict[str, Any] = {}
+    more = beside_labels(method, ready)
     if config.training.prior:
         believed = load_priors(config.training.prior, ready.training.ids, ready.names, ready.chosen.split).numpy()
         if config.method.spreads_priors:
@@ -106,6 +107,13 @@ def fit_pixels(ready: Prepared, method, callbacks: Sequence[Callback]) -> Run:
     return Run(ready.config, ready.folder, model, metrics, done, ready.recorder)
 
 
+def beside_labels(method, ready: Prepared) -> dict[str, Any]:
+    """Which labeled images are copies of a picture, for a method that asks: they are not left out apart."""
+    if not method.takes_copies:
+        return {}
+    return {"copies": copies_by_image(ready.labeled, len(ready.training))}
+
+
 def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
     """Labels int64 [N], and where there is none the most probable class of the priors [N, K], if they say one."""
     return np.where((labels < 0) & says(believed), believed.argmax(1), labels)
@@ -114,7 +122,7 @@ def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
 def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, **known) -> dict:
     """Class probabilities [n, K] of the images of every part; a method with a `head` becomes that of the model.
 
-    known: num_classes, and priors [N, K] for a method that spreads them.
+    known: num_classes, priors [N, K] for a method that spreads them, and `beside_labels`.
     """
     x = features["training"]
     if hasattr(method, "head"):

@@ -5,6 +5,7 @@ from sklearn.datasets import load_digits, make_moons
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.graph import Graph, Pool, class_shares, rooted, spread, with_masses
 from hf_lowlabel.finetuning.linear import STRENGTHS, LeastSquares, best_l2, softmax, temperature
+from hf_lowlabel.finetuning.multilabel import MultiLabelProbe
 from hf_lowlabel.finetuning.probes import (
     ALPHAS,
     GRAPHS,
@@ -67,7 +68,9 @@ def test_neighbours_and_alpha_are_those_under_which_the_labels_are_likeliest():
     rows = np.flatnonzero(labels >= 0)
     y = labels[rows]
     likelihood = {
-        (k, a): left_out_likelihood(Graph(rooted(x), k).reach(rows, a), rows, y, 10) for k in GRAPHS for a in ALPHAS
+        (k, a): left_out_likelihood(Graph(rooted(x), k).reach(rows, a)[rows], y, 10, rows)
+        for k in GRAPHS
+        for a in ALPHAS
     }
     k, a = max(likelihood, key=likelihood.get)
     chosen = label_spreading(x, labels, x, num_classes=10)
@@ -123,6 +126,46 @@ def test_the_penalty_is_the_one_that_cross_validation_prefers():
     apart = noise * 0.01 + y[:, None]
     assert best_l2(apart / np.sqrt(50), y) == min(STRENGTHS) and best_l2(noise, rng.permutation(y)) == max(STRENGTHS)
     assert best_l2(noise[:2], y[:2]) == 1.0  # no class has two labels
+
+
+NOISE = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)  # says nothing of the classes
+RANDOM_CLASSES = np.random.default_rng(1).permutation(np.arange(40) % 2)
+
+
+def eight_of_each(x, y, unlabeled=20):
+    """(features, labels, pictures) of eight all but equal copies of each labeled image, and of some without a label."""
+    rng = np.random.default_rng(2)
+    many = np.concatenate([np.repeat(x, 8, 0), rng.normal(size=(unlabeled, x.shape[1]))])
+    many += 1e-3 * rng.normal(size=many.shape)
+    labels = np.concatenate([np.repeat(y, 8), np.full(unlabeled, -1)])
+    return (
+        many.astype(np.float32),
+        labels,
+        np.concatenate([np.repeat(np.arange(len(y)), 8), 100 + np.arange(unlabeled)]),
+    )
+
+
+@pytest.mark.parametrize("method", [Probe, Propagation, MultiLabelProbe])
+def test_copies_of_an_image_do_not_make_a_head_sure_of_noise(method):
+    """Left out one by one, each would be recognised by its copies."""
+    x, y, shows = eight_of_each(NOISE, RANDOM_CLASSES)
+    if method is MultiLabelProbe:
+        y = np.where(y[:, None] < 0, -1, np.eye(2, dtype=int)[y])
+    new = np.random.default_rng(3).normal(size=(200, 50)).astype(np.float32)
+
+    def sure(**known):
+        weight, bias = method().head(x, y, num_classes=2, **known)
+        return softmax(new @ weight.T + bias).max(1).mean()
+
+    assert sure() > 0.8 and sure(copies=shows) < 0.7
+
+
+def test_copies_do_not_choose_the_graph_of_label_spreading():
+    x, y, shows = eight_of_each(NOISE, RANDOM_CLASSES)
+    rows = np.flatnonzero(y >= 0)
+    reach = Graph(rooted(x), 10).reach(rows, 0.9)[rows]
+    apart, together = (left_out_likelihood(reach, y[rows], 2, of) for of in (rows, shows[rows]))
+    assert apart > np.log(0.9) and together < np.log(0.7)
 
 
 def test_least_squares_is_ridge_regression_and_leaves_out_what_it_says():

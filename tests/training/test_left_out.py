@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hf_lowlabel import UserError, evaluate, finetune
@@ -114,3 +115,17 @@ def test_one_label_or_one_class_has_no_score(classes, tmp_path):
         file.unlink()
     run = finetune(str(classes), method="probe", output_dir=str(tmp_path / "run"), **TINY)
     assert not run.metrics and not run.recorder.advice
+
+
+def test_frames_of_a_film_do_not_make_a_probe_sure_of_noise(tmp_path):
+    """Eight photos of either class that look like nothing, seven frames of each: nothing can be learned of them."""
+    for k in range(16):
+        photo = RANDOM.integers(0, 255, (32, 32, 3))
+        for frame in range(7):
+            save(
+                tmp_path / "d" / str(k % 2) / f"{k}-{frame}.png",
+                (photo + RANDOM.integers(-1, 2, photo.shape)).clip(0, 255),
+            )
+    run = finetune(str(tmp_path / "d"), method="probe", output_dir=str(tmp_path / "run"), **TINY)
+    new = run.model.eval()(torch.randn(64, 3, 32, 32)).logits.softmax(1)
+    assert new.max(1).values.mean() < 0.75
