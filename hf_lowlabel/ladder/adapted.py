@@ -57,7 +57,7 @@ class Adapted:
 
     def sentence(self) -> str:
         """What it brought, for the advice."""
-        a, b = percent(float(self.before.correct.mean())), percent(float(self.tried[0].correct.mean()))
+        a, b = percent(self.before.accuracy or 0.0), percent(self.tried[0].accuracy or 0.0)
         verdict = "taken" if self.kept else "not taken"
         return (
             f"Adapting the encoder to the images without labels first ({ADAPTATION.name}, {self.steps} steps): {b} of "

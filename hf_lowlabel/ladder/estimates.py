@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..text import percent
-from .frozen import Features, Tried, said
+from .frozen import Features, Tried, said, weight_by_class
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
-OPTIMISM = 0.04  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
+OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
 WORTH = 20  # labels that the mean confidence on all images is worth as an estimate of the accuracy
 INFLATION = 1.25  # the error of an estimate, in standard errors of as many independent labels
 GAIN_INFLATION = 1.5  # the same of a gain
@@ -46,7 +46,7 @@ class Interval:
         return cls(value, max(value - Z80 * sd, 0.0), min(value + Z80 * sd, 1.0))
 
 
-def standard_error(p: float, n: int) -> float:
+def standard_error(p: float, n: float) -> float:
     """Of a share p seen on n labels; one pseudo-count on either side keeps it above 0."""
     q = (p * n + 1) / (n + 2)
     return float(np.sqrt(q * (1 - q) / n))
@@ -63,11 +63,12 @@ def confidence(encoder: Features, best: Tried) -> float:
 def accuracy(best: Tried, confidence: float) -> Interval | None:
     """Of the best rung on new images; None where no label could be left out.
 
-    A mean of the share right of the n labels left out and of the confidence on the images without one, n : `WORTH`.
+    A mean of the share right of the labels left out, which are worth n = 1 / sum weight^2, and of the confidence on
+    the images without one, n : `WORTH`.
     """
-    n = len(best.asked)
-    if best.accuracy is None or n < 2:
+    if best.accuracy is None or len(best.asked) < 2:
         return None
+    n = 1 / float(best.weight @ best.weight)
     value = (n * best.accuracy + WORTH * confidence) / (n + WORTH)
     value -= OPTIMISM * min(1.0, (40 / n) ** 0.5) * 4 * value * (1 - value)
     return Interval.around(value, INFLATION * standard_error(value, n))
@@ -93,9 +94,9 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
         return Help("unclear", None)
     a, b = max(using, key=lambda o: o.score), max(without, key=lambda o: o.score)
     n = len(a.asked)
-    d = a.probability - b.probability
+    d = n * a.weight * (a.probability - b.probability)
     t = float(d.mean()) / max(float(d.std(ddof=1)) / n**0.5, 1e-3)
-    gain = a.correct - b.correct
+    gain = n * a.weight * (a.correct - b.correct)
     spread = GAIN_INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
     value = float(gain.mean())
     interval = Interval(value, value - Z80 * spread, value + Z80 * spread)
@@ -133,17 +134,18 @@ def learning_curve(
         encoders = [encoder for encoder in encoders if encoder.name == best.encoder]
     sizes, scores = [], []
     for part in PARTS:
-        correct = asked = used = draws = 0
+        correct, used, draws = 0.0, 0, 0
         for _ in range(DRAWS):
             out = left_out_part(y[first], part, random)
             if out is None:
                 continue
             z = said(encoders, encoders[0].without(out[encoders[0].picture]), first[out], [best.rung])[best.key]
-            correct, asked = correct + int((z.argmax(1) == y[first[out]]).sum()), asked + int(out.sum())
+            truth = y[first[out]]
+            correct += float(weight_by_class(truth, z.shape[1]) @ (z.argmax(1) == truth))
             used, draws = used + int((~out).sum()), draws + 1
-        if asked:
+        if draws:
             sizes.append(round(used / draws))
-            scores.append(correct / asked)
+            scores.append(correct / draws)
     if len(sizes) < 2:
         return None
     m = np.array([*sizes, len(first)], float)

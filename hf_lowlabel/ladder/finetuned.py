@@ -50,7 +50,7 @@ class Finetuned:
     @property
     def points(self) -> float:
         """By how much the accuracy differs."""
-        return float(self.after.correct.mean() - self.before.correct.mean())
+        return (self.after.accuracy or 0.0) - (self.before.accuracy or 0.0)
 
 
 class FromFrozen(Trials):
@@ -101,8 +101,7 @@ class FromFrozen(Trials):
         after = Tried(own, self.best.encoder, False, label, z, self.best.targets)
         for one in (before, after):
             one.judge(self.y)
-        d = 0.5 * (after.correct - before.correct) + after.probability - before.probability
-        return Finetuned(attempt, before, after, float(d.mean()), steps)
+        return Finetuned(attempt, before, after, after.score - before.score, steps)
 
 
 def finetune_from(
@@ -152,6 +151,6 @@ def trained_on(ready: Prepared, one: Finetuned, trials: FromFrozen) -> Run:
 def sentence(one: Finetuned) -> str:
     """What training the network brought, for the advice."""
     what = f"{one.attempt.name} from that head, {one.steps} steps"
-    a, b = percent(float(one.before.correct.mean())), percent(float(one.after.correct.mean()))
+    a, b = percent(one.before.accuracy or 0.0), percent(one.after.accuracy or 0.0)
     verdict = "taken" if one.kept else "not taken"
     return f"Training the network ({what}): {b} of the labels left out, the frozen features {a} of the same; {verdict}."

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..finetuning.graph import MASSES, Pool
+from ..finetuning.graph import MASSES, Pool, class_shares
 from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, picture_of, softmax, temperature
 from ..finetuning.probes import Propagation, pooled_rows
 from ..text import percent
@@ -47,7 +47,8 @@ WITH_NAMES = tuple(
 UNTRIED = RUNGS[3]  # where no label can be left out; with names that of the graph
 BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
 PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`; with names also `WITH_NAMES`
-SHARPNESS = 25.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
+SHARPNESS = 40.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
+SURER = 1.1  # standard errors of a difference that count: a single label that differs makes one
 
 
 def tried_words(kind: str, name: str, score: float | None) -> str:
@@ -75,13 +76,19 @@ class Tried:
     blend: bool = False
 
     def judge(self, y: np.ndarray) -> None:
-        """Means over repetitions for each label that was left out: correct, probability of its class, confidence."""
+        """Means over repetitions for each label that was left out: correct, probability of its class, confidence.
+
+        weight: of each label in a mean over all; its class counts by its likely share of all images. The only label of
+        its class is never left out, so that plain means are about the classes that happen to have more of them, and
+        flatter what prefers these.
+        """
         self.t = temperature(self.logits, y[self.label]) if len(self.label) else self.t
         if not len(self.label):
-            self.asked = self.correct = self.probability = self.confidence = np.zeros(0)
+            self.asked = self.weight = self.correct = self.probability = self.confidence = np.zeros(0)
             return
         p, truth = softmax(self.logits / self.t), y[self.label]
         self.asked = np.unique(self.label)
+        self.weight = weight_by_class(y[self.asked], p.shape[1])
         count = np.bincount(self.label, minlength=len(y))[self.asked]
 
         def mean(values: np.ndarray) -> np.ndarray:
@@ -93,12 +100,12 @@ class Tried:
 
     @property
     def accuracy(self) -> float | None:
-        return float(self.correct.mean()) if len(self.label) else None
+        return float(self.weight @ self.correct) if len(self.label) else None
 
     @property
     def score(self) -> float:
-        """What rungs are ranked by: half the accuracy and the mean probability of the true class, which is finer."""
-        return 0.5 * float(self.correct.mean()) + float(self.probability.mean()) if len(self.label) else 0.0
+        """What rungs are ranked by: the mean probability of the true class, which is finer than the accuracy."""
+        return float(self.weight @ self.probability) if len(self.label) else 0.0
 
     @property
     def name(self) -> str:
@@ -110,6 +117,11 @@ class Tried:
     @property
     def key(self) -> tuple[Rung, str, bool]:
         return self.rung, self.encoder, self.votes
+
+
+def weight_by_class(y: np.ndarray, num_classes: int) -> np.ndarray:
+    """Weights [n] of labels int [n] that sum to 1, those of a class to its share of all images (`class_shares`)."""
+    return class_shares(y, num_classes)[y] / np.bincount(y)[y]
 
 
 class Features:
@@ -190,7 +202,7 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """All frozen rungs, judged, and the blend of all; the answer first.
 
     The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS sqrt(L / 40) score_r), comes before its parts unless
-    a probe is clearly better: at 2 to 16 labels a class the rung of the best score alone is often luck. Where
+    a probe is surer of the true classes: at 2 to 16 labels a class the best score alone is often luck. Where
     the names of the classes say something, they are one more source of the graph, and the blend is there with and
     without them; a class that has a name and no label is known to the rungs with names alone, so that these come first.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
@@ -232,7 +244,7 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
 
     def rank(one: Tried) -> tuple:
         blind = lacking and (one.blend or not one.rung.names)
-        return one.rung is not first, blind, not one.blend or clearly_more(probe.correct, one.correct), -one.score
+        return one.rung is not first, blind, not one.blend or surer(probe, one), -one.score
 
     tried.sort(key=rank)
     best = next(one.encoder for one in tried if not one.votes)
@@ -246,6 +258,14 @@ def clearly_more(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(differs.sum() > (np.abs(differs).sum() + 1) ** 0.5)
 
 
+def surer(one: Tried, other: Tried) -> bool:
+    """Whether one gives the true classes of labels left out a higher probability than another, by `SURER` standard
+    errors."""
+    more = one.weight * (one.probability - other.probability)
+    n = len(more)
+    return n > 1 and float(more.sum()) > max(SURER * float(more.std(ddof=1)) * n**0.5, 1e-3)
+
+
 def blended(
     name: str,
     parts: Sequence[Rung],
@@ -256,13 +276,19 @@ def blended(
     y: np.ndarray,
     pictures: int,
 ) -> Tried:
-    """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts."""
-    own = {one.rung: one.score for one in tried if one.encoder == name and not (one.votes or one.blend)}
-    scores = np.array([own[PROBE if part is BELIEFS else part] for part in parts])
-    weights = np.exp(SHARPNESS * (pictures / 40) ** 0.5 * (scores - scores.max()))
-    weights = np.round(weights / weights.sum(), 3)
+    """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts.
+
+    What it says of a label that is left out has weights that this label has no part in.
+    """
+    own = {one.rung: one for one in tried if one.encoder == name and not (one.votes or one.blend)}
+    ones = [own[PROBE if part is BELIEFS else part] for part in parts]
+    sharpness = SHARPNESS * (pictures / 40) ** 0.5
     keys = [(part, name, False) for part in parts]
-    z = sum(w * np.concatenate(logits[key]) for w, key in zip(weights, keys, strict=True))
+    weights = np.round(softmax(sharpness * np.array([[one.score for one in ones]]))[0], 3)
+    weight, asked = ones[0].weight, ones[0].asked
+    by_others = np.array([one.score - weight * one.probability for one in ones]) / np.maximum(1 - weight, 1e-12)
+    without = softmax(sharpness * by_others.T)[np.searchsorted(asked, label)]  # [m, R]
+    z = sum(w[:, None] * np.concatenate(logits[key]) for w, key in zip(without.T, keys, strict=True))
     aim = sum(w * targets[key] for w, key in zip(weights, keys, strict=True))
     names = any(part.names for part in parts)
     words = "probe and propagations with class names, blended" if names else "probe and propagations, blended"

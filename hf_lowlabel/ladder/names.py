@@ -38,7 +38,7 @@ class ByNames:
 
     def row(self) -> dict[str, Any]:
         """A line of what was tried."""
-        score = 0.5 * self.right + float(self.p[self.rows, self.y].mean())
+        score = float(self.p[self.rows, self.y].mean())
         return {"name": f"class names alone, {self.model}", "by_labels": self.right, "score": score, "kept": False}
 
     def sentence(self, tried: Sequence[Tried]) -> str:

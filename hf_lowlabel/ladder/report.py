@@ -306,6 +306,7 @@ def page(ready: Prepared, advice: Advice) -> str:
         f"<h2>What was tried</h2><table><tr><th></th><th>{score}, on labels left out in turn</th></tr>"
         + "".join(rows)
         + "</table>"
+        + ("<p>Each class counts by its likely share of all images.</p>" if ready.task.climbs else "")
         + (f"<p>{why}</p>" if (why := why_kept(ready.recorder.ladder)) else ""),
     ]
     titles = (

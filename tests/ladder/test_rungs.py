@@ -5,8 +5,8 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
-from hf_lowlabel.ladder import advice, estimates, report
-from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Tried, climb, said
+from hf_lowlabel.ladder import advice, estimates, frozen, report
+from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Rung, Tried, climb, said
 from hf_lowlabel.ladder.likeness import likeness, some_without
 from hf_lowlabel.methods import find
 
@@ -72,9 +72,15 @@ def test_a_blend_says_what_its_parts_say_and_is_made_by_hand(known):
     at = {r: i for i, r in enumerate([*RUNGS[1:], PROBE])}
     order = sorted(tried[1:], key=lambda one: -one.score)
     assert [shares[at[one.rung]] for one in order] == sorted(shares, reverse=True)
+    parts = [next(one for one in tried if one.rung is rung) for rung in (*RUNGS[1:], PROBE)]
     out = left_out_in_turn(y[rows], repeats=3, seed=0)[0]
-    z = said([encoder], np.where(out, -1, y[rows]), out, [blend.rung])[blend.key]
-    np.testing.assert_allclose(blend.logits[: out.sum()], z, atol=1e-5)
+    for n, i in enumerate(np.flatnonzero(out)):  # of each label by the weights that the others give
+        others = parts[0].asked != i
+        scores = [np.average(one.probability[others], weights=one.weight[others]) for one in parts]
+        mine = softmax(frozen.SHARPNESS * (20 / 40) ** 0.5 * np.array([scores]))[0]
+        rung = Rung("by hand", "propagation", {"blend": mine.tolist()})
+        z = said([encoder], np.where(out, -1, y[rows]), np.array([i]), [rung])[rung, "net", False]
+        np.testing.assert_allclose(blend.logits[n], z[0], atol=1e-5)
     labels = np.full(len(x), -1)
     labels[rows] = y[rows]
     weight, bias = find("propagation")(**blend.rung.args).head(x, labels, num_classes=4)
@@ -83,6 +89,36 @@ def test_a_blend_says_what_its_parts_say_and_is_made_by_hand(known):
     for bad in ([1, 0, 0], [2, -1, 0, 0], [0.5, 0, 0, 0]):
         with pytest.raises(UserError, match="Give four shares"):
             find("propagation").check(dict(blend=bad))
+
+
+def judged(y, label, logits):
+    one = Tried(PROBE, "net", False, np.asarray(label), np.asarray(logits, float), None)
+    one.judge(np.asarray(y))
+    return one
+
+
+def test_classes_count_by_their_likely_share_and_not_by_how_often_they_are_asked():
+    """Two labels each of three classes and one of a fourth, which is never left out: a model that knows the first class
+    alone is right on a third. Six, two and two are even shares or not, and count as much as they say."""
+    even, K = [0, 0, 1, 1, 2, 2, 3], 4
+    always = judged(even, range(6), np.eye(K)[np.zeros(6, int)] * 5)
+    assert always.accuracy == pytest.approx(1 / 3) and always.weight.sum() == pytest.approx(1)
+    y = np.repeat([0, 1, 2], [6, 2, 2])
+    always = judged(y, range(10), np.eye(3)[np.zeros(10, int)] * 5)
+    assert 1 / 3 < always.accuracy < 6 / 10
+    y = np.repeat([0, 1, 2], [600, 200, 200])
+    always = judged(y, range(1000), np.eye(3)[np.zeros(1000, int)] * 5)
+    assert always.accuracy == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_probe_goes_before_a_blend_where_it_is_surer_of_the_true_classes():
+    y = np.repeat([0, 1], 10)
+    sure, unsure = (judged(y, range(20), np.eye(2)[y] * z) for z in (3, 2))
+    unsure.probability = sure.probability - 0.1 + 0.01 * (np.arange(20) % 2)
+    assert frozen.surer(sure, unsure) and not frozen.surer(unsure, sure) and not frozen.surer(sure, sure)
+    lucky = judged(y, range(20), np.eye(2)[y] * 2)
+    lucky.probability = sure.probability - np.eye(20)[3] * 0.5  # one label decides nothing
+    assert not frozen.surer(sure, lucky)
 
 
 def test_one_label_a_class_cannot_be_judged():
