@@ -116,7 +116,7 @@ def why_kept(ladder: list[dict[str, Any]]) -> str:
         return "The kept row is not the highest: no other is clearly better, and the answer is not to fall below it."
     return (
         "The kept row is not the highest: so few labels do not tell rows apart, so that what is kept is all of them "
-        "weighted, or one that gives the right classes a higher probability."
+        "weighted, or one that is clearly better; what weighs is the probability of the right class."
     )
 
 

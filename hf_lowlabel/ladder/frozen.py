@@ -48,7 +48,6 @@ UNTRIED = RUNGS[3]  # where no label can be left out; with names that of the gra
 BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
 PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`; with names also `WITH_NAMES`
 SHARPNESS = 40.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
-SURER = 1.1  # standard errors of a difference that count: a single label that differs makes one
 
 
 def tried_words(kind: str, name: str, score: float | None) -> str:
@@ -202,7 +201,7 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """All frozen rungs, judged, and the blend of all; the answer first.
 
     The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS sqrt(L / 40) score_r), comes before its parts unless
-    a probe is surer of the true classes: at 2 to 16 labels a class the best score alone is often luck. Where
+    a probe is clearly better: at 2 to 16 labels a class the rung of the best score alone is often luck. Where
     the names of the classes say something, they are one more source of the graph, and the blend is there with and
     without them; a class that has a name and no label is known to the rungs with names alone, so that these come first.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
@@ -244,7 +243,7 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
 
     def rank(one: Tried) -> tuple:
         blind = lacking and (one.blend or not one.rung.names)
-        return one.rung is not first, blind, not one.blend or surer(probe, one), -one.score
+        return one.rung is not first, blind, not one.blend or better(probe, one), -one.score
 
     tried.sort(key=rank)
     best = next(one.encoder for one in tried if not one.votes)
@@ -258,12 +257,9 @@ def clearly_more(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(differs.sum() > (np.abs(differs).sum() + 1) ** 0.5)
 
 
-def surer(one: Tried, other: Tried) -> bool:
-    """Whether one gives the true classes of labels left out a higher probability than another, by `SURER` standard
-    errors."""
-    more = one.weight * (one.probability - other.probability)
-    n = len(more)
-    return n > 1 and float(more.sum()) > max(SURER * float(more.std(ddof=1)) * n**0.5, 1e-3)
+def better(one: Tried, other: Tried) -> bool:
+    """Whether clearly more labels are right, and the true classes are more probable besides."""
+    return clearly_more(one.correct, other.correct) and one.score > other.score
 
 
 def blended(

@@ -111,14 +111,16 @@ def test_classes_count_by_their_likely_share_and_not_by_how_often_they_are_asked
     assert always.accuracy == pytest.approx(0.6, abs=0.01)
 
 
-def test_a_probe_goes_before_a_blend_where_it_is_surer_of_the_true_classes():
+def test_a_probe_is_better_where_clearly_more_labels_are_right_and_the_true_classes_are_more_probable():
     y = np.repeat([0, 1], 10)
-    sure, unsure = (judged(y, range(20), np.eye(2)[y] * z) for z in (3, 2))
-    unsure.probability = sure.probability - 0.1 + 0.01 * (np.arange(20) % 2)
-    assert frozen.surer(sure, unsure) and not frozen.surer(unsure, sure) and not frozen.surer(sure, sure)
-    lucky = judged(y, range(20), np.eye(2)[y] * 2)
-    lucky.probability = sure.probability - np.eye(20)[3] * 0.5  # one label decides nothing
-    assert not frozen.surer(sure, lucky)
+    every = judged(y, range(20), np.eye(2)[y])
+    wrong = np.where(np.arange(20) < 5, 1 - y, y)
+    five_wrong = judged(y, range(20), np.eye(2)[wrong])
+    assert frozen.better(every, five_wrong) and not frozen.better(five_wrong, every)
+    one_wrong = judged(y, range(20), np.eye(2)[np.where(np.arange(20) < 1, 1 - y, y)])
+    assert not frozen.better(every, one_wrong)  # one label decides nothing
+    five_wrong.probability = every.probability + 0.01
+    assert not frozen.better(every, five_wrong)
 
 
 def test_one_label_a_class_cannot_be_judged():
