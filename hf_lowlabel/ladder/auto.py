@@ -197,12 +197,12 @@ def auto(
             f"The names of classes are used for one class an image, not for {task}. Leave --text-model out."
         )
     try:
-        with manifest_of(kind, given, labels, split, drawn, class_names) as path:
+        with manifest_of(kind, given, labels, split, drawn, class_names) as (path, left_out):
             words = check_names(text_model, Split.load(path), class_names, prompts)  # before anything is fetched
             config = settled("finetune", {**given, **first, "split": path, "output_dir": name, "callbacks": ()})
             with claimed(name) as folder:
                 keep = Path(features) if features is not None else folder / "features"
-                ready = prepare(kind, config, folder)
+                ready = prepare(kind, config, folder, left_out)
                 if not len(ready.unseen.get("test", [0])):
                     raise UserError("Every test image is a copy of a labeled one. Hold out others.")
                 check_unseen(ready, models)
@@ -257,8 +257,9 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def manifest_of(
     task: Task, given: dict[str, Any], labels: Any, split: Any, drawn: dict[str, Any], class_names: Sequence[str] = ()
-) -> Iterator[str]:
-    """Path of a manifest that says which images are labeled: that of the user, or one made of his labels.
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Path of a manifest that says which images are labeled, that of the user or one made of his labels; and which of
+    those labels were left out, and why.
 
     Raises:
         UserError: both are given, or there are too few labels to learn from.
@@ -268,12 +269,12 @@ def manifest_of(
         more = "split" if len(known) == 2 else next(n for n, v in drawn.items() if v).replace("_", "-")
         raise UserError(f"--{known[0]} and --{more} cannot be given together. Leave one of them out.")
     if split is not None:
-        yield str(split)
+        yield str(split), []
         return
     where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
     if kind_of(task.name).page == "mask":
         refuse_half(where.dataset)
-    dataset = task.open(where)
+    dataset, left_out = task.open(where), []
     if labels is not None:
         made, found = import_labels(
             labels,
@@ -285,6 +286,7 @@ def manifest_of(
         )
         for note in found.notes:
             log.warning("%s", note)
+        left_out = found.left_out
         if any(drawn.values()):
             several = kind_of(task.name).several
             made = drawn_from(made, dataset, drawn["num_labels"], seed=given["seed"], several=several, **held)
@@ -297,7 +299,7 @@ def manifest_of(
         made = with_names(made, class_names)
     with tempfile.TemporaryDirectory(prefix="hf-lowlabel-") as aside:
         made.save(Path(aside) / "split.json")
-        yield str(Path(aside) / "split.json")
+        yield str(Path(aside) / "split.json"), left_out
 
 
 DRAW = ("class_balanced", "test_fraction")
