@@ -74,8 +74,9 @@ def take_changes(
         return
     if kind.page == "mask":
         if given:
+            new = "has changed" if same else "is another"
             raise UserError(
-                f"{given} is read before the first round alone, and it {'has changed' if same else 'is another'} since. "
+                f"{given} is read before the first round alone, and it {new} since. "
                 "Give another --output-dir for rounds that begin with it; the masks are kept beside the images."
             )
         return

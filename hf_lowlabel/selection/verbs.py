@@ -35,7 +35,7 @@ from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
 from .mask_places import why_not_painted
-from .next_steps import given_to_select
+from .next_steps import given_to_select, keep_here
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -190,6 +190,7 @@ def select(
         }
         write_left_out(replace(source, left_out=[*source.left_out, *left_out]), folder / "left_out.csv")
         export(folder, source, chosen, asked, why, said)
+        keep_here(folder, {"dataset": data.dataset, "model": None if asks else model})
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)
 

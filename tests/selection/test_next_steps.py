@@ -113,7 +113,7 @@ def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
     (run / "to_label").mkdir(parents=True)
     asked, folder = Task("data", None, {"a.png": "a.png"}), run / "to_label"
     settings = {"dataset": "data", "dataset_split": "val", "label_column": "the class", "pages": True}
-    for model, shown in ((str(run / "trials" / "adapted"), None), ("resnet10t", "resnet10t"), ("/gone", None)):
+    for model, shown in ((str(run / "trials" / "adapted"), None), ("resnet10t", "resnet10t"), ("/gone", "MODEL")):
         (run / "training.yaml").write_text(json.dumps({**settings, "model": model}))
         expected = {"dataset": "data", "dataset-split": "val", "label-column": "the class", "pages": True}
         expected |= {"model": shown, "labels": folder, "output-dir": tmp_path / "runs" / "x-2"}
@@ -131,9 +131,40 @@ def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
 def test_no_path_of_this_machine_goes_into_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outside, inside = DataArguments("/somewhere/photos", image_column="x"), DataArguments(str(tmp_path / "photos"))
-    assert given_to_select(outside, "~/model") == {"image_column": "x"}
+    assert given_to_select(outside, "~/model") == {"image_column": "x", "model": "MODEL"}
     assert given_to_select(inside, "resnet18") == {"dataset": "photos", "model": "resnet18"}
     assert given_to_select(DataArguments([1]), "resnet18") == {}
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_model_outside_of_the_working_directory_stays_that_of_the_command(chosen, pages, tmp_path, capsys, task):
+    """So do images there; a folder that went to somebody else says that there is one to name."""
+    outside, folder = tmp_path.parent / f"{tmp_path.name}-outside", tmp_path / "to label"
+    chosen(task, "--classes", "a", "line")
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "backbone", outside / "net")
+    (tmp_path / "my photos").rename(outside / "my photos")
+    argv = ["select", "--dataset", str(outside / "my photos"), "--model", str(outside / "net"), "--budget", "4"]
+    assert main([*argv, "--task", task, "--output", "to label", "--classes", "a", "line"]) == 0
+    assert str(outside) not in (folder / "selection.json").read_text()
+
+    def then():
+        if task == "classification":
+            table = folder / "labels.csv"
+            table.write_text(table.read_text(encoding="utf-8-sig").replace(",,", ",line,"))
+            return pages("to label")[1]
+        (tmp_path / "split.json").unlink(missing_ok=True)
+        by_another_tool(folder, 4)
+        assert main(pages("to label")[1][1:]) == 0
+        return shlex.split(capsys.readouterr().out.partition("; next: ")[2])
+
+    for model in (str(outside / "net"), "MODEL"):
+        words = then()
+        given = dict(zip(words[2::2], words[3::2]))
+        assert given["--model"] == model and given["--dataset"] == str(outside / "my photos")
+        shutil.rmtree(outside / "net", ignore_errors=True)
+    (folder / ".here.json").unlink()  # which whoever the folder goes to has no use for
+    assert str(outside) not in after_labels(folder, Task.load(folder))
 
 
 def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):
