@@ -15,6 +15,7 @@ from hf_lowlabel.commands import auto_command, command, free
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.next_steps import after_labels, after_masks, given_to_select
+from hf_lowlabel.tasks import get_task
 
 from .conftest import paint
 
@@ -71,6 +72,34 @@ def test_masks_of_another_tool_are_taken_over_as_it_says(chosen, pages, tmp_path
     assert len(Split.load(given["--split"]).labeled) == 3 and given["--task"] == "segmentation"
     by_another_tool(folder, 4)
     assert "--allow-missing" not in pages("to label")[1]
+
+
+def test_the_names_of_classes_go_with_the_masks(chosen, tmp_path, capsys):
+    """Into the data, where they are read; further classes and other names follow, names of something else are left."""
+    folder, there = chosen("segmentation", "--classes", "a", "line"), tmp_path / "my photos" / "classes.txt"
+    by_another_tool(folder, 4)
+    argv = ["split", "--task", "segmentation", "--from", "to label", "--dataset", "my photos", "--output"]
+
+    def names():
+        return get_task("segmentation").open(DataArguments("my photos")).class_names
+
+    for step, said in enumerate(("a\nline\n", "a\nline\nspot\n")):
+        (folder / "classes.txt").write_text(said)
+        assert main([*argv, f"{step}.json"]) == 0 and there.read_text() == said and names() == said.split()
+    there.write_text("a\nline\n")  # those of the data when the images were chosen
+    (folder / "classes.txt").write_text("a\nstripe\n")
+    assert main([*argv, "2.json"]) == 0 and names() == ["a", "stripe"]
+    there.write_text("cat\ndog\n")
+    capsys.readouterr()
+    assert main([*argv, "3.json"]) == 0 and there.read_text() == "cat\ndog\n"
+    assert "classes.txt says cat, dog" in capsys.readouterr().err
+    there.unlink()
+    given = DataArguments("my photos", split="2.json")
+    assert names() == ["class 0", "class 1"] and get_task("segmentation").open(given).class_names == ["a", "stripe"]
+    assert get_task("segmentation").choose_split(given, 0, get_task("segmentation").open(given))
+    there.write_text("line\n")
+    with pytest.warns(UserWarning, match="1 classes are named .* up to 1: the names are not taken"):
+        assert names() == ["class 0", "class 1"]
 
 
 def test_masks_are_taken_over_without_the_page_where_the_classes_are_known(chosen, tmp_path, capsys):
