@@ -161,7 +161,7 @@ class MaskTargets(Targets):
         """The usual names where the values of the masks have one each, else their numbers."""
         seen = present(ids, rows, masks)
         highest = max((value for value in seen if value != IGNORE), default=-1)
-        if highest < len(self.usual):
+        if self.usual and highest < len(self.usual):
             return list(self.usual)
         if self.usual:
             warnings.warn(

@@ -12,14 +12,14 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
-from ..commands import DONE, default_folder, refuse_finished
+from ..commands import DONE, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
@@ -30,10 +30,11 @@ from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
 from ..tasks import get_task
 from ..tasks.base import Task
-from ..tasks.parts import label_rules
+from ..tasks.parts import as_path, label_rules
 from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.preparing import Run, check_labels, prepare
 from ..training.stopping import Interrupted
+from .answers import without_masks
 from .from_words import from_words
 from .frozen import Tried
 from .keeping import TRIALS, check_unseen, take_up
@@ -274,6 +275,8 @@ def manifest_of(
     where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
     if kind_of(task.name).page == "mask":
         refuse_half(where.dataset)
+        if (plain := without_masks(task, where)) is not None:
+            raise NoLabels(plain, task, given)
     dataset, left_out = task.open(where), []
     if labels is not None:
         made, found = import_labels(
@@ -292,7 +295,7 @@ def manifest_of(
             made = drawn_from(made, dataset, drawn["num_labels"], seed=given["seed"], several=several, **held)
     else:
         if not dataset.has_target.any():
-            raise NoLabels(dataset, task)
+            raise NoLabels(dataset, task, given)
         made = task.draw_split(dataset, drawn["num_labels"], seed=given["seed"], **held)
     if task.climbs:
         check_labels(made)
@@ -302,22 +305,36 @@ def manifest_of(
         yield str(Path(aside) / "split.json"), left_out
 
 
+BUDGETS = {False: 40, True: 20}  # images that are chosen to be labeled first: with classes, with masks
 DRAW = ("class_balanced", "test_fraction")
 
 
 class NoLabels(UserError):
-    """No image has a label: what to do about it stands in the message; the command line does it for classes."""
+    """No image has a label: what to do about it stands in the message; the command line does it.
 
-    def __init__(self, dataset: ImageDataset, task: Task):
-        painted = kind_of(task.name).page == "mask"
-        self.on_page, self.fingerprint = not painted, dataset.fingerprint
-        flag = "" if task.climbs else f" --task {task.name}"
+    images: how many there are. on_page: whether the page can label them.
+    """
+
+    def __init__(self, dataset: ImageDataset, task: Task, given: Mapping[str, Any]):
+        kind = kind_of(task.name)
+        painted, of = kind.page == "mask", None if task.climbs else task.name
+        path = as_path(given["dataset"])
+        as_numbers = given["mask_format"] in (None, "index") and not given["instances"]
+        self.on_page = not painted or as_numbers and path is not None and path.is_dir()
+        self.fingerprint, self.images, self.budget = dataset.fingerprint, len(dataset), BUDGETS[painted]
+        known = {**data_flags(given), "task": of, "classes": list(given["classes"])}
+        known["dataset"] = data = str(given["dataset"]) if path is not None else UNKNOWN
+        model = str(given["model"]) if isinstance(given["model"], (str, Path)) else MODEL
+        budget, folder = min(self.budget, self.images), free("to_label")
+        choose = command("select", **known, model=model, budget=budget, output=folder)
+        take = command("split", **{"from": folder}, task=of, dataset=data)
+        every = command("loop", data, **{**known, "dataset": None}, model=model)
         then = (
-            f"and put the masks beside the images (`hf-lowlabel split{flag} --from`), or do all by `hf-lowlabel loop`."
+            f"and put the masks beside the images (`{take}`), or do all by `{every}`."
             if painted
             else "and give the folder as --labels."
         )
         super().__init__(
-            f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}. Choose some (`hf-lowlabel "
-            f"select{flag} --budget {20 if painted else 40}`), label them (`hf-lowlabel label`), {then}"
+            f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}. Choose some (`{choose}`), "
+            f"label them (`{command('label', folder)}`), {then}"
         )
