@@ -51,3 +51,22 @@ def test_those_of_the_data_are_listed_by_select_too(base, network, tmp_path):  #
     table.write_text(table.read_text(encoding="utf-8-sig").replace(",,", ",red,") + "gone.png,gone.png,red,\n")
     assert main(["split", "--from", "out", "--output", "s.json", "--new-classes", *flags]) == 0
     assert (tmp_path / "s.left_out.csv").read_text().count("\n") == 2
+
+
+def test_faults_of_a_table_name_the_flags_that_leave_them_out(base, network, capsys):  # noqa: F811
+    """Each where it helps, and what the rows do not name is no chosen image: none was chosen."""
+    argv = ["auto", "--dataset", "photos", "--model", str(network), "--no-train", "--output-dir", "out"]
+    assert main([*argv, "--labels", "labels.csv"]) == 2
+    said = capsys.readouterr().err
+    assert "no image has the file name 'gone.png'" in said and "chosen" not in said
+    assert "--skip-missing leaves out rows" in said and "--skip-conflicts leaves images" in said
+    assert main([*argv, "--labels", "labels.csv", "--skip-missing"]) == 2
+    said = capsys.readouterr().err
+    assert "--skip-missing" not in said and "--skip-conflicts leaves images" in said
+    assert main(["select", *argv[1:5], "--budget", "3", "--output", "sel"]) == 0
+    table = base.parent / "sel" / "labels.csv"
+    table.write_text(table.read_text(encoding="utf-8-sig") + "gone.png,gone.png,red,\n")
+    capsys.readouterr()
+    assert (
+        main(["label", "sel", "--no-browser"]) == 2 and "--skip" not in capsys.readouterr().err
+    )  # it has no such flag
