@@ -172,6 +172,7 @@ def told(place: Path, changed: Mapping[str, str], gone: set[str]) -> None:
     held, own = {*there.validation, *there.test}, {*there.files.values()}
     tested = {**there.held_labels, **{id: v for id, v in changed.items() if id in there.held_labels}}
     labeled = {**there.labeled, **{id: v for id, v in changed.items() if id not in held | own}}
-    tested, labeled = ({id: v for id, v in some.items() if id not in gone} for some in (tested, labeled))
+    tested = {id: v for id, v in tested.items() if id not in gone}
+    labeled = {id: v for id, v in labeled.items() if id not in gone}
     if (tested, labeled) != (there.held_labels, there.labeled):
         replace(there, labeled=labeled, held_labels=tested).save(place)
