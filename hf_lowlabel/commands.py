@@ -25,6 +25,7 @@ ROUND = tuple(  # of `auto`, which hold for the next round too
 )
 DONE = "advice.html"  # of `auto`, written last: a folder with it is finished
 UNKNOWN = "IMAGES"  # in the place of a data set that nobody knows
+MODEL = "MODEL"  # likewise, of a model that there was: without it the command would take the usual one
 
 
 def command(verb: str, *given: str | Path, **flags: Any) -> str:

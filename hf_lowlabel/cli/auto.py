@@ -28,8 +28,9 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
+        args.budget = args.budget or min(error.budget, error.images)
         if is_first():
-            say(f"{str(error).partition('. ')[0]}: {args.budget} are chosen to be labeled.")
+            say(f"{str(error).partition('. Choose some (')[0]}: {args.budget} are chosen to be labeled.")
         return _select(args, data, error.fingerprint)
     from ..distributed import is_main_process
     from ..selection.next_steps import remember
@@ -87,6 +88,7 @@ def of_round(args: argparse.Namespace) -> dict[str, Any]:
 def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
+    from ..selection.kinds import kind_of
     from ..selection.labels import Task
     from ..selection.next_steps import remember
     from ..selection.pages import label
@@ -104,6 +106,7 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
             image_size=args.image_size,
             device=args.device,
             max_bad=args.max_bad,
+            classes=list(data.classes) or None,
         )
     elif (there := Task.load(folder)).fingerprint != fingerprint:
         raise UserError(
@@ -112,6 +115,10 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     if not is_main_process():
         return 0
     remember(folder, of_round(args))
+    if kind_of(args.task).page == "mask":  # the page knows what takes them over, of those that are painted
+        say("Paint them on the page that opens; its last line says what comes then.", flush=True)
+        label(folder, open_browser=not args.no_browser)
+        return 0
     then = again(args, data, folder, free(folder.parent / "first"))
     say(f"Label them on the page that opens, then: {then}", flush=True)
     label(folder, open_browser=not args.no_browser, then=then)
@@ -136,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     labels = label_flags(parser, "labels (default: all there are in the data)")
     labels.add_argument(
-        "--budget", type=int, default=40, help="where no image has a label: how many to choose and label (default: 40)"
+        "--budget",
+        type=int,
+        help="where no image has a label: how many to choose and label (default: 40, with masks 20, all of fewer)",
     )
     words = parser.add_argument_group("class names, instead of labels or beside them")
     words.add_argument("--text-model", help="a CLIP, SigLIP or other model that knows words, Hub id or folder")

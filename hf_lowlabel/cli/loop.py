@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..commands import SOURCE, command
 from ..errors import UserError
@@ -20,7 +21,7 @@ def loop(argv: list[str]) -> int:
     data = {k: v for k, v in given.items() if k in SOURCE and k != "dataset"}
     from dataclasses import asdict
 
-    from ..ladder.rounds import loop
+    from ..ladder.rounds import State, loop
     from ..selection.kinds import kind_of
     from ..selection.pages import label
 
@@ -34,14 +35,22 @@ def loop(argv: list[str]) -> int:
     as_json, page, browser = rest.pop("json"), not rest.pop("no_page"), not rest.pop("no_browser")
     first = {name: rest.pop(name) for name in FIRST}
 
+    told: list[Any] = []  # rounds of this call: --partial is of its first page
+
     def ask(folder: Path, run: Path | None) -> None:
         begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
-        label(folder, open_browser=browser, assist=assist, then="the loop goes on, once all have an answer", **begins)
+        which = "with those that have an answer" if args.partial and not told else "once all have an answer"
+        label(folder, open_browser=browser, assist=assist, then=f"the loop goes on, {which}", **begins)
+
+    def tell(state: State) -> None:
+        told.append(state)
+        if not as_json:
+            say(f"\n{state}\n", flush=True)
 
     state = loop(
         given["dataset"],
         ask=ask if page and not as_json else None,
-        tell=(lambda state: None) if as_json else (lambda state: say(f"\n{state}\n", flush=True)),
+        tell=tell,
         data=data,
         first=first,
         **rest,

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def split(argv: list[str]) -> int:
     args = _split_parser().parse_args(argv)
     _check_split(args)
-    from dataclasses import replace
-
-    from ..data.left_out import write_left_out
+    from ..data.left_out import list_left_out
     from ..prediction import refuse_foreign
     from ..tasks import get_task
 
@@ -34,6 +32,7 @@ def split(argv: list[str]) -> int:
     if args.labels is not None and task.labeling == "mask":
         return _split_masks(args, data)
     source = None if data.dataset is None else task.open(data)
+    name, left_out = (args.labels, []) if source is None else (source.name, [*source.left_out])
     how = dict(class_balanced=args.class_balanced, validation=args.validation, test_fraction=args.test_fraction)
     if args.labels is None:
         split, of = task.draw_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
@@ -54,13 +53,12 @@ def split(argv: list[str]) -> int:
         if any(getattr(args, name) != default for name, default in DRAWING.items()):
             several = task.labeling == "classes"
             split = drawn_from(split, source, args.num_labels, seed=args.seed, several=several, **how)
-        source = replace(source, left_out=found.left_out) if source is not None else None
+        left_out += found.left_out
         for note in found.notes:
             say(f"note: {note}", file=sys.stderr)
         of = f", {len(found.skipped)} skipped"
     split.save(args.output)
-    if source is not None:
-        write_left_out(source, Path(args.output).with_suffix(".left_out.csv"))
+    list_left_out(left_out, name, Path(args.output).with_suffix(".left_out.csv"))
     if args.json:
         print_json(facts_of(split, args.output))
         return 0

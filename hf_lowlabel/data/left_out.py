@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_table
@@ -12,11 +13,16 @@ from .dataset import ImageDataset
 
 def write_left_out(dataset: ImageDataset, path: Path) -> None:
     """What of the data was not used, and why: a table, where there is something to list."""
-    if not dataset.left_out:
+    list_left_out(dataset.left_out, dataset.name, path)
+
+
+def list_left_out(left_out: Sequence[tuple[str, str]], of: str, path: Path) -> None:
+    """The same of (name, why) alone. of: the data or the file they are from."""
+    if not left_out:
         return
-    write_table(path, [{"name": name, "why": why} for name, why in dataset.left_out])
-    empty = sum(why == EMPTY for _, why in dataset.left_out)
-    lost = len(dataset.left_out) - empty
-    said = [f"{lost} rows or objects of {dataset.name!r} are left out"] if lost else []
-    said += [f"{empty} images that {dataset.name!r} lists have no object and count as unlabeled"] if empty else []
+    write_table(path, [{"name": name, "why": why} for name, why in left_out])
+    empty = sum(why == EMPTY for _, why in left_out)
+    lost = len(left_out) - empty
+    said = [f"{lost} rows or objects of {of!r} are left out"] if lost else []
+    said += [f"{empty} images that {of!r} lists have no object and count as unlabeled"] if empty else []
     warnings.warn(f"{'; '.join(said)}; {path} lists them.", stacklevel=3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -161,7 +162,8 @@ def find_files(path: Path, split: str) -> MaskFiles:
     if kind is None:
         raise UserError(
             f"There is neither images/ nor JPEGImages/ nor leftImg8bit/ in {str(path)!r}. Put the images into images/ "
-            "and their masks into masks/, or a mask 1_mask.png beside each image 1.jpg."
+            "and their masks into masks/, or a mask 1_mask.png beside each image 1.jpg; or paint masks of photos that "
+            f"have none by `hf-lowlabel loop {shlex.quote(str(path))} --task segmentation`."
         )
     return {"voc": voc, "cityscapes": cityscapes, "folder": pairs, "beside": beside, "pairs": beside_split}[kind](
         path, split

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
+from ..text import series
 from . import shapes
 from .annotations import find_drawn
 from .both_kinds import pictures_count
@@ -21,12 +22,14 @@ from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
 from .mask_folders import MaskFiles, annotated_root, find_files, layout, strange_masks
-from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
+from .masks import IGNORE, MaskFormat, check_names, decode_mask, list_classes, make_coding, read_classes
 from .tables import Table, asked_column, encoded_images, is_image
 from .targets import Targets
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a data set that names none
+CLASSES_FILE = "classes.txt"  # of a folder of images and masks
+OWN_LAYOUTS = ("folder", "beside", "pairs")  # which have no names of their own
 MOST_UNNAMED = 40  # values; more of them are numbers of objects, or classes that have names
 FEW_ABSENT = 12  # values below the highest: a few masks may lack so many classes; more, and most, are gaps of a scale
 
@@ -38,7 +41,8 @@ class MaskTargets(Targets):
     classes: names in the order of their index, or a text file of them (masks.read_classes), with colours where masks
     are colours; None: the layout's own, else as many as the masks' values tell. mask_format: "index", "binary" or
     "colors". mask_ignore: raw mask values that take no part, beside 255. skip_missing: masks and annotations without
-    an image are left out, else an error.
+    an image are left out, else an error. usual: names, such as a manifest's, where neither `classes` nor the data says
+    any.
     """
 
     mask_column: str | None = None
@@ -48,6 +52,7 @@ class MaskTargets(Targets):
     instances: bool = False
     images_alone: bool = False  # no masks are drawn, which nobody looks at
     skip_missing: bool = False
+    usual: Sequence[str] = ()
     embedded: dict = field(default_factory=lambda: {"shapes": shapes.shapes})
 
     def lays_out(self, path: Path) -> bool:
@@ -68,9 +73,10 @@ class MaskTargets(Targets):
                 "theirs. Name the classes with --classes, or in labelmap.txt beside JPEGImages/.",
                 stacklevel=4,
             )
+        own = self.with_own_names(path) if kind in OWN_LAYOUTS else self
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
-        made = self.build(
+        made = own.build(
             origin,
             list(found.files),
             has_mask,
@@ -81,6 +87,15 @@ class MaskTargets(Targets):
             found.format,
         )
         return replace(made, left_out=[(mask, "there is no such image") for mask in found.strange])
+
+    def with_own_names(self, path: Path) -> MaskTargets:
+        """With the names of classes.txt, which the page for masks writes beside them."""
+        file = path / CLASSES_FILE
+        if self.classes is not None or not file.is_file():
+            return self
+        return (
+            replace(self, classes=file) if self.mask_format == "colors" else replace(self, usual=list_classes(file)[0])
+        )
 
     def may_be_drawn(self, path: Path, kind: str | None, found: MaskFiles | None) -> bool:
         """Whether annotations are looked for, and not pictures of masks."""
@@ -137,10 +152,25 @@ class MaskTargets(Targets):
             meaning = replace(made, table=meaning.table if kind == meaning.kind else None)
         masks = Masks(mask_reader, meaning)
         if meaning.kind in ("binary", "instances") and (names is None or self.instances and self.classes is None):
-            names = ["background", "object"]
+            names = list(self.usual) if len(self.usual) == 2 else ["background", "object"]
         elif names is None:
-            names = [f"class {k}" for k in range(count_classes(origin.name, ids, np.flatnonzero(has_mask), masks))]
+            names = self.found_names(origin.name, ids, np.flatnonzero(has_mask), masks)
         return make_dataset(origin, ids, has_mask, list(names), content, reader, masks=masks)
+
+    def found_names(self, name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> list[str]:
+        """The usual names where the values of the masks have one each, else their numbers."""
+        seen = present(ids, rows, masks)
+        highest = max((value for value in seen if value != IGNORE), default=-1)
+        if self.usual and highest < len(self.usual):
+            return list(self.usual)
+        if self.usual:
+            warnings.warn(
+                f"{len(self.usual)} classes are named for {name!r} ({series(self.usual[:8])}), and its masks hold "
+                f"values up to {highest}: the names are not taken. Give all of them, in the order of the values, with "
+                "--classes.",
+                stacklevel=6,
+            )
+        return [f"class {k}" for k in range(count_classes(name, seen))]
 
 
 def find_mask(features, asked: str | None, in_memory: bool = False) -> str:
@@ -156,22 +186,29 @@ def find_mask(features, asked: str | None, in_memory: bool = False) -> str:
     )
 
 
-def count_classes(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> int:
-    """One more than the largest value in up to `SCANNED` of the masks, `rows`."""
-    if not len(rows):
+def count_classes(name: str, seen: list[int]) -> int:
+    """One more than the largest of the values `seen` in masks."""
+    if not seen:
         raise UserError(
             f"There is no mask in {name!r}. Put masks beside the images (masks/1.png of images/1.jpg, or 1_mask.png of "
             "1.jpg), paint some by `hf-lowlabel label FOLDER --task segmentation`, or name the classes with --classes "
             "where no mask is needed yet."
         )
+    return class_count(name, seen)
+
+
+def present(ids: list[str], rows: np.ndarray, masks: Masks) -> list[int]:
+    """The values in up to `SCANNED` of the masks, `rows`."""
     seen = np.zeros(IGNORE + 1, bool)
+    if not len(rows):
+        return []
     for i in rows[:: -(-len(rows) // SCANNED)]:
         try:
             with decoding(), masks.reader(int(i)) as file:
                 seen[decode_mask(upright(file), masks.format, IGNORE, ids[i])] = True
         except BadImage as error:
             raise UserError(f"The mask of image {ids[i]!r} cannot be read: {error.reason}") from error
-    return class_count(name, np.flatnonzero(seen).tolist())
+    return np.flatnonzero(seen).tolist()
 
 
 def class_count(name: str, present: list[int]) -> int:

@@ -30,6 +30,14 @@ MAX_CLASSES = 255
 IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes that name a colour of no class
 
 
+class NoNumbers(UserError):
+    """A mask that does not hold numbers of classes. what: the fault alone; what to do depends on who reads it."""
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what} {advice}")
+        self.what = what
+
+
 @dataclass(frozen=True)
 class MaskFormat:
     """How the masks of a source are coded.
@@ -84,9 +92,9 @@ def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: st
 def _refuse_blurred(image: Image.Image, id: str) -> None:
     """JPEG makes other numbers of the numbers along every border."""
     if np.ptp(np.asarray(image.convert("L"))):
-        raise UserError(
-            f"The mask of image {id!r} is a JPEG, which blurs numbers into others. Give --mask-format binary for masks "
-            "of 0 and 255, else save the masks as PNG where they were drawn."
+        raise NoNumbers(
+            f"The mask of image {id!r} is a JPEG, which blurs numbers into others.",
+            "Give --mask-format binary for masks of 0 and 255, else save the masks as PNG where they were drawn.",
         )
 
 
@@ -108,13 +116,13 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
     if (image.mode == "RGB" or opaque) and (colors == colors[..., :1]).all():  # gray written as RGB
         return values[..., 0]
     if image.mode in ("LA", "RGBA") and not opaque:
-        raise UserError(
-            f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index. Declare "
-            "mask format 'binary' if the object is what is opaque, or save the masks as indices."
+        raise NoNumbers(
+            f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index.",
+            "Declare mask format 'binary' if the object is what is opaque, or save the masks as indices.",
         )
-    raise UserError(
-        f"The mask of image {id!r} is of mode {image.mode}, not one channel of class indices. Declare mask format "
-        "'colors' with the colour of each class, or save the masks as indices."
+    raise NoNumbers(
+        f"The mask of image {id!r} is of mode {image.mode}, not one channel of class indices.",
+        "Declare mask format 'colors' with the colour of each class, or save the masks as indices.",
     )
 
 
@@ -180,12 +188,12 @@ def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
     return np.array([k for _, k in coding.colors], np.uint8)[at]
 
 
-def _beyond(id: str, value: int, num_classes: int) -> UserError:
-    return UserError(
-        f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part. "
+def _beyond(id: str, value: int, num_classes: int) -> NoNumbers:
+    return NoNumbers(
+        f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part.",
         "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', for "
         "shades of gray mask format 'colors' with the colour of each class, or give --instances if each number is one "
-        "object." + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else "")
+        "object." + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else ""),
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
+from ..data.dataset import ImageDataset
+from ..data.folders import is_table
 from ..data.labels import LabelRules
 from ..data.mask_folders import find_files, layout
 from ..data.table_files import stem
@@ -15,9 +17,10 @@ from ..errors import UserError
 from ..selection.kinds import Kind
 from ..selection.labels import Task, read_labels
 from ..selection.mask_import import import_masks
-from ..selection.mask_places import find_places
+from ..selection.mask_places import find_places, why_not_painted
 from ..selection.other_rounds import places
 from ..tasks.base import Task as Kinds
+from ..tasks.parts import as_path, of_images_alone
 from ..text import listed
 
 log = logging.getLogger("hf_lowlabel")
@@ -85,3 +88,15 @@ def without_photos(folder: Path, dataset: Any, data: Mapping[str, Any]) -> dict[
 def has_any(task: Kinds, data: DataArguments, classes: list[str]) -> bool:
     """Whether an image has a mask already."""
     return bool(task.open_to_select(data, classes or None).has_target.any())
+
+
+def without_masks(task: Kinds, data: DataArguments) -> ImageDataset | None:
+    """The images of a folder that masks can be painted for and has none yet, nor any that fits no image; None: other
+    data."""
+    path, split = as_path(data.dataset), str(data.dataset_split or "train")
+    if path is None or not path.is_dir() or is_table(path) or why_not_painted(path, split):
+        return None
+    if layout(path) is None:
+        return task.open_to_select(data) if of_images_alone(path) else None
+    found = find_files(path, split)
+    return None if found.masks or found.strange else task.open_to_select(data)

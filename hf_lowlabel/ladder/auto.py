@@ -12,14 +12,14 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
-from ..commands import DONE, default_folder, refuse_finished
+from ..commands import DONE, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
@@ -30,10 +30,11 @@ from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
 from ..tasks import get_task
 from ..tasks.base import Task
-from ..tasks.parts import label_rules
+from ..tasks.parts import as_path, label_rules
 from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.preparing import Run, check_labels, prepare
 from ..training.stopping import Interrupted
+from .answers import without_masks
 from .from_words import from_words
 from .frozen import Tried
 from .keeping import TRIALS, check_unseen, take_up
@@ -197,12 +198,12 @@ def auto(
             f"The names of classes are used for one class an image, not for {task}. Leave --text-model out."
         )
     try:
-        with manifest_of(kind, given, labels, split, drawn, class_names) as path:
+        with manifest_of(kind, given, labels, split, drawn, class_names) as (path, left_out):
             words = check_names(text_model, Split.load(path), class_names, prompts)  # before anything is fetched
             config = settled("finetune", {**given, **first, "split": path, "output_dir": name, "callbacks": ()})
             with claimed(name) as folder:
                 keep = Path(features) if features is not None else folder / "features"
-                ready = prepare(kind, config, folder)
+                ready = prepare(kind, config, folder, left_out)
                 if not len(ready.unseen.get("test", [0])):
                     raise UserError("Every test image is a copy of a labeled one. Hold out others.")
                 check_unseen(ready, models)
@@ -257,8 +258,9 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def manifest_of(
     task: Task, given: dict[str, Any], labels: Any, split: Any, drawn: dict[str, Any], class_names: Sequence[str] = ()
-) -> Iterator[str]:
-    """Path of a manifest that says which images are labeled: that of the user, or one made of his labels.
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Path of a manifest that says which images are labeled, that of the user or one made of his labels; and which of
+    those labels were left out, and why.
 
     Raises:
         UserError: both are given, or there are too few labels to learn from.
@@ -268,12 +270,14 @@ def manifest_of(
         more = "split" if len(known) == 2 else next(n for n, v in drawn.items() if v).replace("_", "-")
         raise UserError(f"--{known[0]} and --{more} cannot be given together. Leave one of them out.")
     if split is not None:
-        yield str(split)
+        yield str(split), []
         return
     where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
     if kind_of(task.name).page == "mask":
         refuse_half(where.dataset)
-    dataset = task.open(where)
+        if (plain := without_masks(task, where)) is not None:
+            raise NoLabels(plain, task, given)
+    dataset, left_out = task.open(where), []
     if labels is not None:
         made, found = import_labels(
             labels,
@@ -285,37 +289,52 @@ def manifest_of(
         )
         for note in found.notes:
             log.warning("%s", note)
+        left_out = found.left_out
         if any(drawn.values()):
             several = kind_of(task.name).several
             made = drawn_from(made, dataset, drawn["num_labels"], seed=given["seed"], several=several, **held)
     else:
         if not dataset.has_target.any():
-            raise NoLabels(dataset, task)
+            raise NoLabels(dataset, task, given)
         made = task.draw_split(dataset, drawn["num_labels"], seed=given["seed"], **held)
     if task.climbs:
         check_labels(made)
         made = with_names(made, class_names)
     with tempfile.TemporaryDirectory(prefix="hf-lowlabel-") as aside:
         made.save(Path(aside) / "split.json")
-        yield str(Path(aside) / "split.json")
+        yield str(Path(aside) / "split.json"), left_out
 
 
+BUDGETS = {False: 40, True: 20}  # images that are chosen to be labeled first: with classes, with masks
 DRAW = ("class_balanced", "test_fraction")
 
 
 class NoLabels(UserError):
-    """No image has a label: what to do about it stands in the message; the command line does it for classes."""
+    """No image has a label: what to do about it stands in the message; the command line does it.
 
-    def __init__(self, dataset: ImageDataset, task: Task):
-        painted = kind_of(task.name).page == "mask"
-        self.on_page, self.fingerprint = not painted, dataset.fingerprint
-        flag = "" if task.climbs else f" --task {task.name}"
+    images: how many there are. on_page: whether the page can label them.
+    """
+
+    def __init__(self, dataset: ImageDataset, task: Task, given: Mapping[str, Any]):
+        kind = kind_of(task.name)
+        painted, of = kind.page == "mask", None if task.climbs else task.name
+        path = as_path(given["dataset"])
+        as_numbers = given["mask_format"] in (None, "index") and not given["instances"]
+        self.on_page = not painted or as_numbers and path is not None and path.is_dir()
+        self.fingerprint, self.images, self.budget = dataset.fingerprint, len(dataset), BUDGETS[painted]
+        known = {**data_flags(given), "task": of, "classes": list(given["classes"])}
+        known["dataset"] = data = str(given["dataset"]) if path is not None else UNKNOWN
+        model = str(given["model"]) if isinstance(given["model"], (str, Path)) else MODEL
+        budget, folder = min(self.budget, self.images), free("to_label")
+        choose = command("select", **known, model=model, budget=budget, output=folder)
+        take = command("split", **{"from": folder}, task=of, dataset=data)
+        every = command("loop", data, **{**known, "dataset": None}, model=model)
         then = (
-            f"and put the masks beside the images (`hf-lowlabel split{flag} --from`), or do all by `hf-lowlabel loop`."
+            f"and put the masks beside the images (`{take}`), or do all by `{every}`."
             if painted
             else "and give the folder as --labels."
         )
         super().__init__(
-            f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}. Choose some (`hf-lowlabel "
-            f"select{flag} --budget {20 if painted else 40}`), label them (`hf-lowlabel label`), {then}"
+            f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}. Choose some (`{choose}`), "
+            f"label them (`{command('label', folder)}`), {then}"
         )

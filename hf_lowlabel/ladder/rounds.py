@@ -5,6 +5,7 @@ DIR/round-0/to_label     the first images, where none has a label; written by `s
 DIR/round-1              what `auto` makes of the labels there are then: a model, advice, and to_label for the next
 DIR/round-2 ...
 DIR/labeled.json         all labels so far, of all rounds
+DIR/first_labels.json    the labels at the beginning: what changes in them later is taken over
 DIR/features             features of all images, computed once
 DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
 
@@ -31,13 +32,14 @@ from ..errors import UserError
 from ..files import COPY, filling, read_json, write_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.labels import Task
-from ..selection.other_rounds import NOTE
+from ..selection.other_rounds import NOTE, places
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
+from .first_labels import READ, note_first, take_changes
 from .gathering import brought_up, gathered, of_first, pass_over_gone, same_photos, taken_along
 from .keeping import OtherSearch
 from .report import read_advice
@@ -151,6 +153,8 @@ def loop(
         images = DataArguments(dataset=dataset, **given)
         check_own(folder, dataset, task, lambda: of.open(images))
         brought_up(folder, task)
+        if places(folder, ("to_label",)):
+            take_changes(folder, first or {}, lambda: of.open(images), images, kind)
         while True:
             state = state_of(folder, per_round, task)
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
@@ -168,6 +172,8 @@ def loop(
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
             brought_up(folder, task)
+            if state.to_label is None:
+                note_first(folder, first or {}, lambda: of.open(images), images, kind)
             place = state.to_label or of_first(first or {})
             if kind.page == "mask":
                 labels = taken(state.to_label, dataset, folder) if state.to_label else dict(first or {})
@@ -192,9 +198,10 @@ def loop(
             state, partial = state_of(folder, per_round, task), False
             tell(state)
     except (UserError, OSError):
-        if {p.name for p in folder.iterdir()} - IGNORED - {LABELED} == {NOTE}:  # nothing to go on from yet
+        if {p.name for p in folder.iterdir()} - IGNORED - {LABELED, READ} == {NOTE}:  # nothing to go on from yet
             (folder / NOTE).unlink()
-            (folder / LABELED).unlink(missing_ok=True)
+            for name in (LABELED, READ):
+                (folder / name).unlink(missing_ok=True)
         raise
     finally:
         release(folder)

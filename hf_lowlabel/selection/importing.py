@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..text import series
 from .gone import folder_of_labels, of_there
 from .kinds import kind_of
+from .label_rows import LabelFaults
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
 
@@ -78,11 +79,14 @@ def import_labels(
             "wrote, or name the data with --dataset."
         )
     how = dict(classes=classes, new_classes=new_classes, allow_missing=allow_missing)
-    if is_export(path):
-        skips = dict(skip_missing=rules.skip_missing, skip_conflicts=rules.skip_conflicts)
-        found = read_label_studio(path, task, **how, **skips, several=several)
-    else:
-        found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
+    try:
+        if is_export(path):
+            skips = dict(skip_missing=rules.skip_missing, skip_conflicts=rules.skip_conflicts)
+            found = read_label_studio(path, task, **how, **skips, several=several)
+        else:
+            found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
+    except LabelFaults as error:
+        raise error.with_ways() from None
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     if source is not None and (folder / "selection.json").is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +131,34 @@ def numbered(texts: Sequence[str | None], where: str, known: list[str], several:
     return [
         ";".join(read.get(part, part) for part in some) if read and some else text for some, text in zip(parts, texts)
     ]
+
+
+# ---- what is wrong with them -----------------------------------------------------------------------------------------
+SHOWN = 10  # faults listed
+WAYS = {
+    "skip_missing": "--skip-missing leaves out rows that name no image",
+    "skip_conflicts": "--skip-conflicts leaves images without a label that have two",
+}
+
+
+class LabelFaults(UserError):
+    """Faults of finished labels. flags: those of `WAYS` by which some of them are left out and listed instead."""
+
+    flags: Collection[str] = ()
+
+    def with_ways(self) -> UserError:
+        """The same, for whoever has these flags."""
+        ways = "; ".join(WAYS[name] for name in WAYS if name in self.flags)
+        return UserError(f"{self}\n{ways}, and lists them." if ways else str(self))
+
+
+def refuse(faults: list[str], path: Path, flags: Collection[str] = ()) -> None:
+    """LabelFaults where there are any."""
+    if faults:
+        listed = "\n  ".join(faults[:SHOWN]) + (
+            f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        )
+        count = f"is {len(faults)} fault" if len(faults) == 1 else f"are {len(faults)} faults"
+        error = LabelFaults(f"There {count} in {path.name}, and nothing was changed:\n  {listed}")
+        error.flags = flags
+        raise error

@@ -10,7 +10,8 @@ from ..data.uploads import Uploads
 from ..errors import UserError
 from ..files import read_json
 from .kinds import CONTROL, kind_of
-from .labels import Labels, Task, class_faults, clean, refuse
+from .label_rows import refuse
+from .labels import Labels, Task, class_faults, clean
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
@@ -77,7 +78,7 @@ def read_label_studio(
     by_file = {clean(name): id for name, id in task.files.items()}
     uploads = Uploads(by_file)
     ids = set(task.files.values())
-    out, faults, seen, torn = Labels(), [], dict[str, int](), set[str]()
+    out, faults, seen, torn, flags = Labels(), list[str](), dict[str, int](), set[str](), set[str]()
     for number, item in enumerate(tasks, start=1):
         data = item.get("data", item)
         id = clean(data.get("image_id"))
@@ -85,11 +86,12 @@ def read_label_studio(
             name = clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1]
             id = by_file.get(uploads.original(name))
         if id is None:
-            fault = f"task {number}: no chosen image is {data.get('image_id') or data.get('image')!r}"
+            fault = f"task {number}: no image is {data.get('image_id') or data.get('image')!r}"
             if skip_missing:
                 out.left_out.append((name, fault))
             else:
                 faults.append(fault + uploads.why_not(name))
+                flags.add("skip_missing")
             continue
         found = answers(item, several)
         first, before = seen.setdefault(id, number), out.labels.get(id, "")
@@ -104,6 +106,7 @@ def read_label_studio(
             torn.add(id)
         elif fault:
             faults.append(fault)
+            flags.add("skip_conflicts")
         elif found:
             out.labels[id] = found[0]
         else:
@@ -117,7 +120,7 @@ def read_label_studio(
             f"{len(missing)} of {len(task.files)} images have no task, such as {missing[0]!r}; export all tasks, or "
             "give --allow-missing to leave them unlabeled"
         )
-    refuse(faults + class_faults(out.labels, {}, classes, new_classes, several), path)
+    refuse(faults + class_faults(out.labels, {}, classes, new_classes, several), path, flags)
     return out
 
 

@@ -38,7 +38,7 @@ from .suggestions import Suggestions, write_suggestions
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
 NEIGHBOURS = 6  # on the contact sheet
-KEPT = ("features.safetensors", ".DS_Store")  # what may lie in the folder before
+KEPT = ("features.safetensors", "left_out.csv", ".DS_Store")  # what may lie in the folder before
 BEGUN = ".begun"  # in a folder that is not complete; what is beside it is ours
 
 

@@ -36,10 +36,9 @@ from ..errors import UserError, nearest
 from ..fields import check_types
 from ..files import inert, read_json, read_text, write_text
 from ..text import series
-from .label_rows import between_commas, cell_text, numbered, read_rows
+from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 
 COLUMNS = ("file_name", "id", "label", "skipped")
-SHOWN = 10  # faults listed
 
 
 @dataclass
@@ -141,6 +140,7 @@ def read_labels(
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
     out, faults, seen, torn, shared = Labels(classes=names), [], dict[str, int](), set[str](), 0
+    flags = set[str]()  # by which faults are left out
     tell_dates([row["label"] for _, row in rows], path.name)
     texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
     texts = rules.without_none(texts, path.name)
@@ -157,6 +157,7 @@ def read_labels(
             out.left_out += [(plain_name(row.get("file_name")), fault) for fault in strange]
         else:
             faults += strange
+            flags |= {"skip_missing"} if strange else set()
         if known is None:
             continue
         if "split" in row and out.parts.setdefault(known, part := split_named(row["split"])) != part:
@@ -183,6 +184,7 @@ def read_labels(
                 f"row {line}: {known!r} is {label!r} here and {before!r} in row {seen[known]}"
                 + several_hint(before, label, rules.several)
             )
+            flags.add("skip_conflicts")
             continue
         seen[known] = line
         if label:
@@ -203,7 +205,7 @@ def read_labels(
     if rules.several and not names and classes is not None:
         faults += comma_faults(out.labels, where, classes)
     faults += class_faults(out.labels, where, classes, new_classes, rules.several)
-    refuse(faults, path)
+    refuse(faults, path, flags)
     return out
 
 
@@ -266,7 +268,7 @@ def image_of_row(
         if label or name or id:
             near = nearest(name or id, [*by_file, *ids]) if advise else []
             faults.append(
-                f"row {line}: no chosen image has the file name {name!r}"
+                f"row {line}: no image has the file name {name!r}"
                 + (f" or the id {id!r}" if id else "")
                 + (f"; did you mean {near[0]!r}?" if near else "")
             )
@@ -317,15 +319,6 @@ def class_faults(
         if other != name and name in of:
             faults.append(f"{of[name]}: {name!r} and {other!r} differ in capitals only; use one of them")
     return faults
-
-
-def refuse(faults: list[str], path: Path) -> None:
-    if faults:
-        listed = "\n  ".join(faults[:SHOWN]) + (
-            f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        )
-        count = f"is {len(faults)} fault" if len(faults) == 1 else f"are {len(faults)} faults"
-        raise UserError(f"There {count} in {path.name}, and nothing was changed:\n  {listed}")
 
 
 def write_labels(path: Path, task: Task, labels: Labels) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 from ..commands import command
-from ..data.masks import read_classes
+from ..data.mask_targets import CLASSES_FILE
+from ..data.masks import list_classes, read_classes
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import whole, write_text
+from ..files import read_text, whole, write_text
+from ..text import series
 from .gone import check_there
 from .labels import Task
 from .mask_places import find_places, read_mask
 from .next_steps import refuse_mixing
+
+log = logging.getLogger("hf_lowlabel")
 
 
 def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool = False) -> tuple[Split, Path]:
@@ -66,6 +71,7 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {listed}")
     if not file.is_file():
         write_text(file, "".join(f"{name}\n" for name in names))
+    note_classes(Path(dataset) / CLASSES_FILE, names, file, task)
     for source, target in ready.values():
         with whole(target) as part:
             shutil.copyfile(source, part)
@@ -81,3 +87,21 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         test=[id for id in task.test if id in places],
     )
     return split, file
+
+
+def note_classes(there: Path, names: list[str], file: Path, task: Task) -> None:
+    """Let the data know what the numbers in its masks are called, without the names of something else being lost.
+
+    Args:
+        there: classes.txt of the data. names, file: those of the masks. task: what was asked when they were chosen.
+    """
+    known = list_classes(there)[0] if there.is_file() else []
+    if known == names:
+        return
+    if known in (names[: len(known)], task.class_names):  # further classes, or other names for the same numbers
+        write_text(there, read_text(file))
+    else:
+        log.warning(
+            "%s says %s, and the classes of these masks are %s: it stays as it is. Correct it, or give --classes %s",
+            *(there, series(known[:8]), series(names[:8]), file),
+        )

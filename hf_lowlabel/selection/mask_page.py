@@ -68,7 +68,8 @@ class MaskSession:
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.Lock()
-        places = find_places(self.folder, split, selected=asked is not None)
+        self.split = split
+        places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
         self.only = only or {}
@@ -105,9 +106,19 @@ class MaskSession:
         file = self.folder / "classes.txt"
         return list_classes(file) if file.is_file() else None
 
+    def found_places(self) -> dict[str, Place]:
+        return find_places(self.folder, self.split, selected=self.asked is not None)
+
+    def look_again(self) -> None:
+        """For masks that were put there meanwhile under another name than the page gives them, such as 1_mask.png."""
+        now = self.found_places()
+        self.places = {file: now.get(file, place) for file, place in self.places.items()}
+
     def place(self, file: str) -> Place:
         if file not in self.places:
             raise UserError(f"There is no image {file!r} in this folder.")
+        if not self.places[file].mask.is_file():
+            self.look_again()
         return self.places[file]
 
     # ---- what the server asks for ------------------------------------------------------------------------------------
@@ -118,6 +129,7 @@ class MaskSession:
         return {"/mask": self.save}
 
     def state(self) -> dict:
+        self.look_again()
         ids = self.asked.files if self.asked else {}
         shown = {file: Shown(self.said[id]["why"]) for file, id in ids.items() if id in self.said} | dict(self.only)
         images = [
@@ -292,6 +304,7 @@ class MaskSession:
         return sum(place.mask.is_file() for place in self.places.values())
 
     def parting(self) -> str:
+        self.look_again()
         done = self.painted()
         task = None if self.asked else "segmentation"
         then = self.next_command() if done or self.then is not None else command("label", self.folder, task=task)

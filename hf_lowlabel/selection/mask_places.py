@@ -15,7 +15,7 @@ from ..data.annotations import find_drawn
 from ..data.folders import ALIASES, image_files, is_table, split_root, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
-from ..data.masks import IGNORE, MaskFormat, check_size, decode_mask
+from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask
 from ..data.table_files import stem
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
@@ -141,7 +141,14 @@ def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
         return None
     with open_image(place.mask) as image, decoding():
         check_size(image.size, image_size(place.image), place.image.name)
-        found = decode_mask(image, MaskFormat(), max(1, len(names)), place.image.name)
+        try:
+            found = decode_mask(image, MaskFormat(), max(1, len(names)), place.image.name)
+        except NoNumbers as error:  # masks of one folder are all alike, and no flag says otherwise
+            raise UserError(
+                f"{error.what} A mask that is painted over or put beside the images has the number of a class at each "
+                "pixel, in the order of classes.txt from 0, and 255 where nothing is painted. Save it so, in one "
+                f"channel, name more classes, or move {place.mask.name} elsewhere."
+            ) from error
         drawn_binary = image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
     if drawn_binary:
         raise UserError(

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
-from ..commands import MASKS, ROUND, SOURCE, UNKNOWN, auto_command, command, data_flags, free
+from ..commands import MASKS, MODEL, ROUND, SOURCE, UNKNOWN, auto_command, command, data_flags, free
 from ..errors import UserError
+from ..files import read_json, write_json
 from ..yaml_files import read_yaml
 from .kinds import kind_of
 from .labels import Task
 
 BUILT_IN = ("digits", "shapes")
+HERE = ".here.json"  # paths of this machine, beside selection.json, which may go to somebody else
+PATHS = ("dataset", "model", "features", "text_model")
 USUAL = {"seed": 0, "max_bad": DataArguments.max_bad}  # of settings of a round that are not None without being given
 
 
@@ -24,7 +27,7 @@ def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict
     the root, since the folder may go to somebody else. more: what holds for a run of those labels too."""
     if not isinstance(data.dataset, (str, Path)):
         return {}
-    own = {"dataset": shared(str(data.dataset)), "model": model and shared(model)}
+    own = {"dataset": shared(str(data.dataset)), "model": model and (shared(model) or MODEL)}
     given = {**data_flags(vars(data)), **own, **public(more)}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -32,11 +35,13 @@ def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a round that are not left as they are, without a path from the root."""
     given = {name: value for name, value in settings.items() if value != USUAL.get(name)}
-    return given | {name: shared(str(given[name])) for name in ("features", "text_model") if name in given}
+    gaps = {"features": None, "text_model": MODEL}
+    return given | {name: shared(str(given[name])) or gap for name, gap in gaps.items() if name in given}
 
 
 def remember(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Let selection.json of a folder to label say what was given to `auto` for every round."""
+    """Let a folder to label know what was given to `auto` for every round."""
+    keep_here(folder, settings)
     asked = Task.load(folder)
     said = {name: value for name, value in {**asked.given, **public(settings)}.items() if value is not None}
     if said != asked.given:
@@ -49,6 +54,22 @@ def shared(path: str) -> str | None:
         return path
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if here in Path(path).parents else None
+
+
+def keep_here(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note those paths, settings by name, that selection.json leaves out: the commands of this machine have them."""
+    paths = {name: value for name in PATHS if isinstance(value := settings.get(name), (str, Path))}
+    outside = {name: str(Path(path).expanduser()) for name, path in paths.items() if shared(str(path)) is None}
+    if outside:
+        write_json(folder / HERE, {**here(folder), **outside})
+
+
+def here(folder: Path) -> dict[str, str]:
+    """What `keep_here` noted."""
+    said = None
+    with contextlib.suppress(UserError):  # edited, or cut short: the command has a gap then
+        said = read_json(folder / HERE) if (folder / HERE).is_file() else None
+    return {k: v for k, v in said.items() if k in PATHS and isinstance(v, str)} if isinstance(said, dict) else {}
 
 
 def run_of(folder: Path) -> Path | None:
@@ -64,14 +85,14 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
         folder: to label. asked: its selection.json.
         run: the run, where it is known; None: that which the folder lies in.
     """
-    said: Mapping[str, Any] = asked.given
+    said: Mapping[str, Any] = {**asked.given, **here(folder)}
     run = run or run_of(folder)
     if run is not None:
         with contextlib.suppress(UserError):  # edited, or cut short: the command has a gap then
             said = read_yaml(run / "training.yaml")
     meant = tuple(name for name in MASKS if name != "classes")  # which the folder itself has
     known = {name: said[name] for name in (*SOURCE, *meant, "model") if said.get(name) not in (None, [], False)}
-    known |= {name: value for name, value in rounds(asked, run).items() if name in ROUND}
+    known |= {name: value for name, value in rounds(folder, asked, run).items() if name in ROUND}
     dataset, model = known.get("dataset", asked.dataset), known.get("model")
     of_hub = dataset == asked.dataset and "/" in str(dataset)  # kept by its whole name
     named = dataset in BUILT_IN or of_hub
@@ -80,17 +101,22 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
     else:
         known.pop("dataset", None)
     within = run is not None and isinstance(model, str) and run.resolve() in Path(model).resolve().parents
-    if not isinstance(model, str) or within or (Path(model).is_absolute() and not Path(model).exists()):
-        known.pop("model", None)  # adapted in the run itself, or gone
+    if not isinstance(model, str) or within:
+        known.pop("model", None)  # adapted in the run itself
+    known |= {name: MODEL for name in ("model", "text_model") if is_gone(known.get(name))}
     return known
 
 
-def rounds(asked: Task, run: Path | None) -> dict[str, Any]:
+def is_gone(path: Any) -> bool:
+    return isinstance(path, str) and Path(path).is_absolute() and not Path(path).exists()
+
+
+def rounds(folder: Path, asked: Task, run: Path | None) -> dict[str, Any]:
     """What was given for every round, as the folder knows it or that of the images the run asks for."""
     if asked.given or run is None or not (run / "to_label" / "selection.json").is_file():
-        return asked.given
+        return {**asked.given, **here(folder)}
     with contextlib.suppress(UserError):
-        return Task.load(run / "to_label").given
+        return {**Task.load(run / "to_label").given, **here(run / "to_label")}
     return {}
 
 

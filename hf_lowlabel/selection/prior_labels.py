@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arguments import DataArguments
+from ..data.left_out import write_left_out
 from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least, unknown
@@ -130,6 +131,7 @@ def priors(
         if by_words.right is not None:
             scores["words_right"] = by_words.right
     if is_main_process():
+        write_left_out(source, Path(output).with_suffix(".left_out.csv"))
         save_priors(output, y, [source.ids[i] for i in found.indices], names, facts | scores)
         if beside is not None:
             of = dict(config=source.config, revision=source.revision, fingerprint=source.fingerprint)

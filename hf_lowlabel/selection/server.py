@@ -259,7 +259,14 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
         print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
         if open_browser:
             webbrowser.open(server.url)
-        with contextlib.suppress(KeyboardInterrupt):
+        ended: SystemExit | None = None
+        try:
             server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+        except SystemExit as error:  # SIGTERM, SIGHUP
+            ended = error
         server.server_close()
-    print(f"\n{session.parting()}")
+    print(f"\n{session.parting()}", flush=True)
+    if ended is not None:
+        raise ended

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
+from ..data.left_out import write_left_out
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
@@ -34,7 +35,7 @@ from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
 from .mask_places import why_not_painted
-from .next_steps import given_to_select
+from .next_steps import given_to_select, keep_here
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -124,7 +125,7 @@ def select(
     if unpainted:
         log.warning("%s", unpainted)
     source = of.open_to_select(data, classes)
-    base = labels_so_far(split, labels, model if asks else None, source, kind, data)
+    base, left_out = labels_so_far(split, labels, model if asks else None, source, kind, data)
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source) or (classes_of_priors(prior) if prior else [])
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
@@ -187,7 +188,9 @@ def select(
             for r in rows
             if looked
         }
+        write_left_out(replace(source, left_out=[*source.left_out, *left_out]), folder / "left_out.csv")
         export(folder, source, chosen, asked, why, said)
+        keep_here(folder, {"dataset": data.dataset, "model": None if asks else model})
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)
 
@@ -216,8 +219,9 @@ def known_strategy(
 
 def labels_so_far(
     split: str | None, labels: str | None, run: str | None, source: ImageDataset, kind: Kind, data: DataArguments
-) -> Split | None:
-    """The images that need no label any more, and those held out: of --split, of --labels, or of a finished run.
+) -> tuple[Split | None, list[tuple[str, str]]]:
+    """The images that need no label any more, and those held out: of --split, of --labels, or of a finished run; and
+    which of these labels were left out, and why.
 
     Raises:
         UserError: both are given, or they cannot be read.
@@ -225,7 +229,7 @@ def labels_so_far(
     if split and labels:
         raise UserError("Give --split or --labels, not both.")
     if split:
-        return Split.load(split)
+        return Split.load(split), []
     if labels and kind.page == "mask":
         raise UserError(
             "Masks are read beside the images, where `hf-lowlabel split --task segmentation --from` puts them: images "
@@ -233,12 +237,15 @@ def labels_so_far(
         )
     if labels:
         how = dict(new_classes=True, allow_missing=True, rules=label_rules(data), several=kind.several)
-        return import_labels(labels, source=source, **how)[0]
+        made, found = import_labels(labels, source=source, **how)
+        for note in found.notes:
+            log.warning("%s", note)
+        return made, found.left_out
     own = Path(run, "split.json") if run else None
     if own is None or not own.is_file():
-        return None
-    found = Split.load(own)
-    return found if {*found.labeled, *found.validation, *found.test} <= set(source.ids) else None
+        return None, []
+    known = Split.load(own)
+    return (known if {*known.labeled, *known.validation, *known.test} <= set(source.ids) else None), []
 
 
 def data_arguments(dataset: str | DataArguments) -> DataArguments:

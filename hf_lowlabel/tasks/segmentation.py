@@ -90,7 +90,8 @@ class Segmentation(Task):
         given = list(data.classes)
         declared: Any = given[0] if len(given) == 1 else given or None  # one entry is a text file of them
         how = data.mask_format, tuple(data.mask_ignore), data.instances
-        return MaskTargets(data.mask_column, declared or names, *how, skip_missing=data.skip_missing)
+        usual = Split.load(data.split).class_names if str(data.split).endswith(".json") else ()
+        return MaskTargets(data.mask_column, declared or names, *how, skip_missing=data.skip_missing, usual=usual)
 
     def raw(self, dataset: Any, split: str, names: Sequence[str]) -> ImageDataset:
         """A folder with masks beside its images does not count the masks among them."""

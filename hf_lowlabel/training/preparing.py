@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,10 +95,15 @@ class Prepared:
         return self.chosen.split.class_names
 
 
-def prepare(task: Task, config: Config, folder: Path) -> Prepared:
-    """Data, split, network and caches; bad input is found here, before anything is computed."""
+def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[str, str]] = ()) -> Prepared:
+    """Data, split, network and caches; bad input is found here, before anything is computed.
+
+    left_out: labels that were not used, beside those of the data, as in `ImageDataset`.
+    """
     accelerator = setup.start_accelerator(config.training, folder, recorded(config))
     dataset = task.open(config.data)
+    if left_out:
+        dataset = replace(dataset, left_out=[*dataset.left_out, *left_out])
     chosen = task.choose_split(config.data, config.training.seed, dataset)
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)

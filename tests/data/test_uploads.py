@@ -76,7 +76,7 @@ def test_images_that_are_not_there_are_an_error_or_left_out_and_listed(tmp_path)
     names = ["0a1b2c3d-c_1.png", "0a1b2c3d-gone.png"]
     source = load_source(photos(tmp_path / "photos", "c 1.png"))
     path = export(tmp_path / "e.json", names, CLASS)
-    with pytest.raises(UserError, match="task 2: no chosen image is '/data/upload/1/0a1b2c3d-gone.png'"):
+    with pytest.raises(UserError, match="task 2: no image is '/data/upload/1/0a1b2c3d-gone.png'"):
         import_labels(path, source=source)
     split, found = import_labels(path, source=source, rules=LabelRules(skip_missing=True))
     assert [*split.labeled] == ["c 1.png"] and [name for name, _ in found.left_out] == [names[1]]

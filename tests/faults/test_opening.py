@@ -60,12 +60,12 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
-    "selection/mask_import.py": "copyfile read_bytes read_bytes",  # masks that the page wrote
+    "selection/mask_import.py": "copyfile read_bytes read_bytes read_text",  # masks and classes that the page wrote
     "selection/mask_page.py": "open_image",
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
     "selection/other_rounds.py": "read_json",  # ours
-    "selection/next_steps.py": "read_yaml read_yaml",  # ours
+    "selection/next_steps.py": "read_json read_yaml read_yaml",  # ours
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
@@ -85,6 +85,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
+    "ladder/first_labels.py": "read_bytes read_json",  # labels again, and what we noted of them
     "ladder/gathering.py": "open_image read_bytes read_bytes",  # images as `select` copied them
     "ladder/keeping.py": "read_json",  # ours
     "ladder/report.py": "read_json",

@@ -4,6 +4,7 @@ import inspect
 import json
 import shlex
 import shutil
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.auto import claimed
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.training.lineage import labels_seen
 
 
@@ -175,6 +177,64 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     assert f"then: {told[0]}" in said
     then = shlex.split(told[0])[1:]  # what it says to do next works
     assert main([*then, "--no-train", "--to-label", "0"]) == 0
+
+
+@pytest.mark.parametrize("inside", ["", "images"])
+def test_images_without_masks_are_chosen_and_the_page_is_opened(network, tmp_path, monkeypatch, capsys, inside):
+    """Flat or in images/; what is printed then takes the masks over, and learns from them."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "flat" / inside, each=3, sort=False)
+    argv = [
+        "auto",
+        "--task",
+        "segmentation",
+        "--dataset",
+        "flat",
+        "--model",
+        str(network),
+        "--classes",
+        "ground",
+        "disc",
+    ]
+
+    def paint(session, *_):
+        for file in session.places:
+            size = session.get("/images/" + file, {}) and Image.open(session.places[file].image).size
+            mask = np.zeros(size[::-1], np.uint8)
+            mask[:9] = 1
+            session.save({"file": file}, zlib.compress(mask.tobytes()))
+        print(session.parting())
+
+    with monkeypatch.context() as m:
+        m.setattr("hf_lowlabel.selection.pages.serve", lambda session, *_: print(session.parting()))
+        assert main([*argv, "--image-size", "32"]) == 0
+        said = capsys.readouterr().out
+        assert "No image of 'flat' has masks: 9 are chosen" in said and "0 of 9 images have a mask" in said
+    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", paint)
+    assert main([*argv, "--image-size", "32"]) == 0  # the same page
+    then = shlex.split(capsys.readouterr().out.partition("; next: ")[2])
+    assert then[1] == "split" and main(then[1:]) == 0
+    then = shlex.split(capsys.readouterr().out.partition("; next: ")[2])
+    given = dict(zip(then[2::2], then[3::2]))
+    assert then[1] == "auto" and given["--model"] == str(network) and given["--image-size"] == "32"
+    assert len(json.loads((tmp_path / given["--split"]).read_text())["labeled"]) == 9
+    assert len(list((tmp_path / "flat" / "masks").iterdir() if inside else (tmp_path / "flat").glob("*_mask.png"))) == 9
+
+
+def test_one_refusal_says_the_whole_commands(network, tmp_path, monkeypatch, capsys):
+    """Where nobody is asked to paint, or the page cannot; they can be pasted."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "flat", each=3, sort=False)
+    argv = ["auto", "--task", "segmentation", "--dataset", "flat", "--model", str(network)]
+    for more in (["--json"], ["--instances"]):
+        assert main([*argv, *more]) == 2
+        said = capsys.readouterr().err
+        select, label, split, loop = (shlex.split(part)[1:] for part in said.split("`")[1::2])
+        assert [words[0] for words in (select, label, split, loop)] == ["select", "label", "split", "loop"]
+    assert main(select) == 0 and label == ["label", "to_label"] and len(Task.load("to_label").files) == 9
+    assert loop == ["loop", "flat", "--task", "segmentation", "--model", str(network)]
+    (tmp_path / "flat" / "blue-07_mask.png").write_bytes((tmp_path / "flat" / "blue-00.png").read_bytes())
+    assert main(argv) == 2 and "No image of" not in capsys.readouterr().err  # a mask that fits none is not passed over
 
 
 def table(tmp_path, data, labels):

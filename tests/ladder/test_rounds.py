@@ -195,6 +195,54 @@ def test_rounds_of_masks_begin_with_the_model_s_own(network, tmp_path, capsys, m
     assert lines[1]["accuracy"]["value"] > 0.5
 
 
+def test_masks_of_another_tool_are_counted_and_read(network, tmp_path, capsys, monkeypatch):
+    """Also under the other name that fits; colours are refused with what this verb can do about it, and no more."""
+    data, out, sessions = tmp_path / "photos", tmp_path / "loop", []
+    truth = discs(data, 6)
+    argv = ["loop", str(data), "--task", "segmentation", "--model", network, "--output-dir", str(out), "--no-train"]
+    argv += ["--budget", "4", "--image-size", "48", "--device", "cpu", "--classes", "ground", "disc"]
+    assert main([*argv, "--no-page"]) == 0
+    place = out / "round-0" / "to_label"
+    files = Task.load(place).files
+    (place / "masks").mkdir()
+
+    def put(session, *_):  # while the page is open
+        sessions.append(session)
+        for k, (file, id) in enumerate(list(files.items())[:3]):
+            name = f"{file.removesuffix('.png')}_mask.png" if k < 2 else file
+            Image.fromarray(truth[id]).save(place / "masks" / name)
+        print(session.parting())
+
+    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", put)
+    capsys.readouterr()
+    assert main(argv) == 0
+    assert "3 of 4 images have a mask; next: the loop goes on, once all have an answer" in capsys.readouterr().out
+    page, file = sessions[0], next(iter(files))
+    assert sum(image["mask"] for image in page.state()["images"]) == 3
+    stamp = page.load(file).stamp
+    page.save({"file": file, "stamp": stamp}, zlib.compress(truth[files[file]].tobytes()))
+    assert len(list((place / "masks").iterdir())) == 3  # no second one beside it
+    Image.new("RGB", (48, 48), (9, 200, 3)).save(place / "masks" / file.replace(".png", "_mask.png"))
+    assert main([*argv, "--no-page", "--partial"]) == 2
+    said = capsys.readouterr().err
+    assert "of mode RGB" in said and "the number of a class" in said and "mask format" not in said
+    assert not (data / "masks").exists()
+
+
+def test_the_page_says_who_the_loop_goes_on_without(network, tmp_path, capsys, monkeypatch):
+    data, out, then = photos(tmp_path / "photos", each=5, sort=False), tmp_path / "loop", []
+
+    def label(place, **given):
+        then.append(given["then"])
+        if len(then) == 1:
+            answer(place, leave=1)
+
+    monkeypatch.setattr("hf_lowlabel.selection.pages.label", label)
+    argv = ["loop", str(data), "--model", network, "--output-dir", str(out), "--budget", "8", "--no-train"]
+    assert main([*argv, "--partial", "--per-round", "3"]) == 0 and "3 images wait" in capsys.readouterr().out
+    assert then == ["the loop goes on, with those that have an answer", "the loop goes on, once all have an answer"]
+
+
 def test_photos_whose_masks_were_painted_may_be_deleted(network, tmp_path, caplog, capsys, monkeypatch):
     """Before their masks lie beside the images, and after it."""
     data, out, learned = tmp_path / "photos", tmp_path / "loop", []

@@ -70,7 +70,7 @@ def test_faults_are_listed_together_and_nothing_changes(folder):
     text = str(error.value)
     assert "3 faults in labels.csv, and nothing was changed" in text
     assert "row 2: 'catt' (1 labels) is no class; did you mean 'cat'?" in text and "--new-classes" in text
-    assert "row 5: no chosen image has the file name '0003_D2.png'; did you mean '0003_d.png'?" in text
+    assert "row 5: no image has the file name '0003_D2.png'; did you mean '0003_d.png'?" in text
     assert "1 of 4 images have no row, such as 'd.png'" in text and "--allow-missing" in text
     assert (folder / "labels.csv").read_bytes() == before
 
@@ -189,7 +189,7 @@ def test_label_studio_faults(folder):
     with pytest.raises(UserError, match="1 of 4 images have no task"):
         import_labels(path)
     path.write_text(json.dumps([{"data": {"image": "other.png"}}]))
-    with pytest.raises(UserError, match="no chosen image is 'other.png'"):
+    with pytest.raises(UserError, match="no image is 'other.png'"):
         import_labels(path)
     path.write_text("{}")
     with pytest.raises(UserError, match="is no list of objects"):

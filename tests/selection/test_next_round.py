@@ -93,13 +93,15 @@ def test_the_folder_to_label_knows_them(tmp_path, monkeypatch, backbone, capsys,
         (folder / "masks").mkdir()
         for file in Task.load(folder).files:
             Image.fromarray(np.eye(16, dtype=np.uint8)).save((folder / "masks" / file).with_suffix(".png"))
-    known = {**holds([*argv, *more]), "model": holds(then())["model"]}  # by a path that others may read, or none
+    known = holds([*argv, *more])
     known |= {"classes": ["out/classes.txt"]} if task == "segmentation" else {}
     assert holds(then()) == known
-    given = verb._parser().parse_args(["--dataset", "photos", *SIZES, *OTHERS, "--text-model", str(tmp_path.parent)])
+    words = ["--text-model", str(tmp_path.parent)]
+    given = verb._parser().parse_args(["--dataset", "photos", *SIZES, *OTHERS, *words])
     remember(folder, verb.of_round(given))
-    expected = holds(["--dataset", "photos", "--task", task, *SIZES, *OTHERS])
-    assert holds(then()) == {**expected, "model": known["model"], "classes": known["classes"]}  # no path from the root
+    expected = holds(["--dataset", "photos", "--task", task, *SIZES, *OTHERS, *words])
+    assert holds(then()) == {**expected, "model": known["model"], "classes": known["classes"]}
+    assert str(tmp_path.parent) not in (folder / "selection.json").read_text()  # which may go to somebody else
     run = tmp_path / "run"
     (run / "review").mkdir(parents=True)  # asks about the run beside it
     (run / "training.yaml").write_text(json.dumps({"dataset": "photos", "mask_ignore": [11]}))

@@ -15,6 +15,7 @@ from hf_lowlabel.commands import auto_command, command, free
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.next_steps import after_labels, after_masks, given_to_select
+from hf_lowlabel.tasks import get_task
 
 from .conftest import paint
 
@@ -73,6 +74,34 @@ def test_masks_of_another_tool_are_taken_over_as_it_says(chosen, pages, tmp_path
     assert "--allow-missing" not in pages("to label")[1]
 
 
+def test_the_names_of_classes_go_with_the_masks(chosen, tmp_path, capsys):
+    """Into the data, where they are read; further classes and other names follow, names of something else are left."""
+    folder, there = chosen("segmentation", "--classes", "a", "line"), tmp_path / "my photos" / "classes.txt"
+    by_another_tool(folder, 4)
+    argv = ["split", "--task", "segmentation", "--from", "to label", "--dataset", "my photos", "--output"]
+
+    def names():
+        return get_task("segmentation").open(DataArguments("my photos")).class_names
+
+    for step, said in enumerate(("a\nline\n", "a\nline\nspot\n")):
+        (folder / "classes.txt").write_text(said)
+        assert main([*argv, f"{step}.json"]) == 0 and there.read_text() == said and names() == said.split()
+    there.write_text("a\nline\n")  # those of the data when the images were chosen
+    (folder / "classes.txt").write_text("a\nstripe\n")
+    assert main([*argv, "2.json"]) == 0 and names() == ["a", "stripe"]
+    there.write_text("cat\ndog\n")
+    capsys.readouterr()
+    assert main([*argv, "3.json"]) == 0 and there.read_text() == "cat\ndog\n"
+    assert "classes.txt says cat, dog" in capsys.readouterr().err
+    there.unlink()
+    given = DataArguments("my photos", split="2.json")
+    assert names() == ["class 0", "class 1"] and get_task("segmentation").open(given).class_names == ["a", "stripe"]
+    assert get_task("segmentation").choose_split(given, 0, get_task("segmentation").open(given))
+    there.write_text("line\n")
+    with pytest.warns(UserWarning, match="1 classes are named .* up to 1: the names are not taken"):
+        assert names() == ["class 0", "class 1"]
+
+
 def test_masks_are_taken_over_without_the_page_where_the_classes_are_known(chosen, tmp_path, capsys):
     folder = chosen("segmentation", "--classes", "a", "line")
     by_another_tool(folder, 4)
@@ -113,7 +142,7 @@ def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
     (run / "to_label").mkdir(parents=True)
     asked, folder = Task("data", None, {"a.png": "a.png"}), run / "to_label"
     settings = {"dataset": "data", "dataset_split": "val", "label_column": "the class", "pages": True}
-    for model, shown in ((str(run / "trials" / "adapted"), None), ("resnet10t", "resnet10t"), ("/gone", None)):
+    for model, shown in ((str(run / "trials" / "adapted"), None), ("resnet10t", "resnet10t"), ("/gone", "MODEL")):
         (run / "training.yaml").write_text(json.dumps({**settings, "model": model}))
         expected = {"dataset": "data", "dataset-split": "val", "label-column": "the class", "pages": True}
         expected |= {"model": shown, "labels": folder, "output-dir": tmp_path / "runs" / "x-2"}
@@ -131,9 +160,40 @@ def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
 def test_no_path_of_this_machine_goes_into_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outside, inside = DataArguments("/somewhere/photos", image_column="x"), DataArguments(str(tmp_path / "photos"))
-    assert given_to_select(outside, "~/model") == {"image_column": "x"}
+    assert given_to_select(outside, "~/model") == {"image_column": "x", "model": "MODEL"}
     assert given_to_select(inside, "resnet18") == {"dataset": "photos", "model": "resnet18"}
     assert given_to_select(DataArguments([1]), "resnet18") == {}
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_model_outside_of_the_working_directory_stays_that_of_the_command(chosen, pages, tmp_path, capsys, task):
+    """So do images there; a folder that went to somebody else says that there is one to name."""
+    outside, folder = tmp_path.parent / f"{tmp_path.name}-outside", tmp_path / "to label"
+    chosen(task, "--classes", "a", "line")
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "backbone", outside / "net")
+    (tmp_path / "my photos").rename(outside / "my photos")
+    argv = ["select", "--dataset", str(outside / "my photos"), "--model", str(outside / "net"), "--budget", "4"]
+    assert main([*argv, "--task", task, "--output", "to label", "--classes", "a", "line"]) == 0
+    assert str(outside) not in (folder / "selection.json").read_text()
+
+    def then():
+        if task == "classification":
+            table = folder / "labels.csv"
+            table.write_text(table.read_text(encoding="utf-8-sig").replace(",,", ",line,"))
+            return pages("to label")[1]
+        (tmp_path / "split.json").unlink(missing_ok=True)
+        by_another_tool(folder, 4)
+        assert main(pages("to label")[1][1:]) == 0
+        return shlex.split(capsys.readouterr().out.partition("; next: ")[2])
+
+    for model in (str(outside / "net"), "MODEL"):
+        words = then()
+        given = dict(zip(words[2::2], words[3::2]))
+        assert given["--model"] == model and given["--dataset"] == str(outside / "my photos")
+        shutil.rmtree(outside / "net", ignore_errors=True)
+    (folder / ".here.json").unlink()  # which whoever the folder goes to has no use for
+    assert str(outside) not in after_labels(folder, Task.load(folder))
 
 
 def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The labeling page under attack: odd requests, full disks, links and names that lead out of its folder."""
 
+import contextlib
 import json
 import socket
 import urllib.error
@@ -195,3 +196,18 @@ def test_tables_of_predictions_are_no_formulas(tmp_path):
     write_table(tmp_path / "p.csv", rows[:1])
     assert (tmp_path / "p.csv").read_text() == "file,class,'-share,confidence\n'=cmd|x.png,'@evil,0.5,-1.0\n"
     write_table(tmp_path / "p.parquet", [{"file": "bytes \udcff.png"}])  # a name from an old archive
+
+
+@pytest.mark.parametrize("of", [page.Session, MaskSession])
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_page_that_is_ended_says_what_there_is(of, signal, folder, monkeypatch, capsys):  # noqa: F811
+    """By Ctrl-C, which a command goes on from, and by SIGTERM, whose exit code stays."""
+    session = of(folder)
+
+    def ended(server):
+        raise signal
+
+    monkeypatch.setattr(pages_server.PageServer, "serve_forever", ended)
+    with pytest.raises(SystemExit, match="143") if isinstance(signal, SystemExit) else contextlib.nullcontext():
+        pages_server.serve(session, open_browser=False)
+    assert capsys.readouterr().out.splitlines()[-1] == session.parting()
