@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import re
 import shutil
@@ -162,6 +163,38 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     before = sorted(p.name for p in run.iterdir())
     with pytest.raises(UserError, match="does not answer as the model does: logits differ by"):
         export(run)
+    assert sorted(p.name for p in run.iterdir()) == before
+
+
+def test_a_full_disk_is_no_fault_of_the_network(tmp_path, graph, photos, monkeypatch, capsys):
+    """Whoever meets it first, and whatever becomes of its error on the way."""
+    from onnxruntime import quantization
+
+    run = classifier(tmp_path / "run")
+    before = sorted(p.name for p in run.iterdir())
+
+    def full(*given, **more):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("could not be converted") from error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx, "export", full)
+        assert main(["export", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "Free some space" in said and "another architecture" not in said
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    usage = shutil.disk_usage(tmp_path)
+
+    def truncated(*given, **more):  # onnxruntime writes what fits, and does not know it again
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+        raise RuntimeError("Wire format was corrupt")
+
+    monkeypatch.setattr(quantization, "quantize_static", truncated)
+    assert main(["export", str(run), "--int8", "--images", str(photos)]) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "Leave out --int8" not in said
     assert sorted(p.name for p in run.iterdir()) == before
 
 
