@@ -39,6 +39,12 @@ def one_image(batch_size: int, parts: int) -> UserError:
     )
 
 
+def hub_is_down(error: Exception) -> str:
+    """What a Hub that is down or busy says, in words; "" for an answer that asking again does not change."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return f"The Hub did not answer ({status}). Try again in a while" if status >= 500 or status == 429 else ""
+
+
 def nearest(name: str, files: Iterable[str]) -> list[str]:
     """The file that may be meant by a name, if one is close; that both end in .jpg says nothing."""
     bare = {file.rpartition(".")[0] or file: file for file in files}

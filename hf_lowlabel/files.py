@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from .parts import part_of, sweep
 SEAL = "checksums.json"
 PART = 1 << 15  # rows of a parquet file that are written at a time
 COPY = "Copy it again, or give another."
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # the disk's word, whatever is written
 _UMASK = threading.Lock()  # it is told only by being changed, for all threads
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
@@ -99,6 +101,22 @@ def unmake(made: Iterable[Path]) -> None:
     for path in made:
         with contextlib.suppress(OSError):
             path.rmdir()
+
+
+def of_disk(error: BaseException, path: Path, needed: int = 0) -> OSError | None:
+    """That the disk of `path` is full or broken, where what a library raises stems from it; else None.
+
+    Args:
+        needed: bytes. With fewer left a library that wrote less than it said, and read it again, means this too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in DISK:
+            return OSError(seen.errno, os.strerror(seen.errno), str(path))
+        seen = seen.__cause__ or seen.__context__
+    if shutil.disk_usage(path.parent).free < needed:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return None
 
 
 def as_neighbours(path: Path) -> None:

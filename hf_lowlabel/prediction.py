@@ -25,7 +25,7 @@ from .models.checkpoint_resolver import model_config
 from .records import RunRecord
 from .tasks import get_task, of_model
 from .tasks.base import Task
-from .tasks.predicted_masks import pictures_of, remove_pictures
+from .tasks.predicted_masks import alone, pictures_of, remove_pictures
 from .tasks.testing import test_images
 from .yaml_files import read_yaml
 
@@ -246,7 +246,8 @@ def predictions(
         raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
     barrier()  # all of a launch have looked; the first one writes
     place = place if is_main_process() else None
-    pictures = pictures_of(kind.table_path(place)) if place is not None and place.is_dir() else set()
+    if place is not None and place.is_dir():
+        pictures_of(kind.table_path(place))  # which raises where nobody wrote that table
     if place is not None and place != Path(str(output)):
         log.warning(
             "a %s writes a folder: the table goes to %s, not to %s", kind.product, kind.table_path(place), output
@@ -278,7 +279,10 @@ def predictions(
                 skipped.append((str(page.id), f"{page.reason}; {advice}" if advice else page.reason))
 
     rows = kind.predict(network, opened(), top=top, batch_size=batch_size, window=window, output=place)
-    with contextlib.nullcontext(None) if place is None else growing_table(kind.table_path(place)) as add:
+    table = None if place is None else kind.table_path(place)
+    in_folder = contextlib.nullcontext(set[str]()) if table in (None, place) else alone(place, table, overwrite)
+    growing = contextlib.nullcontext(None) if table is None else growing_table(table)
+    with in_folder as pictures, contextlib.closing(rows), growing as add:  # no thread writes after the lock
         any_read = False
         for row in rows:
             any_read = True

@@ -224,6 +224,13 @@ def test_what_a_copy_meets_is_one_message_too(tmp_path, capsys, monkeypatch):
     assert main(["env"]) == 2
     assert capsys.readouterr().err.startswith(f"error: Is a directory: {tmp_path / 'b'}. ")
 
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "photos/a.png", None, str(tmp_path / "copy.png"))
+
+    monkeypatch.setattr("hf_lowlabel.cli.info.env", full)
+    assert main(["env"]) == 2  # and names the copy, which there is no room for
+    assert capsys.readouterr().err.startswith(f"error: No space left on device: {tmp_path / 'copy.png'}. ")
+
 
 def test_env(capsys):
     assert main(["env"]) == 0

@@ -115,7 +115,9 @@ def answer(argv: list[str]) -> int:
         of_disk = e if e.errno is not None else e.__cause__  # shutil.copyfile puts words in the place of an errno
         if not isinstance(of_disk, OSError) or of_disk.errno is None:
             raise
-        where = f": {of_disk.filename}" if of_disk.filename else ""
+        full = of_disk.errno in (errno.ENOSPC, errno.EDQUOT)
+        named = (full and of_disk.filename2) or of_disk.filename  # the copy is what there is no room for
+        where = f": {named}" if named else ""
         say(f"error: {of_disk.strerror}{where}. {_ADVICE.get(of_disk.errno, _OTHER)}", file=sys.stderr)
         return 2
     finally:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import UserError, unknown
+from ..errors import UserError, hub_is_down, unknown
 
 PREFIX = "hub:"
 SHAPE = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<name>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?")
@@ -105,6 +105,8 @@ def _failed(text: str, file: str, error: Exception) -> UserError:
         return _missing(text, error)
     if isinstance(error, EntryNotFoundError):
         return UserError(f"There is no {file} in {text}. Take another repository or revision.")
+    if down := hub_is_down(error):
+        return UserError(f"{down}, or give a local file in the place of {text}.")
     if isinstance(error, HfHubHTTPError):
         said = error.server_message or str(error).strip().splitlines()[0]
         return UserError(f"The Hub refused {file} of {text} ({said}). Check that it is open to you.")

@@ -185,7 +185,7 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
 def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
     """(commit sha, license): the branch "main" moves, a commit does not."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         info = HfApi().dataset_info(name, revision=revision)
@@ -193,6 +193,11 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
         refs = HfApi().list_repo_refs(name, repo_type="dataset")
         known = [ref.name for ref in (*refs.branches, *refs.tags)]
         raise unknown(f"revision of {name!r}", str(revision), known) from error
+    except GatedRepoError as error:
+        raise UserError(
+            f"{name!r} is gated. Accept its conditions on its page on the Hub and log in with `hf auth login`, or take "
+            "other data."
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"{name!r} is neither a path nor a data set on the Hub. Check the spelling, or log in with `hf auth "

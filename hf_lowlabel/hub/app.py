@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError, at_least
-from ..files import whole_folder, write_tensors, write_text
+from ..files import of_disk, whole_folder, write_tensors, write_text
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
@@ -174,6 +174,8 @@ def add_images(run: Path, record: RunRecord, output: Path) -> None:
             _add_labeled(run, output)
         _add_examples(run, record, output)
     except Exception as error:  # data that moved or cannot be reached: the model answers all the same
+        if disk := of_disk(error, output):
+            raise disk from error
         shutil.rmtree(output / "labeled", ignore_errors=True)
         log.warning("no pictures on the page: %s", error)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..files import of_disk
 from ..tasks.deployment import Deployment
 
 OPSET = 18
@@ -37,6 +38,7 @@ def write_graph(model: nn.Module, plan: Deployment, path: Path) -> None:
 
     Raises:
         UserError: torch.onnx cannot express the network.
+        OSError: the disk is full.
     """
     free: dict[int, Any] = {0: torch.export.Dim("batch")}
     height, width = plan.side, plan.side
@@ -60,6 +62,8 @@ def write_graph(model: nn.Module, plan: Deployment, path: Path) -> None:
                 verbose=False,
             )
     except Exception as error:  # whatever torch.export and onnxscript raise: what they cannot express
+        if disk := of_disk(error, path):
+            raise disk from error
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise UserError(
             f"torch.onnx cannot write this network ({type(error).__name__}: {reason}). Export a model of another "
@@ -101,12 +105,15 @@ def write_openvino(graph: Path, path: Path) -> None:
 
     Raises:
         UserError: OpenVINO cannot read the graph.
+        OSError: the disk is full.
     """
     import openvino
 
     try:
         openvino.save_model(openvino.convert_model(str(graph)), str(path), compress_to_fp16=False)
     except Exception as error:  # whatever OpenVINO raises: what it cannot express
+        if disk := of_disk(error, path, graph.stat().st_size):
+            raise disk from error
         raise UserError(
             f"OpenVINO cannot write this network ({type(error).__name__}: {' '.join(str(error).split())[:300]}). Take "
             "--format onnx."

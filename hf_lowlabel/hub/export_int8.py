@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.images import BadImage, load_rgb, open_image
 from ..errors import MissingSplit, UserError
+from ..files import of_disk
 from ..tasks.base import Task
 from ..tasks.deployment import Deployment
 from ..tasks.testing import test_images
@@ -66,6 +67,7 @@ def write_int8(
 
     Raises:
         UserError: there are no images for the ranges, or onnxruntime cannot do it.
+        OSError: the disk is full.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -92,6 +94,9 @@ def write_int8(
                 ready, str(small), Reader(), **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
             )
         except Exception as error:  # whatever onnxruntime raises: what it cannot express
+            places = (small, Path(tempfile.gettempdir(), NAME))  # where it writes; to the second of its own accord
+            if disk := next(filter(None, (of_disk(error, to, whole.stat().st_size) for to in places)), None):
+                raise disk from error
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"onnxruntime cannot write this network in int8 ({type(error).__name__}: {reason}). Leave out --int8."

@@ -9,18 +9,19 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 
 from ..errors import UserError
+from ..tasks.parts import photo_code
 from ..tasks.segmentation import Segmentation
 from .push import SHARED
 
 OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
-SNIPPET = """import segmentation_models_pytorch as smp
+SNIPPET = """import numpy as np
+import segmentation_models_pytorch as smp
 import torch
 from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 from PIL import Image, ImageOps
 
 model = smp.from_pretrained("{name}").eval()
-photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-image = pil_to_tensor(photo.resize(({side}, {side})))  # multiples of {divisor} px
+{photo}image = pil_to_tensor(photo.resize(({side}, {side})))  # multiples of {divisor} px
 x = normalize(image / 255, {mean}, {std})[None]
 with torch.no_grad():
     mask = model(x).argmax(1)[0]  # [H, W] of {names}"""
@@ -59,6 +60,7 @@ def export_smp(run: str | Path, output: str | Path) -> Path:
             shutil.copyfile(run / name, output / name)
     if (run / "README.md").is_file():
         snippet = SNIPPET.format(
+            photo=photo_code(getattr(config, "value_range", None), "photo"),
             name=output.resolve().name,
             divisor=model.divisor,
             side=-(-(config.image_size or 512) // model.divisor) * model.divisor,

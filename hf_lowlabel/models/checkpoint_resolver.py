@@ -17,15 +17,17 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    RevisionNotFoundError,
 )
 
-from ..errors import UserError, unknown
+from ..errors import UserError, hub_is_down, unknown
 from ..files import read_json
 from ..text import was_in_memory
 from . import (
     cifar,  # noqa: F401  registers the CIFAR architectures with timm
     transformers_layout as layout,
 )
+from .configuration_segmenter import LowLabelSegmenterConfig
 from .image_processors import preprocessing_of
 from .translation import Translation
 
@@ -180,6 +182,13 @@ def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
 
 def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
     architecture = config["architecture"]
+    if config.get("model_type") == LowLabelSegmenterConfig.model_type:
+        encoder = config.get("encoder")
+        raise UserError(
+            f"{source} is a segmenter ({architecture} on {encoder}), where the weights of an encoder are asked for. "
+            f"Give those its encoder began with, such as --model {encoder}; with --task segmentation --init-from goes "
+            "on from a whole segmenter."
+        )
     check_architecture(architecture, config.get("model_args"), source)
     known = timm.models.PretrainedCfg.__dataclass_fields__
     cfg = config.get("pretrained_cfg") or config  # timm's early layout has one level
@@ -289,7 +298,14 @@ def _download(
                 f"{repo} is gated. Accept its conditions on its page on the Hub and log in with `hf auth login`, or "
                 "take another model."
             ) from error
+        except RevisionNotFoundError as error:
+            raise UserError(
+                f"There is no revision {revision!r} of {repo} on the Hub. Give --model-revision a branch, tag or "
+                "commit of it, or leave it out."
+            ) from error
         except (HfHubHTTPError, HFValidationError) as error:
+            if down := hub_is_down(error):
+                raise UserError(f"{down}, or give a local folder in the place of {repo}.") from error
             first = str(error).strip().splitlines()[0]
             raise UserError(
                 f"There is no model {repo!r} on the Hub that is open to you ({first}). Check the spelling, log in with "

@@ -7,6 +7,7 @@ choose from, and the features [L, D] of those that are labeled already. `BY_MODE
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,14 @@ from ..records import RunRecord
 from ..tasks.base import Task
 from ..tasks.doubts import Doubt
 from ..text import percent
+from ..yaml_files import read_yaml
 from .features import Features
 from .kinds import Kind
 
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
+# settings of a run that hold for any images, and those that hold for its own data
+AS_TRAINED = "classes mask_format mask_ignore instances value_range pages no_label skip_missing skip_conflicts".split()
+COLUMNS = "dataset_config dataset_revision image_column label_column mask_column".split()
 CERTAIN = 0.005  # a probability this near to 0 or 1 is shown as 0 or 100 %, and is no doubt
 
 
@@ -142,6 +147,25 @@ def is_finished(task: Task, model: str) -> bool:
     """Whether `model` is the folder of a finished run of this task, and not an encoder alone."""
     record = Path(model, "run.json")
     return record.is_file() and RunRecord.from_json(record).kind == task.name
+
+
+def as_trained(task: Task, model: str, data: DataArguments) -> DataArguments:
+    """How a finished run of the task reads images and labels, where nothing else is said: its manifest is of those.
+
+    Columns, and which configuration it is, are those of its own data alone.
+    """
+    path = Path(model, "training.yaml")
+    if not (is_finished(task, model) and path.is_file()):
+        return data
+    trained = read_yaml(path)
+    own, given = trained.get("dataset"), data.dataset
+    same = isinstance(own, str) and isinstance(given, (str, Path))
+    same = same and (own == str(given) or Path(own).resolve() == Path(given).expanduser().resolve())
+    names = [*AS_TRAINED, *(COLUMNS if same else ())]
+    known = {name: trained[name] for name in names if trained.get(name) and not getattr(data, name)}
+    if len(listed := known.get("classes", [])) == 1 and not Path(listed[0]).is_file():  # a text file that is gone
+        known["classes"] = RunRecord.from_json(Path(model, "run.json")).class_names
+    return replace(data, **known)
 
 
 def said_of(

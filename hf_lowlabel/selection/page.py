@@ -20,6 +20,7 @@ from typing import Any
 from ..commands import command
 from ..data.labels import LabelRules, is_list, joined, label_text, parts_of
 from ..errors import UserError
+from ..files import whole
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_labels, write_labels, write_text
 from .next_steps import after_labels
@@ -150,16 +151,24 @@ class Session:
             known_then = {*step["classes"]["before"], *step["classes"]["after"]}
             classes = [*step["classes"][which], *(name for name in self.classes if name not in known_then)]
         size = self.history.stat().st_size if self.history.is_file() else 0
-        with noted(self.folder, step, which, line, size), open(self.history, "ab") as file:
-            length = file.tell()
+        text = json.dumps({**line, "time": round(time.time(), 1)}, ensure_ascii=False)
+        # without a buffer: what a full disk did not take would be written again when the file is closed
+        with noted(self.folder, step, which, line, size), open(self.history, "a+b", buffering=0) as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(length - 1, 0))
+            start = (
+                "" if file.read(1) in (b"", b"\n") else "\n"
+            )  # a line that was cut short would take this one with it
+            left = memoryview(f"{start}{text}\n".encode())
             try:
-                text = json.dumps({**line, "time": round(time.time(), 1)}, ensure_ascii=False)
-                file.write(f"{text}\n".encode())
-                file.flush()
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
-                write_labels(self.csv, self.task, changed)
-                if classes != self.classes:
-                    write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+                with contextlib.ExitStack() as ready:
+                    if classes != self.classes:  # is on the disk before labels.csv changes, and in its place after it
+                        part = ready.enter_context(whole(self.folder / "classes.txt"))
+                        write_text(part, "".join(f"{name}\n" for name in classes))
+                    write_labels(self.csv, self.task, changed)
             except BaseException:
                 with contextlib.suppress(OSError):
                     file.truncate(length)

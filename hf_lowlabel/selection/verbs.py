@@ -27,7 +27,7 @@ from ..tasks.parts import label_rules
 from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
 from .by_class import within_classes
-from .by_model import BY_MODEL, is_finished, look, said_of, strategies_of
+from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of
 from .clustering import backend
 from .features import Features, extract
 from .importing import import_labels
@@ -77,7 +77,8 @@ def select(
 
     Args:
         model: a timm name, local folder or Hub id whose features decide; or a finished model of the task, by whose
-            doubts the next round is chosen (`by_model.BY_MODEL`).
+            doubts the next round is chosen (`by_model.BY_MODEL`), and which says how data are read where nothing else
+            does.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         budget: images to choose.
         output: folder to write.
@@ -121,6 +122,7 @@ def select(
     start_processes(device)
     check_folder(folder)
     barrier()
+    data = as_trained(of, model, data)
     unpainted = why_not_painted(data.dataset, data.dataset_split) if kind.page == "mask" else ""
     if unpainted:
         log.warning("%s", unpainted)

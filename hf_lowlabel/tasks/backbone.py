@@ -73,7 +73,7 @@ class Backbone(Speaker):
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         source = f"hf-hub:{record.hub_id}" if record.hub_id else f"local-dir:{model_id}"
-        auto = load_code(model_id, record.architecture, "AutoModel")
+        auto = load_code(record, model_id, "AutoModel")
         auto += "features = output.pooler_output  # [1, D]\nprint(features.shape)"
         if brings_code(record.architecture):
             return [auto]

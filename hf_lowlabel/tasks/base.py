@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -320,7 +320,7 @@ class Task(Doubting, Speaker):
         batch_size: int = 64,
         window: int | None = None,
         output: Path | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """A row for each of the images (file, its place below `output`, what `prepare` made), in order."""
 
     # ---- card and report --------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -260,7 +260,7 @@ class Classification(Task):
         batch_size: int = 64,
         window: int | None = None,
         output: Path | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         names = self.names_of(model)
         if window is not None:
             raise UserError(

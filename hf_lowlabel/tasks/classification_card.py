@@ -17,7 +17,7 @@ from ..evaluation.classification import wilson
 from ..models import brings_code
 from ..records import RunRecord
 from ..text import code, listed, percent
-from .parts import Section
+from .parts import Section, photo_code
 
 MOST_BARS = 20  # classes listed in a chart
 LARGEST_CONFUSION = 60  # classes of a confusion matrix that can be read
@@ -79,30 +79,36 @@ def calibration(metrics: dict[str, Any]) -> list[str]:
     return [f"Its confidence is {side} (expected calibration error {percent(metrics['ece'])})."]
 
 
-def load_code(model_id: str, architecture: str | None, auto: str) -> str:
+def load_code(record: RunRecord, model_id: str, auto: str) -> str:
     """Python that ends with `output`, what a model says of photo.jpg."""
-    own = brings_code(architecture)
+    own = brings_code(record.architecture)
     note = (
-        f"# timm lacks {architecture}: its code lies beside the weights, read it before you trust it\n" if own else ""
+        f"# timm lacks {record.architecture}: its code lies beside the weights, read it before you trust it\n"
+        if own
+        else ""
     )
     trust = ", trust_remote_code=True" if own else ""
     return (
-        f"import torch\nfrom PIL import Image, ImageOps\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        "import numpy as np\nimport torch\nfrom PIL import Image, ImageOps\n"
+        f"from transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         f'{note}model = {auto}.from_pretrained("{model_id}"{trust}).eval()\n'
-        'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")\n'
+        f"{photo_code(record.hyperparameters.get('value_range'))}"
         "with torch.no_grad():\n"
         '    output = model(**processor(image, return_tensors="pt"))\n'
     )
 
 
-def pipeline_code(model_id: str, architecture: str | None) -> str:
-    trust = ", trust_remote_code=True" if brings_code(architecture) else ""
-    return (
+def pipeline_code(record: RunRecord, model_id: str) -> list[str]:
+    """The shortest way; none where images have a range of values, which a pipeline does not know of."""
+    if record.hyperparameters.get("value_range"):
+        return []
+    trust = ", trust_remote_code=True" if brings_code(record.architecture) else ""
+    return [
         "from transformers import pipeline\n\n"
         f'classify = pipeline("image-classification", model="{model_id}"{trust})\n'
-        'print(classify("photo.jpg"))'
-    )
+        'print(classify("photo.jpg"))  # of 8 bits; one of 16 as below'
+    ]
 
 
 def snippets(record: RunRecord, model_id: str) -> list[str]:
@@ -113,8 +119,8 @@ def snippets(record: RunRecord, model_id: str) -> list[str]:
         "best = int(probabilities.argmax())\n"
         "print(model.config.id2label[best], float(probabilities[best]))"
     )
-    loaded = load_code(model_id, record.architecture, "AutoModelForImageClassification")
-    return [pipeline_code(model_id, record.architecture), loaded + answer]
+    loaded = load_code(record, model_id, "AutoModelForImageClassification")
+    return [*pipeline_code(record, model_id), loaded + answer]
 
 
 # ---- the report -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ..evaluation.segmentation import as_seen
 from .base import Task
 from .classification import eval_view
 from .multilabel import THRESHOLD
+from .parts import photo_code
 from .segmentation import seen
 
 HEAD = """import json
@@ -26,8 +27,7 @@ import {package}
 from PIL import Image, ImageOps
 
 said = json.load(open("preprocessing.json", encoding="utf-8"))
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-"""
+{photo}"""
 SQUARE = """w, h = ({short} * side // min(image.size) for side in image.size)
 small = image.resize((w, h), Image.Resampling.{interpolation})
 left, top = (round((side - {short}) / 2) + {inside} for side in (w, h))
@@ -72,7 +72,8 @@ class Deployment:
 
     prepare: upright RGB picture -> what the network sees of it, float32 [1, 3, H, W], normalised. side: H and W of an
     example, px. multiple: H and W are any multiples of it, px; None: `side` alone. facts: JSON values that describe
-    the same. before, after: Python between the picture and the input, and from the logits to an answer.
+    the same. before, after: Python between the picture and the input, and from the logits to an answer. value_range:
+    see `images.grey16`.
     """
 
     prepare: Callable[[Image.Image], Tensor]
@@ -81,15 +82,12 @@ class Deployment:
     facts: dict[str, Any]
     before: str
     after: str
-
-    @property
-    def value_range(self) -> Range:
-        """See `images.grey16`."""
-        return range_of(self.facts.get("value_range", ()))
+    value_range: Range
 
     def snippet(self, package: str) -> str:
         """Python that answers for photo.jpg with "onnxruntime" or "openvino", NumPy and Pillow."""
-        return HEAD.replace("{package}", package) + self.before + RUN[package] + self.after
+        head = HEAD.format(package=package, photo=photo_code(self.value_range))
+        return head + self.before + RUN[package] + self.after
 
 
 def deployment(task: Task, model: nn.Module) -> Deployment:
@@ -98,10 +96,14 @@ def deployment(task: Task, model: nn.Module) -> Deployment:
     return make(task, model)
 
 
+def _range(model: nn.Module) -> Range:
+    return range_of(getattr(model.config, "value_range", None) or ())
+
+
 def _facts(task: Task, model: nn.Module, **more: Any) -> dict[str, Any]:
     return {
         "task": task.name,
-        **({"value_range": list(wide)} if (wide := getattr(model.config, "value_range", None)) else {}),
+        "value_range": list(_range(model) or (0, 65535)),  # of images of more than 8 bits
         "input": {"name": "pixel_values", "layout": "float32 [batch, 3, height, width], RGB, normalised"},
         "colors": "x / 255, less mean, divided by std, each channel by itself",
         **more,
@@ -133,7 +135,7 @@ def _classifier(task: Task, model: Any) -> Deployment:
     cut = (SQUASHED if squash else SQUARE).format(
         short=short, inside=inside, side=side, interpolation=interpolation.upper()
     )
-    return Deployment(prepare, side, None, facts, cut + INPUT.format(pad=""), ANSWERS[task.labeling])
+    return Deployment(prepare, side, None, facts, cut + INPUT.format(pad=""), ANSWERS[task.labeling], _range(model))
 
 
 def _segmenter(task: Task, model: Any) -> Deployment:
@@ -152,4 +154,4 @@ def _segmenter(task: Task, model: Any) -> Deployment:
     whole = WHOLE.format(scale=f"{long_side} / max(image.size)" if long_side else "1")
     before = whole + INPUT.format(pad=PAD.format(divisor=divisor))
     side = -(-(long_side or 4 * divisor) // divisor) * divisor
-    return Deployment(prepare, side, divisor, facts, before, ANSWERS[task.labeling])
+    return Deployment(prepare, side, divisor, facts, before, ANSWERS[task.labeling], _range(model))

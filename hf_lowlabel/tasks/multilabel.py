@@ -296,8 +296,8 @@ class MultiLabel(Classification):
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         shown = "print({model.config.id2label[k]: float(p) for k, p in enumerate(output.logits.sigmoid()[0])})"
-        loaded = card.load_code(model_id, record.architecture, "AutoModelForImageClassification")
-        return [card.pipeline_code(model_id, record.architecture), loaded + shown]
+        loaded = card.load_code(record, model_id, "AutoModelForImageClassification")
+        return [*card.pipeline_code(record, model_id), loaded + shown]
 
     def space(self, record: RunRecord) -> dict[str, Any]:
         return {"answer": "labels"}

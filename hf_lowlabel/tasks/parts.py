@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,21 @@ OF_MASKS: dict[str, Any] = dict(
     unlabeled_ratio=1,
     scale=[0.5, 1.5],
 )
+
+
+def photo_code(value_range: Sequence[float] | None, name: str = "image") -> str:
+    """Python that reads photo.jpg into `name` as `predict` does: upright, RGB, more than 8 bits from `value_range`.
+
+    It needs NumPy as np, and Image and ImageOps of Pillow.
+    """
+    low, high = value_range or (0, 65535)
+    scaled = f"(np.interp({name}, ({low:.15g}, {high:.15g}), (0, 255)) + 0.5).astype(np.uint8)"
+    return (
+        f'{name} = ImageOps.exif_transpose(Image.open("photo.jpg"))\n'
+        f'if {name}.mode[0] in "IF":  # more than 8 bits, which Pillow alone would clip\n'
+        f"    {name} = Image.fromarray({scaled})\n"
+        f'{name} = {name}.convert("RGB")\n'
+    )
 
 
 def label_rules(data: DataArguments) -> LabelRules:

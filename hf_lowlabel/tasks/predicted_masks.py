@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,13 +18,15 @@ from ..data.decoding import cores, in_threads
 from ..errors import UserError
 from ..evaluation import overlays
 from ..evaluation.segmentation import segment
-from ..files import read_text, unmake, whole
+from ..files import filling, read_text, unmake, whole
+from ..locks import open_locked
 from .segmenters import seen
 
 PIXELS = 1 << 20  # px of the images of a forward pass at most: their probabilities are float32, K to the pixel
 # The levels of compression: overlays of two photos of 640 x 427 px take 55 and 68 ms, and 84 and 150 ms at Pillow's 6,
 # for 1 % less. Those of masks cost the same.
 LEVEL = 4
+WRITING = ".predict"  # in the folder of masks, while they are written
 
 
 class Segmented(NamedTuple):
@@ -44,7 +47,7 @@ def mask_rows(
     batch_size: int,
     window: tuple[int, int] | None,
     output: Path | None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """A row for each image (file, its place below `output`, uint8 [H, W, 3]), in order; pictures are written on all
     cores while the network goes on."""
     write = partial(written, names=names, output=output)
@@ -91,6 +94,35 @@ def written(image: Segmented, names: Sequence[str], output: Path | None) -> dict
             covered.save(part, "PNG", compress_level=LEVEL)
     row["confidence"] = round(image.confidence, 6)
     return row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}
+
+
+@contextlib.contextmanager
+def alone(folder: Path, table: Path, overwrite: bool) -> Iterator[set[str]]:
+    """No other call writes to the folder in here; gives the `pictures_of` its table, and leaves no empty folders.
+
+    Raises:
+        UserError: another one writes, or has written since it was looked and nothing may be replaced.
+    """
+    with filling(folder):
+        try:
+            mark, _ = open_locked(folder / WRITING)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another `predict` is writing to {str(folder)!r}. Wait for it, or give another --output."
+            ) from error
+        with mark:
+            try:
+                if table.exists() and not overwrite:
+                    raise UserError(f"{folder} is there already. Give another --output, or --overwrite to replace it.")
+                yield pictures_of(table)
+            except BaseException:
+                below = [
+                    path for kind in ("masks", "overlays") for path in (folder / kind).glob("**/") if path.is_dir()
+                ]
+                unmake(sorted(below, reverse=True))  # each thread leaves what another made
+                raise
+            finally:
+                (folder / WRITING).unlink(missing_ok=True)
 
 
 def pictures_of(table: Path) -> set[str]:

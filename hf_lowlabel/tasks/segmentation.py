@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class Segmentation(Task):
             found = self.open(replace(data, classes=given))
         except UserError:
             plain = self.open(data, targets=replace(self.targets(data, NO_CLASSES), images_alone=True))
-            if given or plain.has_target.any():
+            if classes or plain.has_target.any():
                 raise
             return plain.without_targets()
         return replace(found.without_targets(), class_names=found.class_names, labels=found.labels)  # which have one
@@ -311,7 +311,7 @@ class Segmentation(Task):
         batch_size: int = 64,
         window: int | None = None,
         output: Path | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """OUTPUT/masks/NAME.png holds the classes at the image's size, with a palette; OUTPUT/overlays/NAME.png the
         image under their colours.
 

@@ -18,7 +18,7 @@ from ..evaluation.segmentation import Normalise, evaluate_segmentation, probabil
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card
-from .parts import Section
+from .parts import Section, photo_code
 
 PICTURED = 6  # test images in the sheet of overlays
 MOST_SEGMENTED = 500  # test images that are segmented in search of the worst
@@ -83,12 +83,13 @@ def limits(record: RunRecord) -> list[str]:
 def snippets(record: RunRecord, model_id: str) -> list[str]:
     auto = "AutoModelForSemanticSegmentation"
     return [
-        f"import torch\nfrom PIL import Image, ImageOps\nfrom transformers import AutoImageProcessor, {auto}\n\n"
+        "import numpy as np\nimport torch\nfrom PIL import Image, ImageOps\n"
+        f"from transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         "# its code lies beside the weights: read it before you trust it; after\n"
         "# `import hf_lowlabel.models.segmentation` it loads without trust_remote_code\n"
         f'model = {auto}.from_pretrained("{model_id}", trust_remote_code=True).eval()\n'
-        'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")\n'
+        f"{photo_code(record.hyperparameters.get('value_range'))}"
         "with torch.no_grad():\n"
         '    output = model(**processor(image, return_tensors="pt"))\n'
         "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W]\n"

@@ -56,6 +56,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/features.py": "memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
+    "selection/by_model.py": "read_yaml",  # ours
     "selection/labeling.py": "copyfile",
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",

@@ -246,12 +246,14 @@ def test_duration():
 # ---- the code on the card runs --------------------------------------------------------------------------------------
 
 
-def run_snippets(folder, monkeypatch):
+def run_snippets(folder, monkeypatch, photo=None):
     """Executes every Python block of the card verbatim beside the folder and returns what was printed by each."""
     monkeypatch.chdir(folder.parent)
     phone = Image.Exif()
     phone[0x0112] = 6  # held upright: stored on its side
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40), np.uint8)).save("photo.jpg", exif=phone)  # gray
+    if photo is not None:
+        photo.save("photo.jpg", "PNG")
     printed = []
     for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL):
         out, scope = io.StringIO(), {}
@@ -281,6 +283,33 @@ def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
     assert torch.equal(scope["output"].logits, logits) and scope["image"].size == (50, 40)  # turned upright
     best = model.config.id2label[int(logits.argmax())]
     assert auto.startswith(best) and eval(pipe)[0]["label"] == best
+
+
+@pytest.mark.parametrize("value_range", [None, [100.0, 4095.0]])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "segmentation", "backbone"])
+def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monkeypatch):
+    """And a pipeline, which opens the file itself, is offered only where its pixels are right."""
+    from hf_lowlabel.data.images import load_rgb
+    from hf_lowlabel.models import create_backbone, create_classifier
+    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+
+    folder, names = tmp_path / "deep", ["cat", "dog"]
+    how = dict(pretrained=False, image_size=32)
+    if kind == "backbone":
+        model = create_backbone("test_resnet", **how)
+    else:
+        make = create_segmenter if kind == "segmentation" else create_classifier
+        model = make("test_resnet", 2, class_names=names, **how)
+    (export_standalone if kind == "segmentation" else type(model).save_pretrained)(model, folder)
+    given = {"value_range": value_range} if value_range else {}
+    write_card(folder, RunRecord(kind, architecture="unknown_net", class_names=names, hyperparameters=given))
+    text = (folder / "README.md").read_text()
+    assert ("pipeline(" in text) == (value_range is None and kind in ("classification", "multilabel"))
+    values = Image.fromarray(np.random.default_rng(0).integers(0, 4096, (50, 40)).astype(np.uint16))
+    text = re.sub(r"```python\nfrom transformers import pipeline\n.*?```", "", text, flags=re.DOTALL)
+    (folder / "README.md").write_text(text)
+    scope = run_snippets(folder, monkeypatch, values)[0][1]
+    assert np.array_equal(scope["image"], load_rgb(values, tuple(value_range) if value_range else None))
 
 
 def test_backbone_snippets(tmp_path, monkeypatch):

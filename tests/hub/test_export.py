@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import re
 import shutil
@@ -15,18 +16,22 @@ from PIL import Image
 
 from hf_lowlabel import predict
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.images import load_rgb, open_image
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.files import write_json
 from hf_lowlabel.hub import export as module
 from hf_lowlabel.hub.export import export
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks.deployment import deployment
 
 NAMES = ["ant", "bee", "cat"]
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two pictures, the second turned by its EXIF."""
+    """Three pictures, the second turned by its EXIF, the third of 12 bits in 16."""
     folder, rng = tmp_path / "photos", np.random.default_rng(0)
     folder.mkdir()
     for name, size in (("a.jpg", (61, 83)), ("b.jpg", (97, 53))):
@@ -34,7 +39,13 @@ def photos(tmp_path):
         image, exif = coarse.resize(size, Image.Resampling.BICUBIC), Image.Exif()
         exif[0x0112] = 6 if name == "b.jpg" else 1
         image.save(folder / name, exif=exif)
+    deep_photo(folder / "c.png")
     return folder
+
+
+def deep_photo(file):
+    values = np.random.default_rng(1).integers(0, 4096, (5, 7)).astype(np.uint16).repeat(12, 0).repeat(12, 1)
+    Image.fromarray(values).save(file)
 
 
 def run_readme(folder, photo, monkeypatch) -> dict:
@@ -42,7 +53,7 @@ def run_readme(folder, photo, monkeypatch) -> dict:
     (folder / "photo.jpg").write_bytes(photo.read_bytes())
     monkeypatch.chdir(folder)
     (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
-    assert len([line for line in snippet.splitlines() if line.strip()]) < 20 and "hf_lowlabel" not in snippet
+    assert len([line for line in snippet.splitlines() if line.strip()]) < 23 and "hf_lowlabel" not in snippet
     scope: dict = {}
     exec(snippet, scope)
     return scope
@@ -67,14 +78,14 @@ def graph(tmp_path_factory):
     return run / "onnx" / "model.onnx"
 
 
-@pytest.mark.parametrize("mode", ["center", "squash"])
-def test_a_classifier(mode, tmp_path, graph, photos, monkeypatch, capsys):
+@pytest.mark.parametrize("mode, given", [("center", {}), ("squash", {}), ("center", {"value_range": [100.0, 4095.0]})])
+def test_a_classifier(mode, given, tmp_path, graph, photos, monkeypatch, capsys):
     monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
-    run = classifier(tmp_path / "run", mode)
+    run = classifier(tmp_path / "run", mode, **given)
     assert main(["export", str(run), "--images", str(photos)]) == 0
     said = json.loads((run / "onnx" / "preprocessing.json").read_text())
     assert ("both sides" in said["steps"][0]["resize"]) is (mode == "squash")
-    assert said["classes"] == NAMES and "on 2 images: logits differ by" in capsys.readouterr().out
+    assert said["classes"] == NAMES and "on 3 images: logits differ by" in capsys.readouterr().out
     for row in predict(photos, run).rows:
         scope = run_readme(run / "onnx", photos / row["file"].rpartition("/")[2], monkeypatch)
         name, p = capsys.readouterr().out.split()
@@ -83,6 +94,25 @@ def test_a_classifier(mode, tmp_path, graph, photos, monkeypatch, capsys):
     assert scope["session"].run(None, many)[0].shape == (5, 3)  # a free number of images
     with pytest.raises(UserError, match="is there already"):
         export(run)
+
+
+@pytest.mark.parametrize("value_range", [None, [100.0, 4095.0]])
+@pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])
+def test_the_lines_see_what_the_network_sees(task, value_range, tmp_path, photos, monkeypatch):
+    """Whatever the bits of a picture; up to the input, which needs no graph."""
+    monkeypatch.chdir(tmp_path)
+    how = dict(pretrained=False, class_names=NAMES, image_size=72)
+    model = (create_segmenter if task == "segmentation" else create_classifier)("test_resnet", 3, **how).eval()
+    model.config.value_range = value_range
+    plan = deployment(get_task(task), model)
+    write_json(tmp_path / "preprocessing.json", plan.facts)
+    for photo in photos.iterdir():
+        shutil.copyfile(photo, "photo.jpg")
+        scope: dict = {}
+        exec(plan.snippet("onnxruntime").partition("session =")[0], scope)
+        with open_image(photo) as image:
+            seen = plan.prepare(load_rgb(image, value_range)).numpy()
+        assert seen.shape == scope["x"].shape and np.abs(seen - scope["x"]).max() < 0.02  # a level of 255
 
 
 @pytest.mark.slow
@@ -133,6 +163,38 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     before = sorted(p.name for p in run.iterdir())
     with pytest.raises(UserError, match="does not answer as the model does: logits differ by"):
         export(run)
+    assert sorted(p.name for p in run.iterdir()) == before
+
+
+def test_a_full_disk_is_no_fault_of_the_network(tmp_path, graph, photos, monkeypatch, capsys):
+    """Whoever meets it first, and whatever becomes of its error on the way."""
+    from onnxruntime import quantization
+
+    run = classifier(tmp_path / "run")
+    before = sorted(p.name for p in run.iterdir())
+
+    def full(*given, **more):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("could not be converted") from error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx, "export", full)
+        assert main(["export", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "Free some space" in said and "another architecture" not in said
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    usage = shutil.disk_usage(tmp_path)
+
+    def truncated(*given, **more):  # onnxruntime writes what fits, and does not know it again
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+        raise RuntimeError("Wire format was corrupt")
+
+    monkeypatch.setattr(quantization, "quantize_static", truncated)
+    assert main(["export", str(run), "--int8", "--images", str(photos)]) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "Leave out --int8" not in said
     assert sorted(p.name for p in run.iterdir()) == before
 
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -240,6 +241,43 @@ def test_a_config_that_leads_out_of_its_repository_is_refused(pushed, module_hub
             continue
         with pytest.raises(UserError, match="may not read other files|unknown"):
             load()
+
+
+def test_what_the_hub_says_is_told_as_it_is(pushed, module_hub, tmp_path, monkeypatch):
+    """A revision that is not there, a Hub that is down: the model itself is not missing."""
+    from hf_lowlabel.data.published import fetch
+
+    there = module_hub.repos["model", "org/pets"].content()
+    module_hub.add("model", "org/fresh", there)
+    with pytest.raises(UserError, match="no revision 'nope' of org/fresh on the Hub.*--model-revision"):
+        create_backbone("org/fresh", revision="nope")
+    with pytest.raises(UserError, match="no revision 'nope' of org/fresh"):
+        create_backbone("hf_hub:org/fresh@nope")
+    with pytest.raises(UserError, match="no model 'org/none' on the Hub"):
+        create_backbone("org/none")
+    kept = list(module_hub.faults)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts
+    for status in (503, 429):
+        module_hub.fault("/resolve/", status, times=-1, method="GET")
+        with pytest.raises(UserError, match=f"The Hub did not answer \\({status}\\). Try again"):
+            create_backbone("org/fresh")
+        with pytest.raises(UserError, match=f"The Hub did not answer \\({status}\\). Try again"):
+            fetch("hub:org/fresh", "config.json")
+        module_hub.faults[:] = kept
+
+
+def test_a_segmenter_is_no_encoder(tmp_path, module_hub):
+    """It says so in one sentence, from a folder and from the Hub."""
+    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+
+    export_standalone(create_segmenter("test_resnet", 2, architecture="unet", pretrained=False), tmp_path / "seg")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "seg").iterdir() if path.is_file()}
+    module_hub.add("model", "org/seg", files)
+    for source in (str(tmp_path / "seg"), "org/seg"):
+        for create in (create_backbone, lambda name: create_classifier(name, 2)):
+            with pytest.raises(UserError, match="is a segmenter .unet on test_resnet.*--model test_resnet;") as found:
+                create(source)
+            assert "known:" not in str(found.value)
 
 
 def test_code_of_a_repository_is_never_run_unasked(pushed, module_hub, tmp_path):

@@ -38,11 +38,11 @@ def test_smp_loads_it_and_the_card_says_how(tmp_path, monkeypatch, hub):
     card = ModelCard.load(out / "README.md")
     assert card.data.license is None and card.data.library_name == "segmentation-models-pytorch"
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (50, 40)).save("photo.jpg")
+    Image.new("I;16", (50, 40), 257 * 200).save("photo.jpg", "PNG")  # of 16 bits
     (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.S)
     scope = {}
     exec(snippet, scope)
-    assert scope["mask"].shape == (96, 96)
+    assert scope["mask"].shape == (96, 96) and scope["photo"].getpixel((0, 0)) == (200, 200, 200)
     push(out, "org/pets-smp")
     assert {"config.json", "model.safetensors", "README.md", "run.json"} <= set(
         hub.repos["model", "org/pets-smp"].content()

@@ -1,6 +1,7 @@
 """The next images by what a finished model is in doubt of: the strategies, and `select` with a run as --model."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 from PIL import Image
 
 from hf_lowlabel import finetune
+from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
-from hf_lowlabel.selection.by_model import badge, in_doubt
+from hf_lowlabel.selection.by_model import as_trained, badge, in_doubt
 from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.selection.mask_page import MaskSession
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.doubts import Doubt
 
@@ -173,6 +176,42 @@ def masks(tmp_path_factory):
     return base
 
 
+@pytest.mark.parametrize("listed", ["there", "gone"])
+def test_masks_mean_what_the_run_learned(listed, masks, tmp_path):
+    """Without --classes its manifest is of these data still, also where the file that lists them is gone."""
+    run = tmp_path / "run"
+    shutil.copytree(masks / "run", run)
+    if listed == "gone":
+        said = (run / "training.yaml").read_text()
+        (run / "checksums.json").unlink()
+        (run / "training.yaml").write_text(said.replace("classes.txt", "none.txt"))
+        assert "none.txt" in (run / "training.yaml").read_text()
+    argv = ["select", "--task", "segmentation", "--model", str(run), "--dataset", str(masks / "data")]
+    assert main([*argv, "--budget", "3", "--device", "cpu", "--output", str(tmp_path / "out")]) == 0
+    task = Task.load(tmp_path / "out")
+    assert task.class_names == ["ground", "disc"] and set(task.labeled) == {f"{i:02d}.png" for i in range(4)}
+    MaskSession(tmp_path / "out", task, model=str(run))  # and so does the page
+
+
+def test_images_are_read_as_the_run_read_them(classes, backbone, tmp_path, monkeypatch):
+    """Its columns and its range of values; columns of its own data alone, and what is said goes before."""
+    names = paint(tmp_path / "photos")
+    rows = [f"{name},{i % 2},{COLOURS[i % 3] if i < 6 else ''}\n" for i, name in enumerate(names)]
+    (tmp_path / "photos" / "metadata.csv").write_text("file_name,label,colour\n" + "".join(rows))
+    how = dict(label_column="colour", value_range=[0, 4095], num_labels=6, test_fraction=0.0, device="cpu")
+    finetune(str(tmp_path / "photos"), model=backbone, method="probe", output_dir=tmp_path / "run", **how)
+    argv = ["select", "--model", str(tmp_path / "run"), "--budget", "3", "--device", "cpu", "--dataset"]
+    assert main([*argv, str(tmp_path / "photos"), "--output", str(tmp_path / "a")]) == 0
+    task = Task.load(tmp_path / "a")
+    assert sorted(task.class_names) == sorted(COLOURS) and set(task.labeled) == set(names[:6])
+    monkeypatch.chdir(tmp_path)
+    data = DataArguments("photos", label_column="label")
+    found = as_trained(get_task("classification"), str(tmp_path / "run"), data)
+    assert found.label_column == "label" and found.value_range == [0, 4095]
+    other = as_trained(get_task("classification"), str(tmp_path / "run"), DataArguments(str(classes / "photos")))
+    assert other.label_column is None and other.value_range == [0, 4095]
+
+
 def test_masks_are_asked_for_where_the_segmenter_is_uncertain(masks, tmp_path, capsys):
     argv = ["select", "--task", "segmentation", "--model", str(masks / "run"), "--dataset", str(masks / "data")]
     argv += ["--classes", str(masks / "classes.txt"), "--budget", "3", "--device", "cpu"]
@@ -188,8 +227,6 @@ def test_masks_are_asked_for_where_the_segmenter_is_uncertain(masks, tmp_path, c
         assert all(why in one["why"] for one in said.values())
     kind = get_task("segmentation")
     model = kind.load(masks / "run", device="cpu")
-    from hf_lowlabel.arguments import DataArguments
-
     source = kind.open_to_select(DataArguments(str(masks / "data")), str(masks / "classes.txt"))
     cache = kind.look(model, DataArguments(str(masks / "data")), source, np.arange(4, 12))
     unsure = kind.doubt(model, cache, torch.arange(8), "uncertain-pixels").unsure

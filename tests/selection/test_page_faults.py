@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import socket
 import urllib.error
 import urllib.request
@@ -156,6 +157,47 @@ def test_a_change_that_failed_is_not_written_later(fails, folder, monkeypatch): 
         ask(server, "label", {"id": second, "label": "green"})
         assert stored(folder) == {second: "green"}
         assert not ask(server, "undo", {})["can_undo"] and stored(folder) == {}
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_disk_that_takes_a_part_of_a_line(room, folder):  # noqa: F811
+    """Nothing of it stays, so that later steps can be undone after a restart too."""
+    before = page.Session(folder)
+    first, second, third, *_ = before.task.files.values()
+    before.label(first, "red")
+    limits, size = resource.getrlimit(resource.RLIMIT_FSIZE), before.history.stat().st_size
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, limits[1]))
+        with pytest.raises(OSError, match="too large"):
+            before.label(second, "red")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert before.history.stat().st_size == size and stored(folder) == {first: "red"}
+    with open(before.history, "a") as history:
+        history.write('{"id": "cut sho')  # by a kill
+    page.Session(folder).label(third, "green")
+    after = page.Session(folder)
+    assert len(after.steps) == 2 and stored(folder) == {first: "red", third: "green"}
+    after.undo(), after.undo()
+    assert stored(folder) == {}
+
+
+def test_a_renaming_that_failed_leaves_labels_and_classes(folder, monkeypatch):  # noqa: F811
+    session = page.Session(folder)
+    first = next(iter(session.task.files.values()))
+    session.label(first, "red")
+    files = {p: p.read_bytes() for p in (folder / "labels.csv", folder / "classes.txt", folder / "history.jsonl")}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for fails in ("write_text", "write_labels"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(page, fails, full)
+            session.rename("red", "crimson")
+        assert {p: p.read_bytes() for p in files} == files and not list(folder.glob(".*part*"))
+    session.rename("red", "crimson")
+    assert stored(folder) == {first: "crimson"} and "crimson" in (folder / "classes.txt").read_text()
 
 
 def test_a_kill_between_the_two_files_loses_no_label(folder, monkeypatch):  # noqa: F811

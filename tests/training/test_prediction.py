@@ -1,6 +1,7 @@
 """A saved model on new images and data: the same numbers as in training, and answers that others can read."""
 
 import csv
+import errno
 
 import datasets
 import numpy as np
@@ -14,7 +15,9 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation import overlays
 from hf_lowlabel.prediction import predictions
+from hf_lowlabel.tasks import get_task
 
 from .conftest import MULTILABEL, SEGMENT, SMALL
 
@@ -249,6 +252,51 @@ def test_what_is_stopped_leaves_no_table(segmenter, tmp_path, monkeypatch):
     assert list(predictions(tmp_path, segmenter.folder, [], batch_size=4))[:6] == [
         {key: value for key, value in row.items() if key not in ("mask", "overlay")} for row in found
     ]
+
+
+def test_one_call_at_a_time_writes_masks_to_a_folder(segmenter, tmp_path, monkeypatch):
+    for i in range(2):
+        Image.new("RGB", (24 + 8 * i, 32), (90 * i, 120, 40)).save(tmp_path / f"{i}.png")
+    out, kind = tmp_path / "out", get_task("segmentation")
+    first = predictions(tmp_path / "0.png", segmenter.folder, [], output=out)
+    next(first)
+    with pytest.raises(UserError, match="Another `predict` is writing to"):
+        predict(tmp_path / "1.png", segmenter.folder, output=out, overwrite=True)
+    assert not [*first]
+    written = {path.name: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    assert sorted(written) == ["0.png", "masks.csv"]  # and nothing of the lock
+    load, late = type(kind).load, tmp_path / "late"
+
+    def slow(*given, **more):
+        monkeypatch.undo()
+        predict(tmp_path / "0.png", segmenter.folder, output=late)  # by somebody else, meanwhile
+        return load(*given, **more)
+
+    monkeypatch.setattr(type(kind), "load", slow)
+    with pytest.raises(UserError, match="late is there already"):
+        predict(tmp_path / "1.png", segmenter.folder, output=late)
+    assert [path.name for path in (late / "masks").iterdir()] == ["0.png"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_full_disk_leaves_no_empty_folders(existing, segmenter, tmp_path, monkeypatch):
+    """So that the same command can be given again; what was there stays."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    if existing:
+        (out / "masks").mkdir(parents=True)
+        (out / "masks" / "mine.txt").touch()
+
+    def full(mask, names, part):
+        (part.parents[1] / "overlays" / "deep").mkdir(parents=True)  # of another thread
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(overlays, "save_mask", full)
+        predict(tmp_path / "a.png", segmenter.folder, output=out, overwrite=existing)
+    assert sorted(p.name for p in out.rglob("*")) == (["masks", "mine.txt"] if existing else [])
+    assert out.exists() == existing
+    predict(tmp_path / "a.png", segmenter.folder, output=out, overwrite=existing)
 
 
 def test_masks_of_an_answer_that_is_replaced_go_and_nothing_else(segmenter, tmp_path):
