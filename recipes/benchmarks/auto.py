@@ -16,8 +16,8 @@ and kept in OUTPUT/. A draw is SEED and a number of labels: at random over the i
 and whether the 80 % interval for the accuracy holds the truth, what is said of unlabeled images against the sign of
 (best rung that uses them - probe), and the forecast for 2.5 times the labels against `auto` with these. A draw that is
 in OUTPUT/draws.jsonl is not repeated: stop it and start it again. About 15 seconds a draw of 3,000 images on one core.
-Constants were set on seeds 0 to 8, 30 to 34 and 60 to 79 of flowers, elpv and neu_steel with ResNet-18, all but the first
-also of CIFAR-10 at 64 px; report on others.
+Constants were set on seeds 0 to 8, 30 to 34 and 60 to 79 of flowers, elpv and neu_steel with ResNet-18, all but the
+first also of CIFAR-10 at 64 px; report on others.
 """
 
 from __future__ import annotations
