@@ -156,7 +156,7 @@ def looks_like_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    if Path(name).suffix == ".parquet":
+    if Path(name).suffix.lower() == ".parquet":
         return False
     try:
         validate_repo_id(name)
