@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .arguments import DataArguments
 from .data.decoding import cores, in_threads
 from .data.folders import CONVERT
-from .data.given_images import Given, Images, given_images
+from .data.given_images import Given, Images, given_images, look_at
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb
 from .data.left_out import write_left_out
@@ -254,6 +254,7 @@ def predictions(
     asked = given_images(images)
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)
+    look_at(asked, value_range)
 
     def shown(given: Given) -> Iterator[tuple[Path, str, Any] | BadImage]:
         """The pages of a file, or what is wrong with it."""

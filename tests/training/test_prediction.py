@@ -1,6 +1,7 @@
 """A saved model on new images and data: the same numbers as in training, and answers that others can read."""
 
 import csv
+import warnings
 
 import datasets
 import numpy as np
@@ -67,6 +68,39 @@ def test_images_in_memory_are_predicted_as_their_files_are(photos, tmp_path):
     gray = np.full((20, 30), 200, np.uint8)
     (one,) = predict(gray, run.folder).rows
     assert one == {**predict([Image.fromarray(gray)], run.folder).rows[0], "file": "image 0"}
+
+
+def test_dark_images_are_said_before_they_are_predicted(photos, tmp_path):
+    """Values up to 4080 of 65535, in files and in memory; a model that was given their range sees them bright."""
+    settings = dict(dataset=str(photos / "labeled"), num_labels=8, **SMALL)
+    run = finetune(**settings, output_dir=str(tmp_path / "run"))
+    values = np.linspace(0, 4080, 900).astype(np.uint16).reshape(30, 30)
+    deep = Image.fromarray(values)
+    deep.save(tmp_path / "deep.tif")
+    for given in (tmp_path / "deep.tif", [deep], pandas.DataFrame({"image": [deep]})):
+        with pytest.warns(
+            UserWarning, match="up to 4080 and come out dark. If they are of 12 bits.*--value-range 0 4095"
+        ):
+            predict(given, run.folder)
+    ranged = finetune(**settings, value_range=[0, 4095], output_dir=str(tmp_path / "ranged"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(tmp_path / "deep.tif", ranged.folder)
+        predict([Image.new("RGB", (9, 9)), Image.fromarray(values * 16)], run.folder)
+
+
+def test_dark_images_are_said_before_they_are_scored(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path / "run"), **SMALL)
+    for name in ("dark", "light"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        Image.fromarray(np.linspace(0, 1000, 900).astype(np.uint16).reshape(30, 30)).save(
+            tmp_path / "other" / name / "1.tif"
+        )
+    with pytest.warns(UserWarning, match="up to 1000 and come out dark"):
+        evaluate(run.folder, tmp_path / "other")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(run.folder, tmp_path / "other", value_range=[0, 1000])
 
 
 @pytest.mark.parametrize(
