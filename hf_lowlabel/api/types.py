@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,5 +15,5 @@ from ..data import ImageDataset
 # a path or Hub id; data of `datasets` or pandas in memory; images with labels (None: unlabeled); what is open already
 Table = datasets.Dataset | datasets.DatasetDict | pd.DataFrame
 Data = str | Path | Table | Sequence[tuple[str | Path, str | None]] | ImageDataset
-# a timm name, folder or Hub id; a module of timm; a model that create_classifier or create_backbone made
-Model = str | Path | nn.Module
+# a timm name, folder or Hub id; a module of timm; a model that create_classifier or create_backbone made; a run
+Model = str | os.PathLike[str] | nn.Module

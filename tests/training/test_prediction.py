@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import evaluate, files, finetune, predict, prediction
+from hf_lowlabel import Best, evaluate, files, finetune, predict, prediction, report
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
@@ -377,3 +377,26 @@ def test_several_classes_of_an_image(few_images, tmp_path):
         evaluate(run.folder, "digits", task="classification")
     with pytest.raises(UserError, match="window slides over images for segmentation"):
         predict(tmp_path / "a.png", run.folder, window=8)
+
+
+def test_a_finished_run_stands_for_its_folder(photos, tmp_path):
+    settings = dict(num_labels=8, **SMALL)
+    run = finetune(dataset=str(photos / "labeled"), output_dir=str(tmp_path / "run"), **settings)
+    found = Best(run, [], None, None)
+    rows = predict(photos / "raw", run.folder).rows
+    for given in (run, found):
+        assert predict(photos / "raw", given).rows == rows
+        assert evaluate(given, photos / "labeled")["accuracy"] == run.metrics["accuracy"]  # its own test images
+    again = finetune(photos / "labeled", output_dir=tmp_path / "again", **{**settings, "model": run, "max_steps": 1})
+    assert again.config.model.model == str(run.folder)
+    assert len(report([run, again], tmp_path / "page.html", compute=False).read_text()) > 2000
+    dry = finetune(photos / "labeled", **settings, dry_run=True)
+    with pytest.raises(UserError, match="dry run, which leaves no folder. Give its model, run.model"):
+        predict(photos / "raw", dry)
+    assert len(predict(photos / "raw", dry.model).rows) == len(rows)
+
+
+@pytest.mark.parametrize("model", [3, torch.nn.Linear(2, 2), None])
+def test_what_is_no_model_is_said(photos, model):
+    with pytest.raises(UserError, match="is no model with classes of its own. Give a run folder, a finished run"):
+        predict(photos / "raw", model)
