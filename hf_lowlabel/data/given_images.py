@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import UserError
 from ..text import brief
 from .given_files import find_images, places
-from .images import BadImage, Range, decoding, open_image
+from .images import BadImage, Range, decoding, of_array, open_image
 from .opening import load_source
 from .pages import LOOKS, Depth, darkness, depth_of
 
@@ -92,6 +92,4 @@ def picture(item: Any, at: int) -> Image.Image:
         return item
     if not isinstance(item, np.ndarray):
         raise UserError(f"Image {at} is {brief(item)}. {TAKEN}")
-    if item.dtype != np.uint8 or not (item.ndim == 2 or item.ndim == 3 and item.shape[2] == 3):
-        raise UserError(f"Image {at} is an array of {item.dtype} of the shape {item.shape}. {TAKEN}")
-    return Image.fromarray(np.ascontiguousarray(item))
+    return of_array(item, f"Image {at}")
