@@ -84,7 +84,8 @@ def evaluate(
     """Metrics of a saved model on the labeled images of a data set.
 
     Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
-    split.json; else the data set's split "test" (for masks also "validation"). Classes are matched by name.
+    split.json; else the data set's split "test" or "validation"; else, of data the model was not trained on, all that
+    have a label. Classes are matched by name.
 
     Args:
         model: a run folder, a finished run, a saved model, a Hub id, or a model in memory; its task is known by its

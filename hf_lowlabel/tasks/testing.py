@@ -34,7 +34,8 @@ MOST = 5_000  # images that are decoded to find out whether they were trained wi
 def test_images(
     task: Task, data: DataArguments, names: list[str], split: str | None, own: Path | None
 ) -> tuple[ImageDataset, np.ndarray]:
-    """(data set, positions of its test images): of a manifest, else of the data set's own test split."""
+    """(data set, positions of its test images): of a manifest, else of the data set's own test split, else of data that
+    are not those of the model all that have a label."""
     manifest = split or (str(own) if own is not None and own.is_file() else None)
     chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
     if chosen is not None:
@@ -53,18 +54,34 @@ def test_images(
         tested = task.test_dataset(data, names)
     except MissingSplit as error:
         raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
-    if tested is None:
+    whole = None
+    if tested is None and split is None:
+        with contextlib.suppress(MissingSplit):
+            whole = task.open(data, "train", names)
+    if tested is None and (whole is None or is_own(own, whole) or not whole.has_target.any()):
         raise MissingSplit(
             f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
-            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
+            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME); in Python "
+            'dataset_split="train", where results on images it was trained with are too good.'
         )
-    images = task.shared(tested, names)
+    images = task.shared(tested or whole, names)
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
         raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
-    if own is not None:
-        tell_trained(task, names, own, images, indices)
+    known = own is not None and tell_trained(task, names, own, images, indices)
+    if tested is None:
+        more = "" if known else "; whether the model was trained with some of them is not known"
+        log.warning(
+            "%r has no test split: evaluating on all %d images that have a label%s", of_data, len(indices), more
+        )
     return images, indices
+
+
+def is_own(manifest: Path | None, dataset: ImageDataset) -> bool:
+    """Whether these are the data that the model beside this manifest was trained on, as its run knows them."""
+    path = manifest.with_name("run.json") if manifest is not None else None
+    data = RunRecord.from_json(path).data if path is not None and path.is_file() else None
+    return data is not None and dataset.fingerprint == data.fingerprint
 
 
 def is_elsewhere(own: Split, images: ImageDataset) -> bool:
@@ -110,17 +127,17 @@ def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
     return data is not None and data.ids_hash == dataset.ids_hash
 
 
-def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:
-    """Warn of images whose labels the model has been trained with, of which results say nothing.
+def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> bool:
+    """Warn of images whose labels the model has been trained with, of which results say nothing; whether that is known.
 
     Of the same data by their ids. Of other data, such as the same folder with one photo more, by their pixels where the
     training images can still be read; else by their ids where the data are called the same.
     """
     own = Split.load(manifest) if manifest.is_file() else None
     if own is None:
-        return
+        return False
     named = [dataset.ids[i] for i in indices if dataset.ids[i] in own.labeled]
-    surely, trained = True, len(named)
+    surely, trained, known = True, len(named), None
     if own.fingerprint != dataset.fingerprint:
         known = trained_pictures(task, names, manifest, own)
         trained = sum(known_ones(dataset, indices, *known)) if known is not None else 0
@@ -142,6 +159,7 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
             + ". Give another --dataset-split, or other images.",
             stacklevel=5,
         )
+    return bool(trained) or known is not None or own.fingerprint == dataset.fingerprint
 
 
 def trained_pictures(

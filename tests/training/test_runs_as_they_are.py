@@ -7,6 +7,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -242,3 +243,30 @@ def test_masks_it_was_trained_with_are_told_beside_a_photo_more(tmp_path):
     assert warned(run.folder, data, dataset_split="train").startswith(
         f"{len(trained) + copied} of the 6 images are lab"
     )
+
+
+def test_data_of_one_split_is_scored_by_a_model_of_no_run(trained, tmp_path, caplog):
+    """A model alone, in memory and saved, on a folder of classes and on a DataFrame; a run on a changed DataFrame."""
+    data = drawn(tmp_path / "new", "cat", "dog")
+    frame = pd.DataFrame(
+        [(str(path), path.parent.name) for path in sorted(data.rglob("*.png"))], columns=["image", "label"]
+    )
+    trained.model.save_pretrained(tmp_path / "model")
+    for model in (trained.model, tmp_path / "model"):
+        for given in (data, frame):
+            caplog.clear()
+            assert evaluate(model, given)["images"] == 10
+            assert (
+                "evaluating on all 10 images" in caplog.text and "trained with some of them is not known" in caplog.text
+            )
+    run = finetune(frame[:6].assign(label=["cat", "dog"] * 3), test_fraction=0.0, output_dir=tmp_path / "run", **SMALL)
+    assert evaluate(run, frame)["images"] == 10
+    with pytest.raises(UserError, match=r'no labeled test or validation split.*dataset_split="train"'):
+        evaluate(run, frame[:6].assign(label=["cat", "dog"] * 3))  # its own
+
+
+def test_data_without_a_label_is_not_scored(trained, tmp_path):
+    (tmp_path / "new").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "new" / "1.png")
+    with pytest.raises(UserError, match="label"):
+        evaluate(trained.model, tmp_path / "new")
