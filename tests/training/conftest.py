@@ -13,6 +13,7 @@ from hf_lowlabel import api, load_source
 from hf_lowlabel.data import digits, shapes
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
+from hf_lowlabel.text import speaks
 from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.setup import logging_level
 
@@ -168,7 +169,8 @@ def rewrite(folder, **pixels) -> None:
 def visible_log():
     """Let caplog see the library's lines."""
     log = logging.getLogger("hf_lowlabel")
-    logging_level(True)  # the first run of a process would do it, and turn the lines off for caplog
+    logging_level(True)
+    speaks(by_itself=True)  # the first command of a process would do it, and turn the lines off for caplog
     before, log.propagate = log.propagate, True
     yield
     log.propagate = before
