@@ -1,6 +1,5 @@
 """Runs of a few steps on the embedded digits at 8 px: seconds each."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from hf_lowlabel import api, load_source
 from hf_lowlabel.data import digits, shapes
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
-from hf_lowlabel.text import speaks
 from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.setup import logging_level
 
@@ -168,12 +166,7 @@ def rewrite(folder, **pixels) -> None:
 @pytest.fixture(autouse=True)
 def visible_log():
     """Let caplog see the library's lines."""
-    log = logging.getLogger("hf_lowlabel")
     logging_level(True)
-    speaks(by_itself=True)  # the first command of a process would do it, and turn the lines off for caplog
-    before, log.propagate = log.propagate, True
-    yield
-    log.propagate = before
 
 
 @pytest.fixture
