@@ -31,6 +31,12 @@ _UMASK = threading.Lock()  # it is told only by being changed, for all threads
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
+def as_folder(model: Any) -> Any:
+    """The folder of a finished run, or of what `auto` found, that stands for a model; what else it may be as it is."""
+    run = getattr(model, "run", model)
+    return Path(run) if isinstance(run, os.PathLike) else model
+
+
 @contextlib.contextmanager
 def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
     """A path beside `path` to write to; what stands there at the end of the block takes the place of `path`.

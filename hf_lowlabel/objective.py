@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import ClassVar
+import numbers
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import UserError
 from .methods import Method
+from .text import brief, series
 
 IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
 
@@ -100,6 +103,32 @@ class Objective(OncePerStep, Method):
         Every trainable parameter stands in exactly one group.
         """
         return {"base": [p for p in self.parameters() if p.requires_grad]}
+
+
+def scalars_of(objective: Objective, out: Any) -> dict[str, Tensor]:
+    """What a forward pass returned, its numbers as tensors.
+
+    Raises:
+        UserError: it is no dict with a loss that can be learned from, and scalars to log.
+    """
+    name, form = type(objective).__name__, 'forward has to return a dict with "loss", a scalar tensor'
+    if not isinstance(out, dict) or "loss" not in out:
+        found = f"a dict of {series(map(str, out)) or 'nothing'}" if isinstance(out, dict) else brief(out)
+        raise UserError(f"The forward of {name} returned {found}: {form}.")
+    loss = out["loss"]
+    if not isinstance(loss, Tensor) or loss.dim():
+        raise UserError(f"The loss of {name} is {brief(loss)}: {form}. Take the mean of losses of images.")
+    if not loss.requires_grad:
+        raise UserError(
+            f"The loss of {name} needs no gradient: nothing that is trained has a part in it. Compute it from the "
+            "network's output, without no_grad, detach or item."
+        )
+    for key, value in out.items():
+        if not isinstance(value, (Tensor, numbers.Real)) or isinstance(value, Tensor) and value.dim():
+            raise UserError(
+                f"{key!r} of the forward of {name} is {brief(value)}. What stands beside the loss is one number."
+            )
+    return {key: torch.as_tensor(value, device=loss.device) for key, value in out.items()}
 
 
 class PretrainObjective(Objective):

@@ -13,20 +13,21 @@ from tqdm.auto import tqdm
 from .arguments import DataArguments
 from .data.decoding import cores, in_threads
 from .data.folders import CONVERT
-from .data.given_images import Given, Images, given_images
+from .data.given_images import Given, Images, given_images, look_at
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb
 from .data.left_out import write_left_out
 from .data.pages import opened_pages
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
-from .files import filling, growing_table, write_json
+from .files import as_folder, filling, growing_table, write_json
 from .models.checkpoint_resolver import model_config
 from .records import RunRecord
 from .tasks import get_task, of_model
 from .tasks.base import Task
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures
 from .tasks.testing import test_images
+from .text import brief
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ def evaluate(
     """Metrics of a saved model on the labeled images of a data set.
 
     Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
-    split.json; else the data set's split "test" (for masks also "validation"). Classes are matched by name.
+    split.json; else the data set's split "test" or "validation"; else, of data the model was not trained on, all that
+    have a label. Classes are matched by name.
 
     Args:
-        model: a run folder, a saved model, a Hub id, or a model in memory; its task is known by its configuration.
+        model: a run folder, a finished run, a saved model, a Hub id, or a model in memory; its task is known by its
+            configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
         no_label, skip_missing, skip_conflicts: as for `finetune`.
@@ -106,6 +109,7 @@ def evaluate(
         UserError: no such model or data, other classes, nothing to evaluate on, or another task than expected.
     """
     at_least("window", window, 1)
+    model = as_folder(model)
     kind = task_of(model, task)
     network = kind.load(model, device=device)
     names = kind.names_of(network)
@@ -194,7 +198,7 @@ def predict(
         images: files or folders, searched through; PIL images or uint8 arrays [H, W, 3] or [H, W], which the rows call
             "image 0", "image 1", ...; a list of any of these; or a datasets.Dataset or DataFrame with a column of
             images, whose rows have their ids.
-        model: a run folder, a saved model, a Hub id at `revision`, or a model in memory.
+        model: a run folder, a finished run, a saved model, a Hub id at `revision`, or a model in memory.
         output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/,
         overlays/
             and masks.csv. None: nothing is written.
@@ -240,6 +244,7 @@ def predictions(
     """
     at_least("batch_size", batch_size, 1)
     at_least("window", window, 1)
+    model = as_folder(model)
     kind = task_of(model, task, revision)
     place = kind.check_output(output)
     if place is not None and place.exists() and not overwrite:
@@ -255,6 +260,7 @@ def predictions(
     asked = given_images(images)
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)
+    look_at(asked, value_range)
 
     def shown(given: Given) -> Iterator[tuple[Path, str, Any] | BadImage]:
         """The pages of a file, or what is wrong with it."""
@@ -316,7 +322,13 @@ def task_of(model: Model, asked: str | None = None, revision: str | None = None)
             )
         config = model_config(str(model), revision)
     else:
-        config = {**model.config.to_dict(), "model_type": model.config.model_type}
+        known = getattr(model, "config", None)
+        if not hasattr(known, "model_type"):
+            raise UserError(
+                f"{brief(model)} is no model with classes of its own. Give a run folder, a finished run, a saved "
+                "model, a Hub id (org/name), or a model that create_classifier or create_segmenter made."
+            )
+        config = {**known.to_dict(), "model_type": known.model_type}
     found = of_model(config)
     if asked is not None and get_task(asked).name != found.name:
         raise UserError(

@@ -95,7 +95,12 @@ def listed(items: Iterable[str], most: int) -> str:
 
 
 class Stderr(logging.StreamHandler):
-    """Writes to what sys.stderr is by then: notebooks and tests exchange it, and close the old one."""
+    """Writes plain lines to what sys.stderr is by then: notebooks and tests exchange it, and close the old one.
+
+    Silent where the root logger has handlers, which get the lines too; always: not then either, as of the command line.
+    """
+
+    always = False
 
     def __init__(self):
         logging.Handler.__init__(self)
@@ -103,3 +108,18 @@ class Stderr(logging.StreamHandler):
     @property
     def stream(self):
         return sys.stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.always or not logging.getLogger().handlers:
+            super().emit(record)
+
+
+def speaks(by_itself: bool = False) -> None:
+    """Give the library's logger its handler, unless it has one; by_itself: the command line, whose lines go to stderr
+    and nowhere else, whatever handlers other packages have added."""
+    log = logging.getLogger("hf_lowlabel")
+    if not log.handlers:
+        log.addHandler(Stderr())
+    for handler in log.handlers:
+        if by_itself and isinstance(handler, Stderr) and not handler.always:
+            handler.always, log.propagate = True, False

@@ -6,12 +6,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_CBWR", "AUTO")  # on AMD MKL rounds sums otherwise by where in memory the weights lie
 
+import logging  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from hf_lowlabel.text import speaks  # noqa: E402
 
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard_log():
+    """caplog hears the lines after a command too, the first of which in a process turns them off for others."""
+    speaks(by_itself=True)
+    logging.getLogger("hf_lowlabel").propagate = True
 
 
 @pytest.fixture(autouse=True)

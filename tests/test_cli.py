@@ -1,6 +1,8 @@
 """The command line: --help at once and without torch, one message for bad input, one flag for every setting."""
 
 import errno
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from hf_lowlabel.cli.output import key_values
 from hf_lowlabel.cli.train import parse_config, training_parser
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.settings import resolve
+from hf_lowlabel.training.setup import logging_level
 
 HEAVY = ("torch", "transformers", "timm", "numpy", "datasets", "sklearn", "matplotlib")
 
@@ -257,12 +260,10 @@ def test_length_in_steps_or_epochs(given, steps, epochs):
 
 def test_words_go_where_stderr_is_by_then(monkeypatch):
     """Notebooks exchange it, and the one that was there at first may be closed."""
-    import io
-    import logging
-
     from hf_lowlabel.text import Stderr
 
     log, first, second = logging.getLogger("test_words"), io.StringIO(), io.StringIO()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     log.addHandler(Stderr())
     monkeypatch.setattr("sys.stderr", first)
     log.warning("one")
@@ -271,6 +272,60 @@ def test_words_go_where_stderr_is_by_then(monkeypatch):
     monkeypatch.setattr("sys.stderr", second)
     log.warning("two")
     assert second.getvalue() == "two\n"
+
+
+@pytest.fixture
+def fresh_log(monkeypatch):
+    """Makes the library's logger and the root as they are in a new process; and what is written to stderr."""
+    log, root, stderr = logging.getLogger("hf_lowlabel"), logging.getLogger(), io.StringIO()
+    before = log.level
+    log.setLevel(logging.NOTSET)
+    monkeypatch.setattr(log, "propagate", True)
+
+    def made():  # during the test: what pytest captures is exchanged after the set-up
+        monkeypatch.setattr("sys.stderr", stderr)
+        for logger in (log, root):
+            monkeypatch.setattr(logger, "handlers", [])
+        return log, root, stderr
+
+    yield made
+    log.setLevel(before)
+
+
+def test_lines_go_to_the_handlers_of_the_user_and_nowhere_else(fresh_log):
+    """Else to stderr, plainly; handlers may come after the first run."""
+    log, root, stderr = fresh_log()
+    logging_level(True)
+    log.info("one")
+    assert stderr.getvalue() == "one\n"
+    own = logging.StreamHandler(io.StringIO())
+    own.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    root.addHandler(own)
+    logging_level(True)
+    log.info("two")
+    log.warning("three")
+    assert own.stream.getvalue() == "hf_lowlabel: two\nhf_lowlabel: three\n" and stderr.getvalue() == "one\n"
+
+
+def test_a_level_that_is_set_stays(fresh_log):
+    log, _, stderr = fresh_log()
+    log.setLevel(logging.ERROR)
+    logging_level(True)
+    log.warning("one")
+    assert stderr.getvalue() == ""
+    log.setLevel(logging.DEBUG)
+    logging_level(False)  # other processes of a launch say no more than warnings
+    log.info("two")
+    log.warning("three")
+    assert stderr.getvalue() == "three\n"
+
+
+def test_a_command_writes_to_stderr_once_whatever_other_packages_do(fresh_log):
+    log, root, stderr = fresh_log()
+    root.addHandler(logging.StreamHandler(stderr))
+    main(["methods"])
+    log.warning("one")
+    assert stderr.getvalue() == "one\n"
 
 
 def test_help_beside_a_method_shows_its_own_defaults(capsys):

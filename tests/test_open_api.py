@@ -339,7 +339,7 @@ class Nothing:
         (dict(method=FinetuneObjective), "FinetuneObjective has no forward.batch, t."),
         (dict(dataset=3), "A data set cannot be read from a int"),
         (dict(dataset={"image": []}), "A data set cannot be read from a dict"),
-        (dict(dataset=[3]), "A list of images holds paths or .path, label. pairs, not"),
+        (dict(dataset=[3]), "A list of images holds images or .image, label. pairs, not"),
         (dict(dataset=None), "No data is given"),
         (dict(dataset=pd.DataFrame({"x": [1]})), "columns with images"),
         (dict(model=torch.nn.Linear(2, 2)), "An object of Linear cannot be the model of a run"),

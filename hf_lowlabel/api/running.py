@@ -15,6 +15,7 @@ from ..arguments import Config, known_settings
 from ..data.image_cache import workers_are_there
 from ..distributed import is_main_process
 from ..errors import UserError
+from ..files import as_folder
 from ..foreign_names import no_such_setting
 from ..methods import name_of
 from ..settings import resolve
@@ -39,6 +40,7 @@ def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
             raise UserError(
                 f"{callback!r} is no callback. Give objects whose class is derived from hf_lowlabel.Callback."
             )
+    given |= {name: as_folder(given[name]) for name in ("model", "init_from") if name in given}
     given |= {name: {} for name in ("method_args", "architecture_args") if given.get(name, 0) is None}
     config = resolve(Config.from_flat(verb, given))
     if config.training.push_to_hub and is_main_process():

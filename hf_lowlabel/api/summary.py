@@ -34,7 +34,9 @@ def summarise(run: Run) -> None:
         shown.add(f"validation_{get_task(run.config.task).score.key}")
     shown |= {k for k in run.metrics if k.startswith(PREFIX)}
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in shown}
-    print("  ".join(f"{k} {v:.4f}" for k, v in scores.items()) or "nothing was measured: no labeled image is held out")
+    said, tested = "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), run.metrics.get("images")
+    of = f"  ({tested:,} test image{'s' * (tested != 1)})" if said and tested else ""
+    print(f"{said}{of}" or "nothing was measured: no labeled image is held out")
     for line in speaks.console(run.metrics):
         print(line)
     if run.config.verb == "finetune" and (names := run.recorder.labels().without):

@@ -10,7 +10,7 @@ import sys
 import warnings
 
 from ..errors import UserError, unknown
-from ..text import say
+from ..text import say, speaks
 from .alone import by_the_first, is_first, launched
 from .signals import EndBySignals
 
@@ -85,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def answer(argv: list[str]) -> int:
     """Run a verb; the exit code of whatever becomes of it."""
+    speaks(by_itself=True)
     formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
     try:
         if argv[0] not in VERBS:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import UserError
-from ..text import Stderr, say
+from ..text import say
 from .flags import Parser
 from .output import json_flag, print_json
 
@@ -174,8 +174,5 @@ def demo_app(argv: list[str]) -> int:
 
 
 def _plain_log() -> None:
-    """Plain lines to stderr, as the training verbs have them; without torch, which a push has no use for."""
-    log = logging.getLogger("hf_lowlabel")
-    if not log.handlers:
-        log.addHandler(Stderr())
-    log.setLevel(logging.INFO)
+    """What the training verbs say; without torch, which a push has no use for."""
+    logging.getLogger("hf_lowlabel").setLevel(logging.INFO)

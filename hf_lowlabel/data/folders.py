@@ -74,7 +74,7 @@ class FileReader:
 def is_table(path: Path) -> bool:
     """A parquet file, or a folder that holds parquet (itself or one level down, as in data/train-0.parquet)."""
     if path.is_file():
-        return path.suffix == ".parquet"
+        return path.suffix.lower() == ".parquet"
     tables = (
         name for name in parquet_files(path) if Path(name).stem.lower() not in METADATA
     )  # not of images beside it
@@ -211,6 +211,13 @@ def subfolders(path: Path) -> list[Path]:
     with os.scandir(path) as entries:  # a folder of a million images has few folders in it
         folders = [entry.path for entry in entries if entry.is_dir()]
     return [folder for folder in sorted(map(Path, folders)) if is_of_images(folder) and is_text(folder.name)]
+
+
+def in_any_case(path: Path, name: str) -> Path:
+    """The folder of this name in another, else the one that differs from it in capitals alone, where there is one."""
+    if (path / name).is_dir() or not path.is_dir():
+        return path / name
+    return next((folder for folder in subfolders(path) if folder.name.lower() == name.lower()), path / name)
 
 
 def spellings(split: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from PIL import Image
 from ..errors import UserError
 from ..text import brief
 from .given_files import find_images, places
-from .images import open_image
+from .images import BadImage, Range, decoding, of_array, open_image
 from .opening import load_source
+from .pages import LOOKS, Depth, darkness, depth_of
 
 Images = str | Path | Image.Image | np.ndarray | Iterable[Any]  # `TAKEN` says what of
 TAKEN = (
@@ -56,6 +58,17 @@ def given_images(images: Images) -> list[Given]:
     return [Given(name, place, how) for (name, how), place in zip(named, below, strict=True)]
 
 
+def look_at(given: list[Given], value_range: Range) -> None:
+    """Warn of 16-bit images that come out dark, by a few of them; value_range: of the model."""
+    values = list[Depth]()
+    for i in np.unique(np.linspace(0, len(given) - 1, LOOKS).astype(int)):
+        with contextlib.suppress(BadImage), decoding(), given[i].open() as image:
+            values.append(depth_of(image))
+    what = "the images to predict, as this model takes them,"
+    if said := darkness(what, values, value_range, "train and predict with a model that was given"):
+        warnings.warn(said, stacklevel=3)
+
+
 def of_file(file: Path) -> Image.Image:
     return open_image(file)
 
@@ -79,6 +92,4 @@ def picture(item: Any, at: int) -> Image.Image:
         return item
     if not isinstance(item, np.ndarray):
         raise UserError(f"Image {at} is {brief(item)}. {TAKEN}")
-    if item.dtype != np.uint8 or not (item.ndim == 2 or item.ndim == 3 and item.shape[2] == 3):
-        raise UserError(f"Image {at} is an array of {item.dtype} of the shape {item.shape}. {TAKEN}")
-    return Image.fromarray(np.ascontiguousarray(item))
+    return of_array(item, f"Image {at}")

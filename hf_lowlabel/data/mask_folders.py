@@ -27,6 +27,7 @@ from .folders import (
     FileReader,
     ImageFile,
     image_files,
+    in_any_case,
     is_text,
     listing,
     only_train,
@@ -34,7 +35,7 @@ from .folders import (
     split_root,
     subfolders,
 )
-from .mask_names import SUFFIXES, masks_among, match_masks, strange_among
+from .mask_names import SUFFIXES, masks_among, match_masks, of_others, strange_among
 from .masks import IGNORE, MaskFormat
 from .table_files import stem
 from .voc import meaning, sole_list, tell_unlisted
@@ -77,9 +78,9 @@ def layout(path: Path) -> str | None:
     """ "voc", "cityscapes", "folder" (images/ somewhere), "beside" (1.jpg and 1_mask.png), or None."""
     if not path.is_dir():
         return None
-    if (path / "JPEGImages").is_dir():
+    if in_any_case(path, "JPEGImages").is_dir():
         return "voc"
-    if (path / "leftImg8bit").is_dir():
+    if in_any_case(path, "leftImg8bit").is_dir():
         return "cityscapes"
     inside = subfolders(path)
     if split_pairs(folder.name for folder in inside):
@@ -97,8 +98,7 @@ def named(folders: list[Path], names: Collection[str]) -> list[Path]:
 
 def has_mask_beside(folder: Path) -> bool:
     """Whether some file in the folder is named as the mask of another in it."""
-    stems = {file.stem for file in folder.iterdir() if is_text(file.name) and not file.name.startswith(".")}
-    return any(name.removesuffix(s) in stems for name in stems for s in SUFFIXES if name.endswith(s))
+    return bool(of_others([file.name for file in folder.iterdir() if is_text(file.name) and file.name[0] != "."]))
 
 
 def is_of_masks(folders: Collection[str]) -> bool:
@@ -284,12 +284,13 @@ def voc(path: Path, split: str) -> MaskFiles:
 
     Masks come from SegmentationClassAug, the augmented set's 12031, where it is there, else from SegmentationClass.
     """
-    texts = sorted((path / "ImageSets" / "Segmentation").glob("*.txt"))
-    lists = {p.stem: list(dict.fromkeys(read_text(p).split())) for p in texts}
-    masks = next((path / m for m in ("SegmentationClassAug", "SegmentationClass") if (path / m).is_dir()), None)
+    photos, folder = in_any_case(path, "JPEGImages"), in_any_case(in_any_case(path, "ImageSets"), "Segmentation")
+    lists = {p.stem: list(dict.fromkeys(read_text(p).split())) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
+    of_masks = [in_any_case(path, name) for name in ("SegmentationClassAug", "SegmentationClass")]
+    masks = next((folder for folder in of_masks if folder.is_dir()), None)
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
-    every = {stem(file.id): file for file in listing(path / "JPEGImages")}
+    every = {stem(file.id): file for file in listing(photos)}
     name = sole_list(lists, split, path) or split_name(
         split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"
     )
@@ -305,15 +306,18 @@ def voc(path: Path, split: str) -> MaskFiles:
     of_image = {stem(file.id): file for file in listing(masks)}
     first = next((masks / of_image[id].path for id in ids if id in of_image), None)
     files = {id: every[id] for id in ids}
-    return mask_files(path / "JPEGImages", files, masks, of_image, *meaning(path, ids, first))
+    return mask_files(photos, files, masks, of_image, *meaning(path, ids, first))
 
 
 def cityscapes(path: Path, split: str) -> MaskFiles:
     """19 classes out of labelIds. Ids are such as "weimar_000085_000019"; "test" has no published masks."""
-    images = path / "leftImg8bit"
+    images = in_any_case(path, "leftImg8bit")
     name = split_name(split, {p.name for p in images.iterdir() if p.is_dir()}, path)
     files = {PurePosixPath(file.id).stem.removesuffix("_leftImg8bit"): file for file in listing(images / name)}
-    masks, kinds = path / "gtFine" / name, {"_gtFine_labelIds": CITYSCAPES_TABLE, "_gtFine_labelTrainIds": None}
+    masks, kinds = (
+        in_any_case(path, "gtFine") / name,
+        {"_gtFine_labelIds": CITYSCAPES_TABLE, "_gtFine_labelTrainIds": None},
+    )
     found = listing(masks) if masks.is_dir() and name != "test" else []
     ending = next((k for k in kinds if any(stem(file.id).endswith(k) for file in found)), "_gtFine_labelIds")
     of_image = {

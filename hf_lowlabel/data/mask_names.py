@@ -36,12 +36,29 @@ def masks_among(ids: Collection[str]) -> list[str]:
 def of_others(ids: Collection[str]) -> dict[str, str]:
     """Each that is called as another with one of `SUFFIXES` after it -> the name of that one without its ending."""
     names = [stem(id) for id in ids]
-    some = [(id, name) for id, name in zip(ids, names) if name.endswith(SUFFIXES)]
-    stems, out = set(names if some else ()), dict[str, str]()
-    for id, name in some:
-        ends = [s for s in SUFFIXES if name.endswith(s) and name.removesuffix(s) in stems]
-        out |= {id: name.removesuffix(ends[0])} if ends else {}
-    return out
+    some = [(id, found) for id, name in zip(ids, names) if (found := without_suffix(name))]
+    stems = Names(names if some else ())
+    return {id: own for id, found in some if (own := next(filter(None, map(stems.get, found)), None)) is not None}
+
+
+def without_suffix(name: str) -> list[str]:
+    """A mask's name without each of `SUFFIXES` that it ends with, in any spelling: 1_Mask -> 1."""
+    if not name.lower().endswith(SUFFIXES):  # nearly all, and there may be millions
+        return []
+    return [name[: -len(s)] for s in SUFFIXES if name[-len(s) :].lower() == s]
+
+
+class Names:
+    """Names by themselves, else without regard to capitals where only one is spelled so."""
+
+    def __init__(self, names: Collection[str]):
+        self.names, self.folded = set(names), dict[str, str | None]()
+        for name in self.names:
+            key = name.casefold()
+            self.folded[key] = None if key in self.folded else name
+
+    def get(self, name: str) -> str | None:
+        return name if name in self.names else self.folded.get(name.casefold())
 
 
 def strange_among(ids: Collection[str], masks: Collection[str]) -> dict[str, str]:
@@ -60,8 +77,8 @@ def core(id: str) -> str:
 def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dict[str, ImageFile], list[str]]:
     """(id -> the file of its mask, masks that belong to no image). Two masks of one image are an error.
 
-    What is left after names that are the same is matched by what they have in common (`core`), where that is of one
-    image and of one mask alone.
+    What is left after names that are the same is matched without regard to capitals, then by what they have in common
+    (`core`), where that is of one image and of one mask alone.
     """
     by_stem = {id[: id.rfind(".")]: id for id in ids}  # all have an ending
     if len(by_stem) < len(ids):
@@ -82,14 +99,23 @@ def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dic
             raise UserError(f"There are two masks of image {id!r}, {out[id].path!r} and {mask.path!r}. Remove one.")
         else:
             out[id] = mask
-    cores = [(core(id), id) for id in ids if id not in out] if strange else []
-    left, free, of_core = Counter(core(mask.id) for mask in strange), Counter(key for key, _ in cores), dict(cores)
-    loose = [mask for mask in strange if left[key := core(mask.id)] == 1 and free[key] == 1]
+    loose, known = dict[str, ImageFile](), Names(by_stem if strange else ())
+    for mask in strange:
+        name = stem(mask.id)
+        key = next(filter(None, map(known.get, [name, *without_suffix(name)])), None)
+        if key is not None and (id := by_stem[key]) not in out and id not in loose:
+            loose[id] = mask
+    placed = {mask.id for mask in loose.values()}
+    rest = [mask for mask in strange if mask.id not in placed]
+    cores = [(core(id), id) for id in ids if id not in out and id not in loose] if rest else []
+    left, free, of_core = Counter(core(mask.id) for mask in rest), Counter(key for key, _ in cores), dict(cores)
+    loose |= {of_core[key]: mask for mask in rest if left[key := core(mask.id)] == 1 and free[key] == 1}
     if loose:
+        id, mask = next(iter(loose.items()))
         warnings.warn(
             f"{len(loose)} of {len(masks)} masks in {root.name!r} are matched by what their names have in common with "
-            f"an image's, such as {loose[0].id!r} with {of_core[core(loose[0].id)]!r}.",
+            f"an image's, such as {mask.id!r} with {id!r}.",
             stacklevel=6,
         )
-    out |= {of_core[core(mask.id)]: mask for mask in loose}
-    return out, [mask.id for mask in strange if mask not in loose]
+    placed = {mask.id for mask in loose.values()}
+    return out | loose, [mask.id for mask in strange if mask.id not in placed]

@@ -19,11 +19,12 @@ from . import shapes
 from .annotations import find_drawn
 from .both_kinds import pictures_count
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
+from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
 from .mask_folders import MaskFiles, annotated_root, find_files, layout, strange_masks
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, list_classes, make_coding, read_classes
-from .tables import Table, asked_column, encoded_images, is_image
+from .tables import Table, asked_column, is_image
 from .targets import Targets
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from ..errors import MissingSplit, UserError
 from ..text import brief
 from .dataset import Origin
+from .encoded import encoded_images
 from .labels import label_text
-from .tables import Table, encoded_images, find_split
+from .tables import Table, find_split
 from .targets import Targets
 
 NAME = "memory"
@@ -56,13 +58,13 @@ def of_columns(columns: dict):
 
 
 def of_list(items: Sequence, targets: Targets):
-    """Paths, or pairs of a path and a target, where None is none."""
+    """Images, or pairs of an image and a target, where None is none; images are paths, of PIL, or arrays."""
     pairs = [item if isinstance(item, (list, tuple)) else (item, None) for item in items]
     for pair in pairs:
-        if len(pair) != 2 or not isinstance(pair[0], (str, Path)):
+        if len(pair) != 2 or not isinstance(pair[0], (str, Path, Image.Image, np.ndarray)):
             raise UserError(
-                f"A list of images holds paths or (path, label) pairs, not {brief(pair)}. Save images that are in "
-                "memory to files, or put them into a datasets.Dataset."
+                f"A list of images holds images or (image, label) pairs, not {brief(pair)}. An image is a path, a PIL "
+                "image, or a uint8 array [H, W, 3] or [H, W]."
             )
     name, values = targets.pairs([value for _, value in pairs])
     return of_columns({"image": encoded_images([path for path, _ in pairs]), name: values})
@@ -72,7 +74,8 @@ def frame_column(series) -> pa.Array | pa.ChunkedArray:
     """Images encoded; mixed values as text."""
     values = [None if missing else value for value, missing in zip(series.tolist(), series.isna(), strict=True)]
     first = next((value for value in values if value is not None), None)
-    if isinstance(first, (bytes, Path, Image.Image)) or isinstance(first, dict) and set(first) == {"bytes", "path"}:
+    of_dicts = isinstance(first, dict) and set(first) == {"bytes", "path"}
+    if of_dicts or isinstance(first, (bytes, Path, Image.Image)) or len(getattr(first, "shape", ())) > 1:
         return encoded_images(values)
     try:
         return pa.array(values)

@@ -51,9 +51,9 @@ def open_dataset(
 
     Args:
         dataset: the name of an embedded set, a folder, a parquet file, a Hub id, a `datasets.Dataset` or DatasetDict, a
-            pandas DataFrame with a column of paths, PIL images or encoded bytes, a list of paths or of (path, target)
-            pairs, or an ImageDataset that is open already. A local path wins over a Hub id. A table of a file or of the
-            Hub names no images outside its own folder.
+            pandas DataFrame with a column of paths, PIL images, uint8 arrays or encoded bytes, a list of such images or
+            of (image, target) pairs, or an ImageDataset that is open already. A local path wins over a Hub id. A table
+            of a file or of the Hub names no images outside its own folder.
         targets: how the targets are read: `ClassTargets`, `MaskTargets`, or another of that kind.
         config, revision: of a data set on the Hub.
         split: the part of the data set, such as "train" or "test".
@@ -156,7 +156,7 @@ def looks_like_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    if Path(name).suffix == ".parquet":
+    if Path(name).suffix.lower() == ".parquet":
         return False
     try:
         validate_repo_id(name)

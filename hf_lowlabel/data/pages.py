@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -118,7 +119,7 @@ def in_pages(dataset: ImageDataset) -> ImageDataset:
 def look(dataset: ImageDataset) -> None:
     """Warn of what a few of the images show: pages that are not read, values that come out dark, files that are no
     images, masks whose colours contradict each other."""
-    paged, deep, dark, bad = "", list[int](), 0, list[BadImage]()
+    paged, values, bad = "", list[Depth](), list[BadImage]()
     at = np.unique(np.linspace(0, len(dataset) - 1, LOOKS).astype(int))
     for i in at:
         try:
@@ -129,10 +130,7 @@ def look(dataset: ImageDataset) -> None:
                     and not isinstance(dataset.reader, PageReader)
                 ):
                     paged = f"{dataset.ids[i]!r} has {image.n_frames}"
-                if has_deep_colours(image):
-                    dark += int(np.asarray(image).max() < DEEP >> 8)
-                elif image.mode == "I" or image.mode.startswith("I;16"):
-                    deep.append(int(np.asarray(image).max()))
+                values.append(depth_of(image))
         except BadImage as error:
             bad.append(BadImage(error.reason, dataset.ids[i]))
     if bad:
@@ -145,21 +143,50 @@ def look(dataset: ImageDataset) -> None:
             "--pages to make each an image.",
             stacklevel=4,
         )
-    if deep and dataset.value_range is None and 255 < max(deep) < DEEP:
-        bits = max(deep).bit_length()
-        warnings.warn(
-            f"The 16-bit images of {dataset.name!r} hold values up to {max(deep)} and come out dark. If they are of "
-            f"{bits} bits, give --value-range 0 {2**bits - 1}.",
-            stacklevel=4,
-        )
-    if dark:
-        warnings.warn(
-            f"The 16-bit colours of {dataset.name!r} stay below a quarter of their range and come out dark, and their "
-            "lower 8 bits are not read. Stretch them and save them with 8 bits.",
-            stacklevel=4,
-        )
+    if said := darkness(repr(dataset.name), values, dataset.value_range):
+        warnings.warn(said, stacklevel=4)
     if dataset.masks is not None and dataset.masks.format.kind == "index":
         look_at_palettes(dataset, dataset.masks.reader)
+
+
+class Depth(NamedTuple):
+    """The largest value of 16-bit gray (None: it is none), and whether it has 16-bit colours that stay dark."""
+
+    gray: int | None
+    dark_colours: bool = False
+
+
+def depth_of(image: Image.Image) -> Depth:
+    """Of a picture that is not loaded yet. Raises what `decoding` takes."""
+    if has_deep_colours(image):
+        return Depth(None, int(np.asarray(image).max()) < DEEP >> 8)
+    is_gray = image.mode == "I" or image.mode.startswith("I;16")
+    return Depth(int(np.asarray(image).max()) if is_gray else None)
+
+
+def darkness(what: str, values: Iterable[Depth], value_range: Range, advice: str = "give") -> str:
+    """What to say of 16-bit images that do not use their range; "" of others.
+
+    Args:
+        what: the images, in words.
+        values: what a few of them hold.
+        value_range: as they are read.
+        advice: what is done with --value-range.
+    """
+    values = list(values)
+    top, said = max((value.gray for value in values if value.gray is not None), default=0), list[str]()
+    if value_range is None and 255 < top < DEEP:
+        bits = top.bit_length()
+        said.append(
+            f"The 16-bit images of {what} hold values up to {top} and come out dark. If they are of {bits} bits, "
+            f"{advice} --value-range 0 {2**bits - 1}."
+        )
+    if any(value.dark_colours for value in values):
+        said.append(
+            f"The 16-bit colours of {what} stay below a quarter of their range and come out dark, and their lower 8 "
+            "bits are not read. Stretch them and save them with 8 bits."
+        )
+    return " ".join(said)
 
 
 def look_at_palettes(dataset: ImageDataset, reader: Reader) -> None:

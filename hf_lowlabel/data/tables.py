@@ -7,7 +7,6 @@ Images stay encoded as they are in the table; they are opened one by one from th
 from __future__ import annotations
 
 import bisect
-import io
 import os
 import re
 import unicodedata
@@ -25,32 +24,12 @@ from PIL import Image
 from ..errors import MissingSplit, UserError, unknown
 from .dataset import Origin
 from .folders import SPLITS, spellings
-from .images import upright
 from .prints import size_and_print
 from .table_paths import Within, beside, of_hub, open_encoded
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
 PATH_COLUMNS = ("path", "image_path", "file_path", "file", "file_name", "filename")  # of images, in memory only
-
-
-def encoded_images(images: Sequence) -> pa.ChunkedArray:
-    """A column of images for a table: of paths, encoded bytes, PIL images or {bytes, path}; None is none."""
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    values = [image if image is None or isinstance(image, dict) else encoded_image(image) for image in images]
-    parts = [pa.array(values[i : i + 1000], kind) for i in range(0, len(values), 1000)]  # one array ends at 2 GiB
-    return pa.chunked_array(parts, kind)
-
-
-def encoded_image(image: str | Path | bytes | Image.Image) -> dict:
-    if isinstance(image, (str, Path)):
-        return {"bytes": None, "path": os.path.abspath(image)}
-    if isinstance(image, Image.Image):
-        buffer, image = io.BytesIO(), upright(image)
-        png = image.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
-        image.save(buffer, "PNG", compress_level=0) if png else image.save(buffer, "TIFF")
-        image = buffer.getvalue()
-    return {"bytes": image, "path": None}
 
 
 class TableReader:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError, at_least
-from ..files import of_disk, whole_folder, write_tensors, write_text
+from ..files import as_folder, of_disk, whole_folder, write_tensors, write_text
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.classification_card import spread
@@ -33,7 +33,9 @@ HERE = ("127.0.0.1", "localhost")
 SIDE = 256  # px, long side of a stored picture
 
 
-def demo_app(run: str | Path, *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True):
+def demo_app(
+    run: str | os.PathLike[str], *, port: int | None = None, images: bool = True, share: bool = False, wait: bool = True
+):
     """Start the page for a run folder and return it; `wait` keeps the process until Ctrl-C."""
     at_least("port", port, 1, 65535)
     if importlib.util.find_spec("gradio") is None:
@@ -82,12 +84,12 @@ class OwnPages:
         return await self.app(scope, receive, framed)
 
 
-def export_space(run: str | Path, output: str | Path, *, images: bool = True) -> Path:
+def export_space(run: str | os.PathLike[str], output: str | Path, *, images: bool = True) -> Path:
     """Write the folder of a Space: page, model, requirements and, unless `images` is off, labeled and example images.
 
     Raises UserError when `run` is no trained classifier or segmenter, or when `output` has files in it.
     """
-    run, output = Path(run), Path(output)
+    run, output = Path(as_folder(run)), Path(output)
     record = check_run(run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already. Give another --export-space.")

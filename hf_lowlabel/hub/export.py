@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ..data.given_files import find_images
 from ..data.images import BadImage, load_rgb, open_image
 from ..errors import UserError, unknown
-from ..files import whole_folder, write_json, write_text
+from ..files import as_folder, whole_folder, write_json, write_text
 from ..prediction import task_of
 from ..tasks.deployment import Deployment, deployment
 from .export_graph import Answers, by_onnxruntime, by_openvino, write_graph, write_openvino
@@ -70,7 +71,7 @@ class Exported:
 
 
 def export(
-    model: str | Path | nn.Module,
+    model: str | os.PathLike[str] | nn.Module,
     output: str | Path | None = None,
     *,
     format: str = "onnx",
@@ -98,6 +99,7 @@ def export(
     check_format(format, int8)
     package, file = FORMATS[format]
     check_packages(package)
+    model = as_folder(model)
     task = task_of(model, None, revision)
     folder = _folder(model, output, format)
     files = None if images is None else find_images(images)

@@ -8,6 +8,7 @@ and no path of this machine travels.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ..arguments import marked
 from ..commands import command
 from ..errors import UserError
-from ..files import read_json, verify, write_text
+from ..files import as_folder, read_json, verify, write_text
 from ..locks import lock
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
@@ -35,21 +36,21 @@ PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpa
 
 
 def push(
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     repo_id: str,
     private: bool = False,
     create_pr: bool = False,
     revision: str | None = None,
     token: str | None = None,
 ) -> Uploaded:
-    """Push a finished run (or a model folder that has a card) to `repo_id` on the Hub, in one commit.
+    """Push a finished run, or its folder (or a model folder that has a card) to `repo_id` on the Hub, in one commit.
 
     private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
     makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once the push succeeded.
     Note that predictions.png shows test images. Raises UserError, and PushError where the Hub did not take it.
     """
-    folder = Path(folder)
+    folder = Path(as_folder(folder))
     check_repo_id(repo_id)
     files = contents(folder)
     card, record = hub_card(folder, repo_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,7 @@ from string import Template
 from ..errors import UserError
 from ..evaluation import charts
 from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, SEL, in_order, line_name, panel_of
-from ..files import read_json, read_text, write_text
+from ..files import as_folder, read_json, read_text, write_text
 from ..records import Metric, RunRecord, Stage, weights_word
 from ..tasks import of_record, read_record
 from ..text import duration
@@ -39,7 +40,9 @@ class Shown:
     computed: object | None = None
 
 
-def report(folders: Sequence[str | Path], output: str | Path = "report.html", *, compute: bool = True) -> Path:
+def report(
+    folders: Sequence[str | os.PathLike[str]], output: str | Path = "report.html", *, compute: bool = True
+) -> Path:
     """Write the page and return its path.
 
     Args:
@@ -54,7 +57,7 @@ def report(folders: Sequence[str | Path], output: str | Path = "report.html", *,
         raise UserError(
             f"A report shows 1 to {FEW_RUNS} runs, and {len(folders)} are given. Leave some out, or take --table."
         )
-    output = Path(output)
+    folders, output = [as_folder(folder) for folder in folders], Path(output)
     if output.is_dir() or output.suffix not in (".html", ".htm"):
         raise UserError(f"A report cannot be written to {str(output)!r}. Give an --output that ends in .html.")
     runs = [read_run(Path(folder), name) for folder, name in zip(folders, short_names(folders), strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 
 from ..errors import UserError
+from ..files import as_folder
 from ..tasks.parts import photo_code
 from ..tasks.segmentation import Segmentation
 from .push import SHARED
@@ -27,7 +29,7 @@ with torch.no_grad():
     mask = model(x).argmax(1)[0]  # [H, W] of {names}"""
 
 
-def export_smp(run: str | Path, output: str | Path) -> Path:
+def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
     """Write the bare network of a segmenter, with its card, for those who use smp and not transformers.
 
     What the wrapper adds is lost: padding to a multiple of the stride, the image processor, the class names.
@@ -36,7 +38,7 @@ def export_smp(run: str | Path, output: str | Path) -> Path:
         UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or there is an
             `output` already.
     """
-    run, output = Path(run), Path(output)
+    run, output = Path(as_folder(run)), Path(output)
     if output.exists():
         raise UserError(f"{output} is there already. Give another name.")
     model = Segmentation().load(run, device="cpu")

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import logging
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
+from ..data.decoding import cores, in_threads
+from ..data.images import BadImage
 from ..data.splits import Split
+from ..data.table_files import stem
 from ..errors import MissingSplit, UserError
+from ..models.quiet import unsaid
 from ..records import RunRecord
 from ..text import in_memory
+from ..yaml_files import read_yaml
 from .base import Task
+from .parts import as_path
 
 log = logging.getLogger("hf_lowlabel")
+MOST = 5_000  # images that are decoded to find out whether they were trained with
 
 
 def test_images(
     task: Task, data: DataArguments, names: list[str], split: str | None, own: Path | None
 ) -> tuple[ImageDataset, np.ndarray]:
-    """(data set, positions of its test images): of a manifest, else of the data set's own test split."""
+    """(data set, positions of its test images): of a manifest, else of the data set's own test split, else of data that
+    are not those of the model all that have a label."""
     manifest = split or (str(own) if own is not None and own.is_file() else None)
     chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
     if chosen is not None:
         with contextlib.nullcontext() if chosen.test else contextlib.suppress(MissingSplit):
             images = task.open(data, "train", names)
             if split is None and is_elsewhere(chosen, images):
-                return elsewhere(task, data, images, names, own)
+                images, indices = elsewhere(task, data, images, names, own)
+                if own is not None and not is_copy(own, images):  # of which it has been said
+                    tell_trained(task, names, own, images, indices)
+                return images, indices
             if chosen.test:
                 at = chosen.resolve(images).test
                 return chosen.answered(images, several=task.labeling == "classes"), at
@@ -39,18 +54,34 @@ def test_images(
         tested = task.test_dataset(data, names)
     except MissingSplit as error:
         raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
-    if tested is None:
+    whole = None
+    if tested is None and split is None:
+        with contextlib.suppress(MissingSplit):
+            whole = task.open(data, "train", names)
+    if tested is None and (whole is None or is_own(own, whole) or not whole.has_target.any()):
         raise MissingSplit(
             f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
-            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME)."
+            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME); in Python "
+            'dataset_split="train", where results on images it was trained with are too good.'
         )
-    images = task.shared(tested, names)
+    images = task.shared(tested or whole, names)
     indices = np.flatnonzero(task.match(images, names).has_target)
     if not len(indices):
         raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
-    if own is not None:
-        tell_trained(own, images, indices)
+    known = own is not None and tell_trained(task, names, own, images, indices)
+    if tested is None:
+        more = "" if known else "; whether the model was trained with some of them is not known"
+        log.warning(
+            "%r has no test split: evaluating on all %d images that have a label%s", of_data, len(indices), more
+        )
     return images, indices
+
+
+def is_own(manifest: Path | None, dataset: ImageDataset) -> bool:
+    """Whether these are the data that the model beside this manifest was trained on, as its run knows them."""
+    path = manifest.with_name("run.json") if manifest is not None else None
+    data = RunRecord.from_json(path).data if path is not None and path.is_file() else None
+    return data is not None and dataset.fingerprint == data.fingerprint
 
 
 def is_elsewhere(own: Split, images: ImageDataset) -> bool:
@@ -96,14 +127,88 @@ def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
     return data is not None and data.ids_hash == dataset.ids_hash
 
 
-def tell_trained(manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> None:
-    """Warn of images whose labels the model has been trained with, of which results say nothing."""
+def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> bool:
+    """Warn of images whose labels the model has been trained with, of which results say nothing; whether that is known.
+
+    Of the same data by their ids. Of other data, such as the same folder with one photo more, by their pixels where the
+    training images can still be read; else by their ids where the data are called the same.
+    """
     own = Split.load(manifest) if manifest.is_file() else None
-    if own is not None and (own.fingerprint == dataset.fingerprint or is_copy(manifest, dataset)):
-        trained = sum(dataset.ids[i] in own.labeled for i in indices)
-        if trained:
-            warnings.warn(
-                f"{trained} of the {len(indices)} images are labeled ones the model was trained with: results on "
-                "them are too good. Give another --dataset-split.",
-                stacklevel=5,
+    if own is None:
+        return False
+    named = [dataset.ids[i] for i in indices if dataset.ids[i] in own.labeled]
+    surely, trained, known = True, len(named), None
+    if own.fingerprint != dataset.fingerprint:
+        known = trained_pictures(task, names, manifest, own)
+        trained = sum(known_ones(dataset, indices, *known)) if known is not None else 0
+        if not trained:
+            surely = False
+            if is_copy(manifest, dataset):
+                trained = len(named)
+            elif known is None and own.dataset == dataset.name:
+                trained = sum(not stem(id).isdigit() for id in named)  # bare numbers are in any data
+    if trained:
+        warnings.warn(
+            f"{trained} of the {len(indices)} images "
+            + (
+                "are labeled ones the model was trained with: results on them are too good"
+                if surely
+                else "are called as labeled ones the model was trained with: results on them are too good where they "
+                "are the same"
             )
+            + ". Give another --dataset-split, or other images.",
+            stacklevel=5,
+        )
+    return bool(trained) or known is not None or own.fingerprint == dataset.fingerprint
+
+
+def trained_pictures(
+    task: Task, names: list[str], manifest: Path, own: Split
+) -> tuple[set[str], set[tuple[int, int]]] | None:
+    """(`pictures` of the labeled images of a run, their sizes in px); None where its data can no longer be read."""
+    path = manifest.with_name("training.yaml")
+    said = read_yaml(path) if path.is_file() else {}
+    place = as_path(said.get("dataset"))
+    if place is None or not place.exists() or len(own.labeled) > MOST:
+        return None
+    known = {field.name for field in dataclasses.fields(DataArguments)}
+    with contextlib.suppress(UserError), warnings.catch_warnings(), unsaid(log.name, logging.ERROR):
+        warnings.simplefilter("ignore")  # the run has said it
+        data = DataArguments(**{key: value for key, value in said.items() if key in known})
+        images = task.open(data, names=names)
+        labeled = np.flatnonzero([id in own.labeled for id in images.ids])
+        if len(labeled):
+            sizes = {size for size in map(partial(size_of, images), labeled) if size is not None}
+            found = in_threads(partial(pictures, images), labeled, cores(), 64)
+            return {picture for some in found for picture in some}, sizes
+    return None
+
+
+def known_ones(
+    dataset: ImageDataset, indices: np.ndarray, known: set[str], sizes: set[tuple[int, int]]
+) -> Iterator[bool]:
+    """For each image whether it is among the known `pictures`; only those of such a size are decoded."""
+
+    def is_known(i: int) -> bool:
+        return size_of(dataset, i) in sizes and not known.isdisjoint(pictures(dataset, i))
+
+    if len(indices) > MOST:
+        log.info("images the model was trained with are looked for among the first %d", MOST)
+    return in_threads(is_known, indices[:MOST], cores(), 64)
+
+
+def size_of(dataset: ImageDataset, i: int) -> tuple[int, int] | None:
+    with contextlib.suppress(BadImage):
+        return dataset.size(i)
+    return None
+
+
+def pictures(dataset: ImageDataset, i: int) -> list[str]:
+    """A hash of the pixels of image i, with its id where it is blank, which says nothing of another; [] where it cannot
+    be read."""
+    try:
+        pixels = np.asarray(dataset.rgb(i))
+    except BadImage:
+        return []
+    blank = (pixels == pixels[:1, :1]).all()
+    return [f"{hashlib.sha256(pixels.tobytes()).hexdigest()}{dataset.ids[i] if blank else ''}"]

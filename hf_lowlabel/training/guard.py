@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from ..errors import Diverged
 from ..objective import Objective
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -106,6 +110,17 @@ class NonFiniteGuard:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.in_row.fill_(state["in_row"])
         self.total.fill_(state["total"])
+
+
+def diverged(bad: int, step: int, none_good: bool, saved: Sequence[Path]) -> Diverged:
+    """The error after so many bad steps in a row up to a step; saved: checkpoints, the newest first."""
+    what = f"in all {step} steps" if none_good else f"{bad} steps in a row up to step {step}"
+    start = f"; --init-from {saved[0]} lets it start from this run's weights" if saved else ""
+    own = " Check what the loss is made of where the method is your own." if none_good else ""
+    return Diverged(
+        f"The loss or its gradient was NaN or infinite {what}; no such step changed the model. Start a new run with a "
+        f"lower --learning-rate, --max-grad-norm 1 or --precision fp32{start}.{own}"
+    )
 
 
 def _bits(x: Tensor) -> Tensor:

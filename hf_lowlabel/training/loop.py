@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 
 from ..arguments import TrainingArguments
 from ..distributed import all_mean, barrier, interactive, world
-from ..errors import Diverged, UserError
-from ..objective import Objective
+from ..errors import UserError
+from ..objective import Objective, scalars_of
 from .callbacks import Callback, RunState
-from .checkpoint import load_newest, restore_optimizer, save_checkpoint
-from .guard import NonFiniteGuard, finite
+from .checkpoint import checkpoints, load_newest, restore_optimizer, save_checkpoint
+from .guard import NonFiniteGuard, diverged, finite
 from .journal import Journal, number, show
 from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
 from .stopping import StopSignals, stop
@@ -133,7 +133,7 @@ class Loop:
             last = i == parts - 1
             with contextlib.nullcontext() if last or world() == 1 else self.objective.no_sync():
                 with self.accelerator.autocast(), several_images(args.batch_size, parts):
-                    out = self.objective(self.lay_out(micro), t)
+                    out = scalars_of(self.inner, self.objective(self.lay_out(micro), t))
                 (out["loss"] / parts).backward()
             for name, value in out.items():
                 sums[name] = sums.get(name, 0) + value.detach() / parts
@@ -200,6 +200,7 @@ class Loop:
                 if self.state.stop:
                     break
             self.seconds = before + time.perf_counter() - begin
+            self.check_finite(ended=True)
         if late := signals.received if world() == 1 else 0:  # in the last step, after which all is saved
             stop(late)
 
@@ -237,18 +238,17 @@ class Loop:
             "skipped": int(self.guard.total),
             "steps_per_second": (self.step - first) / max(time.perf_counter() - begin, 1e-9),
         }
-        longest = int(self.guard.longest)
         self.journal.record(row)
         self.tell("on_log", row)
         if self.accelerator.is_main_process:
             show(row, self.steps, bar)
-        if longest >= self.args.max_bad_steps:
-            raise Diverged(
-                f"The loss or its gradient was NaN or infinite {longest} steps in a row up to step {self.step}; no "
-                "such step changed the model. Start a new run with a lower --learning-rate, --max-grad-norm 1 or "
-                f"--precision fp32; --init-from {self.folder}/checkpoints/step-N lets it start from this run's "
-                "weights."
-            )
+        self.check_finite(self.step == self.steps)
+
+    def check_finite(self, ended: bool) -> None:
+        """Raises Diverged after too many bad steps in a row, and at the end of a run that had no other."""
+        longest, none_good = int(self.guard.longest), ended and int(self.guard.total) == self.step > 0
+        if none_good or longest >= self.args.max_bad_steps:
+            raise diverged(longest, self.step, none_good, checkpoints(self.folder / "checkpoints"))
 
     def evaluate_now(self) -> None:
         """Evaluate, log, and keep the best weights; early stopping asks for the end through `state.stop`."""

@@ -57,6 +57,12 @@ class Run:
         self.config, self.folder, self.model, self.metrics = config, folder, model, metrics
         self.progress, self.recorder = progress, recorder
 
+    def __fspath__(self) -> str:
+        """Its folder: a run may be given wherever a run folder may."""
+        if self.config.training.dry_run:
+            raise UserError("This was a dry run, which leaves no folder. Give its model, run.model.")
+        return str(self.folder)
+
     @property
     def history(self) -> list[dict]:
         return self.progress.history

@@ -24,7 +24,7 @@ from ..models.layout import best_layout
 from ..models.quiet import is_unsaid
 from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
-from ..text import Stderr
+from ..text import speaks
 from .checkpoint import load_objective
 
 log = logging.getLogger("hf_lowlabel")
@@ -87,14 +87,13 @@ def check_trackers(names: list[str]) -> None:
 
 
 def logging_level(main: bool) -> None:
-    """Plain lines to stderr from the main process, warnings from the others; inside `unsaid` it stays as it is."""
-    if not log.handlers:
-        handler = Stderr()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
-    if not is_unsaid(log.name):
-        log.setLevel(logging.INFO if main else logging.WARNING)
+    """Lines from the main process, warnings from the others; a level that a user has set stays, and so does that
+    inside `unsaid`."""
+    speaks()
+    if is_unsaid(log.name):
+        return
+    level = log.level or logging.INFO  # 0: nobody has set one
+    log.setLevel(level if main else max(level, logging.WARNING))
 
 
 def steps_ahead(args: TrainingArguments, images: int, size: int, device: torch.device) -> int:

@@ -283,3 +283,55 @@ def test_masks_in_folders_of_classes_are_left_out(tmp_path, images, masks):
         "ill",
         "well",
     ]
+
+
+@pytest.mark.parametrize("masks", [".", "Masks"])
+@pytest.mark.parametrize(
+    "names", [["0_Mask.PNG", "1_mask.png", "A_SEG.Png"], ["0_MASK.PNG", "1_Mask.png", "a_mask.png"]]
+)
+def test_masks_are_known_whatever_their_capitals(tmp_path, masks, names):
+    """An image of the very name comes first: a.jpg and A.jpg are two."""
+    folder = tmp_path if masks == "." else tmp_path / "Images"
+    for name in ("0.jpg", "1.JPG", "A.jpg", "a.jpg"):
+        save(folder / name)
+    for k, name in enumerate(names):
+        save(tmp_path / masks / name, square(3 + k))
+    source = load_segmentation(tmp_path)
+    third = "A.jpg" if "A_SEG.Png" in names else "a.jpg"
+    assert source.ids == ["0.jpg", "1.JPG", "A.jpg", "a.jpg"]
+    assert [id for id, has in zip(source.ids, source.has_target) if has] == ["0.jpg", "1.JPG", third]
+    assert (source.mask(source.ids.index(third)) == square(5)).all()
+    if masks == ".":
+        with pytest.warns(UserWarning, match="3 files .* are called as masks"):
+            assert len(load_source(tmp_path)) == 4
+
+
+def test_a_mask_of_other_capitals_than_its_image(tmp_path):
+    save(tmp_path / "IMG_1.JPG")
+    save(tmp_path / "img_1_mask.png", square())
+    source = load_segmentation(tmp_path)
+    assert source.ids == ["IMG_1.JPG"] and source.has_target.all()
+    save(tmp_path / "img_1_Mask.png", square())
+    with pytest.raises(UserError, match="1 masks .* are without an image, such as 'img_1_"):
+        load_segmentation(tmp_path)
+
+
+def test_published_folders_in_other_capitals(tmp_path):
+    save(tmp_path / "v" / "jpegimages" / "1.JPG")
+    save(tmp_path / "v" / "Segmentationclass" / "1.PNG", square())
+    (tmp_path / "v" / "imagesets" / "segmentation").mkdir(parents=True)
+    (tmp_path / "v" / "imagesets" / "segmentation" / "train.TXT").write_text("1\n")
+    assert load_segmentation(tmp_path / "v", classes=["a", "b"]).has_target.tolist() == [True]
+    save(tmp_path / "c" / "LeftImg8bit" / "Train" / "ulm" / "u_1_leftImg8bit.png")
+    save(tmp_path / "c" / "GtFine" / "Train" / "ulm" / "u_1_gtFine_labelIds.png", square(7))
+    found = load_segmentation(tmp_path / "c")
+    assert found.ids == ["u_1"] and found.has_target.all()
+
+
+def test_a_table_of_other_capitals(tmp_path):
+    import datasets
+
+    save(tmp_path / "1.png")
+    rows = datasets.Dataset.from_dict({"image": [str(tmp_path / "1.png")]}).cast_column("image", datasets.Image())
+    rows.to_parquet(tmp_path / "DATA.PARQUET")
+    assert len(load_source(tmp_path / "DATA.PARQUET")) == 1

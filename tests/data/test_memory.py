@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 
 import datasets
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from hf_lowlabel.data.drawing import make_split
@@ -143,7 +145,7 @@ def test_what_cannot_be_read(tmp_path, make):
     path = str(make.files(tmp_path, ["1.png"]) / "1.png")
     for data, message in (
         ({"image": []}, "cannot be read from a dict"),
-        ([(path, "a", "b")], "paths or .path, label. pairs, not"),
+        ([(path, "a", "b")], "images or .image, label. pairs, not"),
         ([3], "not .3, None"),
         ([], "no rows in 'memory'"),
         ([path, path], "'1.png' is given 2 times"),
@@ -155,3 +157,60 @@ def test_what_cannot_be_read(tmp_path, make):
         load_source([path], revision="main")
     with pytest.raises(UserError, match="make_split takes an ImageDataset, not a list"):
         make_split([path], 1)
+
+
+def arrays(make, gray=()):
+    """RGB arrays, but gray ones at some places."""
+    return [np.asarray(make.picture(i).convert("L" if i in gray else "RGB")) for i in range(3)]
+
+
+@pytest.mark.parametrize("kind", ["frame", "pairs", "pictures", "alone"])
+def test_arrays_and_pictures_in_memory(make, kind):
+    """As a column, with labels, among paths, and without any label; ids are row numbers."""
+    images = arrays(make, gray=[1]) if kind != "pictures" else [make.picture(i) for i in range(3)]
+    labels = ["cat", None, "dog"]
+    given = {"frame": pd.DataFrame({"image": images, "label": labels}), "alone": images}
+    found = load_source(given.get(kind, list(zip(images, labels))))
+    assert found.ids == ["0", "1", "2"] and found.labels.tolist() == ([-1] * 3 if kind == "alone" else [0, -1, 1])
+    for i, image in enumerate(images):
+        assert np.array_equal(np.asarray(found.image(i)), np.asarray(image))
+    other = [*images[:2], images[0]]
+    assert load_source(list(zip(other, labels))).fingerprint != load_source(list(zip(images, labels))).fingerprint
+
+
+def test_masks_in_memory_are_arrays_too(make):
+    """Of the numbers that numpy makes of comparisons and sums."""
+    masks = [np.eye(24, dtype=bool), np.eye(24, dtype=np.int64) * 2, None]
+    images = [np.full((24, 24, 3), i, np.uint8) for i in range(3)]
+    frame = pd.DataFrame({"image": images, "mask": masks})
+    for given in (list(zip(images, masks)), frame):
+        found = load_segmentation(given, classes=["a", "b", "c"])
+        assert found.has_target.tolist() == [True, True, False]
+        assert np.array_equal(found.mask(0), np.eye(24)) and np.array_equal(found.mask(1), 2 * np.eye(24))
+
+
+@pytest.mark.parametrize(
+    "images, words",
+    [
+        (
+            [np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3))],
+            r"Image 1 is an array of float64 of the shape \(9, 9, 3\)",
+        ),
+        (
+            [np.zeros((3, 9, 9), np.uint8)] * 2,
+            r"Image 0 is an array of uint8 of the shape \(3, 9, 9\). Give uint8 arrays",
+        ),
+        ([torch.zeros(3, 9, 9)] * 2, r"Image 0 is a Tensor of shape \(3, 9, 9\). Give files, PIL images, uint8 arrays"),
+        ([Image.new("L", (9, 9)), 3], "Image 1 is 3. Give files"),
+    ],
+)
+def test_what_is_no_image_in_a_column_is_said(images, words):
+    with warnings.catch_warnings(), pytest.raises(UserError, match=words):
+        warnings.simplefilter("error")
+        load_source(pd.DataFrame({"image": images, "label": ["a", "b"]}))
+
+
+def test_vectors_in_a_column_are_no_images(make):
+    """As several classes stand in some tables."""
+    frame = pd.DataFrame({"image": arrays(make), "several": [np.array([0, 1]), np.array([1, 0]), np.array([1, 1])]})
+    assert len(load_source(frame)) == 3

@@ -98,6 +98,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "models/translation_own.py": "from_pretrained",  # of tensors in memory, by a class of transformers' own
     "models/travelling.py": "copyfile read_json",  # its own code
     "models/two_towers.py": "from_pretrained from_pretrained",  # transformers' own
+    "tasks/testing.py": "read_yaml",
     "tasks/segmenters.py": "open_model open_model",
     "training/recording.py": "read_yaml",  # ours
     "yaml_files.py": "read_text safe_load",

@@ -1,6 +1,5 @@
 """Runs of a few steps on the embedded digits at 8 px: seconds each."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,11 +166,7 @@ def rewrite(folder, **pixels) -> None:
 @pytest.fixture(autouse=True)
 def visible_log():
     """Let caplog see the library's lines."""
-    log = logging.getLogger("hf_lowlabel")
-    logging_level(True)  # the first run of a process would do it, and turn the lines off for caplog
-    before, log.propagate = log.propagate, True
-    yield
-    log.propagate = before
+    logging_level(True)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ back."""
 import contextlib
 import json
 import logging
+import re
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hf_lowlabel.arguments import TrainingArguments
-from hf_lowlabel.errors import UserError
+from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.quiet import unsaid
@@ -306,6 +308,60 @@ def test_bad_steps_in_a_row_are_counted_to_the_step(spoil, good, stop, tmp_path)
         loop.inner.forward = forward
         with pytest.raises(UserError, match=f"3 steps in a row up to step {stop}"):
             loop.fit()
+
+
+@pytest.mark.parametrize("steps, stops", [(4, False), (4, True), (1, False)])
+def test_a_run_without_any_good_step_is_no_result(steps, stops, tmp_path):
+    """Shorter than what stops a long one, or ended early; the hint names a checkpoint that is there, or none."""
+    loop = make(tmp_path, Toy(float("nan")), max_steps=steps, save_steps=2)
+    if stops:
+        loop.callbacks = [Stops()]
+    with pytest.raises(Diverged, match=f"in all {2 if stops else steps} steps.*where the method is your own") as error:
+        loop.fit()
+    named = re.findall(r"--init-from (\S+)", str(error.value))
+    assert len(named) == (steps > 1 and not stops) and all(Path(name).is_dir() for name in named)
+
+
+def test_one_good_step_is_a_run(tmp_path):
+    loop = make(tmp_path)
+    real = loop.inner.forward
+    loop.inner.forward = lambda batch, t: {"loss": real(batch, t)["loss"] * (1 if loop.step == 1 else float("nan"))}
+    loop.fit()
+    assert int(loop.guard.total) == 3
+
+
+@pytest.mark.parametrize(
+    "make_out, words",
+    [
+        (lambda loss: loss, 'returned a Tensor of shape .*: forward has to return a dict with "loss", a scalar'),
+        (lambda loss: None, "returned None: forward has to"),
+        (lambda loss: {"los": loss}, "returned a dict of los: forward has to"),
+        (lambda loss: {"loss": loss.expand(4)}, r"loss of Toy is a Tensor of shape \(4,\): .* Take the mean"),
+        (lambda loss: {"loss": 0.5}, "loss of Toy is 0.5: forward has to"),
+        (lambda loss: {"loss": loss.detach()}, "loss of Toy needs no gradient: .* without no_grad, detach or item"),
+        (lambda loss: {"loss": loss, "p": loss.expand(3)}, r"'p' of the forward of Toy is a Tensor of shape \(3,\)"),
+        (lambda loss: {"loss": loss, "p": "a"}, "'p' of the forward of Toy is 'a'"),
+    ],
+)
+def test_what_a_forward_returns_is_checked(make_out, words, tmp_path):
+    loop = make(tmp_path)
+    real = loop.inner.forward
+    loop.inner.forward = lambda batch, t: make_out(real(batch, t)["loss"])
+    with pytest.raises(UserError, match=words):
+        loop.fit()
+
+
+def test_numbers_beside_the_loss_are_logged(tmp_path):
+    loop = make(tmp_path)
+    real = loop.inner.forward
+    loop.inner.forward = lambda batch, t: {**real(batch, t), "share": 0.25, "count": 3}
+    loop.fit()
+    assert all((row["share"], row["count"]) == (0.25, 3) for row in loop.history)
+
+
+class Stops(Callback):
+    def on_step_end(self, state, scalars):
+        state.stop = state.step == 2
 
 
 class Roles(Objective):

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import warnings
 
 import datasets
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import evaluate, files, finetune, predict, prediction
+from hf_lowlabel import Best, evaluate, files, finetune, predict, prediction, report
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
@@ -70,6 +71,39 @@ def test_images_in_memory_are_predicted_as_their_files_are(photos, tmp_path):
     gray = np.full((20, 30), 200, np.uint8)
     (one,) = predict(gray, run.folder).rows
     assert one == {**predict([Image.fromarray(gray)], run.folder).rows[0], "file": "image 0"}
+
+
+def test_dark_images_are_said_before_they_are_predicted(photos, tmp_path):
+    """Values up to 4080 of 65535, in files and in memory; a model that was given their range sees them bright."""
+    settings = dict(dataset=str(photos / "labeled"), num_labels=8, **SMALL)
+    run = finetune(**settings, output_dir=str(tmp_path / "run"))
+    values = np.linspace(0, 4080, 900).astype(np.uint16).reshape(30, 30)
+    deep = Image.fromarray(values)
+    deep.save(tmp_path / "deep.tif")
+    for given in (tmp_path / "deep.tif", [deep], pandas.DataFrame({"image": [deep]})):
+        with pytest.warns(
+            UserWarning, match="up to 4080 and come out dark. If they are of 12 bits.*--value-range 0 4095"
+        ):
+            predict(given, run.folder)
+    ranged = finetune(**settings, value_range=[0, 4095], output_dir=str(tmp_path / "ranged"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(tmp_path / "deep.tif", ranged.folder)
+        predict([Image.new("RGB", (9, 9)), Image.fromarray(values * 16)], run.folder)
+
+
+def test_dark_images_are_said_before_they_are_scored(photos, tmp_path):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path / "run"), **SMALL)
+    for name in ("dark", "light"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        Image.fromarray(np.linspace(0, 1000, 900).astype(np.uint16).reshape(30, 30)).save(
+            tmp_path / "other" / name / "1.tif"
+        )
+    with pytest.warns(UserWarning, match="up to 1000 and come out dark"):
+        evaluate(run.folder, tmp_path / "other")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(run.folder, tmp_path / "other", value_range=[0, 1000])
 
 
 @pytest.mark.parametrize(
@@ -391,3 +425,26 @@ def test_several_classes_of_an_image(few_images, tmp_path):
         evaluate(run.folder, "digits", task="classification")
     with pytest.raises(UserError, match="window slides over images for segmentation"):
         predict(tmp_path / "a.png", run.folder, window=8)
+
+
+def test_a_finished_run_stands_for_its_folder(photos, tmp_path):
+    settings = dict(num_labels=8, **SMALL)
+    run = finetune(dataset=str(photos / "labeled"), output_dir=str(tmp_path / "run"), **settings)
+    found = Best(run, [], None, None)
+    rows = predict(photos / "raw", run.folder).rows
+    for given in (run, found):
+        assert predict(photos / "raw", given).rows == rows
+        assert evaluate(given, photos / "labeled")["accuracy"] == run.metrics["accuracy"]  # its own test images
+    again = finetune(photos / "labeled", output_dir=tmp_path / "again", **{**settings, "model": run, "max_steps": 1})
+    assert again.config.model.model == str(run.folder)
+    assert len(report([run, again], tmp_path / "page.html", compute=False).read_text()) > 2000
+    dry = finetune(photos / "labeled", **settings, dry_run=True)
+    with pytest.raises(UserError, match="dry run, which leaves no folder. Give its model, run.model"):
+        predict(photos / "raw", dry)
+    assert len(predict(photos / "raw", dry.model).rows) == len(rows)
+
+
+@pytest.mark.parametrize("model", [3, torch.nn.Linear(2, 2), None])
+def test_what_is_no_model_is_said(photos, model):
+    with pytest.raises(UserError, match="is no model with classes of its own. Give a run folder, a finished run"):
+        predict(photos / "raw", model)

@@ -51,8 +51,10 @@ def of_task(task: str, photos, masked) -> dict:
         ("segmentation", ["confusion.png", *CODE], "4 images with masks"),
     ],
 )
-def test_a_run_leaves_everything(task, more, words, photos, masked, few_images, tmp_path):
+def test_a_run_leaves_everything(task, more, words, photos, masked, few_images, tmp_path, capsys):
     run = finetune(**of_task(task, photos, masked), output_dir=tmp_path / "run")
+    summarise(run)
+    assert f"({run.metrics['images']} test images)" in capsys.readouterr().out.splitlines()[0]
     kind, left = get_task(task), {p.name for p in run.folder.iterdir()}
     assert left == {*FILES, *more}
     assert all((run.folder / name).stat().st_size > 2000 for name in left if name.endswith(".png"))

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -181,3 +183,90 @@ def test_every_verb_is_utf8_where_the_locale_is_ascii(tmp_path):
     )
     holds_cheese(tmp_path / "p.csv", tmp_path / "r.html", tmp_path / "e/metrics.json")
     holds_cheese(*(run / name for name in ("split.json", "README.md", "config.json")))
+
+
+def drawn(root, *names, each=5):
+    """As `classes`, of pictures no two of which are alike."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for i in range(each):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def warned(run, data, **more):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        evaluate(run, data, **more)
+    return " ".join(str(one.message) for one in said if "trained with" in str(one.message))
+
+
+def test_images_it_was_trained_with_are_told_whatever_else_has_changed(tmp_path):
+    """A photo more in the same folder; a copy under another name among other photos; and no word of those that only
+    have the same names."""
+    data = drawn(tmp_path / "own", "cat", "dog")
+    run = finetune(str(data), num_labels=6, class_balanced=True, output_dir=tmp_path / "run", **SMALL)
+    first = next(iter(run.recorder.split.labeled))
+    other = classes(tmp_path / "other", "cat", "dog", each=5)
+    assert warned(run.folder, other) == ""
+    (other / "cat" / "again.png").write_bytes((data / first).read_bytes())
+    assert warned(run.folder, other).startswith("1 of the 11 images are labeled ones the model was trained with")
+    (data / "cat" / "more.png").write_bytes((other / "cat" / "0.png").read_bytes())
+    assert warned(run.folder, data, dataset_split="train").startswith("6 of the 11 images are labeled ones")
+
+
+def test_images_called_as_those_it_was_trained_with_are_told_where_these_are_gone(tmp_path):
+    data = drawn(tmp_path / "own", "cat", "dog")
+    for i, path in enumerate(sorted(data.rglob("*.png"))):
+        path.rename(path.with_name(f"IMG_{i}.png"))
+    run = finetune(str(data), num_labels=6, class_balanced=True, output_dir=tmp_path / "run", **SMALL)
+    moved = tmp_path / "moved" / "own"
+    moved.parent.mkdir()
+    data.rename(moved)
+    (moved / "cat" / "more.png").write_bytes(next(moved.rglob("*.png")).read_bytes())
+    said = warned(run.folder, moved, dataset_split="train")
+    assert said.startswith("6 of the 11 images are called as labeled ones") and "where they are the same" in said
+
+
+def test_masks_it_was_trained_with_are_told_beside_a_photo_more(tmp_path):
+    data, rng = tmp_path / "own", np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(data / "images" / f"{i}.png")
+        Image.fromarray((np.indices((32, 32))[0] > 9 + i).astype(np.uint8)).save(data / "masks" / f"{i}.png")
+    run = finetune(data, task="segmentation", output_dir=tmp_path / "run", **SMALL)
+    for kind in ("images", "masks"):
+        (data / kind / "9.png").write_bytes((data / kind / "0.png").read_bytes())
+    trained, copied = run.recorder.split.labeled, "0.png" in run.recorder.split.labeled
+    assert warned(run.folder, data, dataset_split="train").startswith(
+        f"{len(trained) + copied} of the 6 images are lab"
+    )
+
+
+def test_data_of_one_split_is_scored_by_a_model_of_no_run(trained, tmp_path, caplog):
+    """A model alone, in memory and saved, on a folder of classes and on a DataFrame; a run on a changed DataFrame."""
+    data = drawn(tmp_path / "new", "cat", "dog")
+    frame = pd.DataFrame(
+        [(str(path), path.parent.name) for path in sorted(data.rglob("*.png"))], columns=["image", "label"]
+    )
+    trained.model.save_pretrained(tmp_path / "model")
+    for model in (trained.model, tmp_path / "model"):
+        for given in (data, frame):
+            caplog.clear()
+            assert evaluate(model, given)["images"] == 10
+            assert (
+                "evaluating on all 10 images" in caplog.text and "trained with some of them is not known" in caplog.text
+            )
+    run = finetune(frame[:6].assign(label=["cat", "dog"] * 3), test_fraction=0.0, output_dir=tmp_path / "run", **SMALL)
+    assert evaluate(run, frame)["images"] == 10
+    with pytest.raises(UserError, match=r'no labeled test or validation split.*dataset_split="train"'):
+        evaluate(run, frame[:6].assign(label=["cat", "dog"] * 3))  # its own
+
+
+def test_data_without_a_label_is_not_scored(trained, tmp_path):
+    (tmp_path / "new").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "new" / "1.png")
+    with pytest.raises(UserError, match="label"):
+        evaluate(trained.model, tmp_path / "new")

@@ -1,0 +1,49 @@
+"""Images that are in memory, or named there, as a column of a table: encoded, or the path of each."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ..errors import UserError
+from ..text import brief
+from .images import of_array, upright
+
+
+def encoded_images(images: Sequence) -> pa.ChunkedArray:
+    """A column of images for a table: of paths, encoded bytes, PIL images, arrays or {bytes, path}; None is none.
+
+    Raises:
+        UserError: something else is among them.
+    """
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    values = [None if image is None else encoded_image(image, f"Image {i}") for i, image in enumerate(images)]
+    parts = [pa.array(values[i : i + 1000], kind) for i in range(0, len(values), 1000)]  # one array ends at 2 GiB
+    return pa.chunked_array(parts, kind)
+
+
+def encoded_image(image: Any, what: str) -> dict:
+    """See `encoded_images`; what: the image, for the message of a UserError."""
+    if isinstance(image, dict):
+        return image
+    if isinstance(image, np.ndarray):
+        image = of_array(image, what)
+    if isinstance(image, (str, Path)):
+        return {"bytes": None, "path": os.path.abspath(image)}
+    if isinstance(image, Image.Image):
+        buffer, image = io.BytesIO(), upright(image)
+        png = image.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+        image.save(buffer, "PNG", compress_level=0) if png else image.save(buffer, "TIFF")
+        image = buffer.getvalue()
+    if not isinstance(image, bytes):
+        raise UserError(
+            f"{what} is {brief(image)}. Give files, PIL images, uint8 arrays [H, W, 3] or [H, W], or encoded bytes."
+        )
+    return {"bytes": image, "path": None}
