@@ -41,8 +41,8 @@ def test_a_value_in_a_message(value, words):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: load_source([(Image.fromarray(LARGE), "cat")]),
-        lambda: load_source([(LARGE, LARGE)]),
+        lambda: load_source([(LARGE / 255, "cat")]),
+        lambda: load_source([(LARGE, LARGE / 255)]),
         lambda: load_source((LARGE[None], [1])),
         lambda: finetune([(LARGE, "cat")], from_scratch=True),
         lambda: finetune("digits", num_labels=LARGE),

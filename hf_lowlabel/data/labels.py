@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import unicodedata
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, unknown
+from ..text import brief
 from .columns import column_called
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name")
@@ -96,11 +98,18 @@ def joined(parts: Iterable[str]) -> str:
 
 def label_text(value, where: str = "") -> str | None:
     """A label as text in Unicode's NFC form; None for what says that there is none: empty, null, NaN, -1."""
-    if isinstance(value, (list, tuple, dict)) or isinstance(value, str) and is_list(value):
+    if getattr(value, "shape", None) == ():  # of NumPy or PyTorch
+        value = value.item()
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            value = value.decode()
+    several = isinstance(value, (list, tuple, dict, bytes)) or isinstance(value, str) and is_list(value)
+    if several or hasattr(value, "shape"):
         kind = "list" if isinstance(value, str) else type(value).__name__
+        what = f"The label {value!r:.60}{where} is a {kind}" if several else f"A label{where} is {brief(value)}"
         raise UserError(
-            f"The label {value!r:.60}{where} is a {kind}; a class is text or a number. Give --task multilabel for "
-            "several classes an image, or --label-column with another column."
+            f"{what}; a class is text or a number. Give --task multilabel for several classes an image, or "
+            "--label-column with another column."
         )
     if isinstance(value, float):
         value = None if math.isnan(value) else int(value) if value.is_integer() else value

@@ -214,3 +214,32 @@ def test_vectors_in_a_column_are_no_images(make):
     """As several classes stand in some tables."""
     frame = pd.DataFrame({"image": arrays(make), "several": [np.array([0, 1]), np.array([1, 0]), np.array([1, 1])]})
     assert len(load_source(frame)) == 3
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+@pytest.mark.parametrize("three", ["cat", 7, np.int64(7), np.array(7), torch.tensor(7), np.str_("cat"), 7.0, b"cat"])
+def test_a_class_may_be_a_scalar_of_any_library(make, three, as_frame):
+    if as_frame and isinstance(three, bytes):
+        pytest.skip("bytes in a column are images")
+    labels = [three, "dog", None]
+    pairs = list(zip(arrays(make), labels))
+    found = load_source(pd.DataFrame(pairs, columns=["image", "label"]) if as_frame else pairs)
+    assert found.class_names == sorted(["dog", "cat" if isinstance(three, (bytes, str)) else "7"])
+    assert (found.labels >= 0).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+@pytest.mark.parametrize(
+    "label, words",
+    [
+        (np.eye(3)[0], r"A label is an array of shape \(3,\); a class is text or a number"),
+        (torch.tensor([0, 1]), "A label is a Tensor.*; a class is text or a number"),
+        ([1, 0], r"The label \[1, 0\] is a list; a class is text or a number"),
+        (b"\xff\xfe", "is a bytes; a class is text or a number"),
+    ],
+)
+def test_what_is_no_class_is_said(make, label, words, as_frame):
+    """Such as a row of ones and zeros, or a mask: its print was taken for a class."""
+    pairs = [(image, label) for image in arrays(make)]
+    with pytest.raises(UserError, match=rf"{words}|The label column 'label' is of type" if as_frame else words):
+        load_source(pd.DataFrame({"image": arrays(make), "label": [label] * 3}) if as_frame else pairs)
