@@ -26,6 +26,13 @@ def heard_log():
 
 
 @pytest.fixture(autouse=True)
+def no_level():
+    """A level that a test leaves, such as that of a second process, is one that a user has set for the next."""
+    yield
+    logging.getLogger("hf_lowlabel").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
 def no_pictures(request, monkeypatch):
     """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
     if "pictures" not in request.keywords:

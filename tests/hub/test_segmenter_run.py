@@ -164,7 +164,8 @@ def test_the_name_of_a_table_is_said_to_become_a_folder(run, tmp_path, monkeypat
     photos, said = str(run.parent / "photos" / "images"), []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "hf_lowlabel.tasks.segmentation.mask_rows", lambda *_, **__: said.append(caplog.text) or [{"file": "a"}]
+        "hf_lowlabel.tasks.segmentation.mask_rows",
+        lambda *_, **__: (said.append(caplog.text) or row for row in [{"file": "a"}]),
     )
     for more in ([], ["--output", "there"], ["--output", "x.csv"]):
         assert main(["predict", photos, "--model", str(run), *more]) == 0

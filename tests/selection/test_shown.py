@@ -179,8 +179,9 @@ def test_the_page_for_masks_shows_one_frame(tmp_path):
 def test_what_an_export_is_compared_on_is_read_by_the_range_of_the_model(tmp_path):
     wanted = deep(tmp_path, "a.tif", np.float32)
     seen = []
+    facts = {"value_range": [0, 4095]}
     plan = Deployment(
-        lambda picture: seen.append(np.asarray(picture)) or torch.zeros(1), 8, None, {"value_range": [0, 4095]}, "", ""
+        lambda picture: seen.append(np.asarray(picture)) or torch.zeros(1), 8, None, facts, "", "", (0, 4095)
     )
     inputs_of(plan, [tmp_path / "a.tif"])
     list(calibration(None, plan, None, [tmp_path / "a.tif"]))
