@@ -101,6 +101,7 @@ class Hub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # an answer's second packet waits 40 ms for the first to be acknowledged
     protocol_version = "HTTP/1.1"
     server: Hub
 
