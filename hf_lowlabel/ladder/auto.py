@@ -24,7 +24,7 @@ from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least
-from ..files import write_json
+from ..files import as_folder, write_json
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
@@ -175,7 +175,7 @@ def auto(
         UserError: bad input, before anything is computed.
     """
     begin, said = time.perf_counter(), dict(locals())
-    models = list(model) if isinstance(model, (list, tuple)) else [model]
+    models = [as_folder(one) for one in (model if isinstance(model, (list, tuple)) else [model])]
     if not models or not minutes > 0:
         raise UserError("Give at least one --model and --minutes above 0.")
     at_least("to_label", to_label, 0)

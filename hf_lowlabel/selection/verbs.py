@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
+from ..files import as_folder
 from ..methods import check_arguments
 from ..prediction import task_of
 from ..ranges import settings_of
@@ -54,7 +56,7 @@ class Selection:
 
 
 def select(
-    model: str,
+    model: str | os.PathLike[str],
     dataset: str | DataArguments,
     *,
     budget: int,
@@ -107,6 +109,7 @@ def select(
     """
     at_least("budget", budget, 1)
     at_least("seed", seed, 0)
+    model = str(as_folder(model))
     kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
     strategy, arguments = known_strategy(strategy, strategy_args, of, model)
     asks = strategy in BY_MODEL

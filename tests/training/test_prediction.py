@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import Best, evaluate, files, finetune, predict, prediction, report
+from hf_lowlabel import Best, Split, auto, evaluate, files, finetune, predict, prediction, report, select
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
@@ -438,6 +438,10 @@ def test_a_finished_run_stands_for_its_folder(photos, tmp_path):
     again = finetune(photos / "labeled", output_dir=tmp_path / "again", **{**settings, "model": run, "max_steps": 1})
     assert again.config.model.model == str(run.folder)
     assert len(report([run, again], tmp_path / "page.html", compute=False).read_text()) > 2000
+    chosen = select(run, str(photos / "labeled"), budget=2, output=tmp_path / "chosen", strategy="margin")
+    assert len(chosen.ids) == 2 and not {*chosen.ids} & {*Split.load(run.folder / "split.json").labeled}
+    with pytest.raises(UserError, match="was trained with 8 of these 8 labels"):  # read as its folder
+        auto(photos / "labeled", run, split=run.folder / "split.json", output_dir=tmp_path / "best")
     dry = finetune(photos / "labeled", **settings, dry_run=True)
     with pytest.raises(UserError, match="dry run, which leaves no folder. Give its model, run.model"):
         predict(photos / "raw", dry)
