@@ -5,7 +5,7 @@ DIR/round-0/to_label     the first images, where none has a label; written by `s
 DIR/round-1              what `auto` makes of the labels there are then: a model, advice, and to_label for the next
 DIR/round-2 ...
 DIR/labeled.json         all labels so far, of all rounds
-DIR/first_labels.json    the labels at the beginning: what changes in them later is taken over
+DIR/first_labels.json    which labels there were at the beginning: they are read once
 DIR/features             features of all images, computed once
 DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
 
@@ -39,7 +39,7 @@ from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
-from .first_labels import READ, note_first, take_changes
+from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, gathered, of_first, pass_over_gone, same_photos, taken_along
 from .keeping import OtherSearch
 from .report import read_advice
@@ -154,7 +154,7 @@ def loop(
         check_own(folder, dataset, task, lambda: of.open(images))
         brought_up(folder, task)
         if places(folder, ("to_label",)):
-            take_changes(folder, first or {}, lambda: of.open(images), images, kind)
+            tell_changes(folder, first or {})
         while True:
             state = state_of(folder, per_round, task)
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
@@ -173,7 +173,7 @@ def loop(
                 continue
             brought_up(folder, task)
             if state.to_label is None:
-                note_first(folder, first or {}, lambda: of.open(images), images, kind)
+                note_first(folder, first or {})
             place = state.to_label or of_first(first or {})
             if kind.page == "mask":
                 labels = taken(state.to_label, dataset, folder) if state.to_label else dict(first or {})
