@@ -6,6 +6,7 @@ import os
 import stat
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 BARE = frozenset(".bmp .dib .pbm .pgm .pnm .ppm .tga .tif .tiff .ico".split())  # as large, whatever they show
 PIECES, LENGTH = 16, 64  # of such a file that are looked at: how many, spread over it, and bytes of each
@@ -26,9 +27,19 @@ def size_and_print(path: str | Path, ending: str | None = None) -> tuple[int, in
 
 def checksum(path: str | Path, size: int) -> int:
     """crc32 of `PIECES` of a file, the first its beginning and the last its end."""
-    crc = 0
     with open(path, "rb", buffering=0) as file:
-        for k in range(PIECES):
-            file.seek(max(size - LENGTH, 0) * k // (PIECES - 1))
-            crc = zlib.crc32(file.read(LENGTH), crc)
+        return checksum_of_open(file, size)
+
+
+def checksum_of_open(file: BinaryIO, size: int) -> int:
+    crc = 0
+    for k in range(PIECES):
+        file.seek(max(size - LENGTH, 0) * k // (PIECES - 1))
+        crc = zlib.crc32(file.read(LENGTH), crc)
     return crc
+
+
+def print_of_open(file: BinaryIO) -> tuple[int, int]:
+    """(bytes, checksum of `PIECES`) of an open file or a buffer."""
+    size = file.seek(0, os.SEEK_END)
+    return size, checksum_of_open(file, size)

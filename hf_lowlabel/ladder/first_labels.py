@@ -39,8 +39,8 @@ def tell_changes(folder: Path, first: Mapping[str, Any]) -> None:
         return
     log.warning(
         "%s differs from what these rounds began with. It is read before the first round alone, and what it says now "
-        "is not taken over. Correct labels and names of classes on the page of a round, or give another --output-dir for "
-        "rounds that begin with it.",
+        "is not taken over. Correct labels and names of classes on the page of a round, or give another --output-dir "
+        "for rounds that begin with it.",
         first.get("labels") or first.get("split"),
     )
 

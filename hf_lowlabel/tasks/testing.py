@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.decoding import cores, in_threads
 from ..data.images import BadImage
+from ..data.prints import print_of_open
 from ..data.splits import Split
 from ..data.table_files import stem
 from ..errors import MissingSplit, UserError
@@ -28,7 +28,6 @@ from .base import Task
 from .parts import as_path
 
 log = logging.getLogger("hf_lowlabel")
-MOST = 5_000  # images that are decoded to find out whether they were trained with
 
 
 def test_images(
@@ -43,8 +42,9 @@ def test_images(
             images = task.open(data, "train", names)
             if split is None and is_elsewhere(chosen, images):
                 images, indices = elsewhere(task, data, images, names, own)
-                if own is not None and not is_copy(own, images):  # of which it has been said
-                    tell_trained(task, names, own, images, indices)
+                told = own is not None and (is_copy(own, images) or tell_trained(task, names, own, images, indices))
+                if not told:
+                    log.info("whether the model was trained with some of these images is not known")
                 return images, indices
             if chosen.test:
                 at = chosen.resolve(images).test
@@ -130,8 +130,8 @@ def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
 def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> bool:
     """Warn of images whose labels the model has been trained with, of which results say nothing; whether that is known.
 
-    Of the same data by their ids. Of other data, such as the same folder with one photo more, by their pixels where the
-    training images can still be read; else by their ids where the data are called the same.
+    Of the same data by their ids. Of other data, such as the same folder with one photo more, by their files where
+    those of the training images can still be read; else by their ids where the data are called the same.
     """
     own = Split.load(manifest) if manifest.is_file() else None
     if own is None:
@@ -139,8 +139,8 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
     named = [dataset.ids[i] for i in indices if dataset.ids[i] in own.labeled]
     surely, trained, known = True, len(named), None
     if own.fingerprint != dataset.fingerprint:
-        known = trained_pictures(task, names, manifest, own)
-        trained = sum(known_ones(dataset, indices, *known)) if known is not None else 0
+        known = trained_images(task, names, manifest, own)
+        trained = sum(in_threads(partial(is_among, known, dataset), indices, cores(), 64)) if known is not None else 0
         if not trained:
             surely = False
             if is_copy(manifest, dataset):
@@ -162,14 +162,20 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
     return bool(trained) or known is not None or own.fingerprint == dataset.fingerprint
 
 
-def trained_pictures(
-    task: Task, names: list[str], manifest: Path, own: Split
-) -> tuple[set[str], set[tuple[int, int]]] | None:
-    """(`pictures` of the labeled images of a run, their sizes in px); None where its data can no longer be read."""
+class Trained(NamedTuple):
+    """The labeled images of a run. files: `file_print` of each. named: where those of a name are in `dataset`."""
+
+    dataset: ImageDataset
+    files: set[tuple[int, int]]
+    named: dict[str, list[int]]
+
+
+def trained_images(task: Task, names: list[str], manifest: Path, own: Split) -> Trained | None:
+    """Those of the run that a manifest is beside; None where its data can no longer be read."""
     path = manifest.with_name("training.yaml")
     said = read_yaml(path) if path.is_file() else {}
     place = as_path(said.get("dataset"))
-    if place is None or not place.exists() or len(own.labeled) > MOST:
+    if place is None or not place.exists():
         return None
     known = {field.name for field in dataclasses.fields(DataArguments)}
     with contextlib.suppress(UserError), warnings.catch_warnings(), unsaid(log.name, logging.ERROR):
@@ -178,37 +184,35 @@ def trained_pictures(
         images = task.open(data, names=names)
         labeled = np.flatnonzero([id in own.labeled for id in images.ids])
         if len(labeled):
-            sizes = {size for size in map(partial(size_of, images), labeled) if size is not None}
-            found = in_threads(partial(pictures, images), labeled, cores(), 64)
-            return {picture for some in found for picture in some}, sizes
+            named: dict[str, list[int]] = {}
+            for i in labeled.tolist():
+                named.setdefault(stem(images.ids[i]), []).append(i)
+            found = in_threads(partial(file_print, images), labeled, cores(), 64)
+            return Trained(images, {one for one in found if one is not None}, named)
     return None
 
 
-def known_ones(
-    dataset: ImageDataset, indices: np.ndarray, known: set[str], sizes: set[tuple[int, int]]
-) -> Iterator[bool]:
-    """For each image whether it is among the known `pictures`; only those of such a size are decoded."""
-
-    def is_known(i: int) -> bool:
-        return size_of(dataset, i) in sizes and not known.isdisjoint(pictures(dataset, i))
-
-    if len(indices) > MOST:
-        log.info("images the model was trained with are looked for among the first %d", MOST)
-    return in_threads(is_known, indices[:MOST], cores(), 64)
+def is_among(known: Trained, dataset: ImageDataset, i: int) -> bool:
+    """Whether image i is one of those, as a file or, where it is called as one, as a picture."""
+    if file_print(dataset, i) in known.files:
+        return True
+    alike = known.named.get(stem(dataset.ids[i]), ())
+    return bool(alike) and any(same_picture(known.dataset, j, dataset, i) for j in alike)
 
 
-def size_of(dataset: ImageDataset, i: int) -> tuple[int, int] | None:
+def file_print(dataset: ImageDataset, i: int) -> tuple[int, int] | None:
+    """(bytes, checksum of parts of them) of what image i is decoded from; None where there is no such thing."""
+    with contextlib.suppress(BadImage, OSError, ValueError):
+        with dataset.reader(i) as image:
+            file = getattr(image, "fp", None)
+            return None if file is None else print_of_open(file)
+    return None
+
+
+def same_picture(one: ImageDataset, i: int, other: ImageDataset, j: int) -> bool:
+    """Whether two images have the same pixels; a blank one says nothing."""
     with contextlib.suppress(BadImage):
-        return dataset.size(i)
-    return None
-
-
-def pictures(dataset: ImageDataset, i: int) -> list[str]:
-    """A hash of the pixels of image i, with its id where it is blank, which says nothing of another; [] where it cannot
-    be read."""
-    try:
-        pixels = np.asarray(dataset.rgb(i))
-    except BadImage:
-        return []
-    blank = (pixels == pixels[:1, :1]).all()
-    return [f"{hashlib.sha256(pixels.tobytes()).hexdigest()}{dataset.ids[i] if blank else ''}"]
+        if one.size(i) == other.size(j):
+            a, b = np.asarray(one.rgb(i)), np.asarray(other.rgb(j))
+            return np.array_equal(a, b) and not (a == a[:1, :1]).all()
+    return False

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -212,8 +213,26 @@ def test_images_it_was_trained_with_are_told_whatever_else_has_changed(tmp_path)
     assert warned(run.folder, other) == ""
     (other / "cat" / "again.png").write_bytes((data / first).read_bytes())
     assert warned(run.folder, other).startswith("1 of the 11 images are labeled ones the model was trained with")
+    with Image.open(data / first) as image:  # saved anew
+        image.save(other / "cat" / Path(first).with_suffix(".bmp").name)
+    assert warned(run.folder, other).startswith("2 of the 12 images are labeled ones the model was trained with")
     (data / "cat" / "more.png").write_bytes((other / "cat" / "0.png").read_bytes())
     assert warned(run.folder, data, dataset_split="train").startswith("6 of the 11 images are labeled ones")
+
+
+def test_where_the_training_images_are_out_of_reach_that_is_said(tmp_path, monkeypatch, caplog):
+    """The run knows a path from where it was begun."""
+    drawn(tmp_path / "own", "cat", "dog")
+    other = classes(tmp_path / "other", "cat", "dog", each=6)
+    monkeypatch.chdir(tmp_path)
+    finetune("own", num_labels=6, class_balanced=True, output_dir="run", **SMALL)
+    caplog.set_level("INFO")
+    evaluate("run", other)
+    assert "is not known" not in caplog.text
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    evaluate(tmp_path / "run", other)
+    assert "whether the model was trained with some of these images is not known" in caplog.text
 
 
 def test_images_called_as_those_it_was_trained_with_are_told_where_these_are_gone(tmp_path):
