@@ -246,7 +246,8 @@ class Loop:
 
     def check_finite(self, ended: bool) -> None:
         """Raises Diverged after too many bad steps in a row, and at the end of a run that had no other."""
-        longest, none_good = int(self.guard.longest), ended and int(self.guard.total) == self.step > 0
+        scaled = self.accelerator.scaler is not None  # fp16 finds its scale in the first steps
+        longest, none_good = int(self.guard.longest), ended and not scaled and int(self.guard.total) == self.step > 0
         if none_good or longest >= self.args.max_bad_steps:
             raise diverged(longest, self.step, none_good, checkpoints(self.folder / "checkpoints"))
 

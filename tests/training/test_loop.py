@@ -322,6 +322,14 @@ def test_a_run_without_any_good_step_is_no_result(steps, stops, tmp_path):
     assert len(named) == (steps > 1 and not stops) and all(Path(name).is_dir() for name in named)
 
 
+def test_steps_in_which_fp16_looks_for_its_scale_are_no_such_run(tmp_path, monkeypatch):
+    loop = make(tmp_path, Toy(float("nan")), max_steps=2)
+    monkeypatch.setattr(type(loop.accelerator), "scaler", object(), raising=False)
+    loop.accelerator.__dict__.pop("scaler", None)
+    loop.fit()
+    assert int(loop.guard.total) == 2
+
+
 def test_one_good_step_is_a_run(tmp_path):
     loop = make(tmp_path)
     real = loop.inner.forward
