@@ -131,6 +131,9 @@ class MaskTargets(Targets):
     def pairs(self, values: Sequence) -> tuple[str, pa.ChunkedArray]:
         return "mask", encoded_images(values)
 
+    def mask_names(self) -> Sequence[str]:
+        return (self.mask_column,) if self.mask_column is not None else MASK_COLUMNS
+
     def build(
         self, origin: Origin, ids: list[str], has_mask: np.ndarray, reader: Reader, mask_reader: Reader, content,
         names: list[str] | None = None, own: MaskFormat | None = None,
