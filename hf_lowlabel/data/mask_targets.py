@@ -130,7 +130,7 @@ class MaskTargets(Targets):
         return self.build(table.origin, ids, masks.present(), images, masks, table.content(images, masks))
 
     def pairs(self, values: Sequence) -> tuple[str, pa.ChunkedArray]:
-        return "mask", encoded_images(values)
+        return "mask", encoded_images(values, masks=True)
 
     def mask_names(self) -> Sequence[str]:
         return (self.mask_column,) if self.mask_column is not None else MASK_COLUMNS

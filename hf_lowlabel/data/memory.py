@@ -76,18 +76,14 @@ def cells(series) -> list:
 
 def of_frame(columns: dict[str, list], targets: Targets, image_column: str | None):
     """The columns of images and masks encoded, by their names; others as they are, mixed values as text."""
-    pictures = {
-        picture_column(columns, (image_column,) if image_column else (*IMAGE_COLUMNS, *PATH_COLUMNS)),
-        picture_column(columns, targets.mask_names()),
-    }
-    label = targets.label_in(columns)
+    called = (image_column,) if image_column is not None else (*IMAGE_COLUMNS, *PATH_COLUMNS)
+    image, mask = picture_column(columns, called), picture_column(columns, targets.mask_names())
+    label, encoded = targets.label_in(columns), {}
+    for name, values in columns.items():
+        if name in (image, mask) and any(map(is_picture, values)) or name != label and hold_pictures(values):
+            encoded[name] = encoded_images(values, masks=name == mask)
     return of_columns(
-        {
-            name: encoded_images(values)
-            if name in pictures and any(map(is_picture, values)) or name != label and hold_pictures(values)
-            else plain(values, name == label)
-            for name, values in columns.items()
-        }
+        {name: encoded[name] if name in encoded else plain(values, name == label) for name, values in columns.items()}
     )
 
 

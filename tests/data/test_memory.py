@@ -14,6 +14,7 @@ from PIL import Image
 
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source
 from hf_lowlabel.data.padded_cache import build_padded_cache
 from hf_lowlabel.errors import MissingSplit, UserError
@@ -293,3 +294,49 @@ def test_paths_and_pictures_stand_in_one_column(tmp_path, make, kind, column):
 def test_several_classes_that_are_an_array_of_arrays_are_refused(make):
     with pytest.raises(UserError, match=r"A label is an array of shape \(2, 2\)"):
         get_task("multilabel").open(DataArguments(pd.DataFrame({"image": arrays(make), "label": [np.eye(2)] * 3})))
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_arrays_of_truth_values_are_black_and_white(make, as_frame):
+    """What a comparison gives, as a mask of 0 and 255 and of numbers, and as a picture."""
+    eye, images = np.eye(24, dtype=bool), arrays(make)
+    pairs = [(image, eye[:, ::-1]) for image in images]
+    given = pd.DataFrame(pairs, columns=["image", "mask"]) if as_frame else pairs
+    for how in ({"mask_format": "binary"}, {"classes": ["a", "b"]}):
+        assert np.array_equal(load_segmentation(given, **how).mask(0), eye[:, ::-1])
+    pictures = pd.DataFrame({"image": [eye] * 2}) if as_frame else [eye] * 2
+    assert np.array_equal(np.asarray(load_source(pictures).image(0).convert("L")), 255 * eye)
+    assert np.array_equal(np.asarray(given_images([eye])[0].open().__enter__().convert("L")), 255 * eye)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int64, np.int8])
+def test_other_whole_numbers_make_masks_but_no_pictures(make, kind):
+    """As pictures of 16 bits they would come out black."""
+    values = np.eye(24, dtype=kind)
+    for given in ([values], pd.DataFrame({"image": [values]}), pd.DataFrame({"path": ["x.png", values]})):
+        with pytest.raises(UserError, match=f"Image [01] is an array of {values.dtype}"):
+            load_source(given)
+    with pytest.raises(UserError, match=f"Image 0 is an array of {values.dtype}"):
+        given_images([values])
+    assert np.array_equal(load_segmentation([(arrays(make)[0], values)]).mask(0), values)
+    with pytest.raises(UserError, match="Mask 0 is an array of float64"):
+        load_segmentation([(arrays(make)[0], values.astype(float))])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I", "I;16", "F"])
+def test_masks_and_pictures_of_pil_in_any_mode(make, mode):
+    mask = Image.fromarray(np.eye(24, dtype=np.uint8) * (255 if mode == "1" else 1)).convert(mode)
+    frame = pd.DataFrame({"image": arrays(make)[:1], "mask": [mask]})
+    for given in (frame, [(arrays(make)[0], mask)]):
+        assert np.array_equal(load_segmentation(given, classes=["a", "b"]).mask(0), np.eye(24))
+    if mode != "F":
+        for given in (pd.DataFrame({"image": [mask]}), [mask]):
+            assert load_source(given).image(0).size == (24, 24)
+
+
+@pytest.mark.parametrize("empty", [np.zeros((0, 4), np.uint8), np.zeros((4, 0, 3), np.uint8), Image.new("L", (0, 4))])
+def test_an_image_without_pixels_is_said(make, empty):
+    with pytest.raises(UserError, match=r"Image 1 has no pixels: its sides are \d x \d. Leave it out"):
+        load_source([arrays(make)[0], empty])
+    with pytest.raises(UserError, match="Mask 0 has no pixels"):
+        load_segmentation([(arrays(make)[0], empty)])
