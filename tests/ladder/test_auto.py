@@ -180,6 +180,15 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     assert main([*then, "--no-train", "--to-label", "0"]) == 0
 
 
+@pytest.mark.parametrize("budget", ["0", "-3"])
+def test_a_budget_of_no_image_is_refused(tmp_path, capsys, budget):
+    """Whether it is needed or not: 0 is none, not the usual one."""
+    data = photos(tmp_path / "flat", each=1, sort=False)
+    argv = ["auto", "--dataset", str(data), "--budget", budget, "--output-dir", str(tmp_path / "r")]
+    assert main(argv) == 2 and f"budget is {budget}. Give 1 or more." in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])
 def test_data_in_memory_without_labels_say_what_to_do(network, tmp_path, task):
     """A DataFrame compares its cells, which is neither true nor false."""
