@@ -42,7 +42,9 @@ def command(verb: str, *given: str | Path, **flags: Any) -> str:
 def data_flags(values: Mapping[str, Any], names: tuple[str, ...] = SOURCE) -> dict[str, Any]:
     """Those settings of data, out of many settings by name, that are not what they are without being given."""
     usual = vars(DataArguments())
-    return {name: values[name] for name in names if name in values and values[name] != usual[name]}
+    given = {name: values[name] for name in names if name in values and values[name] is not usual[name]}
+    # A DataFrame compares its cells, so that the data are given if they are not None.
+    return {name: value for name, value in given.items() if name == "dataset" or value != usual[name]}
 
 
 def auto_command(said: Mapping[str, Any], task: str, **flags: Any) -> str:

@@ -123,12 +123,31 @@ def scalars_of(objective: Objective, out: Any) -> dict[str, Tensor]:
             f"The loss of {name} needs no gradient: nothing that is trained has a part in it. Compute it from the "
             "network's output, without no_grad, detach or item."
         )
+    scalars = {}
     for key, value in out.items():
-        if not isinstance(value, (Tensor, numbers.Real)) or isinstance(value, Tensor) and value.dim():
+        if not isinstance(key, str):
+            raise UserError(
+                f"The forward of {name} returned a dict with {brief(key)} for a name. Name what stands beside the loss "
+                "by text."
+            )
+        if (one := scalar_of(value)) is None:
             raise UserError(
                 f"{key!r} of the forward of {name} is {brief(value)}. What stands beside the loss is one number."
             )
-    return {key: torch.as_tensor(value, device=loss.device) for key, value in out.items()}
+        scalars[key] = torch.as_tensor(one, device=loss.device)
+    return scalars
+
+
+def scalar_of(value: Any) -> Tensor | float | None:
+    """One number of any library; None for what is none, or has no place in a float."""
+    if isinstance(value, Tensor):
+        return None if value.dim() else value
+    if getattr(value, "shape", None) == ():
+        value = value.item()
+    try:
+        return float(value) if isinstance(value, numbers.Real) else None
+    except OverflowError:
+        return None
 
 
 class PretrainObjective(Objective):

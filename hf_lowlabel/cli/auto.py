@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_folder, free, refuse_finished
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..files import read_json
 from ..text import say
 from .alone import is_first
@@ -18,6 +18,7 @@ from .output import json_flag, print_json
 def auto(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     data = data_source(args)
+    at_least("budget", args.budget, 1)
     refuse_finished(args.output_dir or default_folder(data.dataset))
     from ..ladder.auto import NoLabels, auto
 
@@ -28,7 +29,7 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
-        args.budget = args.budget or min(error.budget, error.images)
+        args.budget = min(error.budget, error.images) if args.budget is None else args.budget
         if is_first():
             say(f"{str(error).partition('. Choose some (')[0]}: {args.budget} are chosen to be labeled.")
         return _select(args, data, error.fingerprint)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +92,9 @@ class ClassTargets(Targets):
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
         return "label", pa.array([label_text(value) for value in values], pa.string())
+
+    def label_in(self, columns: Collection[str]) -> str | None:
+        return label_column(columns, self.label_column)
 
 
 def of_files(

@@ -14,32 +14,38 @@ from PIL import Image
 
 from ..errors import UserError
 from ..text import brief
-from .images import of_array, upright
+from .images import check_pixels, of_array, upright
 
 
-def encoded_images(images: Sequence) -> pa.ChunkedArray:
+def encoded_images(images: Sequence, masks: bool = False) -> pa.ChunkedArray:
     """A column of images for a table: of paths, encoded bytes, PIL images, arrays or {bytes, path}; None is none.
+
+    Args:
+        images: the images.
+        masks: they are masks, whose arrays may be of any whole numbers.
 
     Raises:
         UserError: something else is among them.
     """
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    values = [None if image is None else encoded_image(image, f"Image {i}") for i, image in enumerate(images)]
+    name = "Mask" if masks else "Image"
+    values = [None if image is None else encoded_image(image, f"{name} {i}", masks) for i, image in enumerate(images)]
     parts = [pa.array(values[i : i + 1000], kind) for i in range(0, len(values), 1000)]  # one array ends at 2 GiB
     return pa.chunked_array(parts, kind)
 
 
-def encoded_image(image: Any, what: str) -> dict:
+def encoded_image(image: Any, what: str, mask: bool) -> dict:
     """See `encoded_images`; what: the image, for the message of a UserError."""
     if isinstance(image, dict):
         return image
     if isinstance(image, np.ndarray):
-        image = of_array(image, what)
+        image = of_array(image, what, mask)
     if isinstance(image, (str, Path)):
         return {"bytes": None, "path": os.path.abspath(image)}
     if isinstance(image, Image.Image):
+        check_pixels(image.size, what)
         buffer, image = io.BytesIO(), upright(image)
-        png = image.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+        png = image.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
         image.save(buffer, "PNG", compress_level=0) if png else image.save(buffer, "TIFF")
         image = buffer.getvalue()
     if not isinstance(image, bytes):

@@ -95,18 +95,27 @@ def check_size(width: int, height: int) -> None:
         raise BadImage(f"{width} x {height} px, but its sides must be within 1:{LARGEST_ASPECT} of each other")
 
 
-def of_array(array: np.ndarray, what: str) -> Image.Image:
-    """A picture in memory: uint8 [H, W, 3] or [H, W], or a mask [H, W] of other whole numbers from 0 to 255.
+def of_array(array: np.ndarray, what: str, mask: bool = False) -> Image.Image:
+    """A picture in memory: uint8 [H, W, 3] or [H, W], or bool [H, W], black and white; a mask [H, W] also of other
+    whole numbers from 0 to 255.
 
     what: it is, for the message of a UserError.
     """
-    of_mask = array.ndim == 2 and array.dtype.kind in "biu" and array.size and 0 <= array.min() <= array.max() <= 255
+    check_pixels(array.shape[:2], what)
+    of_mask = mask and array.ndim == 2 and array.dtype.kind in "iu" and 0 <= array.min() <= array.max() <= 255
+    if array.ndim == 2 and array.dtype == bool:
+        return Image.fromarray(np.ascontiguousarray(array))
     if not (of_mask or array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3)):
         raise UserError(
             f"{what} is an array of {array.dtype} of the shape {array.shape}. Give uint8 arrays [H, W, 3] or [H, W], "
             "PIL images, or files."
         )
     return Image.fromarray(np.ascontiguousarray(array, np.uint8))
+
+
+def check_pixels(sides: tuple[int, ...], what: str) -> None:
+    if 0 in sides:
+        raise UserError(f"{what} has no pixels: its sides are {' x '.join(map(str, sides))}. Leave it out.")
 
 
 Range = tuple[float, float] | None  # values that are black and white in an image of more than 8 bits

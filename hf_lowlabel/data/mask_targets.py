@@ -23,13 +23,13 @@ from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
 from .mask_folders import MaskFiles, annotated_root, find_files, layout, strange_masks
-from .masks import IGNORE, MaskFormat, check_names, decode_mask, list_classes, make_coding, read_classes
+from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
+from .own_names import CLASSES_FILE, own_names, tell_named
 from .tables import Table, asked_column, is_image
 from .targets import Targets
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a data set that names none
-CLASSES_FILE = "classes.txt"  # of a folder of images and masks
 OWN_LAYOUTS = ("folder", "beside", "pairs")  # which have no names of their own
 MOST_UNNAMED = 40  # values; more of them are numbers of objects, or classes that have names
 FEW_ABSENT = 12  # values below the highest: a few masks may lack so many classes; more, and most, are gaps of a scale
@@ -74,7 +74,7 @@ class MaskTargets(Targets):
                 "theirs. Name the classes with --classes, or in labelmap.txt beside JPEGImages/.",
                 stacklevel=4,
             )
-        own = self.with_own_names(path) if kind in OWN_LAYOUTS else self
+        own = self.with_own_names(path, found.format) if kind in OWN_LAYOUTS else self
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
         made = own.build(
@@ -87,16 +87,17 @@ class MaskTargets(Targets):
             found.names,
             found.format,
         )
+        if own is not self and (own.classes is not None or made.class_names == own.usual):
+            tell_named(path / CLASSES_FILE, tuple(made.class_names))
         return replace(made, left_out=[(mask, "there is no such image") for mask in found.strange])
 
-    def with_own_names(self, path: Path) -> MaskTargets:
+    def with_own_names(self, path: Path, own: MaskFormat | None) -> MaskTargets:
         """With the names of classes.txt, which the page for masks writes beside them."""
-        file = path / CLASSES_FILE
-        if self.classes is not None or not file.is_file():
+        kind = "instances" if self.instances else self.mask_format or (own or MaskFormat()).kind
+        names = own_names(path, kind) if self.classes is None else []
+        if not names:
             return self
-        return (
-            replace(self, classes=file) if self.mask_format == "colors" else replace(self, usual=list_classes(file)[0])
-        )
+        return replace(self, classes=path / CLASSES_FILE) if kind == "colors" else replace(self, usual=names)
 
     def may_be_drawn(self, path: Path, kind: str | None, found: MaskFiles | None) -> bool:
         """Whether annotations are looked for, and not pictures of masks."""
@@ -129,7 +130,10 @@ class MaskTargets(Targets):
         return self.build(table.origin, ids, masks.present(), images, masks, table.content(images, masks))
 
     def pairs(self, values: Sequence) -> tuple[str, pa.ChunkedArray]:
-        return "mask", encoded_images(values)
+        return "mask", encoded_images(values, masks=True)
+
+    def mask_names(self) -> Sequence[str]:
+        return (self.mask_column,) if self.mask_column is not None else MASK_COLUMNS
 
     def build(
         self, origin: Origin, ids: list[str], has_mask: np.ndarray, reader: Reader, mask_reader: Reader, content,

@@ -19,7 +19,7 @@ from ..text import brief
 from .dataset import Origin
 from .encoded import encoded_images
 from .labels import label_text
-from .tables import Table, find_split
+from .tables import IMAGE_COLUMNS, PATH_COLUMNS, Table, find_split
 from .targets import Targets
 
 NAME = "memory"
@@ -35,7 +35,7 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
     elif isinstance(dataset, datasets.Dataset):
         rows, own = dataset, str(dataset.split or own)
     elif pandas is not None and isinstance(dataset, pandas.DataFrame):
-        rows = of_columns({str(name): frame_column(dataset[name]) for name in dataset.columns})
+        rows = of_frame({str(name): cells(dataset[name]) for name in dataset.columns}, targets, image_column)
     elif isinstance(dataset, (list, tuple)):
         rows = of_list(dataset, targets)
     else:
@@ -70,14 +70,54 @@ def of_list(items: Sequence, targets: Targets):
     return of_columns({"image": encoded_images([path for path, _ in pairs]), name: values})
 
 
-def frame_column(series) -> pa.Array | pa.ChunkedArray:
-    """Images encoded; mixed values as text."""
-    values = [None if missing else value for value, missing in zip(series.tolist(), series.isna(), strict=True)]
-    first = next((value for value in values if value is not None), None)
-    of_dicts = isinstance(first, dict) and set(first) == {"bytes", "path"}
-    if of_dicts or isinstance(first, (bytes, Path, Image.Image)) or len(getattr(first, "shape", ())) > 1:
-        return encoded_images(values)
+def cells(series) -> list:
+    return [None if missing else value for value, missing in zip(series.tolist(), series.isna(), strict=True)]
+
+
+def of_frame(columns: dict[str, list], targets: Targets, image_column: str | None):
+    """The columns of images and masks encoded, by their names; others as they are, mixed values as text."""
+    called = (image_column,) if image_column is not None else (*IMAGE_COLUMNS, *PATH_COLUMNS)
+    image, mask = picture_column(columns, called), picture_column(columns, targets.mask_names())
+    label, encoded = targets.label_in(columns), {}
+    for name, values in columns.items():
+        if name in (image, mask) and any(map(is_picture, values)) or name != label and hold_pictures(values):
+            encoded[name] = encoded_images(values, masks=name == mask)
+    return of_columns(
+        {name: encoded[name] if name in encoded else plain(values, name == label) for name, values in columns.items()}
+    )
+
+
+def picture_column(columns: dict[str, list], names: Sequence[str]) -> str | None:
+    """The first of `names` that holds pictures, or text, which may be their paths."""
+    return next(
+        (name for name in names if any(isinstance(v, str) or is_picture(v) for v in columns.get(name, ()))), None
+    )
+
+
+def is_picture(value) -> bool:
+    """What is meant as a picture in a column of pictures, good or not."""
+    return is_encoded(value) or len(getattr(value, "shape", ())) > 1
+
+
+def is_encoded(value) -> bool:
+    of_dicts = isinstance(value, dict) and set(value) == {"bytes", "path"}
+    return of_dicts or isinstance(value, (bytes, Path, Image.Image))
+
+
+def hold_pictures(values: list) -> bool:
+    """Whether a column is of pictures whatever it is called: other arrays may be boxes, or what a network said."""
+    there = [value for value in values if value is not None]
+    arrays = [value for value in there if isinstance(value, np.ndarray) and value.dtype == np.uint8]
+    colours = any(value.ndim == 3 and value.shape[2] == 3 for value in arrays)
+    return bool(there) and (is_encoded(there[0]) or colours and len(arrays) == len(there))
+
+
+def plain(values: list, labels: bool) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([label_text(value) for value in values], pa.string())
+    except (pa.ArrowException, OverflowError):
+        return pa.array([label_text(v) if labels or is_scalar(v) else str(v) for v in values], pa.string())
+
+
+def is_scalar(value) -> bool:
+    return not isinstance(value, (list, tuple, dict)) and not getattr(value, "shape", ())

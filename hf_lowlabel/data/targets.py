@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,3 +35,11 @@ class Targets:
         """(name, column) of a table in which `table` finds the targets of a list of (path, target) pairs; None is
         none."""
         raise NotImplementedError
+
+    def label_in(self, columns: Collection[str]) -> str | None:
+        """Which column holds labels that are text, if any."""
+        return None
+
+    def mask_names(self) -> Sequence[str]:
+        """Which columns may hold masks, the first before others."""
+        return ()

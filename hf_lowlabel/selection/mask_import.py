@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from ..commands import command
-from ..data.mask_targets import CLASSES_FILE
 from ..data.masks import list_classes, read_classes
+from ..data.own_names import CLASSES_FILE
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import read_text, whole, write_text
@@ -95,7 +95,14 @@ def note_classes(there: Path, names: list[str], file: Path, task: Task) -> None:
     Args:
         there: classes.txt of the data. names, file: those of the masks. task: what was asked when they were chosen.
     """
-    known = list_classes(there)[0] if there.is_file() else []
+    try:
+        known = list_classes(there)[0] if there.is_file() else []
+    except UserError as error:  # of another program
+        log.warning(
+            "%s stays as it is, so that the classes of these masks, %s, are named by --classes %s alone: %s",
+            *(there, series(names[:8]), file, error),
+        )
+        return
     if known == names:
         return
     if known in (names[: len(known)], task.class_names):  # further classes, or other names for the same numbers

@@ -8,7 +8,7 @@ list say that no class applies.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -130,6 +130,9 @@ class MultiLabelTargets(Targets):
             [label_list(v, f"image number {i}") for i, v in enumerate(at_commas(values, "The list of images"))],
             pa.list_(pa.string()),
         )
+
+    def label_in(self, columns: Collection[str]) -> str | None:
+        return label_column(columns, self.label_column)
 
     def read(self, cells: dict[str, list], ids: list[str], where: str, declared: dict | None = None):
         """(int8 [N, K], rows of -1 without a label; class names). declared: column -> what its numbers mean."""

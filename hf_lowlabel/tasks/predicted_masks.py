@@ -111,18 +111,21 @@ def alone(folder: Path, table: Path, overwrite: bool) -> Iterator[set[str]]:
                 f"Another `predict` is writing to {str(folder)!r}. Wait for it, or give another --output."
             ) from error
         with mark:
+            there = folders_of(folder)
             try:
                 if table.exists() and not overwrite:
                     raise UserError(f"{folder} is there already. Give another --output, or --overwrite to replace it.")
                 yield pictures_of(table)
             except BaseException:
-                below = [
-                    path for kind in ("masks", "overlays") for path in (folder / kind).glob("**/") if path.is_dir()
-                ]
-                unmake(sorted(below, reverse=True))  # each thread leaves what another made
+                unmake(sorted(folders_of(folder) - there, reverse=True))  # each thread leaves what another made
                 raise
             finally:
                 (folder / WRITING).unlink(missing_ok=True)
+
+
+def folders_of(folder: Path) -> set[Path]:
+    """Those of masks and overlays, and all below them."""
+    return {path for kind in ("masks", "overlays") for path in (folder / kind).glob("**/") if path.is_dir()}
 
 
 def pictures_of(table: Path) -> set[str]:

@@ -12,10 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source
 from hf_lowlabel.data.padded_cache import build_padded_cache
 from hf_lowlabel.errors import MissingSplit, UserError
+from hf_lowlabel.tasks import get_task
 
 FILES = ["cat/a.png", "dog/b.png", "dog/c.png"]
 
@@ -243,3 +246,97 @@ def test_what_is_no_class_is_said(make, label, words, as_frame):
     pairs = [(image, label) for image in arrays(make)]
     with pytest.raises(UserError, match=rf"{words}|The label column 'label' is of type" if as_frame else words):
         load_source(pd.DataFrame({"image": arrays(make), "label": [label] * 3}) if as_frame else pairs)
+
+
+@pytest.mark.parametrize(
+    "column, cells",
+    [
+        ("boxes", [np.array([[1, 2, 300, 400]]), np.array([[1, 2, 30, 40], [2, 2, 2, 2]]), np.zeros((0, 4), int)]),
+        ("embedding", [np.ones((2, 3), np.float32)] * 3),
+        ("mask", [np.full((2, 2), 999)] * 3),  # of nobody who asks for classes
+        ("tokens", [torch.zeros(2, 3)] * 3),
+        ("notes", [["a", 1], {"b": 2}, None]),
+        ("print", [2**70, 1, 2]),
+    ],
+)
+def test_columns_beside_the_images_may_hold_anything(make, column, cells):
+    """As annotations of objects and what networks said of the images stand beside the classes."""
+    found = load_source(pd.DataFrame({"image": arrays(make), "label": ["a", None, "b"], column: cells}))
+    assert found.class_names == ["a", "b"] and found.ids == ["0", "1", "2"]
+    assert np.array_equal(np.asarray(found.image(1)), arrays(make)[1])
+    if column != "mask":
+        masks = {"image": arrays(make), "mask": [np.eye(24, dtype=int)] * 3, column: cells, "annotation": cells}
+        assert load_segmentation(pd.DataFrame(masks), classes=["a", "b"]).has_target.all()
+
+
+def test_images_of_arrays_are_found_under_any_name(make):
+    columns = {"photo": arrays(make, gray=[0]), "label": ["a", "b", None]}
+    assert load_source(pd.DataFrame(columns)).ids == ["0", "1", "2"]
+    floats = {"rgb": [array.astype(float) for array in arrays(make)], "label": ["a", "b", None]}
+    with pytest.raises(UserError, match="Image 0 is an array of float64"):
+        load_source(pd.DataFrame(floats), image_column="rgb")
+
+
+@pytest.mark.parametrize("kind", ["array", "picture", "bytes"])
+@pytest.mark.parametrize("column", ["image", "path"])
+def test_paths_and_pictures_stand_in_one_column(tmp_path, make, kind, column):
+    root = make.files(tmp_path, ["0.png"])
+    later = {"array": np.asarray, "picture": lambda image: image, "bytes": make.encoded}[kind](make.picture(1))
+    frame = pd.DataFrame({column: [str(root / "0.png"), later, None], "label": ["a", "b", None]}).iloc[:2]
+    found = load_source(frame)
+    same(found, make, 2)
+    assert found.class_names == ["a", "b"]
+    masks = pd.DataFrame({"image": arrays(make)[:2], "mask": [str(root / "mask.png"), np.eye(24, dtype=int)]})
+    Image.fromarray(np.eye(24, dtype=np.uint8)).save(root / "mask.png")
+    assert np.array_equal(load_segmentation(masks).mask(0), load_segmentation(masks).mask(1))
+
+
+def test_several_classes_that_are_an_array_of_arrays_are_refused(make):
+    with pytest.raises(UserError, match=r"A label is an array of shape \(2, 2\)"):
+        get_task("multilabel").open(DataArguments(pd.DataFrame({"image": arrays(make), "label": [np.eye(2)] * 3})))
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_arrays_of_truth_values_are_black_and_white(make, as_frame):
+    """What a comparison gives, as a mask of 0 and 255 and of numbers, and as a picture."""
+    eye, images = np.eye(24, dtype=bool), arrays(make)
+    pairs = [(image, eye[:, ::-1]) for image in images]
+    given = pd.DataFrame(pairs, columns=["image", "mask"]) if as_frame else pairs
+    for how in ({"mask_format": "binary"}, {"classes": ["a", "b"]}):
+        assert np.array_equal(load_segmentation(given, **how).mask(0), eye[:, ::-1])
+    pictures = pd.DataFrame({"image": [eye] * 2}) if as_frame else [eye] * 2
+    assert np.array_equal(np.asarray(load_source(pictures).image(0).convert("L")), 255 * eye)
+    assert np.array_equal(np.asarray(given_images([eye])[0].open().__enter__().convert("L")), 255 * eye)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int64, np.int8])
+def test_other_whole_numbers_make_masks_but_no_pictures(make, kind):
+    """As pictures of 16 bits they would come out black."""
+    values = np.eye(24, dtype=kind)
+    for given in ([values], pd.DataFrame({"image": [values]}), pd.DataFrame({"path": ["x.png", values]})):
+        with pytest.raises(UserError, match=f"Image [01] is an array of {values.dtype}"):
+            load_source(given)
+    with pytest.raises(UserError, match=f"Image 0 is an array of {values.dtype}"):
+        given_images([values])
+    assert np.array_equal(load_segmentation([(arrays(make)[0], values)]).mask(0), values)
+    with pytest.raises(UserError, match="Mask 0 is an array of float64"):
+        load_segmentation([(arrays(make)[0], values.astype(float))])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I", "I;16", "F"])
+def test_masks_and_pictures_of_pil_in_any_mode(make, mode):
+    mask = Image.fromarray(np.eye(24, dtype=np.uint8) * (255 if mode == "1" else 1)).convert(mode)
+    frame = pd.DataFrame({"image": arrays(make)[:1], "mask": [mask]})
+    for given in (frame, [(arrays(make)[0], mask)]):
+        assert np.array_equal(load_segmentation(given, classes=["a", "b"]).mask(0), np.eye(24))
+    if mode != "F":
+        for given in (pd.DataFrame({"image": [mask]}), [mask]):
+            assert load_source(given).image(0).size == (24, 24)
+
+
+@pytest.mark.parametrize("empty", [np.zeros((0, 4), np.uint8), np.zeros((4, 0, 3), np.uint8), Image.new("L", (0, 4))])
+def test_an_image_without_pixels_is_said(make, empty):
+    with pytest.raises(UserError, match=r"Image 1 has no pixels: its sides are \d x \d. Leave it out"):
+        load_source([arrays(make)[0], empty])
+    with pytest.raises(UserError, match="Mask 0 has no pixels"):
+        load_segmentation([(arrays(make)[0], empty)])

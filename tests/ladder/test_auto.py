@@ -8,6 +8,7 @@ import zlib
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -17,7 +18,7 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pretrain
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.ladder.auto import claimed
+from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.training.lineage import labels_seen
@@ -177,6 +178,26 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     assert f"then: {told[0]}" in said
     then = shlex.split(told[0])[1:]  # what it says to do next works
     assert main([*then, "--no-train", "--to-label", "0"]) == 0
+
+
+@pytest.mark.parametrize("budget", ["0", "-3"])
+def test_a_budget_of_no_image_is_refused(tmp_path, capsys, budget):
+    """Whether it is needed or not: 0 is none, not the usual one."""
+    data = photos(tmp_path / "flat", each=1, sort=False)
+    argv = ["auto", "--dataset", str(data), "--budget", budget, "--output-dir", str(tmp_path / "r")]
+    assert main(argv) == 2 and f"budget is {budget}. Give 1 or more." in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])
+def test_data_in_memory_without_labels_say_what_to_do(network, tmp_path, task):
+    """A DataFrame compares its cells, which is neither true nor false."""
+    images = [np.full((24, 24, 3), 9 * i, np.uint8) for i in range(6)]
+    frame = pd.DataFrame({"image": images, "mask" if task == "segmentation" else "label": [None] * 6})
+    given = list(zip(images, [None] * 6)) if task == "segmentation" else frame
+    with pytest.raises(NoLabels, match="No image of 'memory' has .*--dataset IMAGES"):
+        auto(given, network, task=task, output_dir=tmp_path / "run", classes=["a", "b"] * (task == "segmentation"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("inside", ["", "images"])

@@ -93,6 +93,9 @@ def test_the_names_of_classes_go_with_the_masks(chosen, tmp_path, capsys):
     capsys.readouterr()
     assert main([*argv, "3.json"]) == 0 and there.read_text() == "cat\ndog\n"
     assert "classes.txt says cat, dog" in capsys.readouterr().err
+    there.write_bytes(b"Stra\xdfe\n")  # of another program: the masks are taken over all the same
+    assert main([*argv, "4.json"]) == 0 and there.read_bytes() == b"Stra\xdfe\n"
+    assert "classes.txt stays as it is" in capsys.readouterr().err and (tmp_path / "4.json").is_file()
     there.unlink()
     given = DataArguments("my photos", split="2.json")
     assert names() == ["class 0", "class 1"] and get_task("segmentation").open(given).class_names == ["a", "stripe"]

@@ -6,9 +6,11 @@ import json
 import logging
 import re
 import signal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -19,7 +21,7 @@ from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.quiet import unsaid
-from hf_lowlabel.objective import Objective
+from hf_lowlabel.objective import Objective, scalars_of
 from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
@@ -339,6 +341,24 @@ def test_one_good_step_is_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "value, found",
+    [
+        (np.array(2.0), 2),
+        (np.float64(2), 2),
+        (np.int64(2), 2),
+        (Fraction(1, 4), 0.25),
+        (2**70, 2.0**70),
+        (True, 1),
+        (torch.tensor(2), 2),
+    ],
+)
+def test_a_number_to_log_may_be_of_any_library(value, found, tmp_path):
+    loop = make(tmp_path)
+    out = scalars_of(loop.inner, {"loss": torch.zeros((), requires_grad=True), "p": value})
+    assert out["p"].dim() == 0 and out["p"].item() == found
+
+
+@pytest.mark.parametrize(
     "make_out, words",
     [
         (lambda loss: loss, 'returned a Tensor of shape .*: forward has to return a dict with "loss", a scalar'),
@@ -349,6 +369,10 @@ def test_one_good_step_is_a_run(tmp_path):
         (lambda loss: {"loss": loss.detach()}, "loss of Toy needs no gradient: .* without no_grad, detach or item"),
         (lambda loss: {"loss": loss, "p": loss.expand(3)}, r"'p' of the forward of Toy is a Tensor of shape \(3,\)"),
         (lambda loss: {"loss": loss, "p": "a"}, "'p' of the forward of Toy is 'a'"),
+        (lambda loss: {"loss": loss, "p": np.array("a")}, "'p' of the forward of Toy is an array of shape"),
+        (lambda loss: {"loss": loss, "p": 10**400}, "'p' of the forward of Toy is 1000.*is one number"),
+        (lambda loss: {"loss": loss, 1: 2.0}, "Toy returned a dict with 1 for a name. .* by text"),
+        (lambda loss: {"loss": loss, None: 2.0}, "Toy returned a dict with None for a name"),
     ],
 )
 def test_what_a_forward_returns_is_checked(make_out, words, tmp_path):

@@ -333,6 +333,26 @@ def test_a_full_disk_leaves_no_empty_folders(existing, segmenter, tmp_path, monk
     predict(tmp_path / "a.png", segmenter.folder, output=out, overwrite=existing)
 
 
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_what_is_stopped_leaves_empty_folders_that_were_there(segmenter, tmp_path, monkeypatch, stop):
+    """Such as those somebody made for masks to come."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    mine = [out / "masks" / "to do" / "north", out / "overlays"]
+    for folder in mine:
+        folder.mkdir(parents=True)
+    before = sorted(out.rglob("*"))
+
+    def full(mask, names, part):
+        (part.parents[1] / "overlays" / "deep").mkdir()  # of another thread
+        raise stop
+
+    monkeypatch.setattr(overlays, "save_mask", full)
+    with pytest.raises(type(stop)):
+        predict(tmp_path / "a.png", segmenter.folder, output=out, overwrite=True)
+    assert sorted(out.rglob("*")) == before
+
+
 def test_masks_of_an_answer_that_is_replaced_go_and_nothing_else(segmenter, tmp_path):
     given, out = tmp_path / "given", tmp_path / "out"
     for name in ("a.png", "b.png", "more/c.png"):
