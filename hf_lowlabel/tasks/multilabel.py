@@ -132,7 +132,7 @@ class MultiLabelTargets(Targets):
         )
 
     def label_in(self, columns: Collection[str]) -> str | None:
-        return label_column(columns, self.label_column)
+        return label_column(columns, self.label_column, " in memory")
 
     def read(self, cells: dict[str, list], ids: list[str], where: str, declared: dict | None = None):
         """(int8 [N, K], rows of -1 without a label; class names). declared: column -> what its numbers mean."""
