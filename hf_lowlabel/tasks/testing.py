@@ -28,6 +28,7 @@ from .base import Task
 from .parts import as_path
 
 log = logging.getLogger("hf_lowlabel")
+UNKNOWN = "whether the model was trained with some of these images is not known: results on such are too good"
 
 
 def test_images(
@@ -44,7 +45,7 @@ def test_images(
                 images, indices = elsewhere(task, data, images, names, own)
                 told = own is not None and (is_copy(own, images) or tell_trained(task, names, own, images, indices))
                 if not told:
-                    log.info("whether the model was trained with some of these images is not known")
+                    log.warning(UNKNOWN)
                 return images, indices
             if chosen.test:
                 at = chosen.resolve(images).test
@@ -69,6 +70,8 @@ def test_images(
     if not len(indices):
         raise UserError(f"None of the images of {of_data!r} (split {images.split!r}) has a label to compare with.")
     known = own is not None and tell_trained(task, names, own, images, indices)
+    if tested is not None and own is not None and not known and images.split == "train":
+        log.warning(UNKNOWN)
     if tested is None:
         more = "" if known else "; whether the model was trained with some of them is not known"
         log.warning(

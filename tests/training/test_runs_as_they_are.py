@@ -284,6 +284,15 @@ def test_data_of_one_split_is_scored_by_a_model_of_no_run(trained, tmp_path, cap
         evaluate(run, frame[:6].assign(label=["cat", "dog"] * 3))  # its own
 
 
+def test_rows_of_a_frame_in_memory_are_not_known_again(tmp_path, caplog):
+    data = drawn(tmp_path / "new", "cat", "dog")
+    pictures = [(Image.open(path).copy(), path.parent.name) for path in sorted(data.rglob("*.png"))]
+    frame = pd.DataFrame(pictures, columns=["image", "label"])
+    run = finetune(frame[:6].assign(label=["cat", "dog"] * 3), test_fraction=0.0, output_dir=tmp_path / "run", **SMALL)
+    evaluate(run, frame[:7], dataset_split="train")
+    assert "whether the model was trained with some of these images is not known" in caplog.text
+
+
 def test_data_without_a_label_is_not_scored(trained, tmp_path):
     (tmp_path / "new").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "new" / "1.png")
