@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import IO, TextIO
 
+from .errors import UserError
+
 
 def lock(file: IO, shared: bool = False) -> str:
     """Lock an open file until it is closed, without waiting.
@@ -54,3 +56,11 @@ def open_locked(path: Path) -> tuple[TextIO, str]:
             file.close()
             raise
         file.close()
+
+
+def open_alone(path: Path, words: str) -> TextIO:
+    """The file of `open_locked`. Raises UserError with these words where another process holds it."""
+    try:
+        return open_locked(path)[0]
+    except BlockingIOError as error:
+        raise UserError(words) from error

@@ -273,11 +273,15 @@ def manifest_of(
         yield str(split), []
         return
     where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
-    if kind_of(task.name).page == "mask":
+    painted, left_out = kind_of(task.name).page == "mask", []
+    if painted:
         refuse_half(where.dataset)
-        if (plain := without_masks(task, where)) is not None:
-            raise NoLabels(plain, task, given)
-    dataset, left_out = task.open(where), []
+    try:
+        dataset = task.open(where)
+    except UserError:
+        if not painted or (plain := without_masks(task, where)) is None:
+            raise
+        raise NoLabels(plain, task, given) from None
     if labels is not None:
         made, found = import_labels(
             labels,

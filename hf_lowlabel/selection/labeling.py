@@ -28,7 +28,7 @@ from ..data.images import BadImage
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
 from ..files import filling, seal
-from ..locks import open_locked
+from ..locks import open_alone
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
@@ -100,13 +100,8 @@ def export(
 def alone(folder: Path) -> Iterator[None]:
     """No other process writes to the folder in here; what is ended before its end leaves BEGUN."""
     with filling(folder):
-        try:
-            mark, _ = open_locked(folder / BEGUN)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another process is writing to {str(folder)!r}. Wait for it, or use another --output."
-            ) from error
-        with mark:
+        words = f"Another process is writing to {str(folder)!r}. Wait for it, or use another --output."
+        with open_alone(folder / BEGUN, words) as mark:
             mark.truncate(0)
             mark.write("`hf-lowlabel select` is writing here, or was ended before it was done.\n")
             mark.flush()

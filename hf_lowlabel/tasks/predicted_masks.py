@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..evaluation import overlays
 from ..evaluation.segmentation import segment
 from ..files import filling, read_text, unmake, whole
-from ..locks import open_locked
+from ..locks import open_alone
 from .segmenters import seen
 
 PIXELS = 1 << 20  # px of the images of a forward pass at most: their probabilities are float32, K to the pixel
@@ -104,13 +104,8 @@ def alone(folder: Path, table: Path, overwrite: bool) -> Iterator[set[str]]:
         UserError: another one writes, or has written since it was looked and nothing may be replaced.
     """
     with filling(folder):
-        try:
-            mark, _ = open_locked(folder / WRITING)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another `predict` is writing to {str(folder)!r}. Wait for it, or give another --output."
-            ) from error
-        with mark:
+        words = f"Another `predict` is writing to {str(folder)!r}. Wait for it, or give another --output."
+        with open_alone(folder / WRITING, words):
             there = folders_of(folder)
             try:
                 if table.exists() and not overwrite:
