@@ -119,6 +119,11 @@ def class_shares(labels: np.ndarray, num_classes: int, unlabeled: np.ndarray | N
     return absent + (1 - absent.sum()) * shares
 
 
+def weight_by_class(y: np.ndarray, num_classes: int) -> np.ndarray:
+    """Weights [n] of labels int [n] that sum to 1, those of a class to its share of all images (`class_shares`)."""
+    return class_shares(y, num_classes)[y] / np.bincount(y)[y]
+
+
 def with_masses(priors: np.ndarray, shares: np.ndarray, rounds: int = 50) -> np.ndarray:
     """Rows scaled until each class has its share of the images (Sinkhorn and Knopp 1967): class mass normalization
     (Zhu, Ghahramani and Lafferty 2003, section 4), repeated until the rows sum to 1 as well.

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..finetuning.graph import weight_by_class
 from ..text import percent
-from .frozen import Features, Tried, said, weight_by_class
+from .frozen import Features, Tried, said
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better

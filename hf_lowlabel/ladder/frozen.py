@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..finetuning.graph import MASSES, Pool, class_shares
+from ..finetuning.graph import MASSES, Pool, weight_by_class
 from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, picture_of, softmax, temperature
 from ..finetuning.probes import Propagation, pooled_rows
 from ..text import percent
@@ -116,11 +116,6 @@ class Tried:
     @property
     def key(self) -> tuple[Rung, str, bool]:
         return self.rung, self.encoder, self.votes
-
-
-def weight_by_class(y: np.ndarray, num_classes: int) -> np.ndarray:
-    """Weights [n] of labels int [n] that sum to 1, those of a class to its share of all images (`class_shares`)."""
-    return class_shares(y, num_classes)[y] / np.bincount(y)[y]
 
 
 class Features:

@@ -62,9 +62,7 @@ class Task(Doubting, Speaker):
     packages: ClassVar[tuple[str, ...]] = (*"torch transformers timm safetensors numpy pillow".split(),)  # of a Space
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     climbs: ClassVar[bool] = False  # whether `auto` begins with heads on frozen features
-    # ways to train that `auto` tries; without frozen heads the plainest first
-    attempts: ClassVar[tuple[Attempt, ...]] = ()
-    score_is_share: ClassVar[bool] = False  # whether the score is the share of images that are right
+    attempts: ClassVar[tuple[Attempt, ...]] = ()  # of `auto` to train; without frozen heads the plainest first
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
     def sides(self, dataset: ImageDataset) -> list[dict[str, int | None]]:
@@ -284,7 +282,10 @@ class Task(Doubting, Speaker):
 
     @abc.abstractmethod
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
-        """The task's score of some images."""
+        """The task's score, by labels that were left out in turn: what it is likely to be on new images."""
+
+    def weights(self, tallies: np.ndarray) -> np.ndarray | None:
+        return None  # of images, [n], where `total` is the share of them that is right
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
         """`tallies` of labeled images by frozen features (tasks.left_out), or None."""

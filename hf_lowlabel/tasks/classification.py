@@ -24,6 +24,7 @@ from ..evaluation import plots, sheets
 from ..evaluation.checkpoints import sel
 from ..evaluation.inference import features_of, logits_of, logits_of_features, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
+from ..finetuning.graph import weight_by_class
 from ..models import LowLabelForImageClassification, create_classifier
 from ..models.opening import open_model
 from ..records import Metric, Row, RunRecord
@@ -75,7 +76,7 @@ class Classification(Task):
         ),
     }
     presets, demo = LABELS, DIGITS
-    has_neighbours = labels_score = climbs = score_is_share = True
+    has_neighbours = labels_score = climbs = True
     attempts: ClassVar[tuple[Attempt, ...]] = CLASSIFICATION
     model_class = LowLabelForImageClassification
     problem_type: str | None = None  # of the model's configuration
@@ -188,9 +189,7 @@ class Classification(Task):
         folder: Path | None = None,
     ) -> dict[str, Any]:
         if window is not None:
-            raise UserError(
-                f"A window slides over images for segmentation; this is a {self.product}. Leave out --window."
-            )
+            raise UserError(f"A window is for segmentation; this is a {self.product}. Leave out --window.")
         p = self.predictions(model, images.cache, images.members)
         return self.report(p, images, names, folder)
 
@@ -219,7 +218,10 @@ class Classification(Task):
         return np.eye(len(names))[targets.numpy()]
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
-        return float((tallies[:, 0].argmax(1) == tallies[:, 1].argmax(1)).mean())
+        return float(self.weights(tallies) @ (tallies[:, 0].argmax(1) == tallies[:, 1].argmax(1)))
+
+    def weights(self, tallies: np.ndarray) -> np.ndarray:
+        return weight_by_class(tallies[:, 1].argmax(1), tallies.shape[2])  # the only label of a class is never left out
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         asked = torch.linspace(0, len(cache) - 1, min(SEL_IMAGES, len(cache))).long()
@@ -263,9 +265,7 @@ class Classification(Task):
     ) -> Generator[dict[str, Any], None, None]:
         names = self.names_of(model)
         if window is not None:
-            raise UserError(
-                f"A window slides over images for segmentation; this is a {self.product}. Leave out --window."
-            )
+            raise UserError(f"A window is for segmentation; this is a {self.product}. Leave out --window.")
         if not 1 <= top <= len(names):
             raise UserError(f"--top {top} does not fit a model of {len(names)} classes. Give 1 to {len(names)}.")
         files: list[Path] = []  # of the batch

@@ -197,7 +197,6 @@ class MultiLabel(Classification):
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
     climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
-    score_is_share = False
     attempts = MULTILABEL
     problem_type = "multi_label_classification"
     demo = Demo(
@@ -249,6 +248,9 @@ class MultiLabel(Classification):
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return mean_average_precision(tallies[:, 0], tallies[:, 1])
+
+    def weights(self, tallies: np.ndarray) -> None:
+        return None
 
     def unsure(self, p: np.ndarray, by: str) -> np.ndarray:
         """Mean over the classes, each of which is there or not."""

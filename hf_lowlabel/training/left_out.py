@@ -55,11 +55,12 @@ def tell_left_out(ready: Prepared) -> None:
 
 
 def interval(ready: Prepared, tallies: np.ndarray) -> tuple[float, float]:
-    """80 %: Wilson's of a share of images, else by the spread over samples of the images drawn with replacement, and of
-    half an image at least."""
+    """80 %: Wilson's of a share of images, which are worth n = 1 / sum weight^2, else by the spread over samples of the
+    images drawn with replacement, and of half an image at least."""
     task, n = ready.task, len(tallies)
-    p = task.total(tallies, ready.names)
-    if task.score_is_share:
+    p, weights = task.total(tallies, ready.names), task.weights(tallies)
+    if weights is not None:
+        n = 1 / float(weights @ weights)
         middle, half = p + Z80**2 / (2 * n), Z80 * (p * (1 - p) / n + Z80**2 / (4 * n**2)) ** 0.5
         return max((middle - half) / (1 + Z80**2 / n), 0.0), min((middle + half) / (1 + Z80**2 / n), 1.0)
     random = np.random.default_rng(0)

@@ -266,9 +266,7 @@ def test_predict(run, photos, tmp_path):
         assert row["classes"] == (";".join(named) or "none")
     written = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
     assert written["classes"].tolist() == found.to_pandas()["classes"].tolist() and len(written) == 16
-    with pytest.raises(
-        UserError, match="A window slides over images for segmentation; this is a multi-label classifier"
-    ):
+    with pytest.raises(UserError, match="A window is for segmentation; this is a multi-label classifier"):
         predict(photos / "test", run.folder, window=8)
     with pytest.raises(UserError, match="This is a model for multilabel, not for classification"):
         predict(photos / "test", run.folder, task="classification")

@@ -9,6 +9,8 @@ from PIL import Image
 
 from hf_lowlabel import UserError, evaluate, finetune
 from hf_lowlabel.cli import main
+from hf_lowlabel.finetuning.graph import class_shares
+from hf_lowlabel.tasks import get_task
 
 TINY = dict(model="test_resnet", from_scratch=True, test_fraction=0.0, image_size=32)
 STEP = dict(batch_size=4, max_steps=1)
@@ -106,6 +108,33 @@ def test_it_is_printed_at_the_end(classes, tmp_path, capsys):
     command = ["finetune", "--dataset", str(classes), "--method", "probe", *flags, "--output-dir", f"{tmp_path}/run"]
     assert main(command) == 0
     assert "left_out_accuracy" in capsys.readouterr().out
+
+
+def test_labels_count_by_the_share_of_their_class():
+    """Five labels of a class that is plain, two each of two that are one to the model: the share of the labels that
+    are right is more about the first than images are."""
+    p = np.array([[[1, 0, 0]] * 5 + [[0, 1, 0]] * 4, [[1, 0, 0]] * 5 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 2], float)
+    task, tallies = get_task("classification"), p.transpose(1, 0, 2)
+    shares = class_shares(tallies[:, 1].argmax(1), 3)
+    assert task.total(tallies, ["a", "b", "c"]) == pytest.approx(shares[0] + shares[1])
+    assert task.total(tallies, ["a", "b", "c"]) < 7 / 9
+    weights = task.weights(tallies)
+    assert weights.sum() == pytest.approx(1) and weights[-1] > weights[0]
+    assert get_task("multilabel").weights(tallies) is None and get_task("segmentation").weights(tallies) is None
+
+
+def test_an_interval_is_as_wide_as_the_labels_that_count(tmp_path):
+    """Thirty labels of one class and two of the other are worth less than thirty-two of which either has half."""
+    for k in range(32):
+        save(tmp_path / "few" / ("dark" if k < 2 else "bright") / f"{k}.png", noise(20 if k < 2 else 200))
+        save(tmp_path / "even" / ("dark" if k % 2 else "bright") / f"{k}.png", noise(20 if k % 2 else 200))
+    low = {}
+    for data in ("few", "even"):
+        run = finetune(str(tmp_path / data), method="probe", output_dir=str(tmp_path / f"run-{data}"), **TINY)
+        assert run.metrics["left_out_accuracy"] == 1 and run.metrics["left_out_labels"] == 32
+        low[data] = run.metrics["left_out_accuracy_low"]
+    assert low["even"] == pytest.approx(1 / (1 + 1.2816**2 / 32))  # Wilson's lower end where all are right
+    assert low["few"] < low["even"]
 
 
 def test_one_label_or_one_class_has_no_score(classes, tmp_path):

@@ -443,7 +443,7 @@ def test_several_classes_of_an_image(few_images, tmp_path):
     assert row["classes"] == (";".join(above) or "none")
     with pytest.raises(UserError, match="This is a model for multilabel, not for classification"):
         evaluate(run.folder, "digits", task="classification")
-    with pytest.raises(UserError, match="window slides over images for segmentation"):
+    with pytest.raises(UserError, match="A window is for segmentation"):
         predict(tmp_path / "a.png", run.folder, window=8)
 
 
