@@ -26,7 +26,7 @@ from .records import RunRecord
 from .tasks import get_task, of_model
 from .tasks.base import Task
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures
-from .tasks.testing import test_images
+from .tasks.testing import report_folder, test_images
 from .text import brief
 from .yaml_files import read_yaml
 
@@ -77,6 +77,7 @@ def evaluate(
     instances: bool = False,
     window: int | None = None,
     output: str | Path | None = None,
+    overwrite: bool = False,
     device: str | None = None,
     task: str | None = None,
     max_bad: float = 0.01,
@@ -98,6 +99,7 @@ def evaluate(
             trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
         output: folder for metrics.json and pictures.
+        overwrite: those of another evaluation may be replaced.
         device: "cpu" to leave a GPU alone; None: the best there is.
         task: the task that is expected.
         max_bad: share of unreadable images that is left out.
@@ -106,9 +108,11 @@ def evaluate(
         Numbers by name; see `classification_metrics`, `segmentation_metrics` and `multilabel_metrics`.
 
     Raises:
-        UserError: no such model or data, other classes, nothing to evaluate on, or another task than expected.
+        UserError: no such model or data, other classes, nothing to evaluate on, another task than expected, or an
+            output that is there already.
     """
     at_least("window", window, 1)
+    folder = None if output is None else report_folder(output, overwrite)
     model = as_folder(model)
     kind = task_of(model, task)
     network = kind.load(model, device=device)
@@ -141,7 +145,6 @@ def evaluate(
         images, indices = test_images(kind, data, names, split, own)
     except MissingSplit as error:
         raise MissingSplit(f"{error}{known_of(model)}") from error
-    folder = None if output is None else Path(output)
     with workers_are_there():
         held = kind.held(network, data, images, indices, names, "test")
         with contextlib.nullcontext() if folder is None else filling(folder):

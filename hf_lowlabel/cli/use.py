@@ -30,6 +30,7 @@ def evaluate(argv: list[str]) -> int:
     )
     _task_flag(parser)
     parser.add_argument("--output", help="write metrics (JSON) and pictures to this folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
     json_flag(parser)
     args = parser.parse_args(argv)
     from ..prediction import evaluate, task_of

@@ -19,6 +19,7 @@ from ..data.images import BadImage
 from ..data.prints import print_of_open
 from ..data.splits import Split
 from ..data.table_files import stem
+from ..distributed import barrier
 from ..errors import MissingSplit, UserError
 from ..models.quiet import unsaid
 from ..records import RunRecord
@@ -29,6 +30,17 @@ from .parts import as_path
 
 log = logging.getLogger("hf_lowlabel")
 UNKNOWN = "whether the model was trained with some of these images is not known: results on such are too good"
+
+
+def report_folder(output: str | Path, overwrite: bool) -> Path:
+    """Where an evaluation goes, which is not into a run and not over another one."""
+    folder = Path(output)
+    if (folder / "training.yaml").exists():
+        raise UserError(f"{folder} is a run, whose metrics and pictures are its own. Give another --output.")
+    if (folder / "metrics.json").exists() and not overwrite:
+        raise UserError(f"{folder}/metrics.json is there already. Give another --output, or --overwrite to replace it.")
+    barrier()  # all of a launch have looked; the first one writes
+    return folder
 
 
 def test_images(

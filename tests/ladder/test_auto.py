@@ -497,6 +497,19 @@ def test_an_encoder_that_had_no_time_has_none_when_the_search_goes_on(found, net
     assert {one.encoder for one in best.ladder} == {network.name, "other"}
 
 
+def test_an_encoder_that_cannot_be_had_is_told_before_the_first_is_asked(found, network, tmp_path, monkeypatch):
+    """Features of a million images take hours."""
+    _, data, _ = found
+
+    def asked(*_):
+        raise AssertionError("features were made")
+
+    monkeypatch.setattr("hf_lowlabel.ladder.on_features.features_of_encoder", asked)
+    with pytest.raises(UserError, match="nowhere"):
+        auto(data, [network, str(tmp_path / "nowhere")], num_labels=9, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_hands_on_every_flag(monkeypatch):
     """What a flag says reaches `auto`, those of masks too, and every parameter has a flag."""
     seen, parameters = {}, inspect.signature(whole_auto).parameters

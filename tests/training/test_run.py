@@ -81,6 +81,14 @@ def test_others_can_use_what_a_run_leaves(photos, tmp_path):
     again = evaluate(run.folder, data, output=tmp_path / "report")
     assert again["accuracy"] == run.metrics["accuracy"] and again["confusion"] == run.metrics["confusion"]
     assert (tmp_path / "report" / "confusion.png").is_file()
+    (tmp_path / "report" / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="metrics.json is there already. Give another --output, or --overwrite"):
+        evaluate(run.folder, data, output=tmp_path / "report")
+    assert (tmp_path / "report" / "metrics.json").read_text() == "{}"
+    evaluate(run.folder, data, output=tmp_path / "report", overwrite=True)
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["accuracy"] == again["accuracy"]
+    with pytest.raises(UserError, match="run is a run, whose metrics and pictures are its own. Give another --output"):
+        evaluate(run.folder, data, output=run.folder, overwrite=True)
     with pytest.warns(
         UserWarning, match="8 of the 24 images are labeled ones the model was trained with: results on them"
     ):
