@@ -100,7 +100,7 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
     gain = n * a.weight * (a.correct - b.correct)
     spread = GAIN_INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
     value = float(gain.mean())
-    interval = Interval(value, value - Z80 * spread, value + Z80 * spread)
+    interval = Interval(value, max(value - Z80 * spread, -1.0), min(value + Z80 * spread, 1.0))
     verdict = "yes" if t > CLEAR else "no" if t < -CLEAR_LOSS else "unclear"
     against = value < 0 if verdict == "yes" else value > 0  # probabilities say one thing and right answers the other
     return Help("unclear" if against else verdict, interval)

@@ -132,7 +132,11 @@ def said_help(help: Help, unlabeled: int) -> str:
         return "Unlabeled images: there are none."
     gain = ""
     if help.gain is not None:
-        gain = f", {100 * help.gain.value:+.0f} points ({100 * help.gain.low:+.0f} to {100 * help.gain.high:+.0f})"
+        low, high = help.gain.low, help.gain.high
+        gain = f", {100 * help.gain.value:+.0f} points of accuracy ({100 * low:+.0f} to {100 * high:+.0f})"
+        if help.verdict != "unclear" and low < 0 < high:  # right answers are too few to show it
+            more = "more" if help.verdict == "yes" else "less"
+            gain += f"; the true classes of labels left out are clearly {more} probable with them"
     return f"Unlabeled images: {HELP[help.verdict]}{gain}."
 
 

@@ -234,6 +234,22 @@ def test_whether_unlabeled_images_help():
     assert found.verdict == "unclear" and found.gain.value == -1
 
 
+def test_what_is_said_of_unlabeled_images_fits_its_numbers():
+    """A verdict by probabilities beside an interval of right answers that holds 0 needs its reason."""
+    high, low = np.linspace(0.6, 0.9, 30), np.linspace(0.2, 0.45, 30)
+    plain = report.said_help(estimates.unlabeled_help([one_that_said(high, RUNGS[1]), one_that_said(low)]), 100)
+    assert plain.startswith("Unlabeled images: they probably help, +100 points of accuracy (")
+    assert plain.endswith(" to +100).")
+    slightly = [one_that_said(np.linspace(0.75, 0.95, 30), RUNGS[1]), one_that_said(np.linspace(0.55, 0.75, 30))]
+    reason = report.said_help(estimates.unlabeled_help(slightly), 100)
+    assert "probably help, +0 points" in reason and reason.endswith("are clearly more probable with them.")
+    reason = report.said_help(
+        estimates.unlabeled_help([one_that_said(p, r) for p, r in zip((low / 2, low), (RUNGS[1], PROBE))]), 9
+    )
+    assert "they do not help" in reason and reason.endswith("are clearly less probable with them.")
+    assert report.said_help(estimates.Help("unclear", None), 100) == "Unlabeled images: whether they help is unclear."
+
+
 def test_a_forecast_never_falls_and_stays_below_one(known):
     _, y, rows, encoder, tried = known
     now = estimates.accuracy(tried[0], estimates.confidence(encoder, tried[0]))
