@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -161,6 +162,27 @@ def of_first(x: float) -> float:
     out = torch.tensor(x, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.broadcast(out, 0)
     return float(out)
+
+
+def text_of_first(text: str) -> str:
+    """A text of the first process, on all."""
+    rows = np.frombuffer(text.encode(), np.uint8).copy() if rank() == 0 else np.zeros(0, np.uint8)
+    return all_rows(rows).tobytes().decode()
+
+
+def while_others_wait(work: Callable[[], None]) -> None:
+    """`work` on the first process, in a thread, while all others wait for its end, however long it takes.
+
+    A collective has a time limit, so that they hear of it every second. What `work` raises is lost.
+    """
+    thread = threading.Thread(target=work, daemon=True)
+    if rank() == 0:
+        thread.start()
+    going = True
+    while going:
+        if rank() == 0:
+            thread.join(1.0)
+        going = bool(of_first(float(thread.is_alive())))
 
 
 @torch.no_grad()

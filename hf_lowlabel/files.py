@@ -61,6 +61,15 @@ def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
                 part.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Out of the way by one rename, so that a kill leaves all of it or none; nothing where there is none."""
+    aside = part_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """`whole` for a folder that is not there yet, or empty."""

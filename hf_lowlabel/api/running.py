@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from ..arguments import Config, known_settings
 from ..data.image_cache import workers_are_there
-from ..distributed import is_main_process
+from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import as_folder
 from ..foreign_names import no_such_setting
@@ -86,6 +86,7 @@ def run_folder(config: Config) -> Iterator[Path]:
         raise
     finally:
         release(folder)
+    barrier()  # the first process has written all that another may open
 
 
 def default_folder(config: Config) -> str:
@@ -97,9 +98,9 @@ def default_folder(config: Config) -> str:
 
 
 def publish(run: Run) -> None:
-    """Push a finished run, where that was asked for."""
+    """Push a finished run, where that was asked for; called by every process."""
     args = run.config.training
-    if not args.push_to_hub or args.dry_run or not is_main_process():
+    if not args.push_to_hub or args.dry_run:
         return
     from ..hub.push import push
 

@@ -150,8 +150,8 @@ class Decoder(Dataset):
                 if int(self.indices[place]) not in self.vital:
                     raise
                 raise UserError(
-                    f"A labeled image cannot be read any more ({error.id!r}: {error.reason}). Mend the file and go on "
-                    "with --resume, or leave it out of the split."
+                    f"A labeled image cannot be read any more ({error.id!r}: {error.reason}). Mend the file and start "
+                    "the same command again, a run with --resume; or leave it out of the split."
                 ) from error
 
 

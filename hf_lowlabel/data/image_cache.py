@@ -118,7 +118,7 @@ def workers_are_there() -> Iterator[None]:
             raise
         raise UserError(
             "A process that decodes images was ended from outside, mostly for want of memory. Give fewer --workers "
-            "(0: none) or a smaller batch; a run goes on with --resume."
+            "(0: none) or a smaller batch, and start the same command again, a run with --resume."
         ) from error
 
 

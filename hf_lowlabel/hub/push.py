@@ -26,6 +26,7 @@ from ..methods import METHODS, find
 from ..records import RunRecord, public_values
 from ..yaml_files import read_yaml
 from .card import PICTURES, write_card
+from .once import once
 from .upload import PushError, Uploaded, check_repo_id, upload
 
 log = logging.getLogger("hf_lowlabel")
@@ -35,6 +36,7 @@ SHARED = (*JSON_FILES, "model.safetensors", "README.md", "training.yaml", "log.j
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}
 
 
+@once
 def push(
     folder: str | os.PathLike[str],
     repo_id: str,

@@ -20,6 +20,7 @@ from ..data.published import parse
 from ..data.splits import Split
 from ..errors import UserError
 from ..text import series
+from .once import once
 from .upload import Uploaded, upload
 
 README = """---
@@ -47,6 +48,7 @@ print(load_dataset("{repo}", "CONFIGURATION"))
 """
 
 
+@once
 def push_split(
     split: Split | str | Path,
     repo_id: str,

@@ -162,6 +162,6 @@ def pretrained(ready: Prepared, config: Config, folder: Path, steps: int) -> Non
     with hushed():
         pretrain.run(ready.task, config.replace(max_steps=steps, resume=(home / "checkpoints").is_dir()), home)
     if is_main_process():
-        shutil.rmtree(home / "checkpoints", ignore_errors=True)
         write_json(done, {"steps": steps})
+        shutil.rmtree(home / "checkpoints", ignore_errors=True)  # after it: half of them are none to go on from
     barrier()

@@ -21,6 +21,7 @@ from ..api.running import named, settled
 from ..arguments import Config
 from ..commands import DONE, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
+from ..data.image_cache import workers_are_there
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least
@@ -237,7 +238,8 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         new = is_main_process() and not (folder / SEARCH).is_file()
         if new:
             write_json(folder / SEARCH, {})
-        yield folder
+        with workers_are_there():
+            yield folder
         barrier()  # all is written
         if is_main_process():
             (folder / SEARCH).unlink(missing_ok=True)

@@ -6,9 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import numpy as np
 
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
-from ..files import read_json, write_json
+from ..files import read_json, remove_folder, write_json
 from ..models.layout import best_layout
 from ..selection.features import Features, check, fingerprint, read, rounded, write
 from ..settings import private_names, recorded
@@ -108,18 +106,14 @@ def note_encoders(folder: Path, count: int) -> None:
 
 
 def forget_trials(folder: Path) -> None:
-    """Out of the way at once, so that a kill leaves all of them or none."""
+    """What they found, and a last run that began by it."""
     forget_last(folder)
-    if (folder / TRIALS).is_dir():
-        aside = folder / f".{TRIALS}.part"
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(folder / TRIALS, aside)
-        shutil.rmtree(aside)
+    remove_folder(folder / TRIALS)
 
 
 def forget_last(folder: Path) -> None:
     """What a last run, with all labels, left in the run folder before its end."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    remove_folder(folder / "checkpoints")
     (folder / "log.jsonl").unlink(missing_ok=True)
 
 

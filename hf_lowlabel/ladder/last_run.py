@@ -44,9 +44,9 @@ def first_that_ends(
             gone.append(name(one))
             log.warning("%s with all labels is not taken: %s", name(one), str(error).split(";")[0])
             if is_main_process():
+                forget_last(folder)  # first: the next candidate does not go on from them
                 note.parent.mkdir(exist_ok=True)
                 write_json(note, gone)
-                forget_last(folder)
             barrier()
     raise Diverged("Every network diverged with all labels. Look at images and labels, or give another --model.")
 

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as PIPELINE_MODELS
 
 from ..errors import UserError, unknown
-from ..files import read_json
+from ..files import read_json, write_json
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, create_backbone
 from .quiet import unsaid
 from .segmenter import LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
 from .segmenter_parts import OWN
-from .travelling import NETWORKS, brings_code, send_code
+from .travelling import NETWORKS, brings_code, copy_files
 
 log = logging.getLogger(__name__)
 
@@ -236,20 +236,27 @@ def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackb
     return report
 
 
-def export_standalone(model: LowLabelForSemanticSegmentation, folder: str | Path) -> None:
-    """Saves the model with its code: transformers with timm and smp loads it by trust_remote_code=True."""
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    copy_code(folder)
+def bring_code(encoder: str | None, folder: str | Path | None) -> dict[str, str]:
+    """Put this package's own code of a segmenter on an encoder beside its weights, where there is a folder.
 
-
-def copy_code(folder: Path) -> None:
-    """Put this package's own code of a segmenter beside its weights, and its name into config.json."""
-    own = brings_code(read_json(folder / "config.json").get("encoder"))
+    Returns:
+        Name of an Auto class -> "module.Class", for config.json.
+    """
+    own = brings_code(encoder)
+    if folder is not None:
+        more = ("standalone_segmenter.py", *NETWORKS) if own else ()
+        copy_files(Path(folder), ("configuration_segmenter.py", "segmenter.py", "segmenter_parts.py", *more))
     module = "standalone_segmenter" if own else "segmenter"
-    auto_map = {
+    return {
         "AutoConfig": "configuration_segmenter.LowLabelSegmenterConfig",
         "AutoModelForSemanticSegmentation": f"{module}.LowLabelForSemanticSegmentation",
     }
-    more = ("standalone_segmenter.py", *NETWORKS) if own else ()
-    send_code(folder, ("configuration_segmenter.py", "segmenter.py", "segmenter_parts.py", *more), auto_map)
+
+
+LowLabelForSemanticSegmentation.bring_code = staticmethod(bring_code)
+
+
+def copy_code(folder: Path) -> None:
+    """The same for a saved model, whose code may be of another version or none."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "auto_map": bring_code(config.get("encoder"), folder)})

@@ -115,10 +115,17 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
         (out[0] if isinstance(out, tuple) else out).__dict__["_fresh"] = {}
         return out
 
+    bring_code = None  # (config, folder or None) -> auto_map; the package, which has this file, sets it
+
     def save_pretrained(self, save_directory, *args, **kwargs) -> None:
-        """Writes config.json, model.safetensors and preprocessor_config.json, which AutoImageProcessor reads."""
-        if kwargs.get("is_main_process", True):  # before super(), which may push the folder
+        """Writes config.json, model.safetensors and preprocessor_config.json, which AutoImageProcessor reads; and this
+        code, so that transformers reads them by trust_remote_code=True where the package is not."""
+        main = kwargs.get("is_main_process", True)
+        if main:  # before super(), which may push the folder
             os.makedirs(save_directory, exist_ok=True)
+        if self.bring_code is not None:
+            self.config.auto_map = self.bring_code(self.config.encoder, save_directory if main else None)
+        if main:
             with open(os.path.join(save_directory, "preprocessor_config.json"), "w", encoding="utf-8") as file:
                 file.write(json.dumps(processor_config(self.config), indent=2) + "\n")
         super().save_pretrained(save_directory, *args, **kwargs)

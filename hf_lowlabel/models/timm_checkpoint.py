@@ -86,6 +86,8 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
         config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         config.pretrained_cfg = saved_cfg(getattr(config, "pretrained_cfg", None) or self.timm_model.pretrained_cfg)
         config.num_features = pooled_size(self.timm_model)
+        # transformers writes the names it has read, and not those that id2label has by now
+        config.label_names = [name for _, name in sorted((int(k), v) for k, v in config.id2label.items())]
         kwargs.setdefault("max_shard_size", "1000GB")  # timm and smp read one file
         if kwargs.get("is_main_process", True):  # before super(), which may push the folder
             Path(save_directory).mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,9 @@ and finds it by the `auto_map` of config.json."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import read_json, write_json
 from . import cifar, plain, wrapped
 
 NETWORKS = ("cifar.py", "plain.py", "wrapped.py")  # they register with timm what it lacks
@@ -18,18 +17,7 @@ def brings_code(architecture: str | None) -> bool:
     return any(architecture in module.default_cfgs for module in (cifar, plain, wrapped))
 
 
-def send_code(folder: Path, files: Sequence[str], auto_map: Mapping[str, str]) -> None:
-    """Put files of this package beside saved weights, and into config.json where the classes are.
-
-    Args:
-        folder: holds config.json.
-        files: names in `hf_lowlabel/models`.
-        auto_map: name of an Auto class -> "module.Class".
-    """
-    copy_files(folder, files)
-    write_json(folder / "config.json", {**read_json(folder / "config.json"), "auto_map": dict(auto_map)})
-
-
 def copy_files(folder: Path, files: Sequence[str]) -> None:
+    """Put files of this package beside saved weights. files: names in `hf_lowlabel/models`."""
     for name in files:
         shutil.copyfile(Path(__file__).parent / name, folder / name)

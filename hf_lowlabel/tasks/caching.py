@@ -3,6 +3,7 @@ out."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import ResidentCache, build_cache
 from ..data.images import square_of
 from ..data.padded_cache import build_padded_cache
-from ..distributed import all_gather, interactive
+from ..distributed import all_gather, all_rows, interactive, world
 from ..errors import UserError
 
 log = logging.getLogger("hf_lowlabel")
@@ -44,6 +45,7 @@ def square_cache(
             **_common(data, device, bar),
         )
     tell_skipped(cache, len(indices), what)
+    check_same(dataset, cache, what)
     return cache
 
 
@@ -72,6 +74,7 @@ def padded_cache(
             **_common(data, device, bar),
         )
     tell_skipped(cache, len(indices), what)
+    check_same(dataset, cache, what)
     return cache
 
 
@@ -100,6 +103,19 @@ def memory_budget(data: DataArguments, device) -> int:
 
         free = psutil.virtual_memory().available // 2
     return int(all_gather(torch.tensor([free], device=device)).min())
+
+
+def check_same(dataset: ImageDataset, cache, what: str) -> None:
+    """UserError where the processes of a launch see different images, and would take the rows of others for theirs."""
+    if world() == 1:
+        return
+    digest = hashlib.sha256(dataset.fingerprint.encode() + np.asarray(cache.indices, np.int64).tobytes()).digest()
+    each = all_rows(np.frombuffer(digest, np.uint8).astype(np.int64)[None])
+    if (each != each[0]).any():
+        raise UserError(
+            f"The processes of this launch see different {what} images: one was added, removed or could not be read by "
+            "all of them. Start it again when nothing is copied there, on several machines with the same copy on each."
+        )
 
 
 def tell_skipped(cache, count: int, what: str) -> None:

@@ -27,7 +27,7 @@ from ..evaluation import overlays, plots
 from ..evaluation.confusion import errors_over_images, segmentation_metrics
 from ..evaluation.segmentation import Confusions, evaluate_segmentation, unsure
 from ..finetuning.pixel_probe import PixelProbe
-from ..models.segmentation import architecture_of, copy_code, export_standalone
+from ..models.segmentation import architecture_of, copy_code
 from ..objective import FinetuneObjective
 from ..records import Metric, Row, RunRecord
 from ..text import series
@@ -176,7 +176,7 @@ class Segmentation(Task):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """With its code beside it, for processes without this package."""
-        export_standalone(model, folder)
+        model.save_pretrained(folder)
 
     # ---- caches and views -------------------------------------------------------------------------------------------
     def _cache(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices, what: str, **more):

@@ -57,7 +57,7 @@ def save_checkpoint(
         kept = f"The last whole checkpoint is {last.name}." if last else "There is no earlier checkpoint."
         raise UserError(
             f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free "
-            f"some space in {folder.parent} and go on with --resume."
+            f"some space in {folder.parent} and start the same command again, a run with --resume."
         ) from e
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -61,6 +61,8 @@ SEALED = (
     *"split.json training.yaml run.json metrics.json priors.safetensors predictions.parquet".split(),
 )
 
+RESULTS = ("metrics.json", "predictions.png", "confusion.png", "reliability.png")  # what a test leaves
+
 
 class Recorder:
     """Collects the facts of a run while it goes on and writes them down; only the main process writes."""
@@ -192,6 +194,9 @@ class Recorder:
         self.record.saved_model = model
         if metrics:
             write_json(self.folder / "metrics.json", metrics)
+        else:
+            for name in RESULTS:  # of the weights that are replaced, where a finished run goes on
+                (self.folder / name).unlink(missing_ok=True)
         self.record.to_json(self.folder / "run.json")
         if final and progress.history:
             title = f"{self.record.method} on {self.dataset.name}"
@@ -298,7 +303,7 @@ def save_model(network, folder: Path, save: Callable[[Any, Path], None]) -> None
     except (OSError, SafetensorError) as e:  # the latter on a full disk too
         raise UserError(
             f"The model could not be written to {folder}: {getattr(e, 'strerror', None) or e}. What was there is as "
-            "it was. Free some space and go on with --resume."
+            "it was. Free some space and start the same command again, a run with --resume."
         ) from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)

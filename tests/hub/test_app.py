@@ -154,13 +154,13 @@ def test_a_segmenter(tmp_path):
     pytest.importorskip("gradio")
     from hf_lowlabel.hub.app import demo_app  # noqa: F401
     from hf_lowlabel.hub.space_app import Segmenter
-    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+    from hf_lowlabel.models.segmentation import create_segmenter
     from hf_lowlabel.records import RunRecord
 
     names, run = ["background", "cat", "dog"], tmp_path / "run"
     torch.manual_seed(0)
     model = create_segmenter("test_resnet", 3, architecture="unet", pretrained=False, class_names=names).eval()
-    export_standalone(model, run)
+    model.save_pretrained(run)
     RunRecord("segmentation", class_names=names).to_json(run / "run.json")
     space = export_space(run, tmp_path / "space", images=False)
     assert {"segmenter.py", "configuration_segmenter.py"} <= {p.name for p in (space / "model").iterdir()}

@@ -291,7 +291,7 @@ def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monk
     """And a pipeline, which opens the file itself, is offered only where its pixels are right."""
     from hf_lowlabel.data.images import load_rgb
     from hf_lowlabel.models import create_backbone, create_classifier
-    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+    from hf_lowlabel.models.segmentation import create_segmenter
 
     folder, names = tmp_path / "deep", ["cat", "dog"]
     how = dict(pretrained=False, image_size=32)
@@ -300,7 +300,7 @@ def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monk
     else:
         make = create_segmenter if kind == "segmentation" else create_classifier
         model = make("test_resnet", 2, class_names=names, **how)
-    (export_standalone if kind == "segmentation" else type(model).save_pretrained)(model, folder)
+    model.save_pretrained(folder)
     given = {"value_range": value_range} if value_range else {}
     write_card(folder, RunRecord(kind, architecture="unknown_net", class_names=names, hyperparameters=given))
     text = (folder / "README.md").read_text()
@@ -422,13 +422,13 @@ def test_card_of_a_segmenter(tmp_path):
 
 
 def test_segmenter_snippet(tmp_path, monkeypatch):
-    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+    from hf_lowlabel.models.segmentation import create_segmenter
 
     folder = tmp_path / "pets"
     model = create_segmenter(
         "resnet10t", 3, architecture="unet", pretrained=False, class_names=["background", "cat", "dog"]
     ).eval()
-    export_standalone(model, folder)
+    model.save_pretrained(folder)
     write_card(folder, mask_facts(class_names=["background", "cat", "dog"], metrics={}, labels=None))
     ((said, scope),) = run_snippets(folder, monkeypatch)
     x = scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]

@@ -22,7 +22,7 @@ from hf_lowlabel.files import write_json
 from hf_lowlabel.hub import export as module
 from hf_lowlabel.hub.export import export
 from hf_lowlabel.models import create_classifier
-from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.deployment import deployment
 
@@ -123,7 +123,7 @@ def test_a_segmenter_at_any_size(format, tmp_path, photos, monkeypatch):
     model = create_segmenter(
         "test_resnet", 3, architecture="deeplabv2", pretrained=False, class_names=NAMES, image_size=72
     ).eval()
-    export_standalone(model, tmp_path / "run")
+    model.save_pretrained(tmp_path / "run")
     done = export(tmp_path / "run", tmp_path / "out", format=format, images=photos)
     assert done.difference < 1e-4 and done.same > 0.999
     rows = predict(photos, tmp_path / "run", output=tmp_path / "masks").rows

@@ -268,9 +268,9 @@ def test_what_the_hub_says_is_told_as_it_is(pushed, module_hub, tmp_path, monkey
 
 def test_a_segmenter_is_no_encoder(tmp_path, module_hub):
     """It says so in one sentence, from a folder and from the Hub."""
-    from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+    from hf_lowlabel.models.segmentation import create_segmenter
 
-    export_standalone(create_segmenter("test_resnet", 2, architecture="unet", pretrained=False), tmp_path / "seg")
+    create_segmenter("test_resnet", 2, architecture="unet", pretrained=False).save_pretrained(tmp_path / "seg")
     files = {path.name: path.read_bytes() for path in (tmp_path / "seg").iterdir() if path.is_file()}
     module_hub.add("model", "org/seg", files)
     for source in (str(tmp_path / "seg"), "org/seg"):

@@ -14,7 +14,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.smp_export import export_smp
-from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.records import RunRecord
 
 
@@ -24,7 +24,7 @@ def make(folder, architecture="unet"):
     model = create_segmenter(
         "test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=96
     ).eval()
-    export_standalone(model, folder)
+    model.save_pretrained(folder)
     facts = RunRecord("segmentation", class_names=names)
     facts.to_json(folder / "run.json"), write_card(folder, facts)
     return model

@@ -1,5 +1,8 @@
 """The encoder adapted to the images, as a rung of `auto`: when it is tried, when it is taken, what a stop leaves."""
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +105,20 @@ def test_it_takes_no_time_from_the_others(network, data, tmp_path, short, monkey
     monkeypatch.setattr(adapted, "pretrained", diverging)
     best = auto(data, network, output_dir=tmp_path / "c", **GIVEN)
     assert not any("adapted" in name for name in rows_of(best)) and np.isfinite(best.run.metrics["accuracy"])
+
+
+def test_a_kill_while_checkpoints_are_removed_leaves_what_goes_on(tmp_path, monkeypatch):
+    """Half of them are none to go on from: what is finished is noted down first."""
+    (tmp_path / "encoder" / "checkpoints" / "step-00000004").mkdir(parents=True)
+    config, ready, runs = Mock(), Mock(), []
+    monkeypatch.setattr(adapted.pretrain, "run", lambda *_: runs.append(1))
+
+    def killed(path, **_):
+        if Path(path).name == "checkpoints":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapted.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        adapted.pretrained(ready, config, tmp_path, 4)
+    adapted.pretrained(ready, config, tmp_path, 4)
+    assert len(runs) == 1

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -407,6 +408,28 @@ def test_a_search_that_goes_on_does_not_train_again_what_diverged(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
     with pytest.raises(Diverged, match="the loss was NaN"):
         first_that_ends(tmp_path / "other", "b", str, run)
+
+
+def test_a_kill_after_a_last_run_that_diverged_leaves_nothing_of_it_to_the_next(tmp_path, monkeypatch):
+    """Whose settings are others: it could not go on from there. Half of a folder of checkpoints is none."""
+    (tmp_path / "checkpoints" / "step-00000004").mkdir(parents=True)
+
+    def run(name, gone):
+        raise Diverged(f"{name} did; try less")
+
+    def killed(folder, **_):
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("hf_lowlabel.files.shutil.rmtree", killed)
+        first_that_ends(tmp_path, "ab", str, run)
+    assert not (tmp_path / "checkpoints").exists()
+    (tmp_path / "checkpoints" / "step-00000004").mkdir(parents=True)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("hf_lowlabel.ladder.last_run.write_json", Mock(side_effect=KeyboardInterrupt))
+        first_that_ends(tmp_path, "ab", str, run)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_attempts_know_which_train_no_network():

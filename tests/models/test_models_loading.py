@@ -93,6 +93,17 @@ def test_head_stays_only_for_the_same_names_in_the_same_order(timm_folder, tmp_p
     assert unnamed.load_report.head == "fresh"  # its six classes may be any
 
 
+def test_classes_that_are_renamed_as_in_transformers_are_saved_so(timm_folder, tmp_path):
+    """Also those of another number, which transformers gives a fresh head."""
+    model = create_classifier(str(timm_folder), 2, class_names=["x", "y"])
+    model.config.id2label, model.config.label2id = {0: "cat", 1: "dog"}, {"cat": 0, "dog": 1}
+    model.save_pretrained(tmp_path / "renamed")
+    assert type(model).from_pretrained(tmp_path / "renamed").config.id2label == {0: "cat", 1: "dog"}
+    given = dict(num_labels=3, id2label={0: "a", 1: "b", 2: "c"}, ignore_mismatched_sizes=True)
+    type(model).from_pretrained(tmp_path / "renamed", **given).save_pretrained(tmp_path / "three")
+    assert type(model).from_pretrained(tmp_path / "three").config.id2label == given["id2label"]
+
+
 def test_pretrained_backbone_becomes_a_classifier(timm_folder, tmp_path):
     backbone = create_backbone(str(timm_folder))
     assert backbone.load_report.head == "none" and backbone.load_report.unexpected == ["fc.weight", "fc.bias"]

@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoModelForSemanticSegmentation
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone, create_classifier
-from hf_lowlabel.models.segmentation import create_segmenter, export_standalone
+from hf_lowlabel.models.segmentation import create_segmenter
 from tests.transformers_repos import rename, save_repo, shake
 
 STAGES = dict(depths=[1, 1], hidden_sizes=[8, 16])
@@ -125,7 +125,7 @@ def test_a_classifier_and_a_segmenter_stand_on_one(tmp_path):
     torch.testing.assert_close(model(x).logits, model.features(x)[:, :3])
     masks = create_segmenter(str(repo), 2, architecture="linear").eval()
     assert masks.network.encoder.strides == [4, 8] and masks(x).logits.shape == (1, 2, 40, 56)
-    export_standalone(masks, tmp_path / "masks")
+    masks.save_pretrained(tmp_path / "masks")
     there = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "masks", trust_remote_code=True).eval()
     assert torch.equal(there(x).logits, masks(x).logits)
     with pytest.raises(UserError, match="goes with architecture 'linear'"):

@@ -21,9 +21,9 @@ from hf_lowlabel.models.segmentation import (
     architecture_of,
     architectures,
     create_segmenter,
-    export_standalone,
     load_encoder,
 )
+from hf_lowlabel.tasks.parts import MODEL_FILES
 from hf_lowlabel.tasks.segmentation import Segmentation
 
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
@@ -167,7 +167,7 @@ def test_the_report_keeps_revision_and_licence_of_the_encoder(tmp_path):
 
 def test_pickled_weights_are_refused(tmp_path):
     model = make()
-    export_standalone(model, tmp_path)
+    model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     for load in (type(model), AutoModelForSemanticSegmentation):
@@ -191,7 +191,8 @@ def test_the_loss_of_an_image_without_labels_is_zero():
 
 def test_pipeline_and_processor(tmp_path):
     make(class_names=["sky", "road", "car"], mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)).save_pretrained(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    code = ["configuration_segmenter.py", "segmenter.py", "segmenter_parts.py"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*MODEL_FILES, *code])
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (65, 47, 3), dtype=np.uint8))
     pixels = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt").pixel_values
     expected = (np.asarray(image) / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]
@@ -205,7 +206,7 @@ def test_pipeline_and_processor(tmp_path):
 
 def test_export_loads_where_the_package_cannot_be_imported(tmp_path):
     model = shaken(make(architecture="deeplabv3plus-os16")).eval()
-    export_standalone(model, tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
     code = """
 import sys
 class Block:

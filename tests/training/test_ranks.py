@@ -8,11 +8,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ..pictures import OF_CLASSES, OF_MASKS, draw_nothing
 from ..processes import ranks
-from . import launched_runs, slow_ranks
+from . import launched_runs, script_ranks, slow_ranks
 from .conftest import FINETUNE
 from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
@@ -78,6 +79,24 @@ def test_two_ranks_equal_one_in_segmentation(method, one, two):
     assert a["pixels"] == b["pixels"] and a["miou"] == pytest.approx(b["miou"], abs=2e-3)  # a pixel may turn over
     hashes = json.loads((two[0] / f"{method}.json").read_text())
     assert len(hashes) == 2 and hashes[0] == hashes[1]  # the ranks stay one network
+
+
+def test_a_script_that_every_process_runs(tmp_path):
+    """All open the weights that the first has saved last; one push, whose answer or error all have; and images that a
+    process sees by itself end all of them."""
+    for i in range(24):
+        for name in ("all", "fewer"):
+            path = tmp_path / name / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name == "all" or i != 7:
+                Image.new("RGB", (16, 16), (10 * i, 90 * (i % 2), 0)).save(path)
+    settings = dict(FINETUNE, dataset=str(tmp_path / "all"), num_labels=8, model="test_resnet", image_size=16)
+    settings |= dict(method="supervised", batch_size=4, max_steps=2, stored_size=16, color=True)
+    ranks(script_ranks.main, settings, tmp_path, folder=tmp_path)
+    first, other = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == other and first["pushed"] and first["split"] and first["accuracy"] == first["trained"]
+    assert len(list(tmp_path.glob("upload-0-*"))) == 3 and not list(tmp_path.glob("upload-1-*"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_slow_steps_leave_time_to_save(tmp_path):

@@ -13,6 +13,7 @@ import torch
 
 from hf_lowlabel import api, cli
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.stopping import Interrupted
 
@@ -143,6 +144,23 @@ def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, 
     assert cli.main(["finetune", *flags(tiny["finetune"]), "--output-dir", str(tmp_path)]) == 130
     assert "go on with --resume" in caplog.text
     assert (tmp_path / "checkpoints" / "step-00000001").is_dir()
+
+
+def test_weights_that_go_on_have_no_metrics_of_those_before(tiny, few_images, tmp_path, monkeypatch):
+    """A finished run, made longer and ended: what was measured is of weights that are not there any more."""
+    api.finetune(**tiny["finetune"], output_dir=tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"] >= 0
+
+    class Ends(Callback):
+        def on_step_end(self, state, scalars):
+            if state.step == 9:
+                raise KeyboardInterrupt
+
+    longer = dict(tiny["finetune"], max_steps=12, save_steps=2, callbacks=[Ends()])
+    with pytest.raises(KeyboardInterrupt):
+        api.finetune(**longer, output_dir=tmp_path, resume=True)
+    assert json.loads((tmp_path / "run.json").read_text())["steps"] > 6
+    assert not (tmp_path / "metrics.json").exists() and not (tmp_path / "confusion.png").exists()
 
 
 def test_resume_with_other_settings_is_refused(tiny, few_images, tmp_path):
