@@ -159,9 +159,13 @@ def advise(
     count, out = len(best.tallies), Advice([], None, "unclear", None, None)
     apart = " of different pictures" if copied else ""
     of = f"{plan['folds'] - 1} in {plan['folds']}"
-    how = f"from {count} {task.label_words}{apart} left out in turn, by a model of {of} of them"
+    trial = f"{count} {task.label_words}{apart} left out in turn, on which a model of {of} of them"
+    short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else ", in fewer steps,"
+    how = f"from {trial}{short} has {score.show(best.score)}"
     if interval is None:
-        out.sentences.append(f"On new images: {score.title} about {score.show(best.score)}, {how}; too few for more.")
+        out.sentences.append(
+            f"On new images: {score.title} about {score.show(best.expected)}, {how}; too few for more."
+        )
     else:
         out.accuracy = interval
         out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")

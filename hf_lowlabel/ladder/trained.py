@@ -35,7 +35,7 @@ from ..training.callbacks import Callback, RunState
 from ..training.frozen import beside_labels
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
-from .estimates import Interval
+from .estimates import USUAL, Interval
 from .folds import spread_over_folds
 from .frozen import tried_words
 from .keeping import read_kept
@@ -46,16 +46,21 @@ WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
 LOOKED = 0.05  # share of the time that timing one attempt may take
 RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
-TAKEN_FROZEN = 1.28  # the same of frozen features over training, whose last run has more labels and steps than trials
+TAKEN_FROZEN = 1.28  # the same of frozen features over training, by what is expected of the last runs
 
 
 @dataclass
 class Trial:
-    """An attempt and what it reached. tallies: of every image that was left out, [n, ...]. score: of all of them."""
+    """An attempt and what it reached.
+
+    tallies: of every image that was left out, [n, ...]. score: of all of them. left: what the last run, with all labels
+    and more steps, leaves of the trial's error (`left_of_error`).
+    """
 
     attempt: Attempt
     tallies: np.ndarray
     score: float
+    left: float = 1.0
 
     @property
     def name(self) -> str:
@@ -65,8 +70,22 @@ class Trial:
     def accuracy(self) -> float:
         return self.score
 
+    @property
+    def expected(self) -> float:
+        """Score of the last run on new images."""
+        return 1 - (1 - self.score) * self.left
+
     def __repr__(self) -> str:
         return tried_words("Trial", self.name, self.score)
+
+
+def left_of_error(attempt: Attempt, plan: Mapping[str, Any]) -> float:
+    """(times as many labels x times as many steps) ** -`USUAL`, as errors fall with the number of labels.
+
+    Attempts on frozen features have no steps: trials show too much of them beside networks that train for longer later.
+    """
+    labels, steps = plan["folds"] / max(plan["folds"] - 1, 1), plan["last"] / plan["steps"]
+    return float((labels * (1 if attempt.frozen else steps)) ** -USUAL)
 
 
 class Clock(Callback):
@@ -231,7 +250,7 @@ class Trials:
                 log.warning("%s is not taken: %s", attempt.name, str(error).split(";")[0])
                 continue
             score = self.ready.task.total(tallies, self.names)
-            tried.append(Trial(attempt, tallies, score))
+            tried.append(Trial(attempt, tallies, score, left_of_error(attempt, plan)))
             log.info("%s: %s of labels left out", attempt.name, self.ready.task.score.show(score))
         if self.needed and not any(not trial.attempt.unlabeled for trial in tried):
             raise UserError(
@@ -280,8 +299,9 @@ def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
 
 def clearly_better(task, one: Trial, other: Trial, names: list[str]) -> bool:
     gain = gain_over(task, one, other, names)
-    needed = TAKEN_FROZEN if one.attempt.frozen and not other.attempt.frozen else TAKEN
-    return gain.value >= needed * gain.sd
+    if one.attempt.frozen and not other.attempt.frozen:
+        return one.expected - other.expected >= TAKEN_FROZEN * gain.sd
+    return gain.value >= TAKEN * gain.sd
 
 
 @dataclass(frozen=True)
@@ -310,12 +330,12 @@ def gain_over(task, one: Trial, other: Trial, names: list[str]) -> Gain:
 
 
 def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
-    """Of the score on new images, 80 %; None for fewer than 4 images."""
+    """Of the last run's score on new images, 80 %; None for fewer than 4 images."""
     n = len(one.tallies)
     if n < 4:
         return None
     scores = resampled(task, [one], names)
-    return Interval.around(one.score, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
+    return Interval.around(one.expected, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
 
 
 WIDER = 1.2  # than the bootstrap says, which knows nothing of the images that were trained on

@@ -24,7 +24,15 @@ from hf_lowlabel.ladder.folds import spread_over_folds
 from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import SPENT, settle
 from hf_lowlabel.ladder.sizes import at_fitting_side
-from hf_lowlabel.ladder.trained import Trial, Trials, gain_over, ranked, score_interval
+from hf_lowlabel.ladder.trained import (
+    Trial,
+    Trials,
+    clearly_better,
+    gain_over,
+    left_of_error,
+    ranked,
+    score_interval,
+)
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import TASKS, get_task
@@ -188,6 +196,25 @@ def test_what_the_answer_is_not_to_fall_below_is_left_only_for_what_is_clearly_b
     assert "not to fall" in why_kept(rows)
     for kind in ("segmentation", "multilabel"):
         assert [a.unlabeled for a in get_task(kind).attempts if a.floor] == [False], kind
+
+
+def test_what_trials_lack_is_counted_in():
+    """A last run has the labels that a trial left out, and a network trains for longer: (1.5 x 2) ** -0.2 = 0.80 of the
+    error is left of it, (1.5) ** -0.2 = 0.92 of that of frozen features."""
+    task, names, plan = get_task("segmentation"), ["a", "b"], {"folds": 3, "steps": 80, "last": 160}
+    frozen, floor = Attempt("head", {}, unlabeled=False, frozen=True), FLOOR
+    assert left_of_error(floor, plan) == pytest.approx(3**-0.2)
+    assert left_of_error(frozen, plan) == pytest.approx(1.5**-0.2)
+    assert left_of_error(floor, {"folds": 2, "steps": 80, "last": 80}) == pytest.approx(2**-0.2)
+    base = np.random.default_rng(0).integers(60, 80, 12)
+    trained = replace(trial(floor, base), left=left_of_error(floor, plan))
+    ahead, far = (replace(trial(frozen, base + k), left=left_of_error(frozen, plan)) for k in (3, 12))
+    assert trained.expected == pytest.approx(1 - (1 - trained.score) * 3**-0.2)
+    assert clearly_better(task, replace(ahead, left=1.0), replace(trained, left=1.0), names)
+    assert ranked(task, [ahead, trained], names)[0] is trained
+    assert ranked(task, [far, trained], names)[0] is far
+    said = score_interval(task, trained, names)
+    assert said.value == pytest.approx(trained.expected) and said.low < trained.expected < said.high
 
 
 def test_a_recipe_is_taken_only_where_images_left_out_agree():
