@@ -234,7 +234,7 @@ def test_a_slow_pass_says_what_it_costs_and_what_to_do(photos, caplog, monkeypat
     assert not caplog.text
 
 
-# ---- links, cut files and other processes -------------------------------------------------------------------------------
+# ---- links, cut files and other processes ----------------------------------------------------------------------------
 def test_two_calls_do_not_write_to_one_copy(photos, tmp_path, monkeypatch, capsys):
     out, smaller, told = tmp_path / "out", shrinking._smaller, []
 
@@ -317,7 +317,8 @@ def test_links_to_nothing_and_files_that_vanish_are_left_out_and_named(photos, t
             (photos / "late.md").unlink()
         return image
 
-    monkeypatch.setattr(shrinking, "_beside", lambda source, names=list(shrinking._beside(photos)): iter(names))
+    beside = list(shrinking._beside(photos))
+    monkeypatch.setattr(shrinking, "_beside", lambda _: iter(beside))
     monkeypatch.setattr(shrinking, "open_image", vanishes)
     done = shrink(photos, tmp_path / "out", 100, max_bad=0.5)
     left = ["cat/absent.jpg", "cat/classes.csv", "dog/also small.jpg", "late.md", "notes.txt"]
