@@ -18,7 +18,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import UserError
 from .parts import part_of, sweep
@@ -140,6 +140,14 @@ def as_neighbours(path: Path) -> None:
         umask = os.umask(0o077)
         os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
+
+
+def add_line(file: BinaryIO, line: str) -> None:
+    """To a file opened by "a+b" without a buffer; a last line there that was cut short does not take this one along."""
+    file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+    left = memoryview((b"" if file.read(1) in (b"", b"\n") else b"\n") + line.encode() + b"\n")
+    while left:
+        left = left[file.write(left) :]
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..files import read_text, write_text
+from ..files import add_line, read_text, write_text
 
 RECORD = ".shrunk.jsonl"
 
@@ -57,9 +57,17 @@ class Record:
                         self.made[name] = Made(new, Stamp(size, time), Stamp(size_out, time_out))
 
     def known(self, name: str) -> str | None:
-        """The name of what was made of this file as it stands, where it is there."""
+        """The name of what was made of this file as it stands, where it is there as large as it was made."""
         made = self.made.get(name)
-        return made.new if made is not None and (self.target / made.new).is_file() else None
+        found = stamp(self.target / made.new) if made is not None else None
+        return made.new if made is not None and found is not None and found.size == made.out.size else None
+
+    def may_be_cut(self, name: str, new: str) -> bool:
+        """Whether a file that was made of this one is there, and shorter than it was made."""
+        made, out = self.made.get(name), self.target / new
+        if made is None or made.new != new or out.is_symlink() or not out.is_file():
+            return False
+        return out.stat().st_size < made.out.size
 
     def clean(self, keeps: Callable[[str, str], bool]) -> tuple[list[str], list[str]]:
         """Take away what was made of files that are gone or changed, and keep on record what is left.
@@ -80,7 +88,9 @@ class Record:
                 continue
             del self.made[name]
             out = self.target / made.new
-            if stamp(out) != made.out or self.target.resolve() not in out.resolve().parents:
+            found = stamp(out)
+            ours = found == made.out or found is not None and not found.size  # an empty one was cut, and is nobody's
+            if not ours or self.target.resolve() not in out.resolve().parents:
                 others += [made.new] if out.is_file() and of is None else []
                 continue
             out.unlink()
@@ -99,8 +109,8 @@ class Record:
     def add(self, name: str, new: str, of: Stamp, part: Path) -> None:
         """`part` is about to take the place of `new`."""
         made = Made(new, of, stamp(part) or Stamp(0, 0))
-        with self.lock, open(self.target / RECORD, "a", encoding="utf-8") as file:
-            file.write(json.dumps([name, new, *made.of, *made.out]) + "\n")
+        with self.lock, open(self.target / RECORD, "a+b", buffering=0) as file:
+            add_line(file, json.dumps([name, new, *made.of, *made.out]))
             self.made[name] = made
 
 

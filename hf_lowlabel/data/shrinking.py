@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
 import os
-import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
 from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
+from ..locks import open_alone
 from .decoding import Progress, check_share, cores, in_threads
 from .folders import as_text, image_files, is_of_images
 from .images import BadImage, decoding, is_deep, open_image, upright
@@ -29,14 +32,17 @@ NAMES = {".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"), ".png": (".png",), ".webp":
 WRITTEN = {".jpg": ("JPEG", {"quality": 95, "subsampling": 0}), ".webp": ("WEBP", {"quality": 95}), ".png": ("PNG", {})}
 BESIDE = (*TABLES, ".txt", ".json", ".yaml", ".yml", ".md")  # labels, classes, manifests
 NOTE = ".shrunk.json"  # in the copy: what it was made with
+SHRINKING = ".shrinking"  # in the copy, while it is made
 SMALLEST = 32  # px
+BLOCK = 1 << 20  # bytes that are copied at a time
 
 
 @dataclass
 class Shrunk:
     """What `shrink` did: numbers of images made smaller, copied as they are and found from an earlier call, bytes
-    before and after, {id: new id} of those with another ending, and [(id, reason)] of those left out. removed: what an
-    earlier call made of files that are gone. others: files that somebody else put or changed there, which stay."""
+    before and after, {id: new id} of those with another ending, and [(id, reason)] of the images and tables left out.
+    removed: what an earlier call made of files that are gone. others: files that somebody else put or changed there,
+    which stay."""
 
     folder: Path
     smaller: int = 0
@@ -74,8 +80,8 @@ def shrink(
         progress: called with (images done, images in all).
 
     Raises:
-        UserError: for a folder with masks, one without images, an output that holds something else, or too many
-            unreadable images.
+        UserError: for a folder with masks, one without images, an output that holds something else or that another
+            call writes to, or too many unreadable images.
     """
     source, target = Path(dataset), Path(output_dir)
     _check(source, target, side)
@@ -94,7 +100,8 @@ def shrink(
             return file, "bad", error.reason
 
     threads = cores()
-    with filling(target):
+    with held(target):
+        _check_copy(source, target, side)  # again: another call may have been here meanwhile
         write_json(target / NOTE, {"side": side, "of": _print(source)})
         record = Record(source, target)
         done.removed, done.others = record.clean(lambda name, new: name == new or alone(name))
@@ -113,10 +120,12 @@ def shrink(
             done.bytes_before, done.bytes_after = done.bytes_before + file.size, done.bytes_after + result[1]
             if result[0] != file.path:
                 done.renamed[file.path] = result[0]
-        for path in _beside(source):
-            name = path.relative_to(source).as_posix()
-            if record.known(name) is None and not _as_it_is(record, name):
-                done.others.append(name)
+        for name in _beside(source):
+            try:
+                if record.known(name) is None and not _as_it_is(record, name):
+                    done.others.append(name)
+            except BadImage as error:
+                done.skipped.append((name, error.reason))
         record.save()
     if done.others:
         log.warning(
@@ -127,7 +136,7 @@ def shrink(
             done.others[0],
         )
     if done.skipped:
-        log.warning("left out %d images that cannot be read, such as %s: %s", len(done.skipped), *done.skipped[0])
+        log.warning("left out %d files that cannot be read, such as %s: %s", len(done.skipped), *done.skipped[0])
     return done
 
 
@@ -146,12 +155,28 @@ def _check(source: Path, target: Path, side: int) -> None:
         )
     if target.exists() and not target.is_dir():
         raise UserError(f"{str(target)!r} is a file. Give another --output-dir.")
-    if target.is_dir() and any(target.iterdir()):
+    _check_copy(source, target, side)
+
+
+def _check_copy(source: Path, target: Path, side: int) -> None:
+    if target.is_dir() and any(path.name != SHRINKING for path in target.iterdir()):
         note = read_json(target / NOTE) if (target / NOTE).is_file() else None
         was, of = (note.get("side"), note.get("of")) if isinstance(note, dict) else (None, None)
         if was != side or of != _print(source):
             holds = "other files" if was is None else f"images shrunk to {was} px" if was != side else "another folder"
             raise UserError(f"{str(target)!r} holds {holds}. Give another --output-dir.")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """No other call writes to a copy in here: each would forget what the other made. Raises UserError where one is."""
+    with filling(folder):
+        words = f"Another `shrink` is writing to {str(folder)!r}. Wait for it, or give another --output-dir."
+        with open_alone(folder / SHRINKING, words):
+            try:
+                yield
+            finally:
+                (folder / SHRINKING).unlink(missing_ok=True)
 
 
 def _print(source: Path) -> str:
@@ -165,7 +190,8 @@ def _copy(record: Record, name: str, side: int, alone: bool) -> tuple[str, tuple
     if (known := record.known(name)) is not None:
         return "there", (known, (record.target / known).stat().st_size)
     path = record.source / name
-    image, of = open_image(path), stamp(path)
+    with decoding():
+        image, of = open_image(path), stamp(path)
     pages = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     ending = None if is_deep(image) or pages or min(image.size) <= side else KEPT.get(image.format or "")
     new = name
@@ -173,28 +199,57 @@ def _copy(record: Record, name: str, side: int, alone: bool) -> tuple[str, tuple
         new = Path(name).with_suffix(ending).as_posix() if alone else name
         ending = ending if alone else None  # its new name is another's: it stays as it is
     out = record.target / new
-    if os.path.lexists(out):
+    if os.path.lexists(out) and not record.may_be_cut(name, new):
         return "others", (new, 0)
-    with whole(out, flush=False) as part:
-        if ending is None:
-            shutil.copyfile(path, part)
-        else:
-            with decoding():
-                _smaller(upright(image), side, ending).save(part, WRITTEN[ending][0], **WRITTEN[ending][1])
-        record.add(name, new, of or Stamp(0, 0), part)
+    with decoding():  # all of it in memory: what fails below is the disk of the copy, and no fault of the picture
+        content = open(path, "rb") if ending is None else _encoded(_smaller(upright(image), side, ending), ending)
+    if not _put(record, name, new, of, content, flush=False):
+        return "others", (new, 0)
     return "copied" if ending is None else "smaller", (new, out.stat().st_size)
 
 
 def _as_it_is(record: Record, name: str) -> bool:
     """Copy a table or text; False where something of that name is there already."""
-    path, out = record.source / name, record.target / name
-    of = stamp(path)
-    if os.path.lexists(out):
+    if os.path.lexists(record.target / name) and not record.may_be_cut(name, name):
         return False
-    with whole(out) as part:
-        shutil.copyfile(path, part)
-        record.add(name, name, of or Stamp(0, 0), part)
+    path = record.source / name
+    with decoding():
+        of, content = stamp(path), open(path, "rb")
+    return _put(record, name, name, of, content)
+
+
+def _put(record: Record, name: str, new: str, of: Stamp | None, content: BinaryIO, flush: bool = True) -> bool:
+    """Write what a file becomes in the copy; False where something else is there. Raises BadImage where it cannot be
+    read."""
+    out = record.target / new
+    with content:
+        if os.path.lexists(out) and not _begins(out, content):
+            return False
+        content.seek(0)
+        with whole(out, flush) as part:
+            with open(part, "wb") as file:
+                while block := _read(content):
+                    file.write(block)
+            record.add(name, new, of or Stamp(0, 0), part)
     return True
+
+
+def _begins(out: Path, content: BinaryIO) -> bool:
+    """Whether a file is the beginning of this content: it was cut short, and nobody has changed it."""
+    with open(out, "rb") as file:
+        return all(block == _read(content, len(block)) for block in iter(lambda: file.read(BLOCK), b""))
+
+
+def _read(content: BinaryIO, size: int = BLOCK) -> bytes:
+    with decoding():
+        return content.read(size)
+
+
+def _encoded(image: Image.Image, ending: str) -> BinaryIO:
+    out = io.BytesIO()
+    image.save(out, WRITTEN[ending][0], **WRITTEN[ending][1])
+    out.seek(0)
+    return out
 
 
 def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:
@@ -211,12 +266,14 @@ def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:
     return image
 
 
-def _beside(source: Path) -> Iterator[Path]:
-    """The tables and texts that lie with the images."""
+def _beside(source: Path) -> Iterator[str]:
+    """The names of tables and texts that lie with the images, and of links to some."""
     for folder, subfolders, files in os.walk(source):
         subfolders[:] = [name for name in subfolders if is_of_images(Path(folder, name))]
         for name in sorted(files):
             path = Path(folder, name)
             if not name.startswith(".") and path.suffix.lower() in BESIDE and as_text(name) is not None:
-                if stat.S_ISREG(os.stat(path).st_mode):
-                    yield path
+                with contextlib.suppress(OSError):  # a link to nothing is named, and found not to be readable
+                    if not stat.S_ISREG(os.stat(path).st_mode):
+                        continue
+                yield path.relative_to(source).as_posix()

@@ -15,7 +15,7 @@ from ..evaluation.near_copies import copies_tested
 from ..files import COPY, read_json, write_json, write_text
 from ..finetuning.graph import rooted
 from ..records import why_kept
-from ..selection.labeling import export, reasons, thumbnail
+from ..selection.labeling import export, is_complete, reasons, thumbnail
 from ..selection.labels import Task as Asked
 from ..selection.suggestions import Suggestions
 from ..text import listed, percent
@@ -248,7 +248,7 @@ def read_advice(run: Path) -> dict[str, Any]:
 
 def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path:
     """A folder for `hf-lowlabel label`, which knows the labels there are already."""
-    if (folder / "selection.json").exists():  # of a search that was killed after it: somebody may have labeled since
+    if is_complete(folder):  # of a search that was killed after it: somebody may have labeled since
         return folder
     dataset, split = ready.dataset, ready.chosen.split
     rows = np.array([r.rows[0] for r in advice.next])

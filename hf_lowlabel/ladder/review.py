@@ -11,7 +11,7 @@ from ..data.splits import Split
 from ..errors import UserError
 from ..files import seal
 from ..hub.report_data import config_of
-from ..selection.labeling import alone, check_folder, write_image
+from ..selection.labeling import LAST, alone, check_folder, is_complete, write_image
 from ..selection.labels import Labels, Task, write_labels, write_text
 from ..selection.suggestions import Suggestions, write_suggestions
 from ..tasks import get_task
@@ -39,7 +39,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     """
     run = Path(run).expanduser()
     folder = run / "review" if output is None else Path(output).expanduser()
-    if (folder / "selection.json").is_file():
+    if is_complete(folder):
         return folder, len(Task.load(folder).files)
     for name in ("advice.json", "split.json", "run.json", "training.yaml"):
         if not (run / name).is_file():
@@ -62,10 +62,10 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     if not found:
         return folder, 0
     with alone(folder):
-        if not (folder / "selection.json").is_file():  # else another process was faster
+        if not (folder / LAST).is_file():  # else another process was faster
             write_suggestions(folder, found)
             write(folder, dataset, {id: at[id] for id in found}, split, config.task)
-            seal(folder, ["selection.json"])
+            seal(folder, [LAST])
     return folder, len(found)
 
 

@@ -27,32 +27,47 @@ from ..data.dataset import ImageDataset
 from ..data.images import BadImage
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours
-from ..files import filling, seal
-from ..locks import open_alone
+from ..files import SEAL, filling, seal
+from ..locks import open_alone, open_locked
 from .clustering import nearest
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Task, write_text
+from .next_steps import HERE
 from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
 THUMB = 96  # px, side of a neighbour on the contact sheet
 NEIGHBOURS = 6  # on the contact sheet
-KEPT = ("features.safetensors", "left_out.csv", ".DS_Store")  # what may lie in the folder before
+KEPT = ("features.safetensors", "left_out.csv", HERE, ".DS_Store")  # what may lie in the folder before
+LAST = "selection.json"  # a folder with it is complete, and may have been labeled since
 BEGUN = ".begun"  # in a folder that is not complete; what is beside it is ours
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder has its last file; what was ended between that and its end is ended here."""
+    if not (folder / LAST).is_file():
+        return False
+    if (folder / BEGUN).is_file():
+        with contextlib.suppress(OSError), open_locked(folder / BEGUN)[0]:  # else its writer is at it, or it cannot be
+            if not (folder / SEAL).is_file():
+                seal(folder, [LAST])
+            (folder / BEGUN).unlink(missing_ok=True)
+    return True
 
 
 def check_folder(folder: Path) -> None:
     """An error for a folder that holds anything, so that no labels are ever written over."""
-    there = (
-        sorted(p.name for p in folder.iterdir() if p.name not in KEPT and not p.name.endswith(".part"))
-        if folder.is_dir()
-        else []
-    )
-    if (folder / BEGUN).is_file():
-        there = []
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{str(folder)!r} is a file. Give a folder to write to.")
+    if is_complete(folder) or not (folder / BEGUN).is_file():
+        refuse(folder)
+
+
+def refuse(folder: Path) -> None:
+    """UserError for what is in a folder, where it is anything."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    there = sorted(name for name in names if name not in KEPT and name != BEGUN and not name.endswith(".part"))
     if there:
         shown = f"{', '.join(there[:3])}{' ...' if len(there) > 3 else ''}"
         raise UserError(
@@ -76,8 +91,14 @@ def export(
 
     Returns:
         The task with the names of the files.
+
+    Raises:
+        UserError: another process has written the folder meanwhile, or is at it.
     """
     with alone(folder):
+        if (folder / LAST).is_file():
+            (folder / BEGUN).unlink()
+            refuse(folder)
         shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
         (folder / "images").mkdir()
         task = replace(
@@ -92,7 +113,7 @@ def export(
             write_suggestions(folder, said)
         kind_of(task.task).write(folder, task)
         task.save(folder)
-        seal(folder, ["selection.json"])
+        seal(folder, [LAST])
     return task
 
 

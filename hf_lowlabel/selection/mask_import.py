@@ -17,6 +17,7 @@ from .gone import check_there
 from .labels import Task
 from .mask_places import find_places, read_mask
 from .next_steps import refuse_mixing
+from .server import only_one
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -34,8 +35,8 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         The manifest of all masks so far, and the file of classes.
 
     Raises:
-        UserError: before anything is written; masks are missing, most images are not there, or one has another mask
-            already.
+        UserError: before anything is written; masks are missing, most images are not there, one has another mask
+            already, or the data are being labeled by another process.
     """
     folder = Path(folder)
     refuse_mixing(folder)
@@ -50,31 +51,32 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
     answered = [id for name, id in task.files.items() if name in painted and painted[name].mask.is_file()]
     known = dict.fromkeys([*task.labeled, *answered, *task.validation, *task.test])
     check_there(list(known), {*places}, folder, str(dataset))
-    faults, ready, open_ = list[str](), dict[str, tuple[Path, Path]](), list[str]()
-    for name, id in task.files.items():
-        if id not in places:
-            continue
-        if name not in painted or read_mask(painted[name], names) is None:
-            open_.append(id)
-        else:
-            source, target = painted[name].mask, places[id].mask
-            if target.is_file() and target.read_bytes() != source.read_bytes():
-                faults.append(f"{id!r} has another mask already, {target}; remove the one that is wrong")
-            ready[id] = (source, target)
-    if open_ and not allow_missing:
-        faults.append(
-            f"{len(open_)} of {len(task.files)} images have no mask, such as {open_[0]!r}; paint them, or give "
-            "--allow-missing to leave them unlabeled"
-        )
-    if faults or not ready:
-        listed = "\n  ".join(faults[:10]) or "there is no mask in it"
-        raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {listed}")
-    if not file.is_file():
-        write_text(file, "".join(f"{name}\n" for name in names))
-    note_classes(Path(dataset) / CLASSES_FILE, names, file, task)
-    for source, target in ready.values():
-        with whole(target) as part:
-            shutil.copyfile(source, part)
+    with only_one(Path(dataset)):  # whose page may paint these masks, and name their classes
+        faults, ready, open_ = list[str](), dict[str, tuple[Path, Path]](), list[str]()
+        for name, id in task.files.items():
+            if id not in places:
+                continue
+            if name not in painted or read_mask(painted[name], names) is None:
+                open_.append(id)
+            else:
+                source, target = painted[name].mask, places[id].mask
+                if target.is_file() and target.read_bytes() != source.read_bytes():
+                    faults.append(f"{id!r} has another mask already, {target}; remove the one that is wrong")
+                ready[id] = (source, target)
+        if open_ and not allow_missing:
+            faults.append(
+                f"{len(open_)} of {len(task.files)} images have no mask, such as {open_[0]!r}; paint them, or give "
+                "--allow-missing to leave them unlabeled"
+            )
+        if faults or not ready:
+            listed = "\n  ".join(faults[:10]) or "there is no mask in it"
+            raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {listed}")
+        if not file.is_file():
+            write_text(file, "".join(f"{name}\n" for name in names))
+        note_classes(Path(dataset) / CLASSES_FILE, names, file, task)
+        for source, target in ready.values():
+            with whole(target) as part:
+                shutil.copyfile(source, part)
     labeled = {**{id: label for id, label in task.labeled.items() if id in places}, **dict.fromkeys(ready)}
     split = Split(
         dataset=task.dataset,

@@ -7,6 +7,7 @@ page goes on with what is on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import threading
@@ -26,6 +27,7 @@ from ..data.pages import range_of
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
+from ..text import series
 from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
@@ -67,7 +69,7 @@ class MaskSession:
         value_range: Sequence[float] = (),
     ):
         at_least("superpixels", pieces, 2)
-        self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.Lock()
+        self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.RLock()
         self.split = split
         places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
@@ -106,6 +108,21 @@ class MaskSession:
         file = self.folder / "classes.txt"
         return list_classes(file) if file.is_file() else None
 
+    def take_over_classes(self) -> None:
+        """Classes that were written into classes.txt since it was read here. Raises UserError where the numbers of the
+        others are not what they were."""
+        known = self.classes
+        names, colors = self.classes_there() or (known, {})
+        if names[: len(known)] != known:
+            raise UserError(
+                f"classes.txt was changed elsewhere: it says {series(names[:8])}, and this page has the numbers of "
+                f"{series(known[:8])}. Nothing was saved. Put these back in this order, new ones after them, or end "
+                "the page and start it again."
+            )
+        if names != known:
+            self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
+        self.classes, self.colors = list(names), {**self.colors, **colors}
+
     def found_places(self) -> dict[str, Place]:
         return find_places(self.folder, self.split, selected=self.asked is not None)
 
@@ -130,6 +147,8 @@ class MaskSession:
 
     def state(self) -> dict:
         self.look_again()
+        with self.lock:
+            self.take_over_classes()
         ids = self.asked.files if self.asked else {}
         shown = {file: Shown(self.said[id]["why"]) for file, id in ids.items() if id in self.said} | dict(self.only)
         images = [
@@ -237,6 +256,7 @@ class MaskSession:
             raise UserError(f"The mask of {file!r} has {len(raw)} pixels or more, the image {width} x {height}.")
         mask = np.frombuffer(raw, np.uint8).reshape(height, width)
         with self.lock:
+            self.take_over_classes()
             if (mask[mask != IGNORE] >= len(self.classes)).any():
                 raise UserError(f"The mask of {file!r} has a class that is not in the list.")
             if query.get("stamp", "") != stamp_of(place):
@@ -253,6 +273,7 @@ class MaskSession:
 
     def new_class(self, name: str) -> dict:
         with self.lock:
+            self.take_over_classes()
             name = self.fit(name)
             if len(self.classes) == MAX_CLASSES:
                 raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
@@ -262,6 +283,7 @@ class MaskSession:
     def rename(self, old: str, new: str) -> dict:
         """Another name for the same number: no mask changes."""
         with self.lock:
+            self.take_over_classes()
             if old not in self.classes:
                 raise UserError(f"There is no class {old!r}.")
             name = self.fit(new, besides=old)
@@ -304,7 +326,8 @@ class MaskSession:
         return sum(place.mask.is_file() for place in self.places.values())
 
     def parting(self) -> str:
-        self.look_again()
+        with contextlib.suppress(UserError, OSError):  # the page has said it; what it knows is counted
+            self.look_again()
         done = self.painted()
         task = None if self.asked else "segmentation"
         then = self.next_command() if done or self.then is not None else command("label", self.folder, task=task)

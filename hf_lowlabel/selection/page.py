@@ -20,9 +20,9 @@ from typing import Any
 from ..commands import command
 from ..data.labels import LabelRules, is_list, joined, label_text, parts_of
 from ..errors import UserError
-from ..files import whole
+from ..files import add_line, whole
 from .kinds import kind_of
-from .labels import Labels, Task, clean, read_labels, write_labels, write_text
+from .labels import Labels, Task, clean, read_classes, read_labels, write_labels, write_text
 from .next_steps import after_labels
 from .other_rounds import INTENT, beside, elsewhere, is_plan, left_over, noted, planned
 from .server import Answer, only_one, picture
@@ -93,6 +93,11 @@ class Session:
         self.classes += [name for name in named if name not in self.classes]
         return found
 
+    def take_over_classes(self) -> None:
+        """Classes that were written into classes.txt since it was read here, in the order that they have there."""
+        there = read_classes(file) if (file := self.folder / "classes.txt").is_file() else []
+        self.classes = [*there, *(name for name in self.classes if name not in there)]
+
     def parts(self, label: str) -> list[str]:
         """The classes that a label names."""
         return parts_of(label) if self.several else [label]
@@ -155,14 +160,8 @@ class Session:
         # without a buffer: what a full disk did not take would be written again when the file is closed
         with noted(self.folder, step, which, line, size), open(self.history, "a+b", buffering=0) as file:
             length = file.seek(0, os.SEEK_END)
-            file.seek(max(length - 1, 0))
-            start = (
-                "" if file.read(1) in (b"", b"\n") else "\n"
-            )  # a line that was cut short would take this one with it
-            left = memoryview(f"{start}{text}\n".encode())
             try:
-                while left:
-                    left = left[file.write(left) :]
+                add_line(file, text)
                 os.fsync(file.fileno())
                 with contextlib.ExitStack() as ready:
                     if classes != self.classes:  # is on the disk before labels.csv changes, and in its place after it
@@ -262,6 +261,7 @@ class Session:
         with self.lock:
             if not self.steps:
                 raise UserError("There is nothing to undo.")
+            self.take_over_classes()
             step, edited = self.steps[-1], self.edited()
             self.save(step, "before", {"undo": True, "id": step["changes"][0]["id"] if step["changes"] else ""})
             self.steps.pop()
@@ -270,6 +270,7 @@ class Session:
     def rename(self, old: str, new: str = "") -> dict:
         """Another name for a class and its labels; one that exists already takes them in; none leaves them open."""
         with self.lock:
+            self.take_over_classes()
             if old not in self.classes:
                 raise UserError(f"There is no class {old!r}.")
             if self.edited():
@@ -308,6 +309,7 @@ class Session:
 
     def new_class(self, name: str) -> dict:
         with self.lock:
+            self.take_over_classes()
             name = clean(name)
             if not name:
                 raise UserError("Give the new class a name.")

@@ -12,6 +12,7 @@ from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
+from ..files import read_bytes
 from ..finetuning.graph import rooted
 from ..tasks.classification import Classification
 from ..training.priors import save_priors
@@ -20,6 +21,8 @@ from .features import extract
 from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, harden, label_spreading, report
 from .verbs import data_arguments, start_processes
 from .words import checked_words, class_name_priors, class_words, spread_words
+
+EXISTS = "{} exists. Give another --output, or remove the file."
 
 
 def priors(
@@ -90,13 +93,17 @@ def priors(
     start_processes(device)
     manifest = Split.load(split) if split else None
     beside = manifest_beside(output) if split is None else None
-    if there := [str(path) for path in (output, beside) if path is not None and Path(path).exists()]:
-        raise UserError(f"{there[0]} exists. Give another --output, or remove the file.")
+    if Path(output).exists():
+        raise UserError(EXISTS.format(output))
     source = Classification().open(data_arguments(dataset))
     none = np.zeros(0, np.int64)
     at = manifest.resolve(source) if manifest else SplitIndices(none, none, none, none, np.arange(len(source)))
     names, said = class_words(classes, manifest, source) if text_model else ([], [])
     names = names or list(manifest.class_names)
+    of = dict(config=source.config, revision=source.revision, fingerprint=source.fingerprint)
+    unlabeled = Split(source.name, names, {}, **of)
+    if beside is not None and beside.exists() and read_bytes(beside) != unlabeled.text().encode("utf-8", "replace"):
+        raise UserError(EXISTS.format(beside))
     if text_model is not None:
         checked_words(said, prompts, text_model, text_revision)  # before the other model is fetched
     common = dict(path=features, device=device, max_bad=max_bad)
@@ -132,10 +139,9 @@ def priors(
             scores["words_right"] = by_words.right
     if is_main_process():
         write_left_out(source, Path(output).with_suffix(".left_out.csv"))
+        if beside is not None:  # first: one that is there without the priors is of a call that was ended between them
+            unlabeled.save(beside)
         save_priors(output, y, [source.ids[i] for i in found.indices], names, facts | scores)
-        if beside is not None:
-            of = dict(config=source.config, revision=source.revision, fingerprint=source.fingerprint)
-            Split(source.name, names, {}, **of).save(beside)
     barrier()
     return scores
 

@@ -109,15 +109,15 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/" or path in session.files:
             file = Path(__file__).with_name(session.page if path == "/" else session.files[path])
             self.send(HTTPStatus.OK, OWN[file.suffix], file.read_bytes())
-        elif path == "/state":
-            self.send_json(session.state())
         else:
             try:
-                found = session.get(path, queried(asked.query))
+                found = session.state() if path == "/state" else session.get(path, queried(asked.query))
             except (UserError, OSError) as error:
                 self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
                 return
-            if found is None:
+            if isinstance(found, dict):
+                self.send_json(found)
+            elif found is None:
                 self.send(HTTPStatus.NOT_FOUND, "text/plain", b"not found; an image may have been moved or renamed")
             else:
                 self.send(HTTPStatus.OK, *found)
@@ -267,6 +267,10 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
         except SystemExit as error:  # SIGTERM, SIGHUP
             ended = error
         server.server_close()
-    print(f"\n{session.parting()}", flush=True)
+    try:
+        said = session.parting()
+    except (UserError, OSError) as error:  # the folder is not what it was; every label is on the disk all the same
+        said = str(error)
+    print(f"\n{said}", flush=True)
     if ended is not None:
         raise ended

@@ -194,8 +194,8 @@ def select(
             if looked
         }
         write_left_out(replace(source, left_out=[*source.left_out, *left_out]), folder / "left_out.csv")
-        export(folder, source, chosen, asked, why, said)
         keep_here(folder, {"dataset": data.dataset, "model": None if asks else model})
+        export(folder, source, chosen, asked, why, said)
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)
 

@@ -1,5 +1,6 @@
 """Small copies of large photos: what they are, what stays, and that a stopped copy goes on."""
 
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from PIL import Image
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.data import decoding, shrinking
+from hf_lowlabel.data.shrink_record import Record, Stamp
 from hf_lowlabel.data.shrinking import shrink
 
 
@@ -156,8 +158,9 @@ def test_what_a_person_put_into_the_copy_stays(photos, tmp_path, caplog):
     picture(photos / "cat" / "wide.JPG", 300, 150)
     (photos / "dog" / "small.jpg").unlink()
     done = shrink(photos, out, 100)
-    assert sorted(done.others) == ["cat/mine.jpg", "cat/wide.JPG", "dog/small.jpg"] and not done.removed
-    assert all(path.read_bytes() == b"mine" for path in mine) and "3 files in" in caplog.text
+    others = ["cat/mine.jpg", "cat/wide.JPG", "dog/small.jpg", "labels.csv"]
+    assert sorted(done.others) == others and not done.removed
+    assert all(path.read_bytes() == b"mine" for path in mine) and "4 files in" in caplog.text
     (out / "cat" / "wide.JPG").unlink()
     assert shrink(photos, out, 100).smaller == 1
 
@@ -229,3 +232,113 @@ def test_a_slow_pass_says_what_it_costs_and_what_to_do(photos, caplog, monkeypat
     monkeypatch.undo()
     list(decoding.decode_chunks(source, np.arange(len(source)), 1, size=224))
     assert not caplog.text
+
+
+# ---- links, cut files and other processes ----------------------------------------------------------------------------
+def test_two_calls_do_not_write_to_one_copy(photos, tmp_path, monkeypatch, capsys):
+    out, smaller, told = tmp_path / "out", shrinking._smaller, []
+
+    def meanwhile(*given):
+        monkeypatch.setattr(shrinking, "_smaller", smaller)
+        told.append(main(["shrink", str(photos), "--side", "100", "--output-dir", str(out)]))
+        return smaller(*given)
+
+    monkeypatch.setattr(shrinking, "cores", lambda: 1)
+    monkeypatch.setattr(shrinking, "_smaller", meanwhile)
+    shrink(photos, out, 100)
+    said = capsys.readouterr().err
+    assert told == [2] and f"Another `shrink` is writing to {str(out)!r}. Wait for it, or give another" in said
+    again = shrink(photos, out, 100)
+    assert (again.there, again.others, again.removed) == (8, [], []) and not (out / ".shrinking").exists()
+
+
+def test_a_call_that_waited_sees_what_the_other_one_made(photos, tmp_path, monkeypatch):
+    """It may have been of another size: the folder was empty when it was first looked at."""
+    out, images = tmp_path / "out", shrinking.image_files
+
+    def meanwhile(source):
+        monkeypatch.undo()
+        shrink(photos, out, 64)
+        return images(source)
+
+    monkeypatch.setattr(shrinking, "image_files", meanwhile)
+    with pytest.raises(UserError, match="holds images shrunk to 64 px"):
+        shrink(photos, out, 100)
+    (out / ".shrinking").write_text("")  # of a call that was killed
+    assert shrink(photos, out, 64).there == 8 and not (out / ".shrinking").exists()
+
+
+def test_a_line_that_was_cut_short_takes_no_other_along(photos, tmp_path):
+    out = shrink(photos, tmp_path / "out", 100).folder
+    with open(out / ".shrunk.jsonl", "a") as file:
+        file.write('["cat/half.jpg", "cat/ha')
+    record = Record(photos, out)
+    record.add("cat/one.jpg", "cat/one.jpg", Stamp(1, 1), out / "labels.csv")
+    record.add("cat/two.jpg", "cat/two.jpg", Stamp(1, 1), out / "labels.csv")
+    known = Record(photos, out).made.keys()
+    assert {"cat/one.jpg", "cat/two.jpg"} <= known and len(known) == 11
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_what_was_cut_in_the_copy_is_made_again(left, photos, tmp_path):
+    """By a power cut, or while the copy was copied: smaller pictures, copies and tables, whatever their date says."""
+    out = shrink(photos, tmp_path / "out", 100).folder
+    names = ("cat/wide.JPG", "dog/scan.tif", "labels.csv")
+    whole = {name: (out / name).read_bytes() for name in names}
+    for name in names:
+        (out / name).write_bytes(whole[name][: min(left, len(whole[name]) - 1)])
+    done = shrink(photos, out, 100)
+    assert (done.smaller, done.copied, done.there, done.others) == (1, 1, 6, [])
+    assert {name: (out / name).read_bytes() for name in names} == whole
+
+
+def test_an_empty_file_of_a_photo_that_has_changed_or_gone_is_nobody_s(photos, tmp_path):
+    out = shrink(photos, tmp_path / "out", 100).folder
+    for name in ("cat/wide.JPG", "dog/small.jpg"):
+        (out / name).write_bytes(b"")
+    picture(photos / "cat" / "wide.JPG", 300, 150)
+    (photos / "dog" / "small.jpg").unlink()
+    done = shrink(photos, out, 100)
+    assert (done.removed, done.others) == (["dog/small.jpg"], []) and opened(out / "cat/wide.JPG")[1] == (200, 100)
+
+
+def test_links_to_nothing_and_files_that_vanish_are_left_out_and_named(photos, tmp_path, monkeypatch, caplog):
+    """As git-annex and DVC leave them where they have not fetched a file."""
+    for name in ("notes.txt", "cat/classes.csv", "cat/absent.jpg"):
+        (photos / name).symlink_to("elsewhere/nothing")
+    picture(photos / "dog" / "also small.jpg", 50, 70)
+    (photos / "late.md").write_text("late")
+    put = shrinking.open_image
+
+    def vanishes(path):
+        image = put(path)
+        if path.name == "also small.jpg":
+            path.unlink()
+            (photos / "late.md").unlink()
+        return image
+
+    beside = list(shrinking._beside(photos))
+    monkeypatch.setattr(shrinking, "_beside", lambda _: iter(beside))
+    monkeypatch.setattr(shrinking, "open_image", vanishes)
+    done = shrink(photos, tmp_path / "out", 100, max_bad=0.5)
+    left = ["cat/absent.jpg", "cat/classes.csv", "dog/also small.jpg", "late.md", "notes.txt"]
+    assert sorted(name for name, _ in done.skipped) == left and "left out 5 files that cannot be read" in caplog.text
+    assert (done.smaller, done.copied) == (4, 4) and listed(done.folder) == listed(photos) - {*left}
+    monkeypatch.undo()
+    again = shrink(photos, done.folder, 100, max_bad=0.5)
+    assert sorted(name for name, _ in again.skipped) == ["cat/absent.jpg", "cat/classes.csv", "notes.txt"]
+
+
+def test_a_table_that_nobody_may_read_is_left_out(photos, tmp_path, monkeypatch):
+    """The sibling of one that is not there."""
+    (photos / "secret.csv").write_text("a,b\n")
+
+    def denied(path, *mode):
+        if str(path) == str(photos / "secret.csv"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, *mode)
+
+    monkeypatch.setattr(shrinking, "open", denied, raising=False)
+    done = shrink(photos, tmp_path / "out", 100)
+    assert [name for name, _ in done.skipped] == ["secret.csv"] and "Permission denied" in done.skipped[0][1]
+    assert listed(done.folder) == listed(photos) - {"secret.csv"}

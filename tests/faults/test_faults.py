@@ -1,16 +1,21 @@
 """A short selection of the sweeps (the whole of them: pytest -m slow tests/faults), and faults that need more words."""
 
+import errno
 import os
 import random
 import stat
 import time
 
 import pytest
+from PIL import Image
+
+from hf_lowlabel.cli import main
+from hf_lowlabel.data import shrinking
 
 from .injector import KILL, WRITE, Fault, attempt
 from .kinds import SWEEPS, sized
 from .sandbox import VERBS, build, clear, content, pictures, run
-from .sweeps import bad_inputs, byte_flips, canaries, kills
+from .sweeps import bad_inputs, byte_flips, canaries, kills, spread
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,32 @@ def test_a_killed_frozen_run_goes_on(few):
 @pytest.mark.parametrize("kind", SWEEPS)
 def test_every_fault(kind, every):
     held(SWEEPS[kind](every, **sized(kind, 1)))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_is_no_fault_of_a_photo(error, tmp_path, monkeypatch):
+    """Whatever `shrink` writes just then: a small picture, a copy, a table, the record."""
+    (tmp_path / "photos").mkdir()
+    for name, side in (("large.jpg", 64), ("alike.png", 64), ("small.png", 32)):
+        Image.new("RGB", (side, side), "red").save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "labels.csv").write_text("file_name,label\nlarge.jpg,red\n")
+    monkeypatch.setattr(shrinking, "cores", lambda: 1)
+
+    def call(name, fault=None):
+        out = tmp_path / name
+        command = ["shrink", str(tmp_path / "photos"), "--side", "32", "--max-bad", "0.5", "--output-dir", str(out)]
+        done = attempt(lambda: main(command), folder=out, fault=fault)
+        return done, {p.name for p in out.glob("[!.]*")}
+
+    first, whole = call("out")
+    ends = set()
+    for at in spread(first.touched, 12 if error == errno.ENOSPC else 4, error):
+        done, there = call(f"out {at}", Fault(at, error))
+        assert done.held and "left out" not in done.text
+        assert f"error: {os.strerror(error)}" in done.text if done.code else there == whole
+        ends.add(done.code)
+        assert call(f"out {at}")[1] == whole
+    assert 2 in ends and ends <= {0, 2}
 
 
 def test_code_in_a_run_folder_never_runs(few):

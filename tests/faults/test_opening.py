@@ -30,7 +30,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",
     "data/shrink_record.py": "open read_text",
-    "data/shrinking.py": "copyfile copyfile open_image read_json",
+    "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits.py": "read_json",
     "data/table_paths.py": "open_image open_image",
     "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
@@ -58,6 +58,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/label_studio.py": "read_json read_json",
     "selection/by_model.py": "read_yaml",  # ours
     "selection/labeling.py": "copyfile",
+    "selection/prior_labels.py": "read_bytes",  # a manifest, to see whether it is ours
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors

@@ -16,9 +16,11 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.masks import read_classes
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.selection.mask_import import import_masks
 from hf_lowlabel.selection.mask_page import MaskSession, Shown
 from hf_lowlabel.selection.mask_places import find_places
-from hf_lowlabel.selection.server import PageServer
+from hf_lowlabel.selection.server import PageServer, only_one, serve
 
 from .conftest import at_page, paint
 from .test_page import ask, browser, serving  # noqa: F401
@@ -216,6 +218,74 @@ def test_classes_are_added_and_renamed(photos):
             assert refused(ask, server, path, body)
     assert (photos / "classes.txt").read_text() == "background\ndisc\n"
     assert load_segmentation(photos, classes=str(photos / "classes.txt")).class_names == list(NAMES)
+
+
+def test_classes_that_were_written_elsewhere_keep_their_numbers(photos):
+    """In an editor, or by `split --from`, while the page is open."""
+    file = photos / "classes.txt"
+    file.write_text("a\nb #010203\n")
+    with serving(photos, MaskSession) as server:
+        file.write_text("a\nb #010203\nc #040506\n")
+        said = ask(server, "class", {"name": "d"})
+        assert [c["name"] for c in said["classes"]] == ["a", "b", "c", "d"] and said["classes"][2]["color"] == [4, 5, 6]
+        assert file.read_text() == "a\nb #010203\nc #040506\nd\n"
+        file.write_text("a\nb #010203\nc #040506\nd\ne\n")
+        assert [c["name"] for c in ask(server, "rename", {"old": "d", "new": "f"})["classes"]] == [
+            "a",
+            "b",
+            "c",
+            "f",
+            "e",
+        ]
+        file.write_text(file.read_text() + "g\n")
+        assert len(ask(server, "state")["classes"]) == 6  # a reload
+        put(server, "photo 00.png", np.full((16, 16), 5))
+        mask = (photos / "masks" / "photo 00.png").read_bytes()
+        for other in ("b\na\nc\nf\ne\ng\n", "a\nb\nc\n", "a\nb\nx\nf\ne\ng\nh\n", ""):
+            file.write_text(other)
+            for call in (
+                lambda: ask(server, "class", {"name": "new"}),
+                lambda: ask(server, "rename", {"old": "a", "new": "z"}),
+                lambda: put(server, "photo 00.png", np.zeros((16, 16))),
+                lambda: ask(server, "state"),
+            ):
+                found = refused(call)
+                assert "classes.txt was changed elsewhere" in found and "the numbers of a, b, c, f, e, g" in found
+            assert file.read_text() == other and (photos / "masks" / "photo 00.png").read_bytes() == mask
+        file.write_text("a\nb\nc\nf\ne\ng\n")  # put back
+        assert len(ask(server, "class", {"name": "new"})["classes"]) == 7
+
+
+def test_masks_are_not_put_beside_images_that_are_being_labeled(photos, tmp_path):
+    folder = tmp_path / "to_label"
+    names = paint(folder / "images", 2)
+    asked = Task("photos", None, {name: name for name in names}, class_names=list(NAMES), task="segmentation")
+    asked.save(folder)
+    with serving(folder, lambda f: MaskSession(f, asked, NAMES)) as server:
+        for name in names:
+            put(server, name, np.eye(16))
+    with only_one(photos), pytest.raises(UserError, match="labeled by another process. Use its page, or end it first"):
+        import_masks(folder, photos)
+    assert not (photos / "masks").exists() and not (photos / "classes.txt").exists()
+    with only_one(folder):  # the page of the folder to label may go on
+        assert len(import_masks(folder, photos)[0].labeled) == 2
+
+
+def test_two_images_of_one_name_are_said_in_the_browser_and_the_page_ends_as_ever(photos, monkeypatch, capsys):
+    """That a page cannot show its folder any more is no traceback, neither in the terminal nor at its end."""
+    with serving(photos, session) as server:
+        put(server, "photo 01.png", np.eye(16))
+        (photos / "images" / "photo 01.jpg").write_bytes((photos / "images" / "photo 01.png").read_bytes())
+        found = refused(ask, server, "state")
+        assert "photo 01.jpg" in found and "Rename one" in found
+        (photos / "images" / "photo 01.jpg").unlink()
+        assert len(ask(server, "state")["images"]) == 3
+    made = MaskSession(photos)
+    (photos / "images" / "photo 01.jpg").write_bytes(b"")
+    monkeypatch.setattr(PageServer, "serve_forever", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+    serve(made, open_browser=False)
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1].startswith("1 of 3 images have a mask; next: ") and "Traceback" not in said.err
 
 
 def test_a_model_s_mask_is_what_a_person_begins_with(photos, tmp_path):

@@ -253,3 +253,37 @@ def test_a_page_that_is_ended_says_what_there_is(of, signal, folder, monkeypatch
     with pytest.raises(SystemExit, match="143") if isinstance(signal, SystemExit) else contextlib.nullcontext():
         pages_server.serve(session, open_browser=False)
     assert capsys.readouterr().out.splitlines()[-1] == session.parting()
+
+
+def test_a_folder_that_is_gone_is_said_in_the_browser_and_at_the_end(folder, monkeypatch, capsys):  # noqa: F811
+    """The sibling of a folder of masks that cannot be shown any more: selection.json was moved elsewhere."""
+    made = page.Session(folder)
+    made.label(next(iter(made.task.files.values())), "red")
+    with serving(folder) as server:
+        (folder / "selection.json").rename(folder / "elsewhere.json")
+        with monkeypatch.context() as patch:
+            patch.setattr(page.Session, "next_command", lambda self: Task.load(self.folder) and "")
+            with pytest.raises(urllib.error.HTTPError) as error:
+                ask(server, "state")
+            assert error.value.code == 400 and "selection.json" in json.load(error.value)["error"]
+            patch.setattr(
+                pages_server.PageServer, "serve_forever", lambda _: (_ for _ in ()).throw(KeyboardInterrupt())
+            )
+            pages_server.serve(made, open_browser=False)
+    assert f"There is no {folder / 'selection.json'}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_classes_that_were_written_elsewhere_stay(folder):  # noqa: F811
+    """In an editor, while the page is open: whatever the page writes next."""
+    session, file = page.Session(folder), folder / "classes.txt"
+    session.label(next(iter(session.task.files.values())), "red")
+    file.write_text("red\nblue\ngreen\n")
+    assert session.new_class("pink")["classes"] == ["red", "blue", "green", "pink"]
+    file.write_text(file.read_text() + "gray\n")
+    session.rename("red", "crimson")
+    assert file.read_text() == "crimson\nblue\ngreen\npink\ngray\n"
+    file.write_text(file.read_text() + "white\n")
+    session.undo()
+    assert file.read_text() == "red\nblue\ngreen\npink\ngray\nwhite\n"
+    with pytest.raises(UserError, match="The class 'white' exists"):
+        session.new_class("White")

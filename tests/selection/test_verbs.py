@@ -15,7 +15,9 @@ from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.locks import open_alone
 from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labeling import check_folder, export
 from hf_lowlabel.selection.labels import Labels, Task, write_labels
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.verbs import select
@@ -265,3 +267,39 @@ def test_one_and_two_processes_choose_the_same(backbone, tmp_path):
         and np.array_equal(a["indices"], b["indices"])
     )
     assert Task.load(files[0]).files == Task.load(files[1]).files
+
+
+def test_a_folder_that_was_labeled_is_never_written_over(backbone, photos, tmp_path, capsys):
+    """`select` was killed after its last file, or before it: only then the same command begins anew."""
+    out, more = tmp_path / "out", ["--classes", *COLOURS, "--budget", "3", "--strategy", "k-medoids", "--device", "cpu"]
+    command = ["select", "--model", backbone, "--dataset", str(photos), "--output", str(out), *more]
+    assert main(command) == 0
+    sealed, task = (out / "checksums.json").read_bytes(), Task.load(out)
+    whole = {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    write_labels(out / "labels.csv", task, Labels(dict.fromkeys(task.files.values(), "red")))
+    labels = (out / "labels.csv").read_bytes()
+    for lost in ("", "checksums.json"):
+        (out / ".begun").write_text("`hf-lowlabel select` is writing here")
+        (out / lost).unlink() if lost else None
+        assert main(command) == 2 and "so that nothing labeled is lost" in capsys.readouterr().err
+        assert (out / "labels.csv").read_bytes() == labels and len(list((out / "images").iterdir())) == 3
+        assert not (out / ".begun").exists() and (out / "checksums.json").read_bytes() == sealed
+    (out / ".begun").write_text("`hf-lowlabel select` is writing here")
+    (out / "selection.json").unlink()
+    assert main(command) == 0 and {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()} == whole
+
+
+def test_a_folder_that_another_process_has_written_meanwhile_is_refused(photos, tmp_path):
+    """Between the look at the folder and the lock."""
+    source, out = load_source(photos), tmp_path / "out"
+    asked = Task(source.name, source.fingerprint, {}, class_names=COLOURS)
+    why = [{"stands_for": 1, "neighbours": []}]
+    first = export(out, source, np.array([3]), asked, why)
+    before = {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="so that nothing labeled is lost"):
+        export(out, source, np.array([5]), asked, why)
+    assert {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before and Task.load(out) == first
+    with open_alone(out / ".begun", ""):  # its writer has not ended yet
+        with pytest.raises(UserError, match="There is checksums.json, classes.txt"):
+            check_folder(out)
+        assert (out / ".begun").exists()

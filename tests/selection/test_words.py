@@ -292,3 +292,26 @@ def test_models_that_read_nothing(backbone, clip, tmp_path):
         load_two_towers(copy("b", "preprocessor*"))
     with pytest.raises(UserError, match="no model.safetensors"):
         load_two_towers(copy("c", "model*"))
+
+
+def test_killed_between_its_two_files_the_same_command_finishes(clip, pictures, tmp_path, monkeypatch, capsys):
+    out, beside = tmp_path / "p.safetensors", tmp_path / "p.json"
+    given = ["priors", "--text-model", clip, "--dataset", str(pictures), "--output", str(out), "--device", "cpu"]
+    given += ["--prompts", "plain"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for place in ("save_priors", "Split.save"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"hf_lowlabel.selection.prior_labels.{place}", killed)
+            assert main([*given, "--classes", *COLOURS]) == 130
+        assert main([*given, "--classes", *COLOURS]) == 0
+        assert Split.load(beside).class_names == COLOURS and load_priors(out, load_source(pictures).ids, COLOURS).shape
+        out.unlink()
+        manifest = beside.read_bytes()
+        capsys.readouterr()
+        assert main([*given, "--classes", "red", "blue"]) == 2  # of other classes it is somebody's
+        assert f"{beside} exists. Give another --output" in capsys.readouterr().err
+        assert beside.read_bytes() == manifest and not out.exists()
+        beside.unlink()
