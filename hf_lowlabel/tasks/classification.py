@@ -218,9 +218,10 @@ class Classification(Task):
         return np.eye(len(names))[targets.numpy()]
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
-        return float(self.weights(tallies) @ (tallies[:, 0].argmax(1) == tallies[:, 1].argmax(1)))
+        right = tallies[:, 0].argmax(1) == tallies[:, 1].argmax(1)
+        return float(np.average(right, weights=self.weights(tallies)))
 
-    def weights(self, tallies: np.ndarray) -> np.ndarray:
+    def weights(self, tallies: np.ndarray) -> np.ndarray | None:
         return weight_by_class(tallies[:, 1].argmax(1), tallies.shape[2])  # the only label of a class is never left out
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:

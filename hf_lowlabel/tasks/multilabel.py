@@ -249,7 +249,7 @@ class MultiLabel(Classification):
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return mean_average_precision(tallies[:, 0], tallies[:, 1])
 
-    def weights(self, tallies: np.ndarray) -> None:
+    def weights(self, tallies: np.ndarray) -> np.ndarray | None:
         return None
 
     def unsure(self, p: np.ndarray, by: str) -> np.ndarray:
