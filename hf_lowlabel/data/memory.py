@@ -7,6 +7,7 @@ this machine is in them. The fingerprint is that of the content, so that a run g
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +49,18 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             f"There is no split {split!r} in a {type(dataset).__name__}: it is {own!r}. Give splits as a "
             "datasets.DatasetDict."
         )
-    return Table(rows, Origin(NAME, split), image_column, None)
+    return Table(as_stored(rows), Origin(NAME, split), image_column, None)
+
+
+def as_stored(rows):
+    """The rows of a `datasets.Dataset` as they are kept, whatever its format or transform would make of them."""
+    if rows.format["type"] == "custom":
+        warnings.warn(
+            "The transform of the Dataset is not applied: images and labels are read as they are stored. Write what it "
+            "makes of them with Dataset.map if that is meant.",
+            stacklevel=5,
+        )
+    return rows.with_format(None)
 
 
 def of_columns(columns: dict):
