@@ -112,8 +112,8 @@ def is_picture(value) -> bool:
 
 
 def is_encoded(value) -> bool:
-    of_dicts = isinstance(value, dict) and set(value) == {"bytes", "path"}
-    return of_dicts or isinstance(value, (bytes, Path, Image.Image))
+    of_dict = isinstance(value, dict) and (isinstance(value.get("bytes"), bytes) or set(value) == {"bytes", "path"})
+    return of_dict or isinstance(value, (bytes, Path, Image.Image))
 
 
 def hold_pictures(values: list) -> bool:

@@ -29,7 +29,7 @@ from .folders import is_table
 from .images import BadImage, decode, resampling
 from .permutation import epoch_permutation
 from .table_paths import Within, beside, of_hub
-from .tables import card_license, find_image, hub_facts, id_columns, load, open_encoded, open_local
+from .tables import card_license, find_image, hub_facts, id_columns, is_binary, load, open_encoded, open_local
 
 EMBEDDED = ("digits", "shapes")
 Row = tuple[str, dict | None]  # (id, {"bytes", "path"} of the encoded image)
@@ -71,8 +71,12 @@ class Shards:
 
         rows = self.dataset.shard(self.count, number)
         rows = rows.select_columns([name for name in (self.image_column, self.id_column) if name])
-        for i, row in enumerate(rows.cast_column(self.image_column, datasets.Image(decode=False))):
-            yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", row[self.image_column]
+        if not is_binary(self.dataset.features[self.image_column]):
+            rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
+        for i, row in enumerate(rows):
+            image = row[self.image_column]
+            image = {"bytes": image, "path": None} if isinstance(image, bytes) else image
+            yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", image
 
     def sample(self, images: int) -> ImageDataset:
         """The first rows of up to 32 shards spread over all of them, about `images` in total, held encoded and without
