@@ -85,7 +85,7 @@ def items(images: Images) -> list:
 def is_table(item: Any) -> bool:
     """Of `datasets` or pandas; neither is imported for the question."""
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(item).__mro__}
-    return bool(kinds & {("datasets", "Dataset"), ("pandas", "DataFrame")})
+    return bool(kinds & {("datasets", "Dataset"), ("datasets", "IterableDataset"), ("pandas", "DataFrame")})
 
 
 def picture(item: Any, at: int) -> Image.Image:

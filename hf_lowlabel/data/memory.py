@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ..errors import MissingSplit, UserError
-from ..text import brief
+from ..errors import MissingSplit, Nameless, UserError
+from ..text import brief, was_in_memory
 from .dataset import Origin
 from .encoded import encoded_images
 from .labels import label_text
@@ -39,6 +39,11 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
         rows = of_frame({str(name): cells(dataset[name]) for name in dataset.columns}, targets, image_column)
     elif isinstance(dataset, (list, tuple)):
         rows = of_list(dataset, targets)
+    elif isinstance(dataset, (datasets.IterableDataset, datasets.IterableDatasetDict)):
+        raise UserError(
+            "An IterableDataset is read as it comes, which only pretrain does, with sharded. Give a Dataset, as "
+            "load_dataset without streaming gives it and Dataset.from_list makes it."
+        )
     else:
         raise UserError(
             f"A data set cannot be read from a {type(dataset).__name__}. Give a Hub id, a path, a datasets.Dataset or "
@@ -50,6 +55,12 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             "datasets.DatasetDict."
         )
     return Table(as_stored(rows), Origin(NAME, split), image_column, None)
+
+
+def refuse_nameless(name: str) -> None:
+    """Raises Nameless for what stands in training.yaml of a run whose data was in memory."""
+    if was_in_memory(name):
+        raise Nameless(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
 
 
 def as_stored(rows):

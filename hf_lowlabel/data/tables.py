@@ -239,6 +239,8 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
         builder = datasets.load_dataset_builder(name, config, **options)
         files = getattr(builder.config, "data_files", None)
         known = list(files) if files else list(builder.info.splits or ())
+        if streaming and hasattr(builder.config, "decode_num_threads"):
+            options["decode_num_threads"] = 0  # else images come decoded, many at once
         split = "+".join(find_split(part, known, name) for part in split.split("+")) if known else split
         return datasets.load_dataset(name, config, split=split, streaming=streaming, **options)
     except UserError:
