@@ -30,6 +30,7 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
     """The table of a `datasets.Dataset` or DatasetDict, a DataFrame, or a list of paths or (path, target) pairs."""
     import datasets
 
+    refuse_slice(split)
     pandas, own = sys.modules.get("pandas"), "train"
     if isinstance(dataset, datasets.DatasetDict):
         rows, own = dataset[find_split(split, list(dataset), NAME)], split
@@ -55,6 +56,15 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             "datasets.DatasetDict."
         )
     return Table(as_stored(rows), Origin(NAME, split), image_column, None)
+
+
+def refuse_slice(split: str) -> None:
+    """Raises UserError for a part of a split, which files and the Hub have."""
+    if "[" in split:
+        raise UserError(
+            f"The split {split!r} of data in memory cannot be cut. Give the rows themselves, as Dataset.select or "
+            "IterableDataset.take makes them."
+        )
 
 
 def refuse_nameless(name: str) -> None:
@@ -136,6 +146,7 @@ def hold_pictures(values: list) -> bool:
 
 
 def plain(values: list, labels: bool) -> pa.Array:
+    values = [v.tolist() if hasattr(v, "detach") and len(v.shape) == 1 else v for v in values]  # of PyTorch
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):

@@ -28,7 +28,7 @@ from .dataset import ImageDataset
 from .decoding import cores
 from .folders import is_table
 from .images import BadImage, decode, resampling
-from .memory import NAME, refuse_nameless
+from .memory import NAME, refuse_nameless, refuse_slice
 from .permutation import epoch_permutation
 from .table_paths import Within, beside, is_remote, of_hub
 from .tables import (
@@ -171,6 +171,7 @@ def of_memory(dataset: Any, split: str):
     """
     import datasets
 
+    refuse_slice(split)
     own = split
     if isinstance(dataset, datasets.IterableDatasetDict):
         dataset = dataset[find_split(split, list(dataset), NAME)]

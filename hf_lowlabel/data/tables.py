@@ -156,12 +156,13 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
     if path.is_file():
         word = re.match(r"[a-z]+", path.name.lower())
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
-        if split not in known:
+        base, bracket, rest = split.partition("[")  # a slice, as of the Hub
+        if base not in known:
             raise MissingSplit(
                 f"The single file {path.name!r} is split {' or '.join(sorted(known))}, not {split!r}. Give the file "
                 "of that split, or a folder with one file per split."
             )
-        return load("parquet", None, "train", streaming=streaming, data_files=str(path))
+        return load("parquet", None, "train" + bracket + rest, streaming=streaming, data_files=str(path))
     return load(str(path), config, split, streaming=streaming)
 
 
