@@ -66,6 +66,12 @@ def multi_hot(cells: Sequence[Any], where: str, row: Callable[[int], str]) -> np
     return out
 
 
+def is_hot(cell: Any, where: str) -> bool:
+    """Whether a cell by itself is a list of 0 and 1 for each class."""
+    marks = [mark(part) for part in parts_in(cell, where) or ()]
+    return len(marks) > len({*marks}) and {*marks} <= {0, 1}
+
+
 def refuse_pairs(cells, lists, there, where: str, row: Callable[[int], str]) -> None:
     """Raises UserError where all lists are [0, 1] or [1, 0]: every image of both classes, or each of one."""
     alike = [k for k, some in there.items() if sorted(some, key=str) == [0, 1]]

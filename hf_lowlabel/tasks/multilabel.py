@@ -35,7 +35,7 @@ from ..data.labels import (
     tell_unsure,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
-from ..data.multi_hot import multi_hot
+from ..data.multi_hot import is_hot, multi_hot
 from ..data.numbers import of_numbers
 from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together
 from ..data.tables import ID_COLUMNS, Table, is_image
@@ -91,7 +91,8 @@ class MultiLabelTargets(Targets):
             first = rows.setdefault(id, row)
             if first == row:
                 continue
-            texts = [self.text_of(one.get(column), id) for one in (first, row)] if column else []
+            two = [one.get(column) for one in (first, row)] if column else []
+            texts = [] if any(is_hot(cell, f"image {id!r}") for cell in two) else [self.text_of(v, id) for v in two]
             both = together(*texts) if texts else None
             if both is None:
                 twice[id] = None

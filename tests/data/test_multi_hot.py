@@ -70,6 +70,17 @@ def test_finished_labels_are_read_alike(make, tmp_path):
     assert split.labeled == {"0.png": "1", "1.png": "0", "2.png": "none", "3.png": "0;1"}
 
 
+def test_two_such_rows_of_an_image_contradict_each_other(table, make, tmp_path):
+    """All classes of both would be the numbers 0 and 1."""
+    of_kind("csv", HOT, table, make, tmp_path)
+    rows = (tmp_path / "metadata.csv").read_text()
+    (tmp_path / "metadata.csv").write_text(f'{rows}\n0.png,"{HOT[0]}"')
+    assert read(tmp_path).labels.tolist() == HOT
+    (tmp_path / "metadata.csv").write_text(f'{rows}\n0.png,"{HOT[1]}"')
+    with pytest.raises(UserError, match="names '0.png' twice, and the rows contradict each other"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("none", [-1, None])
 def test_an_image_that_nobody_looked_at(none, table):
     found = read(table({"labels": List(Value("int64"))}, labels=[*HOT, [none] * 3]))
