@@ -84,7 +84,7 @@ class DataArguments:
     workers: int = setting(2, "processes that decode images when streaming", unit="processes", min=0, may_change=True)
     sharded: bool = setting(
         False,
-        "read a Hub data set or parquet as it comes, each process its own, for data no disk holds; needs max_steps",
+        "read parquet, a Hub data set or an IterableDataset as it comes, for data no disk holds; needs max_steps",
         verb="pretrain",
     )
 

@@ -25,6 +25,8 @@ def annotation(s: Setting, verb: str) -> str:
     """The type that a signature says of a setting."""
     if s.name == "method":
         return f"str | type[{verb.capitalize()}Objective] | None"
+    if s.name == "dataset" and verb == "pretrain":
+        return "Data | Stream"
     kind = f"Sequence[{s.of.__name__}]" if s.kind is list else "str | Path" if s.name in PATHS else s.kind.__name__
     return OWN.get(s.name, kind + " | None" * s.optional)
 

@@ -18,12 +18,12 @@ from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
     from ..objective import PretrainObjective
-    from .types import Data, Model
+    from .types import Data, Model, Stream
 
 
 @named
 def pretrain(
-    dataset: Data,
+    dataset: Data | Stream,
     model: Model = "resnet18",
     method: str | type[PretrainObjective] | None = None,
     *,
@@ -132,7 +132,7 @@ def pretrain(
         memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
         streaming: Decode images as they are needed; None: when they exceed memory_budget.
         workers: Processes that decode images when streaming (processes).
-        sharded: Read a Hub data set or parquet as it comes, each process its own, for data no disk holds;
+        sharded: Read parquet, a Hub data set or an IterableDataset as it comes, for data no disk holds;
             needs max_steps.
         model_revision: Revision of a model on the Hub.
         from_scratch: Start from random weights: a timm name is then only an architecture.

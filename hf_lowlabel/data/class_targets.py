@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
+from ..text import listed
 from . import digits
 from .columns import column_called
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
@@ -45,9 +46,11 @@ from .mask_folders import in_mask_folders, is_of_masks
 from .mask_names import masks_among
 from .metadata import Metadata, read_metadata, split_of
 from .numbers import of_numbers
-from .tables import Table
+from .tables import ID_COLUMNS, PATH_COLUMNS, TEXT, Table, is_image
 from .targets import Targets
 from .ticks import emptied, one_of_columns, switches, tell_unread
+
+WEB_COLUMNS = ("__key__", "__url__")  # of WebDataset
 
 
 class ClassTargets(Targets):
@@ -88,6 +91,8 @@ class ClassTargets(Targets):
         labels, names = np.full(len(ids), -1), []
         if column is not None:
             labels, names = read_labels(table.column(column), table.features[column], column, ids, self.rules)
+        elif others := other_columns(table.features, reader.dataset.column_names):
+            tell_unlabeled(f"the table {table.origin.name!r}", others, any(map(is_switch, table.features.values())))
         return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
@@ -181,12 +186,7 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
         tell_unread(columns, switches(ticks), where)
         return of_rows(table, found, rules)
     if column is None and columns:
-        warnings.warn(
-            f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images "
-            f"count as unlabeled. Name the label column if one of {columns} is it"
-            + (", or give --task multilabel for classes that each have a column." if switches(ticks) else "."),
-            stacklevel=2,
-        )
+        tell_unlabeled(where, columns, bool(switches(ticks)))
     cells = [row.get(column) if column else None for _, row in table.rows]
     tell_dates(cells, f"{where}, column {column!r}")
     others = [name for name in columns if name != column and column_called([name], LABEL_COLUMNS)]
@@ -199,6 +199,16 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     texts = [label_text(cell, f" in column {column!r} of {where}") for cell in cells]
     texts = rules.without_none(texts, f"{where}, column {column!r}")
     return of_rows(table, numbered(texts, f"The column {column!r} of {where}"), rules)
+
+
+def tell_unlabeled(where: str, columns: Sequence[str], several: bool) -> None:
+    """A warning that no column of a table is of labels. several: some may be classes of yes and no."""
+    warnings.warn(
+        f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images count as "
+        f"unlabeled. Name the label column with --label-column if one of {listed(columns, 10)} is it"
+        + (", or give --task multilabel for classes that each have a column." if several else "."),
+        stacklevel=5,
+    )
 
 
 def numbered(texts: Sequence[str | None], where: str) -> list[str | None]:
@@ -225,6 +235,16 @@ def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> 
     return {id: None if id in twice else label for id, label in labels.items()}
 
 
+def other_columns(features, images: Sequence[str]) -> list[str]:
+    """The columns that may be of labels: not `images`, nor others of images, ids or files."""
+    known = (*images, *ID_COLUMNS, *PATH_COLUMNS, *WEB_COLUMNS)
+    return [name for name, feature in features.items() if name not in known and not is_image(feature)]
+
+
+def is_switch(feature) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(("bool", "int", "uint"))
+
+
 def find_label(features, asked: str | None) -> str | None:
     """The label column: as asked, or by its name, or the only one that declares classes; None when there is none."""
     import datasets
@@ -249,17 +269,8 @@ def read_labels(
         check_labels(labels, declared, ids)
         return labels, list(declared)
     kind, is_kind = column.type, pa.types
-    if not any(
-        test(kind)
-        for test in (
-            is_kind.is_integer,
-            is_kind.is_string,
-            is_kind.is_large_string,
-            is_kind.is_boolean,
-            is_kind.is_floating,
-            is_kind.is_null,
-        )
-    ):
+    tests = is_kind.is_integer, is_kind.is_boolean, is_kind.is_floating, is_kind.is_null
+    if str(kind) not in TEXT and not any(test(kind) for test in tests):
         raise UserError(
             f"The label column {name!r} is of type {kind}. Labels are whole numbers, text or declared classes; for "
             "several classes an image give --task multilabel."

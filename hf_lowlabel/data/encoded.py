@@ -14,7 +14,9 @@ from PIL import Image
 
 from ..errors import UserError
 from ..text import brief
-from .images import check_pixels, of_array, upright
+from .images import BadImage, check_pixels, decoding, of_array, upright
+
+WRITTEN = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA", "I;16N": "I"}  # modes that no file has
 
 
 def encoded_images(images: Sequence, masks: bool = False) -> pa.ChunkedArray:
@@ -38,18 +40,33 @@ def encoded_image(image: Any, what: str, mask: bool) -> dict:
     """See `encoded_images`; what: the image, for the message of a UserError."""
     if isinstance(image, dict):
         return image
+    if mask and hasattr(image, "detach"):  # of PyTorch; of pictures nobody knows where the channels are
+        image = np.asarray(image.detach().cpu().tolist())
     if isinstance(image, np.ndarray):
         image = of_array(image, what, mask)
     if isinstance(image, (str, Path)):
         return {"bytes": None, "path": os.path.abspath(image)}
     if isinstance(image, Image.Image):
-        check_pixels(image.size, what)
-        buffer, image = io.BytesIO(), upright(image)
-        png = image.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
-        image.save(buffer, "PNG", compress_level=0) if png else image.save(buffer, "TIFF")
-        image = buffer.getvalue()
+        image = bytes_of(image, what)
     if not isinstance(image, bytes):
         raise UserError(
             f"{what} is {brief(image)}. Give files, PIL images, uint8 arrays [H, W, 3] or [H, W], or encoded bytes."
         )
     return {"bytes": image, "path": None}
+
+
+def bytes_of(image: Image.Image, what: str) -> bytes:
+    """A picture encoded without loss, upright."""
+    check_pixels(image.size, what)
+    buffer = io.BytesIO()
+    try:
+        with decoding():
+            image = upright(image)
+            image = image.convert(WRITTEN[image.mode]) if image.mode in WRITTEN else image
+            png = image.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+            image.save(buffer, "PNG", compress_level=0) if png else image.save(buffer, "TIFF")
+    except BadImage as error:
+        raise UserError(
+            f"{what} of mode {image.mode} cannot be read: {error.reason}. Leave it out, or give it as RGB."
+        ) from error
+    return buffer.getvalue()

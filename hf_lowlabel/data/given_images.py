@@ -17,8 +17,9 @@ from ..errors import UserError
 from ..text import brief
 from .given_files import find_images, places
 from .images import BadImage, Range, decoding, of_array, open_image
-from .opening import load_source
+from .opening import open_dataset
 from .pages import LOOKS, Depth, darkness, depth_of
+from .targets import ImagesAlone
 
 Images = str | Path | Image.Image | np.ndarray | Iterable[Any]  # `TAKEN` says what of
 TAKEN = (
@@ -48,7 +49,7 @@ def given_images(images: Images) -> list[Given]:
             paths.append(Path(item))
             named += [(file, partial(of_file, file)) for file in find_images([Path(item)])]
         elif is_table(item):
-            source = load_source(item)
+            source = open_dataset(item, ImagesAlone())
             named += [(Path(id), partial(source.reader, i)) for i, id in enumerate(source.ids)]
         else:
             named.append((Path(f"image {at}"), partial(contextlib.nullcontext, picture(item, at))))
@@ -84,7 +85,7 @@ def items(images: Images) -> list:
 def is_table(item: Any) -> bool:
     """Of `datasets` or pandas; neither is imported for the question."""
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(item).__mro__}
-    return bool(kinds & {("datasets", "Dataset"), ("pandas", "DataFrame")})
+    return bool(kinds & {("datasets", "Dataset"), ("datasets", "IterableDataset"), ("pandas", "DataFrame")})
 
 
 def picture(item: Any, at: int) -> Image.Image:

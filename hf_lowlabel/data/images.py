@@ -223,6 +223,8 @@ def to_rgb(image: Image.Image, value_range: Range = None) -> Image.Image:
         raise BadImage("floating-point pixels (mode F), whose range is not known; give --value-range LOW HIGH")
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return grey16(image, value_range).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow knows no shorter way
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB gives the same pixels with a warning for each file
     return image.convert("RGB")

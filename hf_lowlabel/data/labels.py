@@ -19,7 +19,7 @@ from ..errors import UserError, unknown
 from ..text import brief
 from .columns import column_called
 
-LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name", "cls")
 NO_LABEL = ("nan", "none", "null", "na", "n/a", "<na>")  # what programs write for an empty cell
 NO_LABEL += ("#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")  # a spreadsheet's own errors
 NO_LABEL += tuple("? ?? ??? - -- --- \u2013 \u2014 . .. ... \u2026 _ /".split())  # what people write for it

@@ -7,6 +7,7 @@ this machine is in them. The fingerprint is that of the content, so that a run g
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ..errors import MissingSplit, UserError
-from ..text import brief
+from ..errors import MissingSplit, Nameless, UserError
+from ..text import brief, was_in_memory
 from .dataset import Origin
 from .encoded import encoded_images
 from .labels import label_text
@@ -29,6 +30,7 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
     """The table of a `datasets.Dataset` or DatasetDict, a DataFrame, or a list of paths or (path, target) pairs."""
     import datasets
 
+    refuse_slice(split)
     pandas, own = sys.modules.get("pandas"), "train"
     if isinstance(dataset, datasets.DatasetDict):
         rows, own = dataset[find_split(split, list(dataset), NAME)], split
@@ -38,6 +40,11 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
         rows = of_frame({str(name): cells(dataset[name]) for name in dataset.columns}, targets, image_column)
     elif isinstance(dataset, (list, tuple)):
         rows = of_list(dataset, targets)
+    elif isinstance(dataset, (datasets.IterableDataset, datasets.IterableDatasetDict)):
+        raise UserError(
+            "An IterableDataset is read as it comes, which only pretrain does, with sharded. Give a Dataset, as "
+            "load_dataset without streaming gives it and Dataset.from_list makes it."
+        )
     else:
         raise UserError(
             f"A data set cannot be read from a {type(dataset).__name__}. Give a Hub id, a path, a datasets.Dataset or "
@@ -48,7 +55,33 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             f"There is no split {split!r} in a {type(dataset).__name__}: it is {own!r}. Give splits as a "
             "datasets.DatasetDict."
         )
-    return Table(rows, Origin(NAME, split), image_column, None)
+    return Table(as_stored(rows), Origin(NAME, split), image_column, None)
+
+
+def refuse_slice(split: str) -> None:
+    """Raises UserError for a part of a split, which files and the Hub have."""
+    if "[" in split:
+        raise UserError(
+            f"The split {split!r} of data in memory cannot be cut. Give the rows themselves, as Dataset.select or "
+            "IterableDataset.take makes them."
+        )
+
+
+def refuse_nameless(name: str) -> None:
+    """Raises Nameless for what stands in training.yaml of a run whose data was in memory."""
+    if was_in_memory(name):
+        raise Nameless(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
+
+
+def as_stored(rows):
+    """The rows of a `datasets.Dataset` as they are kept, whatever its format or transform would make of them."""
+    if rows.format["type"] == "custom":
+        warnings.warn(
+            "The transform of the Dataset is not applied: images and labels are read as they are stored. Write what it "
+            "makes of them with Dataset.map if that is meant.",
+            stacklevel=5,
+        )
+    return rows.with_format(None)
 
 
 def of_columns(columns: dict):
@@ -100,8 +133,8 @@ def is_picture(value) -> bool:
 
 
 def is_encoded(value) -> bool:
-    of_dicts = isinstance(value, dict) and set(value) == {"bytes", "path"}
-    return of_dicts or isinstance(value, (bytes, Path, Image.Image))
+    of_dict = isinstance(value, dict) and (isinstance(value.get("bytes"), bytes) or set(value) == {"bytes", "path"})
+    return of_dict or isinstance(value, (bytes, Path, Image.Image))
 
 
 def hold_pictures(values: list) -> bool:
@@ -113,6 +146,7 @@ def hold_pictures(values: list) -> bool:
 
 
 def plain(values: list, labels: bool) -> pa.Array:
+    values = [v.tolist() if hasattr(v, "detach") and len(v.shape) == 1 else v for v in values]  # of PyTorch
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):

@@ -22,14 +22,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingSplit, Nameless, UserError
-from ..text import was_in_memory
+from ..errors import MissingSplit, UserError
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
 from .folders import CONVERT, is_table
 from .labels import NO_LABEL, LabelRules
 from .mask_targets import MaskTargets
-from .memory import memory_table
+from .memory import memory_table, refuse_nameless
 from .pages import as_asked
 from .table_files import TABLES
 from .tables import open_hub, open_parquet
@@ -104,8 +103,7 @@ def found(
             raise MissingSplit(f"There is no split {split!r} in {dataset!r}. Open that split, and give what is opened.")
         return dataset
     name, path = str(dataset), Path(dataset).expanduser()
-    if was_in_memory(name):  # as training.yaml of a run has it
-        raise Nameless(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
+    refuse_nameless(name)
     if name in targets.embedded:
         if path.exists():
             warnings.warn(

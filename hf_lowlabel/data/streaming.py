@@ -15,55 +15,82 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import UserError
-from ..text import percent
+from ..errors import MissingSplit, UserError
+from ..text import article, percent
 from .dataset import ImageDataset
 from .decoding import cores
 from .folders import is_table
 from .images import BadImage, decode, resampling
+from .memory import NAME, refuse_nameless, refuse_slice
 from .permutation import epoch_permutation
-from .table_paths import Within, beside, of_hub
-from .tables import card_license, find_image, hub_facts, id_columns, load, open_encoded, open_local
+from .table_paths import Within, beside, is_remote, of_hub
+from .tables import (
+    card_license,
+    find_image,
+    find_split,
+    hub_facts,
+    id_columns,
+    is_binary,
+    load,
+    open_encoded,
+    open_local,
+)
 
 EMBEDDED = ("digits", "shapes")
-Row = tuple[str, dict | None]  # (id, {"bytes", "path"} of the encoded image)
+Encoded = dict | Image.Image | None  # {"bytes", "path"}, or decoded where a program's own data is
+Row = tuple[str, Encoded]  # (id, image)
 
 
 class Shards:
-    """The files of a data set, opened but not read. dataset: a Hub id, or local parquet; the rest as for `load_source`.
+    """The files of a data set, opened but not read. dataset: a Hub id, local parquet, or an IterableDataset of
+    `datasets`; the rest as for `load_source`.
 
     count: how many there are. revision: commit on the Hub; None for local files.
     """
 
     def __init__(
         self,
-        dataset: str | Path,
+        dataset: Any,
         *,
         config: str | None = None,
         split: str = "train",
         revision: str | None = None,
         image_column: str | None = None,
     ):
-        path = Path(dataset).expanduser()
-        if str(dataset) in EMBEDDED or path.exists() and not is_table(path):
+        self.within: Within | None = None  # a program's own data may name any file
+        if not isinstance(dataset, (str, Path)):
+            if config is not None or revision is not None:
+                raise UserError("A data set in memory has no config and no revision. Leave them out.")
+            self.name, self.revision, self.license, self.dataset = NAME, None, None, of_memory(dataset, split)
+        elif (path := Path(dataset).expanduser()).exists() and not is_table(path) or str(dataset) in EMBEDDED:
             raise UserError(f"{str(dataset)!r} has no shards, as parquet files and Hub ids have. Read it whole.")
-        if path.exists():
+        elif path.exists():
             self.name, self.revision, self.license = path.resolve().name, None, card_license(path)
             self.dataset, self.within = open_local(path, config, split, streaming=True), beside(path)
         else:
+            refuse_nameless(str(dataset))
             self.name = str(dataset)
             self.revision, self.license = hub_facts(self.name, revision)
             self.dataset = load(self.name, config, split, streaming=True, revision=self.revision)
             self.within = of_hub(self.name)
+        features = self.dataset.features
+        if features is None:
+            raise UserError(
+                f"{self.name!r} does not say which columns it has before it is read, as streams of CSV and JSON do "
+                "not. Give parquet, declare them (features= of from_generator or map), or read it whole (without "
+                "--sharded)."
+            )
+        self.told = False  # that rows are large
         self.config, self.split, self.count = config, split, self.dataset.num_shards
-        self.image_column = find_image(self.dataset.features, image_column)
-        self.id_column = next(iter(id_columns(self.dataset.features)), None)
+        self.image_column = find_image(features, image_column, self.within is None)
+        self.id_column = next(iter(id_columns(features)), None)
 
     def rows(self, number: int) -> Iterator[Row]:
         """The rows of one shard, encoded; a row without an id column is called <shard>:<row>."""
@@ -71,8 +98,22 @@ class Shards:
 
         rows = self.dataset.shard(self.count, number)
         rows = rows.select_columns([name for name in (self.image_column, self.id_column) if name])
-        for i, row in enumerate(rows.cast_column(self.image_column, datasets.Image(decode=False))):
-            yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", row[self.image_column]
+        if not is_binary(self.dataset.features[self.image_column]):
+            rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
+        for i, row in enumerate(rows):
+            image = row[self.image_column]
+            image = {"bytes": image, "path": None} if isinstance(image, bytes) else image
+            if isinstance(image, Image.Image) and not self.told:
+                self.tell_decoded()
+            yield str(row[self.id_column]) if self.id_column else f"{number}:{i}", image
+
+    def tell_decoded(self) -> None:
+        self.told = True
+        warnings.warn(
+            f"The rows of {self.name!r} hold decoded images, thousands of which are kept in memory. Give the Hub id "
+            "itself, load it with decode_num_threads=0, or make the images small.",
+            stacklevel=2,
+        )
 
     def sample(self, images: int) -> ImageDataset:
         """The first rows of up to 32 shards spread over all of them, about `images` in total, held encoded and without
@@ -82,7 +123,7 @@ class Shards:
         rows = {f"{n}:{i}": row for n in numbers for i, row in enumerate(itertools.islice(self.rows(n), each))}
         digest = hashlib.sha256(f"{self.count}".encode())
         for id, encoded in rows.values():
-            digest.update(f"\n{id}\0{zlib.crc32((encoded or {}).get('bytes') or b'')}".encode())
+            digest.update(f"\n{id}\0{zlib.crc32(content_of(encoded))}".encode())
         return ImageDataset(
             name=self.name,
             config=self.config,
@@ -101,15 +142,49 @@ class Shards:
 class EncodedReader:
     """Rows that are held in memory as they were read. within: which files they may name."""
 
-    def __init__(self, rows: list[dict | None], within: Within):
+    def __init__(self, rows: list[Encoded], within: Within | None):
         self.rows, self.within = rows, within
 
     def __call__(self, i: int) -> Image.Image:
         return open_row(self.rows[i], self.within)
 
 
-def open_row(encoded: dict | None, within: Within) -> Image.Image:
+def open_row(encoded: Encoded, within: Within | None) -> Image.Image:
+    if isinstance(encoded, Image.Image):
+        return encoded.copy()  # which is closed after use
     return open_encoded(*((encoded or {}).get(key) for key in ("bytes", "path")), within)
+
+
+def content_of(encoded: Encoded) -> bytes:
+    """What the fingerprint is to know of an image: the bytes, or which file of the Hub it is."""
+    if isinstance(encoded, Image.Image):
+        return encoded.tobytes()
+    content, path = ((encoded or {}).get(key) for key in ("bytes", "path"))
+    return content or (path.encode() if path and is_remote(path) else b"")
+
+
+def of_memory(dataset: Any, split: str):
+    """The IterableDataset that is given, or the split of several; without a format, which would decode.
+
+    Raises:
+        UserError: it is something else, or has no such split.
+    """
+    import datasets
+
+    refuse_slice(split)
+    own = split
+    if isinstance(dataset, datasets.IterableDatasetDict):
+        dataset = dataset[find_split(split, list(dataset), NAME)]
+    elif isinstance(dataset, datasets.IterableDataset):
+        own = str(dataset.split or "train")
+    else:
+        raise UserError(
+            f"Data in memory is not read shard by shard, and this is {article(type(dataset).__name__)}. Leave out "
+            "sharded, or give a Hub id, parquet, or an IterableDataset (Dataset.to_iterable_dataset)."
+        )
+    if split not in ("train", own):
+        raise MissingSplit(f"There is no split {split!r} in an IterableDataset: it is {own!r}. Give that split.")
+    return dataset.with_format(None)
 
 
 class ShardedStream:

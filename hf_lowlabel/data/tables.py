@@ -30,6 +30,8 @@ from .table_paths import Within, beside, of_hub, open_encoded
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
 PATH_COLUMNS = ("path", "image_path", "file_path", "file", "file_name", "filename")  # of images, in memory only
+TEXT = ("string", "large_string", "string_view")
+BINARY = ("binary", "large_binary", "binary_view")
 
 
 class TableReader:
@@ -117,8 +119,10 @@ class Table:
     def reader(self, column: str) -> TableReader:
         import datasets
 
-        rows = self.rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        return TableReader(rows, self.within)
+        rows = self.rows.select_columns([column])
+        if getattr(self.features[column], "dtype", None) == "binary_view":  # of which `datasets` makes no images
+            rows = rows.cast_column(column, datasets.Value("large_binary"))
+        return TableReader(rows.cast_column(column, datasets.Image(decode=False)), self.within)
 
     def images(self, besides: str | None = None) -> tuple[TableReader, list[str]]:
         """(reader, ids) of the image column: as asked, by its name, or the only one beside `besides`."""
@@ -152,12 +156,13 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
     if path.is_file():
         word = re.match(r"[a-z]+", path.name.lower())
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
-        if split not in known:
+        base, bracket, rest = split.partition("[")  # a slice, as of the Hub
+        if base not in known:
             raise MissingSplit(
                 f"The single file {path.name!r} is split {' or '.join(sorted(known))}, not {split!r}. Give the file "
                 "of that split, or a folder with one file per split."
             )
-        return load("parquet", None, "train", streaming=streaming, data_files=str(path))
+        return load("parquet", None, "train" + bracket + rest, streaming=streaming, data_files=str(path))
     return load(str(path), config, split, streaming=streaming)
 
 
@@ -235,6 +240,8 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
         builder = datasets.load_dataset_builder(name, config, **options)
         files = getattr(builder.config, "data_files", None)
         known = list(files) if files else list(builder.info.splits or ())
+        if streaming and hasattr(builder.config, "decode_num_threads"):
+            options["decode_num_threads"] = 0  # else images come decoded, many at once
         split = "+".join(find_split(part, known, name) for part in split.split("+")) if known else split
         return datasets.load_dataset(name, config, split=split, streaming=streaming, **options)
     except UserError:
@@ -276,9 +283,14 @@ def is_image(feature, paths: bool = False) -> bool:
     import datasets
 
     kind = getattr(feature, "dtype", None)
-    struct = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    text = paths and kind in ("string", "large_string")
-    return isinstance(feature, datasets.Image) or struct or kind in ("binary", "large_binary") or text
+    fields = feature if isinstance(feature, dict) else {}
+    of_paths = getattr(fields.get("bytes"), "dtype", None) == "null" and "path" in fields
+    struct = is_binary(fields.get("bytes")) or of_paths
+    return isinstance(feature, datasets.Image) or struct or is_binary(feature) or paths and kind in TEXT
+
+
+def is_binary(feature) -> bool:
+    return getattr(feature, "dtype", None) in BINARY
 
 
 def asked_column(features, asked: str, kind: str, paths: bool = False) -> str:
@@ -302,6 +314,7 @@ def find_image(features, asked: str | None, in_memory: bool = False) -> str:
     for name in IMAGE_COLUMNS:
         if name in found or name in texts:
             return name
+    found = [column for column in found if not is_binary(features[column])] or found  # which may be anything
     if not found:
         found = [name for name in PATH_COLUMNS if name in texts][:1]
     if len(found) != 1:
@@ -313,7 +326,7 @@ def find_image(features, asked: str | None, in_memory: bool = False) -> str:
 
 
 def id_columns(features) -> list[str]:
-    return [name for name in ID_COLUMNS if getattr(features.get(name), "dtype", "") in ("string", "int64", "int32")]
+    return [name for name in ID_COLUMNS if getattr(features.get(name), "dtype", "") in (*TEXT, "int64", "int32")]
 
 
 def find_ids(table: Table, image_column: str) -> list[str] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from .dataset import ImageDataset
+from .dataset import ImageDataset, make_dataset
 from .tables import Table
 
 
@@ -43,3 +44,11 @@ class Targets:
     def mask_names(self) -> Sequence[str]:
         """Which columns may hold masks, the first before others."""
         return ()
+
+
+class ImagesAlone(Targets):
+    """Of tables, whatever labels they have."""
+
+    def table(self, table: Table) -> ImageDataset:
+        reader, ids = table.images()
+        return make_dataset(table.origin, ids, np.full(len(ids), -1), [], table.content(reader), reader)

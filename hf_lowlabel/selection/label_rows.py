@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.commas import at_commas
 from ..data.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
 from ..data.metadata import split_column
+from ..data.multi_hot import multi_hot
 from ..data.numbers import of_numbers
 from ..data.several import label_list
 from ..data.table_files import decoded, read_table
@@ -90,6 +91,13 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         names = list(found)
         labels = "label"
         rows = [(number, {**row, labels: text}) for (number, row), text in zip(rows, texts)]
+    elif rules.several:
+        given = [row.get(labels) for _, row in rows]
+        lists = all(cell is None or isinstance(cell, (str, list)) for cell in given)
+        hot = multi_hot(given, path.name, lambda k: f"row {rows[k][0]}") if lists else None
+        if hot is not None:
+            names = [str(k) for k in range(hot.shape[1])]
+            rows = [(number, {**row, labels: of_marks(names, marks)}) for (number, row), marks in zip(rows, hot)]
     own |= {"label": labels, "file_name": None if files == own["id"] else files}
     more = ["annotation_id"] if "annotation_id" in columns else []
     return [(n, {k: row.get(c) for k, c in own.items() if c} | {k: row.get(k) for k in more}) for n, row in rows], names
@@ -106,14 +114,21 @@ def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:
     for (number, _), values in zip(rows, zip(*found.values())):
         if None in values and {*values} != {None}:
             raise UserError(f"Row {number} of {path.name} has 0 or 1 for some classes. Fill in all, or none.")
-        texts.append(None if None in values else joined(name for name, value in zip(found, values) if value))
+        texts.append(None if None in values else of_marks(found, values))
     return texts
+
+
+def of_marks(names: Iterable[str], marks: Iterable[int]) -> str | None:
+    """The classes with a 1 as a;b; None where any has -1."""
+    pairs = [*zip(names, marks, strict=True)]
+    return None if any(mark < 0 for _, mark in pairs) else joined(name for name, mark in pairs if mark)
 
 
 def cell_text(cell: Any, where: str, several: bool) -> str | None:
     """A label as text; a list of several classes as a;b."""
     if several and (isinstance(cell, (list, tuple, dict)) or isinstance(cell, str) and is_list(cell)):
-        return joined(label_list(cell, where) or ())
+        labels = label_list(cell, where)
+        return None if labels is None else joined(labels)
     return label_text(cell, f" in {where}")
 
 

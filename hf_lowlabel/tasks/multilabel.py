@@ -1,8 +1,8 @@
 """Multi-label classification: all classes of an image that apply, any number of them.
 
-Labels are lists in a table, text such as "cat;dog" or "cat|dog", or a column for each class of 0 and 1 or other
-words for no and yes. Without a list, with an empty text or empty columns an image is unlabeled; "none" and an empty
-list say that no class applies.
+Labels are lists in a table, of classes or of 0 and 1 for each class, text such as "cat;dog" or "cat|dog", or a column
+for each class of 0 and 1 or other words for no and yes. Without a list, with an empty text, empty columns or nothing
+but -1 in a list an image is unlabeled; "none" and an empty list say that no class applies.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from ..data.labels import (
     tell_unsure,
 )
 from ..data.metadata import Metadata, read_metadata, split_of
+from ..data.multi_hot import is_hot, multi_hot
 from ..data.numbers import of_numbers
-from ..data.several import comma_fault, comma_lists, label_list, together
+from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
@@ -90,7 +91,8 @@ class MultiLabelTargets(Targets):
             first = rows.setdefault(id, row)
             if first == row:
                 continue
-            texts = [self.text_of(one.get(column), id) for one in (first, row)] if column else []
+            two = [one.get(column) for one in (first, row)] if column else []
+            texts = [] if any(is_hot(cell, f"image {id!r}") for cell in two) else [self.text_of(v, id) for v in two]
             both = together(*texts) if texts else None
             if both is None:
                 twice[id] = None
@@ -120,16 +122,13 @@ class MultiLabelTargets(Targets):
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()
         plain = {c: f for c, f in table.features.items() if c not in ID_COLUMNS and not is_image(f)}
-        declared = {c: getattr(getattr(f, "feature", None), "names", None) for c, f in plain.items()}
-        cells = {c: table.column(c).to_pylist() for c in plain}
+        column = label_column(plain, self.label_column, f" in {table.origin.name}")
+        cells, declared = of_declared({c: table.column(c).to_pylist() for c in plain}, plain, column, ids)
         labels, names = self.read(cells, ids, table.origin.name, declared)
         return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
 
     def pairs(self, values: Sequence) -> tuple[str, pa.Array]:
-        return "labels", pa.array(
-            [label_list(v, f"image number {i}") for i, v in enumerate(at_commas(values, "The list of images"))],
-            pa.list_(pa.string()),
-        )
+        return "labels", lists_of(at_commas(values, "The list of images"))
 
     def label_in(self, columns: Collection[str]) -> str | None:
         return label_column(columns, self.label_column, " in memory")
@@ -140,6 +139,9 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
+            hot = None if known else multi_hot(values, f"column {column!r} of {where}", lambda k: f"image {ids[k]!r}")
+            if hot is not None:
+                return hot, [str(k) for k in range(hot.shape[1])]
             values = values if known else at_commas(values, f"The column {column!r} of {where}")
             lists = [label_list(value, f"image {id!r}", known) for value, id in zip(values, ids, strict=True)]
             if not known:

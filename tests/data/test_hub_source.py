@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hub_server import Hub
 SCRIPT = """
 import json, sys, warnings
 import numpy as np
+import torch
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
@@ -25,8 +28,12 @@ for arguments in json.loads(sys.argv[1]):
         try:
             if arguments.pop("streaming", False):
                 shards = Shards(**arguments)
-                out.append({"revision": shards.revision, "ids": sorted(id for id, _ in ShardedStream(shards,
-                size=8).epoch(0))})
+                stream = ShardedStream(shards, size=8, max_bad=0.5)
+                out.append({"revision": shards.revision, "ids": sorted(id for id, _ in stream.epoch(0))})
+                pixels = [shards.sample(9).image(i) for i in range(min(len(out[-1]["ids"]), 9))]
+                out[-1]["pixels"] = sorted(np.array(image)[0, 0].tolist() for image in pixels)
+                out[-1]["batch"] = list(next(stream.stream([torch.zeros(3)])).shape)
+                out[-1]["bad"] = stream.skipped
             else:
                 found = load_source(**arguments)
                 facts = {k: getattr(found, k) for k in ("name", "config", "split", "revision", "ids", "class_names",
@@ -85,8 +92,16 @@ configs:
         tag="v1",
     )
     new = hub.add("dataset", "org/birds", {"small/train.parquet": table("e", ["owl", "owl", "tit"], 40)})
+    pictures = {f"{'cat' if i % 2 else 'dog'}/{i}.png": make.encoded(make.picture(50 + i)) for i in range(4)}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for path, content in pictures.items():
+            file.writestr(path, content)
+    hub.add("dataset", "org/files", {f"train/{path}": content for path, content in pictures.items()})
+    hub.add("dataset", "org/zip", {"train.zip": archive.getvalue()})
+    hub.add("dataset", "org/rows", {"train.csv": b"file_name,label\n1.png,owl\n"})
     home = tmp_path / "home"
-    latest, first, test, large, *errors, streamed = ask(
+    latest, first, test, large, *errors, streamed, files, zipped, rows = ask(
         home,
         hub.env(home),
         dict(dataset="org/birds", config="small"),
@@ -99,6 +114,9 @@ configs:
         dict(dataset="org/birds", config="small", revision="v2"),
         dict(dataset="org/bird"),
         dict(dataset="org/birds", config="large", streaming=True),
+        dict(dataset="org/files", streaming=True),
+        dict(dataset="org/zip", streaming=True),
+        dict(dataset="org/rows", streaming=True),
     )
 
     assert (latest["revision"], first["revision"], test["revision"]) == (new, old, old)
@@ -120,6 +138,12 @@ configs:
         assert part in got["error"], got
 
     assert streamed["revision"] == new and streamed["ids"] == ["0:0", "0:1", "1:0"]
+
+    # rows that are files of the repository, as they are and in an archive
+    expected = sorted(list(make.picture(50 + i).getpixel((0, 0))) for i in range(4))
+    for got in (files, zipped):
+        assert (got["pixels"], got["batch"], got["bad"]) == (expected, [3, 3, 8, 8], []), got
+    assert "'org/rows' does not say which columns it has" in rows["error"]
 
     # a Hub that is down: what was cached serves, and says that its commit is not known
     offline = hub.env(home) | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

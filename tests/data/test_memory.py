@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import warnings
 
@@ -15,10 +16,13 @@ from PIL import Image
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.given_images import given_images
-from hf_lowlabel.data.opening import load_segmentation, load_source
+from hf_lowlabel.data.images import load_rgb
+from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
 from hf_lowlabel.data.padded_cache import build_padded_cache
+from hf_lowlabel.data.streaming import Shards
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 FILES = ["cat/a.png", "dog/b.png", "dog/c.png"]
 
@@ -340,3 +344,59 @@ def test_an_image_without_pixels_is_said(make, empty):
         load_source([arrays(make)[0], empty])
     with pytest.raises(UserError, match="Mask 0 has no pixels"):
         load_segmentation([(arrays(make)[0], empty)])
+
+
+@pytest.mark.parametrize("mode", ["HSV", "RGBa", "La", "I;16N", "CMYK", "LAB", "YCbCr", "PA", "RGBX", "I"])
+def test_a_picture_of_any_mode_is_read(make, mode):
+    """Those that no file has, beside the others."""
+    between = {"RGBa": "RGBA", "La": "LA", "PA": "P"}.get(mode)
+    image = make.picture(0).convert(between) if between else make.picture(0)
+    image = Image.new(mode, (12, 10), 7) if mode in ("LAB", "I;16N") else image.convert(mode)
+    found = load_source([(image, "a"), (make.picture(1), "b")])
+    with given_images([image])[0].open() as given:
+        expected = np.asarray(load_rgb(given)).astype(int)
+    assert abs(np.asarray(found.rgb(0)) - expected).max() <= (6 if mode == "HSV" else 0)  # HSV is made of whole numbers
+    assert found.size(0) == (12, 10)
+
+
+def test_a_picture_that_cannot_be_decoded_is_said(make):
+    damaged = Image.open(io.BytesIO(make.encoded(make.picture(0, 200, 200))[:5000]))
+    with pytest.raises(UserError, match="Image 1 of mode RGB cannot be read: .* Leave it out, or give it as RGB"):
+        load_source([make.picture(0), damaged])
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool])
+def test_masks_may_be_tensors(make, kind):
+    mask = torch.eye(24).to(kind)
+    for given in ([(arrays(make)[0], mask)], pd.DataFrame({"image": arrays(make)[:1], "mask": [mask]})):
+        assert np.array_equal(load_segmentation(given, classes=["a", "b"]).mask(0), np.eye(24))
+    for wrong in (torch.eye(24), torch.eye(24).bfloat16(), torch.ones(1, 24, 24, dtype=torch.int64)):
+        with pytest.raises(UserError, match="Mask 0 is an array of .* Give uint8 arrays"):
+            load_segmentation([(arrays(make)[0], wrong)])
+
+
+def test_rows_of_labels_may_be_tensors(make):
+    frame = pd.DataFrame({"image": arrays(make), "labels": [torch.tensor(v) for v in ([0, 0, 1], [1, 0, 0], [0] * 3)]})
+    found = open_dataset(frame, MultiLabelTargets())
+    assert found.labels.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def test_a_slice_is_of_files(make, tmp_path):
+    make.table(tmp_path / "t.parquet", list("aabb"))
+    rows = datasets.Dataset.from_parquet(str(tmp_path / "t.parquet"))
+    (tmp_path / "folder").mkdir()
+    shutil.copy(tmp_path / "t.parquet", tmp_path / "folder" / "train.parquet")
+    for path in ("t.parquet", "folder"):
+        cut = load_source(tmp_path / path, split="train[25%:75%]")
+        assert cut.split == "train[25%:75%]" and cut.labels.tolist() == [0, 1]
+    shutil.copy(tmp_path / "t.parquet", tmp_path / "test-0.parquet")
+    assert len(load_source(tmp_path / "test-0.parquet", split="test[:1]")) == 1
+    with pytest.raises(MissingSplit, match=r"is split train, not 'test\[:1\]'"):
+        load_source(tmp_path / "t.parquet", split="test[:1]")
+    for data in (rows, datasets.DatasetDict({"train": rows}), arrays(make)):
+        with pytest.raises(
+            UserError, match=r"'train\[:50%\]' of data in memory cannot be cut. Give the rows themselves"
+        ):
+            load_source(data, split="train[:50%]")
+    with pytest.raises(UserError, match="cannot be cut"):
+        Shards(datasets.IterableDatasetDict({"train": rows.to_iterable_dataset()}), split="train[:2]")

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import itertools
 
+import datasets
+import numpy as np
 import pytest
 import torch
 
+from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.streaming import ShardedStream, Shards
-from hf_lowlabel.errors import UserError
+from hf_lowlabel.errors import MissingSplit, UserError
 
 SHARDS, ROWS = 5, 6
 
@@ -20,8 +23,8 @@ def shards(tmp_path, make):
     return tmp_path
 
 
-def stream(path, **options) -> ShardedStream:
-    return ShardedStream(Shards(path), **{"size": 8, "window": 4, "workers": 2, **options})
+def stream(path, shards=None, **options) -> ShardedStream:
+    return ShardedStream(shards or Shards(path), **{"size": 8, "window": 4, "workers": 2, **options})
 
 
 def ids(found: ShardedStream, count: int) -> list[str]:
@@ -141,3 +144,73 @@ def test_a_sample_is_spread_over_the_shards(shards):
     assert (found.labels == -1).all() and found.fingerprint == Shards(shards).sample(10).fingerprint
     (shards / f"train-00001-of-{SHARDS:05d}.parquet").unlink()
     assert found.fingerprint != Shards(shards).sample(10).fingerprint
+
+
+# ---- in memory ------------------------------------------------------------------------------------------------------
+def in_memory(make, count: int = 9) -> datasets.Dataset:
+    rows = {"image": [make.picture(i) for i in range(count)], "id": [str(i) for i in range(count)]}
+    features = datasets.Features({"image": datasets.Image(), "id": datasets.Value("string")})
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def generated(make) -> datasets.IterableDataset:
+    rows = in_memory(make)
+    return datasets.IterableDataset.from_generator(lambda: iter(rows), features=rows.features)
+
+
+ITERABLES = {
+    "shards": lambda make: in_memory(make).to_iterable_dataset(num_shards=3),
+    "torch": lambda make: in_memory(make).to_iterable_dataset().with_format("torch"),
+    "chosen": lambda make: in_memory(make, 12).select(range(9)).to_iterable_dataset().shuffle(seed=1, buffer_size=4),
+    "splits": lambda make: datasets.IterableDatasetDict({"train": in_memory(make).to_iterable_dataset()}),
+    "generated": generated,
+}
+
+
+@pytest.mark.parametrize("kind", ITERABLES)
+def test_an_iterable_dataset_is_read_as_it_comes(make, kind):
+    shards = Shards(ITERABLES[kind](make))
+    assert shards.name == "memory" and shards.count == (3 if kind == "shards" else 1)
+    found = stream(None, shards)
+    assert sorted(epoch_ids(found, 0)) == sorted(epoch_ids(found, 1)) == [str(i) for i in range(9)]
+    assert all(isinstance(image, dict) for _, image in found.epoch(0))  # encoded, as a window holds a thousand
+    order = ids(found, 4)
+    batch = next(found.stream([torch.zeros(4)]))
+    plain = load_source(in_memory(make))
+    assert torch.equal(batch, torch.stack([plain.decode(int(id), 8) for id in order]))
+    assert shards.sample(9).fingerprint == Shards(ITERABLES[kind](make)).sample(9).fingerprint
+
+
+def test_decoded_rows_are_taken_and_said(make):
+    rows = in_memory(make)
+    shards = Shards(rows.to_iterable_dataset().decode(num_threads=1))
+    with pytest.warns(UserWarning, match="hold decoded images, thousands of which are kept"):
+        sample = shards.sample(9)
+    for _ in range(2):  # the image is closed after use
+        assert torch.equal(sample.decode(3, 8), load_source(rows).decode(3, 8))
+    assert next(stream(None, shards).stream([torch.zeros(4)])).shape == (4, 3, 8, 8)
+
+
+def test_an_iterable_of_paths(make, tmp_path):
+    make.files(tmp_path, ["a.png", "b.png"])
+    rows = datasets.Dataset.from_dict({"path": [str(tmp_path / name) for name in ("a.png", "b.png")]})
+    sample = Shards(rows.to_iterable_dataset()).sample(2)
+    assert np.array_equal(np.asarray(sample.image(1)), np.asarray(make.picture(1)))
+
+
+def test_what_is_no_stream_is_said(make, tmp_path):
+    rows = in_memory(make)
+    for given, words in (
+        (rows, "not read shard by shard, and this is a Dataset. Leave out sharded, or give"),
+        ([make.picture(0)], "this is a list. Leave out"),
+        (datasets.IterableDataset.from_generator(lambda: iter(rows)), "'memory' does not say which columns it has"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Shards(given)
+    with pytest.raises(UserError, match="no config and no revision"):
+        Shards(rows.to_iterable_dataset(), config="small")
+    with pytest.raises(MissingSplit, match="no split 'test' in an IterableDataset"):
+        Shards(rows.to_iterable_dataset(), split="test")
+    for read in (load_source, given_images):
+        with pytest.raises(UserError, match="An IterableDataset is read as it comes, which only pretrain does"):
+            read(rows.to_iterable_dataset())

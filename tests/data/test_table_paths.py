@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_lowlabel import UserError, load_segmentation, load_source
+from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.streaming import Shards
-from hf_lowlabel.data.table_paths import of_hub
+from hf_lowlabel.data.table_paths import beside, of_hub, open_encoded
 
 REFUSED = "which does not lie in the folder of the table"
 
@@ -109,6 +110,49 @@ def test_a_data_set_of_the_hub_names_what_was_downloaded_of_it(tmp_path, monkeyp
     for name in ("datasets--a--b/snapshots/2.png", "datasets--a--other/blobs/2", "private.png"):
         with pytest.raises(UserError, match=REFUSED):
             within.file(str(tmp_path / name))
+
+
+OF_REPO = ["hf://datasets/a/b@1f/train/1.png", "hf://datasets/a/b/1.png", "zip://cat/1.png::hf://datasets/a/b@1f/t.zip"]
+OF_OTHERS = [
+    "hf://datasets/a/bc@1f/1.png",
+    "hf://a/b/1.png",
+    "hf://datasets/a/b@1f/../../c/d@1f/1.png",
+    "file:///etc/x",
+]
+OF_OTHERS += ["zip://1.png::hf://datasets/c/d@1f/t.zip", "zip://1.png::file:///t.zip", "https://a/b/1.png"]
+OF_OTHERS += ["file://1.png::hf://datasets/a/b@1f/t.zip", "hf://datasets/a/b@1f/t.zip::zip://1.png"]
+
+
+def test_streams_of_the_hub_name_files_of_their_own_repository(monkeypatch, place, make):
+    asked = []
+
+    def xopen(path, mode):
+        asked.append(path)
+        if "gone" in path:
+            raise FileNotFoundError(path)
+        if "down" in path:
+            raise ConnectionError("no route")
+        return open(place / "data/own.png", mode)
+
+    monkeypatch.setattr("datasets.utils.file_utils.xopen", xopen)
+    within = of_hub("a/b")
+    for name in OF_REPO:
+        assert np.array_equal(np.asarray(open_encoded(None, name, within)), np.asarray(make.picture(1)))
+    assert asked == OF_REPO
+    for name in OF_OTHERS:
+        with pytest.raises(UserError, match=REFUSED if "::" in name or name.startswith("hf:") else "No such file"):
+            open_encoded(None, name, within)
+    for name in OF_REPO:  # a local table names none of them
+        with pytest.raises(UserError, match=REFUSED):
+            open_encoded(None, name, beside(place / "data"))
+    assert asked == OF_REPO
+    with pytest.raises(BadImage, match="no such file in the repository"):
+        open_encoded(None, OF_REPO[0].replace("1.png", "gone.png"), within)
+    with pytest.raises(
+        UserError, match=r"down.png cannot be read .ConnectionError: no route.. Check the conn"
+    ) as error:
+        open_encoded(None, OF_REPO[0].replace("1.png", "down.png"), within)
+    assert not isinstance(error.value, BadImage)  # the others would fail too
 
 
 def test_the_folder_is_looked_at_once_for_all_its_pictures(place, make, monkeypatch):

@@ -138,6 +138,18 @@ def test_what_it_cannot_do_is_refused(changed, words, folder, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_an_iterable_dataset_is_pretrained_on(folder, tmp_path):
+    import datasets
+
+    rows = datasets.load_dataset("parquet", data_files=str(folder / "*.parquet"), split="train")
+    first = run(None, tmp_path / "run", dataset=rows.to_iterable_dataset(num_shards=2), max_steps=2)
+    assert first.metrics["feature_std"] > 0
+    with pytest.raises(UserError, match="The data of this run was an IterableDataset in memory, which is not in its"):
+        run(None, tmp_path / "other", dataset="an IterableDataset in memory", max_steps=2)
+    with pytest.raises(UserError, match="this is a Dataset. Leave out sharded"):
+        run(None, tmp_path / "other", dataset=rows, max_steps=2)
+
+
 def test_finetune_has_no_such_setting(capsys):
     assert cli.main(["finetune", "--dataset", "digits", "--sharded"]) == 2
     assert "--sharded is a setting of pretrain only" in capsys.readouterr().err
