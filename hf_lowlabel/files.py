@@ -8,7 +8,6 @@ one that has changed since is not read.
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import hashlib
 import json
@@ -16,7 +15,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,11 +23,9 @@ from .errors import UserError
 from .parts import part_of, sweep
 
 SEAL = "checksums.json"
-PART = 1 << 15  # rows of a parquet file that are written at a time
 COPY = "Copy it again, or give another."
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # the disk's word, whatever is written
 _UMASK = threading.Lock()  # it is told only by being changed, for all threads
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
 def as_folder(model: Any) -> Any:
@@ -163,74 +160,6 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """JSON in UTF-8. NaN and infinity, which JSON lacks, are a ValueError."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_table(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Rows, all with the keys of the first, as CSV or, where the name ends in .parquet, as parquet."""
-    with growing_table(path) as add:
-        for row in rows:
-            add(row)
-
-
-@contextlib.contextmanager
-def growing_table(path: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """`write_table` row by row, of which few are in memory: whole at the end of the block, or not there.
-
-    The columns of a parquet file have the types of its first `PART` rows.
-    """
-    path = Path(path)
-    with whole(path) as part, (_parquet if path.suffix == ".parquet" else _csv)(part) as add:
-        yield add
-
-
-@contextlib.contextmanager
-def _csv(part: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
-        writers: list[csv.DictWriter] = []
-
-        def add(row: dict[str, Any]) -> None:
-            if not writers:
-                writers.append(csv.DictWriter(file, fieldnames=list(row)))
-                writers[0].writerow({name: inert(name) for name in row})
-            writers[0].writerow({name: inert(value) for name, value in row.items()})
-
-        yield add
-
-
-@contextlib.contextmanager
-def _parquet(part: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    waiting: list[dict[str, Any]] = []
-    with contextlib.ExitStack() as stack:
-        writers: list[pq.ParquetWriter] = []
-
-        def flush() -> None:
-            table = pa.Table.from_pylist(waiting, schema=writers[0].schema if writers else None)
-            if not writers:
-                writers.append(stack.enter_context(pq.ParquetWriter(part, table.schema)))
-            writers[0].write_table(table)
-            waiting.clear()
-
-        def add(row: dict[str, Any]) -> None:
-            waiting.append({k: _text(v) for k, v in row.items()})
-            if len(waiting) == PART:
-                flush()
-
-        yield add
-        if waiting or not writers:
-            flush()
-
-
-def _text(cell: Any) -> Any:
-    """Text that can be written down: the name of a file may hold bytes that are none."""
-    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
-
-
-def inert(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: text that looks like one begins with an apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:

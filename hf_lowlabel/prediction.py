@@ -20,9 +20,10 @@ from .data.left_out import write_left_out
 from .data.pages import opened_pages
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
-from .files import as_folder, filling, growing_table, write_json
+from .files import as_folder, filling, write_json
 from .models.checkpoint_resolver import model_config
 from .records import RunRecord
+from .table_writer import growing_table
 from .tasks import get_task, of_model
 from .tasks.base import Task
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures

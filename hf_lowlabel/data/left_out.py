@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import write_table
+from ..table_writer import write_table
 from .annotated import EMPTY
 from .dataset import ImageDataset
 

@@ -25,7 +25,7 @@ from ..data.ticks import (
     without_nothing,
 )
 from ..errors import UserError
-from ..files import FORMULA
+from ..table_writer import FORMULA
 
 Rows = list[tuple[int, dict]]
 

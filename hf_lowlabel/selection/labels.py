@@ -34,7 +34,8 @@ from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
 from ..errors import UserError, nearest
 from ..fields import check_types
-from ..files import inert, read_json, read_text, write_text
+from ..files import read_json, read_text, write_text
+from ..table_writer import inert
 from ..text import series
 from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 

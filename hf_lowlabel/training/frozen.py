@@ -21,8 +21,8 @@ from torch import nn
 from .. import methods
 from ..errors import UserError
 from ..evaluation.near_copies import copies_by_image
-from ..files import write_table
 from ..finetuning.silent import says
+from ..table_writer import write_table
 from ..tasks.networks import is_model_folder
 from .callbacks import Callback, RunState
 from .preparing import Prepared, Run, close

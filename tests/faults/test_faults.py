@@ -291,12 +291,12 @@ def test_a_seal_stays_true_when_a_file_is_written(tmp_path):
 
 
 def test_content_of_a_killed_write_is_never_half(tmp_path):
-    from hf_lowlabel import files
+    from hf_lowlabel import table_writer
 
     (tmp_path / "a").mkdir()
     for at in range(1, 12):
         done = attempt(
-            lambda: files.write_table(tmp_path / "a" / "t.csv", [{"x": "1" * 1000}]),
+            lambda: table_writer.write_table(tmp_path / "a" / "t.csv", [{"x": "1" * 1000}]),
             folder=tmp_path / "a",
             fault=Fault(at, KILL, WRITE),
         )

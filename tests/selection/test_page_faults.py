@@ -232,7 +232,7 @@ def test_cells_are_no_formulas(tmp_path):
 
 
 def test_tables_of_predictions_are_no_formulas(tmp_path):
-    from hf_lowlabel.files import write_table
+    from hf_lowlabel.table_writer import write_table
 
     rows = [{"file": "=cmd|x.png", "class": "@evil", "-share": 0.5, "confidence": -1.0}, dict.fromkeys("abcd")]
     write_table(tmp_path / "p.csv", rows[:1])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import Best, Split, auto, evaluate, files, finetune, predict, prediction, report, select
+from hf_lowlabel import Best, Split, auto, evaluate, finetune, predict, prediction, report, select, table_writer
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
@@ -389,9 +389,9 @@ def test_masks_of_an_answer_that_is_replaced_go_and_nothing_else(segmenter, tmp_
 def test_a_table_that_is_written_as_it_comes(tmp_path, monkeypatch, name):
     import pandas as pd
 
-    monkeypatch.setattr(files, "PART", 2)
+    monkeypatch.setattr(table_writer, "PART", 2)
     rows = [{"file": f"{i}.png", "confidence": i / 8} for i in range(5)]
-    with files.growing_table(tmp_path / name) as add:
+    with table_writer.growing_table(tmp_path / name) as add:
         for row in rows:
             add(row)
             assert not (tmp_path / name).exists()
