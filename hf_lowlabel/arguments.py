@@ -148,7 +148,7 @@ class ModelArguments:
     freeze_norm: bool | None = setting(
         None,
         "keep the statistics of BatchNorm layers as they are; None: for pretrained weights and fewer than 128 images a "
-        "step",
+        "micro-batch",
         trains=True,
         verb="finetune",
     )

@@ -175,7 +175,7 @@ def finetune(
             prior pseudo-labels (priors), or random; None: priors where there are some, else probe; probe,
             priors, random.
         freeze_norm: Keep the statistics of BatchNorm layers as they are; None: for pretrained weights and
-            fewer than 128 images a step.
+            fewer than 128 images a micro-batch.
         channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
         image_size: Side of a training view; the model's own, or the images' when smaller (px).

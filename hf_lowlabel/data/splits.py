@@ -33,7 +33,7 @@ class SplitIndices(NamedTuple):
     """A split as positions in its source, each int64 and ascending."""
 
     labeled: np.ndarray
-    labels: np.ndarray  # of `labeled`, as indices into the split's class names; -1 = the data has it
+    labels: np.ndarray  # of `labeled`, as indices into the split's class names; -1: none, or more than one class
     validation: np.ndarray
     test: np.ndarray
     train: np.ndarray  # unlabeled: all but validation and test
@@ -146,6 +146,10 @@ class Split:
         free = np.ones(len(source), dtype=bool)
         free[validation] = free[test] = False
         pairs = np.array(labeled, dtype=np.int64).reshape(-1, 2)
+        of_data = pairs[:, 1] < 0
+        if of_data.any() and source.masks is None and source.labels.ndim == 1:
+            own = self.without_foreign(source).with_classes(self.class_names).labels
+            pairs[of_data, 1] = own[pairs[of_data, 0]]
         return SplitIndices(pairs[:, 0], pairs[:, 1], validation, test, np.flatnonzero(free))
 
     def check(self, source: ImageDataset) -> None:

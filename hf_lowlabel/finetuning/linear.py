@@ -120,10 +120,14 @@ def stratified_folds(
     y: np.ndarray, folds: int, random: np.random.Generator, copies: np.ndarray | None = None
 ) -> np.ndarray:
     """A fold for every label, int64 [n], classes spread evenly over them and copies of a picture in one; -1 for the
-    only picture of its class, which is never left out. copies: see `picture_of`."""
+    pictures of a class that would be left out whole, such as its only one. copies: see `picture_of`."""
     if copies is not None:
         picture, first = picture_of(copies)
-        return stratified_folds(y[first], folds, random)[picture]
+        fold = stratified_folds(y[first], folds, random)[picture]
+        for k in np.unique(y):  # near copies may have several classes: none of them is left out whole
+            if len(np.unique(fold[y == k])) == 1:
+                fold[np.isin(picture, picture[y == k])] = -1
+        return fold
     out, start = np.full(len(y), -1), 0
     for k in np.unique(y):
         rows = random.permutation(np.flatnonzero(y == k))

@@ -52,7 +52,7 @@ class SelfTraining(FinetuneObjective):
     }
 
     unlabeled_views = {"weak": "weak"}
-    unguarded = ("priors",)
+    unguarded = of_images = ("priors",)
 
     def __init__(
         self,

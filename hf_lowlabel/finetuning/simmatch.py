@@ -55,7 +55,7 @@ class SimMatch(FinetuneObjective):
         ),
     }
 
-    unguarded = ("bank", "label")
+    unguarded = of_images = ("bank", "label")
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:

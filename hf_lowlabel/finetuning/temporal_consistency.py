@@ -22,7 +22,7 @@ from .presets import CIFAR, PRETRAINED
 class Predictions(OncePerStep):
     """The last prediction of every image of the pool, [N, K]; all zeros where there is none."""
 
-    unguarded = ("table",)
+    unguarded = of_images = ("table",)
 
     def __init__(self, num_images: int, num_classes: int):
         super().__init__()

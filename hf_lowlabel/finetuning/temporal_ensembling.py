@@ -37,7 +37,7 @@ class TemporalEnsembling(FinetuneObjective):
     presets = {"cifar": CIFAR, "pretrained": PRETRAINED}
 
     unlabeled_views = {"weak": "weak"}
-    unguarded = ("ensemble",)
+    unguarded = of_images = ("ensemble",)
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class Flex(Rule):
     judged by the table before it, as in the authors' code.
     """
 
-    unguarded = ("last", "count")
+    unguarded = of_images = ("last", "count")
 
     def __init__(self, *, num_classes: int, num_images: int, tau: Share = 0.95):
         super().__init__()
@@ -207,7 +207,7 @@ class Prior(Rule):
     nothing (silent.py) the rule sees p.
     """
 
-    unguarded = ("priors",)
+    unguarded = of_images = ("priors",)
 
     def __init__(self, rule: Rule, priors: Tensor, *, until: float = 0.0586):
         super().__init__()

@@ -26,10 +26,12 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
     if task.labeling == "mask" or not number:
         return
     if task.labeling == "class":
-        labels, of_data = at.labels, at.labels < 0  # a published list of ids leaves them to the data
-        if of_data.any():
-            labels = np.where(of_data, task.match(dataset, names).labels[at.labeled], labels)
-        tell_without([name for k, name in enumerate(names) if not (labels == k).any()])
+        if len(none := at.labeled[at.labels < 0]):
+            raise UserError(
+                f"{len(none)} labeled images of the split, such as {dataset.ids[none[0]]!r}, have no label, neither "
+                "there nor in the data. Add them, or take the images off the list."
+            )
+        tell_without([name for k, name in enumerate(names) if not (at.labels == k).any()])
         return
     counts = (np.asarray(task.match(dataset, names).labels)[at.labeled] > 0).sum(0)
     always = [name for name, n in zip(names, counts, strict=True) if n == number]

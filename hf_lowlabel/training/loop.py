@@ -183,11 +183,12 @@ class Loop:
                 scalars = self.train_step(next(batches))
                 bar.update()
                 self.tell("on_step_end", scalars)
-                done = self.step == self.steps
+                done = self.state.stop or self.step == self.steps
                 if self.args.dry_run:
                     self._clock()
                 if self.step % self.log_every == 0 or done:
                     self.write_log(scalars, begin, first, bar)
+                    done = done or self.state.stop
                 if self.evaluate and (self.step % self.eval_steps == 0 or done):
                     self.evaluate_now()
                 asked = signals.agreed(self.step, self.accelerator.device)
@@ -263,8 +264,8 @@ class Loop:
         if self.accelerator.is_main_process:
             said = "  ".join(f"{k} {v + 0.0:.4g}" for k, v in scores.items())
             log.info("step %d/%d  %s", self.step, self.steps, said)
-        if self.best_score is not None:
-            score = scores[self.best_score]
+        score = float("nan") if self.best_score is None else scores[self.best_score]
+        if score == score:  # one is asked for, and it is a number
             self.stale = 0 if self.best is None or score > self.best else self.stale + 1
             if self.best is None or score >= self.best:  # of equals the later: it has trained longer
                 self.best, self.best_step = score, self.step

@@ -123,7 +123,7 @@ def make_objective(ready: Prepared) -> Objective:
 
 
 LOOKED_AT = 8  # images
-FEW = 128  # images a step below which their BatchNorm statistics say less than those the weights came with
+FEW = 128  # images a micro-batch below which their BatchNorm statistics say less than those the weights came with
 
 
 def keeps_statistics(config: Config) -> bool:
@@ -134,7 +134,9 @@ def keeps_statistics(config: Config) -> bool:
     if given.freeze_encoder:
         return True
     came = given.init_from or isinstance(given.model, str) and not given.from_scratch  # a module may be a random one
-    return bool(came) and config.training.batch_size * (1 + config.training.unlabeled_ratio) < FEW
+    args, sees_unlabeled = config.training, bool(config.method.unlabeled_views)
+    seen = args.batch_size * (1 + sees_unlabeled * args.unlabeled_ratio)
+    return bool(came) and seen // args.gradient_accumulation_steps < FEW
 
 
 def keep_statistics(model: nn.Module) -> None:

@@ -4,7 +4,15 @@ from sklearn.datasets import load_digits, make_moons
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.graph import Graph, Pool, class_shares, rooted, spread, with_masses
-from hf_lowlabel.finetuning.linear import STRENGTHS, LeastSquares, best_l2, softmax, temperature
+from hf_lowlabel.finetuning.linear import (
+    STRENGTHS,
+    LeastSquares,
+    best_l2,
+    left_out_logits,
+    softmax,
+    stratified_folds,
+    temperature,
+)
 from hf_lowlabel.finetuning.multilabel import MultiLabelProbe
 from hf_lowlabel.finetuning.probes import (
     ALPHAS,
@@ -158,6 +166,19 @@ def test_copies_of_an_image_do_not_make_a_head_sure_of_noise(method):
         return softmax(new @ weight.T + bias).max(1).mean()
 
     assert sure() > 0.8 and sure(copies=shows) < 0.7
+
+
+def test_near_copies_of_several_classes_leave_none_of_them_out_whole():
+    """The only label of class 2 is the next frame of one of class 1: left out with it, the class would be unknown."""
+    x = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    y, copies = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 2, 3, 3])
+    for seed in range(5):
+        fold = stratified_folds(y, 5, np.random.default_rng(seed), copies)
+        assert all(len(np.unique(y[fold != f])) == 3 for f in range(5)) and fold[3] == fold[4] == -1
+        assert (fold[:2] >= 0).all() and fold[2] >= 0
+    _, logits, truth = left_out_logits(x, y, 3, copies)
+    assert sorted(truth) == [0, 0, 1] and np.isfinite(logits).all()
+    assert best_l2(x, np.array([1, 1, 2, 2, 0]), copies=copies) in STRENGTHS  # no class takes another's place
 
 
 def test_copies_do_not_choose_the_graph_of_label_spreading():

@@ -181,6 +181,9 @@ def test_when_statistics_are_kept():
     assert keeps_statistics(settings(batch_size=8)) and not keeps_statistics(settings(batch_size=64))
     assert not keeps_statistics(settings(batch_size=8, from_scratch=True))
     assert not keeps_statistics(settings(batch_size=8, model=nn.Linear(1, 1)))  # its weights may be random ones
+    assert keeps_statistics(settings(batch_size=64, gradient_accumulation_steps=8))  # it sees a micro-batch at a time
+    alone = [keeps_statistics(settings(batch_size=n, method="supervised")) for n in (64, 128)]
+    assert alone == [True, False]  # no unlabeled image is in its steps, whatever their ratio
 
 
 def test_a_default_rate_is_that_of_the_batch_it_was_set_for():

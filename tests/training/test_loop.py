@@ -138,6 +138,32 @@ def test_an_interrupt_in_the_step_that_ends_training_is_not_lost(tmp_path):
     assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["step-00000001"]
 
 
+@pytest.mark.parametrize("event", ["on_step_end", "on_log"])
+def test_a_run_that_a_callback_ends_is_evaluated_at_its_end(tmp_path, event):
+    """The steps since the last evaluation count as in a run that has done all; a score that is NaN is the worst."""
+
+    class Enough(Callback):
+        pass
+
+    def ends(self, state, given):
+        state.stop = state.step == 5
+
+    setattr(Enough, event, ends)
+    scores = iter([float("nan"), 0.5])
+    loop = make(
+        tmp_path,
+        callbacks=[Enough()],
+        evaluate=lambda *_: {"test_accuracy": next(scores)},
+        best_score="test_accuracy",
+        max_steps=12,
+        eval_steps=4,
+        logging_steps=5,
+    )
+    loop.fit()
+    assert (loop.step, loop.best_step, loop.best) == (5, 5, 0.5)
+    assert [row["step"] for row in loop.history if "test_accuracy" in row] == [4, 5]
+
+
 def test_random_numbers_are_a_function_of_seed_step_and_process(tmp_path):
     def drawn(**settings):
         loop = make(tmp_path, **settings)

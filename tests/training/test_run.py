@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,9 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.travelling import NETWORKS
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import caching, classification, get_task, segmentation as segmentation_task
+from hf_lowlabel.training.counts import tell_counts
 from hf_lowlabel.training.loop import Loop
+from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.run import best_score
 
 from .conftest import MULTILABEL, SEGMENT, SMALL, rewrite
@@ -216,7 +219,9 @@ def test_callbacks_are_told_in_order(tiny, few_images, tmp_path):
 def test_a_callback_ends_a_run_as_if_all_steps_were_done(tiny, few_images, tmp_path):
     noted = Noted(stop=2)
     run = finetune(**{**tiny["finetune"], **SHORT}, callbacks=[noted], output_dir=tmp_path)
-    assert ", ".join(f"{what} {step}" for what, step in noted.told) == "step 1, step 2, log 2, save 2, end 2"
+    assert (
+        ", ".join(f"{what} {step}" for what, step in noted.told) == "step 1, step 2, log 2, evaluate 2, save 2, end 2"
+    )
     assert run.progress.step == 2 and "accuracy" in run.metrics and (run.folder / "model.safetensors").is_file()
     assert json.loads((run.folder / "run.json").read_text())["steps"] == 2
 
@@ -337,6 +342,51 @@ def test_init_from_a_checkpoint(photos, tmp_path):
         finetune(**{**settings, "learning_rate": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "b"), resume=True)
     with pytest.raises(UserError, match="does not fit this method and model"):
         finetune(**{**settings, "model": "cnn6_32"}, init_from=str(checkpoint), output_dir=str(tmp_path / "c"))
+
+
+def test_init_from_a_checkpoint_leaves_what_is_of_single_images(photos, tmp_path):
+    """These may be others by now, and the prior is that of this run."""
+    given = dict(SMALL, dataset=str(photos / "labeled"), num_labels=8, method="flexmatch", max_steps=1)
+    source = load_source(photos / "labeled")
+    for name, share in (("p", 0.9), ("q", 0.6)):
+        beliefs = np.full((len(source), 2), 1 - share, np.float32)
+        beliefs[:, 0] = share
+        save_priors(tmp_path / f"{name}.safetensors", beliefs, source.ids, source.class_names, {})
+    finetune(**given, prior=str(tmp_path / "p.safetensors"), output_dir=str(tmp_path / "a"))
+    start = tmp_path / "a" / "checkpoints" / "step-00000001"
+    tensors = load_file(start / "objective.safetensors")
+    seen = []
+
+    class Looks(Callback):
+        def on_step_end(self, state, scalars):
+            rule = state.objective.rule
+            seen.append((rule.priors.clone(), rule.rule.last.clone()))
+
+    more = dict(init_from=str(start), prior=str(tmp_path / "q.safetensors"), learning_rate=0.0, callbacks=[Looks()])
+    run = finetune(**given | more | dict(max_steps=1), output_dir=str(tmp_path / "b"))
+    assert float(tensors["rule.priors"].max()) == pytest.approx(0.9)
+    assert float(seen[0][0].max()) == pytest.approx(0.6) and run.progress.step == 1
+
+
+def test_labels_that_a_manifest_leaves_to_the_data(photos, tmp_path):
+    """A list of ids alone: the labels of the data are learned, and one that has none is named."""
+    source, data = load_source(photos / "labeled"), str(photos / "labeled")
+    split = make_split(source, 8, class_balanced=True, test_fraction=0.2)
+    full, bare = split.resolve(source), replace(split, labeled=dict.fromkeys(split.labeled))
+    assert (full.labels >= 0).all() and np.array_equal(bare.resolve(source).labels, full.labels)
+    bare.save(tmp_path / "bare.json")
+    split.save(tmp_path / "full.json")
+    scores = []
+    for name in ("bare", "full"):
+        how = dict(SMALL, method="supervised", max_steps=1, split=str(tmp_path / f"{name}.json"))
+        scores.append(finetune(dataset=data, **how, output_dir=str(tmp_path / name)).metrics["nll"])
+    assert scores[0] == scores[1]
+    free = next(id for id in source.ids if id not in {*split.labeled, *split.test})
+    unlabeled = replace(source, labels=np.where(np.array(source.ids) == free, -1, source.labels))
+    pool = replace(bare, labeled={**bare.labeled, free: None})
+    assert (pool.resolve(unlabeled).labels < 0).sum() == 1
+    with pytest.raises(UserError, match="1 labeled images of the split, such as .*, have no label, neither there nor"):
+        tell_counts(get_task("classification"), unlabeled, pool.resolve(unlabeled), source.class_names)
 
 
 def test_segments_better_than_chance_after_a_few_steps(masked, tmp_path):
