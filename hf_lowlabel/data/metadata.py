@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import MissingSplit, UserError, nearest, unknown
 from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_root
+from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_folders, split_root
 from .labels import NO_LABEL, LabelRules, label_column
 from .table_files import NoTable, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
@@ -165,18 +165,25 @@ def split_text(cell: Any) -> str:
 
 
 def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
-    """`split_root`; where there are no folders of splits, a column of the table may name them."""
+    """`split_root`; where there are no folders of splits, or images beside them too, a column of the table may name
+    the splits."""
+    if split_folders(path)[1] and splits_in_column(path):
+        return path, []
     try:
         return split_root(path, split)
     except MissingSplit:
-        file = metadata_file(path)
-        rows = [row for _, row in read_table(file)] if file is not None else []
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        column = split_column({name: [row.get(name) for row in rows] for name in columns})
-        named = {split_text(row.get(column)) for row in rows} if column else set()
-        if named.isdisjoint(spellings(split)):
+        if splits_in_column(path).isdisjoint(spellings(split)):
             raise
         return path, []
+
+
+def splits_in_column(path: Path) -> set[str]:
+    """The splits that the table of a data set names in a column."""
+    file = metadata_file(path)
+    rows = [row for _, row in read_table(file)] if file is not None else []
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    column = split_column({name: [row.get(name) for row in rows] for name in columns})
+    return {split_text(row.get(column)) for row in rows} if column else set()
 
 
 def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> list[str | None]:
