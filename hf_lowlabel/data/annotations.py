@@ -20,7 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -34,6 +34,7 @@ from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, l
 from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES, check_size
+from .placing import place_images
 from .table_files import ImageNames, plain_name
 from .uploads import Uploads
 
@@ -215,38 +216,6 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
     return [], False
-
-
-def place_images(
-    part: Annotations, path: Path, every: ImageNames, uploads: Uploads
-) -> Iterator[tuple[str, str | None]]:
-    """Each picture that a file names, with its id below `path`; None where it is not there."""
-    names = list(part.images)
-    for name, id in zip(names, places(part.file, path, names, every, part.otherwise)):
-        if id is None or PurePosixPath(id).name != PurePosixPath(plain_name(name)).name:
-            candidates = uploads.candidates(plain_name(name))
-            id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
-        yield name, id
-
-
-def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwise: str = "") -> list[str | None]:
-    """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is, else
-    the one that is called `otherwise`."""
-    known, out = every.known, list[str | None]()
-    here = file.parent.relative_to(path).as_posix()
-    here = "" if here == "." else f"{here}/"
-    plain = [plain_name(name) for name in names]
-    elsewhere, _ = every.match(plain)
-    for name, other in zip(plain, elsewhere):
-        near = [f"{here}{name}", f"{here}images/{name}", f"{here}{PurePosixPath(name).name}"]
-        out.append(next((id for id in near if id in known), other))
-    for k, id in enumerate(out):
-        base = plain[k].rpartition("/")[2]
-        if id is None and len(base) > 9 and base[8] == "-":  # an upload of Label Studio
-            out[k] = every.match([base[9:]])[0][0]
-        if out[k] is None and otherwise:
-            out[k] = every.match([f"{here}{otherwise}"])[0][0]
-    return out
 
 
 def in_order(part: Annotations, objects: Objects) -> Objects:

@@ -13,9 +13,10 @@ from pathlib import Path
 from ..errors import UserError
 from .annotated import UNKNOWN, Annotations, Objects
 from .annotation_files import yolo
-from .annotations import json_and_xml, place_images, text_of, yolo_facts
+from .annotations import json_and_xml, text_of, yolo_facts
 from .folders import EXTENSIONS, listing
 from .mask_folders import MaskFiles
+from .placing import place_images
 from .table_files import ImageNames
 from .uploads import Uploads
 
