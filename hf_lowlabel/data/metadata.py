@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,8 @@ def read_metadata(
         return None
     if name is None:
         raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
-    rows = [row for row in rows if any(cell not in (None, "") for cell in row.values())]
+    numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
+    rows = [row for _, row in numbered]
     names = [plain_name(row.get(name)) for row in rows]
     found = placed(file, root, ids, names)
     missing = [given for given, id in zip(names, found) if id is None]
@@ -137,6 +138,8 @@ def read_metadata(
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
     splits = split_column(cells) if root == path else None
+    if splits is not None:
+        refuse_two_splits(file, ((line, id, split_named(row.get(splits))) for (line, row), id in zip(numbered, found)))
     return Metadata(file, kept, [c for c in columns if c not in (name, splits)], gone, splits)
 
 
@@ -156,6 +159,17 @@ def split_column(cells: dict[str, list]) -> str | None:
 def split_named(cell: Any) -> str:
     """The split that a cell says, as this package calls it; "train" where it says none."""
     return next((name for name, known in SPLITS.items() if split_text(cell) in known), "train")
+
+
+def refuse_two_splits(file: Path, rows: Iterable[tuple[int, str | None, str]]) -> None:
+    """Raises UserError where a table puts an image into two splits. rows: (line, id, split)."""
+    seen: dict[str, tuple[int, str]] = {}
+    for line, id, split in rows:
+        if id and (before := seen.setdefault(id, (line, split)))[1] != split:
+            raise UserError(
+                f"{file.name}, row {line}: {id!r} is of split {split!r} here, and of {before[1]!r} in row {before[0]}. "
+                "Keep one of them: an image that is tested on must not be learned from."
+            )
 
 
 def split_text(cell: Any) -> str:

@@ -5,7 +5,7 @@ import warnings
 import pytest
 from PIL import Image
 
-from hf_lowlabel import Config, load_source
+from hf_lowlabel import Config, UserError, load_source
 from hf_lowlabel.tasks import get_task
 
 
@@ -89,3 +89,25 @@ def test_a_column_of_splits_counts_where_other_images_lie_beside(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
     assert load_source(tmp_path).ids == ["extra/0.png", "train/0.png", "train/1.png"]
     assert load_source(tmp_path, split="validation").ids == ["train/2.png"]
+
+
+@pytest.mark.parametrize(
+    "first, second", [("test", "train"), ("train", "test"), ("val", "test"), ("test", ""), ("", "validation")]
+)
+def test_an_image_in_two_splits_of_a_table_is_refused(tmp_path, first, second):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    rows = ["file_name,label,split", "0.png,a,train", f"2.png,a,{first}", "1.png,b,test", f"2.png,a,{second}"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    for split in ("train", "test"):
+        for opened in (load_source, several):
+            with pytest.raises(UserError, match="labels.csv, row 5: '2.png' is of split .* in row 3. Keep one"):
+                opened(tmp_path, split=split)
+
+
+def test_rows_that_name_a_split_in_two_spellings_agree(tmp_path):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    rows = ["file_name,label,split", "0.png,a,train", "2.png,a,val", "1.png,b,test", "2.png,a,validation"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    assert load_source(tmp_path, split="val").ids == ["2.png"]
