@@ -15,6 +15,7 @@ from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_folders, split_root
 from .labels import NO_LABEL, LabelRules, label_column
+from .split_tables import SplitTables, names_split, read_split_tables
 from .table_files import NoTable, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
 
@@ -180,13 +181,13 @@ def split_text(cell: Any) -> str:
 
 def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
     """`split_root`; where there are no folders of splits, or images beside them too, a column of the table may name
-    the splits."""
+    the splits, or tables that are called so."""
     if split_folders(path)[1] and splits_in_column(path):
         return path, []
     try:
         return split_root(path, split)
     except MissingSplit:
-        if splits_in_column(path).isdisjoint(spellings(split)):
+        if splits_in_column(path).isdisjoint(spellings(split)) and not names_split(path, split):
             raise
         return path, []
 
@@ -198,6 +199,22 @@ def splits_in_column(path: Path) -> set[str]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     column = split_column({name: [row.get(name) for row in rows] for name in columns})
     return {split_text(row.get(column)) for row in rows} if column else set()
+
+
+def tables_beside(
+    path: Path, root: Path, split: str, ids: Sequence[str], metadata: Metadata | None, label: str | None
+) -> SplitTables | None:
+    """The tables that are called as splits, where neither folders nor a column say what is of which."""
+    if root != path or metadata is not None and metadata.splits is not None:
+        return None
+    return read_split_tables(path, split, ids, label)
+
+
+def of_split(metadata: Metadata | None, tables: SplitTables | None, ids: Sequence[str], split: str) -> np.ndarray:
+    """bool [N]: which images are of a split, by a column of the table or by tables of splits. Raises MissingSplit."""
+    if tables is not None:
+        return tables.of_split(ids, split)
+    return metadata.of_split(ids, split) if metadata is not None else np.ones(len(ids), bool)
 
 
 def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> list[str | None]:
