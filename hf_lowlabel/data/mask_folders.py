@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import MissingSplit, UserError, unknown
-from ..files import read_text
 from .folders import (
     ALIASES,
     FileReader,
@@ -38,7 +37,7 @@ from .folders import (
 from .mask_names import SUFFIXES, masks_among, match_masks, of_others, strange_among
 from .masks import IGNORE, MaskFormat
 from .table_files import stem
-from .voc import meaning, sole_list, tell_unlisted
+from .voc import listed_photos, meaning, sole_list, tell_unlisted
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
@@ -285,12 +284,12 @@ def voc(path: Path, split: str) -> MaskFiles:
     Masks come from SegmentationClassAug, the augmented set's 12031, where it is there, else from SegmentationClass.
     """
     photos, folder = in_any_case(path, "JPEGImages"), in_any_case(in_any_case(path, "ImageSets"), "Segmentation")
-    lists = {p.stem: list(dict.fromkeys(read_text(p).split())) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
     of_masks = [in_any_case(path, name) for name in ("SegmentationClassAug", "SegmentationClass")]
     masks = next((folder for folder in of_masks if folder.is_dir()), None)
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
     every = {stem(file.id): file for file in listing(photos)}
+    lists = {p.stem: listed_photos(p, every) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
     name = sole_list(lists, split, path) or split_name(
         split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"
     )
