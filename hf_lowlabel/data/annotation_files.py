@@ -40,7 +40,7 @@ def read_annotations(file: Path) -> Annotations | None:
             return studio(file, content)
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, ET.ParseError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, ET.ParseError) as error:
         raise UserError(
             f"{file.name} looks like a file of annotations and cannot be read ({type(error).__name__}: {error}). "
             "Export it again, or take it elsewhere."

@@ -285,7 +285,7 @@ def read_labels(
     if is_kind.is_floating(kind):  # whole numbers with holes become floats on their way through pandas
         values = [None if value is None or np.isnan(value) else value for value in values]
     for id, value in zip(ids, values, strict=True):
-        if isinstance(value, (int, float)) and (value < -1 or value != int(value)):
+        if isinstance(value, (int, float)) and (value < -1 or not float(value).is_integer()):  # of inf there is no int
             raise UserError(
                 f"Label {value} of image {id!r} in column {name!r} is out of range. Labels are whole numbers from 0, "
                 "or -1 for an image without a label."

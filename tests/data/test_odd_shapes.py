@@ -109,3 +109,13 @@ def test_hull():
     area = np.dot(found[:, 0], np.roll(found[:, 1], 1)) - np.dot(found[:, 1], np.roll(found[:, 0], 1))
     assert abs(area) == 72
     assert len(hull(np.array([[1.0, 1.0]] * 3))) == 1 and len(hull(np.array([[0.0, 0], [1, 1], [2, 2]]))) == 2
+
+
+def test_an_infinite_size_is_named(tmp_path):
+    labelme(tmp_path, OTHER)
+    text = (tmp_path / "0.json").read_text()
+    (tmp_path / "0.json").write_text(
+        text.replace('{"imagePath"', '{"imageWidth": Infinity, "imageHeight": 12, "imagePath"')
+    )
+    with pytest.raises(UserError, match="0.json looks like a file of annotations and cannot be read"):
+        load_segmentation(tmp_path)
