@@ -14,7 +14,6 @@ except by the order of labelme and the layers of CVAT.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 import zlib
 from collections import Counter
@@ -30,12 +29,11 @@ from ..files import read_text
 from .annotated import UNKNOWN, Annotations, Objects, small_last
 from .annotation_files import read_annotations, yolo
 from .dataset import Reader
-from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
+from .folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, walked
 from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES, check_size
-from .placing import place_images
-from .table_files import ImageNames, plain_name
+from .placing import Pictures, place_images, why_not
 from .uploads import Uploads
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
@@ -111,15 +109,15 @@ def find_drawn(
     if not found:
         return None
     inside = root.relative_to(path).as_posix() if root != path else ""
-    every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
-    objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[str]()
-    lost, uploads = list[str](), Uploads(every.ids)
+    every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+    objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[tuple[str, Annotations]]()
+    lost, uploads = list[tuple[str, Annotations]](), Uploads(every.ids)
     for part in found:
         left_out += part.left_out
         for name, id in place_images(part, path, every, uploads):
             if id is None:
-                strange.append(name)
-                lost += [name] if part.images[name].shapes else []
+                strange.append((name, part))
+                lost += [(name, part)] if part.images[name].shapes else []
             elif id in objects:
                 raise UserError(
                     f"The image {id!r} is annotated twice, the second time in {part.file.name}. Keep one of the files."
@@ -130,15 +128,17 @@ def find_drawn(
         if not strange:
             raise UserError(f"The annotations in {path.name!r} hold no object. Give another folder, or draw some.")
         raise UserError(
-            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, or several are "
-            f"called so, such as {strange[0]!r}. Put the images beside the file, or into images/."
+            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, such as "
+            f"{strange[0][0]!r}{why_not(*strange[0], path, every, uploads)}. Put the images beside the file, or into "
+            "images/."
         )
     if lost and not skip_missing:
         raise UserError(
             f"{len(lost)} images that the annotations in {path.name!r} draw objects for are not there, such as "
-            f"{lost[0]!r}{uploads.why_not(plain_name(lost[0]))}. Put them beside the others, or give --skip-missing."
+            f"{lost[0][0]!r}{why_not(*lost[0], path, every, uploads)}. Put them beside the others, or give "
+            "--skip-missing."
         )
-    left_out += [(name, "there is no such image") for name in strange]
+    left_out += [(name, "there is no such image") for name, _ in strange]
     refuse_boxes(path, found, objects, left_out)
     ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
     names, number = class_numbers(found, declared, instances)
@@ -165,9 +165,9 @@ def refuse_boxes(
 
 def json_and_xml(path: Path) -> Iterator[Annotations]:
     """Every file of annotations in the data set and two folders down."""
-    for folder, subfolders, files in os.walk(path):
+    for folder, subfolders, files in walked(path):
         deep = len(Path(folder).relative_to(path).parts)
-        subfolders[:] = sorted(n for n in subfolders if deep < 3 and is_text(n) and is_of_images(Path(folder, n)))
+        subfolders[:] = [name for name in subfolders if deep < 3 and is_text(name)]
         for name in sorted(name for name in files if name[-5:].lower().endswith((".json", ".xml"))):
             if is_text(name) and not name.startswith("."):
                 part = read_annotations(Path(folder, name))
