@@ -15,7 +15,7 @@ from .annotated import UNKNOWN, Annotations, Objects
 from .annotation_files import yolo
 from .annotations import json_and_xml, text_of, yolo_facts
 from .folders import EXTENSIONS, listing
-from .mask_folders import MaskFiles
+from .mask_files import MaskFiles
 from .placing import Pictures, place_images
 from .uploads import Uploads
 
