@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_folders, split_root
 from .labels import NO_LABEL, LabelRules, label_column
 from .split_tables import SplitTables, names_split, read_split_tables
-from .table_files import NoTable, match_names, plain_name, read_table
+from .table_files import NoTable, folders_of, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
@@ -217,12 +217,25 @@ def of_split(metadata: Metadata | None, tables: SplitTables | None, ids: Sequenc
     return metadata.of_split(ids, split) if metadata is not None else np.ones(len(ids), bool)
 
 
+def of_other_split(name: str, id: str, root: Path) -> bool:
+    """Whether a name says another split than the folder `root`, in which an image has its end: test/1.png in train/."""
+    folders = list(folders_of(PurePosixPath(name)))
+    above = folders[len(folders) - id.count("/") - 1 :][:1] if len(folders) > id.count("/") else []
+    said = [part.lower() for part in (*above, root.name) if part.lower() in ALIASES]
+    return len(said) == 2 and split_named(said[0]) != split_named(said[1])
+
+
 def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> list[str | None]:
     """The id that each name means; "" for an image of another split, None for none."""
     of_all = file.parent != root and file.stem.lower() in METADATA
     inside = f"{root.relative_to(file.parent).as_posix()}/" if of_all else ""
     every = [image.id for image in listing(file.parent)] if of_all else ids
     found, loose = match_names(names, every, EXTENSIONS)
+    if not of_all:
+        found = [
+            id if id in (None, name) or not of_other_split(name, id, root) else None for name, id in zip(names, found)
+        ]
+        loose = sum(id is not None and id != name for name, id in zip(names, found))
     if loose:
         given, id = next((a, b) for a, b in zip(names, found) if b is not None and a != b)
         warnings.warn(

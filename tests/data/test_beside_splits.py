@@ -111,3 +111,15 @@ def test_rows_that_name_a_split_in_two_spellings_agree(tmp_path):
     rows = ["file_name,label,split", "0.png,a,train", "2.png,a,val", "1.png,b,test", "2.png,a,validation"]
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     assert load_source(tmp_path, split="val").ids == ["2.png"]
+
+
+@pytest.mark.parametrize("table", ["train.csv", "train/metadata.csv"])
+@pytest.mark.parametrize("name, there", [("test/2.png", False), ("/x/Val/2.png", False), ("/x/train/2.png", True)])
+def test_a_name_in_another_split_is_no_image_of_this_one(tmp_path, table, name, there):
+    flat(tmp_path, table=False)
+    (tmp_path / table).write_text(f"file_name,label\n0.png,a\n{name},b\n")
+    if there:
+        assert load_source(tmp_path).labels.tolist() == [0, -1, 1]
+    else:
+        with pytest.raises(UserError, match="1 file names in .* have no image"):
+            load_source(tmp_path)
