@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from .images import open_image
-from .outlines import box, coco_area, filled, of_coco_runs, of_studio_runs, outline, runs_of
+from .outlines import box, coco_area, filled, hull, of_coco_runs, of_studio_runs, outline, runs_of, turned
 
 BOX, LINE, FEW = "a box without an outline", "a line or a point", "an outline of fewer than 3 points"
 NAMELESS = "an object without a class"
@@ -136,12 +135,18 @@ class Annotations:
             self.classes.append(label)
         self.images[name].shapes.append(Shape(label or UNKNOWN, kind, data, relative))
 
-    def boxed(self, name: str, x: float, y: float, width: float, height: float, relative: bool = False) -> None:
-        """A box alone."""
-        self.left_out.append((name, BOX))
-        corners = box(x, y, x + width, y + height).ravel().tolist()
-        if all(map(math.isfinite, corners)):
-            self.images[name].shapes.insert(0, Shape(UNKNOWN, "outlines", [corners], relative))
+    def boxed(
+        self, name: str, x: float, y: float, width: float, height: float, relative: bool = False, degrees: float = 0.0
+    ) -> None:
+        """A box alone, turned clockwise about its centre."""
+        corners = box(x, y, x + width, y + height)
+        self.unsure(name, BOX, turned(corners, x + width / 2, y + height / 2, degrees), relative)
+
+    def unsure(self, name: str, why: str, points: Any, relative: bool = False) -> None:
+        """An object in the midst of points, of which nobody has said which pixels are its: they take no part."""
+        self.left_out.append((name, why))
+        if (found := outline(points)) is not None:
+            self.images[name].shapes.insert(0, Shape(UNKNOWN, "outlines", [hull(found).ravel().tolist()], relative))
 
 
 def size_said(width: Any, height: Any) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """Files of annotation tools: the objects of each image, by COCO, labelme, YOLO (segments), CVAT for images and Label
 Studio. An object is an outline or a mask of its own. A box is none: which of its pixels are the object's nobody has
-said, so that they take no part, and it is listed; so are outlines without a class. A line or a point is listed alone.
+said, so that they take no part, and it is listed; so are outlines without a class and shapes that are not read. A line
+of two points, or a point, is listed alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from .annotated import BOX, LINE, Annotations, Objects, size_said, small_last, w
 from .outlines import box, ellipse, outline, turned
 from .table_files import plain_name
 
+TURNED = ("rectangle", "rotation", "oriented_rectangle", "quadrilateral")  # labelme's and X-AnyLabeling's, of corners
+LINES = ("line", "linestrip", "point", "points", "polyline", "skeleton")
+
 
 def read_annotations(file: Path) -> Annotations | None:
     """None for a file of another kind."""
@@ -36,7 +40,7 @@ def read_annotations(file: Path) -> Annotations | None:
             return studio(file, content)
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, ET.ParseError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, ET.ParseError) as error:
         raise UserError(
             f"{file.name} looks like a file of annotations and cannot be read ({type(error).__name__}: {error}). "
             "Export it again, or take it elsewhere."
@@ -105,7 +109,7 @@ def labelme(file: Path, content: dict) -> Annotations:
     for shape in content["shapes"]:
         kind, points = shape.get("shape_type") or "polygon", shape["points"]
         label = shape.get("label")
-        if kind == "polygon":
+        if kind == "polygon" or kind in TURNED and len(points) > 2:
             out.add(name, label, "outlines", [points])
         elif (
             kind == "rectangle" and len(points) == 2
@@ -117,9 +121,16 @@ def labelme(file: Path, content: dict) -> Annotations:
             out.add(name, label, "outlines", [ellipse(x, y, r, r)])
         elif kind == "mask" and shape.get("mask"):
             out.add(name, label, "patch", (int(points[0][0]), int(points[0][1]), shape["mask"]))
-        else:
+        elif len(points) < 2 or len(points) == 2 and kind in LINES:
             out.left_out.append((name, LINE))
+        else:
+            out.unsure(name, strange(kind), points if len(points) > 2 else box(*np.ravel(points)))
     return out
+
+
+def strange(kind: str) -> str:
+    """Why an object of a kind that is not read is left out."""
+    return f"a {kind}, whose pixels count as unknown"
 
 
 def yolo(file: Path, image: str, names: list[str], keypoints: bool = False) -> Annotations:
@@ -197,12 +208,18 @@ def cvat_shape(out: Annotations, name: str, e: ET.Element) -> None:
         out.add(name, label, "runs", (left, top, width, height, counts))
     elif e.tag == "box":
         x0, y0, x1, y1 = (float(e.get(k, 0)) for k in ("xtl", "ytl", "xbr", "ybr"))
-        out.boxed(name, x0, y0, x1 - x0, y1 - y0)
+        out.boxed(name, x0, y0, x1 - x0, y1 - y0, degrees=float(e.get("rotation", 0)))
+    elif len(points := points_of(e)) > 2:
+        out.unsure(name, strange(e.tag), points)
     else:
         out.left_out.append((name, LINE if e.tag in LINES else f"a {e.tag}"))
 
 
-LINES = ("polyline", "points", "skeleton")
+def points_of(e: ET.Element) -> list[list[float]]:
+    """The points of a shape and of those in it: x,y;x,y ..., or the corners of a cuboid as xtl1, ytl1, ..."""
+    texts = [pair.split(",") for part in e.iter() for pair in part.get("points", "").split(";") if pair]
+    corners = [[e.get(f"x{at}", ""), e.get(f"y{at}", "")] for at in (k[1:] for k in e.keys() if k[0] == "x")]
+    return [[float(v) for v in pair] for pair in [*texts, *corners]]
 
 
 def voc_boxes(file: Path, root: ET.Element) -> Annotations:
@@ -270,6 +287,11 @@ def studio_shape(out: Annotations, name: str, result: dict) -> None:
         x, y = value["x"] * w, value["y"] * h
         points = turned(ellipse(x, y, value["radiusX"] * w, value["radiusY"] * h), x, y, value.get("rotation", 0))
         out.add(name, label, "outlines", [points])
+    elif "width" in value and value.get("rotation") and objects.size:
+        x, y, width, height = (
+            value[k] / 100 * objects.size[k in ("y", "height")] for k in ("x", "y", "width", "height")
+        )
+        out.unsure(name, BOX, turned(box(x, y, x + width, y + height), x, y, value["rotation"]))
     elif "width" in value:
         out.boxed(name, *(value[k] / 100 for k in ("x", "y", "width", "height")), relative=True)
     elif labels:

@@ -14,13 +14,12 @@ except by the order of labelme and the layers of CVAT.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -30,11 +29,11 @@ from ..files import read_text
 from .annotated import UNKNOWN, Annotations, Objects, small_last
 from .annotation_files import read_annotations, yolo
 from .dataset import Reader
-from .folders import EXTENSIONS, FileReader, ImageFile, is_of_images, is_text, listing
+from .folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, walked
 from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES, check_size
-from .table_files import ImageNames, plain_name
+from .placing import Pictures, place_images, why_not
 from .uploads import Uploads
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
@@ -110,15 +109,15 @@ def find_drawn(
     if not found:
         return None
     inside = root.relative_to(path).as_posix() if root != path else ""
-    every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
-    objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[str]()
-    lost, uploads = list[str](), Uploads(every.ids)
+    every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+    objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[tuple[str, Annotations]]()
+    lost, uploads = list[tuple[str, Annotations]](), Uploads(every.ids)
     for part in found:
         left_out += part.left_out
         for name, id in place_images(part, path, every, uploads):
             if id is None:
-                strange.append(name)
-                lost += [name] if part.images[name].shapes else []
+                strange.append((name, part))
+                lost += [(name, part)] if part.images[name].shapes else []
             elif id in objects:
                 raise UserError(
                     f"The image {id!r} is annotated twice, the second time in {part.file.name}. Keep one of the files."
@@ -129,15 +128,17 @@ def find_drawn(
         if not strange:
             raise UserError(f"The annotations in {path.name!r} hold no object. Give another folder, or draw some.")
         raise UserError(
-            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, or several are "
-            f"called so, such as {strange[0]!r}. Put the images beside the file, or into images/."
+            f"None of the {len(strange)} images that the annotations in {path.name!r} name is there, such as "
+            f"{strange[0][0]!r}{why_not(*strange[0], path, every, uploads)}. Put the images beside the file, or into "
+            "images/."
         )
     if lost and not skip_missing:
         raise UserError(
             f"{len(lost)} images that the annotations in {path.name!r} draw objects for are not there, such as "
-            f"{lost[0]!r}{uploads.why_not(plain_name(lost[0]))}. Put them beside the others, or give --skip-missing."
+            f"{lost[0][0]!r}{why_not(*lost[0], path, every, uploads)}. Put them beside the others, or give "
+            "--skip-missing."
         )
-    left_out += [(name, "there is no such image") for name in strange]
+    left_out += [(name, "there is no such image") for name, _ in strange]
     refuse_boxes(path, found, objects, left_out)
     ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
     names, number = class_numbers(found, declared, instances)
@@ -164,9 +165,9 @@ def refuse_boxes(
 
 def json_and_xml(path: Path) -> Iterator[Annotations]:
     """Every file of annotations in the data set and two folders down."""
-    for folder, subfolders, files in os.walk(path):
+    for folder, subfolders, files in walked(path):
         deep = len(Path(folder).relative_to(path).parts)
-        subfolders[:] = sorted(n for n in subfolders if deep < 3 and is_text(n) and is_of_images(Path(folder, n)))
+        subfolders[:] = [name for name in subfolders if deep < 3 and is_text(name)]
         for name in sorted(name for name in files if name[-5:].lower().endswith((".json", ".xml"))):
             if is_text(name) and not name.startswith("."):
                 part = read_annotations(Path(folder, name))
@@ -215,38 +216,6 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
     return [], False
-
-
-def place_images(
-    part: Annotations, path: Path, every: ImageNames, uploads: Uploads
-) -> Iterator[tuple[str, str | None]]:
-    """Each picture that a file names, with its id below `path`; None where it is not there."""
-    names = list(part.images)
-    for name, id in zip(names, places(part.file, path, names, every, part.otherwise)):
-        if id is None or PurePosixPath(id).name != PurePosixPath(plain_name(name)).name:
-            candidates = uploads.candidates(plain_name(name))
-            id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
-        yield name, id
-
-
-def places(file: Path, path: Path, names: list[str], every: ImageNames, otherwise: str = "") -> list[str | None]:
-    """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is, else
-    the one that is called `otherwise`."""
-    known, out = every.known, list[str | None]()
-    here = file.parent.relative_to(path).as_posix()
-    here = "" if here == "." else f"{here}/"
-    plain = [plain_name(name) for name in names]
-    elsewhere, _ = every.match(plain)
-    for name, other in zip(plain, elsewhere):
-        near = [f"{here}{name}", f"{here}images/{name}", f"{here}{PurePosixPath(name).name}"]
-        out.append(next((id for id in near if id in known), other))
-    for k, id in enumerate(out):
-        base = plain[k].rpartition("/")[2]
-        if id is None and len(base) > 9 and base[8] == "-":  # an upload of Label Studio
-            out[k] = every.match([base[9:]])[0][0]
-        if out[k] is None and otherwise:
-            out[k] = every.match([f"{here}{otherwise}"])[0][0]
-    return out
 
 
 def in_order(part: Annotations, objects: Objects) -> Objects:

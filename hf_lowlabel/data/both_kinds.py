@@ -13,10 +13,10 @@ from pathlib import Path
 from ..errors import UserError
 from .annotated import UNKNOWN, Annotations, Objects
 from .annotation_files import yolo
-from .annotations import json_and_xml, place_images, text_of, yolo_facts
+from .annotations import json_and_xml, text_of, yolo_facts
 from .folders import EXTENSIONS, listing
-from .mask_folders import MaskFiles
-from .table_files import ImageNames
+from .mask_files import MaskFiles
+from .placing import Pictures, place_images
 from .uploads import Uploads
 
 
@@ -68,7 +68,7 @@ def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
             if not any(map(is_drawn, part.images.values())):
                 continue
             if placing is None:  # of a folder without annotations nobody needs it
-                every = ImageNames([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+                every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
                 placing = partial(place_images, path=path, every=every, uploads=Uploads(every.ids))
                 ids = {f"{inside}{file.id}": id for id, file in found.files.items()}
             placed = placing(part)

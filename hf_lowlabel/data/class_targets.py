@@ -2,6 +2,7 @@
 
 photos/cat/1.jpg  photos/dog/2.jpg  photos/unlabeled/3.jpg  photos/4.jpg    folder = class; the last two have none
 photos/metadata.csv, labels.xlsx, train.jsonl ...: file_name, label         empty or not listed = unlabeled
+photos/train.csv, photos/test.csv beside the images of both                 a list of each split, with labels or without
 photos/1.jpg  photos/2.jpg                                                  no labels at all
 photos/train/...  photos/test/...  photos/validation/...                    each of the above per split
 """
@@ -44,7 +45,7 @@ from .labels import (
 )
 from .mask_folders import in_mask_folders, is_of_masks
 from .mask_names import masks_among
-from .metadata import Metadata, read_metadata, split_of
+from .metadata import Metadata, of_split, read_metadata, split_of, tables_beside
 from .numbers import of_numbers
 from .tables import ID_COLUMNS, PATH_COLUMNS, TEXT, Table, is_image
 from .targets import Targets
@@ -66,13 +67,17 @@ class ClassTargets(Targets):
         ids = [file.id for file in files]
         refuse_masks(root, ids)
         left_out = []
-        if (metadata := read_metadata(path, root, split, ids, self.rules, self.label_column)) is not None:
+        metadata = read_metadata(path, root, split, ids, self.rules, self.label_column)
+        tables = tables_beside(path, root, split, ids, metadata, self.label_column)
+        if metadata is not None:
             of_table = metadata_labels(metadata, self.label_column, self.rules)
             labels, names = class_indices(list(map(of_table.get, ids)))
             left_out = metadata.left_out
             tell_folders(metadata, ids)
-            kept = metadata.of_split(ids, split)
-            files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
+        elif (
+            tables is not None and tables.labeled
+        ):  # folders are no classes where those of another split are in a table
+            labels, names = np.full(len(ids), -1), []
         elif self.label_column is not None:
             raise UserError(
                 f"The label column {self.label_column!r} needs a table such as metadata.csv or labels.xlsx, and there "
@@ -83,6 +88,8 @@ class ClassTargets(Targets):
             others = {name for other in siblings for name in class_folders(other)} if any(texts) else ()
             labels, names = class_indices(texts, others)
             tell_empty(root, names)
+        kept = of_split(metadata, tables, ids, split)
+        files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
 
     def table(self, table: Table) -> ImageDataset:
@@ -278,7 +285,7 @@ def read_labels(
     if is_kind.is_floating(kind):  # whole numbers with holes become floats on their way through pandas
         values = [None if value is None or np.isnan(value) else value for value in values]
     for id, value in zip(ids, values, strict=True):
-        if isinstance(value, (int, float)) and (value < -1 or value != int(value)):
+        if isinstance(value, (int, float)) and (value < -1 or not float(value).is_integer()):  # of inf there is no int
             raise UserError(
                 f"Label {value} of image {id!r} in column {name!r} is out of range. Labels are whole numbers from 0, "
                 "or -1 for an image without a label."

@@ -110,21 +110,14 @@ def listing(root: Path) -> list[ImageFile]:
 
 def walk(root: Path) -> Iterator[ImageFile]:
     """Each file with an image's extension, its path with "/"; hidden ones are left out."""
-    seen, unread, odd, ours, bare = set(), Counter[str](), list[str](), list[str](), list[str]()
+    unread, odd, ours, bare = Counter[str](), list[str](), list[str](), list[str]()
     endings = read_endings(EXTENSIONS)
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above
-            subfolders.clear()
-            continue
-        seen.add(real)
-        ours += [name for name in subfolders if is_ours(Path(folder, name))]
-        subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
+    for folder, _, files in walked(root, ours):
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in sorted(files):
             if file.startswith("."):
                 continue
-            ending = file[dot:].lower() if (dot := file.rfind(".")) > 0 else ""
+            ending = ending_of(file)
             if ending not in endings:
                 ending = ".nii.gz" if file.lower().endswith(".nii.gz") else ending
                 unread[ending] += ending in CONVERT
@@ -146,6 +139,32 @@ def walk(root: Path) -> Iterator[ImageFile]:
             "them the ending .jpg or .png.",
             stacklevel=3,
         )
+
+
+def walked(root: Path, ours: list[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` of the folders that may hold images, through links and never in a circle; `ours` gets the names of
+    those that this library wrote."""
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above
+            subfolders.clear()
+            continue
+        seen.add(real)
+        if ours is not None:
+            ours += [name for name in subfolders if is_ours(Path(folder, name))]
+        subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
+        yield folder, subfolders, files
+
+
+def ending_of(file: str) -> str:
+    return file[dot:].lower() if (dot := file.rfind(".")) > 0 else ""
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there is an image in a folder or below it, outside of what this library wrote."""
+    endings = read_endings(EXTENSIONS)
+    return any(ending_of(file) in endings and file[0] != "." for _, _, files in walked(folder) for file in files)
 
 
 def is_picture(path: str) -> bool:
@@ -228,19 +247,41 @@ def spellings(split: str) -> tuple[str, ...]:
 ALIASES = frozenset(alias for names in SPLITS.values() for alias in names)
 
 
-def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
-    """The folder of the split, and those of the other splits with classes: classes are those of all splits together."""
+def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
+    """(name in small letters -> folder in a data set whose folders are splits, else nothing; those of them that hold
+    images and are no split, where that had to be asked)."""
     folders = {entry.name.lower(): entry for entry in subfolders(path)[::-1]}  # of Test/ and test/ the first
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
-    nested = train is not None and (
-        any(entry.is_dir() for entry in train.iterdir()) or metadata_file(train) is not None
-    )
-    # A class may be called "train" (a locomotive): it is a split when everything beside it is one too, or when it has
-    # folders or metadata of its own.
-    whole = bool(folders) and set(folders) <= ALIASES and not set(folders) <= set(SPLITS[UNLABELED])
-    if not (nested or whole):
+    # A class may be called "train" (a locomotive): it is a split when it has folders of images or metadata of its own,
+    # when there are no images beside it but in other splits, or when test or validation images are beside it.
+    inside = subfolders(train) if train is not None else []
+    nested = inside and (any(map(holds_images, inside)) or not holds_images(train))
+    if nested or train is not None and metadata_file(train) is not None:
+        return folders, []
+    splits = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
+    if not splits:
+        return {}, []
+    strays = sorted(folder.name for name, folder in folders.items() if name not in ALIASES and holds_images(folder))
+    held_out = [folders[name] for kind in ("validation", "test") for name in SPLITS[kind] if name in folders]
+    if strays and not (train in splits and holds_images(train) and any(map(holds_images, held_out))):
+        return {}, []
+    return folders, strays
+
+
+def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
+    """The folder of the split, and those of the other splits with classes: classes are those of all splits together."""
+    folders, strays = split_folders(path)
+    if not folders:
         only_train(path, split)
         return path, []
+    if strays:
+        splits = " and ".join(f"{folders[name].name}/" for name in sorted(folders) if name in ALIASES)
+        warnings.warn(
+            f"{splits} in {path.name!r} are read as splits, and the images in {', '.join(strays[:5])} beside them are "
+            "left out. Move them into the folder of a split; if all of these are classes, move all into one folder "
+            "train/.",
+            stacklevel=4,
+        )
     for name in spellings(split):
         if name in folders:
             others = [key for key in folders if key in ALIASES and key != name and key not in SPLITS[UNLABELED]]

@@ -111,6 +111,8 @@ def label_text(value, where: str = "") -> str | None:
             f"{what}; a class is text or a number. Give --task multilabel for several classes an image, or "
             "--label-column with another column."
         )
+    if isinstance(value, float) and math.isinf(value):
+        raise UserError(f"The label {value}{where} is no class. Labels are text or whole numbers; correct it.")
     if isinstance(value, float):
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
     if isinstance(value, datetime) and value.time() == time():

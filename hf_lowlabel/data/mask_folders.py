@@ -1,7 +1,8 @@
 """Folders of images with masks: our own layout, PASCAL VOC's, Cityscapes'.
 
     photos/images/a/1.jpg  photos/masks/a/1.png      a mask has its image's path, but for the extension; or 1_mask.png
-    photos/train/images/   photos/test/images/ ...   per split; or photos/images/train/ with photos/masks/train/
+    photos/train/images/   photos/test/images/ ...   per split; or photos/images/train/ with photos/masks/train/;
+                                                     photos/masks/ may be one folder for all splits
     photos/1.jpg           photos/1_mask.png         beside each other
     photos/train/          photos/train_masks/       per split, beside each other
     VOC2012/JPEGImages/  SegmentationClass[Aug]/  ImageSets/Segmentation/train.txt  labelmap.txt
@@ -15,18 +16,13 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from ..errors import MissingSplit, UserError, unknown
-from ..files import read_text
 from .folders import (
     ALIASES,
-    FileReader,
-    ImageFile,
-    image_files,
+    holds_images,
     in_any_case,
     is_text,
     listing,
@@ -35,10 +31,11 @@ from .folders import (
     split_root,
     subfolders,
 )
-from .mask_names import SUFFIXES, masks_among, match_masks, of_others, strange_among
+from .mask_files import MaskFiles, in_two, mask_files, within
+from .mask_names import of_others
 from .masks import IGNORE, MaskFormat
 from .table_files import stem
-from .voc import meaning, sole_list, tell_unlisted
+from .voc import listed_photos, meaning, sole_list, tell_unlisted
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
@@ -136,26 +133,6 @@ def split_pairs(folders: Iterable[str]) -> dict[str, str]:
     return {known[name]: masks for name, masks in ends if name in ALIASES}
 
 
-class MaskFiles(NamedTuple):
-    """Images and the masks of some of them. masks: id -> the file of its mask. names, format: the layout's own."""
-
-    images: FileReader
-    files: dict[str, ImageFile]  # by id, in order
-    mask_root: Path
-    masks: dict[str, ImageFile]
-    names: list[str] | None = None
-    format: MaskFormat | None = None
-    strange: Sequence[str] = ()  # masks without an image
-
-    @property
-    def mask_reader(self) -> FileReader:
-        return FileReader(self.mask_root, [self.masks[id].path if id in self.masks else "" for id in self.files])
-
-    def content(self) -> list[str]:
-        """For the fingerprint: the prints of both files."""
-        return [f"{f.print}/{self.masks[id].print if id in self.masks else 'none'}" for id, f in self.files.items()]
-
-
 def find_files(path: Path, split: str) -> MaskFiles:
     """The images of a split and their masks, whichever layout it is. Raises UserError, and MissingSplit."""
     kind = layout(path)
@@ -179,13 +156,12 @@ def annotated_root(path: Path, split: str) -> Path:
     return found[0] if found else split_root(path, split)[0]
 
 
-def mask_files(root: Path, files: dict[str, ImageFile], *more) -> MaskFiles:
-    return MaskFiles(FileReader(root, [file.path for file in files.values()]), files, *more)
-
-
 def pairs(path: Path, split: str) -> MaskFiles:
     images, masks = pair_roots(path, split)
-    return in_two(images, masks) if masks is not None else within(images)
+    if masks is None:
+        return within(images)
+    shared = masks.parent == path != images.parent
+    return in_two(images, masks, other_images(path, images) if shared else ())
 
 
 def beside_split(path: Path, split: str) -> MaskFiles:
@@ -195,57 +171,45 @@ def beside_split(path: Path, split: str) -> MaskFiles:
     return in_two(path / name, path / found[name]) if name in found else within(path / name)
 
 
-def in_two(images: Path, masks: Path) -> MaskFiles:
-    """Of two folders. What is called among the images as the mask of one is neither."""
-    of_masks = listing(masks)
-    if not of_masks:
-        return within(images)
-    files = {file.id: file for file in image_files(images)}
-    own = {stem(file.id) for file in of_masks}
-    if strays := strange_among(files, own):
-        have = sum(1 for base in strays.values() if any(f"{base}{end}" in own for end in ("", *SUFFIXES)))
-        warnings.warn(
-            f"{len(strays)} files in {images.name!r} are left out, since they are called as masks of images beside "
-            f"them, such as {min(strays)!r}: the masks are those in {masks.name!r}, which has one for {have} of these "
-            "images. Move them there if they are masks, or rename them if they are images.",
-            stacklevel=6,
-        )
-    return matched(images, {id: file for id, file in files.items() if id not in strays}, masks, of_masks)
-
-
-def matched(images: Path, files: dict[str, ImageFile], masks: Path, of_masks: list[ImageFile]) -> MaskFiles:
-    """See `match_masks`."""
-    found, strange = match_masks(list(files), of_masks, masks)
-    return mask_files(images, files, masks, found)._replace(strange=strange)
-
-
 def beside(path: Path, split: str) -> MaskFiles:
     root, _ = split_root(path, split)
     return within(root)
 
 
-def within(root: Path) -> MaskFiles:
-    """Of one folder, in which a mask is called as its image with one of `SUFFIXES` after it."""
-    files = {file.id: file for file in image_files(root)}
-    of_masks = [files.pop(id) for id in masks_among(files)]
-    return matched(root, files, root, of_masks)
-
-
 def pair_roots(path: Path, split: str) -> tuple[Path, Path | None]:
-    """(folder of images, folder of masks where there is one) of a split."""
+    """(folder of images, folder of masks where there is one) of a split; the latter may be one for all splits."""
     inside = subfolders(path)
     images = one_folder(inside, IMAGE_FOLDERS, path)
     if images is None:
         nested = {p.name: p for p in inside if named(subfolders(p), IMAGE_FOLDERS)}
         root = nested[split_name(split, nested, path)]
-        return one_folder(subfolders(root), IMAGE_FOLDERS, root), one_folder(subfolders(root), MASK_FOLDERS, root)
-    masks, parts = one_folder(inside, MASK_FOLDERS, path), {p.name: p for p in subfolders(images)}
+        own = one_folder(subfolders(root), MASK_FOLDERS, root)
+        return one_folder(subfolders(root), IMAGE_FOLDERS, root), own or masks_of_split(
+            [folder for folder in named(inside, MASK_FOLDERS) if holds_images(folder)], split, path
+        )
+    parts = {p.name: p for p in subfolders(images)}
     if parts and {name.lower() for name in parts} <= ALIASES:
-        known = {p.name: p for p in subfolders(masks)} if masks is not None else {}
-        found = [known[name] for name in spelled(split, known)]
-        return parts[split_name(split, parts, path)], found[0] if found else None
+        return parts[split_name(split, parts, path)], masks_of_split(inside, split, path)
     only_train(path, split, "images/")
-    return images, masks
+    return images, one_folder(inside, MASK_FOLDERS, path)
+
+
+def masks_of_split(inside: list[Path], split: str, path: Path) -> Path | None:
+    """The folder of a split in the folder of masks, else that itself where it has none of any split."""
+    masks = one_folder(inside, MASK_FOLDERS, path)
+    known = {p.name: p for p in subfolders(masks)} if masks is not None else {}
+    if masks is None or not any(name.lower() in ALIASES for name in known):
+        return masks
+    return next((known[name] for name in spelled(split, known)), None)
+
+
+def other_images(path: Path, images: Path) -> list[Path]:
+    """The folders of images of the other splits, where `images` is that of one: train/images/ or images/train/."""
+    if images.name.lower() in IMAGE_FOLDERS:
+        found = [folder for part in subfolders(path) for folder in named(subfolders(part), IMAGE_FOLDERS)]
+    else:
+        found = [folder for folder in subfolders(images.parent) if folder.name.lower() in ALIASES]
+    return [folder for folder in found if folder != images]
 
 
 def one_folder(folders: list[Path], names: Collection[str], path: Path) -> Path | None:
@@ -269,15 +233,6 @@ def spelled(split: str, known: Collection[str]) -> list[str]:
     return [name for alias in spellings(split) for name in known if name.lower() == alias.lower()]
 
 
-def strange_masks(found: MaskFiles) -> UserError:
-    some = next(iter(found.files))
-    return UserError(
-        f"{len(found.strange)} masks in {str(found.mask_root)!r} are without an image, such as {found.strange[0]!r}. A "
-        f"mask has its image's path, as in {stem(some)}.png or {stem(some)}_mask.png: rename or remove them, or give "
-        "--skip-missing."
-    )
-
-
 def voc(path: Path, split: str) -> MaskFiles:
     """`split` is a list in ImageSets/Segmentation ("train", "val", "trainaug" where somebody put it), or "all" images;
     one list of another name is that of the training images, and so are all images where there is no list.
@@ -285,12 +240,12 @@ def voc(path: Path, split: str) -> MaskFiles:
     Masks come from SegmentationClassAug, the augmented set's 12031, where it is there, else from SegmentationClass.
     """
     photos, folder = in_any_case(path, "JPEGImages"), in_any_case(in_any_case(path, "ImageSets"), "Segmentation")
-    lists = {p.stem: list(dict.fromkeys(read_text(p).split())) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
     of_masks = [in_any_case(path, name) for name in ("SegmentationClassAug", "SegmentationClass")]
     masks = next((folder for folder in of_masks if folder.is_dir()), None)
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
     every = {stem(file.id): file for file in listing(photos)}
+    lists = {p.stem: listed_photos(p, every) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
     name = sole_list(lists, split, path) or split_name(
         split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"
     )

@@ -22,7 +22,8 @@ from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
 from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
-from .mask_folders import MaskFiles, annotated_root, find_files, layout, strange_masks
+from .mask_files import MaskFiles, strange_masks
+from .mask_folders import annotated_root, find_files, layout
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .own_names import CLASSES_FILE, own_names, tell_named
 from .tables import Table, asked_column, is_image

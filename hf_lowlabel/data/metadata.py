@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ import numpy as np
 from ..errors import MissingSplit, UserError, nearest, unknown
 from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_root
+from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_folders, split_root
 from .labels import NO_LABEL, LabelRules, label_column
-from .table_files import NoTable, match_names, plain_name, read_table
+from .split_tables import SplitTables, names_split, read_split_tables
+from .table_files import NoTable, folders_of, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
@@ -123,7 +124,8 @@ def read_metadata(
         return None
     if name is None:
         raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
-    rows = [row for row in rows if any(cell not in (None, "") for cell in row.values())]
+    numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
+    rows = [row for _, row in numbered]
     names = [plain_name(row.get(name)) for row in rows]
     found = placed(file, root, ids, names)
     missing = [given for given, id in zip(names, found) if id is None]
@@ -137,6 +139,8 @@ def read_metadata(
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
     splits = split_column(cells) if root == path else None
+    if splits is not None:
+        refuse_two_splits(file, ((line, id, split_named(row.get(splits))) for (line, row), id in zip(numbered, found)))
     return Metadata(file, kept, [c for c in columns if c not in (name, splits)], gone, splits)
 
 
@@ -158,6 +162,17 @@ def split_named(cell: Any) -> str:
     return next((name for name, known in SPLITS.items() if split_text(cell) in known), "train")
 
 
+def refuse_two_splits(file: Path, rows: Iterable[tuple[int, str | None, str]]) -> None:
+    """Raises UserError where a table puts an image into two splits. rows: (line, id, split)."""
+    seen: dict[str, tuple[int, str]] = {}
+    for line, id, split in rows:
+        if id and (before := seen.setdefault(id, (line, split)))[1] != split:
+            raise UserError(
+                f"{file.name}, row {line}: {id!r} is of split {split!r} here, and of {before[1]!r} in row {before[0]}. "
+                "Keep one of them: an image that is tested on must not be learned from."
+            )
+
+
 def split_text(cell: Any) -> str:
     """A split as text; "" where a cell says none."""
     text = "" if cell is None else str(cell).strip().lower()
@@ -165,18 +180,49 @@ def split_text(cell: Any) -> str:
 
 
 def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
-    """`split_root`; where there are no folders of splits, a column of the table may name them."""
+    """`split_root`; where there are no folders of splits, or images beside them too, a column of the table may name
+    the splits, or tables that are called so."""
+    if split_folders(path)[1] and splits_in_column(path):
+        return path, []
     try:
         return split_root(path, split)
     except MissingSplit:
-        file = metadata_file(path)
-        rows = [row for _, row in read_table(file)] if file is not None else []
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        column = split_column({name: [row.get(name) for row in rows] for name in columns})
-        named = {split_text(row.get(column)) for row in rows} if column else set()
-        if named.isdisjoint(spellings(split)):
+        if splits_in_column(path).isdisjoint(spellings(split)) and not names_split(path, split):
             raise
         return path, []
+
+
+def splits_in_column(path: Path) -> set[str]:
+    """The splits that the table of a data set names in a column."""
+    file = metadata_file(path)
+    rows = [row for _, row in read_table(file)] if file is not None else []
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    column = split_column({name: [row.get(name) for row in rows] for name in columns})
+    return {split_text(row.get(column)) for row in rows} if column else set()
+
+
+def tables_beside(
+    path: Path, root: Path, split: str, ids: Sequence[str], metadata: Metadata | None, label: str | None
+) -> SplitTables | None:
+    """The tables that are called as splits, where neither folders nor a column say what is of which."""
+    if root != path or metadata is not None and metadata.splits is not None:
+        return None
+    return read_split_tables(path, split, ids, label)
+
+
+def of_split(metadata: Metadata | None, tables: SplitTables | None, ids: Sequence[str], split: str) -> np.ndarray:
+    """bool [N]: which images are of a split, by a column of the table or by tables of splits. Raises MissingSplit."""
+    if tables is not None:
+        return tables.of_split(ids, split)
+    return metadata.of_split(ids, split) if metadata is not None else np.ones(len(ids), bool)
+
+
+def of_other_split(name: str, id: str, root: Path) -> bool:
+    """Whether a name says another split than the folder `root`, in which an image has its end: test/1.png in train/."""
+    folders = list(folders_of(PurePosixPath(name)))
+    above = folders[len(folders) - id.count("/") - 1 :][:1] if len(folders) > id.count("/") else []
+    said = [part.lower() for part in (*above, root.name) if part.lower() in ALIASES]
+    return len(said) == 2 and split_named(said[0]) != split_named(said[1])
 
 
 def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> list[str | None]:
@@ -185,6 +231,11 @@ def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> 
     inside = f"{root.relative_to(file.parent).as_posix()}/" if of_all else ""
     every = [image.id for image in listing(file.parent)] if of_all else ids
     found, loose = match_names(names, every, EXTENSIONS)
+    if not of_all:
+        found = [
+            id if id in (None, name) or not of_other_split(name, id, root) else None for name, id in zip(names, found)
+        ]
+        loose = sum(id is not None and id != name for name, id in zip(names, found))
     if loose:
         given, id = next((a, b) for a, b in zip(names, found) if b is not None and a != b)
         warnings.warn(

@@ -44,6 +44,23 @@ def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
 
 
+def hull(points: np.ndarray) -> np.ndarray:
+    """The smallest outline without a dent that has all points in it or on it."""
+    ordered = sorted({(float(x), float(y)) for x, y in points})
+    ends: list[tuple[float, float]] = []
+    for side in (ordered, ordered[::-1]):
+        chain: list[tuple[float, float]] = []
+        for x, y in side:
+            while len(chain) > 1:
+                (x0, y0), (x1, y1) = chain[-2:]
+                if (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) > 0:
+                    break
+                chain.pop()
+            chain.append((x, y))
+        ends += chain[:-1]
+    return np.array(ends or ordered, dtype=np.float64)
+
+
 def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> np.ndarray:
     """64 points of an ellipse around (x, y), turned clockwise."""
     t, turn = np.linspace(0, 2 * np.pi, 64, endpoint=False), np.deg2rad(degrees)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -168,13 +169,18 @@ class ImageNames:
                 found[key].append(id)
         return found
 
+    @cached_property
+    def folders(self) -> set[str]:
+        """Those that images lie in, "" for the uppermost."""
+        return {id.rpartition("/")[0] for id in self.ids}
+
     def match(self, names: Sequence[str]) -> tuple[list[str | None], int]:
         """Which image each name means: its id, or the only id that ends alike.
 
-        Names may have folders before them that the ids lack, or lack folders that these have; a name without an ending
-        is that of the only image so called. Capitals and "%20" count where nothing else does, and zeros before a mere
-        number, which spreadsheets drop, do not. An image is found so for one name alone, and only where no other is
-        exact.
+        Names may have folders before them that the ids lack, or lack folders that these have, but no others than they;
+        a name without an ending is that of the only image so called. Capitals and "%20" count where nothing else does,
+        and zeros before a mere number, which spreadsheets drop, do not. An image is found so for one name alone, and
+        only where no other is exact.
 
         Args:
             names: as `plain_name` gives them.
@@ -211,8 +217,10 @@ class ImageNames:
             def of_kind(id: str, plain=plain, of_image=of_image) -> bool:
                 return not of_image or PurePosixPath(id).suffix.lower() == plain.suffix.lower()
 
-            if found := longest_tail(plain, self.candidates(number(word), plain, of_kind)):
-                return found
+            for fold in (str, str.casefold):
+                of_number = self.candidates(number(word), PurePosixPath(fold(tried)), of_kind, fold)
+                if found := longest_tail(PurePosixPath(fold(tried)), of_number, fold):
+                    return found
         return None
 
     def candidates(
@@ -228,7 +236,7 @@ class ImageNames:
             for id in ids:
                 index[fold(PurePosixPath(id).parent.name)].append(id)
         near = list(filter(fits, self.by_folder[key, fold].get(name.parent.name, []))) if name.parent.name else []
-        return near or list(islice(filter(fits, ids), 2))
+        return near or list(itertools.islice(filter(fits, ids), 2))
 
 
 def number(stem: str) -> int | None:
@@ -237,15 +245,23 @@ def number(stem: str) -> int | None:
 
 
 def longest_tail(name: PurePosixPath, candidates: Sequence[str], fold: Callable[[str], str] = str) -> str | None:
-    """The only one of the candidates that shares most of the last folders with the name."""
-    if len(candidates) < 2:
-        return candidates[0] if candidates else None
-    folders = name.parent.parts[::-1]
+    """The only one of the candidates that shares most of the last folders with the name; None where a folder that
+    both have before these is another."""
+    folders = list(folders_of(name))[::-1]
+
+    def others(id: str) -> tuple[str, ...]:
+        return PurePosixPath(fold(id)).parent.parts[::-1]
 
     def shared(id: str) -> int:
-        others = PurePosixPath(fold(id)).parent.parts[::-1]
-        return next((k for k, (a, b) in enumerate(zip(folders, others)) if a != b), min(len(folders), len(others)))
+        pairs = list(zip(folders, others(id)))
+        return next((k for k, (a, b) in enumerate(pairs) if a != b), len(pairs))
 
-    most = max(map(shared, candidates))
+    most = max(map(shared, candidates), default=0)
     best = [id for id in candidates if shared(id) == most]
-    return best[0] if len(best) == 1 else None
+    return best[0] if len(best) == 1 and most == min(len(folders), len(others(best[0]))) else None
+
+
+def folders_of(name: PurePosixPath) -> Iterator[str]:
+    """The folders of a name, without what stands before the first: a root, a drive, "..", which no id has."""
+    parts = PurePosixPath(posixpath.normpath(name.parent)).parts
+    return itertools.dropwhile(lambda part: part in ("/", "//", "..") or part.endswith(":"), parts)

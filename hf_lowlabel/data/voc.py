@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection
 from pathlib import Path
 
+from ..files import read_text
 from .folders import ALIASES, SPLITS
 from .images import BadImage, open_image
 from .masks import MaskFormat, make_coding, read_classes
@@ -15,6 +16,16 @@ VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
 ).split()
+
+
+def listed_photos(file: Path, every: Collection[str]) -> list[str]:
+    """The ids in a list, each once: whole lines, else those of their words that are photos, where the first is one."""
+    found: dict[str, None] = {}
+    for line in filter(None, map(str.strip, read_text(file).splitlines())):
+        words = line.split()
+        whole = line in every or words[0] not in every
+        found |= dict.fromkeys([line] if whole else [word for word in words if word in every])
+    return list(found)
 
 
 def sole_list(lists: Collection[str], split: str, path: Path) -> str | None:

@@ -34,7 +34,7 @@ from ..data.labels import (
     tell_alike,
     tell_unsure,
 )
-from ..data.metadata import Metadata, read_metadata, split_of
+from ..data.metadata import Metadata, of_split, read_metadata, split_of, tables_beside
 from ..data.multi_hot import is_hot, multi_hot
 from ..data.numbers import of_numbers
 from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together
@@ -76,9 +76,8 @@ class MultiLabelTargets(Targets):
             row_of = self.one_row_each(metadata)
             cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in metadata.columns}
         labels, names = self.read(cells, ids, metadata.file.name if metadata is not None else path.name)
-        if metadata is not None:
-            kept = metadata.of_split(ids, split)
-            files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
+        kept = of_split(metadata, tables_beside(path, root, split, ids, metadata, self.label_column), ids, split)
+        files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         made = of_files(Origin(path.resolve().name, split), root, files, labels, names)
         return replace(made, left_out=metadata.left_out if metadata is not None else ())
 

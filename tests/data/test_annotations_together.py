@@ -255,3 +255,41 @@ def test_an_image_without_an_object_is_not_called_left_out(tmp_path):
         ):
             write_left_out(source, tmp_path / "left_out.csv")
         assert (tmp_path / "left_out.csv").read_text().count("counts as unlabeled") == 2
+
+
+@pytest.mark.parametrize(
+    "kind, where",
+    [("coco", "cam2"), ("labelme", "cam2"), ("voc", "cam2"), ("coco", "annotations/cam2"), ("voc", "annotations/cam2")],
+)
+def test_an_annotation_of_a_missing_image_is_not_drawn_on_one_of_another_folder(tmp_path, kind, where):
+    """cam2/4.png is gone, and cam1/4.png is there."""
+    for name in ("cam1/0.png", "cam1/4.png", "cam2/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / where).mkdir(parents=True, exist_ok=True)
+    points = [[1, 1], [6, 1], [6, 6]]
+    name = "4.png" if where == "cam2" else "cam2/4.png"
+    if kind == "coco":
+        image, a = {"id": 1, "file_name": name}, {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 6, 1, 6, 6]]}
+        content = {"images": [image], "annotations": [a], "categories": [{"id": 1, "name": "a"}]}
+        (tmp_path / where / "all.json").write_text(json.dumps(content))
+    elif kind == "labelme":
+        content = {"imagePath": "4.png", "shapes": [{"label": "a", "points": points}]}
+        (tmp_path / where / "4.json").write_text(json.dumps(content))
+    else:
+        box = "<object><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>8</ymax></bndbox></object>"
+        (tmp_path / where / "4.xml").write_text(f"<annotation><filename>{name}</filename>{box}</annotation>")
+    with pytest.raises(UserError, match="None of the 1 images .* is there"):
+        load_segmentation(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/home/other/0.png", "../old/0.png", "C:\\x\\0.png", "0.png"])
+@pytest.mark.parametrize("where", [".", "annotations"])
+def test_a_picture_of_another_root_is_in_images(tmp_path, name, where):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "0.png")
+    (tmp_path / where).mkdir(exist_ok=True)
+    a = {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 6, 1, 6, 6]]}
+    content = {"images": [{"id": 1, "file_name": name}], "annotations": [a], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / where / "all.json").write_text(json.dumps(content))
+    assert load_segmentation(tmp_path).has_target.all()

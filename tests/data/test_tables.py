@@ -4,11 +4,31 @@ import pickle
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("kind", ["parquet", "folder", "memory"])
+def test_an_infinite_label_is_named(tmp_path, make, value, kind):
+    labels = [0.0, 1.0, value]
+    if kind == "parquet":
+        given = make.table(tmp_path / "a.parquet", labels)
+    else:
+        for i in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+        pq.write_table(
+            pa.table({"file_name": [f"{i}.png" for i in range(3)], "label": labels}), tmp_path / "metadata.parquet"
+        )
+        given = [(str(tmp_path / f"{i}.png"), labels[i]) for i in range(3)] if kind == "memory" else tmp_path
+    with pytest.raises(UserError, match=f"Label {value} .*out of range|The label {value}.* is no class"):
+        load_source(given)
 
 
 def test_a_file_of_plain_columns(tmp_path, make):

@@ -258,3 +258,53 @@ def test_what_is_no_table(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=words):
         read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, id",
+    [
+        ("cam2/4.png", None),  # a folder that contradicts
+        ("photos/cam2/4.png", None),
+        ("CAM2/4.PNG", None),
+        ("cam2/4", None),
+        ("x/cam1/../cam2/4.png", None),
+        ("cam2/7.png", None),  # a number, whose zeros a spreadsheet drops
+        ("cam1/7.png", "cam1/007.png"),
+        ("CAM1/7.png", "cam1/007.png"),
+        ("cam1/4", "cam1/4.png"),
+        ("Cam1/4.PNG", "cam1/4.png"),
+        ("4.png", "cam1/4.png"),
+        ("/4.png", "cam1/4.png"),
+        ("/data/photos/cam1/4.png", "cam1/4.png"),
+        ("photos/cam1/4.png", "cam1/4.png"),
+        ("C:\\x\\cam1\\4.png", "cam1/4.png"),
+        ("C:4.png", None),
+        ("../4.png", "cam1/4.png"),
+        ("../cam1/4.png", "cam1/4.png"),
+        ("https://host/bucket/cam1/4.png", "cam1/4.png"),
+        ("s3://bucket/cam1/4.png?x=1", "cam1/4.png"),
+        ("/x/deep/er/5.png", "deep/er/5.png"),
+        ("/x/keep/er/5.png", None),
+        ("er/5.png", "deep/er/5.png"),
+        ("cam2/top.png", "top.png"),
+    ],
+)
+@pytest.mark.parametrize("few", [0, 20])
+def test_a_name_whose_folder_contradicts_is_no_image(monkeypatch, name, id, few):
+    from hf_lowlabel.data import table_files
+    from hf_lowlabel.data.folders import EXTENSIONS
+
+    monkeypatch.setattr(table_files, "FEW", few)
+    ids = [*(f"cam1/{i}.png" for i in range(5)), "cam1/007.png", "cam2/0.png", "deep/er/5.png", "top.png"]
+    assert match_names([table_files.plain_name(name)], ids, EXTENSIONS)[0] == [id]
+
+
+def test_a_missing_file_is_no_image_of_another_folder(tmp_path):
+    for name in [*(f"cam1/{i}.png" for i in range(5)), "cam2/0.png"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "metadata.csv").write_text("file_name,label\ncam1/0.png,cat\ncam2/0.png,cat\ncam2/4.png,dog\n")
+    with pytest.raises(UserError, match="1 file names in metadata.csv have no image, such as 'cam2/4.png'"):
+        load_source(tmp_path)
+    source = load_source(tmp_path, skip_missing=True)
+    assert dict(zip(source.ids, source.labels))["cam1/4.png"] == -1 and source.class_names == ["cat"]

@@ -22,7 +22,6 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/dataset.py": "",
     "data/folders.py": "open open_image",  # the first 12 bytes of regular files
     "data/given_images.py": "open_image",
-    "data/mask_folders.py": "read_text",  # VOC's lists
     "data/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
     "data/prints.py": "open",  # pieces of regular files
@@ -83,7 +82,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
     "data/annotations.py": "read_text read_text safe_load",  # names of classes
     "data/table_files.py": "DictReader read_bytes read_bytes",
-    "data/voc.py": "open_image",  # the header of a mask
+    "data/voc.py": "open_image read_text",  # the header of a mask
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",

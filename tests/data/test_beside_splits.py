@@ -1,0 +1,125 @@
+"""Which folders are splits, whatever lies beside them: runs, empty folders, other images, lists of splits."""
+
+import warnings
+
+import pytest
+from PIL import Image
+
+from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel.tasks import get_task
+
+
+def picture(path, color="red"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), color).save(path)
+    return path
+
+
+def flat(root, train="train", test="test", table=True):
+    """Three images for training and three to test, and one table of all."""
+    names = [f"{train}/{i}.png" for i in range(3)] + [f"{test}/t{i}.png" for i in range(3)]
+    for name in names:
+        picture(root / name)
+    if table:
+        (root / "labels.csv").write_text(
+            "file_name,label\n" + "".join(f"{name},{'ab'[k % 2]}\n" for k, name in enumerate(names))
+        )
+    return root
+
+
+def several(path, split="train"):
+    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
+    return get_task("multilabel").open(config.data)
+
+
+def lay_beside(root, what):
+    if what == "empty":
+        (root / "runs").mkdir()
+    elif what == "notes":
+        (root / "docs").mkdir()
+        (root / "docs" / "notes.txt").write_text("x")
+    else:  # a run and what was chosen to label, with their pictures
+        picture(root / "outputs" / "best" / "predictions.png")
+        (root / "outputs" / "best" / "run.json").write_text("{}")
+        picture(root / "outputs" / "round" / "images" / "0.png")
+        (root / "outputs" / "round" / "selection.json").write_text("{}")
+
+
+@pytest.mark.parametrize("what", ["empty", "notes", "run"])
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("test", ["test", "Val"])
+def test_a_folder_without_images_does_not_make_classes_of_splits(tmp_path, what, table, test):
+    lay_beside(flat(tmp_path, test=test, table=table), what)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*made by this library")
+        source, other = load_source(tmp_path), load_source(tmp_path, split=test.lower())
+    assert source.ids == ["0.png", "1.png", "2.png"] and other.ids == ["t0.png", "t1.png", "t2.png"]
+    assert source.class_names == (["a", "b"] if table else [])
+    assert several(tmp_path).ids == source.ids
+
+
+def test_a_folder_inside_that_holds_no_images_makes_no_split_of_a_class(tmp_path):
+    """A locomotive: its folder holds images, and an empty one or a run, beside another class."""
+    for name in ("bird/0.png", "train/0.png", "train/1.png", "train/run/predictions.png"):
+        picture(tmp_path / name)
+    (tmp_path / "train" / "run" / "run.json").write_text("{}")
+    (tmp_path / "train" / "empty").mkdir()
+    source = load_source(tmp_path)
+    assert source.class_names == ["bird", "train"] and len(source) == 3
+
+
+def test_a_class_called_train_beside_others(tmp_path):
+    for name in ("bird/0.png", "train/0.png"):
+        picture(tmp_path / name)
+    assert load_source(tmp_path).class_names == ["bird", "train"]
+
+
+def test_other_images_beside_flat_splits_are_named_and_left_out(tmp_path):
+    picture(flat(tmp_path) / "extra" / "0.png")
+    with pytest.warns(UserWarning, match="test/ and train/ in .* are read as splits, and the images in extra beside"):
+        assert load_source(tmp_path).ids == ["0.png", "1.png", "2.png"]
+    assert load_source(tmp_path, split="test").ids == ["t0.png", "t1.png", "t2.png"]
+
+
+def test_a_column_of_splits_counts_where_other_images_lie_beside(tmp_path):
+    picture(flat(tmp_path, table=False) / "extra" / "0.png")
+    rows = ["train/0.png,a,train", "train/1.png,b,train", "extra/0.png,a,train", "test/t0.png,a,test"]
+    rows += ["train/2.png,b,val", "test/t1.png,b,test", "test/t2.png,b,test"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
+    assert load_source(tmp_path).ids == ["extra/0.png", "train/0.png", "train/1.png"]
+    assert load_source(tmp_path, split="validation").ids == ["train/2.png"]
+
+
+@pytest.mark.parametrize(
+    "first, second", [("test", "train"), ("train", "test"), ("val", "test"), ("test", ""), ("", "validation")]
+)
+def test_an_image_in_two_splits_of_a_table_is_refused(tmp_path, first, second):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    rows = ["file_name,label,split", "0.png,a,train", f"2.png,a,{first}", "1.png,b,test", f"2.png,a,{second}"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    for split in ("train", "test"):
+        for opened in (load_source, several):
+            with pytest.raises(UserError, match="labels.csv, row 5: '2.png' is of split .* in row 3. Keep one"):
+                opened(tmp_path, split=split)
+
+
+def test_rows_that_name_a_split_in_two_spellings_agree(tmp_path):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    rows = ["file_name,label,split", "0.png,a,train", "2.png,a,val", "1.png,b,test", "2.png,a,validation"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    assert load_source(tmp_path, split="val").ids == ["2.png"]
+
+
+@pytest.mark.parametrize("table", ["train.csv", "train/metadata.csv"])
+@pytest.mark.parametrize("name, there", [("test/2.png", False), ("/x/Val/2.png", False), ("/x/train/2.png", True)])
+def test_a_name_in_another_split_is_no_image_of_this_one(tmp_path, table, name, there):
+    flat(tmp_path, table=False)
+    (tmp_path / table).write_text(f"file_name,label\n0.png,a\n{name},b\n")
+    if there:
+        assert load_source(tmp_path).labels.tolist() == [0, -1, 1]
+    else:
+        with pytest.raises(UserError, match="1 file names in .* have no image"):
+            load_source(tmp_path)

@@ -1,0 +1,109 @@
+"""Tables called as splits beside one folder of images, as Kaggle has them."""
+
+import warnings
+
+import pytest
+from PIL import Image
+
+from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel.errors import MissingSplit
+from hf_lowlabel.tasks import get_task
+
+
+def several(path, split="train"):
+    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
+    return get_task("multilabel").open(config.data)
+
+
+def kaggle(root, train="id_code,label", test="id_code", folder="images", ending=".png", **names):
+    """Six images: 0 to 2 in train.csv, 4 and 5 in test.csv, 3 in none."""
+    (root / folder).mkdir(exist_ok=True)
+    for i in range(6):
+        Image.new("RGB", (8, 8)).save(root / folder / f"p{i}.png")
+    rows = [f"p{i}{ending},{'ab'[i % 2]}" for i in range(3)]
+    (root / names.get("train_csv", "train.csv")).write_text("\n".join([train, *rows]) + "\n")
+    cells = [f"p{i}{ending}" + ",a" * test.count(",") for i in (4, 5)]
+    (root / names.get("test_csv", "test.csv")).write_text("\n".join([test, *cells]) + "\n")
+    return root
+
+
+def bare(source):
+    return [id.rpartition("/")[2] for id in source.ids]
+
+
+@pytest.mark.parametrize("folder", ["images", "."])
+@pytest.mark.parametrize("ending", [".png", ""])
+@pytest.mark.parametrize("test", ["image_id", "image_id,label"])
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_images_of_test_csv_are_no_training_images(tmp_path, folder, ending, test, opened):
+    kaggle(tmp_path, "image_id,label", test, folder, ending)
+    with pytest.warns(UserWarning, match="train.csv, test.csv say which images are of split 'train': 4 of 6"):
+        source = opened(tmp_path)
+    assert bare(source) == ["p0.png", "p1.png", "p2.png", "p3.png"] and source.class_names == ["a", "b"]
+    with pytest.warns(UserWarning, match="are of split 'test': 2 of 6"):
+        held = opened(tmp_path, split="test")
+    assert bare(held) == ["p4.png", "p5.png"]
+    assert held.has_target.all() if "," in test else not held.has_target.any() and held.class_names == []
+    with pytest.raises(MissingSplit):
+        opened(tmp_path, split="validation")
+
+
+@pytest.mark.parametrize("table, split", [("val.csv", "validation"), ("Valid.csv", "val"), ("dev.csv", "dev")])
+def test_in_any_spelling(tmp_path, table, split):
+    kaggle(tmp_path, "file_name,label", "file_name,label", test_csv=table)
+    assert len(load_source(tmp_path)) == 4 and bare(load_source(tmp_path, split=split)) == ["p4.png", "p5.png"]
+
+
+def test_one_table_of_labels_and_a_list_of_test_images(tmp_path):
+    kaggle(tmp_path, "file_name,label", "file_name", train_csv="labels.csv")
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write("p4.png,b\n")
+    assert bare(load_source(tmp_path)) == ["p0.png", "p1.png", "p2.png", "p3.png"]
+    held = load_source(tmp_path, split="test")
+    assert bare(held) == ["p4.png", "p5.png"] and held.has_target.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("test", ["file_name", "file_name,label"])
+def test_lists_beside_folders_of_classes(tmp_path, test):
+    """The folders stay the classes of what no table gives a label."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "test.csv").write_text(f"{test}\ncat/1.png{',x' * test.count(',')}\n")
+    source, held = load_source(tmp_path), load_source(tmp_path, split="test")
+    assert source.ids == ["cat/0.png", "dog/0.png", "dog/1.png"] and source.labels.tolist() == [0, 1, 1]
+    assert held.ids == ["cat/1.png"] and held.has_target.all()
+
+
+def test_an_image_in_two_tables_is_refused(tmp_path):
+    with (kaggle(tmp_path, "file_name,label", "file_name") / "test.csv").open("a") as file:
+        file.write("p2.png\n")
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match="'images/p2.png' is in train.csv and in test.csv"):
+            load_source(tmp_path, split=split)
+
+
+def test_tables_of_something_else_take_nothing_away(tmp_path):
+    kaggle(tmp_path, "file_name,label", "file_name", ".")
+    for name, content in {"test.csv": "question,answer\nx,y\n", "val.csv": "file_name\nother.png\n"}.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "dev.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_source(tmp_path)) == 6
+
+
+def test_names_without_an_image_are_counted(tmp_path):
+    with (kaggle(tmp_path, "file_name,label", "file_name") / "test.csv").open("a") as file:
+        file.write("gone.png\n")
+    with pytest.warns(UserWarning, match="'test': 2 of 6. 1 names have no image"):
+        load_source(tmp_path, split="test")
+
+
+def test_a_column_of_splits_in_the_table_of_all_counts_before_lists(tmp_path):
+    kaggle(tmp_path, "file_name,label", "file_name")
+    rows = [f"p{i}.png,a,{'test' if i < 2 else 'train'}" for i in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
+    assert bare(load_source(tmp_path, split="test")) == ["p0.png", "p1.png"]
+    assert len(load_source(tmp_path)) == 4
