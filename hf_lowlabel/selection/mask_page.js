@@ -85,10 +85,11 @@ async function show() {
     const [answer] = await Promise.all([get("mask" + query(image)), loaded]);
     const values = new Uint8Array(await answer.arrayBuffer());
     if (mine !== turn) return;
+    const sides = answer.headers.get("Image-Sides"), seen = `${picture.naturalWidth} x ${picture.naturalHeight}`;
+    if (sides !== seen) throw new Error(`the browser shows this image as ${seen} px, and training reads ${sides} px: save it upright, without an orientation`);
     stamp = (answer.headers.get("ETag") || "").replaceAll('"', "");
     image.mask = stamp !== "";
     mask.load(picture.naturalWidth, picture.naturalHeight, values);
-    if (mask.values.length !== mask.width * mask.height) throw new Error("the browser shows this image in another size than it has on the disk");
     locked = false;
     fit();
     if (!image.mask && state.model) await suggest();
