@@ -111,8 +111,9 @@ def test_a_mask_lies_where_it_was_painted(turned, browser):  # noqa: F811
             assert page.inner_text("#problem") == ""
             page.evaluate(
                 """() => { const c = document.createElement('canvas'), x = c.getContext('2d'); c.width = mask.width;
-                c.height = mask.height; x.drawImage($('image'), 0, 0); const d = x.getImageData(0, 0, c.width, c.height);
-                change(() => mask.where(i => d.data[4 * i] > 128, 1)); }"""
+                c.height = mask.height; x.drawImage($('image'), 0, 0);
+                const {data} = x.getImageData(0, 0, c.width, c.height);
+                change(() => mask.where(i => data[4 * i] > 128, 1)); }"""
             )
             expect(page.locator("#saved")).to_have_text("saved")
             painted, white = (
