@@ -370,6 +370,7 @@ document.onkeydown = event => {
   if (key === " ") holding = true;
   else if (key === "z") step(event.shiftKey ? "redo" : "undo");
   else if (key === "y") step("redo");
+  else if (key === "enter" && event.repeat) { event.preventDefault(); return; }  // held down, it would accept a series
   else if (key === "enter") corners.length ? closePolygon() : prompts.applied ? endPrompts() : accept();
   else if (key === "escape") { dropCorners(); dropPrompts(); }
   else if (key === "arrowleft") go(at - 1);

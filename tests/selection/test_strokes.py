@@ -161,6 +161,22 @@ def test_the_mask_of_a_model_asked_for_again_is_still_to_be_accepted(tmp_path, b
         assert hand.on_disk("a.png") == 64 * 24
 
 
+def test_enter_that_is_held_accepts_one_mask(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, model=Halves()) as hand:
+        expect(hand.page.locator("#accept")).to_contain_text("right, next")
+        hand.page.keyboard.down("Enter")
+        hand.sees("b.png")
+        expect(hand.page.locator("#accept")).to_contain_text("right, next")
+        hand.page.keyboard.down("Enter"), hand.page.keyboard.down("Enter")
+        hand.page.wait_for_load_state("networkidle")
+        hand.sees("b.png")
+        assert hand.on_disk("a.png") and not hand.on_disk("b.png")
+        hand.page.keyboard.up("Enter"), hand.press("Enter")
+        hand.sees("c.png")
+
+
 def test_an_image_that_cannot_be_painted_is_passed(tmp_path, browser):  # noqa: F811
     """One whose mask is of another kind, one that is no image any more; nothing of the one before stays on the page."""
     from playwright.sync_api import expect
