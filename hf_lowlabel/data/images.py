@@ -67,6 +67,7 @@ DECODE_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+DECODERS = ("PIL", "pillow_heif", "pillow_jxl", "pillow_avif")  # packages
 
 
 class BadImage(UserError):
@@ -257,6 +258,18 @@ def decoding() -> Iterator[None]:
         raise
     except DECODE_ERRORS as error:
         raise BadImage(f"{type(error).__name__}: {error}") from error
+    except RuntimeError as error:  # of AVIF and JPEG XL; one of our own, or of torch, is no fault of the picture
+        if not _of_decoder(error):
+            raise
+        raise BadImage(f"{type(error).__name__}: {error}") from error
+
+
+def _of_decoder(error: BaseException) -> bool:
+    """Whether Pillow, or what adds formats to it, raised it."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in DECODERS
 
 
 def square_of(preprocessing: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,20 +7,24 @@ import importlib.util
 import io
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
+from ..data.images import square_of
 from ..errors import UserError, at_least
 from ..files import as_folder, of_disk, whole_folder, write_tensors, write_text
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
+from ..tasks.base import Task
 from ..tasks.classification_card import spread
 from ..tasks.parts import MODEL_FILES
 from .card import summary
@@ -30,7 +34,7 @@ log = logging.getLogger("hf_lowlabel")
 MOST_LABELED = 500  # labeled images that are offered as neighbours
 EXAMPLES = 8
 HERE = ("127.0.0.1", "localhost")
-SIDE = 256  # px, long side of a stored picture
+SIDE = 256  # px, long side of a stored picture that is only looked at, and of no example less
 
 
 def demo_app(
@@ -202,7 +206,7 @@ def _add_labeled(run: Path, output: Path) -> None:
     (output / "labeled").mkdir()
     index = []
     for n, i in enumerate(cache.indices.tolist()):
-        index.append({"file": _save(source, i, output / "labeled" / f"{n:04d}", enlarge=True), "label": names[i]})
+        index.append({"file": _save(source.rgb(i), output / "labeled" / f"{n:04d}", enlarge=True), "label": names[i]})
     features = np.ascontiguousarray(features, np.float32)
     write_tensors(output / "labeled" / "features.safetensors", {"features": features})
     write_text(output / "labeled" / "index.json", json.dumps(index, indent=0, ensure_ascii=False) + "\n")
@@ -211,19 +215,28 @@ def _add_labeled(run: Path, output: Path) -> None:
 def _add_examples(run: Path, record: RunRecord, output: Path) -> None:
     from .report_data import labeled_images
 
-    images = labeled_images(run, record)
+    images, task = labeled_images(run, record), get_task(record.kind)
+    model = task.load(run, device="cpu")
     (output / "examples").mkdir()
     for n, i in enumerate(images.chosen[spread(len(images.chosen), EXAMPLES)]):
-        _save(images.dataset, int(i), output / "examples" / f"{n}")
+        shown = images.dataset.rgb(int(i))
+        _save(shown, output / "examples" / f"{n}", side=max(SIDE, side_seen(task, model, shown.size)))
 
 
-def _save(source, index: int, path: Path, enlarge: bool = False) -> str:
-    """The image beside the page, small, without whatever else its file held; its name.
+def side_seen(task: Task, model: Any, size: tuple[int, int]) -> int:
+    """px of the long side at which a model sees an image of this size, as `predict` gives it; not above its own."""
+    if task.labeling == "mask":
+        return min(model.config.image_size or max(size), max(size))
+    return min(math.ceil(square_of(model.preprocessing)["size"] * max(size) / min(size)), max(size))
 
-    enlarge: tiny images are shown with larger pixels; what the model is to read is not touched.
+
+def _save(shown: Image.Image, path: Path, side: int = SIDE, enlarge: bool = False) -> str:
+    """The image beside the page, without whatever else its file held; its name.
+
+    side: px of its long side at most. enlarge: tiny images are shown with larger pixels; what the model is to read is
+    not touched.
     """
-    shown = source.rgb(index)
-    shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     file, tiny = io.BytesIO(), max(shown.size) <= 64
     if tiny and enlarge:
         scale = SIDE // 2 // max(shown.size)

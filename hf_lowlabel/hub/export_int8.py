@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.dataset import ImageDataset
 from ..data.images import BadImage, load_rgb, open_image
+from ..data.splits import Split
 from ..errors import MissingSplit, UserError
 from ..files import of_disk
 from ..tasks.base import Task
@@ -110,17 +112,25 @@ def write_int8(
 
 
 def calibration(task: Task, plan: Deployment, run: Path | None, files: list[Path] | None) -> Iterator[Tensor]:
-    """What the network sees of up to `CALIBRATED` images, float32 [1, 3, H, W] each."""
+    """What the network sees of up to `CALIBRATED` images, float32 [1, 3, H, W] each; of a run, of those that it did not
+    hold out: on the others the file is scored."""
     if files is None and run is None:
         return
     source = None if files is not None else task.open_images(config_of(run).data)
-    count = len(files) if files is not None else len(source)
-    for i in np.unique(np.linspace(0, count - 1, min(CALIBRATED, count)).astype(int)):
+    at = np.arange(len(files)) if files is not None else trained_on(source, run / "split.json")
+    for i in at[np.unique(np.linspace(0, len(at) - 1, min(CALIBRATED, len(at))).astype(int))]:
         try:
             with open_image(files[i]) if files is not None else source.image(int(i)) as image:
                 yield plan.prepare(load_rgb(image, plan.value_range))
         except BadImage:
             continue
+
+
+def trained_on(source: ImageDataset, manifest: Path) -> np.ndarray:
+    """Positions of the images that a run did not hold out; of all where it has no manifest."""
+    split = Split.load(manifest) if manifest.is_file() else None
+    held = {*split.validation, *split.test} if split is not None else set[str]()
+    return np.flatnonzero([id not in held for id in source.ids])
 
 
 def tested(task: Task, model: nn.Module, run: Path) -> tuple[Any, list[str]] | None:

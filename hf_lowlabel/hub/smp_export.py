@@ -19,20 +19,28 @@ OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
 SNIPPET = """import numpy as np
 import segmentation_models_pytorch as smp
 import torch
-from torchvision.transforms.v2.functional import normalize, pil_to_tensor
+import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 
 model = smp.from_pretrained("{name}").eval()
-{photo}image = pil_to_tensor(photo.resize(({side}, {side})))  # multiples of {divisor} px
-x = normalize(image / 255, {mean}, {std})[None]
+{photo}x = normalize(pil_to_tensor(photo) / 255, {mean}, {std})[None]
+{resize}h, w = x.shape[-2:]
+x = F.pad(x, (0, -w % {divisor}, 0, -h % {divisor}), mode="replicate")  # multiples of {divisor} px
 with torch.no_grad():
-    mask = model(x).argmax(1)[0]  # [H, W] of {names}"""
+    p = model(x).softmax(1)[..., :h, :w]
+mask = F.interpolate(p, size=photo.size[::-1], mode="bilinear").argmax(1)[0]  # [H, W] of {names}"""
+RESIZE = """scale = {side} / max(photo.size)  # the longer side becomes {side} px
+size = [max(int(side * scale), 1) for side in photo.size[::-1]]
+x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+"""
 
 
 def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
     """Write the bare network of a segmenter, with its card, for those who use smp and not transformers.
 
-    What the wrapper adds is lost: padding to a multiple of the stride, the image processor, the class names.
+    What the wrapper adds is not in the network, and in the lines of its card: the size at which it sees an image,
+    padding to a multiple of the stride, the class names.
 
     Raises:
         UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or there is an
@@ -65,9 +73,9 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
             photo=photo_code(getattr(config, "value_range", None), "photo"),
             name=output.resolve().name,
             divisor=model.divisor,
-            side=-(-(config.image_size or 512) // model.divisor) * model.divisor,
-            mean=[round(v, 4) for v in config.image_mean],
-            std=[round(v, 4) for v in config.image_std],
+            resize=RESIZE.format(side=config.image_size) if config.image_size else "",
+            mean=[float(f"{v:.7g}") for v in config.image_mean],
+            std=[float(f"{v:.7g}") for v in config.image_std],
             names=", ".join(config.id2label[i] for i in range(config.num_labels)),
         )
         text = (run / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage, decoding, open_image
+from ..data.images import BadImage, load_rgb, open_image
 from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
@@ -124,8 +124,8 @@ def is_copy(copy: Path, source: ImageDataset, i: int) -> bool:
     try:
         if file := source.of_opened(i, file_to_show):
             return read_bytes(file) == read_bytes(copy)
-        with open_image(copy) as image, decoding():
-            return np.array_equal(np.asarray(image.convert("RGB")), np.asarray(source.rgb(i).convert("RGB")))
+        with open_image(copy) as image:
+            return np.array_equal(np.asarray(load_rgb(image)), np.asarray(source.rgb(i)))
     except (OSError, UserError, BadImage):
         return False
 

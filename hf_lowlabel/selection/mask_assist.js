@@ -26,6 +26,7 @@ async function askPrompts() {
     const found = new Uint8Array(await bytes(path));
     $("saved").textContent = "";
     if (mine !== prompts.turn || image !== turn || locked) return;
+    endStroke();
     if (prompts.applied && mask.undo()) mask.future = [];
     mask.begin();
     mask.where(i => found[i] === 1, current);

@@ -17,6 +17,11 @@ class Mask {
     this.draw();
   }
 
+  clear(width, height) {  // of an image that cannot be painted
+    this.load(width, height, new Uint8Array(width * height).fill(NONE));
+    this.values = null;
+  }
+
   // ---- steps -------------------------------------------------------------------------------------------------------
   begin() {
     this.before = this.values.slice();

@@ -3,7 +3,7 @@ const $ = id => document.getElementById(id);
 const KEYS = "123456789";
 const mask = new Mask($("mask"));
 let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y: 0}, corners = [], locked = true;
-let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draft = false, turn = 0;
+let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draft = false, turn = 0, failed = false;
 let stamp = "";  // of the mask that is shown, as it lies on the disk
 
 const here = () => state.images[at];
@@ -62,9 +62,11 @@ function save() {  // one after the other; of several that wait only the last is
 
 // ---- one image ------------------------------------------------------------------------------------------------------
 async function go(to) {
-  if (locked && mask.values && !$("problem").textContent) return;  // on its way already
+  if (locked && !failed) return;  // on its way already
+  endStroke();
   dropCorners();
-  locked = true;
+  drag = null;
+  locked = true; failed = false;
   await writing;
   if ($("saved").textContent === "not saved" && !confirm("The last strokes are not saved. Leave them?")) { locked = false; return; }
   at = (to + state.images.length) % state.images.length;
@@ -74,26 +76,35 @@ async function go(to) {
 async function show() {
   endPrompts();
   const mine = ++turn, image = here(), picture = $("image");
-  locked = true; draft = false; unsaved = 0;
+  locked = true; draft = false; failed = false; unsaved = 0;
   tell("");
   $("saved").textContent = "";
   $("id").textContent = image.id + (image.why ? ": " + image.why : "");
   const loaded = new Promise((done, failed) => { picture.onload = done; picture.onerror = () => failed(new Error("this image cannot be shown: it was moved or renamed")); });
   picture.src = "images/" + encodeURIComponent(image.file).replaceAll("%2F", "/");
   picture.alt = image.id;
+  picture.hidden = false;
   try {
     const [answer] = await Promise.all([get("mask" + query(image)), loaded]);
     const values = new Uint8Array(await answer.arrayBuffer());
     if (mine !== turn) return;
+    const sides = answer.headers.get("Image-Sides"), seen = `${picture.naturalWidth} x ${picture.naturalHeight}`;
+    if (sides !== seen) throw new Error(`the browser shows this image as ${seen} px, and training reads ${sides} px: save it upright, without an orientation`);
     stamp = (answer.headers.get("ETag") || "").replaceAll('"', "");
     image.mask = stamp !== "";
     mask.load(picture.naturalWidth, picture.naturalHeight, values);
-    if (mask.values.length !== mask.width * mask.height) throw new Error("the browser shows this image in another size than it has on the disk");
     locked = false;
     fit();
     if (!image.mask && state.model) await suggest();
     if (tool === "pieces") await cutIntoPieces();
-  } catch (error) { tell(error.message); }
+  } catch (error) {
+    if (mine !== turn) return;
+    tell(error.message);
+    failed = true;
+    picture.hidden = !picture.naturalWidth;
+    mask.clear(picture.naturalWidth || 1, picture.naturalHeight || 1);
+    fit();
+  }
   count();
 }
 
@@ -102,10 +113,11 @@ async function suggest() {
   try {
     const values = new Uint8Array(await bytes("model" + query(here())));
     if (mine !== turn || locked) return;
+    endStroke();
     const first = !here().mask && !mask.past.length;
     mask.begin();
     mask.replace(values);
-    if (mask.commit() && !first) save(); else draft = first;
+    if (mask.commit()) first ? draft = true : save();
   } catch (error) { tell(error.message); }
   count();
 }
@@ -231,7 +243,13 @@ function dropCorners() { corners = []; drawCorners(); }
 
 // ---- painting -------------------------------------------------------------------------------------------------------
 const value = () => tool === "eraser" ? NONE : current;
+function endStroke() {  // one that is under way is whole: what follows is a step of its own, or of another image
+  if (!drag || !drag.last) return;
+  drag = null;
+  if (mask.commit()) save();
+}
 function change(work) {
+  endStroke();
   mask.begin();
   work();
   if (mask.commit()) save();
@@ -244,7 +262,7 @@ function closePolygon() {
 const mayPaint = () => !locked && (tool === "eraser" || current < state.classes.length);
 
 $("view").onpointerdown = event => {
-  if (locked || event.target.closest("#lead")) return;
+  if (locked || drag || !event.isPrimary || event.target.closest("#lead")) return;  // one finger, pen or mouse at a time
   pointer = inView(event);
   const [x, y] = inImage(pointer);
   if (event.button === 1 || holding || tool === "pan") drag = {pan: [event.clientX - view.x, event.clientY - view.y]};
@@ -265,6 +283,7 @@ $("view").onpointerdown = event => {
     mask.begin();
     paint(x, y);
   }
+  drag.id = event.pointerId;
   $("view").setPointerCapture(event.pointerId);
   event.preventDefault();
 };
@@ -277,21 +296,30 @@ function paint(x, y) {
   else mask.stroke(...drag.last, x, y, radius(), value());
   drag.last = [x, y];
 }
+function partsOf(event) {  // of a quick movement; older browsers, Safari before 18.2 among them, do not tell them
+  const parts = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+  return parts.length ? parts : [event];
+}
 $("view").onpointermove = event => {
+  if (!event.isPrimary || drag && drag.id !== event.pointerId) return;
   pointer = inView(event);
   if (drag && drag.pan) {
     view.x = event.clientX - drag.pan[0];
     view.y = event.clientY - drag.pan[1];
     place();
   } else if (drag && drag.prompt) drawPrompts([...drag.prompt, ...inImage(pointer)]);
-  else if (drag) for (const part of event.getCoalescedEvents().length ? event.getCoalescedEvents() : [event]) paint(...inImage(inView(part)));
+  else if (drag) for (const part of partsOf(event)) paint(...inImage(inView(part)));
   ring();
   drawCorners();
 };
-$("view").onpointerup = $("view").onpointercancel = event => {
-  if (drag && drag.prompt) addPrompt(drag.prompt, inImage(inView(event)), drag.inside);
-  else if (drag && !drag.pan && mask.commit()) save();
+$("view").onpointerup = $("view").onpointercancel = $("view").onlostpointercapture = event => {
+  if (!drag || drag.id !== event.pointerId) return;
+  const {prompt, inside} = drag;
+  endStroke();
   drag = null;
+  if (!prompt) return;
+  if (event.type === "pointerup" && tool === "assist") addPrompt(prompt, inImage(inView(event)), inside);
+  else drawPrompts();
 };
 $("view").onpointerleave = () => { if (!drag) { pointer = [-1000, -1000]; ring(); } };
 $("view").ondblclick = () => { if (tool === "polygon") closePolygon(); };
@@ -299,6 +327,7 @@ $("view").addEventListener("wheel", event => { event.preventDefault(); zoom(Math
 
 function choose(name) {
   if (corners.length) dropCorners();
+  endStroke();
   endPrompts();
   tool = name;
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
@@ -310,7 +339,8 @@ function choose(name) {
 const step = which => { endPrompts(); if (!locked && !drag && mask[which]()) save(); };
 const rest = () => { if (!locked && current < state.classes.length) change(() => mask.rest(current)); };
 async function accept() {
-  if (locked) return;
+  if (locked && !failed) return;
+  endStroke();
   if (draft) save();
   await go(at + 1);
 }
@@ -340,6 +370,7 @@ document.onkeydown = event => {
   if (key === " ") holding = true;
   else if (key === "z") step(event.shiftKey ? "redo" : "undo");
   else if (key === "y") step("redo");
+  else if (key === "enter" && event.repeat) { event.preventDefault(); return; }  // held down, it would accept a series
   else if (key === "enter") corners.length ? closePolygon() : prompts.applied ? endPrompts() : accept();
   else if (key === "escape") { dropCorners(); dropPrompts(); }
   else if (key === "arrowleft") go(at - 1);

@@ -210,10 +210,10 @@ class MaskSession:
         place = self.place(file)
         with self.lock:
             stamp, mask = stamp_of(place), read_mask(place, self.classes)
+        width, height = image_size(place.image)
         if mask is None:
-            width, height = image_size(place.image)
             mask = np.full((height, width), IGNORE, np.uint8)
-        return packed(mask)._replace(stamp=stamp)
+        return packed(mask)._replace(stamp=stamp, sides=f"{width} x {height}")
 
     def once(self, what: str, query: dict[str, str], make: Callable[[np.ndarray], np.ndarray]) -> Answer:
         """What is computed of an image; that of the last images is remembered."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.annotations import find_drawn
 from ..data.folders import ALIASES, image_files, is_table, split_root, subfolders
-from ..data.images import Range, decoding, load_rgb, open_image
+from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask
 from ..data.table_files import stem
@@ -127,8 +127,7 @@ def read_rgb(file: Path, value_range: Range = None) -> np.ndarray:
 def image_size(file: Path) -> tuple[int, int]:
     """(width, height) in px, upright."""
     with open_image(file) as image, decoding():
-        turned = image.getexif().get(0x0112, 1) >= 5
-        return image.size[::-1] if turned else image.size
+        return upright_size(image)
 
 
 def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
@@ -139,7 +138,8 @@ def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
     """
     if not place.mask.is_file():
         return None
-    with open_image(place.mask) as image, decoding():
+    with open_image(place.mask) as opened, decoding():
+        image = upright(opened)  # as training reads it
         check_size(image.size, image_size(place.image), place.image.name)
         try:
             found = decode_mask(image, MaskFormat(), max(1, len(names)), place.image.name)

@@ -224,11 +224,18 @@ class Session:
         more = {"changes": some[1:]} if some[1:] else {}
         return {**some[0], **more, "can_undo": bool(self.steps)}
 
-    def label(self, id: str, label: str = "", skipped: bool = False, why: str = "") -> dict:
-        return self.label_many([id], label, skipped, why)
+    def label(self, id: str, label: str = "", skipped: bool = False, why: str = "", was: dict | None = None) -> dict:
+        """One answer. was: what the page showed, which another tab may have changed since."""
+        return self.label_many([id], label, skipped, why, was=was)
 
     def label_many(
-        self, ids: list[str], label: str = "", skipped: bool = False, why: str = "", only_open: bool = False
+        self,
+        ids: list[str],
+        label: str = "",
+        skipped: bool = False,
+        why: str = "",
+        only_open: bool = False,
+        was: dict | None = None,
     ) -> dict:
         """One answer for several images, undone together. only_open: not for those that have one, as of another tab."""
         with self.lock:
@@ -240,9 +247,8 @@ class Session:
             label = clean(label)
             for part in self.parts(label) if label else ():
                 if part not in self.classes:
-                    raise UserError(
-                        f"There is no class {part!r}. Use one of {', '.join(self.classes)}, or add it first."
-                    )
+                    named = ", ".join(self.classes)
+                    raise UserError(f"There is no class {part!r}. Use one of {named}, or add it first.")
             if label and self.several:
                 label = joined(name for name in self.classes if name in parts_of(label))
             if why not in REASONS:
@@ -251,6 +257,10 @@ class Session:
             after = {"label": label, "skipped": skip, **({"why": why} if skip and why else {})}
             if self.edited():
                 self.labels = self.read()
+            now = {"why": "", **self.value(ids[0])}
+            if was not in (None, now):
+                said = now["label"] or ("skipped" if now["skipped"] else "open")
+                raise UserError(f"Not saved: {ids[0]!r} was changed in another tab or by hand, and is {said} now.")
             given = {id for id in ids if any(self.value(id).values())} if only_open else set()
             if not (ids := [id for id in ids if id not in given]):
                 return self.state()

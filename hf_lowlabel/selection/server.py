@@ -47,13 +47,14 @@ STRANGER = "Open the page by the address that the command printed."
 
 
 class Answer(NamedTuple):
-    """What is sent: its type, its bytes, the way they are packed ("gzip"; "": as they are), and which version of a file
-    they are ("": of none)."""
+    """What is sent: its type, its bytes, the way they are packed ("gzip"; "": as they are), which version of a file
+    they are ("": of none), and the sides of the image they are of ("40 x 30", in px; "": of none)."""
 
     kind: str
     content: bytes
     encoding: str = ""
     stamp: str = ""
+    sides: str = ""
 
 
 class Session(Protocol):
@@ -176,7 +177,9 @@ class Handler(BaseHTTPRequestHandler):
     def send_json(self, content: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send(status, "application/json", json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
 
-    def send(self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "", stamp: str = "") -> None:
+    def send(
+        self, status: HTTPStatus, kind: str, content: bytes, encoding: str = "", stamp: str = "", sides: str = ""
+    ) -> None:
         self.send_response(status)
         for name, value in (
             ("Content-Type", kind),
@@ -187,6 +190,7 @@ class Handler(BaseHTTPRequestHandler):
             ("Referrer-Policy", "no-referrer"),
             *((("Content-Encoding", encoding),) if encoding else ()),
             *((("ETag", f'"{stamp}"'),) if stamp else ()),
+            *((("Image-Sides", sides),) if sides else ()),
             *((("Set-Cookie", self.server.set_cookie()),) if self.by_address else ()),
         ):
             self.send_header(name, value)

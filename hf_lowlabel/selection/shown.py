@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from PIL import Image
 
-from ..data.images import is_deep
+from ..data.images import is_deep, turned
 from .server import TYPES
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "AVIF")  # that browsers show, by content
+# An orientation in EXIF, one number of 16 bits, little- or big-endian: of a JPEG, all that every browser turns it by.
+PLAIN_TURN = re.compile(rb"\x12\x01\x03\0\x01\0\0\0|\x01\x12\0\x03\0\0\0\x01")
 
 
 def file_to_show(image: Image.Image) -> Path | None:
     """The file of a picture, just opened, where a browser shows of it what a network sees; None: save it as PNG.
 
     A browser plays an animation, and knows of no range of values; of a MPO it shows the first picture, which is the
-    one that is read.
+    one that is read. It does not turn a WebP, nor anything by XMP.
     """
     file = Path(getattr(image, "filename", "") or "")
     one = image.format == "MPO" or getattr(image, "n_frames", 1) == 1
-    same = one and image.format in FORMATS and not is_deep(image)
+    same = one and image.format in FORMATS and not is_deep(image) and (not turned(image) or _turned_by_all(image))
     return file if same and file.suffix.lower() in TYPES and file.is_file() else None
+
+
+def _turned_by_all(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") and bool(PLAIN_TURN.search(image.info.get("exif", b"")))

@@ -14,7 +14,17 @@ from timm.data import create_transform
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from hf_lowlabel.data.dataset import ImageDataset
-from hf_lowlabel.data.images import BadImage, decode, open_image, to_rgb, upright, upright_size
+from hf_lowlabel.data.images import (
+    BadImage,
+    decode,
+    decoding,
+    load_rgb,
+    open_image,
+    plugins,
+    to_rgb,
+    upright,
+    upright_size,
+)
 from hf_lowlabel.errors import UserError
 
 
@@ -210,3 +220,29 @@ def test_an_unknown_interpolation_is_not_the_images_fault(make):
     with pytest.raises(UserError, match="did you mean 'bicubic'") as caught:
         decode(make.picture(0), 8, "bicubik")
     assert not isinstance(caught.value, BadImage)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JXL", "HEIF"])
+def test_whatever_a_damaged_file_does_to_its_decoder_is_a_bad_image(make, kind):
+    """The decoders of AVIF and JPEG XL raise RuntimeErrors, when the file is opened or later."""
+    if kind not in (*plugins(), "AVIF") or kind not in Image.SAVE:
+        pytest.skip(f"no {kind} here")
+    content, rng, reasons = make.encoded(make.picture(0, 64, 48), kind), np.random.default_rng(0), []
+    damaged = [content[:n] for n in range(20, len(content), len(content) // 20)]
+    for _ in range(40):
+        one = np.frombuffer(content, np.uint8).copy()
+        one[rng.integers(0, len(one), 5)] = rng.integers(0, 256, 5)
+        damaged.append(one.tobytes())
+    for one in damaged:
+        try:
+            load_rgb(open_image(io.BytesIO(one)))
+        except BadImage as error:
+            reasons.append(error.reason)
+    assert len(reasons) > 10 and (kind == "HEIF" or any("RuntimeError" in reason for reason in reasons))
+
+
+def test_a_runtime_error_of_our_own_is_not_the_images_fault():
+    with pytest.raises(RuntimeError, match="shape"), decoding():
+        torch.zeros(3).reshape(2)
+    with pytest.raises(RuntimeError, match="own"), decoding():
+        raise RuntimeError("own")

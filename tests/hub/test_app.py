@@ -207,3 +207,31 @@ def test_the_page_sees_deep_images_as_training_did(tmp_path, monkeypatch):
                 continue
             with Image.open(tmp_path / name) as image, Image.open(tmp_path / name) as again:
                 assert (np.asarray(page.upright(image, given)) == np.asarray(to_rgb(again, given))).all()
+
+
+@pytest.mark.parametrize(
+    "kind, side, size, stored",
+    [
+        ("segmentation", None, (700, 500), (700, 500)),  # seen as it is
+        ("segmentation", 320, (700, 350), (320, 160)),
+        ("segmentation", 96, (700, 350), (256, 128)),  # no less than what is only looked at
+        ("classification", 288, (600, 400), (455, 303)),  # its short side, of which the middle is seen
+        ("multilabel", 288, (300, 200), (300, 200)),
+        ("classification", 64, (600, 400), (256, 171)),
+    ],
+)
+def test_an_example_is_stored_as_large_as_the_model_sees_it(kind, side, size, stored, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from hf_lowlabel.hub import app
+    from hf_lowlabel.models import create_classifier
+    from hf_lowlabel.models.segmentation import create_segmenter
+    from hf_lowlabel.records import RunRecord
+
+    make = create_segmenter if kind == "segmentation" else create_classifier
+    make("test_resnet", 3, pretrained=False, class_names=["a", "b", "c"], image_size=side).save_pretrained(tmp_path)
+    dataset = SimpleNamespace(rgb=lambda i: Image.new("RGB", size))
+    images = SimpleNamespace(dataset=dataset, chosen=np.arange(3))
+    monkeypatch.setattr("hf_lowlabel.hub.report_data.labeled_images", lambda run, record: images)
+    app._add_examples(tmp_path, RunRecord(kind, class_names=["a", "b", "c"]), tmp_path)
+    assert {Image.open(p).size for p in (tmp_path / "examples").iterdir()} == {stored}

@@ -279,5 +279,27 @@ def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys):
     (run / "training.yaml").touch()
     done = export(run, tmp_path / "b", int8=True).eight
     assert done.before == pytest.approx(own) and 0 <= done.after <= 1
-    assert (done.images, done.calibrated) == (9, 12) and done.sizes[1] < done.sizes[0]
+    assert (done.images, done.calibrated) == (9, 3) and done.sizes[1] < done.sizes[0]
     assert "points) on 9 test images" in str(done) and str(done) in (tmp_path / "b" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kept", [12, 200])
+def test_the_ranges_of_int8_are_of_images_that_were_not_held_out(kept, tmp_path, monkeypatch):
+    """By training images of the run alone, spread over all of them; the file is scored on the others."""
+    from types import SimpleNamespace
+
+    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.hub import export_int8
+
+    ids, seen = [f"{k:03d}.png" for k in range(2 * kept)], []
+    Split("photos", NAMES, {ids[0]: "ant"}, validation=ids[1:kept:2], test=ids[kept + 1 :: 2]).save(
+        tmp_path / "split.json"
+    )
+    source = SimpleNamespace(ids=ids, image=lambda i: seen.append(ids[i]) or Image.new("RGB", (4, 4)))
+    monkeypatch.setattr(export_int8, "config_of", lambda run: SimpleNamespace(data=None))
+    task = SimpleNamespace(open_images=lambda data: source)
+    plan = SimpleNamespace(prepare=lambda picture: torch.zeros(1, 3, 4, 4), value_range=None)
+    assert len(list(export_int8.calibration(task, plan, tmp_path, None))) == min(kept, 64)
+    assert all(int(id[:3]) % 2 == 0 for id in seen) and {ids[0], ids[-2]} <= set(seen)
+    (tmp_path / "split.json").unlink()  # of a run that held nothing out
+    assert len(list(export_int8.calibration(task, plan, tmp_path, None))) == min(2 * kept, 64)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from hf_lowlabel import predict
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.hub.push import push
@@ -18,12 +20,13 @@ from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.records import RunRecord
 
 
-def make(folder, architecture="unet"):
+def make(folder, architecture="unet", side=96, value_range=None):
     torch.manual_seed(0)
     names = ["background", "cat", "dog"]
     model = create_segmenter(
-        "test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=96
+        "test_resnet", 3, architecture=architecture, pretrained=False, class_names=names, image_size=side
     ).eval()
+    model.config.value_range = value_range
     model.save_pretrained(folder)
     facts = RunRecord("segmentation", class_names=names)
     facts.to_json(folder / "run.json"), write_card(folder, facts)
@@ -42,7 +45,7 @@ def test_smp_loads_it_and_the_card_says_how(tmp_path, monkeypatch, hub):
     (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.S)
     scope = {}
     exec(snippet, scope)
-    assert scope["mask"].shape == (96, 96) and scope["photo"].getpixel((0, 0)) == (200, 200, 200)
+    assert scope["mask"].shape == (40, 50) and scope["photo"].getpixel((0, 0)) == (200, 200, 200)
     push(out, "org/pets-smp")
     assert {"config.json", "model.safetensors", "README.md", "run.json"} <= set(
         hub.repos["model", "org/pets-smp"].content()
@@ -58,3 +61,23 @@ def test_what_smp_does_not_have_is_refused(tmp_path):
         export_smp(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="is there already"):
         export_smp(tmp_path / "run", tmp_path / "run")
+
+
+@pytest.mark.parametrize("side, size", [(96, (130, 71)), (96, (41, 60)), (70, (97, 97)), (None, (75, 50))])
+def test_the_lines_of_the_card_answer_as_predict_does(tmp_path, monkeypatch, side, size):
+    """Whatever the shape of a photo, at its size; larger and smaller ones than the network sees, or as they are."""
+    rng = np.random.default_rng(0)
+    values = np.kron(rng.integers(0, 4096, (size[1] // 8 + 1, size[0] // 8 + 1)), np.ones((8, 8), int))
+    values = values[: size[1], : size[0]] + rng.integers(0, 300, size[::-1])
+    make(tmp_path / "run", side=side, value_range=[0, 4095])
+    out = export_smp(tmp_path / "run", tmp_path / "exported")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(values.astype(np.uint16)).save("photo.jpg", "PNG")
+    (snippet,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
+    scope = {}
+    exec(snippet, scope)
+    (row,), _ = predict(["photo.jpg"], str(tmp_path / "run"), output=tmp_path / "answers", device="cpu")
+    wanted = np.asarray(Image.open(tmp_path / "answers" / row["mask"]))
+    found = scope["mask"].numpy()
+    assert found.shape == wanted.shape == size[::-1] and len(np.unique(wanted)) > 1
+    assert (found == wanted).mean() > 0.999

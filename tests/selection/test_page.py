@@ -299,6 +299,12 @@ def start(folder, *more) -> tuple[subprocess.Popen, str]:
     return process, process.stdout.readline().split("open ")[1].split()[0]
 
 
+def tap(page, key):
+    """Press a key when the picture is there: what is not shown yet is not answered."""
+    page.wait_for_selector("#image:not(.waiting)", state="attached")
+    page.keyboard.press(key)
+
+
 def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, browser):
     ids = list(Task.load(folder).files.values())
     process, url = start(folder)
@@ -316,7 +322,7 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         assert page.locator("#image").evaluate("image => image.naturalWidth") == 16
 
         def press(key, text):
-            page.keyboard.press(key)
+            tap(page, key)
             expect(count).to_contain_text(text)
 
         assert page.evaluate('keysOf(["0", "cat", "1", "A", "a"])') == [
@@ -332,18 +338,18 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         assert page.text_content("#id") == ids[3]
         press("u", "2 labeled, 0 skipped")
         assert page.text_content("#id") == ids[2]  # back where it was
-        page.keyboard.press("n")
+        tap(page, "n")
         page.keyboard.type("blue 1")  # digits and letters are text here, not classes
-        page.keyboard.press("Enter")
+        tap(page, "Enter")
         expect(page.locator("#classes button")).to_have_count(3)
         press("3", "3 labeled, 0 skipped")
-        page.keyboard.press("ArrowLeft")
+        tap(page, "ArrowLeft")
         assert page.text_content("#id") == ids[2] and "blue 1" in page.text_content("button.given")
         assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1"}
 
         process.kill()  # the machine goes down
         process.wait()
-        page.keyboard.press("1")
+        tap(page, "1")
         expect(page.locator("#problem")).to_contain_text("not saved")
         process, url = start(folder)
         page.goto(url)
@@ -381,15 +387,15 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
         expect(page.locator("#accept")).to_contain_text("green (83 %)")
         expect(page.locator("button.likely")).to_contain_text("green")
         expect(page.locator("#id")).to_have_text(f"{ids[0]}: in doubt: green or red")
-        page.keyboard.press("Enter")
+        tap(page, "Enter")
         expect(page.locator("#count")).to_contain_text("1 labeled")
         expect(page.locator("#accept")).to_be_hidden()
-        page.keyboard.press("Enter")  # nothing is suggested
-        page.keyboard.press("2")
+        tap(page, "Enter")  # nothing is suggested
+        tap(page, "2")
         expect(page.locator("#count")).to_contain_text("2 labeled")
         expect(page.locator("#classes button", has_text="green").locator("small")).to_have_text("2")
         expect(page.locator("#id")).to_have_text(f"{ids[2]}: odd")
-        page.keyboard.press("u")
+        tap(page, "u")
         expect(page.locator("#count")).to_contain_text("1 labeled")
         assert not problems and stored(folder) == {ids[0]: "green"}
     finally:
@@ -413,7 +419,7 @@ def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
     page.on("dialog", lambda dialog: dialog.accept("blue"))
     with serving(folder) as server:
         page.goto(server.url, wait_until="networkidle")
-        page.keyboard.press("ArrowUp")
+        tap(page, "ArrowUp")
         expect(page.locator("#id")).to_contain_text("4 that look like green")
         assert page.eval_on_selector_all("#grid img", "all => all.map(i => i.alt)") == [ids[k] for k in (1, 3, 2, 0)]
         for wide in (1280, 390):  # all of it is in sight, and words keep their lines
@@ -422,14 +428,14 @@ def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
             assert foot["y"] + foot["height"] <= 801 and words["width"] > 0.9 * wide and words["height"] < 80
             assert page.locator("main").bounding_box()["height"] > 250
         page.click("#grid button >> nth=3")
-        page.keyboard.press("Enter")
+        tap(page, "Enter")
         expect(page.locator("#id")).to_contain_text("1 that look like red")
         assert stored(folder) == {id: "green" for id in ids[1:4]}
-        page.keyboard.press("1")
+        tap(page, "1")
         expect(page.locator("#count")).to_contain_text("4 labeled")
         expect(page.locator("#grid")).to_be_hidden()  # the odd one is looked at by itself
         expect(page.locator("#id")).to_have_text(ids[0])
-        page.keyboard.press(",")
+        tap(page, ",")
         expect(page.locator("#count")).to_contain_text("next: hf-lowlabel split --from")
         page.click("#classes span >> nth=0")  # rename
         expect(page.locator("#classes button >> nth=0")).to_contain_text("blue")
@@ -447,23 +453,23 @@ def test_a_tab_says_that_another_one_changed_the_classes(folder, browser):
         first, second = browser.new_page(), browser.new_page()
         for tab in (first, second):
             tab.goto(server.url, wait_until="networkidle")
-        second.keyboard.press("ArrowRight")
+        tap(second, "ArrowRight")
         ask(server, "rename", {"old": "red", "new": "rosso"})
-        second.keyboard.press("1")
+        tap(second, "1")
         expect(second.locator("#problem")).to_contain_text("There is no class 'red'")
         expect(second.locator("#problem")).to_contain_text("The classes were changed elsewhere")
         expect(second.locator("#classes")).to_contain_text("rosso")
         expect(second.locator("#id")).to_have_text(ids[1])
-        second.keyboard.press("1")
+        tap(second, "1")
         expect(second.locator("#count")).to_contain_text("1 labeled")
         expect(second.locator("#problem")).to_be_empty()
         assert stored(folder) == {ids[1]: "rosso"}
         ask(server, "rename", {"old": "green", "new": "verde"})
-        first.keyboard.press("ArrowUp")  # many at once, of which one is odd
+        tap(first, "ArrowUp")  # many at once, of which one is odd
         first.click("#grid button >> nth=2")
-        first.keyboard.press("2")
+        tap(first, "2")
         expect(first.locator("#problem")).to_contain_text("changed elsewhere")
-        first.keyboard.press("2")
+        tap(first, "2")
         expect(first.locator("#count")).to_contain_text("4 labeled")
         assert stored(folder) == {ids[1]: "rosso", **{ids[k]: "verde" for k in (0, 3, 4)}}
         first.fill("#name", "Verde")
@@ -482,7 +488,7 @@ def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept("rosso")))
     with serving(folder) as server:
         page.goto(server.url, wait_until="networkidle")
-        page.keyboard.press("1")
+        tap(page, "1")
         expect(page.locator("#classes button >> nth=0").locator("small")).to_have_text("1 + 2")
         page.click("#classes span >> nth=0")
         expect(page.locator("#classes button >> nth=0")).to_contain_text("rosso")
@@ -536,22 +542,22 @@ def test_classes_are_checked_and_saved_together(scenes, browser):
         page.goto(server.url, wait_until="networkidle")
         boxes, count = page.get_by_role("checkbox"), page.locator("#count")
         expect(boxes).to_have_count(3)
-        page.keyboard.press("1"), page.keyboard.press("3"), page.keyboard.press("2"), page.keyboard.press("2")
+        tap(page, "1"), tap(page, "3"), tap(page, "2"), tap(page, "2")
         expect(page.locator("#accept")).to_contain_text("save cat, sky")
         assert answers_or_none(scenes) == {}  # nothing before it is said that this is all
-        page.keyboard.press("Enter")
+        tap(page, "Enter")
         expect(count).to_contain_text("1 labeled")
         expect(page.locator("#accept")).to_contain_text("save dog, sky")  # what the model says is checked already
         page.get_by_role("checkbox", name="sky").click()
-        page.keyboard.press("Enter")
+        tap(page, "Enter")
         expect(count).to_contain_text("2 labeled")
         expect(page.locator("#accept")).to_be_hidden()
-        page.keyboard.press(".")
+        tap(page, ".")
         expect(count).to_contain_text("3 labeled")
         expect(page.locator("#many")).to_be_hidden()
         ids = list(Task.load(scenes).files.values())
         assert answers(scenes) == {ids[0]: "cat;sky", ids[1]: "dog", ids[2]: "none"}
-        page.keyboard.press("u")
+        tap(page, "u")
         expect(count).to_contain_text("2 labeled")
         page.close()
     assert not problems

@@ -1,0 +1,212 @@
+"""The page for masks in a browser: what a hand does while a stroke is under way, or where an image cannot be opened."""
+
+import contextlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.selection.mask_places import read_mask
+
+from .test_page import browser, serving  # noqa: F401
+
+NAMES = ["a", "b"]
+
+
+class Halves:
+    """Stands in for a segmenter: the upper half is b."""
+
+    names, value_range = NAMES, None
+
+    def mask(self, image, names):
+        out = np.zeros(image.shape[:2], np.uint8)
+        out[: len(out) // 2] = 1
+        return out
+
+
+class Hand:
+    """A page, and the mouse at pixels of its image."""
+
+    def __init__(self, page, session):
+        self.page, self.session, self.touches = page, session, None
+
+    def at(self, x, y):
+        box, (scale, left, top) = (
+            self.page.locator("#view").bounding_box(),
+            self.page.evaluate("[view.scale, view.x, view.y]"),
+        )
+        return box["x"] + x * scale + left, box["y"] + y * scale + top
+
+    def press(self, key):
+        self.page.keyboard.press(key)
+
+    def begin(self, y=10):
+        """A stroke, from which the button is not lifted yet."""
+        self.page.mouse.move(*self.at(5, y))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.at(30, y), steps=3)
+
+    def end(self, y=10):
+        self.page.mouse.move(*self.at(60, y), steps=3)
+        self.page.mouse.up()
+
+    def touch(self, kind, *points):
+        self.touches = self.touches or self.page.context.new_cdp_session(self.page)
+        points = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(self.at(*point) for point in points)]
+        self.touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def sees(self, file, saved=""):
+        from playwright.sync_api import expect
+
+        expect(self.page.locator("#id")).to_have_text(file)
+        expect(self.page.locator("#saved")).to_have_text(saved)
+
+    def on_disk(self, file):
+        mask = read_mask(self.session.places[file], NAMES)
+        return 0 if mask is None else int((mask == 1).sum())
+
+
+@contextlib.contextmanager
+def painting(browser, folder, count=3, model=None):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    folder.mkdir(exist_ok=True)
+    for name in "abcd"[:count]:
+        Image.new("RGB", (64, 48), (40, 80, 40)).save(folder / f"{name}.png")
+
+    def made(folder):
+        session = MaskSession(folder, classes=NAMES)
+        session.model = model
+        return session
+
+    with serving(folder, made) as server:
+        context = browser.new_context(has_touch=True)
+        page, problems = context.new_page(), []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(server.url, wait_until="networkidle")
+        hand = Hand(page, server.session)
+        hand.press("2")
+        yield hand
+        context.close()
+        assert not problems
+
+
+@pytest.mark.parametrize("key, next", [("Enter", "b.png"), ("ArrowRight", "b.png"), ("ArrowLeft", "c.png")])
+def test_a_stroke_is_saved_when_another_image_is_asked_for(tmp_path, browser, key, next):  # noqa: F811
+    with painting(browser, tmp_path) as hand:
+        hand.begin()
+        hand.press(key)
+        hand.sees(next)
+        hand.end()  # of a stroke that ended with its image
+        assert hand.on_disk("a.png") > 100 and hand.on_disk(next) == 0
+        assert hand.page.evaluate("mask.counts(2)") == [0, 0]
+        hand.begin(), hand.end()
+        hand.sees(next, "saved")
+        assert hand.on_disk(next) > 200
+
+
+@pytest.mark.parametrize("key", ["r", "m", "b", "s", "p"])
+def test_a_stroke_is_a_step_of_its_own(tmp_path, browser, key):  # noqa: F811
+    """Whatever is pressed while it is painted: it is saved, and undone after what came then."""
+    with painting(browser, tmp_path, model=Halves()) as hand:
+        hand.press("z")  # the model's mask
+        hand.sees("a.png", "saved")
+        hand.begin(y=40)
+        hand.press(key)
+        hand.page.mouse.up()
+        hand.sees("a.png", "saved")
+        steps = {"r": 2, "m": 2}.get(key, 1)
+        hand.page.wait_for_function(f"() => mask.past.length === {steps}")
+        hand.page.evaluate("writing")
+        if steps == 1:
+            assert hand.on_disk("a.png") > 100
+        for _ in range(steps):
+            assert hand.page.evaluate("mask.counts(2)")[1] > 100
+            hand.press("z")
+        assert hand.page.evaluate("mask.counts(2)") == [0, 0]
+
+
+def test_a_second_finger_paints_nothing(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        hand.touch("touchStart", (10, 10))
+        hand.touch("touchStart", (10, 10), (55, 40))
+        for k in range(1, 5):
+            hand.touch("touchMove", (10 + k, 10), (55 - k, 40 - k))
+        hand.touch("touchEnd")
+        hand.sees("a.png", "saved")
+        painted = hand.page.evaluate("[...mask.values.keys()].filter(i => mask.values[i] === 1)")
+        assert painted and max(painted) // 64 < 30  # nothing by the finger below
+        hand.press("z")
+        assert hand.page.evaluate("mask.counts(2)") == [0, 0] and hand.page.evaluate("mask.past.length") == 0
+        hand.press("p")  # corners come of one finger too
+        hand.touch("touchStart", (10, 10))
+        hand.touch("touchStart", (10, 10), (55, 40))
+        assert hand.page.evaluate("corners.length") == 1
+
+
+def test_the_mask_of_a_model_asked_for_again_is_still_to_be_accepted(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, model=Halves()) as hand:
+        for _ in range(3):
+            expect(hand.page.locator("#accept")).to_contain_text("right, next")
+            hand.press("m")
+            hand.page.wait_for_load_state("networkidle")
+            expect(hand.page.locator("#open")).to_contain_text("that nobody has accepted")
+        hand.press("Enter")
+        hand.sees("b.png")
+        assert hand.on_disk("a.png") == 64 * 24
+
+
+def test_enter_that_is_held_accepts_one_mask(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, model=Halves()) as hand:
+        expect(hand.page.locator("#accept")).to_contain_text("right, next")
+        hand.page.keyboard.down("Enter")
+        hand.sees("b.png")
+        expect(hand.page.locator("#accept")).to_contain_text("right, next")
+        hand.page.keyboard.down("Enter"), hand.page.keyboard.down("Enter")
+        hand.page.wait_for_load_state("networkidle")
+        hand.sees("b.png")
+        assert hand.on_disk("a.png") and not hand.on_disk("b.png")
+        hand.page.keyboard.up("Enter"), hand.press("Enter")
+        hand.sees("c.png")
+
+
+def test_an_image_that_cannot_be_painted_is_passed(tmp_path, browser):  # noqa: F811
+    """One whose mask is of another kind, one that is no image any more; nothing of the one before stays on the page."""
+    from playwright.sync_api import expect
+
+    (tmp_path / "x").mkdir()
+    Image.fromarray(np.array([[0, 255]] * 4, np.uint8).repeat(32, 1).repeat(12, 0)).save(tmp_path / "x" / "b_mask.png")
+    with painting(browser, tmp_path / "x", 4) as hand:
+        hand.press("r")
+        hand.sees("a.png", "saved")
+        (tmp_path / "x" / "c.png").write_bytes(b"no image")
+        hand.press("Enter")
+        for file, why in (("b.png", "nothing but 0 and 255"), ("c.png", "not an image|cannot be shown")):
+            hand.sees(file)
+            expect(hand.page.locator("#problem")).to_have_text(re.compile(why))
+            expect(hand.page.locator("#open")).to_be_empty()
+            drawn = "$('mask').getContext('2d').getImageData(0, 0, $('mask').width, $('mask').height).data.some(v => v)"
+            assert not hand.page.evaluate(drawn)
+            hand.begin(), hand.end()
+            hand.page.click("#accept") if file == "b.png" else hand.press("Enter")
+        hand.sees("d.png")
+        hand.page.wait_for_function("() => !locked")
+        hand.begin(), hand.end()
+        hand.sees("d.png", "saved")
+        assert hand.on_disk("d.png") > 200 and hand.page.inner_text("#problem") == ""
+
+
+def test_a_browser_that_does_not_tell_the_parts_of_a_movement(tmp_path, browser):  # noqa: F811
+    """Safari before 18.2."""
+    with painting(browser, tmp_path, 1) as hand:
+        hand.page.evaluate("() => { delete PointerEvent.prototype.getCoalescedEvents; }")
+        hand.begin(), hand.end()
+        hand.sees("a.png", "saved")
+        assert hand.on_disk("a.png") > 200
