@@ -94,7 +94,9 @@ def test_very_many_that_are_equal_make_as_many_pairs():
 
 
 def images_of(small: np.ndarray, monkeypatch, ids=None):
-    monkeypatch.setattr("hf_lowlabel.evaluation.near_copies.small_copies", lambda cache, members: cache.small[members.numpy()])
+    monkeypatch.setattr(
+        "hf_lowlabel.evaluation.near_copies.small_copies", lambda cache, members: cache.small[members.numpy()]
+    )
     ids = ids or [str(i) for i in range(len(small))]
     return SimpleNamespace(cache=SimpleNamespace(small=small, ids=ids), members=torch.arange(len(small)))
 
