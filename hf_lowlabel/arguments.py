@@ -38,7 +38,7 @@ class DataArguments:
     image_column: str | None = setting(None, "column that holds the image; found by itself when None")
     label_column: str | None = setting(None, "column that holds the class; found by itself when None")
     value_range: list[float] = setting([], "values that are black and white in images of more than 8 bits: 0 4095")
-    pages: bool = setting(False, "each page of a TIFF and frame of a GIF is an image; else the first alone")
+    pages: bool = setting(False, "pages of a TIFF, frames of a GIF are images, held out together; else the first alone")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
     skip_missing: bool = setting(False, "leave out and list rows of a table, or masks, that belong to no image")
     skip_conflicts: bool = setting(False, "leave images unlabeled that a table, or a copy of them, gives another label")

@@ -6,7 +6,7 @@ import logging
 import numbers
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -123,3 +123,15 @@ def speaks(by_itself: bool = False) -> None:
     for handler in log.handlers:
         if by_itself and isinstance(handler, Stderr) and not handler.always:
             handler.always, log.propagate = True, False
+
+
+PAGE = re.compile(r"#[1-9][0-9]*$")  # what the id of a page has behind that of its file
+
+
+def files_of(ids: Sequence[str]) -> list[int] | None:
+    """Number of the file that each image is a page of; None where no two are of one."""
+    if not any("#" in id for id in ids):
+        return None
+    number: dict[str, int] = {}
+    found = [number.setdefault(PAGE.sub("", id), len(number)) for id in ids]
+    return found if len(number) < len(ids) else None

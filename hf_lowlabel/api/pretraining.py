@@ -114,7 +114,7 @@ def pretrain(
         image_column: Column that holds the image; found by itself when None.
         label_column: Column that holds the class; found by itself when None.
         value_range: Values that are black and white in images of more than 8 bits: 0 4095.
-        pages: Each page of a TIFF and frame of a GIF is an image; else the first alone.
+        pages: Pages of a TIFF, frames of a GIF are images, held out together; else the first alone.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
         skip_conflicts: Leave images unlabeled that a table, or a copy of them, gives another label.

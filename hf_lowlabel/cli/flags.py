@@ -73,7 +73,11 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--value-range", nargs=2, type=float, default=[], metavar=("LOW", "HIGH"), help="black and white of deep images"
     )
-    parser.add_argument("--pages", action="store_true", help="each page of a TIFF and frame of a GIF is an image")
+    parser.add_argument(
+        "--pages",
+        action="store_true",
+        help="each page of a TIFF and frame of a GIF is an image, held out with the others of its file",
+    )
 
 
 def mask_flags(parser: argparse.ArgumentParser, title: str):

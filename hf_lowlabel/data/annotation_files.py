@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import read_text
 from .annotated import BOX, LINE, Annotations, Objects, size_said, small_last, without_empty
+from .columns import PICTURES
 from .outlines import box, ellipse, outline, turned
 from .table_files import plain_name
 
@@ -265,8 +266,10 @@ def studio(file: Path, tasks: list[dict]) -> Annotations | None:
 def picture_of(task: dict) -> str | None:
     """The name of the picture of a task, with the folders of its address."""
     data = task.get("data", task)
-    image = next((v for v in (data.get("image"), *data.values()) if is_picture(v)), None)
-    return None if image is None else plain_name(image.rsplit("?d=", 1)[-1])
+    names = [plain_name(v.rsplit("?d=", 1)[-1]) for v in (data.get("image"), *data.values()) if is_picture(v)]
+    if is_picture(data.get("image")):
+        return names[0]
+    return next((name for name in names if name.lower().endswith(PICTURES)), names[0] if names else None)
 
 
 def is_picture(value: Any) -> bool:

@@ -1,9 +1,9 @@
 """Drawing which images are labeled and which are held out, as a function of the seed.
 
 Images of one class each are drawn by class: test and validation stratified, the labeled ones at random or
-class-balanced. Images with masks or several classes are drawn as CutMix-Seg does (French et al. 2019), so that its
-ISIC subsets are found again by its seed, 12345: the first entries of numpy's RandomState(seed).permutation over the
-sorted ids.
+class-balanced. Pages of one file (--pages) are held out together, or not at all. Images with masks or several classes
+are drawn as CutMix-Seg does (French et al. 2019), so that its ISIC subsets are found again by its seed, 12345: the
+first entries of numpy's RandomState(seed).permutation over the sorted ids.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 
 from ..errors import UserError, at_least
+from ..text import files_of
 from .dataset import ImageDataset
 from .permutation import epoch_permutation
 from .splits import Split, manifest
@@ -29,7 +30,8 @@ def make_split(
 ) -> Split:
     """Choose which images are labeled, after setting test and validation aside.
 
-    The test set depends on `seed` only. A larger budget contains the smaller one for masks and several classes, and
+    The test set depends on `seed` only. Pages of one file are all of it, or none: as many files are held out as have
+    about as many images as are asked for. A larger budget contains the smaller one for masks and several classes, and
     where both are `class_balanced`.
 
     Args:
@@ -59,10 +61,35 @@ def make_split(
     elif class_balanced:
         raise UserError("class_balanced is for images of one class each. Leave it out.")
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
-    draw = stratified if one_class else uniform
-    test = draw(source, order, round(test_fraction * len(order)), seed, "split/test")
+    found = files_of(source.ids)
+    files = None if found is None else np.array(found)
+
+    def aside(among: np.ndarray, count: int, stream: str) -> np.ndarray:
+        draw = stratified if one_class else uniform
+        if files is None or not count:
+            return draw(source, among, count, seed, stream)
+        check_left(among, count, stream)
+        firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
+        wanted = max(1, round(count * len(firsts) / len(among)))
+        if wanted >= len(firsts):
+            raise UserError(
+                f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
+                f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
+                "are held out together, and none would be left to learn from. Add files, or hold out fewer."
+            )
+        some = draw(source, firsts, wanted, seed, stream)
+        out = among[np.isin(files[among], files[some])]
+        if len(out) != count:
+            warnings.warn(
+                f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
+                f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
+                stacklevel=4,
+            )
+        return out
+
+    test = aside(order, round(test_fraction * len(order)), "split/test")
     rest = order[~np.isin(order, test)]
-    held = draw(source, rest, validation, seed, "split/validation")
+    held = aside(rest, validation, "split/validation")
     rest = rest[~np.isin(rest, held)]
     wanted = len(rest) if num_labels is None else num_labels
     if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:

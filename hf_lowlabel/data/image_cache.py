@@ -44,6 +44,7 @@ from .unmeasured import Sizes, UnmeasuredDecoder
 
 log = logging.getLogger("hf_lowlabel")
 MEMORY_BUDGET = 4 << 30  # bytes
+MOVED = 256  # images that are moved at a time
 
 
 def resident_bytes(count: int, size: int) -> int:
@@ -75,6 +76,15 @@ class ResidentCache:
     @property
     def nbytes(self) -> int:
         return self.images.nbytes
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Hold the images at these positions alone, int64 in order."""
+        for start in range(0, len(rows), MOVED):  # in place: a second copy may not fit
+            some = rows[start : start + MOVED]
+            self.images[start : start + len(some)] = self.take(torch.from_numpy(some))
+        self.images, self.indices = self.images[: len(rows)], self.indices[rows]
+        self.ids = [self.ids[i] for i in rows]
+        self.sizes = None if self.sizes is None else self.sizes[torch.from_numpy(rows)]
 
     def take(self, indices: Tensor) -> Tensor:
         """uint8 [n, C, H, W] on the device."""
@@ -142,18 +152,26 @@ class StreamingCache:
         max_bad: float = 0.01,
         seen: int = 0,
     ):
-        self.decoder, self.indices, self.ids = decoder, decoder.indices, decoder.ids()
-        self.sizes: Tensor | Sizes | None
-        if isinstance(decoder, UnmeasuredDecoder):
-            self.sizes = Sizes(decoder)
-        else:
-            self.sizes = None if decoder.sizes is None else torch.from_numpy(decoder.sizes)
+        self.read_by(decoder)
         self.skipped, self.max_bad, self.seen = list(skipped), max_bad, seen
         self.instead: dict[int, int] = {}
         self.device, self.workers = torch.device(device), workers
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def read_by(self, decoder: Decoder) -> None:
+        self.decoder, self.indices, self.ids = decoder, decoder.indices, decoder.ids()
+        self.sizes: Tensor | Sizes | None
+        if isinstance(decoder, UnmeasuredDecoder):
+            self.sizes = Sizes(decoder)
+        else:
+            self.sizes = None if decoder.sizes is None else torch.from_numpy(decoder.sizes)
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Hold the images at these positions alone, int64 in order."""
+        self.read_by(self.decoder.keep(rows))
+        self.instead = {}
 
     def take(self, indices: Tensor) -> Tensor:
         """uint8 [n, C, H, W] on the device, decoded here and now."""

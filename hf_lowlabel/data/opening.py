@@ -59,7 +59,7 @@ def open_dataset(
         image_column: of tables; where it is not given, it is found, and when that is ambiguous the error names the
         choices.
         value_range: (black, white) of images of more than 8 bits; None given: 0 to 65535.
-        pages: each page of a TIFF and frame of a GIF is an image; else the first alone.
+        pages: pages of a TIFF, frames of a GIF are images, held out together (`make_split`); else the first alone.
 
     Returns:
         The ImageDataset.

@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import posixpath
 import re
 import unicodedata
@@ -141,6 +142,11 @@ def plain_name(value: Any) -> str:
     return name.removeprefix("./")
 
 
+def decoded_name(name: str) -> str:
+    """A name of an address, with "%20" and the like as they are meant."""
+    return unquote(name).replace("\\", "/")
+
+
 def stem(id: str) -> str:
     """An id without its ending, as `PurePosixPath.with_suffix("")` but a tenth of its time: there may be millions."""
     at = id.rfind(".")
@@ -192,13 +198,24 @@ class ImageNames:
         for name in dict.fromkeys(names):
             if name and name not in known and (found := self.loosely(name)):
                 loose[name] = found
+        if lost := [name for name in dict.fromkeys(names) if name and name not in known and name not in loose]:
+            below = self.below_one_folder(names)
+            loose |= {name: below[name] for name in lost if name in below}
         exact, taken = {name for name in names if name in known}, Counter(loose.values())
         loose = {name: id for name, id in loose.items() if taken[id] == 1 and id not in exact}
         return [name if name in known else loose.get(name) for name in names], sum(name in loose for name in names)
 
+    def below_one_folder(self, names: Sequence[str]) -> dict[str, str]:
+        """Name -> the id that is left of it without folders that all names begin with, of which most names are ids."""
+        plain = {name: decoded_name(name) for name in names if name}
+        shared = len(os.path.commonprefix([name.split("/")[:-1] for name in plain.values()]))
+        tails = [{name: text.split("/", depth)[-1] for name, text in plain.items()} for depth in range(1, shared + 1)]
+        found = [{name: tail for name, tail in some.items() if tail in self.known} for some in tails]
+        return max(found, key=len, default={})
+
     def loosely(self, name: str) -> str | None:
         """The id that a name means which is none; None where there is no single one."""
-        for tried in dict.fromkeys((name, unquote(name))):
+        for tried in dict.fromkeys((name, decoded_name(name))):
             if tried in self.known:
                 return tried
             for fold in (str, str.casefold):

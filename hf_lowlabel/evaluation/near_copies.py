@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch.nn.functional as F
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..distributed import best_device
+from ..text import files_of
 from .neighbors import neighbours
 
 SIDE = 16  # px of the small copies that are compared
-NEAREST = 3  # other pictures that each is compared with
+NEAREST = 3  # other pictures that each is shown beside, at most, where more are all but the same
 # difference of two small copies up to which they are all but the same. On photos, films, cells and steel a JPEG of
 # quality 60 or a picture of half the side was below 0.15 (most below 0.05), and the nearest other photo above 0.13
 SAME = 0.1
+BLOCK = 1 << 25  # distances at a time
 CHUNK, FEW = 256, 8  # images at a time, and of those at sizes of their own
 
 
@@ -37,7 +41,8 @@ def small_copies(cache: Any, members: torch.Tensor) -> np.ndarray:
 
 
 def near_copies(small: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of pictures that are all but the same, in order.
+    """Pairs (i, j), i < j, of pictures that are all but the same, in order: of many that are alike not every pair, but
+    as many as tie all of them together.
 
     The difference of two is the root of the mean squared difference of their small copies, as a share of the lower of
     their contrasts (standard deviations over the pixels of a colour, mean of the colours).
@@ -45,23 +50,106 @@ def near_copies(small: np.ndarray) -> list[tuple[int, int]]:
     Args:
         small: `small_copies`, [N, 3 * SIDE * SIDE].
     """
-    if len(small) < 2:
-        return []
-    contrast = small.reshape(len(small), 3, -1).std(2).mean(1)
-    index, distance = neighbours(small - small.mean(0), NEAREST)
-    different = np.sqrt(distance / small.shape[1])
-    near = different <= SAME * np.minimum(contrast[:, None], contrast[index])
-    return sorted({(min(i, j), max(i, j)) for i, j in zip(*(np.nonzero(near)[0].tolist(), index[near].tolist()))})
+    first = first_alike(small)
+    pairs = {(int(i), k) for k, i in enumerate(first) if i != k}
+    once = np.flatnonzero(first == np.arange(len(small)))
+    if len(once) > 1:
+        x, contrast = small[once] - small.mean(0), contrast_of(small[once])
+        index, distance = neighbours(x, NEAREST)
+        difference = np.sqrt(distance / x.shape[1])
+        near = difference <= SAME * np.minimum(contrast[:, None], contrast[index])
+        found = set(zip(np.nonzero(near)[0].tolist(), index[near].tolist()))
+        # an image whose nearest are not all within its limit has seen all that may be the same
+        open_ = np.flatnonzero(difference[:, -1] <= SAME * contrast)
+        found |= bridges(x, contrast, open_, found)
+        pairs |= {(int(once[min(i, j)]), int(once[max(i, j)])) for i, j in found}
+    return sorted(pairs)
+
+
+def bridges(
+    x: np.ndarray, contrast: np.ndarray, rows: np.ndarray, found: Collection[tuple[int, int]]
+) -> set[tuple[int, int]]:
+    """Further pairs of pictures that are all but the same, until no two of `rows` in different groups are.
+
+    Each asks for the nearest outside of its group, groups grow together, and so on (Boruvka's trees): the memory is
+    that of a block of distances, however many are alike.
+
+    Args:
+        x: rows that are compared, float32 [N, D]. contrast: of each, [N].
+        rows: those that may have more pictures near than were found, int64.
+        found: pairs that are known.
+    """
+    out = set[tuple[int, int]]()
+    groups = groups_of(found, len(x))
+    while len(rows) > 1:
+        distance, index = nearest_same(x[rows], contrast[rows], x[rows], contrast[rows], 1, groups[rows])
+        more = np.flatnonzero(np.isfinite(distance[:, 0]))
+        out |= set(zip(rows[more].tolist(), rows[index[more, 0]].tolist()))
+        rows = rows[more]  # the others are the same as none outside of their groups, which only grow
+        groups = groups_of({*found, *out}, len(x))
+    return out
+
+
+def groups_of(pairs: Collection[tuple[int, int]], count: int) -> np.ndarray:
+    found = pictures_by([*pairs], count)
+    return np.arange(count) if found is None else found
+
+
+def first_alike(small: np.ndarray) -> np.ndarray:
+    """For each row the first that is equal, int64 [N]."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(hashlib.blake2b(row).digest(), k) for k, row in enumerate(small)], int)
+
+
+def contrast_of(small: np.ndarray) -> np.ndarray:
+    return small.reshape(len(small), 3, SIDE * SIDE).std(2).mean(1)
+
+
+@torch.no_grad()
+def nearest_same(
+    asked: np.ndarray,
+    contrast: np.ndarray,
+    x: np.ndarray,
+    contrasts: np.ndarray,
+    k: int,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(difference, index), [Q, k] each, of the k nearest rows of x that are all but the same as each that is asked;
+    infinite where there are no more.
+
+    groups: of the rows, which are those asked: none is looked for in its own.
+    """
+    k, device = min(k, len(x)), best_device()
+    bank, limit, mine, of = (torch.as_tensor(a, device=device) for a in (x, contrasts, asked, contrast))
+    within = None if groups is None else torch.as_tensor(groups, device=device)
+    norm, step = (bank * bank).sum(1), max(1, BLOCK // len(x))
+    found = [(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))]
+    for start in range(0, len(mine), step):
+        part = mine[start : start + step]
+        d = torch.addmm(norm, part, bank.T, alpha=-2).add_((part * part).sum(1)[:, None])
+        d = d.clamp_min_(0).div_(x.shape[1]).sqrt_()
+        far = d > SAME * torch.minimum(of[start : start + step, None], limit)
+        if within is not None:
+            far |= within[start : start + step, None] == within
+        near, at = d.masked_fill_(far, torch.inf).topk(k, dim=1, largest=False)
+        found.append((near.cpu().numpy(), at.cpu().numpy()))
+    distance, index = zip(*found)
+    return np.concatenate(distance), np.concatenate(index)
 
 
 def copies_of_each(images: Any) -> np.ndarray | None:
-    """Number of the picture that each image shows, int [n], the same for those that are all but the same; None where no
-    two are.
+    """Number of the picture that each image shows, int [n], the same for those that are all but the same and for the
+    pages of one file; None where no two are.
 
     Args:
         images: with `cache` and `members`.
     """
-    return pictures_by(near_copies(small_copies(images.cache, images.members)), len(images.members))
+    pairs = near_copies(small_copies(images.cache, images.members))
+    files = files_of([images.cache.ids[int(i)] for i in images.members])
+    if files is not None:
+        first: dict[int, int] = {}
+        pairs += [(first.setdefault(file, k), k) for k, file in enumerate(files)]
+    return pictures_by(pairs, len(images.members))
 
 
 def copies_by_image(labeled: Any, count: int) -> np.ndarray | None:
@@ -90,6 +178,13 @@ def copies_tested(labeled: Any, test: Any) -> list[tuple[str, str]]:
     """
     if test is None:
         return []
-    count, small = len(labeled.members), [small_copies(images.cache, images.members) for images in (labeled, test)]
-    ids = [images.cache.ids[int(i)] for images in (labeled, test) for i in images.members]
-    return [(ids[a], ids[b]) for a, b in near_copies(np.concatenate(small)) if a < count <= b]
+    known, asked = (small_copies(images.cache, images.members) for images in (labeled, test))
+    if not len(known) or not len(asked):
+        return []
+    mean = known.mean(0)
+    near, at = nearest_same(asked - mean, contrast_of(asked), known - mean, contrast_of(known), NEAREST)
+    ids = [[images.cache.ids[int(i)] for i in images.members] for images in (labeled, test)]
+    pairs = {(int(at[b, k]), int(b)) for b, k in zip(*np.nonzero(np.isfinite(near)))}
+    equal = first_alike(np.concatenate([known, asked]))[len(known) :]  # blank ones too, whose limit is 0
+    pairs |= {(int(a), b) for b, a in enumerate(equal) if a < len(known)}
+    return [(ids[0][a], ids[1][b]) for a, b in sorted(pairs)]

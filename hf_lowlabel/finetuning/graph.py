@@ -11,6 +11,7 @@ from .silent import spoken
 
 MASSES = ("labels", "graph")
 NEIGHBOURS, ALPHA, ROUNDS = 20, 0.9, 5
+MOST_REACHED = 2000  # labels whose reach is kept, [N, L]: at 20,000 images 320 MB
 SHARPNESS = 3.0  # standard deviation of the head's logits when they become beliefs
 L2 = 1e-3  # of the head that goes round with the graph, a share of the number of images
 HEAD_L2 = 3e-4  # of the layer that is saved
@@ -79,14 +80,38 @@ class Graph:
             raise UserError(f"Label spreading has not converged after {most} steps. Use a smaller alpha.")
         return np.maximum(z.reshape(y.shape), 0)
 
-    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
-        """How far each of some images reaches, [N, len(rows)]: Z is a sum of these columns, whatever their labels."""
+    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> Reach:
+        """How far each of some images reaches, [N, len(rows)]: Z is a sum of these columns, whatever their labels.
+
+        Of more than `MOST_REACHED` no matrix is made, which would grow with their square: what asks for a sum of
+        columns solves the equation for it.
+        """
+        if len(rows) > MOST_REACHED:
+            return Solved(self, rows, alpha)
         y = np.zeros((self.similarity.shape[0], len(rows)))
         y[rows, np.arange(len(rows))] = 1
         return self.solve(y, alpha, tolerance=1e-4)
 
 
-def spread(reach: np.ndarray, labels: np.ndarray, num_classes: int, seeds: np.ndarray | None = None) -> np.ndarray:
+class Solved:
+    """`Graph.reach` of many images, without the matrix: `self @ y` for y [L, K] is solved when it is asked for."""
+
+    def __init__(self, graph: Graph, rows: np.ndarray, alpha: float):
+        self.graph, self.rows, self.alpha = graph, rows, alpha
+        self.last: tuple[np.ndarray, np.ndarray] | None = None  # the ways to a head ask for the same one by one
+
+    def __matmul__(self, y: np.ndarray) -> np.ndarray:
+        if self.last is None or not np.array_equal(self.last[0], y):
+            whole = np.zeros((self.graph.similarity.shape[0], y.shape[1]))
+            whole[self.rows] = y
+            self.last = y, self.graph.solve(whole, self.alpha, tolerance=1e-4)
+        return self.last[1]
+
+
+Reach = np.ndarray | Solved
+
+
+def spread(reach: Reach, labels: np.ndarray, num_classes: int, seeds: np.ndarray | None = None) -> np.ndarray:
     """Class probabilities of every image, float64 [N, K], from the labels int [L] of the images whose `reach` [N, L] is
     given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets a uniform row.
     seeds: what comes from priors besides, [N, K] (`Pool.seeds`).
@@ -153,7 +178,7 @@ class Pool:
         self.rounds_head = LeastSquares(x)  # goes round with the graph
         self.saved_head = LeastSquares(features)  # is a layer on the network
 
-    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> Reach:
         return self.graph.reach(rows, alpha)
 
     def seeds(self, priors: np.ndarray, weight: float = 1.0, alpha: float = ALPHA) -> np.ndarray:
@@ -167,7 +192,7 @@ class Pool:
 
     def propagate(
         self,
-        reach: np.ndarray,
+        reach: Reach,
         rows: np.ndarray,
         labels: np.ndarray,
         num_classes: int,

@@ -17,7 +17,19 @@ from ..errors import UserError
 from ..evaluation.neighbors import neighbor_votes
 from ..methods import Method
 from ..ranges import BelowOne, Count, Limits, Positive
-from .graph import ALPHA, MASSES, NEIGHBOURS, ROUNDS, Graph, Pool, hardened, rooted_beside, spread
+from .graph import (
+    ALPHA,
+    MASSES,
+    MOST_REACHED,
+    NEIGHBOURS,
+    ROUNDS,
+    Graph,
+    Pool,
+    Reach,
+    hardened,
+    rooted_beside,
+    spread,
+)
 from .linear import (
     DEFAULT_T,
     ProbeBeliefs,
@@ -28,8 +40,8 @@ from .linear import (
     softmax,
     temperature,
 )
+from .pooling import of_each_class, pooled_rows, tell_pooled
 
-MOST_POOLED = 20_000  # images of a graph
 GRAPHS, ALPHAS = (10, 20, 50), (0.8, 0.9, 0.99)  # neighbours and shares that label spreading chooses from
 
 
@@ -66,11 +78,12 @@ def label_spreading(
         p_q propto sum_{j in N_k(q)} max(s_qj, 0)^3 F_j;   an image of the graph keeps its own F
 
     neighbours: of each image in the graph. alpha: share that comes from the neighbours. None: the value of `GRAPHS`
-    and `ALPHAS` under which labels that are left out in turn are likeliest. copies: the picture that each image shows,
-    int [N], or None: those of one are left out together.
+    and `ALPHAS` under which labels that are left out in turn, `MOST_REACHED` at most, are likeliest. copies: the
+    picture that each image shows, int [N], or None: those of one are left out together.
     """
     labeled_rows(features, labels)
-    rows = np.flatnonzero(labels >= 0)
+    every = np.flatnonzero(labels >= 0)
+    rows = of_each_class(every, labels[every], MOST_REACHED)
     x, asked = rooted_beside(features, query)
     shows = rows if copies is None else copies[rows]
     best: tuple[float, int, np.ndarray] | None = None
@@ -78,9 +91,11 @@ def label_spreading(
         graph = Graph(x, min(k, len(x) - 1))
         for a in [alpha] if alpha is not None else ALPHAS:
             reach = graph.reach(rows, a)
+            assert isinstance(reach, np.ndarray)
             likelihood = left_out_likelihood(reach[rows], labels[rows], num_classes, shows)
             if best is None or likelihood > best[0] + 1e-9:
-                best = likelihood, k, spread(reach, labels[rows], num_classes)
+                found = reach if len(rows) == len(every) else graph.reach(every, a)
+                best = likelihood, k, spread(found, labels[every], num_classes)
     assert best is not None
     return ask(x, best[2], asked, best[1])
 
@@ -207,7 +222,7 @@ class Propagation(FrozenMethod):
     the mean of this and of what a probe says. blend: all of these with shares [4] in what the head is fitted to: by the
     labels, by the graph, with a probe, a probe alone; with priors [6], the first two with them as well. prior_weight:
     labels of each class that priors (--prior) count as, which spread over the graph beside the labels. Above
-    `MOST_POOLED` images a random part of them makes the graph.
+    `MOST_POOLED` images a random part of them makes the graph (`pooled_rows`).
     """
 
     paper = "label spreading, class masses and self-training on frozen features"
@@ -240,7 +255,7 @@ class Propagation(FrozenMethod):
     def targets(
         self,
         pool: Pool,
-        reach: np.ndarray,
+        reach: Reach,
         rows: np.ndarray,
         labels: np.ndarray,
         believed: np.ndarray,
@@ -286,9 +301,10 @@ class Propagation(FrozenMethod):
     ) -> tuple[np.ndarray, np.ndarray]:
         """(weight float32 [K, D], bias float32 [K]) of the linear layer that predicts; priors: [N, K], or None."""
         labeled_rows(features, labels)
-        some = pooled_rows(labels)
+        some, count = pooled_rows(labels), int((labels >= 0).sum())
         features, labels = features[some], labels[some]
         rows = np.flatnonzero(labels >= 0)
+        tell_pooled(len(rows), count)
         pool, y = Pool(features, k=self.neighbours), labels[rows]
         shows = None if copies is None else copies[some][rows]
         reach, probe = pool.reach(rows, self.alpha), ProbeBeliefs(features, rows, y, num_classes, shows)
@@ -314,12 +330,3 @@ def is_mixture(shares: object) -> bool:
     if not isinstance(shares, (list, tuple)) or len(shares) not in (4, 6):
         return False
     return all(isinstance(w, (int, float)) and w >= 0 for w in shares) and abs(sum(shares) - 1) <= 0.01
-
-
-def pooled_rows(labels: np.ndarray) -> np.ndarray:
-    """Images that make the graph, int64: all up to `MOST_POOLED`, else the labeled ones and a random part."""
-    if len(labels) <= MOST_POOLED:
-        return np.arange(len(labels))
-    known, rest = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
-    some = np.random.default_rng(0).permutation(rest)[: max(MOST_POOLED - len(known), 0)]
-    return np.sort(np.concatenate([known, some]))

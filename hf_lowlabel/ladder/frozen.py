@@ -14,7 +14,8 @@ import numpy as np
 
 from ..finetuning.graph import MASSES, Pool, weight_by_class
 from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, picture_of, softmax, temperature
-from ..finetuning.probes import Propagation, pooled_rows
+from ..finetuning.pooling import pooled_rows, tell_pooled
+from ..finetuning.probes import Propagation
 from ..text import percent
 
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
@@ -121,8 +122,9 @@ class Tried:
 class Features:
     """The features [N, D] of all training images by one encoder, ready for any labels.
 
-    rows: of the labeled images, int64 [L]. y: their classes. Above `probes.MOST_POOLED` images a part of them, `some`
-    [n], makes the graph, as in the method `propagation`; `at`: where the labeled ones are among those. by_names: what
+    rows: of the labeled images, int64 [L]. y: their classes. Above `pooling.MOST_POOLED` images a part of them, `some`
+    [n], makes the graph, as in the method `propagation`; `inside`: which labels are of those, bool [L], `at`: where
+    they are among them. The others are labels of the probe alone. by_names: what
     the names of the classes say of all images, [N, K], or None. copies: the picture that each labeled image shows, int
     [L], or None (`copies_of_each`); `picture`, `first`: the same by `picture_of`.
     """
@@ -143,14 +145,17 @@ class Features:
         labels = np.full(len(x), -1)
         labels[rows] = y
         self.some = pooled_rows(labels)
-        self.at = np.searchsorted(self.some, rows)
+        self.inside = np.isin(rows, self.some)
+        self.at = np.searchsorted(self.some, rows[self.inside])
         part = len(self.some) < len(x)
         pooled = x[self.some] if part else x
         self.pool = Pool(pooled)
         self.reach = self.pool.reach(self.at)
         self.seeds = None if by_names is None else self.pool.seeds(by_names[self.some])
         self.probe = ProbeBeliefs(x, rows, y, num_classes, copies)
-        self.believed = ProbeBeliefs(pooled, self.at, y, num_classes, copies) if part else self.probe
+        shows = None if copies is None else copies[self.inside]
+        own = (pooled, self.at, y[self.inside], num_classes, shows)
+        self.believed = ProbeBeliefs(*own) if part else self.probe
 
     def without(self, out: np.ndarray) -> np.ndarray:
         """The classes, -1 of labels that are left out."""
@@ -163,11 +168,19 @@ class Features:
     def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
         """[n, K], of the images of the graph."""
         seeds = self.seeds if rung.names else None
-        return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels, believed, seeds)
+        return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels[self.inside], believed, seeds)
 
     def left_out(self, targets: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Logits [m, K] of labeled images by a head that was fitted without them. out: which, int64 [m]."""
-        return self.pool.left_out(targets, self.at[out])
+        place = np.cumsum(self.inside) - 1
+        known = self.inside[out]
+        z = self.pool.left_out(targets, self.at[place[out[known]]])
+        if known.all():
+            return z
+        weight, bias = self.pool.head(targets)
+        every = self.x[self.rows[out]] @ weight.T.astype(np.float64) + bias
+        every[known] = z
+        return every
 
     def head(self, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
         """(weight float32 [K, D], bias float32 [K]) of a rung's layer on the network."""
@@ -208,6 +221,7 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     """
     any_one = encoders[0]
     pictures = len(any_one.first)
+    tell_pooled(int(any_one.inside.sum()), len(y))
     repeats = next((times for most, times in REPEATS if pictures <= most), 1)
     masks = left_out_in_turn(y, repeats=repeats, seed=seed, copies=any_one.copies)
     named = WITH_NAMES if any_one.seeds is not None else ()
@@ -298,7 +312,7 @@ def wanted(
     """Targets of each head from these labels, None for the probe."""
     out: dict[Key, np.ndarray | None] = {}
     for encoder in encoders:
-        believed = encoder.believed(labels)
+        believed = encoder.believed(labels[encoder.inside])
         for rung in rungs:
             own: np.ndarray | None = believed
             if rung is not BELIEFS:

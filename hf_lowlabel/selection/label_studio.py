@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.annotation_files import picture_of
+from ..data.columns import FILE_COLUMNS, column_called
 from ..data.labels import joined
+from ..data.table_files import plain_name
 from ..data.uploads import Uploads
 from ..errors import UserError
 from ..files import read_json
 from .kinds import CONTROL, kind_of
 from .label_rows import refuse
-from .labels import Labels, Task, class_faults, clean
+from .labels import Labels, Task, class_faults, clean, find_names
+
+TASK_KEYS = {"annotations", "completions", "predictions", "annotation_id", "annotator", "lead_time", "choice"}
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
@@ -39,8 +44,20 @@ def is_export(path: Path) -> bool:
         content = read_json(path)
     except UserError:
         return True  # which says what is wrong with it
-    rows = content if isinstance(content, list) and content and isinstance(content[0], dict) else None
-    return rows is not None and not {"file_name", "filename", "file", "path"} & set(rows[0])
+    rows = content if isinstance(content, list) and content and all(isinstance(row, dict) for row in content) else []
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return bool(rows) and (any(map(is_task, rows)) or column_called(columns, FILE_COLUMNS) is None)
+
+
+def is_task(row: dict) -> bool:
+    """Whether an object is a task of Label Studio: by a key of its own, an address of its server or a choice."""
+    texts = [value for value in row.values() if isinstance(value, str)]
+    return bool(
+        TASK_KEYS & {*row}
+        or isinstance(row.get("data"), dict)
+        or any("/data/local-files/?d=" in text or "/data/upload/" in text for text in texts)
+        or any(isinstance(value, dict) and "choices" in value for value in row.values())
+    )
 
 
 def read_label_studio(
@@ -79,14 +96,17 @@ def read_label_studio(
     uploads = Uploads(by_file)
     ids = set(task.files.values())
     out, faults, seen, torn, flags = Labels(), list[str](), dict[str, int](), set[str](), set[str]()
-    for number, item in enumerate(tasks, start=1):
-        data = item.get("data", item)
-        id = clean(data.get("image_id"))
-        if id not in ids:
-            name = clean(data.get("image")).rsplit("/", 1)[-1].rsplit("=", 1)[-1]
-            id = by_file.get(uploads.original(name))
+    rows = [
+        (number, {"file_name": picture_of(item) or data.get("image"), "id": clean(data.get("image_id"))})
+        for number, item in enumerate(tasks, start=1)
+        for data in [item.get("data", item)]
+    ]
+    find_names(rows, by_file, ids, out.notes)
+    for (number, row), item in zip(rows, tasks):
+        name = plain_name(row["file_name"])
+        id = row["id"] if row["id"] in ids else by_file.get(name)
         if id is None:
-            fault = f"task {number}: no image is {data.get('image_id') or data.get('image')!r}"
+            fault = f"task {number}: no image is {row['id'] or name!r}"
             if skip_missing:
                 out.left_out.append((name, fault))
             else:

@@ -233,9 +233,10 @@ def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[s
     unknown = [k for k, name in enumerate(names) if name not in by_file and rows[k][1].get("id") not in ids]
     found, loose = match_names(names, list(by_file), EXTENSIONS)
     changed = [k for k in unknown if found[k] is not None]
+    for k in changed if loose else ():
+        rows[k][1]["file_name"] = found[k]
+    changed = [k for k in changed if names[k] != f"images/{found[k]}"]  # as the folder of `select` has them
     if loose and changed:
-        for k in changed:
-            rows[k][1]["file_name"] = found[k]
         first = changed[0]
         notes.append(
             f"{len(changed)} file names are matched by the end they share with an image, such as {names[first]!r} with "

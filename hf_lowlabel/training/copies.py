@@ -7,8 +7,10 @@ import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.image_cache import StreamingCache
@@ -90,17 +92,17 @@ def agreeing(labeled: Examples, seen: list[str], names: Sequence[str], skip: boo
     return np.array([row for row in range(len(seen)) if row not in twice], dtype=np.int64)
 
 
-def apart(seen: list[str], held: Mapping[str, Examples]) -> dict[str, np.ndarray]:
+def apart(seen: list[str], held: Mapping[str, Examples], shown: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
     """Part -> positions in the data set, int64 [n], of its images that are no copies of labeled ones; only of parts
     that have such, none where all are.
 
     Args:
         seen: pictures of the labeled images.
-        held: "validation", "test" -> images that are not trained on.
+        held: "validation", "test" -> images that are not trained on. shown: their pictures.
     """
     known, out = set(seen) - {""}, {}
     for part, images in held.items():
-        copied = np.array([picture in known for picture in pictures(images)])
+        copied = np.array([picture in known for picture in shown[part]])
         if not copied.any():
             continue
         if copied.all():
@@ -119,4 +121,51 @@ def apart(seen: list[str], held: Mapping[str, Examples]) -> dict[str, np.ndarray
             part,
         )
         out[part] = images.cache.indices[members[~copied]]
+    return out
+
+
+def out_of_pool(pool: Any, free: np.ndarray, held: Sequence[Examples], shown: set[str]) -> np.ndarray:
+    """Positions in a cache, int64 [n], of the images of a pool that are no copies of held-out ones, in order.
+
+    Images that stream are decoded for this where they are called as a held-out one, in whatever folder.
+
+    Args:
+        pool: the cache. free: positions without a label, int64, among which copies are looked for.
+        held: images that are not trained on. shown: their pictures.
+    """
+    every, among = np.arange(len(pool)), free
+    if not shown:
+        return every
+    if isinstance(pool, StreamingCache):
+        names = {images.cache.ids[int(i)].rpartition("/")[2] for images in held for i in images.members}
+        among = np.array([i for i in free if pool.ids[i].rpartition("/")[2] in names], np.int64)[:MOST]
+        if len(among) < len(free):
+            log.info(
+                "copies of held-out images are looked for among the %s of %s unlabeled images that are called as one: "
+                "all others stream, and are not compared",
+                *(len(among), len(free)),
+            )
+    elif not any(isinstance(images.cache, StreamingCache) for images in held):  # a sum costs less than a hash
+        sums = {total for images in held for total in sums_of(images)}
+        own = sums_of(Examples(pool, torch.from_numpy(among), None))
+        among = among[np.array([total in sums for total in own], bool)]
+    found = pictures(Examples(pool, torch.from_numpy(among), None)) if len(among) else []
+    copied = among[np.array([picture in shown for picture in found], bool)]
+    if len(copied):
+        log.warning(
+            "%d unlabeled images are copies of images that are held out, such as %s: nothing is learned of them",
+            *(len(copied), pool.ids[copied[0]]),
+        )
+    return np.setdiff1d(every, copied)
+
+
+def sums_of(images: Examples) -> list[tuple[int, ...]]:
+    """(sum of the bytes, eight at a time, height, width) of each image of a resident cache, which copies have alike."""
+    sizes, out = images.cache.sizes, list[tuple[int, ...]]()
+    for part in images.members.split(CHUNK):
+        found = images.cache.take(part)[:, :3]
+        whole = [found.shape[2:]] * len(part) if sizes is None else sizes[part].tolist()
+        for image, (h, w) in zip(found, whole, strict=True):
+            pixels = image[:, :h, :w].flatten()
+            out.append((int(pixels[: len(pixels) // 8 * 8].clone().view(torch.int64).sum()), h, w))
     return out

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -24,7 +25,7 @@ from ..tasks.foundation import branched
 from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
 from . import setup
-from .copies import agreeing, apart, pictures
+from .copies import agreeing, apart, out_of_pool, pictures
 from .counts import tell_counts, tell_without
 from .lineage import began_at_random
 from .recording import Recorder
@@ -128,17 +129,26 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     training, labeled = task.caches(model, config.data, dataset, at)
     held = held_out(task, model, config, dataset, chosen, at)
     seen = pictures(labeled) if len(labeled.members) else []
-    unseen = apart(seen, held)
+    shown = {part: pictures(images) for part, images in held.items()}
+    unseen = apart(seen, held, shown)
     if some := {part: kept for part, kept in unseen.items() if len(kept)}:
         chosen = replace(chosen, test_at=some.get("test", chosen.test_at))
         at = at._replace(validation=some.get("validation", at.validation))
         held = held_out(task, model, config, dataset, chosen, at)
+    free = np.flatnonzero(~np.isin(training.indices, at.labeled))
+    held_pictures = {picture for found in shown.values() for picture in found} - {*seen, ""}
+    kept = out_of_pool(training, free, list(held.values()), held_pictures)
+    if len(kept) < len(training):
+        at = at._replace(train=np.setdiff1d(at.train, np.delete(training.indices, kept)))
+        if labeled.cache is training:
+            labeled = replace(labeled, members=torch.from_numpy(np.searchsorted(kept, labeled.members.numpy())))
+        training.keep(kept)
     agreed = agreeing(labeled, seen, names, config.data.skip_conflicts)
     if len(agreed) < len(seen):
         labeled = labeled.some(agreed)
         at = at._replace(labeled=at.labeled[agreed], labels=at.labels[agreed])
-        kept = {dataset.ids[i] for i in at.labeled}
-        of = {id: name for id, name in chosen.split.labeled.items() if id in kept}
+        known = {dataset.ids[i] for i in at.labeled}
+        of = {id: name for id, name in chosen.split.labeled.items() if id in known}
         chosen = replace(chosen, split=replace(chosen.split, labeled=of))
         if task.climbs:
             check_labels(chosen.split)

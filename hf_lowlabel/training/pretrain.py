@@ -28,8 +28,10 @@ from ..tasks.base import Task
 from ..tasks.caching import square_cache, square_statistics, tell_skipped
 from ..tasks.classification import eval_view, separate_views
 from ..tasks.networks import Network, timm_network
+from ..tasks.parts import Examples
 from . import setup
 from .callbacks import Callback
+from .copies import out_of_pool, pictures
 from .loop import Loop
 from .preparing import Run, close
 from .recording import Recorder
@@ -65,6 +67,20 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         what="sample" if shards else "training",
         vital=rows[:0],
     )
+    if at and not shards and (aside := np.concatenate([at.validation, at.test])).size:
+        images = square_cache(
+            config.data,
+            dataset.in_squares(squares),
+            (aside[:, None] * squares + np.arange(squares)).flatten(),
+            preprocessing=encoder.preprocessing,
+            device=accelerator.device,
+            what="held-out",
+        )
+        held = Examples(images, torch.arange(len(images)), None)
+        kept = out_of_pool(cache, np.arange(len(cache)), [held], {*pictures(held)} - {""})
+        gone = np.delete(cache.indices, kept) // squares
+        if len(gone):
+            cache.keep(np.flatnonzero(~np.isin(cache.indices // squares, gone)))
     seen = read_shards(shards, config, network, accelerator) if shards else cache
     if config.model.from_scratch:
         mean, std = square_statistics(cache)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -221,3 +222,33 @@ def test_targets_follow_the_splits_class_order():
     split = Split("list", ["cat", "bee", "ant"], {"im0": "ant", "im3": "bee"})
     assert split.targets(data).tolist() == [2, 1, 0, 1]
     assert split.resolve(data).labels.tolist() == [2, 1]
+
+
+def pages(files=24, each=5, masks=False):
+    """A file in three of one class, each with so many pages."""
+    found = source([k for i in range(files) for k in [i % 3] * each])
+    ids = [f"{i}.tif#{k + 1}" for i in range(files) for k in range(each)]
+    if masks:
+        found = replace(found, labels=np.stack([found.labels == k for k in range(3)], 1).astype(np.int8))
+    return replace(found, ids=ids)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_pages_of_a_file_are_held_out_together(several, seed):
+    images = pages(masks=several)
+    split = make_split(images, 40, seed=seed, validation=15, test_fraction=0.25)
+    of = [{id.split("#")[0] for id in part} for part in (split.labeled, split.validation, split.test)]
+    assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2]
+    assert (len(split.labeled), len(split.validation), len(split.test)) == (40, 15, 30)
+    if not several:  # by class, as ever
+        assert Counter(images.labels[images.ids.index(id)] for id in split.test) == {0: 10, 1: 10, 2: 10}
+
+
+def test_what_pages_leave_to_hold_out():
+    with pytest.warns(UserWarning, match="15 images for validation, all of 3 of 24 files, where 13 were asked for"):
+        make_split(pages(), 40, validation=13)
+    one_stack = replace(pages(1, 20, masks=True))
+    with pytest.raises(UserError, match="are the pages of one file.*Add files, or hold out fewer"):
+        make_split(one_stack, 4, test_fraction=0.2)
+    assert len(make_split(one_stack, 4).labeled) == 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.evaluation.near_copies import copies_tested, near_copies, small_copies
+from hf_lowlabel.evaluation.near_copies import copies_of_each, copies_tested, near_copies, pictures_by, small_copies
 
 
 def picture(seed: int, size=(96, 64)) -> Image.Image:
@@ -64,3 +64,59 @@ def test_test_images_that_are_known():
     test = SimpleNamespace(cache=cache(jpeg(picture(2)), picture(9), jpeg(picture(2))), members=torch.tensor([1, 2]))
     assert copies_tested(labeled, test) == [("2.jpg", "2.jpg")]
     assert copies_tested(labeled, None) == []
+
+
+def shots(count: int, frames: int = 5, savings: int = 4) -> np.ndarray:
+    """Small copies of `frames` next to each other of each of some pictures, each saved so often."""
+    random = np.random.default_rng(0)
+    out = [
+        random.normal(128, 60, 768)[None, None] + step[:, None] + random.normal(0, 0.2, (frames, savings, 768))
+        for step in (np.linspace(0, 2, frames)[:, None] * random.choice([-1, 1], (count, 1, 768)))
+    ]
+    return np.concatenate([one.reshape(-1, 768) for one in out]).astype(np.float32)
+
+
+def test_more_copies_than_are_compared_at_once():
+    small = shots(5)
+    number = pictures_by(near_copies(small), len(small))
+    assert (number == np.repeat(np.arange(5), 20)).all()
+
+
+def test_a_film_is_one_picture_though_its_ends_differ():
+    small = shots(2, frames=60, savings=5) + np.repeat(np.tile(np.arange(60), 2), 5)[:, None].astype(np.float32)
+    number = pictures_by(near_copies(small), len(small))
+    assert (number == np.repeat([0, 1], 300)).all()
+
+
+def test_very_many_that_are_equal_make_as_many_pairs():
+    pairs = near_copies(np.zeros((500, 768), np.float32))
+    assert pairs == [(0, k) for k in range(1, 500)]
+
+
+def images_of(small: np.ndarray, monkeypatch, ids=None):
+    monkeypatch.setattr(
+        "hf_lowlabel.evaluation.near_copies.small_copies", lambda cache, members: cache.small[members.numpy()]
+    )
+    ids = ids or [str(i) for i in range(len(small))]
+    return SimpleNamespace(cache=SimpleNamespace(small=small, ids=ids), members=torch.arange(len(small)))
+
+
+def test_each_test_image_is_compared_with_labeled_ones(monkeypatch):
+    """However many of the test images are alike."""
+    small = shots(5)
+    alone = np.zeros(len(small), bool)
+    alone[::20] = True
+    found = copies_tested(images_of(small[alone], monkeypatch), images_of(small[~alone], monkeypatch))
+    assert {test for _, test in found} == {str(i) for i in range(95)}
+    assert {labeled for labeled, _ in found} == {str(i) for i in range(5)}
+    blank = np.full((2, 768), 77, np.float32)
+    assert copies_tested(images_of(blank[:1], monkeypatch), images_of(blank, monkeypatch)) == [("0", "0"), ("0", "1")]
+    assert copies_tested(images_of(blank, monkeypatch), images_of(blank[:0], monkeypatch)) == []
+
+
+def test_pages_of_a_file_are_one_picture(monkeypatch):
+    small = np.random.default_rng(0).normal(128, 60, (5, 768)).astype(np.float32)
+    ids = ["b.tif#1", "a.tif#1", "a.tif", "b.tif#2", "a.tif#12"]
+    number = copies_of_each(images_of(small, monkeypatch, ids))
+    assert number[0] == number[3] and number[1] == number[2] == number[4] != number[0]
+    assert copies_of_each(images_of(small, monkeypatch, ["a#b", "a#c", "d", "a#0", "e"])) is None

@@ -14,6 +14,7 @@ from hf_lowlabel.finetuning.linear import (
     temperature,
 )
 from hf_lowlabel.finetuning.multilabel import MultiLabelProbe
+from hf_lowlabel.finetuning.pooling import of_each_class, pooled_rows
 from hf_lowlabel.finetuning.probes import (
     ALPHAS,
     GRAPHS,
@@ -217,6 +218,55 @@ def test_reach_is_linear_in_the_labels_and_solves_the_graph():
     p = spread(reach, labels[rows], 2)
     np.testing.assert_allclose(p.sum(1), 1)
     assert spread(np.zeros((5, 2)), labels[rows], 2) == pytest.approx(0.5)
+
+
+@pytest.fixture
+def few_reached(monkeypatch):
+    """More than so many labels are many."""
+    for module in ("graph", "probes"):
+        monkeypatch.setattr(f"hf_lowlabel.finetuning.{module}.MOST_REACHED", 30)
+
+
+def test_many_labels_spread_without_a_matrix_of_their_reach(few_reached, monkeypatch):
+    """Whether they are solved one by one or together is the same."""
+    x, labels, _, _ = digits(6)
+    rows = np.flatnonzero(labels >= 0)
+    pool, y = Pool(x), labels[rows]
+    reach = pool.reach(rows)
+    assert not isinstance(reach, np.ndarray) and isinstance(pool.reach(rows[:30]), np.ndarray)
+    monkeypatch.setattr("hf_lowlabel.finetuning.graph.MOST_REACHED", 60)
+    known = pool.reach(rows)
+    for out in (y, np.where(np.arange(60) % 5 == 0, -1, y)):
+        np.testing.assert_allclose(spread(reach, out, 10), spread(known, out, 10), atol=2e-3)
+        same = pool.propagate(reach, rows, out, 10).argmax(1) == pool.propagate(known, rows, out, 10).argmax(1)
+        assert same.mean() > 0.99
+
+
+def test_label_spreading_of_many_labels_uses_all_of_them(few_reached):
+    x, labels, query, truth = digits(60)
+    p = label_spreading(x, labels, query, num_classes=10)
+    few = labels.copy()
+    kept = of_each_class(np.flatnonzero(labels >= 0), labels[labels >= 0], 30)
+    few[np.setdiff1d(np.flatnonzero(labels >= 0), kept)] = -1
+    right = [(q.argmax(1) == truth).mean() for q in (p, label_spreading(x, few, query, num_classes=10))]
+    assert right[0] > right[1] + 0.02
+
+
+def test_a_graph_of_many_labels_takes_the_same_share_of_each_class(monkeypatch, caplog):
+    monkeypatch.setattr("hf_lowlabel.finetuning.pooling.MOST_POOLED", 100)
+    y = np.repeat([0, 1, 2, 3, -1], [100, 44, 5, 1, 250])
+    labels = np.random.default_rng(1).permutation(y)
+    some = pooled_rows(labels)
+    assert len(some) == 100 == len(np.unique(some)) and (np.diff(some) > 0).all()
+    assert np.bincount(labels[some] + 1)[1:] == pytest.approx([33, 15, 2, 1], abs=1) and (labels[some] == 3).sum() == 1
+    assert len(pooled_rows(labels[labels >= 0])) == 100  # where nothing else is there, labels fill it
+    fewer = np.where(np.arange(400) < 50, labels, -1)
+    assert {*np.flatnonzero(fewer >= 0)} <= {*pooled_rows(fewer)}
+    x, labels, query, truth = digits(30)
+    caplog.set_level("INFO")
+    weight, bias = Propagation().head(x, labels, num_classes=10)
+    assert caplog.text.count("labels spread over a graph from 50 of the 300 labels") == 1
+    assert ((query @ weight.T + bias).argmax(1) == truth).mean() > 0.7
 
 
 def test_class_masses_are_met_and_a_class_without_labels_gets_none():

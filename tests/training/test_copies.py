@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import finetune, load_source
+from hf_lowlabel import finetune, load_segmentation, load_source, pretrain
 from hf_lowlabel.data.image_cache import build_cache
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
@@ -139,3 +139,71 @@ def test_of_many_images_that_stream_the_first_are_looked_at(photos, monkeypatch,
     }
     assert found[True] == found[False][:5] + [""] * 4 and len(set(found[False])) == 9
     assert "copies are looked for among the first 5 of 9 images" in caplog.text
+
+
+@pytest.fixture
+def raw(photos, tmp_path):
+    """Pictures of which some were copied into folders of classes: the raw folder still has all of them."""
+    for id in ("dark/0.png", "dark/1.png", "light/2.png", "light/3.png"):
+        (tmp_path / "raw" / id).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "labeled" / id, tmp_path / "raw" / id)
+    for file in (photos / "raw").rglob("*.png"):
+        shutil.copy(file, tmp_path / "raw" / f"new {file.name}")
+    held = {"test": ["labeled/dark/0.png", "labeled/light/2.png"], "validation": ["labeled/light/3.png"]}
+    labels = {"labeled/dark/1.png": "dark", "labeled/dark/2.png": "dark", "labeled/light/0.png": "light"}
+    Split("labeled", ["dark", "light"], labels, **held).save(tmp_path / "split.json")
+    return dict(
+        dataset=photos / "labeled", unlabeled_dataset=tmp_path / "raw", split=tmp_path / "split.json", method="fixmatch"
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_copies_of_test_images_are_no_unlabeled_images(raw, tmp_path, caplog, monkeypatch, streaming):
+    seen = []
+    monkeypatch.setattr("hf_lowlabel.training.run.make_streams", told(seen))
+    run = finetune(**{**SMALL, **raw, "streaming": streaming, "workers": 0}, output_dir=tmp_path / "run")
+    assert "3 unlabeled images are copies of images that are held out, such as" in caplog.text
+    pool, labeled = seen[0].training, seen[0].labeled
+    known = {picture for images in seen[0].held.values() for picture in pictures(images)}
+    assert len(known) == 3
+    assert not known & {*pictures(Examples(pool, torch.arange(len(pool)), None))}
+    assert sum("1.png" in id for id in pool.ids) >= 2  # the copy of a labeled image stays
+    assert [pool.ids[int(i)] for i in labeled.members] == [*Split.load(run.folder / "split.json").labeled]
+    assert len(pool.ids) == len(pool.indices) == run.recorder.images
+    more = {**SMALL, **raw, "streaming": streaming, "workers": 0, "max_steps": 6}
+    again = finetune(**more, output_dir=tmp_path / "run", resume=True)
+    assert again.progress.step == 6
+
+
+def told(seen):
+    from hf_lowlabel.training.run import make_streams
+
+    return lambda ready, objective: (seen.append(ready), make_streams(ready, objective))[1]
+
+
+def test_copies_within_the_data_and_of_other_sizes(masked, tmp_path, caplog):
+    """An image of masks at its own size is found beside others; the labeled ones lie in a cache of their own."""
+    root = tmp_path / "data"
+    shutil.copytree(masked, root)
+    for name in ("00", "03", "13"):
+        shutil.copy(root / "images" / f"{name}.png", root / "images" / f"z{name}.png")
+    held = {"test": ["00.png", "01.png"], "validation": ["13.png"]}
+    labels = {f"{k:02d}.png": None for k in range(2, 6)}
+    source = load_segmentation(root)
+    Split("data", source.class_names, labels, **held).save(tmp_path / "split.json")
+    given = {**SEGMENT, "dataset": root, "num_labels": None, "split": tmp_path / "split.json", "method": "cutmix"}
+    run = finetune(**given, output_dir=tmp_path / "run")
+    assert "2 unlabeled images are copies of images that are held out, such as z00.png" in caplog.text
+    assert run.recorder.images == 18 - 3 + 3 - 2
+
+
+def test_pretraining_sees_no_copies_of_held_out_images(photos, tmp_path, caplog):
+    root = tmp_path / "data"
+    shutil.copytree(photos / "labeled", root)
+    shutil.copy(root / "dark" / "0.png", root / "light" / "zz.png")
+    held = {"test": ["dark/0.png", "light/2.png"]}
+    Split("data", ["dark", "light"], {"dark/1.png": "dark", "light/1.png": "light"}, **held).save(tmp_path / "s.json")
+    given = {k: v for k, v in SMALL.items() if k != "unlabeled_ratio"}
+    run = pretrain(dataset=root, split=tmp_path / "s.json", method="simclr", **given, output_dir=tmp_path / "run")
+    assert "1 unlabeled images are copies of images that are held out, such as light/zz.png" in caplog.text
+    assert run.recorder.images == len(load_source(root)) - 3
