@@ -338,4 +338,6 @@ def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
     return Interval.around(one.expected, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
 
 
-WIDER = 1.2  # than the bootstrap says, which knows nothing of the images that were trained on
+# than the bootstrap says, which knows nothing of what the labeled images have in common and others lack: with 1.9
+# intervals held in 7 of 10 draws of masks, with 1.2 in 6 (recipes/benchmarks/auto_masks.py)
+WIDER = 1.9
