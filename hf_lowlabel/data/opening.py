@@ -119,7 +119,7 @@ def found(
     if not targets.lays_out(path) and is_table(path):
         return targets.table(open_parquet(path, config, split, image_column))
     check_folder(path, name, config, image_column)
-    return targets.folder(path, split)
+    return targets.folder(path.resolve() if path.name in ("", "..") else path, split)  # messages name it
 
 
 def check_folder(path: Path, name: str, config: str | None, image_column: str | None) -> None:

@@ -123,3 +123,16 @@ def test_a_name_in_another_split_is_no_image_of_this_one(tmp_path, table, name, 
     else:
         with pytest.raises(UserError, match="1 file names in .* have no image"):
             load_source(tmp_path)
+
+
+def test_the_folder_that_one_is_in_has_its_name_in_messages(tmp_path, monkeypatch):
+    """`--dataset .` and `..` are folders like others."""
+    picture(tmp_path / "photos/1.png")
+    run = tmp_path / "photos/runs/best"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    for here, given in ((tmp_path / "photos", "."), (run.parent, "..")):
+        monkeypatch.chdir(here)
+        with pytest.raises(UserError, match="photos"):
+            load_source(given, split="test")
+        assert load_source(given).name == "photos"
