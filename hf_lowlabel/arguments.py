@@ -290,7 +290,7 @@ class Config:
         "pixel)",
     )
     method: AnyMethod = setting(
-        None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix)"
+        None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: unimatch)"
     )
     method_args: dict = setting({}, "hyperparameters of the method, as KEY=VALUE ...")
     preset: str | None = setting(None, "named set of values from a paper, e.g. 'cifar' or 'pretrained'")

@@ -127,7 +127,7 @@ def validate(config: Config, task: Task) -> None:
                 f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
             )
     check_hyperparameters(method, config.method_args)
-    for rule in (_scale, _alone, _draw, _frozen, _prior, _adapters, _start):
+    for rule in (_scale, _turned, _alone, _draw, _frozen, _prior, _adapters, _start):
         rule(values, method, name_of(method))
 
 
@@ -143,6 +143,14 @@ def _scale(values: dict, method: type[Method], name: str) -> None:
     scale = values.get("scale")
     if scale and (len(scale) != 2 or scale[0] > scale[1]):
         raise UserError(f"scale is {scale}. It must be two factors, the smaller first, such as 0.5 1.5.")
+
+
+def _turned(values: dict, method: type[Method], name: str) -> None:
+    if values.get("randaugment") and getattr(method, "geometry", False):
+        raise UserError(
+            f"randaugment cannot be given to {name}, which matches pixels of two views by where each was cut: "
+            "RandAugment turns, shears and moves them besides. Leave --randaugment out, or take another --method."
+        )
 
 
 def _alone(values: dict, method: type[Method], name: str) -> None:

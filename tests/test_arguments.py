@@ -9,6 +9,7 @@ import pytest
 from hf_lowlabel.arguments import GROUPS, Config, known_settings, marked
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.foreign_names import FOREIGN, OURS
+from hf_lowlabel.methods import METHODS, find, verb_of
 from hf_lowlabel.objective import FinetuneObjective
 from hf_lowlabel.settings import recorded, resolve
 from hf_lowlabel.tasks import TASKS, get_task
@@ -17,6 +18,10 @@ from hf_lowlabel.yaml_files import read_yaml
 
 def finetune(**values) -> Config:
     return resolve(Config.from_flat("finetune", {"dataset": "digits", **values}))
+
+
+def pretrain(method: str) -> Config:
+    return resolve(Config("pretrain").replace(dataset="digits", model="resnet18", method=method, randaugment=True))
 
 
 def refused(call, *args, **kwargs) -> str:
@@ -207,6 +212,23 @@ def test_tables_name_real_settings():
 )
 def test_what_does_not_go_together(values, words):
     assert words in refused(finetune, **values)
+
+
+def test_views_that_turn_are_refused_where_pixels_are_matched_by_place():
+    for method in (name for name in METHODS if verb_of(name) == "pretrain"):
+        if getattr(find(method), "geometry", False):
+            said = refused(pretrain, method)
+            assert f"randaugment cannot be given to {method}" in said
+    assert pretrain("byol").views.randaugment
+
+
+def test_help_names_the_methods_that_are_taken():
+    said = known_settings()["method"].meta["help"]
+    of = {name: get_task(name).default_methods for name in ("classification", "segmentation")}
+    expected = "{pretrain} (masks: {masks_pretrain}), or to finetune {finetune} (masks: {masks_finetune})".format(
+        **of["classification"], **{f"masks_{verb}": name for verb, name in of["segmentation"].items()}
+    )
+    assert expected in said
 
 
 def test_a_task_says_what_it_takes():

@@ -124,7 +124,7 @@ def finetune(
     Args:
         dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
         model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too).
-        method: Name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: cutmix).
+        method: Name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: unimatch).
         task: What is learned: classification (the class of an image), multilabel (all that apply),
             segmentation (of every pixel).
         method_args: Hyperparameters of the method, as KEY=VALUE ....

@@ -91,7 +91,7 @@ class ClassMix(FinetuneObjective):
             target, counted, sure = (paste(mask, v, partner(v)) for v in (labels, valid, confidence))
             r = all_mean((sure >= self.tau).float().mean())
         (logits_l,), (logits_m,) = (predict(self.model, v) for v in (labeled["image"], paste(mask, x, partner(x))))
-        supervised = cross_entropy(logits_l, labeled["target"])
+        supervised = cross_entropy(logits_l, labeled["target"], counted=labeled.get("counted"))
         consistency = r * (F.cross_entropy(logits_m, target, reduction="none") * counted).mean()
         return {
             "loss": supervised + self.lambda_u * consistency,

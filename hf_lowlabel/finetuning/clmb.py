@@ -139,7 +139,7 @@ class CLMB(FinetuneObjective):
         uncertainty = masked_mean(entropy(logits_s), known) / math.log(self.classes)
         both = (features_l, y_l, labeled["key"]), (features_s, y_s, torch.cat(keys))
         contrast = sum(self.contrast(*part, *memory) for part in both)
-        supervised = cross_entropy(logits_l, y_l)
+        supervised = cross_entropy(logits_l, y_l, counted=labeled.get("counted"))
         unsupervised = sigmoid_rampup(t, self.ramp) * pseudo + self.lambda_e * uncertainty
         return {
             "loss": supervised + unsupervised + self.lambda_c * (t >= self.ramp) * contrast,

@@ -101,7 +101,7 @@ class CutMixSeg(FinetuneObjective):
             r = all_mean((target.amax(1) >= self.tau).float().mean())
         x = batch["unlabeled"][self.student]
         logits_l, logits_m = predict(self.model, labeled["image"], paste(box, x, partner(x)))
-        supervised = cross_entropy(logits_l, labeled["target"])
+        supervised = cross_entropy(logits_l, labeled["target"], counted=labeled.get("counted"))
         difference = (logits_m.softmax(1) - target).square().sum(1)  # [M, H, W], sum over classes
         consistency = r * (difference * counted).mean()
         return {

@@ -80,7 +80,7 @@ class FixMatch(FinetuneObjective):
         logits_l, logits_w, logits_s = self.predict(*x)  # [B or M, K, ...]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
-        supervised = self.supervised(logits_l, labeled["target"], t)
+        supervised = self.supervised(logits_l, labeled, t)
         valid = unlabeled.get("valid")  # pixels inside the image
         consistency = masked_mean(w * F.cross_entropy(logits_s, target, reduction="none"), valid)
         return {
@@ -94,9 +94,9 @@ class FixMatch(FinetuneObjective):
         """Logits of the labeled, weak and strong views."""
         return label_weak(partial(predict, self.model), self.model, self.concat_weak, x_l, x_w, x_s)
 
-    def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
+    def supervised(self, logits: Tensor, labeled: dict[str, Tensor], t: float) -> Tensor:
         """The loss of the labeled images."""
-        return cross_entropy(logits, target)
+        return cross_entropy(logits, labeled["target"], counted=labeled.get("counted"))
 
 
 class FlexMatch(FixMatch):

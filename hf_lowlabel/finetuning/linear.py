@@ -15,14 +15,24 @@ ABSENT = -30.0  # logit of a class without a label, of a probe that is one opini
 NEVER = -1e4  # bias of a class without a label: it loses to all others
 STRENGTHS = (10.0, 1.0, 0.1, 0.01)  # penalties tried by cross-validation
 DEFAULT_T = 0.1  # of least squares on classes, whose answers are about probabilities, where no label can be left out
+ROWS = 65536  # of features that are in float64 at a time
 FOLDS, MOST = 5, 1000  # of that cross-validation: folds, and labels that take part
 
 
 def whole_scale(features: np.ndarray) -> tuple[np.ndarray, float]:
     """(mean float64 [D], s) of features [N, D]."""
     mean = np.mean(features, 0, dtype=np.float64)
-    spread = float(np.var(features, 0, dtype=np.float64).sum()) ** 0.5
+    parts = (features[i : i + ROWS] - mean for i in range(0, len(features), ROWS))  # a float64 copy of all is large
+    spread = float((sum((part * part).sum(0) for part in parts) / len(features)).sum()) ** 0.5
     return mean, spread if spread > 1e-12 * (1 + float(np.abs(mean).max())) else np.inf
+
+
+def scaled_as_whole(features: np.ndarray, mean: np.ndarray, s: float) -> np.ndarray:
+    """(features - mean) / s, float32 [N, D]."""
+    out = np.empty(features.shape, np.float32)
+    for i in range(0, len(features), ROWS):
+        out[i : i + ROWS] = (features[i : i + ROWS] - mean) / s
+    return out
 
 
 def probe_head(
@@ -256,7 +266,7 @@ class ProbeBeliefs:
         copies: np.ndarray | None = None,
     ):
         self.mean, self.s = whole_scale(features)
-        self.x = ((features - self.mean) / self.s).astype(np.float32)
+        self.x = scaled_as_whole(features, self.mean, self.s)
         self.rows, self.num_classes = rows, num_classes
         self.l2 = best_l2(self.x[rows], y, copies=copies) if len(np.unique(y)) > 1 else 1.0
 

@@ -47,7 +47,7 @@ class MeanTeacher(FinetuneObjective):
         logits_l, logits_u = predict(self.model, labeled["image"], unlabeled["weak"])
         with torch.no_grad():
             _, teacher = predict(self.ema, labeled["image"], unlabeled["weak2"])
-        supervised = cross_entropy(logits_l, labeled["target"])
+        supervised = cross_entropy(logits_l, labeled["target"], counted=labeled.get("counted"))
         agreement = masked_mean((logits_u.softmax(1) - teacher.softmax(1)).square().mean(1), unlabeled.get("valid"))
         return {
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,

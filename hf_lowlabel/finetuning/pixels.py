@@ -20,12 +20,27 @@ from ..objective import IGNORE_INDEX
 from ..views.counter_rng import keyed
 
 
-def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the targets that are not IGNORE_INDEX, on all ranks together; 0 where there is none."""
+def cross_entropy(
+    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, counted: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy over the targets that are not IGNORE_INDEX, on all ranks together; 0 where there is none.
+
+    counted: float [M], the pixels of an image that count, in the mean over the whole step (`count_pixels`), where the
+    batch is one part of it: a part with few of them then weighs as much as its pixels.
+    """
     if target.dim() == 1:
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     loss = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
-    return masked_mean(loss, target != IGNORE_INDEX)
+    known = target != IGNORE_INDEX
+    if counted is None:
+        return masked_mean(loss, known)
+    return torch.where(known, loss, 0.0).sum() / counted.sum().clamp(min=1 / world())
+
+
+def count_pixels(target: Tensor) -> Tensor:
+    """float [M], the same for all: pixels of an image that are not IGNORE_INDEX, in the mean over all ranks. target:
+    int64 [M, H, W]."""
+    return all_mean((target != IGNORE_INDEX).sum() / len(target)).expand(len(target))
 
 
 def hard_cross_entropy(logits: Tensor, target: Tensor, tau: float, least: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributed import all_gather, rank, world
+from ..distributed import all_gather, world
 from ..errors import UserError
 from ..objective import FinetuneObjective
 from ..pretraining.exemplar import batch_hard
@@ -92,18 +92,20 @@ class S4LExemplar(FinetuneObjective):
         logits = self.model.classify(features[: len(x_l)]).float()  # [V B, K]
         z_l, z_u = F.normalize(self.projector(features).float(), dim=1).split([len(x_l), len(x_u)])
         supervised = F.cross_entropy(logits, batch["labeled"]["target"].repeat(len(self.keys)))
-        triplet = (self.triplet(z_l) + self.triplet(z_u)) / 2
+        triplet = (self.triplet(z_l, batch["labeled"]["index"]) + self.triplet(z_u, batch["unlabeled"]["index"])) / 2
         return {
             "loss": supervised + self.lambda_u * triplet,
             "supervised": supervised.detach(),
             "consistency": triplet.detach(),
         }
 
-    def triplet(self, z: Tensor) -> Tensor:
-        """mean softplus(hardest positive - hardest negative) for embeddings [V B, E] of V views of B images."""
-        n = len(z) // len(self.keys)
-        if n * world() < 2:
+    def triplet(self, z: Tensor, index: Tensor) -> Tensor:
+        """mean softplus(hardest positive - hardest negative) for embeddings [V B, E] of V views of B images.
+
+        index: which image each is, int64 [B]: few labels fill a batch several times over.
+        """
+        if len(index) * world() < 2:
             raise UserError("A batch holds 1 image, but the loss compares images. Use a batch_size of 2 or more.")
-        image = torch.arange(n, device=z.device).repeat(len(self.keys)) + rank() * n
+        image = index.to(z.device).repeat(len(self.keys))
         positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))
         return F.softplus(positive - negative).mean()

@@ -52,7 +52,8 @@ class Supervised(FinetuneObjective):
         labeled = batch["labeled"]
         views = [labeled[key] for key in self.labeled_views]
         logits = self.model(torch.cat(views)).logits.float()  # [B or 2B, K, ...]
-        target = torch.cat([labeled["target"]] * len(views))
-        loss = cross_entropy(logits, target, self.label_smoothing)
+        target, counted = torch.cat([labeled["target"]] * len(views)), labeled.get("counted")
+        counted = None if counted is None else torch.cat([counted] * len(views))
+        loss = cross_entropy(logits, target, self.label_smoothing, counted)
         right = (logits.argmax(1) == target).float()
         return {"loss": loss, "train_accuracy": masked_mean(right, None if target.dim() == 1 else target >= 0)}

@@ -56,7 +56,8 @@ class UDA(FixMatch):
         super().__init__(model, rule=rule, lambda_u=lambda_u, ema_decay=ema_decay, concat_weak=concat_weak)
         self.tsa = tsa
 
-    def supervised(self, logits: Tensor, target: Tensor, t: float) -> Tensor:
+    def supervised(self, logits: Tensor, labeled: dict[str, Tensor], t: float) -> Tensor:
+        target = labeled["target"]
         if self.tsa is None:
             return F.cross_entropy(logits, target)
         eta = SCHEDULES[self.tsa](t) * (1 - 1 / logits.shape[1]) + 1 / logits.shape[1]

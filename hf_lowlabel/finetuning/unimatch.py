@@ -98,7 +98,7 @@ class UniMatch(FinetuneObjective):
             sure_loss(z, *(paste(box, partner(theirs), own) for own, theirs in pairs), self.tau)
             for box, z in zip(boxes, (logits_1, logits_2))
         )
-        supervised = supervised_loss(logits_l, labeled["target"], self.hard)
+        supervised = supervised_loss(logits_l, labeled, self.hard)
         consistency = self.lambda_s / 2 * (first + second) + self.lambda_fp * perturbed
         return {
             "loss": (supervised + consistency) / 2,
@@ -108,9 +108,14 @@ class UniMatch(FinetuneObjective):
         }
 
 
-def supervised_loss(logits: Tensor, target: Tensor, hard: int) -> Tensor:
+def supervised_loss(logits: Tensor, labeled: dict[str, Tensor], hard: int) -> Tensor:
     """Cross-entropy of all labeled pixels, or of the hard ones, at least `hard` of them."""
-    return hard_cross_entropy(logits, target, 0.7, hard) if hard else cross_entropy(logits, target)
+    target = labeled["target"]
+    return (
+        hard_cross_entropy(logits, target, 0.7, hard)
+        if hard
+        else cross_entropy(logits, target, counted=labeled.get("counted"))
+    )
 
 
 def sure_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, tau: float) -> Tensor:

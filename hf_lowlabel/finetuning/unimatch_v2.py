@@ -87,7 +87,7 @@ class UniMatchV2(FinetuneObjective):
             sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
             for box, z in zip(boxes, (logits_1, logits_2))
         )
-        supervised = supervised_loss(logits_l, labeled["target"], self.hard)
+        supervised = supervised_loss(logits_l, labeled, self.hard)
         consistency = (first + second) / 2
         return {
             "loss": (supervised + consistency) / 2,

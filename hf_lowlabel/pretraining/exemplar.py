@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributed import all_gather, rank, world
+from ..distributed import all_gather, world
 from ..errors import UserError
 from ..objective import PretrainObjective
 from ..ranges import Count, Several
@@ -47,7 +47,7 @@ class Exemplar(PretrainObjective):
         views = batch["views"]
         if len(views[0]) * world() < 2:
             raise UserError("A batch holds 1 image, but the loss compares images. Use a batch_size of 2 or more.")
-        image = torch.arange(len(views[0]), device=views[0].device).repeat(len(views)) + rank() * len(views[0])
+        image = batch["index"].to(views[0].device).repeat(len(views))  # a small set has an image twice in a batch
         z = self.head(self.encoder.pooled(torch.cat(views)))  # [V * B, out]
         positive, negative = batch_hard(z, image, all_gather(z, grad=True), all_gather(image))
         return {"loss": F.softplus(positive - negative).mean(), "hard": (positive > negative).float().mean()}

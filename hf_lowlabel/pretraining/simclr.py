@@ -17,10 +17,12 @@ from ..ranges import Count, CountOrNone, Positive
 from .contrast import full_precision, unit
 
 
-def nt_xent(z: Tensor, tau: float) -> Tensor:
+def nt_xent(z: Tensor, tau: float, index: Tensor | None = None) -> Tensor:
     """The mean of l(i, j) over this rank's rows. z: unit vectors [2B, D], first the first views, then the second.
 
     Other ranks' rows are gathered with gradient, so that the mean over ranks has the gradient of the global batch.
+    index: which image each row shows, int64 [B]; one that is twice in the batch is no negative of itself. None: all
+    are different.
     """
     n = len(z)
     everyone = all_gather(z, grad=True)  # [world * 2B, D]
@@ -29,6 +31,10 @@ def nt_xent(z: Tensor, tau: float) -> Tensor:
     with full_precision(z):
         logits = z @ everyone.T / tau  # [2B, world * 2B]
     itself = me[:, None] == torch.arange(len(everyone), device=z.device)  # k = i
+    if index is not None:
+        image = index.to(z.device).repeat(2)
+        again = image[:, None] == all_gather(image)
+        itself = itself | again.scatter(1, partner[:, None], False)
     return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
 
 
@@ -58,4 +64,4 @@ class SimCLR(PretrainObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         z = unit(self.projector(self.encoder.pooled(torch.cat(batch["views"]))))  # [2B, out]
-        return {"loss": nt_xent(z, self.tau), "z_std": feature_std(z)}
+        return {"loss": nt_xent(z, self.tau, batch["index"]), "z_std": feature_std(z)}

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data.permutation import epoch_permutation
 from ..distributed import world
 from ..errors import UserError
+from ..finetuning.pixels import count_pixels
 from ..views.transforms import BatchTransform, Draws
 
 
@@ -100,9 +101,15 @@ class ViewStream:
 
 
 def micro_batches(batch: dict, parts: int) -> list[dict]:
-    """A batch cut into `parts` of equal length along the first axis of every tensor."""
+    """A batch cut into `parts` of equal length along the first axis of every tensor.
+
+    Masks bring "counted", by which a part weighs as much as its pixels that count (pixels.cross_entropy).
+    """
     if parts == 1:
         return [batch]
+    target = batch.get("labeled", {}).get("target")
+    if target is not None and target.dim() == 3:
+        batch = {**batch, "labeled": {**batch["labeled"], "counted": count_pixels(target)}}
     cut: list[dict] = [{} for _ in range(parts)]
     for key, value in batch.items():
         pieces = micro_batches(value, parts) if isinstance(value, dict) else _equal(value, parts)

@@ -8,6 +8,7 @@ in the target. Then each view gets its own colours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +24,25 @@ MASK_IGNORE = 255  # value of a pool's mask pixel that takes no part
 SMALL = 64  # px below which a view is not blurred
 FLIP_CHANCE = 0.5
 WIDTH = 4  # scale, place y, place x, flip; a fifth for the angle where there are any
-# jitter of brightness, contrast and saturation (of 80 % of the images), of hue; chances of gray and of blur
-COLORS = {"strong": (0.5, 0.25, 0.2, 0.5), "classmix": (0.25, 0.25, 0.0, 0.5), "clmb": (0.25, 0.25, 0.0, 0.2)}
-COLORS["cutmix"] = (0.4, 0.1, 0.2, 0.0)
+
+
+class Colors(NamedTuple):
+    """Of a kind of view: jitter (of 80 % of the images), chances of gray and of blur, its standard deviations in px."""
+
+    strength: float  # of brightness and contrast
+    saturation: float
+    hue: float
+    gray: float
+    blur: float
+    sigma: tuple[float, float] = (0.1, 2.0)
+
+
+COLORS = {
+    "strong": Colors(0.5, 0.5, 0.25, 0.2, 0.5),
+    "cutmix": Colors(0.4, 0.4, 0.1, 0.2, 0.0),
+    "classmix": Colors(0.25, 0.25, 0.25, 0.0, 0.5, (0.15, 1.15)),
+    "clmb": Colors(0.25, 0.125, 0.25 / 3, 0.0, 0.2, (0.1, 1.5)),
+}
 
 
 class JointView:
@@ -153,8 +170,8 @@ def _steps(kind: str, size: tuple[int, int], color: bool) -> list:
         raise unknown("view of an image with a mask", kind, ("weak", *COLORS))
     if kind == "weak":
         return []
-    strength, hue, gray, blur = COLORS[kind]
-    steps = [Jitter(strength, strength, *((strength, hue) if color else (0.0, 0.0)), p=0.8)]
-    if color and gray:
-        steps.append(Grayscale(gray))
-    return [*steps, Blur(blur, min(size))] if blur and min(size) >= SMALL else steps
+    of = COLORS[kind]
+    steps = [Jitter(of.strength, of.strength, *((of.saturation, of.hue) if color else (0.0, 0.0)), p=0.8)]
+    if color and of.gray:
+        steps.append(Grayscale(of.gray))
+    return [*steps, Blur(of.blur, min(size), of.sigma)] if of.blur and min(size) >= SMALL else steps

@@ -179,11 +179,11 @@ def test_uda(tsa):
 def test_training_signal_annealing_counts_the_open_images_of_all_processes(monkeypatch):
     objective, logits, target = build("uda", tsa="linear"), torch.zeros(3, K), torch.tensor([0, 1, 2])
     logits[0, 0] = 9.0  # already learned
-    alone = float(objective.supervised(logits, target, 0.5))
+    alone = float(objective.supervised(logits, {"target": target}, 0.5))
     monkeypatch.setattr(pixels, "all_mean", lambda count: (count + 6) / 2)  # another process has six open ones
-    assert alone == pytest.approx(math.log(K)) and float(objective.supervised(logits, target, 0.5)) == pytest.approx(
-        2 * alone / 4
-    )
+    assert alone == pytest.approx(math.log(K)) and float(
+        objective.supervised(logits, {"target": target}, 0.5)
+    ) == pytest.approx(2 * alone / 4)
 
 
 def test_pseudo_label():
@@ -371,12 +371,12 @@ def test_s4l_rotation():
 
 
 def test_s4l_exemplar():
-    def triplets(o, net, views):
+    def triplets(o, net, views, index):  # an image that is twice in the batch is one image
         z = np.concatenate([unit(linear(o.projector, net.features(v))) for v in views])
-        n, cost = len(views[0]), []
+        image, cost = np.tile(index, len(views)), []
         for a in range(len(z)):
             far = np.linalg.norm(z - z[a], axis=1)
-            same = np.arange(len(z)) % n == a % n
+            same = image == image[a]
             cost.append(math.log1p(math.exp(far[same].max() - far[~same].min())))
         return np.mean(cost)
 
@@ -384,7 +384,8 @@ def test_s4l_exemplar():
         y = array(batch["labeled"]["target"])
         views = [[batch[part][k] for k in ("image", "view2", "view3")] for part in ("labeled", "unlabeled")]
         labeled = np.mean([ce(net.logits(v), y).mean() for v in views[0]])
-        return labeled + 1.3 * (triplets(o, net, views[0]) + triplets(o, net, views[1])) / 2
+        both = [triplets(o, net, v, array(batch[part]["index"])) for v, part in zip(views, ("labeled", "unlabeled"))]
+        return labeled + 1.3 * sum(both) / 2
 
     run("s4l-exemplar", reference, lambda_u=1.3, instances=3, width=7)
 

@@ -48,3 +48,13 @@ def test_one_image_or_one_instance_is_refused():
     objective = make("exemplar")
     with pytest.raises(UserError, match="batch_size of 2 or more"):
         objective(batch_for(objective, n=1), 0.0)
+
+
+def test_an_image_that_is_twice_in_the_batch_is_no_negative_of_itself():
+    objective = make("exemplar")
+    batch = batch_for(objective, n=4)
+    batch["index"] = torch.tensor([5, 9, 5, 9])
+    batch["views"] = [torch.cat([v[:2], v[:2]]) for v in batch["views"]]
+    twice = objective(batch, 0.0)["loss"]
+    once = objective({**batch, "index": batch["index"][:2], "views": [v[:2] for v in batch["views"]]}, 0.0)["loss"]
+    torch.testing.assert_close(twice, once)

@@ -51,3 +51,22 @@ def test_views_of_one_image_attract_and_others_repel():
 
 def test_hidden_0_is_the_width_of_the_features():
     assert make("simclr").projector[0].out_features == 8 and make("simclr", hidden=20).projector[0].out_features == 20
+
+
+def test_an_image_that_is_twice_in_the_batch_is_no_negative_of_itself():
+    z = F.normalize(torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), dim=1)
+    index = torch.tensor([3, 7, 3, 1])
+    s = (z @ z.T / 0.2).exp()
+    rows = []
+    for i in range(8):
+        own, partner = index[i % 4], (i + 4) % 8
+        others = [k for k in range(8) if index[k % 4] != own]
+        rows.append(-torch.log(s[i, partner] / (s[i, partner] + s[i, others].sum())))
+    torch.testing.assert_close(nt_xent(z, 0.2, index), torch.stack(rows).mean())
+
+
+def test_the_method_knows_which_image_is_twice_in_the_batch():
+    objective = make("simclr", norm=False).eval()
+    batch = batch_for(objective, n=4, seed=2)
+    apart = objective(batch, 0.5)["loss"]
+    assert objective({**batch, "index": torch.tensor([3, 7, 3, 1])}, 0.5)["loss"] < apart

@@ -13,6 +13,7 @@ import torch
 
 from hf_lowlabel.arguments import TrainingArguments
 from hf_lowlabel.methods import METHODS, build_objective, find, hyperparameters, verb_of
+from hf_lowlabel.objective import IGNORE_INDEX
 from hf_lowlabel.training.loop import KEEPS_STATISTICS, Loop
 from hf_lowlabel.training.setup import start_accelerator
 
@@ -37,7 +38,7 @@ OF_MICRO_BATCHES = {
     "compares images of a batch": "simclr vicreg lejepa exemplar s4l-exemplar less comatch mixmatch remixmatch sscl",
     "draws a number for each image": "pixpro-affine vat vat-entmin moam",
     "is judged by the averages so far": "freematch softmatch adamatch simmatch self-tuning",
-    "takes a mean over the pixels that count": "cutmix classmix clmb unimatch unimatch-v2",
+    "takes a mean over the unlabeled pixels inside the image": "cutmix classmix clmb unimatch unimatch-v2",
 }
 DRAWN = {"sscl": ("prototypes", "similar.rows")}  # from mixes of images drawn within a micro-batch
 
@@ -118,3 +119,22 @@ def test_four_micro_batches_leave_the_state_of_one_batch(name, tmp_path):
     statistics = ("running_mean", "running_var", "num_batches_tracked", "priors")
     remembered = {k for k, _ in objective.named_buffers() if not k.endswith(statistics)}
     assert remembered <= moved, f"these never moved, which proves nothing: {remembered - moved}"
+
+
+@pytest.mark.parametrize("name", ["supervised", "cutmix", "unimatch", "clmb"])
+def test_few_strokes_weigh_as_much_in_parts_as_in_one_batch(name, tmp_path):
+    torch.manual_seed(1)
+    weights = {"cutmix": dict(lambda_u=0.0), "clmb": dict(lambda_c=0.0, lambda_e=0.0, ramp=1.0, width=8, memory=6)}
+    arguments = weights.get(name, {}) | (dict(lambda_s=0.0, lambda_fp=0.0) if name == "unimatch" else {})
+    net = segmenter_stand_in.TinySegmenter()
+    objective = build_objective(name, net, arguments, num_classes=segmenter_stand_in.K)
+    batch = segmenter_stand_in.make_batch(0, labeled=4, unlabeled=8)
+    target = batch["labeled"]["target"]
+    target[1:] = IGNORE_INDEX
+    target[2, 3, :2] = 1  # a few strokes; the others have none
+    whole, parts = (loop_for(copy.deepcopy(objective), tmp_path, n) for n in (1, PARTS))
+    one, other = whole.train_step(batch), parts.train_step(batch)
+    torch.testing.assert_close(other["loss"], one["loss"], rtol=1e-4, atol=1e-6)
+    assert float(one["loss"]) > 0.1
+    for (key, mine), theirs in zip(parts.inner.model.named_parameters(), whole.inner.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=2e-6, msg=lambda m: f"{key}: {m}")

@@ -28,6 +28,15 @@ def test_strong_views_are_unimatch_s():
     assert blur.sigma == (0.1, 2.0) and JointView({"weak": "weak"}, size=(64, 80), **PLAIN).steps["weak"] == []
 
 
+def test_colours_of_classmix_and_clmb_are_their_authors():
+    """utils/transformsgpu.py of WilhelmT/ClassMix and of Shathe/SemiSeg-Contrastive, whose jitter halves the saturation
+    and takes a third for the hue; blur 0.15 to 1.15 and 0.1 to 1.5 px."""
+    jitter, blur = JointView({"v": "classmix"}, size=(64, 80), **PLAIN).steps["v"]
+    assert (jitter.amounts, jitter.p, blur.p, blur.sigma) == ((0.25, 0.25, 0.25, 0.25), 0.8, 0.5, (0.15, 1.15))
+    jitter, blur = JointView({"v": "clmb"}, size=(64, 80), **PLAIN).steps["v"]
+    assert (jitter.amounts, jitter.p, blur.p, blur.sigma) == ((0.25, 0.25, 0.125, 0.25 / 3), 0.8, 0.2, (0.1, 1.5))
+
+
 def test_colours_of_one_strong_view_do_not_reach_the_next():
     """UniMatch has two: the second is what it would be alone."""
     both, alone = (JointView(dict.fromkeys(keys, "strong"), size=(20, 20), **PLAIN) for keys in (("a", "b"), ("b",)))
