@@ -24,18 +24,7 @@ from . import digits
 from .columns import column_called
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
 from .division import of_split, read_division, split_of
-from .folders import (
-    METADATA,
-    SPLITS,
-    UNLABELED,
-    FileReader,
-    ImageFile,
-    as_text,
-    image_files,
-    metadata_file,
-    split_folders,
-    subfolders,
-)
+from .folders import METADATA, SPLITS, UNLABELED, FileReader, ImageFile, as_text, image_files, metadata_file, subfolders
 from .labels import (
     LABEL_COLUMNS,
     RULES,
@@ -49,6 +38,7 @@ from .mask_folders import in_mask_folders, is_of_masks
 from .mask_names import masks_among
 from .metadata import Metadata, read_metadata
 from .numbers import of_numbers
+from .split_roots import split_folders
 from .tables import ID_COLUMNS, PATH_COLUMNS, TEXT, Table, is_image
 from .targets import Targets
 from .ticks import emptied, one_of_columns, switches, tell_unread

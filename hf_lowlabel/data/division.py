@@ -15,8 +15,9 @@ import numpy as np
 from ..errors import MissingSplit, UserError
 from ..text import series
 from .columns import FILE_COLUMNS, column_called
-from .folders import ALIASES, metadata_file, split_folders, split_root
+from .folders import ALIASES, metadata_file
 from .metadata import no_image, refuse_two_splits, split_column, split_named, split_text
+from .split_roots import split_folders, split_root
 from .split_tables import LISTED, Listed, Pool, in_annotations, in_lists, in_tables
 from .table_files import NoTable, plain_name, read_table
 

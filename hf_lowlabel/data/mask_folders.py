@@ -20,20 +20,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from ..errors import MissingSplit, UserError, unknown
-from .folders import (
-    ALIASES,
-    holds_images,
-    in_any_case,
-    is_text,
-    listing,
-    only_train,
-    spellings,
-    split_root,
-    subfolders,
-)
+from .folders import ALIASES, holds_images, in_any_case, is_text, listing, spellings, subfolders
 from .mask_files import MaskFiles, in_two, mask_files, within
 from .mask_names import of_others
 from .masks import IGNORE, MaskFormat
+from .split_roots import only_train, split_root
 from .table_files import stem
 from .voc import listed_photos, meaning, sole_list, tell_unlisted
 

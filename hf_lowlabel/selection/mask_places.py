@@ -13,10 +13,11 @@ import numpy as np
 
 from ..data.annotations import find_drawn
 from ..data.division import of_split, opened_as, read_division
-from ..data.folders import ALIASES, image_files, is_table, split_root, subfolders
+from ..data.folders import ALIASES, image_files, is_table, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask
+from ..data.split_roots import split_root
 from ..data.table_files import stem
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
