@@ -149,7 +149,7 @@ def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, l
     """(the folder that the images of a split are in, those of other splits with classes, the split of those of these
     images of which nothing else is said; None: that of the folder they are in). Raises MissingSplit."""
     folders, strays = split_folders(path)
-    if division is not None and (strays or not folders):
+    if division is not None and (not folders or any(id.partition("/")[0] in strays for id in division.of)):
         return path, [], None
     (root, others), own = opened_as(split, division, lambda name: split_root(path, name))
     return root, others, own

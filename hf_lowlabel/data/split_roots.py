@@ -18,12 +18,12 @@ def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
     # when there are no images beside it but in other splits, or when test or validation images are beside it.
     inside = subfolders(train) if train is not None else []
     nested = inside and (any(map(holds_images, inside)) or not holds_images(train))
+    strays = sorted(folder.name for name, folder in folders.items() if name not in ALIASES and holds_images(folder))
     if nested or train is not None and metadata_file(train) is not None:
-        return folders, []
+        return folders, strays
     splits = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
     if not splits:
         return {}, []
-    strays = sorted(folder.name for name, folder in folders.items() if name not in ALIASES and holds_images(folder))
     held_out = [folders[name] for kind in ("validation", "test") for name in SPLITS[kind] if name in folders]
     if strays and not (train in splits and holds_images(train) and any(map(holds_images, held_out))):
         return {}, []
@@ -37,7 +37,8 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
         refuse_held_among(path)
         only_train(path, split)
         return path, []
-    if strays:
+    if strays and split not in folders.keys() - ALIASES:  # one that is asked for by its name is a split
+        refuse_classes(path, folders, strays)
         splits = " and ".join(f"{folders[name].name}/" for name in sorted(folders) if name in ALIASES)
         warnings.warn(
             f"{splits} in {path.name!r} are read as splits, and the images in {', '.join(strays[:5])} beside them are "
@@ -50,6 +51,19 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
             others = [key for key in folders if key in ALIASES and key != name and key not in SPLITS[UNLABELED]]
             return folders[name], [folders[key] for key in sorted(others)]
     raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
+
+
+def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
+    """UserError where train/ may be a class with folders in it: others are beside it, and nothing is held out."""
+    train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
+    held = any(name in folders for name in (*SPLITS["validation"], *SPLITS["test"]))
+    if train is None or held or metadata_file(train) is not None:
+        return
+    raise UserError(
+        f"{train.name}/ in {path.name!r} has folders of images in it, and {', '.join(strays[:5])} beside it: it may be "
+        "the training split, or one class more. For the split, take the others elsewhere; if all of these are classes, "
+        "move all of them into one folder train/."
+    )
 
 
 def refuse_held_among(path: Path) -> None:

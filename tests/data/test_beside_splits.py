@@ -175,3 +175,38 @@ def test_folders_that_only_sort_the_images_of_a_table(tmp_path):
         assert load_source(tmp_path).class_names == ["a", "b"]
     (tmp_path / "labels.csv").write_text("file_name,label,split\nmonday/0.png,a,\ntest/1.png,b,test\n")
     assert load_source(tmp_path).ids == ["monday/0.png"]
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_a_class_called_train_that_has_folders_is_asked_about(tmp_path, opened):
+    """The other classes vanished."""
+    for folder in ("truck", "bus", "train"):
+        for part in ("day", "night"):
+            picture(tmp_path / folder / part / "0.png")
+    with pytest.raises(UserError, match="train/ in .* has folders of images in it, and bus, truck beside it"):
+        opened(tmp_path)
+    (tmp_path / "all").mkdir()
+    for folder in ("truck", "bus", "train"):
+        (tmp_path / folder).rename(tmp_path / "all" / folder)
+    (tmp_path / "all").rename(tmp_path / "train")
+    assert load_source(tmp_path).class_names == ["bus", "train", "truck"]
+
+
+@pytest.mark.parametrize("held", ["val", "Test"])
+def test_other_images_beside_splits_with_classes_are_named_and_left_out(tmp_path, held):
+    for folder in ("train", held, "train_extra"):
+        for part in ("a", "b"):
+            picture(tmp_path / folder / part / "0.png")
+    with pytest.warns(UserWarning, match="are read as splits, and the images in train_extra beside them are left out"):
+        assert load_source(tmp_path).ids == ["a/0.png", "b/0.png"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_source(tmp_path, split="train_extra")) == 2, "one may be asked for by its name"
+
+
+def test_other_images_beside_a_folder_with_its_own_table(tmp_path):
+    picture(tmp_path / "train" / "0.png")
+    picture(tmp_path / "docs" / "figure.png")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n0.png,a\n")
+    with pytest.warns(UserWarning, match="the images in docs beside them are left out"):
+        assert load_source(tmp_path).class_names == ["a"]
