@@ -3,6 +3,7 @@ table, or by tables, lists and annotations that are called as splits."""
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
@@ -50,17 +51,24 @@ def read_division(path: Path, label: str | None = None, skip_missing: bool = Fal
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
     parts = [one for name, one in split_folders(path)[0].items() if name in ALIASES]
-    found = [by_column(path, path, skip_missing) or by_files(path, label, skip_missing)]
-    found += [by_column(path, part, skip_missing) for part in parts]
+    column = by_column(path, path, skip_missing)
+    if column is not None and {*HELD} & {*column.of.values()}:
+        found: list[Division | None] = [column]
+    else:
+        found = [by_files(path, label, skip_missing) or column]
+    for part in parts:
+        of_training = split_named(part.name) == "train"
+        with contextlib.suppress(*[] if of_training else [UserError]):  # which is said where that split is asked for
+            found.append(by_column(path, part, skip_missing))
     said = [one for one in found if one is not None]
     if not said:
         return None
     out = said[0]
     for other in said[1:]:
         for id, split in other.of.items():
-            if out.of.setdefault(id, split) != split:
+            if (first := out.of.setdefault(id, split)) != split:
                 raise UserError(
-                    f"{out.where} another split of {id!r} than what lies in its folder: {other.where} {split!r}. Keep "
+                    f"{out.where} that {id!r} is of split {first!r}. {other.where} that it is of split {split!r}. Keep "
                     "one of them: an image that is tested on must not be learned from."
                 )
     return out
@@ -93,8 +101,8 @@ def by_column(path: Path, folder: Path, skip_missing: bool) -> Division | None:
             f"The column {column!r} of {file.name} says the split of images, and no column names them. Call it "
             "file_name, or take the table elsewhere."
         )
-    inside = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
-    pool, rows = Pool(path, inside), [(line, plain_name(row.get(name)), row.get(column)) for line, row in numbered]
+    pool = Pool(path, prefix(path, folder))
+    rows = [(line, plain_name(row.get(name)), row.get(column)) for line, row in numbered]
     ids: dict[int, str | None] = {}
     for split in LISTED:
         some = [(line, given) for line, given, cell in rows if split_named(cell) == split]
@@ -182,7 +190,7 @@ def of_split(
     """
     if division is None:
         return np.ones(len(ids), bool)
-    inside = "" if root == path else f"{unicodedata.normalize('NFC', root.relative_to(path).as_posix())}/"
+    inside = prefix(path, root)
     asked = split_named(split)
     outside = [id for id, said in division.of.items() if said == asked and not id.startswith(inside)]
     if odd := [id for id in outside if asked in HELD or of_folder(id) in HELD]:
@@ -200,6 +208,11 @@ def of_split(
             f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}.", stacklevel=4
         )
     return kept
+
+
+def prefix(path: Path, folder: Path) -> str:
+    """What the ids of a data set begin with that lie in a folder of it."""
+    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"
 
 
 def of_folder(id: str) -> str:

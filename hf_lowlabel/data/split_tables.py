@@ -4,6 +4,7 @@ test.csv with labels or without, as Kaggle has them; val.txt, a line for an imag
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -134,12 +135,12 @@ def is_picture(name: str) -> bool:
 def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
     """What text files list that are called as splits, a line for an image, which more words may follow."""
     for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() != ".txt" or not is_text(file.name) or not file.is_file():
-                continue
+        for file in files_ending(folder, (".txt",)):
             words = set(re.findall(r"[^\W\d_]+", file.stem.lower()))
             split = split_said([file.stem])
             if split is None or not words <= {*SPLITS[split], *LIST_WORDS} or file.stem in pool.stems:
+                continue
+            if not file.is_file():
                 continue
             lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
             first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
@@ -155,11 +156,11 @@ def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
     in a folder of images that says a split itself."""
     folders = [one for one in subfolders(path) if one.name.lower() in OF_TOOLS]
     for folder in (path, *folders, *(below for one in folders for below in subfolders(one))):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() not in (".json", ".xml") or not is_text(file.name) or file.name.startswith("."):
-                continue
+        for file in files_ending(folder, (".json", ".xml")):
             split = split_said([*file.parent.relative_to(path).parts, file.stem])
             if split is None or file.stem in pool.stems or None not in pool.every.of_folder.values():
+                continue
+            if not file.is_file():
                 continue
             part = pictures_in(file)
             if part is None or part.otherwise:
@@ -170,6 +171,12 @@ def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
             found = [pair for base, pair in zip(bases, there) if base[1] is not None or pool.every.by_base.get(base[0])]
             if any(id is not None for _, id in found):
                 yield Listed(split, file, found)
+
+
+def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Those with one of the endings, of which there may be one beside each image: by their names alone."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(endings) and name[0] != ".")
+    return [folder / name for name in names if is_text(name)]
 
 
 def pictures_in(file: Path) -> Annotations | None:

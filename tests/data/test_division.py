@@ -193,3 +193,30 @@ def test_images_beside_splits_that_a_column_does_not_name_stay_where_they_are(tm
     (tmp_path / "labels.csv").write_text("file_name,label,split\ntrain/0.png,a,train\nextra/4.png,b,test\n")
     assert load_source(tmp_path).ids == ["train/0.png", "train/1.png"]
     assert load_source(tmp_path, split="test").ids == ["extra/4.png", "test/2.png", "test/3.png"]
+
+
+def test_an_image_in_two_splits_of_what_lies_in_different_folders(tmp_path):
+    pictures(tmp_path, *(f"train/{name}" for name in NAMES))
+    (tmp_path / "train" / "labels.csv").write_text("file_name,label,split\n0.png,a,train\n4.png,a,test\n")
+    (tmp_path / "val.csv").write_text("file_name\ntrain/4.png\n")
+    with pytest.raises(UserError, match="val.csv says that 'train/4.png' is of split 'validation'. The column 'split'"):
+        load_source(tmp_path)
+    (tmp_path / "val.csv").unlink()
+    (tmp_path / "train" / "labels.csv").write_text("file_name,label,split\n4.png,a,train\n4.png,a,test\n")
+    with pytest.raises(UserError, match="labels.csv, row 3: 'train/4.png' is of split 'test' here"):
+        load_source(tmp_path)
+
+
+def test_a_column_that_holds_nothing_out_leaves_it_to_the_lists(tmp_path):
+    pictures(tmp_path, *NAMES)
+    (tmp_path / "metadata.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,train\n")
+    (tmp_path / "test.csv").write_text("file_name\n4.png\n5.png\n")
+    check(tmp_path, load_source)
+
+
+def test_a_torn_table_of_a_split_that_is_not_asked_for(tmp_path):
+    pictures(tmp_path, "train/0.png", "test/1.png")
+    (tmp_path / "test" / "metadata.csv").write_text('file_name,label\n"1.png,a\n')
+    assert load_source(tmp_path).ids == ["0.png"]
+    with pytest.raises(UserError, match="metadata.csv"):
+        load_source(tmp_path, split="test")
