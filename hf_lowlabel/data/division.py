@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import MissingSplit, UserError
 from ..text import series
 from .columns import FILE_COLUMNS, column_called
-from .folders import ALIASES, metadata_file
+from .folders import ALIASES, UNLABELED, metadata_file
 from .metadata import no_image, refuse_two_splits, split_column, split_named, split_text
 from .split_roots import split_folders, split_root
 from .split_tables import LISTED, Listed, Pool, in_annotations, in_lists, in_tables
@@ -199,6 +199,8 @@ def of_split(
             f"{inside} with the others. Move it there, or correct what is said of it."
         )
     usual = [own or of_folder(f"{inside}{id}") for id in ids]
+    if own is None and not split_folders(path)[0]:  # unlabeled/ beside folders of classes
+        usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]
     kept = np.array([one == asked for one in named], bool)
     if not kept.any():

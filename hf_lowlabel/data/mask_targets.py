@@ -19,12 +19,12 @@ from . import shapes
 from .annotations import find_drawn
 from .both_kinds import pictures_count
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
-from .division import Division, of_split, opened_as, read_division
+from .division import Division, of_split, opened_as, read_division, split_of
 from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
 from .mask_files import MaskFiles, strange_masks
-from .mask_folders import annotated_root, find_files, layout
+from .mask_folders import annotated_root, find_files, layout, year_folders
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .own_names import CLASSES_FILE, own_names, tell_named
 from .tables import Table, asked_column, is_image
@@ -65,7 +65,8 @@ class MaskTargets(Targets):
     def folder(self, path: Path, split: str) -> ImageDataset:
         kind = layout(path)
         division = read_division(path, None, self.skip_missing) if kind not in OWN_LISTS else None
-        found, own = None, split
+        found: MaskFiles | None = None
+        own: str | None = split
         if kind is not None:
             found, own = opened_as(split, division, lambda name: find_files(path, name))
         if found is not None and found.strange and not (self.skip_missing or self.images_alone):
@@ -114,13 +115,16 @@ class MaskTargets(Targets):
         return found is None or kind == "folder" and not found.masks or not pictures_count(path, found)
 
     def drawn(
-        self, path: Path, split: str, found: MaskFiles | None, division: Division | None, own: str
+        self, path: Path, split: str, found: MaskFiles | None, division: Division | None, own: str | None
     ) -> ImageDataset | None:
         """With masks of what annotations draw; None where there are none."""
         if found is not None:
             root, files = found.images.root, list(found.files.values())
-        else:
+        elif year_folders(path):
             root, own = opened_as(split, division, lambda name: annotated_root(path, name))
+            files = listing(root)
+        else:
+            root, _, own = split_of(path, split, division)
             files = listing(root)
         kept = of_split(division, path, root, [file.id for file in files], split, own) if files else None
         declared = read_classes(self.classes)[0] if isinstance(self.classes, (str, Path)) else self.classes

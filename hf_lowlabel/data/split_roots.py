@@ -95,8 +95,6 @@ def only_train(path: Path, split: str, inside: str = "") -> None:
 
 def has_unlabeled_split(path: Path) -> bool:
     """Is there unlabeled/ beside train/, which is read only where it is asked for?"""
-    try:
-        found = path.is_dir() and split_root(path, UNLABELED)[0].name.lower() in SPLITS[UNLABELED]
-        return found and not is_table(path)  # which looks through all names
-    except MissingSplit:
+    if not path.is_dir() or split_folders(path)[0].keys().isdisjoint(SPLITS[UNLABELED]):
         return False
+    return not is_table(path)  # which looks through all names

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..data.annotations import find_drawn
-from ..data.division import of_split, opened_as, read_division
+from ..data.division import of_split, opened_as, read_division, split_of
 from ..data.folders import ALIASES, image_files, is_table, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask
-from ..data.split_roots import split_root
 from ..data.table_files import stem
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
@@ -55,7 +54,7 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
     division = None if selected else read_division(folder, skip_missing=True)
     if kind is None:
-        root, own = opened_as(split, division, lambda name: split_root(folder, name)[0])
+        root, _, own = split_of(folder, split, division)
         every, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None
         kept = of_split(division, folder, root, list(every), split, own)
         files = {id: file for (id, file), here in zip(every.items(), kept) if here}

@@ -220,3 +220,32 @@ def test_a_torn_table_of_a_split_that_is_not_asked_for(tmp_path):
     assert load_source(tmp_path).ids == ["0.png"]
     with pytest.raises(UserError, match="metadata.csv"):
         load_source(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("opened", [load_source, several, load_segmentation])
+def test_a_folder_called_test_of_which_a_column_says_more(tmp_path, opened):
+    """What the column does not name stays where its folder says; nothing is asked, then, nor by the task."""
+    pictures(tmp_path, "cam/0.png", "cam/1.png", "test/2.png", "test/3.png")
+    if opened is load_segmentation:
+        coco(tmp_path / "all.json", ["cam/0.png", "cam/1.png", "test/2.png", "test/3.png"])
+    (tmp_path / "metadata.csv").write_text("file_name,label,split\ncam/0.png,a,train\ntest/2.png,b,test\n")
+    assert opened(tmp_path).ids == ["cam/0.png", "cam/1.png"]
+    assert opened(tmp_path, split="test").ids == ["test/2.png", "test/3.png"]
+
+
+@pytest.mark.parametrize("held", ["val", "test"])
+def test_a_list_takes_images_out_of_a_folder_with_its_year(tmp_path, held):
+    pictures(tmp_path, *(f"train2017/{name}" for name in NAMES))
+    coco(tmp_path / "annotations" / "instances_train2017.json", NAMES)
+    (tmp_path / f"{held}.txt").write_text("4.png\n5.png\n")
+    check(tmp_path, load_segmentation, "validation" if held == "val" else held)
+
+
+@pytest.mark.parametrize("said", [{"test.txt": "a/4.png\nb/5.png\n"}, {"metadata.csv": COLUMN}])
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_unlabeled_images_beside_classes_stay_for_training(tmp_path, said, opened):
+    pictures(tmp_path, *(f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)), "unlabeled/7.png")
+    for name, text in said.items():
+        (tmp_path / name).write_text(text)
+    assert sorted(bare(opened(tmp_path))) == [*NAMES[:4], "7.png"]
+    assert sorted(bare(opened(tmp_path, split="test"))) == NAMES[4:]
