@@ -74,6 +74,7 @@ class DrawnMasks:
 class Drawn:
     """What `find_drawn` found of the images of a split. names: of the classes. left_out: (name, why)."""
 
+    files: Sequence[ImageFile]
     has_mask: np.ndarray
     reader: DrawnMasks
     content: list[str]
@@ -88,16 +89,18 @@ def find_drawn(
     declared: Sequence[str] | None,
     instances: bool,
     skip_missing: bool = False,
+    kept: np.ndarray | None = None,
 ) -> Drawn | None:
     """The masks that annotations draw for images.
 
     Args:
         path: the data set, whose files of annotations are read.
         root: the folder of the images of a split.
-        files: these images.
+        files: the images in it.
         declared: the classes; None: those of the annotations, after the background.
         instances: all objects are of one class.
         skip_missing: annotations of images that are not there are left out.
+        kept: bool [N], which of the files are of the split; None: all.
 
     Returns:
         None where there is no file of annotations.
@@ -140,13 +143,14 @@ def find_drawn(
         )
     left_out += [(name, "there is no such image") for name, _ in strange]
     refuse_boxes(path, found, objects, left_out)
+    files = files if kept is None else [file for file, here in zip(files, kept) if here]
     ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
     names, number = class_numbers(found, declared, instances)
     of_images = [known(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)
     reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number, [file.id for file in files])
     content = [f"{file.print}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
-    return Drawn(np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
+    return Drawn(files, np.array([drawn is not None for drawn in of_images]), reader, content, names, left_out)
 
 
 def refuse_boxes(

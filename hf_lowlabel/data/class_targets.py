@@ -23,17 +23,8 @@ from ..text import listed
 from . import digits
 from .columns import column_called
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
-from .folders import (
-    METADATA,
-    SPLITS,
-    UNLABELED,
-    FileReader,
-    ImageFile,
-    as_text,
-    image_files,
-    metadata_file,
-    subfolders,
-)
+from .division import of_split, read_division, split_of
+from .folders import METADATA, SPLITS, UNLABELED, FileReader, ImageFile, as_text, image_files, metadata_file, subfolders
 from .labels import (
     LABEL_COLUMNS,
     RULES,
@@ -45,8 +36,9 @@ from .labels import (
 )
 from .mask_folders import in_mask_folders, is_of_masks
 from .mask_names import masks_among
-from .metadata import Metadata, of_split, read_metadata, split_of, tables_beside
+from .metadata import Metadata, read_metadata
 from .numbers import of_numbers
+from .split_roots import split_folders
 from .tables import ID_COLUMNS, PATH_COLUMNS, TEXT, Table, is_image
 from .targets import Targets
 from .ticks import emptied, one_of_columns, switches, tell_unread
@@ -62,21 +54,19 @@ class ClassTargets(Targets):
         self.embedded = {"digits": digits.digits}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
-        root, siblings = split_of(path, split)
+        division = read_division(path, self.label_column, self.rules.skip_missing)
+        root, siblings, own = split_of(path, split, division)
         files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
         left_out = []
         metadata = read_metadata(path, root, split, ids, self.rules, self.label_column)
-        tables = tables_beside(path, root, split, ids, metadata, self.label_column)
         if metadata is not None:
             of_table = metadata_labels(metadata, self.label_column, self.rules)
             labels, names = class_indices(list(map(of_table.get, ids)))
             left_out = metadata.left_out
             tell_folders(metadata, ids)
-        elif (
-            tables is not None and tables.labeled
-        ):  # folders are no classes where those of another split are in a table
+        elif division is not None and division.labeled:  # in a table, so that folders are no classes
             labels, names = np.full(len(ids), -1), []
         elif self.label_column is not None:
             raise UserError(
@@ -84,11 +74,12 @@ class ClassTargets(Targets):
                 f"is no such file in {str(root)!r}."
             )
         else:
-            texts = [folder_label(id) for id in ids]
+            in_splits = own is None and bool(split_folders(path)[0])  # whose names are no classes
+            texts = [folder_label(id.partition("/")[2] if in_splits else id) for id in ids]
             others = {name for other in siblings for name in class_folders(other)} if any(texts) else ()
             labels, names = class_indices(texts, others)
             tell_empty(root, names)
-        kept = of_split(metadata, tables, ids, split)
+        kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
 

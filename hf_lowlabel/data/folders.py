@@ -1,4 +1,4 @@
-"""Folders of images: which files there are, which folder a split is, and what a metadata file says of each image.
+"""Folders of images: which files there are, how splits are called, and which file is the table of them.
 
 Nothing is decoded here. Ids are paths relative to the folder (of the split), with "/" and in Unicode's NFC form, so
 that a data set copied from a Mac has the ids it had there.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..errors import MissingSplit, UserError, unknown
+from ..errors import UserError
 from .images import open_image, read_endings
 from .prints import size_and_print
 from .table_files import TABLES
@@ -245,66 +245,6 @@ def spellings(split: str) -> tuple[str, ...]:
 
 
 ALIASES = frozenset(alias for names in SPLITS.values() for alias in names)
-
-
-def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
-    """(name in small letters -> folder in a data set whose folders are splits, else nothing; those of them that hold
-    images and are no split, where that had to be asked)."""
-    folders = {entry.name.lower(): entry for entry in subfolders(path)[::-1]}  # of Test/ and test/ the first
-    train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
-    # A class may be called "train" (a locomotive): it is a split when it has folders of images or metadata of its own,
-    # when there are no images beside it but in other splits, or when test or validation images are beside it.
-    inside = subfolders(train) if train is not None else []
-    nested = inside and (any(map(holds_images, inside)) or not holds_images(train))
-    if nested or train is not None and metadata_file(train) is not None:
-        return folders, []
-    splits = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
-    if not splits:
-        return {}, []
-    strays = sorted(folder.name for name, folder in folders.items() if name not in ALIASES and holds_images(folder))
-    held_out = [folders[name] for kind in ("validation", "test") for name in SPLITS[kind] if name in folders]
-    if strays and not (train in splits and holds_images(train) and any(map(holds_images, held_out))):
-        return {}, []
-    return folders, strays
-
-
-def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
-    """The folder of the split, and those of the other splits with classes: classes are those of all splits together."""
-    folders, strays = split_folders(path)
-    if not folders:
-        only_train(path, split)
-        return path, []
-    if strays:
-        splits = " and ".join(f"{folders[name].name}/" for name in sorted(folders) if name in ALIASES)
-        warnings.warn(
-            f"{splits} in {path.name!r} are read as splits, and the images in {', '.join(strays[:5])} beside them are "
-            "left out. Move them into the folder of a split; if all of these are classes, move all into one folder "
-            "train/.",
-            stacklevel=4,
-        )
-    for name in spellings(split):
-        if name in folders:
-            others = [key for key in folders if key in ALIASES and key != name and key not in SPLITS[UNLABELED]]
-            return folders[name], [folders[key] for key in sorted(others)]
-    raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
-
-
-def only_train(path: Path, split: str, inside: str = "") -> None:
-    """Raises MissingSplit for another split than the one that a folder without splits is."""
-    if split not in SPLITS["train"]:
-        raise MissingSplit(
-            f"There is no folder for split {split!r} in {str(path)!r}; it would be {split}/{inside} beside "
-            f"train/{inside}. Use split 'train', or cut a test set out of it with test_fraction."
-        )
-
-
-def has_unlabeled_split(path: Path) -> bool:
-    """Is there unlabeled/ beside train/, which is read only where it is asked for?"""
-    try:
-        found = path.is_dir() and split_root(path, UNLABELED)[0].name.lower() in SPLITS[UNLABELED]
-        return found and not is_table(path)  # which looks through all names
-    except MissingSplit:
-        return False
 
 
 def metadata_file(root: Path, split: str | None = None) -> Path | None:

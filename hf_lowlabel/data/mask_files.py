@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,12 @@ class MaskFiles(NamedTuple):
     names: list[str] | None = None
     format: MaskFormat | None = None
     strange: Sequence[str] = ()  # masks without an image
+
+    def only(self, kept: Iterable[bool]) -> MaskFiles:
+        """With some of the images: kept, one for each."""
+        files = {id: file for (id, file), here in zip(self.files.items(), kept) if here}
+        images = FileReader(self.images.root, [file.path for file in files.values()])
+        return self._replace(images=images, files=files, masks={id: m for id, m in self.masks.items() if id in files})
 
     @property
     def mask_reader(self) -> FileReader:

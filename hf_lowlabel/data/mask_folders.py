@@ -20,20 +20,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from ..errors import MissingSplit, UserError, unknown
-from .folders import (
-    ALIASES,
-    holds_images,
-    in_any_case,
-    is_text,
-    listing,
-    only_train,
-    spellings,
-    split_root,
-    subfolders,
-)
+from .folders import ALIASES, holds_images, in_any_case, is_text, listing, spellings, subfolders
 from .mask_files import MaskFiles, in_two, mask_files, within
 from .mask_names import of_others
 from .masks import IGNORE, MaskFormat
+from .split_roots import only_train, split_root
 from .table_files import stem
 from .voc import listed_photos, meaning, sole_list, tell_unlisted
 
@@ -149,11 +140,16 @@ def find_files(path: Path, split: str) -> MaskFiles:
 
 def annotated_root(path: Path, split: str) -> Path:
     """The folder of a split's images that no masks lie beside: train/, train2017/, or all of it."""
-    years = {
-        m[1].lower(): folder for folder in subfolders(path) if (m := re.fullmatch(r"(\D+?)[-_]?\d{4}", folder.name))
-    }
+    years = year_folders(path)
     found = [years[name] for name in spellings(split) if name in years]
     return found[0] if found else split_root(path, split)[0]
+
+
+def year_folders(path: Path) -> dict[str, Path]:
+    """The folders of splits that a year follows, as in train2017/, by the name of the split."""
+    folders = subfolders(path)
+    years = {m[1].lower(): folder for folder in folders if (m := re.fullmatch(r"(\D+?)[-_]?\d{4}", folder.name))}
+    return {name: folder for name, folder in years.items() if name in ALIASES}
 
 
 def pairs(path: Path, split: str) -> MaskFiles:

@@ -19,11 +19,12 @@ from . import shapes
 from .annotations import find_drawn
 from .both_kinds import pictures_count
 from .dataset import ImageDataset, Masks, Origin, Reader, make_dataset
+from .division import Division, of_split, opened_as, read_division, split_of
 from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
 from .mask_files import MaskFiles, strange_masks
-from .mask_folders import annotated_root, find_files, layout
+from .mask_folders import annotated_root, find_files, layout, year_folders
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
 from .own_names import CLASSES_FILE, own_names, tell_named
 from .tables import Table, asked_column, is_image
@@ -31,6 +32,7 @@ from .targets import Targets
 
 MASK_COLUMNS = ("mask", "masks", "label", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "gt")
 SCANNED = 500  # masks looked at to count the classes of a data set that names none
+OWN_LISTS = ("voc", "cityscapes")  # layouts that say by themselves which image is of which split
 OWN_LAYOUTS = ("folder", "beside", "pairs")  # which have no names of their own
 MOST_UNNAMED = 40  # values; more of them are numbers of objects, or classes that have names
 FEW_ABSENT = 12  # values below the highest: a few masks may lack so many classes; more, and most, are gaps of a scale
@@ -62,23 +64,29 @@ class MaskTargets(Targets):
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         kind = layout(path)
-        found = find_files(path, split) if kind is not None else None
+        division = read_division(path, None, self.skip_missing) if kind not in OWN_LISTS else None
+        found: MaskFiles | None = None
+        own: str | None = split
+        if kind is not None:
+            found, own = opened_as(split, division, lambda name: find_files(path, name))
         if found is not None and found.strange and not (self.skip_missing or self.images_alone):
             raise strange_masks(found)
-        drawn = self.drawn(path, split, found) if self.may_be_drawn(path, kind, found) else None
+        drawn = self.drawn(path, split, found, division, own) if self.may_be_drawn(path, kind, found) else None
         if drawn is not None:
             return drawn
         found = found or find_files(path, split)
+        if division is not None:
+            found = found.only(of_split(division, path, found.images.root, list(found.files), split, own))
         if kind == "voc" and found.names is None and self.classes is None and not self.images_alone:
             warnings.warn(
                 f"The photos in {path.name!r} are not called as PASCAL VOC's, so that its classes are not taken for "
                 "theirs. Name the classes with --classes, or in labelmap.txt beside JPEGImages/.",
                 stacklevel=4,
             )
-        own = self.with_own_names(path, found.format) if kind in OWN_LAYOUTS else self
+        named = self.with_own_names(path, found.format) if kind in OWN_LAYOUTS else self
         has_mask = np.array([id in found.masks for id in found.files])
         origin = Origin(path.resolve().name, split)
-        made = own.build(
+        made = named.build(
             origin,
             list(found.files),
             has_mask,
@@ -88,7 +96,7 @@ class MaskTargets(Targets):
             found.names,
             found.format,
         )
-        if own is not self and (own.classes is not None or made.class_names == own.usual):
+        if named is not self and (named.classes is not None or made.class_names == named.usual):
             tell_named(path / CLASSES_FILE, tuple(made.class_names))
         return replace(made, left_out=[(mask, "there is no such image") for mask in found.strange])
 
@@ -102,26 +110,36 @@ class MaskTargets(Targets):
 
     def may_be_drawn(self, path: Path, kind: str | None, found: MaskFiles | None) -> bool:
         """Whether annotations are looked for, and not pictures of masks."""
-        if self.images_alone or kind in ("voc", "cityscapes"):
+        if self.images_alone or kind in OWN_LISTS:
             return False
         return found is None or kind == "folder" and not found.masks or not pictures_count(path, found)
 
-    def drawn(self, path: Path, split: str, found: MaskFiles | None) -> ImageDataset | None:
+    def drawn(
+        self, path: Path, split: str, found: MaskFiles | None, division: Division | None, own: str | None
+    ) -> ImageDataset | None:
         """With masks of what annotations draw; None where there are none."""
-        root = found.images.root if found is not None else annotated_root(path, split)
-        files = list(found.files.values()) if found is not None else listing(root)
+        if found is not None:
+            root, files = found.images.root, list(found.files.values())
+        elif year_folders(path):
+            root, own = opened_as(split, division, lambda name: annotated_root(path, name))
+            files = listing(root)
+        else:
+            root, _, own = split_of(path, split, division)
+            files = listing(root)
+        kept = of_split(division, path, root, [file.id for file in files], split, own) if files else None
         declared = read_classes(self.classes)[0] if isinstance(self.classes, (str, Path)) else self.classes
-        drawn = find_drawn(path, root, files, declared, self.instances, self.skip_missing) if files else None
+        drawn = find_drawn(path, root, files, declared, self.instances, self.skip_missing, kept) if files else None
         if drawn is None:
             return None
         if self.mask_format not in (None, "index"):
             raise UserError(
                 f"mask_format {self.mask_format!r} is of pictures, and these masks are drawn. Leave it out."
             )
+        files = drawn.files
         images = FileReader(root, [file.path for file in files])
-        own, ids = replace(self, classes=drawn.names, instances=False), [file.id for file in files]
+        named, ids = replace(self, classes=drawn.names, instances=False), [file.id for file in files]
         origin = Origin(path.resolve().name, split)
-        made = own.build(origin, ids, drawn.has_mask, images, drawn.reader, drawn.content)
+        made = named.build(origin, ids, drawn.has_mask, images, drawn.reader, drawn.content)
         return replace(made, left_out=drawn.left_out)
 
     def table(self, table: Table) -> ImageDataset:

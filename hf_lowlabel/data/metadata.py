@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from ..errors import MissingSplit, UserError, nearest, unknown
+from ..errors import UserError, nearest, unknown
 from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file, spellings, split_folders, split_root
+from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file
 from .labels import NO_LABEL, LabelRules, label_column
-from .split_tables import SplitTables, names_split, read_split_tables
 from .table_files import NoTable, folders_of, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
 
@@ -31,31 +28,10 @@ class Metadata:
     rows: list[tuple[str, dict[str, Any]]]
     columns: list[str]
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    splits: str | None = None  # the column that says which split an image is of
 
     def cells(self) -> dict[str, list]:
         """The cells by column."""
         return {column: [row.get(column) for _, row in self.rows] for column in self.columns}
-
-    def of_split(self, ids: Sequence[str], split: str) -> np.ndarray:
-        """bool [N]: which images are of a split, by the column that says so; those not listed are for training.
-
-        Raises:
-            MissingSplit: no image is of this split.
-        """
-        if self.splits is None:
-            return np.ones(len(ids), bool)
-        named = {id: split_text(row.get(self.splits)) or "train" for id, row in self.rows}
-        kept = np.array([named.get(id, "train") in spellings(split) for id in ids])
-        if not kept.any():
-            raise MissingSplit(f"The column {self.splits!r} of {self.file.name} names no image of split {split!r}.")
-        if not kept.all():
-            warnings.warn(
-                f"The column {self.splits!r} of {self.file.name} says which images are of split {split!r}: "
-                f"{kept.sum()} of {len(ids)}.",
-                stacklevel=4,
-            )
-        return kept
 
 
 def read_metadata(
@@ -130,18 +106,24 @@ def read_metadata(
     found = placed(file, root, ids, names)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not rules.skip_missing:
-        near = nearest(missing[0], ids)
-        raise UserError(
-            f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}"
-            f"{f' (there is {near[0]!r})' if near else ''}. They are paths relative to {str(file.parent)!r}: correct "
-            f"{name}, add the images, or give --skip-missing."
-        )
+        raise no_image(file, missing, ids, name)
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
-    splits = split_column(cells) if root == path else None
-    if splits is not None:
-        refuse_two_splits(file, ((line, id, split_named(row.get(splits))) for (line, row), id in zip(numbered, found)))
-    return Metadata(file, kept, [c for c in columns if c not in (name, splits)], gone, splits)
+    splits = split_column(cells)
+    columns = [c for c in columns if c not in (name, splits)]
+    if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
+        return None
+    return Metadata(file, kept, columns, gone)
+
+
+def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str) -> UserError:
+    """The error for names in a table or a list that are not there, or of several images."""
+    near = nearest(missing[0], ids)
+    return UserError(
+        f"{len(missing)} file names in {file.name} have no image, such as {missing[0]!r}"
+        f"{f' (there is {near[0]!r})' if near else ''}. They are paths relative to {str(file.parent)!r}: correct "
+        f"{column}, add the images, or give --skip-missing."
+    )
 
 
 def split_column(cells: dict[str, list]) -> str | None:
@@ -177,44 +159,6 @@ def split_text(cell: Any) -> str:
     """A split as text; "" where a cell says none."""
     text = "" if cell is None else str(cell).strip().lower()
     return "" if text in NO_LABEL else text
-
-
-def split_of(path: Path, split: str) -> tuple[Path, list[Path]]:
-    """`split_root`; where there are no folders of splits, or images beside them too, a column of the table may name
-    the splits, or tables that are called so."""
-    if split_folders(path)[1] and splits_in_column(path):
-        return path, []
-    try:
-        return split_root(path, split)
-    except MissingSplit:
-        if splits_in_column(path).isdisjoint(spellings(split)) and not names_split(path, split):
-            raise
-        return path, []
-
-
-def splits_in_column(path: Path) -> set[str]:
-    """The splits that the table of a data set names in a column."""
-    file = metadata_file(path)
-    rows = [row for _, row in read_table(file)] if file is not None else []
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    column = split_column({name: [row.get(name) for row in rows] for name in columns})
-    return {split_text(row.get(column)) for row in rows} if column else set()
-
-
-def tables_beside(
-    path: Path, root: Path, split: str, ids: Sequence[str], metadata: Metadata | None, label: str | None
-) -> SplitTables | None:
-    """The tables that are called as splits, where neither folders nor a column say what is of which."""
-    if root != path or metadata is not None and metadata.splits is not None:
-        return None
-    return read_split_tables(path, split, ids, label)
-
-
-def of_split(metadata: Metadata | None, tables: SplitTables | None, ids: Sequence[str], split: str) -> np.ndarray:
-    """bool [N]: which images are of a split, by a column of the table or by tables of splits. Raises MissingSplit."""
-    if tables is not None:
-        return tables.of_split(ids, split)
-    return metadata.of_split(ids, split) if metadata is not None else np.ones(len(ids), bool)
 
 
 def of_other_split(name: str, id: str, root: Path) -> bool:

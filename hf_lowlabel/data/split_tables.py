@@ -1,55 +1,75 @@
-"""Tables called as splits beside one folder of images: train.csv, test.csv ..., each a list of the images of a split,
-with labels or without, as Kaggle has them."""
+"""Files that are called as splits beside the folders of images, each a list of the images of one: train.csv and
+test.csv with labels or without, as Kaggle has them; val.txt, a line for an image; annotations/instances_test.json."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..errors import MissingSplit, UserError
-from ..text import series
-from .columns import FILE_COLUMNS, column_called
-from .folders import EXTENSIONS, SPLITS, is_text, parquet, spellings
+from ..errors import UserError
+from ..files import read_text
+from .annotated import Annotations, Objects
+from .annotation_files import read_annotations
+from .columns import FILE_COLUMNS, PICTURES, column_called, without_header
+from .folders import EXTENSIONS, SPLITS, is_text, listing, parquet, subfolders
 from .labels import LABEL_COLUMNS, NO_LABEL
-from .table_files import TABLES, ImageNames, NoTable, plain_name, read_table
-from .ticks import emptied, switches
+from .mask_folders import MASK_FOLDERS, in_mask_folders
+from .mask_names import masks_among
+from .placing import Pictures, place_images, split_said
+from .table_files import TABLES, ImageNames, NoTable, plain_name, read_table, stem
+from .ticks import emptied, one_of_columns
+from .uploads import Uploads
 
 LISTED = ("train", "validation", "test")
+OF_LISTS = ("splits", "split", "lists", "imagesets", "meta")  # folders of lists
+OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
+LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
 
 
-@dataclass
-class SplitTables:
-    """of: id -> split, of the images that a table names. files: split -> names of its tables. labeled: that of the
-    training images has labels. absent: split -> how many of the names have no image."""
+class Pool:
+    """The images of a data set, of all splits, that names are looked for among."""
 
-    of: dict[str, str]
-    files: dict[str, list[str]]
-    labeled: bool
-    absent: dict[str, int]
+    def __init__(self, path: Path, inside: str = ""):
+        self.path, self.inside = path, inside
+        self.of_split: dict[str, ImageNames] = {}
 
-    def of_split(self, ids: Sequence[str], split: str) -> np.ndarray:
-        """bool [N]: which images are of a split; those in no table are for training.
+    @cached_property
+    def every(self) -> Pictures:
+        ids = [file.id for file in listing(self.path) if file.id.startswith(self.inside)]
+        masks = {*masks_among(ids), *in_mask_folders(ids)}
+        return Pictures([id for id in ids if id not in masks], EXTENSIONS)
 
-        Raises:
-            MissingSplit: no image is of this split.
-        """
-        asked = next(name for name in LISTED if split in SPLITS[name])
-        kept = np.array([self.of.get(id, "train") == asked for id in ids])
-        tables = series([file for names in self.files.values() for file in names])
-        if not kept.any():
-            raise MissingSplit(f"By {tables} no image is of split {split!r}. Name some in {asked}.csv.")
-        if not kept.all():
-            absent = self.absent.get(asked, 0)
-            warnings.warn(
-                f"{tables} say which images are of split {split!r}: {kept.sum()} of {len(ids)}."
-                + (f" {absent} names have no image." if absent else ""),
-                stacklevel=4,
-            )
-        return kept
+    @cached_property
+    def stems(self) -> set[str]:
+        return {stem(id.rpartition("/")[2]) for id in self.every.ids}
+
+    def match(self, names: Sequence[str], split: str) -> list[str | None]:
+        """The id of each name: among the images in folders of this split, where there are some, else among those in no
+        folder of another split that is held out, else among all."""
+        if split not in self.of_split:
+            said = {folder: split_said(folder.split("/")) for folder in self.every.folders}
+            of_ids = [(id, said[id.rpartition("/")[0]]) for id in self.every.ids]
+            own = [id for id, of in of_ids if of == split] or [id for id, of in of_ids if of in (None, "train")]
+            self.of_split[split] = ImageNames(own, EXTENSIONS)
+        found, _ = self.of_split[split].match(names)
+        lost = [name for name, id in zip(names, found) if id is None]
+        rest = dict(zip(lost, self.every.match(lost)[0])) if lost else {}
+        return [rest.get(name) if id is None else id for name, id in zip(names, found)]
+
+
+class Listed(NamedTuple):
+    """A file that lists images. found: (name, id, None where there is no single image) of each. labeled: it says their
+    labels."""
+
+    split: str
+    file: Path
+    found: list[tuple[str, str | None]]
+    labeled: bool = False
 
 
 def tables_of_splits(path: Path) -> list[tuple[str, Path]]:
@@ -59,53 +79,114 @@ def tables_of_splits(path: Path) -> list[tuple[str, Path]]:
     return [(split, file) for split in LISTED for file in named if file.stem.lower() in SPLITS[split]]
 
 
-def names_split(path: Path, split: str) -> bool:
-    """Whether a table beside the images is called as a split."""
-    return any(name in spellings(split) for name, _ in tables_of_splits(path))
-
-
-def read_split_tables(path: Path, split: str, ids: Sequence[str], label: str | None = None) -> SplitTables | None:
-    """Which images are of which split by tables that are called so.
-
-    Args:
-        path: the data set, whose images are in one folder.
-        split: that is asked for.
-        ids: of all images.
-        label: the label column that is asked for.
-
-    Returns:
-        None where no table but that of the training images names any.
+def in_tables(path: Path, pool: Pool, label: str | None) -> Iterator[Listed]:
+    """What tables that are called as splits list. label: the label column that is asked for.
 
     Raises:
-        UserError: an image is in the tables of two splits, or a table cannot be read.
+        UserError: a table cannot be read, or that of a split which is held out does not say which column names images.
     """
-    tables = tables_of_splits(path)
-    if {name for name, _ in tables} <= {"train"} or not any(split in SPLITS[name] for name in LISTED):
-        return None
-    every, out, where = ImageNames(ids, EXTENSIONS), SplitTables({}, {}, False, {}), dict[str, str]()
-    for name, file in tables:
+    for split, file in tables_of_splits(path):
         try:
+            if file.suffix.lower() == ".json" and read_annotations(file) is not None:
+                continue
             rows = [row for _, row in read_table(file)]
-        except NoTable:  # such as COCO's
+        except NoTable:
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         column = column_called(columns, FILE_COLUMNS)
-        names = [plain_name(row.get(column)) for row in rows] if column else []
-        found, _ = every.match(names)
-        there = [id for id in found if id is not None]
-        if not there:
+        if column is None:
+            if split != "train":
+                refuse_nameless_column(file, split, columns, rows, pool)
             continue
-        for id in there:
-            if out.of.setdefault(id, name) != name:
-                raise UserError(
-                    f"{id!r} is in {where[id]} and in {file.name}. Keep one of them: an image that is tested on must "
-                    "not be learned from."
-                )
-            where.setdefault(id, file.name)
-        if name == "train":
-            cells = {key: [row.get(key) for row in rows] for key in columns if key != column}
-            called = label in columns or column_called(columns, LABEL_COLUMNS) is not None
-            out.labeled |= called or bool(switches(emptied(cells, NO_LABEL)))
-        out.files.setdefault(name, []).append(file.name)
-        out.absent[name] = out.absent.get(name, 0) + sum(map(bool, names)) - len(there)
-    return out if {*out.files} - {"train"} else None
+        names = [name for row in rows if (name := plain_name(row.get(column)))]
+        cells = {key: [row.get(key) for row in rows] for key in columns if key != column}
+        called = label in columns or column_called(columns, LABEL_COLUMNS) is not None
+        labeled = called or one_of_columns(emptied(cells, NO_LABEL)) is not None
+        found = list(zip(names, pool.match(names, split)))
+        if any(id is not None for _, id in found) or any(map(is_picture, names)):
+            yield Listed(split, file, found, labeled)
+
+
+def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:
+    """Raises UserError where a table lists images, and no column is called as one of file names."""
+    if without_header(columns):
+        raise UserError(
+            f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
+            f"such as file_name above it: its images are of split {split!r}, and must not be learned from."
+        )
+    for column in columns:
+        names = [name for row in rows if (name := plain_name(row.get(column)))]
+        if names and (
+            all(map(is_picture, names))
+            or not any(name.replace(".", "").isdigit() for name in names)
+            and len({*names}) == len(names)
+            and None not in pool.match(names, split)
+        ):
+            raise UserError(
+                f"The column {column!r} of {file.name} names images of split {split!r}, which must not be learned "
+                "from. Call it file_name, or take the table elsewhere."
+            )
+
+
+def is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
+
+
+def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What text files list that are called as splits, a line for an image, which more words may follow."""
+    for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
+        for file in files_ending(folder, (".txt",)):
+            words = set(re.findall(r"[^\W\d_]+", file.stem.lower()))
+            split = split_said([file.stem])
+            if split is None or not words <= {*SPLITS[split], *LIST_WORDS} or file.stem in pool.stems:
+                continue
+            if not file.is_file():
+                continue
+            lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
+            first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
+            whole = pool.match(lines, split)
+            short = pool.match(first, split)
+            found = [(a, one or other) for a, one, other in zip(first, whole, short)]
+            if any(id is not None for _, id in found) or any(map(is_picture, first)):
+                yield Listed(split, file, found)
+
+
+def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
+    """The images that files of annotations name which are called as splits, or lie in folders that are; but for those
+    in a folder of images that says a split itself."""
+    folders = [one for one in subfolders(path) if one.name.lower() in OF_TOOLS]
+    for folder in (path, *folders, *(below for one in folders for below in subfolders(one))):
+        for file in files_ending(folder, (".json", ".xml")):
+            split = split_said([*file.parent.relative_to(path).parts, file.stem])
+            if split is None or file.stem in pool.stems or None not in pool.every.of_folder.values():
+                continue
+            if not file.is_file():
+                continue
+            part = pictures_in(file)
+            if part is None or part.otherwise:
+                continue
+            placed = list(place_images(part, path, pool.every, Uploads(pool.every.ids)))
+            there = [(name, id) for name, id in placed if id is None or not pool.every.of_folder[id.rpartition("/")[0]]]
+            bases = [(plain_name(name).rpartition("/")[2], id) for name, id in there]
+            found = [pair for base, pair in zip(bases, there) if base[1] is not None or pool.every.by_base.get(base[0])]
+            if any(id is not None for _, id in found):
+                yield Listed(split, file, found)
+
+
+def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Those with one of the endings, of which there may be one beside each image: by their names alone."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(endings) and name[0] != ".")
+    return [folder / name for name in names if is_text(name)]
+
+
+def pictures_in(file: Path) -> Annotations | None:
+    """The pictures that a file of annotations names, also where it draws nothing, as COCO's of test images."""
+    try:
+        content: Any = json.loads(read_text(file)) if file.suffix.lower() == ".json" else None
+    except ValueError:
+        return None
+    images = content.get("images") if isinstance(content, dict) else None
+    if isinstance(images, list):
+        names = [str(image["file_name"]) for image in images if isinstance(image, dict) and "file_name" in image]
+        return Annotations(file, {name: Objects() for name in names})
+    return read_annotations(file)

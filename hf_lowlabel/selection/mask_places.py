@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..data.annotations import find_drawn
-from ..data.folders import ALIASES, image_files, is_table, split_root, subfolders
+from ..data.division import of_split, opened_as, read_division, split_of
+from ..data.folders import ALIASES, image_files, is_table, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask
@@ -51,19 +52,24 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
     kind = layout(folder)
     if kind not in LAYOUTS:
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
+    division = None if selected else read_division(folder, skip_missing=True)
     if kind is None:
-        root, _ = split_root(folder, split)
-        files, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None
+        root, _, own = split_of(folder, split, division)
+        every, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None
+        kept = of_split(division, folder, root, list(every), split, own)
+        files = {id: file for (id, file), here in zip(every.items(), kept) if here}
     else:
-        found = find_files(folder, split)
+        found, own = opened_as(split, division, lambda name: find_files(folder, name))
+        every = found.files
+        found = found.only(of_split(division, folder, found.images.root, list(every), split, own))
         root, files = found.images.root, found.files
         known = {id: found.mask_root / file.path for id, file in found.masks.items()}
-        masks = mask_root(folder, split, root, found.mask_root, bool(known)) if kind == "folder" else None
+        masks = mask_root(folder, own, root, found.mask_root, bool(known)) if kind == "folder" else None
     if twice := [name for name, count in Counter(map(stem, files)).items() if count > 1]:
         raise UserError(
             f"Two images are called {twice[0]!r} but for their extension, by which masks are found. Rename one."
         )
-    if not selected and not known and find_drawn(folder, root, list(files.values()), None, False, True) is not None:
+    if not selected and not known and find_drawn(folder, root, list(every.values()), None, False, True) is not None:
         raise UserError(
             f"The masks of {str(folder)!r} are drawn in a file of annotations, which masks painted on the page would "
             "take the place of. Draw those of further images with the tool they are from, into the same folder, where "

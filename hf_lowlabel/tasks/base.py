@@ -21,9 +21,9 @@ from .. import methods
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset, join
 from ..data.drawing import make_split
-from ..data.folders import has_unlabeled_split
 from ..data.opening import open_dataset
 from ..data.pages import as_asked, look
+from ..data.split_roots import has_unlabeled_split
 from ..data.splits import Split, SplitIndices
 from ..data.targets import Targets
 from ..errors import MissingSplit, UserError, unknown

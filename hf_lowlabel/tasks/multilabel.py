@@ -24,6 +24,7 @@ from ..data import shapes
 from ..data.class_targets import images_of, of_files, refuse_masks
 from ..data.commas import at_commas
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
+from ..data.division import of_split, read_division, split_of
 from ..data.labels import (
     NOTHING,
     RULES,
@@ -34,7 +35,7 @@ from ..data.labels import (
     tell_alike,
     tell_unsure,
 )
-from ..data.metadata import Metadata, of_split, read_metadata, split_of, tables_beside
+from ..data.metadata import Metadata, read_metadata
 from ..data.multi_hot import is_hot, multi_hot
 from ..data.numbers import of_numbers
 from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together
@@ -66,7 +67,8 @@ class MultiLabelTargets(Targets):
         self.label_column, self.rules, self.embedded = label_column, rules, {"scenes": scenes}
 
     def folder(self, path: Path, split: str) -> ImageDataset:
-        root, _ = split_of(path, split)
+        division = read_division(path, self.label_column, self.rules.skip_missing)
+        root, _, own = split_of(path, split, division)
         files = images_of(root)
         ids = [file.id for file in files]
         refuse_masks(root, ids)
@@ -76,7 +78,7 @@ class MultiLabelTargets(Targets):
             row_of = self.one_row_each(metadata)
             cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in metadata.columns}
         labels, names = self.read(cells, ids, metadata.file.name if metadata is not None else path.name)
-        kept = of_split(metadata, tables_beside(path, root, split, ids, metadata, self.label_column), ids, split)
+        kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         made = of_files(Origin(path.resolve().name, split), root, files, labels, names)
         return replace(made, left_out=metadata.left_out if metadata is not None else ())

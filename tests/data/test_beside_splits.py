@@ -136,3 +136,77 @@ def test_the_folder_that_one_is_in_has_its_name_in_messages(tmp_path, monkeypatc
         with pytest.raises(UserError, match="photos"):
             load_source(given, split="test")
         assert load_source(given).name == "photos"
+
+
+@pytest.mark.parametrize("held", ["test", "Val", "validation", "testing"])
+@pytest.mark.parametrize("inside", ["", "a/"])
+def test_a_held_out_folder_beside_class_folders_is_asked_about(tmp_path, held, inside):
+    """Its images were learned as one class more."""
+    for folder in ("cat", "dog", held):
+        picture(tmp_path / folder / f"{inside}0.png")
+    for split in ("train", "test"):
+        for opened in (load_source, several):
+            with pytest.raises(UserError, match=f"{held}/ in .* beside cat, dog may be a split.*move the others into"):
+                opened(tmp_path, split=split)
+    (tmp_path / "train").mkdir()
+    for folder in ("cat", "dog"):
+        (tmp_path / folder).rename(tmp_path / "train" / folder)
+    assert load_source(tmp_path).ids == [f"{folder}/{inside}0.png" for folder in ("cat", "dog")]
+    (tmp_path / held).rename(tmp_path / "train" / held)
+    assert load_source(tmp_path).class_names == sorted(["cat", "dog", held])
+
+
+def test_a_folder_that_may_well_be_a_class_is_said(tmp_path):
+    for folder in ("invalid", "valid"):
+        picture(tmp_path / folder / "0.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_source(tmp_path).class_names == ["invalid", "valid"]
+    picture(tmp_path / "dev" / "0.png")
+    with pytest.warns(UserWarning, match="dev/ in .* beside invalid is read as one folder of images more"):
+        assert load_source(tmp_path).class_names == ["dev", "invalid", "valid"]
+
+
+def test_folders_that_only_sort_the_images_of_a_table(tmp_path):
+    picture(tmp_path / "monday" / "0.png")
+    picture(tmp_path / "test" / "1.png")
+    (tmp_path / "labels.csv").write_text("file_name,label\nmonday/0.png,a\ntest/1.png,b\n")
+    with pytest.warns(UserWarning, match="test/ in .* beside monday is read as one folder of images more"):
+        assert load_source(tmp_path).class_names == ["a", "b"]
+    (tmp_path / "labels.csv").write_text("file_name,label,split\nmonday/0.png,a,\ntest/1.png,b,test\n")
+    assert load_source(tmp_path).ids == ["monday/0.png"]
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_a_class_called_train_that_has_folders_is_asked_about(tmp_path, opened):
+    """The other classes vanished."""
+    for folder in ("truck", "bus", "train"):
+        for part in ("day", "night"):
+            picture(tmp_path / folder / part / "0.png")
+    with pytest.raises(UserError, match="train/ in .* has folders of images in it, and bus, truck beside it"):
+        opened(tmp_path)
+    (tmp_path / "all").mkdir()
+    for folder in ("truck", "bus", "train"):
+        (tmp_path / folder).rename(tmp_path / "all" / folder)
+    (tmp_path / "all").rename(tmp_path / "train")
+    assert load_source(tmp_path).class_names == ["bus", "train", "truck"]
+
+
+@pytest.mark.parametrize("held", ["val", "Test"])
+def test_other_images_beside_splits_with_classes_are_named_and_left_out(tmp_path, held):
+    for folder in ("train", held, "train_extra"):
+        for part in ("a", "b"):
+            picture(tmp_path / folder / part / "0.png")
+    with pytest.warns(UserWarning, match="are read as splits, and the images in train_extra beside them are left out"):
+        assert load_source(tmp_path).ids == ["a/0.png", "b/0.png"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_source(tmp_path, split="train_extra")) == 2, "one may be asked for by its name"
+
+
+def test_other_images_beside_a_folder_with_its_own_table(tmp_path):
+    picture(tmp_path / "train" / "0.png")
+    picture(tmp_path / "docs" / "figure.png")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n0.png,a\n")
+    with pytest.warns(UserWarning, match="the images in docs beside them are left out"):
+        assert load_source(tmp_path).class_names == ["a"]

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
-from hf_lowlabel.data.folders import CONVERT, has_unlabeled_split
+from hf_lowlabel.data.folders import CONVERT
 from hf_lowlabel.data.given_files import find_images
+from hf_lowlabel.data.split_roots import has_unlabeled_split
 from hf_lowlabel.selection.labels import Task, read_labels
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
@@ -46,8 +47,9 @@ def test_splits_in_any_spelling(tmp_path, train, test, asked):
 
 
 def test_only_splits_are_siblings(tmp_path):
-    """A folder beside train/ adds no class."""
+    """A folder beside train/ and val/ adds no class."""
     classes(classes(tmp_path, "Train"), "backup/old", names=("bird", "fish"))
+    classes(tmp_path, "val")
     assert load_source(tmp_path).class_names == ["cat", "dog"]
 
 

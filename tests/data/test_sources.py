@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 
 from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
 from hf_lowlabel.data.drawing import make_split
-from hf_lowlabel.data.folders import has_unlabeled_split
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.split_roots import has_unlabeled_split
 from hf_lowlabel.errors import UserError
 
 

@@ -86,7 +86,7 @@ def test_an_image_in_two_tables_is_refused(tmp_path):
 
 def test_tables_of_something_else_take_nothing_away(tmp_path):
     kaggle(tmp_path, "file_name,label", "file_name", ".")
-    for name, content in {"test.csv": "question,answer\nx,y\n", "val.csv": "file_name\nother.png\n"}.items():
+    for name, content in {"test.csv": "question,answer\nx,y\n", "val.csv": "id,question\nq9,why\n"}.items():
         (tmp_path / name).write_text(content)
     (tmp_path / "dev.json").write_text('{"images": [], "annotations": [], "categories": []}')
     with warnings.catch_warnings():
@@ -94,11 +94,64 @@ def test_tables_of_something_else_take_nothing_away(tmp_path):
         assert len(load_source(tmp_path)) == 6
 
 
-def test_names_without_an_image_are_counted(tmp_path):
-    with (kaggle(tmp_path, "file_name,label", "file_name") / "test.csv").open("a") as file:
-        file.write("gone.png\n")
-    with pytest.warns(UserWarning, match="'test': 2 of 6. 1 names have no image"):
-        load_source(tmp_path, split="test")
+@pytest.mark.parametrize(
+    "test, said",
+    [
+        ("image_name\np4.png\np5.png\n", "column 'image_name' of test.csv names images of split 'test'"),
+        ("picture,width\np4,8\np5,8\n", "column 'picture' of test.csv names images of split 'test'"),
+        ("p4.png\np5.png\n", "test.csv begins with p4.png, which are no names of columns"),
+        ("file_name\ntest/p4.png\n", "1 file names in test.csv have no image, such as 'test/p4.png'"),
+        ("file_name\np4.png\np5.jpeg\n", "1 file names in test.csv have no image, such as 'p5.jpeg'"),
+    ],
+)
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_a_list_of_test_images_that_cannot_be_read_is_refused(tmp_path, test, said, opened):
+    """Whichever split is asked for: its images would be learned from."""
+    (kaggle(tmp_path, "file_name,label") / "test.csv").write_text(test)
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=said):
+            opened(tmp_path, split=split)
+
+
+def test_names_of_several_images_are_refused_and_those_without_one_may_be_passed_over(tmp_path):
+    (kaggle(tmp_path, "file_name,label") / "test.csv").write_text("file_name\np4.png\ngone.png\n")
+    with pytest.warns(UserWarning, match="1 file names in test.csv have no image and are passed over, such as 'gone"):
+        assert bare(load_source(tmp_path, split="test", skip_missing=True)) == ["p4.png"]
+    (tmp_path / "test.csv").write_text("file_name\np4.png\np5.png\n")
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "more" / "p5.png")
+    with pytest.raises(UserError, match="1 file names in test.csv have no image, such as 'p5.png'"):
+        load_source(tmp_path)
+
+
+def test_names_that_folders_of_two_splits_share(tmp_path):
+    """Kaggle's train_images/ and test_images/, whose images are numbered in each."""
+    for folder, numbers in {"train_images": range(4), "test_images": range(2, 6)}.items():
+        (tmp_path / folder).mkdir()
+        for i in numbers:
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"{i}.png")
+    (tmp_path / "train.csv").write_text("file_name,label\n0.png,a\n1.png,b\n")
+    (tmp_path / "test.csv").write_text("file_name\n" + "".join(f"{i}.png\n" for i in range(2, 6)))
+    assert load_source(tmp_path).ids == [f"train_images/{i}.png" for i in range(4)]
+    assert load_source(tmp_path, split="test").ids == [f"test_images/{i}.png" for i in range(2, 6)]
+
+
+@pytest.mark.parametrize("table", ["train.csv", "metadata.csv"])
+def test_a_table_without_labels_leaves_the_folders_their_classes(tmp_path, table):
+    """One switch, or a column of splits, is no label."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{name}{i}.png")
+    if table == "train.csv":
+        (tmp_path / "train.csv").write_text("file_name,flash\ncat0.png,1\ncat1.png,0\ndog0.png,1\n")
+        (tmp_path / "test.csv").write_text("file_name,flash\ncat2.png,1\ndog2.png,0\n")
+    else:
+        (tmp_path / "metadata.csv").write_text("file_name,split\ncat0.png,train\ncat2.png,test\ndog2.png,test\n")
+    source, held = load_source(tmp_path), load_source(tmp_path, split="test")
+    assert source.class_names == held.class_names == ["cat", "dog"]
+    assert bare(source) == ["cat0.png", "cat1.png", "dog0.png", "dog1.png"] and source.labels.tolist() == [0, 0, 1, 1]
+    assert bare(held) == ["cat2.png", "dog2.png"] and held.labels.tolist() == [0, 1]
 
 
 def test_a_column_of_splits_in_the_table_of_all_counts_before_lists(tmp_path):

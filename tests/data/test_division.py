@@ -1,0 +1,251 @@
+"""Which image is of which split is decided once, for all splits and tasks, whatever says it beside the folders."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import Config, UserError, load_segmentation, load_source
+from hf_lowlabel.errors import MissingSplit
+from hf_lowlabel.selection.mask_places import find_places
+from hf_lowlabel.tasks import get_task
+
+NAMES = [f"{i}.png" for i in range(6)]
+COLUMN = "file_name,split\n" + "".join(f"{i}.png,{'test' if i > 3 else 'train'}\n" for i in range(6))
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def several(path, split="train"):
+    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
+    return get_task("multilabel").open(config.data)
+
+
+def pictures(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / name)
+    return root
+
+
+def masks(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(root / name)
+
+
+def coco(file, names, drawn=True):
+    out = {"images": [{"id": k, "file_name": name} for k, name in enumerate(names)]}
+    if drawn:
+        outline = [[1, 1, 5, 1, 5, 5, 1, 5]]
+        found = [{"image_id": k, "category_id": 1, "segmentation": outline} for k in range(len(names))]
+        out |= {"annotations": found, "categories": [{"id": 1, "name": "a"}]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(out))
+
+
+def bare(source):
+    return [id.rpartition("/")[2] for id in source.ids]
+
+
+def check(root, opened, held="test"):
+    """0 to 3 are for training, 4 and 5 are held out, in whatever way this is said."""
+    assert bare(opened(root)) == ["0.png", "1.png", "2.png", "3.png"]
+    assert bare(opened(root, split=held)) == ["4.png", "5.png"]
+    for split in {"test", "validation"} - {held}:
+        with pytest.raises(MissingSplit):
+            opened(root, split=split)
+
+
+# ---- masks ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("folder", ["images/", ""])
+@pytest.mark.parametrize("said", ["column", "tables", "lists", "a table", "splits/"])
+def test_masks_follow_what_says_the_splits(tmp_path, folder, said):
+    pictures(tmp_path, *(f"{folder}{name}" for name in NAMES))
+    masks(tmp_path, *(f"masks/{i}.png" if folder else f"{i}_mask.png" for i in range(6)))
+    texts = {
+        "column": {"metadata.csv": COLUMN},
+        "tables": {"train.csv": "file_name\n0.png\n1.png\n", "test.csv": "file_name\n4.png\n5.png\n"},
+        "a table": {"test.csv": "file_name\n4.png\n5.png\n"},
+        "lists": {"train.txt": "0.png\n1.png\n2.png\n3.png\n", "test.txt": "4.png\n5.png\n"},
+        "splits/": {"splits/test.txt": "4\n5\n", "splits/train.txt": "0\n1\n2\n3\n"},
+    }
+    for name, text in texts[said].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    check(tmp_path, load_segmentation)
+    assert load_segmentation(tmp_path).has_target.all() and load_segmentation(tmp_path, split="test").mask(1)[1, 1] == 1
+    assert sorted(find_places(tmp_path)) == NAMES[:4], "nobody is asked to paint a test image"
+
+
+@pytest.mark.parametrize("file", ["annotations/instances_{}.json", "{}.json", "annotations/{}/all.json"])
+@pytest.mark.parametrize("folder", ["images/", ""])
+@pytest.mark.parametrize("held", ["test", "val"])
+def test_a_file_of_annotations_for_each_split(tmp_path, file, folder, held):
+    pictures(tmp_path, *(f"{folder}{name}" for name in NAMES))
+    coco(tmp_path / file.format("train"), NAMES[:4])
+    coco(tmp_path / file.format(held), NAMES[4:])
+    held = "validation" if held == "val" else held
+    check(tmp_path, load_segmentation, held)
+    assert load_segmentation(tmp_path).has_target.all() and load_segmentation(tmp_path, split=held).has_target.all()
+    check(tmp_path, load_source, held)
+
+
+def test_test_images_that_are_named_without_objects(tmp_path):
+    """COCO's image_info_test.json."""
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    coco(tmp_path / "annotations" / "instances_train.json", NAMES[:3])
+    coco(tmp_path / "annotations" / "image_info_test.json", NAMES[4:], drawn=False)
+    check(tmp_path, load_segmentation)
+    assert load_segmentation(tmp_path).has_target.tolist() == [True, True, True, False]
+
+
+def test_one_file_of_all_images_makes_no_split(tmp_path):
+    pictures(tmp_path, *NAMES)
+    coco(tmp_path / "test.json", NAMES)
+    assert len(load_segmentation(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("opened", [load_segmentation, load_source, several])
+def test_lists_of_yolo(tmp_path, opened):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    (tmp_path / "labels").mkdir()
+    for i in range(6):
+        (tmp_path / "labels" / f"{i}.txt").write_text("0 0.1 0.1 0.6 0.1 0.6 0.6\n")
+    (tmp_path / "data.yaml").write_text("names: [a]\ntrain: train.txt\nval: val.txt\n")
+    (tmp_path / "train.txt").write_text("".join(f"./images/{i}.png\n" for i in range(4)))
+    (tmp_path / "val.txt").write_text("./images/4.png\n./images/5.png\n")
+    check(tmp_path, opened, "validation")
+
+
+# ---- classes --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("line", ["{}", "{} 1", "{},1"])
+def test_lists_beside_folders_of_classes(tmp_path, line):
+    pictures(tmp_path, *(f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)))
+    (tmp_path / "test.txt").write_text("".join(line.format(f"{'ab'[i % 2]}/{i}.png") + "\n" for i in (4, 5)))
+    check_names = {split: sorted(bare(load_source(tmp_path, split=split))) for split in ("train", "test")}
+    assert check_names == {"train": NAMES[:4], "test": NAMES[4:]}
+    assert load_source(tmp_path).class_names == load_source(tmp_path, split="test").class_names == ["a", "b"]
+
+
+def test_texts_that_are_no_lists_say_nothing(tmp_path):
+    pictures(tmp_path, *NAMES, "test.png")
+    (tmp_path / "test.txt").write_text("0 0.5 0.5 0.1 0.1\n")  # the boxes of test.png
+    (tmp_path / "val.txt").write_text("accuracy 0.9\n")
+    assert len(load_source(tmp_path)) == 7
+
+
+@pytest.mark.parametrize("folder, held", [("train/", "val"), ("train/", "test"), ("train/images/", "test")])
+def test_a_column_takes_images_out_of_a_folder(tmp_path, folder, held):
+    pictures(tmp_path, *(f"{folder}{name}" for name in NAMES))
+    rows = [f"{folder}{i}.png,{'ab'[i % 2]},{held if i > 3 else 'train'}" for i in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
+    check(tmp_path, load_source, "validation" if held == "val" else held)
+    source, other = load_source(tmp_path), load_source(tmp_path, split=held)
+    assert source.labels.tolist() == [0, 1, 0, 1] and other.labels.tolist() == [0, 1]
+    assert source.ids[0].rpartition("/")[0] == other.ids[0].rpartition("/")[0], "ids of both begin in one folder"
+    assert bare(several(tmp_path, held)) == NAMES[4:] and bare(several(tmp_path)) == NAMES[:4]
+
+
+def test_a_column_of_the_table_in_the_folder_of_a_split(tmp_path):
+    pictures(tmp_path, *(f"train/{name}" for name in NAMES))
+    rows = [f"{i}.png,a,{'test' if i > 3 else ''}" for i in range(6)]
+    (tmp_path / "train" / "labels.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
+    check(tmp_path, load_source)
+    check(tmp_path, several)
+
+
+@pytest.mark.parametrize("label", ["", ",label"])
+def test_tables_of_splits_beside_folders_of_splits(tmp_path, label):
+    """val.csv takes its images out of train/, whose folders are the classes where no table has labels."""
+    pictures(tmp_path, *(f"train/{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)), "test/a/6.png", "test/b/7.png")
+    for name, numbers in {"train.csv": range(3), "val.csv": (4, 5)}.items():
+        rows = [f"train/{'ab'[i % 2]}/{i}.png" + (f",{'cd'[i % 2]}" if label else "") for i in numbers]
+        (tmp_path / name).write_text("\n".join([f"file_name{label}", *rows]) + "\n")
+    source, held = load_source(tmp_path), load_source(tmp_path, split="validation")
+    assert sorted(bare(source)) == NAMES[:4] and sorted(bare(held)) == NAMES[4:]
+    assert source.class_names == held.class_names == (["c", "d"] if label else ["a", "b"])
+    assert held.has_target.all() and len(load_source(tmp_path, split="test")) == 2
+
+
+@pytest.mark.parametrize("row, asked", [("test/6.png,train", "train"), ("train/4.png,test", "test")])
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_an_image_that_lies_in_the_folder_of_another_split_is_named(tmp_path, row, asked, opened):
+    pictures(tmp_path, *(f"train/{name}" for name in NAMES), "test/6.png", "test/7.png")
+    rows = ["train/0.png,train", "test/7.png,test", row]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,split", *rows]) + "\n")
+    name = row.partition(",")[0]
+    with pytest.raises(
+        UserError, match=f"{name!r} is of split {asked!r} .1 such images., and it does not lie in {asked}/"
+    ):
+        opened(tmp_path, split=asked)
+
+
+def test_images_beside_splits_that_a_column_does_not_name_stay_where_they_are(tmp_path):
+    pictures(tmp_path, "train/0.png", "train/1.png", "test/2.png", "test/3.png", "extra/4.png")
+    (tmp_path / "labels.csv").write_text("file_name,label,split\ntrain/0.png,a,train\nextra/4.png,b,test\n")
+    assert load_source(tmp_path).ids == ["train/0.png", "train/1.png"]
+    assert load_source(tmp_path, split="test").ids == ["extra/4.png", "test/2.png", "test/3.png"]
+
+
+def test_an_image_in_two_splits_of_what_lies_in_different_folders(tmp_path):
+    pictures(tmp_path, *(f"train/{name}" for name in NAMES))
+    (tmp_path / "train" / "labels.csv").write_text("file_name,label,split\n0.png,a,train\n4.png,a,test\n")
+    (tmp_path / "val.csv").write_text("file_name\ntrain/4.png\n")
+    with pytest.raises(UserError, match="val.csv says that 'train/4.png' is of split 'validation'. The column 'split'"):
+        load_source(tmp_path)
+    (tmp_path / "val.csv").unlink()
+    (tmp_path / "train" / "labels.csv").write_text("file_name,label,split\n4.png,a,train\n4.png,a,test\n")
+    with pytest.raises(UserError, match="labels.csv, row 3: 'train/4.png' is of split 'test' here"):
+        load_source(tmp_path)
+
+
+def test_a_column_that_holds_nothing_out_leaves_it_to_the_lists(tmp_path):
+    pictures(tmp_path, *NAMES)
+    (tmp_path / "metadata.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,train\n")
+    (tmp_path / "test.csv").write_text("file_name\n4.png\n5.png\n")
+    check(tmp_path, load_source)
+
+
+def test_a_torn_table_of_a_split_that_is_not_asked_for(tmp_path):
+    pictures(tmp_path, "train/0.png", "test/1.png")
+    (tmp_path / "test" / "metadata.csv").write_text('file_name,label\n"1.png,a\n')
+    assert load_source(tmp_path).ids == ["0.png"]
+    with pytest.raises(UserError, match="metadata.csv"):
+        load_source(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("opened", [load_source, several, load_segmentation])
+def test_a_folder_called_test_of_which_a_column_says_more(tmp_path, opened):
+    """What the column does not name stays where its folder says; nothing is asked, then, nor by the task."""
+    pictures(tmp_path, "cam/0.png", "cam/1.png", "test/2.png", "test/3.png")
+    if opened is load_segmentation:
+        coco(tmp_path / "all.json", ["cam/0.png", "cam/1.png", "test/2.png", "test/3.png"])
+    (tmp_path / "metadata.csv").write_text("file_name,label,split\ncam/0.png,a,train\ntest/2.png,b,test\n")
+    assert opened(tmp_path).ids == ["cam/0.png", "cam/1.png"]
+    assert opened(tmp_path, split="test").ids == ["test/2.png", "test/3.png"]
+
+
+@pytest.mark.parametrize("held", ["val", "test"])
+def test_a_list_takes_images_out_of_a_folder_with_its_year(tmp_path, held):
+    pictures(tmp_path, *(f"train2017/{name}" for name in NAMES))
+    coco(tmp_path / "annotations" / "instances_train2017.json", NAMES)
+    (tmp_path / f"{held}.txt").write_text("4.png\n5.png\n")
+    check(tmp_path, load_segmentation, "validation" if held == "val" else held)
+
+
+@pytest.mark.parametrize("said", [{"test.txt": "a/4.png\nb/5.png\n"}, {"metadata.csv": COLUMN}])
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_unlabeled_images_beside_classes_stay_for_training(tmp_path, said, opened):
+    pictures(tmp_path, *(f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)), "unlabeled/7.png")
+    for name, text in said.items():
+        (tmp_path / name).write_text(text)
+    assert sorted(bare(opened(tmp_path))) == [*NAMES[:4], "7.png"]
+    assert sorted(bare(opened(tmp_path, split="test"))) == NAMES[4:]
