@@ -21,7 +21,7 @@ import pyarrow as pa
 from ..errors import UserError
 from ..text import listed
 from . import digits
-from .columns import column_called
+from .columns import TEXT, column_called
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
 from .folders import (
     METADATA,
@@ -47,7 +47,7 @@ from .mask_folders import in_mask_folders, is_of_masks
 from .mask_names import masks_among
 from .metadata import Metadata, of_split, read_metadata, split_of, tables_beside
 from .numbers import of_numbers
-from .tables import ID_COLUMNS, PATH_COLUMNS, TEXT, Table, is_image
+from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
 from .targets import Targets
 from .ticks import emptied, one_of_columns, switches, tell_unread
 
