@@ -159,7 +159,7 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
         word = re.match(r"[a-z]+", path.name.lower())
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
         base, bracket, rest = split.partition("[")  # a slice, as of the Hub
-        if base not in known:
+        if known.isdisjoint(spellings(base)):
             raise MissingSplit(
                 f"The single file {path.name!r} is split {' or '.join(sorted(known))}, not {split!r}. Give the file "
                 "of that split, or a folder with one file per split."

@@ -107,3 +107,15 @@ def test_a_model_is_asked_about_all_rows(of_kind):
 def test_streams_say_that_they_take_rows_of_every_split(of_kind):
     with pytest.warns(UserWarning, match="'split' of 'all.parquet' is not read with --sharded: rows .* are taken too"):
         Shards(of_kind("parquet"))
+
+
+@pytest.mark.parametrize(
+    "name, split", [("val", "val"), ("val", "dev"), ("Valid-0", "validation"), ("testing", "eval")]
+)
+def test_a_file_that_is_called_as_a_split_takes_any_word_for_it(of_kind, name, split):
+    file = of_kind("parquet", splits=[split] * 6)
+    file = file.rename(file.with_name(f"{name}.parquet"))
+    assert len(load_source(file, split=split)) == 6 and len(load_source(file, split=f"{split}[:2]")) == 2
+    assert Shards(file, split=split).count == 1
+    with pytest.raises(MissingSplit, match="The single file .* is split .* not 'unlabeled'"):
+        load_source(file, split="unlabeled")
