@@ -6,7 +6,7 @@ import logging
 import numbers
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -125,13 +125,8 @@ def speaks(by_itself: bool = False) -> None:
             handler.always, log.propagate = True, False
 
 
-PAGE = re.compile(r"#[1-9][0-9]*$")  # what the id of a page has behind that of its file
-
-
-def files_of(ids: Sequence[str]) -> list[int] | None:
-    """Number of the file that each image is a page of; None where no two are of one."""
-    if not any("#" in id for id in ids):
-        return None
+def files_of(ids: Sequence[str], file_of: Mapping[str, str]) -> list[int] | None:
+    """Number of the file that each image is of, by `ImageDataset.file_of`; None where no two are pages of one."""
     number: dict[str, int] = {}
-    found = [number.setdefault(PAGE.sub("", id), len(number)) for id in ids]
-    return found if len(number) < len(ids) else None
+    found = [number.setdefault(file_of.get(id, id), len(number)) for id in ids] if file_of else []
+    return found if len(number) < len(found) else None

@@ -110,6 +110,7 @@ class Annotations:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     small_last: bool = False
     otherwise: str = ""  # name of the picture where there is none of the name that is given
+    served: bool = False  # pictures are named by addresses, whose folders are those of a server
     looked: set[str] = field(default_factory=set)  # those of `images` that somebody has looked at
     before: list[tuple[str, Objects]] = field(default_factory=list)  # what else the file says of one of these
 

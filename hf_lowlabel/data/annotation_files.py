@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import xml.etree.ElementTree as ET
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .annotated import BOX, LINE, Annotations, Objects, size_said, small_last, w
 from .columns import PICTURES
 from .outlines import box, ellipse, outline, turned
 from .table_files import plain_name
+from .uploads import UPLOAD
 
 TURNED = ("rectangle", "rotation", "oriented_rectangle", "quadrilateral")  # labelme's and X-AnyLabeling's, of corners
 LINES = ("line", "linestrip", "point", "points", "polyline", "skeleton")
@@ -104,7 +105,7 @@ def once(file: Path, what: str, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def labelme(file: Path, content: dict) -> Annotations:
-    name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
+    name = plain_name(content.get("imagePath") or file.stem)
     size = size_said(content.get("imageWidth"), content.get("imageHeight"))
     out = Annotations(file, {name: Objects(size)}, otherwise=file.stem)
     for shape in content["shapes"]:
@@ -235,15 +236,12 @@ def voc_boxes(file: Path, root: ET.Element) -> Annotations:
 
 def studio(file: Path, tasks: list[dict]) -> Annotations | None:
     """An export of Label Studio, JSON or JSON-MIN; the masks of a person, not those of a model."""
-    out, drawn = Annotations(file), set()
-    named = [(picture_of(task), task) for task in tasks]
-    folders = {(name.rpartition("/")[2], name) for name, _ in named if name}
-    alike = Counter(base for base, _ in folders)
-    for whole, task in named:
+    out, drawn = Annotations(file, served=True), set()
+    for whole, task in ((picture_of(task), task) for task in tasks):
         if whole is None:
             continue
         base = whole.rpartition("/")[2]
-        name = base if alike[base] == 1 else whole
+        name = base if UPLOAD.match(base) else whole  # the folders of uploads are Label Studio's own
         given = [a for a in task.get("annotations", task.get("completions", ())) if not a.get("was_cancelled")]
         if "data" in task:
             results = given[-1]["result"] if given else []

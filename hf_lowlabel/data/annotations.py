@@ -33,7 +33,7 @@ from .folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, walked
 from .images import BadImage, decoding, turned, upright_size
 from .labels import class_order, tell_alike
 from .masks import IGNORE, IGNORED_NAMES, check_size
-from .placing import Pictures, place_images, why_not
+from .placing import Pictures, place_images, tell_loose, why_not
 from .uploads import Uploads
 
 GROUND = ("background", "_background_", "__background__")  # names of what no object covers
@@ -117,16 +117,17 @@ def find_drawn(
     lost, uploads = list[tuple[str, Annotations]](), Uploads(every.ids)
     for part in found:
         left_out += part.left_out
-        for name, id in place_images(part, path, every, uploads):
-            if id is None:
-                strange.append((name, part))
-                lost += [(name, part)] if part.images[name].shapes else []
-            elif id in objects:
-                raise UserError(
-                    f"The image {id!r} is annotated twice, the second time in {part.file.name}. Keep one of the files."
-                )
-            else:
-                objects[id] = in_order(part, part.images[name])
+    placed = list(place_images(found, path, every, uploads))
+    for part, name, id, _ in placed:
+        if id is None:
+            strange.append((name, part))
+            lost += [(name, part)] if part.images[name].shapes else []
+        elif id in objects:
+            raise UserError(
+                f"The image {id!r} is annotated twice, the second time in {part.file.name}. Keep one of the files."
+            )
+        else:
+            objects[id] = in_order(part, part.images[name])
     if not objects:
         if not strange:
             raise UserError(f"The annotations in {path.name!r} hold no object. Give another folder, or draw some.")
@@ -142,6 +143,7 @@ def find_drawn(
             "--skip-missing."
         )
     left_out += [(name, "there is no such image") for name, _ in strange]
+    tell_loose(placed, path)
     refuse_boxes(path, found, objects, left_out)
     files = files if kept is None else [file for file, here in zip(files, kept) if here]
     ids = [f"{inside}/{file.id}" if inside else file.id for file in files]

@@ -6,8 +6,7 @@ import contextlib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
@@ -60,21 +59,20 @@ def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
     image has a picture of its mask."""
     files, drawn = list(found.files.values()), dict[str, str]()
     inside = f"{found.images.root.relative_to(path).as_posix()}/" if found.images.root != path else ""
-    placing: Callable[[Annotations], Iterator[tuple[str, str | None]]] | None = None
-    ids: dict[str, str] = {}
     all_have = len(found.masks) == len(files)
     with contextlib.suppress(*[UserError] if all_have else []):  # a fault in what nobody needs
-        for part in itertools.chain(json_and_xml(path), texts(path, found)):
-            if not any(map(is_drawn, part.images.values())):
-                continue
-            if placing is None:  # of a folder without annotations nobody needs it
-                every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
-                placing = partial(place_images, path=path, every=every, uploads=Uploads(every.ids))
-                ids = {f"{inside}{file.id}": id for id, file in found.files.items()}
-            placed = placing(part)
-            drawn |= {ids[id]: part.file.name for name, id in placed if id in ids and is_drawn(part.images[name])}
-            if all_have and drawn:
-                break
+        parts = (part for part in itertools.chain(json_and_xml(path), texts(path, found)) if some_drawn(part))
+        first = next(parts, None)
+        if first is None:  # nobody needs the names of the images
+            return drawn
+        every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+        ids, uploads = {f"{inside}{file.id}": id for id, file in found.files.items()}, Uploads(every.ids)
+        batches = ([part] for part in itertools.chain([first], parts)) if all_have else [[first, *parts]]
+        for part, name, id, _ in itertools.chain.from_iterable(place_images(b, path, every, uploads) for b in batches):
+            if id in ids and is_drawn(part.images[name]):
+                drawn[ids[id]] = part.file.name
+                if all_have:
+                    break
     return drawn
 
 
@@ -99,6 +97,10 @@ def any_annotations(folder: Path, deep: int = 3) -> bool:
             if ending not in EXTENSIONS and deep and entry.is_dir():
                 below.append(folder / entry.name)
     return any(any_annotations(one, deep - 1) for one in below)
+
+
+def some_drawn(part: Annotations) -> bool:
+    return any(map(is_drawn, part.images.values()))
 
 
 def is_drawn(objects: Objects) -> bool:

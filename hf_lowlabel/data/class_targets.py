@@ -21,7 +21,7 @@ import pyarrow as pa
 from ..errors import UserError
 from ..text import listed
 from . import digits
-from .columns import column_called
+from .columns import TEXT, column_called
 from .dataset import ImageDataset, Origin, check_labels, make_dataset
 from .division import of_split, read_division, split_of
 from .folders import METADATA, SPLITS, UNLABELED, FileReader, ImageFile, as_text, image_files, metadata_file, subfolders
@@ -39,7 +39,7 @@ from .mask_names import masks_among
 from .metadata import Metadata, read_metadata
 from .numbers import of_numbers
 from .split_roots import split_folders
-from .tables import ID_COLUMNS, PATH_COLUMNS, TEXT, Table, is_image
+from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
 from .targets import Targets
 from .ticks import emptied, one_of_columns, switches, tell_unread
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -57,7 +57,8 @@ class ImageDataset:
     masks int64 [N], 0 where there is one and -1 where not. class_names: of the labels, [] when nothing is labeled.
     fingerprint: sha256 over ids, labels, class names and the sizes of the files, the same on every machine. flip: a
     mirror image keeps its target. reader: opens image i. squares: how many rows each image stands in, see `in_squares`.
-    left_out: (name, why) of labels, objects or files that were not used. value_range: see `images.grey16`.
+    left_out: (name, why) of labels, objects or files that were not used. value_range: see `images.grey16`. file_of:
+    id of a page -> that of its file, of images that are pages.
     Raises UserError without any image, for labels out of range and for masks without at least two classes.
     """
 
@@ -76,6 +77,7 @@ class ImageDataset:
     masks: Masks | None = None
     left_out: Sequence[tuple[str, str]] = ()
     value_range: tuple[float, float] | None = None
+    file_of: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels)
@@ -325,5 +327,10 @@ def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
         fingerprint=hashlib.sha256(f"{labeled.fingerprint}+{unlabeled.fingerprint}".encode()).hexdigest(),
         license=" and ".join(licenses) or None,
         flip=labeled.flip and unlabeled.flip,
+        file_of={
+            f"{part}/{id}": f"{part}/{file}"
+            for part, of in (("labeled", labeled), ("unlabeled", unlabeled))
+            for id, file in of.file_of.items()
+        },
         reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
     )

@@ -61,7 +61,7 @@ def make_split(
     elif class_balanced:
         raise UserError("class_balanced is for images of one class each. Leave it out.")
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
-    found = files_of(source.ids)
+    found = files_of(source.ids, source.file_of)
     files = None if found is None else np.array(found)
 
     def aside(among: np.ndarray, count: int, stream: str) -> np.ndarray:

@@ -29,7 +29,7 @@ SPLITS = {
 }
 SNIFFED = 100  # files without an ending that are looked into
 OTHER_TABLES = (".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl")
-METADATA = ("metadata", "labels")  # tables of labels, beside one called as the split
+METADATA = ("metadata", "labels", "_classes")  # tables of labels, the last Roboflow's, beside one called as the split
 UNLABELED = "unlabeled"  # the name of a folder that is not a class
 # folders that file systems and tools leave behind
 SYSTEM = frozenset("@eadir __macosx $recycle.bin lost+found __pycache__".split())
@@ -248,7 +248,7 @@ ALIASES = frozenset(alias for names in SPLITS.values() for alias in names)
 
 
 def metadata_file(root: Path, split: str | None = None) -> Path | None:
-    """The table of the images in a folder: metadata, labels, or one called as the split, with an ending of `TABLES`.
+    """The table of the images in a folder: one of `METADATA`, or one called as the split, with an ending of `TABLES`.
 
     Raises UserError where there are two of the same name.
     """

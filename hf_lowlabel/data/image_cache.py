@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +55,8 @@ def resident_bytes(count: int, size: int) -> int:
 class ResidentCache:
     """images: uint8 [N, C, H, W] on the training device; ids and indices (positions in the data set) of the N images.
 
-    sizes: int64 [N, 2] = height, width in px on the CPU where images are padded, else None.
+    sizes: int64 [N, 2] = height, width in px on the CPU where images are padded, else None. file_of: as in
+    ImageDataset.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class ResidentCache:
         indices=None,
         skipped: Iterable[tuple[str, str]] = (),
         sizes: np.ndarray | None = None,
+        file_of: Mapping[str, str] | None = None,
     ):
-        self.images, self.ids, self.skipped = images, ids, list(skipped)
+        self.images, self.ids, self.skipped, self.file_of = images, ids, list(skipped), file_of or {}
         self.indices = np.arange(len(ids)) if indices is None else np.asarray(indices, dtype=np.int64)
         self.sizes = None if sizes is None else torch.from_numpy(sizes)
 
@@ -162,6 +164,7 @@ class StreamingCache:
 
     def read_by(self, decoder: Decoder) -> None:
         self.decoder, self.indices, self.ids = decoder, decoder.indices, decoder.ids()
+        self.file_of = decoder.source.file_of
         self.sizes: Tensor | Sizes | None
         if isinstance(decoder, UnmeasuredDecoder):
             self.sizes = Sizes(decoder)
@@ -327,7 +330,7 @@ def resident(decoder: Decoder, device, threads: int, max_bad: float, skipped: li
             if to != row:
                 images[to] = images[row]
         images, decoder = images[: len(keep)], decoder.keep(keep)
-    return ResidentCache(images, decoder.ids(), decoder.indices, named, decoder.sizes)
+    return ResidentCache(images, decoder.ids(), decoder.indices, named, decoder.sizes, source.file_of)
 
 
 def note_values(packed: Tensor, size: np.ndarray, present: np.ndarray, id: str) -> None:

@@ -26,7 +26,7 @@ from .mask_names import of_others
 from .masks import IGNORE, MaskFormat
 from .split_roots import only_train, split_root
 from .table_files import stem
-from .voc import listed_photos, meaning, sole_list, tell_unlisted
+from .voc import Photos, listed_photos, meaning, refuse_two_lists, sole_list, tell_unlisted
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
@@ -241,7 +241,8 @@ def voc(path: Path, split: str) -> MaskFiles:
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
     every = {stem(file.id): file for file in listing(photos)}
-    lists = {p.stem: listed_photos(p, every) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
+    called = Photos(every)
+    lists = {p.stem: listed_photos(p, called) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
     name = sole_list(lists, split, path) or split_name(
         split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"
     )
@@ -253,6 +254,7 @@ def voc(path: Path, split: str) -> MaskFiles:
             "the images, or correct the list."
         )
     if name != "all":
+        refuse_two_lists(lists)
         tell_unlisted(lists, every, path)
     of_image = {stem(file.id): file for file in listing(masks)}
     first = next((masks / of_image[id].path for id in ids if id in of_image), None)

@@ -20,6 +20,7 @@ from ..text import brief, was_in_memory
 from .dataset import Origin
 from .encoded import encoded_images
 from .labels import label_text
+from .table_splits import rows_of_split
 from .tables import IMAGE_COLUMNS, PATH_COLUMNS, Table, find_split
 from .targets import Targets
 
@@ -31,10 +32,9 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
     import datasets
 
     refuse_slice(split)
-    pandas, own = sys.modules.get("pandas"), "train"
-    if isinstance(dataset, datasets.DatasetDict):
-        rows, own = dataset[find_split(split, list(dataset), NAME)], split
-    elif isinstance(dataset, datasets.Dataset):
+    pandas, own, rows = sys.modules.get("pandas"), "train", None
+    of_splits = isinstance(dataset, datasets.DatasetDict)
+    if isinstance(dataset, datasets.Dataset):
         rows, own = dataset, str(dataset.split or own)
     elif pandas is not None and isinstance(dataset, pandas.DataFrame):
         rows = of_frame({str(name): cells(dataset[name]) for name in dataset.columns}, targets, image_column)
@@ -45,17 +45,26 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             "An IterableDataset is read as it comes, which only pretrain does, with sharded. Give a Dataset, as "
             "load_dataset without streaming gives it and Dataset.from_list makes it."
         )
-    else:
+    elif not of_splits:
         raise UserError(
             f"A data set cannot be read from a {type(dataset).__name__}. Give a Hub id, a path, a datasets.Dataset or "
             "DatasetDict, a pandas DataFrame, or a list of paths or of (path, label) pairs."
         )
-    if split not in ("train", own):
-        raise MissingSplit(
-            f"There is no split {split!r} in a {type(dataset).__name__}: it is {own!r}. Give splits as a "
-            "datasets.DatasetDict."
-        )
-    return Table(as_stored(rows), Origin(NAME, split), image_column, None)
+    kind, stored = type(dataset).__name__, as_stored(rows) if rows is not None else None
+
+    def opened(one: str):
+        if stored is None:
+            return as_stored(dataset[find_split(one, list(dataset), NAME)])
+        if one not in ("train", own):
+            raise MissingSplit(
+                f"There is no split {one!r} in a {kind}: it is {own!r}. Give splits as a datasets.DatasetDict, or in a "
+                "column called split."
+            )
+        return stored
+
+    if not targets.every_split:
+        rows, _ = rows_of_split(opened, split, f"the {kind}", of_splits and len(dataset) > 1)
+    return Table(opened(split) if targets.every_split else rows, Origin(NAME, split), image_column, None)
 
 
 def refuse_slice(split: str) -> None:

@@ -90,7 +90,7 @@ def opened_pages(image: Image.Image, every: bool) -> Iterator[tuple[str, Image.I
 def in_pages(dataset: ImageDataset) -> ImageDataset:
     """Each page as an image of its own with the target of its file; the mask of a page is that page of the mask.
 
-    The pages of a.tif are a.tif#1, a.tif#2 ... (`files_of` finds them again); a file of one page keeps its id.
+    The pages of a.tif are a.tif#1, a.tif#2 ...; a file of one page keeps its id.
     """
     counts = np.array([page_count(dataset.reader, i) for i in range(len(dataset))])
     if (counts == 1).all():
@@ -109,6 +109,7 @@ def in_pages(dataset: ImageDataset) -> ImageDataset:
     return replace(
         dataset,
         ids=ids,
+        file_of={id: dataset.ids[i] for id, i in zip(ids, rows) if counts[i] > 1},
         labels=dataset.labels[rows],
         fingerprint=digest,
         reader=PageReader(dataset.reader, rows, pages),

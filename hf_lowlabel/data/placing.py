@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from .annotated import Annotations
 from .folders import SPLITS
-from .table_files import ImageNames, plain_name
+from .table_files import ImageNames, folders_of, plain_name
 from .uploads import Uploads
 
 HELD = ("train", "validation", "test")
@@ -25,6 +28,11 @@ class Pictures(ImageNames):
     @cached_property
     def of_folder(self) -> dict[str, str | None]:
         return {folder: split_said(folder.split("/")) for folder in self.folders}
+
+    @cached_property
+    def parts(self) -> set[str]:
+        """The names of all folders that images lie in."""
+        return {name for folder in self.folders for name in folder.split("/")}
 
     def beside(self, part: Annotations, path: Path) -> ImageNames:
         """Those that a file of annotations may mean: of the split that its name or its folders say, where a folder of
@@ -51,49 +59,116 @@ def split_said(parts: Sequence[str]) -> str | None:
 
 def why_not(name: str, part: Annotations, path: Path, every: Pictures, uploads: Uploads) -> str:
     """What to add to an error that there is no image of this name."""
-    alike = sorted(every.beside(part, path).by_base.get(PurePosixPath(plain_name(name)).name, []))
-    if len(alike) > 1:
+    plain = plain_name(name)
+    alike = sorted(every.beside(part, path).by_base.get(PurePosixPath(plain).name, []))
+    if len(alike) > 1 and "/" not in plain:
         return (
             f" (several are called so: {' and '.join(map(repr, alike[:2]))}; write the folder into the names in "
             f"{part.file.name}, or call it as their split, as in instances_train.json)"
         )
-    return uploads.why_not(plain_name(name))
+    if alike:
+        return f" (there is {alike[0]!r}, in another folder than {part.file.relative_to(path).as_posix()} says)"
+    return uploads.why_not(plain)
 
 
-def place_images(part: Annotations, path: Path, every: Pictures, uploads: Uploads) -> Iterator[tuple[str, str | None]]:
-    """Each picture that a file names, with its id below `path`; None where it is not there."""
-    names = list(part.images)
-    for name, id in zip(names, places(part, path, names, every)):
-        if id is None or PurePosixPath(id).name != PurePosixPath(plain_name(name)).name:
-            candidates = uploads.candidates(plain_name(name))
+class Place(NamedTuple):
+    """Where a picture was found. how: WHOLE by its name or beside its file, OWN in the folder that its file's own one
+    stands for, ABOVE in one with fewer folders, or END by the name without its folders. said: folders that the name
+    and, of a file of one picture, the file lie in. own: those of them that tell the pictures of a file apart, or files
+    of one picture."""
+
+    id: str | None
+    how: int
+    said: frozenset[str]
+    own: frozenset[str]
+
+
+class Placed(NamedTuple):
+    """A picture that a file names. id: below the data set; None where it is not there. loosely: its folders are not
+    those of the name."""
+
+    part: Annotations
+    name: str
+    id: str | None
+    loosely: bool
+
+
+WHOLE, OWN, ABOVE, END = range(4)
+
+
+def place_images(parts: Sequence[Annotations], path: Path, every: Pictures, uploads: Uploads) -> Iterator[Placed]:
+    """Each picture that files name.
+
+    A name without its folders means a picture only where these do not contradict: where they are not those of other
+    images, and no other picture of the file (of all files of one picture each) is found by its folder.
+    """
+    found = [(part, name, place) for part in parts for name, place in zip(part.images, places(part, path, every))]
+    groups: dict[Path | None, list[Place]] = {}
+    for part, _, place in found:
+        groups.setdefault(None if part.otherwise else part.file, []).append(place)
+    common = {key: frozenset.intersection(*(place.own for place in group)) for key, group in groups.items()}
+    kept = {
+        key for key, group in groups.items() if any((p.own - common[key]) & folders_in(p.id) for p in group if p.id)
+    }
+    for part, name, (id, how, said, own) in found:
+        key, plain = None if part.otherwise else part.file, plain_name(name)
+        if id is not None and how != WHOLE:
+            apart, folders = own - common[key], folders_in(id)
+            lost = how != OWN and key in kept and apart and not apart & folders
+            id = None if lost or (said & every.parts) - folders else id
+        if id is None or PurePosixPath(id).name != PurePosixPath(plain).name:
+            candidates = uploads.candidates(plain)
             id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
-        yield name, id
+        yield Placed(part, name, id, id is not None and how == END and "/" in plain)
 
 
-def places(part: Annotations, path: Path, names: list[str], every: Pictures) -> list[str | None]:
-    """The id below `path` of each picture that a file names: beside it, in images/ beside it, else wherever it is, else
-    the one that is called as the file; of the file's own split, where it says one. A picture without a folder is looked
-    for elsewhere only where no images lie beside the file."""
-    known, out = every.known, list[str | None]()
+def tell_loose(placed: Sequence[Placed], path: Path) -> None:
+    """A warning of pictures whose names have other folders than they."""
+    if loose := [one for one in placed if one.loosely]:
+        warnings.warn(
+            f"{len(loose)} of {len(placed)} file names in the annotations of {path.name!r} are matched by the end they "
+            f"share with an image, such as {loose[0].name!r} with {loose[0].id!r}.",
+            stacklevel=6,
+        )
+
+
+def folders_in(id: str) -> frozenset[str]:
+    return frozenset(id.split("/")[:-1])
+
+
+def places(part: Annotations, path: Path, every: Pictures) -> list[Place]:
+    """The place below `path` of each picture that a file names: by its folders beside the file, in images/ beside it or
+    wherever it is; of a file of one picture, by the folders of the file, where it may be called as the file; else by
+    its name alone. It is of the file's own split, where it says one. A picture without a folder is looked for elsewhere
+    only where no images lie beside the file."""
+    known, out = every.known, list[Place]()
     here = part.file.parent.relative_to(path).as_posix()
     here = "" if here == "." else f"{here}/"
     among_images = here[:-1] in every.folders
-    plain = [plain_name(name) for name in names]
+    plain = [plain_name(name) for name in part.images]
     scope = every.beside(part, path)
     elsewhere, _ = scope.match(plain)
     for name, other in zip(plain, elsewhere):
-        base = PurePosixPath(name).name
-        near = [f"{here}{name}", f"{here}images/{name}", name, f"{here}{base}", f"{here}images/{base}"]
-        near += [f"images/{base}"] if "/" in name else []  # of another root
-        other = None if here and among_images and "/" not in name else other
-        out.append(next((id for id in near if id in known), other))
-    for k, id in enumerate(out):
-        base = plain[k].rpartition("/")[2]
+        base, folders = name.rpartition("/")[2], list(folders_of(PurePosixPath(name)))
+        own = folders_in(here) if part.otherwise else frozenset(folders)
+        whole = [f"{here}{base}"] if part.otherwise else []
+        whole += [posixpath.normpath(f"{here}{name}"), f"{here}images/{name}"]
+        bare = [f"{here}{base}", f"{here}images/{base}", f"images/{base}"] if folders else []
+        (bare if part.otherwise and not folders else whole).append(name)
+        if folders and other is not None and other.split("/")[-2:-1] == folders[-1:]:
+            whole.append(other)
+        id, how = next((id for id in whole if id in known), None), WHOLE
+        if id is None and part.otherwise:
+            called = (c for word in (base, part.otherwise) for c in elsewhere_called(here, word, among_images))
+            id = next(filter(None, (scope.match([c])[0][0] for c in called)), None)
+            how = OWN if id is not None and id.count("/") == here.count("/") else ABOVE
+        if id is None:
+            other = None if here and among_images and not folders else other
+            other = scope.match([base])[0][0] if other is None and folders and part.served else other
+            id, how = next((id for id in bare if id in known), other), END
         if id is None and len(base) > 9 and base[8] == "-":  # an upload of Label Studio
-            out[k] = scope.match([base[9:]])[0][0]
-        if out[k] is None and part.otherwise:
-            found = (scope.match([name])[0][0] for name in elsewhere_called(here, part.otherwise, among_images))
-            out[k] = next(filter(None, found), None)
+            id, how = scope.match([base[9:]])[0][0], WHOLE
+        out.append(Place(id, how, own | frozenset(folders), own))
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,19 @@ def of_declared(
         else:
             out[c] = [class_called(v, names, f"image {id!r} in column {c!r}") for v, id in zip(cells[c], ids)]
     return out, names_of
+
+
+def without_none_class(names: Sequence[str], column: str, where: str) -> list[str]:
+    """Declared classes but for one that says that no class applies, whose images have none."""
+    kept = [name for name in names if name.casefold() != NOTHING]
+    if len(kept) < len(names):
+        gone = next(name for name in names if name.casefold() == NOTHING)
+        warnings.warn(
+            f"The class {gone!r} that column {column!r} of {where} declares is not one of the {len(kept)} to learn: "
+            "it says that none of them applies. Call it otherwise if it is one of its own.",
+            stacklevel=5,
+        )
+    return kept
 
 
 def lists_of(cells: Sequence[Any]) -> pa.Array:

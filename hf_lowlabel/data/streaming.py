@@ -24,11 +24,13 @@ from torch import Tensor
 
 from ..errors import MissingSplit, UserError
 from ..text import article, percent
+from .columns import column_called
 from .dataset import ImageDataset
 from .decoding import cores
 from .folders import is_table
 from .images import BadImage, decode, resampling
 from .memory import NAME, refuse_nameless, refuse_slice
+from .metadata import SPLIT_COLUMNS
 from .permutation import epoch_permutation
 from .table_paths import Within, beside, is_remote, of_hub
 from .tables import (
@@ -86,6 +88,12 @@ class Shards:
                 f"{self.name!r} does not say which columns it has before it is read, as streams of CSV and JSON do "
                 "not. Give parquet, declare them (features= of from_generator or map), or read it whole (without "
                 "--sharded)."
+            )
+        if column := column_called(list(features), SPLIT_COLUMNS):
+            warnings.warn(
+                f"The column {column!r} of {self.name!r} is not read with --sharded: rows that it says are of another "
+                "split are taken too. Give files of one split, or read it whole (without --sharded).",
+                stacklevel=2,
             )
         self.told = False  # that rows are large
         self.config, self.split, self.count = config, split, self.dataset.num_shards

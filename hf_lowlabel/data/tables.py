@@ -22,15 +22,16 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
+from .columns import TEXT
 from .dataset import Origin
 from .folders import SPLITS, spellings
 from .prints import size_and_print
 from .table_paths import Within, beside, of_hub, open_encoded
+from .table_splits import rows_of_split
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
 PATH_COLUMNS = ("path", "image_path", "file_path", "file", "file_name", "filename")  # of images, in memory only
-TEXT = ("string", "large_string", "string_view")
 BINARY = ("binary", "large_binary", "binary_view")
 
 
@@ -139,16 +140,17 @@ class Table:
 
 
 def open_parquet(path: Path, config: str | None, split: str, image_column: str | None) -> Table:
-    rows = open_local(path, config, split)
-    name, split = (path.stem, split) if path.is_file() else (path.resolve().name, str(rows.split))
-    return Table(rows, Origin(name, split, config, None, card_license(path)), image_column, beside(path))
+    name = path.stem if path.is_file() else path.resolve().name
+    rows, called = rows_of_split(lambda one: open_local(path, config, one), split, name)
+    origin = Origin(name, split if path.is_file() else called, config, None, card_license(path))
+    return Table(rows, origin, image_column, beside(path))
 
 
 def open_hub(name: str, config: str | None, split: str, revision: str | None, image_column: str | None) -> Table:
     revision, license = hub_facts(name, revision)
-    rows = load(name, config, split, revision=revision)
+    rows, called = rows_of_split(lambda one: load(name, config, one, revision=revision), split, name)
     config = rows.config_name if rows.config_name != "default" else config
-    return Table(rows, Origin(name, str(rows.split), config, revision, license), image_column, of_hub(name))
+    return Table(rows, Origin(name, called, config, revision, license), image_column, of_hub(name))
 
 
 def open_local(path: Path, config: str | None, split: str, *, streaming: bool = False):
@@ -157,7 +159,7 @@ def open_local(path: Path, config: str | None, split: str, *, streaming: bool = 
         word = re.match(r"[a-z]+", path.name.lower())
         known = {"train", next((key for key, names in SPLITS.items() if word and word[0] in names), "train")}
         base, bracket, rest = split.partition("[")  # a slice, as of the Hub
-        if base not in known:
+        if known.isdisjoint(spellings(base)):
             raise MissingSplit(
                 f"The single file {path.name!r} is split {' or '.join(sorted(known))}, not {split!r}. Give the file "
                 "of that split, or a folder with one file per split."

@@ -15,10 +15,12 @@ from .tables import Table
 class Targets:
     """What `open_dataset` asks; a class for each kind of target.
 
-    embedded: name -> function of the split, for sets that come with the library.
+    embedded: name -> function of the split, for sets that come with the library. every_split: a column of a table in
+    memory that says of which split a row is means nothing.
     """
 
     embedded: Mapping[str, Callable[[str], ImageDataset]] = {}
+    every_split = False
 
     def lays_out(self, path: Path) -> bool:
         """Is this folder laid out for these targets, so that `folder` reads it even when it holds parquet too?"""
@@ -47,7 +49,9 @@ class Targets:
 
 
 class ImagesAlone(Targets):
-    """Of tables, whatever labels they have."""
+    """Of tables, whatever labels they have and whichever splits they name."""
+
+    every_split = True
 
     def table(self, table: Table) -> ImageDataset:
         reader, ids = table.images()

@@ -4,28 +4,70 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from ..errors import UserError
 from ..files import read_text
 from .folders import ALIASES, SPLITS
 from .images import BadImage, open_image
 from .masks import MaskFormat, make_coding, read_classes
+from .split_lists import key, readings
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
 ).split()
+NUMBER = re.compile(r"[-+]?\d*\.?\d*")  # or a sign alone
 
 
-def listed_photos(file: Path, every: Collection[str]) -> list[str]:
-    """The ids in a list, each once: whole lines, else those of their words that are photos, where the first is one."""
+def listed_photos(file: Path, photos: Photos) -> list[str]:
+    """The ids in a list, each once: of whole lines, else of their words that are photos, where the first is one. What
+    stands after a photo is no other where a bare number is among it, such as VOC's 1 and -1 for a class."""
     found: dict[str, None] = {}
     for line in filter(None, map(str.strip, read_text(file).splitlines())):
-        words = line.split()
-        whole = line in every or words[0] not in every
-        found |= dict.fromkeys([line] if whole else [word for word in words if word in every])
+        first, *rest = line.split()
+        name = next((name for name in readings(line) if photos.called(name) is not None), None)
+        if name is None:
+            found[line] = None
+        elif name != first or any(map(NUMBER.fullmatch, rest)):
+            found[photos.called(name)] = None
+        else:
+            found |= dict.fromkeys(id for id in map(photos.called, [first, *rest]) if id is not None)
     return list(found)
+
+
+class Photos:
+    """The ids of photos, to be found by their names in lists: whole, else as JPEGImages/1.jpg."""
+
+    def __init__(self, every: Collection[str]):
+        self.every, self.bare = every, dict[str, list[str]]()
+        for id in every:
+            self.bare.setdefault(key(id), []).append(id)
+
+    def called(self, name: str) -> str | None:
+        """The photo of this name. Raises UserError where there are several."""
+        found = [name] if name in self.every else self.bare.get(key(name), [])
+        if len(found) > 1:
+            raise UserError(
+                f"{len(found)} photos in JPEGImages/ are called {key(name)!r}. Write whole ids in the lists, "
+                f"such as {found[0]!r}."
+            )
+        return found[0] if found else None
+
+
+def refuse_two_lists(lists: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError for a photo in two of the lists for training, validation and test."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, ids in lists.items():
+        kind = next((kind for kind in ("train", "validation", "test") if name.lower() in SPLITS[kind]), None)
+        for id in ids if kind is not None else ():
+            other, before = seen.setdefault(id, (name, kind))
+            if before != kind:
+                raise UserError(
+                    f"{id!r} is in {other}.txt and in {name}.txt of ImageSets/Segmentation. Keep one of them: an image "
+                    "that is tested on must not be learned from."
+                )
 
 
 def sole_list(lists: Collection[str], split: str, path: Path) -> str | None:

@@ -145,7 +145,7 @@ def copies_of_each(images: Any) -> np.ndarray | None:
         images: with `cache` and `members`.
     """
     pairs = near_copies(small_copies(images.cache, images.members))
-    files = files_of([images.cache.ids[int(i)] for i in images.members])
+    files = files_of([images.cache.ids[int(i)] for i in images.members], images.cache.file_of)
     if files is not None:
         first: dict[int, int] = {}
         pairs += [(first.setdefault(file, k), k) for k, file in enumerate(files)]

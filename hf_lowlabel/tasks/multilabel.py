@@ -38,7 +38,7 @@ from ..data.labels import (
 from ..data.metadata import Metadata, read_metadata
 from ..data.multi_hot import is_hot, multi_hot
 from ..data.numbers import of_numbers
-from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together
+from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together, without_none_class
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
@@ -148,7 +148,11 @@ class MultiLabelTargets(Targets):
             if not known:
                 whole = of_numbers([labels for labels in lists if labels], f"The column {column!r} of {where}")
                 lists = [labels and [whole.get(label, label) for label in labels] for labels in lists]
-            names = known or class_order({name for labels in lists for name in labels or ()})
+            names = (
+                without_none_class(known, column, where)
+                if known
+                else class_order({n for some in lists for n in some or ()})
+            )
             for name, parts in () if known else comma_lists(names).items():
                 id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
                 raise UserError(f"Image {id!r} of {where}: {comma_fault(name, parts)}.")

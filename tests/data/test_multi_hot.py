@@ -157,3 +157,19 @@ def test_one_declared_class_is_all_of_an_image(table):
     found = read(table({"label": ClassLabel(names=names)}, label=[1, 0, -1, None]))
     assert found.class_names == names
     assert found.labels.tolist() == [[0, 1, 0], [1, 0, 0], [-1, -1, -1], [-1, -1, -1]]
+
+
+@pytest.mark.parametrize("nothing", ["none", "None"])
+@pytest.mark.parametrize("one", [False, True])
+def test_a_declared_class_that_says_that_none_applies_is_no_class(table, nothing, one):
+    names = ClassLabel(names=["cat", nothing, "dog"])
+    kind, labels = (names, [0, 1, 2, -1]) if one else (List(names), [[0, 2], [1], [2], None])
+    with pytest.warns(UserWarning, match=f"The class '{nothing}' that column 'labels' .* is not one of the 2 to learn"):
+        found = read(table({"labels": kind}, labels=labels))
+    assert found.class_names == ["cat", "dog"]
+    assert found.labels.tolist() == [[1, int(not one)], [0, 0], [0, 1], [-1, -1]]
+
+
+def test_a_declared_class_and_none_contradict_each_other(table):
+    with pytest.raises(UserError, match="says that no class applies .none. and names cat"):
+        read(table({"labels": List(ClassLabel(names=["cat", "none"]))}, labels=[[0, 1], [0]]))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hf_lowlabel import Config, UserError, evaluate, finetune, load_segmentation, load_source, predict
 from hf_lowlabel.data.folders import EXTENSIONS
+from hf_lowlabel.data.image_cache import build_cache
 from hf_lowlabel.data.images import plugins, read_endings
 from hf_lowlabel.data.pages import look
 from hf_lowlabel.tasks import get_task
@@ -103,6 +104,9 @@ def test_pages_and_frames_are_said_and_are_images_when_asked(tmp_path, ending):
         look(source)
     source = load_source(tmp_path, pages=True)
     assert source.ids == [f"cat/0.{ending}#1", f"cat/0.{ending}#2", f"cat/0.{ending}#3", f"dog/1.{ending}"]
+    assert source.file_of == {id: f"cat/0.{ending}" for id in source.ids[:3]}
+    for streaming in (False, True):
+        assert build_cache(source, [0, 3], size=8, streaming=streaming).file_of == source.file_of
     assert source.labels.tolist() == [0, 0, 0, 1] and source.fingerprint != load_source(tmp_path).fingerprint
     assert [round(float(pixels(source, i).mean()) / 40) for i in range(4)] == [1, 2, 3, 1]
     with warnings.catch_warnings():

@@ -119,12 +119,12 @@ def test_voc_layout(tmp_path):
     lists = root / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("\n".join(ids[:4]) + "\n")
-    (lists / "val.txt").write_text(ids[2] + "\n")
+    (lists / "val.txt").write_text(ids[4] + "\n")
     source = load_segmentation(root)
     assert source.ids == ids[:4] and source.has_target.sum() == 3 and len(source.class_names) == 21
     assert source.class_names[15] == "person" and source.class_names[20] == "tvmonitor"
     assert (source.mask(0)[1, :5] == 255).all()
-    assert load_segmentation(root, split="validation").ids == [ids[2]]
+    assert load_segmentation(root, split="validation").ids == [ids[4]]
     assert len(load_segmentation(root, split="all")) == 5
     with pytest.raises(UserError, match="'trainaug'.*known: all, train, val"):
         load_segmentation(root, split="trainaug")

@@ -201,3 +201,25 @@ def test_commas_between_classes_are_told_from_commas_in_names(photos, read):
 def test_a_list_of_one_name_settles_what_commas_are(photos, read):
     found = read(photos, ["daisy, pink", "pink, daisy", "['Bubo, owl']"])
     assert found["0.png"] == ["daisy, pink"] and found["2.png"] == ["Bubo, owl"]
+
+
+@pytest.mark.parametrize("splits", [("train", "valid"), ("",)])
+def test_the_table_of_roboflow(tmp_path, splits):
+    """A column for each class, with blanks before the names, beside the images of each split."""
+    for split in splits:
+        (tmp_path / split).mkdir(exist_ok=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8), (50 * i, 0, 0)).save(tmp_path / split / f"{split}{i}_jpg.rf.0a{i}.jpg")
+        rows = "".join(f"{split}{i}_jpg.rf.0a{i}.jpg, {i % 2}, {int(i > 0)}\n" for i in range(3))
+        (tmp_path / split / "_classes.csv").write_text("filename, cat, dog\n" + rows)
+    for split in splits:
+        found = open_dataset(tmp_path, MultiLabelTargets(), split=split or "train")
+        assert found.class_names == ["cat", "dog"] and found.labels.tolist() == [[0, 0], [1, 1], [0, 1]]
+    with pytest.warns(UserWarning, match="_classes.csv is not read .* no column label .* are for --task multilabel"):
+        assert not load_source(tmp_path).has_target.any()
+
+
+def test_the_table_of_roboflow_with_one_class_an_image(photos):
+    (photos / "_classes.csv").write_text("filename, cat, dog\n0.png, 1, 0\n1.png, 0, 1\n")
+    found = load_source(photos)
+    assert found.class_names == ["cat", "dog"] and found.labels.tolist() == [0, 1, -1, -1, -1]

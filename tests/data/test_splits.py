@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
 from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split, manifest
@@ -230,7 +230,20 @@ def pages(files=24, each=5, masks=False):
     ids = [f"{i}.tif#{k + 1}" for i in range(files) for k in range(each)]
     if masks:
         found = replace(found, labels=np.stack([found.labels == k for k in range(3)], 1).astype(np.int8))
-    return replace(found, ids=ids)
+    return replace(found, ids=ids, file_of={id: id.split("#")[0] for id in ids})
+
+
+def test_ids_that_look_like_pages_are_drawn_one_by_one():
+    images = replace(pages(8, 10), file_of={})
+    split = make_split(images, 20, validation=7, test_fraction=0.2)
+    assert (len(split.labeled), len(split.validation), len(split.test)) == (20, 7, 16)
+
+
+def test_pages_of_joined_data_are_those_of_their_files():
+    both = join(pages(24, 5), pages(2, 5))
+    split = make_split(both, 40, validation=15, test_fraction=0.25)
+    of = [{id.split("#")[0] for id in part} for part in (split.labeled, split.validation, split.test)]
+    assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2]
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -112,3 +112,52 @@ def test_pretraining_on_photos_without_names_says_nothing_of_them(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(get_task("segmentation").open_images(data)) == 3
+
+
+@pytest.mark.parametrize("flag", ["1", "-1", "0", "+"])
+def test_numbers_after_a_photo_are_no_photos(tmp_path, flag):
+    root = voc(
+        tmp_path,
+        lists={"train": [f"c {flag}", f"a  {flag}"], "val": ["1", "-1", "0", "+"]},
+        ids=("c", "a", "1", "-1", "0", "+"),
+    )
+    assert load_segmentation(root, classes=["x", "y", "z"]).ids == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["/JPEGImages/a.jpg /SegmentationClass/a.png", "/JPEGImages/b.jpg /SegmentationClass/b.png"],
+        ["JPEGImages/a.jpg", "b.jpg"],
+        ["a b"],
+        ["a.jpg b.jpg"],
+        ["JPEGImages/a.jpg 1", "b 0.5"],
+    ],
+)
+def test_lists_name_photos_as_published_lists_do(tmp_path, lines):
+    root = voc(tmp_path, lists={"train": lines, "val": ["c"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_segmentation(root, classes=["x", "y", "z"]).ids == ["a", "b"]
+
+
+def test_a_photo_that_a_list_lacks_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="1 ids in the list 'train' are without an image .* such as 'd 1'"):
+        load_segmentation(voc(tmp_path, lists={"train": ["a", "d 1"]}), classes=["x", "y", "z"])
+
+
+@pytest.mark.parametrize("held", ["val", "Test", "validation"])
+def test_a_photo_in_the_lists_of_two_splits(tmp_path, held):
+    root = voc(tmp_path, lists={"train": ["a", "b"], held: ["JPEGImages/b.jpg", "c"], "trainval": ["a", "b", "c"]})
+    with pytest.raises(UserError, match="'b' is in .*txt and in .*txt of ImageSets/Segmentation. Keep one of them"):
+        load_segmentation(root, classes=["x", "y", "z"])
+    assert len(load_segmentation(root, split="all", classes=["x", "y", "z"])) == 3
+
+
+def test_photos_of_one_name_in_two_folders_of_a_list(tmp_path):
+    root = voc(tmp_path, lists={"train": ["c.jpg"]}, ids=("a",))
+    for folder in ("s", "t"):
+        (root / "JPEGImages" / folder).mkdir()
+        Image.new("RGB", (16, 12)).save(root / f"JPEGImages/{folder}/c.jpg")
+    with pytest.raises(UserError, match="2 photos in JPEGImages/ are called 'c'. Write whole ids"):
+        load_segmentation(root, classes=["x", "y", "z"])

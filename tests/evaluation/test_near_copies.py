@@ -93,12 +93,14 @@ def test_very_many_that_are_equal_make_as_many_pairs():
     assert pairs == [(0, k) for k in range(1, 500)]
 
 
-def images_of(small: np.ndarray, monkeypatch, ids=None):
+def images_of(small: np.ndarray, monkeypatch, ids=None, file_of=None):
     monkeypatch.setattr(
         "hf_lowlabel.evaluation.near_copies.small_copies", lambda cache, members: cache.small[members.numpy()]
     )
     ids = ids or [str(i) for i in range(len(small))]
-    return SimpleNamespace(cache=SimpleNamespace(small=small, ids=ids), members=torch.arange(len(small)))
+    return SimpleNamespace(
+        cache=SimpleNamespace(small=small, ids=ids, file_of=file_of or {}), members=torch.arange(len(small))
+    )
 
 
 def test_each_test_image_is_compared_with_labeled_ones(monkeypatch):
@@ -116,7 +118,8 @@ def test_each_test_image_is_compared_with_labeled_ones(monkeypatch):
 
 def test_pages_of_a_file_are_one_picture(monkeypatch):
     small = np.random.default_rng(0).normal(128, 60, (5, 768)).astype(np.float32)
-    ids = ["b.tif#1", "a.tif#1", "a.tif", "b.tif#2", "a.tif#12"]
-    number = copies_of_each(images_of(small, monkeypatch, ids))
+    ids = ["b.tif#1", "a.tif#1", "a.tif#3", "b.tif#2", "a.tif#12"]
+    number = copies_of_each(images_of(small, monkeypatch, ids, {id: id.split("#")[0] for id in ids}))
     assert number[0] == number[3] and number[1] == number[2] == number[4] != number[0]
-    assert copies_of_each(images_of(small, monkeypatch, ["a#b", "a#c", "d", "a#0", "e"])) is None
+    assert copies_of_each(images_of(small, monkeypatch, ids)) is None  # called so, and no pages
+    assert copies_of_each(images_of(small, monkeypatch, ids, {"a.tif#1": "a.tif", "c.tif#2": "c.tif"})) is None

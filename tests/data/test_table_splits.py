@@ -1,0 +1,121 @@
+"""Tables of one piece, with a column that says which split an image is of."""
+
+import warnings
+
+import datasets
+import pandas
+import pytest
+
+from hf_lowlabel.data.given_images import given_images
+from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
+from hf_lowlabel.data.streaming import Shards
+from hf_lowlabel.errors import MissingSplit
+from hf_lowlabel.tasks.multilabel import MultiLabelTargets
+
+SPLITS = ["train", "train", "test", "Training", None, "val"]
+LABELS = ["a", "b", "a", "a", "b", "b"]
+KINDS = ["frame", "dataset", "classes", "dict of one", "parquet", "folder of parquet"]
+
+
+@pytest.fixture
+def of_kind(tmp_path, make):
+    def table(kind, column="split", splits=SPLITS):
+        count = len(splits)
+        cells = {"image": [make.picture(i) for i in range(count)], "label": LABELS[:count], column: splits}
+        cells["mask"] = [make.picture(i, mode="L").point(lambda v: v > 99) for i in range(count)]
+        cells["id"] = [str(i) for i in range(count)]
+        rows = datasets.Dataset.from_dict(cells).cast_column("image", datasets.Image())
+        rows = rows.cast_column("mask", datasets.Image())
+        if kind == "frame":
+            return pandas.DataFrame(cells)
+        if kind == "classes":
+            known = ["test", "train", "val"]
+            numbers = [None if s is None else known.index(s[:5].lower()) for s in splits]
+            return (
+                rows.remove_columns(column)
+                .add_column(column, numbers)
+                .cast_column(column, datasets.ClassLabel(names=known))
+            )
+        if kind == "dict of one":
+            return datasets.DatasetDict({"train": rows})
+        if "parquet" not in kind:
+            return rows
+        file = tmp_path / "data" / "all.parquet"
+        file.parent.mkdir()
+        rows.to_parquet(file)
+        return file if kind == "parquet" else file.parent
+
+    return table
+
+
+@pytest.mark.parametrize("column", ["split", "Subset"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_other_splits_are_not_of_the_one_asked_for(of_kind, kind, column):
+    data = of_kind(kind, column)
+    with pytest.warns(UserWarning, match=rf"The column '{column}' of .* which images are of split 'train': 4 of 6"):
+        assert load_source(data).ids == ["0", "1", "3", "4"]
+    for split, ids in (("test", ["2"]), ("val", ["5"]), ("validation", ["5"])):
+        found = load_source(data, split=split)
+        assert found.ids == ids and found.split == split and found.has_target.all()
+    assert load_segmentation(data, split="test", mask_format="index").ids == ["2"]
+    assert open_dataset(data, MultiLabelTargets(), split="val").ids == ["5"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_split_that_no_row_is_of(of_kind, kind):
+    data = of_kind(kind, splits=["train", "train", "val", "val", "train", "val"])
+    with pytest.raises(MissingSplit):
+        load_source(data, split="test")
+    assert len(load_source(data, split="validation")) == 3
+
+
+def test_only_rows_for_testing(of_kind):
+    with pytest.raises(MissingSplit, match="The column 'split' of the DataFrame names no image of split 'train'."):
+        load_source(of_kind("frame", splits=["test"] * 6))
+
+
+@pytest.mark.parametrize("splits", [["left", "right"] * 3, [None] * 6])
+def test_a_column_that_says_something_else(of_kind, splits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_source(of_kind("frame", splits=splits))) == 6
+    with pytest.warns(UserWarning, match="'split' is not read as the split of an image, since it says left too"):
+        assert len(load_source(of_kind("dataset", splits=["left", *["train"] * 5]))) == 6
+
+
+def test_data_with_splits_of_its_own_has_no_use_for_the_column(of_kind):
+    rows = of_kind("dataset")
+    both = datasets.DatasetDict({"train": rows.select(range(4)), "test": rows.select([4, 5])})
+    with pytest.warns(
+        UserWarning, match="'split' of the DatasetDict is not read: the data has splits of its own, .* test"
+    ):
+        assert len(load_source(both)) == 4
+    with pytest.warns(UserWarning, match="rows of split 'test' say train, val"):
+        assert len(load_source(both, split="test")) == 2
+
+
+def test_the_slice_of_a_split_is_cut_before(of_kind):
+    assert load_source(of_kind("parquet"), split="train[:3]").ids == ["0", "1"]
+
+
+def test_a_model_is_asked_about_all_rows(of_kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [str(one.name) for one in given_images(of_kind("frame"))] == [str(i) for i in range(6)]
+
+
+def test_streams_say_that_they_take_rows_of_every_split(of_kind):
+    with pytest.warns(UserWarning, match="'split' of 'all.parquet' is not read with --sharded: rows .* are taken too"):
+        Shards(of_kind("parquet"))
+
+
+@pytest.mark.parametrize(
+    "name, split", [("val", "val"), ("val", "dev"), ("Valid-0", "validation"), ("testing", "eval")]
+)
+def test_a_file_that_is_called_as_a_split_takes_any_word_for_it(of_kind, name, split):
+    file = of_kind("parquet", splits=[split] * 6)
+    file = file.rename(file.with_name(f"{name}.parquet"))
+    assert len(load_source(file, split=split)) == 6 and len(load_source(file, split=f"{split}[:2]")) == 2
+    assert Shards(file, split=split).count == 1
+    with pytest.raises(MissingSplit, match="The single file .* is split .* not 'unlabeled'"):
+        load_source(file, split="unlabeled")
