@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage, load_rgb, open_image
 from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
-from ..files import read_bytes
+from ..files import read_json, write_json
 from ..selection.gone import folder_of_labels, of_there
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
-from ..selection.other_rounds import INTENT, labels_in, places, refresh
+from ..selection.other_rounds import INTENT, NOTE, labels_in, places, refresh
 from ..selection.page import Session
+from ..selection.same_images import compared
 from ..selection.server import only_one
-from ..selection.shown import file_to_show
 from ..text import listed
+from ..training.folder import IGNORED
 
 log = logging.getLogger("hf_lowlabel")
 GONE = "the photo is gone"  # why an image of a round is passed over
+PARTS = ("dataset_split", "dataset_config", "dataset_revision")  # of data, that loop.json says beside their name
 LOOKED_AT = 20  # photos by which a folder that moved is told from another one
 
 
@@ -63,7 +63,7 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
         )
     for note in found.notes:
         log.warning("%s", note)
-    asked, found = of_there(asked, found, {*source.ids}, place, source.name)
+    asked, found = of_there(asked, found, source, place)
     held = {*asked.validation, *asked.test}
     labeled = {id: label for id, label in {**asked.labeled, **found.labels}.items() if id not in held}
     given = [*labeled.values(), *asked.held_labels.values()]
@@ -104,30 +104,60 @@ def pass_over_gone(place: Path, source: ImageDataset) -> None:
         log.warning("%d of the images to label are gone, and passed over: %s", len(new), listed(sorted(new), 5))
 
 
-# ---- a folder that moved --------------------------------------------------------------------------------------------
+# ---- what data the rounds are about ---------------------------------------------------------------------------------
+def check_own(folder: Path, data: DataArguments, task: str, opened: Callable[[], ImageDataset]) -> None:
+    """UserError for a folder of other data, of another task, or of something else; an empty one is noted to be of
+    these, and so is one whose photos moved there. opened: the data."""
+    dataset = data.dataset
+    name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
+    own = {"dataset": name, "task": task, **{key: getattr(data, key) for key in PARTS}}
+    note = folder / NOTE
+    if note.is_file():
+        said = read_json(note)
+        if not isinstance(said, dict) or "dataset" not in said:
+            raise UserError(f"{note} does not say what data the rounds are about. Give another --output-dir.")
+        known = {**own, "task": "classification", **said}  # notes of older versions say less
+        if known["task"] != task:
+            raise UserError(
+                f"The rounds in {folder} are about {known['task']}, not about {task}. Give another --output-dir."
+            )
+        other = [key for key in PARTS if known[key] != own[key]]
+        if (other or known["dataset"] != name) and not same_photos(folder, opened()):
+            before, now = ((f"{some['dataset']}{said_parts(some, other)}") for some in (known, own))
+            raise UserError(
+                f"The rounds in {folder} are about {before}, not about {now}, which holds other photos. "
+                f"Give {'what they are about, or ' if other else ''}another --output-dir.{taken_along(folder)}"
+            )
+        if known["dataset"] != name:
+            log.warning("the photos of the rounds in %s are in %s now; the rounds go on with them", folder, name)
+        if known != own or said != known:
+            write_json(note, own)
+        return
+    if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
+        raise UserError(
+            f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no {NOTE}, so that "
+            "it is not a folder of rounds. Give another --output-dir."
+        )
+    write_json(note, own)
+
+
+def said_parts(some: Mapping[str, Any], which: Sequence[str]) -> str:
+    """What is given of the data beside their name, in words."""
+    said = [f"{key.removeprefix('dataset_')} {some[key] or 'not given'}" for key in which]
+    return f" ({', '.join(said)})" if said else ""
+
+
 def same_photos(folder: Path, source: ImageDataset) -> bool:
     """Whether the images of the rounds in a folder are those of `source`: most of their names are there, and most of
     some are the same picture."""
-    at, ids, alike = {id: i for i, id in enumerate(source.ids)}, set[str](), list[bool]()
+    there, ids, alike = {*source.ids}, set[str](), list[bool]()
     for place in places(folder, ("to_label",)):
         asked = Task.load(place)
         ids |= {*asked.files.values(), *asked.labeled}
-        for file, id in asked.files.items():
-            if id in at and len(alike) < LOOKED_AT and (copy := place / "images" / file).is_file():
-                alike.append(is_copy(copy, source, at[id]))
-    present = sum(id in at for id in ids)
+        if len(alike) < LOOKED_AT:
+            alike += compared(place, asked, source).values()
+    present = sum(id in there for id in ids)
     return bool(alike) and 2 * present > len(ids) and 2 * sum(alike) > len(alike)
-
-
-def is_copy(copy: Path, source: ImageDataset, i: int) -> bool:
-    """Whether a file that `export` wrote is of image i."""
-    try:
-        if file := source.of_opened(i, file_to_show):
-            return read_bytes(file) == read_bytes(copy)
-        with open_image(copy) as image:
-            return np.array_equal(np.asarray(load_rgb(image)), np.asarray(source.rgb(i)))
-    except (OSError, UserError, BadImage):
-        return False
 
 
 def taken_along(folder: Path) -> str:

@@ -26,10 +26,9 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..commands import DONE
-from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import COPY, filling, read_json, write_json, write_text
+from ..files import COPY, filling, read_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.labels import Task
 from ..selection.other_rounds import NOTE, places
@@ -40,7 +39,7 @@ from .answers import LABELED, check_paintable, check_unanswered, has_any, taken,
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .first_labels import READ, note_first, tell_changes
-from .gathering import brought_up, gathered, of_first, pass_over_gone, same_photos, taken_along
+from .gathering import brought_up, check_own, gathered, of_first, pass_over_gone
 from .keeping import OtherSearch
 from .report import read_advice
 
@@ -151,7 +150,7 @@ def loop(
     try:
         given |= without_photos(folder, dataset, given) if kind.page == "mask" else {}
         images = DataArguments(dataset=dataset, **given)
-        check_own(folder, dataset, task, lambda: of.open(images))
+        check_own(folder, images, task, lambda: of.open(images))
         brought_up(folder, task)
         if places(folder, ("to_label",)):
             tell_changes(folder, first or {})
@@ -205,37 +204,6 @@ def loop(
         raise
     finally:
         release(folder)
-
-
-def check_own(folder: Path, dataset: str | Path, task: str, opened: Callable[[], ImageDataset]) -> None:
-    """UserError for a folder of other data, of another task, or of something else; an empty one is noted to be of
-    these, and so is one whose photos moved there. opened: the data."""
-    name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
-    note = folder / NOTE
-    if note.is_file():
-        said = read_json(note)
-        if not isinstance(said, dict) or "dataset" not in said:
-            raise UserError(f"{note} does not say what data the rounds are about. Give another --output-dir.")
-        known = {"task": "classification", **said}
-        if known["task"] != task:
-            raise UserError(
-                f"The rounds in {folder} are about {known['task']}, not about {task}. Give another --output-dir."
-            )
-        if known["dataset"] != name:
-            if not same_photos(folder, opened()):
-                raise UserError(
-                    f"The rounds in {folder} are about {known['dataset']}, not about {name}, which holds other photos. "
-                    f"Give another --output-dir.{taken_along(folder)}"
-                )
-            log.warning("the photos of the rounds in %s are in %s now; the rounds go on with them", folder, name)
-            write_json(note, {**known, "dataset": name})
-        return
-    if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
-        raise UserError(
-            f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no {NOTE}, so that "
-            "it is not a folder of rounds. Give another --output-dir."
-        )
-    write_json(note, {"dataset": name, "task": task})
 
 
 def first_images(data: DataArguments, model: str, folder: Path, budget: int, common: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def import_labels(
     if not found.labels:
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     if source is not None and (folder / "selection.json").is_file():
-        task, found = of_there(task, found, {*source.ids}, folder, source.name)
+        task, found = of_there(task, found, source, folder)
     before = base.labeled if base is not None else task.labeled
     own = by_part(found, path)
     labeled = {**before, **own["train"]}
