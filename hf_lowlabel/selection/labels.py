@@ -146,7 +146,7 @@ def read_labels(
     texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
     texts = rules.without_none(texts, path.name)
     if classes is not None and not names:  # on a page a class is added by its name
-        texts = numbered(texts, path.name, classes, rules.several)
+        texts = numbered(texts, path.name, classes, rules.several, out.notes)
         texts = between_commas(texts, rows, path.name, classes) if rules.several else texts
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, texts):
@@ -318,7 +318,7 @@ def class_faults(
     spelled: dict[str, str] = {}
     for name in dict.fromkeys([*(classes or ()), *used]):
         other = spelled.setdefault(name.casefold(), name)
-        if other != name and name in of:
+        if other != name and name in of and not known >= {name, other}:
             faults.append(f"{of[name]}: {name!r} and {other!r} differ in capitals only; use one of them")
     return faults
 

@@ -58,8 +58,9 @@ def labels_in(place: Path, asked: Task) -> Labels:
     kind = kind_of(asked.task)
     if kind.page == "mask" or not (place / "labels.csv").is_file():
         return Labels()
-    rules = LabelRules(several=kind.several).knowing(asked.classes(place))
-    return read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
+    classes = asked.classes(place)
+    how = dict(classes=classes, new_classes=True, allow_missing=True)
+    return read_labels(place / "labels.csv", asked, **how, rules=LabelRules(several=kind.several).knowing(classes))
 
 
 def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
