@@ -17,7 +17,7 @@ from ..files import read_json, write_json
 from ..selection.gone import folder_of_labels, of_there
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
-from ..selection.other_rounds import INTENT, NOTE, labels_in, places, refresh
+from ..selection.other_rounds import INTENT, NOTE, after_reviews, labels_in, places, refresh
 from ..selection.page import Session
 from ..selection.same_images import compared
 from ..selection.server import only_one
@@ -56,7 +56,7 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
         UserError: there is no label in it, or most of its images are not in the data.
     """
     asked = Task.load(place)
-    found = labels_in(place, asked)
+    asked, found = after_reviews(place, asked, labels_in(place, asked))
     if not found.labels:
         raise UserError(
             f"There is no label in {str(place / 'labels.csv')!r}. Fill in the column label, or run `hf-lowlabel label`."

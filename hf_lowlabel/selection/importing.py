@@ -20,6 +20,7 @@ from .kinds import kind_of
 from .label_rows import LabelFaults
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
+from .other_rounds import after_reviews, taken_off
 
 
 def import_labels(
@@ -87,13 +88,15 @@ def import_labels(
             found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
     except LabelFaults as error:
         raise error.with_ways() from None
-    if not found.labels:
+    if not found.labels and not taken_off(task, found):
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
+    if (folder / "selection.json").is_file():
+        task, found = after_reviews(folder, task, found)
     if source is not None and (folder / "selection.json").is_file():
         task, found = of_there(task, found, source, folder)
     before = base.labeled if base is not None else task.labeled
-    own = by_part(found, path)
-    labeled = {**before, **own["train"]}
+    own, off = by_part(found, path), taken_off(task, found)
+    labeled = {**{id: label for id, label in before.items() if id not in off}, **own["train"]}
     apart = {**own["validation"], **own["test"]}
     used = {
         part

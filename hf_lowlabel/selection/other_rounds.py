@@ -24,6 +24,7 @@ from .server import only_one
 
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
+NONE = "none of these"  # why an image is passed over that shows none of the classes
 FOLDERS = ("to_label", "review")  # of a round, in which labels are given
 
 
@@ -69,15 +70,67 @@ def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
     What a round has asked for has the label that its labels.csv says now; what was labeled before all rounds, that of
     selection.json.
     """
-    known, tables, own = dict(asked.labeled), dict[str, str](), {*asked.files.values()}
-    for place in beside(folder):
-        there = Task.load(place)
-        if (place / "labels.csv").is_file():
-            if place.name == "to_label" and kind_of(there.task).page != "mask":
-                for id in {*there.files.values()} - own:
-                    known.pop(id, None)
-            tables |= labels_in(place, there).labels
-    return {**known, **tables}
+    known, own = dict(asked.labeled), {*asked.files.values()}
+    others = [(place, Task.load(place)) for place in beside(folder) if (place / "labels.csv").is_file()]
+    others = [(place, there) for place, there in others if kind_of(there.task).page != "mask"]
+    rounds = {id for place, there in others if place.name == "to_label" for id in there.files.values()} - own
+    for place, there in others:
+        found = labels_in(place, there)
+        if place.name == "to_label":
+            for id in {*there.files.values()} - own:
+                known.pop(id, None)
+        else:  # that a label is off there may have been undone
+            before = {id: there.labeled[id] for id in there.files.values() if id in there.labeled}
+            known = {**{id: label for id, label in before.items() if id not in rounds | own}, **known}
+        known |= found.labels
+        for id in taken_off(there, found):
+            known.pop(id, None)
+    return known
+
+
+def taken_off(asked: Task, found: Labels) -> set[str]:
+    """Images that a second look found to show none of the classes: the label that they had is off."""
+    return {id for id, why in found.why.items() if why == NONE} if asked.strategy == "review" else set()
+
+
+def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels]:
+    """What a folder to label knows, and what was answered in it, with what a second look in its own or in a later round
+    of its loop has said of its images since. Notes tell of what was changed after that."""
+    labels, own = dict(found.labels), {*asked.files.values()}
+    off = taken_off(asked, found)
+    for other in beside(place):
+        if other.name == "review" and number_of(other) >= number_of(place):
+            there = Task.load(other)
+            said = labels_in(other, there)
+            labels |= {id: label for id, label in said.labels.items() if id in own}
+            for id in taken_off(there, said):
+                labels.pop(id, None)
+    known = {id: label for id, label in asked.labeled.items() if id not in off}
+    return replace(asked, labeled=known), replace(found, labels=labels, notes=[*found.notes, *changed_since(place)])
+
+
+def changed_since(folder: Path) -> list[str]:
+    """What labels.csv of rounds says of images whose second look was answered before it was changed."""
+    every = [place for place in (*beside(folder), folder) if (place / "labels.csv").is_file()]
+    notes = []
+    for review in [place for place in every if place.name == "review"]:
+        there = Task.load(review)
+        found = labels_in(review, there)
+        answers = {**found.labels, **dict.fromkeys(taken_off(there, found), "no label")}
+        for place in [place for place in every if place.name == "to_label"]:
+            table = place / "labels.csv"
+            if table.stat().st_mtime <= (review / "labels.csv").stat().st_mtime:
+                continue
+            asked = Task.load(place)
+            given = labels_in(place, asked).labels
+            for id in [id for id in asked.files.values() if id in answers]:
+                now, before = given.get(id, "no label"), there.labeled.get(id) or "no label"
+                if now not in (before, answers[id]):
+                    notes.append(
+                        f"{id!r} is {answers[id]!r} in {review / 'labels.csv'}, which counts, and was changed to "
+                        f"{now!r} in {table} later. Correct it in the former"
+                    )
+    return notes
 
 
 def refresh(folder: Path) -> None:

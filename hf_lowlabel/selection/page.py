@@ -24,12 +24,12 @@ from ..files import add_line, whole
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
-from .other_rounds import INTENT, beside, elsewhere, is_plan, labels_in, left_over, noted, planned
+from .other_rounds import INTENT, NONE, beside, elsewhere, is_plan, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
 from .suggestions import read_suggestions
 
 KEPT = ("classes", "elsewhere", "renamed")  # of a step, beside what it changes here
-REASONS = ("", "none of these", "unsure")  # why an image was passed over
+REASONS = ("", NONE, "unsure")  # why an image was passed over
 
 
 def is_step(step: dict, ids: set[str]) -> bool:
