@@ -15,6 +15,7 @@ from ..data.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..selection.gone import folder_of_labels, of_there
+from ..selection.importing import by_part
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
 from ..selection.other_rounds import INTENT, NOTE, after_reviews, labels_in, places, refresh
@@ -57,27 +58,37 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
     """
     asked = Task.load(place)
     asked, found = after_reviews(place, asked, labels_in(place, asked))
-    if not found.labels:
+    if not found.labels and not (asked.labeled and (found.skipped or learned_since(place, asked, source))):
         raise UserError(
             f"There is no label in {str(place / 'labels.csv')!r}. Fill in the column label, or run `hf-lowlabel label`."
         )
+    asked, found = of_there(asked, found, source, place)
+    own = by_part(found, place / "labels.csv", asked.labeled)
     for note in found.notes:
         log.warning("%s", note)
-    asked, found = of_there(asked, found, source, place)
-    held = {*asked.validation, *asked.test}
-    labeled = {id: label for id, label in {**asked.labeled, **found.labels}.items() if id not in held}
-    given = [*labeled.values(), *asked.held_labels.values()]
+    apart = {"validation": own["validation"], "test": own["test"]}
+    held_labels = {**asked.held_labels, **apart["validation"], **apart["test"]}
+    held = {*asked.validation, *asked.test, *apart["validation"], *apart["test"]}
+    labeled = {id: label for id, label in {**asked.labeled, **own["train"]}.items() if id not in held}
+    given = [*labeled.values(), *held_labels.values()]
     used = {part for label in given if label for part in (parts_of(label) if several else [label])}
     classes = asked.classes(place)
     names = [*classes, *class_order(used - {*classes})]
     if None not in labeled.values():
-        own = () if used.isdisjoint(source.class_names) else source.class_names
-        names = [name for name in names if name in used or name in own]
+        of_data = () if used.isdisjoint(source.class_names) else source.class_names
+        names = [name for name in names if name in used or name in of_data]
     there = (id for id, has in zip(source.ids, source.has_target, strict=True) if has)
-    answers = {*asked.held_labels, *there}  # an image whose class was deleted has none, and nothing is tested on it
-    validation, test = ([id for id in ids if id in answers] for ids in (asked.validation, asked.test))
-    more = dict(seed=asked.seed, class_names=names, held_labels=asked.held_labels)
-    return manifest(source, labeled, validation=validation, test=test, **more)
+    answers = {*held_labels, *there}  # an image whose class was deleted has none, and nothing is tested on it
+    known = {"validation": asked.validation, "test": asked.test}
+    parts = {part: [id for id in dict.fromkeys([*known[part], *apart[part]]) if id in answers] for part in known}
+    return manifest(source, labeled, seed=asked.seed, class_names=names, held_labels=held_labels, **parts)
+
+
+def learned_since(place: Path, asked: Task, source: ImageDataset) -> bool:
+    """Whether a folder knows other labels than the model of its round has learned from: some were corrected."""
+    file, there = place.parent / "split.json", {*source.ids}
+    known, now = Split.load(file).labeled if file.is_file() else {}, asked.labeled
+    return {id: known[id] for id in known.keys() & there} != {id: now[id] for id in now.keys() & there}
 
 
 def pass_over_gone(place: Path, source: ImageDataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,9 @@ def import_labels(
     if source is not None and (folder / "selection.json").is_file():
         task, found = of_there(task, found, source, folder)
     before = base.labeled if base is not None else task.labeled
-    own, off = by_part(found, path), taken_off(task, found)
-    labeled = {**{id: label for id, label in before.items() if id not in off}, **own["train"]}
+    own, off = by_part(found, path, before), taken_off(task, found)
     apart = {**own["validation"], **own["test"]}
+    labeled = {**{id: label for id, label in before.items() if id not in {*off, *apart}}, **own["train"]}
     used = {
         part
         for label in (*labeled.values(), *apart.values())
@@ -144,8 +145,9 @@ def import_labels(
     return split, found
 
 
-def by_part(found: Labels, path: Path) -> dict[str, dict[str, str]]:
+def by_part(found: Labels, path: Path, known: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
     """The labels of each split, by the column that says which image is of which; without one all are for training.
+    known: further labels to train with.
 
     Raises:
         UserError: none is for training.
@@ -156,7 +158,7 @@ def by_part(found: Labels, path: Path) -> dict[str, dict[str, str]]:
     if not found.parts or {*found.parts.values()} == {"train"}:
         return own
     said = " and ".join(f"{len(own[part])} of split {part!r}" for part in ("train", "validation", "test") if own[part])
-    if not own["train"]:
+    if not own["train"] and not known:
         raise UserError(f"{path.name} has labels of {said or 'no split'}, and none to train with. Label others too.")
     found.notes.append(f"a column of {path.name} says which images are for what: {said}")
     bare = [id for id, part in found.parts.items() if part in ("validation", "test") and id not in found.labels]

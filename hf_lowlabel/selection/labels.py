@@ -324,13 +324,16 @@ def class_faults(
 
 
 def write_labels(path: Path, task: Task, labels: Labels) -> None:
-    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8."""
-    given, skipped, why = labels.labels, labels.skipped, labels.why
+    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with a column of splits
+    where a person has added one."""
+    given, skipped, why, parts = labels.labels, labels.skipped, labels.why, labels.parts
     rows = [
-        row_text(file, id, given.get(id, ""), why.get(id, "x") if id in skipped else "")
+        row_text(
+            file, id, given.get(id, ""), why.get(id, "x") if id in skipped else "", *([parts.get(id, "")] * bool(parts))
+        )
         for file, id in task.files.items()
     ]
-    write_text(path, "\ufeff" + "\n".join([",".join(COLUMNS), *rows]) + "\n")
+    write_text(path, "\ufeff" + "\n".join([",".join((*COLUMNS, *["split"] * bool(parts))), *rows]) + "\n")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label

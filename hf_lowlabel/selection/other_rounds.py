@@ -95,18 +95,25 @@ def taken_off(asked: Task, found: Labels) -> set[str]:
 
 def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels]:
     """What a folder to label knows, and what was answered in it, with what a second look in its own or in a later round
-    of its loop has said of its images since. Notes tell of what was changed after that."""
+    of its loop has said of its images since. Notes tell of what was changed after that.
+
+    Images of other rounds that a column there holds out are among the answers, so that they are not for training.
+    """
     labels, own = dict(found.labels), {*asked.files.values()}
-    off = taken_off(asked, found)
+    off, apart = taken_off(asked, found), dict[str, str]()
     for other in beside(place):
+        there = Task.load(other)
+        said = labels_in(other, there)
+        apart |= {id: part for id, part in said.parts.items() if part != "train"}
         if other.name == "review" and number_of(other) >= number_of(place):
-            there = Task.load(other)
-            said = labels_in(other, there)
             labels |= {id: label for id, label in said.labels.items() if id in own}
             for id in taken_off(there, said):
                 labels.pop(id, None)
-    known = {id: label for id, label in asked.labeled.items() if id not in off}
-    return replace(asked, labeled=known), replace(found, labels=labels, notes=[*found.notes, *changed_since(place)])
+    labels = {**{id: label for id in apart if (label := asked.labeled.get(id))}, **labels}
+    rest = {*asked.labeled} - {*off, *apart, *asked.validation, *asked.test}
+    known = {id: label for id, label in asked.labeled.items() if id in rest}
+    more = dict(labels=labels, parts={**apart, **found.parts}, notes=[*found.notes, *changed_since(place)])
+    return replace(asked, labeled=known), replace(found, **more)
 
 
 def changed_since(folder: Path) -> list[str]:

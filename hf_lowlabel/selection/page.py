@@ -147,7 +147,7 @@ class Session:
         if self.edited():
             self.labels = self.read()
         known = self.labels
-        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why))
+        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why), parts=known.parts)
         for change in step["changes"]:
             self.put(changed, change["id"], change[which])
         classes = self.classes

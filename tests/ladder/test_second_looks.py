@@ -1,4 +1,4 @@
-"""What a second look says of images of earlier rounds, wherever the labels of the rounds are read."""
+"""What was said of images of earlier rounds, in a second look or in a column, wherever the rounds are read."""
 
 import os
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hf_lowlabel import load_source
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.gathering import gathered
 from hf_lowlabel.selection.gone import folder_of_labels
 from hf_lowlabel.selection.importing import import_labels
@@ -89,3 +90,46 @@ def test_what_was_changed_after_a_second_look_is_told(rounds, caplog):
         assert f"{ids[1]!r} is 'white' in {review}" in note and f"changed to {label or 'no label'!r}" in note
     gathered(first, source, False)
     assert "changed to 'no label'" in caplog.text and learned(loop, source)[ids[1]] == "white"
+
+
+def test_a_column_of_splits_in_a_round_holds_out(rounds):
+    """In its own round and in all later ones; what is saved on the page leaves it there."""
+    loop, _, ids, given = rounds
+    source, table = load_source(loop.parent / "photos"), loop / "round-0" / "to_label" / "labels.csv"
+    head, *lines = table.read_text().splitlines()
+    splits = ["train", "train", "test", "validation"]
+    table.write_text("\n".join([f"{head},split", *(f"{row},{part}" for row, part in zip(lines, splits, strict=True))]))
+    page = Session(table.parent)
+    page.label(ids[1], "white")
+    last = loop / "round-1" / "to_label"
+    for named in (ids[5:6], ids[5:7]):
+        Session(last).label(named[-1], "red")
+        refresh(last)
+        for split in (gathered(last, source, False), import_labels(loop, source=source)[0]):
+            held = {ids[3]: given[ids[3]], ids[4]: given[ids[4]]}
+            assert (split.test, split.validation, split.held_labels) == ([ids[3]], [ids[4]], held)
+            assert split.labeled == {ids[0]: "red", ids[1]: "white", ids[2]: "red", **dict.fromkeys(named, "red")}
+    split = gathered(table.parent, source, False)
+    assert split.test == [ids[3]] and {*split.labeled} == {*ids[:3]}
+    later = replace(Task.load(last), labeled=split.labeled, test=split.test, held_labels=split.held_labels)
+    later.save(last)  # as the next round has it
+    refresh(last)
+    assert gathered(last, source, False).test == [ids[3]]
+
+
+def test_a_round_without_a_new_label_goes_on_where_there_is_something_to_learn(rounds):
+    loop, review, ids, given = rounds
+    source, last = load_source(loop.parent / "photos"), loop / "round-1" / "to_label"
+    gathered(loop / "round-0" / "to_label", source, False).save(loop / "round-1" / "split.json")
+    with pytest.raises(UserError, match="There is no label in"):
+        gathered(last, source, False)
+    Session(last).label_many(ids[5:7], skipped=True)
+    assert gathered(last, source, False).labeled == given
+    Session(last).undo()
+    Session(review).label(ids[1], "white")
+    refresh(last)
+    assert gathered(last, source, False).labeled == {**given, ids[1]: "white"}
+    Task("photos", None, {"a.png": ids[7]}).save(last)  # nothing is known
+    write_labels(last / "labels.csv", Task.load(last), Labels(skipped={ids[7]}))
+    with pytest.raises(UserError, match="There is no label in"):
+        gathered(last, source, False)
