@@ -18,7 +18,7 @@ from ..selection.gone import folder_of_labels, of_there
 from ..selection.importing import by_part
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
-from ..selection.other_rounds import INTENT, NOTE, after_reviews, labels_in, places, refresh
+from ..selection.other_rounds import GONE, INTENT, NOTE, after_reviews, labels_in, places, refresh
 from ..selection.page import Session
 from ..selection.same_images import compared
 from ..selection.server import only_one
@@ -26,7 +26,6 @@ from ..text import listed
 from ..training.folder import IGNORED
 
 log = logging.getLogger("hf_lowlabel")
-GONE = "the photo is gone"  # why an image of a round is passed over
 PARTS = ("dataset_split", "dataset_config", "dataset_revision")  # of data, that loop.json says beside their name
 LOOKED_AT = 20  # photos by which a folder that moved is told from another one
 
@@ -81,7 +80,10 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
     answers = {*held_labels, *there}  # an image whose class was deleted has none, and nothing is tested on it
     known = {"validation": asked.validation, "test": asked.test}
     parts = {part: [id for id in dict.fromkeys([*known[part], *apart[part]]) if id in answers] for part in known}
-    return manifest(source, labeled, seed=asked.seed, class_names=names, held_labels=held_labels, **parts)
+    passed = [id for id in asked.passed_over if id not in labeled]
+    return manifest(
+        source, labeled, seed=asked.seed, class_names=names, held_labels=held_labels, **parts, passed_over=passed
+    )
 
 
 def learned_since(place: Path, asked: Task, source: ImageDataset) -> bool:

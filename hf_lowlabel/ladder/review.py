@@ -88,6 +88,7 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
         validation=list(split.validation),
         test=list(split.test),
         held_labels=dict(split.held_labels),
+        passed_over=list(split.passed_over),
     )
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())

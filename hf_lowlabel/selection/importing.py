@@ -128,6 +128,7 @@ def import_labels(
         test=list(dict.fromkeys([*of.test, *own["test"]])),
         held_labels={**of.held_labels, **apart},
         class_names=names,
+        passed_over=[id for id in dict.fromkeys([*of.passed_over, *task.passed_over]) if id not in labeled],
     )
     if source is not None:
         split = manifest(source, labeled, seed=task.seed, **held)
@@ -206,6 +207,7 @@ def drawn_from(
         validation=drawn.validation or split.validation,
         test=drawn.test or split.test,
         held_labels={**split.held_labels, **held},
+        passed_over=split.passed_over,
     )
     if several:
         warn_without_label(made)

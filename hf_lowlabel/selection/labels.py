@@ -62,6 +62,7 @@ class Task:
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     held_labels: dict[str, str] = field(default_factory=dict)  # of those two, where they are not the data's
+    passed_over: list[str] = field(default_factory=list)  # before this round, and not to be asked for again
     report: dict = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:

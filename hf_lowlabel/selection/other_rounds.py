@@ -25,6 +25,7 @@ from .server import only_one
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
 NONE = "none of these"  # why an image is passed over that shows none of the classes
+GONE = "the photo is gone"  # why an image of a round is passed over that nobody has seen
 FOLDERS = ("to_label", "review")  # of a round, in which labels are given
 
 
@@ -97,13 +98,16 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     """What a folder to label knows, and what was answered in it, with what a second look in its own or in a later round
     of its loop has said of its images since. Notes tell of what was changed after that.
 
-    Images of other rounds that a column there holds out are among the answers, so that they are not for training.
+    Images of other rounds that a column there holds out are among the answers, so that they are not for training. All
+    that was passed over, in any round, and has no label is in `passed_over`.
     """
     labels, own = dict(found.labels), {*asked.files.values()}
     off, apart = taken_off(asked, found), dict[str, str]()
+    passed = {*asked.passed_over}
     for other in beside(place):
         there = Task.load(other)
         said = labels_in(other, there)
+        passed = passed_over(passed, there, said)
         apart |= {id: part for id, part in said.parts.items() if part != "train"}
         if other.name == "review" and number_of(other) >= number_of(place):
             labels |= {id: label for id, label in said.labels.items() if id in own}
@@ -113,7 +117,15 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     rest = {*asked.labeled} - {*off, *apart, *asked.validation, *asked.test}
     known = {id: label for id, label in asked.labeled.items() if id in rest}
     more = dict(labels=labels, parts={**apart, **found.parts}, notes=[*found.notes, *changed_since(place)])
-    return replace(asked, labeled=known), replace(found, **more)
+    passed = passed_over(passed, asked, found) - {*known, *labels}
+    return replace(asked, labeled=known, passed_over=sorted(passed)), replace(found, **more)
+
+
+def passed_over(before: set[str], asked: Task, found: Labels) -> set[str]:
+    """Images that were passed over, by what was answered in one more folder."""
+    gone = {id for id, why in found.why.items() if why == GONE}  # it may come back
+    looked_at = {id for id in asked.files.values() if asked.strategy != "review" or id in asked.labeled}
+    return before - looked_at | found.skipped - gone
 
 
 def changed_since(folder: Path) -> list[str]:

@@ -8,9 +8,10 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.ladder.gathering import GONE, brought_up
+from hf_lowlabel.ladder.gathering import brought_up
 from hf_lowlabel.ladder.rounds import loop
 from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.selection.other_rounds import GONE
 from hf_lowlabel.selection.page import Session
 
 from .test_auto import photos
@@ -201,6 +202,31 @@ def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa:
     state = loop(base / "photos", network, base / "loop", **how)
     assert state.rounds[-1].sentence == "No image is left to choose." and state.to_label is None
     assert str(state).count("No image is left") == 1
+
+
+def test_what_was_passed_over_is_not_asked_for_again(base, network):  # noqa: F811
+    """Not in the next round, nor in one after it, nor by a selection of its own; unless that is undone."""
+    place, ids = base / "loop" / "round-1" / "to_label", ids_of(base, 1)
+    page = Session(place)
+    page.label(ids[0], skipped=True, why="none of these")
+    page.label(ids[1], skipped=True, why="unsure")
+    state = go_on(base, network)
+    assert not {*ids_of(base, 2)} & {*ids[:2]} and Task.load(state.to_label).passed_over == sorted(ids[:2])
+    answer(state.to_label)
+    page.label(ids[1], "red")
+    how = dict(per_round=400, train=False, image_size=16, device="cpu")
+    state = loop(base / "photos", network, base / "loop", **how)
+    asked = Task.load(state.to_label)
+    assert len(asked.files) == 30 - 13 - 4 and ids[0] not in asked.files.values() and asked.passed_over == ids[:1]
+    assert labels_of(base, 3)[ids[1]] == "red"
+    argv = ["--dataset", str(base / "photos"), "--model", network, "--labels", str(base / "loop"), "--device", "cpu"]
+    assert main(["select", *argv, "--budget", "13", "--output", str(base / "more")]) == 0
+    more = Task.load(base / "more")
+    assert {*more.files.values()} == {*asked.files.values()} and more.passed_over == ids[:1]
+    answer(base / "more")
+    auto = ["auto", "--dataset", str(base / "photos"), "--labels", str(base / "more"), "--model", network]
+    assert main([*auto, "--no-train", "--image-size", "16", "--device", "cpu", "--output-dir", str(base / "run")]) == 0
+    assert not (base / "run" / "to_label").exists()  # the one that is left was passed over
 
 
 def test_labels_of_test_images_go_from_round_to_round(network, tmp_path):  # noqa: F811
