@@ -14,6 +14,7 @@ from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_json, write_json
+from ..records import RunRecord
 from ..selection.gone import folder_of_labels, of_there
 from ..selection.importing import by_part
 from ..selection.kinds import kind_of
@@ -91,6 +92,14 @@ def learned_since(place: Path, asked: Task, source: ImageDataset) -> bool:
     file, there = place.parent / "split.json", {*source.ids}
     known, now = Split.load(file).labeled if file.is_file() else {}, asked.labeled
     return {id: known[id] for id in known.keys() & there} != {id: now[id] for id in now.keys() & there}
+
+
+def has_new(run: Path, source: ImageDataset) -> bool:
+    """Whether the data hold images without a label that they did not when the last round was learned."""
+    record, split = RunRecord.from_json(run / "run.json"), Split.load(run / "split.json")
+    if record.data is None or record.data.ids_hash in (None, source.ids_hash):
+        return False
+    return bool({*source.ids} - {*split.labeled, *split.validation, *split.test, *split.passed_over})
 
 
 def pass_over_gone(place: Path, source: ImageDataset) -> None:

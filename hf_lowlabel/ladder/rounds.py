@@ -31,7 +31,7 @@ from ..errors import UserError
 from ..files import COPY, filling, read_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.labels import Task
-from ..selection.other_rounds import NOTE, places
+from ..selection.other_rounds import NOTE, number_of, places
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
@@ -39,7 +39,7 @@ from .answers import LABELED, check_paintable, check_unanswered, has_any, taken,
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .first_labels import READ, note_first, tell_changes
-from .gathering import brought_up, check_own, gathered, of_first, pass_over_gone
+from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .keeping import OtherSearch
 from .report import read_advice
 
@@ -154,28 +154,37 @@ def loop(
         brought_up(folder, task)
         if places(folder, ("to_label",)):
             tell_changes(folder, first or {})
+        learned = False  # a round in this call
         while True:
             state = state_of(folder, per_round, task)
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
                 pass_over_gone(Path(state.to_label or ""), of.open(images))
                 state = state_of(folder, per_round, task)
-            if state.to_label is None and state.rounds:
+            done = state.to_label is None and state.run is not None
+            if done and (learned or not has_new(state.run, of.open(images))):
                 return state
             if state.open and ask is not None:
                 ask(Path(state.to_label or ""), state.run)
                 state = state_of(folder, per_round, task)
             if state.open and not partial:
                 return state
-            begins = state.to_label is None and kind.page == "mask" and not (first or {}).get("split")
-            if begins and not has_any(of, images, given.get("classes", [])):
+            begins = state.to_label is None and not state.rounds
+            if (
+                begins
+                and kind.page == "mask"
+                and not (first or {}).get("split")
+                and not has_any(of, images, given.get("classes", []))
+            ):
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
             brought_up(folder, task)
-            if state.to_label is None:
+            if begins:
                 note_first(folder, first or {})
-            place = state.to_label or of_first(first or {})
+            before = [p for p in places(folder, ("to_label",)) if number_of(p) <= len(state.rounds)]
+            asked = state.to_label or (before[-1] if state.rounds and before else None)
+            place = asked or of_first(first or {})
             if kind.page == "mask":
-                labels = taken(state.to_label, dataset, folder) if state.to_label else dict(first or {})
+                labels = taken(asked, dataset, folder) if asked else dict(first or {})
             elif place is not None:
                 gathered(place, of.open(images), kind.several).save(folder / LABELED)
                 labels = dict(split=folder / LABELED)
@@ -194,7 +203,7 @@ def loop(
             except NoLabels:
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
-            state, partial = state_of(folder, per_round, task), False
+            state, partial, learned = state_of(folder, per_round, task), False, True
             tell(state)
     except (UserError, OSError):
         if {p.name for p in folder.iterdir()} - IGNORED - {LABELED, READ} == {NOTE}:  # nothing to go on from yet

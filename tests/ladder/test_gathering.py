@@ -202,6 +202,26 @@ def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa:
     state = loop(base / "photos", network, base / "loop", **how)
     assert state.rounds[-1].sentence == "No image is left to choose." and state.to_label is None
     assert str(state).count("No image is left") == 1
+    for id in ("blue-0", "red-0", "white-0"):  # photos that come later are asked for, once
+        shutil.copyfile(base / "photos" / f"{id}1.png", base / "photos" / f"{id}1-later.png")
+    state = loop(base / "photos", network, base / "loop", **how)
+    assert sorted(ids_of(base, 4)) == ["blue-01-later.png", "red-01-later.png", "white-01-later.png"]
+    assert len(state.rounds) == 4 and state.open == 3 and len(labels_of(base, 4)) == 30
+    answer(state.to_label)
+    assert len(loop(base / "photos", network, base / "loop", **how).rounds) == 5
+    (base / "photos" / "blue-01-later.png").unlink()  # none is new
+    assert len(loop(base / "photos", network, base / "loop", **how).rounds) == 5
+
+
+def test_new_photos_where_all_others_had_a_label_from_the_beginning(network, tmp_path):  # noqa: F811
+    data = photos(tmp_path / "photos", each=4, sort=False)
+    rows = [f"{path.name},{path.name.split('-')[0]}" for path in sorted(data.iterdir())]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    first = dict(labels=str(tmp_path / "labels.csv"))
+    assert go_on(tmp_path, network, first=first).to_label is None
+    shutil.copyfile(data / "red-01.png", data / "red-09.png")
+    state = go_on(tmp_path, network, first=first)
+    assert ids_of(tmp_path, 2) == ["red-09.png"] and [one.labels for one in state.rounds] == [12, 12]
 
 
 def test_what_was_passed_over_is_not_asked_for_again(base, network):  # noqa: F811
