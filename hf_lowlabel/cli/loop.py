@@ -165,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--assist", metavar="SAM", help="on the page for masks, as for `label`")
     parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
     parser.add_argument(
-        "--budget", type=int, default=40, help="where no image has a label: how many to label first (default: 40)"
+        "--budget",
+        type=int,
+        help="where no image has a label: how many to label first (default: 40, 20 with masks; all of fewer)",
     )
     parser.add_argument("--per-round", type=int, default=20, help="images to label in each further round (default: 20)")
     parser.add_argument("--partial", action="store_true", help="go on now, with images that have no answer yet")

@@ -19,7 +19,7 @@ from ..selection.gone import folder_of_labels, of_there
 from ..selection.importing import by_part
 from ..selection.kinds import kind_of
 from ..selection.labels import Task, write_labels
-from ..selection.other_rounds import GONE, INTENT, NOTE, after_reviews, labels_in, places, refresh
+from ..selection.other_rounds import GONE, INTENT, NOTE, after_reviews, beside, labels_in, places, refresh
 from ..selection.page import Session
 from ..selection.same_images import compared
 from ..selection.server import only_one
@@ -106,12 +106,13 @@ def pass_over_gone(place: Path, source: ImageDataset) -> None:
     """Photos of a round that wait for a label and are gone are passed over; those that are there again are not."""
     asked = Task.load(place)
     found, there = labels_in(place, asked), {*source.ids}
-    ids = set(asked.files.values())
-    gone = ids - there
-    if 2 * len(gone) > len(ids):
+    gone = {*asked.files.values()} - there
+    every = [task for folder in (place, *beside(place)) for task in [Task.load(folder)]]
+    ids = {id for task in every for id in (*task.files.values(), *task.labeled)}
+    if 2 * len(ids - there) > len(ids):
         raise UserError(
-            f"{len(gone)} of the {len(ids)} images of {place} are not in {source.name!r}, such as "
-            f"{min(gone)!r}: give the folder that they are in, or put them back."
+            f"{len(ids - there)} of the {len(ids)} images of the rounds up to {place.parent} are not in "
+            f"{source.name!r}, such as {min(ids - there)!r}: give the folder that they are in, or put them back."
         )
     passed = {id for id, why in found.why.items() if why == GONE}
     new = {id for id in gone if id not in found.labels and id not in found.skipped}

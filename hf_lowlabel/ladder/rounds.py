@@ -36,7 +36,7 @@ from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
-from .auto import MINUTES, NoLabels, auto
+from .auto import BUDGETS, MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
@@ -104,7 +104,7 @@ def loop(
     ask: Callable[[Path, Path | None], Any] | None = None,
     tell: Callable[[State], None] = lambda state: None,
     partial: bool = False,
-    budget: int = 40,
+    budget: int | None = None,
     per_round: int = 20,
     data: Mapping[str, Any] | None = None,
     first: Mapping[str, Any] | None = None,
@@ -126,7 +126,7 @@ def loop(
             he is done; None: labels.csv is filled in, or masks/, by other means.
         tell: called after each round.
         partial: go on with images that are still without an answer.
-        budget: images to label first, where none has a label.
+        budget: images to label first, where none has a label; None: 40, of masks 20. All of fewer.
         per_round: images to label in each further round.
         data: further settings of the data, as for `auto`.
         first: which labels there are at the beginning: labels, split, num_labels, class_balanced, test_fraction of
@@ -139,7 +139,7 @@ def loop(
     Raises:
         UserError: bad input, or another process works in `output_dir`.
     """
-    if per_round < 1 or budget < 1 or not minutes > 0:
+    if per_round < 1 or (budget is not None and budget < 1) or not minutes > 0:
         raise UserError("Give a --budget and --per-round of at least 1, and --minutes above 0.")
     models = [model] if isinstance(model, str) else list(model)
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
@@ -215,10 +215,12 @@ def loop(
         release(folder)
 
 
-def first_images(data: DataArguments, model: str, folder: Path, budget: int, common: dict[str, Any]) -> None:
+def first_images(data: DataArguments, model: str, folder: Path, budget: int | None, common: dict[str, Any]) -> None:
     shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
     keep = str(folder / "features.safetensors")
-    names = list(data.classes) or None
+    names, task = list(data.classes) or None, common["task"]
+    usual = BUDGETS[kind_of(task).page == "mask"]
+    budget = min(budget or usual, len(get_task(task).open_to_select(data, names)))
     with filling(folder):
         select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, classes=names, **common)
 

@@ -10,7 +10,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.gathering import brought_up
 from hf_lowlabel.ladder.rounds import loop
-from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 from hf_lowlabel.selection.other_rounds import GONE
 from hf_lowlabel.selection.page import Session
 
@@ -98,6 +98,19 @@ def test_a_labeled_photo_that_was_deleted_is_left_out(base, network, caplog):  #
     (base / "photos" / later).unlink()  # after it has a label
     go_on(base, network)
     assert later not in labels_of(base, 3)
+
+
+def test_waiting_photos_may_be_deleted_as_long_as_most_of_the_rounds_are_there(base, network):  # noqa: F811
+    place, ids = base / "loop" / "round-1" / "to_label", ids_of(base, 1)
+    write_labels(place / "labels.csv", Task.load(place), Labels({ids[0]: ids[0].split("-")[0]}))
+    for id in ids[1:]:
+        (base / "photos" / id).unlink()
+    state = go_on(base, network)
+    assert state.rounds[-1].labels == 10 and not {*ids_of(base, 2)} & {*ids}
+    for id in [*ids_of(base, 0), *ids_of(base, 2)][:9]:
+        (base / "photos" / id).unlink()
+    with pytest.raises(UserError, match="12 of the 17 images of the rounds up to .* are not in"):
+        go_on(base, network)
 
 
 def test_where_most_photos_are_gone_it_is_another_folder(base, network):  # noqa: F811
@@ -211,6 +224,18 @@ def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa:
     assert len(loop(base / "photos", network, base / "loop", **how).rounds) == 5
     (base / "photos" / "blue-01-later.png").unlink()  # none is new
     assert len(loop(base / "photos", network, base / "loop", **how).rounds) == 5
+
+
+def test_fewer_images_than_are_usual_are_all_asked_for(network, tmp_path):  # noqa: F811
+    photos(tmp_path / "photos", each=2, sort=False)
+    how = dict(train=False, image_size=16, device="cpu")
+    assert loop(tmp_path / "photos", network, tmp_path / "a", **how).open == 6
+    assert loop(tmp_path / "photos", network, tmp_path / "b", budget=7, **how).open == 6
+    assert loop(tmp_path / "photos", network, tmp_path / "c", budget=2, **how).open == 2
+    masks = dict(task="segmentation", data=dict(classes=["ground", "disc"]), **how)
+    assert loop(tmp_path / "photos", network, tmp_path / "d", **masks).open == 6
+    with pytest.raises(UserError, match="--budget and --per-round of at least 1"):
+        loop(tmp_path / "photos", network, tmp_path / "e", budget=0, **how)
 
 
 def test_new_photos_where_all_others_had_a_label_from_the_beginning(network, tmp_path):  # noqa: F811
