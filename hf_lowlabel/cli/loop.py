@@ -76,7 +76,8 @@ def review(argv: list[str]) -> int:
         prog="hf-lowlabel review",
         description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels or "
         "among the test images, labeled "
-        "images unlike all others. They are shown on the labeling page, and what you answer there replaces the label.",
+        "images unlike all others. They are shown on the labeling page, and what you answer there replaces the "
+        "label; 'none of these' takes it off.",
     )
     parser.add_argument(
         "run", metavar="RUN", help="folder that `hf-lowlabel auto` wrote, or one of the rounds of `loop`"
