@@ -76,7 +76,8 @@ def review(argv: list[str]) -> int:
         prog="hf-lowlabel review",
         description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels or "
         "among the test images, labeled "
-        "images unlike all others. They are shown on the labeling page, and what you answer there replaces the label.",
+        "images unlike all others. They are shown on the labeling page, and what you answer there replaces the "
+        "label; 'none of these' takes it off.",
     )
     parser.add_argument(
         "run", metavar="RUN", help="folder that `hf-lowlabel auto` wrote, or one of the rounds of `loop`"
@@ -165,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--assist", metavar="SAM", help="on the page for masks, as for `label`")
     parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
     parser.add_argument(
-        "--budget", type=int, default=40, help="where no image has a label: how many to label first (default: 40)"
+        "--budget",
+        type=int,
+        help="where no image has a label: how many to label first (default: 40, 20 with masks; all of fewer)",
     )
     parser.add_argument("--per-round", type=int, default=20, help="images to label in each further round (default: 20)")
     parser.add_argument("--partial", action="store_true", help="go on now, with images that have no answer yet")

@@ -48,7 +48,8 @@ class Split:
     several classes, which the data has).
     validation, test: ids that are never trained on. held_labels: id of one of those -> label, where it is not the
     data's: only for scores. seed: of the draw. unlabeled: always "rest", all but validation
-    and test. `save`, `load` and `resolve` it.
+    and test. passed_over: ids that a person gave no label when asked; they are not asked for again. `save`, `load` and
+    `resolve` it.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Split:
     test: list[str] = field(default_factory=list)
     unlabeled: str = "rest"
     held_labels: dict[str, str] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.unlabeled != "rest":
@@ -97,8 +99,9 @@ class Split:
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
-        """The fields as they are written; a manifest without labels of held-out images is as it always was."""
-        return {name: value for name, value in asdict(self).items() if name != "held_labels" or value}
+        """The fields as they are written; a manifest without those that came later is as it always was."""
+        later = ("held_labels", "passed_over")
+        return {name: value for name, value in asdict(self).items() if name not in later or value}
 
     def text(self) -> str:
         """The manifest as it is written."""
@@ -175,6 +178,11 @@ class Split:
                 "split with `hf-lowlabel split`."
             )
 
+    def without_passed_over(self, rows: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        """Those of some rows, int64, that a person can be asked for. ids: of all rows."""
+        passed = {*self.passed_over}  # without any, not a look at millions of names
+        return np.array([row for row in rows if ids[row] not in passed], np.int64) if passed else rows
+
     def foreign(self, source: ImageDataset) -> bool:
         """Are the classes of `source` others altogether, as folders by day or by slide are? All labels are then the
         split's."""
@@ -238,6 +246,7 @@ def manifest(
     seed: int | None = None,
     class_names: Sequence[str] | None = None,
     held_labels: Mapping[str, str] | None = None,
+    passed_over: Sequence[str] = (),
 ) -> Split:
     """A split of `source` from lists of ids (a published list, labels just collected), checked against it.
 
@@ -257,6 +266,7 @@ def manifest(
         validation=list(validation),
         test=list(test),
         held_labels=dict(held_labels or {}),
+        passed_over=list(passed_over),
     )
     at, has_target = split.resolve(source), source.has_target
     if None in labeled.values():

@@ -10,15 +10,14 @@ from typing import Any
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.folders import is_table
-from ..data.labels import LabelRules
 from ..data.mask_folders import find_files, layout
 from ..data.table_files import stem
 from ..errors import UserError
 from ..selection.kinds import Kind
-from ..selection.labels import Task, read_labels
+from ..selection.labels import Task
 from ..selection.mask_import import import_masks
 from ..selection.mask_places import find_places, why_not_painted
-from ..selection.other_rounds import places
+from ..selection.other_rounds import labels_in, places
 from ..tasks.base import Task as Kinds
 from ..tasks.parts import as_path, of_images_alone
 from ..text import listed
@@ -33,8 +32,7 @@ def unanswered(place: Path, kind: Kind) -> int:
     if kind.page == "mask":
         painted = find_places(place, selected=True)
         return sum(file not in painted or not painted[file].mask.is_file() for file in asked.files)
-    rules = LabelRules(several=kind.several).knowing(asked.classes(place))
-    found = read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
+    found = labels_in(place, asked)
     return len(set(asked.files.values()) - set(found.labels) - found.skipped)
 
 

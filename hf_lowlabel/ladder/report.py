@@ -74,7 +74,8 @@ def advise(
     now = accuracy(best, confidence(encoder, best))
     help, curve = unlabeled_help(tried), learning_curve(encoders, y, best, now)
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
-    out.next = find.next_to_label(p, x, free, names, count)
+    wanted = ready.chosen.split.without_passed_over(free, ready.training.ids)
+    out.next = find.next_to_label(p, x, wanted, names, count)
     out.copies = find.copies(ready.training)
     out.strangers = find.strangers(x, out.copies)
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
@@ -268,6 +269,7 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
         validation=list(split.validation),
         test=list(split.test),
         held_labels=dict(split.held_labels),
+        passed_over=list(split.passed_over),
     )
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}

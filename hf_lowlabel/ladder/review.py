@@ -25,7 +25,8 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     """Write a folder with the images of a run of `auto` that a person should look at again.
 
     Labels that look wrong come first, then copies whose labels differ or are known of one only, then labeled images
-    unlike all others. All wait for an answer; those that are left without one keep the label they have.
+    unlike all others. All wait for an answer; those that are left without one keep the label they have, and "none of
+    these" takes it off.
 
     Args:
         run: folder that `auto` wrote, of one class an image.
@@ -87,6 +88,7 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
         validation=list(split.validation),
         test=list(split.test),
         held_labels=dict(split.held_labels),
+        passed_over=list(split.passed_over),
     )
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())

@@ -26,21 +26,20 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..commands import DONE
-from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import COPY, filling, read_json, write_json, write_text
+from ..files import COPY, filling, read_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.labels import Task
-from ..selection.other_rounds import NOTE, places
+from ..selection.other_rounds import NOTE, number_of, places
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
-from .auto import MINUTES, NoLabels, auto
+from .auto import BUDGETS, MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .first_labels import READ, note_first, tell_changes
-from .gathering import brought_up, gathered, of_first, pass_over_gone, same_photos, taken_along
+from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .keeping import OtherSearch
 from .report import read_advice
 
@@ -105,7 +104,7 @@ def loop(
     ask: Callable[[Path, Path | None], Any] | None = None,
     tell: Callable[[State], None] = lambda state: None,
     partial: bool = False,
-    budget: int = 40,
+    budget: int | None = None,
     per_round: int = 20,
     data: Mapping[str, Any] | None = None,
     first: Mapping[str, Any] | None = None,
@@ -127,7 +126,7 @@ def loop(
             he is done; None: labels.csv is filled in, or masks/, by other means.
         tell: called after each round.
         partial: go on with images that are still without an answer.
-        budget: images to label first, where none has a label.
+        budget: images to label first, where none has a label; None: 40, of masks 20. All of fewer.
         per_round: images to label in each further round.
         data: further settings of the data, as for `auto`.
         first: which labels there are at the beginning: labels, split, num_labels, class_balanced, test_fraction of
@@ -140,7 +139,7 @@ def loop(
     Raises:
         UserError: bad input, or another process works in `output_dir`.
     """
-    if per_round < 1 or budget < 1 or not minutes > 0:
+    if per_round < 1 or (budget is not None and budget < 1) or not minutes > 0:
         raise UserError("Give a --budget and --per-round of at least 1, and --minutes above 0.")
     models = [model] if isinstance(model, str) else list(model)
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
@@ -151,32 +150,41 @@ def loop(
     try:
         given |= without_photos(folder, dataset, given) if kind.page == "mask" else {}
         images = DataArguments(dataset=dataset, **given)
-        check_own(folder, dataset, task, lambda: of.open(images))
+        check_own(folder, images, task, lambda: of.open(images))
         brought_up(folder, task)
         if places(folder, ("to_label",)):
             tell_changes(folder, first or {})
+        learned = False  # a round in this call
         while True:
             state = state_of(folder, per_round, task)
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
                 pass_over_gone(Path(state.to_label or ""), of.open(images))
                 state = state_of(folder, per_round, task)
-            if state.to_label is None and state.rounds:
+            done = state.to_label is None and state.run is not None
+            if done and (learned or not has_new(state.run, of.open(images))):
                 return state
             if state.open and ask is not None:
                 ask(Path(state.to_label or ""), state.run)
                 state = state_of(folder, per_round, task)
             if state.open and not partial:
                 return state
-            begins = state.to_label is None and kind.page == "mask" and not (first or {}).get("split")
-            if begins and not has_any(of, images, given.get("classes", [])):
+            begins = state.to_label is None and not state.rounds
+            if (
+                begins
+                and kind.page == "mask"
+                and not (first or {}).get("split")
+                and not has_any(of, images, given.get("classes", []))
+            ):
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
             brought_up(folder, task)
-            if state.to_label is None:
+            if begins:
                 note_first(folder, first or {})
-            place = state.to_label or of_first(first or {})
+            before = [p for p in places(folder, ("to_label",)) if number_of(p) <= len(state.rounds)]
+            asked = state.to_label or (before[-1] if state.rounds and before else None)
+            place = asked or of_first(first or {})
             if kind.page == "mask":
-                labels = taken(state.to_label, dataset, folder) if state.to_label else dict(first or {})
+                labels = taken(asked, dataset, folder) if asked else dict(first or {})
             elif place is not None:
                 gathered(place, of.open(images), kind.several).save(folder / LABELED)
                 labels = dict(split=folder / LABELED)
@@ -195,7 +203,7 @@ def loop(
             except NoLabels:
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
-            state, partial = state_of(folder, per_round, task), False
+            state, partial, learned = state_of(folder, per_round, task), False, True
             tell(state)
     except (UserError, OSError):
         if {p.name for p in folder.iterdir()} - IGNORED - {LABELED, READ} == {NOTE}:  # nothing to go on from yet
@@ -207,41 +215,12 @@ def loop(
         release(folder)
 
 
-def check_own(folder: Path, dataset: str | Path, task: str, opened: Callable[[], ImageDataset]) -> None:
-    """UserError for a folder of other data, of another task, or of something else; an empty one is noted to be of
-    these, and so is one whose photos moved there. opened: the data."""
-    name = str(Path(dataset).expanduser().resolve()) if Path(dataset).expanduser().exists() else str(dataset)
-    note = folder / NOTE
-    if note.is_file():
-        said = read_json(note)
-        if not isinstance(said, dict) or "dataset" not in said:
-            raise UserError(f"{note} does not say what data the rounds are about. Give another --output-dir.")
-        known = {"task": "classification", **said}
-        if known["task"] != task:
-            raise UserError(
-                f"The rounds in {folder} are about {known['task']}, not about {task}. Give another --output-dir."
-            )
-        if known["dataset"] != name:
-            if not same_photos(folder, opened()):
-                raise UserError(
-                    f"The rounds in {folder} are about {known['dataset']}, not about {name}, which holds other photos. "
-                    f"Give another --output-dir.{taken_along(folder)}"
-                )
-            log.warning("the photos of the rounds in %s are in %s now; the rounds go on with them", folder, name)
-            write_json(note, {**known, "dataset": name})
-        return
-    if found := sorted(p.name for p in folder.iterdir() if p.name not in IGNORED):
-        raise UserError(
-            f"There is {', '.join(found[:3])}{' ...' if len(found) > 3 else ''} in {folder}, and no {NOTE}, so that "
-            "it is not a folder of rounds. Give another --output-dir."
-        )
-    write_json(note, {"dataset": name, "task": task})
-
-
-def first_images(data: DataArguments, model: str, folder: Path, budget: int, common: dict[str, Any]) -> None:
+def first_images(data: DataArguments, model: str, folder: Path, budget: int | None, common: dict[str, Any]) -> None:
     shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
     keep = str(folder / "features.safetensors")
-    names = list(data.classes) or None
+    names, task = list(data.classes) or None, common["task"]
+    usual = BUDGETS[kind_of(task).page == "mask"]
+    budget = min(budget or usual, len(get_task(task).open_to_select(data, names)))
     with filling(folder):
         select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, classes=names, **common)
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset import ImageDataset
 from ..errors import UserError
 from ..text import listed
 from .kinds import kind_of
 from .labels import Labels, Task
 from .other_rounds import NOTE, labels_in, places, refresh
+from .same_images import check_same
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -48,14 +50,16 @@ def folder_of_labels(given: Any) -> Path | None:
     return folder if (folder / "selection.json").is_file() else None
 
 
-def of_there(asked: Task, found: Labels, there: set[str], place: Path, name: str) -> tuple[Task, Labels]:
+def of_there(asked: Task, found: Labels, source: ImageDataset, place: Path) -> tuple[Task, Labels]:
     """What a folder knows and what was answered in it, of the images that are there; a warning names the others.
 
     Raises:
-        UserError: most of the images are gone.
+        UserError: most of the images are gone, or ids mean other images now.
     """
+    there = {*source.ids}
     held = [*asked.validation, *asked.test]
-    check_there(list(dict.fromkeys([*asked.labeled, *found.labels, *held])), there, place, name)
+    check_there(list(dict.fromkeys([*asked.labeled, *found.labels, *held])), there, place, source.name)
+    check_same(place, source)
     known = replace(
         asked,
         labeled={id: label for id, label in asked.labeled.items() if id in there},

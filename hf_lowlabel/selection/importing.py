@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .kinds import kind_of
 from .label_rows import LabelFaults
 from .label_studio import is_export, read_label_studio
 from .labels import Labels, Task, read_labels
+from .other_rounds import after_reviews, taken_off
 
 
 def import_labels(
@@ -87,14 +89,16 @@ def import_labels(
             found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
     except LabelFaults as error:
         raise error.with_ways() from None
-    if not found.labels:
+    if not found.labels and not taken_off(task, found):
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
+    if (folder / "selection.json").is_file():
+        task, found = after_reviews(folder, task, found)
     if source is not None and (folder / "selection.json").is_file():
-        task, found = of_there(task, found, {*source.ids}, folder, source.name)
+        task, found = of_there(task, found, source, folder)
     before = base.labeled if base is not None else task.labeled
-    own = by_part(found, path)
-    labeled = {**before, **own["train"]}
+    own, off = by_part(found, path, before), taken_off(task, found)
     apart = {**own["validation"], **own["test"]}
+    labeled = {**{id: label for id, label in before.items() if id not in {*off, *apart}}, **own["train"]}
     used = {
         part
         for label in (*labeled.values(), *apart.values())
@@ -124,6 +128,7 @@ def import_labels(
         test=list(dict.fromkeys([*of.test, *own["test"]])),
         held_labels={**of.held_labels, **apart},
         class_names=names,
+        passed_over=[id for id in dict.fromkeys([*of.passed_over, *task.passed_over]) if id not in labeled],
     )
     if source is not None:
         split = manifest(source, labeled, seed=task.seed, **held)
@@ -141,8 +146,9 @@ def import_labels(
     return split, found
 
 
-def by_part(found: Labels, path: Path) -> dict[str, dict[str, str]]:
+def by_part(found: Labels, path: Path, known: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
     """The labels of each split, by the column that says which image is of which; without one all are for training.
+    known: further labels to train with.
 
     Raises:
         UserError: none is for training.
@@ -153,7 +159,7 @@ def by_part(found: Labels, path: Path) -> dict[str, dict[str, str]]:
     if not found.parts or {*found.parts.values()} == {"train"}:
         return own
     said = " and ".join(f"{len(own[part])} of split {part!r}" for part in ("train", "validation", "test") if own[part])
-    if not own["train"]:
+    if not own["train"] and not known:
         raise UserError(f"{path.name} has labels of {said or 'no split'}, and none to train with. Label others too.")
     found.notes.append(f"a column of {path.name} says which images are for what: {said}")
     bare = [id for id, part in found.parts.items() if part in ("validation", "test") and id not in found.labels]
@@ -201,6 +207,7 @@ def drawn_from(
         validation=drawn.validation or split.validation,
         test=drawn.test or split.test,
         held_labels={**split.held_labels, **held},
+        passed_over=split.passed_over,
     )
     if several:
         warn_without_label(made)

@@ -139,13 +139,42 @@ def between_commas(texts: Sequence[str | None], rows: Rows, where: str, known: l
     return [joined(label) if isinstance(label, list) else label for label in at_commas(texts, where, known)]
 
 
-def numbered(texts: Sequence[str | None], where: str, known: list[str], several: bool) -> list[str | None]:
-    """Labels with whole numbers as such, where all are numbers."""
+def numbered(
+    texts: Sequence[str | None], where: str, known: list[str], several: bool, notes: list[str]
+) -> list[str | None]:
+    """Labels with whole numbers as such, where all are numbers, and with the zeros before them that a class has."""
     parts = [raw_parts(text) if text and several else [text] if text else [] for text in texts]
+    padded = with_zeros({part for some in parts for part in some}, known)
+    if padded:
+        one = min(padded)
+        notes.append(
+            f"{where} says {one!r}, and {padded[one]!r} is a class: spreadsheets take off zeros; it is read so"
+        )
+        parts = [[padded.get(part, part) for part in some] for some in parts]
+        texts = [";".join(some) if some else text for some, text in zip(parts, texts)]
     read = of_numbers([some for some in parts if some], f"The column of labels in {where}", known)
     return [
         ";".join(read.get(part, part) for part in some) if read and some else text for some, text in zip(parts, texts)
     ]
+
+
+def with_zeros(labels: Collection[str], known: list[str]) -> dict[str, str]:
+    """Numbers that are no class -> the one class that is that number with zeros before it."""
+    padded: dict[int, list[str]] = {}
+    for name in known:
+        if name.isdecimal():
+            padded.setdefault(int(name), []).append(name)
+    out = {}
+    for label in labels:
+        whole = label.removesuffix(".0")
+        if (
+            label not in known
+            and whole.isdecimal()
+            and whole not in known
+            and len(some := padded.get(int(whole), [])) == 1
+        ):
+            out[label] = some[0]
+    return out
 
 
 # ---- what is wrong with them -----------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Task:
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     held_labels: dict[str, str] = field(default_factory=dict)  # of those two, where they are not the data's
+    passed_over: list[str] = field(default_factory=list)  # before this round, and not to be asked for again
     report: dict = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -146,7 +147,7 @@ def read_labels(
     texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
     texts = rules.without_none(texts, path.name)
     if classes is not None and not names:  # on a page a class is added by its name
-        texts = numbered(texts, path.name, classes, rules.several)
+        texts = numbered(texts, path.name, classes, rules.several, out.notes)
         texts = between_commas(texts, rows, path.name, classes) if rules.several else texts
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, texts):
@@ -318,19 +319,22 @@ def class_faults(
     spelled: dict[str, str] = {}
     for name in dict.fromkeys([*(classes or ()), *used]):
         other = spelled.setdefault(name.casefold(), name)
-        if other != name and name in of:
+        if other != name and name in of and not known >= {name, other}:
             faults.append(f"{of[name]}: {name!r} and {other!r} differ in capitals only; use one of them")
     return faults
 
 
 def write_labels(path: Path, task: Task, labels: Labels) -> None:
-    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8."""
-    given, skipped, why = labels.labels, labels.skipped, labels.why
+    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with a column of splits
+    where a person has added one."""
+    given, skipped, why, parts = labels.labels, labels.skipped, labels.why, labels.parts
     rows = [
-        row_text(file, id, given.get(id, ""), why.get(id, "x") if id in skipped else "")
+        row_text(
+            file, id, given.get(id, ""), why.get(id, "x") if id in skipped else "", *([parts.get(id, "")] * bool(parts))
+        )
         for file, id in task.files.items()
     ]
-    write_text(path, "\ufeff" + "\n".join([",".join(COLUMNS), *rows]) + "\n")
+    write_text(path, "\ufeff" + "\n".join([",".join((*COLUMNS, *["split"] * bool(parts))), *rows]) + "\n")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label

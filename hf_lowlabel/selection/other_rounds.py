@@ -24,6 +24,8 @@ from .server import only_one
 
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
+NONE = "none of these"  # why an image is passed over that shows none of the classes
+GONE = "the photo is gone"  # why an image of a round is passed over that nobody has seen
 FOLDERS = ("to_label", "review")  # of a round, in which labels are given
 
 
@@ -58,8 +60,9 @@ def labels_in(place: Path, asked: Task) -> Labels:
     kind = kind_of(asked.task)
     if kind.page == "mask" or not (place / "labels.csv").is_file():
         return Labels()
-    rules = LabelRules(several=kind.several).knowing(asked.classes(place))
-    return read_labels(place / "labels.csv", asked, new_classes=True, allow_missing=True, rules=rules)
+    classes = asked.classes(place)
+    how = dict(classes=classes, new_classes=True, allow_missing=True)
+    return read_labels(place / "labels.csv", asked, **how, rules=LabelRules(several=kind.several).knowing(classes))
 
 
 def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
@@ -68,15 +71,85 @@ def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
     What a round has asked for has the label that its labels.csv says now; what was labeled before all rounds, that of
     selection.json.
     """
-    known, tables, own = dict(asked.labeled), dict[str, str](), {*asked.files.values()}
-    for place in beside(folder):
-        there = Task.load(place)
-        if (place / "labels.csv").is_file():
-            if place.name == "to_label" and kind_of(there.task).page != "mask":
-                for id in {*there.files.values()} - own:
-                    known.pop(id, None)
-            tables |= labels_in(place, there).labels
-    return {**known, **tables}
+    known, own = dict(asked.labeled), {*asked.files.values()}
+    others = [(place, Task.load(place)) for place in beside(folder) if (place / "labels.csv").is_file()]
+    others = [(place, there) for place, there in others if kind_of(there.task).page != "mask"]
+    rounds = {id for place, there in others if place.name == "to_label" for id in there.files.values()} - own
+    for place, there in others:
+        found = labels_in(place, there)
+        if place.name == "to_label":
+            for id in {*there.files.values()} - own:
+                known.pop(id, None)
+        else:  # that a label is off there may have been undone
+            before = {id: there.labeled[id] for id in there.files.values() if id in there.labeled}
+            known = {**{id: label for id, label in before.items() if id not in rounds | own}, **known}
+        known |= found.labels
+        for id in taken_off(there, found):
+            known.pop(id, None)
+    return known
+
+
+def taken_off(asked: Task, found: Labels) -> set[str]:
+    """Images that a second look found to show none of the classes: the label that they had is off."""
+    return {id for id, why in found.why.items() if why == NONE} if asked.strategy == "review" else set()
+
+
+def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels]:
+    """What a folder to label knows, and what was answered in it, with what a second look in its own or in a later round
+    of its loop has said of its images since. Notes tell of what was changed after that.
+
+    Images of other rounds that a column there holds out are among the answers, so that they are not for training. All
+    that was passed over, in any round, and has no label is in `passed_over`.
+    """
+    labels, own = dict(found.labels), {*asked.files.values()}
+    off, apart = taken_off(asked, found), dict[str, str]()
+    passed = {*asked.passed_over}
+    for other in beside(place):
+        there = Task.load(other)
+        said = labels_in(other, there)
+        passed = passed_over(passed, there, said)
+        apart |= {id: part for id, part in said.parts.items() if part != "train"}
+        if other.name == "review" and number_of(other) >= number_of(place):
+            labels |= {id: label for id, label in said.labels.items() if id in own}
+            for id in taken_off(there, said):
+                labels.pop(id, None)
+    labels = {**{id: label for id in apart if (label := asked.labeled.get(id))}, **labels}
+    rest = {*asked.labeled} - {*off, *apart, *asked.validation, *asked.test}
+    known = {id: label for id, label in asked.labeled.items() if id in rest}
+    more = dict(labels=labels, parts={**apart, **found.parts}, notes=[*found.notes, *changed_since(place)])
+    passed = passed_over(passed, asked, found) - {*known, *labels}
+    return replace(asked, labeled=known, passed_over=sorted(passed)), replace(found, **more)
+
+
+def passed_over(before: set[str], asked: Task, found: Labels) -> set[str]:
+    """Images that were passed over, by what was answered in one more folder."""
+    gone = {id for id, why in found.why.items() if why == GONE}  # it may come back
+    looked_at = {id for id in asked.files.values() if asked.strategy != "review" or id in asked.labeled}
+    return before - looked_at | found.skipped - gone
+
+
+def changed_since(folder: Path) -> list[str]:
+    """What labels.csv of rounds says of images whose second look was answered before it was changed."""
+    every = [place for place in (*beside(folder), folder) if (place / "labels.csv").is_file()]
+    notes = []
+    for review in [place for place in every if place.name == "review"]:
+        there = Task.load(review)
+        found = labels_in(review, there)
+        answers = {**found.labels, **dict.fromkeys(taken_off(there, found), "no label")}
+        for place in [place for place in every if place.name == "to_label"]:
+            table = place / "labels.csv"
+            if table.stat().st_mtime <= (review / "labels.csv").stat().st_mtime:
+                continue
+            asked = Task.load(place)
+            given = labels_in(place, asked).labels
+            for id in [id for id in asked.files.values() if id in answers]:
+                now, before = given.get(id, "no label"), there.labeled.get(id) or "no label"
+                if now not in (before, answers[id]):
+                    notes.append(
+                        f"{id!r} is {answers[id]!r} in {review / 'labels.csv'}, which counts, and was changed to "
+                        f"{now!r} in {table} later. Correct it in the former"
+                    )
+    return notes
 
 
 def refresh(folder: Path) -> None:

@@ -18,18 +18,18 @@ from types import MappingProxyType
 from typing import Any
 
 from ..commands import command
-from ..data.labels import LabelRules, is_list, joined, label_text, parts_of
+from ..data.labels import is_list, joined, label_text, parts_of
 from ..errors import UserError
 from ..files import add_line, whole
 from .kinds import kind_of
-from .labels import Labels, Task, clean, read_classes, read_labels, write_labels, write_text
+from .labels import Labels, Task, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
-from .other_rounds import INTENT, beside, elsewhere, is_plan, left_over, noted, planned
+from .other_rounds import INTENT, NONE, beside, elsewhere, is_plan, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
 from .suggestions import read_suggestions
 
 KEPT = ("classes", "elsewhere", "renamed")  # of a step, beside what it changes here
-REASONS = ("", "none of these", "unsure")  # why an image was passed over
+REASONS = ("", NONE, "unsure")  # why an image was passed over
 
 
 def is_step(step: dict, ids: set[str]) -> bool:
@@ -87,8 +87,7 @@ class Session:
         return Counter(part for id, label in known.items() if label and id not in own for part in self.parts(label))
 
     def read(self) -> Labels:
-        rules = LabelRules(several=self.several).knowing(self.classes)
-        found = read_labels(self.csv, self.task, new_classes=True, allow_missing=True, rules=rules)
+        found = labels_in(self.folder, self.task)
         named = dict.fromkeys(part for label in found.labels.values() for part in self.parts(label))
         self.classes += [name for name in named if name not in self.classes]
         return found
@@ -148,7 +147,7 @@ class Session:
         if self.edited():
             self.labels = self.read()
         known = self.labels
-        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why))
+        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why), parts=known.parts)
         for change in step["changes"]:
             self.put(changed, change["id"], change[which])
         classes = self.classes

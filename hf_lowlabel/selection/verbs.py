@@ -137,6 +137,8 @@ def select(
     if kind.page == "mask" and split is None:
         labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
     free = np.setdiff1d(members, labeled)
+    if base is not None:
+        free = base.without_passed_over(free, source.ids)
     check_budget(budget, len(free), names, base, kind)
     how = dict(revision=model_revision, device=device)
     looked = look(of, model, replace(data, max_bad=max_bad), source, members, strategy, **how) if asks else None
@@ -184,6 +186,7 @@ def select(
             validation=list(base.validation) if base else [],
             test=list(base.test) if base else [],
             held_labels=dict(base.held_labels) if base else {},
+            passed_over=list(base.passed_over) if base else [],
             report=facts,
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile

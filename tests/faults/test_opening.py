@@ -68,6 +68,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
     "selection/other_rounds.py": "read_json",  # ours
     "selection/next_steps.py": "read_json read_yaml read_yaml",  # ours
+    "selection/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
@@ -88,10 +89,10 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
     "ladder/first_labels.py": "read_bytes read_json",  # labels again, and what we noted of them
-    "ladder/gathering.py": "open_image read_bytes read_bytes",  # images as `select` copied them
+    "ladder/gathering.py": "read_json",  # ours
     "ladder/keeping.py": "read_json",  # ours
     "ladder/report.py": "read_json",
-    "ladder/rounds.py": "read_json read_json",  # ours
+    "ladder/rounds.py": "read_json",  # ours
     "ladder/last_run.py": "read_json",  # ours
     "ladder/trained.py": "load_file",  # ours
     "models/image_processors.py": "from_pretrained",  # transformers' own, of files that were looked at

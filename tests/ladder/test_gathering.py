@@ -8,9 +8,10 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.ladder.gathering import GONE, brought_up
+from hf_lowlabel.ladder.gathering import brought_up
 from hf_lowlabel.ladder.rounds import loop
-from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.selection.other_rounds import GONE
 from hf_lowlabel.selection.page import Session
 
 from .test_auto import photos
@@ -97,6 +98,19 @@ def test_a_labeled_photo_that_was_deleted_is_left_out(base, network, caplog):  #
     (base / "photos" / later).unlink()  # after it has a label
     go_on(base, network)
     assert later not in labels_of(base, 3)
+
+
+def test_waiting_photos_may_be_deleted_as_long_as_most_of_the_rounds_are_there(base, network):  # noqa: F811
+    place, ids = base / "loop" / "round-1" / "to_label", ids_of(base, 1)
+    write_labels(place / "labels.csv", Task.load(place), Labels({ids[0]: ids[0].split("-")[0]}))
+    for id in ids[1:]:
+        (base / "photos" / id).unlink()
+    state = go_on(base, network)
+    assert state.rounds[-1].labels == 10 and not {*ids_of(base, 2)} & {*ids}
+    for id in [*ids_of(base, 0), *ids_of(base, 2)][:9]:
+        (base / "photos" / id).unlink()
+    with pytest.raises(UserError, match="12 of the 17 images of the rounds up to .* are not in"):
+        go_on(base, network)
 
 
 def test_where_most_photos_are_gone_it_is_another_folder(base, network):  # noqa: F811
@@ -201,6 +215,63 @@ def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa:
     state = loop(base / "photos", network, base / "loop", **how)
     assert state.rounds[-1].sentence == "No image is left to choose." and state.to_label is None
     assert str(state).count("No image is left") == 1
+    for id in ("blue-0", "red-0", "white-0"):  # photos that come later are asked for, once
+        shutil.copyfile(base / "photos" / f"{id}1.png", base / "photos" / f"{id}1-later.png")
+    state = loop(base / "photos", network, base / "loop", **how)
+    assert sorted(ids_of(base, 4)) == ["blue-01-later.png", "red-01-later.png", "white-01-later.png"]
+    assert len(state.rounds) == 4 and state.open == 3 and len(labels_of(base, 4)) == 30
+    answer(state.to_label)
+    assert len(loop(base / "photos", network, base / "loop", **how).rounds) == 5
+    (base / "photos" / "blue-01-later.png").unlink()  # none is new
+    assert len(loop(base / "photos", network, base / "loop", **how).rounds) == 5
+
+
+def test_fewer_images_than_are_usual_are_all_asked_for(network, tmp_path):  # noqa: F811
+    photos(tmp_path / "photos", each=2, sort=False)
+    how = dict(train=False, image_size=16, device="cpu")
+    assert loop(tmp_path / "photos", network, tmp_path / "a", **how).open == 6
+    assert loop(tmp_path / "photos", network, tmp_path / "b", budget=7, **how).open == 6
+    assert loop(tmp_path / "photos", network, tmp_path / "c", budget=2, **how).open == 2
+    masks = dict(task="segmentation", data=dict(classes=["ground", "disc"]), **how)
+    assert loop(tmp_path / "photos", network, tmp_path / "d", **masks).open == 6
+    with pytest.raises(UserError, match="--budget and --per-round of at least 1"):
+        loop(tmp_path / "photos", network, tmp_path / "e", budget=0, **how)
+
+
+def test_new_photos_where_all_others_had_a_label_from_the_beginning(network, tmp_path):  # noqa: F811
+    data = photos(tmp_path / "photos", each=4, sort=False)
+    rows = [f"{path.name},{path.name.split('-')[0]}" for path in sorted(data.iterdir())]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    first = dict(labels=str(tmp_path / "labels.csv"))
+    assert go_on(tmp_path, network, first=first).to_label is None
+    shutil.copyfile(data / "red-01.png", data / "red-09.png")
+    state = go_on(tmp_path, network, first=first)
+    assert ids_of(tmp_path, 2) == ["red-09.png"] and [one.labels for one in state.rounds] == [12, 12]
+
+
+def test_what_was_passed_over_is_not_asked_for_again(base, network):  # noqa: F811
+    """Not in the next round, nor in one after it, nor by a selection of its own; unless that is undone."""
+    place, ids = base / "loop" / "round-1" / "to_label", ids_of(base, 1)
+    page = Session(place)
+    page.label(ids[0], skipped=True, why="none of these")
+    page.label(ids[1], skipped=True, why="unsure")
+    state = go_on(base, network)
+    assert not {*ids_of(base, 2)} & {*ids[:2]} and Task.load(state.to_label).passed_over == sorted(ids[:2])
+    answer(state.to_label)
+    page.label(ids[1], "red")
+    how = dict(per_round=400, train=False, image_size=16, device="cpu")
+    state = loop(base / "photos", network, base / "loop", **how)
+    asked = Task.load(state.to_label)
+    assert len(asked.files) == 30 - 13 - 4 and ids[0] not in asked.files.values() and asked.passed_over == ids[:1]
+    assert labels_of(base, 3)[ids[1]] == "red"
+    argv = ["--dataset", str(base / "photos"), "--model", network, "--labels", str(base / "loop"), "--device", "cpu"]
+    assert main(["select", *argv, "--budget", "13", "--output", str(base / "more")]) == 0
+    more = Task.load(base / "more")
+    assert {*more.files.values()} == {*asked.files.values()} and more.passed_over == ids[:1]
+    answer(base / "more")
+    auto = ["auto", "--dataset", str(base / "photos"), "--labels", str(base / "more"), "--model", network]
+    assert main([*auto, "--no-train", "--image-size", "16", "--device", "cpu", "--output-dir", str(base / "run")]) == 0
+    assert not (base / "run" / "to_label").exists()  # the one that is left was passed over
 
 
 def test_labels_of_test_images_go_from_round_to_round(network, tmp_path):  # noqa: F811

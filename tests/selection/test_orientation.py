@@ -11,10 +11,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from hf_lowlabel import load_source
 from hf_lowlabel.data.images import open_image, turned as is_turned, upright_size
-from hf_lowlabel.ladder.gathering import is_copy
 from hf_lowlabel.selection.labeling import write_image
 from hf_lowlabel.selection.mask_page import MaskSession
 from hf_lowlabel.selection.mask_places import find_places, image_size, read_mask, read_rgb
+from hf_lowlabel.selection.same_images import is_copy
 
 from .test_page import browser, serving  # noqa: F401
 

@@ -7,8 +7,11 @@ import shutil
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.ladder.answers import unanswered
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.kinds import kind_of
 from hf_lowlabel.selection.labels import Labels, Task, read_classes, read_labels, write_labels
-from hf_lowlabel.selection.other_rounds import INTENT, refresh
+from hf_lowlabel.selection.other_rounds import INTENT, labels_in, refresh
 from hf_lowlabel.selection.page import Session
 from hf_lowlabel.selection.server import only_one
 from hf_lowlabel.selection.suggestions import write_suggestions
@@ -93,6 +96,28 @@ def test_rounds_of_several_classes_and_the_folder_of_a_second_look(rounds):
     assert Session(review).labels.labels == {"b.png": "sky"} and read_classes(review / "classes.txt") == ["dog", "sky"]
     refresh(rounds / "round-1" / "to_label")
     assert Task.load(rounds / "round-1" / "to_label").labeled == {"a.png": "sky", "b.png": "sky"}  # corrected since
+
+
+def test_a_table_that_was_filled_in_by_hand_is_read_alike_everywhere(tmp_path):
+    """Of lists with commas, numbers without their zeros, and capitals: the rounds, the page, and `split --from`."""
+    several = dict(classes=["red", "green"], task="multilabel")
+    folder = place(tmp_path / "a", ["a.png", "b.png"], {"a.png": "red, green", "b.png": "red"}, {}, **several)
+    readers = (Session, lambda p: unanswered(p, kind_of("multilabel")), lambda p: labels_in(p, Task.load(p)))
+    for read in (*readers, import_labels):
+        with pytest.raises(UserError, match="write red;green"):
+            read(folder)
+    folder = place(tmp_path / "b", ["a.png", "b.png"], {"a.png": "1", "b.png": "10"}, {}, ["01", "10"])
+    meant = {"a.png": "01", "b.png": "10"}
+    assert Session(folder).labels.labels == labels_in(folder, Task.load(folder)).labels == meant
+    split, found = import_labels(folder, new_classes=True)
+    assert split.labeled == meant and split.class_names == ["01", "10"] and "'01' is a class" in found.notes[0]
+    folder = place(tmp_path / "c", ["a.png", "b.png"], {"a.png": "1", "b.png": "01"}, {}, ["1", "01"])
+    assert labels_in(folder, Task.load(folder)).labels == {"a.png": "1", "b.png": "01"}
+    folder = place(tmp_path / "d", ["a.png", "b.png"], {"a.png": "a", "b.png": "A"}, {}, ["a", "A"])  # both are known
+    assert Session(folder).labels.labels == {"a.png": "a", "b.png": "A"}
+    folder = place(tmp_path / "e", ["a.png"], {"a.png": "Cat"}, {}, ["cat"])
+    with pytest.raises(UserError, match="differ in capitals only"):
+        labels_in(folder, Task.load(folder))
 
 
 def test_labels_of_test_images_are_renamed_with_the_others(rounds):
