@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 
 from ..commands import command
-from ..data.masks import list_classes, read_classes
+from ..data.masks import check_names
 from ..data.own_names import CLASSES_FILE
 from ..data.splits import Split
 from ..errors import UserError
-from ..files import read_text, whole, write_text
-from ..text import series
+from ..files import whole
 from .gone import check_there
 from .labels import Task
+from .mask_classes import SharedList
 from .mask_places import find_places, read_mask
 from .next_steps import refuse_mixing
 from .server import only_one
-
-log = logging.getLogger("hf_lowlabel")
 
 
 def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool = False) -> tuple[Split, Path]:
@@ -36,22 +33,23 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
 
     Raises:
         UserError: before anything is written; masks are missing, most images are not there, one has another mask
-            already, or the data are being labeled by another process.
+            already, a number has two names, or the data are being labeled by another process.
     """
     folder = Path(folder)
     refuse_mixing(folder)
-    task, file = Task.load(folder), folder / "classes.txt"
-    names = read_classes(file)[0] if file.is_file() else list(task.class_names)
-    if not names:
-        raise UserError(
-            f"There is no classes.txt in {str(folder)!r}. Write the classes into it, one a line in the order of their "
-            f"values, or give them by `{command('label', folder)} --classes NAME NAME ...`."
-        )
+    task, file = Task.load(folder), folder / CLASSES_FILE
     painted, places = find_places(folder, selected=True), find_places(Path(dataset), task.split)
     answered = [id for name, id in task.files.items() if name in painted and painted[name].mask.is_file()]
     known = dict.fromkeys([*task.labeled, *answered, *task.validation, *task.test])
     check_there(list(known), {*places}, folder, str(dataset))
     with only_one(Path(dataset)):  # whose page may paint these masks, and name their classes
+        shared = SharedList(Path(dataset))
+        if not shared.join(folder, task):
+            raise UserError(
+                f"There is no {CLASSES_FILE} in {str(folder)!r}. Write the classes into it, one a line in the order "
+                f"of their values, or give them by `{command('label', folder)} --classes NAME NAME ...`."
+            )
+        check_names(names := shared.names)
         faults, ready, open_ = list[str](), dict[str, tuple[Path, Path]](), list[str]()
         for name, id in task.files.items():
             if id not in places:
@@ -71,9 +69,7 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         if faults or not ready:
             listed = "\n  ".join(faults[:10]) or "there is no mask in it"
             raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {listed}")
-        if not file.is_file():
-            write_text(file, "".join(f"{name}\n" for name in names))
-        note_classes(Path(dataset) / CLASSES_FILE, names, file, task)
+        shared.write()
         for source, target in ready.values():
             with whole(target) as part:
                 shutil.copyfile(source, part)
@@ -89,28 +85,3 @@ def import_masks(folder: str | Path, dataset: str | Path, *, allow_missing: bool
         test=[id for id in task.test if id in places],
     )
     return split, file
-
-
-def note_classes(there: Path, names: list[str], file: Path, task: Task) -> None:
-    """Let the data know what the numbers in its masks are called, without the names of something else being lost.
-
-    Args:
-        there: classes.txt of the data. names, file: those of the masks. task: what was asked when they were chosen.
-    """
-    try:
-        known = list_classes(there)[0] if there.is_file() else []
-    except UserError as error:  # of another program
-        log.warning(
-            "%s stays as it is, so that the classes of these masks, %s, are named by --classes %s alone: %s",
-            *(there, series(names[:8]), file, error),
-        )
-        return
-    if known == names:
-        return
-    if known in (names[: len(known)], task.class_names):  # further classes, or other names for the same numbers
-        write_text(there, read_text(file))
-    else:
-        log.warning(
-            "%s says %s, and the classes of these masks are %s: it stays as it is. Correct it, or give --classes %s",
-            *(there, series(known[:8]), series(names[:8]), file),
-        )
