@@ -1,6 +1,6 @@
 """The labels that rounds begin with: they are read before the first round, and a change in them later is not silent.
 
-DIR/first_labels.json    a hash of what was read
+DIR/first_labels.json    a hash of what was read, and which images had a mask
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ log = logging.getLogger("hf_lowlabel")
 READ = "first_labels.json"
 
 
-def note_first(folder: Path, first: Mapping[str, Any]) -> None:
+def note_first(folder: Path, first: Mapping[str, Any], masks: list[str] | None = None) -> None:
     """Note what rounds begin with.
 
     Args:
         folder: of the rounds.
         first: labels or split of `auto`; neither: the labels of the data, of which nothing is noted.
+        masks: images that have one; None: the rounds are of another task.
     """
-    write_json(folder / READ, {"hash": hash_of(first)})
+    write_json(folder / READ, {"hash": hash_of(first)} | ({} if masks is None else {"masks": masks}))
+
+
+def masks_at_first(folder: Path) -> set[str] | None:
+    """Images that had a mask when the rounds began; None where an older version did not note it."""
+    noted = read_json(folder / READ) if (folder / READ).is_file() else None
+    return set(noted["masks"]) if isinstance(noted, dict) and isinstance(noted.get("masks"), list) else None
 
 
 def tell_changes(folder: Path, first: Mapping[str, Any]) -> None:

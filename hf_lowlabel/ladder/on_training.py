@@ -220,7 +220,9 @@ def next_to_label(
 ) -> tuple[list[Remark], np.ndarray]:
     """Images without a label of which the model is least sure, far from each other; and the features of all, [N, D],
     zeros where they were not asked for. known: by the model, of all training images, where they are there."""
-    labeled = set(ready.at.labeled.tolist())
+    labeled, kind = set(ready.at.labeled.tolist()), kind_of(ready.task.name)
+    if kind.page == "mask":  # which a person would paint a second time, where it was not drawn to learn from
+        labeled |= set(np.flatnonzero(ready.dataset.has_target).tolist())
     free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
     if not len(free) or count < 1:
         return [], np.zeros((len(ready.training), 1))
@@ -231,6 +233,5 @@ def next_to_label(
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
-    by, kind = ready.task.doubts[0], kind_of(ready.task.name)
-    said = [said_of(p[i], doubt[i], ready.names, by, kind) for i in chosen]
+    said = [said_of(p[i], doubt[i], ready.names, ready.task.doubts[0], kind) for i in chosen]
     return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x

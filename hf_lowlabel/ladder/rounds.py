@@ -6,6 +6,7 @@ DIR/round-1              what `auto` makes of the labels there are then: a model
 DIR/round-2 ...
 DIR/labeled.json         all labels so far, of all rounds
 DIR/first_labels.json    which labels there were at the beginning: they are read once
+DIR/masks.json           which masks of the rounds lie beside the images of the data
 DIR/features             features of all images, computed once
 DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
 
@@ -36,7 +37,16 @@ from ..selection.other_rounds import NOTE, places
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
-from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
+from .answers import (
+    LABELED,
+    check_paintable,
+    check_unanswered,
+    has_any,
+    masks_beside,
+    taken,
+    unanswered,
+    without_photos,
+)
 from .auto import MINUTES, NoLabels, auto
 from .estimates import MORE, Z80, Interval
 from .first_labels import READ, note_first, tell_changes
@@ -155,6 +165,10 @@ def loop(
         brought_up(folder, task)
         if places(folder, ("to_label",)):
             tell_changes(folder, first or {})
+        else:
+            note_first(
+                folder, first or {}, masks_beside(dataset, images.dataset_split) if kind.page == "mask" else None
+            )
         while True:
             state = state_of(folder, per_round, task)
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
@@ -172,8 +186,6 @@ def loop(
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
             brought_up(folder, task)
-            if state.to_label is None:
-                note_first(folder, first or {})
             place = state.to_label or of_first(first or {})
             if kind.page == "mask":
                 labels = taken(state.to_label, dataset, folder) if state.to_label else dict(first or {})
