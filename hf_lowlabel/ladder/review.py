@@ -20,6 +20,7 @@ from ..text import listed
 from .report import read_advice
 
 log = logging.getLogger("hf_lowlabel")
+SAME_LOOP = "the same `hf-lowlabel loop` again, whose next round learns from them"
 
 
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:

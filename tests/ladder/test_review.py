@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import zlib
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from hf_lowlabel.ladder.advice import doubtful_of_several
 from hf_lowlabel.ladder.auto import auto
 from hf_lowlabel.ladder.report import LISTS
 from hf_lowlabel.ladder.review import odd
-from hf_lowlabel.ladder.review_masks import copied
+from hf_lowlabel.ladder.review_masks import copied, review_masks
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Task
@@ -160,6 +161,15 @@ def painted(tmp_path_factory):
         **how,
     )
     return base
+
+
+def test_masks_of_a_round_are_learned_from_by_the_next_round(painted, tmp_path):
+    shutil.copytree(painted / "run", tmp_path / "loop" / "round-1")
+    assert shlex.split(review_masks(tmp_path / "loop" / "round-1", "cpu").then)[1] == "auto"
+    (tmp_path / "loop" / "loop.json").write_text("{}")
+    (tmp_path / "loop" / "round-1" / "to_label").mkdir()
+    Task("data", None, {}, task="segmentation").save(tmp_path / "loop" / "round-1" / "to_label")
+    assert review_masks(tmp_path / "loop" / "round-1", "cpu").then.startswith("the same `hf-lowlabel loop` again")
 
 
 def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(painted, capsys, monkeypatch):
