@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
+from ..commands import DONE
 from ..data.dataset import ImageDataset
 from ..data.folders import is_table
 from ..data.labels import LabelRules
@@ -46,6 +47,17 @@ def check_unanswered(place: Path, kind: Kind) -> None:
         raise UserError(
             f"The round in {place.parent} is not whole, and there are answers in {place}, which `hf-lowlabel auto "
             f"--labels` reads. Move that folder elsewhere, and start again."
+        )
+
+
+def check_in_order(folder: Path, done: int) -> None:
+    """UserError where a round is missing, and later ones are there, which would count as what follows a new one."""
+    numbers = [int(name) for path in folder.glob("round-*") if (name := path.name.removeprefix("round-")).isdigit()]
+    later = [n for n in sorted(numbers) if n > done + 1 and (folder / f"round-{n}" / DONE).is_file()]
+    if later:
+        raise UserError(
+            f"round-{done + 1} in {folder} is missing or not whole, and round-{later[0]} is there, which learned after "
+            f"it. Put round-{done + 1} back, or move round-{later[0]} and all after it elsewhere."
         )
 
 

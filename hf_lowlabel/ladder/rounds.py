@@ -37,6 +37,7 @@ from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import (
     LABELED,
+    check_in_order,
     check_paintable,
     check_unanswered,
     has_any,
@@ -159,12 +160,13 @@ def loop(
         check_own(folder, dataset, task, lambda: of.open(images))
         brought_up(folder, task)
         if places(folder, ("to_label",)):
-            tell_changes(folder, first or {})
+            tell_changes(folder, first or {}, given.get("classes", []))
         else:
             masks = masks_beside(dataset, images.dataset_split) if kind.page == "mask" else None
-            note_first(folder, first or {}, masks)
+            note_first(folder, first or {}, masks, given.get("classes", []))
         while True:
             state = state_of(folder, per_round, task)
+            check_in_order(folder, len(state.rounds))
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
                 pass_over_gone(Path(state.to_label or ""), of.open(images))
                 state = state_of(folder, per_round, task)

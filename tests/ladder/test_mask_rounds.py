@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_lowlabel.commands import DONE
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.ladder.answers import masks_beside, taken
-from hf_lowlabel.ladder.first_labels import READ, masks_at_first, note_first
+from hf_lowlabel.ladder.answers import check_in_order, masks_beside, taken
+from hf_lowlabel.ladder.first_labels import READ, masks_at_first, note_first, tell_changes
 from hf_lowlabel.ladder.rounds import loop
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.mask_import import TAKEN
@@ -233,3 +234,38 @@ def test_images_that_have_a_mask_are_not_asked_for(tmp_path, network):  # noqa: 
     state = loop(data, network, tmp_path / "loop", data=dict(classes=BOTH), **how)
     assert set(Task.load(state.to_label).files.values()) == {*truth} - {*with_masks} and state.rounds[0].labels == 3
     assert masks_at_first(tmp_path / "loop") == {*with_masks}
+
+
+# ---- what is given again ---------------------------------------------------------------------------------------------
+def test_settings_that_are_others_than_at_the_beginning_are_said(second, caplog):
+    first = dict(num_labels=3, test_fraction=0.0)
+    note_first(second.folder, first, [], BOTH)
+    (second.place(1) / "classes.txt").write_text("ground\ndisc\nstar #010203\n")  # added on the page
+    for same in ([], BOTH, ["ground", "disc", "star"], [str(second.place(1) / "classes.txt")]):
+        tell_changes(second.folder, first, same)
+        tell_changes(second.folder, {}, same)
+    assert not caplog.text
+    tell_changes(second.folder, first, ["disc", "ground", "star"])
+    assert "--classes are disc, ground, star, and the masks" in caplog.text and "of ground, disc, star" in caplog.text
+    for other, said in (
+        (dict(num_labels=6), "--num-labels differs from what these rounds began with (3)"),
+        (dict(test_fraction=0.3), "--test-fraction differs from what these rounds began with (not given)"),
+        (dict(class_balanced=True), "--class-balanced differs"),
+    ):
+        caplog.clear()
+        tell_changes(second.folder, other, BOTH)
+        assert said in caplog.text and caplog.text.count("differs") == 1
+    (second.folder / READ).write_text(json.dumps({"hash": None}))  # of an older version, which noted no more
+    caplog.clear()
+    tell_changes(second.folder, dict(num_labels=6), ["disc", "ground"])
+    assert not caplog.text
+
+
+def test_a_round_that_is_missing_is_said_before_its_successor_counts(second):
+    for number in (1, 3):
+        (second.folder / f"round-{number}").mkdir(exist_ok=True)
+        (second.folder / f"round-{number}" / DONE).write_text("")
+    with pytest.raises(UserError, match="round-2 in .* is missing or not whole, and round-3 is there"):
+        check_in_order(second.folder, 1)
+    (second.folder / "round-3" / DONE).unlink()
+    check_in_order(second.folder, 1)
